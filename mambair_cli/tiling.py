@@ -1,0 +1,216 @@
+"""Cut an image into equal overlapping tiles and blend the results into finished rows; knows no network."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the tiles of an image lie; all sizes in pixels of the input.
+
+    ``tops`` and ``lefts`` rise from 0, and there is a tile at each pair of them: iterating gives every
+    ``(top, left)`` row by row. ``overlap`` is what was asked for; neighbours share that much or more.
+    """
+
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    overlap: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the tiles."""
+        return len(self.tops) * len(self.lefts)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Visit the tiles' top left corners in the order in which they are computed and blended."""
+        return ((top, left) for top in self.tops for left in self.lefts)
+
+    def __str__(self) -> str:
+        """Describe the plan in one line, width before height as photographers do."""
+        return (
+            f"{self.width}×{self.height}: {len(self.lefts)}×{len(self.tops)} tiles "
+            f"of {self.tile_width}×{self.tile_height}, overlap {self.overlap}"
+        )
+
+    @property
+    def redundancy(self) -> float:
+        """Pixels computed per pixel of the image: 1.0 where nothing is computed twice."""
+        return len(self) * self.tile_height * self.tile_width / (self.height * self.width)
+
+
+def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Plan:
+    """Place the fewest tiles of one size that cover an image exactly.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        tile: Side of a tile in pixels. Where the image is smaller, the tile's side is the image's.
+        overlap: Pixels that neighbours share at least; what is left over is spread evenly among them.
+
+    Raises:
+        ValueError: A size is not positive, or the overlap is negative or leaves no room to advance.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image to tile needs at least one pixel, not {width}×{height}")
+    if not 0 <= overlap < tile:
+        raise ValueError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
+    return Plan(
+        height=height,
+        width=width,
+        tile_height=min(tile, height),
+        tile_width=min(tile, width),
+        overlap=overlap,
+        tops=_place(height, tile, overlap),
+        lefts=_place(width, tile, overlap),
+    )
+
+
+def _place(length: int, tile: int, overlap: int) -> tuple[int, ...]:
+    """Place tiles along one axis: the first at 0, the last ending at ``length``, the others evenly."""
+    slack = length - tile
+    if slack <= 0:
+        return (0,)
+    steps = -(-slack // (tile - overlap))
+    return tuple(slack * step // steps for step in range(steps + 1))
+
+
+def ramp(length: int) -> np.ndarray:
+    """Weigh the ``length`` pixels that a tile shares with a neighbour, from its rim inwards.
+
+    A raised cosine sampled at the pixels' centres::
+
+        ramp[i] = sin(pi / 2 * (i + 1/2) / length) ** 2
+
+    A tile's outermost pixels lack context on one side and are its least right ones. This curve leaves the
+    rim with zero slope, so that they count for next to nothing (0.0006 for the first of 32, where a
+    straight line gives it 0.016), meets the tile's inside without an edge and adds up to one with its own
+    mirror image. It is positive throughout: whatever else covers a pixel, the weights can be normalised.
+
+    Returns:
+        (length,) float64, rising, in (0, 1).
+    """
+    return np.sin(np.pi / 2 * (np.arange(length) + 0.5) / length) ** 2
+
+
+def axis_weights(starts: Sequence[int], side: int) -> np.ndarray:
+    """Weigh every tile's pixels along one axis, such that the weights sum to one at each pixel.
+
+    A side falls by :func:`ramp` over what it shares with its neighbour. The outer sides of the first and
+    the last tile do not: they are the image's own border. A pixel of a single tile has weight 1 exactly.
+
+    Args:
+        starts: First pixel of each tile, rising, each less than ``side`` from the next.
+        side: Length of every tile.
+
+    Returns:
+        (len(starts), side) float32.
+    """
+    weights = np.ones((len(starts), side))
+    for index, (start, following) in enumerate(pairwise(starts)):
+        shared = start + side - following
+        if shared:
+            rise = ramp(shared)
+            weights[index, -shared:] *= rise[::-1]
+            weights[index + 1, :shared] *= rise
+    total = np.zeros(starts[-1] + side)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + side] += weight
+    for start, weight in zip(starts, weights, strict=True):
+        weight /= total[start : start + side]
+    return weights.astype(np.float32)
+
+
+def blend_tiles(plan: Plan, tiles: Iterable[np.ndarray], scale: int) -> Iterator[np.ndarray]:
+    """Blend computed tiles into bands of finished rows.
+
+    At each pixel the weights of :func:`axis_weights` sum to one: nothing is divided afterwards, and tiles
+    that agree leave no trace. Rows are handed over as soon as no later tile touches them, so that what is
+    held is one row of tiles at most, and one weighted tile while it is added.
+
+    Args:
+        plan: Where the tiles lie in the input.
+        tiles: (scale * tile_height, scale * tile_width, c) float32 each, in the plan's order.
+        scale: Pixels of the output per pixel of the input along each axis.
+
+    Yields:
+        (n, scale * width, c) float32, from top to bottom, scale * height rows altogether; the receiver's
+        to keep.
+
+    Raises:
+        ValueError: A tile has another shape, or there are fewer or more tiles than the plan has.
+    """
+    if scale < 1:
+        raise ValueError(f"the scale must be 1 or more: {scale}")
+    tile_height, tile_width = scale * plan.tile_height, scale * plan.tile_width
+    tops = [scale * top for top in plan.tops]
+    lefts = [scale * left for left in plan.lefts]
+    height, width = scale * plan.height, scale * plan.width
+    row_weights = axis_weights(tops, tile_height)
+    column_weights = axis_weights(lefts, tile_width)
+
+    # Bands end where a row of tiles begins or ends: so every row of tiles covers its bands as a whole, and
+    # they come into being and go one by one, without a copy.
+    edges = sorted({edge for top in tops for edge in (top, top + tile_height)})
+    ahead = deque(pairwise(edges))
+    unfinished: deque[_Band] = deque()
+    tiles = iter(tiles)
+    channels = 0  # until the first tile says
+    taken = 0
+    for row, (top, following_top) in enumerate(pairwise([*tops, height])):
+        for column, left in enumerate(lefts):
+            tile = next(tiles, None)
+            if tile is None:
+                raise ValueError(f"too few tiles: {taken} came, the plan has {len(plan)}")
+            if not channels and tile.ndim == 3:
+                channels = tile.shape[2]
+                column_weights = column_weights.repeat(channels, axis=1)
+            if tile.shape != (tile_height, tile_width, channels):
+                wanted = f"({tile_height}, {tile_width}, {channels or 'c'})"
+                raise ValueError(f"tile {taken} has the shape {tile.shape}, the plan needs {wanted}")
+            taken += 1
+            while ahead and ahead[0][1] <= top + tile_height:
+                start, stop = ahead.popleft()
+                unfinished.append(_Band(start, np.zeros((stop - start, width * channels), np.float32)))
+            _add_tile(unfinished, tile, top, left, row_weights[row], column_weights[column])
+            del tile  # not to be held while the next one is computed
+        if taken == len(plan) and next(tiles, None) is not None:
+            raise ValueError(f"too many tiles: {taken + 1} or more came, the plan has {len(plan)}")
+        while unfinished and unfinished[0].start < following_top:
+            yield unfinished.popleft().values.reshape(-1, width, channels)
+
+
+@dataclass
+class _Band:
+    """Consecutive rows of the output that are still being summed.
+
+    Width and channels lie in one axis: numpy is several times faster on it than on an axis of three.
+    """
+
+    start: int
+    values: np.ndarray
+
+
+def _add_tile(
+    bands: Iterable[_Band],
+    tile: np.ndarray,
+    top: int,
+    left: int,
+    row_weights: np.ndarray,
+    column_weights: np.ndarray,
+) -> None:
+    """Add a weighted tile to the bands that it covers, which are all of them."""
+    height, width, channels = tile.shape
+    tile = tile.reshape(height, width * channels)
+    columns = slice(left * channels, (left + width) * channels)
+    for band in bands:
+        rows = slice(band.start - top, band.start - top + len(band.values))
+        weighted = tile[rows] * row_weights[rows, None]
+        weighted *= column_weights
+        band.values[:, columns] += weighted
