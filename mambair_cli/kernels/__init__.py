@@ -1,0 +1,91 @@
+"""The one operator that carries the speed: a selective scan along given paths over the pixels.
+
+Backends differ in nothing but speed, and each is held to ``reference``:
+
+=============  ==========================================  ========  =========
+backend        made of                                     gradient  runs on
+=============  ==========================================  ========  =========
+``reference``  the equation, step by step                  yes       everything
+``torch``      PyTorch, in place, memory bounded           no        everything
+``gpu``        Triton                                      yes       CUDA
+``mamba_ssm``  the CUDA kernel of the package of the name  yes       CUDA
+=============  ==========================================  ========  =========
+"""
+
+import functools
+import importlib
+import importlib.util
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mambair_cli.kernels.operands import ScanParams, check_operands
+
+__all__ = ["Backend", "ScanParams", "choose_backend", "selective_scan"]
+
+Backend = Literal["reference", "torch", "gpu", "mamba_ssm"]
+_MODULES = {"torch": "torch_loop"}  # where a backend's module is not called as the backend is
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    paths: Tensor,
+    params: ScanParams,
+    backend: Backend | None = None,
+) -> Tensor:
+    """Run one selective scan per path and sum the results at each pixel.
+
+    With ``step = softplus(dt @ dt_weight.T + dt_bias)``, at position ``t`` of a path::
+
+        h[t] = exp(step[t] * A) * h[t-1] + step[t] * u[t] * B[t]
+        y[t] = <C[t], h[t]> + D * u[t]
+
+    The recurrence is in float32 whatever the dtype of the tokens, in float64 for tokens in float64.
+
+    Args:
+        u: Tokens in pixel order, (b, l, d).
+        dt: Low-rank step, (b, l, k, r).
+        B: Input projection, (b, l, k, n).
+        C: Output projection, (b, l, k, n).
+        paths: Pixel visited at each step, (k, l) or (b, k, l), int32; each path visits each pixel once.
+        params: dt_weight (k, d, r), dt_bias (k, d), A (k, d, n) negative, D (k, d).
+        backend: Who computes it; by default the fastest that fits the device and gives a gradient if one
+            is asked for.
+
+    Returns:
+        (b, l, d) in the dtype of the recurrence, in pixel order.
+
+    Raises:
+        ValueError: Where shapes do not fit each other, or for an unknown backend.
+        ImportError: Where the backend asked for is not installed.
+
+    Source: Mamba (arXiv:2312.00752), Algorithm 2.
+    """
+    check_operands(u, dt, B, C, paths, params)
+    if backend is None:
+        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params))
+        backend = choose_backend(u.device, u.dtype, needs_grad)
+    elif backend not in get_args(Backend):
+        raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(backend, backend)}")
+    return module.selective_scan(u, dt, B, C, paths, params)
+
+
+def choose_backend(
+    device: torch.device, dtype: torch.dtype = torch.float32, needs_grad: bool = False
+) -> Backend:
+    """Name the fastest backend for tokens of ``dtype`` on ``device``."""
+    if device.type == "cuda" and dtype != torch.float64:
+        for backend in ("mamba_ssm", "gpu"):
+            if _is_installed({"gpu": "triton"}.get(backend, backend)):
+                return backend
+    return "reference" if needs_grad else "torch"
+
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,54 @@
+"""The selective scan in plain PyTorch, in place and in bounded memory, for devices without a faster backend.
+
+All paths and images advance together. The exponentials and products of a stretch of steps are made at once;
+what is left for each single step is one fused multiply-add over all states.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
+
+STRETCH_BYTES = 2**21  # of each of the two temporaries; measured best from 0.25 to 4 MiB, at d 64 to 360
+
+
+@torch.no_grad()
+def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
+    """Run one selective scan per path and sum the results at each pixel, without a gradient.
+
+    See ``kernels.selective_scan``. Beyond its operands it needs memory for one stretch of steps only.
+    """
+    b, length, d = u.shape
+    k, _, n = params.A.shape
+    dtype = state_dtype(u)
+    dt_weight = params.dt_weight.to(dtype).transpose(1, 2)  # (k, r, d)
+    dt_bias = params.dt_bias.to(dtype)[:, None]  # (k, 1, d)
+    A = params.A.to(dtype).transpose(1, 2).contiguous()  # (k, n, d): neighbours in memory are channels
+    D = params.D.to(dtype)[:, None]
+
+    orders = path_per_image(paths, b)
+    image = torch.arange(b, device=u.device)[:, None, None]
+    path = torch.arange(k, device=u.device)[None, :, None]
+    total = torch.zeros(b, length, d, dtype=dtype, device=u.device)
+    h = torch.zeros(b, k, n, d, dtype=dtype, device=u.device)
+    stretch = max(1, STRETCH_BYTES // (h.numel() * h.element_size()))
+    decay = torch.empty(min(stretch, length), b, k, n, d, dtype=dtype, device=u.device)
+    states = torch.empty_like(decay)
+    for start in range(0, length, stretch):
+        pixels = orders[:, :, start : start + stretch]  # (b, k, t)
+        t = pixels.shape[-1]
+        u_t = u[image, pixels].to(dtype)  # (b, k, t, d)
+        step = F.softplus(torch.matmul(dt[image, pixels, path].to(dtype), dt_weight).add_(dt_bias))
+        B_t = B[image, pixels, path].to(dtype).permute(2, 0, 1, 3)[..., None]  # (t, b, k, n, 1)
+        C_t = C[image, pixels, path].to(dtype).permute(2, 0, 1, 3)[..., None, :]  # (t, b, k, 1, n)
+
+        torch.mul(step.permute(2, 0, 1, 3)[:, :, :, None], A, out=decay[:t]).exp_()
+        torch.mul((step * u_t).permute(2, 0, 1, 3)[:, :, :, None], B_t, out=states[:t])
+        for i in range(t):
+            h = torch.addcmul(states[i], decay[i], h, out=states[i])
+        h = h.clone()  # the next stretch writes over `states`
+        y = torch.matmul(C_t, states[:t])[..., 0, :].permute(1, 2, 0, 3).addcmul(u_t, D)  # (b, k, t, d)
+        for j in range(k):  # one path visits a pixel once, so no two additions of a call meet
+            total[image[:, 0], pixels[:, j]] += y[:, j]
+    return total

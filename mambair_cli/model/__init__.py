@@ -1,0 +1,85 @@
+"""The networks of the MambaIR family, each as its paper and its official checkpoints define it.
+
+Attribute names in this package are the keys of official checkpoints and stay as they are.
+
+Glossary, from the papers to the code:
+
+==================  ===========================================================================
+u                   a token: the channels of one pixel, as the scan sees them
+dt                  low-rank step; ``softplus(dt @ dt_weight.T + dt_bias)`` is how far the state moves
+A, ``A_logs``       rate at which a state decays, ``A = -exp(A_logs)``
+B, C                how a token enters the states, and how the states leave
+D, ``Ds``           weight of the token's own way around the states
+d, ``d_inner``      channels of the scan;  n, ``d_state``: states per channel;  r: rank of dt
+path                an order in which a scan visits the pixels (MambaIR: four; MambaIRv2: one)
+SS2D, VSSBlock      MambaIR's four-way scan, and the block around it
+CAB                 channel attention block
+ASSM, ASE, SGN      MambaIRv2's attentive state-space module: its dictionary of tokens enters C
+                    (attentive state-space equation), and pixels are sorted by token before the
+                    scan (semantic guided neighbouring)
+==================  ===========================================================================
+"""
+
+from mambair_cli.model.config import (
+    Config,
+    MambaIRConfig,
+    MambaIRUNetConfig,
+    MambaIRv2Config,
+    NetworkInfo,
+    Task,
+)
+from mambair_cli.model.mambair import MambaIR
+from mambair_cli.model.mambair_v2 import MambaIRv2
+from mambair_cli.model.unet import MambaIRUNet
+
+__all__ = [
+    "Config",
+    "MambaIR",
+    "MambaIRConfig",
+    "MambaIRUNet",
+    "MambaIRUNetConfig",
+    "MambaIRv2",
+    "MambaIRv2Config",
+    "Network",
+    "NetworkInfo",
+    "build_network",
+]
+
+Network = MambaIR | MambaIRv2 | MambaIRUNet
+
+
+def build_network(config: Config, task: str | None = None) -> Network:
+    """Make the network of a configuration, with fresh weights.
+
+    Args:
+        config: What makes it different from others of the family.
+        task: What the one who made the weights says they are for; what contradicts the configuration or
+            is no task is passed over.
+
+    Returns:
+        The network; ``net.info`` says what it is.
+    """
+    if isinstance(config, MambaIRConfig):
+        net = MambaIR(config)
+    elif isinstance(config, MambaIRv2Config):
+        net = MambaIRv2(config)
+    else:
+        net = MambaIRUNet(config)
+    scale = 1 if isinstance(config, MambaIRUNetConfig) else config.upscale
+    net.info = NetworkInfo(
+        architecture=type(net).__name__,
+        task=_task_of(config, scale, task),
+        scale=scale,
+        channels=config.in_chans,
+        config=config,
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+    )
+    return net
+
+
+def _task_of(config: Config, scale: int, claimed: str | None) -> Task:
+    if scale > 1:
+        return "upscale"
+    if claimed == "denoise" or isinstance(config, MambaIRUNetConfig):
+        return "denoise"
+    return "dejpeg" if claimed == "dejpeg" else "restore"

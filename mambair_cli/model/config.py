@@ -1,0 +1,128 @@
+"""What makes one network of the family differ from another: one frozen record per architecture.
+
+A ratio in the official settings (``expand``, ``mlp_ratio``) reaches a checkpoint only as the integer
+``int(ratio * channels)``; the integer is kept here, as ``d_inner``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+CabForm = Literal["classic", "light", "light-2024-03", "light-2024-02"]
+ResidualConv = Literal["1conv", "3conv"]
+Task = Literal["upscale", "denoise", "dejpeg", "restore"]
+Upsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
+
+
+def default_dt_rank(channels: int) -> int:
+    """Return the rank of the step for a scan over ``channels``: a sixteenth of them, rounded up."""
+    return -(-channels // 16)
+
+
+@dataclass(frozen=True)
+class MambaIRConfig:
+    """MambaIR (arXiv:2402.15648).
+
+    Attributes:
+        embed_dim: Channels between the blocks.
+        depths: Blocks in each group.
+        d_state: States per channel of the scan.
+        d_inner: Channels of the scan, int(expand * embed_dim).
+        cab: Form of the channel attention block.
+        in_chans: Channels of the image, 1 or 3.
+        upscale: Output pixels per input pixel and side; 1 for denoising and JPEG artefacts.
+        upsampler: How the image is enlarged; empty where it is not.
+        resi_connection: Convolution that ends a group.
+        img_range: Factor on the input, divided out of the output.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    d_state: int
+    d_inner: int
+    cab: CabForm = "classic"
+    in_chans: int = 3
+    upscale: int = 1
+    upsampler: Upsampler = ""
+    resi_connection: ResidualConv = "1conv"
+    img_range: float = 1.0
+
+
+@dataclass(frozen=True)
+class MambaIRv2Config:
+    """MambaIRv2 (arXiv:2411.15269), and its light form, which differs in the feed-forward network alone.
+
+    Attributes:
+        embed_dim: Channels between the layers; a multiple of every entry of ``num_heads``.
+        depths: Layers in each group.
+        num_heads: Attention heads in each group.
+        d_state: States per channel of the scan.
+        d_inner: Channels of the scan and hidden channels of the feed-forward, int(mlp_ratio * embed_dim).
+        inner_rank: Rank of the token dictionary.
+        num_tokens: Rows of the token dictionary.
+        feed_forward: "conv" (ConvFFN) or "gated" (GatedMLP, the light network).
+        window_size: Side of the attention's windows, in pixels.
+        convffn_kernel_size: Side of the feed-forward's depthwise kernel.
+        in_chans, upscale, upsampler, resi_connection, img_range: As in MambaIRConfig.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    d_state: int
+    d_inner: int
+    inner_rank: int
+    num_tokens: int
+    feed_forward: Literal["conv", "gated"] = "conv"
+    window_size: int = 16
+    convffn_kernel_size: int = 5
+    in_chans: int = 3
+    upscale: int = 1
+    upsampler: Upsampler = ""
+    resi_connection: ResidualConv = "1conv"
+    img_range: float = 1.0
+
+
+@dataclass(frozen=True)
+class MambaIRUNetConfig:
+    """The U-Net of MambaIR blocks for real denoising.
+
+    Attributes:
+        dim: Channels at full resolution; they double at each of three halvings.
+        num_blocks: Blocks of the three encoder levels and of the latent one; decoders mirror encoders.
+        num_refinement_blocks: Blocks after the last decoder.
+        d_inner: Channels of the scan at the widths dim, 2 dim, 4 dim and 8 dim.
+        d_state: States per channel of the scan.
+        in_chans: Channels of the image.
+    """
+
+    dim: int
+    num_blocks: tuple[int, int, int, int]
+    num_refinement_blocks: int
+    d_inner: tuple[int, int, int, int]
+    d_state: int = 16
+    in_chans: int = 3
+
+
+Config = MambaIRConfig | MambaIRv2Config | MambaIRUNetConfig
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What a network is, and what it is for.
+
+    Attributes:
+        architecture: "MambaIR", "MambaIRv2" or "MambaIRUNet".
+        task: "upscale"; or "denoise" or "dejpeg" where the file says so; else "restore", which a network
+            that keeps the size is, since its tensors do not tell noise from JPEG artefacts.
+        scale: Output pixels per input pixel and side.
+        channels: Of the image, 1 or 3.
+        config: All that can be read from the tensors.
+        parameters: Number of learned values.
+    """
+
+    architecture: str
+    task: Task
+    scale: int
+    channels: int
+    config: Config
+    parameters: int
