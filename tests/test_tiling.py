@@ -1,4 +1,5 @@
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -236,6 +237,19 @@ def test_memory_is_a_row_of_tiles_and_one_tile(overlap: int):
     finally:
         tracemalloc.stop()
     assert row_of_tiles < peak < row_of_tiles + tile.nbytes + weights_and_objects
+
+
+def test_a_tile_is_let_go_before_the_next_is_computed():
+    plan = plan_tiles(20, 20, 8, 2)
+
+    def compute():
+        for _ in plan:
+            held = [noise(8, 8, 3)]
+            tile = weakref.ref(held[0])
+            yield held.pop()
+            assert tile() is None
+
+    assert sum(len(band) for band in blend_tiles(plan, compute(), 1)) == 20
 
 
 @given(small_plans, scales)
