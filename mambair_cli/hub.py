@@ -1,0 +1,239 @@
+"""Catalogue entry -> verified file on this machine, by way of the Hugging Face Hub and its cache.
+
+What users of huggingface_hub know holds here: its cache, shared with other programs, its login, its retries,
+its variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` ...), and its progress bar, on
+stderr where that is a terminal.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from mambair_cli.catalog import Model
+from mambair_cli.errors import DownloadError
+
+_LISTED_FILES = 8  # of a repository, in an error message
+
+
+class WrongFileError(DownloadError):
+    """A file is not the one that the catalogue or the Hub describes: nothing to work around quietly."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a file's hash was found to be.
+
+    Attributes:
+        sha256: In hexadecimal.
+        source: Who says that it is right: the catalogue, or else the Hub; None: neither knows a hash.
+    """
+
+    sha256: str
+    source: Literal["catalogue", "hub"] | None
+
+
+def fetch(model: Model, *, offline: bool = False, quiet: bool = False) -> Path:
+    """Return a verified file of the model, downloaded if it is not in the cache yet.
+
+    Args:
+        model: Entry of the catalogue.
+        offline: Do without the network.
+        quiet: Show no progress.
+
+    Raises:
+        WrongFileError: The file has another hash than it should; it is removed from the cache.
+        DownloadError: The file is neither in the cache nor to be had.
+    """
+    path = cached(model)
+    if path is None and model.bundled:
+        raise DownloadError(f"missing from the package: {model.bundled}; reinstall mambair-cli")
+    if path is None and offline:
+        raise DownloadError(_explain_offline(model))
+    if path is None:
+        path = _download(model, quiet)
+    try:
+        verify(path, model)
+    except WrongFileError as error:
+        if model.bundled:
+            raise
+        discard(path)
+        raise WrongFileError(f"{error} (the file has been removed)") from error
+    return path
+
+
+def cached(model: Model) -> Path | None:
+    """Return the model's file if it is on this machine already; the network is not touched."""
+    if model.bundled:
+        path = Path(__file__).parent / model.bundled
+        return path if path.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    with _translated_errors(model):
+        for file in model.files:
+            found = try_to_load_from_cache(model.repo, file, revision=model.revision)
+            if isinstance(found, str):  # it could also be a mark that the repository lacks the file
+                return Path(found)
+    return None
+
+
+def verify(path: Path, model: Model) -> Verification:
+    """Hold a file's hash against the catalogue's or, where that has none, the one it had on the Hub.
+
+    Raises:
+        WrongFileError: They differ.
+        DownloadError: The file cannot be read.
+    """
+    try:
+        actual = _sha256(path)
+    except OSError as error:
+        raise DownloadError(f"cannot read: {path}: {error.strerror}; check its permissions") from error
+    expected, source = (model.sha256, "catalogue") if model.sha256 else (_sha256_on_hub(path), "hub")
+    if expected is None:
+        return Verification(actual, None)
+    if actual != expected:
+        remedy = (
+            "reinstall mambair-cli"
+            if model.bundled
+            else f"`mambair models download {model.name}` fetches it anew"
+        )
+        raise WrongFileError(
+            f"not the file that {model.name} should be: {path} has sha256 {actual}, not {expected}; {remedy}"
+        )
+    return Verification(actual, source)
+
+
+def discard(path: Path) -> None:
+    """Remove a file from the cache: the link that names it, and what that leads to, link by link.
+
+    Raises:
+        DownloadError: It cannot be removed.
+    """
+    try:
+        while path.is_symlink():
+            target = path.parent / path.readlink()
+            path.unlink()
+            path = target
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot remove: {path}: {error.strerror}; remove it by hand") from error
+
+
+def _download(model: Model, quiet: bool) -> Path:
+    """Fetch the first of the model's candidate files that its repository lists."""
+    from huggingface_hub import constants, hf_hub_download, model_info
+    from huggingface_hub.utils import tqdm
+
+    class SilentBar(tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    with _translated_errors(model):
+        # Asked once and with a time limit, so that an unreachable Hub is known for what it is within seconds:
+        # the download below would go on trying for minutes.
+        info = model_info(model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    listed = [sibling.rfilename for sibling in info.siblings or ()]
+    file = next((file for file in model.files if file in listed), None)
+    if file is None:
+        raise DownloadError(_explain_missing(model, listed))
+    with _translated_errors(model):
+        return Path(
+            hf_hub_download(
+                model.repo, file, revision=model.revision, tqdm_class=SilentBar if quiet else None
+            )
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sha256_on_hub(path: Path) -> str | None:
+    """Return the hash that the Hub gave for a cached file.
+
+    The cache keeps it as the name of what a snapshot's link leads to. Small files go by their git hash, and
+    without links (on Windows) there is no name to read.
+    """
+    name = path.readlink().name if path.is_symlink() else ""
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+@contextmanager
+def _translated_errors(model: Model) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a DownloadError of one line.
+
+    That can be anything: its own errors, the disk's, those of an HTTP client that is another package from one
+    version to the next, RuntimeError from Xet (its other way of transfer), ValueError where a proxy's login
+    page came in place of an answer. So nothing but its calls stands in the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DownloadError(_explain(error, model)) from error
+
+
+def _explain(error: BaseException, model: Model) -> str:
+    """Phrase an error of huggingface_hub: what failed, the value, what would work."""
+    from huggingface_hub import constants, errors
+
+    hub, repo = constants.ENDPOINT, model.repo
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # it says no more than that the file is not in the cache either
+    detail = " ".join(str(error).split()) or type(error).__name__
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return _explain_offline(model)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return (
+                f"no access to {repo} on {hub}: HTTP {status}; ask for it at {hub}/{repo}, and give a token "
+                "by `hf auth login` or in HF_TOKEN"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return f"no such repository on {hub}: {repo}; if it is private, give a token in HF_TOKEN"
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"no such revision of {repo} on {hub}: {model.revision}; a newer mambair may know another"
+        return f"cannot download {model.name} from {hub}: HTTP {status}; try again later"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = error.filename or constants.HF_HUB_CACHE
+        return f"cannot use the cache: {where}: {error.strerror}; make room or set HF_HOME to another folder"
+    return (
+        f"cannot download {model.name} from {hub}: {detail}; check the connection, the proxy settings and "
+        "HF_ENDPOINT, and try again"
+    )
+
+
+def _explain_offline(model: Model) -> str:
+    from huggingface_hub import constants
+
+    return (
+        f"{model.name} is not in the cache, and this is offline: {constants.HF_HUB_CACHE}; "
+        f"`mambair models download {model.name}` fetches it when online"
+    )
+
+
+def _explain_missing(model: Model, listed: list[str]) -> str:
+    """Say what a repository has in place of a model's files, likely ones first."""
+    wanted = model.files[0]
+    others = (
+        f" (or {len(model.files) - 1} other spelling{'s' if len(model.files) > 2 else ''})"
+        if len(model.files) > 1
+        else ""
+    )
+    checkpoints = [file for file in listed if PurePosixPath(file).suffix in (".pth", ".pt", ".safetensors")]
+    close = get_close_matches(wanted, checkpoints, n=_LISTED_FILES, cutoff=0.0)
+    rest = len(checkpoints) - len(close)
+    held = ", ".join(close) + (f" and {rest} more" if rest else "") if close else "no checkpoint at all"
+    return (
+        f"{model.repo} on the Hub lacks the file of {model.name}: {wanted}{others}; "
+        f"it has {held}; pass the right one with --weights"
+    )
