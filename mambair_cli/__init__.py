@@ -1,0 +1,30 @@
+"""Restore images with the MambaIR family of networks; ``mambair --help`` on the command line.
+
+::
+
+    net = mambair_cli.load_network("any_checkpoint.pth")
+    restore = mambair_cli.Restorer(task="upscale", scale=4)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mambair_cli.checkpoint import load_network
+    from mambair_cli.errors import MambairError
+    from mambair_cli.restore import Restorer
+
+__all__ = ["MambairError", "Restorer", "load_network"]
+
+_HOMES = {"load_network": "checkpoint", "MambairError": "errors", "Restorer": "restore"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, and not every use needs it."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

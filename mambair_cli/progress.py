@@ -1,0 +1,56 @@
+"""The progress bar, on stderr, and only where that is a terminal."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """Shows how far a run is: images, tiles of the present one, megapixels per second, time left.
+
+    Args:
+        files: Images of the run.
+        shown: Whether the user wants it at all.
+    """
+
+    def __init__(self, files: int, shown: bool = True) -> None:
+        self._files = files
+        self._number = 0
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("tiles {task.fields[speed]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not (shown and sys.stderr.isatty()),
+        )
+        self._task = self._bar.add_task("", total=None, speed="", start=False)
+        self._megapixels = 0.0
+        self._began = 0.0
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, name: str, pixels: int) -> None:
+        """Begin with the next image, of so many pixels."""
+        self._number += 1
+        self._megapixels, self._began = pixels / 1e6, time.perf_counter()
+        count = f"[{self._number}/{self._files}] " if self._files > 1 else ""
+        self._bar.reset(self._task, total=None, description=count + name, speed="")
+
+    def advance(self, done: int, total: int) -> None:
+        """Show that so many tiles of all of the image's are done."""
+        speed = self._megapixels * done / total / max(time.perf_counter() - self._began, 1e-9)
+        self._bar.update(self._task, completed=done, total=total, speed=f"{speed:.2f} MP/s")

@@ -1,0 +1,397 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import save_identity, save_nearest
+from PIL import Image
+
+from mambair_cli.cli import main
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_nearest(folder / "x4.safetensors", 4)
+    save_identity(folder / "same.safetensors")
+    save_identity(folder / "gray.safetensors", channels=1)
+    return folder
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder, as a user would, and return (exit code, stdout lines, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def photo(path, size=(12, 9), mode="RGB", seed=0):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], bands), dtype=np.uint8)
+    Image.fromarray(values.squeeze(2) if bands == 1 else values, mode).save(path)
+    return values
+
+
+def shown(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def files(folder="."):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def one_line(err):
+    return len(err.splitlines()) == 1 and err.startswith("mambair: error: ")
+
+
+def test_upscale_writes_beside_the_input_and_says_what_with(run, weights):
+    pixels = photo("in.png")
+    code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
+    assert code == 0
+    assert out == ["in_x4.png"]
+    assert "using x4.safetensors on cpu" in err
+    np.testing.assert_array_equal(np.array(shown("in_x4.png")), pixels.repeat(4, 0).repeat(4, 1))
+    assert files() == ["in.png", "in_x4.png"]
+
+
+@pytest.mark.parametrize(("command", "suffix"), [("denoise", "_denoised"), ("dejpeg", "_dejpeg")])
+def test_the_other_tasks_have_names_of_their_own(run, weights, command, suffix):
+    pixels = photo("in.png")
+    code, out, _ = run(command, "in.png", "--weights", weights / "same.safetensors")
+    assert (code, out) == (0, [f"in{suffix}.png"])
+    np.testing.assert_array_equal(np.array(shown(out[0])), pixels)
+
+
+def test_a_folder_is_mirrored_with_its_tree(run, weights):
+    for name in ("a.png", "sub/b.png", "sub/deep/c.jpg", ".hidden/d.png", ".e.png"):
+        photo(f"photos/{name}")
+    Path("photos/notes.txt").write_text("no image")
+    code, out, _ = run("upscale", "photos", "--weights", weights / "x4.safetensors", "-q")
+    assert code == 0
+    assert sorted(out) == ["photos_x4/a.png", "photos_x4/sub/b.png", "photos_x4/sub/deep/c.jpg"]
+    assert files("photos_x4") == ["a.png", "sub/b.png", "sub/deep/c.jpg"]
+
+
+def test_the_current_folder_is_mirrored_beside_it(run, weights, tmp_path, monkeypatch):
+    photo("photos/a.png")
+    monkeypatch.chdir(tmp_path / "photos")
+    code, _, _ = run("upscale", ".", "--weights", weights / "x4.safetensors")
+    assert code == 0
+    assert files(tmp_path / "photos_x4") == ["a.png"]
+
+
+def test_an_output_folder_keeps_the_names(run, weights):
+    photo("a.png")
+    photo("tree/x/b.png")
+    code, _, _ = run("upscale", "a.png", "tree", "--weights", weights / "x4.safetensors", "-o", "out")
+    assert code == 0
+    assert files("out") == ["a.png", "x/b.png"]
+
+
+def test_an_output_file_sets_the_format(run, weights):
+    photo("a.png")
+    code, _, _ = run("upscale", "a.png", "--weights", weights / "x4.safetensors", "-o", "new/b.jpg")
+    assert code == 0
+    assert shown("new/b.jpg").format == "JPEG"
+
+
+def test_format_sets_the_suffix_too(run, weights):
+    photo("a.png")
+    code, out, _ = run("upscale", "a.png", "--weights", weights / "x4.safetensors", "--format", "webp")
+    assert (code, out) == (0, ["a_x4.webp"])
+    assert shown("a_x4.webp").format == "WEBP"
+
+
+def test_a_pattern_that_the_shell_left_alone_is_expanded(run, weights):
+    photo("a1.png")
+    photo("a2.png")
+    code, out, _ = run("upscale", "a?.png", "--weights", weights / "x4.safetensors")
+    assert (code, out) == (0, ["a1_x4.png", "a2_x4.png"])
+    code, _, err = run("upscale", "z*.png", "--weights", weights / "x4.safetensors")
+    assert code == 2
+    assert "no file fits" in err
+
+
+def test_a_name_with_brackets_is_a_name(run, weights):
+    photo("a[1].png")
+    code, out, _ = run("upscale", "a[1].png", "--weights", weights / "x4.safetensors")
+    assert (code, out) == (0, ["a[1]_x4.png"])
+
+
+def test_what_exists_is_kept_unless_told_otherwise(run, weights):
+    photo("in.png")
+    Path("in_x4.png").write_text("precious")
+    code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors", "-q")
+    assert (code, out) == (1, [])
+    assert one_line(err)
+    assert Path("in_x4.png").read_text() == "precious"
+    code, out, _ = run("upscale", "in.png", "--weights", weights / "x4.safetensors", "--overwrite")
+    assert (code, out) == (0, ["in_x4.png"])
+    assert shown("in_x4.png").size == (48, 36)
+
+
+@pytest.mark.parametrize("output", ["in.png", ".", "./sub/../in.png", "link.png"])
+def test_an_input_is_never_overwritten(run, weights, output):
+    photo("in.png")
+    Path("sub").mkdir()
+    Path("link.png").symlink_to("in.png")
+    before = Path("in.png").read_bytes()
+    code, _, err = run(
+        "denoise", "in.png", "--weights", weights / "same.safetensors", "-o", output, "--overwrite", "-q"
+    )
+    assert code == 2
+    assert one_line(err)
+    assert Path("in.png").read_bytes() == before
+
+
+def test_one_bad_file_costs_itself_alone(run, weights):
+    photo("a.png")
+    photo("c.png")
+    Path("b.png").write_text("this is text")
+    code, out, err = run("upscale", "a.png", "b.png", "c.png", "--weights", weights / "x4.safetensors", "-q")
+    assert code == 1
+    assert out == ["a_x4.png", "c_x4.png"]
+    assert "b.png" in err
+
+
+def test_two_results_of_one_name_are_found_before_anything_runs(run, weights):
+    photo("a.png")
+    photo("a.jpg")
+    code, out, err = run(
+        "upscale", "a.png", "a.jpg", "--weights", weights / "x4.safetensors", "--format", "png", "-q"
+    )
+    assert (code, out) == (2, [])
+    assert one_line(err)
+    assert "a_x4.png" in err
+    assert files() == ["a.jpg", "a.png"]
+
+
+def test_json_tells_all_in_lines(run, weights):
+    photo("a.png")
+    Path("b.png").write_bytes(b"")
+    code, out, _ = run("upscale", "a.png", "b.png", "--weights", weights / "x4.safetensors", "--json")
+    assert code == 1
+    start, done, failed, summary = map(json.loads, out)
+    assert start["event"] == "start"
+    assert start["model"] == done["model"] == "x4.safetensors"
+    assert (done["event"], done["input"], done["output"]) == ("done", "a.png", "a_x4.png")
+    assert (done["width"], done["height"], done["tiles"], done["shrunk"]) == (48, 36, 1, False)
+    assert (failed["event"], failed["input"], failed["kind"]) == ("failed", "b.png", "ImageError")
+    assert (summary["done"], summary["failed"]) == (1, 1)
+
+
+def test_dry_run_says_and_writes_nothing(run, weights):
+    photo("photos/a.png", size=(300, 200))
+    code, out, _ = run("upscale", "photos", "--weights", weights / "x4.safetensors", "--dry-run")
+    assert code == 0
+    assert out[1].startswith("photos/a.png -> photos_x4/a.png: 1200×800, from 300×200: ")
+    assert files() == ["photos/a.png"]
+    code, out, _ = run("upscale", "photos", "--dry-run", "--json", "--model", "mambairv2-large-x2")
+    plan, file = map(json.loads, out)
+    assert (plan["model"], plan["on_this_machine"]) == ("mambairv2-large-x2", False)
+    assert (file["width"], file["height"], file["output"]) == (600, 400, "photos_x2/a.png")
+
+
+def test_dry_run_finds_what_would_fail(run, weights):
+    Path("bad.png").write_text("text")
+    code, _, err = run("upscale", "bad.png", "--weights", weights / "x4.safetensors", "--dry-run")
+    assert code == 1
+    assert one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["upscale", "nothing.png", "--weights", "{x4}"], 1),
+        (["upscale", "in.png", "--weights", "missing.pth"], 3),
+        (["upscale", "in.png", "--weights", "in.png"], 3),
+        (["upscale", "in.png", "--weights", "{same}"], 3),
+        (["upscale", "in.png", "--weights", "{x4}", "-s", "2"], 3),
+        (["denoise", "in.png", "--weights", "{x4}"], 3),
+        (["upscale", "in.png", "--model", "mambairv2-ligth-x4"], 3),
+        (["upscale", "in.png", "--model", "mambairv2-light-x4"], 3),
+        (["denoise", "in.png", "--real", "--sigma", "3"], 2),
+        (["upscale", "empty", "--weights", "{x4}"], 2),
+        (["upscale", "in.png", "-s", "7"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.xyz"], 1),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "in.png/out.png"], 1),
+        (["upscale", "in.png", "--weights", "{x4}", "--device", "toaster"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "--tile", "32", "--overlap", "32"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "--nonsense"], 2),
+        (["upscale", "in.png", "empty", "-o", "-"], 2),
+        (["upscale"], 2),
+        (["sharpen", "in.png"], 2),
+        (["models", "show", "nobody"], 3),
+        (["models", "path", "mambairv2-light-x4"], 3),
+        (["models", "verify", "mambairv2-light-x4"], 3),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_an_exit_code(run, weights, arguments, code):
+    photo("in.png")
+    Path("empty").mkdir()
+    names = {name: str(weights / f"{name}.safetensors") for name in ("x4", "same", "gray")}
+    got, out, err = run(*(argument.format(**names) for argument in arguments))
+    assert got == code
+    assert out == []
+    assert len([line for line in err.splitlines() if not line.startswith("mambair: using")]) == 1
+    assert "mambair: error: " in err
+    assert files() == ["in.png"]
+
+
+def test_gray_stays_gray_and_sixteen_bits_sixteen(run, weights):
+    values = np.random.default_rng(0).integers(0, 300, (9, 12), dtype=np.uint16)  # dark, and yet 16 bits
+    Image.fromarray(values).save("deep.png")
+    code, _, _ = run("upscale", "deep.png", "--weights", weights / "x4.safetensors")
+    assert code == 0
+    restored = shown("deep_x4.png")
+    assert restored.mode == "I;16"
+    np.testing.assert_array_equal(np.array(restored), values.repeat(4, 0).repeat(4, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
+def test_alpha_and_gray_come_through(run, weights, mode):
+    pixels = photo("in.png", mode=mode)
+    code, _, _ = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
+    assert code == 0
+    assert shown("in_x4.png").mode == mode
+    np.testing.assert_array_equal(np.array(shown("in_x4.png")), pixels.squeeze().repeat(4, 0).repeat(4, 1))
+
+
+def test_a_colour_jpeg_through_a_gray_network_keeps_its_colours(run, weights):
+    Image.new("RGB", (16, 16), (200, 40, 90)).save("in.jpg", quality=95)
+    code, out, _ = run("dejpeg", "in.jpg", "--weights", weights / "gray.safetensors", "-o", "out.png")
+    assert (code, out) == (0, ["out.png"])
+    before = np.array(shown("in.jpg")).astype(int)
+    np.testing.assert_allclose(np.array(shown("out.png")).astype(int), before, atol=1)
+
+
+def test_orientation_is_applied_once(run, weights):
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save("in.jpg", exif=exif, quality=100)
+    code, _, _ = run("upscale", "in.jpg", "--weights", weights / "x4.safetensors")
+    assert code == 0
+    restored = shown("in_x4.jpg")
+    assert restored.size == (32, 64)
+    assert restored.getexif().get(0x0112, 1) == 1
+    assert np.array(restored)[:16].mean() > 250
+
+
+def test_pipes(run, weights, monkeypatch):
+    pixels = photo("in.png")
+
+    class Stream:
+        buffer = io.BytesIO(Path("in.png").read_bytes())
+
+    monkeypatch.setattr(sys, "stdin", Stream)
+    code, out, _ = run("upscale", "-", "-o", "out.png", "--weights", weights / "x4.safetensors")
+    assert (code, out) == (0, ["out.png"])
+    np.testing.assert_array_equal(np.array(shown("out.png")), pixels.repeat(4, 0).repeat(4, 1))
+
+
+def test_stdout_is_the_picture_and_nothing_else(tmp_path, weights):
+    pixels = photo(tmp_path / "in.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "mambair_cli", "upscale", "-", "--weights", weights / "x4.safetensors"],
+        input=(tmp_path / "in.png").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    np.testing.assert_array_equal(
+        np.array(Image.open(io.BytesIO(done.stdout))), pixels.repeat(4, 0).repeat(4, 1)
+    )
+    assert b"using" in done.stderr
+    assert b"\x1b" not in done.stderr  # no bar where there is no terminal
+
+
+def test_an_interrupt_leaves_nothing_half_done(tmp_path, weights):
+    photo(tmp_path / "in.png", size=(1500, 1500))
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "in.png"]
+    command += ["--weights", str(weights / "x4.safetensors")]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert "using" in process.stderr.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr.read() == "mambair: interrupted\n"
+    assert files(tmp_path) == ["in.png"]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from mambair_cli.cli import main; main(['upscale', '--help'])\n"
+        "print([name for name in ('torch', 'huggingface_hub', 'numpy', 'pyvips', 'rich.progress')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--scale" in done.stdout
+
+
+def test_a_bare_call_shows_the_help(run):
+    code, out, err = run()
+    assert code == 2
+    assert any("upscale" in line for line in [*out, *err.splitlines()])
+    assert "error" not in err
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out[0].startswith("mambair 0.")
+
+
+def test_models_list_and_show(run):
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert out[0].split()[:2] == ["name", "task"]
+    code, lines, _ = run("models", "list", "--json")
+    models = [json.loads(line) for line in lines]
+    assert len(models) == len(out) - 1
+    code, out, _ = run("models", "show", models[0]["name"], "--json")
+    assert json.loads(out[0]) == models[0]
+    code, out, _ = run("models", "show", models[0]["name"])
+    assert any(models[0]["files"][0] in line for line in out)
+
+
+def test_a_bug_of_ours_is_not_hidden(run, weights, monkeypatch):
+    photo("in.png")
+    monkeypatch.setattr("mambair_cli.batch.restore_picture", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("upscale", "in.png", "--weights", weights / "x4.safetensors")
+
+
+def test_names_of_every_kind(run, weights):
+    names = ["with space.png", "emoji 🦊.png", "new\nline.png", "x" * 240 + ".png"]
+    for name in names:
+        photo(name)
+    code, _, err = run("upscale", *names, "--weights", weights / "x4.safetensors", "-o", "out", "-q")
+    assert (code, err) == (0, "")
+    assert sorted(os.listdir("out")) == sorted(names)
+    photo("-dash.png")
+    code, _, _ = run("upscale", "--weights", weights / "x4.safetensors", "-q", "--", "-dash.png")
+    assert code == 0
+    assert Path("-dash_x4.png").exists()

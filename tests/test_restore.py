@@ -1,0 +1,252 @@
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_identity, save_nearest, save_random
+from torch import nn
+
+from mambair_cli import restore
+from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
+from mambair_cli.model import MambaIRConfig, MambaIRv2Config
+from mambair_cli.restore import Restorer
+
+V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
+
+
+def noise(*shape, dtype="uint8", seed=0):
+    values = np.random.default_rng(seed).random(shape)
+    if dtype == "float32":
+        return values.astype(np.float32)
+    return (values * np.iinfo(dtype).max).round().astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def nearest(tmp_path_factory):
+    return save_nearest(tmp_path_factory.mktemp("weights") / "nearest.safetensors", 2)
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    return save_identity(tmp_path_factory.mktemp("weights") / "identity.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
+def test_every_kind_of_array_comes_back_as_its_kind(nearest, dtype, channels):
+    shape = (37, 50) if channels is None else (37, 50, channels)
+    image = noise(*shape, dtype=dtype)
+    restored = Restorer(weights=nearest, tile=24, overlap=5)(image)
+    assert restored.dtype == image.dtype
+    expected = image.repeat(2, axis=0).repeat(2, axis=1)
+    if dtype == "float32":
+        np.testing.assert_allclose(restored, expected, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(restored, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (129, 2)])
+def test_no_image_is_too_small_or_too_thin(nearest, size):
+    image = noise(*size, 3)
+    expected = image.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(Restorer(weights=nearest)(image), expected)
+
+
+def test_input_is_left_alone(identity):
+    image = noise(20, 20, 3)
+    before = image.copy()
+    Restorer(task="denoise", weights=identity)(image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_colour_through_a_gray_network_keeps_its_chroma(tmp_path):
+    path = save_random(tmp_path / "gray.safetensors", MambaIRConfig(32, (1,), 4, 32, in_chans=1))
+    image = noise(40, 40, 3, dtype="float32") * 0.1 + 0.4  # so that nothing is clipped
+    restorer = Restorer(task="dejpeg", weights=path)
+    restored = restorer(image)
+    luma, chroma = restore.split_luma(image)
+    new_luma, new_chroma = restore.split_luma(restored)
+    np.testing.assert_allclose(new_luma, restorer(luma), atol=1e-5)
+    assert np.abs(new_luma - luma).max() > 1e-3
+    np.testing.assert_allclose(new_chroma, chroma, atol=1e-5)
+
+
+def test_gray_network_refuses_to_enlarge_colour(tmp_path):
+    config = MambaIRConfig(32, (1,), 4, 32, in_chans=1, upscale=2, upsampler="pixelshuffledirect")
+    restorer = Restorer(weights=save_random(tmp_path / "gray.safetensors", config))
+    with pytest.raises(UsageError, match="gray"):
+        restorer(noise(8, 8, 3))
+
+
+def test_opaque_alpha_stays_opaque_and_constant_alpha_constant(nearest):
+    image = noise(9, 9, 4)
+    image[:, :, 3] = 77
+    assert (Restorer(weights=nearest)(image)[:, :, 3] == 77).all()
+
+
+def test_alpha_is_left_alone_where_the_size_stays(identity):
+    image = noise(9, 9, 4)
+    np.testing.assert_array_equal(Restorer(task="denoise", weights=identity)(image)[:, :, 3], image[:, :, 3])
+
+
+def test_progress_ends_at_all_tiles(nearest):
+    seen = []
+    image = noise(60, 100, 3)
+    _, report = Restorer(weights=nearest, tile=32, overlap=8).restore(image, lambda *at: seen.append(at))
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(report.plan), len(report.plan))
+
+
+class Cramped(nn.Module):
+    """A network on a device that holds so many pixels at once and no more."""
+
+    def __init__(self, net, pixels):
+        super().__init__()
+        self.net, self.info, self.pixels = net, net.info, pixels
+        self.attempts = []
+
+    def forward(self, x, **options):
+        batch, _, height, width = x.shape
+        self.attempts.append((batch, height, width))
+        if batch * height * width > self.pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(x, **options)
+
+
+def cramp(restorer, pixels):
+    restorer._engine.net = Cramped(restorer._engine.net, pixels)
+    return restorer._engine.net
+
+
+def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest):
+    restorer = Restorer(weights=nearest, tile=64, overlap=8)
+    net = cramp(restorer, 64 * 64 // 4)
+    image = noise(150, 170, 3)
+    restored, report = restorer.restore(image)
+    np.testing.assert_array_equal(restored, image.repeat(2, axis=0).repeat(2, axis=1))
+    assert net.attempts[:4] == [(4, 64, 64), (2, 64, 64), (1, 64, 64), (1, 32, 32)]
+    assert report.shrunk
+    assert report.plan.tile_height == 32
+    assert report.batch == 1
+
+
+def test_a_shrunk_image_does_not_shrink_the_next_one(nearest):
+    restorer = Restorer(weights=nearest, tile=64, overlap=8)
+    cramp(restorer, 2 * 64 * 64)
+    _, first = restorer.restore(noise(150, 170, 3))
+    _, second = restorer.restore(noise(60, 60, 3))
+    assert first.shrunk
+    assert not second.shrunk
+
+
+def test_memory_that_holds_nothing_is_an_error_of_its_own(nearest):
+    restorer = Restorer(weights=nearest, tile=64)
+    cramp(restorer, 10)
+    with pytest.raises(MemoryLimitError, match="32×32"):
+        restorer(noise(150, 170, 3))
+
+
+def test_a_tile_that_overflows_in_float16_is_done_again_in_float32(tmp_path):
+    path = save_nearest(tmp_path / "a.safetensors", 2)
+    exact = Restorer(weights=path)
+    image = noise(40, 40, 3)
+    expected = exact(image)
+    overflowing = Restorer(weights=path, precision="fp16")
+    net = overflowing._engine.net
+    weights = net.state_dict()
+    weights["conv_first.weight"] *= 1e6  # which has no float16; in float32 the two factors cancel
+    weights["upsample.0.weight"] /= 1e6
+    with torch.autocast("cpu", torch.float16), torch.no_grad():
+        assert not net(torch.rand(1, 3, 40, 40)).isfinite().all()
+    np.testing.assert_array_equal(overflowing(image), expected)
+
+
+def test_only_the_tiles_that_overflow_are_done_again(tmp_path):
+    path = save_nearest(tmp_path / "a.safetensors", 2)
+    half = Restorer(weights=path, precision="fp16", tile=32, overlap=0)
+    full = Restorer(weights=path, precision="fp32", tile=32, overlap=0)
+    for restorer in (half, full):
+        weights = restorer._engine.net.state_dict()
+        weights["conv_first.weight"][:3, :, 1, 1] = 6e4  # for bright images the sum of three has no float16
+        weights["upsample.0.weight"] /= 1e6
+    image = noise(32, 64, 3, dtype="float32")
+    image[:, :32] = image[:, :32] * 0.01 + 0.45  # near the mean that is subtracted: small numbers
+    image[:, 32:] = image[:, 32:] * 0.01 + 0.99
+    restored, expected = half(image), full(image)
+    assert np.isfinite(restored).all()
+    np.testing.assert_array_equal(restored[:, 64:], expected[:, 64:])
+    calm, exact = restored[:, :64], expected[:, :64]
+    assert 0 < np.abs(calm - exact).max() < 1e-3  # float16's own rounding: these were not done again
+
+
+def test_values_that_are_never_finite_are_an_error(nearest):
+    restorer = Restorer(weights=nearest)
+    restorer._engine.net.state_dict()["conv_first.bias"].fill_(float("inf"))
+    with pytest.raises(MambairError, match="not finite"):
+        restorer(noise(8, 8, 3))
+
+
+def test_noise_follows_the_seed_and_nothing_else(tmp_path):
+    path = save_random(tmp_path / "v2.safetensors", V2)
+    image = noise(70, 90, 3, dtype="float32")
+    first = Restorer(weights=path, seed=1, tile=32, overlap=16)(image)
+    again = Restorer(weights=path, seed=1, tile=32, overlap=16)(image)
+    other = Restorer(weights=path, seed=2, tile=32, overlap=16)(image)
+    none = Restorer(weights=path, seed=None, tile=32, overlap=16)(image)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0
+    assert np.abs(first - none).max() > 0
+
+
+def test_batch_does_not_move_the_result(tmp_path, monkeypatch):
+    path = save_random(tmp_path / "v2.safetensors", V2)
+    image = noise(70, 90, 3, dtype="float32")
+    results = []
+    for batch in (1, 3, 8):
+        monkeypatch.setitem(restore.TILES_AT_ONCE, "cpu", batch)
+        results.append(Restorer(weights=path, tile=32, overlap=16)(image))
+    np.testing.assert_allclose(results[0], results[1], atol=2e-6)
+    np.testing.assert_allclose(results[0], results[2], atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "scale", "fits"),
+    [("upscale", None, True), ("upscale", 2, True), ("upscale", 4, False), ("denoise", None, False)],
+)
+def test_a_network_that_enlarges_fits_its_scale_alone(nearest, task, scale, fits):
+    if fits:
+        assert Restorer(task=task, scale=scale, weights=nearest).info.scale == 2
+    else:
+        with pytest.raises(ModelError, match="does upscale ×2"):
+            Restorer(task=task, scale=scale, weights=nearest)
+
+
+def test_a_network_that_keeps_the_size_fits_what_its_file_says(tmp_path, identity):
+    assert Restorer(task="denoise", weights=identity).info.task == "restore"
+    assert Restorer(task="dejpeg", weights=identity).info.task == "restore"
+    denoiser = save_identity(tmp_path / "denoise.safetensors", task="denoise")
+    assert Restorer(task="denoise", weights=denoiser).info.task == "denoise"
+    for task in ("dejpeg", "upscale"):
+        with pytest.raises(ModelError, match=f"does denoise, at the same size; {task} was asked for"):
+            Restorer(task=task, weights=denoiser)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(nearest, device):
+    with pytest.raises(UsageError, match="no such device"):
+        Restorer(weights=nearest, device=device)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 32), (16, 40), (0, 0), (32, -1)])
+def test_tiles_that_cannot_be_are_refused(nearest, tile, overlap):
+    with pytest.raises(UsageError, match="overlap"):
+        Restorer(weights=nearest, tile=tile, overlap=overlap)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 5), (8, 8, 0), (1, 3, 8, 8)])
+def test_arrays_that_are_no_images_are_refused(nearest, shape):
+    with pytest.raises(ValueError, match="an image is"):
+        Restorer(weights=nearest)(np.zeros(shape, np.uint8))
+
+
+def test_model_and_weights_exclude_each_other(nearest):
+    with pytest.raises(UsageError, match="exclude each other"):
+        Restorer(model="mambair-light-x4", weights=nearest)
