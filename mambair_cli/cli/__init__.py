@@ -1,0 +1,90 @@
+"""The command line: parse, call, print; ``main`` maps errors to exit codes.
+
+stdout is data (the paths that were written, or JSON lines), stderr is talk.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+
+from mambair_cli.cli import models
+from mambair_cli.cli.evaluating import evaluate
+from mambair_cli.cli.output import complain, say
+from mambair_cli.cli.restoring import dejpeg, denoise, upscale
+from mambair_cli.errors import MambairError, UsageError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="mambair",
+    help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(
+    help="List, fetch and check the models known by name.", invoke_without_command=True, rich_markup_mode=None
+)
+for command in (upscale, denoise, dejpeg, evaluate):
+    app.command()(command)
+app.add_typer(models_app, name="models")
+for name, command in (
+    ("list", models.list_models),
+    ("show", models.show_model),
+    ("download", models.download_models),
+    ("verify", models.verify_models),
+    ("path", models.print_path),
+):
+    models_app.command(name)(command)
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show_version:
+        print(f"mambair {version('mambair-cli')}")
+        raise typer.Exit
+    _want_command(context)
+
+
+@models_app.callback()
+def _want_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    0 all done; 1 some input failed; 2 usage; 3 model or download; 4 out of memory; 130 interrupted.
+
+    Args:
+        arguments: Those of the command line by default.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
+    except MambairError as error:
+        complain(error)
+        return error.exit_code
+    except typer.TyperException as error:
+        say(f"error: {error.format_message()}")
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has gone; Python would complain once more at exit
+        sys.stdout = None
+        return 1
+    if exit_code == EXIT_INTERRUPTED:
+        say("interrupted")
+    return exit_code

@@ -1,0 +1,146 @@
+"""The command that measures quality."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mambair_cli.cli.options import (
+    AsJson,
+    Device,
+    ModelName,
+    Offline,
+    Overlap,
+    Precision,
+    Quiet,
+    Seed,
+    Tile,
+    Weights,
+)
+from mambair_cli.cli.output import print_event, say
+from mambair_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.evaluate import Score
+    from mambair_cli.restore import Restorer
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground truth.")],
+    task: Annotated[
+        Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
+    ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(min=0, max=255, help="Noise that is added for denoise, of 255.")
+    ] = None,
+    jpeg_quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Quality to compress with for dejpeg.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, in place of made ones.")
+    ] = None,
+    restored: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Finished images to compare, in place of a task.")
+    ] = None,
+    border: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="PIXELS", help="Left out at each side. [default: the scale for upscale, else 0]"
+        ),
+    ] = None,
+    luma: Annotated[
+        bool | None,
+        typer.Option("--luma/--rgb", help="Compare on Y or on all channels. [default: Y for upscale]"),
+    ] = None,
+    model: ModelName = "auto",
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tile: Tile = None,
+    overlap: Overlap = None,
+    seed: Seed = 0,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Measure PSNR and SSIM by the papers' protocols.
+
+    Inputs are made from the truth where none are given: by MATLAB's bicubic imresize for upscale, with
+    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg.
+    """
+    if (task is None) == (restored is None):
+        raise UsageError("what is to be measured? give either --task, or --restored with finished images")
+    from mambair_cli.evaluate import (
+        average,
+        choose_protocol,
+        find_pairs,
+        measure,
+        published_psnr,
+    )
+
+    restorer = published = None
+    if task is not None:
+        from mambair_cli import catalog
+        from mambair_cli.restore import Restorer
+
+        level = {"upscale": None, "denoise": sigma, "dejpeg": jpeg_quality}[task]
+        restorer = Restorer(
+            task=task,
+            scale=scale,
+            level=level,
+            model=model,
+            weights=weights,
+            device=device,
+            precision=precision,
+            tile=tile,
+            overlap=overlap,
+            seed=seed,
+            offline=offline,
+            quiet=quiet,
+            notify=say if not quiet else lambda sentence: None,
+        )
+        protocol = choose_protocol(task, restorer.info.scale, level, border, luma)
+        known = {entry.name: entry for entry in catalog.load_catalog()}
+        if restorer.model.name in known:
+            published = published_psnr(known[restorer.model.name], truth)
+    else:
+        protocol = choose_protocol(None, scale or 1, None, scale or 0 if border is None else border, luma)
+
+    scores = []
+    pairs = find_pairs(truth, inputs if restored is None else restored)
+    width = max(len(pair.truth.stem) for pair in pairs)
+    for score in measure(pairs, protocol, restorer):
+        scores.append(score)
+        _print_score("image", score, width, json)
+    _print_score("mean", average(scores), width, json, restorer, published)
+
+
+def _print_score(
+    event: str,
+    score: "Score",
+    width: int,
+    as_json: bool,
+    restorer: "Restorer | None" = None,
+    published: tuple[str, float] | None = None,
+) -> None:
+    """Print a line of the table, or an event."""
+    if as_json:
+        facts = {
+            "name": score.name,
+            "psnr": score.psnr if math.isfinite(score.psnr) else None,
+            "ssim": score.ssim,
+        }
+        if restorer is not None:
+            facts["model"] = restorer.model.name
+        if published is not None:
+            facts["published"] = {"data": published[0], "psnr": published[1]}
+        print_event(event, **facts)
+        return
+    line = f"{score.name:{width}}  {score.psnr:6.2f} dB  {score.ssim:.4f}"
+    if published is not None:
+        line += f"  (published for {published[0]}: {published[1]:.2f} dB)"
+    print(line, flush=True)

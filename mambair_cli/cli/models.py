@@ -1,0 +1,121 @@
+"""The commands on the models known by name."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mambair_cli.cli.options import AsJson, Quiet
+from mambair_cli.cli.output import complain, print_json
+from mambair_cli.errors import MambairError
+
+if TYPE_CHECKING:
+    from mambair_cli.catalog import Model
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List all models."""
+    from mambair_cli import catalog, hub
+
+    models = catalog.load_catalog()
+    if as_json:
+        for model in models:
+            print_json(_describe(model))
+        return
+    rows = [("name", "task", "scale", "level", "Set5", "on this machine")]
+    for model in models:
+        rows.append(
+            (
+                model.name,
+                model.task,
+                f"×{model.scale}" if model.scale > 1 else "",
+                str(model.level or ""),
+                f"{model.psnr['Set5']:.2f}" if "Set5" in model.psnr else "",
+                "yes" if hub.cached(model) else "",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_model(name: str, as_json: AsJson = False) -> None:
+    """Show all that is known of a model."""
+    from mambair_cli import catalog
+
+    facts = _describe(catalog.find_model(name))
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{data} {db:.2f} dB" for data, db in value.items())
+        elif isinstance(value, list):
+            value = " or ".join(value)
+        if value not in (None, ""):
+            print(f"{key + ':':15}{value}")
+
+
+def download_models(names: list[str], as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Fetch models, so that they are there without a network."""
+    from mambair_cli import catalog, hub
+
+    for model in [catalog.find_model(name) for name in names]:
+        path = hub.fetch(model, quiet=quiet)
+        print_json({"name": model.name, "path": str(path)}) if as_json else print(path)
+
+
+def verify_models(
+    names: Annotated[list[str] | None, typer.Argument(help="By default, all that are here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the files of models against their hashes and networks."""
+    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoint import load_network
+
+    models = [catalog.find_model(name) for name in names] if names else catalog.load_catalog()
+    exit_code = 0
+    for model in models:
+        if not names and hub.cached(model) is None:
+            continue
+        try:
+            path = hub.fetch(model, offline=True)  # which removes a wrong file
+            verification = hub.verify(path, model)
+            info = load_network(path).info
+        except MambairError as error:
+            complain(error)
+            exit_code = max(exit_code, error.exit_code)
+            if as_json:
+                print_json({"name": model.name, "ok": False, "message": str(error)})
+            continue
+        if as_json:
+            print_json(
+                {
+                    "name": model.name,
+                    "ok": True,
+                    "path": str(path),
+                    "sha256": verification.sha256,
+                    "source": verification.source,
+                    "architecture": info.architecture,
+                    "parameters": info.parameters,
+                }
+            )
+        else:
+            by = f"as the {verification.source} has it" if verification.source else "not known to anybody"
+            print(f"{model.name}: {info.architecture}, sha256 {verification.sha256[:12]}… {by}")
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def print_path(name: str, as_json: AsJson = False) -> None:
+    """Print where a model's file is on this machine."""
+    from mambair_cli import catalog, hub
+
+    path = hub.fetch(catalog.find_model(name), offline=True)
+    print_json({"name": name, "path": str(path)}) if as_json else print(path)
+
+
+def _describe(model: "Model") -> dict[str, Any]:
+    """Turn a catalogue entry into what JSON can hold."""
+    facts = {f.name: getattr(model, f.name) for f in fields(model)}
+    return {**facts, "files": list(model.files), "psnr": dict(model.psnr)}

@@ -1,0 +1,86 @@
+"""Options that commands share: a name means the same everywhere."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import typer
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Images, folders, patterns, or - for standard input."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors only.")]
+
+
+ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
+Weights = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint in place of a model.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "fp16"],
+    typer.Option(help="Of products and convolutions; auto is fp16 on CUDA, else fp32."),
+]
+Tile = Annotated[
+    int | None, typer.Option(min=16, metavar="PIXELS", help="Side of a tile of the input. [default: 128]")
+]
+Overlap = Annotated[
+    int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 32]")
+]
+Seed = Annotated[int, typer.Option(help="Of the noise that MambaIRv2 draws.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every restoring command takes."""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File (one input), folder, or - for standard output. [default: beside the input]",
+        ),
+    ] = None
+    model: ModelName = "auto"
+    weights: Weights = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    tile: Tile = None
+    overlap: Overlap = None
+    seed: Seed = 0
+    format: Annotated[
+        Literal["png", "jpeg", "webp", "tiff"] | None,
+        typer.Option(help="Of the results. [default: as the input]"),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
+    quiet: Quiet = False
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON line per event, not paths.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = (
+        False
+    )
+    offline: Offline = False
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of ``Options``, collected in its argument ``options``."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    shared = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in fields(Options)
+    ]
+
+    @functools.wraps(command)
+    def collect(**values: Any) -> None:
+        options = Options(**{f.name: values.pop(f.name) for f in fields(Options)})
+        command(**values, options=options)
+
+    collect.__annotations__ = {p.name: p.annotation for p in own + shared}
+    collect.__signature__ = inspect.Signature(own + shared)  # pyright: ignore[reportAttributeAccessIssue] PEP 362
+    return collect

@@ -1,0 +1,27 @@
+"""What commands print: data as JSON lines on stdout, talk on stderr."""
+
+import json
+import sys
+from typing import Any
+
+from mambair_cli.errors import MambairError
+
+
+def print_event(event: str, **facts: Any) -> None:
+    """Print what happened, and what is known of it, as a line of JSON."""
+    print_json({"event": event, **facts})
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """Print a line of JSON."""
+    print(json.dumps(facts, ensure_ascii=False), flush=True)
+
+
+def say(sentence: str) -> None:
+    """Tell the user something, on stderr."""
+    print(f"mambair: {sentence}", file=sys.stderr)
+
+
+def complain(error: MambairError) -> None:
+    """Tell the user what failed, on stderr."""
+    say(f"error: {error}")

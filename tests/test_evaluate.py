@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import save_identity, save_nearest
+from PIL import Image
+
+from mambair_cli import metrics
+from mambair_cli.cli import main
+from mambair_cli.degrade import imresize
+from mambair_cli.evaluate import find_pairs
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the standard images are not here")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+def events(lines):
+    return {event["name"]: event for event in map(json.loads, lines)}
+
+
+def photo(path, size=(40, 30), gray=False, seed=0):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rough = np.random.default_rng(seed).random((4, 5) if gray else (4, 5, 3))
+    values = imresize(rough, 10)[: size[1], : size[0]]
+    pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def test_noise_that_nothing_removes_has_the_psnr_of_its_sigma(run, tmp_path):
+    for index in range(3):
+        Image.new("RGB", (120, 100), (128, 90, 140)).save(tmp_path / f"{index}.png")
+    weights = save_identity(tmp_path / "same.safetensors")
+    code, out, _ = run("evaluate", ".", "--task", "denoise", "--sigma", 25, "--weights", weights, "--json")
+    assert code == 0
+    scores = events(out)
+    assert set(scores) == {"0", "1", "2", "mean"}
+    assert scores["mean"]["psnr"] == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
+    assert scores["mean"]["model"] == "same.safetensors"
+
+
+def test_enlarging_is_measured_on_luma_without_the_border(run, tmp_path):
+    truth = photo("gt/a.png", size=(38, 30))  # of which 36×28 are a multiple of 4
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    code, out, _ = run("evaluate", "gt", "--task", "upscale", "--weights", weights, "--json")
+    assert code == 0
+    cut = truth[:28, :36]
+    nearest = imresize(cut, 1 / 4).repeat(4, 0).repeat(4, 1)
+    expected = metrics.psnr(nearest, cut, border=4, luma=True)
+    assert events(out)["a"]["psnr"] == pytest.approx(expected, abs=1e-9)
+    _, out, _ = run(
+        "evaluate", "gt", "--task", "upscale", "--weights", weights, "--json", "--rgb", "--border", 0
+    )
+    assert events(out)["a"]["psnr"] == pytest.approx(metrics.psnr(nearest, cut), abs=1e-9)
+
+
+def test_inputs_that_are_given_are_used(run, tmp_path):
+    truth = photo("gt/a.png")
+    photo("lq/ax4.png", size=(10, 7), seed=1)
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    code, out, _ = run(
+        "evaluate", "gt", "--task", "upscale", "--inputs", "lq", "--weights", weights, "--json"
+    )
+    assert code == 0
+    given = np.array(Image.open("lq/ax4.png")).repeat(4, 0).repeat(4, 1)
+    expected = metrics.psnr(given, truth[:28], border=4, luma=True)
+    assert events(out)["a"]["psnr"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_jpeg_of_gray_is_measured_on_gray(run, tmp_path):
+    truth = photo("gt/a.png", gray=True)
+    weights = save_identity(tmp_path / "gray.safetensors", channels=1)
+    arguments = ("evaluate", "gt", "--task", "dejpeg", "--weights", weights, "--json")
+    code, out, _ = run(*arguments, "--jpeg-quality", 10)
+    assert code == 0
+    Image.fromarray(truth).save("a.jpg", quality=10)
+    expected = metrics.psnr(np.array(Image.open("a.jpg")), truth)
+    assert events(out)["a"]["psnr"] == pytest.approx(expected, abs=1e-9)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "--jpeg-quality" in err
+
+
+def test_finished_images_are_compared_as_they_are(run):
+    truth = photo("gt/a.png")
+    photo("gt/sub/b.png", seed=2)
+    other = np.where(np.arange(40)[None, :, None] % 2, truth, truth // 2)
+    Path("done").mkdir()
+    Image.fromarray(other.astype(np.uint8)).save("done/a_denoised.png")
+    Image.open("gt/sub/b.png").save("done/b.tiff")
+    code, out, _ = run("evaluate", "gt", "--restored", "done")
+    assert code == 0
+    assert [line.split()[0] for line in out] == ["a", "b", "mean"]
+    assert f"{metrics.psnr(other.astype(np.uint8), truth):.2f} dB" in out[0]
+    assert "inf dB  1.0000" in out[1]
+    code, out, _ = run("evaluate", "gt", "--restored", "done", "--json")
+    assert events(out)["b"]["psnr"] is None  # JSON has no infinity
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("gt",), 2, "--task"),
+        (("gt", "--task", "upscale", "--restored", "gt"), 2, "either"),
+        (("gt", "--restored", "empty"), 2, "no images"),
+        (("gt", "--restored", "twins"), 2, "a_1.png, a_2.png"),
+        (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
+        (("nowhere", "--restored", "gt"), 2, "no images"),
+        (("gt", "--task", "denoise", "--weights", "{same}"), 2, "--sigma"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, words):
+    photo("gt/a.png")
+    photo("twins/a_1.png")
+    photo("twins/a_2.png")
+    photo("small/a.png", size=(20, 10))
+    Path("empty").mkdir()
+    weights = save_identity(tmp_path / "same.safetensors")
+    got, out, err = run("evaluate", *(argument.format(same=weights) for argument in arguments))
+    assert (got, out) == (code, [])
+    assert len(err.splitlines()) == 1
+    assert words in err
+
+
+def test_partners_are_found_by_name_and_mark(tmp_path):
+    for name in ("baby", "baby2", "babysitter"):
+        photo(tmp_path / "gt" / f"{name}.png")
+        photo(tmp_path / "lq" / f"{name}x4.png")
+    pairs = find_pairs(tmp_path / "gt", tmp_path / "lq")
+    assert [(pair.truth.stem, pair.other.stem) for pair in pairs if pair.other] == [
+        ("baby", "babyx4"),
+        ("baby2", "baby2x4"),
+        ("babysitter", "babysitterx4"),
+    ]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("data", "scale", "psnr"), [("Set5", 4, 28.43), ("Set5", 2, 33.67), ("Set14", 3, 27.54)]
+)
+def test_bicubic_baselines_are_those_of_the_papers(run, data, scale, psnr):
+    folder = SHARED / "SR" / data / "LR_bicubic" / f"X{scale}"
+    Path("bicubic").mkdir()
+    for path in sorted(folder.iterdir()):
+        enlarged = imresize(np.array(Image.open(path)), scale)
+        Image.fromarray(enlarged).save(f"bicubic/{path.stem}.png")
+    code, out, _ = run(
+        "evaluate", SHARED / "SR" / data / "HR", "--restored", "bicubic", "--scale", scale, "--luma", "--json"
+    )
+    assert code == 0
+    assert events(out)["mean"]["psnr"] == pytest.approx(psnr, abs=0.01)
