@@ -15,6 +15,7 @@ backend        made of                                     gradient  runs on
 import functools
 import importlib
 import importlib.util
+import warnings
 from typing import Literal, get_args
 
 import torch
@@ -72,7 +73,8 @@ def selective_scan(
     elif backend not in get_args(Backend):
         raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
     module = importlib.import_module(f"{__name__}.{_MODULES.get(backend, backend)}")
-    return module.selective_scan(u, dt, B, C, paths, params)
+    with torch.autocast(u.device.type, enabled=False):  # which would make products of the recurrence 16-bit
+        return module.selective_scan(u, dt, B, C, paths, params)
 
 
 def choose_backend(
@@ -81,11 +83,21 @@ def choose_backend(
     """Name the fastest backend for tokens of ``dtype`` on ``device``."""
     if device.type == "cuda" and dtype != torch.float64:
         for backend in ("mamba_ssm", "gpu"):
-            if _is_installed({"gpu": "triton"}.get(backend, backend)):
+            if _is_usable(backend, {"gpu": "triton"}.get(backend, backend)):
                 return backend
     return "reference" if needs_grad else "torch"
 
 
 @functools.cache
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _is_usable(backend: str, package: str) -> bool:
+    """Tell whether a backend's package is installed, and whole: one built for another PyTorch is not."""
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        importlib.import_module(f"{__name__}.{backend}")
+    except ImportError as error:
+        warnings.warn(
+            f"{package} is installed but not used, since it cannot be imported: {error}", stacklevel=2
+        )
+        return False
+    return True
