@@ -10,7 +10,7 @@ import typer
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Images, folders, patterns, or - for standard input."),
+    typer.Argument(metavar="INPUT", help="Images, folders, patterns, or - for standard input."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
