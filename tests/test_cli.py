@@ -326,6 +326,33 @@ def test_stdout_is_the_picture_and_nothing_else(tmp_path, weights):
     assert b"\x1b" not in done.stderr  # no bar where there is no terminal
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_the_bar_is_on_the_terminal_and_the_paths_are_in_the_pipe(tmp_path, weights):
+    import pty
+
+    photo(tmp_path / "in.png", size=(300, 300))
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "in.png", "--tile", "64"]
+    command += ["--weights", str(weights / "x4.safetensors")]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
+    ) as process:
+        os.close(stderr)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(terminal)
+        assert process.stdout
+        assert process.stdout.read() == b"in_x4.png\n"
+    assert process.returncode == 0
+    assert b"in.png" in shown
+    assert b"MP/s" in shown
+
+
 def test_an_interrupt_leaves_nothing_half_done(tmp_path, weights):
     photo(tmp_path / "in.png", size=(1500, 1500))
     command = [sys.executable, "-m", "mambair_cli", "upscale", "in.png"]

@@ -28,6 +28,8 @@ class Progress:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
             transient=True,
+            # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.
+            redirect_stdout=sys.stdout.isatty(),
             disable=not (shown and sys.stderr.isatty()),
         )
         self._task = self._bar.add_task("", total=None, speed="", start=False)
