@@ -12,6 +12,9 @@ ResidualConv = Literal["1conv", "3conv"]
 Task = Literal["upscale", "denoise", "dejpeg", "restore"]
 Upsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 
+ATTENTION_DIVISOR = 30  # channels per hidden channel of a CAB's channel attention
+UPSCALES = {"pixelshuffle": (2, 3, 4, 8), "pixelshuffledirect": range(1, 17), "nearest+conv": (4,), "": (1,)}
+
 
 def default_dt_rank(channels: int) -> int:
     """Return the rank of the step for a scan over ``channels``: a sixteenth of them, rounded up."""
@@ -45,6 +48,12 @@ class MambaIRConfig:
     upsampler: Upsampler = ""
     resi_connection: ResidualConv = "1conv"
     img_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_trunk(self)
+        _require(
+            self.embed_dim >= ATTENTION_DIVISOR, "embed_dim", self.embed_dim, f"{ATTENTION_DIVISOR} or more"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,15 @@ class MambaIRv2Config:
     resi_connection: ResidualConv = "1conv"
     img_range: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_trunk(self)
+        c, d, kernel = self.embed_dim, self.d_inner, self.convffn_kernel_size
+        _require(len(self.num_heads) == len(self.depths), "num_heads", self.num_heads, "one for each group")
+        for heads in self.num_heads:
+            _require(c % heads == 0, "embed_dim", c, f"a multiple of the {heads} heads")
+        _require(kernel % 2 == 1, "convffn_kernel_size", kernel, "odd")
+        _require(self.feed_forward == "conv" or d % 2 == 0, "d_inner", d, "even, to be gated by half")
+
 
 @dataclass(frozen=True)
 class MambaIRUNetConfig:
@@ -101,6 +119,11 @@ class MambaIRUNetConfig:
     d_inner: tuple[int, int, int, int]
     d_state: int = 16
     in_chans: int = 3
+
+    def __post_init__(self) -> None:
+        _check_image(self.in_chans)
+        fits = self.dim >= ATTENTION_DIVISOR and self.dim % 2 == 0
+        _require(fits, "dim", self.dim, f"even, {ATTENTION_DIVISOR} or more")
 
 
 Config = MambaIRConfig | MambaIRv2Config | MambaIRUNetConfig
@@ -126,3 +149,20 @@ class NetworkInfo:
     channels: int
     config: Config
     parameters: int
+
+
+def _check_trunk(config: MambaIRConfig | MambaIRv2Config) -> None:
+    _check_image(config.in_chans)
+    _require(config.embed_dim >= 4, "embed_dim", config.embed_dim, "4 or more")
+    upscales = UPSCALES[config.upsampler]
+    wanted = f"one of {', '.join(map(str, upscales))} for the upsampler {config.upsampler!r}"
+    _require(config.upscale in upscales, "upscale", config.upscale, wanted)
+
+
+def _check_image(channels: int) -> None:
+    _require(channels in (1, 3), "in_chans", channels, "1 (gray) or 3 (colour)")
+
+
+def _require(fits: bool, name: str, value: object, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} must be {wanted}, not {value}")

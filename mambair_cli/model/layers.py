@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambair_cli.kernels import ScanParams, selective_scan
-from mambair_cli.model.config import CabForm, default_dt_rank
+from mambair_cli.model.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
-ATTENTION_DIVISOR = 30  # channels per hidden channel of a CAB's channel attention
 
 
 class Conv2d(nn.Conv2d):
@@ -176,7 +175,7 @@ def project_scan(u: Tensor, weight: Tensor) -> Tensor:
 def scan_params(dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor) -> ScanParams:
     """Shape a checkpoint's scan tensors for the operator; its A_logs (k·d, n) and Ds (k·d) are path-major."""
     k, d, _ = dt_weight.shape
-    A = -torch.exp(A_logs.float())
+    A = -torch.exp(A_logs.to(torch.promote_types(A_logs.dtype, torch.float32)))
     return ScanParams(dt_weight, dt_bias, A.view(k, d, -1), Ds.view(k, d))
 
 
@@ -199,9 +198,10 @@ def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs:
 @functools.lru_cache(maxsize=16)
 def four_paths(height: int, width: int, device: torch.device) -> Tensor:
     """Return MambaIR's paths over an image, (4, h·w) int32: rows, columns, and both backwards."""
-    rows = torch.arange(height * width, dtype=torch.int32, device=device)
-    columns = rows.view(height, width).T.reshape(-1)
-    return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
+    with torch.inference_mode(False):  # a kept tensor must serve a later forward pass with gradients, too
+        rows = torch.arange(height * width, dtype=torch.int32, device=device)
+        columns = rows.view(height, width).T.reshape(-1)
+        return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
 
 
 def mirror_pad(x: Tensor, bottom: int, right: int, repeat_edge: bool) -> Tensor:

@@ -300,5 +300,5 @@ class MambaIRv2(Trunk):
             return lambda layer: None
         height, width = x.shape[1:3]
         corner = torch.zeros(x.shape[0], 2, dtype=torch.int64) if origin is None else origin
-        corner = corner.to(x.device)
+        corner = corner.to(x.device, torch.int64)
         return lambda layer: gumbel_noise(seed, layer, corner, height, width, self.tokens)
