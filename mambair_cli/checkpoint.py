@@ -4,8 +4,9 @@ import math
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,11 +28,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 WRAPPERS = ("params", "params_ema")  # keys that BasicSR files hold their tensors under; the first wins
 NAMED_AT_MOST = 3  # tensors in one error message
+LONGEST_NAME = 200  # characters of a tensor's name and shape in it
+HEAD_BYTES = 256  # enough to tell what a file is
 
 # Networks that people are likely to try, by a key that no network here has.
 FOREIGN_NETWORKS = (
-    (r"\.attn\.(relative_position_bias_table|relative_position_index)$", "SwinIR"),
     (r"\.overlap_attn\.", "HAT"),
+    (r"\.attn\.(relative_position_bias_table|relative_position_index)$", "SwinIR"),
     (r"^(model\.1\.sub\.\d+\.RDB|RRDB_trunk|body\.\d+\.rdb\d)", "ESRGAN or Real-ESRGAN"),
     (r"^encoder_level1\.\d+\.attn\.temperature$", "Restormer"),
     (r"^intro\.weight$", "NAFNet"),
@@ -77,29 +80,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"cannot load {path}: it is a folder; give a .pth or .safetensors file")
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot load {path}: {error.strerror}") from error
     try:
         if not head:
             raise CheckpointError("the file is empty; download it again")
-        if head[8:9] == b"{":
+        if head[8:9] == b"{" and not _is_text(head):  # after the length of the header, any eight bytes
             tensors, metadata = _read_safetensors(path)
         elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
             tensors, metadata = _read_pickle(path), {}
         else:
             raise CheckpointError(_foreign_file(head))
-        tensors = {_bare(name): tensor for name, tensor in tensors.items()}
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point():
-                tensors[name] = tensor.float()
-                if not tensors[name].isfinite().all():
-                    raise CheckpointError(
-                        f"the tensor {name} holds values that are not finite; the file is damaged"
-                    )
+        bare = {_bare(name): _plain(name, tensor) for name, tensor in tensors.items()}
+        if len(bare) < len(tensors):
+            raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
     except CheckpointError as error:
         raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
-    return tensors, metadata
+    return bare, metadata
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -112,42 +110,84 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings():
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with path.open("rb") as file, warnings.catch_warnings():  # by its path, it would go by its suffix
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"would run code ({culprit[1]})" if culprit else "could run code"
+        what = f"would run code ({_shown(culprit[1])})" if culprit else "could run code"
         raise CheckpointError(
             f"it is a pickle that {what}, which is refused; ask its author for a file of tensors alone, "
             "best a .safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # there is no end to what the reader of a damaged file stumbles over
         raise CheckpointError("the PyTorch file is truncated or damaged; download it again") from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"it holds {type(content).__name__}, not a dictionary of tensors")
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it holds one {type(content).__name__}, not a dictionary of tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            keys = ", ".join(map(str, list(content)[:NAMED_AT_MOST]))
             raise CheckpointError(
-                f"it is a dictionary of {keys}, …, not of tensors; "
+                f"it is a dictionary of {_listed(content)}, not of tensors alone; "
                 f"tensors are looked for at the top and under {' and '.join(WRAPPERS)}"
             )
     return content
 
 
+def _check_archive(path: Path) -> None:
+    """Raise unless a zip archive is what ``torch.save`` makes: a pickle, and tensors byte for byte."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = {PurePosixPath(member.filename).name for member in members}
+    if "constants.pkl" in names:
+        raise CheckpointError("it is a TorchScript program, which is refused; save its state_dict() instead")
+    if "data.pkl" not in names:
+        raise CheckpointError("it is a zip archive, not a PyTorch file; unpack it first")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError("it is compressed, which PyTorch files never are; save it anew with torch.save")
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor from a file in memory of its own, float32 if it is floating-point.
+
+    A file may describe a tensor that it does not hold: sparse, or one value that poses as many.
+    """
+    whole = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    try:
+        plain = tensor.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"the tensor {_shown(name)} is of numbers unknown here, {tensor.dtype}"
+        ) from error
+    if not plain.isfinite().all():
+        raise CheckpointError(
+            f"the tensor {_shown(name)} holds values that are not finite; the file is damaged"
+        )
+    return plain
+
+
 def _foreign_file(head: bytes) -> str:
     if head.startswith(b"version https://git"):
         return "it is a Git LFS pointer, not the file that it stands for; fetch that with `git lfs pull`"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+    if any(mark in head.lower() for mark in (b"<!doctype html", b"<html")):
         return "it is a web page, not a checkpoint; download the file itself"
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
+    if _is_text(head):
         return "it is a text file, not a checkpoint"
     return "it is neither a PyTorch nor a safetensors file"
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r" or byte >= 32 for byte in head)
 
 
 def _bare(name: str) -> str:
@@ -164,24 +204,30 @@ def infer_config(shapes: Shapes) -> Config:
     Raises:
         CheckpointError: Where they are not a network of the MambaIR family.
     """
+    for name, shape in shapes.items():
+        if 0 in shape:
+            raise CheckpointError(f"the tensor {_shown(name)} is empty, {tuple(shape)}")
     try:
-        if "patch_embed.proj.weight" in shapes and "encoder_level1.0.self_attention.A_logs" in shapes:
+        if _has(shapes, r"encoder_level1\.0\.self_attention\."):
             return _infer_unet(shapes)
-        if "layers.0.residual_group.blocks.0.self_attention.A_logs" in shapes:
+        if _has(shapes, r"layers\.0\.residual_group\.blocks\.0\.self_attention\."):
             return _infer_mambair(shapes)
-        if "layers.0.residual_group.layers.0.assm.selectiveScan.A_logs" in shapes:
+        if _has(shapes, r"layers\.0\.residual_group\.layers\.0\.assm\."):
             return _infer_mambair_v2(shapes)
     except KeyError as error:
         raise CheckpointError(f"the tensor {error.args[0]} is missing from it") from error
-    except (ValueError, IndexError, ZeroDivisionError) as error:
+    except IndexError as error:
         raise CheckpointError("the shapes of its tensors do not belong to one network") from error
+    except ValueError as error:  # of the configuration that they tell
+        raise CheckpointError(f"the shapes of its tensors make no network: {error}") from error
     for pattern, network in FOREIGN_NETWORKS:
         if any(re.search(pattern, name) for name in shapes):
             raise CheckpointError(
                 f"it is a checkpoint of {network}; mambair runs MambaIR and MambaIRv2 alone"
             )
-    some = ", ".join(list(shapes)[:NAMED_AT_MOST])
-    raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {some}, …)")
+    if not shapes:
+        raise CheckpointError("it holds no tensors")
+    raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {_listed(shapes)})")
 
 
 def _infer_mambair(shapes: Shapes) -> MambaIRConfig:
@@ -201,8 +247,8 @@ def _infer_mambair_v2(shapes: Shapes) -> MambaIRv2Config:
     layer = "layers.0.residual_group.layers.0"
     depths = _depths(shapes, "layers")
     table = "win_mhsa.relative_position_bias_table"
-    gated = f"{layer}.convffn1.sg.conv.weight"
-    kernel = gated if gated in shapes else f"{layer}.convffn1.dwconv.depthwise_conv.0.weight"
+    gated = _has(shapes, rf"{layer}\.convffn1\.sg\.")
+    kernel = f"{layer}.convffn1.{'sg.conv' if gated else 'dwconv.depthwise_conv.0'}.weight"
     return MambaIRv2Config(
         embed_dim=shapes["conv_first.weight"][0],
         depths=depths,
@@ -211,7 +257,7 @@ def _infer_mambair_v2(shapes: Shapes) -> MambaIRv2Config:
         d_inner=shapes[f"{layer}.assm.selectiveScan.x_proj_weight"][2],
         inner_rank=shapes[f"{layer}.assm.embeddingB.weight"][1],
         num_tokens=shapes[f"{layer}.assm.embeddingB.weight"][0],
-        feed_forward="gated" if gated in shapes else "conv",
+        feed_forward="gated" if gated else "conv",
         window_size=(math.isqrt(shapes[f"{layer}.{table}"][0]) + 1) // 2,
         convffn_kernel_size=shapes[kernel][2],
         **_trunk_settings(shapes),
@@ -219,7 +265,7 @@ def _infer_mambair_v2(shapes: Shapes) -> MambaIRv2Config:
 
 
 def _infer_unet(shapes: Shapes) -> MambaIRUNetConfig:
-    if "skip_conv.weight" in shapes:
+    if _has(shapes, r"skip_conv\."):
         raise CheckpointError("it is a dual-pixel network (6 input channels); photographs have 3")
     n1, n2, n3, n4 = (
         _count(shapes, rf"{level}\.(\d+)\.")
@@ -244,16 +290,16 @@ def _trunk_settings(shapes: Shapes) -> dict:
     in_chans = shapes["conv_first.weight"][1]
     upsampler: Upsampler = ""
     upscale = 1
-    if "conv_up1.weight" in shapes:
+    if _has(shapes, r"conv_up1\."):
         upsampler, upscale = "nearest+conv", 4
-    elif "conv_before_upsample.0.weight" in shapes:
+    elif _has(shapes, r"conv_before_upsample\."):
         upsampler = "pixelshuffle"
         factor = math.isqrt(shapes["upsample.0.weight"][0] // shapes["upsample.0.weight"][1])
         upscale = factor ** _count(shapes, r"upsample\.(\d+)\.")
-    elif "upsample.0.weight" in shapes:
+    elif _has(shapes, r"upsample\."):
         upsampler = "pixelshuffledirect"
         upscale = math.isqrt(shapes["upsample.0.weight"][0] // in_chans)
-    resi_connection: ResidualConv = "3conv" if "conv_after_body.0.weight" in shapes else "1conv"
+    resi_connection: ResidualConv = "3conv" if _has(shapes, r"conv_after_body\.\d") else "1conv"
     return {
         "in_chans": in_chans,
         "upsampler": upsampler,
@@ -263,11 +309,11 @@ def _trunk_settings(shapes: Shapes) -> dict:
 
 
 def _cab_form(shapes: Shapes, cab: str) -> CabForm:
-    if f"{cab}.1.attention.1.weight" in shapes:
+    if _has(shapes, rf"{cab}\.1\.attention\."):
         return "light-2024-02"
-    if f"{cab}.5.attention.1.weight" in shapes:
+    if _has(shapes, rf"{cab}\.5\.attention\."):
         return "light"
-    hidden, channels = shapes[f"{cab}.0.weight"][:2]
+    hidden, channels = shapes[f"{cab}.0.weight"][0], shapes[f"{cab}.0.weight"][1]
     for form in ("classic", "light-2024-03"):
         if hidden == channels // CAB_HIDDEN_DIVISOR[form]:
             return form
@@ -286,21 +332,44 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
+def _has(shapes: Shapes, pattern: str) -> bool:
+    """Tell whether a name begins as ``pattern`` says."""
+    return any(re.match(pattern, name) for name in shapes)
+
+
 def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:
-    """Raise unless the tensors are exactly those of the network, by name and shape."""
+    """Raise unless the tensors are exactly those of the network, by name, shape and kind of number."""
     wanted = net.state_dict()
-    missing = [name for name in wanted if name not in tensors]
-    surplus = [name for name in tensors if name not in wanted]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in tensors and tensors[name].shape != wanted[name].shape
-    ]
-    problems = [
-        f"{kind} {', '.join(names[:NAMED_AT_MOST])}"
-        + (f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else "")
-        for kind, names in (("missing:", missing), ("surplus:", surplus), ("misshapen:", misshapen))
-        if names
-    ]
+    both = [name for name in wanted if name in tensors]
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "surplus": [name for name in tensors if name not in wanted],
+        "misshapen": [
+            f"{name} {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
+            for name in both
+            if tensors[name].shape != wanted[name].shape
+        ],
+        "not of floating-point numbers": [
+            name
+            for name in both
+            if wanted[name].is_floating_point() and not tensors[name].is_floating_point()
+        ],
+    }
+    problems = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
     if problems:
         raise CheckpointError(f"its tensors are not those of a {type(net).__name__}; {'; '.join(problems)}")
+
+
+def _listed(names: Iterable[object]) -> str:
+    """Return the first few of the names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - NAMED_AT_MOST
+    return ", ".join(map(_shown, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _shown(name: object) -> str:
+    """Return a name from a file so that it can neither break nor flood a line, nor steer a terminal."""
+    if not isinstance(name, str):
+        return type(name).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])
+    return shown if len(name) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"
