@@ -1,0 +1,109 @@
+"""Write files whole or not at all, and say in a line why one cannot be read or written."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mambair_cli.errors import ImageError
+
+_WHY_UNREADABLE = {
+    errno.ENOENT: "it does not exist; check its name",
+    errno.EISDIR: "it is a folder; name a file in it",
+    errno.EACCES: "its permissions forbid it; change them",
+    errno.ENAMETOOLONG: "its name is too long; shorten it",
+}
+_WHY_UNWRITABLE = {
+    errno.ENOENT: "its folder does not exist; create it first",
+    errno.ENOTDIR: "its folder is a file; name another",
+    errno.EACCES: "the permissions of its folder forbid it; change them or write elsewhere",
+    errno.EROFS: "the disk can only be read; write elsewhere",
+    errno.ENOSPC: "the disk is full; free some space or write elsewhere",
+    errno.EFBIG: "it would be larger than files may be here; write elsewhere",
+    errno.ENAMETOOLONG: "its name is too long; shorten it",
+}
+
+
+@contextmanager
+def open_atomic(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when the block ends well, complete and on disk, or never.
+
+    Without ``overwrite`` a file of that name is left alone, also one that appears while the block runs. A
+    link that is replaced is replaced itself; what it points to stays.
+
+    Raises:
+        ImageError: The name is taken, or the system refuses to write.
+    """
+    if os.path.exists(target) and not target.is_file():  # never replace /dev/null
+        kind = "a folder; name a file in it" if target.is_dir() else "no ordinary file; choose another name"
+        raise ImageError(f"cannot write {show(target)}: it is {kind}")
+    if not overwrite and os.path.lexists(target):
+        raise _taken(target)
+    # Its name must not grow with the target's, which may be as long as names can be.
+    temporary = target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, target, overwrite)
+    except FileExistsError as error:
+        raise _taken(target) from error
+    except OSError as error:
+        raise _explain("write", target, _WHY_UNWRITABLE, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    """Give a finished file its name, in one step; without ``overwrite`` one that fails if it is taken."""
+    if overwrite:
+        temporary.replace(target)
+    else:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links on FAT and some network drives: claim the name, then replace it
+            target.open("xb").close()
+            temporary.replace(target)
+    with suppress(OSError):  # not every system can synchronise a folder
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def explain_unreadable(path: Path, error: OSError) -> ImageError:
+    """Phrase why the system did not let a file be read."""
+    if os.path.islink(path) and not os.path.exists(path):
+        gone = show(os.readlink(path))
+        return ImageError(
+            f"cannot read {show(path)}: it is a link to {gone}, which is missing; mend the link"
+        )
+    return _explain("read", path, _WHY_UNREADABLE, error)
+
+
+def _taken(target: Path) -> ImageError:
+    return ImageError(f"cannot write {show(target)}: it exists already; --overwrite replaces it")
+
+
+def _explain(action: str, path: Path, reasons: dict[int, str], error: OSError) -> ImageError:
+    reason = reasons.get(error.errno or 0, f"{error.strerror or error}; check the path")
+    return ImageError(f"cannot {action} {show(path)}: {reason}")
+
+
+def show(path: Path | str) -> str:
+    """Give a path as it goes into a message of one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def enumerate_names(names: Iterable[str]) -> str:
+    """Join two or more names as a sentence does."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}"

@@ -1,0 +1,292 @@
+"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, and resolution.
+
+EXIF is a piece of TIFF: a header and directories of tagged values, one of them the image's, others hanging
+on it. libvips would write it anew through libexif, with maker notes moved, tags and a resolution made up,
+and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed here.
+"""
+
+import struct
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+_ORIENTATION = 0x0112
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
+_EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
+
+# What a TIFF file's own directory says of the picture, not of how its samples are stored: description,
+# make, model, software, date, artist, host, ratings, copyright, IPTC, Windows' titles and comments.
+_DESCRIPTIVE = frozenset(
+    {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, 0x83BB}
+    | set(range(0x9C9B, 0x9CA0))
+)
+
+_SHORT, _LONG, _LONG8 = 3, 4, 16
+# Bytes that are swapped together and bytes of one value, by type: rationals are two numbers.
+_SIZES = {
+    **dict.fromkeys((1, 2, 6, 7), (1, 1)),
+    **dict.fromkeys((3, 8), (2, 2)),
+    **dict.fromkeys((4, 9, 11, 13), (4, 4)),
+    **dict.fromkeys((5, 10), (4, 8)),
+    **dict.fromkeys((12, 16, 17, 18), (8, 8)),
+}
+_PNG_HEADER_BYTES = 33  # signature and IHDR
+_METRES_PER_INCH = 0.0254
+_MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
+_MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One tag of a directory."""
+
+    kind: int  # TIFF's number of the type
+    count: int
+    value: bytes  # in the byte order of its block
+    at: int = 0  # where the entry lies
+
+
+Directory = dict[int, _Entry]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a block writes its numbers."""
+
+    order: str  # struct's < or >
+    big: bool  # BigTIFF: counts and offsets of 8 bytes
+
+    @property
+    def offset(self) -> str:
+        return self.order + ("Q" if self.big else "I")
+
+    @property
+    def count(self) -> str:
+        return self.order + ("Q" if self.big else "H")
+
+    @property
+    def entry(self) -> str:
+        """Tag, type, count and a value or where it lies."""
+        return self.order + ("HHQ8s" if self.big else "HHI4s")
+
+    @property
+    def first(self) -> int:
+        """Where the header points to the first directory."""
+        return 8 if self.big else 4
+
+
+def is_camera_raw(data: bytes) -> bool:
+    """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
+    try:
+        layout, first = _read_header(data)
+        tags, _ = _read_directory(data, layout, first)
+        preview = _NEW_SUBFILE_TYPE in tags and _number(tags[_NEW_SUBFILE_TYPE], layout) & 1
+        return bool(preview) or _DNG_VERSION in tags or data[8:10] == b"CR"
+    except _MALFORMED:
+        return False  # for libvips to refuse
+
+
+def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
+    """Make a block true of a picture that is upright and of a size: the rest of its bytes stay.
+
+    The orientation becomes 1, the pixel sizes those given, and the thumbnail, which shows the file as it
+    was, is unlinked.
+
+    Returns:
+        The block without the ``Exif`` marker, or None if it is broken: what it says of the orientation
+        would not be known, and might turn the picture a second time.
+    """
+    block = bytearray(exif.removeprefix(b"Exif\0\0"))
+    try:
+        layout, first = _read_header(block)
+        main, end = _read_directory(block, layout, first)
+        updates = [(main, _ORIENTATION, _SHORT, 1)]
+        photo = _read_parts(block, layout, main).get(_EXIF, {})
+        updates += [(photo, _PIXEL_WIDTH, _LONG, width), (photo, _PIXEL_HEIGHT, _LONG, height)]
+        for directory, tag, kind, value in updates:
+            if tag in directory:
+                field = struct.pack(layout.order + ("H" if kind == _SHORT else "I"), value)
+                struct.pack_into(layout.entry, block, directory[tag].at, tag, kind, 1, field)
+        struct.pack_into(layout.offset, block, end, 0)
+    except _MALFORMED:
+        return None
+    return bytes(block)
+
+
+def extract_exif(tiff: bytes) -> bytes | None:
+    """Gather what a TIFF file says of its picture into an EXIF block, or None if that is nothing."""
+    try:
+        layout, main, parts = _read_descriptions(tiff)
+    except _MALFORMED:
+        return None
+    if not main and not parts:
+        return None
+    block = bytearray(struct.pack(f"{layout.order}2sHI", b"II" if layout.order == "<" else b"MM", 42, 0))
+    _append_directories(block, replace(layout, big=False), main, parts)
+    return bytes(block)
+
+
+def complete_tiff(data: bytes, exif: bytes) -> bytes:
+    """Add what an EXIF block says to a TIFF file: new directories at its end take the place of the first."""
+    layout, first = _read_header(data)
+    main, _ = _read_directory(data, layout, first)
+    source, extra, parts = _read_descriptions(exif)
+    main = _reorder(extra, source.order, layout.order) | main
+    parts = {tag: _reorder(part, source.order, layout.order) for tag, part in parts.items()}
+    block = bytearray(data)
+    _append_directories(block, layout, main, parts)
+    return bytes(block)
+
+
+def complete_jpeg(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
+    """Give a JPEG file its JFIF header, which libvips leaves out with EXIF, and an EXIF segment."""
+    body = data[2:]
+    if body.startswith(b"\xff\xe0"):
+        body = body[2 + int.from_bytes(body[2:4], "big") :]
+    x, y = (min(max(round(side), 1), 65535) for side in dpi or (1, 1))
+    jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, 1 if dpi else 0, x, y)
+    segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
+    return data[:2] + jfif + segment + body
+
+
+def complete_png(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
+    """Add an EXIF chunk to a PNG file and take out the resolution that libvips makes up."""
+    if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
+        data = data[:at] + data[at + 21 :]
+    if not exif:
+        return data
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:_PNG_HEADER_BYTES] + chunk + data[_PNG_HEADER_BYTES:]
+
+
+def read_png_dpi(data: bytes) -> tuple[float, float] | None:
+    """Give the pixels per inch that a PNG file tells; libvips would take EXIF's, or invent some."""
+    at = _find_png_chunk(data, b"pHYs")
+    if at is None:
+        return None
+    x, y, unit = struct.unpack_from(">IIB", data, at + 8)
+    return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
+
+
+def _find_png_chunk(data: bytes, kind: bytes) -> int | None:
+    """Tell where the chunk of a kind begins, if there is one before the pixels."""
+    at = _PNG_HEADER_BYTES
+    while data[at + 4 : at + 8] not in (kind, b"IDAT", b""):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at if data[at + 4 : at + 8] == kind else None
+
+
+def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: bool) -> bytes:
+    """Add an EXIF chunk to a WebP file, and the header of the extended format if it has none."""
+    chunks = data[12:]
+    if chunks.startswith(b"VP8X"):
+        chunks = chunks[:8] + bytes([chunks[8] | 0x08]) + chunks[9:]
+    else:
+        flags = 0x08 | (0x10 if has_alpha else 0)
+        size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks = b"VP8X" + struct.pack("<IB3x", 10, flags) + size + chunks
+    chunks += b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+
+
+def _read_header(block: bytes | bytearray) -> tuple[_Layout, int]:
+    """Read a block's layout and where its first directory lies."""
+    order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
+    layout = _Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
+    return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
+
+
+def _read_directory(block: bytes | bytearray, layout: _Layout, at: int) -> tuple[Directory, int]:
+    """Read the directory at an offset, leaving out entries that make no sense.
+
+    Returns:
+        The entries, and where the pointer to the next directory lies.
+    """
+    (number,) = struct.unpack_from(layout.count, block, at)
+    if number > _MOST_ENTRIES:
+        raise ValueError(f"{number} entries in a directory")
+    length = struct.calcsize(layout.entry)
+    start = at + struct.calcsize(layout.count)
+    end = start + number * length
+    entries: Directory = {}
+    room = len(block)  # values do not overlap: those of a hostile file must not add up to terabytes
+    for at in range(start, end, length):
+        tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
+        size = count * _SIZES.get(kind, (0, 0))[1]
+        if size > len(field):
+            (value_at,) = struct.unpack_from(layout.offset, field)
+        else:
+            value_at = at + length - struct.calcsize(layout.offset)
+        if 0 < size <= min(room, len(block) - value_at):
+            room -= size
+            entries[tag] = _Entry(kind, count, bytes(block[value_at : value_at + size]), at)
+    return entries, end
+
+
+def _number(entry: _Entry, layout: _Layout) -> int:
+    """Give the value of an entry that holds one whole number."""
+    return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
+
+
+def _read_descriptions(block: bytes) -> tuple[_Layout, Directory, dict[int, Directory]]:
+    """Read what describes the picture: entries of the first directory, and whole parts."""
+    layout, first = _read_header(block)
+    main, _ = _read_directory(block, layout, first)
+    parts = _read_parts(block, layout, main)
+    return layout, {tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE}, parts
+
+
+def _read_parts(block: bytes | bytearray, layout: _Layout, main: Directory) -> dict[int, Directory]:
+    """Read the directories that ``main`` points to, by the pointer's tag; leave out broken ones."""
+    parts = {}
+    for tag in (_EXIF, _GPS):
+        with suppress(*_MALFORMED):
+            parts[tag], _ = _read_directory(block, layout, _number(main[tag], layout))
+            parts[tag].pop(_INTEROPERABILITY, None)  # where it points, nothing will be
+    return parts
+
+
+def _reorder(directory: Directory, source: str, target: str) -> Directory:
+    """Bring values from one byte order to another."""
+    if source == target:
+        return directory
+    reordered = {}
+    for tag, entry in directory.items():
+        unit, _ = _SIZES[entry.kind]
+        value = np.frombuffer(entry.value, f"u{unit}").byteswap().tobytes()
+        reordered[tag] = replace(entry, value=value)
+    return reordered
+
+
+def _append_directories(
+    block: bytearray, layout: _Layout, main: Directory, parts: dict[int, Directory]
+) -> None:
+    """Append directories to a block and make ``main``, with pointers to the parts, its first one."""
+    main = dict(main)
+    for tag, part in parts.items():
+        at = _append_directory(block, layout, part)
+        main[tag] = _Entry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
+    struct.pack_into(layout.offset, block, layout.first, _append_directory(block, layout, main))
+
+
+def _append_directory(block: bytearray, layout: _Layout, directory: Directory) -> int:
+    """Append one directory and the values that its entries have no room for, and tell where it lies."""
+    block.extend(bytes(len(block) % 2))  # directories and values lie at even offsets
+    start = len(block)
+    offset_bytes = struct.calcsize(layout.offset)
+    head = struct.pack(layout.count, len(directory))
+    values_start = start + len(head) + len(directory) * struct.calcsize(layout.entry) + offset_bytes
+    values = bytearray()
+    for tag in sorted(directory):
+        entry = directory[tag]
+        field = entry.value
+        if len(field) > offset_bytes:
+            field = struct.pack(layout.offset, values_start + len(values))
+            values += entry.value + bytes(len(entry.value) % 2)
+        head += struct.pack(layout.entry, tag, entry.kind, entry.count, field)
+    block.extend(head + bytes(offset_bytes) + values)  # no next directory
+    return start

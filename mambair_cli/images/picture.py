@@ -1,0 +1,56 @@
+"""An image as its file has it: samples, alpha and metadata."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# libvips' names for what the samples mean, by bands (alpha aside) and dtype.
+INTERPRETATIONS = {
+    (1, "uint8"): "b-w",
+    (1, "uint16"): "grey16",
+    (1, "float32"): "b-w",
+    (3, "uint8"): "srgb",
+    (3, "uint16"): "rgb16",
+    (3, "float32"): "scrgb",
+}
+# libvips' names for the dtypes.
+BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image the right way up, with what is needed to write it back.
+
+    Pixels and alpha have the depth of the file's type, whatever their values; floats lie in [0, 1]. Alpha
+    is straight, not premultiplied.
+
+    Attributes:
+        pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
+        alpha: (h, w), of the same dtype, or None.
+        format: Format of the file it came from, such as ``"png"``.
+        icc: Colour profile that the pixels are in.
+        exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
+        xmp: XMP packet; its orientation is 1, too.
+        iptc: Photoshop block of a JPEG file, which only JPEG files can hold.
+        dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    format: str = "png"
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that are no image."""
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if len(shape) != 3 or 0 in shape or (shape[2], dtype.name) not in INTERPRETATIONS:
+            raise ValueError(
+                f"pixels are (h, w, 1) or (h, w, 3) of uint8, uint16 or float32, not {shape} of {dtype}"
+            )
+        alpha = self.alpha
+        if alpha is not None and (alpha.shape != shape[:2] or alpha.dtype != dtype):
+            raise ValueError(f"alpha is {shape[:2]} of {dtype} here, not {alpha.shape} of {alpha.dtype}")

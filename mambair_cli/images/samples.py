@@ -1,0 +1,89 @@
+"""Convert samples between the integers of files and floats in [0, 1], and colours to luma and chroma."""
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# Red's and blue's part in luma (ITU-R BT.601); green has the rest.
+_RED, _BLUE = 0.299, 0.114
+_GREEN = 1 - _RED - _BLUE
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """Convert samples to float32, the type's white to 1; floats are taken as they are.
+
+    Args:
+        pixels: uint8, uint16, or float32 in [0, 1]; any shape.
+
+    Returns:
+        The same shape, float32 in [0, 1].
+    """
+    if pixels.dtype == np.float32:
+        return pixels
+    return np.divide(pixels, _white(pixels.dtype), dtype=np.float32)
+
+
+def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Clip floats to [0, 1] and round them once, to the nearest sample; halves go to the even one.
+
+    Inverts :func:`to_float` for every uint8 and uint16 value.
+
+    Args:
+        array: Floats, any shape.
+        dtype: uint8, uint16 or float32; the last is clipped only.
+
+    Returns:
+        The same shape, of that dtype.
+
+    Raises:
+        ValueError: The array holds NaN or an infinity, or the dtype is another.
+    """
+    if not np.isfinite(array).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} of {array.size} samples are not finite")
+    clipped = np.clip(array, 0, 1)
+    if np.dtype(dtype) == np.float32:
+        return clipped.astype(np.float32)
+    clipped *= clipped.dtype.type(_white(dtype))
+    return np.rint(clipped, out=clipped).astype(dtype)
+
+
+def split_luma(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split colours into luma and chroma as JPEG does: BT.601 weights, full range.
+
+    With ``y = 0.299 r + 0.587 g + 0.114 b``::
+
+        cb = (b - y) / 1.772        cr = (r - y) / 1.402
+
+    Args:
+        rgb: (h, w, 3) floats in [0, 1].
+
+    Returns:
+        Luma (h, w, 1) in [0, 1] and chroma (h, w, 2), cb and cr, in [-0.5, 0.5]: 0 is gray, where JPEG
+        stores 128. Both of the dtype of ``rgb``.
+
+    Source: ITU-T T.871 (JFIF), section 7.
+    """
+    red, green, blue = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
+    y = _RED * red + _GREEN * green + _BLUE * blue
+    cb = (blue - y) / (2 * (1 - _BLUE))
+    cr = (red - y) / (2 * (1 - _RED))
+    return y, np.concatenate([cb, cr], axis=-1)
+
+
+def join_luma(y: np.ndarray, cbcr: np.ndarray) -> np.ndarray:
+    """Join luma (h, w, 1) and chroma (h, w, 2) to RGB; inverts :func:`split_luma`. Nothing is clipped.
+
+    Returns:
+        (h, w, 3), of the dtype of the two.
+    """
+    red = y + 2 * (1 - _RED) * cbcr[..., 1:2]
+    blue = y + 2 * (1 - _BLUE) * cbcr[..., 0:1]
+    green = (y - _RED * red - _BLUE * blue) / _GREEN
+    return np.concatenate([red, green, blue], axis=-1)
+
+
+def _white(dtype: DTypeLike) -> int:
+    """Give the largest sample of an integer type."""
+    for samples in (np.uint8, np.uint16):
+        if np.dtype(dtype) == samples:
+            return np.iinfo(samples).max
+    raise ValueError(f"samples are uint8, uint16 or float32, not {np.dtype(dtype)}")
