@@ -24,13 +24,14 @@ def gumbel_noise(seed: int, layer: int, origin: Tensor, height: int, width: int,
         (b, height·width, tokens) float32, finite.
     """
     device = origin.device
-    key = _scramble(torch.tensor((seed >> 32) & _MASK, device=device))
-    for word in (seed & _MASK, layer):
+    key = torch.tensor(_STRIDE, device=device)  # not 0, which scrambles to 0
+    for word in ((seed >> 32) & _MASK, seed & _MASK, layer):
         key = _scramble(key ^ word)
     rows = origin[:, :1] + torch.arange(height, device=device)  # (b, h)
     columns = origin[:, 1:] + torch.arange(width, device=device)  # (b, w)
     row_keys = _scramble(key ^ (rows & _MASK))
-    pixels = _scramble(row_keys[:, :, None] ^ _scramble(columns & _MASK)[:, None])  # (b, h, w)
+    column_keys = _scramble(_scramble(key ^ _STRIDE) ^ (columns & _MASK))  # another key: no symmetry
+    pixels = _scramble(row_keys[:, :, None] ^ column_keys[:, None])  # (b, h, w)
     counters = torch.arange(tokens, device=device) * _STRIDE
     bits = _scramble((pixels.flatten(1)[:, :, None] + counters) & _MASK)
     uniform = ((bits >> 9).float() + 0.5) * 2.0**-23  # 23 bits: the half is still exact in float32
