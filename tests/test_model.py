@@ -63,6 +63,31 @@ def test_image_does_not_depend_on_its_place_in_a_batch(name):
     torch.testing.assert_close(first, alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_nan_in_an_image_stays_there(name):
+    net = build(CONFIGS[name])
+    x = images(3, net.info.channels, 6, 5)
+    x[1, :, 2, 3] = torch.nan
+    with torch.inference_mode():
+        y = net(x, seed=0)
+    assert y[1].isnan().any()
+    assert y[0].isfinite().all()
+    assert y[2].isfinite().all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_autocast_is_close(name):
+    net = build(CONFIGS[name])
+    x = images(2, net.info.channels, 6, 5)
+    with torch.inference_mode():
+        wanted = net(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = net(x)
+    assert (
+        y - wanted
+    ).abs().mean() < 0.02 * wanted.abs().mean()  # three digits, some sixty roundings in a row
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 2), (4, 5), (7, 13), (8, 12)])
 def test_v2_mirrors_an_image_with_its_edge_to_fill_windows(size):
     net = build(V2)
