@@ -3,7 +3,7 @@
 import importlib.util
 import json
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mambair_cli import kernels
-from mambair_cli.kernels import ScanParams, choose_backend, selective_scan
+from mambair_cli.kernels import Backend, ScanParams, choose_backend, selective_scan
 
-BACKENDS = ("reference", "torch")  # those that run everywhere
+BACKENDS = [backend for backend in get_args(Backend) if backend not in ("gpu", "mamba_ssm")]
 
 # In units of float32's rounding, of all that flows into a value: each step's share goes through a few dozen
 # operations, and along the path the roundings of decays and sums add up like a random walk.
