@@ -92,6 +92,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors, metadata = _read_pickle(path), {}
         else:
             raise CheckpointError(_foreign_file(head))
+        _check_stored(tensors, path.stat().st_size)
         bare = {_bare(name): _plain(name, tensor) for name, tensor in tensors.items()}
         if len(bare) < len(tensors):
             raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
@@ -154,14 +155,17 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError("it is compressed, which PyTorch files never are; save it anew with torch.save")
 
 
-def _plain(name: str, tensor: Tensor) -> Tensor:
-    """Return a tensor from a file in memory of its own, float32 if it is floating-point.
+def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
+    """Raise where a file describes tensors that it does not hold: sparse, or many views of few values."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
+        raise CheckpointError("its tensors claim to be larger than the file; save it anew with torch.save")
 
-    A file may describe a tensor that it does not hold: sparse, or one value that poses as many.
-    """
-    whole = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    if not whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor from a file in memory of its own, float32 if it is floating-point."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     try:
         plain = tensor.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)

@@ -8,6 +8,7 @@ import pickle
 import re
 import stat
 import struct
+import warnings
 import zipfile
 from dataclasses import replace
 from functools import cache
@@ -403,7 +404,8 @@ def test_numbers_of_the_wrong_kind(dtype, tmp_path):
 def test_numbers_of_an_unknown_kind(tmp_path):
     header = b'{"norm.weight":{"dtype":"F4","shape":[30],"data_offsets":[0,15]}}'
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(15))
-    assert "norm.weight is of numbers unknown here" in refusal(tmp_path / "a.safetensors")
+    reason = refusal(tmp_path / "a.safetensors")  # by safetensors itself, where it is of before 4-bit numbers
+    assert re.search("norm.weight is of numbers unknown here|safetensors file is .* damaged", reason)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -642,18 +644,25 @@ def test_names_in_a_message_neither_break_nor_flood_the_line(tmp_path):
 @pytest.mark.parametrize(
     "tensor",
     [
-        torch.ones(1).expand(30),
-        torch.ones(1).expand(10**6, 10**6, 10**3),
         torch.ones(30).to_sparse(),
         torch.ones(30, device="meta"),
     ],
-    ids=["one value as thirty", "one value as terabytes", "sparse", "meta"],
+    ids=["sparse", "meta"],
 )
 def test_tensor_that_is_not_stored_value_by_value(tensor, tmp_path):
     torch.save(tensors_of(SMALL) | {"norm.weight": tensor}, tmp_path / "a.pth")
     assert (
         refusal(tmp_path / "a.pth") == "the tensor norm.weight is not stored value by value; save it as it is"
     )
+
+
+def test_few_values_that_pose_as_many(tmp_path):
+    one = torch.ones(1).expand(10**6, 10**6, 10**3)
+    values = torch.ones(10**5)
+    again_and_again = {str(i): values.view(-1) for i in range(10)}
+    for tensors in ({"norm.weight": one}, again_and_again):
+        torch.save(tensors_of(SMALL) | tensors, tmp_path / "a.pth")
+        assert refusal(tmp_path / "a.pth").startswith("its tensors claim to be larger than the file")
 
 
 def test_compressed_archive_is_not_unpacked(tmp_path):
@@ -667,7 +676,8 @@ def test_compressed_archive_is_not_unpacked(tmp_path):
 
 def test_torchscript_is_refused(tmp_path):
     module = torch.nn.Module()
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of all of torch.jit, in new versions
         torch.jit.script(module).save(str(tmp_path / "a.pth"))
     assert refusal(tmp_path / "a.pth") == (
         "it is a TorchScript program, which is refused; save its state_dict() instead"
