@@ -282,17 +282,21 @@ def test_gradient_is_had_without_asking_for_a_backend():
         assert not selective_scan(*operands).requires_grad
 
 
-def test_backend_on_a_cpu_is_torch_and_with_gradients_reference():
-    cpu = torch.device("cpu")
-    assert choose_backend(cpu) == "torch"
-    assert choose_backend(cpu, needs_grad=True) == "reference"
-    assert choose_backend(cpu, torch.float64) == "torch"
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backend_that_is_chosen_is_the_slow_one_only_for_gradients(device, dtype):
+    assert choose_backend(torch.device(device), dtype) != "reference"
+    needing_grad = choose_backend(torch.device(device), dtype, needs_grad=True)
+    assert needing_grad in ("reference", "gpu", "mamba_ssm")
 
 
-def test_backend_for_float64_is_one_that_keeps_it_on_a_gpu_too():
-    gpu = torch.device("cuda")
-    assert choose_backend(gpu, torch.float64) == "torch"
-    assert choose_backend(gpu, torch.float64, needs_grad=True) == "reference"
+def test_float64_is_kept_without_asking_for_a_backend():
+    operands = ORDINARY.make(torch.float64)
+    check(operands, None)
+    assert choose_backend(torch.device("cuda"), torch.float64) not in (
+        "gpu",
+        "mamba_ssm",
+    )  # which are of float32
 
 
 @pytest.fixture
