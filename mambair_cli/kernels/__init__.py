@@ -7,6 +7,7 @@ backend        made of                                     gradient  runs on
 =============  ==========================================  ========  =========
 ``reference``  the equation, step by step                  yes       everything
 ``torch``      PyTorch, in place, memory bounded           no        everything
+``cpu``        vector instructions, compiled by LLVM       no        CPUs
 ``gpu``        Triton                                      yes       CUDA
 ``mamba_ssm``  the CUDA kernel of the package of the name  yes       CUDA
 =============  ==========================================  ========  =========
@@ -25,7 +26,7 @@ from mambair_cli.kernels.operands import ScanParams, check_operands
 
 __all__ = ["Backend", "ScanParams", "choose_backend", "selective_scan"]
 
-Backend = Literal["reference", "torch", "gpu", "mamba_ssm"]
+Backend = Literal["reference", "torch", "cpu", "gpu", "mamba_ssm"]
 _MODULES = {"torch": "torch_loop"}  # where a backend's module is not called as the backend is
 
 
@@ -85,19 +86,20 @@ def choose_backend(
         for backend in ("mamba_ssm", "gpu"):
             if _is_usable(backend, {"gpu": "triton"}.get(backend, backend)):
                 return backend
-    return "reference" if needs_grad else "torch"
+    if needs_grad:
+        return "reference"
+    is_cpu = device.type == "cpu" and dtype != torch.float64
+    return "cpu" if is_cpu and _is_usable("cpu", "llvmlite") else "torch"
 
 
 @functools.cache
 def _is_usable(backend: str, package: str) -> bool:
-    """Tell whether a backend's package is installed, and whole: one built for another PyTorch is not."""
+    """Tell whether a backend's package is installed, and works: one built for another PyTorch does not."""
     if importlib.util.find_spec(package) is None:
         return False
     try:
         importlib.import_module(f"{__name__}.{backend}")
-    except ImportError as error:
-        warnings.warn(
-            f"{package} is installed but not used, since it cannot be imported: {error}", stacklevel=2
-        )
+    except (ImportError, OSError) as error:  # an OSError where the system forbids code made at run time
+        warnings.warn(f"{package} is installed but not used, since it does not work: {error}", stacklevel=2)
         return False
     return True

@@ -1,0 +1,278 @@
+"""Writes a function over vectors of float32 in LLVM's language and compiles it for the processor at hand.
+
+For loops that must become vector instructions whatever a compiler thinks of them: each operation on a
+``Vector`` here is an instruction there. Compiling takes some 30 ms, so nothing is kept on disk.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+llvm.check_jit_execution()  # raises an OSError where a program must not run code that it made
+
+_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_POINTER, _VOID = ir.PointerType(), ir.VoidType()
+_VALUE_BYTES = 4  # of a float, and of a whole number in memory
+_MANTISSA_BITS = 23
+
+
+class Value:
+    """A value in the function that is being written; numbers of Python join in as constants of its type."""
+
+    def __init__(self, code: "Code", value: Any) -> None:
+        self.code = code
+        self.value = value
+
+    def _lift(self, other: "Value | float") -> Any:
+        if isinstance(other, Value):
+            return other.value
+        kind = self.value.type
+        return ir.Constant(kind, [other] * kind.count if isinstance(kind, ir.VectorType) else other)
+
+
+class Condition(Value):
+    """True or false, or one of them in each lane."""
+
+
+class Index(Value):
+    """A whole number of 64 bits."""
+
+    def __add__(self, other: "Index | int") -> "Index":
+        return Index(self.code, self.code.build.add(self.value, self._lift(other)))
+
+    def __sub__(self, other: "Index | int") -> "Index":
+        return Index(self.code, self.code.build.sub(self.value, self._lift(other)))
+
+    def __mul__(self, other: "Index | int") -> "Index":
+        return Index(self.code, self.code.build.mul(self.value, self._lift(other)))
+
+    def __floordiv__(self, other: "Index | int") -> "Index":
+        """Return the quotient of numbers that are not negative."""
+        return Index(self.code, self.code.build.udiv(self.value, self._lift(other)))
+
+    def __lt__(self, other: "Index | int") -> Condition:
+        return Condition(self.code, self.code.build.icmp_signed("<", self.value, self._lift(other)))
+
+    def at_least(self, bound: "Index | int") -> "Index":
+        """Return the larger one."""
+        return Index(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
+
+    def at_most(self, bound: "Index | int") -> "Index":
+        """Return the smaller one."""
+        return Index(self.code, self.code.build.select((self < bound).value, self.value, self._lift(bound)))
+
+
+class Vector(Value):
+    """A float in each lane."""
+
+    def __add__(self, other: "Vector | float") -> "Vector":
+        return Vector(self.code, self.code.build.fadd(self.value, self._lift(other)))
+
+    def __sub__(self, other: "Vector | float") -> "Vector":
+        return Vector(self.code, self.code.build.fsub(self.value, self._lift(other)))
+
+    def __mul__(self, other: "Vector | float") -> "Vector":
+        return Vector(self.code, self.code.build.fmul(self.value, self._lift(other)))
+
+    def __lt__(self, other: "Vector | float") -> Condition:
+        return Condition(self.code, self.code.build.fcmp_ordered("<", self.value, self._lift(other)))
+
+    def times_plus(self, factor: "Vector | float", summand: "Vector | float") -> "Vector":
+        """Return self * factor + summand, rounded once where the processor can."""
+        operands = [self.value, self._lift(factor), self._lift(summand)]
+        return Vector(self.code, self.code.call("fmuladd", operands, self.value.type))
+
+    def times_power_of_two(self, exponent: "Vector") -> "Vector":
+        """Return self * 2**e by adding e, the lowest bits of ``exponent``, to the exponent in its bits."""
+        build, lanes = self.code.build, self.code.lanes
+        bits = ir.VectorType(_INT32, lanes)
+        places = ir.Constant(bits, [_MANTISSA_BITS] * lanes)
+        raised = build.add(
+            build.bitcast(self.value, bits), build.shl(build.bitcast(exponent.value, bits), places)
+        )
+        return Vector(self.code, build.bitcast(raised, self.value.type))
+
+    def magnitude(self) -> "Vector":
+        """Return the absolute values."""
+        return Vector(self.code, self.code.call("fabs", [self.value], self.value.type))
+
+    def at_least(self, bound: float) -> "Vector":
+        """Return the larger one; NaN stays NaN."""
+        return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
+
+    def unless(self, condition: Condition) -> "Vector":
+        """Return zeros where the condition holds."""
+        return Vector(self.code, self.code.build.select(condition.value, self._lift(0.0), self.value))
+
+
+class Pointer(Value):
+    """A place in memory where floats lie, or whole numbers of 32 bits."""
+
+    def at(self, offset: Index | int) -> "Pointer":
+        """Return the place ``offset`` values further on."""
+        offset = self.code.index(offset) if isinstance(offset, int) else offset
+        return Pointer(self.code, self.code.build.gep(self.value, [offset.value], source_etype=_FLOAT))
+
+    def load(self, lanes: Condition | None = None) -> Vector:
+        """Read a vector; where lanes are named, only theirs, and 0 into the others."""
+        kind = self.code.vector
+        if lanes is None:
+            return Vector(self.code, self.code.build.load(self.value, typ=kind, align=_VALUE_BYTES))
+        align, zeros = ir.Constant(_INT32, _VALUE_BYTES), ir.Constant(kind, None)
+        operands = [self.value, align, lanes.value, zeros]
+        return Vector(self.code, self.code.call("masked.load", operands, kind, f"{self.code.suffix}.p0"))
+
+    def store(self, vector: Vector, lanes: Condition | None = None) -> None:
+        """Write a vector; where lanes are named, only theirs."""
+        if lanes is None:
+            self.code.build.store(vector.value, self.value, align=_VALUE_BYTES)
+            return
+        operands = [vector.value, self.value, ir.Constant(_INT32, _VALUE_BYTES), lanes.value]
+        self.code.call("masked.store", operands, _VOID, f"{self.code.suffix}.p0")
+
+    def load_spread(self) -> Vector:
+        """Read one float into all lanes."""
+        return Vector(self.code, self.code.spread(self.code.build.load(self.value, typ=_FLOAT)))
+
+    def load_index(self) -> Index:
+        """Read a whole number of 32 bits."""
+        build = self.code.build
+        return Index(self.code, build.sext(build.load(self.value, typ=_INT32), _INT64))
+
+    def prefetch(self, to_write: bool = False) -> None:
+        """Have the processor fetch what lies here into its caches."""
+        all_caches, data = 3, 1
+        hints = [ir.Constant(_INT32, hint) for hint in (int(to_write), all_caches, data)]
+        self.code.call("prefetch", [self.value, *hints], _VOID, "p0")
+
+
+class Code:
+    """A function in the making. Its one argument points to a job: an array of 64-bit values.
+
+    Args:
+        name: Of the function.
+        pointers: Names of the job's first values, which are addresses.
+        numbers: Names of the job's other values, which are whole numbers.
+        lanes: Floats in a vector; where the processor's hold fewer, each operation is some instructions.
+
+    Attributes:
+        job: The job's values by name.
+    """
+
+    def __init__(self, name: str, pointers: Sequence[str], numbers: Sequence[str], lanes: int) -> None:
+        self.lanes = lanes
+        self.vector = ir.VectorType(_FLOAT, lanes)
+        self.suffix = f"v{lanes}f32"
+        self.module = ir.Module(name)
+        self.function = ir.Function(self.module, ir.FunctionType(_VOID, [_POINTER]), name)
+        self.build = ir.IRBuilder(self.function.append_basic_block())
+        self.job: dict[str, Any] = {}
+        for key in pointers:
+            self.job[key] = Pointer(self, self.build.load(self._next_place(), typ=_POINTER))
+        for key in numbers:
+            self.job[key] = Index(self, self.build.load(self._next_place(), typ=_INT64))
+
+    def constant(self, number: float) -> Vector:
+        """Return a vector of one number."""
+        return Vector(self, ir.Constant(self.vector, [number] * self.lanes))
+
+    def index(self, number: int) -> Index:
+        """Return a whole number."""
+        return Index(self, ir.Constant(_INT64, number))
+
+    def spread(self, value: Any) -> Any:
+        """Return LLVM's vector of one value of LLVM's."""
+        nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = self.build.insert_element(nothing, value, ir.Constant(_INT32, 0))
+        places = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
+        return self.build.shuffle_vector(first, nothing, places)
+
+    def first_lanes(self, count: Index) -> Condition:
+        """Tell of each lane whether it is among the first ``count``."""
+        numbers = ir.Constant(ir.VectorType(_INT64, self.lanes), list(range(self.lanes)))
+        return Condition(self, self.build.icmp_signed("<", numbers, self.spread(count.value)))
+
+    @contextmanager
+    def loop(self, start: Index | int, stop: Index, by: int = 1) -> Iterator[Index]:
+        """Repeat what is written inside for each i of range(start, stop, by)."""
+        first = self.index(start) if isinstance(start, int) else start
+        with self._repeat(lambda i: i + by if i else first, stop) as i:
+            yield i
+
+    @contextmanager
+    def loop_shared(self, counter: str, stop: Index) -> Iterator[Index]:
+        """Repeat what is written inside for each i of range(stop) that no other thread has taken.
+
+        ``counter`` names the number of the job by which the threads count; it must be 0 at first.
+        """
+        place, one = self._place(list(self.job).index(counter)), ir.Constant(_INT64, 1)
+        with self._repeat(
+            lambda _: Index(self, self.build.atomic_rmw("add", place, one, "monotonic")), stop
+        ) as i:
+            yield i
+
+    @contextmanager
+    def _repeat(self, following: Callable[[Index | None], Index], stop: Index) -> Iterator[Index]:
+        check, inside, after = (self.function.append_basic_block() for _ in range(3))
+        first, before = following(None), self.build.block
+        self.build.branch(check)
+        self.build.position_at_end(check)
+        phi = self.build.phi(_INT64)
+        phi.add_incoming(first.value, before)
+        i = Index(self, phi)
+        self.build.cbranch((i < stop).value, inside, after)
+        self.build.position_at_end(inside)
+        yield i
+        phi.add_incoming(following(i).value, self.build.block)
+        self.build.branch(check)
+        self.build.position_at_end(after)
+
+    def call(self, name: str, operands: list[Any], returns: ir.Type, suffix: str | None = None) -> Any:
+        """Call a function of LLVM's own, the one for vectors of floats unless told otherwise."""
+        name = f"llvm.{name}.{suffix or self.suffix}"
+        if name not in self.module.globals:
+            ir.Function(self.module, ir.FunctionType(returns, [x.type for x in operands]), name)
+        return self.build.call(self.module.globals[name], operands)
+
+    def _place(self, number: int) -> Any:
+        """Return the address of one of the job's values."""
+        offset = ir.Constant(_INT64, number)
+        return self.build.gep(self.function.args[0], [offset], source_etype=_INT64)
+
+    def _next_place(self) -> Any:
+        return self._place(len(self.job))
+
+    def compile(self) -> "Program":
+        """Finish the function and turn it into machine code."""
+        self.build.ret_void()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True
+        )
+        module = llvm.parse_assembly(str(self.module))
+        module.verify()
+        engine = llvm.create_mcjit_compiler(module, machine)
+        engine.finalize_object()
+        return Program(engine, engine.get_function_address(self.function.name))
+
+
+class Program:
+    """A compiled function.
+
+    Attributes:
+        address: Of the function in memory.
+    """
+
+    def __init__(self, engine: llvm.ExecutionEngine, address: int) -> None:
+        self._engine = engine  # it owns the memory that the function lies in
+        self.address = address
+        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+    def __call__(self, job: ctypes.Array) -> None:
+        """Do a job, without Python's lock."""
+        self._function(ctypes.addressof(job))
