@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from mambair_cli.errors import ModelError, UsageError
+from mambair_cli.errors import ModelError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,7 +123,8 @@ def choose_model(task: Task, scale: int, level: float | None, device_kind: str) 
 
     A checkpoint for one level of damage leaves the rest of a stronger one in the picture, and smooths a
     weaker one a little too much. So ``sigma`` takes the lowest level that covers it, or else the highest;
-    JPEG quality, where the grain of the scale is coarse, takes the nearest level, the stronger of two.
+    JPEG quality, where the grain of the scale is coarse, takes the nearest level, the stronger of two. For
+    JPEG of unknown quality there is no official checkpoint; the built-in one is for all of them.
 
     Args:
         task: What to do.
@@ -133,16 +134,15 @@ def choose_model(task: Task, scale: int, level: float | None, device_kind: str) 
 
     Raises:
         ModelError: No model has that scale.
-        UsageError: dejpeg without a quality.
     """
     if scale not in _SCALES[task]:
         scales = " or ".join(str(known) for known in _SCALES[task])
         raise ModelError(f"no model for {task} at that scale: {scale}; {scales} would work")
-    if task == "dejpeg" and level is None:
-        raise UsageError("the JPEG quality is needed to choose a model: unknown; give one from 1 to 100")
 
-    official = [model for model in load_catalog() if not model.bundled]
-    models = [model for model in official if (model.task, model.scale) == (task, scale)]
+    models = [model for model in load_catalog() if (model.task, model.scale) == (task, scale)]
+    if task == "dejpeg" and level is None:
+        return next(model for model in models if model.bundled)
+    models = [model for model in models if not model.bundled]
     if task == "upscale":
         models = [model for model in models if model.variant != "real"]
     else:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import get_args
 
 import pytest
 
@@ -21,7 +20,9 @@ from mambair_cli.catalog import (
     load_catalog,
     parse_catalog,
 )
-from mambair_cli.errors import ModelError, UsageError
+from mambair_cli.checkpoint import load_network
+from mambair_cli.errors import ModelError
+from mambair_cli.hub import cached, verify
 
 ROOT = Path(__file__).parents[1]
 OFFICIAL_CHECKPOINTS = ROOT.parent / "shared" / "parity" / "official_checkpoints.json"
@@ -32,7 +33,10 @@ NAMES = {
     *("mambair-real-x4", "mambair-real-denoise"),
     *("mambair-denoise-15", "mambair-denoise-25", "mambair-denoise-50", "mambairv2-denoise-15"),
     *(f"{family}-jpeg-{quality}" for family in ("mambair", "mambairv2") for quality in (10, 30, 40)),
+    "tiny-x2",
     "tiny-x4",
+    "tiny-denoise",
+    "tiny-dejpeg",
 }
 
 ENTRY = """
@@ -68,9 +72,9 @@ def test_an_entry_agrees_with_itself(model) -> None:
         folder = {"mambair": "MambaIRv1_ckpt", "mambairv2": "MambaIRv2_ckpt"}[family]
         assert {str(PurePosixPath(file).parent) for file in model.files} == {folder}
         assert len(model.files) == 1 or model.certainty in ("likely", "uncertain")
-    ending = f"x{model.scale}" if model.task == "upscale" else str(model.level or "denoise")
+    ending = f"x{model.scale}" if model.task == "upscale" else str(model.level or model.task)
     assert model.name.endswith(f"-{ending}")
-    assert model.channels == (1 if model.task == "dejpeg" else 3)
+    assert model.channels == (1 if model.task == "dejpeg" and not model.bundled else 3)
     assert (model.architecture == "mambair-unet") == (model.name == "mambair-real-denoise")
     assert model.license == "Apache-2.0"
 
@@ -82,7 +86,9 @@ def test_quality_is_given_on_the_usual_sets(model) -> None:
         "denoise": ["CBSD68", "Kodak24", "McMaster", "Urban100"],
         "dejpeg": ["classic5", "LIVE1"],
     }[model.task]
-    if model.name in ("mambair-real-x4", "tiny-x4"):
+    if model.bundled:
+        sets = {"upscale": ["Set5", "Set14"], "denoise": [], "dejpeg": []}[model.task]
+    elif model.name == "mambair-real-x4":
         sets = []
     elif model.name == "mambair-real-denoise":
         sets = ["SIDD", "DND"]
@@ -119,7 +125,9 @@ def test_quality_is_the_published_one(name: str, urban100: float) -> None:
 
 
 def test_known_hashes() -> None:
-    known = {model.name: (model.sha256, model.size) for model in load_catalog() if model.sha256}
+    known = {
+        model.name: (model.sha256, model.size) for model in load_catalog() if model.sha256 and model.repo
+    }
     assert known == {
         "mambairv2-small-x4": (
             "374d91798ffd901b76504068b5bcb47ea58cba9b8f889ac627428c3c34f3545d",
@@ -162,7 +170,7 @@ def test_a_name_finds_its_model() -> None:
     [
         ("mambairv2-ligth-x4", "did you mean mambairv2-light-x4"),
         ("MambaIR-Classic-x2", "did you mean mambair-classic-x2"),
-        ("denoise", "`mambair models list` shows all names"),
+        ("sharpen", "`mambair models list` shows all names"),
         ("", "`mambair models list` shows all names"),
     ],
 )
@@ -193,6 +201,7 @@ def test_an_unknown_name_is_answered_by_names_like_it(name: str, hint: str) -> N
         ("dejpeg", 1, 35, "mambairv2-jpeg-30", "mambairv2-jpeg-30"),
         ("dejpeg", 1, 36, "mambairv2-jpeg-40", "mambairv2-jpeg-40"),
         ("dejpeg", 1, 100, "mambairv2-jpeg-40", "mambairv2-jpeg-40"),
+        ("dejpeg", 1, None, "tiny-dejpeg", "tiny-dejpeg"),
     ],
 )
 def test_auto_chooses_by_task_scale_level_and_device(
@@ -208,15 +217,31 @@ def test_auto_refuses_what_no_model_does() -> None:
         choose_model("upscale", 8, None, "cpu")
     with pytest.raises(ModelError, match=r"no model for denoise at that scale: 2; 1 would work"):
         choose_model("denoise", 2, 25, "cpu")
-    with pytest.raises(UsageError, match="give one from 1 to 100"):
-        choose_model("dejpeg", 1, None, "cpu")
 
 
-def test_one_model_is_in_the_package() -> None:
-    assert bundled_model("upscale", 4) == find_model("tiny-x4")
-    others = [(task, scale) for task in get_args(Task) for scale in (1, 2, 3, 4)]
-    others.remove(("upscale", 4))
-    assert [bundled_model(task, scale) for task, scale in others] == [None] * len(others)
+@pytest.mark.parametrize(
+    ("task", "scale", "name"),
+    [
+        ("upscale", 2, "tiny-x2"),
+        ("upscale", 4, "tiny-x4"),
+        ("denoise", 1, "tiny-denoise"),
+        ("dejpeg", 1, "tiny-dejpeg"),
+    ],
+)
+def test_every_task_has_a_model_in_the_package(task: Task, scale: int, name: str) -> None:
+    model = bundled_model(task, scale)
+    assert model == find_model(name)
+    path = cached(model)
+    assert path
+    assert path.stat().st_size == model.size <= 1_500_000
+    assert verify(path, model).source == "catalogue"
+    info = load_network(path).info
+    assert (info.task, info.scale, info.channels, info.parameters) == (task, scale, 3, model.parameters)
+
+
+def test_no_other_model_is_in_the_package() -> None:
+    assert sum(bool(model.bundled) for model in load_catalog()) == 4
+    assert bundled_model("upscale", 3) is None
 
 
 def test_an_entry_becomes_a_record() -> None:

@@ -411,6 +411,13 @@ def test_a_bug_of_ours_is_not_hidden(run, weights, monkeypatch):
         run("upscale", "in.png", "--weights", weights / "x4.safetensors")
 
 
+def test_a_name_cannot_break_an_error_into_lines(run, weights):
+    code, _, err = run("upscale", "no\n\x1bsuch.png", "--weights", weights / "x4.safetensors", "-q")
+    assert code == 1
+    assert one_line(err)
+    assert "\x1b" not in err
+
+
 def test_names_of_every_kind(run, weights):
     names = ["with space.png", "emoji 🦊.png", "new\nline.png", "x" * 240 + ".png"]
     for name in names:

@@ -15,6 +15,7 @@ from mambair_cli.cli import models
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
+from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -30,7 +31,7 @@ app = typer.Typer(
 models_app = typer.Typer(
     help="List, fetch and check the models known by name.", invoke_without_command=True, rich_markup_mode=None
 )
-for command in (upscale, denoise, dejpeg, evaluate):
+for command in (upscale, denoise, dejpeg, evaluate, train):
     app.command()(command)
 app.add_typer(models_app, name="models")
 for name, command in (
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return error.exit_code
     except typer.TyperException as error:
-        say(f"error: {error.format_message()}")
+        say(f"error: {' '.join(error.format_message().split())}")  # its lists have a line each
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has gone; Python would complain once more at exit
         sys.stdout = None

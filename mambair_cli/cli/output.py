@@ -18,8 +18,9 @@ def print_json(facts: dict[str, Any]) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something, on stderr."""
-    print(f"mambair: {sentence}", file=sys.stderr)
+    """Tell the user something, on stderr, in one line whatever names stand in it."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+    print(f"mambair: {line}", file=sys.stderr)
 
 
 def complain(error: MambairError) -> None:

@@ -50,8 +50,11 @@ def denoise(
 def dejpeg(
     inputs: Inputs,
     jpeg_quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Quality that the JPEG was saved with, as far as known.")
-    ] = 40,
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Quality that it was saved with. [default: unknown, a model for all]"
+        ),
+    ] = None,
     *,
     options: Options,
 ) -> None:

@@ -1,0 +1,116 @@
+"""The command that trains networks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mambair_cli.cli.options import Quiet
+from mambair_cli.cli.output import print_json
+from mambair_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.model import MambaIRConfig
+
+
+def train(
+    images: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Photographs, with all subfolders.")],
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="What to learn.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="For weights, log and state.")
+    ],
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
+    ] = None,
+    sigma: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Noise of denoise, of 255.")
+    ] = (0, 55),
+    jpeg_quality: Annotated[
+        tuple[int, int], typer.Option(metavar="LOW HIGH", help="Qualities of dejpeg.")
+    ] = (10, 95),
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Checkpoint to go on from. [default: a new network]"),
+    ] = None,
+    embed_dim: Annotated[int, typer.Option(min=30, help="Channels of a new network.")] = 48,
+    depths: Annotated[str, typer.Option(help="Blocks of its groups, with commas between.")] = "3,3,3",
+    d_state: Annotated[int, typer.Option(min=1, help="States of each channel of its scans.")] = 8,
+    d_inner: Annotated[int, typer.Option(min=1, help="Channels of its scans.")] = 72,
+    validation: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Photographs to measure the PSNR on.")
+    ] = None,
+    crop: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")] = 48,
+    batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 50_000,
+    learning_rate: Annotated[float, typer.Option(min=0, help="At its peak.")] = 1e-3,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps up to the peak.")] = 500,
+    ema_decay: Annotated[float, typer.Option(min=0, max=1, help="Of the averaged weights, a step.")] = 0.999,
+    loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="What is made small.")] = "l1",
+    precision: Annotated[
+        Literal["bf16", "fp32"], typer.Option(help="Of products and convolutions.")
+    ] = "bf16",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Fuse the blocks: a minute at the start, faster after.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the output folder.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a small network, or a checkpoint further.
+
+    Prints its log as JSON lines: loss and learning rate, and the PSNR where there is a folder to measure
+    it on; last the path of the weights. Ctrl-C saves the state; --resume goes on as if nothing had been.
+    """
+    if scale is not None and task != "upscale":
+        raise UsageError(f"{task} keeps the size: --scale {scale}; leave it out")
+    from mambair_cli import train as training
+    from mambair_cli.restore import choose_device, default_scale
+
+    config = training.TrainConfig(
+        task=task,
+        images=tuple(images),
+        output=output,
+        scale=default_scale(task) if scale is None else scale,
+        sigma=sigma,
+        quality=jpeg_quality,
+        network=None if weights else _new_network(task, scale, embed_dim, depths, d_state, d_inner),
+        weights=weights,
+        validation=validation,
+        crop=crop,
+        batch=batch,
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        ema_decay=ema_decay,
+        loss=loss,
+        precision=precision,
+        compile=compile,
+        seed=seed,
+        device=str(choose_device(device)),
+    )
+    path = training.train(config, resume, None if quiet else print_json)
+    print(path)
+
+
+def _new_network(
+    task: str, scale: int | None, embed_dim: int, depths: str, d_state: int, d_inner: int
+) -> "MambaIRConfig":
+    """Return the settings of a small MambaIR for the task."""
+    from mambair_cli.model import MambaIRConfig
+
+    try:
+        groups = tuple(int(depth) for depth in depths.split(","))
+    except ValueError as error:
+        raise UsageError(f"depths are numbers with commas between: {depths}; 3,3,3 would work") from error
+    upscale = task == "upscale"
+    return MambaIRConfig(
+        embed_dim=embed_dim,
+        depths=groups,
+        d_state=d_state,
+        d_inner=d_inner,
+        upscale=(scale or 4) if upscale else 1,
+        upsampler="pixelshuffledirect" if upscale else "",
+    )

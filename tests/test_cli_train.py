@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mambair_cli import load_network
+from mambair_cli.cli import main
+
+SMALL = ("--embed-dim", "30", "--depths", "1", "--d-inner", "8", "--d-state", "2")
+SHORT = (
+    "--steps",
+    "4",
+    "--batch",
+    "1",
+    "--crop",
+    "8",
+    "--warmup",
+    "1",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{index}.png")
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+def test_what_was_trained_restores_and_goes_on_to_be_trained(run):
+    code, out, _ = run("train", "photos", "--task", "upscale", "-s", "2", "-o", "run", *SMALL, *SHORT)
+    assert code == 0
+    assert json.loads(out[0])["step"] == 4
+    assert out[-1] == "run/weights.safetensors"
+    assert load_network("run/weights.safetensors").info.scale == 2
+    code, out, _ = run("upscale", "photos/0.png", "--weights", "run/weights.safetensors", "-o", "big.png")
+    assert code == 0
+    with Image.open("big.png") as big:
+        assert big.size == (96, 80)
+    code, _, _ = run(
+        *("train", "photos", "--task", "upscale", "-s", "2", "-o", "more", *SHORT),
+        *("--weights", "run/weights.safetensors"),
+    )
+    assert code == 0
+
+
+def test_a_denoiser_says_what_it_is_for(run):
+    code, _, _ = run("train", "photos", "--task", "denoise", "--sigma", 10, 20, "-o", "run", *SMALL, *SHORT)
+    assert code == 0
+    assert load_network("run/weights.safetensors").info.task == "denoise"
+    code, _, err = run("dejpeg", "photos/0.png", "--weights", "run/weights.safetensors")
+    assert code == 3
+    assert "does denoise" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("photos", "--task", "denoise", "-s", "2", "-o", "run"), 2),
+        (("photos", "--task", "denoise", "-o", "run", "--depths", "1;2"), 2),
+        (("photos", "--task", "denoise", "-o", "run", "--sigma", "20", "10"), 2),
+        (("nothing", "--task", "denoise", "-o", "run"), 1),
+        (("photos", "--task", "denoise", "-o", "run", "--weights", "no.pth"), 3),
+        (("photos", "--task", "denoise", "-o", "run", "--resume"), 3),
+        (("photos", "-o", "run"), 2),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(run, arguments, code):
+    got, out, err = run("train", *arguments, *SHORT, *(() if "--weights" in arguments else SMALL[:2]))
+    assert (got, out) == (code, [])
+    assert len(err.splitlines()) == 1
+    assert err.startswith("mambair: error: ")

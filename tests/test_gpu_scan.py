@@ -1,0 +1,123 @@
+"""The Triton scan against the plain loop in float64: on the GPU where there is one, else in Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
+
+pytest.importorskip("triton")
+
+from mambair_cli.kernels import ScanParams, gpu, reference
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TOLERANCE = 2e-5  # relative, float32 against float64: some 40 roundings in a row
+TOLERANCE_16_BIT = 8e-3  # two roundings of a gradient to bfloat16
+
+
+def make_operands(b=2, length=37, d=3, k=2, n=4, r=3, bias=(-2.0, 1.0), batch_paths=False, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    paths = torch.stack(
+        [torch.randperm(length, generator=generator) for _ in range(b * k if batch_paths else k)]
+    ).int()
+    low, high = bias
+    operands = [normal(b, length, d), normal(b, length, k, r), normal(b, length, k, n), normal(b, length, k, n)]
+    params = ScanParams(
+        dt_weight=normal(k, d, r) * 0.5,
+        dt_bias=low + (high - low) * torch.rand(k, d, generator=generator),
+        A=-torch.exp(normal(k, d, n)),
+        D=normal(k, d),
+    )
+    operands = [x.to(DEVICE, dtype) for x in operands]
+    params = ScanParams(*(x.to(DEVICE) for x in params))
+    return operands, (paths.view(b, k, length) if batch_paths else paths).to(DEVICE), params
+
+
+def run(scan, operands, paths, params, weights):
+    """Return y and the gradients of <y, weights> by every operand and parameter, in float64."""
+    operands = [x.detach().clone().requires_grad_() for x in operands]
+    params = ScanParams(*(x.detach().clone().requires_grad_() for x in params))
+    y = scan(*operands, paths, params)
+    (y * weights.to(y.dtype)).sum().backward()
+    return [y.detach().double()] + [x.grad.double() for x in (*operands, *params)]
+
+
+def check(operands, paths, params, tolerance):
+    weights = torch.randn(operands[0].shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    got = run(gpu.selective_scan, operands, paths, params, weights)
+    exact = [x.double() for x in operands]
+    wanted = run(reference.selective_scan, exact, paths, ScanParams(*(x.double() for x in params)), weights.double())
+    names = ("y", "u", "dt", "B", "C", *ScanParams._fields)
+    for name, g, w in zip(names, got, wanted, strict=True):
+        assert g.shape == w.shape, name
+        error = ((g - w).norm() / w.norm().clamp(min=1e-30)).item()
+        assert error < tolerance, f"{name}: {error:.1e}"
+
+
+CASES = {
+    "ordinary": {},
+    "one token": {"length": 1},
+    "one chunk exactly": {"length": gpu.BACKWARD_BLOCK.steps},
+    "a chunk and one": {"length": gpu.BACKWARD_BLOCK.steps + 1},
+    "states no power of two": {"n": 10, "d": 5},
+    "channels beyond a block": {"d": gpu.FORWARD_BLOCK.channels + 3, "length": 9},
+    "one of everything": {"b": 1, "length": 3, "d": 1, "k": 1, "n": 1, "r": 1},
+    "path of each image": {"batch_paths": True, "k": 1, "b": 3},
+    "very slow": {"bias": (-18.0, -14.0)},
+    "very fast": {"bias": (25.0, 60.0)},
+    "slow beside fast": {"bias": (-16.0, 30.0), "d": 12},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_the_plain_loop_and_its_gradient(case):
+    check(*make_operands(**CASES[case]), TOLERANCE)
+
+
+def test_takes_16_bit_operands():
+    operands, paths, params = make_operands(dtype=torch.bfloat16)
+    check(operands, paths, params, TOLERANCE_16_BIT)
+    assert gpu.selective_scan(*operands, paths, params).dtype == torch.float32
+
+
+def test_reads_slices_of_one_projection_where_they_lie():
+    operands, paths, params = make_operands()
+    projected = torch.cat(operands[1:], -1)
+    slices = projected.split([x.shape[-1] for x in operands[1:]], -1)
+    assert torch.equal(
+        gpu.selective_scan(operands[0], *slices, paths, params), gpu.selective_scan(*operands, paths, params)
+    )
+
+
+def test_repeats_to_the_bit():
+    operands, paths, params = make_operands(length=40)
+    weights = torch.ones_like(operands[0])
+    for first, second in zip(
+        run(gpu.selective_scan, operands, paths, params, weights),
+        run(gpu.selective_scan, operands, paths, params, weights),
+        strict=True,
+    ):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bias", [(-8.0, -2.0), (-3.0, 3.0)])
+def test_agrees_at_the_size_of_training(bias):
+    check(*make_operands(b=4, length=48 * 48, d=64, k=4, n=8, r=5, bias=bias), 5 * TOLERANCE)
+
+
+@pytest.mark.gpu
+def test_compiles_into_a_graph_with_its_neighbours():
+    operands, paths, params = make_operands(length=100, d=16)
+
+    def scan(u, dt, B, C):
+        return gpu.selective_scan(u * 2, dt, B, C, paths, params).sin()
+
+    compiled = torch.compile(scan, fullgraph=True)
+    assert torch.allclose(compiled(*operands), scan(*operands), atol=1e-5)

@@ -1,0 +1,103 @@
+"""Train the small models that ship inside the package, several side by side on one GPU.
+
+A network this small leaves a large GPU half idle; two on streams of their own make better use of it than one
+after the other. Runs go on where they were left.
+
+    python training/train_bundled.py x4 x2 --data PHOTOGRAPHS --validation FOLDER --out RUNS --steps 50000
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from mambair_cli.model import MambaIRConfig
+from mambair_cli.train import LOG_EVERY, STATE_FILE, Log, Run, TrainConfig, load_validation, measure
+
+BODY = {"embed_dim": 72, "depths": (3, 3, 3), "d_state": 8, "d_inner": 64}
+
+
+def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
+    scale = int(name[1:]) if name[0] == "x" else 1
+    task = "upscale" if scale > 1 else name
+    gray = [arguments.gray] if task == "dejpeg" and arguments.gray else []
+    return TrainConfig(
+        task=task,
+        images=(arguments.data, *gray),
+        output=arguments.out / name,
+        scale=scale,
+        shrink=(1.0, 0.8, 0.65),
+        network=MambaIRConfig(**BODY, upscale=scale, upsampler="pixelshuffledirect" if scale > 1 else ""),
+        validation=arguments.validation / {"upscale": "Set5"}.get(task, "CBSD10"),
+        batch=16,
+        steps=arguments.steps,
+        learning_rate=8e-4,
+        warmup=500,
+        compile=True,
+        device="cuda",
+        validate_every=arguments.validate_every,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--gray", type=Path, help="gray photographs, for dejpeg in addition")
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
+    parser.add_argument("--validate-every", type=int, default=8000)
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    torch.backends.cudnn.benchmark = True
+    runs, logs, validations = [], [], []
+    for name in arguments.names:
+        config = configure(name, arguments)
+        config.output.mkdir(parents=True, exist_ok=True)
+        run = Run(config)
+        if (config.output / STATE_FILE).exists():
+            run.load(config.output / STATE_FILE)
+        runs.append(run)
+        logs.append(Log(config.output / "log.jsonl", run.step, None))
+        validations.append(load_validation(config))
+    print(f"{arguments.names}: ready after {time.monotonic() - begun:.0f} s, at step {runs[0].step}", flush=True)
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in runs]
+    saved = told = time.monotonic()
+    told_step = runs[0].step
+    while runs[0].step < arguments.steps and time.monotonic() - begun < arguments.stop_after:
+        for run, log, validation, stream in zip(runs, logs, validations, streams, strict=True):
+            with torch.cuda.stream(stream):
+                run.advance()
+                if run.step % LOG_EVERY == 0:
+                    rate = run.learning_rate
+                    log.write({"step": run.step, "loss": run.take_mean_loss(), "learning_rate": rate})
+                if run.step % arguments.validate_every == 0 or run.step == arguments.steps:
+                    with torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
+                        log.write({"step": run.step, **measure(run.averaged, validation, run.config)})
+        now = time.monotonic()
+        if now - saved > 60:
+            for run, stream in zip(runs, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    run.save()
+            saved = time.monotonic()
+        if now - told > 15:
+            speed = (runs[0].step - told_step) / (now - told)
+            print(f"{arguments.names} step {runs[0].step}: {speed:.1f} steps/s", flush=True)
+            told, told_step = now, runs[0].step
+    for run, stream in zip(runs, streams, strict=True):
+        with torch.cuda.stream(stream):
+            run.save()
+    for name, log in zip(arguments.names, logs, strict=True):
+        lines = log.path.read_text().splitlines()
+        print(name, *[line for line in lines if "psnr" in line], *lines[-2:], sep="\n  ", flush=True)
+    print(json.dumps({"seconds": round(time.monotonic() - begun), "step": runs[0].step}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
