@@ -1,10 +1,10 @@
 """The selective scan in Triton, forward and backward, for GPUs.
 
 One program runs one path of one image for a block of channels. It walks along the path in chunks, holding all
-states of its channels in registers; within a chunk the recurrence is an associative scan. Tokens are read and
-results written at the pixels that the path names, so nothing is ever reordered in memory, and the step is made
-from its low-rank form on the fly. For a gradient the forward pass keeps the states at the start of each chunk;
-the backward pass walks the chunks in reverse and makes everything else again.
+states of its channels in registers; within a chunk the recurrence is an associative scan. Tokens are read
+and results written at the pixels that the path names, so nothing is ever reordered in memory, and the step is
+made from its low-rank form on the fly. For a gradient the forward pass keeps the states at the start of each
+chunk of the backward pass, which walks in reverse and makes everything else again.
 
 Nothing is added atomically: the same operands give the same bits.
 """
@@ -20,7 +20,7 @@ from mambair_cli.kernels.operands import ScanParams
 
 
 class Block(NamedTuple):
-    """What one program holds at a time: steps of the path by channels at most; and the warps that share it."""
+    """What one program holds at a time, steps by channels at most, and the warps that share it."""
 
     steps: int
     channels: int
@@ -68,7 +68,7 @@ def _scan(
             KEPT_STEPS=BACKWARD_BLOCK.steps if keep_states else 0,
             STEPS=FORWARD_BLOCK.steps,
             CHANNELS=channels,
-            num_warps=FORWARD_BLOCK.warps,
+            num_warps=FORWARD_BLOCK.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return y.sum(1), states
 
@@ -92,7 +92,7 @@ def _scan_backward(
     D: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of u, of (dt, B, C) side by side, (b, l, k, r + 2n), of dt_weight, dt_bias and A."""
+    """Return the gradients of u, of dt, B and C side by side, (b, l, k, r + 2n), of dt_weight, dt_bias, A."""
     b, length, d = u.shape
     k, _, n = A.shape
     r = dt_weight.shape[-1]
@@ -115,7 +115,7 @@ def _scan_backward(
             grad_A_ptr=grad_A,
             STEPS=BACKWARD_BLOCK.steps,
             CHANNELS=channels,
-            num_warps=BACKWARD_BLOCK.warps,
+            num_warps=BACKWARD_BLOCK.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     projected = grad_projected.sum(0).to(dt.dtype)
     return grad_u.sum(1).to(u.dtype), projected, grad_weight.sum(0), grad_bias.sum(0), grad_A.sum(0)
@@ -264,10 +264,13 @@ def _forward_kernel(
     leaves = _load_rows(C_ptr, pixel, steps < length, C_token, state, N)
     next_pixel = tl.load(paths_ptr + STEPS + steps, mask=STEPS + steps < length, other=0)
     h_start = tl.zeros((CHANNELS, STATES), tl.float32)
+    if KEPT_STEPS:
+        tl.store(states_ptr + of_states, h_start, mask=has_states)
     for start in range(0, length, STEPS):
         # What the next chunk needs is asked for before this one is computed.
         here, valid = pixel, start + steps < length
-        u, dt, B, C = tokens.to(tl.float32), ranks.to(tl.float32), enters.to(tl.float32), leaves.to(tl.float32)
+        u, dt = tokens.to(tl.float32), ranks.to(tl.float32)
+        B, C = enters.to(tl.float32), leaves.to(tl.float32)
         pixel, next_valid = next_pixel, start + STEPS + steps < length
         tokens = _load_tokens(u_ptr, pixel, next_valid, channel, channels)
         ranks = _load_rows(dt_ptr, pixel, next_valid, dt_token, rank, R)
@@ -281,7 +284,7 @@ def _forward_kernel(
         decay = tl.exp(step[:, :, None] * A[None, :, :])
         enter = (step * u)[:, :, None] * B[:, None, :]
         decays, h = tl.associative_scan((decay, enter), 0, _advance)
-        h += decays * h_start[None, :, :]
+        h += decays * h_start[None, :, :]  # pyright: ignore[reportArgumentType]: it is a tensor
         y = tl.sum(h * C[:, None, :], 2) + D[None, :] * u
         has_tokens = valid[:, None] & (channel < channels)[None, :]
         tl.store(y_ptr + here[:, None] * channels + channel[None, :], y, mask=has_tokens)
@@ -378,7 +381,8 @@ def _backward_kernel(
     for chunk in range(chunks - 1, -1, -1):
         # What the next chunk needs, the one before on the path, is asked for before this one is computed.
         here, valid = pixel, chunk * STEPS + steps < length
-        u, dt, B, C = tokens.to(tl.float32), ranks.to(tl.float32), enters.to(tl.float32), leaves.to(tl.float32)
+        u, dt = tokens.to(tl.float32), ranks.to(tl.float32)
+        B, C = enters.to(tl.float32), leaves.to(tl.float32)
         grad_y, h_start = grads, starts
         pixel, next_valid = next_pixel, (chunk - 1) * STEPS + steps >= 0
         tokens = _load_tokens(u_ptr, pixel, next_valid, channel, channels)
@@ -394,19 +398,22 @@ def _backward_kernel(
         step = tl.where(valid[:, None], _softplus(raw), 0.0)
         decay = tl.exp(step[:, :, None] * A[None, :, :])
         enter = (step * u)[:, :, None] * B[:, None, :]
-        decays, h = tl.associative_scan((decay, enter), 0, _advance)
-        h += decays * h_start[None, :, :]
+        nothing = tl.zeros((STEPS, CHANNELS, STATES), tl.float32)
+        decays, kept, _ = tl.associative_scan((decay, nothing, enter), 0, _advance_apart)
+        kept += decays * h_start[None, :, :]  # pyright: ignore[reportArgumentType]: it is a tensor
+        h = kept + enter
         ask = grad_y[:, :, None] * C[:, None, :]
-        _, decays_after, g = tl.associative_scan((decay, decay * 0 + 1, ask), 0, _retreat, reverse=True)
-        g += decays_after * g_end[None, :, :]
+        no_decay = nothing + 1.0  # a single step has only its own
+        _, decays_after, g = tl.associative_scan((decay, no_decay, ask), 0, _retreat, reverse=True)
+        g += decays_after * g_end[None, :, :]  # pyright: ignore[reportArgumentType]: it is a tensor
         g_end = tl.sum(tl.where((steps == 0)[:, None, None], decay * g, 0.0), 0)
 
-        kept = g * (h - enter)  # g[t] * exp(step[t] * A) * h[t-1]
+        grad_exponent = g * kept  # of step[t] * A, since kept = exp(step[t] * A) * h[t-1]
         entered = tl.sum(g * B[:, None, :], 2)
-        grad_step = u * entered + tl.sum(kept * A[None, :, :], 2)
+        grad_step = u * entered + tl.sum(grad_exponent * A[None, :, :], 2)
         grad_raw = grad_step * _sigmoid(raw)  # 0 past the end: there is no gradient and nothing enters
         grad_raw = tl.where(valid[:, None], grad_raw, 0.0)
-        grad_A += tl.sum(kept * step[:, :, None], 0)
+        grad_A += tl.sum(grad_exponent * step[:, :, None], 0)
         grad_bias += tl.sum(grad_raw, 0)
         grad_weight += tl.sum(grad_raw[:, :, None] * dt[:, None, :], 0)
 
@@ -473,9 +480,9 @@ def _load_tokens(pointer, pixel, valid, channel, channels):
 
 @triton.jit
 def _load_states(pointer, chunk, of_states, has_states, size):
-    """Load the states that a chunk starts from; the first starts from none."""
+    """Load the states that a chunk starts from, with zeros beyond the path's ends."""
     of_chunk = chunk * size + of_states
-    return tl.load(pointer + of_chunk, mask=has_states & (of_chunk >= size), other=0.0)
+    return tl.load(pointer + of_chunk, mask=has_states & (of_chunk >= 0), other=0.0)
 
 
 @triton.jit
@@ -485,8 +492,17 @@ def _advance(decay, h, next_decay, next_h):
 
 
 @triton.jit
+def _advance_apart(decay, kept, entered, next_decay, next_kept, next_entered):
+    """Do as ``_advance``, with what the last step let in apart from what it kept of the state before.
+
+    Their difference would tell little where next to nothing is kept.
+    """
+    return decay * next_decay, next_decay * (kept + entered) + next_kept, next_entered
+
+
+@triton.jit
 def _retreat(first, rest, g, earlier_first, earlier_rest, earlier_g):
-    """Join a stretch with the one before it: decay of its first step, of the rest, gradient at its first step.
+    """Join a stretch with the one before it: its first step's decay, that of the rest, its first gradient.
 
     A step's own decay does not weigh on its own gradient, but on that of the step before.
     """
@@ -500,9 +516,7 @@ def _softplus(x):
     e = tl.exp(-tl.abs(x))
     s = e / (2.0 + e)  # log(1 + e) = 2 artanh(s), s <= 1/3
     s2 = s * s
-    series = 1.0 + s2 * (
-        1 / 3 + s2 * (1 / 5 + s2 * (1 / 7 + s2 * (1 / 9 + s2 * (1 / 11 + s2 * (1 / 13)))))
-    )
+    series = 1.0 + s2 * (1 / 3 + s2 * (1 / 5 + s2 * (1 / 7 + s2 * (1 / 9 + s2 * (1 / 11 + s2 * (1 / 13))))))
     return tl.maximum(x, 0.0) + 2.0 * s * series
 
 
