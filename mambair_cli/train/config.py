@@ -1,0 +1,107 @@
+"""What is trained, on what, and how."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mambair_cli.catalog import Task
+from mambair_cli.errors import UsageError
+from mambair_cli.model import MambaIRConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run.
+
+    Attributes:
+        task: "upscale", "denoise" or "dejpeg".
+        images: Folders of photographs, searched with all their subfolders.
+        output: Folder for the weights, the log and the state to go on from.
+        scale: Of upscaling; 1 for the other tasks.
+        sigma: Least and greatest noise, in 8-bit steps; every crop draws its own.
+        quality: Least and greatest JPEG quality.
+        shrink: Sizes at which each photograph is used; below 1 its grain and its compression fade.
+        network: What to build; None to take the network of ``weights``.
+        weights: Checkpoint to start from; with ``network``, whatever of it fits by name and shape.
+        validation: Folder of photographs to measure the PSNR on; None to measure nothing.
+        crop: Side of a crop, in pixels of the network's input.
+        batch: Crops in a step.
+        steps: Until the learning rate has come down to nothing.
+        learning_rate: At its peak.
+        warmup: Steps from nothing to the peak.
+        weight_decay: Of matrices and kernels; norms, biases and the scan's own parameters have none.
+        ema_decay: Per step, of the running average of the weights, which is what is saved.
+        loss: "l1" or "charbonnier".
+        precision: "bf16" for products and convolutions in bfloat16, or "fp32". The scan, the residual
+            stream and the loss are in float32 always.
+        compile: Whether to fuse the blocks with torch.compile: half a minute at the start, faster after.
+        validate_every: Steps between two measurements.
+        save_every: Seconds between two saved states.
+        seed: Of everything that is drawn.
+        device: As PyTorch names it.
+    """
+
+    task: Task
+    images: tuple[Path, ...]
+    output: Path
+    scale: int = 1
+    sigma: tuple[float, float] = (0.0, 55.0)
+    quality: tuple[int, int] = (10, 95)
+    shrink: tuple[float, ...] = (1.0,)
+    network: MambaIRConfig | None = None
+    weights: Path | None = None
+    validation: Path | None = None
+    crop: int = 48
+    batch: int = 16
+    steps: int = 50_000
+    learning_rate: float = 8e-4
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    ema_decay: float = 0.999
+    loss: Literal["l1", "charbonnier"] = "l1"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
+    validate_every: int = 2000
+    save_every: float = 60.0
+    seed: int = 0
+    device: str = "cpu"
+
+
+# What may change when a run goes on: where things lie and how they are computed, not what is computed.
+CHANGEABLE = frozenset(
+    {"images", "output", "weights", "validation", "compile", "validate_every", "save_every", "device"}
+)
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse settings that make no sense together.
+
+    Raises:
+        UsageError: With the first that does not.
+    """
+    if (config.task == "upscale") == (config.scale == 1):
+        raise UsageError(
+            f"cannot train {config.task} at scale {config.scale}: upscaling has a scale from 2 on, "
+            "the other tasks have 1"
+        )
+    if config.network is None and config.weights is None:
+        raise UsageError("cannot train: there is neither a network to build nor a checkpoint to start from")
+    for name, lowest, highest in (("sigma", 0, 255), ("quality", 1, 100)):
+        low, high = getattr(config, name)
+        if not lowest <= low <= high <= highest:
+            raise UsageError(
+                f"cannot train with {name} from {low} to {high}: "
+                f"give two numbers from {lowest} to {highest}, the lower one first"
+            )
+    for name in ("crop", "batch", "steps", "validate_every"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"cannot train with {name} {getattr(config, name)}: it is 1 at least")
+    if not config.shrink or not all(0 < size <= 1 for size in config.shrink):
+        raise UsageError(f"cannot shrink photographs to {config.shrink}: sizes are above 0 and at most 1")
+
+
+def describe_config(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as JSON knows them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

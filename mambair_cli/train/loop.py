@@ -1,0 +1,126 @@
+"""A run from its first step to its last, with its log, its measurements and its saved states."""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.train.config import TrainConfig, check_config
+from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run
+from mambair_cli.train.validation import load_validation, measure
+
+LOG_FILE = "log.jsonl"
+LOG_EVERY = 100  # steps
+
+Record = dict[str, float]
+"""One line of the log: step, seconds, and either loss and learning_rate or a psnr for each level."""
+
+
+def train(config: TrainConfig, resume: bool = False, report: Callable[[Record], None] | None = None) -> Path:
+    """Train a network, or go on with a run that was interrupted, as if it had not been.
+
+    Ctrl-C ends the step in hand, saves the state and raises KeyboardInterrupt.
+
+    Args:
+        config: The run.
+        resume: Whether to go on from the state in ``config.output``.
+        report: Given each record as it is logged.
+
+    Returns:
+        The checkpoint, of averaged weights.
+
+    Raises:
+        UsageError: Where the settings contradict each other, the network, or the state.
+        ImageError: Where there is nothing to train on.
+        CheckpointError: Where the weights or the state cannot be loaded.
+        MemoryLimitError: Where the device does not hold the photographs.
+        MambairError: Where training diverges.
+    """
+    check_config(config)
+    if not resume and (config.output / STATE_FILE).exists():
+        raise UsageError(
+            f"cannot train into {config.output}: it holds a run; go on with that one or choose another folder"
+        )
+    run = Run(config)
+    if resume:
+        run.load()
+    validation = load_validation(config, run.net.info.channels)
+    config.output.mkdir(parents=True, exist_ok=True)
+    log = Log(config.output / LOG_FILE, run.step, report)
+    with _interrupt_deferred() as interrupted:
+        saved = time.monotonic()
+        while run.step < config.steps and not interrupted():
+            learning_rate = run.learning_rate
+            run.advance()
+            is_last = run.step == config.steps
+            if is_last or run.step % LOG_EVERY == 0:
+                log.write({"step": run.step, "loss": _finite_loss(run), "learning_rate": learning_rate})
+                run.forget_loss()
+            if validation and (is_last or run.step % config.validate_every == 0):
+                log.write({"step": run.step, **measure(run.averaged, validation, config)})
+            if time.monotonic() - saved > config.save_every:
+                _finite_loss(run)
+                run.save()
+                saved = time.monotonic()
+        _finite_loss(run)
+        run.save()
+    if interrupted():
+        raise KeyboardInterrupt
+    return config.output / WEIGHTS_FILE
+
+
+class Log:
+    """The log of a run: one JSON object a line."""
+
+    def __init__(self, path: Path, step: int, report: Callable[[Record], None] | None) -> None:
+        """Open a log, without what it tells of steps after ``step``, which will be done again."""
+        lines = path.read_text().splitlines() if step and path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self.path = path
+        self._report = report
+        self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
+        self._begun = time.monotonic()
+
+    def write(self, record: Record) -> None:
+        """Add a record, with the seconds that the run has taken."""
+        record = {**record, "seconds": round(self._before + time.monotonic() - self._begun, 1)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._report:
+            self._report(record)
+
+
+def _finite_loss(run: Run) -> float:
+    loss = run.mean_loss()
+    if not math.isfinite(loss):
+        raise MambairError(
+            f"training diverged before step {run.step}: the loss is {loss}; lower the learning rate"
+        )
+    return loss
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question to ask between steps; the second is as ever."""
+    pressed = False
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield lambda: False
+        return
+
+    def note(_signal: int, _frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,242 @@
+"""The state of a run on its device, and one step of it.
+
+On CUDA a whole step, from the crops to the running average of the weights, is one recorded graph: the
+networks worth training on one device are too small to keep it busy from Python.
+"""
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from mambair_cli.checkpoint import load_network, read_tensors
+from mambair_cli.errors import CheckpointError, UsageError
+from mambair_cli.model import Network, build_network
+from mambair_cli.model.layers import VSSBlock
+from mambair_cli.train.config import CHANGEABLE, TrainConfig, describe_config
+from mambair_cli.train.photographs import load_photographs
+
+STATE_FILE = "state.pt"
+WEIGHTS_FILE = "weights.safetensors"
+EAGER_STEPS = 3  # before a graph is recorded: in the first ones libraries choose and allocate
+MAX_GRADIENT_NORM = 1.0
+CHARBONNIER_EPSILON = 1e-3
+BETAS = (0.9, 0.99)  # AdamW's
+
+
+class Run:
+    """A network in training.
+
+    Attributes:
+        config: The settings.
+        net: The network that is trained.
+        averaged: The same with the running average of the weights.
+        step: Steps done.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.device = torch.device(config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # of the first weights
+            net = make_network(config)
+        self.net = net.to(self.device).train().requires_grad_(True)
+        self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: no stub has it
+        self.averaged = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._photographs = load_photographs(config, net.info.channels, self.device)
+        self._generator = torch.Generator(self.device).manual_seed(config.seed)
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self.net, config.weight_decay),
+            lr=torch.tensor(0.0, device=self.device),  # a tensor, so that a recorded graph sees it change
+            betas=BETAS,
+            fused=True,
+            capturable=self.device.type == "cuda",
+        )
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._losses = 0
+        self._eager_steps = EAGER_STEPS
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if config.compile:
+            for module in self.net.modules():
+                if isinstance(module, VSSBlock):
+                    module.compile(dynamic=False)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step: up along a line, then down along a cosine."""
+        config = self.config
+        if self.step < config.warmup:
+            return config.learning_rate * (self.step + 1) / config.warmup
+        progress = (self.step - config.warmup) / max(1, config.steps - config.warmup)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def advance(self) -> None:
+        """Do one step."""
+        for group in self._optimizer.param_groups:
+            group["lr"].fill_(self.learning_rate)
+        if self.device.type != "cuda":
+            self._compute()
+        elif self._eager_steps:
+            self._eager_steps -= 1
+            self._compute_aside()
+        else:
+            if self._graph is None:
+                self._graph = self._record()
+            self._graph.replay()
+        self.step += 1
+        self._losses += 1
+
+    def mean_loss(self) -> float:
+        """Return the mean loss since it was last forgotten; not finite once a single one was not."""
+        return self._loss_sum.item() / max(1, self._losses)
+
+    def forget_loss(self) -> None:
+        """Begin a new mean."""
+        self._loss_sum.zero_()
+        self._losses = 0
+
+    def _compute(self) -> None:
+        config = self.config
+        x, wanted = self._photographs.draw(config, self._generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            y = self.net(x)
+        error = y.float() - wanted
+        if config.loss == "l1":
+            loss = error.abs().mean()
+        else:
+            loss = (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT_NORM)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._loss_sum += loss
+            averaged, trained = tuple(self.averaged.parameters()), tuple(self.net.parameters())
+            get_ema_multi_avg_fn(config.ema_decay)(averaged, trained, 0)
+
+    def _compute_aside(self) -> None:
+        """Do a step on a stream of its own, as a graph is recorded on one."""
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            self._compute()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        """Record a step, without doing it."""
+        self._optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        with torch.cuda.graph(graph):
+            self._compute()
+        return graph
+
+    def save(self) -> None:
+        """Write the state and the averaged weights, each whole or not at all."""
+        folder = self.config.output
+        state = {
+            "config": describe_config(self.config),
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "loss_sum": self._loss_sum,
+            "losses": self._losses,
+        }
+        _write_whole(folder / STATE_FILE, lambda path: torch.save(state, path))
+        _write_whole(
+            folder / WEIGHTS_FILE, lambda path: save_weights(self.averaged, self.config, self.step, path)
+        )
+
+    def load(self) -> None:
+        """Go on from the state in the run's folder.
+
+        Raises:
+            CheckpointError: Where there is none, or it is damaged.
+            UsageError: Where it is the state of another run.
+        """
+        path = self.config.output / STATE_FILE
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"cannot resume {path.parent}: it holds no {path.name}; start anew"
+            ) from error
+        except Exception as error:  # a damaged pickle fails in as many ways as it has bytes
+            raise CheckpointError(f"cannot resume from {path}: the file is damaged; start anew") from error
+        ours = describe_config(self.config)
+        for name, value in state["config"].items():
+            if ours.get(name) != value and name not in CHANGEABLE:
+                raise UsageError(
+                    f"cannot resume {path.parent} with {name} {ours.get(name)}: it was begun with {value}"
+                )
+        self.step = state["step"]
+        self.net.load_state_dict(state["net"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self._loss_sum.copy_(state["loss_sum"])
+        self._losses = state["losses"]
+
+
+def make_network(config: TrainConfig) -> Network:
+    """Build the network of a run, with the weights that it starts from.
+
+    Raises:
+        CheckpointError: Where the weights cannot be loaded.
+        UsageError: Where the network does not fit the task.
+    """
+    if config.network is not None:
+        net = build_network(config.network, config.task)
+        if config.weights is not None:
+            given, _ = read_tensors(config.weights)
+            own = net.state_dict()
+            fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
+            if not fitting:
+                raise UsageError(f"cannot start from {config.weights}: none of its tensors fits the network")
+            net.load_state_dict(fitting, strict=False)
+    elif config.weights is not None:
+        net = load_network(config.weights)
+    else:
+        raise ValueError("a run needs a network or weights")
+    if net.info.scale != config.scale:
+        raise UsageError(f"cannot train for scale {config.scale}: the network's scale is {net.info.scale}")
+    return net
+
+
+def save_weights(net: Network, config: TrainConfig, step: int, path: Path) -> None:
+    """Write a checkpoint that tells what it is and how it was made."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    metadata = {
+        "task": config.task,
+        "scale": str(config.scale),
+        "network": json.dumps(dataclasses.asdict(net.info.config)),
+        "training": json.dumps({"step": step, **describe_config(config)}),
+    }
+    save_file(tensors, path, metadata)
+
+
+def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the parameters into those that weight decay is for and those that it would only hurt."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, parameter in net.named_parameters():
+        is_plain = parameter.ndim < 2 or name.endswith(("A_logs", "Ds", "dt_projs_bias"))
+        groups[is_plain].append(parameter)
+    decayed, plain = groups
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    write(part)
+    part.replace(path)
