@@ -309,6 +309,16 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
         train(config, resume=True)
 
 
+def test_a_run_stays_on_its_kind_of_device(config):
+    run = Run(config)
+    config.output.mkdir()
+    run.save()
+    state = torch.load(config.output / "state.pt", weights_only=True)
+    torch.save({**state, "config": {**state["config"], "device": "cuda:1"}}, config.output / "state.pt")
+    with pytest.raises(UsageError, match="begun on cuda"):
+        train(config, resume=True)
+
+
 def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
     with pytest.raises(CheckpointError, match=r"holds no state\.pt"):
         train(config, resume=True)

@@ -1,6 +1,6 @@
 """Turn a run's checkpoint into one that ships: float16, half the size, with what it is and how it was made.
 
-    python training/export_weights.py RUNS/x4/weights.safetensors mambair_cli/weights/tiny_x4.safetensors
+python training/export_weights.py RUNS/x4/weights.safetensors mambair_cli/weights/tiny_x4.safetensors
 """
 
 import json
@@ -10,7 +10,18 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-TOLD = ("task", "steps", "batch", "crop", "learning_rate", "weight_decay", "ema_decay", "loss", "shrink", "seed")
+TOLD = (
+    "task",
+    "steps",
+    "batch",
+    "crop",
+    "learning_rate",
+    "weight_decay",
+    "ema_decay",
+    "loss",
+    "shrink",
+    "seed",
+)
 
 
 def export(source: Path, target: Path) -> None:
@@ -19,7 +30,9 @@ def export(source: Path, target: Path) -> None:
         metadata = file.metadata()
     training = json.loads(metadata["training"])
     ranges = {"denoise": ("sigma",), "dejpeg": ("quality",)}.get(training["task"], ())
-    metadata["training"] = json.dumps({"step": training["step"], **{name: training[name] for name in TOLD + ranges}})
+    metadata["training"] = json.dumps(
+        {"step": training["step"], **{name: training[name] for name in TOLD + ranges}}
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target, metadata)
     print(f"{target}: {target.stat().st_size} bytes")

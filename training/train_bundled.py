@@ -1,9 +1,7 @@
 """Train the small models that ship inside the package, several side by side on one GPU.
 
-A network this small leaves a large GPU half idle; two on streams of their own make better use of it than one
-after the other. Runs go on where they were left.
-
-    python training/train_bundled.py x4 x2 --data PHOTOGRAPHS --validation FOLDER --out RUNS --steps 50000
+A network this small leaves a large GPU partly idle; two on streams of their own make better use of it than
+one after the other. Runs go on where they were left.
 """
 
 import argparse
@@ -15,7 +13,10 @@ from pathlib import Path
 import torch
 
 from mambair_cli.model import MambaIRConfig
-from mambair_cli.train import LOG_EVERY, STATE_FILE, Log, Run, TrainConfig, load_validation, measure
+from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
+from mambair_cli.train.run import STATE_FILE, Run
+from mambair_cli.train.validation import load_validation, measure
 
 BODY = {"embed_dim": 72, "depths": (3, 3, 3), "d_state": 8, "d_inner": 64}
 
@@ -61,11 +62,13 @@ def main() -> None:
         config.output.mkdir(parents=True, exist_ok=True)
         run = Run(config)
         if (config.output / STATE_FILE).exists():
-            run.load(config.output / STATE_FILE)
+            run.load()
         runs.append(run)
-        logs.append(Log(config.output / "log.jsonl", run.step, None))
-        validations.append(load_validation(config))
-    print(f"{arguments.names}: ready after {time.monotonic() - begun:.0f} s, at step {runs[0].step}", flush=True)
+        logs.append(Log(config.output / LOG_FILE, run.step, None))
+        validations.append(load_validation(config, run.net.info.channels))
+    print(
+        f"{arguments.names}: ready after {time.monotonic() - begun:.0f} s, at step {runs[0].step}", flush=True
+    )
     torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in runs]
     saved = told = time.monotonic()
@@ -73,10 +76,11 @@ def main() -> None:
     while runs[0].step < arguments.steps and time.monotonic() - begun < arguments.stop_after:
         for run, log, validation, stream in zip(runs, logs, validations, streams, strict=True):
             with torch.cuda.stream(stream):
+                rate = run.learning_rate
                 run.advance()
                 if run.step % LOG_EVERY == 0:
-                    rate = run.learning_rate
-                    log.write({"step": run.step, "loss": run.take_mean_loss(), "learning_rate": rate})
+                    log.write({"step": run.step, "loss": run.mean_loss(), "learning_rate": rate})
+                    run.forget_loss()
                 if run.step % arguments.validate_every == 0 or run.step == arguments.steps:
                     with torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
                         log.write({"step": run.step, **measure(run.averaged, validation, run.config)})

@@ -180,6 +180,12 @@ class Run:
                 raise UsageError(
                     f"cannot resume {path.parent} with {name} {ours.get(name)}: it was begun with {value}"
                 )
+        begun_on = torch.device(state["config"]["device"]).type
+        if begun_on != self.device.type:
+            raise UsageError(
+                f"cannot resume {path.parent} on {self.device.type}: it was begun on {begun_on}, which draws "
+                "other random numbers; begin a new run with its weights"
+            )
         self.step = state["step"]
         self.net.load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])

@@ -1,0 +1,122 @@
+"""Compare the speed of training with and without torch.compile, and of the scan's backends with a gradient.
+
+python benchmarks/train.py --device cuda
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mambair_cli.kernels import Backend, ScanParams, selective_scan
+from mambair_cli.model import MambaIRConfig
+from mambair_cli.model.layers import four_paths
+from mambair_cli.train import TrainConfig
+from mambair_cli.train.run import EAGER_STEPS, Run
+
+PHOTOGRAPHS = 8
+SIDE = 400  # pixels
+
+
+def seconds_of(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Return the mean seconds of some work, after a first time that does not count."""
+    work()
+    wait_for(device)
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    wait_for(device)
+    return (time.perf_counter() - begun) / repeats
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def compare_steps(arguments: argparse.Namespace, device: torch.device) -> None:
+    network = MambaIRConfig(
+        embed_dim=arguments.embed_dim,
+        depths=(3, 3, 3),
+        d_state=8,
+        d_inner=64,
+        upscale=4,
+        upsampler="pixelshuffledirect",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        for index in range(PHOTOGRAPHS):
+            pixels = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(folder, f"{index}.png"))
+        times = {}
+        for compiled in (False, True) if device.type == "cuda" else (False,):  # the rest is slow enough
+            run = Run(
+                TrainConfig(
+                    task="upscale",
+                    images=(Path(folder),),
+                    output=Path(folder),
+                    scale=4,
+                    network=network,
+                    crop=arguments.crop,
+                    batch=arguments.batch,
+                    compile=compiled,
+                    device=arguments.device,
+                )
+            )
+            for _ in range(EAGER_STEPS):
+                run.advance()
+            times[compiled] = seconds_of(run.advance, arguments.repeats, device)
+            name = "compiled" if compiled else "plain"
+            print(f"{name:9} {1 / times[compiled]:7.2f} steps/s")
+    if len(times) == 2:
+        print(f"compiled is {times[False] / times[True]:.2f} times as fast")
+
+
+def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
+    b, side, d, k, n, r = arguments.batch, arguments.crop, 64, 4, 8, 5
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device, generator=generator)
+
+    operands = [normal(b, side**2, d), *(normal(b, side**2, k, m) for m in (r, n, n))]
+    params = ScanParams(normal(k, d, r), normal(k, d) - 4, -torch.exp(normal(k, d, n)), normal(k, d))
+    leaves = [x.requires_grad_() for x in (*operands, *params)]
+    paths = four_paths(side, side, device)
+
+    def scan(backend: Backend) -> None:
+        u, dt, B, C = operands
+        torch.autograd.grad(selective_scan(u, dt, B, C, paths, params, backend).sum(), leaves)
+
+    times = {}
+    for backend in ("mamba_ssm", "gpu") if device.type == "cuda" else ("reference",):
+        try:
+            times[backend] = seconds_of(lambda name=backend: scan(name), arguments.repeats, device)
+        except ImportError:
+            print(f"{backend:9} is not installed")
+            continue
+        print(f"{backend:9} {times[backend] * 1e3:7.2f} ms, forward and backward")
+    if len(times) == 2:
+        print(f"gpu is {times['mamba_ssm'] / times['gpu']:.2f} times as fast as mamba_ssm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=48)
+    parser.add_argument("--embed-dim", type=int, default=72)
+    parser.add_argument("--repeats", type=int, default=50)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    compare_scans(arguments, device)
+    compare_steps(arguments, device)
+
+
+if __name__ == "__main__":
+    main()
