@@ -74,7 +74,8 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     """Attend in each window: (3, b, rows, columns, heads, s², e) -> (b, rows, columns, heads, s², e)."""
     _, *batch, heads, tokens, channels = qkv.shape
     q, k, v = qkv.reshape(3, -1, heads, tokens, channels)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).view(*batch, heads, tokens, channels)
+    mask = bias[None]  # with a dimension less, PyTorch's fused kernels do not take it
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).view(*batch, heads, tokens, channels)
 
 
 def shift_mask(window: int, shift: int, last_row: bool, last_column: bool, device: torch.device) -> Tensor:
