@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
 
 TILE_SIDE = 128  # pixels of the input
-OVERLAP = 32
+OVERLAP = 16  # measured: benchmarks/README.md
 TILES_AT_ONCE = {"cpu": 4, "cuda": 16, "mps": 4}
 SMALLEST_TILE = 32
 
@@ -67,7 +67,7 @@ class Restorer:
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
         tile: Side of a tile in pixels of the input; by default 128.
-        overlap: Pixels that neighbouring tiles share at least; by default 32.
+        overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
         offline: Use only what is on this machine.
         quiet: Show no progress of downloads.

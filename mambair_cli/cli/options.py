@@ -30,7 +30,7 @@ Tile = Annotated[
     int | None, typer.Option(min=16, metavar="PIXELS", help="Side of a tile of the input. [default: 128]")
 ]
 Overlap = Annotated[
-    int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 32]")
+    int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 16]")
 ]
 Seed = Annotated[int, typer.Option(help="Of the noise that MambaIRv2 draws.")]
 
