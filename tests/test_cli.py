@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import save_identity, save_nearest
 from PIL import Image
 
+from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 
 
@@ -197,6 +199,27 @@ def test_json_tells_all_in_lines(run, weights):
     assert (done["width"], done["height"], done["tiles"], done["shrunk"]) == (48, 36, 1, False)
     assert (failed["event"], failed["input"], failed["kind"]) == ("failed", "b.png", "ImageError")
     assert (summary["done"], summary["failed"]) == (1, 1)
+
+
+def test_running_out_of_memory_is_said_and_the_picture_is_made(run, weights, monkeypatch):
+    def load(path):
+        net = load_network(path)
+        forward = net.forward
+
+        def cramped(x, **options):
+            if x.shape[0] * x.shape[2] * x.shape[3] > 50 * 50:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(x, **options)
+
+        monkeypatch.setattr(net, "forward", cramped)
+        return net
+
+    monkeypatch.setattr("mambair_cli.restore.load_network", load)
+    pixels = photo("in.png", size=(100, 90))
+    code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
+    assert (code, out) == (0, ["in_x4.png"])
+    assert "in.png: out of memory at first; done as 100×90: 3×3 tiles of 50×50, overlap 16" in err
+    np.testing.assert_array_equal(np.array(shown("in_x4.png")), pixels.repeat(4, 0).repeat(4, 1))
 
 
 def test_dry_run_says_and_writes_nothing(run, weights):

@@ -106,6 +106,8 @@ def _restore(
                 exit_code = max(exit_code, outcome.error.exit_code)
             else:
                 done += 1
+                if outcome.report and outcome.report.shrunk and not options.quiet:
+                    say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
             _print_outcome(outcome, restorer.model.name, options.json)
     if options.json:
         seconds = round(time.perf_counter() - start, 3)
