@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mambair_cli import kernels
 from mambair_cli.kernels import ScanParams, choose_backend, cpu, reference
-from mambair_cli.kernels.vector_code import Code
+from mambair_cli.kernels.vector_code import Code, count_lanes
 
 CPU = torch.device("cpu")
 FLOAT32_ROUNDING = 2.0**-24
@@ -35,6 +35,13 @@ def threads():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_kernels():
+    cpu._compile_kernel.cache_clear()
+    yield
+    cpu._compile_kernel.cache_clear()
 
 
 class Operands(NamedTuple):
@@ -191,9 +198,9 @@ def test_threads_of_pytorch_are_found():
     assert cpu._run_in_team is not None
 
 
+@pytest.mark.usefixtures("fresh_kernels")
 def test_callers_in_several_threads_do_not_disturb_each_other():
     torch.set_num_threads(2)
-    cpu._compile_kernel.cache_clear()
     operands = [make_operands(seed=seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda x: cpu.selective_scan(*x), operands))
@@ -239,15 +246,23 @@ def test_needs_no_more_memory_than_its_result_and_a_little():
     assert y.nbytes <= allocated < 1.2 * y.nbytes
 
 
-def test_processor_without_wide_vectors_gets_the_same(monkeypatch):
+@pytest.mark.usefixtures("fresh_kernels")
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_lanes_change_no_bit(lanes, monkeypatch):
     operands = make_operands()
     y = cpu.selective_scan(*operands)
+    monkeypatch.setattr(cpu, "LANES", lanes)
+    cpu._compile_kernel.cache_clear()
+    assert torch.equal(cpu.selective_scan(*operands), y)
+
+
+@pytest.mark.usefixtures("fresh_kernels")
+def test_runs_on_the_plainest_processor(monkeypatch):
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "generic")
     monkeypatch.setattr(llvm, "get_host_cpu_features", llvm.FeatureMap)
-    cpu._compile_kernel.cache_clear()
-    plain = cpu.selective_scan(*operands)
-    cpu._compile_kernel.cache_clear()
-    assert (y - plain).abs().max() < TOLERANCE * plain.abs().max()
+    monkeypatch.setattr(cpu, "LANES", count_lanes())
+    assert cpu.LANES == 8
+    check(make_operands())
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mambair_cli.kernels import torch_loop
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.kernels.vector_code import Code, Condition, Index, Pointer, Program, Vector
+from mambair_cli.kernels.vector_code import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 
-LANES = 16  # a cache line, and the widest vectors there are; on others, each operation is some instructions
+LANES = count_lanes()
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens; so early are the rows fetched that a path strews over the image
 

@@ -20,6 +20,11 @@ _VALUE_BYTES = 4  # of a float, and of a whole number in memory
 _MANTISSA_BITS = 23
 
 
+def count_lanes() -> int:
+    """Return how many floats a vector should have: 16 where the processor's have 512 bits, else 8."""
+    return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+
+
 class Value:
     """A value in the function that is being written; numbers of Python join in as constants of its type."""
 
