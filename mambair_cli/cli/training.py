@@ -63,6 +63,7 @@ def train(
 
     Prints its log as JSON lines: loss and learning rate, and the PSNR where there is a folder to measure
     it on; last the path of the weights. Ctrl-C saves the state; --resume goes on as if nothing had been.
+    Several GPUs share the work: torchrun --nproc-per-node 2 -m mambair_cli train ...
     """
     if scale is not None and task != "upscale":
         raise UsageError(f"{task} keeps the size: --scale {scale}; leave it out")
@@ -92,7 +93,8 @@ def train(
         device=str(choose_device(device)),
     )
     path = training.train(config, resume, None if quiet else print_json)
-    print(path)
+    if path:
+        print(path)
 
 
 def _new_network(

@@ -17,15 +17,19 @@ from mambair_cli.train.validation import load_validation, measure
 
 LOG_FILE = "log.jsonl"
 LOG_EVERY = 100  # steps
+AGREE_EVERY = 20  # steps between two times that several processes ask each other whether to stop
 
 Record = dict[str, float]
 """One line of the log: step, seconds, and either loss and learning_rate or a psnr for each level."""
 
 
-def train(config: TrainConfig, resume: bool = False, report: Callable[[Record], None] | None = None) -> Path:
+def train(
+    config: TrainConfig, resume: bool = False, report: Callable[[Record], None] | None = None
+) -> Path | None:
     """Train a network, or go on with a run that was interrupted, as if it had not been.
 
-    Ctrl-C ends the step in hand, saves the state and raises KeyboardInterrupt.
+    Ctrl-C ends the step in hand, saves the state and raises KeyboardInterrupt. Where a launcher started
+    several processes, all train the one network; the first of them writes and reports.
 
     Args:
         config: The run.
@@ -33,7 +37,7 @@ def train(config: TrainConfig, resume: bool = False, report: Callable[[Record], 
         report: Given each record as it is logged.
 
     Returns:
-        The checkpoint, of averaged weights.
+        The checkpoint, of averaged weights; None in every process but the first.
 
     Raises:
         UsageError: Where the settings contradict each other, the network, or the state.
@@ -50,29 +54,37 @@ def train(config: TrainConfig, resume: bool = False, report: Callable[[Record], 
     run = Run(config)
     if resume:
         run.load()
-    validation = load_validation(config, run.net.info.channels)
+    is_main = run.processes.is_main
+    validation = load_validation(config, run.net.info.channels) if is_main else {}
     config.output.mkdir(parents=True, exist_ok=True)
-    log = Log(config.output / LOG_FILE, run.step, report)
-    with _interrupt_deferred() as interrupted:
+    log = Log(config.output / LOG_FILE, run.step, report) if is_main else None
+    with _interrupt_deferred() as pressed:
         saved = time.monotonic()
-        while run.step < config.steps and not interrupted():
+        stopped = False
+        while run.step < config.steps and not stopped:
             learning_rate = run.learning_rate
             run.advance()
             is_last = run.step == config.steps
             if is_last or run.step % LOG_EVERY == 0:
-                log.write({"step": run.step, "loss": _finite_loss(run), "learning_rate": learning_rate})
+                loss = _finite_loss(run)
                 run.forget_loss()
-            if validation and (is_last or run.step % config.validate_every == 0):
+                if log:
+                    log.write({"step": run.step, "loss": loss, "learning_rate": learning_rate})
+            if log and validation and (is_last or run.step % config.validate_every == 0):
                 log.write({"step": run.step, **measure(run.averaged, validation, config)})
-            if time.monotonic() - saved > config.save_every:
+            if is_main and time.monotonic() - saved > config.save_every:
                 _finite_loss(run)
                 run.save()
                 saved = time.monotonic()
+            if run.processes.count == 1 or run.step % AGREE_EVERY == 0:
+                stopped = run.processes.any(pressed())
         _finite_loss(run)
-        run.save()
-    if interrupted():
+        if is_main:
+            run.save()
+    run.processes.leave()
+    if stopped:
         raise KeyboardInterrupt
-    return config.output / WEIGHTS_FILE
+    return config.output / WEIGHTS_FILE if is_main else None
 
 
 class Log:
@@ -108,7 +120,10 @@ def _finite_loss(run: Run) -> float:
 
 @contextlib.contextmanager
 def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question to ask between steps; the second is as ever."""
+    """Turn the first Ctrl-C, or request to terminate, into a question to ask between steps.
+
+    The second is as ever.
+    """
     pressed = False
     if threading.current_thread() is not threading.main_thread():  # which alone has signals
         yield lambda: False
@@ -117,10 +132,14 @@ def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
     def note(_signal: int, _frame: Any) -> None:
         nonlocal pressed
         pressed = True
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

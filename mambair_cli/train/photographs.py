@@ -79,16 +79,24 @@ class Photographs:
     original: Tensor
     share: Tensor
 
-    def draw(self, config: TrainConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, config: TrainConfig, generator: torch.Generator, part: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Draw a batch: crops of the network's input and of what it should make of them.
 
         An image is drawn as often as it is large.
+
+        Args:
+            config: Says how many crops, how large, and how degraded.
+            generator: Of all random numbers; it moves on by those of a whole batch.
+            part: Of the batch, to cut out; the rest is only drawn.
 
         Returns:
             (b, ch, crop, crop) and (b, ch, s·crop, s·crop), float32 in [0, 1]; noise may leave that range.
         """
         device = self.share.device
         chance = torch.rand(5, config.batch, dtype=torch.float64, device=device, generator=generator)
+        chance = chance[:, part]
         inputs = self.degraded or self.clean
         image = torch.searchsorted(self.share, chance[0] * self.share[-1], right=True)
         image = image.clamp(max=len(self.share) - 1)
@@ -101,8 +109,8 @@ class Photographs:
             return self.degraded.crop(image, top, left, config.crop, orientation), wanted
         low, high = config.sigma
         sigma = (low + (high - low) * chance[4]).float()[:, None, None, None] / 255
-        noise = torch.randn(wanted.shape, device=device, generator=generator)
-        return wanted + sigma * noise, wanted
+        noise = torch.randn(config.batch, *wanted.shape[1:], device=device, generator=generator)
+        return wanted + sigma * noise[part], wanted
 
 
 def load_photographs(config: TrainConfig, channels: int, device: torch.device) -> Photographs:

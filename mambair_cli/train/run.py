@@ -23,6 +23,7 @@ from mambair_cli.model import Network, build_network
 from mambair_cli.model.layers import VSSBlock
 from mambair_cli.train.config import CHANGEABLE, TrainConfig, describe_config
 from mambair_cli.train.photographs import load_photographs
+from mambair_cli.train.processes import Processes
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -40,12 +41,16 @@ class Run:
         net: The network that is trained.
         averaged: The same with the running average of the weights.
         step: Steps done.
+        processes: Those that share the work: each draws all crops of a step and computes its part of them,
+            so that the result is that of a single one but for rounding.
+        device: Where this process computes.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.step = 0
-        self.device = torch.device(config.device)
+        self.processes = Processes(config.device, config.batch)
+        self.device = self.processes.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)  # of the first weights
             net = make_network(config)
@@ -106,7 +111,7 @@ class Run:
 
     def _compute(self) -> None:
         config = self.config
-        x, wanted = self._photographs.draw(config, self._generator)
+        x, wanted = self._photographs.draw(config, self._generator, self.processes.part)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
         error = y.float() - wanted
@@ -116,10 +121,11 @@ class Run:
             loss = (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.average_gradients(tuple(self.net.parameters()))
         nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT_NORM)
         self._optimizer.step()
         with torch.no_grad():
-            self._loss_sum += loss
+            self._loss_sum += self.processes.average(loss.detach())
             averaged, trained = tuple(self.averaged.parameters()), tuple(self.net.parameters())
             get_ema_multi_avg_fn(config.ema_decay)(averaged, trained, 0)
 

@@ -1,0 +1,110 @@
+"""Several processes that train one network give what one process gives."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from mambair_cli.errors import UsageError
+from mambair_cli.model import MambaIRConfig
+from mambair_cli.train import TrainConfig, loop, train
+from mambair_cli.train.run import Run
+
+STEPS = 6
+INTERRUPTED_AT = 4
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+from test_train_processes import INTERRUPTED_AT, make_config
+from mambair_cli.train import loop, train
+
+loop.LOG_EVERY = loop.AGREE_EVERY = 2
+
+def interrupt(record):
+    if record["step"] == INTERRUPTED_AT and not resume:
+        os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    resume = sys.argv[2] == "resume"
+    try:
+        path = train(make_config(Path(sys.argv[1])), resume, interrupt)
+    except KeyboardInterrupt:
+        path = "interrupted"
+    print(os.environ["RANK"], path, flush=True)
+"""
+
+
+def make_config(folder: Path) -> TrainConfig:
+    return TrainConfig(
+        task="denoise",  # which draws noise beside its crops
+        images=(folder / "photos",),
+        output=folder / "run",
+        network=MambaIRConfig(embed_dim=30, depths=(1,), d_state=1, d_inner=8),
+        crop=8,
+        batch=4,
+        steps=STEPS,
+        learning_rate=2e-3,
+        warmup=2,
+        ema_decay=0.8,
+        precision="fp32",
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
+    return make_config(tmp_path)
+
+
+def launch(folder, resume):
+    worker = folder / "worker.py"
+    worker.write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, worker, folder, "resume" if resume else "begin"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(done.stdout.splitlines())
+
+
+def test_two_processes_interrupted_and_resumed_give_the_weights_of_one(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    alone = train(dataclasses.replace(config, output=tmp_path / "alone"))
+    assert alone is not None
+
+    assert launch(tmp_path, resume=False) == ["0 interrupted", "1 interrupted"]
+    assert read_log(config.output)[-1]["step"] == INTERRUPTED_AT
+    weights = config.output / "weights.safetensors"
+    assert launch(tmp_path, resume=True) == [f"0 {weights}", "1 None"]
+
+    wanted, got = load_file(alone), load_file(weights)
+    differences = [(wanted[name] - got[name]).abs().max().item() for name in wanted]
+    assert max(differences) < 1e-5  # the mean of two means is rounded otherwise than one mean
+    moved = load_file(alone)["conv_first.weight"] - Run(config).net.state_dict()["conv_first.weight"]
+    assert moved.abs().max() > 1e-3
+    losses = [[record["loss"] for record in read_log(folder)] for folder in (alone.parent, config.output)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_crops_that_cannot_be_shared_out_evenly_are_refused(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="4 crops a step among 3 processes; take a multiple of 3"):
+        Run(config)
