@@ -2,6 +2,8 @@
 
 A network this small leaves a large GPU partly idle; two on streams of their own make better use of it than
 one after the other. Runs go on where they were left.
+
+A network learns from small crops first, and then, with ``--start``, from larger ones at a lower rate.
 """
 
 import argparse
@@ -32,10 +34,12 @@ def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
         scale=scale,
         shrink=(1.0, 0.8, 0.65),
         network=MambaIRConfig(**BODY, upscale=scale, upsampler="pixelshuffledirect" if scale > 1 else ""),
-        validation=arguments.validation / {"upscale": "Set5"}.get(task, "CBSD10"),
-        batch=16,
+        weights=arguments.start,
+        validation=arguments.validation / {"upscale": "Set5", "dejpeg": "classic5"}.get(task, "CBSD10"),
+        crop=arguments.crop,
+        batch=arguments.batch,
         steps=arguments.steps,
-        learning_rate=8e-4,
+        learning_rate=arguments.learning_rate,
         warmup=500,
         compile=True,
         device="cuda",
@@ -50,6 +54,10 @@ def main() -> None:
     parser.add_argument("--gray", type=Path, help="gray photographs, for dejpeg in addition")
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="checkpoint to start from: what fits of it")
+    parser.add_argument("--crop", type=int, default=48, help="side of a crop of the input, in pixels")
+    parser.add_argument("--batch", type=int, default=16, help="crops in a step")
+    parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
     parser.add_argument("--validate-every", type=int, default=8000)
