@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mambair_cli.errors import UsageError
 
@@ -52,22 +52,17 @@ class Processes:
         share = batch // self.count
         self.part = slice(rank * share, (rank + 1) * share)
 
-    def average(self, tensor: Tensor) -> Tensor:
-        """Return the mean of a tensor over all processes, which must all ask for it."""
-        return tensor if self._engine is None else self._reduce(tensor)
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes, which must all ask for it, the mean of their tensors.
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give all processes the mean of their gradients.
-
-        In one piece: networks this small wait for the number of messages, not for their size.
+        In one message: for networks this small the number of messages counts, not their size.
         """
         if self._engine is None:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        whole = self._reduce(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = whole.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        whole = self._reduce(torch.cat([tensor.flatten() for tensor in tensors]))
+        parts = whole.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def any(self, here: bool) -> bool:
         """Tell whether something is so in any process; all must ask."""

@@ -1,7 +1,8 @@
 """The state of a run on its device, and one step of it.
 
-On CUDA a whole step, from the crops to the running average of the weights, is one recorded graph: the
-networks worth training on one device are too small to keep it busy from Python.
+On CUDA a step, from the crops to the running average of the weights, is recorded as graphs: the networks
+worth training on one device are too small to keep it busy from Python. Between its two halves processes
+exchange their gradients.
 """
 
 import copy
@@ -66,10 +67,11 @@ class Run:
             fused=True,
             capturable=self.device.type == "cuda",
         )
+        self._loss = torch.zeros((), device=self.device)
         self._loss_sum = torch.zeros((), device=self.device)
         self._losses = 0
         self._eager_steps = EAGER_STEPS
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graphs: list[torch.cuda.CUDAGraph] = []
         if config.compile:
             for module in self.net.modules():
                 if isinstance(module, VSSBlock):
@@ -94,9 +96,12 @@ class Run:
             self._eager_steps -= 1
             self._compute_aside()
         else:
-            if self._graph is None:
-                self._graph = self._record()
-            self._graph.replay()
+            if not self._graphs:
+                self._graphs = self._record()
+            find_gradients, update = self._graphs
+            find_gradients.replay()
+            self._exchange()
+            update.replay()
         self.step += 1
         self._losses += 1
 
@@ -110,6 +115,11 @@ class Run:
         self._losses = 0
 
     def _compute(self) -> None:
+        self._find_gradients()
+        self._exchange()
+        self._update()
+
+    def _find_gradients(self) -> None:
         config = self.config
         x, wanted = self._photographs.draw(config, self._generator, self.processes.part)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -121,30 +131,38 @@ class Run:
             loss = (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.processes.average_gradients(tuple(self.net.parameters()))
+        self._loss.copy_(loss.detach())
+
+    def _exchange(self) -> None:
+        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
+        self.processes.average([*gradients, self._loss])
+
+    def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT_NORM)
         self._optimizer.step()
         with torch.no_grad():
-            self._loss_sum += self.processes.average(loss.detach())
+            self._loss_sum += self._loss
             averaged, trained = tuple(self.averaged.parameters()), tuple(self.net.parameters())
-            get_ema_multi_avg_fn(config.ema_decay)(averaged, trained, 0)
+            get_ema_multi_avg_fn(self.config.ema_decay)(averaged, trained, 0)
 
     def _compute_aside(self) -> None:
-        """Do a step on a stream of its own, as a graph is recorded on one."""
+        """Do a step on a stream of its own, as graphs are recorded on one."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             self._compute()
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
-    def _record(self) -> torch.cuda.CUDAGraph:
-        """Record a step, without doing it."""
+    def _record(self) -> list[torch.cuda.CUDAGraph]:
+        """Record the halves of a step, without doing them."""
         self._optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph):
-            self._compute()
-        return graph
+        halves = [torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()]
+        halves[0].register_generator_state(self._generator)
+        with torch.cuda.graph(halves[0]):
+            self._find_gradients()
+        with torch.cuda.graph(halves[1], pool=halves[0].pool()):
+            self._update()
+        return halves
 
     def save(self) -> None:
         """Write the state and the averaged weights, each whole or not at all."""
