@@ -49,7 +49,9 @@ class Model:
         sha256: Of the file, in hexadecimal; None where unknown.
         size: Of the file, in bytes; None where unknown.
         license: SPDX identifier.
-        psnr: Published quality in dB, by data set; empty where none was published.
+        psnr: Published quality in dB, by data set, or by data set and level, such as "CBSD10, 25", of a
+            model for all levels; empty where none was published.
+        cpu_seconds: For a picture of 256×256 on two cores; None where it was not measured.
         bundled: Path inside the package, of a model that ships with it.
     """
 
@@ -69,6 +71,7 @@ class Model:
     size: int | None = None
     license: str
     psnr: Mapping[str, float] = field(default_factory=dict, hash=False)
+    cpu_seconds: float | None = None
     bundled: str | None = None
 
 
@@ -221,6 +224,8 @@ def _is_sound(key: str, value: object) -> bool:
             return isinstance(value, list) and value != [] and all(map(_is_inner, value))
         case "bundled":
             return _is_inner(value)
+        case "cpu_seconds":
+            return type(value) is float and value > 0
         case "psnr":
             return isinstance(value, dict) and all(type(db) is float and db > 0 for db in value.values())
         case _:

@@ -194,10 +194,11 @@ def average(scores: Sequence[Score]) -> Score:
     )
 
 
-def published_psnr(model: Model, truth: Path) -> tuple[str, float] | None:
+def published_psnr(model: Model, truth: Path, level: float | None) -> tuple[str, float] | None:
     """Return the data set that the path of the truth names and the PSNR published for it, if there is one."""
     names = {part.lower() for part in truth.resolve().parts}
-    for data, psnr in model.psnr.items():
-        if data.lower() in names:
+    for key, psnr in model.psnr.items():
+        data, _, of_level = key.partition(", ")
+        if data.lower() in names and (not of_level or float(of_level) == level):
             return data, psnr
     return None

@@ -34,6 +34,7 @@ NAMES = {
     *("mambair-denoise-15", "mambair-denoise-25", "mambair-denoise-50", "mambairv2-denoise-15"),
     *(f"{family}-jpeg-{quality}" for family in ("mambair", "mambairv2") for quality in (10, 30, 40)),
     "tiny-x2",
+    "tiny-x3",
     "tiny-x4",
     "tiny-denoise",
     "tiny-dejpeg",
@@ -87,7 +88,11 @@ def test_quality_is_given_on_the_usual_sets(model) -> None:
         "dejpeg": ["classic5", "LIVE1"],
     }[model.task]
     if model.bundled:
-        sets = {"upscale": ["Set5", "Set14"], "denoise": [], "dejpeg": []}[model.task]
+        sets = {
+            "upscale": ["Set5", "Set14"],
+            "denoise": ["CBSD10, 15", "CBSD10, 25", "CBSD10, 50"],
+            "dejpeg": ["classic5, 10", "classic5, 30", "classic5, 40"],
+        }[model.task]
     elif model.name == "mambair-real-x4":
         sets = []
     elif model.name == "mambair-real-denoise":
@@ -223,6 +228,7 @@ def test_auto_refuses_what_no_model_does() -> None:
     ("task", "scale", "name"),
     [
         ("upscale", 2, "tiny-x2"),
+        ("upscale", 3, "tiny-x3"),
         ("upscale", 4, "tiny-x4"),
         ("denoise", 1, "tiny-denoise"),
         ("dejpeg", 1, "tiny-dejpeg"),
@@ -241,8 +247,8 @@ def test_every_task_has_a_model_in_the_package(task: Task, scale: int, name: str
 
 
 def test_no_other_model_is_in_the_package() -> None:
-    assert sum(bool(model.bundled) for model in load_catalog()) == 4
-    assert bundled_model("upscale", 3) is None
+    assert sum(bool(model.bundled) for model in load_catalog()) == 5
+    assert bundled_model("upscale", 8) is None
 
 
 def test_an_entry_becomes_a_record() -> None:

@@ -81,7 +81,8 @@ def test_download_path_verify_and_list_agree(run):
     assert verified[MODEL.name]["ok"]
     assert verified[MODEL.name]["architecture"] == "MambaIRv2"
     _, out, _ = run("models", "list")
-    assert [line.split()[0] for line in out if line.endswith("yes") and "tiny" not in line] == [MODEL.name]
+    assert [line.split()[0] for line in out if line.endswith("cached")] == [MODEL.name]
+    assert all(line.endswith("bundled") == line.startswith("tiny") for line in out)
 
 
 def test_a_damaged_file_is_found_and_removed(run):

@@ -7,9 +7,10 @@ from checkpoints import save_identity, save_nearest
 from PIL import Image
 
 from mambair_cli import metrics
+from mambair_cli.catalog import find_model
 from mambair_cli.cli import main
 from mambair_cli.degrade import imresize
-from mambair_cli.evaluate import find_pairs
+from mambair_cli.evaluate import find_pairs, published_psnr
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the standard images are not here")
@@ -134,6 +135,20 @@ def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, wor
     assert (got, out) == (code, [])
     assert len(err.splitlines()) == 1
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "level", "published"),
+    [
+        ("tiny-x3", "Set5/HR", None, ("Set5", 34.27)),
+        ("mambair-denoise-25", "cbsd68", 25, ("CBSD68", 31.80)),
+        ("tiny-denoise", "CBSD10", 25, ("CBSD10", 29.48)),
+        ("tiny-denoise", "CBSD10", 30, None),
+        ("tiny-x3", "mine", None, None),
+    ],
+)
+def test_the_published_figure_is_that_of_the_data_and_the_level(tmp_path, name, folder, level, published):
+    assert published_psnr(find_model(name), tmp_path / folder, level) == published
 
 
 def test_partners_are_found_by_name_and_mark(tmp_path):

@@ -106,7 +106,7 @@ def evaluate(
         protocol = choose_protocol(task, restorer.info.scale, level, border, luma)
         known = {entry.name: entry for entry in catalog.load_catalog()}
         if restorer.model.name in known:
-            published = published_psnr(known[restorer.model.name], truth)
+            published = published_psnr(known[restorer.model.name], truth, level)
     else:
         protocol = choose_protocol(None, scale or 1, None, scale or 0 if border is None else border, luma)
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def list_models(as_json: AsJson = False) -> None:
-    """List all models."""
+    """List all models.
+
+    With the published PSNR in dB, and the seconds that a picture of 256×256 takes on two cores of a CPU.
+    """
     from mambair_cli import catalog, hub
 
     models = catalog.load_catalog()
@@ -22,7 +25,7 @@ def list_models(as_json: AsJson = False) -> None:
         for model in models:
             print_json(_describe(model))
         return
-    rows = [("name", "task", "scale", "level", "Set5", "on this machine")]
+    rows = [("name", "task", "scale", "level", "size", "PSNR", "seconds", "where")]
     for model in models:
         rows.append(
             (
@@ -30,8 +33,10 @@ def list_models(as_json: AsJson = False) -> None:
                 model.task,
                 f"×{model.scale}" if model.scale > 1 else "",
                 str(model.level or ""),
-                f"{model.psnr['Set5']:.2f}" if "Set5" in model.psnr else "",
-                "yes" if hub.cached(model) else "",
+                f"{model.size / 1e6:.1f} MB" if model.size else "",
+                next((f"{db:.2f} ({data})" for data, db in model.psnr.items()), ""),
+                f"{model.cpu_seconds:.1f}" if model.cpu_seconds else "",
+                "bundled" if model.bundled else "cached" if hub.cached(model) else "remote",
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
