@@ -48,6 +48,30 @@ DTYPES = {
 }
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY_ICC = ICC[:16] + b"GRAY" + ICC[20:]
+
+
+def gray_profile(gamma: float) -> bytes:
+    """Make a gray profile of one curve: its header, a description, white of D50 and the curve."""
+    tags = {
+        b"desc": b"desc" + struct.pack(">II", 0, 5) + b"gray\0" + bytes(78),
+        b"wtpt": b"XYZ " + struct.pack(">I3i", 0, 63190, 65536, 54061),
+        b"kTRC": b"curv" + struct.pack(">IIHxx", 0, 1, round(gamma * 256)),
+        b"cprt": b"text" + struct.pack(">I", 0) + b"none\0\0\0\0",
+    }
+    start, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = start + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    head += (
+        struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
+        + bytes(28)
+        + struct.pack(">3i", 63190, 65536, 54061)
+    )
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
@@ -300,10 +324,18 @@ def test_metadata_that_jpeg_cannot_hold_is_refused(kind: str, length: int) -> No
     assert_line(error, kind.upper(), str(length))
 
 
-def test_webp_refuses_a_gray_profile_for_what_it_makes_rgb() -> None:
-    with pytest.raises(ImageError) as error:
-        encode_picture(replace(picture(bands=1), icc=GRAY_ICC), "webp")
-    assert_line(error, "png, jpeg and tiff keep it")
+@pytest.mark.parametrize("format", ["webp", "avif"])
+def test_gray_with_a_profile_becomes_srgb_where_a_format_has_rgb_alone(format: str) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(8, 0).repeat(8, 1)
+    curve = ImageCms.ImageCmsProfile(io.BytesIO(gray_profile(1.8)))
+    data = encode_picture(Picture(ramp, icc=curve.tobytes()), format, quality=100)
+    with Image.open(io.BytesIO(data)) as image:
+        assert "icc_profile" not in image.info
+        shown = np.asarray(image.convert("RGB")).astype(int)
+    light = (ramp / 255) ** 1.8
+    expected = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(shown - expected).mean() < 0.6
+    assert np.abs(shown - expected).max() < 4
 
 
 @pytest.mark.parametrize("quality", [0, 101, -5])
@@ -676,8 +708,15 @@ JPEG = encode_picture(picture(40, 30), "jpeg")
         (b"Dear photographer,\nthis is text.", ["no image of a known kind", "png, jpeg"]),
         (b"\n", ["no image of a known kind"]),
         (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", ["no image of a known kind"]),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", ["HEIC", "convert it"]),
-        (b"P6 2 2 255 " + bytes(12), ["PPM"]),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", ["heic data is broken"]),
+        (b"P6 2 2 255 " + bytes(11), ["ppm data is broken", "11 of 12 samples"]),
+        (b"P6 2 2 70000 " + bytes(11), ["ppm data is broken", "70000"]),
+        (b"P2 2 2 7 1 2 3 8 ", ["ppm data is broken", "larger than its white, 7"]),
+        (b"P6 two 2 255 ", ["ppm data is broken", "no sizes"]),
+        (b"P7 WIDTH 2", ["PAM"]),
+        (b"v/1\x01", ["exr data is broken"]),
+        (b"\0\0\0\x0cjP  ", ["jpeg2000 data is broken"]),
+        (b"\xff\x4f\xff\x51", ["jpeg2000 data is broken"]),
         (b"%PDF-1.7", ["PDF"]),
         (b"\x89PNG\r\n\x1a\n", ["png data is broken"]),
         (b"\xff\xd8\xff", ["jpeg data is broken"]),
@@ -875,11 +914,11 @@ def test_every_suffix_that_can_be_written_can_be_read() -> None:
         assert set(suffixes) <= READABLE_SUFFIXES
 
 
-@pytest.mark.parametrize("name", ["a", "a.bmp", "a.gif", ".png", "a.png.tmp", "a.p\nng"])
+@pytest.mark.parametrize("name", ["a", "a.bmp", "a.jxl", ".png", "a.png.tmp", "a.p\nng"])
 def test_a_suffix_that_names_none_is_refused_with_those_that_do(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError) as error:
         write_picture(picture(), tmp_path / name)
-    assert_line(error, "png, jpeg, webp and tiff")
+    assert_line(error, "png, jpeg, webp, tiff, avif and gif")
     write_picture(picture(), tmp_path / name, format="webp")
     assert read_picture(tmp_path / name).format == "webp"
 
@@ -890,7 +929,7 @@ def test_a_format_that_the_name_belies_is_refused(tmp_path: Path) -> None:
     assert_line(error, "jpeg", "its name asks for png")
     with pytest.raises(ImageError) as error:
         write_picture(picture(), tmp_path / "a", format="doc")
-    assert_line(error, "png, jpeg, webp and tiff")
+    assert_line(error, "png, jpeg, webp, tiff, avif and gif")
     assert os.listdir(tmp_path) == []
 
 

@@ -1,29 +1,41 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
-from mambair_cli.images.decoding import MAX_PIXELS, READABLE_SUFFIXES, read_picture
+from mambair_cli.images.decoding import MAX_PIXELS, Reader, open_picture, read_picture
 from mambair_cli.images.encoding import (
     DEFAULT_QUALITY,
     WRITABLE_SUFFIXES,
+    Writer,
     encode_picture,
+    fit_header,
     format_of,
+    open_writer,
+    settle_format,
     write_picture,
 )
 from mambair_cli.images.files import open_atomic
-from mambair_cli.images.picture import Picture
+from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
+from mambair_cli.images.signatures import READABLE_SUFFIXES
 
 __all__ = [
     "DEFAULT_QUALITY",
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
+    "Header",
     "Picture",
+    "Reader",
+    "Writer",
     "encode_picture",
+    "fit_header",
     "format_of",
     "from_float",
     "join_luma",
     "open_atomic",
+    "open_picture",
+    "open_writer",
     "read_picture",
+    "settle_format",
     "split_luma",
     "to_float",
     "write_picture",

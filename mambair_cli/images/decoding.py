@@ -1,13 +1,17 @@
-"""Read image files into pictures.
+"""Read image files: row after row, or into pictures.
 
-libvips does the decoding. It is handed bytes, never a file name: in names it would take ``[...]`` for
-options, and its cache of results could answer for a file that has changed since. Which of its loaders runs
-is decided here, by the first bytes; left to itself it would also render SVG and parse CSV.
+libvips does most of the decoding. It is handed open files, never a file name: in names it would take
+``[...]`` for options, and its cache of results could answer for a file that has changed since. Which of its
+loaders runs is decided here, by the first bytes; left to itself it would also render SVG and parse CSV.
 """
 
+import mmap
+import os
 import re
-import struct
-from io import BytesIO
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,162 +19,304 @@ import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.files import enumerate_names, explain_unreadable, show
+from mambair_cli.images import foreign
+from mambair_cli.images.files import explain_unreadable, show
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import extract_exif, is_camera_raw, read_png_dpi, restate_exif
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Picture
+from mambair_cli.images.metadata import (
+    count_apng_frames,
+    extract_exif,
+    is_camera_raw,
+    read_png_dpi,
+    restate_exif,
+)
+from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
+from mambair_cli.images.samples import widen
+from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 
 MAX_PIXELS = 2**30
-READABLE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".avif", ".bmp"}
-)
 
-_READABLE = {
-    "png": rb"\x89PNG\r\n\x1a\n",
-    "jpeg": rb"\xff\xd8\xff",
-    "webp": rb"RIFF....WEBP",
-    "tiff": rb"II[*+]\0|MM\0[*+]",
-    "gif": rb"GIF8[79]a",
-    "avif": rb"....ftyp(avi[fs]|mi[af]1|msf1)",
-    "bmp": rb"BM",
-}
-_UNREADABLE = {
-    "HEIC": rb"....ftyphe",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
-    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    "PPM, PGM or PBM": rb"P[1-7]\s",
-    "OpenEXR": rb"v/1\x01",
-    "Photoshop": rb"8BPS",
-    "PDF": rb"%PDF",
-}
-_SIGNATURE_BYTES = 16
+_LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
+_FRAMED = ("gif", "webp", "tiff")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
+_ROWS_AT_ONCE = 256
 
 
-def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read an image file: PNG, JPEG, WebP, TIFF, AVIF, GIF or BMP, whatever its name says.
+class Reader:
+    """An image that is read row after row, from the top; frames lie one below the other.
+
+    What is decoded at a time is what a format allows: rows of most, all of WebP, AVIF and whatever libvips
+    does not read, of interlaced PNG and progressive JPEG. An image that EXIF turns is laid out in memory or,
+    beyond 100 MB, in a file of the system's temporary folder.
+
+    Attributes:
+        header: All but the samples.
+    """
+
+    def __init__(self, header: Header, load: Callable[[], Any], name: str, bits: int = 16) -> None:
+        self.header = header
+        self._load = load
+        self._name = name
+        self._bits = bits
+        self._region: Any = None
+        self._next = 0
+
+    def read(self, top: int, bottom: int) -> np.ndarray:
+        """Read rows, which lie below those read before, or else it begins anew at the top.
+
+        Returns:
+            (bottom - top, width, 1 to 4), of the header's dtype, alpha last.
+
+        Raises:
+            ImageError: The data is broken, or its floats are no fractions of white.
+        """
+        header = self.header
+        try:
+            with explained():
+                if self._region is None or top < self._next:
+                    self.close()
+                    self._region = pyvips.Region.new(self._load())
+                data = self._region.fetch(0, top, header.width, bottom - top)
+        except LibvipsError as error:
+            raise _broken(self._name, header.format, str(error)) from error
+        self._next = bottom
+        samples = np.frombuffer(data, header.dtype).reshape(bottom - top, header.width, header.samples)
+        if header.dtype == "float32":
+            _check_range(samples, self._name)
+        elif self._bits < 16:
+            samples = widen(samples, self._bits)
+        return samples
+
+    def close(self) -> None:
+        """Let go of what is held; reading begins anew."""
+        self._region = None
+        self._next = 0
+
+
+@contextmanager
+def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Reader]:
+    """Open an image file of any readable format, whatever its name says.
 
     EXIF orientation is applied and CMYK is brought to sRGB through its profile; nothing else is converted.
 
     Args:
         source: A file, or what one holds.
-        max_pixels: Larger images are refused before anything is decoded.
+        max_pixels: Larger images are refused before anything is decoded; frames count.
 
     Raises:
         ImageError: The file cannot be read, or part of it would be lost or made up.
     """
     if isinstance(source, bytes):
-        name, data = "the image", source
-        format = _identify(data, name)
-    else:
-        name = show(source)
-        try:
-            with source.open("rb") as file:
-                head = file.read(_SIGNATURE_BYTES)
-                format = _identify(head, name)  # before a film of 8 GB is read whole
-                data = head + file.read()
-        except OSError as error:
-            raise explain_unreadable(source, error) from error
-    if format == "bmp":
-        return _read_bmp(data, name, max_pixels)
-    if format == "tiff" and is_camera_raw(data):
-        raise ImageError(f"cannot read {name}: it is a camera's raw file; develop it to TIFF first")
-    return _read_with_vips(data, format, name, max_pixels)
+        reader = _open(_Data("the image", source, lambda: pyvips.Source.new_from_memory(source)), max_pixels)
+        yield reader
+        reader.close()
+        return
+    name = show(source)
+    try:
+        with source.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):  # a pipe can be read once
+                data = file.read()
+            else:
+                identify(file.read(SIGNATURE_BYTES), name)  # an empty file cannot be mapped
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise explain_unreadable(source, error) from error
+    if isinstance(data, bytes):
+        with open_picture(data, max_pixels=max_pixels) as reader:
+            yield reader
+        return
+    with data:
+        reader = _open(_Data(name, data, lambda: _reopen(source, status)), max_pixels)
+    yield reader
+    reader.close()
 
 
-def _identify(head: bytes, name: str) -> str:
-    """Tell a file's format by its first bytes."""
-    if not head:
-        raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
-    for format, pattern in _READABLE.items():
-        if re.match(pattern, head, re.DOTALL):
-            return format
-    for kind, pattern in _UNREADABLE.items():
-        if re.match(pattern, head, re.DOTALL):
-            raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
-    raise ImageError(
-        f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
+def _reopen(path: Path, status: os.stat_result) -> Any:
+    """Open a file for libvips, if it is still the one it was."""
+    try:
+        with path.open("rb") as file:
+            now = os.fstat(file.fileno())
+            source = pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+    except OSError as error:
+        raise explain_unreadable(path, error) from error
+    if any(
+        getattr(now, key) != getattr(status, key) for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    ):
+        raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
+    return source
+
+
+def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read an image file as a whole, as :func:`open_picture` does.
+
+    Raises:
+        ImageError: As there, and for more pages or frames than one.
+    """
+    with open_picture(source, max_pixels=max_pixels) as reader:
+        header = reader.header
+        if header.frames > 1:
+            name = "the image" if isinstance(source, bytes) else show(source)
+            raise ImageError(
+                f"cannot read {name}: it holds {header.frames} pages or frames; split it into single images"
+            )
+        samples = np.empty((header.height, header.width, header.samples), header.dtype)
+        for top in range(0, header.height, _ROWS_AT_ONCE):
+            bottom = min(top + _ROWS_AT_ONCE, header.height)
+            samples[top:bottom] = reader.read(top, bottom)
+    return Picture(
+        pixels=np.ascontiguousarray(samples[..., : header.bands]),
+        alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
+        format=header.format,
+        icc=header.icc,
+        exif=header.exif,
+        xmp=header.xmp,
+        iptc=header.iptc,
+        dpi=header.dpi,
     )
 
 
-def _read_with_vips(data: bytes, format: str, name: str, max_pixels: int) -> Picture:
-    """Decode what libvips reads."""
-    loader = "heif" if format == "avif" else format
+@dataclass(frozen=True)
+class _Data:
+    """What a file holds: its bytes, and a source of them for libvips, a new one at each call."""
+
+    name: str
+    bytes: Any
+    source: Callable[[], Any]
+
+
+def _open(data: _Data, max_pixels: int) -> Reader:
+    format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
+    if format not in _LOADERS:
+        return _open_foreign(data, format, max_pixels)
+    if format == "tiff" and is_camera_raw(data.bytes):
+        raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
+    if format == "png" and (frames := count_apng_frames(data.bytes)) > 1:
+        raise ImageError(
+            f"cannot read {data.name}: it is an animated PNG of {frames} frames; convert it to WebP first"
+        )
     try:
         with explained():
-            image = pyvips.Operation.call(
-                f"{loader}load_source",
-                pyvips.Source.new_from_memory(data),
-                access="sequential",
-                fail_on="error",  # gray rows where a file was cut short are no image
-            )
-            _check_size(image.width, image.height, max_pixels, name)
-            bands = _count_colours(image, format, name)
-            if image.interpretation == "cmyk":
-                image = _to_srgb(image)
-            samples = image.numpy().reshape(image.height, image.width, image.bands)
+            return _open_with_vips(data, format, max_pixels)
     except LibvipsError as error:
-        raise _broken(name, format, str(error)) from error
-    if samples.dtype == np.float32:
-        _check_range(samples, name)
-    elif samples.dtype == np.uint16 and format == "avif":
-        samples = _widen(samples, image.get("bits-per-sample"))
+        raise _broken(data.name, format, str(error)) from error
 
+
+def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
+    """Read the header of what libvips decodes."""
+
+    def load(**options: Any) -> Any:
+        return pyvips.Operation.call(
+            f"{_LOADERS[format]}load_source",
+            data.source(),
+            fail_on="error",  # gray rows where a file was cut short are no image
+            **options,
+        )
+
+    options: dict[str, Any] = {"access": "sequential"}
+    image = load(**options)
+    frames = (_field(image, "n-pages") or 1) if format in _FRAMED else 1
+    _check_size(image.width, image.height * frames, max_pixels, data.name)
     orientation = _field(image, "orientation") or 1
-    samples = _turn_upright(samples, orientation)
-    dpi = _read_dpi(image, format, data)
+    if frames > 1:
+        if orientation != 1:
+            raise ImageError(
+                f"cannot read {data.name}: its {frames} pages are turned; split it into single images"
+            )
+        options["n"] = -1
+        try:
+            image = load(**options)
+        except pyvips.Error as error:
+            raise ImageError(
+                f"cannot read {data.name}: its {frames} pages differ in size or kind; "
+                "split it into single images"
+            ) from error
+    elif orientation > 2:
+        options["access"] = "random"
+    bands = _count_colours(image, data.name)
+    dpi = _read_dpi(image, format, data.bytes)
     if dpi and orientation >= 5:
         dpi = dpi[1], dpi[0]
-    height, width = samples.shape[:2]
-    exif = extract_exif(data) if format == "tiff" else _field(image, "exif-data")
+    exif = extract_exif(data.bytes) if format == "tiff" else _field(image, "exif-data")
     xmp = _field(image, "xmp-data")
-    return Picture(
-        pixels=np.ascontiguousarray(samples[..., :bands]),
-        alpha=np.ascontiguousarray(samples[..., bands]) if samples.shape[2] > bands else None,
+    bits = _field(image, "bits-per-sample") if format == "avif" and image.format == "ushort" else 16
+
+    def prepare() -> Any:
+        return _to_srgb(load(**options)) if image.interpretation == "cmyk" else load(**options)
+
+    shown = prepare() if image.interpretation == "cmyk" else image
+    width, height = image.width, image.height // frames
+    if orientation >= 5:
+        width, height = height, width
+    delays = _field(image, "delay") if frames > 1 else None
+    header = Header(
+        width=width,
+        height=height,
+        bands=bands,
+        dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
+        has_alpha=shown.bands > bands,
         format=format,
-        icc=_field(image, "icc-profile-data"),
+        frames=frames,
+        delays=tuple(delays[:frames]) if delays else None,
+        loop=_field(image, "loop") or 0,
+        icc=_field(shown, "icc-profile-data"),
         exif=restate_exif(exif, width, height) if exif else None,
         xmp=re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8]", rb"\g<1>1", xmp) if xmp else None,
         iptc=_field(image, "iptc-data") if format == "jpeg" else None,
         dpi=dpi,
     )
+    return Reader(header, lambda: _turn_upright(prepare(), orientation), data.name, bits)
 
 
-def _read_bmp(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Decode BMP, which the usual builds of libvips do not read."""
-    from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn of sizes that are welcome here
-
+def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
+    """Decode what libvips does not read."""
     try:
-        with BmpImageFile(BytesIO(data)) as image:
-            _check_size(image.width, image.height, max_pixels, name)
-            mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
-            samples = np.array(image.convert(mode))
-            dpi = _sensible_dpi(image.info.get("dpi"))
-    except (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error) as error:
-        raise _broken(name, "bmp", show(str(error))) from error
-    samples = samples[..., None] if mode == "L" else samples
-    return Picture(
-        pixels=np.ascontiguousarray(samples[..., :3]),
-        alpha=np.ascontiguousarray(samples[..., 3]) if mode == "RGBA" else None,
-        format="bmp",
-        dpi=dpi,
+        decoded = foreign.decode(
+            format,
+            data.bytes,
+            data.name,
+            lambda width, height: _check_size(width, height, max_pixels, data.name),
+        )
+    except foreign.BrokenImageError as error:
+        raise _broken(data.name, format, str(error)) from error
+    samples = decoded.samples
+    height, width, count = samples.shape
+    bands = count - (count % 2 == 0)
+    header = Header(
+        width=width,
+        height=height,
+        bands=bands,
+        dtype=samples.dtype.name,
+        has_alpha=count > bands,
+        format=format,
+        icc=decoded.icc,
+        exif=restate_exif(decoded.exif, width, height) if decoded.exif else None,
+        xmp=decoded.xmp,
+        dpi=_sensible_dpi(decoded.dpi),
     )
+    return Reader(header, lambda: wrap(samples), data.name)
+
+
+def wrap(samples: np.ndarray) -> Any:
+    """Wrap (h, w, 1 to 4) samples as a libvips image."""
+    height, width, count = samples.shape
+    dtype = samples.dtype.name
+    memory = np.ascontiguousarray(samples).data.cast("B")
+    image = pyvips.Image.new_from_memory(memory, width, height, count, BAND_FORMATS[dtype])
+    return image.copy(interpretation=INTERPRETATIONS[count - (count % 2 == 0), dtype])
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
     """Refuse an image by its header, before it fills the memory."""
     if width * height > max_pixels:
         raise ImageError(
-            f"cannot read {name}: it has {width}×{height} pixels, more than {max_pixels}; cut it into parts"
+            f"cannot read {name}: it has {width}×{height} pixels, more than {max_pixels}; "
+            "cut it into parts, or allow more with --max-pixels"
         )
 
 
-def _count_colours(image: Any, format: str, name: str) -> int:
+def _count_colours(image: Any, name: str) -> int:
     """Count the bands that the picture will have besides alpha, or refuse what is no such picture."""
-    pages = 1 if format == "avif" else _field(image, "n-pages") or 1
-    if pages > 1:
-        raise ImageError(f"cannot read {name}: it holds {pages} pages or frames; split it into single images")
     if image.format not in BAND_FORMATS.values():
         raise ImageError(
             f"cannot read {name}: its samples are of type {image.format}; "
@@ -208,24 +354,20 @@ def _check_range(samples: np.ndarray, name: str) -> None:
         )
 
 
-def _widen(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Stretch samples of 10 or 12 bits, which libvips shifts up to 16, such that white is 65535."""
-    white = 2**bits - 1
-    return (((samples >> (16 - bits)).astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
-
-
-def _turn_upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+def _turn_upright(image: Any, orientation: int) -> Any:
     """Apply an EXIF orientation, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        samples = samples.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    return samples
+    if orientation in (5, 7):
+        image = image.rot90().fliphor()
+    elif orientation in (6, 8):
+        image = image.rot90() if orientation == 6 else image.rot270()
+    elif orientation in (3, 4):
+        image = image.rot180() if orientation == 3 else image.flipver()
+    elif orientation == 2:
+        image = image.fliphor()
+    return image.rot180() if orientation == 7 else image
 
 
-def _read_dpi(image: Any, format: str, data: bytes) -> tuple[float, float] | None:
+def _read_dpi(image: Any, format: str, data: Any) -> tuple[float, float] | None:
     """Find out the resolution, where a file tells one."""
     if format == "png":
         return _sensible_dpi(read_png_dpi(data))

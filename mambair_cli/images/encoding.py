@@ -1,25 +1,32 @@
-"""Write pictures to image files."""
+"""Write pictures to image files: as a whole, or row after row as they come."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.feed import Feed, FeedClosedError
 from mambair_cli.images.files import enumerate_names, open_atomic, show
+from mambair_cli.images.finish import finish, samples_wanted
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     complete_jpeg,
     complete_png,
-    complete_tiff,
     complete_webp,
+    describe_tiff,
+    has_png_pixels,
     restate_exif,
 )
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Picture
+from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
 
 DEFAULT_QUALITY = 95
@@ -27,6 +34,8 @@ DEFAULT_QUALITY = 95
 _NO_DPI = (72, 72)  # what libvips, too, takes for granted where a file does not tell
 _MM_PER_INCH = 25.4
 _BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the rest is for alpha and what does not compress
+_SAMPLES_AT_ONCE = 2**22
+_JPEG_HEAD_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,11 @@ class _Container:
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]  # deepest last
     options: Mapping[str, Any]
+    saver: str
     has_alpha: bool = True
+    has_gray: bool = True
+    has_profile: bool = True
+    has_frames: bool = False
     longest_side: int | None = None  # pixels
     longest_block: int | None = None  # bytes of EXIF or of XMP
 
@@ -44,21 +57,43 @@ class _Container:
 _WRITABLE = MappingProxyType(
     {
         # Filters: without them, photographs take three times the room.
-        "png": _Container((".png",), ("uint8", "uint16"), {"compression": 6, "filter": "all"}),
+        "png": _Container((".png",), ("uint8", "uint16"), {"compression": 6, "filter": "all"}, "png"),
         "jpeg": _Container(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),
             {"subsample_mode": "off"},
+            "jpeg",
             has_alpha=False,
             longest_side=65500,
             longest_block=65502,
         ),
         # Exact: colours under transparent pixels are kept, too.
         "webp": _Container(
-            (".webp",), ("uint8",), {"exact": True, "smart_subsample": True}, longest_side=16383
+            (".webp",),
+            ("uint8",),
+            {"exact": True, "smart_subsample": True},
+            "webp",
+            has_gray=False,
+            has_frames=True,
+            longest_side=16383,
         ),
         "tiff": _Container(
-            (".tif", ".tiff"), ("uint8", "uint16", "float32"), {"compression": "deflate", "resunit": "inch"}
+            (".tif", ".tiff"),
+            ("uint8", "uint16", "float32"),
+            {"compression": "deflate", "resunit": "inch"},
+            "tiff",
+            has_frames=True,
+        ),
+        "avif": _Container(
+            (".avif",),
+            ("uint8", "uint16"),
+            {"compression": "av1", "subsample_mode": "off"},
+            "heif",
+            has_gray=False,
+            longest_side=65535,
+        ),
+        "gif": _Container(
+            (".gif",), ("uint8",), {}, "gif", has_profile=False, has_frames=True, longest_side=65535
         ),
     }
 )
@@ -81,21 +116,77 @@ def format_of(path: Path) -> str:
     )
 
 
+def settle_format(target: Path, format: str | None) -> str:
+    """Name the format that a file is to have: its name's, or another where its name says nothing.
+
+    Raises:
+        ImageError: The name says something else, or neither says anything.
+    """
+    named = any(target.suffix.lower() in suffixes for suffixes in WRITABLE_SUFFIXES.values())
+    if format is not None and not named:
+        return format
+    asked = format_of(target)
+    if format not in (None, asked):
+        raise ImageError(f"cannot write {show(target)} as {format}: its name asks for {asked}; change one")
+    return asked
+
+
+def fit_header(
+    header: Header, format: str, name: str, depth: int | None = None, strip: bool = False
+) -> Header:
+    """Say how a picture will be in a file of a format.
+
+    Samples deeper than the format holds become its deepest.
+
+    Args:
+        header: Of the result.
+        format: Of the file.
+        name: Of the file, for errors.
+        depth: 8 or 16 bits; None for those of the header.
+        strip: Whether to leave out all metadata, a profile among them, whose colours become sRGB.
+
+    Raises:
+        ImageError: The format is unknown, or has no room for the picture's size, depth, frames or metadata.
+    """
+    if format not in _WRITABLE:
+        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(_WRITABLE)} can be written")
+    container = _WRITABLE[format]
+    dtype = header.dtype if depth is None else f"uint{depth}"
+    if dtype not in container.dtypes:
+        if depth is not None:
+            deep = [other for other, held in _WRITABLE.items() if dtype in held.dtypes]
+            raise ImageError(
+                f"cannot write {name}: {format} has no {depth} bits a sample; {enumerate_names(deep)} have"
+            )
+        dtype = container.dtypes[-1]
+    if strip:
+        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None)
+    _check_room(header, format, container, name)
+    return replace(header, dtype=dtype)
+
+
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
     """Encode a picture as a file of the given format, metadata included.
 
     Samples deeper than the format holds are rounded to its deepest. Alpha is left out where it is opaque
-    throughout and the format has none. Gray stays gray, except in WebP, which has only RGB.
+    throughout and the format has none. Gray stays gray, except in WebP and AVIF, which have only RGB.
 
     Args:
         picture: What to encode.
-        format: ``"png"``, ``"jpeg"`` (never subsampled), ``"webp"`` or ``"tiff"`` (deflate).
-        quality: 1 to 100 for JPEG and WebP, 95 if None; 100 is lossless for WebP. Others ignore it.
+        format: ``"png"``, ``"jpeg"`` (never subsampled), ``"webp"``, ``"tiff"`` (deflate), ``"avif"`` or
+            ``"gif"``.
+        quality: 1 to 100 for JPEG, WebP and AVIF, 95 if None; 100 is lossless for the last two. Others
+            ignore it.
 
     Raises:
         ImageError: The format cannot be written, or has no room for the picture's size, alpha or metadata.
     """
-    return _encode(picture, format, quality, f"the image as {format}")
+    name = f"the image as {format}"
+    file = io.BytesIO()
+    with Writer(file, fit_header(picture.header, format, name), format, quality, name) as writer:
+        writer.write(0, picture.samples)
+        writer.finish()
+    return file.getvalue()
 
 
 def write_picture(
@@ -119,96 +210,323 @@ def write_picture(
         ImageError: The picture does not fit the format, the format not the suffix, or the file cannot be
             written.
     """
-    if format is None or any(target.suffix.lower() in suffixes for suffixes in WRITABLE_SUFFIXES.values()):
-        asked = format_of(target)
-        if format not in (None, asked):
+    format = settle_format(target, format)
+    header = fit_header(picture.header, format, show(target))
+    with open_writer(target, header, format, quality, overwrite=overwrite) as writer:
+        writer.write(0, picture.samples)
+
+
+@contextmanager
+def open_writer(
+    target: Path,
+    header: Header,
+    format: str,
+    quality: int | None = None,
+    *,
+    overwrite: bool = False,
+    strip: bool = False,
+    size: tuple[int, int] | None = None,
+) -> Iterator["Writer"]:
+    """Open a file for the rows of a picture; it appears when the block ends well, or never.
+
+    Args:
+        target: The file.
+        header: From :func:`fit_header`.
+        format: Of the file.
+        quality: As for :func:`encode_picture`.
+        overwrite: Replace the file if there is one.
+        strip: Write sRGB in place of a profile.
+        size: Width and height of the frames that come, where they are to be reduced to the header's.
+    """
+    with (
+        open_atomic(target, overwrite=overwrite) as file,
+        Writer(file, header, format, quality, show(target), strip=strip, size=size) as writer,
+    ):
+        yield writer
+        writer.finish()
+
+
+class Writer:
+    """Encodes a picture from rows that come one after another, in a thread of its own.
+
+    Args:
+        file: To write to; to read from, too, for TIFF. Positioned at its start.
+        header: From :func:`fit_header`.
+        format: Of the file.
+        quality: As for :func:`encode_picture`.
+        name: Of the file, for errors.
+        strip: Write sRGB in place of a profile.
+        size: Width and height of the frames that come, where they are to be reduced to the header's.
+
+    Raises:
+        ImageError: For a quality beyond 1 to 100.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        header: Header,
+        format: str,
+        quality: int | None,
+        name: str,
+        *,
+        strip: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        quality = DEFAULT_QUALITY if quality is None else quality
+        if not 1 <= quality <= 100:
+            raise ImageError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
+        self._file = file
+        self._header = header
+        self._format = format
+        self._container = _WRITABLE[format]
+        self._quality = quality
+        self._name = name
+        self._size = size or (header.width, header.height)
+        convert = header.icc is not None and (
+            strip
+            or not self._container.has_profile
+            or (not self._container.has_gray and header.icc[16:20] == b"GRAY")
+        )
+        self._to_srgb = convert
+        self._dtype = samples_wanted(header, self._size, convert)
+        self._count = header.bands + (header.has_alpha and self._container.has_alpha)
+        self._feed: Feed | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._rows = 0
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def write(self, top: int, rows: np.ndarray) -> None:
+        """Add rows, or begin anew with those of the top.
+
+        Args:
+            top: Number of the first row; frames lie one below the other.
+            rows: (n, width, 1 to 4), alpha last; floats in [0, 1], or integers of whatever depth. They are
+                rounded once.
+
+        Raises:
+            ImageError: The rows are transparent, and the format cannot be; or libvips fails.
+            OSError: The file cannot be written.
+        """
+        if top == 0:
+            self._start()
+        if top != self._rows or self._feed is None:
+            raise ValueError(f"row {top} came where row {self._rows} is the next one")
+        at_once = max(1, _SAMPLES_AT_ONCE // (rows.shape[1] * rows.shape[2]))
+        for start in range(0, len(rows), at_once):
+            piece = rows[start : start + at_once]
+            if self._count < piece.shape[2]:
+                self._check_opaque(piece[..., -1])
+                piece = piece[..., :-1]
+            if piece.dtype != self._dtype:
+                piece = from_float(to_float(piece), self._dtype)
+            try:
+                self._feed.put(piece)
+            except FeedClosedError:
+                self._raise_error()
+        self._rows += len(rows)
+
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        if self._thread is None:
+            raise ValueError("no row came")
+        self._thread.join()
+        self._raise_error()
+
+    def _check_opaque(self, alpha: np.ndarray) -> None:
+        opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
+        if alpha.min() < opaque:
             raise ImageError(
-                f"cannot write {show(target)} as {format}: its name asks for {asked}; change one"
+                f"cannot write {self._name}: {self._format} has no room for transparency; "
+                "png, webp and tiff keep it"
             )
-        format = asked
-    with open_atomic(target, overwrite=overwrite) as file:
-        file.write(_encode(picture, format, quality, show(target)))
+
+    def _raise_error(self) -> None:
+        if isinstance(self._error, LibvipsError):
+            raise ImageError(
+                f"cannot write {self._name}: {self._error}; another format may work"
+            ) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def _start(self) -> None:
+        """Begin, or begin anew."""
+        self._stop()
+        self._file.seek(0)
+        self._file.truncate()
+        width, height = self._size
+        self._feed = Feed(width, height * self._header.frames, self._count, self._dtype)
+        self._thread = threading.Thread(target=self._encode, args=(self._feed,), name="mambair-encode")
+        self._rows, self._error = 0, None
+        self._thread.start()
+
+    def _stop(self) -> None:
+        if self._feed is not None and self._thread is not None:
+            self._feed.close()
+            self._thread.join()
+
+    def _encode(self, feed: Feed) -> None:
+        """Run libvips over what comes; this is the thread."""
+        try:
+            source = feed.source()  # to be held as long as libvips may call it
+            with explained():
+                image = pyvips.Operation.call("tiffload_source", source, access="sequential", fail_on="error")
+                image = finish(image, self._header, self._size, self._to_srgb, self._format)
+                self._save(self._describe(image))
+        except BaseException as error:  # the main thread raises it
+            self._error = error
+        finally:
+            feed.close()
+
+    def _describe(self, image: Any) -> Any:
+        """Add what the file is to say beside its pixels, but for EXIF."""
+        header = self._header
+        x, y = header.dpi or _NO_DPI
+        image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
+        blocks = {
+            "icc-profile-data": None if self._to_srgb else header.icc,
+            "xmp-data": header.xmp,
+            "iptc-data": header.iptc if self._format == "jpeg" else None,
+            "exif-data": b"Exif\0\0" + header.exif if header.exif and self._format == "avif" else None,
+        }
+        for field, block in blocks.items():
+            if block:
+                image.set_type(pyvips.GValue.blob_type, field, block)
+            elif image.get_typeof(field):
+                image.remove(field)
+        if header.frames > 1:
+            image.set_type(pyvips.GValue.gint_type, "page-height", header.height)
+            if header.delays:
+                image.set_type(pyvips.GValue.array_int_type, "delay", list(header.delays))
+                image.set_type(pyvips.GValue.gint_type, "loop", header.loop)
+        return image
+
+    def _save(self, image: Any) -> None:
+        header, container, format = self._header, self._container, self._format
+        kept = pyvips.enums.ForeignKeep
+        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **container.options}
+        if format in ("webp", "avif") and self._quality == 100:
+            options["lossless"] = True
+        elif format in ("jpeg", "webp", "avif"):
+            options["Q"] = self._quality
+        if format == "tiff":
+            options["predictor"] = "float" if header.dtype == "float32" else "horizontal"
+            size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
+            options["bigtiff"] = size > _BIGTIFF_BYTES
+        elif format == "avif":
+            options["keep"] |= kept.EXIF
+            options["bitdepth"] = 8 if header.dtype == "uint8" else 12
+
+        exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
+        save = f"{container.saver}save"
+        if format in ("webp", "avif", "gif"):  # these come as a whole
+            data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
+            if exif and format == "webp":
+                data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
+            self._file.write(data)
+            return
+        if format == "tiff":
+            _save_to(self._file, save, image, options)
+            if exif:
+                _describe_tiff_file(self._file, exif)
+            return
+        complete = complete_png if format == "png" else complete_jpeg
+        ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
+        front = _Front(self._file, lambda data: complete(data, exif, header.dpi), ready)
+        _save_to(front, save, image, options)
+        front.flush()
 
 
-def _encode(picture: Picture, format: str, quality: int | None, name: str) -> bytes:
-    if format not in _WRITABLE:
-        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(_WRITABLE)} can be written")
-    quality = DEFAULT_QUALITY if quality is None else quality
-    if not 1 <= quality <= 100:
-        raise ImageError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
-    container = _WRITABLE[format]
-    _check_room(picture, format, container, name)
-    alpha = picture.alpha if container.has_alpha else None
-    dtype = picture.pixels.dtype.name
-    dtype = dtype if dtype in container.dtypes else container.dtypes[-1]
+def _save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> None:
+    """Let libvips write to a file of Python, and raise the file's own errors."""
+    errors: list[BaseException] = []
 
-    image = _to_vips(picture.pixels, dtype)
-    if alpha is not None:
-        image = image.bandjoin(_to_vips(alpha[..., None], dtype))
-    x, y = picture.dpi or _NO_DPI
-    image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
-    iptc = picture.iptc if format == "jpeg" else None
-    for field, block in (("icc-profile-data", picture.icc), ("xmp-data", picture.xmp), ("iptc-data", iptc)):
-        if block:
-            image.set_type(pyvips.GValue.blob_type, field, block)
+    def guard(action: Callable[..., Any], failed: Any) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            try:
+                return action(*arguments)
+            except BaseException as error:  # must not pass through C
+                errors.append(error)
+                return failed
 
-    kept = pyvips.enums.ForeignKeep.ICC | pyvips.enums.ForeignKeep.XMP | pyvips.enums.ForeignKeep.IPTC
-    options = {"keep": kept, **container.options}
-    if format == "jpeg" or (format == "webp" and quality < 100):
-        options["Q"] = quality
-    elif format == "webp":
-        options["lossless"] = True
-    elif format == "tiff":
-        options["predictor"] = "float" if dtype == "float32" else "horizontal"
-        options["bigtiff"] = picture.pixels.nbytes > _BIGTIFF_BYTES
+        return call
+
+    target = pyvips.TargetCustom()
+    target.on_write(guard(file.write, -1))
+    if isinstance(image, pyvips.Image) and operation == "tiffsave":
+        target.on_read(guard(file.read, None))
+        target.on_seek(guard(file.seek, -1))
     try:
-        with explained():
-            data: bytes = pyvips.Operation.call(f"{format}save_buffer", image, **options)
-    except LibvipsError as error:
-        raise ImageError(f"cannot write {name}: {error}; another format may work") from error
-
-    height, width = picture.pixels.shape[:2]
-    exif = restate_exif(picture.exif, width, height) if picture.exif else None
-    if format == "jpeg":
-        return complete_jpeg(data, exif, picture.dpi)
-    if format == "png":
-        return complete_png(data, exif, picture.dpi)
-    if exif and format == "webp":
-        return complete_webp(data, exif, width, height, has_alpha=alpha is not None)
-    return complete_tiff(data, exif) if exif else data
+        pyvips.Operation.call(f"{operation}_target", image, target, **options)
+    except pyvips.Error:
+        if errors:
+            raise errors[0] from None
+        raise
+    if errors:
+        raise errors[0]
 
 
-def _check_room(picture: Picture, format: str, container: _Container, name: str) -> None:
+class _Front:
+    """Holds the beginning of a file back until it can be completed, and passes on the rest."""
+
+    def __init__(
+        self, file: BinaryIO, complete: Callable[[bytes], bytes], is_ready: Callable[[bytes], bool]
+    ) -> None:
+        self._file = file
+        self._complete = complete
+        self._is_ready = is_ready
+        self._held: bytes | None = b""
+
+    def write(self, data: Any) -> int:
+        if self._held is None:
+            self._file.write(data)
+        else:
+            self._held += bytes(data)
+            if self._is_ready(self._held):
+                self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        if self._held is not None:
+            self._file.write(self._complete(self._held))
+            self._held = None
+
+
+def _describe_tiff_file(file: BinaryIO, exif: bytes) -> None:
+    """Add EXIF to a TIFF file that is finished otherwise."""
+    file.flush()
+    if isinstance(file, io.BytesIO):
+        head, tail = describe_tiff(file.getvalue(), exif)
+    else:
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            head, tail = describe_tiff(data, exif)
+    file.seek(0, io.SEEK_END)
+    file.write(tail)
+    file.seek(0)
+    file.write(head)
+
+
+def _check_room(header: Header, format: str, container: _Container, name: str) -> None:
     """Refuse to write what the format would cut."""
-    height, width = picture.pixels.shape[:2]
-    if container.longest_side and max(height, width) > container.longest_side:
+    if container.longest_side and max(header.height, header.width) > container.longest_side:
         raise ImageError(
             f"cannot write {name}: {format} has room for {container.longest_side} pixels a side, "
-            f"not {width}×{height}; png and tiff hold it"
+            f"not {header.width}×{header.height}; png and tiff hold it"
         )
-    for kind, block in (("EXIF", picture.exif), ("XMP", picture.xmp)):
+    if header.frames > 1 and not container.has_frames:
+        raise ImageError(
+            f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
+            "webp, tiff and gif hold them"
+        )
+    for kind, block in (("EXIF", header.exif), ("XMP", header.xmp)):
         if block and container.longest_block and len(block) > container.longest_block:
             raise ImageError(
                 f"cannot write {name}: {format} has room for {container.longest_block} bytes of {kind}, "
                 f"not {len(block)}; png, webp and tiff hold it"
             )
-    if format == "webp" and picture.icc and picture.icc[16:20] == b"GRAY":
-        raise ImageError(
-            f"cannot write {name}: webp has no gray, nor room for its profile; png, jpeg and tiff keep it"
-        )
-    if picture.alpha is not None and not container.has_alpha:
-        opaque = 1 if picture.alpha.dtype == np.float32 else np.iinfo(picture.alpha.dtype).max
-        if picture.alpha.min() < opaque:
-            raise ImageError(
-                f"cannot write {name}: {format} has no room for transparency; png, webp and tiff keep it"
-            )
-
-
-def _to_vips(samples: np.ndarray, dtype: str) -> Any:
-    """Wrap (h, w, bands) samples as a libvips image, rounded where they are deeper than ``dtype``."""
-    if samples.dtype != dtype:
-        samples = from_float(to_float(samples), dtype)
-    height, width, bands = samples.shape
-    memory = np.ascontiguousarray(samples).data.cast("B")
-    image = pyvips.Image.new_from_memory(memory, width, height, bands, BAND_FORMATS[dtype])
-    return image.copy(interpretation=INTERPRETATIONS[bands, dtype])

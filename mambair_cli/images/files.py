@@ -45,7 +45,7 @@ def open_atomic(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     # Its name must not grow with the target's, which may be as long as names can be.
     temporary = target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -15,6 +15,9 @@ _LOG_DOMAINS = (b"VIPS", b"GLib", b"GLib-GObject")
 _ALL_LEVELS = 0xFF  # GLib's flags, from fatal to debug
 
 
+pyvips.cache_set_max(0)  # nothing is asked for twice, and what is cached is held
+
+
 class LibvipsError(Exception):
     """libvips refused; the message is its reason, in one line."""
 

@@ -9,6 +9,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from mmap import mmap
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class _Entry:
 
 
 Directory = dict[int, _Entry]
+Buffer = bytes | bytearray | mmap
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class _Layout:
         return 8 if self.big else 4
 
 
-def is_camera_raw(data: bytes) -> bool:
+def is_camera_raw(data: Buffer) -> bool:
     """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
     try:
         layout, first = _read_header(data)
@@ -116,7 +118,7 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     return bytes(block)
 
 
-def extract_exif(tiff: bytes) -> bytes | None:
+def extract_exif(tiff: Buffer) -> bytes | None:
     """Gather what a TIFF file says of its picture into an EXIF block, or None if that is nothing."""
     try:
         layout, main, parts = _read_descriptions(tiff)
@@ -124,25 +126,32 @@ def extract_exif(tiff: bytes) -> bytes | None:
         return None
     if not main and not parts:
         return None
-    block = bytearray(struct.pack(f"{layout.order}2sHI", b"II" if layout.order == "<" else b"MM", 42, 0))
-    _append_directories(block, replace(layout, big=False), main, parts)
-    return bytes(block)
+    small = replace(layout, big=False)
+    head = struct.pack(f"{layout.order}2sH", b"II" if layout.order == "<" else b"MM", 42)
+    block = bytearray()
+    first = _append_directories(block, small, main, parts, start=8)
+    return head + struct.pack(small.offset, first) + bytes(block)
 
 
-def complete_tiff(data: bytes, exif: bytes) -> bytes:
-    """Add what an EXIF block says to a TIFF file: new directories at its end take the place of the first."""
+def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
+    """Add what an EXIF block says to a TIFF file: new directories at its end take the place of the first.
+
+    Returns:
+        A new header, and what is to be appended.
+    """
     layout, first = _read_header(data)
-    main, _ = _read_directory(data, layout, first)
+    main, end = _read_directory(data, layout, first)
+    (following,) = struct.unpack_from(layout.offset, data, end)
     source, extra, parts = _read_descriptions(exif)
     main = _reorder(extra, source.order, layout.order) | main
     parts = {tag: _reorder(part, source.order, layout.order) for tag, part in parts.items()}
-    block = bytearray(data)
-    _append_directories(block, layout, main, parts)
-    return bytes(block)
+    head, tail = bytearray(data[: layout.first]), bytearray()
+    head += struct.pack(layout.offset, _append_directories(tail, layout, main, parts, len(data), following))
+    return bytes(head), bytes(tail)
 
 
 def complete_jpeg(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Give a JPEG file its JFIF header, which libvips leaves out with EXIF, and an EXIF segment."""
+    """Give the beginning of a JPEG file a JFIF header, which libvips leaves out with EXIF, and EXIF."""
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
@@ -153,7 +162,7 @@ def complete_jpeg(data: bytes, exif: bytes | None, dpi: tuple[float, float] | No
 
 
 def complete_png(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Add an EXIF chunk to a PNG file and take out the resolution that libvips makes up."""
+    """Add an EXIF chunk to the beginning of a PNG file and take out a resolution that libvips makes up."""
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
     if not exif:
@@ -163,7 +172,7 @@ def complete_png(data: bytes, exif: bytes | None, dpi: tuple[float, float] | Non
     return data[:_PNG_HEADER_BYTES] + chunk + data[_PNG_HEADER_BYTES:]
 
 
-def read_png_dpi(data: bytes) -> tuple[float, float] | None:
+def read_png_dpi(data: Buffer) -> tuple[float, float] | None:
     """Give the pixels per inch that a PNG file tells; libvips would take EXIF's, or invent some."""
     at = _find_png_chunk(data, b"pHYs")
     if at is None:
@@ -172,7 +181,18 @@ def read_png_dpi(data: bytes) -> tuple[float, float] | None:
     return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
 
 
-def _find_png_chunk(data: bytes, kind: bytes) -> int | None:
+def count_apng_frames(data: Buffer) -> int:
+    """Count the frames of a PNG file; more than one makes it an animated PNG."""
+    at = _find_png_chunk(data, b"acTL")
+    return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
+
+
+def has_png_pixels(data: bytes) -> bool:
+    """Tell whether the beginning of a PNG file reaches as far as its pixels."""
+    return _find_png_chunk(data, b"IDAT") is not None
+
+
+def _find_png_chunk(data: Buffer, kind: bytes) -> int | None:
     """Tell where the chunk of a kind begins, if there is one before the pixels."""
     at = _PNG_HEADER_BYTES
     while data[at + 4 : at + 8] not in (kind, b"IDAT", b""):
@@ -193,14 +213,14 @@ def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: 
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
 
 
-def _read_header(block: bytes | bytearray) -> tuple[_Layout, int]:
+def _read_header(block: Buffer) -> tuple[_Layout, int]:
     """Read a block's layout and where its first directory lies."""
     order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
     layout = _Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
     return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
 
 
-def _read_directory(block: bytes | bytearray, layout: _Layout, at: int) -> tuple[Directory, int]:
+def _read_directory(block: Buffer, layout: _Layout, at: int) -> tuple[Directory, int]:
     """Read the directory at an offset, leaving out entries that make no sense.
 
     Returns:
@@ -232,7 +252,7 @@ def _number(entry: _Entry, layout: _Layout) -> int:
     return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
 
 
-def _read_descriptions(block: bytes) -> tuple[_Layout, Directory, dict[int, Directory]]:
+def _read_descriptions(block: Buffer) -> tuple[_Layout, Directory, dict[int, Directory]]:
     """Read what describes the picture: entries of the first directory, and whole parts."""
     layout, first = _read_header(block)
     main, _ = _read_directory(block, layout, first)
@@ -240,7 +260,7 @@ def _read_descriptions(block: bytes) -> tuple[_Layout, Directory, dict[int, Dire
     return layout, {tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE}, parts
 
 
-def _read_parts(block: bytes | bytearray, layout: _Layout, main: Directory) -> dict[int, Directory]:
+def _read_parts(block: Buffer, layout: _Layout, main: Directory) -> dict[int, Directory]:
     """Read the directories that ``main`` points to, by the pointer's tag; leave out broken ones."""
     parts = {}
     for tag in (_EXIF, _GPS):
@@ -263,23 +283,42 @@ def _reorder(directory: Directory, source: str, target: str) -> Directory:
 
 
 def _append_directories(
-    block: bytearray, layout: _Layout, main: Directory, parts: dict[int, Directory]
-) -> None:
-    """Append directories to a block and make ``main``, with pointers to the parts, its first one."""
+    block: bytearray,
+    layout: _Layout,
+    main: Directory,
+    parts: dict[int, Directory],
+    start: int = 0,
+    following: int = 0,
+) -> int:
+    """Append a file's first directory, and the parts that it points to.
+
+    Args:
+        block: To append to.
+        layout: How to write numbers.
+        main: The directory.
+        parts: Directories, by the tag of the pointer to each.
+        start: Where the block lies in its file.
+        following: Where the file's next directory lies; 0 for none.
+
+    Returns:
+        Where the first directory lies.
+    """
     main = dict(main)
     for tag, part in parts.items():
-        at = _append_directory(block, layout, part)
+        at = _append_directory(block, layout, part, start, 0)
         main[tag] = _Entry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
-    struct.pack_into(layout.offset, block, layout.first, _append_directory(block, layout, main))
+    return _append_directory(block, layout, main, start, following)
 
 
-def _append_directory(block: bytearray, layout: _Layout, directory: Directory) -> int:
+def _append_directory(
+    block: bytearray, layout: _Layout, directory: Directory, start: int, following: int
+) -> int:
     """Append one directory and the values that its entries have no room for, and tell where it lies."""
-    block.extend(bytes(len(block) % 2))  # directories and values lie at even offsets
-    start = len(block)
+    block.extend(bytes((start + len(block)) % 2))  # directories and values lie at even offsets
+    at = start + len(block)
     offset_bytes = struct.calcsize(layout.offset)
     head = struct.pack(layout.count, len(directory))
-    values_start = start + len(head) + len(directory) * struct.calcsize(layout.entry) + offset_bytes
+    values_start = at + len(head) + len(directory) * struct.calcsize(layout.entry) + offset_bytes
     values = bytearray()
     for tag in sorted(directory):
         entry = directory[tag]
@@ -288,5 +327,5 @@ def _append_directory(block: bytearray, layout: _Layout, directory: Directory) -
             field = struct.pack(layout.offset, values_start + len(values))
             values += entry.value + bytes(len(entry.value) % 2)
         head += struct.pack(layout.entry, tag, entry.kind, entry.count, field)
-    block.extend(head + bytes(offset_bytes) + values)  # no next directory
-    return start
+    block.extend(head + struct.pack(layout.offset, following) + values)
+    return at

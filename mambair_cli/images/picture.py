@@ -1,4 +1,4 @@
-"""An image as its file has it: samples, alpha and metadata."""
+"""An image as its file has it: what it is, its samples, its metadata."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,51 @@ INTERPRETATIONS = {
 BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
+@dataclass(frozen=True)
+class Header:
+    """All that is known of an image but its samples.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels, of one frame.
+        bands: 1 gray, 3 RGB; alpha aside.
+        dtype: uint8, uint16 or float32.
+        has_alpha: Whether there is alpha, which is straight, not premultiplied.
+        format: Format of the file it came from, such as ``"png"``.
+        frames: Pages of a document or frames of an animation, of one size.
+        delays: Milliseconds that each frame is shown; None for pages.
+        loop: How often an animation is repeated; 0 for ever.
+        icc: Colour profile that the pixels are in.
+        exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
+        xmp: XMP packet; its orientation is 1, too.
+        iptc: Photoshop block of a JPEG file, which only JPEG files can hold.
+        dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
+    """
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    has_alpha: bool = False
+    format: str = "png"
+    frames: int = 1
+    delays: tuple[int, ...] | None = None
+    loop: int = 0
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    @property
+    def samples(self) -> int:
+        """Count the samples of a pixel, alpha among them."""
+        return self.bands + self.has_alpha
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image the right way up, with what is needed to write it back.
+    """An image the right way up, in memory as a whole, with what is needed to write it back.
 
     Pixels and alpha have the depth of the file's type, whatever their values; floats lie in [0, 1]. Alpha
     is straight, not premultiplied.
@@ -27,12 +69,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype, or None.
-        format: Format of the file it came from, such as ``"png"``.
-        icc: Colour profile that the pixels are in.
-        exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
-        xmp: XMP packet; its orientation is 1, too.
-        iptc: Photoshop block of a JPEG file, which only JPEG files can hold.
-        dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
+        format, icc, exif, xmp, iptc, dpi: As in :class:`Header`.
     """
 
     pixels: np.ndarray
@@ -54,3 +91,28 @@ class Picture:
         alpha = self.alpha
         if alpha is not None and (alpha.shape != shape[:2] or alpha.dtype != dtype):
             raise ValueError(f"alpha is {shape[:2]} of {dtype} here, not {alpha.shape} of {alpha.dtype}")
+
+    @property
+    def header(self) -> Header:
+        """All but the samples."""
+        height, width, bands = self.pixels.shape
+        return Header(
+            width=width,
+            height=height,
+            bands=bands,
+            dtype=self.pixels.dtype.name,
+            has_alpha=self.alpha is not None,
+            format=self.format,
+            icc=self.icc,
+            exif=self.exif,
+            xmp=self.xmp,
+            iptc=self.iptc,
+            dpi=self.dpi,
+        )
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Pixels with alpha as their last band, (h, w, 1 to 4)."""
+        if self.alpha is None:
+            return self.pixels
+        return np.concatenate([self.pixels, self.alpha[..., None]], axis=2)

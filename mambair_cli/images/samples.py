@@ -46,6 +46,27 @@ def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     return np.rint(clipped, out=clipped).astype(dtype)
 
 
+def widen(samples: np.ndarray, bits: int, shifted: bool = True) -> np.ndarray:
+    """Stretch samples of fewer than 16 bits such that white is 65535.
+
+    Args:
+        samples: uint16.
+        bits: How many of them count.
+        shifted: Whether they are the upper ones.
+    """
+    white = 2**bits - 1
+    wide = (samples >> (16 - bits) if shifted else samples).astype(np.uint32)
+    return ((wide * 65535 + white // 2) // white).astype(np.uint16)
+
+
+def encode_srgb(light: np.ndarray) -> np.ndarray:
+    """Map linear light in [0, 1] to samples in [0, 1] by sRGB's curve.
+
+    Source: IEC 61966-2-1.
+    """
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
 def split_luma(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split colours into luma and chroma as JPEG does: BT.601 weights, full range.
 

@@ -1,0 +1,121 @@
+"""Feed libvips an image row after row.
+
+libvips asks for pixels when it wants them; networks hand them over when they have them. So an image goes to
+libvips as a TIFF file that is read while it comes into being: its header is known at once, and its samples,
+uncompressed, follow in the order in which they are read.
+"""
+
+import queue
+import struct
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyvips
+
+_STRIP_BYTES = 2**18
+_PIECES_AHEAD = 4  # pieces that wait to be read
+_PATIENCE_SECONDS = 0.1
+_WORD, _LONG8 = 3, 16  # TIFF's numbers of the types
+
+
+class FeedClosedError(Exception):
+    """Nobody reads any more."""
+
+
+class Feed:
+    """An image that is written on one side, by rows, and read on the other, by libvips in another thread.
+
+    Args:
+        width: In pixels.
+        height: Rows that will come.
+        count: Samples of a pixel, 1 to 4; of 2 and 4 the last is alpha.
+        dtype: uint8, uint16 or float32.
+    """
+
+    def __init__(self, width: int, height: int, count: int, dtype: str) -> None:
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        line = width * count * self._dtype.itemsize
+        self._header = _tiff_header(width, height, count, self._dtype, line)
+        self._end = len(self._header) + line * height
+        self._pieces: queue.Queue[memoryview] = queue.Queue(_PIECES_AHEAD)
+        self._piece = memoryview(b"")
+        self._given = len(self._header)  # bytes that were handed to libvips, header included
+        self._position = 0
+        self._closed = False
+
+    def put(self, rows: np.ndarray) -> None:
+        """Add rows, waiting for libvips where it lags behind.
+
+        Raises:
+            FeedClosedError: libvips has ended.
+        """
+        data = np.ascontiguousarray(rows, self._dtype).data.cast("B")
+        while not self._closed:
+            with suppress(queue.Full):
+                self._pieces.put(data, timeout=_PATIENCE_SECONDS)
+                return
+        raise FeedClosedError
+
+    def close(self) -> None:
+        """End: whoever writes gets an error, and whoever reads, an image that is cut short."""
+        self._closed = True
+
+    def source(self) -> Any:
+        """Return what libvips reads; its callbacks run in libvips' threads."""
+        source = pyvips.SourceCustom()
+        source.on_read(self._read)  # pyright: ignore[reportArgumentType] any buffer does
+        source.on_seek(self._seek)
+        return source
+
+    def _seek(self, offset: int, whence: int) -> int:
+        self._position = (0, self._position, self._end)[whence] + offset
+        return self._position
+
+    def _read(self, length: int) -> bytes | memoryview | None:
+        if self._position < len(self._header):
+            data = self._header[self._position : self._position + length]
+            self._position += len(data)
+            return data
+        if self._position != self._given:  # at the end, or back: neither happens with strips in order
+            return None
+        while not self._piece:
+            if self._closed:
+                return None
+            with suppress(queue.Empty):
+                self._piece = self._pieces.get(timeout=_PATIENCE_SECONDS)
+        data, self._piece = self._piece[:length], self._piece[length:]
+        self._position += len(data)
+        self._given = self._position
+        return data
+
+
+def _tiff_header(width: int, height: int, count: int, dtype: np.dtype, line: int) -> bytes:
+    """Lay out a BigTIFF file whose strips follow its header, (count) samples of ``dtype`` a pixel."""
+    rows = max(1, _STRIP_BYTES // line)
+    strips = -(-height // rows)
+    tags = {
+        256: (_LONG8, [width]),
+        257: (_LONG8, [height]),
+        258: (_WORD, [8 * dtype.itemsize] * count),
+        259: (_WORD, [1]),  # no compression
+        262: (_WORD, [2 if count > 2 else 1]),  # RGB, or gray with black at 0
+        273: (_LONG8, [0] * strips),
+        277: (_WORD, [count]),
+        278: (_LONG8, [rows]),
+        279: (_LONG8, [line * rows] * (strips - 1) + [line * (height - rows * (strips - 1))]),
+        **({338: (_WORD, [2])} if count % 2 == 0 else {}),  # alpha, not premultiplied
+        339: (_WORD, [3 if dtype.kind == "f" else 1] * count),
+    }
+    end = 16 + 8 + 20 * len(tags) + 8
+    end += sum(8 * len(values) for kind, values in tags.values() if kind == _LONG8 and len(values) > 1)
+    tags[273] = (_LONG8, [end + line * rows * strip for strip in range(strips)])
+    head = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
+    outside = b""
+    start = 16 + 8 + 20 * len(tags) + 8
+    for tag, (kind, values) in tags.items():
+        packed = np.array(values, "<u2" if kind == _WORD else "<u8").tobytes()
+        if len(packed) > 8:
+            outside, packed = outside + packed, struct.pack("<Q", start + len(outside))
+        head += struct.pack("<HHQ8s", tag, kind, len(values), packed)
+    return head + bytes(8) + outside

@@ -1,0 +1,53 @@
+"""Tell a file's format by its first bytes, whatever its name says."""
+
+import re
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.files import enumerate_names
+
+SIGNATURE_BYTES = 16
+READABLE_SUFFIXES = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".avif", ".bmp"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".exr"),
+    }
+)
+
+_READABLE = {
+    "png": rb"\x89PNG\r\n\x1a\n",
+    "jpeg": rb"\xff\xd8\xff",
+    "webp": rb"RIFF....WEBP",
+    "tiff": rb"II[*+]\0|MM\0[*+]",
+    "gif": rb"GIF8[79]a",
+    "avif": rb"....ftyp(avi[fs]|ma1[ab])",
+    "heic": rb"....ftyp(hei[cxms]|hev[cxms]|mi[af]1|msf1)",
+    "bmp": rb"BM",
+    "ppm": rb"P[1-6]\s",
+    "jpeg2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "exr": rb"v/1\x01",
+}
+_UNREADABLE = {
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "PAM or PFM": rb"P[7Ff]\s",
+    "Photoshop": rb"8BPS",
+    "PDF": rb"%PDF",
+}
+
+
+def identify(head: bytes, name: str) -> str:
+    """Name the format of the file that begins so.
+
+    Raises:
+        ImageError: It is none that can be read.
+    """
+    if not head:
+        raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
+    for format, pattern in _READABLE.items():
+        if re.match(pattern, head, re.DOTALL):
+            return format
+    for kind, pattern in _UNREADABLE.items():
+        if re.match(pattern, head, re.DOTALL):
+            raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
+    raise ImageError(
+        f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
+    )
