@@ -14,6 +14,7 @@ import typer
 from mambair_cli.cli import models
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
+from mambair_cli.cli.process import settle_process
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
 from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those of the command line by default.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    settle_process()
     try:
         exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
     except MambairError as error:

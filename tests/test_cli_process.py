@@ -1,0 +1,61 @@
+"""What a command settles about its process, each time in a process of its own."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+IS_GLIBC = platform.libc_ver()[0] == "glibc"
+
+
+def run(script, **environment):
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+# What settle_process does shows before the command does anything else.
+COMMAND = """
+import os, sys
+from mambair_cli.cli import main
+main(["models", "path", "tiny-x4"])
+assert "torch" not in sys.modules  # which would have read the environment already
+print(os.environ.get("GOMP_SPINCOUNT"))
+"""
+
+
+def test_threads_of_a_command_sleep_soon():
+    assert run(COMMAND)[-1] == "1000"
+
+
+def test_user_decides_how_threads_wait():
+    assert run(COMMAND, GOMP_SPINCOUNT="7")[-1] == "7"
+    assert run(COMMAND, OMP_WAIT_POLICY="active")[-1] == "None"
+
+
+# Memory that comes from the system is mapped page by page, each at its first use.
+ALLOCATE = """
+import resource, sys
+import numpy as np
+from mambair_cli.cli.process import settle_process
+if {settle}:
+    settle_process()
+np.ones(2**25, np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    np.ones(2**25, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not IS_GLIBC, reason="other C libraries cannot be told")
+def test_freed_memory_is_kept():
+    huge_pages = 8 * 2**25 // 2**21
+    assert int(*run(ALLOCATE.format(settle=False))) >= huge_pages
+    assert int(*run(ALLOCATE.format(settle=True))) < huge_pages // 4
