@@ -11,6 +11,7 @@ from torch import Tensor
 from mambair_cli.errors import MambairError
 from mambair_cli.model import Network
 from mambair_cli.tiling import Plan, blend_tiles
+from mambair_cli.window import Pixels
 
 Precision = Literal["auto", "fp32", "fp16"]
 OnTiles = Callable[[int, int], None]
@@ -33,7 +34,7 @@ class Engine:
         self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
 
     def restore_rows(
-        self, image: np.ndarray, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None = None
+        self, image: Pixels, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None = None
     ) -> Iterator[np.ndarray]:
         """Restore an image and yield its rows as they are done.
 
@@ -52,14 +53,25 @@ class Engine:
             torch.OutOfMemoryError: Where the device does not hold a batch.
             MambairError: Where even float32 gives values that are not finite.
         """
-        return blend_tiles(plan, self._tiles(image, plan, batch, seed, on_tiles), self.net.info.scale)
+        tiles = self.restore_tiles(image, plan, list(plan), batch, seed, on_tiles)
+        return blend_tiles(plan, tiles, self.net.info.scale)
 
-    def _tiles(
-        self, image: np.ndarray, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None
+    def restore_tiles(
+        self,
+        image: Pixels,
+        plan: Plan,
+        corners: list[tuple[int, int]],
+        batch: int,
+        seed: int | None,
+        on_tiles: OnTiles | None = None,
     ) -> Iterator[np.ndarray]:
-        corners = list(plan)
+        """Restore some tiles of a plan, those of the given corners; else as :meth:`restore_rows`.
+
+        Yields:
+            (s·h, s·w, c) float32 for each, not blended.
+        """
         batch = min(batch, len(corners))
-        for start in range(0, len(corners), batch):
+        for start in range(0, len(corners), batch or 1):
             group = corners[start : start + batch]
             filled = group + group[-1:] * (batch - len(group))
             tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])

@@ -1,6 +1,6 @@
 """The restorer: image in, image out; the choice of model and device, and what to do about memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,8 +13,9 @@ from mambair_cli.catalog import Model, Task
 from mambair_cli.checkpoint import load_network
 from mambair_cli.engine import Engine, OnTiles, Precision
 from mambair_cli.errors import DownloadError, MemoryLimitError, ModelError, UsageError
-from mambair_cli.images import from_float, join_luma, split_luma, to_float
-from mambair_cli.tiling import Plan, plan_tiles
+from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
+from mambair_cli.tiling import Plan, blend_tiles, plan_tiles
+from mambair_cli.window import Converted, ReadRows, Window
 
 if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
@@ -53,6 +54,21 @@ class Report:
     plan: Plan
     batch: int
     shrunk: bool
+
+
+@dataclass(frozen=True)
+class Band:
+    """Finished rows of a result.
+
+    Attributes:
+        top: Number of the first one.
+        rows: (n, s·w, c) float32 in [0, 1], alpha last.
+        report: How they were computed.
+    """
+
+    top: int
+    rows: np.ndarray
+    report: Report
 
 
 class Restorer:
@@ -134,34 +150,45 @@ class Restorer:
             return restored[:, :, 0], report
         if image.ndim != 3 or not 1 <= image.shape[2] <= 4:
             raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}")
-        colors = image.shape[2] - (image.shape[2] % 2 == 0)
-        restored, report = self._restore_colors(image[:, :, :colors], on_tiles)
-        if colors < image.shape[2]:
-            restored = np.concatenate([restored, self._restore_alpha(image[:, :, colors:])], axis=2)
-        return restored, report
+        height, width, samples = image.shape
+        result = np.empty((height * self.info.scale, width * self.info.scale, samples), image.dtype)
+        report = None
+        for band in self.restore_rows(lambda top, bottom: image[top:bottom], image.shape, on_tiles):
+            result[band.top : band.top + len(band.rows)] = from_float(band.rows, image.dtype)
+            report = band.report
+        if report is None:
+            raise ValueError(f"an image has at least one pixel, not {image.shape}")
+        return result, report
 
-    def plan(self, height: int, width: int) -> Plan:
-        """Place tiles on an image of that size."""
-        return plan_tiles(height, width, self.tile, self.overlap)
+    def restore_rows(
+        self, read: ReadRows, shape: tuple[int, ...], on_tiles: OnTiles | None = None
+    ) -> Iterator[Band]:
+        """Restore an image that is read row after row, and yield the rows of the result as they are done.
 
-    def _restore_alpha(self, alpha: np.ndarray) -> np.ndarray:
-        """Enlarge alpha like a gray image of its own; noise and JPEG artefacts it has none."""
-        scale = self.info.scale
-        if scale == 1:
-            return alpha
-        if (alpha == alpha[0, 0]).all():
-            return np.full((alpha.shape[0] * scale, alpha.shape[1] * scale, 1), alpha[0, 0])
-        return self._restore_colors(alpha, None)[0]
+        Where memory turns out too small, tiles become smaller and all begins anew: the next band is the top
+        one again. What is held is the rows that a row of tiles covers, of the image and of the result.
 
-    def _restore_colors(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
-        """Restore a gray or RGB image, shrinking batch and tile until they fit."""
-        height, width, _ = image.shape
+        Args:
+            read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; asked for them in order, but
+                for when it begins anew.
+            shape: Of the image: (h, w, c), c as for :meth:`restore`.
+            on_tiles: Told of progress.
+
+        Raises:
+            MemoryLimitError: Where the device does not hold even the smallest tile.
+            UsageError: Where the network cannot restore such an image.
+        """
+        height, width, samples = shape
+        if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
+            raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
         tile, overlap, shrunk = self.tile, self.overlap, False
         batch = TILES_AT_ONCE.get(self.device.type, 1)
         while True:
             plan = plan_tiles(height, width, tile, overlap)
+            report = Report(plan, batch, shrunk)
             try:
-                return self._attempt(image, plan, batch, on_tiles), Report(plan, batch, shrunk)
+                yield from self._attempt(Window(read, height), samples, report, on_tiles)
+                return
             except (torch.OutOfMemoryError, MemoryError) as error:
                 shrunk = True
                 batch = min(batch, len(plan))
@@ -178,28 +205,82 @@ class Restorer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _attempt(self, image: np.ndarray, plan: Plan, batch: int, on_tiles: OnTiles | None) -> np.ndarray:
-        """Restore a gray or RGB image by the given tiles, whatever the network's own channels."""
-        x = to_float(image)
-        channels, scale = image.shape[2], self.info.scale
-        chroma = None
-        if channels == 1 and self.info.channels == 3:
-            x = x.repeat(3, axis=2)
-        elif channels == 3 and self.info.channels == 1:
-            if scale > 1:
-                raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
-            x, chroma = split_luma(x)
-        result = np.empty((plan.height * scale, plan.width * scale, channels), image.dtype)
+    def plan(self, height: int, width: int) -> Plan:
+        """Place tiles on an image of that size."""
+        return plan_tiles(height, width, self.tile, self.overlap)
+
+    def _attempt(
+        self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None
+    ) -> Iterator[Band]:
+        """Restore an image by the given tiles, whatever the network's own channels."""
+        colors, scale = samples - (samples % 2 == 0), self.info.scale
+        by_luma = colors == 3 and self.info.channels == 1
+
+        def prepare(tile: np.ndarray) -> np.ndarray:
+            tile = _visible_colors(tile, colors)
+            if by_luma:
+                return split_luma(tile)[0]
+            return tile.repeat(self.info.channels // colors, axis=2)
+
+        pixels = Converted(window, prepare)
+        bands = self._engine.restore_rows(pixels, report.plan, report.batch, self.seed, on_tiles)
+        alphas = self._restore_alpha(window, report) if samples > colors else None
         top = 0
-        for rows in self._engine.restore_rows(x, plan, batch, self.seed, on_tiles):
+        for rows in bands:
             bottom = top + len(rows)
-            if chroma is not None:
-                rows = join_luma(rows, chroma[top:bottom])
-            elif channels < rows.shape[2]:
+            if by_luma:
+                shown = _visible_colors(window[top:bottom, :], colors)
+                rows = join_luma(rows, split_luma(shown)[1])
+            elif colors < rows.shape[2]:
                 rows = rows.mean(axis=2, keepdims=True)
-            result[top:bottom] = from_float(rows, image.dtype)
+            if alphas is not None:
+                rows = np.concatenate([rows, next(alphas)], axis=2)
+            yield Band(top, np.clip(rows, 0, 1, out=rows), report)
+            window.release(bottom // scale)
             top = bottom
-        return result
+
+    def _restore_alpha(self, window: Window, report: Report) -> Iterator[np.ndarray]:
+        """Enlarge alpha like a gray image of its own; noise and JPEG artefacts it has none.
+
+        Yields:
+            As many rows as bands of colours have, (n, s·w, 1).
+        """
+        plan, scale = report.plan, self.info.scale
+        alpha = Converted(window, lambda tile: to_float(tile[..., -1:]))
+        if scale == 1:
+            yield from blend_tiles(
+                plan,
+                (alpha[top : top + plan.tile_height, left : left + plan.tile_width] for top, left in plan),
+                1,
+            )
+            return
+        pixels = Converted(alpha, lambda tile: tile.repeat(self.info.channels, axis=2))
+
+        def restore_tiles() -> Iterator[np.ndarray]:
+            for top in plan.tops:
+                tiles = {
+                    left: alpha[top : top + plan.tile_height, left : left + plan.tile_width]
+                    for left in plan.lefts
+                }
+                varied = [(top, left) for left, tile in tiles.items() if tile.min() < tile.max()]
+                restored = self._engine.restore_tiles(pixels, plan, varied, report.batch, self.seed)
+                for left, tile in tiles.items():
+                    if (top, left) in varied:
+                        yield next(restored).mean(axis=2, keepdims=True)
+                    else:
+                        yield (
+                            tile[:1, :1]
+                            .repeat(scale * plan.tile_height, 0)
+                            .repeat(scale * plan.tile_width, 1)
+                        )
+
+        yield from blend_tiles(plan, restore_tiles(), scale)
+
+
+def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:
+    """Return the colours of samples, as floats, and where alpha is 0 those around it."""
+    pixels = to_float(tile[..., :colors])
+    return pixels if tile.shape[2] == colors else bleed(pixels, to_float(tile[..., colors:]))
 
 
 def choose_device(name: str) -> torch.device:

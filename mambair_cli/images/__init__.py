@@ -16,6 +16,7 @@ from mambair_cli.images.files import open_atomic
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
+from mambair_cli.images.transparency import bleed
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -26,6 +27,7 @@ __all__ = [
     "Picture",
     "Reader",
     "Writer",
+    "bleed",
     "encode_picture",
     "fit_header",
     "format_of",

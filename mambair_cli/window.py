@@ -1,0 +1,64 @@
+"""The rows of an image that tiles are cut from, read when they are needed and dropped when they are done."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+ReadRows = Callable[[int, int], np.ndarray]
+"""Given the first row and the one after the last, returns these rows, (n, w, c)."""
+
+
+class Pixels(Protocol):
+    """What tiles are cut from, by ``pixels[top:bottom, left:right]``: an array, or what reads like one."""
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> np.ndarray:
+        """Cut out a tile, (h, w, c)."""
+        ...
+
+
+class Window:
+    """A part of an image, over its whole width, that moves down as tiles are asked for.
+
+    Args:
+        read: Reads rows; asked for each of them once, from the top.
+        height: Rows of the image.
+    """
+
+    def __init__(self, read: ReadRows, height: int) -> None:
+        self._read = read
+        self._height = height
+        self._top = 0
+        self._rows: np.ndarray | None = None
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """Cut out a tile, or rows; none of them released."""
+        rows, columns = key
+        top, bottom, _ = rows.indices(self._height)
+        if top < self._top:
+            raise ValueError(f"row {top} was released: what is left begins at {self._top}")
+        end = self._top + (0 if self._rows is None else len(self._rows))
+        if bottom > end:
+            new = self._read(end, bottom)
+            self._rows = new if self._rows is None else np.concatenate([self._rows, new])
+        if self._rows is None:
+            raise ValueError("no rows were asked for")
+        return self._rows[top - self._top : bottom - self._top, columns]
+
+    def release(self, top: int) -> None:
+        """Drop the rows above ``top``."""
+        if self._rows is not None and top > self._top:
+            self._rows = self._rows[top - self._top :].copy()  # a view would hold all of them
+            self._top = top
+
+
+class Converted:
+    """An image of which each tile is converted when it is cut out."""
+
+    def __init__(self, pixels: Pixels, convert: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._pixels = pixels
+        self._convert = convert
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """Cut out a tile and convert it."""
+        return self._convert(self._pixels[key])
