@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,30 @@ def test_what_cannot_be_trained_is_one_line(run, arguments, code):
     assert (got, out) == (code, [])
     assert len(err.splitlines()) == 1
     assert err.startswith("mambair: error: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_the_bar_is_on_the_terminal_and_the_log_is_in_the_pipe(run, tmp_path):
+    import pty
+
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "mambair_cli", "train", "photos", "--task", "denoise", "-o", "run"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        [*command, *SMALL, *SHORT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
+    ) as process:
+        os.close(stderr)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(terminal)
+        assert process.stdout
+        record, path = process.stdout.read().splitlines()
+    assert process.returncode == 0
+    assert json.loads(record)["step"] == 4
+    assert path == b"run/weights.safetensors"
+    assert b"4/4 steps" in shown
+    assert f"loss {json.loads(record)['loss']:.4f}".encode() in shown

@@ -1,11 +1,11 @@
-"""The progress bar, on stderr, and only where that is a terminal."""
+"""The progress bars, on stderr, and only where that is a terminal."""
 
 import sys
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 
@@ -20,18 +20,7 @@ class Progress:
     def __init__(self, files: int, shown: bool = True) -> None:
         self._files = files
         self._number = 0
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("tiles {task.fields[speed]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
-            transient=True,
-            # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.
-            redirect_stdout=sys.stdout.isatty(),
-            disable=not (shown and sys.stderr.isatty()),
-        )
+        self._bar = _make_bar(TextColumn("tiles {task.fields[speed]}"), shown)
         self._task = self._bar.add_task("", total=None, speed="", start=False)
         self._megapixels = 0.0
         self._began = 0.0
@@ -56,3 +45,52 @@ class Progress:
         """Show that so many tiles of all of the image's are done."""
         speed = self._megapixels * done / total / max(time.perf_counter() - self._began, 1e-9)
         self._bar.update(self._task, completed=done, total=total, speed=f"{speed:.2f} MP/s")
+
+
+class TrainingProgress:
+    """Shows how far a training is: steps, the last loss, time left.
+
+    Args:
+        steps: Of the whole training.
+        shown: Whether the user wants it at all.
+    """
+
+    def __init__(self, steps: int, shown: bool = True) -> None:
+        self._bar = _make_bar(TextColumn("steps {task.fields[loss]}"), shown)
+        self._task = self._bar.add_task("training", total=steps, loss="", start=False)
+        self._done: int | None = None
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Show that so many steps are done."""
+        if self._done is None:  # where a training goes on, what was done before tells nothing of its speed
+            self._bar.reset(self._task, completed=step)
+        self._done = step
+        self._bar.update(self._task, completed=step)
+
+    def report(self, loss: float) -> None:
+        """Show the loss of the last steps."""
+        self._bar.update(self._task, loss=f"loss {loss:.4f}")
+
+
+def _make_bar(column: ProgressColumn, shown: bool) -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        column,
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+        transient=True,
+        # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
+    )

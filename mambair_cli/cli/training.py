@@ -68,6 +68,7 @@ def train(
     if scale is not None and task != "upscale":
         raise UsageError(f"{task} keeps the size: --scale {scale}; leave it out")
     from mambair_cli import train as training
+    from mambair_cli.cli.progress import TrainingProgress
     from mambair_cli.restore import choose_device, default_scale
 
     config = training.TrainConfig(
@@ -92,7 +93,15 @@ def train(
         seed=seed,
         device=str(choose_device(device)),
     )
-    path = training.train(config, resume, None if quiet else print_json)
+    with TrainingProgress(steps, shown=not quiet) as progress:
+
+        def report(record: "training.Record") -> None:
+            if "loss" in record:
+                progress.report(record["loss"])
+            if not quiet:
+                print_json(record)
+
+        path = training.train(config, resume, report, progress.advance)
     if path:
         print(path)
 

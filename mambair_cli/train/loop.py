@@ -24,7 +24,10 @@ Record = dict[str, float]
 
 
 def train(
-    config: TrainConfig, resume: bool = False, report: Callable[[Record], None] | None = None
+    config: TrainConfig,
+    resume: bool = False,
+    report: Callable[[Record], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Path | None:
     """Train a network, or go on with a run that was interrupted, as if it had not been.
 
@@ -35,6 +38,7 @@ def train(
         config: The run.
         resume: Whether to go on from the state in ``config.output``.
         report: Given each record as it is logged.
+        on_step: Told after each step how many are done.
 
     Returns:
         The checkpoint, of averaged weights; None in every process but the first.
@@ -64,6 +68,8 @@ def train(
         while run.step < config.steps and not stopped:
             learning_rate = run.learning_rate
             run.advance()
+            if is_main and on_step:
+                on_step(run.step)
             is_last = run.step == config.steps
             if is_last or run.step % LOG_EVERY == 0:
                 loss = _finite_loss(run)
