@@ -2,26 +2,35 @@
 
 import glob
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from mambair_cli.catalog import Task
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import (
+    MAX_PIXELS,
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
-    Picture,
-    encode_picture,
+    Header,
+    Reader,
+    Writer,
+    fit_header,
     format_of,
-    read_picture,
-    write_picture,
+    open_picture,
+    open_writer,
+    settle_format,
 )
 from mambair_cli.restore import Report, Restorer
+from mambair_cli.size import Size
 
 STANDARD_STREAM = "-"
 
@@ -57,6 +66,34 @@ class Job:
     target: Path | None
     format: str | None = None
 
+    @property
+    def place(self) -> str:
+        """Where the result goes, in a word."""
+        return STANDARD_STREAM if self.target is None else str(self.target)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
+        depth: Bits a sample, 8 or 16; None for those of the input.
+        strip: Whether to leave out all metadata.
+        preserve_times: Whether files get the times of their inputs.
+        overwrite: Whether to replace results that exist.
+        size: What was asked for.
+        max_pixels: Larger images are refused.
+    """
+
+    quality: int | None = None
+    depth: int | None = None
+    strip: bool = False
+    preserve_times: bool = False
+    overwrite: bool = False
+    size: Size = field(default_factory=Size)
+    max_pixels: int = MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,6 +103,7 @@ class Outcome:
         job: The job.
         error: Why there is no result, or None.
         size: Width and height of the result in pixels; None without one.
+        reduced: Whether the result was reduced from what the network gave.
         report: How it was computed; None without a result.
         seconds: From the first byte read to the last one written.
     """
@@ -73,6 +111,7 @@ class Outcome:
     job: Job
     error: MambairError | None
     size: tuple[int, int] | None
+    reduced: bool
     report: Report | None
     seconds: float
 
@@ -119,6 +158,15 @@ def _find_in_folder(folder: Path) -> list[Source]:
             f"no images in the folder: {folder}; it takes {', '.join(sorted(READABLE_SUFFIXES))}"
         )
     return found
+
+
+def suffix_of(task: Task, scale: int, size: Size) -> str:
+    """Say what is added to the names of results of a task, by a network of that scale."""
+    if task == "upscale" and size.depends_on_image:
+        return "_upscaled"
+    if task == "upscale" and size.scale is not None:
+        return f"_x{size.scale:g}"
+    return {"upscale": f"_x{scale}", "denoise": "_denoised", "dejpeg": "_dejpeg"}[task]
 
 
 def name_targets(
@@ -202,8 +250,8 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 def run_jobs(
     jobs: Sequence[Job],
     restorer: Restorer,
+    output: Output | None = None,
     *,
-    overwrite: bool = False,
     on_start: Callable[[str, int], None] = lambda name, pixels: None,
     on_tiles: OnTiles | None = None,
 ) -> Iterator[Outcome]:
@@ -212,8 +260,8 @@ def run_jobs(
     Args:
         jobs: From ``name_targets``.
         restorer: Does the work.
-        overwrite: Replace results that exist.
-        on_start: Told of each image that was read, its name and number of pixels.
+        output: How the results are written.
+        on_start: Told of each image that was opened, its name and number of pixels.
         on_tiles: Told of the progress within an image.
 
     Yields:
@@ -222,54 +270,159 @@ def run_jobs(
     for job in jobs:
         start = time.perf_counter()
         size = report = error = None
+        reduced = False
         try:
-            size, report = _run(job, restorer, overwrite, on_start, on_tiles)
+            size, reduced, report = _run(job, restorer, output or Output(), on_start, on_tiles)
         except MambairError as problem:
             error = problem
-        yield Outcome(job, error, size, report, time.perf_counter() - start)
+        yield Outcome(job, error, size, reduced, report, time.perf_counter() - start)
 
 
 def _run(
     job: Job,
     restorer: Restorer,
-    overwrite: bool,
+    output: Output,
     on_start: Callable[[str, int], None],
     on_tiles: OnTiles | None,
-) -> tuple[tuple[int, int], Report]:
-    if job.target is not None and not overwrite and os.path.lexists(job.target):
+) -> tuple[tuple[int, int], bool, Report]:
+    if job.target is not None and not output.overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
-    picture = read_source(job.source)
-    on_start(job.source.path.name if job.source.path else STANDARD_STREAM, picture.pixels[:, :, 0].size)
-    picture, report = restore_picture(picture, restorer, on_tiles)
+    with open_source(job.source, output.max_pixels) as reader:
+        header = reader.header
+        restored, format, size = plan_result(job, header, output, restorer.info.scale)
+        on_start(name_of(job.source), header.width * header.height * header.frames)
+        with _open_result(job, restored, format, size, output) as writer:
+            report = restore_frames(reader, restorer, writer, on_tiles)
+    if job.target is not None and job.source.path is not None and output.preserve_times:
+        _copy_times(job.source.path, job.target)
+    final = (restored.width, restored.height)
+    return final, final != size, report
+
+
+def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
+    """Say what the result of a job will be: its header, its format, and its size before any reduction.
+
+    Raises:
+        ImageError: The format cannot hold it, or the network does not enlarge so far.
+    """
     if job.target is None:
-        format = job.format or (picture.format if picture.format in WRITABLE_SUFFIXES else "png")
-        sys.stdout.buffer.write(encode_picture(picture, format))
-        sys.stdout.buffer.flush()
+        format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
     else:
+        format = settle_format(job.target, job.format)
+    width, height = output.size.target(header.width, header.height, scale)
+    restored = replace(header, width=width, height=height)
+    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip)
+    return restored, format, (header.width * scale, header.height * scale)
+
+
+def restore_frames(
+    reader: Reader, restorer: Restorer, writer: Writer, on_tiles: OnTiles | None = None
+) -> Report:
+    """Restore an image, each frame of it for itself, from a reader to a writer; return how, for the last."""
+    header = reader.header
+    shape = (header.height, header.width, header.samples)
+    report = None
+    for frame in range(header.frames):
+        start = frame * header.height
+        bands: list[np.ndarray] = []
+        for band in restorer.restore_rows(
+            lambda top, bottom, start=start: reader.read(start + top, start + bottom),
+            shape,
+            _count_frames(on_tiles, frame, header.frames),
+        ):
+            if header.frames == 1:
+                writer.write(band.top, band.rows)
+            else:  # a frame that begins anew must not show
+                bands = [*(bands if band.top else []), band.rows]
+            report = band.report
+        top = start * restorer.info.scale
+        for rows in bands:
+            writer.write(top, rows)
+            top += len(rows)
+    if report is None:
+        raise ValueError("an image has a frame")
+    return report
+
+
+def _count_frames(on_tiles: OnTiles | None, frame: int, frames: int) -> OnTiles | None:
+    """Count the tiles of all frames together."""
+    if on_tiles is None:
+        return None
+    return lambda done, total: on_tiles(frame * total + done, frames * total)
+
+
+@contextmanager
+def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
+    """Open an image in its file or on standard input."""
+    data = source.path if source.path is not None else sys.stdin.buffer.read()
+    with open_picture(data, max_pixels=max_pixels) as reader:
+        yield reader
+
+
+@contextmanager
+def _open_result(
+    job: Job, header: Header, format: str, size: tuple[int, int], output: Output
+) -> Iterator[Writer]:
+    """Open the target of a job; what goes to standard output goes there whole, too."""
+    if job.target is not None:
         make_folder(job.target.parent)
-        write_picture(picture, job.target, overwrite=overwrite, format=job.format)
-    height, width = picture.pixels.shape[:2]
-    return (width, height), report
+        with open_writer(
+            job.target,
+            header,
+            format,
+            output.quality,
+            overwrite=output.overwrite,
+            strip=output.strip,
+            size=size,
+        ) as writer:
+            yield writer
+        return
+    try:
+        with tempfile.TemporaryFile() as file:
+            with Writer(
+                file, header, format, output.quality, STANDARD_STREAM, strip=output.strip, size=size
+            ) as writer:
+                yield writer
+                writer.finish()
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ImageError(
+            f"cannot write {STANDARD_STREAM}: {error.strerror or error}; give -o a file"
+        ) from error
 
 
-def read_source(source: Source) -> Picture:
-    """Read an image from its file or from standard input."""
-    if source.path is not None:
-        return read_picture(source.path)
-    return read_picture(sys.stdin.buffer.read())
+def _copy_times(source: Path, target: Path) -> None:
+    """Give a result the times of access and change of its input."""
+    try:
+        status = source.stat()
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:
+        raise ImageError(
+            f"cannot keep the times of {source} for {target}: {error.strerror}; leave --preserve-times out"
+        ) from error
 
 
-def restore_picture(
-    picture: Picture, restorer: Restorer, on_tiles: OnTiles | None = None
-) -> tuple[Picture, Report]:
-    """Restore a picture's pixels and alpha; all else stays with it."""
-    image = picture.pixels
-    if picture.alpha is not None:
-        image = np.concatenate([image, picture.alpha[:, :, None]], axis=2)
-    restored, report = restorer.restore(image, on_tiles)
-    colors = picture.pixels.shape[2]
-    alpha = None if picture.alpha is None else restored[:, :, colors]
-    return replace(picture, pixels=restored[:, :, :colors], alpha=alpha), report
+def name_of(source: Source) -> str:
+    """Name an image in a word."""
+    return source.path.name if source.path else STANDARD_STREAM
+
+
+def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
+    """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
+    factors = []
+    for source in sources:
+        if source.path is None:  # it can be read once
+            return None
+        try:
+            with open_source(source, max_pixels) as reader:
+                factors.append(size.factor(reader.header.width, reader.header.height))
+        except ImageError:  # the run will say so
+            continue
+    return max((factor for factor in factors if factor is not None), default=None)
 
 
 def make_folder(folder: Path) -> None:

@@ -229,7 +229,8 @@ def test_dry_run_says_and_writes_nothing(run, weights):
     assert out[1].startswith("photos/a.png -> photos_x4/a.png: 1200×800, from 300×200: ")
     assert files() == ["photos/a.png"]
     code, out, _ = run("upscale", "photos", "--dry-run", "--json", "--model", "mambairv2-large-x2")
-    plan, file = map(json.loads, out)
+    plan, file, total = map(json.loads, out)
+    assert (file["seconds"], total["seconds"]) == (None, None)  # the model is not here
     assert (plan["model"], plan["on_this_machine"]) == ("mambairv2-large-x2", False)
     assert (file["width"], file["height"], file["output"]) == (600, 400, "photos_x2/a.png")
 
@@ -431,7 +432,7 @@ def test_models_list_and_show(run):
 
 def test_a_bug_of_ours_is_not_hidden(run, weights, monkeypatch):
     photo("in.png")
-    monkeypatch.setattr("mambair_cli.batch.restore_picture", lambda *_: 1 / 0)
+    monkeypatch.setattr("mambair_cli.batch.restore_frames", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("upscale", "in.png", "--weights", weights / "x4.safetensors")
 

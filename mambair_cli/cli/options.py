@@ -56,9 +56,22 @@ class Options:
     overlap: Overlap = None
     seed: Seed = 0
     format: Annotated[
-        Literal["png", "jpeg", "webp", "tiff"] | None,
+        Literal["png", "jpeg", "webp", "tiff", "avif", "gif"] | None,
         typer.Option(help="Of the results. [default: as the input]"),
     ] = None
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is lossless for the last two.")
+    ] = 95
+    depth: Annotated[
+        Literal["auto", "8", "16"], typer.Option(help="Bits a sample; auto: as the input, if the format can.")
+    ] = "auto"
+    strip: Annotated[bool, typer.Option("--strip", help="Leave out all metadata; colours become sRGB.")] = (
+        False
+    )
+    preserve_times: Annotated[
+        bool, typer.Option("--preserve-times", help="Give results the times of their inputs.")
+    ] = False
+    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
     quiet: Quiet = False
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per event, not paths.")] = False

@@ -7,24 +7,44 @@ import typer
 
 from mambair_cli.cli.options import Inputs, Options, with_options
 from mambair_cli.cli.output import complain, print_event, say
-from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.cli.planning import print_plan
+from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Job, Outcome
+    from mambair_cli.batch import Outcome, Output, Source
     from mambair_cli.catalog import Task
+    from mambair_cli.restore import Restorer
+    from mambair_cli.size import Size
 
 
 @with_options
 def upscale(
     inputs: Inputs,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=2, max=4, help="2, 3 or 4. [default: 4]")
+        float | None,
+        typer.Option("--scale", "-s", min=1, max=4, help="1 to 4, such as 2 or 2.5. [default: 4]"),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
+    ] = None,
+    megapixels: Annotated[
+        float | None, typer.Option(min=1e-6, help="Of the results, in place of a scale.")
     ] = None,
     *,
     options: Options,
 ) -> None:
-    """Enlarge images 2, 3 or 4 times."""
-    _restore("upscale", inputs, options, scale=scale)
+    """Enlarge images up to 4 times; what no network does exactly is done by the next larger and reduced."""
+    from mambair_cli.size import NETWORK_SCALES, Size
+
+    size = Size(None if scale in NETWORK_SCALES else scale, width, height, megapixels)
+    if scale is not None and scale in NETWORK_SCALES:
+        Size(scale, width, height, megapixels)  # for its check
+        _restore("upscale", inputs, options, scale=int(scale))
+    else:
+        _restore("upscale", inputs, options, size=size)
 
 
 @with_options
@@ -63,17 +83,34 @@ def dejpeg(
 
 
 def _restore(
-    task: "Task", inputs: list[str], options: Options, scale: int | None = None, level: float | None = None
+    task: "Task",
+    inputs: list[str],
+    options: Options,
+    scale: int | None = None,
+    level: float | None = None,
+    size: "Size | None" = None,
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
     from mambair_cli import batch
+    from mambair_cli.restore import Restorer
+    from mambair_cli.size import Size
 
     sources = batch.find_sources(inputs)
+    output = batch.Output(
+        quality=options.quality,
+        depth=None if options.depth == "auto" else int(options.depth),
+        strip=options.strip,
+        preserve_times=options.preserve_times,
+        overwrite=options.overwrite,
+        size=size or Size(),
+        max_pixels=options.max_pixels,
+    )
+    if output.size != Size() and options.model == "auto" and options.weights is None:
+        scale = _network_scale(sources, output)
     if options.dry_run:
-        _plan(task, sources, options, scale, level)
+        print_plan(task, sources, options, output, scale, level)
         return
     from mambair_cli.cli.progress import Progress
-    from mambair_cli.restore import Restorer
 
     restorer = Restorer(
         task=task,
@@ -90,7 +127,8 @@ def _restore(
         quiet=options.quiet,
         notify=say if not options.quiet else lambda sentence: None,
     )
-    jobs = batch.name_targets(sources, options.output, _suffix(task, restorer.info.scale), options.format)
+    suffix = batch.suffix_of(task, restorer.info.scale, output.size)
+    jobs = batch.name_targets(sources, options.output, suffix, options.format)
     if not options.quiet and not restorer.model.notice:
         say(f"using {restorer.model.name} on {restorer.device}")
     if options.json:
@@ -99,7 +137,7 @@ def _restore(
     exit_code = done = 0
     with Progress(len(jobs), shown=not options.quiet) as progress:
         for outcome in batch.run_jobs(
-            jobs, restorer, overwrite=options.overwrite, on_start=progress.start, on_tiles=progress.advance
+            jobs, restorer, output, on_start=progress.start, on_tiles=progress.advance
         ):
             if outcome.error is not None:
                 complain(outcome.error)
@@ -108,7 +146,7 @@ def _restore(
                 done += 1
                 if outcome.report and outcome.report.shrunk and not options.quiet:
                     say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
-            _print_outcome(outcome, restorer.model.name, options.json)
+            _print_outcome(outcome, restorer, options.json)
     if options.json:
         seconds = round(time.perf_counter() - start, 3)
         print_event("summary", done=done, failed=len(jobs) - done, seconds=seconds)
@@ -118,69 +156,16 @@ def _restore(
         raise typer.Exit(exit_code)
 
 
-def _plan(task: "Task", sources: list, options: Options, scale: int | None, level: float | None) -> None:
-    """Say what a run would do: model, results, tiles."""
-    from mambair_cli import batch, hub
-    from mambair_cli.restore import (
-        check_fit,
-        check_tile,
-        choose_device,
-        choose_model,
-        name_model,
-    )
-    from mambair_cli.tiling import plan_tiles
+def _network_scale(sources: list["Source"], output: "Output") -> int:
+    """Choose the smallest network that enlarges as far as any of the images needs."""
+    from mambair_cli import batch
+    from mambair_cli.size import NETWORK_SCALES, network_scale
 
-    device = choose_device(options.device)
-    tile, overlap = check_tile(options.tile, options.overlap)
-    if options.weights is not None:
-        from mambair_cli.checkpoint import load_network
-
-        chosen = choose_model(task, scale, level, options.model, options.weights, device.type, offline=True)
-        info = load_network(chosen.path).info
-        check_fit(info, task, scale, chosen)
-        name, factor, here = chosen.name, info.scale, True
-    else:
-        model = name_model(task, scale, level, options.model, device.type)
-        name, factor, here = model.name, model.scale, hub.cached(model) is not None
-    jobs = batch.name_targets(sources, options.output, _suffix(task, factor), options.format)
-    if options.json:
-        print_event("plan", model=name, on_this_machine=here, device=str(device), files=len(jobs))
-    else:
-        print(f"{name} on {device}" + ("" if here else " (not on this machine yet)"))
-    exit_code = 0
-    for job in jobs:
-        try:
-            height, width, _ = batch.read_source(job.source).pixels.shape
-        except MambairError as error:
-            complain(error)
-            exit_code = max(exit_code, error.exit_code)
-            continue
-        plan = plan_tiles(height, width, tile, overlap)
-        if options.json:
-            print_event(
-                "plan_file",
-                input=str(job.source),
-                output=_target(job),
-                width=width * factor,
-                height=height * factor,
-                tiles=len(plan),
-            )
-        else:
-            print(f"{job.source} -> {_target(job)}: {width * factor}×{height * factor}, from {plan}")
-    if exit_code:
-        raise typer.Exit(exit_code)
+    factor = batch.largest_factor(sources, output.size, output.max_pixels)
+    return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 
-def _suffix(task: "Task", scale: int) -> str:
-    """What a task adds to the names of its results."""
-    return {"upscale": f"_x{scale}", "denoise": "_denoised", "dejpeg": "_dejpeg"}[task]
-
-
-def _target(job: "Job") -> str:
-    return "-" if job.target is None else str(job.target)
-
-
-def _print_outcome(outcome: "Outcome", model: str, as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> None:
     """Print what became of a job: a path, or an event."""
     job, report = outcome.job, outcome.report
     if outcome.error is not None:
@@ -191,10 +176,12 @@ def _print_outcome(outcome: "Outcome", model: str, as_json: bool) -> None:
         print_event(
             "done",
             input=str(job.source),
-            output=_target(job),
-            model=model,
+            output=job.place,
+            model=restorer.model.name,
+            scale=restorer.info.scale,
             width=outcome.size[0],
             height=outcome.size[1],
+            reduced=outcome.reduced,
             tiles=len(report.plan),
             tile=[report.plan.tile_width, report.plan.tile_height],
             overlap=report.plan.overlap,

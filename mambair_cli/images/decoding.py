@@ -37,6 +37,7 @@ MAX_PIXELS = 2**30
 
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
 _FRAMED = ("gif", "webp", "tiff")
+_HELD = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
 _ROWS_AT_ONCE = 256
@@ -51,10 +52,14 @@ class Reader:
 
     Attributes:
         header: All but the samples.
+        is_whole: Whether all of it is in memory when rows are read.
     """
 
-    def __init__(self, header: Header, load: Callable[[], Any], name: str, bits: int = 16) -> None:
+    def __init__(
+        self, header: Header, load: Callable[[], Any], name: str, bits: int = 16, is_whole: bool = False
+    ) -> None:
         self.header = header
+        self.is_whole = is_whole
         self._load = load
         self._name = name
         self._bits = bits
@@ -265,7 +270,8 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         iptc=_field(image, "iptc-data") if format == "jpeg" else None,
         dpi=dpi,
     )
-    return Reader(header, lambda: _turn_upright(prepare(), orientation), data.name, bits)
+    is_whole = format in _HELD or bool(_field(image, "interlaced"))
+    return Reader(header, lambda: _turn_upright(prepare(), orientation), data.name, bits, is_whole)
 
 
 def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
@@ -294,7 +300,7 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         xmp=decoded.xmp,
         dpi=_sensible_dpi(decoded.dpi),
     )
-    return Reader(header, lambda: wrap(samples), data.name)
+    return Reader(header, lambda: wrap(samples), data.name, is_whole=True)
 
 
 def wrap(samples: np.ndarray) -> Any:

@@ -1,0 +1,114 @@
+"""Say beforehand what a picture will take: memory, room on the disk and time."""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mambair_cli.images import Header, Reader
+from mambair_cli.restore import TILES_AT_ONCE, Restorer
+from mambair_cli.tiling import Plan
+
+_LOSSY = ("jpeg", "webp", "avif")
+_LOSSY_SHARE = 0.5  # of the samples' bytes, at the quality of 95 and for noise; photographs take less
+_WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
+_ENCODER_BYTES = 2**28  # pieces on their way, and libvips' own lines and strips
+_BLEND_COPIES = 2.5  # the rows of tiles being summed, the band that leaves, what is made of it
+_WINDOW_COPIES = 3  # rows of two rows of tiles, and once more while they are joined
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a network took when it was tried.
+
+    Attributes:
+        seconds: For a pixel of the input.
+        memory: Bytes of the whole process at its peak; None where the system does not tell.
+    """
+
+    seconds: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a picture will take, estimated.
+
+    Attributes:
+        memory: Bytes beside the network's own.
+        disk: Bytes of the result at most.
+        seconds: None where the network was not tried.
+    """
+
+    memory: int
+    disk: int
+    seconds: float | None
+
+
+def estimate(
+    reader: Reader, result: Header, format: str, plan: Plan, scale: int, trial: Trial | None
+) -> Cost:
+    """Estimate what a picture will take.
+
+    Args:
+        reader: Opened; nothing is read from it.
+        result: Header of the result.
+        format: Of the result.
+        plan: Its tiles.
+        scale: Of the network.
+        trial: From :func:`try_network`.
+    """
+    header = reader.header
+    item = np.dtype(header.dtype).itemsize
+    row = header.width * header.samples
+    memory = _WINDOW_COPIES * 2 * plan.tile_height * row * item
+    memory += _BLEND_COPIES * plan.tile_height * row * scale**2 * np.dtype(np.float32).itemsize
+    memory += _ENCODER_BYTES
+    pixels = header.width * header.height * header.frames
+    result_bytes = result.width * result.height * result.frames * result.samples
+    result_bytes *= np.dtype(result.dtype).itemsize
+    if reader.is_whole:
+        memory += pixels * header.samples * item
+    if format in _WHOLE_WHEN_WRITTEN:
+        memory += 2 * result_bytes
+    return Cost(
+        memory=int(memory),
+        disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1)),
+        seconds=None if trial is None else trial.seconds * pixels * plan.redundancy,
+    )
+
+
+def try_network(restorer: Restorer, height: int, width: int) -> Trial:
+    """Restore noise, a batch of tiles such as an image of that size has, and take the time."""
+    plan = restorer.plan(height, width)
+    tiles = min(TILES_AT_ONCE.get(restorer.device.type, 1), len(plan))
+    step = plan.tile_width - plan.overlap if len(plan) > 1 else 0
+    shape = (plan.tile_height, plan.tile_width + (tiles - 1) * step, 3)
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    restorer(noise)  # kernels are made, memory is got
+    start = time.perf_counter()
+    _, report = restorer.restore(noise)
+    seconds = time.perf_counter() - start
+    return Trial(seconds / (report.plan.redundancy * shape[0] * shape[1]), _peak_memory())
+
+
+def free_bytes(target: Path | None) -> int | None:
+    """Return the room on the disk where a file is to be; None for standard output."""
+    if target is None:
+        return None
+    for folder in target.absolute().parents:
+        if folder.is_dir():
+            return shutil.disk_usage(folder).free
+    return None
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
