@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, print_event
-from mambair_cli.errors import ImageError, MambairError
+from mambair_cli.cli.output import complain, print_event, say
+from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Output, Source
@@ -34,19 +34,21 @@ def print_plan(
     if options.weights is None:
         model = name_model(task, scale, level, options.model, device.type)
         name, factor, here = model.name, model.scale, hub.cached(model) is not None
-    if here:
+    if here or options.offline:
         restorer = Restorer(
             task=task,
             scale=scale,
             level=level,
-            model=name,
+            model=options.model,
             weights=options.weights,
             device=options.device,
             precision=options.precision,
             tile=options.tile,
             overlap=options.overlap,
             offline=True,
+            notify=say if not options.quiet else lambda sentence: None,
         )
+        here = True
         name, factor = restorer.model.name, restorer.info.scale
     jobs = batch.name_targets(
         sources, options.output, batch.suffix_of(task, factor, output.size), options.format
@@ -66,11 +68,8 @@ def print_plan(
                 plan = plan_tiles(header.height, header.width, tile, overlap)
                 cost = forecast.estimate(reader, result, format, plan, factor, trial)
                 free = forecast.free_bytes(job.target)
-                if free is not None and cost.disk > free:
-                    raise ImageError(
-                        f"cannot write {job.target}: it may take {_bytes(cost.disk)}, "
-                        f"and the disk has {_bytes(free)} left; free some or write elsewhere"
-                    )
+                if free is not None and cost.disk > free:  # files that compress well may fit all the same
+                    say(f"{job.place} may take {_bytes(cost.disk)}: the disk has {_bytes(free)} left")
         except MambairError as error:
             complain(error)
             exit_code = max(exit_code, error.exit_code)

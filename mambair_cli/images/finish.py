@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyvips
 
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 
@@ -54,7 +55,7 @@ def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
         frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=0)
         for frame in frames
     ]
-    light = frames[0] if len(frames) == 1 else frames[0].arrayjoin(frames[1:], across=1)
+    light = frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
     if alpha is not None:
         alpha = _clip(light[light.bands - 1])
         light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)
@@ -76,8 +77,6 @@ def _round(image: Any, dtype: str) -> Any:
 
 def _convert(image: Any, header: Header) -> Any:
     """Convert 16-bit samples from the header's profile to sRGB of its depth; gray stays gray."""
-    import pyvips
-
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", header.icc)
     image = image.icc_transform(

@@ -32,7 +32,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        raise LibvipsError(_first_line(error.detail)) from error
+        raise LibvipsError(_first_line(error.detail or error.message)) from error
     except UnicodeDecodeError as error:  # pyvips takes messages for UTF-8, but some quote a broken file
         raise LibvipsError(_first_line(error.object.decode(errors="replace"))) from error
 
