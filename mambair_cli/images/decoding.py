@@ -25,6 +25,7 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     count_apng_frames,
     extract_exif,
+    has_gray_planes,
     is_camera_raw,
     read_png_dpi,
     restate_exif,
@@ -196,6 +197,10 @@ def _open(data: _Data, max_pixels: int) -> Reader:
         return _open_foreign(data, format, max_pixels)
     if format == "tiff" and is_camera_raw(data.bytes):
         raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
+    if format == "tiff" and has_gray_planes(data.bytes):
+        raise ImageError(
+            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
+        )
     if format == "png" and (frames := count_apng_frames(data.bytes)) > 1:
         raise ImageError(
             f"cannot read {data.name}: it is an animated PNG of {frames} frames; convert it to WebP first"

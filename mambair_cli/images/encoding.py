@@ -416,7 +416,8 @@ class Writer:
         elif format in ("jpeg", "webp", "avif"):
             options["Q"] = self._quality
         if format == "tiff":
-            options["predictor"] = "float" if header.dtype == "float32" else "horizontal"
+            # Of floats, many readers know no predictor.
+            options["predictor"] = "none" if header.dtype == "float32" else "horizontal"
             size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
             options["bigtiff"] = size > _BIGTIFF_BYTES
         elif format == "avif":

@@ -16,6 +16,7 @@ import numpy as np
 _ORIENTATION = 0x0112
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _NEW_SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
+_PHOTOMETRIC, _SAMPLES, _PLANES = 0x0106, 0x0115, 0x011C
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
 # What a TIFF file's own directory says of the picture, not of how its samples are stored: description,
@@ -89,6 +90,17 @@ def is_camera_raw(data: Buffer) -> bool:
         return bool(preview) or _DNG_VERSION in tags or data[8:10] == b"CR"
     except _MALFORMED:
         return False  # for libvips to refuse
+
+
+def has_gray_planes(data: Buffer) -> bool:
+    """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
+    try:
+        layout, first = _read_header(data)
+        tags, _ = _read_directory(data, layout, first)
+        planes, samples, kind = (_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
+        return planes == 2 and samples > 1 and kind < 2
+    except _MALFORMED:
+        return False
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:

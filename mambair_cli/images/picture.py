@@ -30,7 +30,7 @@ class Header:
         format: Format of the file it came from, such as ``"png"``.
         frames: Pages of a document or frames of an animation, of one size.
         delays: Milliseconds that each frame is shown; None for pages.
-        loop: How often an animation is repeated; 0 for ever.
+        loop: How often an animation is shown; 0 for ever.
         icc: Colour profile that the pixels are in.
         exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
         xmp: XMP packet; its orientation is 1, too.

@@ -1,0 +1,364 @@
+"""The rows of docs/formats.md: what one library writes, another one reads."""
+
+import io
+import struct
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import Picture, encode_picture, open_picture, read_picture
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+MAKE, GPS = 0x010F, 0x8825
+
+
+def samples(height: int, width: int, bands: int, dtype: str = "uint8") -> np.ndarray:
+    """Return smooth colours, so that lossy formats come close, of the full range."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.cos(x / (5 + band)) * np.sin(y / (7 + band)) for band in range(bands)]
+    values = np.stack(waves, axis=2)
+    values = (values - values.min()) / (values.max() - values.min())
+    if dtype == "float32":
+        return values.astype(np.float32)
+    return (values * np.iinfo(dtype).max).round().astype(dtype)
+
+
+def picture(bands: int, dtype: str, alpha: bool) -> Picture:
+    values = samples(40, 56, bands + alpha, dtype)
+    return Picture(
+        np.ascontiguousarray(values[..., :bands]),
+        np.ascontiguousarray(values[..., bands]) if alpha else None,
+        exif=exif(),
+        xmp=XMP,
+        icc=ICC if bands == 3 else None,
+        dpi=(300, 300),
+    )
+
+
+def exif() -> bytes:
+    block = Image.Exif()
+    block[MAKE] = "Camera works"
+    block.get_ifd(GPS)[2] = (48.0, 8.0, 12.5)
+    return block.tobytes().removeprefix(b"Exif\0\0")
+
+
+def seen_by_pillow(data: bytes) -> tuple[np.ndarray, Image.Image]:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return np.asarray(image), image
+
+
+# What is written
+
+WRITTEN = [
+    ("png", 1, "uint8", False, 0),
+    ("png", 1, "uint8", True, 0),
+    ("png", 3, "uint8", False, 0),
+    ("png", 3, "uint8", True, 0),
+    ("png", 1, "uint16", False, 0),
+    ("jpeg", 1, "uint8", False, 4),
+    ("jpeg", 3, "uint8", False, 8),
+    ("webp", 3, "uint8", False, 0),
+    ("webp", 3, "uint8", True, 0),
+    ("avif", 3, "uint8", False, 0),
+    ("avif", 3, "uint8", True, 0),
+]
+
+
+@pytest.mark.parametrize(("format", "bands", "dtype", "alpha", "tolerance"), WRITTEN)
+def test_what_is_written_pillow_reads(
+    format: str, bands: int, dtype: str, alpha: bool, tolerance: int
+) -> None:
+    before = picture(bands, dtype, alpha)
+    seen, image = seen_by_pillow(encode_picture(before, format, quality=100))
+    assert seen.dtype == dtype
+    np.testing.assert_allclose(
+        seen.reshape(before.samples.shape).astype(int), before.samples, atol=tolerance, rtol=0
+    )
+    assert image.info.get("icc_profile") == before.icc
+    tags = image.getexif()
+    assert tags[MAKE] == "Camera works"
+    assert tags.get_ifd(GPS)[2] == (48.0, 8.0, 12.5)
+    assert b"xmpmeta" in str(image.info.get("xmp", image.info.get("XML:com.adobe.xmp", ""))).encode()
+    if format in ("png", "jpeg"):
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def png_chunks(data: bytes) -> bytes:
+    """Undo PNG's own compression, by hand: Pillow has no 16-bit RGB."""
+    import zlib
+
+    at, packed = 8, b""
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] == b"IDAT":
+            packed += data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return zlib.decompress(packed)
+
+
+@pytest.mark.parametrize(("bands", "alpha"), [(3, False), (3, True), (1, True)])
+def test_png_of_16_bits_a_sample_is_what_the_standard_says(bands: int, alpha: bool) -> None:
+    before = picture(bands, "uint16", alpha)
+    data = encode_picture(before, "png")
+    width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    assert (width, height, depth) == (56, 40, 16)
+    assert kind == {1: 4, 3: 2, 4: 6}[before.samples.shape[2] if bands == 3 else 1]
+    rows = np.frombuffer(png_chunks(data), np.uint8).reshape(height, -1)
+    step = before.samples.shape[2] * 2
+    seen = np.zeros((height, rows.shape[1] - 1), np.uint8)
+    for y, row in enumerate(rows):  # the filters of PNG, section 9
+        above = seen[y - 1].astype(int) if y else np.zeros(len(row) - 1, int)
+        line = row[1:].astype(int)
+        for x in range(len(line)):
+            left = line[x - step] if x >= step else 0
+            corner = above[x - step] if x >= step else 0
+            nearest = min((left, above[x], corner), key=lambda p: abs(left + above[x] - corner - p))
+            line[x] = (line[x] + (0, left, above[x], (left + above[x]) // 2, nearest)[row[0]]) % 256
+        seen[y] = line
+    np.testing.assert_array_equal(seen.view(">u2").reshape(before.samples.shape), before.samples)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(("bands", "alpha"), [(1, False), (1, True), (3, False), (3, True)])
+def test_tiff_is_read_by_tifffile(bands: int, alpha: bool, dtype: str) -> None:
+    before = picture(bands, dtype, alpha)
+    with tifffile.TiffFile(io.BytesIO(encode_picture(before, "tiff"))) as file:
+        (page,) = file.pages
+        seen = page.asarray()
+        tags = page.tags  # pyright: ignore[reportAttributeAccessIssue] a frame would have none; this is a page
+    assert seen.dtype == dtype
+    np.testing.assert_array_equal(seen.reshape(before.samples.shape), before.samples)
+    assert tags[MAKE].value == "Camera works"
+    assert tags["GPSTag"].value["GPSLatitude"] == (48, 1, 8, 1, 25, 2)
+    assert tags[700].value == XMP
+    assert (tags[34675].value if 34675 in tags else None) == before.icc
+    assert ("ExtraSamples" in tags) == alpha
+    assert tags["XResolution"].value[0] / tags["XResolution"].value[1] == pytest.approx(300)
+
+
+def test_avif_of_16_bits_keeps_12() -> None:
+    before = replace(picture(3, "uint16", False), exif=None)
+    data = encode_picture(before, "avif", quality=100)
+    assert b"av1C" in data
+    flags = data[data.index(b"av1C") + 6]
+    assert flags & 0x60 == 0x60  # high bit depth, twelve bits: AV1 in ISOBMFF, 2.3.3
+    seen, _ = seen_by_pillow(data)
+    np.testing.assert_allclose(seen, before.pixels / 257, atol=1.01)
+    after = read_picture(data)
+    assert np.abs(after.pixels.astype(int) - before.pixels).max() <= 65535 / 4095 / 2 + 1
+
+
+@pytest.mark.parametrize("format", ["webp", "avif"])
+def test_gray_is_rgb_where_a_format_has_no_gray(format: str) -> None:
+    before = picture(1, "uint8", False)
+    seen, image = seen_by_pillow(encode_picture(before, format, quality=100))
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(seen, before.pixels.repeat(3, axis=2))
+
+
+def test_gif_has_256_colours_and_no_more() -> None:
+    before = replace(picture(3, "uint8", False), icc=None)
+    seen, image = seen_by_pillow(encode_picture(before, "gif"))
+    assert image.mode in ("P", "RGB")
+    assert np.abs(np.asarray(image.convert("RGB")).astype(int) - before.pixels).mean() < 12
+    assert seen.shape[:2] == (40, 56)
+
+
+# What is read
+
+
+def saved(array: np.ndarray, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array.squeeze()).save(file, format, **options)
+    return file.getvalue()
+
+
+READ = [
+    ("png", {}, 0),
+    ("jpeg", {"quality": 100, "subsampling": 0}, 8),
+    ("jpeg", {"quality": 100, "subsampling": 0, "progressive": True}, 8),
+    ("webp", {"lossless": True}, 0),
+    ("avif", {"quality": 100, "subsampling": "4:4:4"}, 4),
+    ("bmp", {}, 0),
+    ("ppm", {}, 0),
+    ("jpeg2000", {"irreversible": False}, 0),
+    ("tiff", {}, 0),
+    ("tiff", {"compression": "tiff_lzw"}, 0),
+    ("tiff", {"compression": "tiff_adobe_deflate"}, 0),
+    ("tiff", {"compression": "jpeg", "quality": 100}, 12),
+]
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize(("format", "options", "tolerance"), READ)
+def test_what_pillow_writes_is_read(format: str, options: dict[str, Any], tolerance: int, bands: int) -> None:
+    values = samples(40, 56, bands)
+    after = read_picture(saved(values, format, **options))
+    assert after.format == format
+    assert after.pixels.dtype == np.uint8
+    expected = values.repeat(3, axis=2) if after.pixels.shape[2] > bands else values
+    np.testing.assert_allclose(after.pixels.astype(int), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "tiff", "jpeg2000"])
+def test_alpha_that_pillow_writes_is_read(format: str) -> None:
+    values = samples(40, 56, 4)
+    options = {"irreversible": False} if format == "jpeg2000" else {}
+    options |= {"lossless": True, "exact": True} if format == "webp" else {}
+    after = read_picture(saved(values, format, **options))
+    np.testing.assert_array_equal(after.samples, values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("layout", ["strips", "tiles", "big", "planes"])
+def test_tiff_that_tifffile_writes_is_read(layout: str, bands: int, dtype: str) -> None:
+    values = samples(40, 56, bands, dtype)
+    options: dict[str, Any] = {"tile": (16, 16)} if layout == "tiles" else {"rowsperstrip": 7}
+    if bands % 2 == 0:
+        options["extrasamples"] = ["unassalpha"]
+    if layout == "planes" and bands > 2:
+        options["planarconfig"] = "separate"
+        written = np.moveaxis(values, 2, 0)
+    else:
+        written = values.squeeze()
+    file = io.BytesIO()
+    photometric = "rgb" if bands > 2 else "minisblack"
+    with tifffile.TiffWriter(file, bigtiff=layout == "big") as writer:
+        writer.write(written, photometric=photometric, metadata=None, compression="zlib", **options)
+    after = read_picture(file.getvalue())
+    assert after.samples.dtype == dtype
+    np.testing.assert_array_equal(after.samples, values)
+
+
+def test_gray_and_alpha_in_planes_are_refused() -> None:
+    file = io.BytesIO()
+    planes = np.moveaxis(samples(40, 56, 2), 2, 0)
+    tifffile.imwrite(
+        file, planes, photometric="minisblack", planarconfig="separate", extrasamples=["unassalpha"]
+    )
+    with pytest.raises(ImageError, match="planes of their own"):
+        read_picture(file.getvalue())
+
+
+@pytest.mark.parametrize("white", [1, 7, 255, 1000, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_netpbm_is_read_at_its_depth(kind: int, white: int) -> None:
+    bands = 3 if kind in (3, 6) else 1
+    values = (samples(4, 5, bands, "float32") * white).round().astype(np.uint16)
+    head = f"P{kind}\n# a comment\n5 4\n{white}\n".encode()
+    if kind < 4:
+        body = " ".join(map(str, values.ravel())).encode()
+    else:
+        body = values.astype(np.uint8 if white < 256 else ">u2").tobytes()
+    after = read_picture(head + body)
+    assert after.pixels.dtype == (np.uint8 if white < 256 else np.uint16)
+    full = np.iinfo(after.pixels.dtype).max
+    np.testing.assert_array_equal(after.pixels, np.floor(values * (full / white) + 0.5))
+    if white == 255:  # Pillow agrees
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(head + body))), after.pixels.squeeze())
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_bitmaps_of_ink_are_read(text: bool) -> None:
+    ink = samples(3, 11, 1)[..., 0] > 127
+    head = b"P1\n11 3\n" if text else b"P4\n11 3\n"
+    body = "".join(map(str, ink.ravel().astype(int))).encode() if text else np.packbits(ink, axis=1).tobytes()
+    after = read_picture(head + body)
+    np.testing.assert_array_equal(after.pixels[..., 0], np.where(ink, 0, 255))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(head + body)).convert("L")), after.pixels[..., 0]
+    )
+
+
+def test_jpeg_2000_of_16_bits_is_read_in_gray_and_refused_in_colour() -> None:
+    deep = samples(40, 56, 1, "uint16")
+    after = read_picture(saved(deep, "jpeg2000", irreversible=False))
+    np.testing.assert_array_equal(after.pixels, deep)
+    data = bytearray(saved(samples(40, 56, 3), "jpeg2000", irreversible=False))
+    start = data.index(b"\xff\x4f\xff\x51")
+    data[start + 42 : start + 51 : 3] = bytes([15] * 3)  # its samples are said to have 16 bits
+    with pytest.raises(ImageError, match="with 8 bits, not 16; convert it"):
+        read_picture(bytes(data))
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_heic_is_read(bits: int, alpha: bool) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    values = samples(64, 48, 3 + alpha, "uint8" if bits == 8 else "uint16")
+    mode = ("RGBA" if alpha else "RGB") + (";16" if bits > 8 else "")
+    file = io.BytesIO()
+    heif = pillow_heif.from_bytes(mode, (48, 64), values.tobytes())
+    block = b"Exif\0\0" + exif()
+    heif.save(file, quality=-1, chroma=444, matrix_coefficients=0, exif=block, icc_profile=ICC)
+    after = read_picture(file.getvalue())
+    assert after.format == "heic"
+    assert after.samples.dtype == values.dtype
+    white = np.iinfo(values.dtype).max
+    np.testing.assert_allclose(after.samples / white, values / white, atol=2 / 255)
+    assert after.icc == ICC
+    assert after.exif is not None
+    assert b"Camera works" in after.exif
+
+
+def test_open_exr_is_linear_and_shown_by_the_curve_of_srgb(tmp_path: Any) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    light = samples(20, 30, 3, "float32")
+    exr.File({"compression": exr.ZIP_COMPRESSION}, {"RGB": light}).write(str(tmp_path / "a.exr"))
+    after = read_picture(tmp_path / "a.exr")
+    curve = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(after.pixels, curve, atol=1e-6)
+    exr.File({}, {"RGB": light * 5}).write(str(tmp_path / "bright.exr"))
+    with pytest.raises(ImageError, match="between 0 and 5; scale them"):
+        read_picture(tmp_path / "bright.exr")
+
+
+# Frames and pages
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "tiff"])
+def test_frames_are_read_one_below_the_other_with_their_times(format: str) -> None:
+    frames = [np.full((16, 24, 3), 40 + 80 * number, np.uint8) for number in range(3)]
+    frames[1][:8] = (250, 10, 10)
+    images = [Image.fromarray(frame) for frame in frames]
+    file = io.BytesIO()
+    options: dict[str, Any] = {} if format == "tiff" else {"duration": [100, 250, 70], "loop": 3}
+    options |= {"lossless": True} if format == "webp" else {}
+    images[0].save(file, format, save_all=True, append_images=images[1:], **options)
+    with open_picture(file.getvalue()) as reader:
+        header = reader.header
+        assert (header.frames, header.width, header.height) == (3, 24, 16)
+        assert header.delays == (None if format == "tiff" else (100, 250, 70))
+        # WebP counts how often it is shown, GIF how often again.
+        assert header.loop == {"tiff": 0, "webp": 3, "gif": 4}[format]
+        seen = np.concatenate([reader.read(0, 10), reader.read(10, 48)])
+        again = reader.read(0, 48)
+    np.testing.assert_array_equal(seen[..., :3], np.concatenate(frames))
+    np.testing.assert_array_equal(seen, again)
+
+
+def test_pages_that_differ_are_refused() -> None:
+    pages = [Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))]
+    file = io.BytesIO()
+    pages[0].save(file, "tiff", save_all=True, append_images=pages[1:])
+    with (
+        pytest.raises(ImageError, match="2 pages differ in size or kind; split it"),
+        open_picture(file.getvalue()),
+    ):
+        pass
+
+
+def test_an_animated_png_is_refused() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, "png", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="animated PNG of 2 frames"):
+        read_picture(file.getvalue())
