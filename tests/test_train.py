@@ -1,10 +1,12 @@
 """Training: what is drawn, what is learnt, and that a run goes on as if it had never stopped."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageE
 from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
 from mambair_cli.train import TrainConfig, loop, train
 from mambair_cli.train.photographs import Photographs, Pool, load_photographs
-from mambair_cli.train.run import Run, save_weights
+from mambair_cli.train.run import Run, serialize_weights
 from mambair_cli.train.validation import load_validation
 
 CPU = torch.device("cpu")
@@ -71,6 +73,7 @@ def test_loss_falls_and_psnr_rises(config, photos, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 15)
     config = dataclasses.replace(config, steps=60, validation=photos, validate_every=15, batch=4)
     path = train(config)
+    assert path
     log = read_log(config.output)
     losses = [record["loss"] for record in log if "loss" in record]
     quality = [record["psnr_x2"] for record in log if "psnr_x2" in record]
@@ -125,6 +128,19 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
     assert rates[8] == pytest.approx(0.5)
     assert rates[12] == pytest.approx(0.0)
     assert all(now > later for now, later in itertools.pairwise(rates[4:]))
+
+
+def test_the_average_of_the_weights_forgets_the_first_ones(config):
+    run = Run(dataclasses.replace(config, ema_decay=0.75))
+    name = "conv_first.weight"
+    expected = run.net.state_dict()[name].clone()
+    for decay in (0.1, 2 / 11, 3 / 12, 4 / 13):
+        assert run.ema_share == pytest.approx(1 - decay)
+        run.advance()
+        expected = decay * expected + (1 - decay) * run.net.state_dict()[name]
+        torch.testing.assert_close(run.averaged.state_dict()[name], expected)
+    run.step = 1000
+    assert run.ema_share == pytest.approx(0.25)
 
 
 def make_numbered_photographs(scale):
@@ -211,7 +227,7 @@ def test_photographs_shrink_and_small_ones_are_mirrored(config):
 
 def test_weights_of_another_scale_are_a_start(config, tmp_path):
     fourfold = build_network(dataclasses.replace(NETWORK, upscale=4), "upscale")
-    save_weights(fourfold, config, 0, tmp_path / "x4.safetensors")
+    (tmp_path / "x4.safetensors").write_bytes(serialize_weights(fourfold, config, 0))
     run = Run(dataclasses.replace(config, weights=tmp_path / "x4.safetensors"))
     start, own = fourfold.state_dict(), run.net.state_dict()
     assert all(torch.equal(own[name], start[name]) for name in own if not name.startswith("upsample"))
@@ -238,7 +254,8 @@ def test_weights_of_another_scale_are_a_start(config, tmp_path):
     ids=["MambaIRv2", "U-Net", "gray"],
 )
 def test_any_checkpoint_can_be_trained_further(config, network, tmp_path):
-    save_weights(build_network(network, "denoise"), config, 0, tmp_path / "start.safetensors")
+    start = serialize_weights(build_network(network, "denoise"), config, 0)
+    (tmp_path / "start.safetensors").write_bytes(start)
     config = dataclasses.replace(
         config,
         task="denoise",
@@ -347,3 +364,25 @@ def test_recorded_steps_do_as_eager_ones(config, monkeypatch):
         # Convolutions may sum their gradients in another order, and AdamW turns rounding into steps.
         assert torch.allclose(tensor, recorded.averaged.state_dict()[name], atol=2e-3), name
     assert recorded.mean_loss() == pytest.approx(eager.mean_loss(), rel=1e-2)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch):
+    run = Run(config)
+    config.output.mkdir()
+    run.save()
+    before = {path.name: path.read_bytes() for path in config.output.iterdir()}
+
+    def fail(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    run.advance()
+    with pytest.raises(MambairError, match=r"cannot write .*state.pt: No space left on device; make room"):
+        run.save()
+    assert {path.name: path.read_bytes() for path in config.output.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(config, photos):
+    with pytest.raises(MambairError, match=r"cannot write .*a\.png/run: .*; make room, or choose another"):
+        train(dataclasses.replace(config, output=photos / "a.png" / "run"))

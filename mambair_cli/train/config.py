@@ -32,7 +32,8 @@ class TrainConfig:
         learning_rate: At its peak.
         warmup: Steps from nothing to the peak.
         weight_decay: Of matrices and kernels; norms, biases and the scan's own parameters have none.
-        ema_decay: Per step, of the running average of the weights, which is what is saved.
+        ema_decay: Per step, of the running average of the weights, which is what is saved; in the first
+            steps less, (1 + step) / (10 + step).
         loss: "l1" or "charbonnier".
         precision: "bf16" for products and convolutions in bfloat16, or "fp32". The scan, the residual
             stream and the loss are in float32 always.

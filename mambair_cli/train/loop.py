@@ -12,7 +12,7 @@ from typing import Any
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.train.config import TrainConfig, check_config
-from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run
+from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run, writing
 from mambair_cli.train.validation import load_validation, measure
 
 LOG_FILE = "log.jsonl"
@@ -48,7 +48,7 @@ def train(
         ImageError: Where there is nothing to train on.
         CheckpointError: Where the weights or the state cannot be loaded.
         MemoryLimitError: Where the device does not hold the photographs.
-        MambairError: Where training diverges.
+        MambairError: Where training diverges, or its folder cannot be written.
     """
     check_config(config)
     if not resume and (config.output / STATE_FILE).exists():
@@ -60,7 +60,8 @@ def train(
         run.load()
     is_main = run.processes.is_main
     validation = load_validation(config, run.net.info.channels) if is_main else {}
-    config.output.mkdir(parents=True, exist_ok=True)
+    with writing(config.output):
+        config.output.mkdir(parents=True, exist_ok=True)
     log = Log(config.output / LOG_FILE, run.step, report) if is_main else None
     with _interrupt_deferred() as pressed:
         saved = time.monotonic()
@@ -98,9 +99,10 @@ class Log:
 
     def __init__(self, path: Path, step: int, report: Callable[[Record], None] | None) -> None:
         """Open a log, without what it tells of steps after ``step``, which will be done again."""
-        lines = path.read_text().splitlines() if step and path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        with writing(path):
+            lines = path.read_text().splitlines() if step and path.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            path.write_text("".join(f"{line}\n" for line in kept))
         self.path = path
         self._report = report
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
@@ -109,7 +111,7 @@ class Log:
     def write(self, record: Record) -> None:
         """Add a record, with the seconds that the run has taken."""
         record = {**record, "seconds": round(self._before + time.monotonic() - self._begun, 1)}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self._report:
             self._report(record)

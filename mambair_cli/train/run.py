@@ -5,21 +5,22 @@ worth training on one device are too small to keep it busy from Python. Between 
 exchange their gradients.
 """
 
+import contextlib
 import copy
 import dataclasses
+import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mambair_cli.checkpoint import load_network, read_tensors
-from mambair_cli.errors import CheckpointError, UsageError
+from mambair_cli.errors import CheckpointError, MambairError, UsageError
 from mambair_cli.model import Network, build_network
 from mambair_cli.model.layers import VSSBlock
 from mambair_cli.train.config import CHANGEABLE, TrainConfig, describe_config
@@ -67,6 +68,7 @@ class Run:
             fused=True,
             capturable=self.device.type == "cuda",
         )
+        self._ema_share = torch.zeros((), device=self.device)
         self._loss = torch.zeros((), device=self.device)
         self._loss_sum = torch.zeros((), device=self.device)
         self._losses = 0
@@ -86,10 +88,19 @@ class Run:
         progress = (self.step - config.warmup) / max(1, config.steps - config.warmup)
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
+    @property
+    def ema_share(self) -> float:
+        """What the next step's weights weigh in the running average.
+
+        At first more than later, so that the average forgets the weights that it began with.
+        """
+        return max(1 - self.config.ema_decay, 9 / (self.step + 10))
+
     def advance(self) -> None:
         """Do one step."""
         for group in self._optimizer.param_groups:
             group["lr"].fill_(self.learning_rate)
+        self._ema_share.fill_(self.ema_share)
         if self.device.type != "cuda":
             self._compute()
         elif self._eager_steps:
@@ -142,8 +153,8 @@ class Run:
         self._optimizer.step()
         with torch.no_grad():
             self._loss_sum += self._loss
-            averaged, trained = tuple(self.averaged.parameters()), tuple(self.net.parameters())
-            get_ema_multi_avg_fn(self.config.ema_decay)(averaged, trained, 0)
+            for mean, weights in zip(self.averaged.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weights, self._ema_share)
 
     def _compute_aside(self) -> None:
         """Do a step on a stream of its own, as graphs are recorded on one."""
@@ -165,7 +176,11 @@ class Run:
         return halves
 
     def save(self) -> None:
-        """Write the state and the averaged weights, each whole or not at all."""
+        """Write the state and the averaged weights, each whole or not at all.
+
+        Raises:
+            MambairError: Where they cannot be written.
+        """
         folder = self.config.output
         state = {
             "config": describe_config(self.config),
@@ -177,10 +192,10 @@ class Run:
             "loss_sum": self._loss_sum,
             "losses": self._losses,
         }
-        _write_whole(folder / STATE_FILE, lambda path: torch.save(state, path))
-        _write_whole(
-            folder / WEIGHTS_FILE, lambda path: save_weights(self.averaged, self.config, self.step, path)
-        )
+        serialized = io.BytesIO()
+        torch.save(state, serialized)
+        _write_whole(folder / STATE_FILE, serialized.getbuffer())
+        _write_whole(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
         """Go on from the state in the run's folder.
@@ -244,8 +259,8 @@ def make_network(config: TrainConfig) -> Network:
     return net
 
 
-def save_weights(net: Network, config: TrainConfig, step: int, path: Path) -> None:
-    """Write a checkpoint that tells what it is and how it was made."""
+def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:
+    """Return a checkpoint, as safetensors, that tells what it is and how it was made."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     metadata = {
         "task": config.task,
@@ -253,7 +268,7 @@ def save_weights(net: Network, config: TrainConfig, step: int, path: Path) -> No
         "network": json.dumps(dataclasses.asdict(net.info.config)),
         "training": json.dumps({"step": step, **describe_config(config)}),
     }
-    save_file(tensors, path, metadata)
+    return save(tensors, metadata)
 
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -266,7 +281,28 @@ def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Explain why a file or folder of the run cannot be written.
+
+    Raises:
+        MambairError: In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MambairError(
+            f"cannot write {path}: {error.strerror}; make room, or choose another folder"
+        ) from error
+
+
+def _write_whole(path: Path, content: bytes | memoryview) -> None:
     part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)
+    try:
+        with writing(path):
+            part.write_bytes(content)
+            part.replace(path)
+    except MambairError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
