@@ -132,7 +132,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     for name in inputs:
         if name == STANDARD_STREAM:
             sources.append(Source(None))
-        elif Path(name).is_dir():
+        elif os.path.isdir(name):
             sources.extend(_find_in_folder(Path(name)))
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True))
@@ -205,7 +205,7 @@ def name_targets(
 def _is_one_file(sources: Sequence[Source], output: str) -> bool:
     if len(sources) != 1 or sources[0].folder is not None:
         return False
-    return not (output.endswith(("/", os.sep)) or Path(output).is_dir())
+    return not (output.endswith(("/", os.sep)) or os.path.isdir(output))
 
 
 def _name_target(source: Source, output: str | None, suffix: str, format: str | None) -> Job:

@@ -1,5 +1,6 @@
 """Say beforehand what a picture will take: memory, room on the disk and time."""
 
+import os
 import shutil
 import sys
 import time
@@ -100,7 +101,7 @@ def free_bytes(target: Path | None) -> int | None:
     if target is None:
         return None
     for folder in target.absolute().parents:
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return shutil.disk_usage(folder).free
     return None
 

@@ -23,6 +23,7 @@ import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin
+from profiles import gray_profile
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import (
@@ -48,30 +49,6 @@ DTYPES = {
 }
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY_ICC = ICC[:16] + b"GRAY" + ICC[20:]
-
-
-def gray_profile(gamma: float) -> bytes:
-    """Make a gray profile of one curve: its header, a description, white of D50 and the curve."""
-    tags = {
-        b"desc": b"desc" + struct.pack(">II", 0, 5) + b"gray\0" + bytes(78),
-        b"wtpt": b"XYZ " + struct.pack(">I3i", 0, 63190, 65536, 54061),
-        b"kTRC": b"curv" + struct.pack(">IIHxx", 0, 1, round(gamma * 256)),
-        b"cprt": b"text" + struct.pack(">I", 0) + b"none\0\0\0\0",
-    }
-    start, table, body = 128 + 4 + 12 * len(tags), b"", b""
-    for name, data in tags.items():
-        table += struct.pack(">4sII", name, start + len(body), len(data))
-        body += data + bytes(-len(data) % 4)
-    size = start + len(body)
-    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
-    head += (
-        struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
-        + bytes(28)
-        + struct.pack(">3i", 63190, 65536, 54061)
-    )
-    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
-
-
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
