@@ -1,0 +1,186 @@
+"""Damage image files at random, read them, and keep what crashes, hangs, swells or fails in another way.
+
+    python benchmarks/fuzz_reader.py --minutes 10 --kept fuzz
+
+A picture or an error of one line is right; anything else is kept as a file that shows it. Each batch of
+files is read in a process of its own, which has a limit of memory and of time.
+"""
+
+import argparse
+import io
+import random
+import resource
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import open_picture
+
+MAX_PIXELS = 2_000_000
+MEMORY_BYTES = 3 * 2**30
+FILES_IN_A_BATCH = 1000
+SECONDS_FOR_A_BATCH = 180
+INTERESTING = (0, 1, 2, 7, 8, 16, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1)
+
+
+def make_seeds() -> list[bytes]:
+    """Make small files of every format and of many kinds."""
+    generator = np.random.default_rng(0)
+    seeds = []
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    exif.get_ifd(0x8825)[2] = (48.0, 8.0, 12.5)
+
+    def add(array: np.ndarray, format: str, **options: Any) -> None:
+        file = io.BytesIO()
+        Image.fromarray(array.squeeze()).save(file, format, **options)
+        seeds.append(file.getvalue())
+
+    for bands in (1, 3, 4):
+        array = generator.integers(0, 256, (12, 17, bands), dtype=np.uint8)
+        for format in ("png", "webp", "avif", "tiff", "jpeg2000"):
+            add(array, format, **({"exif": exif} if format != "jpeg2000" else {}))
+        if bands < 4:
+            for format in ("jpeg", "bmp", "ppm", "gif"):
+                add(array, format, **({"exif": exif, "progressive": bands == 1} if format == "jpeg" else {}))
+    add(generator.integers(0, 65536, (12, 17), dtype=np.uint16), "png")
+    frames = [Image.fromarray(generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(3)]
+    for format in ("gif", "webp", "tiff", "png"):
+        file = io.BytesIO()
+        frames[0].save(file, format, save_all=True, append_images=frames[1:], duration=[10, 20, 30])
+        seeds.append(file.getvalue())
+    for dtype in (np.uint8, np.uint16, np.float32):
+        for options in ({"tile": (16, 16)}, {"rowsperstrip": 5, "compression": "zlib"}):
+            file = io.BytesIO()
+            with tifffile.TiffWriter(file, bigtiff=dtype is np.uint16) as writer:
+                writer.write(generator.random((20, 20, 3)).astype(dtype), photometric="rgb", **options)
+            seeds.append(file.getvalue())
+    cmyk = Image.fromarray(generator.integers(0, 256, (12, 17, 4), dtype=np.uint8), "CMYK")
+    for format in ("jpeg", "tiff"):
+        file = io.BytesIO()
+        cmyk.save(file, format)
+        seeds.append(file.getvalue())
+    seeds += [b"P3 2 2 7 1 2 3 4 5 6 7 0 1 2 3 4", b"P1 3 2 101 010", b"P4 9 2 " + bytes(4)]
+    try:
+        import pillow_heif
+
+        file = io.BytesIO()
+        pillow_heif.from_pillow(frames[0].resize((64, 64))).save(file)
+        seeds.append(file.getvalue())
+    except ModuleNotFoundError:
+        pass
+    return seeds
+
+
+def damage(data: bytes, draw: random.Random) -> bytes:
+    """Change a file in one to six places."""
+    block = bytearray(data)
+    for _ in range(draw.choice((1, 1, 1, 2, 3, 6))):
+        at = draw.randrange(len(block) or 1)
+        # Headers hold what is worth breaking.
+        at = draw.randrange(min(len(block), 64) or 1) if draw.random() < 0.5 else at
+        changes: list[Callable[[], None]] = [
+            lambda at=at: block.__setitem__(slice(at, at + 1), bytes([draw.randrange(256)])),
+            lambda at=at: block.__setitem__(slice(at, at + 1), bytes([block[at] ^ (1 << draw.randrange(8))])),
+            lambda at=at: block.__setitem__(slice(at, at + draw.randrange(1, 40)), b""),
+            lambda at=at: block.__setitem__(slice(at, at), block[at : at + draw.randrange(1, 40)]),
+            lambda at=at: block.__setitem__(
+                slice(at, at + 4), struct.pack(draw.choice("<>") + "I", draw.choice(INTERESTING))
+            ),
+            lambda at=at: block.__setitem__(
+                slice(at, at + 2), struct.pack(draw.choice("<>") + "H", draw.choice(INTERESTING) % 65536)
+            ),
+            lambda at=at: block.__setitem__(slice(at, len(block)), b""),
+        ]
+        if block:
+            draw.choice(changes)()
+    return bytes(block)
+
+
+def read(data: bytes) -> str | None:
+    """Read a file, and return what is wrong with how that went, if anything."""
+    try:
+        with open_picture(data, max_pixels=MAX_PIXELS) as reader:
+            header = reader.header
+            height = header.height * header.frames
+            for top in range(0, height, 7):
+                rows = reader.read(top, min(top + 7, height))
+                if rows.shape[1:] != (header.width, header.samples) or rows.dtype != header.dtype:
+                    return f"rows are {rows.shape} of {rows.dtype}, the header says {header}"
+    except ImageError as error:
+        message = str(error)
+        return f"not one line: {message!r}" if "\n" in message or not message.isprintable() else None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def work(first: int, last: int, present: Path) -> None:
+    """Read the files of some numbers; whoever looks finds the one that is at work in ``present``."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    seeds = make_seeds()
+    for number in range(first, last):
+        draw = random.Random(number)
+        data = damage(seeds[number % len(seeds)], draw)
+        present.write_bytes(data)
+        wrong = read(data)
+        if wrong:
+            print(f"{number}\t{wrong}", flush=True)
+
+
+def main() -> int:
+    """Fuzz for some minutes; return 1 if anything was found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--start", type=int, default=0, help="number of the first file")
+    parser.add_argument("--kept", type=Path, default=Path("fuzz"), help="folder for what is found")
+    parser.add_argument("--work", type=int, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.kept.mkdir(exist_ok=True)
+    present = options.kept / "present"
+    if options.work:
+        first, last = options.work
+        work(first, last, present)
+        return 0
+    number, found, end = options.start, 0, time.monotonic() + 60 * options.minutes
+    while time.monotonic() < end:
+        last = number + FILES_IN_A_BATCH
+        command = [sys.executable, __file__, "--kept", str(options.kept), "--work", str(number), str(last)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=SECONDS_FOR_A_BATCH
+            )
+            lines, talk, code = done.stdout, done.stderr, done.returncode
+        except subprocess.TimeoutExpired:
+            lines, talk, code = "", "", "no end"
+        if code or talk:
+            found += 1
+            kept = options.kept / f"crash-{number}"
+            present.rename(kept)
+            print(f"{kept}: exit {code}: {talk.strip()[-300:]}", flush=True)
+        for line in lines.splitlines():
+            which, wrong = line.split("\t", 1)
+            found += 1
+            kept = options.kept / f"wrong-{which}"
+            seeds = make_seeds()
+            kept.write_bytes(damage(seeds[int(which) % len(seeds)], random.Random(int(which))))
+            print(f"{kept}: {wrong}", flush=True)
+        number = last
+    present.unlink(missing_ok=True)
+    print(f"{number - options.start} files read, {found} findings; go on with --start {number}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
