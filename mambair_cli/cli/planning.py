@@ -9,9 +9,10 @@ from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Output, Source
+    from mambair_cli.batch import Output
     from mambair_cli.catalog import Task
     from mambair_cli.forecast import Cost, Trial
+    from mambair_cli.jobs import Source
 
 
 def print_plan(
@@ -23,7 +24,7 @@ def print_plan(
     level: float | None,
 ) -> None:
     """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
-    from mambair_cli import batch, forecast, hub
+    from mambair_cli import batch, forecast, hub, jobs
     from mambair_cli.restore import Restorer, check_tile, choose_device, name_model
     from mambair_cli.tiling import plan_tiles
 
@@ -50,15 +51,15 @@ def print_plan(
         )
         here = True
         name, factor = restorer.model.name, restorer.info.scale
-    jobs = batch.name_targets(
-        sources, options.output, batch.suffix_of(task, factor, output.size), options.format
+    work = jobs.name_targets(
+        sources, options.output, jobs.suffix_of(task, factor, output.size), options.format
     )
     if options.json:
-        print_event("plan", model=name, on_this_machine=here, device=str(device), files=len(jobs))
+        print_event("plan", model=name, on_this_machine=here, device=str(device), files=len(work))
     else:
         print(f"{name} on {device}" + ("" if here else " (not on this machine yet)"))
     exit_code, trial, costs = 0, None, []
-    for job in jobs:
+    for job in work:
         try:
             with batch.open_source(job.source, output.max_pixels) as reader:
                 header = reader.header

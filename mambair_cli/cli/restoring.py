@@ -11,8 +11,9 @@ from mambair_cli.cli.planning import print_plan
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Outcome, Output, Source
+    from mambair_cli.batch import Outcome, Output
     from mambair_cli.catalog import Task
+    from mambair_cli.jobs import Source
     from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
 
@@ -91,11 +92,11 @@ def _restore(
     size: "Size | None" = None,
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
-    from mambair_cli import batch
+    from mambair_cli import batch, jobs
     from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
 
-    sources = batch.find_sources(inputs)
+    sources = jobs.find_sources(inputs)
     output = batch.Output(
         quality=options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
@@ -127,17 +128,17 @@ def _restore(
         quiet=options.quiet,
         notify=say if not options.quiet else lambda sentence: None,
     )
-    suffix = batch.suffix_of(task, restorer.info.scale, output.size)
-    jobs = batch.name_targets(sources, options.output, suffix, options.format)
+    suffix = jobs.suffix_of(task, restorer.info.scale, output.size)
+    work = jobs.name_targets(sources, options.output, suffix, options.format)
     if not options.quiet and not restorer.model.notice:
         say(f"using {restorer.model.name} on {restorer.device}")
     if options.json:
-        print_event("start", model=restorer.model.name, device=str(restorer.device), files=len(jobs))
+        print_event("start", model=restorer.model.name, device=str(restorer.device), files=len(work))
     start = time.perf_counter()
     exit_code = done = 0
-    with Progress(len(jobs), shown=not options.quiet) as progress:
+    with Progress(len(work), shown=not options.quiet) as progress:
         for outcome in batch.run_jobs(
-            jobs, restorer, output, on_start=progress.start, on_tiles=progress.advance
+            work, restorer, output, on_start=progress.start, on_tiles=progress.advance
         ):
             if outcome.error is not None:
                 complain(outcome.error)
@@ -149,9 +150,9 @@ def _restore(
             _print_outcome(outcome, restorer, options.json)
     if options.json:
         seconds = round(time.perf_counter() - start, 3)
-        print_event("summary", done=done, failed=len(jobs) - done, seconds=seconds)
-    elif len(jobs) > 1 and done < len(jobs):
-        say(f"{len(jobs) - done} of {len(jobs)} images failed")
+        print_event("summary", done=done, failed=len(work) - done, seconds=seconds)
+    elif len(work) > 1 and done < len(work):
+        say(f"{len(work) - done} of {len(work)} images failed")
     if exit_code:
         raise typer.Exit(exit_code)
 

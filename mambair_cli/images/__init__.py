@@ -12,7 +12,7 @@ from mambair_cli.images.encoding import (
     settle_format,
     write_picture,
 )
-from mambair_cli.images.files import open_atomic
+from mambair_cli.images.files import TEMPORARY_NAME, open_atomic
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_QUALITY",
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
+    "TEMPORARY_NAME",
     "WRITABLE_SUFFIXES",
     "Header",
     "Picture",

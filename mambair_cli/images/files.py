@@ -3,12 +3,16 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mambair_cli.errors import ImageError
+
+TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
+"""What a file is called while it is being written."""
 
 _WHY_UNREADABLE = {
     errno.ENOENT: "it does not exist; check its name",
@@ -28,11 +32,23 @@ _WHY_UNWRITABLE = {
 
 
 @contextmanager
-def open_atomic(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def open_atomic(
+    target: Path,
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[BinaryIO]:
     """Open a file that appears under its name when the block ends well, complete and on disk, or never.
 
     Without ``overwrite`` a file of that name is left alone, also one that appears while the block runs. A
     link that is replaced is replaced itself; what it points to stays.
+
+    Args:
+        target: The file.
+        overwrite: Whether to replace one that is there.
+        on_begin: Given the name under which it is written, before it is.
+        on_end: Given that name when the file is whole and on the disk, before it is published.
 
     Raises:
         ImageError: The name is taken, or the system refuses to write.
@@ -44,11 +60,13 @@ def open_atomic(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         raise _taken(target)
     # Its name must not grow with the target's, which may be as long as names can be.
     temporary = target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
+    on_begin(temporary)
     try:
         with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        on_end(temporary)
         _publish(temporary, target, overwrite)
     except FileExistsError as error:
         raise _taken(target) from error

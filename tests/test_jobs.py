@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mambair_cli.batch import Source, find_sources, name_targets
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
+from mambair_cli.jobs import Source, find_sources, name_targets
 
 SUFFIXES = [*sorted(READABLE_SUFFIXES), ".PNG", ".Jpg", ".xyz", ""]
 NAMES = st.builds(
