@@ -134,7 +134,7 @@ def work(first: int, last: int, present: Path) -> None:
         present.write_bytes(data)
         wrong = read(data)
         if wrong:
-            print(f"{number}\t{wrong}", flush=True)
+            print(f"{number}\t{wrong!r}", flush=True)
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ import pytest
 import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, JpegImagePlugin
 from profiles import gray_profile
 
 from mambair_cli.errors import ImageError
@@ -610,13 +610,32 @@ def test_resolution_survives(format: str, with_exif: bool) -> None:
             assert image.info["dpi"] == pytest.approx(before.dpi, abs=0.01)
 
 
-def test_iptc_stays_in_jpeg() -> None:
-    data = encode_picture(replace(picture(), iptc=IPTC), "jpeg")
-    before = read_picture(data)
-    assert before.iptc == IPTC
-    assert read_picture(encode_picture(before, "jpeg")).iptc == IPTC
-    for format in ("png", "webp", "tiff"):
-        assert read_picture(encode_picture(before, format)).iptc is None
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("with_exif", [False, True])
+def test_iptc_goes_from_jpeg_to_everywhere_and_back(target: str, with_exif: bool) -> None:
+    before = replace(picture(16, 16), iptc=IPTC, exif=exif_block() if with_exif else None)
+    data = encode_picture(before, target)
+    after = read_picture(data)
+    assert after.iptc == IPTC
+    assert read_picture(encode_picture(after, "jpeg")).iptc == IPTC
+    with Image.open(io.BytesIO(data)) as image:
+        found = IptcImagePlugin.getiptcinfo(image) or {}
+        if target in ("jpeg", "tiff"):  # where Pillow looks for it
+            assert found[2, 5] == b"Meadows"
+        else:
+            assert b"Meadows" in image.getexif()[0x83BB]
+        if with_exif:
+            assert image.getexif()[MAKE] == "Camera works"
+            assert image.getexif().get_ifd(EXIF_PART)[MAKER] == MAKER_NOTE
+
+
+def test_a_broken_block_of_photoshop_costs_no_picture() -> None:
+    for broken in (b"", b"Photoshop 3.0\0", IPTC[:20], IPTC[:25], b"8BIM" * 9):
+        for format in ("png", "tiff", "jpeg"):
+            before = replace(picture(16, 16), iptc=broken, exif=exif_block())
+            np.testing.assert_array_equal(
+                read_picture(encode_picture(before, format)).pixels.shape, before.pixels.shape
+            )
 
 
 @given(st.data())

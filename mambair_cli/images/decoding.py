@@ -25,6 +25,7 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     count_apng_frames,
     extract_exif,
+    find_iptc,
     has_gray_planes,
     is_camera_raw,
     read_png_dpi,
@@ -258,6 +259,7 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
     width, height = image.width, image.height // frames
     if orientation >= 5:
         width, height = height, width
+    exif = restate_exif(exif, width, height) if exif else None
     delays = _field(image, "delay") if frames > 1 else None
     header = Header(
         width=width,
@@ -270,9 +272,9 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         delays=tuple(delays[:frames]) if delays else None,
         loop=_field(image, "loop") or 0,
         icc=_field(shown, "icc-profile-data"),
-        exif=restate_exif(exif, width, height) if exif else None,
+        exif=exif,
         xmp=re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8]", rb"\g<1>1", xmp) if xmp else None,
-        iptc=_field(image, "iptc-data") if format == "jpeg" else None,
+        iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
     )
     is_whole = format in _HELD or bool(_field(image, "interlaced"))

@@ -19,11 +19,14 @@ from mambair_cli.images.files import enumerate_names, open_atomic, show
 from mambair_cli.images.finish import finish, samples_wanted
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
+    add_iptc,
+    complete_avif,
     complete_jpeg,
     complete_png,
     complete_webp,
     describe_tiff,
     has_png_pixels,
+    hold_exif_place,
     restate_exif,
 )
 from mambair_cli.images.picture import Header, Picture
@@ -91,6 +94,7 @@ _WRITABLE = MappingProxyType(
             "heif",
             has_gray=False,
             longest_side=65535,
+            longest_block=60000,
         ),
         "gif": _Container(
             (".gif",), ("uint8",), {}, "gif", has_profile=False, has_frames=True, longest_side=65535
@@ -291,6 +295,10 @@ class Writer:
         self._to_srgb = convert
         self._dtype = samples_wanted(header, self._size, convert)
         self._count = header.bands + (header.has_alpha and self._container.has_alpha)
+        exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
+        if header.iptc and format != "jpeg":
+            exif = add_iptc(exif, header.iptc)
+        self._exif = exif
         self._feed: Feed | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -393,7 +401,9 @@ class Writer:
             "icc-profile-data": None if self._to_srgb else header.icc,
             "xmp-data": header.xmp,
             "iptc-data": header.iptc if self._format == "jpeg" else None,
-            "exif-data": b"Exif\0\0" + header.exif if header.exif and self._format == "avif" else None,
+            "exif-data": b"Exif\0\0" + hold_exif_place(self._exif)
+            if self._exif and self._format == "avif"
+            else None,
         }
         for field, block in blocks.items():
             if block:
@@ -424,12 +434,14 @@ class Writer:
             options["keep"] |= kept.EXIF
             options["bitdepth"] = 8 if header.dtype == "uint8" else 12
 
-        exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
+        exif = self._exif
         save = f"{container.saver}save"
         if format in ("webp", "avif", "gif"):  # these come as a whole
             data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
             if exif and format == "webp":
                 data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
+            elif exif and format == "avif":
+                data = complete_avif(data, exif)
             self._file.write(data)
             return
         if format == "tiff":

@@ -151,9 +151,12 @@ def _find_jp2_profile(boxes: bytes) -> bytes | None:
 def _heic(data: bytes, name: str, check_size: CheckSize) -> Decoded:
     import pillow_heif
 
-    file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
-    check_size(*file.size)  # upright: the library turns pictures itself
-    samples = np.asarray(file)
+    try:
+        file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
+        check_size(*file.size)  # upright: the library turns pictures itself
+        samples = np.asarray(file)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
     bits = file.info.get("bit_depth", 8)
     if samples.dtype == np.uint16:
         samples = widen(samples, bits)

@@ -26,7 +26,10 @@ _DESCRIPTIVE = frozenset(
     | set(range(0x9C9B, 0x9CA0))
 )
 
-_SHORT, _LONG, _LONG8 = 3, 4, 16
+_DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
+_IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
+
+_SHORT, _LONG, _BYTES, _LONG8 = 3, 4, 7, 16
 # Bytes that are swapped together and bytes of one value, by type: rationals are two numbers.
 _SIZES = {
     **dict.fromkeys((1, 2, 6, 7), (1, 1)),
@@ -130,6 +133,47 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     return bytes(block)
 
 
+def find_iptc(exif: bytes | None) -> bytes | None:
+    """Find the IPTC that an EXIF or TIFF block holds, as JPEG files have it: in a block of Photoshop's."""
+    try:
+        layout, first = _read_header(exif or b"")
+        main, _ = _read_directory(exif or b"", layout, first)
+        records = main[_IPTC].value
+    except _MALFORMED:
+        return None
+    head = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records))
+    return head + records + bytes(len(records) % 2)
+
+
+def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
+    """Put the IPTC of a JPEG file into an EXIF block, where other formats have a place for it."""
+    try:
+        records = _unwrap_iptc(iptc)
+        block = bytearray(exif or struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0))
+        layout, first = _read_header(block)
+        main, end = _read_directory(block, layout, first)
+        (following,) = struct.unpack_from(layout.offset, block, end)
+    except _MALFORMED:
+        return exif
+    main[_IPTC] = _Entry(_BYTES, len(records), records)
+    at = _append_directory(block, layout, main, 0, following)
+    struct.pack_into(layout.offset, block, layout.first, at)
+    return bytes(block)
+
+
+def _unwrap_iptc(iptc: bytes) -> bytes:
+    """Find the IPTC among the resources in a block of Photoshop's."""
+    at = len(_PHOTOSHOP)
+    while iptc[at : at + 4] == b"8BIM":
+        (kind,) = struct.unpack_from(">H", iptc, at + 4)
+        at += 6 + (iptc[at + 6] // 2 + 1) * 2  # past a name, whose length comes first, to an even offset
+        (length,) = struct.unpack_from(">I", iptc, at)
+        if kind == _IPTC_RESOURCE:
+            return iptc[at + 4 : at + 4 + length]
+        at += 4 + length + length % 2
+    raise ValueError("no IPTC")
+
+
 def extract_exif(tiff: Buffer) -> bytes | None:
     """Gather what a TIFF file says of its picture into an EXIF block, or None if that is nothing."""
     try:
@@ -223,6 +267,23 @@ def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: 
         chunks = b"VP8X" + struct.pack("<IB3x", 10, flags) + size + chunks
     chunks += b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+
+
+def hold_exif_place(exif: bytes) -> bytes:
+    """Make an EXIF block in whose place :func:`complete_avif` can put another."""
+    text = _PLACE * (len(exif) // len(_PLACE) + 1) + b"\0"
+    head = struct.pack(">2sHIHHHIII", b"MM", 42, 8, 1, _DESCRIPTION, 2, len(text), 26, 0)
+    return head + text
+
+
+def complete_avif(data: bytes, exif: bytes) -> bytes:
+    """Put an EXIF block in place of what libvips made of :func:`hold_exif_place`."""
+    text = data.find(_PLACE)
+    start = max(data.rfind(b"MM\0*", 0, text), data.rfind(b"II*\0", 0, text))
+    if text < 0 or start < 0:
+        raise ValueError("the place held for EXIF is gone")
+    end = text + len(_PLACE) * (len(exif) // len(_PLACE) + 1)
+    return data[:start] + exif.ljust(end - start, b"\0") + data[end:]
 
 
 def _read_header(block: Buffer) -> tuple[_Layout, int]:

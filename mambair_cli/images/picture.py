@@ -34,7 +34,7 @@ class Header:
         icc: Colour profile that the pixels are in.
         exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
         xmp: XMP packet; its orientation is 1, too.
-        iptc: Photoshop block of a JPEG file, which only JPEG files can hold.
+        iptc: IPTC in a block of Photoshop's, as JPEG files have it.
         dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
     """
 
