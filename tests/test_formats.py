@@ -216,6 +216,15 @@ def test_alpha_that_pillow_writes_is_read(format: str) -> None:
     np.testing.assert_array_equal(after.samples, values)
 
 
+def test_bmp_has_alpha_where_its_header_has_a_mask_for_it() -> None:
+    values = samples(6, 5, 4)
+    head = struct.pack("<IiiHHIIiiII", 108, 5, 6, 1, 32, 3, values.size, 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)  # red lowest
+    body = (head + masks).ljust(108, b"\0")
+    data = struct.pack("<2sIII", b"BM", 14 + 108 + values.size, 0, 14 + 108) + body + values[::-1].tobytes()
+    np.testing.assert_array_equal(read_picture(data).samples, values)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 @pytest.mark.parametrize("layout", ["strips", "tiles", "big", "planes"])
@@ -309,16 +318,32 @@ def test_heic_is_read(bits: int, alpha: bool) -> None:
     assert b"Camera works" in after.exif
 
 
-def test_open_exr_is_linear_and_shown_by_the_curve_of_srgb(tmp_path: Any) -> None:
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_open_exr_is_linear_and_shown_by_the_curve_of_srgb(tmp_path: Any, kind: str) -> None:
     exr = pytest.importorskip("OpenEXR")
-    light = samples(20, 30, 3, "float32")
+    light = samples(20, 30, 3, "float32").astype(kind)
     exr.File({"compression": exr.ZIP_COMPRESSION}, {"RGB": light}).write(str(tmp_path / "a.exr"))
     after = read_picture(tmp_path / "a.exr")
+    light = light.astype(np.float32)
     curve = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(after.pixels, curve, atol=1e-6)
     exr.File({}, {"RGB": light * 5}).write(str(tmp_path / "bright.exr"))
     with pytest.raises(ImageError, match="between 0 and 5; scale them"):
         read_picture(tmp_path / "bright.exr")
+
+
+def test_colours_of_open_exr_are_premultiplied(tmp_path: Any) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    light = np.zeros((2, 2, 4), np.float32)
+    light[0] = (0.1, 0.2, 0.4, 0.5)
+    exr.File({}, {"RGBA": light}).write(str(tmp_path / "a.exr"))
+    after = read_picture(tmp_path / "a.exr")
+    assert after.alpha is not None
+    np.testing.assert_allclose(after.alpha, light[..., 3])
+    np.testing.assert_allclose(
+        after.pixels[0, 0], 1.055 * np.array([0.2, 0.4, 0.8]) ** (1 / 2.4) - 0.055, atol=1e-6
+    )
+    assert (after.pixels[1] == 0).all()
 
 
 # Frames and pages
