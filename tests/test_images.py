@@ -534,6 +534,21 @@ def test_metadata_survives_from_every_format_to_every_format(source: str, target
         assert len(after.exif) == len(before.exif)
 
 
+def test_xmp_tells_the_size_of_the_result_and_has_no_thumbnail() -> None:
+    xmp = (
+        b'<rdf:Description tiff:ImageWidth="7" tiff:ImageLength = "5" tiff:Orientation="8" dc:id="7">'
+        b"<exif:PixelXDimension>7</exif:PixelXDimension><exif:PixelYDimension> 5</exif:PixelYDimension>"
+        b"<xmp:Thumbnails><rdf:Alt>\n/9j/4AAQ</rdf:Alt></xmp:Thumbnails></rdf:Description>"
+    )
+    for format in ("png", "jpeg", "webp", "tiff", "avif"):
+        data = encode_picture(replace(picture(20, 30), xmp=xmp), format)
+        assert read_picture(data).xmp == (
+            b'<rdf:Description tiff:ImageWidth="30" tiff:ImageLength = "20" tiff:Orientation="1" dc:id="7">'
+            b"<exif:PixelXDimension>30</exif:PixelXDimension>"
+            b"<exif:PixelYDimension> 20</exif:PixelYDimension></rdf:Description>"
+        )
+
+
 def test_exif_keeps_its_bytes_but_for_what_has_to_change() -> None:
     block = exif_block(orientation=8)
     before = read_picture(saved(noise(4, 6, 3), "png", exif=block))

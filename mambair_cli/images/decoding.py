@@ -7,7 +7,6 @@ loaders runs is decided here, by the first bytes; left to itself it would also r
 
 import mmap
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from mambair_cli.images.metadata import (
     is_camera_raw,
     read_png_dpi,
     restate_exif,
+    restate_xmp,
 )
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
 from mambair_cli.images.samples import widen
@@ -273,7 +273,7 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         loop=_field(image, "loop") or 0,
         icc=_field(shown, "icc-profile-data"),
         exif=exif,
-        xmp=re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8]", rb"\g<1>1", xmp) if xmp else None,
+        xmp=restate_xmp(xmp, width, height) if xmp else None,
         iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
     )
@@ -304,7 +304,7 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         format=format,
         icc=decoded.icc,
         exif=restate_exif(decoded.exif, width, height) if decoded.exif else None,
-        xmp=decoded.xmp,
+        xmp=restate_xmp(decoded.xmp, width, height) if decoded.xmp else None,
         dpi=_sensible_dpi(decoded.dpi),
     )
     return Reader(header, lambda: wrap(samples), data.name, is_whole=True)

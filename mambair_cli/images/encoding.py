@@ -28,6 +28,7 @@ from mambair_cli.images.metadata import (
     has_png_pixels,
     hold_exif_place,
     restate_exif,
+    restate_xmp,
 )
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
@@ -228,6 +229,8 @@ def open_writer(
     quality: int | None = None,
     *,
     overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
     strip: bool = False,
     size: tuple[int, int] | None = None,
 ) -> Iterator["Writer"]:
@@ -239,11 +242,13 @@ def open_writer(
         format: Of the file.
         quality: As for :func:`encode_picture`.
         overwrite: Replace the file if there is one.
+        on_begin: As of :func:`open_atomic`.
+        on_end: As of :func:`open_atomic`.
         strip: Write sRGB in place of a profile.
         size: Width and height of the frames that come, where they are to be reduced to the header's.
     """
     with (
-        open_atomic(target, overwrite=overwrite) as file,
+        open_atomic(target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
         Writer(file, header, format, quality, show(target), strip=strip, size=size) as writer,
     ):
         yield writer
@@ -399,7 +404,7 @@ class Writer:
         image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
         blocks = {
             "icc-profile-data": None if self._to_srgb else header.icc,
-            "xmp-data": header.xmp,
+            "xmp-data": restate_xmp(header.xmp, header.width, header.height) if header.xmp else None,
             "iptc-data": header.iptc if self._format == "jpeg" else None,
             "exif-data": b"Exif\0\0" + hold_exif_place(self._exif)
             if self._exif and self._format == "avif"

@@ -2,8 +2,8 @@
 
 import errno
 import os
-import secrets
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

@@ -5,6 +5,7 @@ on it. libvips would write it anew through libexif, with maker notes moved, tags
 and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed here.
 """
 
+import re
 import struct
 import zlib
 from contextlib import suppress
@@ -131,6 +132,19 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     except _MALFORMED:
         return None
     return bytes(block)
+
+
+def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
+    """Make an XMP packet true of a picture that is upright and of a size, and take thumbnails out."""
+    values = {
+        rb"tiff:Orientation": 1,
+        rb"tiff:ImageWidth|exif:PixelXDimension": width,
+        rb"tiff:ImageLength|exif:PixelYDimension": height,
+    }
+    for names, value in values.items():  # as attributes, and as elements
+        pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))\d+" % names
+        xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
+    return re.sub(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
 
 
 def find_iptc(exif: bytes | None) -> bytes | None:
