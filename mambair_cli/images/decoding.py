@@ -65,6 +65,7 @@ class Reader:
         self._load = load
         self._name = name
         self._bits = bits
+        self._image: Any = None
         self._region: Any = None
         self._next = 0
 
@@ -82,7 +83,8 @@ class Reader:
             with explained():
                 if self._region is None or top < self._next:
                     self.close()
-                    self._region = pyvips.Region.new(self._load())
+                    self._image = self._load()  # held: a region does not hold the memory below it
+                    self._region = pyvips.Region.new(self._image)
                 data = self._region.fetch(0, top, header.width, bottom - top)
         except LibvipsError as error:
             raise _broken(self._name, header.format, str(error)) from error
@@ -96,7 +98,7 @@ class Reader:
 
     def close(self) -> None:
         """Let go of what is held; reading begins anew."""
-        self._region = None
+        self._region = self._image = None
         self._next = 0
 
 
@@ -282,32 +284,34 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
 
 
 def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
-    """Decode what libvips does not read."""
+    """Read the header of what libvips does not decode."""
     try:
-        decoded = foreign.decode(
-            format,
-            data.bytes,
-            data.name,
-            lambda width, height: _check_size(width, height, max_pixels, data.name),
-        )
+        image = foreign.read_header(format, bytes(data.bytes), data.name)
     except foreign.BrokenImageError as error:
         raise _broken(data.name, format, str(error)) from error
-    samples = decoded.samples
-    height, width, count = samples.shape
+    height, width, count = image.shape
+    _check_size(width, height, max_pixels, data.name)
+
+    def load() -> Any:
+        try:
+            return wrap(image.load())
+        except foreign.BrokenImageError as error:
+            raise _broken(data.name, format, str(error)) from error
+
     bands = count - (count % 2 == 0)
     header = Header(
         width=width,
         height=height,
         bands=bands,
-        dtype=samples.dtype.name,
+        dtype=image.dtype,
         has_alpha=count > bands,
         format=format,
-        icc=decoded.icc,
-        exif=restate_exif(decoded.exif, width, height) if decoded.exif else None,
-        xmp=restate_xmp(decoded.xmp, width, height) if decoded.xmp else None,
-        dpi=_sensible_dpi(decoded.dpi),
+        icc=image.icc,
+        exif=restate_exif(image.exif, width, height) if image.exif else None,
+        xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
+        dpi=_sensible_dpi(image.dpi),
     )
-    return Reader(header, lambda: wrap(samples), data.name, is_whole=True)
+    return Reader(header, load, data.name, is_whole=True)
 
 
 def wrap(samples: np.ndarray) -> Any:

@@ -3,7 +3,8 @@
 import re
 import struct
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,6 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.files import show
 from mambair_cli.images.samples import encode_srgb, widen
 
-CheckSize = Any
-"""Called with width and height, before anything is decoded; refuses what is too large."""
-
 # What Pillow, OpenEXR and numpy raise for broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
 
@@ -26,117 +24,137 @@ class BrokenImageError(Exception):
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Samples (h, w, 1 to 4), and what the file says beside them."""
+class Foreign:
+    """An image of such a format, its header read.
 
-    samples: np.ndarray
+    Attributes:
+        shape: (h, w, 1 to 4).
+        dtype: Of its samples.
+        load: Decodes them.
+        icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    load: Callable[[], np.ndarray]
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
 
 
-def decode(format: str, data: Any, name: str, check_size: CheckSize) -> Decoded:
-    """Decode a file of one of the formats "bmp", "ppm", "jpeg2000", "heic" and "exr".
+def read_header(format: str, data: bytes, name: str) -> Foreign:
+    """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic" and "exr".
 
     Args:
         format: One of these.
-        data: What the file holds, in anything that has a buffer.
+        data: What the file holds.
         name: Of the file, for errors.
-        check_size: As above.
 
     Raises:
         BrokenImageError: The data is broken.
         ImageError: Part of the picture would be lost, or a package is missing.
     """
-    decoders = {"bmp": _bmp, "ppm": _netpbm, "jpeg2000": _jpeg2000, "heic": _heic, "exr": _exr}
+    readers = {"bmp": _bmp, "ppm": _netpbm, "jpeg2000": _jpeg2000, "heic": _heic, "exr": _exr}
     try:
-        return decoders[format](bytes(data), name, check_size)
+        image = readers[format](data, name)
     except ModuleNotFoundError as error:
-        extra = format
         raise ImageError(
             f"cannot read {name}: {format} needs the package {error.name}; "
-            f"pip install 'mambair-cli[{extra}]' brings it"
+            f"pip install 'mambair-cli[{format}]' brings it"
         ) from error
     except _BROKEN as error:
         raise BrokenImageError(show(str(error))) from error
 
+    def load() -> np.ndarray:
+        try:
+            return image.load().reshape(image.shape)
+        except _BROKEN as error:
+            raise BrokenImageError(show(str(error))) from error
 
-def _bmp(data: bytes, name: str, check_size: CheckSize) -> Decoded:
+    return replace(image, load=load)
+
+
+def _bmp(data: bytes, name: str) -> Foreign:
     from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn of sizes that are welcome here
 
-    with BmpImageFile(BytesIO(data)) as image:
-        check_size(image.width, image.height)
-        mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
-        samples = np.array(image.convert(mode))
-        dpi = image.info.get("dpi")
-    return Decoded(samples[..., None] if mode == "L" else samples, dpi=dpi)
+    image = BmpImageFile(BytesIO(data))
+    mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    shape = (image.height, image.width, len(mode))
+    return Foreign(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
 
 
 _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
 
 
-def _netpbm(data: bytes, name: str, check_size: CheckSize) -> Decoded:
-    """Decode PBM, PGM and PPM, as text and binary, of 8 and 16 bits (Pillow would cut PPM to 8)."""
+def _netpbm(data: bytes, name: str) -> Foreign:
+    """Read PBM, PGM and PPM, as text and binary, of 8 and 16 bits (Pillow would cut PPM to 8)."""
     kind = int(data[1:2])
-    is_bitmap, is_text, bands = kind in (1, 4), kind < 4, 3 if kind in (3, 6) else 1
-    count = 2 if is_bitmap else 3
-    head = re.match(rb"P[1-6]" + _NUMBER * count + rb"(?:\s|#[^\n\r]*[\n\r])", data)
+    is_bitmap, bands = kind in (1, 4), 3 if kind in (3, 6) else 1
+    head = re.match(rb"P[1-6]" + _NUMBER * (2 if is_bitmap else 3) + rb"(?:\s|#[^\n\r]*[\n\r])", data)
     if head is None:
         raise ValueError("its header has no sizes")
-    width, height = int(head[1]), int(head[2])
-    white = 1 if is_bitmap else int(head[3])
-    check_size(width, height)
+    width, height, white = (int(number) for number in (*head.groups(), 1)[:3])
     if not (width and height and 1 <= white <= 65535):
         raise ValueError(f"its header tells {width}×{height} pixels up to {white}")
-    total = width * height * bands
-    body = data[head.end() :]
-    if is_text:
-        body = re.sub(rb"#[^\n\r]*", b"", body)
-        numbers = re.findall(rb"[01]" if is_bitmap else rb"\d+", body)[:total]
-        if max(map(len, numbers), default=0) > 5:  # beyond 65535; int() of a long one takes for ever
-            raise ValueError(f"a sample is larger than its white, {white}")
-        samples = np.array(numbers, dtype="S5").astype(np.uint32)
-    elif is_bitmap:
-        row = (width + 7) // 8
-        bits = np.frombuffer(body, np.uint8, min(row * height, len(body)))
-        bits = bits[: len(bits) // row * row].reshape(-1, row)
-        samples = np.unpackbits(bits, axis=1)[:, :width].astype(np.uint32)
-    else:
-        dtype = np.dtype(np.uint8 if white < 256 else ">u2")
-        samples = np.frombuffer(body, dtype, min(total, len(body) // dtype.itemsize))
-    if samples.size != total:
-        raise ValueError(f"it ends after {samples.size} of {total} samples")
-    if samples.max() > white:
-        raise ValueError(f"a sample is larger than its white, {white}")
-    if is_bitmap:
-        samples = 1 - samples  # 1 is ink
     dtype = np.uint8 if white < 256 else np.uint16
-    full = np.iinfo(dtype).max
-    if white != full:
-        samples = (samples.astype(np.uint32) * full + white // 2) // white
-    return Decoded(samples.astype(dtype).reshape(height, width, bands))
+
+    def load() -> np.ndarray:
+        total = width * height * bands
+        samples = _netpbm_samples(kind, data[head.end() :], total, width, is_deep=white > 255)
+        if samples.size != total:
+            raise ValueError(f"it ends after {samples.size} of {total} samples")
+        if samples.max() > white:
+            raise ValueError(f"a sample is larger than its white, {white}")
+        if is_bitmap:
+            samples = 1 - samples  # 1 is ink
+        full = np.iinfo(dtype).max
+        if white != full:
+            samples = (samples.astype(np.uint32) * full + white // 2) // white
+        return samples.astype(dtype)
+
+    return Foreign((height, width, bands), np.dtype(dtype).name, load)
 
 
-def _jpeg2000(data: bytes, name: str, check_size: CheckSize) -> Decoded:
+def _netpbm_samples(kind: int, body: bytes, total: int, row: int, is_deep: bool) -> np.ndarray:
+    """Return the samples that come behind a header, as many as there are."""
+    if kind < 4:
+        numbers = re.findall(rb"[01]" if kind == 1 else rb"\d+", re.sub(rb"#[^\n\r]*", b"", body))[:total]
+        if max(map(len, numbers), default=0) > 5:  # beyond 65535; int() of a long one takes for ever
+            raise ValueError("a sample is larger than any white")
+        return np.array(numbers, dtype="S5").astype(np.uint32)
+    if kind > 4:
+        dtype = np.dtype(">u2" if is_deep else np.uint8)
+        return np.frombuffer(body, dtype, min(total, len(body) // dtype.itemsize))
+    line = (row + 7) // 8
+    lines = min(total // row, len(body) // line)
+    bits = np.frombuffer(body, np.uint8, lines * line).reshape(lines, line)
+    return np.unpackbits(bits, axis=1)[:, :row].astype(np.uint32)
+
+
+def _jpeg2000(data: bytes, name: str) -> Foreign:
     from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
     start = data.index(b"\xff\x4f\xff\x51")
     (bands,) = struct.unpack_from(">H", data, start + 40)
-    depths = {(depth & 0x7F) + 1 for depth in data[start + 42 : start + 42 + 3 * bands : 3]}
-    if bands > 1 and max(depths, default=8) > 8:
+    depth = max(((depth & 0x7F) + 1 for depth in data[start + 42 : start + 42 + 3 * bands : 3]), default=8)
+    if bands > 1 and depth > 8:
         raise ImageError(
-            f"cannot read {name}: JPEG 2000 in colour is read with 8 bits, not {max(depths)}; "
+            f"cannot read {name}: JPEG 2000 in colour is read with 8 bits, not {depth}; "
             "convert it to TIFF first"
         )
-    with Jpeg2KImageFile(BytesIO(data)) as image:
-        check_size(image.width, image.height)
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-            raise ImageError(f"cannot read {name}: it is of the kind {image.mode}; convert it to TIFF first")
+    image = Jpeg2KImageFile(BytesIO(data))
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        raise ImageError(f"cannot read {name}: it is of the kind {image.mode}; convert it to TIFF first")
+    is_deep = image.mode == "I;16"
+
+    def load() -> np.ndarray:
         samples = np.array(image)
-    if samples.dtype == np.uint16 and max(depths) < 16:
-        samples = widen(samples, max(depths), shifted=False)
-    return Decoded(samples.reshape(*samples.shape[:2], -1), icc=_find_jp2_profile(data[:start]))
+        return widen(samples, depth, shifted=False) if is_deep and depth < 16 else samples
+
+    shape = (image.height, image.width, 1 if is_deep else len(image.mode))
+    dtype = "uint16" if is_deep else "uint8"
+    return Foreign(shape, dtype, load, icc=_find_jp2_profile(data[:start]))
 
 
 def _find_jp2_profile(boxes: bytes) -> bytes | None:
@@ -148,54 +166,72 @@ def _find_jp2_profile(boxes: bytes) -> bytes | None:
     return boxes[at + 7 : at - 4 + length] or None
 
 
-def _heic(data: bytes, name: str, check_size: CheckSize) -> Decoded:
+def _heic(data: bytes, name: str) -> Foreign:
     import pillow_heif
 
     try:
         file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
-        check_size(*file.size)  # upright: the library turns pictures itself
-        samples = np.asarray(file)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     bits = file.info.get("bit_depth", 8)
-    if samples.dtype == np.uint16:
-        samples = widen(samples, bits)
-    return Decoded(
-        samples.reshape(*samples.shape[:2], -1),
+    is_deep = file.mode.endswith(";16")
+
+    def load() -> np.ndarray:
+        try:
+            samples = np.asarray(file)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        return widen(samples, bits) if is_deep else samples
+
+    width, height = file.size  # upright: the library turns pictures itself
+    return Foreign(
+        (height, width, len(file.mode.removesuffix(";16"))),
+        "uint16" if is_deep else "uint8",
+        load,
         icc=file.info.get("icc_profile"),
         exif=file.info.get("exif"),
         xmp=file.info.get("xmp"),
     )
 
 
-def _exr(data: bytes, name: str, check_size: CheckSize) -> Decoded:
-    """Decode OpenEXR, whose samples are linear light, to those of a display: sRGB's curve."""
+def _exr(data: bytes, name: str) -> Foreign:
+    """Read OpenEXR, whose samples are linear light, as those of a display: by sRGB's curve."""
+    head = _open_exr(data, header_only=True)
+    channels = {channel.name for channel in head.header()["channels"]}
+    names = next((names for names in ("RGBA", "RGB", "YA", "Y") if set(names) == channels), None)
+    if names is None or len(head.parts) > 1:
+        raise ImageError(
+            f"cannot read {name}: its channels are {', '.join(sorted(channels))}; "
+            "RGB or Y, with or without A, work"
+        )
+    low, high = (np.asarray(corner, np.int64) for corner in head.header()["dataWindow"])
+    width, height = (int(side) for side in high - low + 1)
+
+    def load() -> np.ndarray:
+        pixels = {key: channel.pixels for key, channel in _open_exr(data).channels().items()}
+        samples = np.stack([pixels[key] for key in names], axis=2).astype(np.float32)
+        low, high = float(samples.min()), float(samples.max())
+        if not (low >= 0 and high <= 1):
+            raise ImageError(
+                f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
+            )
+        if not names.endswith("A"):
+            return encode_srgb(samples)
+        colours, alpha = samples[..., :-1], samples[..., -1:]  # premultiplied, in OpenEXR
+        colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
+        return np.concatenate([encode_srgb(np.minimum(colours, 1)), alpha], axis=2)
+
+    return Foreign((height, width, len(names)), "float32", load)
+
+
+def _open_exr(data: bytes, header_only: bool = False) -> Any:
+    """Open an OpenEXR file by way of one on the disk: the library reads nothing else."""
     import OpenEXR
 
-    with tempfile.TemporaryDirectory() as folder:  # it reads files alone
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.exr")
         path.write_bytes(data)
         try:
-            head = OpenEXR.File(str(path), header_only=True, separate_channels=True)
-            low, high = (np.asarray(corner, np.int64) for corner in head.header()["dataWindow"])
-            check_size(*(int(side) for side in high - low + 1))
-            file = OpenEXR.File(str(path), separate_channels=True)
-            channels = {key: channel.pixels for key, channel in file.channels().items()}
+            return OpenEXR.File(str(path), header_only=header_only, separate_channels=True)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
-    names = next((names for names in ("RGBA", "RGB", "YA", "Y") if set(names) == set(channels)), None)
-    if names is None or len(file.parts) > 1:
-        raise ImageError(
-            f"cannot read {name}: its channels are {', '.join(channels)}; RGB or Y, with or without A, work"
-        )
-    samples = np.stack([channels[key] for key in names], axis=2).astype(np.float32)
-    low, high = float(samples.min()), float(samples.max())
-    if not (low >= 0 and high <= 1):
-        raise ImageError(
-            f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
-        )
-    if names.endswith("A"):  # OpenEXR's colours are premultiplied
-        colours, alpha = samples[..., :-1], samples[..., -1:]
-        colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
-        return Decoded(np.concatenate([encode_srgb(np.minimum(colours, 1)), alpha], axis=2))
-    return Decoded(encode_srgb(samples))
