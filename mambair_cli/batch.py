@@ -5,10 +5,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from mambair_cli.images import (
     settle_format,
 )
 from mambair_cli.jobs import STANDARD_STREAM, Job, Source, name_of
+from mambair_cli.journal import Entry, Journal, Stamp, digest_settings, hash_of, stamp_of
 from mambair_cli.restore import Report, Restorer
 from mambair_cli.size import Size
 
@@ -42,6 +44,7 @@ class Output:
         overwrite: Whether to replace results that exist.
         size: What was asked for.
         max_pixels: Larger images are refused.
+        resume: Whether to leave alone what an earlier run has done, and to do what it has not.
     """
 
     quality: int | None = None
@@ -51,6 +54,7 @@ class Output:
     overwrite: bool = False
     size: Size = field(default_factory=Size)
     max_pixels: int = MAX_PIXELS
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Outcome:
         reduced: Whether the result was reduced from what the network gave.
         report: How it was computed; None without a result.
         seconds: From the first byte read to the last one written.
+        is_skipped: Whether an earlier run had done it.
     """
 
     job: Job
@@ -72,6 +77,7 @@ class Outcome:
     reduced: bool
     report: Report | None
     seconds: float
+    is_skipped: bool = False
 
 
 def run_jobs(
@@ -81,8 +87,10 @@ def run_jobs(
     *,
     on_start: Callable[[str, int], None] = lambda name, pixels: None,
     on_tiles: OnTiles | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Restore image after image; one that fails costs itself alone.
+
+    A run of several images, or over a folder, keeps a journal beside its results; see ``journal``.
 
     Args:
         jobs: From ``name_targets``.
@@ -93,35 +101,122 @@ def run_jobs(
 
     Yields:
         An outcome per job, in order.
+
+    Raises:
+        UsageError: Another run is writing into the same folder.
+        ImageError: A folder of results cannot be written.
     """
-    for job in jobs:
-        start = time.perf_counter()
-        size = report = error = None
-        reduced = False
+    output = output or Output()
+    is_batch = output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
+    with ExitStack() as stack:
+        journals = {}
+        for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
+            journals[root] = Journal(root)
+            stack.callback(journals[root].close)
+        settings = _settings_of(restorer, output) if journals else {}
+        for job in jobs:
+            start = time.perf_counter()
+            watch = None
+            if job.source.path is not None and job.target is not None:
+                word = digest_settings({**settings, "format": job.format})
+                watch = Watch(
+                    job.source.path, job.target, journals.get(job.root), word, output.preserve_times
+                )
+            if output.resume and watch and watch.is_done():
+                yield Outcome(job, None, None, False, None, time.perf_counter() - start, is_skipped=True)
+                continue
+            size = report = error = None
+            reduced = False
+            try:
+                size, reduced, report = _run(job, restorer, output, watch, on_start, on_tiles)
+            except MambairError as problem:
+                error = problem
+            yield Outcome(job, error, size, reduced, report, time.perf_counter() - start)
+
+
+class Watch:
+    """Sees that a result is that of its input as it is now, and notes it in the journal, if there is one."""
+
+    def __init__(
+        self, source: Path, target: Path, journal: Journal | None, settings: str, preserve_times: bool
+    ) -> None:
+        self._source, self._target = source, target
+        self._journal, self._settings = journal, settings
+        self._preserve_times = preserve_times
+        self._before: os.stat_result | None = None
+        self._content = ""
+
+    def is_done(self) -> bool:
+        """Tell whether an earlier run has made the result."""
+        return self._journal is not None and self._journal.is_done(self._source, self._target, self._settings)
+
+    def is_ours(self) -> bool:
+        """Tell whether there is a result that an earlier run has written, from whatever input."""
+        return self._journal is not None and self._journal.is_ours(self._target)
+
+    def begin(self, temporary: Path) -> None:
+        """Look at the input, before it is read."""
+        self._before = self._source.stat()
+        if self._journal:
+            self._content = hash_of(self._source)
+            self._journal.begin(self._target, temporary)
+
+    def end(self, temporary: Path) -> None:
+        """Look at the input again, and note the result, which is whole and has not got its name yet.
+
+        Raises:
+            ImageError: The input has changed or vanished.
+        """
+        before = self._before
+        if before is None:
+            raise ValueError("what has not begun cannot end")
         try:
-            size, reduced, report = _run(job, restorer, output or Output(), on_start, on_tiles)
-        except MambairError as problem:
-            error = problem
-        yield Outcome(job, error, size, reduced, report, time.perf_counter() - start)
+            is_same = stamp_of(self._source) == (before.st_size, before.st_mtime_ns)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
+        if self._preserve_times:
+            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if self._journal:
+            source = Stamp(before.st_size, before.st_mtime_ns)
+            entry = Entry(self._settings, self._content, source, stamp_of(temporary))
+            self._journal.finish(self._target, entry)
+
+
+def _settings_of(restorer: Restorer, output: Output) -> dict[str, Any]:
+    """Collect all that the pixels of results depend on beside their inputs."""
+    return {
+        "weights": hash_of(restorer.model.path),
+        "device": restorer.device.type,
+        "precision": restorer.precision,
+        "tile": restorer.tile,
+        "overlap": restorer.overlap,
+        "seed": restorer.seed,
+        "quality": output.quality,
+        "depth": output.depth,
+        "strip": output.strip,
+        "size": asdict(output.size),
+    }
 
 
 def _run(
     job: Job,
     restorer: Restorer,
     output: Output,
+    watch: Watch | None,
     on_start: Callable[[str, int], None],
     on_tiles: OnTiles | None,
 ) -> tuple[tuple[int, int], bool, Report]:
-    if job.target is not None and not output.overwrite and os.path.lexists(job.target):
+    overwrite = output.overwrite or (output.resume and watch is not None and watch.is_ours())
+    if job.target is not None and not overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
     with open_source(job.source, output.max_pixels) as reader:
         header = reader.header
         restored, format, size = plan_result(job, header, output, restorer.info.scale)
         on_start(name_of(job.source), header.width * header.height * header.frames)
-        with _open_result(job, restored, format, size, output) as writer:
+        with _open_result(job, restored, format, size, output, overwrite, watch) as writer:
             report = restore_frames(reader, restorer, writer, on_tiles)
-    if job.target is not None and job.source.path is not None and output.preserve_times:
-        _copy_times(job.source.path, job.target)
     final = (restored.width, restored.height)
     return final, final != size, report
 
@@ -188,19 +283,27 @@ def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
 
 @contextmanager
 def _open_result(
-    job: Job, header: Header, format: str, size: tuple[int, int], output: Output
+    job: Job,
+    header: Header,
+    format: str,
+    size: tuple[int, int],
+    output: Output,
+    overwrite: bool,
+    watch: Watch | None,
 ) -> Iterator[Writer]:
     """Open the target of a job; what goes to standard output goes there whole, too."""
     if job.target is not None:
         make_folder(job.target.parent)
+        told = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
         with open_writer(
             job.target,
             header,
             format,
             output.quality,
-            overwrite=output.overwrite,
+            overwrite=overwrite,
             strip=output.strip,
             size=size,
+            **told,
         ) as writer:
             yield writer
         return
@@ -219,17 +322,6 @@ def _open_result(
     except OSError as error:
         raise ImageError(
             f"cannot write {STANDARD_STREAM}: {error.strerror or error}; give -o a file"
-        ) from error
-
-
-def _copy_times(source: Path, target: Path) -> None:
-    """Give a result the times of access and change of its input."""
-    try:
-        status = source.stat()
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-    except OSError as error:
-        raise ImageError(
-            f"cannot keep the times of {source} for {target}: {error.strerror}; leave --preserve-times out"
         ) from error
 
 

@@ -117,7 +117,7 @@ class Restorer:
     ) -> None:
         self.device = choose_device(device)
         self.tile, self.overlap = check_tile(tile, overlap)
-        self.seed = seed
+        self.seed, self.precision = seed, precision
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
         if self.model.notice:
             notify(self.model.notice)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
+from mambair_cli.journal import JOURNAL_FILE
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +59,8 @@ def shown(path):
 
 
 def files(folder="."):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    paths = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != JOURNAL_FILE)
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def one_line(err):
@@ -450,7 +452,7 @@ def test_names_of_every_kind(run, weights):
         photo(name)
     code, _, err = run("upscale", *names, "--weights", weights / "x4.safetensors", "-o", "out", "-q")
     assert (code, err) == (0, "")
-    assert sorted(os.listdir("out")) == sorted(names)
+    assert files("out") == sorted(names)
     photo("-dash.png")
     code, _, _ = run("upscale", "--weights", weights / "x4.safetensors", "-q", "--", "-dash.png")
     assert code == 0

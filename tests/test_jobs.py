@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
-from mambair_cli.jobs import Source, find_sources, name_targets
+from mambair_cli.jobs import Choice, Source, find_sources, name_targets, read_names
 
 SUFFIXES = [*sorted(READABLE_SUFFIXES), ".PNG", ".Jpg", ".xyz", ""]
 NAMES = st.builds(
@@ -74,3 +74,68 @@ def test_a_link_to_a_folder_is_not_followed_and_a_loop_ends(tmp_path):
 def test_standard_input_is_read_once():
     with pytest.raises(UsageError, match="given twice"):
         find_sources(["-", "-"])
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.jpg", "raw/c.png", "raw/deep/d.tif"):
+        path = Path("photos", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names(sources):
+    return [str(source.path) for source in sources]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        ((), (), ["a.png", "b.jpg", "raw/c.png", "raw/deep/d.tif"]),
+        (("*.png",), (), ["a.png", "raw/c.png"]),
+        (("*.png", "b.*"), (), ["a.png", "b.jpg", "raw/c.png"]),
+        ((), ("*.png",), ["b.jpg", "raw/deep/d.tif"]),
+        (("raw/*",), ("*.tif",), ["raw/c.png"]),
+    ],
+)
+def test_patterns_choose_among_the_images_of_a_folder(tree, include, exclude, left):
+    sources = find_sources(["photos"], Choice(include, exclude))
+    assert names(sources) == [f"photos/{name}" for name in left]
+
+
+def test_patterns_that_leave_nothing_are_named(tree):
+    with pytest.raises(UsageError, match=r"no images in the folder: photos; nothing fits --include \*.gif"):
+        find_sources(["photos"], Choice(include=("*.gif",)))
+
+
+def test_results_are_no_inputs(tree):
+    for name in ("a_x4.png", "b_denoised.png", "a_x2.5.png", "map_x4.png", "out/a.png", "raw/out/a.png"):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("photos", name).touch()
+    found = names(find_sources(["photos"], Choice(output="photos/out")))
+    assert found == [
+        f"photos/{name}"
+        for name in ("a.png", "b.jpg", "map_x4.png", "raw/c.png", "raw/deep/d.tif", "raw/out/a.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "null", "found"),
+    [
+        (b"photos/a.png\nphotos/b.jpg\n", False, ["photos/a.png", "photos/b.jpg"]),
+        (b"photos/a.png\r\n\r\n[x]*.png", False, ["photos/a.png", "[x]*.png"]),
+        (b"photos/new\nline.png\0photos/raw\0", True, ["photos/new\nline.png", "photos/raw/c.png"]),
+    ],
+)
+def test_names_come_from_a_list(tree, content, null, found):
+    Path("list").write_bytes(content)
+    assert names(read_names("list", null, Choice(exclude=("*.tif",)))) == found
+
+
+def test_a_list_that_names_nothing_is_refused(tree):
+    Path("list").write_bytes(b"\n\n")
+    with pytest.raises(UsageError, match="no names in list; write one a line"):
+        read_names("list")
+    with pytest.raises(UsageError, match="cannot read the names in photos: Is a directory"):
+        read_names("photos")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 Inputs = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(metavar="INPUT", help="Images, folders, patterns, or - for standard input."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,6 +48,17 @@ class Options:
             help="File (one input), folder, or - for standard output. [default: beside the input]",
         ),
     ] = None
+    from_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Names of images, one a line; - for standard input."),
+    ] = None
+    null: Annotated[bool, typer.Option("--null", help="Names there end with a NUL, not with a line.")] = False
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Of a folder take only these, as in *.jpg.")
+    ] = None
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Of a folder leave these out.")
+    ] = None
     model: ModelName = "auto"
     weights: Weights = None
     device: Device = "auto"
@@ -72,6 +83,12 @@ class Options:
         bool, typer.Option("--preserve-times", help="Give results the times of their inputs.")
     ] = False
     max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what an earlier run has done, and finish the rest.")
+    ] = False
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")] = (
+        False
+    )
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
     quiet: Quiet = False
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per event, not paths.")] = False

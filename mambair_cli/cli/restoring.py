@@ -1,6 +1,6 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
-import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +8,7 @@ import typer
 from mambair_cli.cli.options import Inputs, Options, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
+from mambair_cli.cli.summary import Summary, peak_memory
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from mambair_cli.size import Size
 
 
+EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
+
+
 @with_options
 def upscale(
-    inputs: Inputs,
+    inputs: Inputs = None,
     scale: Annotated[
         float | None,
         typer.Option("--scale", "-s", min=1, max=4, help="1 to 4, such as 2 or 2.5. [default: 4]"),
@@ -50,7 +54,7 @@ def upscale(
 
 @with_options
 def denoise(
-    inputs: Inputs,
+    inputs: Inputs = None,
     sigma: Annotated[
         float | None,
         typer.Option(min=0, max=255, help="Standard deviation of the noise, of 255."),
@@ -69,7 +73,7 @@ def denoise(
 
 @with_options
 def dejpeg(
-    inputs: Inputs,
+    inputs: Inputs = None,
     jpeg_quality: Annotated[
         int | None,
         typer.Option(
@@ -85,7 +89,7 @@ def dejpeg(
 
 def _restore(
     task: "Task",
-    inputs: list[str],
+    inputs: list[str] | None,
     options: Options,
     scale: int | None = None,
     level: float | None = None,
@@ -96,7 +100,7 @@ def _restore(
     from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
 
-    sources = jobs.find_sources(inputs)
+    sources = _find_sources(inputs, options)
     output = batch.Output(
         quality=options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
@@ -105,6 +109,7 @@ def _restore(
         overwrite=options.overwrite,
         size=size or Size(),
         max_pixels=options.max_pixels,
+        resume=options.resume,
     )
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)
@@ -133,28 +138,50 @@ def _restore(
     if not options.quiet and not restorer.model.notice:
         say(f"using {restorer.model.name} on {restorer.device}")
     if options.json:
-        print_event("start", model=restorer.model.name, device=str(restorer.device), files=len(work))
-    start = time.perf_counter()
-    exit_code = done = 0
-    with Progress(len(work), shown=not options.quiet) as progress:
-        for outcome in batch.run_jobs(
-            work, restorer, output, on_start=progress.start, on_tiles=progress.advance
-        ):
+        print_event(
+            "start",
+            schema=EVENT_SCHEMA,
+            model=restorer.model.name,
+            device=str(restorer.device),
+            files=len(work),
+        )
+    exit_code = 0
+    summary = Summary(len(work))
+    with (
+        Progress(len(work), shown=not options.quiet) as progress,
+        closing(
+            batch.run_jobs(work, restorer, output, on_start=progress.start, on_tiles=progress.advance)
+        ) as outcomes,
+    ):
+        for outcome in outcomes:
+            summary.add(outcome)
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)
-            else:
-                done += 1
-                if outcome.report and outcome.report.shrunk and not options.quiet:
-                    say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
+            elif outcome.report and outcome.report.shrunk and not options.quiet:
+                say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
             _print_outcome(outcome, restorer, options.json)
+            if outcome.error is not None and options.fail_fast:
+                break
     if options.json:
-        seconds = round(time.perf_counter() - start, 3)
-        print_event("summary", done=done, failed=len(work) - done, seconds=seconds)
-    elif len(work) > 1 and done < len(work):
-        say(f"{len(work) - done} of {len(work)} images failed")
+        print_event("summary", **summary.facts())
+    elif len(work) > 1 and not options.quiet:
+        say(str(summary))
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:
+    """Find the images that arguments and lists of names mean."""
+    from mambair_cli import jobs
+
+    choice = jobs.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
+    sources = jobs.find_sources(inputs or [], choice)
+    if options.from_file is not None:
+        sources += jobs.read_names(options.from_file, options.null, choice)
+    if not sources:
+        raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
+    return sources
 
 
 def _network_scale(sources: list["Source"], output: "Output") -> int:
@@ -173,6 +200,9 @@ def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> N
         if as_json:
             kind = type(outcome.error).__name__
             print_event("failed", input=str(job.source), kind=kind, message=str(outcome.error))
+    elif outcome.is_skipped:
+        if as_json:
+            print_event("skipped", input=str(job.source), output=job.place)
     elif as_json and job.target is not None and outcome.size and report:
         print_event(
             "done",
@@ -188,6 +218,7 @@ def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> N
             overlap=report.plan.overlap,
             shrunk=report.shrunk,
             seconds=round(outcome.seconds, 3),
+            peak_memory=peak_memory(),
         )
     elif job.target is not None:
         print(job.target, flush=True)

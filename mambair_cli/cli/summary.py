@@ -1,0 +1,72 @@
+"""The end of a run, in a sentence for people and an event for scripts."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mambair_cli.batch import Outcome
+
+FAILED_SHOWN = 5  # names in the sentence
+
+
+class Summary:
+    """Counts what became of the images of a run.
+
+    Args:
+        files: Of the run.
+    """
+
+    def __init__(self, files: int) -> None:
+        self._files = files
+        self._start = time.perf_counter()
+        self._done = self._skipped = 0
+        self._failed: list[str] = []
+        self._slowest: tuple[float, str] = (0.0, "")
+
+    def add(self, outcome: "Outcome") -> None:
+        """Count an image."""
+        name = str(outcome.job.source)
+        if outcome.error is not None:
+            self._failed.append(name)
+        elif outcome.is_skipped:
+            self._skipped += 1
+        else:
+            self._done += 1
+            self._slowest = max(self._slowest, (outcome.seconds, name))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts, as JSON knows them."""
+        return {
+            "done": self._done,
+            "skipped": self._skipped,
+            "failed": len(self._failed),
+            "left": self._files - self._done - self._skipped - len(self._failed),
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "peak_memory": peak_memory(),
+        }
+
+    def __str__(self) -> str:
+        """Say it to a person."""
+        seconds = time.perf_counter() - self._start
+        counts = {"done": self._done, "done before": self._skipped, "failed": len(self._failed)}
+        parts = [", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")]
+        parts[0] += f" of {self._files} images in {seconds:.0f} s"
+        if self._done > 1:
+            parts.append(f"{self._done / seconds:.2f} a second")
+            parts.append(f"the slowest {self._slowest[1]}, {self._slowest[0]:.1f} s")
+        if self._failed:
+            shown = ", ".join(self._failed[:FAILED_SHOWN])
+            more = len(self._failed) - FAILED_SHOWN
+            parts.append(f"failed: {shown}" + (f" and {more} more" if more > 0 else ""))
+        return "; ".join(parts)
+
+
+def peak_memory() -> int | None:
+    """Return the most memory that the process has had so far, in bytes; None where the system cannot tell."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,194 @@
+"""What runs have done, kept beside their results, so that another run can go on where one stopped.
+
+A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
+its name: whatever ends a run, and when, a file that the journal does not know was not written by one. A
+result is done where its line tells the same input and settings, and the file is still the one that was
+written; that a file is there proves nothing.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.images import TEMPORARY_NAME
+
+JOURNAL_FILE = ".mambair.jsonl"
+LOCK_FILE = ".mambair.lock"
+
+
+class Stamp(NamedTuple):
+    """What changes with a file, without reading it: its size in bytes, and its time in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a result came about.
+
+    Attributes:
+        settings: All that its pixels depend on beside the input, in one word.
+        content: SHA-256 of the input.
+        source: The input, when it was read.
+        result: The file, when it was written.
+    """
+
+    settings: str
+    content: str
+    source: Stamp
+    result: Stamp
+
+
+class Journal:
+    """The journal of a folder of results, for one run at a time.
+
+    What a run that was killed has left half-written is removed.
+
+    Args:
+        folder: Of the results; it is made where it is missing.
+
+    Raises:
+        UsageError: Another run is writing into the folder.
+        ImageError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / JOURNAL_FILE
+        self._entries: dict[str, Entry] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / LOCK_FILE, timeout=0)
+            self._lock.acquire()
+            self._load()
+            self._file = self._path.open("a", encoding="utf-8")
+        except Timeout as error:
+            raise UsageError(
+                f"another run is writing into {folder}; wait for it, or choose another folder with -o"
+            ) from error
+        except OSError as error:
+            raise ImageError(
+                f"cannot keep a journal in {folder}: {error.strerror}; choose another folder with -o"
+            ) from error
+
+    def close(self) -> None:
+        """Leave the folder to other runs."""
+        self._file.close()
+        with suppress(OSError):
+            (self.folder / LOCK_FILE).unlink()
+        self._lock.release()
+
+    def is_done(self, source: Path, target: Path, settings: str) -> bool:
+        """Tell whether a result need not be made again."""
+        entry = self._entries.get(self._name(target))
+        if entry is None or entry.settings != settings or not self.is_ours(target):
+            return False
+        try:
+            return stamp_of(source) == entry.source or hash_of(source) == entry.content
+        except OSError:  # it cannot be read: whoever tries to will say why
+            return False
+
+    def is_ours(self, target: Path) -> bool:
+        """Tell whether a file is a result that a run has written, and nobody has changed since."""
+        entry = self._entries.get(self._name(target))
+        try:
+            return entry is not None and stamp_of(target) == entry.result
+        except OSError:
+            return False
+
+    def begin(self, target: Path, temporary: Path) -> None:
+        """Note that a result is being written, under a name that means nothing yet."""
+        self._write({"begun": self._name(target), "temporary": temporary.name})
+
+    def finish(self, target: Path, entry: Entry) -> None:
+        """Note a result that is whole and on the disk, and is about to be given its name."""
+        name = self._name(target)
+        self._entries[name] = entry
+        self._write(_describe(name, entry))
+        os.fsync(self._file.fileno())
+
+    def _name(self, target: Path) -> str:
+        return Path(os.path.relpath(target, self.folder)).as_posix()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def _load(self) -> None:
+        """Read the journal, clear away what was left unfinished, and write it anew without what is past."""
+        for line in self._read():
+            match line:
+                case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
+                    (self.folder / name).with_name(temporary).unlink(missing_ok=True)
+                case {
+                    "result": str(name),
+                    "settings": str(settings),
+                    "content": str(content),
+                    "source": [int(), int()] as source,
+                    "written": [int(), int()] as written,
+                }:
+                    self._entries[name] = Entry(settings, content, Stamp(*source), Stamp(*written))
+        part = self._path.with_suffix(".part")
+        lines = (json.dumps(_describe(name, entry)) + "\n" for name, entry in self._entries.items())
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(self._path)
+
+    def _read(self) -> Iterator[Any]:
+        """Yield the lines that are whole: the last one may have been cut off, and others may be damaged."""
+        with suppress(FileNotFoundError), self._path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                with suppress(json.JSONDecodeError):
+                    yield json.loads(line)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Take down a file's size and time.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def digest_settings(settings: dict[str, Any]) -> str:
+    """Put all that pixels depend on into one word."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ours_to_remove(name: str, temporary: str) -> bool:
+    """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
+    within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    return within and TEMPORARY_NAME.fullmatch(temporary) is not None
+
+
+def _describe(name: str, entry: Entry) -> dict[str, Any]:
+    return {
+        "result": name,
+        "settings": entry.settings,
+        "content": entry.content,
+        "source": entry.source,
+        "written": entry.result,
+    }

@@ -1,0 +1,217 @@
+"""Runs that go on where another stopped, as users meet them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import save_identity, save_nearest
+from PIL import Image
+
+from mambair_cli import batch
+from mambair_cli.cli import main
+from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, Journal
+
+NAMES = ["a.png", "b.png", "sub/c.jpg"]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_identity(Path("same.safetensors"))
+    save_nearest(Path("x4.safetensors"), 4)
+    for index, name in enumerate(NAMES):
+        photo(f"photos/{name}", seed=index)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments):
+        """Denoise the photographs; return the exit code, what became of which file, and stderr."""
+        arguments = arguments or ("photos", "--resume")
+        code = main(["denoise", *map(str, arguments), "--weights", "same.safetensors", "--json", "-q"])
+        out, err = capsys.readouterr()
+        events = [json.loads(line) for line in out.splitlines()]
+        became = {Path(e["input"]).name: e["event"] for e in events if "input" in e}
+        return code, became, err
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def photo(path, size=(12, 9), seed=0):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def results(folder="photos_denoised"):
+    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != JOURNAL_FILE]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+ALL_DONE = {"a.png": "done", "b.png": "done", "c.jpg": "done"}
+ALL_SKIPPED = dict.fromkeys(ALL_DONE, "skipped")
+
+
+def test_what_is_done_is_not_done_again(run):
+    assert run("photos")[:2] == (0, ALL_DONE)  # a first run need not say that another may come
+    before = {path: path.stat().st_mtime_ns for path in Path("photos_denoised").rglob("*.*")}
+    assert run()[:2] == (0, ALL_SKIPPED)
+    for path, time_ns in before.items():
+        assert path.name == JOURNAL_FILE or path.stat().st_mtime_ns == time_ns
+
+
+def test_what_is_missing_is_done(run):
+    run("photos")
+    wanted = results()
+    Path("photos_denoised/b.png").unlink()
+    photo("photos/d.png", seed=9)
+    assert run()[:2] == (0, {**ALL_SKIPPED, "b.png": "done", "d.png": "done"})
+    assert {name: data for name, data in results().items() if name != "d.png"} == wanted
+
+
+def test_what_has_changed_is_done_again(run):
+    run("photos")
+    photo("photos/a.png", seed=7)
+    os.utime("photos/b.png", ns=(1, 1))  # its content is as it was
+    assert run()[:2] == (0, {**ALL_SKIPPED, "a.png": "done"})
+    assert (np.array(Image.open("photos_denoised/a.png")) == np.array(Image.open("photos/a.png"))).all()
+    assert run()[:2] == (0, ALL_SKIPPED)
+
+
+@pytest.mark.parametrize("option", [("--seed", "1"), ("--tile", "64"), ("--quality", "80"), ("--strip",)])
+def test_other_settings_make_other_results(run, option):
+    run("photos", "--resume")
+    assert run("photos", "--resume", *option)[:2] == (0, ALL_DONE)
+    assert run("photos", "--resume", *option)[:2] == (0, ALL_SKIPPED)
+
+
+def test_other_weights_make_other_results(run):
+    run("photos")
+    save_identity(Path("same.safetensors"), task="denoise")
+    assert run()[:2] == (0, ALL_DONE)
+
+
+def test_that_a_file_is_there_proves_nothing(run):
+    photo("photos_denoised/a.png", seed=3)
+    stranger = Path("photos_denoised/a.png").read_bytes()
+    code, became, err = run()
+    assert (code, became) == (1, {**ALL_DONE, "a.png": "failed"})
+    assert "a.png: it exists already; --overwrite replaces it" in err
+    assert Path("photos_denoised/a.png").read_bytes() == stranger
+    assert run("photos", "--resume", "--overwrite")[:2] == (0, {**ALL_SKIPPED, "a.png": "done"})
+
+
+def test_a_result_that_somebody_has_changed_is_left_to_them(run):
+    run("photos")
+    photo("photos_denoised/a.png", seed=3)
+    code, became, _ = run()
+    assert (code, became) == (1, {**ALL_SKIPPED, "a.png": "failed"})
+
+
+def test_results_beside_their_inputs_are_known_too(run):
+    os.chdir("photos")
+    inputs = ("a.png", "b.png", "--resume")
+    arguments = ["--weights", "../same.safetensors", "--json", "-q"]
+    assert main(["denoise", *inputs, *arguments]) == 0
+    before = Path("a_denoised.png").stat().st_mtime_ns
+    assert main(["denoise", *inputs, *arguments]) == 0
+    assert Path("a_denoised.png").stat().st_mtime_ns == before
+
+
+def test_one_file_alone_leaves_no_journal(run):
+    assert run("photos/a.png")[0] == 0
+    assert sorted(os.listdir("photos")) == ["a.png", "a_denoised.png", "b.png", "sub"]
+
+
+def test_the_times_of_inputs_are_kept_and_known(run):
+    os.utime("photos/a.png", ns=(10**18, 10**18))
+    run("photos", "--preserve-times")
+    assert Path("photos_denoised/a.png").stat().st_mtime_ns == 10**18
+    assert run("photos", "--resume", "--preserve-times")[:2] == (0, ALL_SKIPPED)
+
+
+def test_two_runs_do_not_write_into_one_folder(run):
+    journal = Journal(Path("photos_denoised"))
+    code, became, err = run()
+    assert (code, became) == (2, {})
+    assert "another run is writing into photos_denoised; wait for it" in err
+    journal.close()
+    assert run()[:2] == (0, ALL_DONE)
+    assert not Path("photos_denoised", LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("fate", ["changed", "vanished"])
+def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch, fate):
+    restore_frames = batch.restore_frames
+    order = iter(NAMES)
+
+    def meddle(*arguments):
+        path = Path("photos", next(order))
+        report = restore_frames(*arguments)
+        if path.name == "b.png":
+            path.write_bytes(b"more") if fate == "changed" else path.unlink()
+        return report
+
+    monkeypatch.setattr(batch, "restore_frames", meddle)
+    code, became, err = run("photos")
+    assert (code, became) == (1, {**ALL_DONE, "b.png": "failed"})
+    assert "photos/b.png: it changed or vanished meanwhile; try it again" in err
+    assert sorted(results()) == ["a.png", "sub/c.jpg"]
+
+
+def test_a_journal_that_lies_removes_nothing_else(run):
+    Path("photos_denoised").mkdir()
+    precious = [Path("precious.txt"), Path("photos_denoised/precious.tmp")]
+    lines = ['{"begun": "../x", "temporary": "precious.txt"}', '{"begun": "x", "temporary": "precious.tmp"}']
+    lines += [
+        "no JSON",
+        "[]",
+        '{"result": 5}',
+        '{"begun": "x", "temporary": ".mambair-0123456789abcdef.tmp"}',
+    ]
+    for path in precious:
+        path.write_text("mine")
+    left = Path("photos_denoised/.mambair-0123456789abcdef.tmp")
+    left.write_text("half")
+    Path("photos_denoised", JOURNAL_FILE).write_text("\n".join(lines) + '\n{"result": "cut o')
+    assert run()[:2] == (0, ALL_DONE)
+    assert all(path.read_text() == "mine" for path in precious)
+    assert not left.exists()
+
+
+def test_the_first_failure_ends_a_run_that_is_to_fail_fast(run):
+    Path("photos/a.png").write_text("no picture")
+    code, became, _ = run("photos", "--fail-fast")
+    assert (code, became) == (1, {"a.png": "failed"})
+    assert run("photos", "--resume")[:2] == (1, {**ALL_DONE, "a.png": "failed"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(run, tmp_path):
+    for index in range(12):
+        photo(f"many/{index:02}.png", size=(60, 40), seed=index)
+    assert run("many", "-o", "undisturbed")[0] == 0
+    command = [sys.executable, "-m", "mambair_cli", "denoise", "many", "--resume", "--json", "-q"]
+    command += ["--weights", "same.safetensors"]
+    done, draw = [], random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        assert process.stdout
+        process.stdout.readline()  # it has begun
+        time.sleep(draw.uniform(0, 0.06))
+        process.send_signal(signal.SIGKILL)
+        events = [json.loads(line) for line in process.communicate()[0].splitlines() if line.endswith("}")]
+        done += [event["input"] for event in events if event["event"] == "done"]
+    code, became, _ = run("many", "--resume")
+    assert code == 0
+    done += [f"many/{name}" for name, event in became.items() if event == "done"]
+    assert results("many_denoised") == results("undisturbed")
+    assert len(done) == len(set(done))  # those that were told of are not done again
+    assert set(became) == {Path(name).name for name in results("undisturbed")}
