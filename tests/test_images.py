@@ -30,11 +30,14 @@ from mambair_cli.images import (
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
     Picture,
+    Writer,
     encode_picture,
+    fit_header,
     format_of,
     from_float,
     join_luma,
     open_atomic,
+    open_picture,
     read_picture,
     split_luma,
     to_float,
@@ -866,6 +869,58 @@ def test_a_file_that_changed_is_not_read_from_a_cache(tmp_path: Path) -> None:
         path.write_bytes(saved(samples, "png", compress_level=0))  # of one size
         os.utime(path, (1, 1))  # and time
         np.testing.assert_array_equal(read_picture(path).pixels, samples)
+
+
+def test_a_file_that_is_exchanged_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    with open_picture(path) as reader:
+        path.write_bytes(PNG + b"more")
+        with pytest.raises(ImageError) as error:
+            reader.read(0, 40)
+    assert_line(error, str(path), "it changes while it is read")
+
+
+# Row by row
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_rows_are_those_of_the_whole(data: st.DataObject) -> None:
+    format = data.draw(st.sampled_from(["png", "tiff", "jpeg", "webp", "gif", "bmp", "avif"]))
+    options: dict[str, Any] = {"exif": exif_block(data.draw(st.sampled_from([1, 2, 3, 6])))}
+    file = saved(noise(40, 30, 3), format, **({} if format in ("gif", "bmp") else options))
+    whole = read_picture(file).samples
+    with open_picture(file) as reader:
+        for _ in range(data.draw(st.integers(1, 3))):  # begins anew at the top
+            top = 0
+            while top < len(whole):
+                bottom = min(len(whole), top + data.draw(st.integers(1, 30)))
+                np.testing.assert_array_equal(reader.read(top, bottom), whole[top:bottom])
+                top = bottom
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "jpeg", "webp", "avif", "gif"])
+def test_a_writer_that_begins_anew_writes_what_it_would_have(format: str) -> None:
+    whole = replace(picture(60, 40), exif=exif_block())
+    file = io.BytesIO()
+    with Writer(file, fit_header(whole.header, format, "it"), format, None, "it") as writer:
+        writer.write(0, noise(50, 40, 3, seed=9))
+        writer.write(0, whole.pixels[:25])
+        writer.write(25, whole.pixels[25:])
+        writer.finish()
+    assert file.getvalue() == encode_picture(whole, format)
+
+
+def test_a_writer_wants_rows_in_order() -> None:
+    header = fit_header(picture().header, "png", "it")
+    with Writer(io.BytesIO(), header, "png", None, "it") as writer:
+        with pytest.raises(ValueError, match="no row came"):
+            writer.finish()
+        writer.write(0, picture().pixels[:3])
+        with pytest.raises(ValueError, match="row 4 came where row 3 is the next one"):
+            writer.write(4, picture().pixels[4:])
+    assert threading.active_count() == 1
 
 
 # Names

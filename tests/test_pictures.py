@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
+import torch
 from checkpoints import save_identity, save_nearest
 from PIL import Image, ImageCms
 from profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, gray_profile
 from skimage.color import deltaE_ciede2000
 
+from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 
 MAKE, ORIENTATION, GPS = 0x010F, 0x0112, 0x8825
@@ -389,6 +391,30 @@ def test_floats_stay_floats(run: Any) -> None:
     np.testing.assert_allclose(seen, values.repeat(2, 0).repeat(2, 1), atol=1e-6)
 
 
+def test_running_out_of_memory_midway_begins_anew(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: Path) -> Any:
+        net = load_network(path)
+        forward, calls = net.forward, []
+
+        def failing(x: torch.Tensor, **options: Any) -> torch.Tensor:
+            calls.append(x)
+            if len(calls) == 4:  # rows are in the file by then
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(x, **options)
+
+        monkeypatch.setattr(net, "forward", failing)
+        return net
+
+    monkeypatch.setattr("mambair_cli.restore.load_network", load)
+    values = np.random.default_rng(0).integers(0, 256, (200, 60, 3), dtype=np.uint8)
+    for suffix in (".png", ".tif"):
+        Image.fromarray(values).save(f"in{suffix}")
+        code, out, _ = run("upscale", "x2", f"in{suffix}", "--tile", 32, "--json")
+        assert code == 0
+        assert json.loads(out[1])["shrunk"]
+        np.testing.assert_array_equal(np.asarray(opened(f"in_x2{suffix}")), values.repeat(2, 0).repeat(2, 1))
+
+
 # Metadata
 
 
@@ -430,6 +456,7 @@ def test_more_pixels_than_allowed_are_refused(run: Any) -> None:
 
 BUDGET = """
 import resource, sys
+from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 code = main(sys.argv[1:])
 print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
