@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 from checkpoints import save_identity, save_nearest
 from PIL import Image
 
+from benchmarks import kill
 from mambair_cli import batch
 from mambair_cli.cli import main
 from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, Journal
@@ -194,24 +192,9 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(run):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
-def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(run, tmp_path):
-    for index in range(12):
-        photo(f"many/{index:02}.png", size=(60, 40), seed=index)
-    assert run("many", "-o", "undisturbed")[0] == 0
-    command = [sys.executable, "-m", "mambair_cli", "denoise", "many", "--resume", "--json", "-q"]
-    command += ["--weights", "same.safetensors"]
-    done, draw = [], random.Random(0)
-    for _ in range(4):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-        assert process.stdout
-        process.stdout.readline()  # it has begun
-        time.sleep(draw.uniform(0, 0.06))
-        process.send_signal(signal.SIGKILL)
-        events = [json.loads(line) for line in process.communicate()[0].splitlines() if line.endswith("}")]
-        done += [event["input"] for event in events if event["event"] == "done"]
-    code, became, _ = run("many", "--resume")
-    assert code == 0
-    done += [f"many/{name}" for name, event in became.items() if event == "done"]
-    assert results("many_denoised") == results("undisturbed")
-    assert len(done) == len(set(done))  # those that were told of are not done again
-    assert set(became) == {Path(name).name for name in results("undisturbed")}
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path):
+    save_identity(tmp_path / "same.safetensors")
+    kill.make_photographs(tmp_path / "photos", 12, 60, 40)
+    findings = kill.kill_and_resume(tmp_path, ["--weights", "same.safetensors"], kills=4, longest=0.06)
+    assert findings == kill.Findings(4, [], [], [])
+    assert len(kill.contents(tmp_path / "results")) == 12

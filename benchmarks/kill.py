@@ -1,0 +1,126 @@
+"""Kill a run over a folder at random moments, go on each time, and hold the end against an undisturbed run.
+
+python benchmarks/kill.py --kills 100
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mambair_cli.journal import JOURNAL_FILE
+
+COMMAND = (sys.executable, "-m", "mambair_cli", "denoise", "photos", "--json", "--quiet")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen.
+
+    Attributes:
+        kills: How often a run was ended by SIGKILL before it had come to its end.
+        differing: Results that are not those of the undisturbed run, or are missing.
+        stray: Files that are neither results nor the journal.
+        repeated: Images that were told to be done more than once.
+    """
+
+    kills: int
+    differing: list[str]
+    stray: list[str]
+    repeated: list[str]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all is as it would have been undisturbed."""
+        return not (self.differing or self.stray or self.repeated)
+
+
+def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float, seed: int = 0) -> Findings:
+    """Do the trial.
+
+    Args:
+        folder: Holds ``photos``; receives the results.
+        options: More for the command, such as its model.
+        kills: Runs to end.
+        longest: Seconds after a run's first word within which it is ended.
+        seed: Of the moments.
+    """
+    run_to_end([*options, "-o", "undisturbed"], folder)
+    draw = random.Random(seed)
+    done: Counter[str] = Counter()
+    ended = 0
+    command = [*COMMAND, *options, "--resume", "-o", "results"]
+    while ended < kills:
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            first = process.stdout.readline()  # the model is loaded
+            time.sleep(draw.uniform(0, longest))
+            process.send_signal(signal.SIGKILL)
+            told = [first, *process.stdout.readlines()]
+        done.update(inputs_done(told))
+        if any('"summary"' in line for line in told):  # it came to its end: begin anew
+            for path in (folder / "results").rglob("*"):
+                if path.is_file():
+                    path.unlink()
+            done.clear()
+        else:
+            ended += 1
+    done.update(inputs_done(run_to_end([*options, "--resume", "-o", "results"], folder)))
+    wanted, got = contents(folder / "undisturbed"), contents(folder / "results")
+    return Findings(
+        ended,
+        sorted(name for name in wanted if got.get(name) != wanted[name]),
+        sorted(got.keys() - wanted.keys()),
+        sorted(name for name, times in done.items() if times > 1),
+    )
+
+
+def run_to_end(options: list[str], folder: Path) -> list[str]:
+    run = subprocess.run([*COMMAND, *options], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+def inputs_done(lines: list[str]) -> list[str]:
+    """Return the inputs that whole lines tell to be done."""
+    events = [json.loads(line) for line in lines if line.rstrip().endswith("}")]
+    return [event["input"] for event in events if event["event"] == "done"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL_FILE]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def make_photographs(folder: Path, images: int, width: int, height: int) -> None:
+    folder.mkdir()
+    for index in range(images):
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:04}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--longest", type=float, default=3.0, help="seconds")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        make_photographs(Path(name, "photos"), arguments.images, 64, 48)
+        options = ["--model", "tiny-denoise", "--offline"]
+        findings = kill_and_resume(Path(name), options, arguments.kills, arguments.longest)
+    print(findings)
+    sys.exit(not findings.is_sound)
+
+
+if __name__ == "__main__":
+    main()
