@@ -346,6 +346,30 @@ def test_colours_of_open_exr_are_premultiplied(tmp_path: Any) -> None:
     assert (after.pixels[1] == 0).all()
 
 
+@pytest.mark.parametrize("format", ["avif", "heic"])
+def test_colours_told_by_numbers_become_a_profile(format: str) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    values = samples(64, 48, 3)
+    if format == "avif":
+        data = encode_picture(Picture(values), "avif", quality=100)
+    else:
+        file = io.BytesIO()
+        pillow_heif.from_bytes("RGB", (48, 64), values.tobytes()).save(file, quality=-1, chroma=444)
+        data = file.getvalue()
+    at = data.index(b"colrnclx") + 8
+    assert read_picture(data).icc is None  # sRGB's numbers
+
+    def tell(primaries: int, transfer: int) -> bytes:
+        return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+    after = read_picture(tell(12, 13))
+    assert after.icc is not None
+    assert "P3" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(after.icc)))
+    for numbers in ((9, 16), (9, 13), (12, 18)):
+        with pytest.raises(ImageError, match="HDR"):
+            read_picture(tell(*numbers))
+
+
 # Frames and pages
 
 

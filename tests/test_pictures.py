@@ -472,19 +472,18 @@ def peak_mebibytes(folder: Path, *arguments: object) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in kibibytes of Linux")
-@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
-def test_memory_is_that_of_the_rows_at_work(tmp_path: Path, weights: Path, suffix: str) -> None:
+def test_memory_is_that_of_the_rows_at_work(tmp_path: Path, weights: Path) -> None:
     noise = pyvips.Image.gaussnoise(512, 512, mean=128, sigma=20, seed=1).cast("uchar")
     for name, times in (("low", 1), ("tall", 8)):
         image = noise.replicate(1, times)
         image = image.bandjoin([image, image]).copy(interpretation="srgb")
-        image.write_to_file(str(tmp_path / f"{name}{suffix}"))
+        image.write_to_file(str(tmp_path / f"{name}.tif"))
     options = ["--weights", weights / "x4.safetensors", "-q"]
-    low = peak_mebibytes(tmp_path, "upscale", f"low{suffix}", *options)
-    tall = peak_mebibytes(tmp_path, "upscale", f"tall{suffix}", *options)
+    low = peak_mebibytes(tmp_path, "upscale", "low.tif", *options)
+    tall = peak_mebibytes(tmp_path, "upscale", "tall.tif", *options)
     # The result has 29 megapixels more: 84 MiB of samples, 336 MiB of floats.
     assert tall - low < 80
-    with Image.open(tmp_path / f"tall_x4{suffix}") as image:
+    with Image.open(tmp_path / "tall_x4.tif") as image:
         assert image.size == (2048, 16384)
 
 

@@ -1,19 +1,17 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
-from mambair_cli.images.decoding import MAX_PIXELS, Reader, open_picture, read_picture
+from mambair_cli.images.containers import WRITABLE_SUFFIXES, fit_header, format_of, settle_format
+from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import (
     DEFAULT_QUALITY,
-    WRITABLE_SUFFIXES,
     Writer,
     encode_picture,
-    fit_header,
-    format_of,
     open_writer,
-    settle_format,
     write_picture,
 )
 from mambair_cli.images.files import TEMPORARY_NAME, open_atomic
 from mambair_cli.images.picture import Header, Picture
+from mambair_cli.images.reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
 from mambair_cli.images.transparency import bleed

@@ -8,6 +8,7 @@ loaders runs is decided here, by the first bytes; left to itself it would also r
 import mmap
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,20 +20,19 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
+from mambair_cli.images.completion import count_apng_frames, read_png_dpi
 from mambair_cli.images.files import explain_unreadable, show
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
-    count_apng_frames,
     extract_exif,
     find_iptc,
     has_gray_planes,
     is_camera_raw,
-    read_png_dpi,
     restate_exif,
     restate_xmp,
 )
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
-from mambair_cli.images.samples import widen
+from mambair_cli.images.reader import Reader, broken, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 
 MAX_PIXELS = 2**30
@@ -42,64 +42,8 @@ _FRAMED = ("gif", "webp", "tiff")
 _HELD = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
+_DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
 _ROWS_AT_ONCE = 256
-
-
-class Reader:
-    """An image that is read row after row, from the top; frames lie one below the other.
-
-    What is decoded at a time is what a format allows: rows of most, all of WebP, AVIF and whatever libvips
-    does not read, of interlaced PNG and progressive JPEG. An image that EXIF turns is laid out in memory or,
-    beyond 100 MB, in a file of the system's temporary folder.
-
-    Attributes:
-        header: All but the samples.
-        is_whole: Whether all of it is in memory when rows are read.
-    """
-
-    def __init__(
-        self, header: Header, load: Callable[[], Any], name: str, bits: int = 16, is_whole: bool = False
-    ) -> None:
-        self.header = header
-        self.is_whole = is_whole
-        self._load = load
-        self._name = name
-        self._bits = bits
-        self._image: Any = None
-        self._region: Any = None
-        self._next = 0
-
-    def read(self, top: int, bottom: int) -> np.ndarray:
-        """Read rows, which lie below those read before, or else it begins anew at the top.
-
-        Returns:
-            (bottom - top, width, 1 to 4), of the header's dtype, alpha last.
-
-        Raises:
-            ImageError: The data is broken, or its floats are no fractions of white.
-        """
-        header = self.header
-        try:
-            with explained():
-                if self._region is None or top < self._next:
-                    self.close()
-                    self._image = self._load()  # held: a region does not hold the memory below it
-                    self._region = pyvips.Region.new(self._image)
-                data = self._region.fetch(0, top, header.width, bottom - top)
-        except LibvipsError as error:
-            raise _broken(self._name, header.format, str(error)) from error
-        self._next = bottom
-        samples = np.frombuffer(data, header.dtype).reshape(bottom - top, header.width, header.samples)
-        if header.dtype == "float32":
-            _check_range(samples, self._name)
-        elif self._bits < 16:
-            samples = widen(samples, self._bits)
-        return samples
-
-    def close(self) -> None:
-        """Let go of what is held; reading begins anew."""
-        self._region = self._image = None
-        self._next = 0
 
 
 @contextmanager
@@ -212,7 +156,7 @@ def _open(data: _Data, max_pixels: int) -> Reader:
         with explained():
             return _open_with_vips(data, format, max_pixels)
     except LibvipsError as error:
-        raise _broken(data.name, format, str(error)) from error
+        raise broken(data.name, format, str(error)) from error
 
 
 def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
@@ -273,7 +217,9 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         frames=frames,
         delays=tuple(delays[:frames]) if delays else None,
         loop=_field(image, "loop") or 0,
-        icc=_field(shown, "icc-profile-data"),
+        icc=_read_nclx(data.bytes, _field(shown, "icc-profile-data"), data.name)
+        if format == "avif"
+        else _field(shown, "icc-profile-data"),
         exif=exif,
         xmp=restate_xmp(xmp, width, height) if xmp else None,
         iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
@@ -283,12 +229,31 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
     return Reader(header, lambda: _turn_upright(prepare(), orientation), data.name, bits, is_whole)
 
 
+def _read_nclx(data: Any, icc: bytes | None, name: str) -> bytes | None:
+    """Return a profile for what AVIF and HEIC say of their colours by numbers; None for sRGB.
+
+    Source: ITU-T H.273, tables 2 and 3.
+    """
+    at = data.find(b"colrnclx")
+    if icc or at < 0:
+        return icc
+    primaries, transfer = struct.unpack_from(">HH", data[at + 8 : at + 12])
+    if transfer in _HDR_CURVES or primaries == _BT2020:
+        raise ImageError(
+            f"cannot read {name}: its colours are those of HDR (primaries {primaries}, curve {transfer}); "
+            "convert it to sRGB or Display P3 first"
+        )
+    if primaries != _DISPLAY_P3:
+        return None
+    return pyvips.Operation.call("profile_load", "p3")
+
+
 def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
     """Read the header of what libvips does not decode."""
     try:
         image = foreign.read_header(format, bytes(data.bytes), data.name)
     except foreign.BrokenImageError as error:
-        raise _broken(data.name, format, str(error)) from error
+        raise broken(data.name, format, str(error)) from error
     height, width, count = image.shape
     _check_size(width, height, max_pixels, data.name)
 
@@ -296,7 +261,7 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         try:
             return wrap(image.load())
         except foreign.BrokenImageError as error:
-            raise _broken(data.name, format, str(error)) from error
+            raise broken(data.name, format, str(error)) from error
 
     bands = count - (count % 2 == 0)
     header = Header(
@@ -306,21 +271,12 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         dtype=image.dtype,
         has_alpha=count > bands,
         format=format,
-        icc=image.icc,
+        icc=_read_nclx(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
         exif=restate_exif(image.exif, width, height) if image.exif else None,
         xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
         dpi=_sensible_dpi(image.dpi),
     )
     return Reader(header, load, data.name, is_whole=True)
-
-
-def wrap(samples: np.ndarray) -> Any:
-    """Wrap (h, w, 1 to 4) samples as a libvips image."""
-    height, width, count = samples.shape
-    dtype = samples.dtype.name
-    memory = np.ascontiguousarray(samples).data.cast("B")
-    image = pyvips.Image.new_from_memory(memory, width, height, count, BAND_FORMATS[dtype])
-    return image.copy(interpretation=INTERPRETATIONS[count - (count % 2 == 0), dtype])
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
@@ -362,15 +318,6 @@ def _to_srgb(cmyk: Any) -> Any:
     )
 
 
-def _check_range(samples: np.ndarray, name: str) -> None:
-    """Refuse floats that are no fractions of white: to clip them unasked would lose what they mean."""
-    low, high = float(samples.min()), float(samples.max())
-    if not (low >= 0 and high <= 1):  # NaN, too, comes out of min() and max()
-        raise ImageError(
-            f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
-        )
-
-
 def _turn_upright(image: Any, orientation: int) -> Any:
     """Apply an EXIF orientation, 1 to 8."""
     if orientation in (5, 7):
@@ -402,10 +349,3 @@ def _sensible_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None
 def _field(image: Any, name: str) -> Any:
     """Get a field of a libvips image, or None."""
     return image.get(name) if image.get_typeof(name) else None
-
-
-def _broken(name: str, format: str, reason: str) -> ImageError:
-    return ImageError(
-        f"cannot read {name}: its {format} data is broken, cut short or of a rare kind ({reason}); "
-        "try another copy, or save it as PNG in an image editor"
-    )

@@ -2,36 +2,32 @@
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.feed import Feed, FeedClosedError
-from mambair_cli.images.files import enumerate_names, open_atomic, show
-from mambair_cli.images.finish import finish, samples_wanted
-from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import (
-    add_iptc,
+from mambair_cli.images.completion import (
     complete_avif,
     complete_jpeg,
     complete_png,
     complete_webp,
-    describe_tiff,
     has_png_pixels,
     hold_exif_place,
-    restate_exif,
-    restate_xmp,
 )
+from mambair_cli.images.containers import CONTAINERS, fit_header, settle_format
+from mambair_cli.images.feed import Feed, FeedClosedError
+from mambair_cli.images.files import open_atomic, show
+from mambair_cli.images.finish import finish, samples_wanted
+from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.metadata import add_iptc, restate_exif, restate_xmp
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
+from mambair_cli.images.targets import Front, describe_tiff_file, save_to
 
 DEFAULT_QUALITY = 95
 
@@ -40,134 +36,6 @@ _MM_PER_INCH = 25.4
 _BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the rest is for alpha and what does not compress
 _SAMPLES_AT_ONCE = 2**22
 _JPEG_HEAD_BYTES = 64
-
-
-@dataclass(frozen=True)
-class _Container:
-    """What a format has room for, and how libvips is to write it."""
-
-    suffixes: tuple[str, ...]
-    dtypes: tuple[str, ...]  # deepest last
-    options: Mapping[str, Any]
-    saver: str
-    has_alpha: bool = True
-    has_gray: bool = True
-    has_profile: bool = True
-    has_frames: bool = False
-    longest_side: int | None = None  # pixels
-    longest_block: int | None = None  # bytes of EXIF or of XMP
-
-
-_WRITABLE = MappingProxyType(
-    {
-        # Filters: without them, photographs take three times the room.
-        "png": _Container((".png",), ("uint8", "uint16"), {"compression": 6, "filter": "all"}, "png"),
-        "jpeg": _Container(
-            (".jpg", ".jpeg", ".jpe", ".jfif"),
-            ("uint8",),
-            {"subsample_mode": "off"},
-            "jpeg",
-            has_alpha=False,
-            longest_side=65500,
-            longest_block=65502,
-        ),
-        # Exact: colours under transparent pixels are kept, too.
-        "webp": _Container(
-            (".webp",),
-            ("uint8",),
-            {"exact": True, "smart_subsample": True},
-            "webp",
-            has_gray=False,
-            has_frames=True,
-            longest_side=16383,
-        ),
-        "tiff": _Container(
-            (".tif", ".tiff"),
-            ("uint8", "uint16", "float32"),
-            {"compression": "deflate", "resunit": "inch"},
-            "tiff",
-            has_frames=True,
-        ),
-        "avif": _Container(
-            (".avif",),
-            ("uint8", "uint16"),
-            {"compression": "av1", "subsample_mode": "off"},
-            "heif",
-            has_gray=False,
-            longest_side=65535,
-            longest_block=60000,
-        ),
-        "gif": _Container(
-            (".gif",), ("uint8",), {}, "gif", has_profile=False, has_frames=True, longest_side=65535
-        ),
-    }
-)
-WRITABLE_SUFFIXES = MappingProxyType({format: held.suffixes for format, held in _WRITABLE.items()})
-
-
-def format_of(path: Path) -> str:
-    """Name the format that a file name asks for.
-
-    Raises:
-        ImageError: The suffix names none that can be written.
-    """
-    for format, container in _WRITABLE.items():
-        if path.suffix.lower() in container.suffixes:
-            return format
-    suffix = f"the suffix {show(path.suffix)}" if path.suffix else "a name without a suffix"
-    raise ImageError(
-        f"cannot write {show(path)}: {suffix} asks for no format known here; "
-        f"{enumerate_names(_WRITABLE)} can be written"
-    )
-
-
-def settle_format(target: Path, format: str | None) -> str:
-    """Name the format that a file is to have: its name's, or another where its name says nothing.
-
-    Raises:
-        ImageError: The name says something else, or neither says anything.
-    """
-    named = any(target.suffix.lower() in suffixes for suffixes in WRITABLE_SUFFIXES.values())
-    if format is not None and not named:
-        return format
-    asked = format_of(target)
-    if format not in (None, asked):
-        raise ImageError(f"cannot write {show(target)} as {format}: its name asks for {asked}; change one")
-    return asked
-
-
-def fit_header(
-    header: Header, format: str, name: str, depth: int | None = None, strip: bool = False
-) -> Header:
-    """Say how a picture will be in a file of a format.
-
-    Samples deeper than the format holds become its deepest.
-
-    Args:
-        header: Of the result.
-        format: Of the file.
-        name: Of the file, for errors.
-        depth: 8 or 16 bits; None for those of the header.
-        strip: Whether to leave out all metadata, a profile among them, whose colours become sRGB.
-
-    Raises:
-        ImageError: The format is unknown, or has no room for the picture's size, depth, frames or metadata.
-    """
-    if format not in _WRITABLE:
-        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(_WRITABLE)} can be written")
-    container = _WRITABLE[format]
-    dtype = header.dtype if depth is None else f"uint{depth}"
-    if dtype not in container.dtypes:
-        if depth is not None:
-            deep = [other for other, held in _WRITABLE.items() if dtype in held.dtypes]
-            raise ImageError(
-                f"cannot write {name}: {format} has no {depth} bits a sample; {enumerate_names(deep)} have"
-            )
-        dtype = container.dtypes[-1]
-    if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None)
-    _check_room(header, format, container, name)
-    return replace(header, dtype=dtype)
 
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
@@ -288,7 +156,7 @@ class Writer:
         self._file = file
         self._header = header
         self._format = format
-        self._container = _WRITABLE[format]
+        self._container = CONTAINERS[format]
         self._quality = quality
         self._name = name
         self._size = size or (header.width, header.height)
@@ -341,8 +209,9 @@ class Writer:
                 piece = from_float(to_float(piece), self._dtype)
             try:
                 self._feed.put(piece)
-            except FeedClosedError:
+            except FeedClosedError as error:
                 self._raise_error()
+                raise ValueError("libvips ended before the picture did") from error
         self._rows += len(rows)
 
     def finish(self) -> None:
@@ -450,101 +319,12 @@ class Writer:
             self._file.write(data)
             return
         if format == "tiff":
-            _save_to(self._file, save, image, options)
+            save_to(self._file, save, image, options)
             if exif:
-                _describe_tiff_file(self._file, exif)
+                describe_tiff_file(self._file, exif)
             return
         complete = complete_png if format == "png" else complete_jpeg
         ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
-        front = _Front(self._file, lambda data: complete(data, exif, header.dpi), ready)
-        _save_to(front, save, image, options)
+        front = Front(self._file, lambda data: complete(data, exif, header.dpi), ready)
+        save_to(front, save, image, options)
         front.flush()
-
-
-def _save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> None:
-    """Let libvips write to a file of Python, and raise the file's own errors."""
-    errors: list[BaseException] = []
-
-    def guard(action: Callable[..., Any], failed: Any) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            try:
-                return action(*arguments)
-            except BaseException as error:  # must not pass through C
-                errors.append(error)
-                return failed
-
-        return call
-
-    target = pyvips.TargetCustom()
-    target.on_write(guard(file.write, -1))
-    if isinstance(image, pyvips.Image) and operation == "tiffsave":
-        target.on_read(guard(file.read, None))
-        target.on_seek(guard(file.seek, -1))
-    try:
-        pyvips.Operation.call(f"{operation}_target", image, target, **options)
-    except pyvips.Error:
-        if errors:
-            raise errors[0] from None
-        raise
-    if errors:
-        raise errors[0]
-
-
-class _Front:
-    """Holds the beginning of a file back until it can be completed, and passes on the rest."""
-
-    def __init__(
-        self, file: BinaryIO, complete: Callable[[bytes], bytes], is_ready: Callable[[bytes], bool]
-    ) -> None:
-        self._file = file
-        self._complete = complete
-        self._is_ready = is_ready
-        self._held: bytes | None = b""
-
-    def write(self, data: Any) -> int:
-        if self._held is None:
-            self._file.write(data)
-        else:
-            self._held += bytes(data)
-            if self._is_ready(self._held):
-                self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        if self._held is not None:
-            self._file.write(self._complete(self._held))
-            self._held = None
-
-
-def _describe_tiff_file(file: BinaryIO, exif: bytes) -> None:
-    """Add EXIF to a TIFF file that is finished otherwise."""
-    file.flush()
-    if isinstance(file, io.BytesIO):
-        head, tail = describe_tiff(file.getvalue(), exif)
-    else:
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            head, tail = describe_tiff(data, exif)
-    file.seek(0, io.SEEK_END)
-    file.write(tail)
-    file.seek(0)
-    file.write(head)
-
-
-def _check_room(header: Header, format: str, container: _Container, name: str) -> None:
-    """Refuse to write what the format would cut."""
-    if container.longest_side and max(header.height, header.width) > container.longest_side:
-        raise ImageError(
-            f"cannot write {name}: {format} has room for {container.longest_side} pixels a side, "
-            f"not {header.width}×{header.height}; png and tiff hold it"
-        )
-    if header.frames > 1 and not container.has_frames:
-        raise ImageError(
-            f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
-            "webp, tiff and gif hold them"
-        )
-    for kind, block in (("EXIF", header.exif), ("XMP", header.xmp)):
-        if block and container.longest_block and len(block) > container.longest_block:
-            raise ImageError(
-                f"cannot write {name}: {format} has room for {container.longest_block} bytes of {kind}, "
-                f"not {len(block)}; png, webp and tiff hold it"
-            )

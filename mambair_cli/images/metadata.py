@@ -1,13 +1,12 @@
-"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, and resolution.
+"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, XMP and IPTC.
 
 EXIF is a piece of TIFF: a header and directories of tagged values, one of them the image's, others hanging
 on it. libvips would write it anew through libexif, with maker notes moved, tags and a resolution made up,
-and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed here.
+and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed.
 """
 
 import re
 import struct
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from mmap import mmap
@@ -27,7 +26,6 @@ _DESCRIPTIVE = frozenset(
     | set(range(0x9C9B, 0x9CA0))
 )
 
-_DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
 
 _SHORT, _LONG, _BYTES, _LONG8 = 3, 4, 7, 16
@@ -39,8 +37,6 @@ _SIZES = {
     **dict.fromkeys((5, 10), (4, 8)),
     **dict.fromkeys((12, 16, 17, 18), (8, 8)),
 }
-_PNG_HEADER_BYTES = 33  # signature and IHDR
-_METRES_PER_INCH = 0.0254
 _MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
 _MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
 
@@ -218,86 +214,6 @@ def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
     head, tail = bytearray(data[: layout.first]), bytearray()
     head += struct.pack(layout.offset, _append_directories(tail, layout, main, parts, len(data), following))
     return bytes(head), bytes(tail)
-
-
-def complete_jpeg(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Give the beginning of a JPEG file a JFIF header, which libvips leaves out with EXIF, and EXIF."""
-    body = data[2:]
-    if body.startswith(b"\xff\xe0"):
-        body = body[2 + int.from_bytes(body[2:4], "big") :]
-    x, y = (min(max(round(side), 1), 65535) for side in dpi or (1, 1))
-    jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, 1 if dpi else 0, x, y)
-    segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
-    return data[:2] + jfif + segment + body
-
-
-def complete_png(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Add an EXIF chunk to the beginning of a PNG file and take out a resolution that libvips makes up."""
-    if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
-        data = data[:at] + data[at + 21 :]
-    if not exif:
-        return data
-    chunk = b"eXIf" + exif
-    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return data[:_PNG_HEADER_BYTES] + chunk + data[_PNG_HEADER_BYTES:]
-
-
-def read_png_dpi(data: Buffer) -> tuple[float, float] | None:
-    """Give the pixels per inch that a PNG file tells; libvips would take EXIF's, or invent some."""
-    at = _find_png_chunk(data, b"pHYs")
-    if at is None:
-        return None
-    x, y, unit = struct.unpack_from(">IIB", data, at + 8)
-    return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
-
-
-def count_apng_frames(data: Buffer) -> int:
-    """Count the frames of a PNG file; more than one makes it an animated PNG."""
-    at = _find_png_chunk(data, b"acTL")
-    return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
-
-
-def has_png_pixels(data: bytes) -> bool:
-    """Tell whether the beginning of a PNG file reaches as far as its pixels."""
-    return _find_png_chunk(data, b"IDAT") is not None
-
-
-def _find_png_chunk(data: Buffer, kind: bytes) -> int | None:
-    """Tell where the chunk of a kind begins, if there is one before the pixels."""
-    at = _PNG_HEADER_BYTES
-    while data[at + 4 : at + 8] not in (kind, b"IDAT", b""):
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return at if data[at + 4 : at + 8] == kind else None
-
-
-def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: bool) -> bytes:
-    """Add an EXIF chunk to a WebP file, and the header of the extended format if it has none."""
-    chunks = data[12:]
-    if chunks.startswith(b"VP8X"):
-        chunks = chunks[:8] + bytes([chunks[8] | 0x08]) + chunks[9:]
-    else:
-        flags = 0x08 | (0x10 if has_alpha else 0)
-        size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        chunks = b"VP8X" + struct.pack("<IB3x", 10, flags) + size + chunks
-    chunks += b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
-    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
-
-
-def hold_exif_place(exif: bytes) -> bytes:
-    """Make an EXIF block in whose place :func:`complete_avif` can put another."""
-    text = _PLACE * (len(exif) // len(_PLACE) + 1) + b"\0"
-    head = struct.pack(">2sHIHHHIII", b"MM", 42, 8, 1, _DESCRIPTION, 2, len(text), 26, 0)
-    return head + text
-
-
-def complete_avif(data: bytes, exif: bytes) -> bytes:
-    """Put an EXIF block in place of what libvips made of :func:`hold_exif_place`."""
-    text = data.find(_PLACE)
-    start = max(data.rfind(b"MM\0*", 0, text), data.rfind(b"II*\0", 0, text))
-    if text < 0 or start < 0:
-        raise ValueError("the place held for EXIF is gone")
-    end = text + len(_PLACE) * (len(exif) // len(_PLACE) + 1)
-    return data[:start] + exif.ljust(end - start, b"\0") + data[end:]
 
 
 def _read_header(block: Buffer) -> tuple[_Layout, int]:
