@@ -16,6 +16,7 @@ from mambair_cli.tiling import Plan
 _LOSSY = ("jpeg", "webp", "avif")
 _LOSSY_SHARE = 0.5  # of the samples' bytes, at the quality of 95 and for noise; photographs take less
 _WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
+_MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
 _ENCODER_BYTES = 2**28  # pieces on their way, and libvips' own lines and strips
 _BLEND_COPIES = 2.5  # the rows of tiles being summed, the band that leaves, what is made of it
 _WINDOW_COPIES = 3  # rows of two rows of tiles, and once more while they are joined
@@ -40,7 +41,7 @@ class Cost:
 
     Attributes:
         memory: Bytes beside the network's own.
-        disk: Bytes of the result at most.
+        disk: Bytes of the result at most, and of what is laid out there meanwhile.
         seconds: None where the network was not tried.
     """
 
@@ -71,13 +72,16 @@ def estimate(
     pixels = header.width * header.height * header.frames
     result_bytes = result.width * result.height * result.frames * result.samples
     result_bytes *= np.dtype(result.dtype).itemsize
-    if reader.is_whole:
-        memory += pixels * header.samples * item
+    image_bytes = pixels * header.samples * item
+    in_memory = reader.is_whole or (reader.is_turned and image_bytes < _MOST_TURNED_IN_MEMORY)
+    if in_memory:
+        memory += image_bytes
     if format in _WHOLE_WHEN_WRITTEN:
         memory += 2 * result_bytes
     return Cost(
         memory=int(memory),
-        disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1)),
+        disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1))
+        + (image_bytes if reader.is_turned and not in_memory else 0),
         seconds=None if trial is None else trial.seconds * pixels * plan.redundancy,
     )
 

@@ -226,7 +226,14 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         dpi=dpi,
     )
     is_whole = format in _HELD or bool(_field(image, "interlaced"))
-    return Reader(header, lambda: _turn_upright(prepare(), orientation), data.name, bits, is_whole)
+    return Reader(
+        header,
+        lambda: _turn_upright(prepare(), orientation),
+        data.name,
+        bits,
+        is_whole=is_whole,
+        is_turned=orientation > 2,
+    )
 
 
 def _read_nclx(data: Any, icc: bytes | None, name: str) -> bytes | None:

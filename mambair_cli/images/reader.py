@@ -22,13 +22,22 @@ class Reader:
     Attributes:
         header: All but the samples.
         is_whole: Whether all of it is in memory when rows are read.
+        is_turned: Whether it is laid out as a whole to be turned, in memory or on the disk.
     """
 
     def __init__(
-        self, header: Header, load: Callable[[], Any], name: str, bits: int = 16, is_whole: bool = False
+        self,
+        header: Header,
+        load: Callable[[], Any],
+        name: str,
+        bits: int = 16,
+        *,
+        is_whole: bool = False,
+        is_turned: bool = False,
     ) -> None:
         self.header = header
         self.is_whole = is_whole
+        self.is_turned = is_turned
         self._load = load
         self._name = name
         self._bits = bits
