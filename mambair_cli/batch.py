@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from mambair_cli.images import (
     settle_format,
 )
 from mambair_cli.jobs import STANDARD_STREAM, Job, Source, name_of
-from mambair_cli.journal import Entry, Journal, Stamp, digest_settings, hash_of, stamp_of
+from mambair_cli.journal import Entry, Journal, Pen, Stamp, digest_settings, hash_of, stamp_of
 from mambair_cli.restore import Report, Restorer
 from mambair_cli.size import Size
 
@@ -80,86 +80,119 @@ class Outcome:
     is_skipped: bool = False
 
 
+@dataclass(frozen=True)
+class Task:
+    """A job, ready to be done by whoever has the network.
+
+    Attributes:
+        job: The job.
+        output: How results are written.
+        overwrite: Whether this result may replace what is there.
+        watch: Looks after the result; None where a stream is read or written.
+    """
+
+    job: Job
+    output: Output
+    overwrite: bool
+    watch: "Watch | None"
+
+
+Perform = Callable[[Iterable[Task]], Iterator[Outcome]]
+"""Does tasks, one after the other or side by side, and yields what became of each as it is known."""
+
+
 def run_jobs(
-    jobs: Sequence[Job],
-    restorer: Restorer,
-    output: Output | None = None,
-    *,
-    on_start: Callable[[str, int], None] = lambda name, pixels: None,
-    on_tiles: OnTiles | None = None,
+    jobs: Sequence[Job], output: Output, settings: dict[str, Any], perform: Perform
 ) -> Generator[Outcome]:
-    """Restore image after image; one that fails costs itself alone.
+    """Restore images; one that fails costs itself alone.
 
     A run of several images, or over a folder, keeps a journal beside its results; see ``journal``.
 
     Args:
         jobs: From ``name_targets``.
-        restorer: Does the work.
         output: How the results are written.
-        on_start: Told of each image that was opened, its name and number of pixels.
-        on_tiles: Told of the progress within an image.
+        settings: From ``settings_of``.
+        perform: Does the work.
 
     Yields:
-        An outcome per job, in order.
+        An outcome per job: first of those that an earlier run has done.
 
     Raises:
         UsageError: Another run is writing into the same folder.
         ImageError: A folder of results cannot be written.
     """
-    output = output or Output()
     is_batch = output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
-        journals = {}
+        journals: dict[Path, Journal] = {}
         for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
             journals[root] = Journal(root)
             stack.callback(journals[root].close)
-        settings = _settings_of(restorer, output) if journals else {}
+        tasks = []
         for job in jobs:
             start = time.perf_counter()
-            watch = None
+            watch, overwrite = None, output.overwrite
             if job.source.path is not None and job.target is not None:
                 word = digest_settings({**settings, "format": job.format})
-                watch = Watch(
-                    job.source.path, job.target, journals.get(job.root), word, output.preserve_times
-                )
-            if output.resume and watch and watch.is_done():
-                yield Outcome(job, None, None, False, None, time.perf_counter() - start, is_skipped=True)
-                continue
-            size = report = error = None
-            reduced = False
-            try:
-                size, reduced, report = _run(job, restorer, output, watch, on_start, on_tiles)
-            except MambairError as problem:
-                error = problem
-            yield Outcome(job, error, size, reduced, report, time.perf_counter() - start)
+                journal = journals.get(job.root) if job.root else None
+                pen = Pen(journal.folder) if journal else None
+                watch = Watch(job.source.path, job.target, pen, word, output.preserve_times)
+                if journal and output.resume:
+                    if journal.is_done(job.source.path, job.target, word):
+                        seconds = time.perf_counter() - start
+                        yield Outcome(job, None, None, False, None, seconds, is_skipped=True)
+                        continue
+                    overwrite = overwrite or journal.is_ours(job.target)
+            tasks.append(Task(job, output, overwrite, watch))
+        yield from perform(tasks)
+
+
+def perform_alone(
+    tasks: Iterable[Task],
+    restorer: Restorer,
+    on_start: Callable[[str, int], None] = lambda name, pixels: None,
+    on_tiles: OnTiles | None = None,
+) -> Iterator[Outcome]:
+    """Do tasks one after the other.
+
+    Args:
+        tasks: What is to be done.
+        restorer: Does the work.
+        on_start: Told of each image that was opened, its name and number of pixels.
+        on_tiles: Told of the progress within an image.
+    """
+    for task in tasks:
+        start = time.perf_counter()
+        size = report = error = None
+        reduced = False
+        try:
+            size, reduced, report = _run(task, restorer, on_start, on_tiles)
+        except MambairError as problem:
+            error = problem
+        yield Outcome(task.job, error, size, reduced, report, time.perf_counter() - start)
 
 
 class Watch:
     """Sees that a result is that of its input as it is now, and notes it in the journal, if there is one."""
 
     def __init__(
-        self, source: Path, target: Path, journal: Journal | None, settings: str, preserve_times: bool
+        self, source: Path, target: Path, pen: Pen | None, settings: str, preserve_times: bool
     ) -> None:
         self._source, self._target = source, target
-        self._journal, self._settings = journal, settings
+        self._pen, self._settings = pen, settings
         self._preserve_times = preserve_times
         self._before: os.stat_result | None = None
         self._content = ""
 
-    def is_done(self) -> bool:
-        """Tell whether an earlier run has made the result."""
-        return self._journal is not None and self._journal.is_done(self._source, self._target, self._settings)
-
-    def is_ours(self) -> bool:
-        """Tell whether there is a result that an earlier run has written, from whatever input."""
-        return self._journal is not None and self._journal.is_ours(self._target)
-
     def begin(self, temporary: Path) -> None:
         """Look at the input, before it is read."""
         self._before = self._source.stat()
-        if self._journal:
+        if self._pen:
             self._content = hash_of(self._source)
-            self._journal.begin(self._target, temporary)
+            self._pen.begin(self._target, temporary)
+
+    def is_written(self) -> bool:
+        """Tell whether somebody has written the result since this run began."""
+        return self._pen is not None and self._pen.has_written(self._target)
 
     def end(self, temporary: Path) -> None:
         """Look at the input again, and note the result, which is whole and has not got its name yet.
@@ -178,13 +211,13 @@ class Watch:
             raise ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
         if self._preserve_times:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
-        if self._journal:
+        if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
             entry = Entry(self._settings, self._content, source, stamp_of(temporary))
-            self._journal.finish(self._target, entry)
+            self._pen.finish(self._target, entry)
 
 
-def _settings_of(restorer: Restorer, output: Output) -> dict[str, Any]:
+def settings_of(restorer: Restorer, output: Output) -> dict[str, Any]:
     """Collect all that the pixels of results depend on beside their inputs."""
     return {
         "weights": hash_of(restorer.model.path),
@@ -201,21 +234,19 @@ def _settings_of(restorer: Restorer, output: Output) -> dict[str, Any]:
 
 
 def _run(
-    job: Job,
+    task: Task,
     restorer: Restorer,
-    output: Output,
-    watch: Watch | None,
     on_start: Callable[[str, int], None],
     on_tiles: OnTiles | None,
 ) -> tuple[tuple[int, int], bool, Report]:
-    overwrite = output.overwrite or (output.resume and watch is not None and watch.is_ours())
-    if job.target is not None and not overwrite and os.path.lexists(job.target):
+    job, output = task.job, task.output
+    if job.target is not None and not task.overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
     with open_source(job.source, output.max_pixels) as reader:
         header = reader.header
         restored, format, size = plan_result(job, header, output, restorer.info.scale)
         on_start(name_of(job.source), header.width * header.height * header.frames)
-        with _open_result(job, restored, format, size, output, overwrite, watch) as writer:
+        with _open_result(task, restored, format, size) as writer:
             report = restore_frames(reader, restorer, writer, on_tiles)
     final = (restored.width, restored.height)
     return final, final != size, report
@@ -282,16 +313,9 @@ def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
 
 
 @contextmanager
-def _open_result(
-    job: Job,
-    header: Header,
-    format: str,
-    size: tuple[int, int],
-    output: Output,
-    overwrite: bool,
-    watch: Watch | None,
-) -> Iterator[Writer]:
+def _open_result(task: Task, header: Header, format: str, size: tuple[int, int]) -> Iterator[Writer]:
     """Open the target of a job; what goes to standard output goes there whole, too."""
+    job, output, watch = task.job, task.output, task.watch
     if job.target is not None:
         make_folder(job.target.parent)
         told = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
@@ -300,7 +324,7 @@ def _open_result(
             header,
             format,
             output.quality,
-            overwrite=overwrite,
+            overwrite=task.overwrite,
             strip=output.strip,
             size=size,
             **told,

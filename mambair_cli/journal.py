@@ -70,7 +70,6 @@ class Journal:
             self._lock = FileLock(folder / LOCK_FILE, timeout=0)
             self._lock.acquire()
             self._load()
-            self._file = self._path.open("a", encoding="utf-8")
         except Timeout as error:
             raise UsageError(
                 f"another run is writing into {folder}; wait for it, or choose another folder with -o"
@@ -81,8 +80,9 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Leave the folder to other runs."""
-        self._file.close()
+        """Clear away what a worker that died has left unfinished, and leave the folder to other runs."""
+        with suppress(OSError):
+            self._remove_unfinished()
         with suppress(OSError):
             (self.folder / LOCK_FILE).unlink()
         self._lock.release()
@@ -99,55 +99,59 @@ class Journal:
 
     def is_ours(self, target: Path) -> bool:
         """Tell whether a file is a result that a run has written, and nobody has changed since."""
-        entry = self._entries.get(self._name(target))
-        try:
-            return entry is not None and stamp_of(target) == entry.result
-        except OSError:
-            return False
-
-    def begin(self, target: Path, temporary: Path) -> None:
-        """Note that a result is being written, under a name that means nothing yet."""
-        self._write({"begun": self._name(target), "temporary": temporary.name})
-
-    def finish(self, target: Path, entry: Entry) -> None:
-        """Note a result that is whole and on the disk, and is about to be given its name."""
-        name = self._name(target)
-        self._entries[name] = entry
-        self._write(_describe(name, entry))
-        os.fsync(self._file.fileno())
+        return _is_result(target, self._entries.get(self._name(target)))
 
     def _name(self, target: Path) -> str:
-        return Path(os.path.relpath(target, self.folder)).as_posix()
+        return _name_in(self.folder, target)
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-
-    def _load(self) -> None:
-        """Read the journal, clear away what was left unfinished, and write it anew without what is past."""
-        for line in self._read():
+    def _remove_unfinished(self) -> None:
+        for line in _read(self._path):
             match line:
                 case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
                     (self.folder / name).with_name(temporary).unlink(missing_ok=True)
-                case {
-                    "result": str(name),
-                    "settings": str(settings),
-                    "content": str(content),
-                    "source": [int(), int()] as source,
-                    "written": [int(), int()] as written,
-                }:
-                    self._entries[name] = Entry(settings, content, Stamp(*source), Stamp(*written))
+
+    def _load(self) -> None:
+        """Read the journal, clear away what was left unfinished, and write it anew without what is past."""
+        self._remove_unfinished()
+        for line in _read(self._path):
+            entry = _parse(line)
+            if entry is not None:
+                self._entries[str(line["result"])] = entry
         part = self._path.with_suffix(".part")
         lines = (json.dumps(_describe(name, entry)) + "\n" for name, entry in self._entries.items())
         part.write_text("".join(lines), encoding="utf-8")
         part.replace(self._path)
 
-    def _read(self) -> Iterator[Any]:
-        """Yield the lines that are whole: the last one may have been cut off, and others may be damaged."""
-        with suppress(FileNotFoundError), self._path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                with suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+
+class Pen:
+    """Adds lines to the journal of a folder; several processes may, each with a pen of its own.
+
+    Args:
+        folder: Of the results, for which somebody holds the ``Journal``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, target: Path, temporary: Path) -> None:
+        """Note that a result is being written, under a name that means nothing yet."""
+        self._write({"begun": _name_in(self._folder, target), "temporary": temporary.name})
+
+    def finish(self, target: Path, entry: Entry) -> None:
+        """Note a result that is whole and on the disk, and is about to be given its name."""
+        self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
+
+    def has_written(self, target: Path) -> bool:
+        """Tell whether a file is a result that is in the journal by now."""
+        name = _name_in(self._folder, target)
+        found = [line for line in _read(self._folder / JOURNAL_FILE) if line.get("result") == name]
+        return _is_result(target, _parse(found[-1]) if found else None)
+
+    def _write(self, line: dict[str, Any], to_disk: bool = False) -> None:
+        with (self._folder / JOURNAL_FILE).open("ab", buffering=0) as file:  # a line is one write
+            file.write(json.dumps(line).encode() + b"\n")
+            if to_disk:
+                os.fsync(file.fileno())
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -182,6 +186,40 @@ def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     return within and TEMPORARY_NAME.fullmatch(temporary) is not None
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines that are whole: the last one may have been cut off, and others may be damaged."""
+    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(json.JSONDecodeError):
+                content = json.loads(line)
+                if isinstance(content, dict):
+                    yield content
+
+
+def _parse(line: dict[str, Any]) -> Entry | None:
+    match line:
+        case {
+            "result": str(),
+            "settings": str(settings),
+            "content": str(content),
+            "source": [int(), int()] as source,
+            "written": [int(), int()] as written,
+        }:
+            return Entry(settings, content, Stamp(*source), Stamp(*written))
+    return None
+
+
+def _is_result(target: Path, entry: Entry | None) -> bool:
+    try:
+        return entry is not None and stamp_of(target) == entry.result
+    except OSError:
+        return False
+
+
+def _name_in(folder: Path, target: Path) -> str:
+    return Path(os.path.relpath(target, folder)).as_posix()
 
 
 def _describe(name: str, entry: Entry) -> dict[str, Any]:

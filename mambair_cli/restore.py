@@ -297,6 +297,30 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(names: str | None, workers: int | None) -> list[str]:
+    """Return the device of each of several workers; none where one process does it all.
+
+    Args:
+        names: Devices with commas between, or "all" that CUDA has.
+        workers: Processes on the CPU.
+
+    Raises:
+        UsageError: There is no such device, or the two exclude each other.
+    """
+    if names is None:
+        return ["cpu"] * (workers or 0)
+    if workers is not None:
+        raise UsageError(f"--devices {names} and --workers {workers} exclude each other; give one")
+    devices = [name.strip() for name in names.split(",")]
+    if names == "all":
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if not devices:
+        raise UsageError("no such device: all; there is no GPU, but --workers shares the CPU out")
+    for device in devices:
+        choose_device(device)
+    return devices
+
+
 def check_tile(tile: int | None, overlap: int | None) -> tuple[int, int]:
     """Fill in what was left out of tile and overlap, and refuse what cannot be."""
     tile = TILE_SIDE if tile is None else tile

@@ -62,6 +62,13 @@ class Options:
     model: ModelName = "auto"
     weights: Weights = None
     device: Device = "auto"
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Several, as in cuda:0,cuda:1, or all: a worker on each."),
+    ] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes side by side on the CPU.")
+    ] = None
     precision: Precision = "auto"
     tile: Tile = None
     overlap: Overlap = None

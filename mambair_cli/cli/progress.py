@@ -20,8 +20,8 @@ class Progress:
     def __init__(self, files: int, shown: bool = True) -> None:
         self._files = files
         self._number = 0
-        self._bar = _make_bar(TextColumn("tiles {task.fields[speed]}"), shown)
-        self._task = self._bar.add_task("", total=None, speed="", start=False)
+        self._bar = _make_bar(TextColumn("{task.fields[unit]} {task.fields[speed]}"), shown)
+        self._task = self._bar.add_task("", total=None, speed="", unit="tiles", start=False)
         self._megapixels = 0.0
         self._began = 0.0
 
@@ -39,12 +39,19 @@ class Progress:
         self._number += 1
         self._megapixels, self._began = pixels / 1e6, time.perf_counter()
         count = f"[{self._number}/{self._files}] " if self._files > 1 else ""
-        self._bar.reset(self._task, total=None, description=count + name, speed="")
+        self._bar.reset(self._task, total=None, description=count + name, speed="", unit="tiles")
 
     def advance(self, done: int, total: int) -> None:
         """Show that so many tiles of all of the image's are done."""
         speed = self._megapixels * done / total / max(time.perf_counter() - self._began, 1e-9)
         self._bar.update(self._task, completed=done, total=total, speed=f"{speed:.2f} MP/s")
+
+    def count(self, files: int) -> None:
+        """Show that so many images are done, of a run whose images are done side by side."""
+        if not self._number:
+            self._bar.reset(self._task, total=self._files, speed="", unit="images")
+        self._number = files
+        self._bar.update(self._task, completed=files)
 
 
 class TrainingProgress:

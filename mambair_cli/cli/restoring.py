@@ -1,7 +1,8 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
-from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,8 +97,10 @@ def _restore(
     size: "Size | None" = None,
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
+    import torch
+
     from mambair_cli import batch, jobs
-    from mambair_cli.restore import Restorer
+    from mambair_cli.restore import Restorer, choose_devices
     from mambair_cli.size import Size
 
     sources = _find_sources(inputs, options)
@@ -117,44 +120,63 @@ def _restore(
         print_plan(task, sources, options, output, scale, level)
         return
     from mambair_cli.cli.progress import Progress
+    from mambair_cli.workers import Crew
 
+    choices: dict[str, Any] = {
+        "task": task,
+        "scale": scale,
+        "level": level,
+        "precision": options.precision,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "seed": options.seed,
+    }
+    devices = choose_devices(options.devices, options.workers)
     restorer = Restorer(
-        task=task,
-        scale=scale,
-        level=level,
+        **choices,
         model=options.model,
         weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        seed=options.seed,
+        device=devices[0] if devices else options.device,
         offline=options.offline,
         quiet=options.quiet,
         notify=say if not options.quiet else lambda sentence: None,
     )
+    place = ", ".join(dict.fromkeys(devices)) or str(restorer.device)
+    if len(devices) > 1:
+        place += f" ({len(devices)} workers)"
     suffix = jobs.suffix_of(task, restorer.info.scale, output.size)
     work = jobs.name_targets(sources, options.output, suffix, options.format)
     if not options.quiet and not restorer.model.notice:
-        say(f"using {restorer.model.name} on {restorer.device}")
+        say(f"using {restorer.model.name} on {place}")
     if options.json:
         print_event(
             "start",
             schema=EVENT_SCHEMA,
             model=restorer.model.name,
-            device=str(restorer.device),
+            device=place,
             files=len(work),
         )
     exit_code = 0
     summary = Summary(len(work))
-    with (
-        Progress(len(work), shown=not options.quiet) as progress,
-        closing(
-            batch.run_jobs(work, restorer, output, on_start=progress.start, on_tiles=progress.advance)
-        ) as outcomes,
-    ):
-        for outcome in outcomes:
+    with ExitStack() as stack:
+        progress = Progress(len(work), shown=not options.quiet)
+        if len(devices) > 1:
+            threads = max(1, torch.get_num_threads() // devices.count("cpu")) if "cpu" in devices else None
+            crew = Crew(devices, {**choices, "weights": restorer.model.path}, threads, say)
+            stack.callback(crew.close)
+            perform = crew.perform
+        else:
+            perform = partial(
+                batch.perform_alone, restorer=restorer, on_start=progress.start, on_tiles=progress.advance
+            )
+        stack.enter_context(progress)
+        if len(devices) > 1:
+            progress.count(0)
+        settings = batch.settings_of(restorer, output)
+        for outcome in stack.enter_context(closing(batch.run_jobs(work, output, settings, perform))):
             summary.add(outcome)
+            if len(devices) > 1:
+                progress.count(summary.counted)
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)

@@ -35,13 +35,18 @@ class Summary:
             self._done += 1
             self._slowest = max(self._slowest, (outcome.seconds, name))
 
+    @property
+    def counted(self) -> int:
+        """How many images something has become of."""
+        return self._done + self._skipped + len(self._failed)
+
     def facts(self) -> dict[str, Any]:
         """Return the counts, as JSON knows them."""
         return {
             "done": self._done,
             "skipped": self._skipped,
             "failed": len(self._failed),
-            "left": self._files - self._done - self._skipped - len(self._failed),
+            "left": self._files - self.counted,
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory": peak_memory(),
         }

@@ -1,0 +1,162 @@
+"""Several workers do what one process does, also where some of them die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import save_nearest
+from PIL import Image
+
+from mambair_cli.batch import Output, perform_alone, run_jobs, settings_of
+from mambair_cli.cli import main
+from mambair_cli.errors import ModelError, UsageError
+from mambair_cli.jobs import find_sources, name_targets
+from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.restore import Restorer, choose_devices
+from mambair_cli.workers import Crew
+
+IMAGES = 6
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for index in range(IMAGES):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{index}.png")
+    return save_nearest(Path("x4.safetensors"), 4)
+
+
+def restore(perform, weights, output):
+    """Restore the photographs into a folder; return the error of each that has one."""
+    jobs = name_targets(find_sources(["photos"]), output, "_x4")
+    settings = settings_of(Restorer(weights=weights, device="cpu"), Output())
+    outcomes = list(run_jobs(jobs, Output(), settings, perform))
+    assert sorted(outcome.job.place for outcome in outcomes) == sorted(job.place for job in jobs)
+    return {str(outcome.job.source): str(outcome.error) for outcome in outcomes if outcome.error}
+
+
+def results(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != JOURNAL_FILE}
+
+
+def journal(folder):
+    lines = map(json.loads, Path(folder, JOURNAL_FILE).read_text().splitlines())
+    return sorted((line["result"], line["content"]) for line in lines if "result" in line)
+
+
+def test_a_worker_that_dies_hands_its_image_to_another(weights):
+    alone = Restorer(weights=weights, device="cpu")
+    assert restore(lambda tasks: perform_alone(tasks, alone), weights, "alone") == {}
+    told = []
+    crew = Crew(["cpu", "cpu"], {"weights": weights}, threads=1, notify=told.append)
+    try:
+        assert restore(crew.perform, weights, "side_by_side") == {}
+        Path("photos/3.png").write_text("no picture")
+
+        def kill_one(tasks):
+            for number, outcome in enumerate(crew.perform(tasks)):
+                if number == 0:
+                    crew._workers[0].process.kill()
+                yield outcome
+
+        errors = restore(kill_one, weights, "one_killed")
+        assert len(told) == 1
+        assert "the worker on cpu died over photos/" in told[0]
+        assert list(errors) == ["photos/3.png"]
+        crew._workers[0].process.kill()
+        errors = restore(crew.perform, weights, "all_killed")
+        assert len(errors) == IMAGES
+        assert all("all workers have died" in error for error in errors.values())
+    finally:
+        crew.close()
+    assert results("side_by_side") == results("alone")
+    assert journal("side_by_side") == journal("alone")
+    wanted = {name: data for name, data in results("alone").items() if name != "3.png"}
+    assert results("one_killed") == wanted
+    assert results("all_killed") == {}
+
+
+def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
+    crew = Crew(["cpu", "cpu", "cpu"], {"weights": weights}, threads=1)
+
+    def poison(tasks):
+        tasks = list(tasks)
+        tasks[2].watch.begin = Deadly()
+        return crew.perform(tasks)
+
+    try:
+        errors = restore(poison, weights, "out")
+    finally:
+        crew.close()
+    assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
+    assert len(results("out")) == IMAGES - 1
+
+
+class Deadly:
+    """Ends the process that calls it."""
+
+    def __call__(self, temporary):
+        os._exit(9)
+
+
+def test_what_a_worker_cannot_load_is_an_error_here(weights):
+    weights.write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match=r"x4\.safetensors"):
+        Crew(["cpu"], {"weights": weights})
+
+
+def test_the_command_shares_images_out(weights, capsys):
+    arguments = ["upscale", "photos", "--weights", str(weights), "--json", "-o", "out"]
+    assert main([*arguments, "--workers", "2"]) == 0
+    out, err = capsys.readouterr()
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["device"] == "cpu (2 workers)"
+    assert sorted(event["output"] for event in events if event["event"] == "done") == [
+        f"out/{index}.png" for index in range(IMAGES)
+    ]
+    assert events[-1]["done"] == IMAGES
+    assert err == "mambair: using x4.safetensors on cpu (2 workers)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
+def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
+    for index in range(4):
+        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        left = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert left.endswith("mambair: interrupted\n")
+    whole = [path for path in Path("out").iterdir() if path.name != JOURNAL_FILE]
+    assert all(path.suffix == ".png" for path in whole)
+    assert 0 < len(whole) < IMAGES + 4
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert choose_devices(None, None) == []
+    assert choose_devices(None, 3) == ["cpu"] * 3
+    assert choose_devices("cpu, cpu", None) == ["cpu", "cpu"]
+    with pytest.raises(UsageError, match="exclude each other"):
+        choose_devices("cpu", 2)
+    with pytest.raises(UsageError, match="no such device: tpu"):
+        choose_devices("cpu,tpu", None)
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_all_devices_are_none_without_a_gpu():
+    with pytest.raises(UsageError, match="there is no GPU"):
+        choose_devices("all", None)
