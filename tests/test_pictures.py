@@ -21,6 +21,7 @@ from skimage.color import deltaE_ciede2000
 
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
+from mambair_cli.images import read_picture
 
 MAKE, ORIENTATION, GPS = 0x010F, 0x0112, 0x8825
 
@@ -152,6 +153,23 @@ def test_stripped_of_its_profile_a_picture_still_looks_the_same(run: Any, profil
     info = opened(f"out{suffix}").info
     assert not {"icc_profile", "exif", "xmp", "photoshop", "dpi"} & set(info)
     assert_looks_the_same("in.png", f"out{suffix}", mean=1.0 if profile == "prophoto" else 0.6)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_stripped_gray_stays_gray_and_alpha_alpha(run: Any, suffix: str, mode: str, depth: int) -> None:
+    values = np.dstack([colours(), np.arange(64, dtype=np.uint8)[None].repeat(48, 0) * 4])
+    values = values[..., [0, 3]] if mode == "LA" else values
+    profile = gray_profile(1.8) if mode == "LA" else DISPLAY_P3
+    Image.fromarray(values).save("in.png", icc_profile=profile)
+    code, _, _ = run("denoise", "same", "in.png", "-o", f"out{suffix}", "--strip", "--depth", depth)
+    assert code == 0
+    after = read_picture(Path(f"out{suffix}"))
+    assert after.samples.dtype == f"uint{depth}"
+    assert after.pixels.shape[2] == len(mode) - 1
+    assert after.alpha is not None
+    np.testing.assert_array_equal(after.alpha // (after.alpha.max() // 252), values[..., -1])
 
 
 # Alpha
@@ -458,6 +476,7 @@ BUDGET = """
 import resource, sys
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
+from mambair_cli.images import read_picture
 code = main(sys.argv[1:])
 print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -242,7 +242,7 @@ def _read_nclx(data: Any, icc: bytes | None, name: str) -> bytes | None:
     Source: ITU-T H.273, tables 2 and 3.
     """
     at = data.find(b"colrnclx")
-    if icc or at < 0:
+    if icc or at < 0 or at + 12 > len(data):
         return icc
     primaries, transfer = struct.unpack_from(">HH", data[at + 8 : at + 12])
     if transfer in _HDR_CURVES or primaries == _BT2020:

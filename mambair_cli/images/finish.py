@@ -86,4 +86,6 @@ def _convert(image: Any, header: Header) -> Any:
         black_point_compensation=True,
         depth=8 if header.dtype == "uint8" else 16,
     )
+    if header.bands == 1:
+        image = image[1] if image.bands == 3 else image[1].bandjoin(image[3])
     return (image / 65535).cast("float") if header.dtype == "float32" else image
