@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mambair_cli import kernels
-from mambair_cli.kernels import ScanParams, choose_backend, cpu, reference
+from mambair_cli.kernels import ScanParams, choose_backend, cpu, reference, threads
 from mambair_cli.kernels.vector_code import Code, count_lanes
+from mambair_cli.kernels.vector_math import exp2, softplus
 
 CPU = torch.device("cpu")
 FLOAT32_ROUNDING = 2.0**-24
@@ -29,7 +30,7 @@ TOLERANCE = 3e-6  # some 30 roundings, in this backend and in the other
 
 
 @pytest.fixture(autouse=True)
-def threads():
+def one_thread():
     """Let a test set the number of PyTorch's threads, and begin with one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -88,33 +89,33 @@ def apply(function, values):
 def test_power_of_two_is_right_to_a_few_roundings():
     x = np.linspace(-126, 1, 2**20, dtype=np.float32)
     exact = np.exp2(x.astype(np.float64))
-    assert (np.abs(apply(cpu._exp2, x) - exact) / exact).max() < 4 * FLOAT32_ROUNDING  # 3 by the polynomial
+    assert (np.abs(apply(exp2, x) - exact) / exact).max() < 4 * FLOAT32_ROUNDING  # 3 by the polynomial
 
 
 def test_power_of_two_leaves_what_hardly_decays():
     x = -np.logspace(-12, -1, 2**16, dtype=np.float32)
     lost = -np.expm1(x.astype(np.float64) * np.log(2))
-    error = np.abs(1 - apply(cpu._exp2, x).astype(np.float64) - lost)
+    error = np.abs(1 - apply(exp2, x).astype(np.float64) - lost)
     assert (error < FLOAT32_ROUNDING + 5e-7 * lost).all()
 
 
 def test_power_of_two_at_its_ends():
     x = np.zeros(cpu.LANES, dtype=np.float32)
     x[:7] = [0, -0.0, -127, -128, -1e30, -np.inf, np.nan]
-    assert apply(cpu._exp2, x)[:7] == pytest.approx([1, 1, 0, 0, 0, 0, np.nan], abs=0, rel=0, nan_ok=True)
+    assert apply(exp2, x)[:7] == pytest.approx([1, 1, 0, 0, 0, 0, np.nan], abs=0, rel=0, nan_ok=True)
 
 
 def test_softplus_is_right_to_a_few_roundings_however_small():
     x = np.linspace(-87, 87, 2**20, dtype=np.float32)
     exact = np.logaddexp(0, x.astype(np.float64))
-    assert (np.abs(apply(cpu._softplus, x) - exact) / exact).max() < 6 * FLOAT32_ROUNDING
+    assert (np.abs(apply(softplus, x) - exact) / exact).max() < 6 * FLOAT32_ROUNDING
 
 
 def test_softplus_at_its_ends():
     x = np.zeros(cpu.LANES, dtype=np.float32)
     x[:6] = [-1e30, -np.inf, 1e30, np.inf, np.nan, 200]
     wanted = [0, 0, np.float32(1e30), np.inf, np.nan, 200]
-    assert apply(cpu._softplus, x)[:6] == pytest.approx(wanted, abs=0, rel=0, nan_ok=True)
+    assert apply(softplus, x)[:6] == pytest.approx(wanted, abs=0, rel=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("d", [1, cpu.LANES - 1, cpu.LANES, cpu.LANES + 1, 3 * cpu.LANES + 5])
@@ -188,14 +189,14 @@ def test_threads_change_no_bit(count, in_team, monkeypatch):
     operands = make_operands()
     alone = cpu.selective_scan(*operands)
     if not in_team:
-        monkeypatch.setattr(cpu, "_run_in_team", None)
+        monkeypatch.setattr(threads, "_run_in_team", None)
     torch.set_num_threads(count)
     assert torch.equal(cpu.selective_scan(*operands), alone)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")
 def test_threads_of_pytorch_are_found():
-    assert cpu._run_in_team is not None
+    assert threads._run_in_team is not None
 
 
 @pytest.mark.usefixtures("fresh_kernels")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams, check_operands
 
-__all__ = ["Backend", "ScanParams", "choose_backend", "selective_scan"]
+__all__ = ["Backend", "ScanParams", "choose_backend", "has_vector_kernels", "selective_scan"]
 
 Backend = Literal["reference", "torch", "cpu", "gpu", "mamba_ssm"]
 _MODULES = {"torch": "torch_loop"}  # where a backend's module is not called as the backend is
@@ -90,6 +90,12 @@ def choose_backend(
         return "reference"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu", "llvmlite") else "torch"
+
+
+def has_vector_kernels(x: Tensor) -> bool:
+    """Tell whether what is computed of x may be left to the CPU's vector kernels, which give no gradient."""
+    plain = x.dtype == torch.float32 and not torch.is_grad_enabled()
+    return plain and choose_backend(x.device, x.dtype) == "cpu"
 
 
 @functools.cache

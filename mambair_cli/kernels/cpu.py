@@ -8,12 +8,8 @@ another: there is nothing to reorder and nothing to lock, and the result does no
 
 import ctypes
 import functools
-import os
-import sys
-import threading
-from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +17,9 @@ from torch import Tensor
 
 from mambair_cli.kernels import torch_loop
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.kernels.vector_code import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.threads import run_in_threads
+from mambair_cli.kernels.vector_code import Code, Condition, Index, Pointer, Program, count_lanes
+from mambair_cli.kernels.vector_math import LOG2_E, exp2, softplus
 
 LANES = count_lanes()
 STRETCH = 32  # tokens
@@ -37,23 +35,6 @@ NUMBERS = (
     *("B_image", "B_token", "B_path"),
     *("C_image", "C_token", "C_path"),
 )
-
-LOG2_E = 1.4426950408889634
-LOG2_E_HIGH = 1.44269502162933349609375  # LOG2_E in float32
-LOG2_E_LOW = LOG2_E - LOG2_E_HIGH
-# Minimax polynomial of (2**x - 1) / x for |x| <= 1/2, relative error 4.3e-7. The 2**x made of it is exactly 1
-# at 0, and right in what little a slow state loses in a step: along a path, a bias of 1e-7 would add up.
-EXP2 = (0.69314714, 0.24022351, 0.05550500, 0.00966625, 0.00133335)
-# Minimax polynomial of log(1 + x) / x for 0 <= x <= 1, relative error 3e-8.
-LOG1P = (
-    *(0.99999997, -0.49999493, 0.33319097, -0.24842982, 0.19106007),
-    *(-0.13663247, 0.07822596, -0.02950524, 0.00523269),
-)
-# A float of this size has no bits for fractions: added to a small one, it rounds it to an integer, which the
-# lowest bits of the sum then hold.
-TO_INTEGER = 1.5 * 2.0**23
-LEAST_EXPONENT = -127.0  # 1.0 times 2 to that power has no bit set: it is 0
-LEAST_LOG = -87.0  # of a float that is not denormal
 
 
 @torch.no_grad()
@@ -105,7 +86,7 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
         strides = zip(("image", "token", "path"), tensors[name].stride()[:-1], strict=False)
         numbers |= {f"{name}_{along}": stride for along, stride in strides}
     values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    _run_in_threads(_compile_kernel(n, r), (ctypes.c_int64 * len(values))(*values), threads)
+    run_in_threads(_compile_kernel(n, r), (ctypes.c_int64 * len(values))(*values), threads)
     return y
 
 
@@ -124,43 +105,6 @@ def _lay_out(param: Tensor) -> Tensor:
     k, d, m = param.shape
     filled = F.pad(param.float(), (0, 0, 0, -d % LANES))
     return filled.view(k, -1, LANES, m).transpose(2, 3).contiguous()
-
-
-def _run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
-    """Have a job done by threads that share it among themselves.
-
-    They are PyTorch's own threads where those can be had: after each operation these spin for some
-    milliseconds before they sleep, and other threads would share the cores with them.
-    """
-    if threads == 1:
-        kernel(job)
-    elif _run_in_team and os.getpid() == _PROCESS:
-        _run_in_team(kernel.address, ctypes.addressof(job), torch.get_num_threads(), 0)
-    else:
-        others = [threading.Thread(target=kernel, args=(job,)) for _ in range(threads - 1)]
-        for thread in others:
-            thread.start()
-        kernel(job)
-        for thread in others:
-            thread.join()
-
-
-def _find_team() -> Any:
-    """Return OpenMP's function that has each thread of a team run a function, or None.
-
-    Its arguments are the address of the function, its one argument, the number of threads, and flags.
-    """
-    if sys.platform != "linux":
-        return None
-    run_in_team = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    if run_in_team:
-        run_in_team.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-        run_in_team.restype = None
-    return run_in_team
-
-
-_run_in_team = _find_team()
-_PROCESS = os.getpid()  # one that was forked from it has no team, but OpenMP would wait for it
 
 
 class Walk(NamedTuple):
@@ -241,7 +185,7 @@ def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) ->
             for j in range(r):
                 weight = walk.dt_weight.at((v * r + j) * LANES).load()
                 step = weight.times_plus(dt.at(j).load_spread(), step)
-            walk.steps.at((t * walk.vectors + v) * LANES).store(_softplus(step))
+            walk.steps.at((t * walk.vectors + v) * LANES).store(softplus(step))
 
 
 def _write_recurrence(
@@ -258,40 +202,10 @@ def _write_recurrence(
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
             y = walk.D.at(v * LANES).load() * u
             for i in range(n):
-                decay = _exp2(step * walk.A.at((v * n + i) * LANES).load())
+                decay = exp2(step * walk.A.at((v * n + i) * LANES).load())
                 state = walk.states.at((v * n + i) * LANES)
                 h = decay.times_plus(state.load(), step * u * B.at(i).load_spread())
                 state.store(h)
                 y = h.times_plus(C.at(i).load_spread(), y)
             total = walk.y.at(pixel * job.y_token + v * LANES)
             total.store(y + total.load(lanes).unless(is_first_path), lanes)
-
-
-def _exp2(x: Vector) -> Vector:
-    """Return 2**x for x < 127, and 0 below -127."""
-    x = x.at_least(LEAST_EXPONENT)
-    shifted = x + TO_INTEGER
-    return _polynomial(x - (shifted - TO_INTEGER), (1.0, *EXP2)).times_power_of_two(shifted)
-
-
-def _exp(x: Vector) -> Vector:
-    """Return exp(x) for x <= 0: not by 2**x, for the more x is, the more its rounding would weigh."""
-    bounded = x.at_least(LEAST_LOG)
-    shifted = bounded * LOG2_E + TO_INTEGER
-    fraction = bounded.times_plus(LOG2_E_HIGH, (shifted - TO_INTEGER) * -1.0)
-    fraction = bounded.times_plus(LOG2_E_LOW, fraction)
-    return _polynomial(fraction, (1.0, *EXP2)).times_power_of_two(shifted).unless(x < LEAST_LOG)
-
-
-def _softplus(x: Vector) -> Vector:
-    """Return log(1 + exp(x)), right in proportion however small."""
-    small = _exp(x.magnitude() * -1.0)
-    return _polynomial(small, LOG1P).times_plus(small, x.at_least(0.0))
-
-
-def _polynomial(x: Vector, coefficients: Sequence[float]) -> Vector:
-    """Return the sum of coefficients[i] * x**i."""
-    total = x.code.constant(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total.times_plus(x, coefficient)
-    return total

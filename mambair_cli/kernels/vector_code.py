@@ -83,6 +83,9 @@ class Vector(Value):
     def __mul__(self, other: "Vector | float") -> "Vector":
         return Vector(self.code, self.code.build.fmul(self.value, self._lift(other)))
 
+    def __truediv__(self, other: "Vector | float") -> "Vector":
+        return Vector(self.code, self.code.build.fdiv(self.value, self._lift(other)))
+
     def __lt__(self, other: "Vector | float") -> Condition:
         return Condition(self.code, self.code.build.fcmp_ordered("<", self.value, self._lift(other)))
 
@@ -105,7 +108,7 @@ class Vector(Value):
         """Return the absolute values."""
         return Vector(self.code, self.code.call("fabs", [self.value], self.value.type))
 
-    def at_least(self, bound: float) -> "Vector":
+    def at_least(self, bound: "Vector | float") -> "Vector":
         """Return the larger one; NaN stays NaN."""
         return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
@@ -142,6 +145,11 @@ class Pointer(Value):
     def load_spread(self) -> Vector:
         """Read one float into all lanes."""
         return Vector(self.code, self.code.spread(self.code.build.load(self.value, typ=_FLOAT)))
+
+    def copy_to(self, place: "Pointer") -> None:
+        """Copy one value of 32 bits."""
+        build = self.code.build
+        build.store(build.load(self.value, typ=_FLOAT), place.value)
 
     def load_index(self) -> Index:
         """Read a whole number of 32 bits."""

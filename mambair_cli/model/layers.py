@@ -162,8 +162,8 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
         """Map (b, h, w, c) to the same shape, scanning along paths, (4, h·w)."""
-        x = x * self.skip_scale + self.self_attention(self.ln_1(x), paths)
-        return x * self.skip_scale2 + self.conv_blk(self.ln_2(x))
+        x = torch.addcmul(self.self_attention(self.ln_1(x), paths), x, self.skip_scale)
+        return torch.addcmul(self.conv_blk(self.ln_2(x)), x, self.skip_scale2)
 
 
 def project_scan(u: Tensor, weight: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ Source: MambaIRv2 (arXiv:2411.15269).
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import selective_scan
+from mambair_cli.kernels import has_vector_kernels, selective_scan
 from mambair_cli.model.config import MambaIRv2Config, default_dt_rank
 from mambair_cli.model.layers import Conv2d, init_scan, mirror_pad, project_scan, scan_params
 from mambair_cli.model.noise import gumbel_noise
@@ -45,6 +46,11 @@ class WindowAttention(nn.Module):
 
     def forward(self, qkv: Tensor, bias_index: Tensor) -> Tensor:
         """Attend within windows: qkv (b, h, w, 3c), sides multiples of the window -> (b, h, w, c)."""
+        bias = self._biases(bias_index, qkv.dtype)
+        if has_vector_kernels(qkv):
+            from mambair_cli.kernels.cpu_attention import attend
+
+            return self.proj(attend(qkv, bias, self.window, self.shift))
         b, h, w, c3 = qkv.shape
         size, heads, shift = self.window, self.heads, self.shift
         head_channels = c3 // 3 // heads
@@ -53,21 +59,31 @@ class WindowAttention(nn.Module):
         rows, columns = h // size, w // size
         qkv = qkv.view(b, rows, size, columns, size, 3, heads, head_channels)
         qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows, columns, heads, size**2, head_channels)
-        bias = self.relative_position_bias_table[bias_index].permute(2, 0, 1).to(qkv.dtype)  # (heads, s², s²)
 
         if not shift:
-            y = _attend(qkv, bias)
+            y = _attend(qkv, bias[0])
         else:
-            # Only the windows of the last row and column hold pixels that the shift brought together.
             y = qkv.new_empty(qkv.shape[1:])
-            for last_row, down in ((False, slice(0, -1)), (True, slice(-1, None))):
-                for last_column, across in ((False, slice(0, -1)), (True, slice(-1, None))):
-                    mask = shift_mask(size, shift, last_row, last_column, qkv.device).to(bias.dtype)
-                    y[:, down, across] = _attend(qkv[:, :, down, across], bias + mask)
+            windows = product((slice(0, -1), slice(-1, None)), repeat=2)
+            for (down, across), variant in zip(windows, bias, strict=True):
+                y[:, down, across] = _attend(qkv[:, :, down, across], variant)
 
         y = y.view(b, rows, columns, heads, size, size, head_channels).permute(0, 1, 4, 2, 5, 3, 6)
         y = y.reshape(b, h, w, c3 // 3)
         return self.proj(y.roll((shift, shift), (1, 2)) if shift else y)
+
+    def _biases(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the scores: (1, heads, window², window²), or for shifted windows 4 of them.
+
+        Only the windows of the last row and column hold pixels that the shift brought together: the four are
+        for all other windows, for the last column, for the last row, and for the corner.
+        """
+        bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(dtype)
+        if not self.shift:
+            return bias[None]
+        places = product((False, True), repeat=2)
+        masks = [shift_mask(self.window, self.shift, *place, bias.device).to(dtype) for place in places]
+        return bias + torch.stack(masks)[:, None]
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
