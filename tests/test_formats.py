@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -92,8 +93,6 @@ def test_what_is_written_pillow_reads(
 
 def png_chunks(data: bytes) -> bytes:
     """Undo PNG's own compression, by hand: Pillow has no 16-bit RGB."""
-    import zlib
-
     at, packed = 8, b""
     while at < len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -346,22 +345,26 @@ def test_colours_of_open_exr_are_premultiplied(tmp_path: Any) -> None:
     assert (after.pixels[1] == 0).all()
 
 
-@pytest.mark.parametrize("format", ["avif", "heic"])
+@pytest.mark.parametrize("format", ["avif", "heic", "png"])
 def test_colours_told_by_numbers_become_a_profile(format: str) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     values = samples(64, 48, 3)
-    if format == "avif":
-        data = encode_picture(Picture(values), "avif", quality=100)
-    else:
+    if format == "heic":
         file = io.BytesIO()
         pillow_heif.from_bytes("RGB", (48, 64), values.tobytes()).save(file, quality=-1, chroma=444)
         data = file.getvalue()
-    at = data.index(b"colrnclx") + 8
-    assert read_picture(data).icc is None  # sRGB's numbers
+    else:
+        data = encode_picture(Picture(values), format, quality=100)
+    assert read_picture(data).icc is None  # sRGB
 
     def tell(primaries: int, transfer: int) -> bytes:
+        if format == "png":
+            chunk = b"cICP" + bytes([primaries, transfer, 0, 1])
+            return data[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+        at = data.index(b"colrnclx") + 8
         return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
+    assert read_picture(tell(1, 13)).icc is None
     after = read_picture(tell(12, 13))
     assert after.icc is not None
     assert "P3" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(after.icc)))

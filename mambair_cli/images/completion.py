@@ -47,6 +47,14 @@ def count_apng_frames(data: Buffer) -> int:
     return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
 
 
+def read_png_colours(data: Buffer) -> tuple[int, int] | None:
+    """Give the numbers of H.273 for primaries and curve that a PNG file tells, if it does."""
+    at = _find_png_chunk(data, b"cICP")
+    if at is None or at + 10 > len(data):
+        return None
+    return data[at + 8], data[at + 9]
+
+
 def has_png_pixels(data: bytes) -> bool:
     """Tell whether the beginning of a PNG file reaches as far as its pixels."""
     return _find_png_chunk(data, b"IDAT") is not None

@@ -20,7 +20,7 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
-from mambair_cli.images.completion import count_apng_frames, read_png_dpi
+from mambair_cli.images.completion import count_apng_frames, read_png_colours, read_png_dpi
 from mambair_cli.images.files import explain_unreadable, show
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
@@ -217,9 +217,7 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
         frames=frames,
         delays=tuple(delays[:frames]) if delays else None,
         loop=_field(image, "loop") or 0,
-        icc=_read_nclx(data.bytes, _field(shown, "icc-profile-data"), data.name)
-        if format == "avif"
-        else _field(shown, "icc-profile-data"),
+        icc=_find_profile(data, format, _field(shown, "icc-profile-data")),
         exif=exif,
         xmp=restate_xmp(xmp, width, height) if xmp else None,
         iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
@@ -236,23 +234,27 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
     )
 
 
-def _read_nclx(data: Any, icc: bytes | None, name: str) -> bytes | None:
-    """Return a profile for what AVIF and HEIC say of their colours by numbers; None for sRGB.
+def _find_profile(data: _Data, format: str, icc: bytes | None) -> bytes | None:
+    """Return the profile of a file, or one for what PNG, AVIF and HEIC say of their colours by numbers.
 
     Source: ITU-T H.273, tables 2 and 3.
     """
-    at = data.find(b"colrnclx")
-    if icc or at < 0 or at + 12 > len(data):
+    numbers = None
+    if format == "png":
+        numbers = read_png_colours(data.bytes)
+    elif format in ("avif", "heic") and icc is None:
+        at = data.bytes.find(b"colrnclx")
+        if 0 <= at <= len(data.bytes) - 12:
+            numbers = struct.unpack(">HH", data.bytes[at + 8 : at + 12])
+    if numbers is None:
         return icc
-    primaries, transfer = struct.unpack_from(">HH", data[at + 8 : at + 12])
+    primaries, transfer = numbers
     if transfer in _HDR_CURVES or primaries == _BT2020:
         raise ImageError(
-            f"cannot read {name}: its colours are those of HDR (primaries {primaries}, curve {transfer}); "
-            "convert it to sRGB or Display P3 first"
+            f"cannot read {data.name}: its colours are those of HDR (primaries {primaries}, curve {transfer})"
+            "; convert it to sRGB or Display P3 first"
         )
-    if primaries != _DISPLAY_P3:
-        return None
-    return pyvips.Operation.call("profile_load", "p3")
+    return pyvips.Operation.call("profile_load", "p3") if primaries == _DISPLAY_P3 else icc
 
 
 def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
@@ -278,7 +280,7 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         dtype=image.dtype,
         has_alpha=count > bands,
         format=format,
-        icc=_read_nclx(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
+        icc=_find_profile(data, format, image.icc),
         exif=restate_exif(image.exif, width, height) if image.exif else None,
         xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
         dpi=_sensible_dpi(image.dpi),
