@@ -1,8 +1,11 @@
 """The networks and their layers against plain statements of what they are."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import cycle, islice, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -440,3 +443,19 @@ def test_scan_starts_as_mamba_does(name):
             assert step.max() < 0.1001
         elif part.endswith("Ds"):
             assert (parameter == 1).all()
+
+
+WITHOUT_MEMORY = """
+import sys, torch
+from networks import CONFIGS
+from mambair_cli.model import build_network
+with torch.device("meta"):
+    for config in CONFIGS.values():
+        build_network(config)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_network_without_memory_needs_no_compiler():
+    """To which PyTorch resorts for some random numbers where there is no memory; its import takes 0.8 s."""
+    subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], cwd=Path(__file__).parent, check=True)

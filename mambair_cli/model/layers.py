@@ -185,6 +185,8 @@ def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs:
 
     Source: Mamba (arXiv:2312.00752), section 3.6 and appendix E.
     """
+    if A_logs.is_meta:  # there is nothing to initialise, and PyTorch would take 0.8 s to find a way to do it
+        return
     r = dt_weight.shape[-1]
     n = A_logs.shape[-1]
     nn.init.kaiming_uniform_(x_proj_weight.view(-1, x_proj_weight.shape[-1]), a=5**0.5)  # as nn.Linear

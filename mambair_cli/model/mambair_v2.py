@@ -41,7 +41,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window, self.shift = heads, window, shift
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        if not self.relative_position_bias_table.is_meta:  # see init_scan
+            nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, qkv: Tensor, bias_index: Tensor) -> Tensor:
