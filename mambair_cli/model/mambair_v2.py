@@ -82,9 +82,11 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(dtype)
         if not self.shift:
             return bias[None]
-        places = product((False, True), repeat=2)
-        masks = [shift_mask(self.window, self.shift, *place, bias.device).to(dtype) for place in places]
-        return bias + torch.stack(masks)[:, None]
+        masks = [
+            shift_mask(self.window, self.shift, last_row, last_column, bias.device)
+            for last_row, last_column in product((False, True), repeat=2)
+        ]
+        return bias + torch.stack(masks).to(dtype)[:, None]
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ class ASSM(nn.Module):
         super().__init__()
         c, d, n = config.embed_dim, config.d_inner, config.d_state
         self.split = (default_dt_rank(d), n, n)
-        self.embeddingB = nn.Embedding(config.num_tokens, config.inner_rank)
+        self.embeddingB = _embedding(config.num_tokens, config.inner_rank)
         self.route = nn.Sequential(
             nn.Linear(c, c // ROUTE_DIVISOR), nn.GELU(), nn.Linear(c // ROUTE_DIVISOR, config.num_tokens)
         )
@@ -170,6 +172,12 @@ class ASSM(nn.Module):
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         y = selective_scan(u, dt, B, C, path.int()[:, None], params)
         return self.out_proj(self.out_norm(y)).view(b, h, w, -1)
+
+
+def _embedding(rows: int, channels: int) -> nn.Embedding:
+    """Make an embedding with normally distributed weights, or without memory; see init_scan."""
+    weight = torch.empty(rows, channels)
+    return nn.Embedding.from_pretrained(weight if weight.is_meta else weight.normal_(), freeze=False)
 
 
 class DepthwiseConv(nn.Module):
@@ -238,7 +246,7 @@ class AttentiveLayer(nn.Module):
         self.assm = ASSM(config)
         self.convffn1 = feed_forward(c, config.d_inner, config.convffn_kernel_size)
         self.convffn2 = feed_forward(c, config.d_inner, config.convffn_kernel_size)
-        self.embeddingA = nn.Embedding(config.inner_rank, config.d_state)
+        self.embeddingA = _embedding(config.inner_rank, config.d_state)
         self.scale1 = nn.Parameter(torch.full((c,), 1e-4))
         self.scale2 = nn.Parameter(torch.full((c,), 1e-4))
 
@@ -282,7 +290,8 @@ class MambaIRv2(Trunk):
 
     def reset_buffers(self) -> None:
         super().reset_buffers()
-        index = relative_position_index(self.config.window_size)
+        with torch.device("cpu"):  # never without memory; see init_scan
+            index = relative_position_index(self.config.window_size)
         self.register_buffer("relative_position_index_SA", index)
 
     def forward(
