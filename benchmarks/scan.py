@@ -13,9 +13,8 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from mambair_cli.kernels import Backend, ScanParams, selective_scan
+from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, selective_scan
 
-NEED_GPU = ("gpu", "mamba_ssm")
 PATHS = 4
 
 

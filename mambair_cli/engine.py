@@ -1,15 +1,17 @@
 """Run a network over an image, tile by tile; knows no files and no names of models."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mambair_cli.errors import MambairError
-from mambair_cli.model import Network
+from mambair_cli.kernels.graphs import Replayed
+from mambair_cli.model import Network, fuse_network
 from mambair_cli.tiling import Plan, blend_tiles
 from mambair_cli.window import Pixels
 
@@ -32,6 +34,10 @@ class Engine:
         self.net = net.to(device)
         self.device = device
         self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
+        self._on_gpu = device.type == "cuda"
+        self._ahead = 1 if self._on_gpu else 0  # batches under way while another is collected
+        fused = fuse_network(self.net) if self.half and self._on_gpu else None
+        self._fast = None if fused is None else Replayed(fused)
 
     def restore_rows(
         self, image: Pixels, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None = None
@@ -70,41 +76,92 @@ class Engine:
         Yields:
             (s·h, s·w, c) float32 for each, not blended.
         """
-        batch = min(batch, len(corners))
+        batches = -(-len(corners) // batch) if corners else 0
+        batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
+        launched: deque[_Launched] = deque()
+        done = 0
         for start in range(0, len(corners), batch or 1):
             group = corners[start : start + batch]
             filled = group + group[-1:] * (batch - len(group))
             tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])
-            yield from self._infer(tiles, filled, seed)[: len(group)]
-            if on_tiles:
-                on_tiles(start + len(group), len(corners))
+            launched.append(self._launch(tiles, filled, seed))
+            # A GPU computes one batch while the results of the one before are blended here.
+            while len(launched) > self._ahead or (launched and start + batch >= len(corners)):
+                results = self._collect(launched.popleft(), seed)
+                fresh = min(batch, len(corners) - done)
+                done += fresh
+                yield from results[:fresh]
+                if on_tiles:
+                    on_tiles(done, len(corners))
 
-    def _infer(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> np.ndarray:
-        """Run the network on a batch of tiles, (b, h, w, c) -> (b, s·h, s·w, c)."""
+    def run(self, x: Tensor, origin: Tensor, seed: int | None) -> Tensor:
+        """Run the network on tiles (b, c, h, w) whose corners in the image are ``origin``, (b, 2)."""
+        if self._fast is not None:
+            return self._fast(x)
+        with self._autocast():
+            return self.net(x, seed=seed, origin=origin).float()
+
+    def _launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
+        """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
         with torch.inference_mode(), _exact_convolutions(self.device):
-            x = torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2)
-            origin = torch.tensor(corners)
-            with self._autocast():
-                y = self.net(x, seed=seed, origin=origin).float()
-            bad = _not_finite(y)
-            if self.half and bad.any():
-                again = self.net(x, seed=seed, origin=origin)
-                y = torch.where(bad, again, y)
-                bad = _not_finite(y)
-            if bad.any():
-                raise MambairError(
-                    "the network gives values that are not finite, even in float32; "
-                    "is the checkpoint meant for this task?"
-                )
-            return y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            x, origin = torch.from_numpy(tiles), torch.tensor(corners)
+            if self._on_gpu:
+                x = x.pin_memory().to(self.device, non_blocking=True)
+            x = x.to(self.device).permute(0, 3, 1, 2)
+            y = self.run(x, origin, seed)
+            rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
+            if not self._on_gpu:
+                return _Launched(x, origin, rows.cpu(), finite.cpu(), None)
+            kept_rows = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
+            kept_finite = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
+            kept_finite.copy_(finite, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            return _Launched(x, origin, kept_rows, kept_finite, event)
+
+    def _collect(self, batch: "_Launched", seed: int | None) -> np.ndarray:
+        """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
+        if batch.event is not None:
+            batch.event.synchronize()
+        finite = batch.finite.all((1, 2, 3))
+        if self.half and not finite.all():
+            with torch.inference_mode(), _exact_convolutions(self.device):
+                again = self.net(batch.x, seed=seed, origin=batch.origin)
+                rows = again.permute(0, 2, 3, 1).contiguous().cpu()
+                batch.rows[~finite] = rows[~finite]
+                finite = _is_finite(again).cpu().all((1, 2, 3))
+        if not finite.all():
+            raise MambairError(
+                "the network gives values that are not finite, even in float32; "
+                "is the checkpoint meant for this task?"
+            )
+        return batch.rows.numpy()
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.float16) if self.half else nullcontext()
 
 
-def _not_finite(y: Tensor) -> Tensor:
-    """Tell for each tile whether it holds a NaN or an infinity, (b, 1, 1, 1)."""
-    return ~y.isfinite().flatten(1).all(1)[:, None, None, None]
+class _Launched(NamedTuple):
+    """A batch that is being computed.
+
+    Attributes:
+        x: Tiles, (b, c, h, w), on the device.
+        origin: Row and column of each in the image, (b, 2).
+        rows: Results in memory, (b, s·h, s·w, c), once the event has happened.
+        finite: Whether each tile's values are, (b, 1, 1, 1).
+        event: On a GPU.
+    """
+
+    x: Tensor
+    origin: Tensor
+    rows: Tensor
+    finite: Tensor
+    event: torch.cuda.Event | None
+
+
+def _is_finite(y: Tensor) -> Tensor:
+    """Tell for each tile whether it holds neither a NaN nor an infinity, (b, 1, 1, 1)."""
+    return y.isfinite().flatten(1).all(1)[:, None, None, None]
 
 
 def _exact_convolutions(device: torch.device) -> AbstractContextManager:

@@ -20,9 +20,10 @@ from mambair_cli.window import Converted, ReadRows, Window
 if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
 
-TILE_SIDE = 128  # pixels of the input
+TILE_SIDE = {"cpu": 128, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
+WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 OVERLAP = 16  # measured: benchmarks/README.md
-TILES_AT_ONCE = {"cpu": 4, "cuda": 16, "mps": 4}
+TILES_AT_ONCE = {"cpu": 4, "cuda": 24, "mps": 4}
 SMALLEST_TILE = 32
 
 
@@ -82,7 +83,8 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Side of a tile in pixels of the input; by default 128.
+        tile: Side of a tile in pixels of the input; by default 128; on CUDA 160,
+            or 256 where the image is no larger.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
         offline: Use only what is on this machine.
@@ -116,7 +118,8 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.device = choose_device(device)
-        self.tile, self.overlap = check_tile(tile, overlap)
+        self.tile, self.overlap = check_tile(tile, overlap, self.device.type)
+        self._whole_side = WHOLE_SIDE.get(self.device.type, 0) if tile is None else 0
         self.seed, self.precision = seed, precision
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
         if self.model.notice:
@@ -181,7 +184,7 @@ class Restorer:
         height, width, samples = shape
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
             raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
-        tile, overlap, shrunk = self.tile, self.overlap, False
+        tile, overlap, shrunk = self._side(height, width), self.overlap, False
         batch = TILES_AT_ONCE.get(self.device.type, 1)
         while True:
             plan = plan_tiles(height, width, tile, overlap)
@@ -207,7 +210,10 @@ class Restorer:
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
-        return plan_tiles(height, width, self.tile, self.overlap)
+        return plan_tiles(height, width, self._side(height, width), self.overlap)
+
+    def _side(self, height: int, width: int) -> int:
+        return self._whole_side if max(height, width) <= self._whole_side else self.tile
 
     def _attempt(
         self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None
@@ -321,9 +327,9 @@ def choose_devices(names: str | None, workers: int | None) -> list[str]:
     return devices
 
 
-def check_tile(tile: int | None, overlap: int | None) -> tuple[int, int]:
+def check_tile(tile: int | None, overlap: int | None, device_kind: str) -> tuple[int, int]:
     """Fill in what was left out of tile and overlap, and refuse what cannot be."""
-    tile = TILE_SIDE if tile is None else tile
+    tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"]) if tile is None else tile
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:
         raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")

@@ -268,9 +268,9 @@ def test_runs_on_the_plainest_processor(monkeypatch):
 
 @pytest.fixture
 def fresh_choice():
-    kernels._is_usable.cache_clear()
+    kernels._usable.clear()
     yield
-    kernels._is_usable.cache_clear()
+    kernels._usable.clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -295,6 +295,7 @@ def test_torch_is_the_choice_where_code_must_not_be_made(monkeypatch):
     monkeypatch.setattr(llvm, "check_jit_execution", refuse)
     for module in ("cpu", "vector_code"):
         monkeypatch.delitem(sys.modules, f"mambair_cli.kernels.{module}")
+        monkeypatch.delattr(kernels, module)
     with pytest.warns(UserWarning, match="llvmlite is installed but not used.*executable memory"):
         assert choose_backend(CPU) == "torch"
 

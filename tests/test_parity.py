@@ -10,7 +10,7 @@ from mambair_cli import kernels
 from mambair_cli.checkpoint import infer_config
 from mambair_cli.model import MambaIRv2, Network, build_network
 
-CPU_BACKENDS = [backend for backend in get_args(kernels.Backend) if backend not in ("gpu", "mamba_ssm")]
+CPU_BACKENDS = [backend for backend in get_args(kernels.Backend) if backend not in kernels.NEED_GPU]
 RECORDED = sorted(FIXTURES.glob("*.safetensors"))
 RECORDED_SHARED = sorted(SHARED.glob("parity/*.safetensors"))
 

@@ -119,19 +119,21 @@ def cramp(restorer, pixels):
     return restorer._engine.net
 
 
-def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest):
+def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monkeypatch):
+    monkeypatch.setitem(restore.TILES_AT_ONCE, "cpu", 4)
     restorer = Restorer(weights=nearest, tile=64, overlap=8)
     net = cramp(restorer, 64 * 64 // 4)
     image = noise(150, 170, 3)
     restored, report = restorer.restore(image)
     np.testing.assert_array_equal(restored, image.repeat(2, axis=0).repeat(2, axis=1))
-    assert net.attempts[:4] == [(4, 64, 64), (2, 64, 64), (1, 64, 64), (1, 32, 32)]
+    assert net.attempts[:4] == [(3, 64, 64), (2, 64, 64), (1, 64, 64), (1, 32, 32)]
     assert report.shrunk
     assert report.plan.tile_height == 32
     assert report.batch == 1
 
 
-def test_a_shrunk_image_does_not_shrink_the_next_one(nearest):
+def test_a_shrunk_image_does_not_shrink_the_next_one(nearest, monkeypatch):
+    monkeypatch.setitem(restore.TILES_AT_ONCE, "cpu", 4)
     restorer = Restorer(weights=nearest, tile=64, overlap=8)
     cramp(restorer, 2 * 64 * 64)
     _, first = restorer.restore(noise(150, 170, 3))

@@ -29,7 +29,7 @@ def print_plan(
     from mambair_cli.tiling import plan_tiles
 
     device = choose_device(options.device)
-    tile, overlap = check_tile(options.tile, options.overlap)
+    tile, overlap = check_tile(options.tile, options.overlap, device.type)
     restorer = None
     name, factor, here = options.model, 1, True
     if options.weights is None:

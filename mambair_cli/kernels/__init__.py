@@ -8,15 +8,15 @@ backend        made of                                     gradient  runs on
 ``reference``  the equation, step by step                  yes       everything
 ``torch``      PyTorch, in place, memory bounded           no        everything
 ``cpu``        vector instructions, compiled by LLVM       no        CPUs
+``cuda``       CUDA C++, compiled at run time              no        CUDA
 ``gpu``        Triton                                      yes       CUDA
 ``mamba_ssm``  the CUDA kernel of the package of the name  yes       CUDA
 =============  ==========================================  ========  =========
 """
 
-import functools
-import importlib
 import importlib.util
 import warnings
+from types import ModuleType
 from typing import Literal, get_args
 
 import torch
@@ -24,10 +24,20 @@ from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams, check_operands
 
-__all__ = ["Backend", "ScanParams", "choose_backend", "has_vector_kernels", "selective_scan"]
+__all__ = [
+    "NEED_GPU",
+    "Backend",
+    "ScanParams",
+    "choose_backend",
+    "has_cuda_scan",
+    "has_vector_kernels",
+    "selective_scan",
+]
 
-Backend = Literal["reference", "torch", "cpu", "gpu", "mamba_ssm"]
-_MODULES = {"torch": "torch_loop"}  # where a backend's module is not called as the backend is
+Backend = Literal["reference", "torch", "cpu", "cuda", "gpu", "mamba_ssm"]
+_PACKAGES = {"cpu": "llvmlite", "gpu": "triton", "mamba_ssm": "mamba_ssm"}  # what a backend is made of
+NEED_GPU: tuple[Backend, ...] = ("cuda", "gpu", "mamba_ssm")
+_usable: dict[Backend, bool] = {}
 
 
 def selective_scan(
@@ -73,9 +83,8 @@ def selective_scan(
         backend = choose_backend(u.device, u.dtype, needs_grad)
     elif backend not in get_args(Backend):
         raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(backend, backend)}")
     with torch.autocast(u.device.type, enabled=False):  # which would make products of the recurrence 16-bit
-        return module.selective_scan(u, dt, B, C, paths, params)
+        return _import(backend).selective_scan(u, dt, B, C, paths, params)
 
 
 def choose_backend(
@@ -83,13 +92,14 @@ def choose_backend(
 ) -> Backend:
     """Name the fastest backend for tokens of ``dtype`` on ``device``."""
     if device.type == "cuda" and dtype != torch.float64:
-        for backend in ("mamba_ssm", "gpu"):
-            if _is_usable(backend, {"gpu": "triton"}.get(backend, backend)):
+        backends: tuple[Backend, ...] = ("gpu", "mamba_ssm")  # as fast as each other, but for what the latter
+        for backend in backends:  # wants reordered around it
+            if _is_usable(backend):
                 return backend
     if needs_grad:
         return "reference"
     is_cpu = device.type == "cpu" and dtype != torch.float64
-    return "cpu" if is_cpu and _is_usable("cpu", "llvmlite") else "torch"
+    return "cpu" if is_cpu and _is_usable("cpu") else "torch"
 
 
 def has_vector_kernels(x: Tensor) -> bool:
@@ -98,14 +108,48 @@ def has_vector_kernels(x: Tensor) -> bool:
     return plain and choose_backend(x.device, x.dtype) == "cpu"
 
 
-@functools.cache
-def _is_usable(backend: str, package: str) -> bool:
-    """Tell whether a backend's package is installed, and works: one built for another PyTorch does not."""
-    if importlib.util.find_spec(package) is None:
+def has_cuda_scan(device: torch.device) -> bool:
+    """Tell whether the scan in CUDA C++ works on a device; it is what the fused networks are built around."""
+    return device.type == "cuda" and _is_usable("cuda")
+
+
+def _is_usable(backend: Backend) -> bool:
+    """Tell whether a backend is installed, and works; what remembers it is plain enough for torch.compile."""
+    if backend not in _usable:
+        _usable[backend] = _works(backend)
+    return _usable[backend]
+
+
+def _works(backend: Backend) -> bool:
+    """Try a backend: one whose package was built for another PyTorch, say, is installed but does not work."""
+    if backend == "cuda" and (torch.version.hip or not torch.cuda.is_available()):
+        return False
+    package = _PACKAGES.get(backend)
+    if package is not None and importlib.util.find_spec(package) is None:
         return False
     try:
-        importlib.import_module(f"{__name__}.{backend}")
+        module = _import(backend)
+        if backend == "cuda":
+            module.check_usable()
     except (ImportError, OSError) as error:  # an OSError where the system forbids code made at run time
-        warnings.warn(f"{package} is installed but not used, since it does not work: {error}", stacklevel=2)
+        name = package or "the scan in CUDA C++"
+        warnings.warn(f"{name} is installed but not used, since it does not work: {error}", stacklevel=2)
         return False
     return True
+
+
+def _import(backend: Backend) -> ModuleType:
+    """Import a backend's module; by plain imports, which torch.compile can follow."""
+    if backend == "reference":
+        from mambair_cli.kernels import reference as module
+    elif backend == "torch":
+        from mambair_cli.kernels import torch_loop as module
+    elif backend == "cpu":
+        from mambair_cli.kernels import cpu as module
+    elif backend == "cuda":
+        from mambair_cli.kernels import cuda as module
+    elif backend == "gpu":
+        from mambair_cli.kernels import gpu as module
+    else:
+        from mambair_cli.kernels import mamba_ssm as module
+    return module

@@ -20,6 +20,11 @@ ASSM, ASE, SGN      MambaIRv2's attentive state-space module: its dictionary of 
 ==================  ===========================================================================
 """
 
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from torch import Tensor
+
 from mambair_cli.model.config import (
     Config,
     MambaIRConfig,
@@ -43,6 +48,7 @@ __all__ = [
     "Network",
     "NetworkInfo",
     "build_network",
+    "fuse_network",
 ]
 
 Network = MambaIR | MambaIRv2 | MambaIRUNet
@@ -75,6 +81,15 @@ def build_network(config: Config, task: str | None = None) -> Network:
         parameters=sum(parameter.numel() for parameter in net.parameters()),
     )
     return net
+
+
+def fuse_network(net: Network) -> Callable[[Tensor], Tensor] | None:
+    """Return a form of a network that is faster on its GPU, in 16 bits, if there is one."""
+    if not isinstance(net, MambaIR) or find_spec("triton") is None:
+        return None
+    from mambair_cli.model.fused import FusedMambaIR
+
+    return FusedMambaIR(net)
 
 
 def _task_of(config: Config, scale: int, claimed: str | None) -> Task:

@@ -1,0 +1,225 @@
+"""The selective scan in CUDA C++, for inference on NVIDIA cards; its source is compiled at run time.
+
+Where too few images are at work to fill a card, each path is cut into chunks: a first pass finds what every
+chunk does to the states it starts from, a second one starts each from what the chunks before it leave.
+"""
+
+import ctypes
+import functools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mambair_cli.kernels import nvrtc
+from mambair_cli.kernels.operands import ScanParams
+
+SOURCE = Path(__file__).with_name("cuda_scan.cu")
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+LOG2_E = math.log2(math.e)
+
+
+class Shape(NamedTuple):
+    """How the work is cut up; see the source.
+
+    Attributes:
+        channels: Of one thread.
+        lanes: Threads that share a channel's states: 1, 2 or 4.
+        steps: Read, computed and written at once; a multiple of ``lanes`` and of 4.
+        stage: Steps whose projections are staged at once; a multiple of ``steps``, no more than ``threads``.
+        threads: Of a block.
+        blocks: That a multiprocessor must hold at once: a bound on registers.
+    """
+
+    channels: int = 2
+    lanes: int = 1
+    steps: int = 4
+    stage: int = 32
+    threads: int = 96
+    blocks: int = 4
+
+
+class _Operands(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("u", "projected", "paths", "A", "D")),
+        *((name, ctypes.c_void_p) for name in ("labels", "dictionary", "values", "ends", "sums")),
+        ("image_stride", ctypes.c_longlong),
+        ("paths_stride", ctypes.c_longlong),
+        *((name, ctypes.c_int) for name in ("token_stride", "path_stride", "k", "length", "channels")),
+        *((name, ctypes.c_int) for name in ("chunk", "chunks")),
+    )
+
+
+def check_usable() -> None:
+    """Raise an OSError where CUDA C++ cannot be compiled at run time."""
+    nvrtc.open_compiler()
+
+
+def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
+    """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
+    weight, bias, A, D = (param.detach().float() for param in params)
+    leaving = torch.cat([B.to(u.dtype), C.to(u.dtype)], dim=-1)
+    total = u.new_empty(u.shape, dtype=torch.float32)
+    for i, ranks in enumerate(dt.detach().float()):  # (l, k, r); one image's steps at a time
+        steps = F.softplus(torch.einsum("lkr,kdr->lkd", ranks, weight) + bias).mul_(LOG2_E).contiguous()
+        along = paths[i : i + 1] if paths.ndim == 3 else paths
+        results = scan_paths(u[i : i + 1], steps[None], leaving[i : i + 1], along, A, D)
+        torch.sum(results[0], 1, out=total[i])
+    return total
+
+
+def scan_paths(
+    u: Tensor,
+    steps: Tensor,
+    projected: Tensor,
+    paths: Tensor,
+    A: Tensor,
+    D: Tensor,
+    labels: Tensor | None = None,
+    dictionary: Tensor | None = None,
+    shape: Shape | None = None,
+    chunks: int | None = None,
+) -> Tensor:
+    """Run a scan along each path, and write the paths' results over their steps.
+
+    Args:
+        u: Tokens in pixel order, (b, l, d).
+        steps: log2(e) times each path's steps, (b, l, k, d), contiguous; overwritten.
+        projected: B and C side by side, (b, l, k, 2n), in the dtype of ``u``.
+        paths: Pixel visited at each step, (k, l) or (b, k, l), int32.
+        A: Rate of decay, negative, (k, d, n) float32.
+        D: Weight of the token's own way, (k, d) float32.
+        labels: Row of the dictionary that is added to C at each step of the path, (b, l) int32.
+        dictionary: (t, n) float32.
+        shape: How to cut up the work; by default what was measured to be fast.
+        chunks: Of each path; by default as many as the card can use.
+
+    Returns:
+        ``steps``, which now holds each path's results.
+    """
+    b, length, d = u.shape
+    k, _, n = A.shape
+    if not steps.is_contiguous():
+        raise ValueError(f"steps to be overwritten must be contiguous, not of strides {steps.stride()}")
+    u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
+    # What a thread reads at once is what it can copy without waiting: two values of 16 bits, or one of 32.
+    channels = math.gcd(d, 4 // u.itemsize)
+    if shape is None:
+        shape, best_chunks = choose_cut(b * k, length, d, channels, multiprocessors(u.device))
+        chunks = best_chunks if chunks is None else chunks
+    shape = _fit(shape._replace(channels=channels), d)
+    image_stride, token_stride, path_stride, _ = projected.stride()
+    addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
+    vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
+    types = TYPES[u.dtype], TYPES[steps.dtype]
+    scan, scan_ends = _load(n, vector, *types, int(labels is not None), shape, u.device)
+
+    blocks = -(-d // (shape.threads // shape.lanes * shape.channels))
+    chunk = -(-length // (chunks or 1))
+    chunk = -(-chunk // shape.stage) * shape.stage  # every chunk but the last is made of full stages
+    chunks = -(-length // chunk)
+    ends = u.new_empty(b, k, chunks, n, d, dtype=torch.float32) if chunks > 1 else None
+    sums = u.new_empty(b, k, chunks, d, dtype=torch.float32) if chunks > 1 else None
+    tensors = (u, projected, paths, A, D, labels, dictionary, steps, ends, sums)
+    operands = _Operands(
+        *(None if x is None else x.data_ptr() for x in tensors),
+        image_stride,
+        paths.stride(0) if paths.ndim == 3 else 0,
+        token_stride,
+        path_stride,
+        k,
+        length,
+        d,
+        chunk,
+        chunks,
+    )
+    if chunks > 1:
+        scan_ends.launch((blocks, b * k, chunks - 1), operands)
+    scan.launch((blocks, b * k, chunks), operands)
+    return steps
+
+
+class _Cost(NamedTuple):
+    """Clock cycles that a step takes on one of a multiprocessor's four schedulers, by ``Shape.lanes``.
+
+    Measured on an H200; other cards share their proportions.
+
+    Attributes:
+        warp: For each warp that takes its turn, where there are enough of them.
+        least: However few there are.
+        threads: That a multiprocessor holds at once, by the registers they need.
+        warps: Of a block; more wait longer for each other, fewer have more of the projections to stage.
+    """
+
+    warp: int
+    least: int
+    threads: int
+    warps: tuple[int, ...]
+
+
+COSTS = {
+    1: _Cost(310, 450, 384, (2,)),
+    2: _Cost(168, 250, 512, (2, 3)),
+    4: _Cost(100, 200, 768, (3, 4, 5, 6)),
+}
+STAGING = 480  # cycles for a step's projections, divided among a block's threads
+TWO_PASSES = 1.85  # times the cost of one
+LEAST_CHUNK = 256  # steps
+
+
+def choose_cut(lines: int, length: int, d: int, channels: int, processors: int) -> tuple[Shape, int]:
+    """Cut up the work such that it is estimated to take the least time.
+
+    What decides is how evenly blocks fall on the multiprocessors: the fullest one is waited for.
+
+    Args:
+        lines: Paths of all images.
+        length: Steps of each.
+        d: Channels of each.
+        channels: Of one thread.
+        processors: Multiprocessors of the card.
+
+    Returns:
+        The shape, and the number of chunks.
+    """
+    best: tuple[float, Shape, int] | None = None
+    for lanes, cost in COSTS.items():
+        for warps in cost.warps:
+            threads = 32 * warps
+            resident = cost.threads // threads
+            blocks = lines * -(-d // (threads // lanes * channels))
+            shape = Shape(channels, lanes, threads=threads, blocks=resident)
+            fill = min(processors * resident // blocks, length // LEAST_CHUNK)
+            for chunks in {1, max(1, fill)}:
+                busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
+                cycles = max(cost.least, (cost.warp + STAGING / threads) * busy) / chunks
+                cycles *= TWO_PASSES if chunks > 1 else 1
+                if best is None or cycles < best[0]:
+                    best = cycles, shape, chunks
+    assert best is not None
+    return best[1:]
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Return how many multiprocessors a card has."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _fit(shape: Shape, d: int) -> Shape:
+    """Give a block no more threads than it needs."""
+    needed = -(-d // shape.channels) * shape.lanes
+    return shape._replace(threads=min(shape.threads, -(-needed // 32) * 32))
+
+
+@functools.cache
+def _load(
+    n: int, vector: int, input: int, output: int, dictionary: int, shape: Shape, device: torch.device
+) -> tuple[Any, Any]:
+    settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output, "DICTIONARY": dictionary}
+    settings |= {name.upper(): value for name, value in shape._asdict().items()}
+    scan, scan_ends = nvrtc.load_kernels(SOURCE.read_text(), settings, ("scan", "scan_ends"), device)
+    return scan, scan_ends

@@ -1,0 +1,423 @@
+// The selective scan for inference, in CUDA C++ without headers, compiled at run time for the card at hand.
+//
+// One thread holds STATES of the N states of CHANNELS channels in registers; LANES neighbouring threads hold all
+// of them. A block walks along one path of one image, or along one chunk of it. B and C of the path's next STAGE
+// tokens lie in shared memory as float32, read four at a time by all threads alike; tokens and steps are read and
+// results written at the pixels that the path names. Everything is asked for one stage or one group ahead.
+//
+// Steps come as step * log2(e), so that every decay is a power of 2, which is what the card computes; the factor
+// ln(2) that the entering token lacks is multiplied into B while that is staged. A result takes the place of its
+// step in memory: the thread that writes the one has long read the other.
+//
+// Set by the compiler's caller: N, CHANNELS, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
+// projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
+// bfloat16), DICTIONARY (0 or 1).
+
+#define STATES ((N + LANES - 1) / LANES)
+#define SLOTS ((STATES + 3) / 4 * 4)  // places of one lane in a staged row
+#define COLUMNS (2 * N)
+#define ROW (2 * LANES * SLOTS)  // staged: B of each lane, C of each lane
+#define MINE (STEPS / LANES)     // steps of a group that one lane reads and writes
+#define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
+
+constexpr float LN_2 = 0.6931471805599453f;
+
+// ---- What the twin on the CPU defines for itself.
+#ifndef TWIN
+typedef unsigned short Half;
+
+__device__ __forceinline__ float power_of_2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float from_half(Half x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+    return y;
+}
+
+__device__ __forceinline__ Half to_half(float x) {
+    Half y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float bits_as_float(unsigned x) { return __uint_as_float(x); }
+__device__ __forceinline__ unsigned float_as_bits(float x) { return __float_as_uint(x); }
+#endif
+
+// ---- Elements of tokens, projections and results.
+template <int TYPE>
+struct Element;
+
+template <>
+struct Element<0> {
+    typedef float Stored;
+    static __device__ __forceinline__ float load(Stored x) { return x; }
+    static __device__ __forceinline__ Stored store(float x) { return x; }
+};
+
+template <>
+struct Element<1> {
+    typedef Half Stored;
+    static __device__ __forceinline__ float load(Stored x) { return from_half(x); }
+    static __device__ __forceinline__ Stored store(float x) { return to_half(x); }
+};
+
+template <>
+struct Element<2> {
+    typedef unsigned short Stored;
+    static __device__ __forceinline__ float load(Stored x) { return bits_as_float((unsigned)x << 16); }
+    static __device__ __forceinline__ Stored store(float x) {
+        unsigned bits = float_as_bits(x);
+        return (Stored)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);  // to the nearest, ties to even
+    }
+};
+
+typedef Element<INPUT> In;
+typedef Element<OUTPUT> Out;
+
+template <typename T, int COUNT>
+struct alignas(sizeof(T) * COUNT) Pack {
+    T at[COUNT];
+};
+
+typedef Pack<In::Stored, CHANNELS> Tokens;
+typedef Pack<Out::Stored, CHANNELS> Values;
+typedef Pack<In::Stored, VECTOR> Columns;
+
+// Store under a predicate, without a branch for which everything that is under way would have to arrive.
+#ifndef TWIN
+__device__ __forceinline__ void store_where(bool wanted, Values* place, const Values& values) {
+    if constexpr (sizeof(Values) == 2) {
+        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u16 [%1], %2; }" ::"r"((int)wanted),
+                     "l"(place), "h"(*(const unsigned short*)&values)
+                     : "memory");
+    } else if constexpr (sizeof(Values) == 4) {
+        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u32 [%1], %2; }" ::"r"((int)wanted),
+                     "l"(place), "r"(*(const unsigned*)&values)
+                     : "memory");
+    } else {
+        if (wanted) *place = values;
+    }
+}
+#endif
+
+struct Operands {
+    const In::Stored* u;          // (b, l, d)
+    const In::Stored* projected;  // B and C side by side, (b, l, k, 2 N), strided
+    const int* paths;             // (k, l) or (b, k, l)
+    const float* A;               // (k, d, N)
+    const float* D;               // (k, d)
+    const int* labels;            // (b, l): row of the dictionary that is added to C at each step of the path
+    const float* dictionary;      // (t, N)
+    Out::Stored* values;          // (b, l, k, d): steps, and then results
+    float* ends;                  // (b, k, chunks, N, d): states after each chunk that starts from zero
+    float* sums;                  // (b, k, chunks, d): sum of each chunk's steps
+    long long image_stride;       // of projected
+    long long paths_stride;       // of an image's paths; 0 where all have the same
+    int token_stride;
+    int path_stride;
+    int k;
+    int length;
+    int channels;
+    int chunk;   // tokens
+    int chunks;
+};
+
+// Copy a thread's own tokens or steps to shared memory: without waiting, where the card can.
+#ifndef TWIN
+template <typename T>
+__device__ __forceinline__ void copy_ahead(T* place, const T* source) {
+#if __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
+        unsigned address = (unsigned)__cvta_generic_to_shared(place);
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(source), "n"(sizeof(T)));
+        return;
+    }
+#endif
+    *place = *source;
+}
+
+__device__ __forceinline__ void end_group() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;");
+#endif
+}
+
+// Wait for all groups but the last AHEAD - 1.
+__device__ __forceinline__ void await_group() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
+#endif
+}
+#endif
+
+struct Shared {
+    Tokens tokens[AHEAD + 1][MINE][THREADS];
+    Values steps[AHEAD + 1][MINE][THREADS];
+    alignas(16) float rows[2][STAGE][ROW];
+    alignas(16) int pixels[4][STAGE];
+};
+
+#define GROUPS (COLUMNS / VECTOR)
+#define ITEMS (STAGE * GROUPS)
+#define ITEMS_PER_THREAD ((ITEMS + THREADS - 1) / THREADS)
+
+struct Walk {
+    const Operands& operands;
+    Shared& shared;
+    const In::Stored* u;
+    const In::Stored* projected;
+    const int* path;
+    const int* labels;
+    int start, stop;
+
+    __device__ __forceinline__ int pixel(int position) const {
+        return position < stop ? path[position] : path[start];
+    }
+
+    __device__ __forceinline__ void fetch_rows(int stage, Columns* ahead) const {
+#pragma unroll
+        for (int i = 0; i < ITEMS_PER_THREAD; i++) {
+            int item = i * THREADS + threadIdx.x;
+            if (ITEMS % THREADS == 0 || item < ITEMS) {
+                int pixel = shared.pixels[stage & 3][item / GROUPS];
+                const In::Stored* row = projected + (long long)pixel * operands.token_stride;
+                ahead[i] = *(const Columns*)(row + item % GROUPS * VECTOR);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void keep_rows(int stage, const Columns* ahead) const {
+#pragma unroll
+        for (int i = 0; i < ITEMS_PER_THREAD; i++) {
+            int item = i * THREADS + threadIdx.x;
+            if (ITEMS % THREADS == 0 || item < ITEMS) {
+                int token = item / GROUPS;
+                float* row = shared.rows[stage & 1][token];
+#pragma unroll
+                for (int v = 0; v < VECTOR; v++) {
+                    int column = item % GROUPS * VECTOR + v;
+                    float value = In::load(ahead[i].at[v]);
+                    bool leaves = column >= N;
+                    int state = leaves ? column - N : column;
+                    if (!leaves) value *= LN_2;
+                    if (DICTIONARY && leaves) {
+                        int position = min(start + stage * STAGE + token, stop - 1);
+                        value += operands.dictionary[labels[position] * N + state];
+                    }
+                    row[state / STATES * SLOTS + state % STATES + (leaves ? LANES * SLOTS : 0)] = value;
+                }
+            }
+        }
+    }
+};
+
+// Walk along a chunk; with WRITES, write y; without, what the chunk does to the states it starts from.
+template <bool WRITES>
+__device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
+    const int lane = threadIdx.x % LANES;
+    const int wanted = (blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES) * CHANNELS;
+    const bool exists = wanted < operands.channels;
+    const int channel = exists ? wanted : 0;
+    const int line = blockIdx.y;  // image and path
+    const int image = line / operands.k, path = line % operands.k;
+    const int d = operands.channels;
+    const int first = blockIdx.z * operands.chunk;
+
+    Walk along = {operands,
+                  shared,
+                  operands.u + (long long)image * operands.length * d + channel,
+                  operands.projected + image * operands.image_stride + path * operands.path_stride,
+                  operands.paths + image * operands.paths_stride + (long long)path * operands.length,
+                  DICTIONARY ? operands.labels + (long long)image * operands.length : nullptr,
+                  first,
+                  min(first + operands.chunk, operands.length)};
+    const int stride = operands.k * d;  // of a pixel's values
+    Out::Stored* values = operands.values + (long long)image * operands.length * stride + path * d + channel;
+
+    float D[CHANNELS], sum[CHANNELS], A[CHANNELS][STATES], h[CHANNELS][STATES];
+#pragma unroll
+    for (int c = 0; c < CHANNELS; c++) {
+        long long row = (long long)path * d + channel + c;
+        D[c] = operands.D[row];
+        sum[c] = 0.0f;
+#pragma unroll
+        for (int s = 0; s < STATES; s++) {
+            int state = lane * STATES + s;
+            A[c][s] = state < N ? operands.A[row * N + state] : 0.0f;
+            h[c][s] = 0.0f;
+        }
+    }
+    if (WRITES) {  // the states in which the chunks before leave the path
+#pragma unroll 1
+        for (int before = 0; before < (int)blockIdx.z; before++) {
+            long long at = (long long)line * operands.chunks + before;
+#pragma unroll
+            for (int c = 0; c < CHANNELS; c++) {
+                float steps = operands.sums[at * d + channel + c];
+#pragma unroll
+                for (int s = 0; s < STATES; s++) {
+                    int state = lane * STATES + s;
+                    float end = state < N ? operands.ends[(at * N + state) * d + channel + c] : 0.0f;
+                    h[c][s] = power_of_2(steps * A[c][s]) * h[c][s] + end;
+                }
+            }
+        }
+    }
+
+    // Places of states that do not exist stay zero.
+    for (int i = threadIdx.x; i < 2 * STAGE * ROW; i += THREADS) (&shared.rows[0][0][0])[i] = 0.0f;
+    for (int i = threadIdx.x; i < 2 * STAGE; i += THREADS)
+        shared.pixels[i / STAGE][i % STAGE] = along.pixel(along.start + i);
+    __syncthreads();
+    Columns ahead[ITEMS_PER_THREAD];
+    along.fetch_rows(0, ahead);
+    along.keep_rows(0, ahead);
+    auto fetch_group = [&](int group) {  // counted from the chunk's start
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+            int position = group * STEPS + i * LANES + lane;
+            int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
+            int slot = group & AHEAD;
+            copy_ahead(&shared.tokens[slot][i][threadIdx.x], (const Tokens*)(along.u + (long long)pixel * d));
+            copy_ahead(&shared.steps[slot][i][threadIdx.x], (const Values*)(values + (long long)pixel * stride));
+        }
+        end_group();
+    };
+    for (int group = 0; group < AHEAD; group++) fetch_group(group);
+    __syncthreads();
+
+    const int stages = (along.stop - along.start + STAGE - 1) / STAGE;
+#pragma unroll 1
+    for (int stage = 0; stage < stages; stage++) {
+        along.fetch_rows(stage + 1, ahead);
+        int next = 0;
+        if (threadIdx.x < STAGE) next = along.pixel(along.start + (stage + 2) * STAGE + threadIdx.x);
+
+#pragma unroll 1
+        for (int group = 0; group < STAGE; group += STEPS) {
+            const float* rows = shared.rows[stage & 1][group];
+            const int number = (stage * STAGE + group) / STEPS;
+            await_group();
+
+            float own_step[MINE][CHANNELS], own_enter[MINE][CHANNELS], own_y[MINE][CHANNELS];
+#pragma unroll
+            for (int i = 0; i < MINE; i++) {
+                Tokens token = shared.tokens[number & AHEAD][i][threadIdx.x];
+                Values ready = shared.steps[number & AHEAD][i][threadIdx.x];
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) {
+                    float u = In::load(token.at[c]);
+                    float step = Out::load(ready.at[c]);
+                    own_step[i][c] = step;
+                    own_enter[i][c] = step * u;
+                    own_y[i][c] = D[c] * u;
+                }
+            }
+            fetch_group(number + AHEAD);
+
+            float y_here[STEPS][CHANNELS];
+#pragma unroll
+            for (int t = 0; t < STEPS; t++) {
+                float step[CHANNELS], enter[CHANNELS];
+#pragma unroll
+                for (int c = 0; c < CHANNELS; c++) {
+                    step[c] = own_step[t / LANES][c];
+                    enter[c] = own_enter[t / LANES][c];
+                    if (LANES > 1) {
+                        step[c] = __shfl_sync(0xFFFFFFFF, step[c], t % LANES, LANES);
+                        enter[c] = __shfl_sync(0xFFFFFFFF, enter[c], t % LANES, LANES);
+                    }
+                    if (!WRITES) sum[c] += step[c];  // such chunks are full
+                    y_here[t][c] = 0.0f;
+                }
+                const float* row = rows + t * ROW + lane * SLOTS;
+#pragma unroll
+                for (int q = 0; q < SLOTS; q += 4) {
+                    float4 b4 = *(const float4*)(row + q), c4 = b4;
+                    if (WRITES) c4 = *(const float4*)(row + LANES * SLOTS + q);
+                    float enters[4] = {b4.x, b4.y, b4.z, b4.w}, leaves[4] = {c4.x, c4.y, c4.z, c4.w};
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        int s = q + j;
+                        if (s < STATES) {
+#pragma unroll
+                            for (int c = 0; c < CHANNELS; c++) {
+                                float decay = power_of_2(step[c] * A[c][s]);
+                                h[c][s] = decay * h[c][s] + enter[c] * enters[j];
+                                if (WRITES) y_here[t][c] += h[c][s] * leaves[j];
+                            }
+                        }
+                    }
+                }
+            }
+
+            if (WRITES) {
+#pragma unroll
+                for (int i = 0; i < MINE; i++) {
+                    Values results;
+#pragma unroll
+                    for (int c = 0; c < CHANNELS; c++) {
+                        float total = own_y[i][c];
+                        if (LANES == 1) total += y_here[i][c];
+                        if (LANES == 2) {
+                            float own = lane ? y_here[LANES * i + (LANES > 1)][c] : y_here[LANES * i][c];
+                            float other = lane ? y_here[LANES * i][c] : y_here[LANES * i + (LANES > 1)][c];
+                            total += own + __shfl_xor_sync(0xFFFFFFFF, other, 1, LANES);
+                        }
+                        if (LANES == 4) {
+                            // Pairs of lanes exchange halves, then neighbours: each ends with its own token's sum.
+                            const float* part[4];
+#pragma unroll
+                            for (int t = 0; t < 4; t++) part[t] = &y_here[(LANES * i + t) % STEPS][c];
+                            bool high = lane & 2, odd = lane & 1;
+                            float keep0 = high ? *part[2] : *part[0], keep1 = high ? *part[3] : *part[1];
+                            float send0 = high ? *part[0] : *part[2], send1 = high ? *part[1] : *part[3];
+                            keep0 += __shfl_xor_sync(0xFFFFFFFF, send0, 2, LANES);
+                            keep1 += __shfl_xor_sync(0xFFFFFFFF, send1, 2, LANES);
+                            float keep = odd ? keep1 : keep0, send = odd ? keep0 : keep1;
+                            total += keep + __shfl_xor_sync(0xFFFFFFFF, send, 1, LANES);
+                        }
+                        results.at[c] = Out::store(total);
+                    }
+                    int position = along.start + stage * STAGE + group + i * LANES + lane;
+                    bool wanted = exists && position < along.stop;
+                    int here = shared.pixels[stage & 3][group + i * LANES + lane];
+                    store_where(wanted, (Values*)(values + (long long)here * stride), results);
+                }
+            }
+        }
+
+        along.keep_rows(stage + 1, ahead);
+        if (threadIdx.x < STAGE) shared.pixels[(stage + 2) & 3][threadIdx.x] = next;
+        __syncthreads();
+    }
+
+    if (!WRITES && exists) {
+        long long at = (long long)line * operands.chunks + blockIdx.z;
+#pragma unroll
+        for (int c = 0; c < CHANNELS; c++) {
+            if (lane == 0) operands.sums[at * d + channel + c] = sum[c];
+#pragma unroll
+            for (int s = 0; s < STATES; s++) {
+                int state = lane * STATES + s;
+                if (state < N) operands.ends[(at * N + state) * d + channel + c] = h[c][s];
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan(const Operands operands) {
+    __shared__ Shared shared;
+    walk<true>(operands, shared);
+}
+
+// The states after each chunk but the last, each chunk started from zero.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) scan_ends(const Operands operands) {
+    __shared__ Shared shared;
+    walk<false>(operands, shared);
+}

@@ -1,0 +1,549 @@
+"""What lies between a network's products and convolutions, in Triton: norms, gates, sums, depthwise windows.
+
+Each kernel does in one pass over memory what would be several: the residual stream is read and written once
+per half of a block, in float32, and everything else is in 16 bits, in rows that are padded with zeros to what
+the matrix units like. Sums within a pixel are in float32.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+EPSILON = 1e-5  # of every norm
+MOST_PARTS = 64  # of an image, summed apart
+ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
+STRIP = 4  # rows that a depthwise convolution makes at once, of fewer reads than one by one
+ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4}
+
+
+class Norm(NamedTuple):
+    """A layer norm's weight and bias, (c,) float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def advance_residual(
+    x: Tensor,
+    padded: int,
+    v: Tensor | None = None,
+    skip: Tensor | None = None,
+    gate: Tensor | None = None,
+    bias: Tensor | None = None,
+    norm: Norm | None = None,
+    keep: bool = True,
+    dtype: torch.dtype = torch.float16,
+) -> tuple[Tensor, Tensor]:
+    """Add to the residual stream, and prepare the sum for the next product.
+
+    ``x' = x * skip + (v + bias) * gate``
+
+    Args:
+        x: Residual stream, (b, p, c) float32.
+        padded: Length of the prepared rows, c or more.
+        v: What is added, (b, p, c or more) in 16 bits.
+        skip: Weight of the stream, (c,).
+        gate: Weight of what is added, (b, c).
+        bias: Added to ``v``, (c,).
+        norm: Applied to what is prepared; None to leave it as it is.
+        keep: Whether ``x'`` is wanted.
+        dtype: Of what is prepared.
+
+    Returns:
+        x' (b, p, c) float32, or x where it was not wanted, and the prepared rows, (b, p, padded).
+    """
+    b, pixels, c = x.shape
+    columns = triton.next_power_of_2(padded)
+    rows = max(1, ELEMENTS // columns)
+    result = torch.empty_like(x) if keep and v is not None else x
+    prepared = x.new_empty(b, pixels, padded, dtype=dtype)
+    with _on(x):
+        _advance_kernel[(triton.cdiv(pixels, rows), b)](
+            x,
+            v,
+            skip,
+            gate,
+            bias,
+            norm and norm.weight,
+            norm and norm.bias,
+            result,
+            prepared,
+            pixels,
+            v.shape[-1] if v is not None else 0,
+            C=c,
+            PADDED=padded,
+            EPSILON=EPSILON,
+            KEEP=keep and v is not None,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return result, prepared
+
+
+def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = torch.float16) -> Tensor:
+    """Sum the paths of a scan at each pixel, normalise, and gate: ``norm(sum(y)) * silu(z)``.
+
+    Args:
+        y: Each path's result, (b, p, k, d).
+        norm: Of the sum.
+        z: Gate before its activation, (b, p, d), its rows any distance apart; None for no gate.
+        dtype: Of the result.
+
+    Returns:
+        (b, p, d)
+    """
+    b, pixels, k, d = y.shape
+    columns = triton.next_power_of_2(d)
+    rows = max(1, ELEMENTS // columns)
+    result = y.new_empty(b, pixels, d, dtype=dtype)
+    with _on(y):
+        _merge_kernel[(triton.cdiv(pixels, rows), b)](
+            y,
+            norm.weight,
+            norm.bias,
+            z,
+            result,
+            pixels,
+            z.stride(1) if z is not None else 0,
+            D=d,
+            K=k,
+            EPSILON=EPSILON,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return result
+
+
+def make_steps(projected: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+    """Expand the low-rank step of each path: ``log2(1 + 2 ** (dt @ weight + bias))``.
+
+    Args:
+        projected: dt, and whatever follows it in a row, (b, p, k, r or more).
+        weight: (k, r, d) float32, log2(e) times that of the step.
+        bias: (k, d) float32, log2(e) times that of the step.
+        dtype: Of the result.
+
+    Returns:
+        (b, p, k, d)
+    """
+    b, pixels, k, _ = projected.shape
+    _, r, d = weight.shape
+    columns = min(128, triton.next_power_of_2(d))
+    rows = 64
+    result = projected.new_empty(b, pixels, k, d, dtype=dtype)
+    with _on(projected):
+        _steps_kernel[(triton.cdiv(d, columns) * k * triton.cdiv(pixels, rows), b)](
+            projected,
+            weight,
+            bias,
+            result,
+            pixels,
+            *projected.stride()[:3],
+            D=d,
+            K=k,
+            R=r,
+            RANKS=max(16, triton.next_power_of_2(r)),
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return result
+
+
+def convolve_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, activation: str = "", dilation: int = 1, channels: int = 0
+) -> Tensor:
+    """Convolve each channel with its own kernel, and apply an activation.
+
+    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gelu" gelu(v), "gate"
+    x * sigmoid(v), "gelu_add" x + gelu(v).
+
+    Args:
+        x: (b, h, w, c) in 16 bits, contiguous but for the distance of pixels.
+        weight: (side², channels) float32.
+        bias: (channels,) float32.
+        activation: One of those above.
+        dilation: Distance of the kernel's taps, in pixels.
+        channels: How many of x's are convolved, from the first on; by default all that there are weights for.
+
+    Returns:
+        (b, h, w, channels) in the dtype of x.
+    """
+    b, h, w, _ = x.shape
+    channels = channels or weight.shape[-1]
+    columns = min(64, triton.next_power_of_2(channels))
+    pixels = ELEMENTS // 2 // columns
+    side = int(weight.shape[0] ** 0.5)
+    y = x.new_empty(b, h, w, channels)
+    with _on(x):
+        _depthwise_kernel[
+            (triton.cdiv(w, pixels) * triton.cdiv(h, STRIP), triton.cdiv(channels, columns), b)
+        ](
+            x,
+            weight,
+            bias,
+            y,
+            h,
+            w,
+            x.stride(2),
+            C=channels,
+            SIDE=side,
+            DILATION=dilation,
+            ACTIVATION=ACTIVATIONS[activation],
+            STRIP=STRIP,
+            PIXELS=pixels,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return y
+
+
+def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
+    """Add a bias, (c,), to each row of x, (..., c), and apply GELU, in place."""
+    count, c = x.numel(), x.shape[-1]
+    with _on(x):
+        _gelu_kernel[(triton.cdiv(count, ELEMENTS),)](
+            x,
+            bias,
+            count,
+            C=c,
+            ELEMENTS=ELEMENTS,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return x
+
+
+def gate_channels(
+    x: Tensor, bias: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor
+) -> Tensor:
+    """Weigh channels by their averages: ``sigmoid(up @ relu(down @ (mean(x) + bias)))``, with biases.
+
+    Args:
+        x: (b, p, c or more) in 16 bits.
+        bias: That x lacks, (c,).
+        down: (m, c) float32.
+        down_bias: (m,).
+        up: (c, m).
+        up_bias: (c,).
+
+    Returns:
+        (b, c) float32.
+    """
+    hidden, c = down.shape
+    b, pixels, stride = x.shape
+    columns = triton.next_power_of_2(c)
+    rows = max(1, ELEMENTS // columns)
+    parts = min(MOST_PARTS, triton.next_power_of_2(triton.cdiv(pixels, 1024)))
+    sums = x.new_empty(b, parts, c, dtype=torch.float32)
+    result = x.new_empty(b, c, dtype=torch.float32)
+    with _on(x):
+        _sum_kernel[(parts, b)](
+            x,
+            sums,
+            pixels,
+            triton.cdiv(pixels, parts),
+            stride,
+            C=c,
+            PARTS=parts,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+        _gate_kernel[(b,)](
+            sums,
+            bias,
+            down,
+            down_bias,
+            up,
+            up_bias,
+            result,
+            1.0 / pixels,
+            C=c,
+            HIDDEN=hidden,
+            PARTS=parts,
+            COLUMNS=columns,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return result
+
+
+def _on(x: Tensor):
+    return torch.cuda.device_of(x)
+
+
+@triton.jit
+def _advance_kernel(
+    x_ptr,
+    v_ptr,
+    skip_ptr,
+    gate_ptr,
+    bias_ptr,
+    norm_weight_ptr,
+    norm_bias_ptr,
+    result_ptr,
+    prepared_ptr,
+    pixels,
+    v_stride,
+    C: tl.constexpr,
+    PADDED: tl.constexpr,
+    EPSILON: tl.constexpr,
+    KEEP: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Advance ROWS pixels of one image; what is None is left out."""
+    image = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    place = image * pixels + row
+    exists = (row < pixels)[:, None] & (column < C)[None, :]
+    at = place[:, None] * C + column[None, :]
+    x = tl.load(x_ptr + at, mask=exists, other=0.0)
+    if v_ptr is not None:
+        v = tl.load(v_ptr + place[:, None] * v_stride + column[None, :], mask=exists, other=0.0)
+        v = v.to(tl.float32)
+        if skip_ptr is not None:
+            x *= tl.load(skip_ptr + column, mask=column < C, other=0.0)[None, :]
+        if bias_ptr is not None:
+            v += tl.load(bias_ptr + column, mask=column < C, other=0.0)[None, :]
+        if gate_ptr is not None:
+            v *= tl.load(gate_ptr + image * C + column, mask=column < C, other=0.0)[None, :]
+        x += v
+    if KEEP:
+        tl.store(result_ptr + at, x, mask=exists)
+    if norm_weight_ptr is not None:
+        x = _normalise(x, exists, norm_weight_ptr, norm_bias_ptr, column, C, EPSILON)
+    stored = (row < pixels)[:, None] & (column < PADDED)[None, :]
+    prepared = tl.where(exists, x, 0.0).to(prepared_ptr.dtype.element_ty)
+    tl.store(prepared_ptr + place[:, None] * PADDED + column[None, :], prepared, mask=stored)
+
+
+@triton.jit
+def _merge_kernel(
+    y_ptr,
+    norm_weight_ptr,
+    norm_bias_ptr,
+    z_ptr,
+    result_ptr,
+    pixels,
+    z_stride,
+    D: tl.constexpr,
+    K: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Merge the paths at ROWS pixels of one image."""
+    image = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    exists = (row < pixels)[:, None] & (column < D)[None, :]
+    y = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for path in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+        at = (image * pixels + row) * K + path
+        y += tl.load(y_ptr + at[:, None] * D + column[None, :], mask=exists, other=0.0).to(tl.float32)
+    y = _normalise(y, exists, norm_weight_ptr, norm_bias_ptr, column, D, EPSILON)
+    place = image * pixels + row
+    if z_ptr is not None:
+        z = tl.load(z_ptr + place[:, None] * z_stride + column[None, :], mask=exists, other=0.0)
+        z = z.to(tl.float32)
+        y *= z * tl.sigmoid(z)
+    tl.store(
+        result_ptr + place[:, None] * D + column[None, :], y.to(result_ptr.dtype.element_ty), mask=exists
+    )
+
+
+@triton.jit
+def _steps_kernel(
+    projected_ptr,
+    weight_ptr,
+    bias_ptr,
+    result_ptr,
+    pixels,
+    image_stride,
+    token_stride,
+    path_stride,
+    D: tl.constexpr,
+    K: tl.constexpr,
+    R: tl.constexpr,
+    RANKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Make the steps of one path for COLUMNS channels of ROWS pixels of one image."""
+    image = tl.program_id(1).to(tl.int64)
+    parts: tl.constexpr = (D + COLUMNS - 1) // COLUMNS * K  # neighbours write to the same pixels
+    path = tl.program_id(0) % K
+    row = tl.program_id(0) // parts * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % parts // K * COLUMNS + tl.arange(0, COLUMNS)
+    rank = tl.arange(0, RANKS)
+    ranks = tl.load(
+        projected_ptr
+        + image * image_stride
+        + row[:, None] * token_stride
+        + path * path_stride
+        + rank[None, :],
+        mask=(row < pixels)[:, None] & (rank < R)[None, :],
+        other=0.0,
+    ).to(tl.float32)
+    weight = tl.load(
+        weight_ptr + (path * R + rank)[:, None] * D + column[None, :],
+        mask=(column < D)[None, :] & (rank < R)[:, None],
+        other=0.0,
+    )
+    bias = tl.load(bias_ptr + path * D + column, mask=column < D, other=0.0)
+    x = tl.dot(ranks, weight, input_precision="tf32x3") + bias[None, :]
+    # log2(1 + e) / e by a polynomial, right to 1.3e-6: a logarithm would take longer, and lose e beside 1.
+    e = tl.exp2(-tl.abs(x))
+    ratio = 0.020438317 * e - 0.095917605
+    ratio = ratio * e + 0.21543394
+    ratio = ratio * e - 0.33917835
+    ratio = ratio * e + 0.47769436
+    ratio = ratio * e - 0.72116274
+    ratio = ratio * e + 1.4426934
+    step = tl.maximum(x, 0.0) + e * ratio
+    at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
+    exists = (row < pixels)[:, None] & (column < D)[None, :]
+    tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def _normalise(x, exists, weight_ptr, bias_ptr, column, C: tl.constexpr, EPSILON: tl.constexpr):
+    """Normalise rows of length C over their mean and variance."""
+    mean = tl.sum(tl.where(exists, x, 0.0), 1) / C
+    x = tl.where(exists, x - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(x * x, 1) / C + EPSILON)
+    weight = tl.load(weight_ptr + column, mask=column < C, other=0.0)
+    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)
+    return x * scale[:, None] * weight[None, :] + bias[None, :]
+
+
+@triton.jit
+def _depthwise_kernel(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    y_ptr,
+    height,
+    width,
+    x_stride,
+    C: tl.constexpr,
+    SIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    STRIP: tl.constexpr,
+    PIXELS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Convolve COLUMNS channels of PIXELS pixels of STRIP rows of one image."""
+    image = tl.program_id(2).to(tl.int64)
+    parts = tl.cdiv(width, PIXELS)
+    top = tl.program_id(0) // parts * STRIP
+    x = tl.program_id(0) % parts * PIXELS + tl.arange(0, PIXELS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)[None, :]
+    for strip in tl.static_range(STRIP):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+        row = top + strip + tl.zeros((PIXELS,), tl.int32)
+        total = tl.zeros((PIXELS, COLUMNS), tl.float32) + bias
+        for i in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+            for j in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+                at_y = row + (i - SIDE // 2) * DILATION
+                at_x = x + (j - SIDE // 2) * DILATION
+                inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
+                place = (image * height + at_y) * width + at_x
+                tap = tl.load(
+                    x_ptr + place[:, None] * x_stride + column[None, :],
+                    mask=inside[:, None] & (column < C)[None, :],
+                    other=0.0,
+                )
+                weight = tl.load(weight_ptr + (i * SIDE + j) * C + column, mask=column < C, other=0.0)
+                total += tap.to(tl.float32) * weight[None, :]
+        place = (image * height + row) * width + x
+        exists = ((x < width) & (row < height))[:, None] & (column < C)[None, :]
+        if ACTIVATION == 1:
+            total *= tl.sigmoid(total)
+        if ACTIVATION == 2 or ACTIVATION == 4:
+            total = _gelu(total)
+        if ACTIVATION >= 3:
+            own = tl.load(x_ptr + place[:, None] * x_stride + column[None, :], mask=exists, other=0.0)
+            own = own.to(tl.float32)
+            if ACTIVATION == 3:
+                total = own * tl.sigmoid(total)
+            else:
+                total += own
+        tl.store(y_ptr + place[:, None] * C + column[None, :], total.to(y_ptr.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def _gelu_kernel(x_ptr, bias_ptr, count, C: tl.constexpr, ELEMENTS: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
+    x = tl.load(x_ptr + at, mask=at < count, other=0.0).to(tl.float32)
+    x = _gelu(x + tl.load(bias_ptr + at % C, mask=at < count, other=0.0))
+    tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=at < count)
+
+
+@triton.jit
+def _sum_kernel(
+    x_ptr,
+    sums_ptr,
+    pixels,
+    pixels_of_part,
+    stride,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Sum one part of one image's pixels."""
+    part = tl.program_id(0)
+    image = tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, COLUMNS)
+    last = tl.minimum((part + 1) * pixels_of_part, pixels)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(part * pixels_of_part, last, ROWS):
+        row = start + tl.arange(0, ROWS)
+        at = (image * pixels + row)[:, None] * stride + column[None, :]
+        total += tl.load(x_ptr + at, mask=(row < last)[:, None] & (column < C)[None, :], other=0.0)
+    sums = tl.sum(total, 0)
+    tl.store(sums_ptr + (image * PARTS + part) * C + column, sums, mask=column < C)
+
+
+@triton.jit
+def _gate_kernel(
+    sums_ptr,
+    bias_ptr,
+    down_ptr,
+    down_bias_ptr,
+    up_ptr,
+    up_bias_ptr,
+    result_ptr,
+    factor,
+    C: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    PARTS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Make the gate of one image."""
+    image = tl.program_id(0)
+    column = tl.arange(0, COLUMNS)
+    exists = column < C
+    part = tl.arange(0, PARTS)
+    at = (image * PARTS + part)[:, None] * C + column[None, :]
+    mean = tl.sum(tl.load(sums_ptr + at, mask=exists[None, :], other=0.0), 0) * factor
+    mean += tl.load(bias_ptr + column, mask=exists, other=0.0)
+    total = tl.load(up_bias_ptr + column, mask=exists, other=0.0)
+    for m in tl.static_range(HIDDEN):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+        down = tl.load(down_ptr + m * C + column, mask=exists, other=0.0)
+        hidden = tl.maximum(tl.sum(mean * down, 0) + tl.load(down_bias_ptr + m), 0.0)
+        total += hidden * tl.load(up_ptr + column * HIDDEN + m, mask=exists, other=0.0)
+    tl.store(result_ptr + image * C + column, tl.sigmoid(total), mask=exists)
+
+
+@triton.jit
+def _gelu(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))

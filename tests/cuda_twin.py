@@ -1,0 +1,49 @@
+"""Kernels in CUDA C++ without a GPU: the same source compiled for the CPU, a block's threads as threads."""
+
+import ctypes
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mambair_cli.kernels import cuda
+
+HEADER = Path(__file__).with_name("cuda_twin.hpp")
+FLAGS = ("-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-pthread")
+
+
+class TwinKernel:
+    """A kernel on the CPU, launched as one on a card is."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, threads: int) -> None:
+        self.function, self.threads = getattr(library, f"run_{name}"), threads
+
+    def launch(self, grid, operands):
+        self.function(*grid, self.threads, ctypes.byref(operands))
+
+
+@contextmanager
+def run_on_cpu(folder: Path) -> Iterator[None]:
+    """Have the CPU run the project's CUDA C++, as if it had a single multiprocessor."""
+    cuda._load.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda.nvrtc, "load_kernels", lambda *args: _build(folder, *args[:3]))
+        patch.setattr(cuda, "multiprocessors", lambda device: 1)
+        yield
+    cuda._load.cache_clear()
+
+
+def _build(folder, source, settings, names):
+    entries = "".join(
+        f'extern "C" void run_{name}(int x, int y, int z, int threads, const Operands* operands)'
+        f"{{ run({name}, x, y, z, threads, *operands); }}\n"
+        for name in names
+    )
+    file = folder / f"{len(list(folder.iterdir()))}.cpp"
+    file.write_text(f'#include "{HEADER}"\n{source}\n{entries}')
+    library = file.with_suffix(".so")
+    defines = [f"-D{name}={value}" for name, value in settings.items()]
+    subprocess.run(["g++", *FLAGS, *defines, file, "-o", library], check=True)
+    return tuple(TwinKernel(ctypes.CDLL(str(library)), name, settings["THREADS"]) for name in names)

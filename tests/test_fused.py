@@ -1,0 +1,68 @@
+"""The fused forward pass against the networks themselves: on a GPU where there is one, else interpreted."""
+
+import os
+import shutil
+from contextlib import nullcontext
+
+import pytest
+import torch
+from cuda_twin import run_on_cpu
+from networks import CONFIGS
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
+
+pytest.importorskip("triton")
+
+from mambair_cli.kernels import cuda
+from mambair_cli.kernels.cuda import Shape
+from mambair_cli.model import MambaIR, build_network, fused
+from mambair_cli.model.fused import FusedMambaIR
+
+HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+TOLERANCE = 2e-3  # relative to what the network adds; a value in 16 bits is right to 5e-4
+
+
+@pytest.fixture
+def cuda_scan(tmp_path_factory, monkeypatch):
+    """Have the scan in CUDA C++ do its part, on the CPU where there is no GPU."""
+    if not HAS_GPU and shutil.which("g++") is None:
+        pytest.skip("needs a GPU or g++")
+    monkeypatch.setattr(fused, "has_cuda_scan", lambda device: True)
+    if not HAS_GPU:  # few threads, which wait for each other less
+        small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
+        monkeypatch.setattr(cuda, "choose_cut", lambda *work: (small, 2))
+    with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
+        yield
+
+
+def make_network(config):
+    torch.manual_seed(0)
+    net = build_network(config).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():  # so that skips, norms and biases are not what they start as
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return net.to(DEVICE)
+
+
+def check(config, height, width):
+    net = make_network(config)
+    assert isinstance(net, MambaIR)
+    x = torch.rand(2, net.config.in_chans, height, width, device=DEVICE)
+    with torch.inference_mode():
+        wanted, got = net(x), FusedMambaIR(net)(x)
+    assert got.shape == wanted.shape
+    assert got.dtype == torch.float32
+    error = ((got - wanted).norm() / (wanted - wanted.mean()).norm()).item()
+    assert error < TOLERANCE, f"{error:.1e}"
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("v1")])
+def test_gives_what_the_network_gives(name, cuda_scan):
+    check(CONFIGS[name], 5, 7)
+
+
+def test_does_without_cuda_as_well(monkeypatch):
+    monkeypatch.setattr(fused, "has_cuda_scan", lambda device: False)
+    check(CONFIGS["v1"], 2, 3)
