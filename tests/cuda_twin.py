@@ -35,7 +35,17 @@ def run_on_cpu(folder: Path) -> Iterator[None]:
     cuda._load.cache_clear()
 
 
+_built = {}  # by source and settings: a compiler takes its time
+
+
 def _build(folder, source, settings, names):
+    key = source, tuple(settings.items())
+    if key not in _built:
+        _built[key] = _compile(folder, source, settings, names)
+    return _built[key]
+
+
+def _compile(folder, source, settings, names):
     entries = "".join(
         f'extern "C" void run_{name}(int x, int y, int z, int threads, const Operands* operands)'
         f"{{ run({name}, x, y, z, threads, *operands); }}\n"

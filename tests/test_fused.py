@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from cuda_twin import run_on_cpu
@@ -14,10 +15,12 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
+from mambair_cli.engine import Engine
 from mambair_cli.kernels import cuda
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.model import MambaIR, build_network, fused
 from mambair_cli.model.fused import FusedMambaIR
+from mambair_cli.tiling import plan_tiles
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -66,3 +69,31 @@ def test_gives_what_the_network_gives(name, cuda_scan):
 def test_does_without_cuda_as_well(monkeypatch):
     monkeypatch.setattr(fused, "has_cuda_scan", lambda device: False)
     check(CONFIGS["v1"], 2, 3)
+
+
+@pytest.mark.gpu
+def test_the_engine_replays_it_to_the_same_bits():
+    net = make_network(CONFIGS["v1 ×4"])
+    engine = Engine(net, DEVICE)
+    image = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    plan = plan_tiles(64, 64, 64, 0)
+    first, second, third = (np.concatenate(list(engine.restore_rows(image, plan, 1, None))) for _ in range(3))
+    np.testing.assert_array_equal(second, first)  # recorded
+    np.testing.assert_array_equal(third, first)  # and replayed
+    full = np.concatenate(list(Engine(net, DEVICE, "fp32").restore_rows(image, plan, 1, None)))
+    assert 0 < np.abs(first - full).max() < 1 / 255
+
+
+@pytest.mark.gpu
+def test_what_overflows_in_16_bits_is_done_again_in_32():
+    net = make_network(CONFIGS["v1 same size, direct"])
+    weights = net.state_dict()
+    weights["conv_after_body.weight"].mul_(1e7)
+    weights["upsample.0.weight"].mul_(1e-7)
+    image = np.random.default_rng(0).random((32, 32, 3), np.float32)
+    plan = plan_tiles(32, 32, 32, 0)
+    got, wanted = (
+        np.concatenate(list(Engine(net, DEVICE, precision).restore_rows(image, plan, 1, None)))
+        for precision in ("auto", "fp32")
+    )
+    np.testing.assert_array_equal(got, wanted)
