@@ -20,10 +20,10 @@ from mambair_cli.window import Converted, ReadRows, Window
 if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
 
-TILE_SIDE = {"cpu": 128, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
+TILE_SIDE = {"cpu": 256, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 OVERLAP = 16  # measured: benchmarks/README.md
-TILES_AT_ONCE = {"cpu": 4, "cuda": 24, "mps": 4}
+TILES_AT_ONCE = {"cpu": 1, "cuda": 24, "mps": 4}
 SMALLEST_TILE = 32
 
 
@@ -83,7 +83,7 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Side of a tile in pixels of the input; by default 128; on CUDA 160,
+        tile: Side of a tile in pixels of the input; by default 256; on CUDA 160,
             or 256 where the image is no larger.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
