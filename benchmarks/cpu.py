@@ -2,13 +2,13 @@
 
 Each network is made with fresh weights in a process of its own, since memory is counted by process, and the
 processes take turns, so that what else the machine does weighs on all alike. All keep freed memory as the
-commands do, and wait as they do. SwinIR and RRDB come from spandrel:
+commands do, and wait as they do. SwinIR and RRDB come from spandrel (``pip install -e .[benchmarks]``, or
+``pip install einops`` and ``pip install --no-deps spandrel`` where torchvision is not to be had):
 
-    pip install einops && pip install --no-deps spandrel
     python benchmarks/cpu.py [--side 128] [--threads 2] [--turns 3] [--networks v1-light swinir-light ...]
 
 spandrel imports torchvision for networks that are not asked for here, and torchvision has no build for every
-PyTorch; so whatever it imports of that is an empty stand-in.
+PyTorch; so what it imports of that is an empty stand-in.
 """
 
 import argparse
