@@ -1,5 +1,6 @@
 """Run a network over an image, tile by tile; knows no files and no names of models."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -97,7 +98,15 @@ class Engine:
     def run(self, x: Tensor, origin: Tensor, seed: int | None) -> Tensor:
         """Run the network on tiles (b, c, h, w) whose corners in the image are ``origin``, (b, 2)."""
         if self._fast is not None:
-            return self._fast(x)
+            try:
+                return self._fast(x)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever compilers at run time raise: there is a way without them
+                self._fast = None
+                warnings.warn(
+                    f"the faster way on this GPU is not taken, since it fails: {error}", stacklevel=2
+                )
         with self._autocast():
             return self.net(x, seed=seed, origin=origin).float()
 

@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 from mambair_cli.engine import Engine
 from mambair_cli.kernels import cuda
 from mambair_cli.kernels.cuda import Shape
+from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import MambaIR, build_network, fused
 from mambair_cli.model.fused import FusedMambaIR
 from mambair_cli.tiling import plan_tiles
@@ -69,6 +70,22 @@ def test_gives_what_the_network_gives(name, cuda_scan):
 def test_does_without_cuda_as_well(monkeypatch):
     monkeypatch.setattr(fused, "has_cuda_scan", lambda device: False)
     check(CONFIGS["v1"], 2, 3)
+
+
+def test_the_engine_goes_on_without_it_where_it_fails():
+    net = make_network(CONFIGS["v1"])
+    engine = Engine(net, DEVICE, "fp32")
+    x, origin = torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
+
+    def fail(x):
+        raise OSError("no compiler")
+
+    engine._fast = Replayed(fail)
+    with torch.inference_mode():
+        with pytest.warns(UserWarning, match="not taken, since it fails: no compiler"):
+            y = engine.run(x, origin, None)
+        torch.testing.assert_close(y, net(x))
+        engine.run(x, origin, None)  # and says so once
 
 
 @pytest.mark.gpu
