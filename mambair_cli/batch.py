@@ -185,10 +185,16 @@ class Watch:
 
     def begin(self, temporary: Path) -> None:
         """Look at the input, before it is read."""
-        self._before = self._source.stat()
+        try:
+            self._before = self._source.stat()
+            self._content = hash_of(self._source) if self._pen else ""
+        except OSError as error:
+            raise self._meddled() from error
         if self._pen:
-            self._content = hash_of(self._source)
             self._pen.begin(self._target, temporary)
+
+    def _meddled(self) -> ImageError:
+        return ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
 
     def is_written(self) -> bool:
         """Tell whether somebody has written the result since this run began."""
@@ -208,7 +214,7 @@ class Watch:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
+            raise self._meddled()
         if self._preserve_times:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:

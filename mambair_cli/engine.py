@@ -21,6 +21,10 @@ OnTiles = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all tiles, after every batch."""
 
 
+PROBE_SIDE = 64  # pixels
+PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
+
+
 class Engine:
     """A network on a device, ready for images of any size.
 
@@ -39,6 +43,7 @@ class Engine:
         self._ahead = 1 if self._on_gpu else 0  # batches under way while another is collected
         fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if fused is None else Replayed(fused)
+        self._is_tried = False
 
     def restore_rows(
         self, image: Pixels, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None = None
@@ -99,6 +104,8 @@ class Engine:
         """Run the network on tiles (b, c, h, w) whose corners in the image are ``origin``, (b, 2)."""
         if self._fast is not None:
             try:
+                if not self._is_tried:
+                    self._try_fast(x.shape[1])
                 return self._fast(x)
             except torch.OutOfMemoryError:
                 raise
@@ -109,6 +116,22 @@ class Engine:
                 )
         with self._autocast():
             return self.net(x, seed=seed, origin=origin).float()
+
+    def _try_fast(self, channels: int) -> None:
+        """Hold the faster way against the plain one: cards differ, and so do compilers.
+
+        Raises:
+            ArithmeticError: They disagree.
+        """
+        assert self._fast is not None
+        self._is_tried = True
+        probe = torch.rand(1, channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(self.device)
+        with self._autocast():
+            plain = self.net(probe).float()
+        difference = (self._fast(probe) - plain).abs().max().item()
+        if not difference <= PROBE_TOLERANCE:
+            raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
 
     def _launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
         """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""

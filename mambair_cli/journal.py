@@ -6,6 +6,7 @@ result is done where its line tells the same input and settings, and the file is
 written; that a file is there proves nothing.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -132,6 +133,7 @@ class Pen:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._start = (folder / JOURNAL_FILE).stat().st_size
 
     def begin(self, target: Path, temporary: Path) -> None:
         """Note that a result is being written, under a name that means nothing yet."""
@@ -142,14 +144,17 @@ class Pen:
         self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
 
     def has_written(self, target: Path) -> bool:
-        """Tell whether a file is a result that is in the journal by now."""
+        """Tell whether a file is a result that came into the journal after this pen did."""
         name = _name_in(self._folder, target)
-        found = [line for line in _read(self._folder / JOURNAL_FILE) if line.get("result") == name]
+        lines = _read(self._folder / JOURNAL_FILE, self._start)
+        found = [line for line in lines if line.get("result") == name]
         return _is_result(target, _parse(found[-1]) if found else None)
 
     def _write(self, line: dict[str, Any], to_disk: bool = False) -> None:
         with (self._folder / JOURNAL_FILE).open("ab", buffering=0) as file:  # a line is one write
-            file.write(json.dumps(line).encode() + b"\n")
+            data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if to_disk:
                 os.fsync(file.fileno())
 
@@ -185,14 +190,15 @@ def digest_settings(settings: dict[str, Any]) -> str:
 def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
-    return within and TEMPORARY_NAME.fullmatch(temporary) is not None
+    return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
+def _read(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the lines that are whole: the last one may have been cut off, and others may be damaged."""
-    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(start)
         for line in file:
-            with suppress(json.JSONDecodeError):
+            with suppress(ValueError, RecursionError):
                 content = json.loads(line)
                 if isinstance(content, dict):
                     yield content

@@ -9,6 +9,7 @@ import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -56,14 +57,14 @@ class Crew:
         self._notify = notify
         self._workers: list[_Worker] = []
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        for device in devices:
-            ours, theirs = context.Pipe()
-            arguments = (theirs, os.getpid(), {**options, "device": device}, threads)
-            process = context.Process(target=_serve, args=arguments, name=f"mambair-{device}")
-            process.start()
-            theirs.close()
-            self._workers.append(_Worker(device, process, ours))
         try:
+            for device in devices:
+                ours, theirs = context.Pipe()
+                arguments = (theirs, os.getpid(), {**options, "device": device}, threads)
+                process = context.Process(target=_serve, args=arguments, name=f"mambair-{device}")
+                process.start()
+                theirs.close()
+                self._workers.append(_Worker(device, process, ours))
             for worker in self._workers:
                 ready = _receive(worker)
                 if ready is None:
@@ -84,7 +85,8 @@ class Crew:
             for worker in self._workers:
                 while waiting and len(worker.tasks) < AHEAD:
                     worker.tasks.append(waiting.popleft())
-                    worker.connection.send(worker.tasks[-1])
+                    with suppress(OSError):  # it has died, as it will be seen to have
+                        worker.connection.send(worker.tasks[-1])
             ready = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in ready]:
                 outcome = _receive(worker)
@@ -108,6 +110,7 @@ class Crew:
         for worker in self._workers:
             worker.process.join()
             worker.connection.close()
+        self._workers = []
 
 
 def _again(task: Task) -> Task:

@@ -88,6 +88,21 @@ def test_the_engine_goes_on_without_it_where_it_fails():
         engine.run(x, origin, None)  # and says so once
 
 
+@pytest.mark.parametrize(("error", "is_taken"), [(0.001, True), (0.05, False), (float("nan"), False)])
+def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_taken):
+    net = make_network(CONFIGS["v1"])
+    engine = Engine(net, DEVICE, "fp32")
+    x, origin = torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
+    engine._fast = Replayed(lambda x: net(x) + error)
+    with torch.inference_mode():
+        if is_taken:
+            torch.testing.assert_close(engine.run(x, origin, None), net(x) + error)
+        else:
+            with pytest.warns(UserWarning, match="not taken, since it fails: its values differ by"):
+                y = engine.run(x, origin, None)
+            torch.testing.assert_close(y, net(x))
+
+
 @pytest.mark.gpu
 def test_the_engine_replays_it_to_the_same_bits():
     net = make_network(CONFIGS["v1 ×4"])

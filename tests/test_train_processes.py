@@ -37,7 +37,7 @@ if __name__ == "__main__":
         path = train(make_config(Path(sys.argv[1])), resume, interrupt)
     except KeyboardInterrupt:
         path = "interrupted"
-    print(os.environ["RANK"], path, flush=True)
+    os.write(1, f"{os.environ['RANK']} {path}\\n".encode())  # at once: both write into one pipe
 """
 
 

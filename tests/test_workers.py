@@ -48,7 +48,7 @@ def results(folder):
 
 
 def journal(folder):
-    lines = map(json.loads, Path(folder, JOURNAL_FILE).read_text().splitlines())
+    lines = map(json.loads, filter(None, Path(folder, JOURNAL_FILE).read_text().splitlines()))
     return sorted((line["result"], line["content"]) for line in lines if "result" in line)
 
 

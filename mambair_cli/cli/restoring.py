@@ -119,6 +119,8 @@ def _restore(
     if options.dry_run:
         print_plan(task, sources, options, output, scale, level)
         return
+    if options.json and options.output == jobs.STANDARD_STREAM:
+        raise UsageError("standard output takes an image or JSON: -o - and --json; leave one out")
     from mambair_cli.cli.progress import Progress
     from mambair_cli.workers import Crew
 
@@ -160,6 +162,7 @@ def _restore(
     summary = Summary(len(work))
     with ExitStack() as stack:
         progress = Progress(len(work), shown=not options.quiet)
+        crew = None
         if len(devices) > 1:
             threads = max(1, torch.get_num_threads() // devices.count("cpu")) if "cpu" in devices else None
             crew = Crew(devices, {**choices, "weights": restorer.model.path}, threads, say)
@@ -173,7 +176,10 @@ def _restore(
         if len(devices) > 1:
             progress.count(0)
         settings = batch.settings_of(restorer, output)
-        for outcome in stack.enter_context(closing(batch.run_jobs(work, output, settings, perform))):
+        outcomes = stack.enter_context(closing(batch.run_jobs(work, output, settings, perform)))
+        if crew is not None:
+            stack.callback(crew.close)  # before the journals: nobody writes without one
+        for outcome in outcomes:
             summary.add(outcome)
             if len(devices) > 1:
                 progress.count(summary.counted)

@@ -60,8 +60,8 @@ def open_atomic(
         raise _taken(target)
     # Its name must not grow with the target's, which may be as long as names can be.
     temporary = target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
-    on_begin(temporary)
     try:
+        on_begin(temporary)
         with temporary.open("x+b") as file:
             yield file
             file.flush()

@@ -89,7 +89,7 @@ def train(
         if is_main:
             run.save()
     run.processes.leave()
-    if stopped:
+    if stopped and run.step < config.steps:
         raise KeyboardInterrupt
     return config.output / WEIGHTS_FILE if is_main else None
 
@@ -101,7 +101,7 @@ class Log:
         """Open a log, without what it tells of steps after ``step``, which will be done again."""
         with writing(path):
             lines = path.read_text().splitlines() if step and path.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            kept = [line for line in lines if _step_of(line) <= step]
             path.write_text("".join(f"{line}\n" for line in kept))
         self.path = path
         self._report = report
@@ -115,6 +115,14 @@ class Log:
             file.write(json.dumps(record) + "\n")
         if self._report:
             self._report(record)
+
+
+def _step_of(line: str) -> float:
+    """Return the step that a line of the log tells of; of one that was cut off, none that is kept."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _finite_loss(run: Run) -> float:

@@ -27,7 +27,10 @@ class Processes:
     """
 
     def __init__(self, device: str, batch: int) -> None:
-        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        count = os.environ.get("WORLD_SIZE", "1")  # a launcher sets it
+        if not count.isdecimal() or int(count) < 1:
+            raise UsageError(f"WORLD_SIZE is no number of processes: {count}; unset it")
+        self.count = int(count)
         self.device = torch.device(device)
         self._engine = None
         rank = 0
@@ -71,8 +74,9 @@ class Processes:
         return self._reduce(torch.tensor(float(here), device=self.device)).item() > 0
 
     def leave(self) -> None:
-        """End what the processes share."""
+        """End what the processes share, once none of them needs it any more."""
         if self._engine is not None:
+            self._engine.wait_for_everyone()
             self._engine.end_training()
 
     def _reduce(self, tensor: Tensor) -> Tensor:

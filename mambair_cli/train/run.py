@@ -213,6 +213,9 @@ class Run:
             ) from error
         except Exception as error:  # a damaged pickle fails in as many ways as it has bytes
             raise CheckpointError(f"cannot resume from {path}: the file is damaged; start anew") from error
+        wanted = {"config", "step", "net", "averaged", "optimizer", "generator", "loss_sum", "losses"}
+        if not isinstance(state, dict) or not wanted <= state.keys():
+            raise CheckpointError(f"cannot resume from {path}: it is not the state of a run; start anew")
         ours = describe_config(self.config)
         for name, value in state["config"].items():
             if ours.get(name) != value and name not in CHANGEABLE:
