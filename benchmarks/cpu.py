@@ -145,10 +145,10 @@ def make_foreign_network(name: str) -> Any:
     for function in ("InterpolationMode", "rotate", "normalize"):
         setattr(sys.modules["torchvision.transforms.functional"], function, None)
     if name == "rrdb":
-        from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
+        from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet  # pyright: ignore[reportMissingImports]: of the extra
 
         return RRDBNet(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
-    from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
+    from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR  # pyright: ignore[reportMissingImports]: of the extra
 
     light = name == BASELINE
     groups = 4 if light else 6
