@@ -427,7 +427,7 @@ def test_running_out_of_memory_midway_begins_anew(run: Any, monkeypatch: pytest.
     values = np.random.default_rng(0).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     for suffix in (".png", ".tif"):
         Image.fromarray(values).save(f"in{suffix}")
-        code, out, _ = run("upscale", "x2", f"in{suffix}", "--tile", 32, "--json")
+        code, out, _ = run("upscale", "x2", f"in{suffix}", "--tile", 64, "--json")
         assert code == 0
         assert json.loads(out[1])["shrunk"]
         np.testing.assert_array_equal(np.asarray(opened(f"in_x2{suffix}")), values.repeat(2, 0).repeat(2, 1))
