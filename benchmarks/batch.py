@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.batch import Output, perform_alone, run_jobs, settings_of
+from mambair_cli.batch import run_jobs, settings_of
+from mambair_cli.endpoints import Output
 from mambair_cli.jobs import find_sources, name_targets
+from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from mambair_cli import kernels
-from mambair_cli.engine import Engine
+from mambair_cli.choice import OVERLAP, TILE_SIDE
+from mambair_cli.engine import Engine, restore_rows
 from mambair_cli.model import (
     Config,
     MambaIRConfig,
@@ -26,7 +27,7 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.restore import OVERLAP, TILE_SIDE, TILES_AT_ONCE, WHOLE_SIDE
+from mambair_cli.restore import TILES_AT_ONCE, WHOLE_SIDE
 from mambair_cli.tiling import plan_tiles
 
 SIX = (6,) * 6
@@ -83,7 +84,7 @@ def compare(
     engine = Engine(net, torch.device("cuda"))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    restore = lambda: [None for _ in engine.restore_rows(image, plan, TILES_AT_ONCE["cuda"], 0)]  # noqa: E731 - it is what is timed
+    restore = lambda: [None for _ in restore_rows(engine, image, plan, TILES_AT_ONCE["cuda"], 0)]  # noqa: E731 - it is what is timed
     seconds = time_of(restore, options.turns)
     memory = torch.cuda.max_memory_allocated() / 2**30
     batches = -(-len(plan) // TILES_AT_ONCE["cuda"])

@@ -4,7 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,89 @@ OnTiles = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all tiles, after every batch."""
 
 
+class TileComputer(Protocol):
+    """What computes batches of tiles: an engine of this process, or those of others.
+
+    Attributes:
+        scale: Output pixels per input pixel and side.
+        ahead: Batches that may be under way while another is collected.
+    """
+
+    scale: int
+    ahead: int
+
+    def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> Any:
+        """Begin with a batch of tiles, (b, h, w, c), whose top left corners in the image are given."""
+        ...
+
+    def collect(self, launched: Any) -> np.ndarray:
+        """Wait for a batch, (b, s·h, s·w, c)."""
+        ...
+
+
+def restore_rows(
+    computer: TileComputer,
+    image: Pixels,
+    plan: Plan,
+    batch: int,
+    seed: int | None,
+    on_tiles: OnTiles | None = None,
+) -> Iterator[np.ndarray]:
+    """Restore an image and yield its rows as they are done.
+
+    Args:
+        computer: Has the network.
+        image: (h, w, c) float32 in [0, 1], with as many channels as the network has.
+        plan: Tiles of that image.
+        batch: Tiles computed at once. A last batch that is short is filled up with its last tile, so
+            that a tile's result does not depend on how many others there are.
+        seed: Of the noise that MambaIRv2 draws; None for none.
+        on_tiles: Told of progress.
+
+    Yields:
+        (rows, s·w, c) float32, from top to bottom, not clipped.
+
+    Raises:
+        torch.OutOfMemoryError: Where the device does not hold a batch.
+        MambairError: Where even float32 gives values that are not finite.
+    """
+    tiles = restore_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
+    return blend_tiles(plan, tiles, computer.scale)
+
+
+def restore_tiles(
+    computer: TileComputer,
+    image: Pixels,
+    plan: Plan,
+    corners: list[tuple[int, int]],
+    batch: int,
+    seed: int | None,
+    on_tiles: OnTiles | None = None,
+) -> Iterator[np.ndarray]:
+    """Restore some tiles of a plan, those of the given corners; else as :func:`restore_rows`.
+
+    Yields:
+        (s·h, s·w, c) float32 for each, not blended.
+    """
+    batches = -(-len(corners) // batch) if corners else 0
+    batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
+    launched: deque[Any] = deque()
+    done = 0
+    for start in range(0, len(corners), batch or 1):
+        group = corners[start : start + batch]
+        filled = group + group[-1:] * (batch - len(group))
+        tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])
+        launched.append(computer.launch(tiles, filled, seed))
+        # A GPU computes one batch while the results of the one before are blended here.
+        while len(launched) > computer.ahead or (launched and start + batch >= len(corners)):
+            results = computer.collect(launched.popleft())
+            fresh = min(batch, len(corners) - done)
+            done += fresh
+            yield from results[:fresh]
+            if on_tiles:
+                on_tiles(done, len(corners))
+
+
 PROBE_SIDE = 64  # pixels
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
 
@@ -31,6 +114,8 @@ class Engine:
     Attributes:
         net: The network, in eval mode.
         device: Where it computes.
+        scale: Output pixels per input pixel and side.
+        ahead: Batches that may be under way while another is collected.
         half: Whether products and convolutions are in float16. The scan's recurrence, the norms and the
             residual stream are in float32 always.
     """
@@ -40,65 +125,11 @@ class Engine:
         self.device = device
         self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
         self._on_gpu = device.type == "cuda"
-        self._ahead = 1 if self._on_gpu else 0  # batches under way while another is collected
+        self.scale = net.info.scale
+        self.ahead = 1 if self._on_gpu else 0
         fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if fused is None else Replayed(fused)
         self._is_tried = False
-
-    def restore_rows(
-        self, image: Pixels, plan: Plan, batch: int, seed: int | None, on_tiles: OnTiles | None = None
-    ) -> Iterator[np.ndarray]:
-        """Restore an image and yield its rows as they are done.
-
-        Args:
-            image: (h, w, c) float32 in [0, 1], with as many channels as the network has.
-            plan: Tiles of that image.
-            batch: Tiles computed at once. A last batch that is short is filled up with its last tile, so
-                that a tile's result does not depend on how many others there are.
-            seed: Of the noise that MambaIRv2 draws; None for none.
-            on_tiles: Told of progress.
-
-        Yields:
-            (rows, s·w, c) float32, from top to bottom, not clipped.
-
-        Raises:
-            torch.OutOfMemoryError: Where the device does not hold a batch.
-            MambairError: Where even float32 gives values that are not finite.
-        """
-        tiles = self.restore_tiles(image, plan, list(plan), batch, seed, on_tiles)
-        return blend_tiles(plan, tiles, self.net.info.scale)
-
-    def restore_tiles(
-        self,
-        image: Pixels,
-        plan: Plan,
-        corners: list[tuple[int, int]],
-        batch: int,
-        seed: int | None,
-        on_tiles: OnTiles | None = None,
-    ) -> Iterator[np.ndarray]:
-        """Restore some tiles of a plan, those of the given corners; else as :meth:`restore_rows`.
-
-        Yields:
-            (s·h, s·w, c) float32 for each, not blended.
-        """
-        batches = -(-len(corners) // batch) if corners else 0
-        batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
-        launched: deque[_Launched] = deque()
-        done = 0
-        for start in range(0, len(corners), batch or 1):
-            group = corners[start : start + batch]
-            filled = group + group[-1:] * (batch - len(group))
-            tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])
-            launched.append(self._launch(tiles, filled, seed))
-            # A GPU computes one batch while the results of the one before are blended here.
-            while len(launched) > self._ahead or (launched and start + batch >= len(corners)):
-                results = self._collect(launched.popleft(), seed)
-                fresh = min(batch, len(corners) - done)
-                done += fresh
-                yield from results[:fresh]
-                if on_tiles:
-                    on_tiles(done, len(corners))
 
     def run(self, x: Tensor, origin: Tensor, seed: int | None) -> Tensor:
         """Run the network on tiles (b, c, h, w) whose corners in the image are ``origin``, (b, 2)."""
@@ -133,7 +164,7 @@ class Engine:
         if not difference <= PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
 
-    def _launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
+    def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
         """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
         with torch.inference_mode(), _exact_convolutions(self.device):
             x, origin = torch.from_numpy(tiles), torch.tensor(corners)
@@ -143,31 +174,31 @@ class Engine:
             y = self.run(x, origin, seed)
             rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
             if not self._on_gpu:
-                return _Launched(x, origin, rows.cpu(), finite.cpu(), None)
+                return _Launched(x, origin, seed, rows.cpu(), finite.cpu(), None)
             kept_rows = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
             kept_finite = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
             kept_finite.copy_(finite, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-            return _Launched(x, origin, kept_rows, kept_finite, event)
+            return _Launched(x, origin, seed, kept_rows, kept_finite, event)
 
-    def _collect(self, batch: "_Launched", seed: int | None) -> np.ndarray:
+    def collect(self, launched: "_Launched") -> np.ndarray:
         """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
-        if batch.event is not None:
-            batch.event.synchronize()
-        finite = batch.finite.all((1, 2, 3))
+        if launched.event is not None:
+            launched.event.synchronize()
+        finite = launched.finite.all((1, 2, 3))
         if self.half and not finite.all():
             with torch.inference_mode(), _exact_convolutions(self.device):
-                again = self.net(batch.x, seed=seed, origin=batch.origin)
+                again = self.net(launched.x, seed=launched.seed, origin=launched.origin)
                 rows = again.permute(0, 2, 3, 1).contiguous().cpu()
-                batch.rows[~finite] = rows[~finite]
+                launched.rows[~finite] = rows[~finite]
                 finite = _is_finite(again).cpu().all((1, 2, 3))
         if not finite.all():
             raise MambairError(
                 "the network gives values that are not finite, even in float32; "
                 "is the checkpoint meant for this task?"
             )
-        return batch.rows.numpy()
+        return launched.rows.numpy()
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.float16) if self.half else nullcontext()
@@ -179,6 +210,7 @@ class _Launched(NamedTuple):
     Attributes:
         x: Tiles, (b, c, h, w), on the device.
         origin: Row and column of each in the image, (b, 2).
+        seed: Of the noise that MambaIRv2 draws.
         rows: Results in memory, (b, s·h, s·w, c), once the event has happened.
         finite: Whether each tile's values are, (b, 1, 1, 1).
         event: On a GPU.
@@ -186,6 +218,7 @@ class _Launched(NamedTuple):
 
     x: Tensor
     origin: Tensor
+    seed: int | None
     rows: Tensor
     finite: Tensor
     event: torch.cuda.Event | None

@@ -1,60 +1,30 @@
-"""The restorer: image in, image out; the choice of model and device, and what to do about memory."""
+"""The restorer: image in, image out, tile by tile, and what to do about memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
-from mambair_cli import catalog, hub
-from mambair_cli.catalog import Model, Task
+from mambair_cli.catalog import Task
 from mambair_cli.checkpoint import load_network
-from mambair_cli.engine import Engine, OnTiles, Precision
-from mambair_cli.errors import DownloadError, MemoryLimitError, ModelError, UsageError
+from mambair_cli.choice import check_fit, check_tile, choose_device, choose_model
+from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
+from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
-from mambair_cli.tiling import Plan, blend_tiles, plan_tiles
+from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
-if TYPE_CHECKING:
-    from mambair_cli.model import NetworkInfo
-
-TILE_SIDE = {"cpu": 256, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
-OVERLAP = 16  # measured: benchmarks/README.md
 TILES_AT_ONCE = {"cpu": 1, "cuda": 24, "mps": 4}
-SMALLEST_TILE = 32
+SMALLEST_TILE = 32  # pixels
 
-
-@dataclass(frozen=True)
-class ChosenModel:
-    """A checkpoint on this machine, and how it was come by.
-
-    Attributes:
-        name: In the catalogue, or the name of the file.
-        path: Of the checkpoint.
-        notice: What the user should know about the choice, if anything.
-    """
-
-    name: str
-    path: Path
-    notice: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """How an image was computed.
-
-    Attributes:
-        plan: The tiles.
-        batch: Tiles computed at once.
-        shrunk: Whether the device's memory forced smaller tiles or batches than planned.
-    """
-
-    plan: Plan
-    batch: int
-    shrunk: bool
+# Pixels up to which small images of one size are computed together, and how many at most. It follows from
+# their size alone: how many there happen to be must not move a bit, and the shape of a batch does.
+PIXELS_TOGETHER = {"cpu": 4 * 48**2, "cuda": 256**2}
+MOST_TOGETHER = {"cpu": 4, "cuda": 16}
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,8 @@ class Restorer:
 
     Attributes:
         model: The chosen checkpoint.
-        info: What its network is.
+        net: Its network.
+        info: What that is.
         device: Where it computes.
 
     Raises:
@@ -120,14 +91,29 @@ class Restorer:
         self.device = choose_device(device)
         self.tile, self.overlap = check_tile(tile, overlap, self.device.type)
         self._whole_side = WHOLE_SIDE.get(self.device.type, 0) if tile is None else 0
-        self.seed, self.precision = seed, precision
+        self.seed = seed
+        self.precision: Precision = precision
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
         if self.model.notice:
             notify(self.model.notice)
         net = load_network(self.model.path)
         check_fit(net.info, task, scale, self.model)
         self.info = net.info
-        self._engine = Engine(net, self.device, precision)
+        self.net = net
+        self._computer: TileComputer | None = None
+
+    @property
+    def computer(self) -> TileComputer:
+        """What has the network; it goes to its device when it is first asked for."""
+        if self._computer is None:
+            self._computer = Engine(self.net, self.device, self.precision)
+        return self._computer
+
+    def by(self, computer: TileComputer) -> "Restorer":
+        """Return a restorer that leaves the tiles to another computer of the same network."""
+        other = copy(self)
+        other._computer = computer
+        return other
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Restore an image; see ``restore``."""
@@ -182,9 +168,17 @@ class Restorer:
             UsageError: Where the network cannot restore such an image.
         """
         height, width, samples = shape
-        if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
-            raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
+        self._check_samples(samples)
         tile, overlap, shrunk = self._side(height, width), self.overlap, False
+        if self.count_together(shape) > 1:
+            try:
+                restored, report = self.restore_together([read(0, height)])
+                yield Band(0, restored[0], report)
+                if on_tiles:
+                    on_tiles(1, 1)
+                return
+            except (torch.OutOfMemoryError, MemoryError):
+                shrunk = True
         batch = TILES_AT_ONCE.get(self.device.type, 1)
         while True:
             plan = plan_tiles(height, width, tile, overlap)
@@ -215,30 +209,71 @@ class Restorer:
     def _side(self, height: int, width: int) -> int:
         return self._whole_side if max(height, width) <= self._whole_side else self.tile
 
+    def count_together(self, shape: tuple[int, ...]) -> int:
+        """Say how many images of a shape (h, w, c) are computed at once; 1 where it is no small one."""
+        height, width, samples = shape
+        if samples % 2 == 0 or max(height, width) > max(self.tile, self._whole_side):  # alpha, or tiles
+            return 1
+        kind = self.device.type
+        return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
+
+    def restore_together(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Report]:
+        """Restore small images of one shape in one batch, which is filled up where they are too few.
+
+        Args:
+            images: As many as :meth:`count_together` says, or fewer; (h, w, 1 or 3), of any dtype that
+                :meth:`restore` takes.
+
+        Returns:
+            (s·h, s·w, c) float32 in [0, 1] each, and how they were computed.
+
+        Raises:
+            torch.OutOfMemoryError: The device does not hold them at once.
+            UsageError: Where the network cannot restore such images.
+        """
+        height, width, samples = images[0].shape
+        self._check_samples(samples)
+        batch = self.count_together(images[0].shape)
+        filled = [*images, *[images[-1]] * (batch - len(images))]
+        tiles = np.stack([self._prepare(image, samples) for image in filled])
+        launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
+        restored = self.computer.collect(launched)[: len(images)]
+        finished = [
+            self._complete(rows, image, samples) for rows, image in zip(restored, images, strict=True)
+        ]
+        plan = plan_tiles(height, width, max(height, width), 0)
+        return [np.clip(rows, 0, 1) for rows in finished], Report(plan, batch, False)
+
+    def _check_samples(self, samples: int) -> None:
+        if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
+            raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
+
+    def _prepare(self, tile: np.ndarray, colors: int) -> np.ndarray:
+        """Make of samples what the network takes, (h, w, channels) floats."""
+        tile = _visible_colors(tile, colors)
+        if colors == 3 and self.info.channels == 1:
+            return split_luma(tile)[0]
+        return tile.repeat(self.info.channels // colors, axis=2)
+
+    def _complete(self, rows: np.ndarray, samples: np.ndarray, colors: int) -> np.ndarray:
+        """Make colours of what the network gave and of the samples it was given, (n, w, colors) floats."""
+        if colors == 3 and self.info.channels == 1:
+            return join_luma(rows, split_luma(_visible_colors(samples, colors))[1])
+        return rows.mean(axis=2, keepdims=True) if colors < rows.shape[2] else rows
+
     def _attempt(
         self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None
     ) -> Iterator[Band]:
         """Restore an image by the given tiles, whatever the network's own channels."""
         colors, scale = samples - (samples % 2 == 0), self.info.scale
-        by_luma = colors == 3 and self.info.channels == 1
-
-        def prepare(tile: np.ndarray) -> np.ndarray:
-            tile = _visible_colors(tile, colors)
-            if by_luma:
-                return split_luma(tile)[0]
-            return tile.repeat(self.info.channels // colors, axis=2)
-
-        pixels = Converted(window, prepare)
-        bands = self._engine.restore_rows(pixels, report.plan, report.batch, self.seed, on_tiles)
+        pixels = Converted(window, lambda tile: self._prepare(tile, colors))
+        bands = restore_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
         alphas = self._restore_alpha(window, report) if samples > colors else None
         top = 0
         for rows in bands:
             bottom = top + len(rows)
-            if by_luma:
-                shown = _visible_colors(window[top:bottom, :], colors)
-                rows = join_luma(rows, split_luma(shown)[1])
-            elif colors < rows.shape[2]:
-                rows = rows.mean(axis=2, keepdims=True)
+            by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
+            rows = self._complete(rows, window[top:bottom, :] if by_luma else rows, colors)
             if alphas is not None:
                 rows = np.concatenate([rows, next(alphas)], axis=2)
             yield Band(top, np.clip(rows, 0, 1, out=rows), report)
@@ -262,14 +297,14 @@ class Restorer:
             return
         pixels = Converted(alpha, lambda tile: tile.repeat(self.info.channels, axis=2))
 
-        def restore_tiles() -> Iterator[np.ndarray]:
+        def restore_varied() -> Iterator[np.ndarray]:
             for top in plan.tops:
                 tiles = {
                     left: alpha[top : top + plan.tile_height, left : left + plan.tile_width]
                     for left in plan.lefts
                 }
                 varied = [(top, left) for left, tile in tiles.items() if tile.min() < tile.max()]
-                restored = self._engine.restore_tiles(pixels, plan, varied, report.batch, self.seed)
+                restored = restore_tiles(self.computer, pixels, plan, varied, report.batch, self.seed)
                 for left, tile in tiles.items():
                     if (top, left) in varied:
                         yield next(restored).mean(axis=2, keepdims=True)
@@ -280,124 +315,10 @@ class Restorer:
                             .repeat(scale * plan.tile_width, 1)
                         )
 
-        yield from blend_tiles(plan, restore_tiles(), scale)
+        yield from blend_tiles(plan, restore_varied(), scale)
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:
     """Return the colours of samples, as floats, and where alpha is 0 those around it."""
     pixels = to_float(tile[..., :colors])
     return pixels if tile.shape[2] == colors else bleed(pixels, to_float(tile[..., colors:]))
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"no such device: {name}; use auto, cpu, cuda, cuda:1 or mps") from error
-    return device
-
-
-def choose_devices(names: str | None, workers: int | None) -> list[str]:
-    """Return the device of each of several workers; none where one process does it all.
-
-    Args:
-        names: Devices with commas between, or "all" that CUDA has.
-        workers: Processes on the CPU.
-
-    Raises:
-        UsageError: There is no such device, or the two exclude each other.
-    """
-    if names is None:
-        return ["cpu"] * (workers or 0)
-    if workers is not None:
-        raise UsageError(f"--devices {names} and --workers {workers} exclude each other; give one")
-    devices = [name.strip() for name in names.split(",")]
-    if names == "all":
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if not devices:
-        raise UsageError("no such device: all; there is no GPU, but --workers shares the CPU out")
-    for device in devices:
-        choose_device(device)
-    return devices
-
-
-def check_tile(tile: int | None, overlap: int | None, device_kind: str) -> tuple[int, int]:
-    """Fill in what was left out of tile and overlap, and refuse what cannot be."""
-    tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"]) if tile is None else tile
-    overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
-    if tile < 1 or not 0 <= overlap < tile:
-        raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return tile, overlap
-
-
-def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
-    """Settle which entry of the catalogue does the job, by its name or, for "auto", by the job."""
-    if model != "auto":
-        return catalog.find_model(model)
-    return catalog.choose_model(task, default_scale(task) if scale is None else scale, level, device_kind)
-
-
-def choose_model(
-    task: Task,
-    scale: int | None,
-    level: float | None,
-    model: str,
-    weights: str | Path | None,
-    device_kind: str,
-    offline: bool,
-    quiet: bool = False,
-) -> ChosenModel:
-    """Settle which checkpoint does the job, and have it on this machine.
-
-    A file or a model that was named is used or is an error. "auto" takes the best official one for the
-    device, and where that cannot be had, the one that ships inside the package.
-
-    Raises:
-        ModelError: Where there is none.
-    """
-    if weights is not None:
-        if model != "auto":
-            raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
-        return ChosenModel(Path(weights).name, Path(weights))
-    best = name_model(task, scale, level, model, device_kind)
-    try:
-        return ChosenModel(best.name, hub.fetch(best, offline=offline, quiet=quiet))
-    except hub.WrongFileError:  # somebody damaged or exchanged it: not to be passed over
-        raise
-    except DownloadError as error:
-        shipped = catalog.bundled_model(task, best.scale)
-        if model != "auto" or shipped is None or hub.cached(shipped) is None:
-            raise
-        return ChosenModel(shipped.name, hub.fetch(shipped), _explain_fallback(best, shipped, error))
-
-
-def default_scale(task: Task) -> int:
-    """Return the scale of a task that was asked for without one."""
-    return 4 if task == "upscale" else 1
-
-
-def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
-    """Refuse a network that does not do the task."""
-    does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
-    if info.scale == 1:
-        does = f"{model.name} ({info.architecture}) does {info.task}, at the same size"
-    fits = info.task == task or (info.task == "restore" and task != "upscale")
-    if not fits:
-        raise ModelError(f"the model does not fit the task: {does}; {task} was asked for")
-    if task == "upscale" and scale is not None and scale != info.scale:
-        raise ModelError(f"the model does not fit the scale: {does}; ×{scale} was asked for")
-
-
-def _explain_fallback(best: Model, shipped: Model, error: DownloadError) -> str:
-    losses = [best.psnr[name] - shipped.psnr[name] for name in shipped.psnr if name in best.psnr]
-    cost = f", about {sum(losses) / len(losses):.1f} dB less" if losses else ""
-    reason = cast(str, error.args[0]).split(";")[0]
-    return (
-        f"using the small built-in model {shipped.name}{cost}, since {best.name} is not to be had: {reason}"
-    )

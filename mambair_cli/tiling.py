@@ -45,6 +45,21 @@ class Plan:
         return len(self) * self.tile_height * self.tile_width / (self.height * self.width)
 
 
+@dataclass(frozen=True)
+class Report:
+    """How an image was computed.
+
+    Attributes:
+        plan: The tiles.
+        batch: Tiles computed at once.
+        shrunk: Whether the device's memory forced smaller tiles or batches than planned.
+    """
+
+    plan: Plan
+    batch: int
+    shrunk: bool
+
+
 def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Plan:
     """Place the fewest tiles of one size that cover an image exactly.
 

@@ -8,22 +8,25 @@ import os
 import signal
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
 import torch
 
-from mambair_cli.batch import Outcome, Task, perform_alone
+from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.jobs import Job
+from mambair_cli.pipeline import MOST_AHEAD, perform_alone
 from mambair_cli.restore import Restorer
 
-AHEAD = 2  # tasks that a worker is given: one to do, and the next
-MOST_DEATHS = 2  # of workers over one image, before it is taken to be the cause
+AHEAD = 2  # tasks that a worker has at least: one to do, and the next
+BYTES_AHEAD = 2**18  # up to which it has more of them, small ones
+MOST_DEATHS = 2  # of workers that had an image in hand, before it is taken to be the cause
 
 
 @dataclass
@@ -31,7 +34,13 @@ class _Worker:
     device: str
     process: BaseProcess
     connection: Connection
-    tasks: deque[Task] = field(default_factory=deque)
+    tasks: deque[Task] = field(default_factory=deque)  # in its hands, in their order
+    is_on_trial: bool = False  # over the one task that it has
+
+    def has_room(self) -> bool:
+        """Tell whether it should be given a task more: it has little to do until it asks again."""
+        count = len(self.tasks)
+        return count < AHEAD or (count < MOST_AHEAD and sum(map(_cost, self.tasks)) < BYTES_AHEAD)
 
 
 class Crew:
@@ -73,35 +82,52 @@ class Crew:
             self.close()
             raise
 
-    def perform(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Share tasks out among the workers and yield what becomes of each, as it is known."""
-        waiting = deque(tasks)
+    def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+        """Share tasks out among the workers, large ones first; yield what becomes of each, as it is known."""
+        waiting = iter(sorted(tasks, key=_cost, reverse=True))
+        suspects: deque[Task] = deque()
         deaths: Counter[Job] = Counter()
-        while waiting or any(worker.tasks for worker in self._workers):
-            if not self._workers:
-                for task in waiting:
-                    yield _give_up(task, "all workers have died; see their messages, or use fewer")
-                return
+        while True:
             for worker in self._workers:
-                while waiting and len(worker.tasks) < AHEAD:
-                    worker.tasks.append(waiting.popleft())
-                    with suppress(OSError):  # it has died, as it will be seen to have
-                        worker.connection.send(worker.tasks[-1])
+                self._feed(worker, waiting, suspects, is_stopped)
+            if not any(worker.tasks for worker in self._workers):
+                break
             ready = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in ready]:
                 outcome = _receive(worker)
                 if outcome is not None:
                     worker.tasks.popleft()
+                    worker.is_on_trial = False
                     yield outcome
                     continue
                 self._workers.remove(worker)
-                self._notify(f"the worker on {worker.device} died over {worker.tasks[0].job.source}")
-                deaths[worker.tasks[0].job] += 1
-                if deaths[worker.tasks[0].job] == MOST_DEATHS:
-                    yield _give_up(
-                        worker.tasks.popleft(), f"{MOST_DEATHS} workers died over it; leave it out"
-                    )
-                waiting.extendleft(map(_again, reversed(worker.tasks)))
+                names = ", ".join(str(task.job.source) for task in worker.tasks)
+                self._notify(f"the worker on {worker.device} died over {names}")
+                deaths.update(task.job for task in worker.tasks)
+                if len(worker.tasks) == 1 and deaths[worker.tasks[0].job] == MOST_DEATHS:
+                    task = worker.tasks.popleft()
+                    yield _give_up(task, f"{MOST_DEATHS} workers died over it; leave it out")
+                suspects.extend(map(_again, worker.tasks))
+        if not is_stopped():
+            for task in chain(suspects, waiting):
+                yield _give_up(task, "all workers have died; see their messages, or use fewer")
+
+    def _feed(
+        self, worker: _Worker, waiting: Iterator[Task], suspects: deque[Task], is_stopped: IsStopped
+    ) -> None:
+        """Give a worker as much as it has room for; what one may have died over, alone."""
+        while not worker.is_on_trial and worker.has_room() and not is_stopped():
+            if suspects:
+                if worker.tasks:
+                    return
+                task, worker.is_on_trial = suspects.popleft(), True
+            else:
+                task = next(waiting, None)
+                if task is None:
+                    return
+            worker.tasks.append(task)
+            with suppress(OSError):  # it has died, as it will be seen to have
+                worker.connection.send(task)
 
     def close(self) -> None:
         """Send the workers home; what they have not finished is left as if it had not begun."""
@@ -111,6 +137,14 @@ class Crew:
             worker.process.join()
             worker.connection.close()
         self._workers = []
+
+
+def _cost(task: Task) -> int:
+    """Guess what a task costs, by the bytes of its image."""
+    try:
+        return task.job.source.path.stat().st_size if task.job.source.path else 0
+    except OSError:  # whoever opens it will say why
+        return 0
 
 
 def _again(task: Task) -> Task:
@@ -151,13 +185,19 @@ def _serve(connection: Connection, parent: int, options: dict[str, Any], threads
             connection.send(error)
             return
         connection.send(True)
-        while True:
-            for outcome in perform_alone([connection.recv()], restorer, on_tiles=_stay_with(parent)):
-                connection.send(outcome)
-    except (EOFError, ConnectionError):
+        tasks = _receive_tasks(connection)
+        for outcome in perform_alone(tasks, lambda: False, restorer, on_tiles=_stay_with(parent)):
+            connection.send(outcome)
+    except ConnectionError:
         return
     except Exception:
         connection.send(traceback.format_exc())
+
+
+def _receive_tasks(connection: Connection) -> Iterator[Task]:
+    with suppress(EOFError, ConnectionError):  # nobody sends any more
+        while True:
+            yield connection.recv()
 
 
 def _stay_with(parent: int) -> Callable[[int, int], None]:

@@ -434,7 +434,7 @@ def test_models_list_and_show(run):
 
 def test_a_bug_of_ours_is_not_hidden(run, weights, monkeypatch):
     photo("in.png")
-    monkeypatch.setattr("mambair_cli.batch.restore_frames", lambda *_: 1 / 0)
+    monkeypatch.setattr("mambair_cli.work.plan_result", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("upscale", "in.png", "--weights", weights / "x4.safetensors")
 

@@ -115,8 +115,8 @@ class Cramped(nn.Module):
 
 
 def cramp(restorer, pixels):
-    restorer._engine.net = Cramped(restorer._engine.net, pixels)
-    return restorer._engine.net
+    restorer.net = Cramped(restorer.net, pixels)
+    return restorer.net
 
 
 def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_tile_that_overflows_in_float16_is_done_again_in_float32(tmp_path):
     image = noise(40, 40, 3)
     expected = exact(image)
     overflowing = Restorer(weights=path, precision="fp16")
-    net = overflowing._engine.net
+    net = overflowing.net
     weights = net.state_dict()
     weights["conv_first.weight"] *= 1e6  # which has no float16; in float32 the two factors cancel
     weights["upsample.0.weight"] /= 1e6
@@ -169,7 +169,7 @@ def test_only_the_tiles_that_overflow_are_done_again(tmp_path):
     half = Restorer(weights=path, precision="fp16", tile=32, overlap=0)
     full = Restorer(weights=path, precision="fp32", tile=32, overlap=0)
     for restorer in (half, full):
-        weights = restorer._engine.net.state_dict()
+        weights = restorer.net.state_dict()
         weights["conv_first.weight"][:3, :, 1, 1] = 6e4  # for bright images the sum of three has no float16
         weights["upsample.0.weight"] /= 1e6
     image = noise(32, 64, 3, dtype="float32")
@@ -184,7 +184,7 @@ def test_only_the_tiles_that_overflow_are_done_again(tmp_path):
 
 def test_values_that_are_never_finite_are_an_error(nearest):
     restorer = Restorer(weights=nearest)
-    restorer._engine.net.state_dict()["conv_first.bias"].fill_(float("inf"))
+    restorer.net.state_dict()["conv_first.bias"].fill_(float("inf"))
     with pytest.raises(MambairError, match="not finite"):
         restorer(noise(8, 8, 3))
 

@@ -12,9 +12,9 @@ from checkpoints import save_identity, save_nearest
 from PIL import Image
 
 from benchmarks import kill
-from mambair_cli import batch
 from mambair_cli.cli import main
 from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, Journal
+from mambair_cli.work import Work
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
 
@@ -147,17 +147,15 @@ def test_two_runs_do_not_write_into_one_folder(run):
 
 @pytest.mark.parametrize("fate", ["changed", "vanished"])
 def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch, fate):
-    restore_frames = batch.restore_frames
-    order = iter(NAMES)
+    compute = Work.compute
 
-    def meddle(*arguments):
-        path = Path("photos", next(order))
-        report = restore_frames(*arguments)
+    def meddle(work, *arguments):
+        yield from compute(work, *arguments)
+        path = work.task.job.source.path
         if path.name == "b.png":
             path.write_bytes(b"more") if fate == "changed" else path.unlink()
-        return report
 
-    monkeypatch.setattr(batch, "restore_frames", meddle)
+    monkeypatch.setattr(Work, "compute", meddle)
     code, became, err = run("photos")
     assert (code, became) == (1, {**ALL_DONE, "b.png": "failed"})
     assert "photos/b.png: it changed or vanished meanwhile; try it again" in err

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.batch import Output, perform_alone, run_jobs, settings_of
+from mambair_cli.batch import run_jobs, settings_of
+from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
+from mambair_cli.endpoints import Output
 from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.jobs import find_sources, name_targets
 from mambair_cli.journal import JOURNAL_FILE
-from mambair_cli.restore import Restorer, choose_devices
+from mambair_cli.pipeline import perform_alone
+from mambair_cli.restore import Restorer
 from mambair_cli.workers import Crew
 
 IMAGES = 6
@@ -54,15 +58,15 @@ def journal(folder):
 
 def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
-    assert restore(lambda tasks: perform_alone(tasks, alone), weights, "alone") == {}
+    assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
     told = []
     crew = Crew(["cpu", "cpu"], {"weights": weights}, threads=1, notify=told.append)
     try:
         assert restore(crew.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
 
-        def kill_one(tasks):
-            for number, outcome in enumerate(crew.perform(tasks)):
+        def kill_one(tasks, is_stopped):
+            for number, outcome in enumerate(crew.perform(tasks, is_stopped)):
                 if number == 0:
                     crew._workers[0].process.kill()
                 yield outcome
@@ -87,10 +91,10 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
     crew = Crew(["cpu", "cpu", "cpu"], {"weights": weights}, threads=1)
 
-    def poison(tasks):
+    def poison(tasks, is_stopped):
         tasks = list(tasks)
         tasks[2].watch.begin = Deadly()
-        return crew.perform(tasks)
+        return crew.perform(tasks, is_stopped)
 
     try:
         errors = restore(poison, weights, "out")

@@ -9,8 +9,8 @@ from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Output
     from mambair_cli.catalog import Task
+    from mambair_cli.endpoints import Output
     from mambair_cli.forecast import Cost, Trial
     from mambair_cli.jobs import Source
 
@@ -24,8 +24,9 @@ def print_plan(
     level: float | None,
 ) -> None:
     """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
-    from mambair_cli import batch, forecast, hub, jobs
-    from mambair_cli.restore import Restorer, check_tile, choose_device, name_model
+    from mambair_cli import endpoints, forecast, hub, jobs
+    from mambair_cli.choice import check_tile, choose_device, name_model
+    from mambair_cli.restore import Restorer
     from mambair_cli.tiling import plan_tiles
 
     device = choose_device(options.device)
@@ -61,9 +62,9 @@ def print_plan(
     exit_code, trial, costs = 0, None, []
     for job in work:
         try:
-            with batch.open_source(job.source, output.max_pixels) as reader:
+            with endpoints.open_source(job.source, output.max_pixels) as reader:
                 header = reader.header
-                result, format, _ = batch.plan_result(job, header, output, factor)
+                result, format, _ = endpoints.plan_result(job, header, output, factor)
                 if restorer is not None and trial is None:
                     trial = forecast.try_network(restorer, header.height, header.width)
                 plan = plan_tiles(header.height, header.width, tile, overlap)

@@ -13,8 +13,9 @@ from mambair_cli.cli.summary import Summary, peak_memory
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Outcome, Output
+    from mambair_cli.batch import Outcome
     from mambair_cli.catalog import Task
+    from mambair_cli.endpoints import Output
     from mambair_cli.jobs import Source
     from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
@@ -99,12 +100,13 @@ def _restore(
     """Do what the restoring commands have in common, which is all but their names for things."""
     import torch
 
-    from mambair_cli import batch, jobs
-    from mambair_cli.restore import Restorer, choose_devices
+    from mambair_cli import batch, endpoints, jobs
+    from mambair_cli.choice import choose_devices
+    from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
 
     sources = _find_sources(inputs, options)
-    output = batch.Output(
+    output = endpoints.Output(
         quality=options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
         strip=options.strip,
@@ -122,6 +124,7 @@ def _restore(
     if options.json and options.output == jobs.STANDARD_STREAM:
         raise UsageError("standard output takes an image or JSON: -o - and --json; leave one out")
     from mambair_cli.cli.progress import Progress
+    from mambair_cli.pipeline import perform_alone
     from mambair_cli.workers import Crew
 
     choices: dict[str, Any] = {
@@ -170,13 +173,15 @@ def _restore(
             perform = crew.perform
         else:
             perform = partial(
-                batch.perform_alone, restorer=restorer, on_start=progress.start, on_tiles=progress.advance
+                perform_alone, restorer=restorer, on_start=progress.start, on_tiles=progress.advance
             )
         stack.enter_context(progress)
         if len(devices) > 1:
             progress.count(0)
         settings = batch.settings_of(restorer, output)
-        outcomes = stack.enter_context(closing(batch.run_jobs(work, output, settings, perform)))
+        outcomes = stack.enter_context(
+            closing(batch.run_jobs(work, output, settings, perform, options.fail_fast))
+        )
         if crew is not None:
             stack.callback(crew.close)  # before the journals: nobody writes without one
         for outcome in outcomes:
@@ -189,8 +194,6 @@ def _restore(
             elif outcome.report and outcome.report.shrunk and not options.quiet:
                 say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
             _print_outcome(outcome, restorer, options.json)
-            if outcome.error is not None and options.fail_fast:
-                break
     if options.json:
         print_event("summary", **summary.facts())
     elif len(work) > 1 and not options.quiet:
@@ -214,10 +217,10 @@ def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:
 
 def _network_scale(sources: list["Source"], output: "Output") -> int:
     """Choose the smallest network that enlarges as far as any of the images needs."""
-    from mambair_cli import batch
+    from mambair_cli import endpoints
     from mambair_cli.size import NETWORK_SCALES, network_scale
 
-    factor = batch.largest_factor(sources, output.size, output.max_pixels)
+    factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 

@@ -68,8 +68,8 @@ def train(
     if scale is not None and task != "upscale":
         raise UsageError(f"{task} keeps the size: --scale {scale}; leave it out")
     from mambair_cli import train as training
+    from mambair_cli.choice import choose_device, default_scale
     from mambair_cli.cli.progress import TrainingProgress
-    from mambair_cli.restore import choose_device, default_scale
 
     config = training.TrainConfig(
         task=task,

@@ -9,7 +9,7 @@ from mambair_cli.images.encoding import (
     open_writer,
     write_picture,
 )
-from mambair_cli.images.files import TEMPORARY_NAME, open_atomic
+from mambair_cli.images.files import TEMPORARY_NAME, explain_unreadable, open_atomic
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
@@ -28,6 +28,7 @@ __all__ = [
     "Writer",
     "bleed",
     "encode_picture",
+    "explain_unreadable",
     "fit_header",
     "format_of",
     "from_float",

@@ -5,17 +5,16 @@ libvips as a TIFF file that is read while it comes into being: its header is kno
 uncompressed, follow in the order in which they are read.
 """
 
-import queue
 import struct
-from contextlib import suppress
+import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
 import pyvips
 
 _STRIP_BYTES = 2**18
-_PIECES_AHEAD = 4  # pieces that wait to be read
-_PATIENCE_SECONDS = 0.1
+_BYTES_AHEAD = 2**26  # that may wait to be read: most pictures are handed over whole, and encoded behind
 _WORD, _LONG8 = 3, 16  # TIFF's numbers of the types
 
 
@@ -38,28 +37,34 @@ class Feed:
         line = width * count * self._dtype.itemsize
         self._header = _tiff_header(width, height, count, self._dtype, line)
         self._end = len(self._header) + line * height
-        self._pieces: queue.Queue[memoryview] = queue.Queue(_PIECES_AHEAD)
+        self._pieces: deque[memoryview] = deque()
+        self._waiting = 0  # bytes
+        self._moved = threading.Condition()
         self._piece = memoryview(b"")
         self._given = len(self._header)  # bytes that were handed to libvips, header included
         self._position = 0
         self._closed = False
 
     def put(self, rows: np.ndarray) -> None:
-        """Add rows, waiting for libvips where it lags behind.
+        """Add rows, which are the feed's from now on, waiting for libvips where it lags far behind.
 
         Raises:
             FeedClosedError: libvips has ended.
         """
         data = np.ascontiguousarray(rows, self._dtype).data.cast("B")
-        while not self._closed:
-            with suppress(queue.Full):
-                self._pieces.put(data, timeout=_PATIENCE_SECONDS)
-                return
-        raise FeedClosedError
+        with self._moved:
+            self._moved.wait_for(lambda: self._closed or self._waiting < _BYTES_AHEAD)
+            if self._closed:
+                raise FeedClosedError
+            self._pieces.append(data)
+            self._waiting += len(data)
+            self._moved.notify_all()
 
     def close(self) -> None:
         """End: whoever writes gets an error, and whoever reads, an image that is cut short."""
-        self._closed = True
+        with self._moved:
+            self._closed = True
+            self._moved.notify_all()
 
     def source(self) -> Any:
         """Return what libvips reads; its callbacks run in libvips' threads."""
@@ -79,11 +84,14 @@ class Feed:
             return data
         if self._position != self._given:  # at the end, or back: neither happens with strips in order
             return None
-        while not self._piece:
-            if self._closed:
-                return None
-            with suppress(queue.Empty):
-                self._piece = self._pieces.get(timeout=_PATIENCE_SECONDS)
+        if not self._piece:
+            with self._moved:
+                self._moved.wait_for(lambda: self._closed or self._pieces)
+                if self._closed:
+                    return None
+                self._piece = self._pieces.popleft()
+                self._waiting -= len(self._piece)
+                self._moved.notify_all()
         data, self._piece = self._piece[:length], self._piece[length:]
         self._position += len(data)
         self._given = self._position

@@ -1,0 +1,146 @@
+"""Which model does a job, on which device, in tiles of which size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from mambair_cli import catalog, hub
+from mambair_cli.catalog import Model, Task
+from mambair_cli.errors import DownloadError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.model import NetworkInfo
+
+TILE_SIDE = {"cpu": 256, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
+OVERLAP = 16  # measured: benchmarks/README.md
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A checkpoint on this machine, and how it was come by.
+
+    Attributes:
+        name: In the catalogue, or the name of the file.
+        path: Of the checkpoint.
+        notice: What the user should know about the choice, if anything.
+    """
+
+    name: str
+    path: Path
+    notice: str | None = None
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"no such device: {name}; use auto, cpu, cuda, cuda:1 or mps") from error
+    return device
+
+
+def choose_devices(names: str | None, workers: int | None) -> list[str]:
+    """Return the device of each of several workers; none where one process does it all.
+
+    Args:
+        names: Devices with commas between, or "all" that CUDA has.
+        workers: Processes on the CPU.
+
+    Raises:
+        UsageError: There is no such device, or the two exclude each other.
+    """
+    if names is None:
+        return ["cpu"] * (workers or 0)
+    if workers is not None:
+        raise UsageError(f"--devices {names} and --workers {workers} exclude each other; give one")
+    devices = [name.strip() for name in names.split(",")]
+    if names == "all":
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if not devices:
+        raise UsageError("no such device: all; there is no GPU, but --workers shares the CPU out")
+    for device in devices:
+        choose_device(device)
+    return devices
+
+
+def check_tile(tile: int | None, overlap: int | None, device_kind: str) -> tuple[int, int]:
+    """Fill in what was left out of tile and overlap, and refuse what cannot be."""
+    tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"]) if tile is None else tile
+    overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
+    if tile < 1 or not 0 <= overlap < tile:
+        raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
+    return tile, overlap
+
+
+def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
+    """Settle which entry of the catalogue does the job, by its name or, for "auto", by the job."""
+    if model != "auto":
+        return catalog.find_model(model)
+    return catalog.choose_model(task, default_scale(task) if scale is None else scale, level, device_kind)
+
+
+def choose_model(
+    task: Task,
+    scale: int | None,
+    level: float | None,
+    model: str,
+    weights: str | Path | None,
+    device_kind: str,
+    offline: bool,
+    quiet: bool = False,
+) -> ChosenModel:
+    """Settle which checkpoint does the job, and have it on this machine.
+
+    A file or a model that was named is used or is an error. "auto" takes the best official one for the
+    device, and where that cannot be had, the one that ships inside the package.
+
+    Raises:
+        ModelError: Where there is none.
+    """
+    if weights is not None:
+        if model != "auto":
+            raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
+        return ChosenModel(Path(weights).name, Path(weights))
+    best = name_model(task, scale, level, model, device_kind)
+    try:
+        return ChosenModel(best.name, hub.fetch(best, offline=offline, quiet=quiet))
+    except hub.WrongFileError:  # somebody damaged or exchanged it: not to be passed over
+        raise
+    except DownloadError as error:
+        shipped = catalog.bundled_model(task, best.scale)
+        if model != "auto" or shipped is None or hub.cached(shipped) is None:
+            raise
+        return ChosenModel(shipped.name, hub.fetch(shipped), _explain_fallback(best, shipped, error))
+
+
+def default_scale(task: Task) -> int:
+    """Return the scale of a task that was asked for without one."""
+    return 4 if task == "upscale" else 1
+
+
+def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
+    """Refuse a network that does not do the task."""
+    does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
+    if info.scale == 1:
+        does = f"{model.name} ({info.architecture}) does {info.task}, at the same size"
+    fits = info.task == task or (info.task == "restore" and task != "upscale")
+    if not fits:
+        raise ModelError(f"the model does not fit the task: {does}; {task} was asked for")
+    if task == "upscale" and scale is not None and scale != info.scale:
+        raise ModelError(f"the model does not fit the scale: {does}; ×{scale} was asked for")
+
+
+def _explain_fallback(best: Model, shipped: Model, error: DownloadError) -> str:
+    losses = [best.psnr[name] - shipped.psnr[name] for name in shipped.psnr if name in best.psnr]
+    cost = f", about {sum(losses) / len(losses):.1f} dB less" if losses else ""
+    reason = cast(str, error.args[0]).split(";")[0]
+    return (
+        f"using the small built-in model {shipped.name}{cost}, since {best.name} is not to be had: {reason}"
+    )

@@ -1,0 +1,154 @@
+"""Where an image comes from and where its result goes: files, standard streams, and what is said of them."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import (
+    MAX_PIXELS,
+    WRITABLE_SUFFIXES,
+    Header,
+    Reader,
+    Writer,
+    fit_header,
+    open_picture,
+    open_writer,
+    settle_format,
+)
+from mambair_cli.jobs import STANDARD_STREAM, Job, Source
+from mambair_cli.size import Size
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
+        depth: Bits a sample, 8 or 16; None for those of the input.
+        strip: Whether to leave out all metadata.
+        preserve_times: Whether files get the times of their inputs.
+        overwrite: Whether to replace results that exist.
+        size: What was asked for.
+        max_pixels: Larger images are refused.
+        resume: Whether to leave alone what an earlier run has done, and to do what it has not.
+    """
+
+    quality: int | None = None
+    depth: int | None = None
+    strip: bool = False
+    preserve_times: bool = False
+    overwrite: bool = False
+    size: Size = field(default_factory=Size)
+    max_pixels: int = MAX_PIXELS
+    resume: bool = False
+
+
+def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
+    """Say what the result of a job will be: its header, its format, and its size before any reduction.
+
+    Raises:
+        ImageError: The format cannot hold it, or the network does not enlarge so far.
+    """
+    if job.target is None:
+        format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
+    else:
+        format = settle_format(job.target, job.format)
+    width, height = output.size.target(header.width, header.height, scale)
+    restored = replace(header, width=width, height=height)
+    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip)
+    return restored, format, (header.width * scale, header.height * scale)
+
+
+@contextmanager
+def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
+    """Open an image in its file or on standard input."""
+    data = source.path if source.path is not None else sys.stdin.buffer.read()
+    with open_picture(data, max_pixels=max_pixels) as reader:
+        yield reader
+
+
+@contextmanager
+def open_result(
+    job: Job,
+    output: Output,
+    header: Header,
+    format: str,
+    size: tuple[int, int],
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[Writer]:
+    """Open the target of a job; what goes to standard output goes there whole, too.
+
+    Args:
+        job: Whose result it is.
+        output: How it is written.
+        header: From :func:`plan_result`, like the next two.
+        format: Of the file.
+        size: Of the frames that come.
+        overwrite: Whether it may replace what is there.
+        on_begin: As of ``images.open_atomic``.
+        on_end: As of ``images.open_atomic``.
+    """
+    if job.target is not None:
+        make_folder(job.target.parent)
+        with open_writer(
+            job.target,
+            header,
+            format,
+            output.quality,
+            overwrite=overwrite,
+            on_begin=on_begin,
+            on_end=on_end,
+            strip=output.strip,
+            size=size,
+        ) as writer:
+            yield writer
+        return
+    try:
+        with tempfile.TemporaryFile() as file:
+            with Writer(
+                file, header, format, output.quality, STANDARD_STREAM, strip=output.strip, size=size
+            ) as writer:
+                yield writer
+                writer.finish()
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ImageError(
+            f"cannot write {STANDARD_STREAM}: {error.strerror or error}; give -o a file"
+        ) from error
+
+
+def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
+    """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
+    factors = []
+    for source in sources:
+        if source.path is None:  # it can be read once
+            return None
+        try:
+            with open_source(source, max_pixels) as reader:
+                factors.append(size.factor(reader.header.width, reader.header.height))
+        except ImageError:  # the run will say so
+            continue
+    return max((factor for factor in factors if factor is not None), default=None)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another with -o"
+        ) from error

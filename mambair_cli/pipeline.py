@@ -1,0 +1,180 @@
+"""Images one after another through one network: read ahead, computed, and written behind.
+
+The next images are decoded while one is computed, and those before it are encoded and brought to the disk;
+small ones of one size are computed together.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import takewhile
+
+import torch
+
+from mambair_cli.batch import IsStopped, Outcome, Task
+from mambair_cli.engine import OnTiles
+from mambair_cli.errors import MambairError
+from mambair_cli.jobs import name_of
+from mambair_cli.restore import Band, Restorer
+from mambair_cli.work import Work
+
+MOST_AHEAD = 16  # images that are opened before their turn
+PIXELS_AHEAD = 2**22  # beyond which no further one is
+MOST_BEHIND = min(8, os.cpu_count() or 1)  # images that are finished side by side
+PATIENCE_SECONDS = 0.02  # for images that could share a batch with one whose turn has come
+
+OnStart = Callable[[str, int], None]
+"""Called with the name and the number of pixels of an image whose turn has come."""
+
+
+def perform_alone(
+    tasks: Iterable[Task],
+    is_stopped: IsStopped,
+    restorer: Restorer,
+    on_start: OnStart = lambda name, pixels: None,
+    on_tiles: OnTiles | None = None,
+) -> Generator[Outcome]:
+    """Do tasks by one network; broken off, it leaves the image in work undone and finishes those computed.
+
+    Args:
+        tasks: What is to be done; asked for in another thread, and ahead.
+        is_stopped: Whether no further one is to begin.
+        restorer: Does the work.
+        on_start: Told of each image whose turn has come.
+        on_tiles: Told of the progress within an image.
+
+    Yields:
+        What became of each, in their order.
+    """
+    finishing: deque[Future[Outcome]] = deque()
+
+    def is_one_finished() -> bool:
+        return bool(finishing) and finishing[0].done()
+
+    works = (Work(task, restorer) for task in tasks)
+    with (
+        ThreadPoolExecutor(MOST_BEHIND, "mambair-finish") as finishers,
+        closing(_Ahead(works, is_stopped)) as ahead,
+    ):
+        while True:
+            while is_one_finished() or len(finishing) > MOST_BEHIND:
+                yield finishing.popleft().result()
+            group = ahead.take(is_one_finished)
+            if not group and is_one_finished():
+                continue
+            if not group or is_stopped():
+                break
+            for _ in _compute(group, restorer, on_start, on_tiles):
+                while is_one_finished():
+                    yield finishing.popleft().result()
+            for work in group:
+                finishing.append(finishers.submit(work.finish))
+                finishing[-1].add_done_callback(lambda _: ahead.wake())
+        while finishing:
+            yield finishing.popleft().result()
+
+
+def _compute(
+    group: list[Work], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
+) -> Iterator[None]:
+    """Compute works, in one batch if they are several; yields from time to time."""
+    shared: list[Iterator[Band] | None] = [None] * len(group)
+    if len(group) > 1:
+        samples = [work.samples for work in group if work.samples is not None]
+        try:
+            rows, report = restorer.restore_together(samples)
+            shared = [iter([Band(0, image, report)]) for image in rows]
+        except (torch.OutOfMemoryError, MemoryError, MambairError):
+            pass  # by itself, each has room, or an error of its own
+    for work, bands in zip(group, shared, strict=True):
+        if work.error is None:
+            on_start(name_of(work.task.job.source), work.pixels)
+            yield from work.compute(bands, on_tiles)
+
+
+class _Ahead:
+    """Opens works in a thread, some of them before their turn.
+
+    Args:
+        works: To be opened.
+        is_stopped: Whether no further one is to be.
+    """
+
+    def __init__(self, works: Iterator[Work], is_stopped: IsStopped) -> None:
+        self._works, self._is_stopped = works, is_stopped
+        self._ready: deque[Work] = deque()
+        self._turn = threading.Condition()
+        self._is_over = False
+        self._failure: BaseException | None = None
+        # It may wait for standard input, and must not keep the process from ending.
+        threading.Thread(target=self._open_all, name="mambair-read", daemon=True).start()
+
+    def take(self, is_wanted: Callable[[], bool]) -> list[Work]:
+        """Wait for the next work; take it, or several that share a batch.
+
+        Args:
+            is_wanted: Whether the caller is wanted elsewhere, and waits no longer; see :meth:`wake`.
+
+        Returns:
+            None of them where there are no more, or the caller is wanted elsewhere.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._ready or self._is_over or is_wanted())
+            if not self._ready and self._failure is not None:
+                raise self._failure
+            if not self._ready:
+                return []
+            most = self._ready[0].together
+            self._turn.wait_for(
+                lambda: self._is_over or len(self._ready) >= most or len(self._alike()) < len(self._ready),
+                PATIENCE_SECONDS if most > 1 else 0,
+            )
+            group = self._alike()[:most]
+            for _ in group:
+                self._ready.popleft()
+            self._turn.notify_all()
+        return group
+
+    def wake(self) -> None:
+        """Have :meth:`take` look whether its caller is wanted elsewhere."""
+        with self._turn:
+            self._turn.notify_all()
+
+    def close(self) -> None:
+        """Open no more, and let go of those whose turn never came."""
+        with self._turn:
+            self._is_over = True
+            self._turn.notify_all()
+            for work in self._ready:
+                work.abandon()
+            self._ready.clear()
+
+    def _alike(self) -> list[Work]:
+        """Return the first one, and those that follow it and could share its batch."""
+        first = self._ready[0]
+        return [first, *takewhile(first.is_like, list(self._ready)[1:])]
+
+    def _has_room(self) -> bool:
+        return len(self._ready) < MOST_AHEAD and sum(work.pixels for work in self._ready) < PIXELS_AHEAD
+
+    def _open_all(self) -> None:
+        """Open one after the other; this is the thread."""
+        try:
+            for work in self._works:
+                with self._turn:
+                    self._turn.wait_for(lambda: self._is_over or self._has_room())
+                if self._is_over or self._is_stopped():
+                    return
+                work.open()
+                with self._turn:
+                    self._ready.append(work)
+                    self._turn.notify_all()
+        except BaseException as error:  # take raises it
+            self._failure = error
+        finally:
+            with self._turn:
+                self._is_over = True
+                self._turn.notify_all()

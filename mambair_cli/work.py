@@ -1,0 +1,162 @@
+"""One task on its way through: its image opened, restored, and its result finished."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+
+from mambair_cli.batch import Outcome, Task
+from mambair_cli.endpoints import open_result, open_source, plan_result
+from mambair_cli.engine import OnTiles
+from mambair_cli.errors import ImageError, MambairError
+from mambair_cli.images import Header
+from mambair_cli.restore import Band, Restorer
+from mambair_cli.tiling import Report
+from mambair_cli.window import ReadRows
+
+DECODED_BYTES = 2**26  # of samples; a larger image is decoded row after row, when its turn has come
+
+
+class Work:
+    """A task on its way: opened, computed, finished, each stage in whatever thread.
+
+    Args:
+        task: What is to be done.
+        restorer: Does it.
+
+    Attributes:
+        task: What is to be done.
+        error: Why it has failed, if it has.
+        samples: The decoded image, (h, w, c), if it is small enough and of one frame.
+        together: Images of which it shares a batch; 1 where it is computed by itself.
+        header: Of the image, once it is open.
+    """
+
+    def __init__(self, task: Task, restorer: Restorer) -> None:
+        self.task = task
+        self.error: MambairError | None = None
+        self.samples: np.ndarray | None = None
+        self.together = 1
+        self.header: Header | None = None
+        self._restorer = restorer
+        self._read: ReadRows | None = None
+        self._open = ExitStack()
+        self._report: Report | None = None
+        self._size: tuple[int, int] | None = None
+        self._reduced = False
+        self._seconds = 0.0
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames."""
+        return self.header.width * self.header.height * self.header.frames if self.header else 0
+
+    def open(self) -> None:
+        """Look at the input, and decode it if it is small."""
+        with self._stage():
+            job, output = self.task.job, self.task.output
+            if job.target is not None and not self.task.overwrite and os.path.lexists(job.target):
+                raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
+            if self.task.watch:
+                self.task.watch.look()
+            with ExitStack() as opening:
+                reader = opening.enter_context(open_source(job.source, output.max_pixels))
+                self.header = header = reader.header
+                self._read = reader.read
+                plan_result(job, header, output, self._restorer.info.scale)  # what cannot be is said early
+                item = np.dtype(header.dtype).itemsize
+                if self.pixels * header.samples * item > DECODED_BYTES:
+                    self._open.push(opening.pop_all())
+                    return
+                rows = reader.read(0, header.height * header.frames)
+                self._read = lambda top, bottom: rows[top:bottom]
+            if header.frames == 1:
+                self.samples = rows
+                self.together = self._restorer.count_together(rows.shape)
+
+    def compute(self, bands: Iterator[Band] | None, on_tiles: OnTiles | None) -> Iterator[None]:
+        """Restore the image, and hand its rows to the encoder.
+
+        Args:
+            bands: What was computed with others; None where it is still to be computed.
+            on_tiles: Told of progress.
+
+        Yields:
+            From time to time.
+        """
+        with self._stage():
+            header, task, read = self.header, self.task, self._read
+            if header is None or read is None:
+                raise ValueError("what is computed was opened before")
+            result, format, size = plan_result(task.job, header, task.output, self._restorer.info.scale)
+            told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
+            writer = self._open.enter_context(
+                open_result(task.job, task.output, result, format, size, overwrite=task.overwrite, **told)
+            )
+            shape = (header.height, header.width, header.samples)
+            for frame in range(header.frames):
+                start = frame * header.height
+                held: list[np.ndarray] = []
+                for band in bands or self._restorer.restore_rows(
+                    lambda top, bottom, start=start: read(start + top, start + bottom),
+                    shape,
+                    _count_frames(on_tiles, frame, header.frames),
+                ):
+                    if header.frames == 1:
+                        writer.write(band.top, band.rows)
+                    else:  # a frame that begins anew must not show
+                        held = [*(held if band.top else []), band.rows]
+                    self._report = band.report
+                    yield
+                top = start * self._restorer.info.scale
+                for rows in held:
+                    writer.write(top, rows)
+                    top += len(rows)
+            self._size = (result.width, result.height)
+            self._reduced = self._size != size
+
+    def finish(self) -> Outcome:
+        """Wait until the result is written, and tell what became of the task."""
+        with self._stage():
+            self._open.close()
+        if self.error is not None:
+            return Outcome(self.task.job, self.error, None, False, None, self._seconds)
+        return Outcome(self.task.job, None, self._size, self._reduced, self._report, self._seconds)
+
+    def is_like(self, other: "Work") -> bool:
+        """Tell whether the two could share a batch."""
+        if self.samples is None or other.samples is None:
+            return False
+        return self.together > 1 and self.samples.shape == other.samples.shape
+
+    def abandon(self) -> None:
+        """Let go of what is open, where the turn never comes."""
+        self._open.close()
+
+    @contextmanager
+    def _stage(self) -> Iterator[None]:
+        """Take the time of a stage; where it fails, undo what is open, and keep why.
+
+        What has failed already stays failed, and no stage of it is run.
+        """
+        start = time.perf_counter()
+        try:
+            try:
+                yield
+            except BaseException as error:
+                # On the way out, what is open undoes itself, and says in its own words what was the matter.
+                if not self._open.__exit__(type(error), error, error.__traceback__):
+                    raise
+        except MambairError as error:
+            self.error = error
+        finally:
+            self._seconds += time.perf_counter() - start
+
+
+def _count_frames(on_tiles: OnTiles | None, frame: int, frames: int) -> OnTiles | None:
+    """Count the tiles of all frames together."""
+    if on_tiles is None:
+        return None
+    return lambda done, total: on_tiles(frame * total + done, frames * total)
