@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.batch import run_jobs, settings_of
+from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.endpoints import Output
 from mambair_cli.jobs import find_sources, name_targets
 from mambair_cli.pipeline import perform_alone
@@ -50,7 +50,12 @@ def main() -> None:
         begun = time.perf_counter()
         output = Output()
         outcomes = list(
-            run_jobs(jobs, output, settings_of(restorer, output), partial(perform_alone, restorer=restorer))
+            run_jobs(
+                jobs,
+                output,
+                settings_of(computing_of(restorer), output),
+                partial(perform_alone, restorer=restorer),
+            )
         )
         run = time.perf_counter() - begun
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -32,6 +32,7 @@ class Outcome:
         report: How it was computed; None without a result.
         seconds: From the first byte read to the last one written.
         is_skipped: Whether an earlier run had done it.
+        peak_memory: Of the process that did it, in bytes, so far; None where that is not known.
     """
 
     job: Job
@@ -41,6 +42,7 @@ class Outcome:
     report: Report | None
     seconds: float
     is_skipped: bool = False
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ class Watch:
             self._pen.finish(self._target, entry)
 
 
-def settings_of(restorer: "Restorer", output: Output) -> dict[str, Any]:
-    """Collect all that the pixels of results depend on beside their inputs."""
+def computing_of(restorer: "Restorer") -> dict[str, Any]:
+    """Collect all that pixels depend on beside the image, and beside how it is written."""
     return {
         "weights": hash_of(restorer.model.path),
         "device": restorer.device.type,
@@ -190,6 +192,13 @@ def settings_of(restorer: "Restorer", output: Output) -> dict[str, Any]:
         "tile": restorer.tile,
         "overlap": restorer.overlap,
         "seed": restorer.seed,
+    }
+
+
+def settings_of(computing: dict[str, Any], output: Output) -> dict[str, Any]:
+    """Add to what :func:`computing_of` says how results are written."""
+    return {
+        **computing,
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,

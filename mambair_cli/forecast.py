@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.images import Header, Reader
+from mambair_cli.memory import peak_memory
 from mambair_cli.restore import TILES_AT_ONCE, Restorer
 from mambair_cli.tiling import Plan
 
@@ -97,7 +97,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     start = time.perf_counter()
     _, report = restorer.restore(noise)
     seconds = time.perf_counter() - start
-    return Trial(seconds / (report.plan.redundancy * shape[0] * shape[1]), _peak_memory())
+    return Trial(seconds / (report.plan.redundancy * shape[0] * shape[1]), peak_memory())
 
 
 def free_bytes(target: Path | None) -> int | None:
@@ -108,12 +108,3 @@ def free_bytes(target: Path | None) -> int | None:
         if os.path.isdir(folder):
             return shutil.disk_usage(folder).free
     return None
-
-
-def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -12,6 +12,7 @@ from mambair_cli.endpoints import open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import ImageError, MambairError
 from mambair_cli.images import Header
+from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
 from mambair_cli.tiling import Report
 from mambair_cli.window import ReadRows
@@ -123,7 +124,15 @@ class Work:
             self._open.close()
         if self.error is not None:
             return Outcome(self.task.job, self.error, None, False, None, self._seconds)
-        return Outcome(self.task.job, None, self._size, self._reduced, self._report, self._seconds)
+        return Outcome(
+            self.task.job,
+            None,
+            self._size,
+            self._reduced,
+            self._report,
+            self._seconds,
+            peak_memory=peak_memory(),
+        )
 
     def is_like(self, other: "Work") -> bool:
         """Tell whether the two could share a batch."""

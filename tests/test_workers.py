@@ -14,7 +14,7 @@ import pytest
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.batch import run_jobs, settings_of
+from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
 from mambair_cli.endpoints import Output
@@ -41,7 +41,7 @@ def weights(tmp_path, monkeypatch):
 def restore(perform, weights, output):
     """Restore the photographs into a folder; return the error of each that has one."""
     jobs = name_targets(find_sources(["photos"]), output, "_x4")
-    settings = settings_of(Restorer(weights=weights, device="cpu"), Output())
+    settings = settings_of(computing_of(Restorer(weights=weights, device="cpu")), Output())
     outcomes = list(run_jobs(jobs, Output(), settings, perform))
     assert sorted(outcome.job.place for outcome in outcomes) == sorted(job.place for job in jobs)
     return {str(outcome.job.source): str(outcome.error) for outcome in outcomes if outcome.error}
@@ -60,7 +60,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
     assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
     told = []
-    crew = Crew(["cpu", "cpu"], {"weights": weights}, threads=1, notify=told.append)
+    crew = Crew(["cpu", "cpu"], alone, {"weights": weights}, threads=1, notify=told.append)
     try:
         assert restore(crew.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
@@ -89,7 +89,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
-    crew = Crew(["cpu", "cpu", "cpu"], {"weights": weights}, threads=1)
+    crew = Crew(["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
@@ -112,9 +112,10 @@ class Deadly:
 
 
 def test_what_a_worker_cannot_load_is_an_error_here(weights):
+    restorer = Restorer(weights=weights)
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        Crew(["cpu"], {"weights": weights})
+        Crew(["cpu"], restorer, {"weights": weights})
 
 
 def test_the_command_shares_images_out(weights, capsys):

@@ -2,28 +2,50 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
+
+if TYPE_CHECKING:
+    from mambair_cli.batch import Outcome
+    from mambair_cli.jobs import Source
+
+NAME_WIDTH = 32  # characters
+SPEED_SECONDS = 3600  # over which speeds are averaged: an image may take minutes
 
 
 class Progress:
-    """Shows how far a run is: images, tiles of the present one, megapixels per second, time left.
+    """Shows how far a run is: all images, if they are several, and that which each worker has in work.
 
     Args:
-        files: Images of the run.
+        sources: The images of the run.
         shown: Whether the user wants it at all.
     """
 
-    def __init__(self, files: int, shown: bool = True) -> None:
-        self._files = files
-        self._number = 0
-        self._bar = _make_bar(TextColumn("{task.fields[unit]} {task.fields[speed]}"), shown)
-        self._task = self._bar.add_task("", total=None, speed="", unit="tiles", start=False)
-        self._megapixels = 0.0
-        self._began = 0.0
+    def __init__(self, sources: Sequence["Source"], shown: bool = True) -> None:
+        self._bar = _make_bar(
+            TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}"), shown=shown
+        )
+        self._files = len(sources)
+        self._done = self._failed = 0
+        self._begun = time.perf_counter()
+        self._rows: dict[int, _Row] = {}
+        # Bytes tell more of the time that is left than numbers of images do.
+        self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
+        self._all: TaskID | None = None
+        if self._files > 1 and not self._bar.disable:
+            self._all = self._bar.add_task("all", total=sum(self._bytes.values()), count="", speed="")
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -34,24 +56,60 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def start(self, name: str, pixels: int) -> None:
-        """Begin with the next image, of so many pixels."""
-        self._number += 1
-        self._megapixels, self._began = pixels / 1e6, time.perf_counter()
-        count = f"[{self._number}/{self._files}] " if self._files > 1 else ""
-        self._bar.reset(self._task, total=None, description=count + name, speed="", unit="tiles")
+    def start(self, worker: int, name: str, pixels: int) -> None:
+        """Show that a worker has begun with an image of so many pixels."""
+        if worker not in self._rows:
+            self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
+        row = self._rows[worker]
+        row.megapixels, row.begun = pixels / 1e6, time.perf_counter()
+        self._bar.reset(row.task, total=None, description=_shorten(name), count="", speed="")
 
-    def advance(self, done: int, total: int) -> None:
-        """Show that so many tiles of all of the image's are done."""
-        speed = self._megapixels * done / total / max(time.perf_counter() - self._began, 1e-9)
-        self._bar.update(self._task, completed=done, total=total, speed=f"{speed:.2f} MP/s")
+    def advance(self, worker: int, done: int, total: int) -> None:
+        """Show that a worker has computed so many tiles of its image."""
+        row = self._rows[worker]
+        speed = row.megapixels * done / total / max(time.perf_counter() - row.begun, 1e-9)
+        self._bar.update(
+            row.task, completed=done, total=total, count=f"{done}/{total} tiles", speed=f"{speed:.2f} MP/s"
+        )
 
-    def count(self, files: int) -> None:
-        """Show that so many images are done, of a run whose images are done side by side."""
-        if not self._number:
-            self._bar.reset(self._task, total=self._files, speed="", unit="images")
-        self._number = files
-        self._bar.update(self._task, completed=files)
+    def count(self, outcome: "Outcome") -> None:
+        """Show that something has become of an image."""
+        if self._all is None:
+            return
+        size = self._bytes.get(outcome.job.source, 0)
+        self._failed += outcome.error is not None
+        self._files -= outcome.is_skipped
+        self._done += not outcome.is_skipped
+        if outcome.is_skipped:  # what was done before tells nothing of the speed
+            self._bar.reset(self._all, total=(self._bar.tasks[0].total or 0) - size)
+        else:
+            self._bar.advance(self._all, size)
+        rate = self._done / (time.perf_counter() - self._begun)
+        speed = f"{rate:.2g} a second" if rate > 1 else f"{60 * rate:.2g} a minute"
+        failed = f", {self._failed} failed" if self._failed else ""
+        self._bar.update(self._all, count=f"{self._done}/{self._files} images{failed}", speed=speed)
+
+
+class _Row:
+    """The image that a worker has in work."""
+
+    def __init__(self, task: TaskID) -> None:
+        self.task = task
+        self.megapixels = 0.0
+        self.begun = 0.0
+
+
+def _size_of(source: "Source") -> int:
+    try:
+        return source.path.stat().st_size if source.path else 0
+    except OSError:  # whoever opens it will say why
+        return 0
+
+
+def _shorten(name: str) -> str:
+    """Leave out the middle of a long name: what numbers files stands at the end."""
+    half = NAME_WIDTH // 2 - 1
+    return name if len(name) <= NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
 
 
 class TrainingProgress:
@@ -63,7 +121,7 @@ class TrainingProgress:
     """
 
     def __init__(self, steps: int, shown: bool = True) -> None:
-        self._bar = _make_bar(TextColumn("steps {task.fields[loss]}"), shown)
+        self._bar = _make_bar(MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}"), shown=shown)
         self._task = self._bar.add_task("training", total=steps, loss="", start=False)
         self._done: int | None = None
 
@@ -88,14 +146,14 @@ class TrainingProgress:
         self._bar.update(self._task, loss=f"loss {loss:.4f}")
 
 
-def _make_bar(column: ProgressColumn, shown: bool) -> RichProgress:
+def _make_bar(*columns: ProgressColumn, shown: bool) -> RichProgress:
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        column,
+        *columns,
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
+        speed_estimate_period=SPEED_SECONDS,
         transient=True,
         # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.
         redirect_stdout=sys.stdout.isatty(),

@@ -1,23 +1,23 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
-from contextlib import ExitStack, closing
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mambair_cli.cli.options import Inputs, Options, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
-from mambair_cli.cli.summary import Summary, peak_memory
+from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
     from mambair_cli.catalog import Task
+    from mambair_cli.cli.progress import Progress
+    from mambair_cli.cli.services import Service
     from mambair_cli.endpoints import Output
     from mambair_cli.jobs import Source
-    from mambair_cli.restore import Restorer
     from mambair_cli.size import Size
 
 
@@ -98,11 +98,7 @@ def _restore(
     size: "Size | None" = None,
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
-    import torch
-
-    from mambair_cli import batch, endpoints, jobs
-    from mambair_cli.choice import choose_devices
-    from mambair_cli.restore import Restorer
+    from mambair_cli import endpoints, jobs
     from mambair_cli.size import Size
 
     sources = _find_sources(inputs, options)
@@ -124,76 +120,47 @@ def _restore(
     if options.json and options.output == jobs.STANDARD_STREAM:
         raise UsageError("standard output takes an image or JSON: -o - and --json; leave one out")
     from mambair_cli.cli.progress import Progress
-    from mambair_cli.pipeline import perform_alone
-    from mambair_cli.workers import Crew
+    from mambair_cli.cli.services import open_service
 
-    choices: dict[str, Any] = {
-        "task": task,
-        "scale": scale,
-        "level": level,
-        "precision": options.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "seed": options.seed,
-    }
-    devices = choose_devices(options.devices, options.workers)
-    restorer = Restorer(
-        **choices,
-        model=options.model,
-        weights=options.weights,
-        device=devices[0] if devices else options.device,
-        offline=options.offline,
-        quiet=options.quiet,
-        notify=say if not options.quiet else lambda sentence: None,
-    )
-    place = ", ".join(dict.fromkeys(devices)) or str(restorer.device)
-    if len(devices) > 1:
-        place += f" ({len(devices)} workers)"
-    suffix = jobs.suffix_of(task, restorer.info.scale, output.size)
+    progress = Progress(sources, shown=not options.quiet)
+    service = open_service(task, scale, level, options, progress)
+    with closing(service):
+        _run(service, sources, output, jobs.suffix_of(task, service.scale, output.size), options, progress)
+
+
+def _run(
+    service: "Service",
+    sources: list["Source"],
+    output: "Output",
+    suffix: str,
+    options: Options,
+    progress: "Progress",
+) -> None:
+    """Have a service restore images, and print what becomes of each."""
+    from mambair_cli import batch, jobs
+
     work = jobs.name_targets(sources, options.output, suffix, options.format)
-    if not options.quiet and not restorer.model.notice:
-        say(f"using {restorer.model.name} on {place}")
+    if not options.quiet and not service.notice:
+        say(f"using {service.model} on {service.place}")
     if options.json:
-        print_event(
-            "start",
-            schema=EVENT_SCHEMA,
-            model=restorer.model.name,
-            device=place,
-            files=len(work),
-        )
+        print_event("start", schema=EVENT_SCHEMA, model=service.model, device=service.place, files=len(work))
     exit_code = 0
     summary = Summary(len(work))
-    with ExitStack() as stack:
-        progress = Progress(len(work), shown=not options.quiet)
-        crew = None
-        if len(devices) > 1:
-            threads = max(1, torch.get_num_threads() // devices.count("cpu")) if "cpu" in devices else None
-            crew = Crew(devices, {**choices, "weights": restorer.model.path}, threads, say)
-            stack.callback(crew.close)
-            perform = crew.perform
-        else:
-            perform = partial(
-                perform_alone, restorer=restorer, on_start=progress.start, on_tiles=progress.advance
-            )
-        stack.enter_context(progress)
-        if len(devices) > 1:
-            progress.count(0)
-        settings = batch.settings_of(restorer, output)
-        outcomes = stack.enter_context(
-            closing(batch.run_jobs(work, output, settings, perform, options.fail_fast))
-        )
-        if crew is not None:
-            stack.callback(crew.close)  # before the journals: nobody writes without one
+    settings = batch.settings_of(service.computing, output)
+    with (
+        progress,
+        closing(batch.run_jobs(work, output, settings, service.perform, options.fail_fast)) as outcomes,
+        closing(service),  # before the journals: nobody writes without one
+    ):
         for outcome in outcomes:
             summary.add(outcome)
-            if len(devices) > 1:
-                progress.count(summary.counted)
+            progress.count(outcome)
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)
             elif outcome.report and outcome.report.shrunk and not options.quiet:
                 say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
-            _print_outcome(outcome, restorer, options.json)
+            _print_outcome(outcome, service, options.json)
     if options.json:
         print_event("summary", **summary.facts())
     elif len(work) > 1 and not options.quiet:
@@ -224,7 +191,7 @@ def _network_scale(sources: list["Source"], output: "Output") -> int:
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 
-def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> None:
     """Print what became of a job: a path, or an event."""
     job, report = outcome.job, outcome.report
     if outcome.error is not None:
@@ -239,8 +206,8 @@ def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> N
             "done",
             input=str(job.source),
             output=job.place,
-            model=restorer.model.name,
-            scale=restorer.info.scale,
+            model=service.model,
+            scale=service.scale,
             width=outcome.size[0],
             height=outcome.size[1],
             reduced=outcome.reduced,
@@ -249,7 +216,7 @@ def _print_outcome(outcome: "Outcome", restorer: "Restorer", as_json: bool) -> N
             overlap=report.plan.overlap,
             shrunk=report.shrunk,
             seconds=round(outcome.seconds, 3),
-            peak_memory=peak_memory(),
+            peak_memory=outcome.peak_memory,
         )
     elif job.target is not None:
         print(job.target, flush=True)

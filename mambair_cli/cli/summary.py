@@ -1,8 +1,9 @@
 """The end of a run, in a sentence for people and an event for scripts."""
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from mambair_cli.memory import peak_memory
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
@@ -65,13 +66,3 @@ class Summary:
             more = len(self._failed) - FAILED_SHOWN
             parts.append(f"failed: {shown}" + (f" and {more} more" if more > 0 else ""))
         return "; ".join(parts)
-
-
-def peak_memory() -> int | None:
-    """Return the most memory that the process has had so far, in bytes; None where the system cannot tell."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,118 @@
+"""Who restores the images of a run: this process, or several on this machine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mambair_cli.cli.options import Options
+from mambair_cli.cli.output import say
+
+if TYPE_CHECKING:
+    from mambair_cli.batch import Perform
+    from mambair_cli.catalog import Task
+    from mambair_cli.cli.progress import Progress
+    from mambair_cli.restore import Restorer
+
+
+@dataclass(frozen=True)
+class Service:
+    """Who restores the images of a run, and by what.
+
+    Attributes:
+        model: Name of the model.
+        scale: Output pixels per input pixel and side.
+        place: Where it is computed, in a word.
+        computing: All that pixels depend on beside the image, from ``batch.computing_of``.
+        perform: Does tasks.
+        close: Ends it, at once; what is in work is left undone.
+        notice: What the user was told of the choice of model, if anything.
+    """
+
+    model: str
+    scale: int
+    place: str
+    computing: dict[str, Any]
+    perform: "Perform"
+    close: Callable[[], None] = lambda: None
+    notice: str | None = None
+
+
+def open_service(
+    task: "Task", scale: int | None, level: float | None, options: Options, progress: "Progress"
+) -> Service:
+    """Load the model, wherever it is to compute.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Of the network; None for the model's own, or the default.
+        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
+        options: Of the command.
+        progress: Told of images and tiles.
+
+    Raises:
+        MambairError: There is no such model or device.
+    """
+    from mambair_cli.batch import computing_of
+    from mambair_cli.choice import choose_devices
+    from mambair_cli.pipeline import perform_alone
+    from mambair_cli.restore import Restorer
+
+    choices: dict[str, Any] = {
+        "task": task,
+        "scale": scale,
+        "level": level,
+        "precision": options.precision,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "seed": options.seed,
+    }
+    devices = choose_devices(options.devices, options.workers)
+    restorer = Restorer(
+        **choices,
+        model=options.model,
+        weights=options.weights,
+        device=devices[0] if devices else options.device,
+        offline=options.offline,
+        quiet=options.quiet,
+        notify=say if not options.quiet else lambda sentence: None,
+    )
+    service = Service(
+        model=restorer.model.name,
+        scale=restorer.info.scale,
+        place=", ".join(dict.fromkeys(devices)) or str(restorer.device),
+        computing=computing_of(restorer),
+        perform=partial(
+            perform_alone,
+            restorer=restorer,
+            on_start=partial(progress.start, 0),
+            on_tiles=partial(progress.advance, 0),
+        ),
+        notice=restorer.model.notice,
+    )
+    return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
+
+
+def _open_crew(
+    service: Service,
+    devices: list[str],
+    restorer: "Restorer",
+    choices: dict[str, Any],
+    progress: "Progress",
+) -> Service:
+    """Start a process for each device."""
+    import torch
+
+    from mambair_cli.workers import Crew
+
+    crew = Crew(
+        devices,
+        restorer,
+        {**choices, "weights": restorer.model.path},
+        max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
+        say,
+        progress.start,
+        progress.advance,
+    )
+    place = f"{service.place} ({len(devices)} workers)"
+    return replace(service, place=place, perform=crew.perform, close=crew.close)
