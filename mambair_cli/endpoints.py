@@ -1,5 +1,6 @@
 """Where an image comes from and where its result goes: files, standard streams, and what is said of them."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import (
@@ -16,11 +18,11 @@ from mambair_cli.images import (
     Reader,
     Writer,
     fit_header,
+    open_atomic,
     open_picture,
-    open_writer,
     settle_format,
 )
-from mambair_cli.jobs import STANDARD_STREAM, Job, Source
+from mambair_cli.jobs import Job, Source
 from mambair_cli.size import Size
 
 
@@ -67,10 +69,20 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
 
 @contextmanager
 def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
-    """Open an image in its file or on standard input."""
-    data = source.path if source.path is not None else sys.stdin.buffer.read()
-    with open_picture(data, max_pixels=max_pixels) as reader:
+    """Open an image in its file, in memory or on standard input."""
+    data = source.data if source.path is None else source.path
+    with open_picture(sys.stdin.buffer.read() if data is None else data, max_pixels=max_pixels) as reader:
         yield reader
+
+
+def check_target(job: Job, overwrite: bool) -> None:
+    """Refuse a result over what is there, before anything is computed.
+
+    Raises:
+        ImageError: It may not be replaced.
+    """
+    if job.target is not None and not overwrite and os.path.lexists(job.target):
+        raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
 
 
 @contextmanager
@@ -85,7 +97,7 @@ def open_result(
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[Writer]:
-    """Open the target of a job; what goes to standard output goes there whole, too.
+    """Open the target of a job for the rows of its result.
 
     Args:
         job: Whose result it is.
@@ -93,48 +105,60 @@ def open_result(
         header: From :func:`plan_result`, like the next two.
         format: Of the file.
         size: Of the frames that come.
+        overwrite: As of :func:`open_target`, like the next two.
+        on_begin: Given a name.
+        on_end: Given a name.
+    """
+    with (
+        open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
+        Writer(file, header, format, output.quality, job.place, strip=output.strip, size=size) as writer,
+    ):
+        yield writer
+        writer.finish()
+
+
+@contextmanager
+def open_target(
+    job: Job,
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[BinaryIO]:
+    """Open the target of a job; what goes to standard output goes there whole, too.
+
+    Args:
+        job: Whose result it is.
         overwrite: Whether it may replace what is there.
         on_begin: As of ``images.open_atomic``.
         on_end: As of ``images.open_atomic``.
     """
     if job.target is not None:
         make_folder(job.target.parent)
-        with open_writer(
-            job.target,
-            header,
-            format,
-            output.quality,
-            overwrite=overwrite,
-            on_begin=on_begin,
-            on_end=on_end,
-            strip=output.strip,
-            size=size,
-        ) as writer:
-            yield writer
+        with open_atomic(job.target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
+            yield file
         return
     try:
+        if job.result is not None:
+            yield job.result
+            return
         with tempfile.TemporaryFile() as file:
-            with Writer(
-                file, header, format, output.quality, STANDARD_STREAM, strip=output.strip, size=size
-            ) as writer:
-                yield writer
-                writer.finish()
+            yield file
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ImageError(
-            f"cannot write {STANDARD_STREAM}: {error.strerror or error}; give -o a file"
-        ) from error
+        remedy = "free some space" if job.result is not None else "give -o a file"
+        raise ImageError(f"cannot write {job.place}: {error.strerror or error}; {remedy}") from error
 
 
 def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
     """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
     factors = []
     for source in sources:
-        if source.path is None:  # it can be read once
+        if source.path is None and source.data is None:  # it can be read once
             return None
         try:
             with open_source(source, max_pixels) as reader:

@@ -7,7 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from mambair_cli.catalog import Task
 from mambair_cli.errors import UsageError
@@ -25,10 +27,12 @@ class Source:
     Attributes:
         path: Of its file; None for standard input.
         folder: The folder among the inputs that it was found in; None where it was named itself.
+        data: What its file holds, of one that came without a path.
     """
 
     path: Path | None
     folder: Path | None = None
+    data: bytes | mmap | None = None
 
     def __str__(self) -> str:
         """Name it as its user did."""
@@ -44,16 +48,20 @@ class Job:
         target: File to write; None for standard output.
         format: Of the result; None: as the target's name says, or as the source is on standard output.
         root: The folder that the run's results lie in, at any depth; None for standard output.
+        result: Receives the file, of a result that has no path.
     """
 
     source: Source
     target: Path | None
     format: str | None = None
     root: Path | None = None
+    result: BinaryIO | None = None
 
     @property
     def place(self) -> str:
         """Where the result goes, in a word."""
+        if self.result is not None:
+            return "the result"
         return STANDARD_STREAM if self.target is None else str(self.target)
 
 

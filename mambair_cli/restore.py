@@ -115,6 +115,20 @@ class Restorer:
         other._computer = computer
         return other
 
+    def with_tiles(self, tile: int | None, overlap: int | None, seed: int | None) -> "Restorer":
+        """Return a restorer by the same network on the same device, with tiles and a seed of its own.
+
+        Args:
+            tile: As for the class, like the next two.
+            overlap: Pixels.
+            seed: Of the noise.
+        """
+        other = self.by(self.computer)
+        other.tile, other.overlap = check_tile(tile, overlap, self.device.type)
+        other._whole_side = WHOLE_SIDE.get(self.device.type, 0) if tile is None else 0
+        other.seed = seed
+        return other
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Restore an image; see ``restore``."""
         return self.restore(image)[0]

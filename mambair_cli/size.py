@@ -70,6 +70,21 @@ class Size:
         return max(1, round(width * factor)), max(1, round(height * factor))
 
 
+def settle_scale(
+    scale: float | None, width: int | None, height: int | None, megapixels: float | None
+) -> tuple[int | None, Size]:
+    """Tell a scale that a network does exactly from a size that its result is reduced to.
+
+    Returns:
+        The scale of the network, where it was asked for, and the size.
+
+    Raises:
+        UsageError: The size is asked for twice.
+    """
+    size = Size(scale, width, height, megapixels)
+    return (int(scale), Size()) if scale in NETWORK_SCALES and scale is not None else (None, size)
+
+
 def network_scale(factor: float) -> int:
     """Return the scale of the smallest network that enlarges so far, or of the largest."""
     return next((scale for scale in NETWORK_SCALES if scale >= factor), NETWORK_SCALES[-1])

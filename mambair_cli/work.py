@@ -1,6 +1,5 @@
 """One task on its way through: its image opened, restored, and its result finished."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from mambair_cli.batch import Outcome, Task
-from mambair_cli.endpoints import open_result, open_source, plan_result
+from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
-from mambair_cli.errors import ImageError, MambairError
+from mambair_cli.errors import MambairError
 from mambair_cli.images import Header
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
@@ -58,8 +57,7 @@ class Work:
         """Look at the input, and decode it if it is small."""
         with self._stage():
             job, output = self.task.job, self.task.output
-            if job.target is not None and not self.task.overwrite and os.path.lexists(job.target):
-                raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
+            check_target(job, self.task.overwrite)
             if self.task.watch:
                 self.task.watch.look()
             with ExitStack() as opening:

@@ -44,14 +44,10 @@ def upscale(
     options: Options,
 ) -> None:
     """Enlarge images up to 4 times; what no network does exactly is done by the next larger and reduced."""
-    from mambair_cli.size import NETWORK_SCALES, Size
+    from mambair_cli.size import settle_scale
 
-    size = Size(None if scale in NETWORK_SCALES else scale, width, height, megapixels)
-    if scale is not None and scale in NETWORK_SCALES:
-        Size(scale, width, height, megapixels)  # for its check
-        _restore("upscale", inputs, options, scale=int(scale))
-    else:
-        _restore("upscale", inputs, options, size=size)
+    network, size = settle_scale(scale, width, height, megapixels)
+    _restore("upscale", inputs, options, scale=network, size=size)
 
 
 @with_options

@@ -6,7 +6,6 @@ from mambair_cli.images.encoding import (
     DEFAULT_QUALITY,
     Writer,
     encode_picture,
-    open_writer,
     write_picture,
 )
 from mambair_cli.images.files import TEMPORARY_NAME, explain_unreadable, open_atomic
@@ -35,7 +34,6 @@ __all__ = [
     "join_luma",
     "open_atomic",
     "open_picture",
-    "open_writer",
     "read_picture",
     "settle_format",
     "split_luma",

@@ -47,20 +47,22 @@ _ROWS_AT_ONCE = 256
 
 
 @contextmanager
-def open_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Reader]:
+def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS) -> Iterator[Reader]:
     """Open an image file of any readable format, whatever its name says.
 
     EXIF orientation is applied and CMYK is brought to sRGB through its profile; nothing else is converted.
 
     Args:
-        source: A file, or what one holds.
+        source: A file, or what one holds, to be kept as long as it is read.
         max_pixels: Larger images are refused before anything is decoded; frames count.
 
     Raises:
         ImageError: The file cannot be read, or part of it would be lost or made up.
     """
-    if isinstance(source, bytes):
-        reader = _open(_Data("the image", source, lambda: pyvips.Source.new_from_memory(source)), max_pixels)
+    if not isinstance(source, Path):
+        reader = _open(
+            _Data("the image", source, lambda: pyvips.Source.new_from_memory(memoryview(source))), max_pixels
+        )
         yield reader
         reader.close()
         return

@@ -2,8 +2,6 @@
 
 import io
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,41 +83,11 @@ def write_picture(
     """
     format = settle_format(target, format)
     header = fit_header(picture.header, format, show(target))
-    with open_writer(target, header, format, quality, overwrite=overwrite) as writer:
-        writer.write(0, picture.samples)
-
-
-@contextmanager
-def open_writer(
-    target: Path,
-    header: Header,
-    format: str,
-    quality: int | None = None,
-    *,
-    overwrite: bool = False,
-    on_begin: Callable[[Path], None] = lambda temporary: None,
-    on_end: Callable[[Path], None] = lambda temporary: None,
-    strip: bool = False,
-    size: tuple[int, int] | None = None,
-) -> Iterator["Writer"]:
-    """Open a file for the rows of a picture; it appears when the block ends well, or never.
-
-    Args:
-        target: The file.
-        header: From :func:`fit_header`.
-        format: Of the file.
-        quality: As for :func:`encode_picture`.
-        overwrite: Replace the file if there is one.
-        on_begin: As of :func:`open_atomic`.
-        on_end: As of :func:`open_atomic`.
-        strip: Write sRGB in place of a profile.
-        size: Width and height of the frames that come, where they are to be reduced to the header's.
-    """
     with (
-        open_atomic(target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
-        Writer(file, header, format, quality, show(target), strip=strip, size=size) as writer,
+        open_atomic(target, overwrite=overwrite) as file,
+        Writer(file, header, format, quality, show(target)) as writer,
     ):
-        yield writer
+        writer.write(0, picture.samples)
         writer.finish()
 
 
