@@ -4,8 +4,10 @@ python benchmarks/batch.py --images 200
 """
 
 import argparse
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,33 +38,41 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of both by turns, over a part of the images each"
+    )
     arguments = parser.parse_args()
     restorer = Restorer(task="upscale", scale=4, model="tiny-x4", device=arguments.device, offline=True)
+    ratios = []
     with tempfile.TemporaryDirectory() as name:
-        pictures = make_photographs(Path(name, "photos"), arguments.images, arguments.side)
-        restorer(pictures[0])  # what is done once
-        begun = time.perf_counter()
-        for picture in pictures:
-            restorer(picture)
-        network = time.perf_counter() - begun
-
-        jobs = name_targets(find_sources([f"{name}/photos"]), f"{name}/results", "_x4")
-        begun = time.perf_counter()
-        output = Output()
-        outcomes = list(
-            run_jobs(
-                jobs,
-                output,
-                settings_of(computing_of(restorer), output),
-                partial(perform_alone, restorer=restorer),
+        for number in range(arguments.rounds):
+            folder = Path(name, str(number))
+            pictures = make_photographs(folder, arguments.images // arguments.rounds, arguments.side)
+            restorer(pictures[0])  # what is done once
+            network = time_of(lambda pictures=pictures: [restorer(picture) for picture in pictures])
+            run = time_of(lambda folder=folder: restore_folder(folder, restorer))
+            ratios.append(run / network)
+            print(
+                f"{len(pictures)} images of {arguments.side}×{arguments.side} on {restorer.device}: "
+                f"network alone {network:.2f} s, run {run:.2f} s, {run / network:.3f} times",
+                flush=True,
             )
-        )
-        run = time.perf_counter() - begun
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    print(f"{len(outcomes)} images of {arguments.side}×{arguments.side}, {failed} failed, {restorer.device}")
-    print(f"network alone {network:8.2f} s, {network / len(outcomes) * 1e3:8.1f} ms an image")
-    print(f"run           {run:8.2f} s, {run / len(outcomes) * 1e3:8.1f} ms an image")
-    print(f"the run takes {run / network:.3f} times the network's time")
+    print(f"the run takes {statistics.median(ratios):.3f} times the network's time (median)")
+
+
+def restore_folder(folder: Path, restorer: Restorer) -> None:
+    jobs = name_targets(find_sources([str(folder)]), f"{folder}_results", "_x4")
+    output = Output()
+    settings = settings_of(computing_of(restorer), output)
+    for outcome in run_jobs(jobs, output, settings, partial(perform_alone, restorer=restorer)):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def time_of(function: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ TILES_AT_ONCE = {"cpu": 1, "cuda": 24, "mps": 4}
 SMALLEST_TILE = 32  # pixels
 
 # Pixels up to which small images of one size are computed together, and how many at most. It follows from
-# their size alone: how many there happen to be must not move a bit, and the shape of a batch does.
-PIXELS_TOGETHER = {"cpu": 4 * 48**2, "cuda": 256**2}
-MOST_TOGETHER = {"cpu": 4, "cuda": 16}
+# their size alone: how many there happen to be must not move a bit, and the shape of a batch does. Not on a
+# CPU: there the place in a batch does, too, and several workers do better.
+PIXELS_TOGETHER = {"cuda": 256**2}
+MOST_TOGETHER = {"cuda": 16}
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Restorer:
         self.info = net.info
         self.net = net
         self._computer: TileComputer | None = None
+        self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
 
     @property
     def computer(self) -> TileComputer:
@@ -234,6 +236,8 @@ class Restorer:
     def restore_together(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Report]:
         """Restore small images of one shape in one batch, which is filled up where they are too few.
 
+        Where the device lets an image's place in the batch move a bit, each is done for itself.
+
         Args:
             images: As many as :meth:`count_together` says, or fewer; (h, w, 1 or 3), of any dtype that
                 :meth:`restore` takes.
@@ -245,18 +249,29 @@ class Restorer:
             torch.OutOfMemoryError: The device does not hold them at once.
             UsageError: Where the network cannot restore such images.
         """
-        height, width, samples = images[0].shape
-        self._check_samples(samples)
+        shape = images[0].shape
+        self._check_samples(shape[2])
+        restored = self._compute_together(images)
+        if len(images) > 1:
+            if shape not in self._shares:
+                alone = self._compute_together(images[-1:])[0]
+                self._shares[shape] = np.array_equal(alone, restored[-1])
+            if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
+                restored = [self._compute_together([image])[0] for image in images]
+        finished = [
+            np.clip(self._complete(rows, image, shape[2]), 0, 1)
+            for rows, image in zip(restored, images, strict=True)
+        ]
+        plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
+        return finished, Report(plan, self.count_together(shape), False)
+
+    def _compute_together(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute a batch, filled up with its last image."""
         batch = self.count_together(images[0].shape)
         filled = [*images, *[images[-1]] * (batch - len(images))]
-        tiles = np.stack([self._prepare(image, samples) for image in filled])
+        tiles = np.stack([self._prepare(image, images[0].shape[2]) for image in filled])
         launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
-        restored = self.computer.collect(launched)[: len(images)]
-        finished = [
-            self._complete(rows, image, samples) for rows, image in zip(restored, images, strict=True)
-        ]
-        plan = plan_tiles(height, width, max(height, width), 0)
-        return [np.clip(rows, 0, 1) for rows in finished], Report(plan, batch, False)
+        return list(self.computer.collect(launched)[: len(images)])
 
     def _check_samples(self, samples: int) -> None:
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:

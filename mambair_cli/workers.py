@@ -1,7 +1,7 @@
 """Processes that restore images side by side, each with the network loaded once on a device of its own.
 
-A worker that dies hands its images to others. What an image comes out as does not depend on who did it, nor on
-how many did: an image that would keep one worker busy while the others are done is computed by all of them.
+A worker that dies hands its images to others. An image that would keep one busy after the others are done is
+computed by all of them, tile by tile. What comes out does not depend on who did it, nor on how many.
 """
 
 import multiprocessing

@@ -1,6 +1,5 @@
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 import torch
 from checkpoints import save_identity, save_nearest
 from PIL import Image
+from terminal import run_in_terminal
 
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
@@ -356,29 +356,31 @@ def test_stdout_is_the_picture_and_nothing_else(tmp_path, weights):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_the_bar_is_on_the_terminal_and_the_paths_are_in_the_pipe(tmp_path, weights):
-    import pty
-
     photo(tmp_path / "in.png", size=(300, 300))
-    terminal, stderr = pty.openpty()
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "in.png", "--tile", "64"]
-    command += ["--weights", str(weights / "x4.safetensors")]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
-    ) as process:
-        os.close(stderr)
-        shown = b""
-        try:
-            while piece := os.read(terminal, 4096):
-                shown += piece
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        os.close(terminal)
-        assert process.stdout
-        assert process.stdout.read() == b"in_x4.png\n"
-    assert process.returncode == 0
-    assert b"in.png" in shown
-    assert b"MP/s" in shown
+    model = ["--weights", str(weights / "x4.safetensors")]
+    seen = run_in_terminal(["upscale", "in.png", "--tile", "64", *model], tmp_path)
+    assert seen.code == 0
+    assert seen.stdout == b"in_x4.png\n"
+    assert b"in.png" in seen.shown
+    assert b"36/36 tiles" in seen.shown
+    assert b"MP/s" in seen.shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_run_over_several_images_shows_all_of_them_and_those_in_work(tmp_path, weights, workers):
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / name, size=(100, 100))
+    (tmp_path / "bad.png").write_text("no picture")
+    model = ["--weights", str(weights / "x4.safetensors"), "--tile", "64"]
+    names = ["a.png", "b.png", "c.png", "bad.png"]
+    seen = run_in_terminal(["upscale", *names, *model, *workers], tmp_path)
+    assert seen.code == 1
+    assert sorted(seen.stdout.split()) == [b"a_x4.png", b"b_x4.png", b"c_x4.png"]
+    assert b"4/4 images, 1 failed" in seen.shown
+    for name in (b"a.png", b"b.png", b"c.png"):
+        assert name in seen.shown
+    assert b"4/4 tiles" in seen.shown
 
 
 def test_an_interrupt_leaves_nothing_half_done(tmp_path, weights):

@@ -1,12 +1,11 @@
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from terminal import run_in_terminal
 
 from mambair_cli import load_network
 from mambair_cli.cli import main
@@ -91,26 +90,10 @@ def test_what_cannot_be_trained_is_one_line(run, arguments, code):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_the_bar_is_on_the_terminal_and_the_log_is_in_the_pipe(run, tmp_path):
-    import pty
-
-    terminal, stderr = pty.openpty()
-    command = [sys.executable, "-m", "mambair_cli", "train", "photos", "--task", "denoise", "-o", "run"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(
-        [*command, *SMALL, *SHORT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=stderr
-    ) as process:
-        os.close(stderr)
-        shown = b""
-        try:
-            while piece := os.read(terminal, 4096):
-                shown += piece
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        os.close(terminal)
-        assert process.stdout
-        record, path = process.stdout.read().splitlines()
-    assert process.returncode == 0
+    seen = run_in_terminal(["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT], tmp_path)
+    record, path = seen.stdout.splitlines()
+    assert seen.code == 0
     assert json.loads(record)["step"] == 4
     assert path == b"run/weights.safetensors"
-    assert b"4/4" in shown
-    assert f"steps loss {json.loads(record)['loss']:.4f}".encode() in shown
+    assert b"4/4" in seen.shown
+    assert f"steps loss {json.loads(record)['loss']:.4f}".encode() in seen.shown

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import save_nearest
+import torch
+from checkpoints import save_nearest, save_random
+from networks import V2
 from PIL import Image
 
 from mambair_cli.batch import computing_of, run_jobs, settings_of
@@ -109,6 +113,134 @@ class Deadly:
 
     def __call__(self, temporary):
         os._exit(9)
+
+
+class Failing:
+    """Does as a GPU that has fallen off the bus."""
+
+    def __call__(self):
+        raise getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: unspecified launch failure\nmore")
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
+def test_a_device_that_fails_hands_its_images_to_another(weights):
+    told = []
+    crew = Crew(
+        ["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1, notify=told.append
+    )
+
+    def fail_once(tasks, is_stopped):
+        for task in tasks:
+            if task.job.source.path.name == "4.png":
+                task.watch.look = Failing()
+        return crew.perform(tasks, is_stopped)
+
+    try:
+        errors = restore(fail_once, weights, "out")
+    finally:
+        crew.close()
+    assert len(results("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
+    assert list(errors) == ["photos/4.png"]
+    assert all("CUDA error: unspecified launch failure" in sentence for sentence in told)
+    assert "more" not in "".join(told)
+
+
+@pytest.fixture
+def tiled(tmp_path, monkeypatch):
+    """A network whose values depend on what could go wrong: the place of a tile and its neighbours."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name, (height, width) in {"large": (100, 130), "small": (20, 30), "other": (24, 20)}.items():
+        pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{name}.png")
+    return {"weights": save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))}
+
+
+def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled):
+    options = {**tiled, "tile": 32, "overlap": 8}
+    alone = Restorer(**options, device="cpu")
+    assert restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone") == {}
+    seen = []
+    crew = Crew(["cpu", "cpu"], alone, options, threads=1, on_tiles=lambda *facts: seen.append(facts))
+    sent = [[] for _ in crew._workers]
+    for worker, batches in zip(crew._workers, sent, strict=True):
+        worker.batches = Listed(batches)
+    try:
+        assert restore(crew.perform, tiled["weights"], "spread") == {}
+    finally:
+        crew.close()
+    assert results("spread") == results("alone")
+    tiles = len(alone.plan(100, 130))
+    assert len(sent[0]) + len(sent[1]) == tiles  # of the large image: the others are given out as a whole
+    assert min(len(sent[0]), len(sent[1])) >= tiles // 4
+    assert (0, tiles, tiles) in seen
+    assert {total for _, _, total in seen} == {1, tiles}
+
+
+class Listed(deque):
+    """Remembers what was ever put into it."""
+
+    def __init__(self, all_ever):
+        super().__init__()
+        self.all_ever = all_ever
+
+    def append(self, item):
+        self.all_ever.append(item)
+        super().append(item)
+
+
+@pytest.mark.parametrize("survivors", [1, 0])
+def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
+    options = {**tiled, "tile": 32, "overlap": 8}
+    alone = Restorer(**options, device="cpu")
+    restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone")
+    told = []
+
+    def kill(number, done, total):
+        if done == 5:
+            for worker in crew._workers[survivors:]:
+                worker.process.kill()
+
+    crew = Crew(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
+    try:
+        errors = restore(crew.perform, tiled["weights"], "spread")
+    finally:
+        crew.close()
+    assert len(told) == 2 - survivors
+    assert "the worker on cpu died over tiles" in told[0]
+    if survivors:
+        assert errors == {}
+        assert results("spread") == results("alone")
+    else:
+        assert len(errors) == 3
+        assert results("spread") == {}
+
+
+def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
+    options = {**tiled, "tile": 64, "overlap": 8}
+    alone = Restorer(**options, device="cpu")
+    crew = Crew(["cpu", "cpu"], alone, options, threads=1)
+
+    def launch(crew, tiles, corners, seed):
+        batch = launch_batch(crew, tiles, corners, seed)
+        if tiles.shape[1] > 32:
+            batch.error = torch.OutOfMemoryError("no room")
+        return batch
+
+    launch_batch = Crew.launch
+    monkeypatch.setattr(Crew, "launch", launch)
+    try:
+        jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
+        settings = settings_of(computing_of(alone), Output())
+        (outcome,) = run_jobs(jobs, Output(), settings, crew.perform)
+    finally:
+        crew.close()
+    assert outcome.report
+    assert outcome.report.shrunk
+    small = Restorer(**{**options, "tile": 32}, device="cpu")
+    np.testing.assert_array_equal(
+        np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
+    )
 
 
 def test_what_a_worker_cannot_load_is_an_error_here(weights):

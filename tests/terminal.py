@@ -1,0 +1,38 @@
+"""A command run with a terminal for its stderr, as a person at one would run it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Seen(NamedTuple):
+    """What a command showed, and what it gave to a pipe."""
+
+    code: int
+    shown: bytes
+    stdout: bytes
+
+
+def run_in_terminal(arguments: list[str], folder: Path) -> Seen:
+    """Run ``mambair`` with a pseudo-terminal of 100 columns as stderr, and a pipe as stdout."""
+    import pty
+
+    terminal, stderr = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "mambair_cli", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr
+    ) as process:
+        os.close(stderr)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(terminal)
+        assert process.stdout
+        stdout = process.stdout.read()
+    return Seen(process.returncode, shown, stdout)

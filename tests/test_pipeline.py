@@ -1,0 +1,239 @@
+"""Images one after another: read ahead, computed, written behind, the small ones together."""
+
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import save_nearest, save_random
+from networks import V1
+from PIL import Image
+
+from mambair_cli import pipeline, restore, work
+from mambair_cli.batch import computing_of, run_jobs, settings_of
+from mambair_cli.endpoints import Output
+from mambair_cli.jobs import find_sources, name_targets
+from mambair_cli.pipeline import perform_alone
+from mambair_cli.restore import Restorer
+from mambair_cli.work import Work
+
+PATIENCE_SECONDS = 30
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    monkeypatch.setitem(restore.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
+    monkeypatch.setitem(restore.PIXELS_TOGETHER, "cpu", 4 * 48**2)
+    return save_random(Path("x2.safetensors"), replace(V1, upscale=2, upsampler="pixelshuffle"))
+
+
+def save_photo(name, height, width, mode="RGB", seed=0):
+    shape = (height, width, len(mode)) if len(mode) > 1 else (height, width)
+    pixels = np.random.default_rng([seed, height, width]).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels, mode).save(f"photos/{name}.png")
+    return pixels
+
+
+class Recorder:
+    """Passes tiles on to a computer, and remembers the shapes of the batches."""
+
+    def __init__(self, computer, most_pixels=2**30, is_moved_by_place=False):
+        self.scale, self.ahead = computer.scale, computer.ahead
+        self.computer, self.most_pixels, self.is_moved_by_place = computer, most_pixels, is_moved_by_place
+        self.shapes = []
+        self.before = lambda: None
+
+    def launch(self, tiles, corners, seed):
+        self.before()
+        self.shapes.append(tiles.shape[:3])
+        if tiles[..., 0].size > self.most_pixels:
+            raise torch.OutOfMemoryError("no room")
+        return self.computer.launch(tiles, corners, seed)
+
+    def collect(self, launched):
+        results = self.computer.collect(launched)
+        for place, result in enumerate(results):
+            result += place / 64 * self.is_moved_by_place
+        return results
+
+
+def record(weights, **options):
+    restorer = Restorer(weights=weights, device="cpu")
+    recorder = Recorder(restorer.computer, **options)
+    return restorer.by(recorder), recorder
+
+
+def run(restorer, fail_fast=False, **told):
+    jobs = name_targets(find_sources(["photos"]), "out", "_x2")
+    settings = settings_of(computing_of(restorer), Output())
+    return run_jobs(jobs, Output(), settings, partial(perform_alone, restorer=restorer, **told), fail_fast)
+
+
+def written(name):
+    return np.asarray(Image.open(f"out/{name}.png"))
+
+
+@pytest.mark.parametrize("is_moved_by_place", [False, True])
+def test_small_images_of_one_size_share_batches_and_come_out_as_alone(weights, is_moved_by_place):
+    pixels = {f"{index}": save_photo(index, 20, 30, seed=index) for index in range(6)}
+    pixels["7"] = save_photo("7", 30, 20)
+    pixels["8"] = save_photo("8", 30, 20, mode="L")
+    save_nearest(weights, 2)  # exact wherever it is computed
+    restorer, recorder = record(weights, is_moved_by_place=is_moved_by_place)
+    assert [outcome.error for outcome in run(restorer)] == [None] * 8
+    for name, image in pixels.items():
+        np.testing.assert_array_equal(written(name), Restorer(weights=weights, device="cpu")(image))
+    assert {shape[0] for shape in recorder.shapes} == {4}
+    # Six of one size take two batches, and one that shows that they may be trusted; the other two are alone.
+    assert len(recorder.shapes) == (2 + 1 + 4 + 2 + 2 if is_moved_by_place else 2 + 1 + 2)
+
+
+def test_images_that_are_not_small_or_not_opaque_are_computed_by_themselves(weights):
+    for name in ("a", "b"):
+        save_photo(name, 20, 30, mode="RGBA")
+        save_photo(f"large_{name}", 100, 110)
+    restorer, recorder = record(weights)
+    assert [outcome.error for outcome in run(restorer)] == [None] * 4
+    assert {shape[0] for shape in recorder.shapes} == {1}
+
+
+def test_one_bad_image_among_small_ones_costs_itself_alone(weights):
+    for index in range(4):
+        save_photo(index, 20, 30, seed=index)
+    Path("photos/1.png").write_text("no picture")
+    restorer, _ = record(weights)
+    outcomes = list(run(restorer))
+    assert [_name_of_outcome(outcome) for outcome in outcomes] == [f"{index}.png" for index in range(4)]
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, True]
+    assert sorted(path.name for path in Path("out").glob("*.png")) == ["0.png", "2.png", "3.png"]
+
+
+def test_small_images_that_memory_does_not_hold_at_once_are_done_one_by_one(weights):
+    for index in range(2):
+        save_photo(index, 20, 30, seed=index)
+    restorer, recorder = record(weights, most_pixels=20 * 30)
+    outcomes = list(run(restorer))
+    assert [outcome.report is not None and outcome.report.shrunk for outcome in outcomes] == [True, True]
+    assert recorder.shapes == [(4, 20, 30), *[(4, 20, 30), (1, 20, 30)] * 2]
+
+
+def test_the_next_image_is_decoded_while_one_is_computed(weights):
+    for name in ("a", "b"):
+        save_photo(name, 100, 110)
+    restorer, recorder = record(weights)
+    opened = {name: threading.Event() for name in ("a.png", "b.png")}
+    recorder.before = lambda: assert_true(opened["b.png"].wait(PATIENCE_SECONDS))
+    open_work = Work.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "open", lambda work: (open_work(work), opened[_name(work)].set()))
+        assert [outcome.error for outcome in run(restorer)] == [None] * 2
+
+
+def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypatch):
+    for name in ("a", "b", "c"):
+        save_photo(name, 100, 110)
+    restorer, recorder = record(weights)
+    begun = threading.Semaphore(0)
+    finish = Work.finish
+
+    def wait_for_the_next(work):
+        if _name(work) != "c.png":
+            assert begun.acquire(timeout=PATIENCE_SECONDS)  # its own, long since
+            assert begun.acquire(timeout=PATIENCE_SECONDS)
+            begun.release()
+        return finish(work)
+
+    recorder.before = begun.release
+    monkeypatch.setattr(Work, "finish", wait_for_the_next)
+    names = [_name_of_outcome(outcome) for outcome in run(restorer)]
+    assert names == ["a.png", "b.png", "c.png"]
+
+
+def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
+    monkeypatch.setattr(pipeline, "PIXELS_AHEAD", 3 * 100 * 110)
+    for index in range(9):
+        save_photo(index, 100, 110, seed=index)
+    restorer, recorder = record(weights)
+    opened, ahead = [], []
+    open_work = Work.open
+
+    def look():
+        time.sleep(0.05)  # in which the other thread could open all of them
+        ahead.append(len(opened) - len(ahead) - 1)
+
+    recorder.before = look
+    monkeypatch.setattr(Work, "open", lambda work: (open_work(work), opened.append(None)))
+    assert len(list(run(restorer))) == 9
+    assert max(ahead) == 3
+
+
+def test_a_large_image_is_not_decoded_before_its_turn(weights, monkeypatch):
+    monkeypatch.setattr(work, "DECODED_BYTES", 100 * 110 * 3 - 1)
+    image = save_photo("a", 100, 110)
+    save_photo("b", 20, 30)
+    restorer, _ = record(weights)
+    decoded = {}
+    open_work = Work.open
+    monkeypatch.setattr(
+        Work, "open", lambda work: (open_work(work), decoded.update({_name(work): work.samples is not None}))
+    )
+    assert [outcome.error for outcome in run(restorer)] == [None] * 2
+    assert decoded == {"a.png": False, "b.png": True}
+    np.testing.assert_array_equal(written("a"), Restorer(weights=weights, device="cpu")(image))
+
+
+def test_a_run_that_is_broken_off_keeps_what_was_computed_and_nothing_half_done(weights):
+    for index in range(5):
+        save_photo(index, 100, 110, seed=index)
+    restorer, recorder = record(weights)
+    outcomes = run(restorer)
+    next(outcomes)
+
+    def interrupt():
+        if len(recorder.shapes) >= 4:
+            raise KeyboardInterrupt
+
+    recorder.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        list(outcomes)
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        ".mambair.jsonl",
+        *(f"{index}.png" for index in range(4)),
+    ]
+
+
+def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(weights):
+    for index in range(30):
+        save_photo(f"{index:02}", 100, 110, seed=index)
+    Path("photos/03.png").write_text("no picture")
+    restorer, _ = record(weights)
+    outcomes = list(run(restorer, fail_fast=True))
+    told = sorted(_name_of_outcome(outcome) for outcome in outcomes if outcome.error is None)
+    assert told == sorted(path.name for path in Path("out").glob("*.png"))
+    assert 3 <= len(told) < 10
+
+
+def test_a_bug_in_another_thread_is_raised_here(weights, monkeypatch):
+    save_photo("a", 20, 30)
+    restorer, _ = record(weights)
+    monkeypatch.setattr(work, "plan_result", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(run(restorer))
+
+
+def assert_true(value):
+    assert value
+
+
+def _name(work):
+    return work.task.job.source.path.name
+
+
+def _name_of_outcome(outcome):
+    return outcome.job.source.path.name
