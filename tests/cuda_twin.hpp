@@ -36,6 +36,7 @@ static float __shfl_sync(unsigned, float value, int lane, int width) {
 static float __shfl_xor_sync(unsigned, float value, int mask, int) { return shuffle(value, threadIdx.x ^ mask); }
 
 static float power_of_2(float x) { return exp2f(x); }
+static float reciprocal(float x) { return 1 / x; }
 static float bits_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 static unsigned float_as_bits(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
 static float from_half(Half x) { _Float16 y; memcpy(&y, &x, 2); return y; }

@@ -51,7 +51,7 @@ def test_large_scores_do_not_overflow():
 def test_slices_of_wider_images_are_read():
     attention, index = make(12, 2, 4, 2)
     wide = torch.randn(2, 8, 8, 50)
-    bias = attention._biases(index, torch.float32)
+    bias = attention.biases(index, torch.float32)
     y = cpu_attention.attend(wide[..., 7:43], bias, 4, 2)
     assert torch.equal(y, cpu_attention.attend(wide[..., 7:43].contiguous(), bias, 4, 2))
 
@@ -61,7 +61,7 @@ def test_nan_stays_in_its_window(part):
     attention, index = make(12, 2, 4, 0)
     qkv = torch.randn(1, 8, 8, 36)
     qkv[0, 5, 6, 12 * part : 12 * part + 12] = torch.nan
-    y = cpu_attention.attend(qkv, attention._biases(index, torch.float32), 4, 0)
+    y = cpu_attention.attend(qkv, attention.biases(index, torch.float32), 4, 0)
     assert y[0, 5, 6].isnan().all()
     y[0, 4:, 4:] = 0
     assert y.isfinite().all()
@@ -70,7 +70,7 @@ def test_nan_stays_in_its_window(part):
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_threads_change_no_bit(count):
     attention, index = make(12, 2, 4, 2)
-    qkv, bias = torch.randn(2, 8, 12, 36), attention._biases(index, torch.float32)
+    qkv, bias = torch.randn(2, 8, 12, 36), attention.biases(index, torch.float32)
     alone = cpu_attention.attend(qkv, bias, 4, 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(count)

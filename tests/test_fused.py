@@ -19,13 +19,15 @@ from mambair_cli.engine import Engine, restore_rows
 from mambair_cli.kernels import cuda
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
-from mambair_cli.model import MambaIR, build_network, fused
-from mambair_cli.model.fused import FusedMambaIR
+from mambair_cli.model import MambaIRv2, build_network, fuse_network
+from mambair_cli.model.fused import FusedMambaIRv2
+from mambair_cli.model.fused import scan as fused_scan
 from mambair_cli.tiling import plan_tiles
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 TOLERANCE = 2e-3  # relative to what the network adds; a value in 16 bits is right to 5e-4
+EXACT_TOLERANCE = 2e-5  # in float32
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def cuda_scan(tmp_path_factory, monkeypatch):
     """Have the scan in CUDA C++ do its part, on the CPU where there is no GPU."""
     if not HAS_GPU and shutil.which("g++") is None:
         pytest.skip("needs a GPU or g++")
-    monkeypatch.setattr(fused, "has_cuda_scan", lambda device: True)
+    monkeypatch.setattr(fused_scan, "has_cuda_scan", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
         small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
         monkeypatch.setattr(cuda, "choose_cut", lambda *work: (small, 2))
@@ -50,71 +52,122 @@ def make_network(config):
     return net.to(DEVICE)
 
 
-def check(config, height, width):
-    net = make_network(config)
-    assert isinstance(net, MambaIR)
-    x = torch.rand(2, net.config.in_chans, height, width, device=DEVICE)
-    with torch.inference_mode():
-        wanted, got = net(x), FusedMambaIR(net)(x)
+def error_of(got, wanted):
+    """Return how far it is off, relative to what the network adds."""
     assert got.shape == wanted.shape
     assert got.dtype == torch.float32
-    error = ((got - wanted).norm() / (wanted - wanted.mean()).norm()).item()
+    return ((got - wanted).norm() / (wanted - wanted.mean()).norm()).item()
+
+
+def check(config, height, width):
+    net = make_network(config)
+    fused = fuse_network(net)
+    assert fused is not None
+    with torch.inference_mode():
+        error = error_of(*fused.compare(torch.rand(2, config.in_chans, height, width, device=DEVICE)))
     assert error < TOLERANCE, f"{error:.1e}"
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("v1")])
+V2_NAMES = ("v2", "v2 light", "v2 odd window")  # heads and tails are those of v1
+
+
+@pytest.mark.parametrize("name", [*(name for name in CONFIGS if name.startswith("v1")), *V2_NAMES])
 def test_gives_what_the_network_gives(name, cuda_scan):
     check(CONFIGS[name], 5, 7)
 
 
-def test_does_without_cuda_as_well(monkeypatch):
-    monkeypatch.setattr(fused, "has_cuda_scan", lambda device: False)
-    check(CONFIGS["v1"], 2, 3)
+@pytest.mark.parametrize("name", ["v2", "v2 light"])
+def test_routes_as_the_network_does(name, cuda_scan):
+    net = make_network(CONFIGS[name])
+    assert isinstance(net, MambaIRv2)
+    fused = FusedMambaIRv2(net, torch.float32)  # in 16 bits, a few pixels choose another token
+    x, origin = torch.rand(2, 3, 9, 6, device=DEVICE), torch.tensor([[0, 0], [144, 288]])
+    with torch.inference_mode():
+        wanted = net(x, seed=7, origin=origin)
+        assert error_of(fused(x, origin, 7), wanted) < EXACT_TOLERANCE
+        assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["v1", "v2"])
+def test_does_without_cuda_as_well(name, monkeypatch):
+    monkeypatch.setattr(fused_scan, "has_cuda_scan", lambda device: False)
+    check(CONFIGS[name], 2, 3)
+
+
+class Wrong:
+    """A network in place of the fused one, wrong by so much, or an exception."""
+
+    def __init__(self, net, error):
+        self.net, self.error = net, error
+
+    def __call__(self, x, origin=None, seed=None):
+        if isinstance(self.error, Exception):
+            raise self.error
+        return self.net(x) + self.error
+
+    def compare(self, x):
+        return self(x), self.net(x)
+
+
+def make_engine_with(error):
+    engine = Engine(make_network(CONFIGS["v1"]), DEVICE, "fp32")
+    engine._fused = Wrong(engine.net, error)
+    engine._fast = Replayed(engine._fused)
+    return engine, torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
 
 
 def test_the_engine_goes_on_without_it_where_it_fails():
-    net = make_network(CONFIGS["v1"])
-    engine = Engine(net, DEVICE, "fp32")
-    x, origin = torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
-
-    def fail(x):
-        raise OSError("no compiler")
-
-    engine._fast = Replayed(fail)
+    engine, x, origin = make_engine_with(OSError("no compiler"))
     with torch.inference_mode():
         with pytest.warns(UserWarning, match="not taken, since it fails: no compiler"):
             y = engine.run(x, origin, None)
-        torch.testing.assert_close(y, net(x))
+        torch.testing.assert_close(y, engine.net(x))
         engine.run(x, origin, None)  # and says so once
 
 
 @pytest.mark.parametrize(("error", "is_taken"), [(0.001, True), (0.05, False), (float("nan"), False)])
 def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_taken):
-    net = make_network(CONFIGS["v1"])
-    engine = Engine(net, DEVICE, "fp32")
-    x, origin = torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
-    engine._fast = Replayed(lambda x: net(x) + error)
+    engine, x, origin = make_engine_with(error)
     with torch.inference_mode():
         if is_taken:
-            torch.testing.assert_close(engine.run(x, origin, None), net(x) + error)
+            torch.testing.assert_close(engine.run(x, origin, None), engine.net(x) + error)
         else:
             with pytest.warns(UserWarning, match="not taken, since it fails: its values differ by"):
                 y = engine.run(x, origin, None)
-            torch.testing.assert_close(y, net(x))
+            torch.testing.assert_close(y, engine.net(x))
 
 
 @pytest.mark.gpu
-def test_the_engine_replays_it_to_the_same_bits():
-    net = make_network(CONFIGS["v1 ×4"])
+@pytest.mark.parametrize("name", ["v1 ×4", "v2 ×4", "v2 light"])
+def test_the_engine_replays_it_to_the_same_bits(name):
+    net = make_network(CONFIGS[name])
     engine = Engine(net, DEVICE)
     image = np.random.default_rng(0).random((64, 64, 3), np.float32)
-    plan = plan_tiles(64, 64, 64, 0)
-    runs = [np.concatenate(list(restore_rows(engine, image, plan, 1, None))) for _ in range(3)]
+    plan = plan_tiles(64, 64, 48, 16)
+    runs = [np.concatenate(list(restore_rows(engine, image, plan, 4, 0))) for _ in range(3)]
     first, second, third = runs
+    assert engine._fast is not None
     np.testing.assert_array_equal(second, first)  # recorded
     np.testing.assert_array_equal(third, first)  # and replayed
-    full = np.concatenate(list(restore_rows(Engine(net, DEVICE, "fp32"), image, plan, 1, None)))
-    assert 0 < np.abs(first - full).max() < 1 / 255
+    other = np.concatenate(list(restore_rows(engine, image, plan, 4, 1)))
+    assert (name.startswith("v2")) == bool(np.any(other != first))  # another seed, another recording
+    if name.startswith("v1"):  # in MambaIRv2 a few pixels choose another token
+        full = np.concatenate(list(restore_rows(Engine(net, DEVICE, "fp32"), image, plan, 4, 0)))
+        assert 0 < np.abs(first - full).max() < 1 / 255
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["v1 ×4", "v2 ×4"])
+def test_works_on_a_card_that_is_not_the_current_one(name):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two cards")
+    image = np.random.default_rng(0).random((32, 32, 3), np.float32)
+    engines = [Engine(make_network(CONFIGS[name]), torch.device("cuda", number)) for number in (1, 0)]
+    plan = plan_tiles(32, 32, 32, 0)
+    results = [list(restore_rows(engine, image, plan, 1, 0)) for engine in engines for _ in range(3)]
+    assert all(engine._fast is not None for engine in engines)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
 
 
 @pytest.mark.gpu

@@ -7,7 +7,6 @@ chunk does to the states it starts from, a second one starts each from what the 
 import ctypes
 import functools
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from mambair_cli.kernels import nvrtc
 from mambair_cli.kernels.operands import ScanParams
 
-SOURCE = Path(__file__).with_name("cuda_scan.cu")
+SOURCES = ("elements.cuh", "cuda_scan.cu")
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LOG2_E = math.log2(math.e)
 
@@ -221,5 +220,5 @@ def _load(
 ) -> tuple[Any, Any]:
     settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output, "DICTIONARY": dictionary}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}
-    scan, scan_ends = nvrtc.load_kernels(SOURCE.read_text(), settings, ("scan", "scan_ends"), device)
+    scan, scan_ends = nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("scan", "scan_ends"), device)
     return scan, scan_ends

@@ -8,43 +8,49 @@ from torch import Tensor
 
 
 class Replayed:
-    """Calls a function; from the second call in a row with inputs of one shape on, replays what it did.
+    """Calls a function; from the second call in a row of one kind on, replays what it did.
 
-    One graph is held at a time, with the memory that it works in. Its result is overwritten by the next
-    replay. The function must do the same for every input of a shape, and must not wait for the device.
+    Calls are of one kind where tensors have the same shapes and all else is equal. One graph is held at a
+    time, with the memory that it works in. Its result is overwritten by the next replay. The function must do
+    the same for every call of a kind, and must not wait for the device.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[..., Tensor]) -> None:
         self._function = function
-        self._shape: torch.Size | None = None  # of the last call
+        self._kind: object = None  # of the last call
         self._graph: torch.cuda.CUDAGraph | None = None
         self._refused = False
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Call the function, or replay it."""
-        if x.shape != self._shape:
+    def __call__(self, *arguments: Tensor | int | None) -> Tensor:
+        """Call the function, or replay it; its first argument is a tensor on the card."""
+        kind = tuple(x.shape if isinstance(x, Tensor) else x for x in arguments)
+        if kind != self._kind:
             self.release()
-            self._shape = x.shape
-            return self._function(x)
+            self._kind = kind
+            return self._function(*arguments)
         if self._graph is None and not self._refused:
-            self._record(x)
+            with torch.cuda.device_of(arguments[0]):
+                self._record(arguments)
         if self._graph is None:
-            return self._function(x)
-        self._input.copy_(x)
+            return self._function(*arguments)
+        for kept, x in zip(self._inputs, arguments, strict=True):
+            if isinstance(kept, Tensor) and isinstance(x, Tensor):
+                kept.copy_(x, non_blocking=True)
         self._graph.replay()
         return self._output
 
     def release(self) -> None:
         """Give back the graph and its memory."""
-        self._graph = self._shape = None
-        self._input = self._output = torch.empty(0)
+        self._graph = self._kind = None
+        self._inputs, self._output = (), torch.empty(0)
 
-    def _record(self, x: Tensor) -> None:
-        self._input = x.clone()
+    def _record(self, arguments: tuple[Tensor | int | None, ...]) -> None:
+        device = next(x.device for x in arguments if isinstance(x, Tensor))
+        self._inputs = tuple(x.to(device, copy=True) if isinstance(x, Tensor) else x for x in arguments)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                self._output = self._function(self._input)
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+                self._output = self._function(*self._inputs)
         except torch.OutOfMemoryError:
             self.release()
             raise

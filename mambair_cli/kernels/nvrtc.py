@@ -23,6 +23,11 @@ class CompilerError(OSError):
     """The run-time compiler is missing, or does not accept the source."""
 
 
+def read_source(*names: str) -> str:
+    """Join source files of this folder."""
+    return "".join(Path(__file__).with_name(name).read_text() for name in names)
+
+
 class Kernel:
     """A function on a card, launched on PyTorch's current stream."""
 

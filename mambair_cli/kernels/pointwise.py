@@ -16,7 +16,7 @@ EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
 STRIP = 4  # rows that a depthwise convolution makes at once, of fewer reads than one by one
-ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4}
+ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4, "times": 5}
 
 
 class Norm(NamedTuple):
@@ -36,10 +36,13 @@ def advance_residual(
     norm: Norm | None = None,
     keep: bool = True,
     dtype: torch.dtype = torch.float16,
+    w: Tensor | None = None,
+    w_places: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Add to the residual stream, and prepare the sum for the next product.
 
-    ``x' = x * skip + (v + bias) * gate``
+    ``x' = x * skip + (v + bias) * gate + w``
 
     Args:
         x: Residual stream, (b, p, c) float32.
@@ -51,6 +54,10 @@ def advance_residual(
         norm: Applied to what is prepared; None to leave it as it is.
         keep: Whether ``x'`` is wanted.
         dtype: Of what is prepared.
+        w: Added, too, (b, p, c or more) in 16 bits.
+        w_places: Row of ``w``, counted over all images, that belongs to each pixel, (b, p) int32; by default
+            its own.
+        places: Row at which each pixel's prepared row is wanted, likewise.
 
     Returns:
         x' (b, p, c) float32, or x where it was not wanted, and the prepared rows, (b, p, padded).
@@ -58,7 +65,8 @@ def advance_residual(
     b, pixels, c = x.shape
     columns = triton.next_power_of_2(padded)
     rows = max(1, ELEMENTS // columns)
-    result = torch.empty_like(x) if keep and v is not None else x
+    keep = keep and not (v is None and w is None)
+    result = torch.empty_like(x) if keep else x
     prepared = x.new_empty(b, pixels, padded, dtype=dtype)
     with _on(x):
         _advance_kernel[(triton.cdiv(pixels, rows), b)](
@@ -67,16 +75,20 @@ def advance_residual(
             skip,
             gate,
             bias,
+            w,
+            w_places,
             norm and norm.weight,
             norm and norm.bias,
             result,
             prepared,
+            places,
             pixels,
             v.shape[-1] if v is not None else 0,
+            w.shape[-1] if w is not None else 0,
             C=c,
             PADDED=padded,
             EPSILON=EPSILON,
-            KEEP=keep and v is not None,
+            KEEP=keep,
             ROWS=rows,
             COLUMNS=columns,
             num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
@@ -156,12 +168,18 @@ def make_steps(projected: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dty
 
 
 def convolve_depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor, activation: str = "", dilation: int = 1, channels: int = 0
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: str = "",
+    dilation: int = 1,
+    channels: int = 0,
+    other: Tensor | None = None,
 ) -> Tensor:
     """Convolve each channel with its own kernel, and apply an activation.
 
     With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gelu" gelu(v), "gate"
-    x * sigmoid(v), "gelu_add" x + gelu(v).
+    x * sigmoid(v), "gelu_add" x + gelu(v), "times" other * v.
 
     Args:
         x: (b, h, w, c) in 16 bits, contiguous but for the distance of pixels.
@@ -170,6 +188,7 @@ def convolve_depthwise(
         activation: One of those above.
         dilation: Distance of the kernel's taps, in pixels.
         channels: How many of x's are convolved, from the first on; by default all that there are weights for.
+        other: What is multiplied, (b, h, w, channels), laid out as x.
 
     Returns:
         (b, h, w, channels) in the dtype of x.
@@ -187,6 +206,7 @@ def convolve_depthwise(
             x,
             weight,
             bias,
+            x if other is None else other,
             y,
             h,
             w,
@@ -213,6 +233,35 @@ def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
             count,
             C=c,
             ELEMENTS=ELEMENTS,
+            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return x
+
+
+def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
+    """Add a bias to rows and apply GELU, and normalise the second half of each, in place.
+
+    Args:
+        x: (..., c), contiguous; its first 2h columns count.
+        bias: (2h or more,) float32.
+        norm: Of length h.
+    """
+    half, c = norm.weight.shape[0], x.shape[-1]
+    count = x.numel() // c
+    columns = triton.next_power_of_2(half)
+    rows = max(1, ELEMENTS // columns)
+    with _on(x):
+        _prepare_gate_kernel[(triton.cdiv(count, rows),)](
+            x,
+            bias,
+            norm.weight,
+            norm.bias,
+            count,
+            C=c,
+            HALF=half,
+            EPSILON=EPSILON,
+            ROWS=rows,
+            COLUMNS=columns,
             num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return x
@@ -283,12 +332,16 @@ def _advance_kernel(
     skip_ptr,
     gate_ptr,
     bias_ptr,
+    w_ptr,
+    w_places_ptr,
     norm_weight_ptr,
     norm_bias_ptr,
     result_ptr,
     prepared_ptr,
+    places_ptr,
     pixels,
     v_stride,
+    w_stride,
     C: tl.constexpr,
     PADDED: tl.constexpr,
     EPSILON: tl.constexpr,
@@ -304,22 +357,30 @@ def _advance_kernel(
     exists = (row < pixels)[:, None] & (column < C)[None, :]
     at = place[:, None] * C + column[None, :]
     x = tl.load(x_ptr + at, mask=exists, other=0.0)
+    if skip_ptr is not None:
+        x *= tl.load(skip_ptr + column, mask=column < C, other=0.0)[None, :]
     if v_ptr is not None:
         v = tl.load(v_ptr + place[:, None] * v_stride + column[None, :], mask=exists, other=0.0)
         v = v.to(tl.float32)
-        if skip_ptr is not None:
-            x *= tl.load(skip_ptr + column, mask=column < C, other=0.0)[None, :]
         if bias_ptr is not None:
             v += tl.load(bias_ptr + column, mask=column < C, other=0.0)[None, :]
         if gate_ptr is not None:
             v *= tl.load(gate_ptr + image * C + column, mask=column < C, other=0.0)[None, :]
         x += v
+    if w_ptr is not None:
+        w_place = place
+        if w_places_ptr is not None:
+            w_place = tl.load(w_places_ptr + place, mask=row < pixels, other=0).to(tl.int64)
+        w = tl.load(w_ptr + w_place[:, None] * w_stride + column[None, :], mask=exists, other=0.0)
+        x += w.to(tl.float32)
     if KEEP:
         tl.store(result_ptr + at, x, mask=exists)
     if norm_weight_ptr is not None:
         x = _normalise(x, exists, norm_weight_ptr, norm_bias_ptr, column, C, EPSILON)
     stored = (row < pixels)[:, None] & (column < PADDED)[None, :]
     prepared = tl.where(exists, x, 0.0).to(prepared_ptr.dtype.element_ty)
+    if places_ptr is not None:
+        place = tl.load(places_ptr + place, mask=row < pixels, other=0).to(tl.int64)
     tl.store(prepared_ptr + place[:, None] * PADDED + column[None, :], prepared, mask=stored)
 
 
@@ -428,6 +489,7 @@ def _depthwise_kernel(
     x_ptr,
     weight_ptr,
     bias_ptr,
+    own_ptr,
     y_ptr,
     height,
     width,
@@ -470,12 +532,14 @@ def _depthwise_kernel(
         if ACTIVATION == 2 or ACTIVATION == 4:
             total = _gelu(total)
         if ACTIVATION >= 3:
-            own = tl.load(x_ptr + place[:, None] * x_stride + column[None, :], mask=exists, other=0.0)
+            own = tl.load(own_ptr + place[:, None] * x_stride + column[None, :], mask=exists, other=0.0)
             own = own.to(tl.float32)
             if ACTIVATION == 3:
                 total = own * tl.sigmoid(total)
-            else:
+            elif ACTIVATION == 4:
                 total += own
+            else:
+                total *= own
         tl.store(y_ptr + place[:, None] * C + column[None, :], total.to(y_ptr.dtype.element_ty), mask=exists)
 
 
@@ -485,6 +549,32 @@ def _gelu_kernel(x_ptr, bias_ptr, count, C: tl.constexpr, ELEMENTS: tl.constexpr
     x = tl.load(x_ptr + at, mask=at < count, other=0.0).to(tl.float32)
     x = _gelu(x + tl.load(bias_ptr + at % C, mask=at < count, other=0.0))
     tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=at < count)
+
+
+@triton.jit
+def _prepare_gate_kernel(
+    x_ptr,
+    bias_ptr,
+    norm_weight_ptr,
+    norm_bias_ptr,
+    count,
+    C: tl.constexpr,
+    HALF: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    exists = (row < count)[:, None] & (column < HALF)[None, :]
+    for part in tl.static_range(2):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+        at = row[:, None] * C + part * HALF + column[None, :]
+        x = tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
+        bias = tl.load(bias_ptr + part * HALF + column, mask=column < HALF, other=0.0)
+        x = _gelu(x + bias[None, :])
+        if part == 1:
+            x = _normalise(x, exists, norm_weight_ptr, norm_bias_ptr, column, HALF, EPSILON)
+        tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
 @triton.jit

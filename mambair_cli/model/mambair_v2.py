@@ -47,7 +47,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, qkv: Tensor, bias_index: Tensor) -> Tensor:
         """Attend within windows: qkv (b, h, w, 3c), sides multiples of the window -> (b, h, w, c)."""
-        bias = self._biases(bias_index, qkv.dtype)
+        bias = self.biases(bias_index, qkv.dtype)
         if has_vector_kernels(qkv):
             from mambair_cli.kernels.cpu_attention import attend
 
@@ -73,7 +73,7 @@ class WindowAttention(nn.Module):
         y = y.reshape(b, h, w, c3 // 3)
         return self.proj(y.roll((shift, shift), (1, 2)) if shift else y)
 
-    def _biases(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+    def biases(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what is added to the scores: (1, heads, window², window²), or for shifted windows 4 of them.
 
         Only the windows of the last row and column hold pixels that the shift brought together: the four are

@@ -23,19 +23,33 @@ def gumbel_noise(seed: int, layer: int, origin: Tensor, height: int, width: int,
         (b, height·width, tokens) float32, finite.
     """
     device = origin.device
-    key = torch.tensor(_to_int32(_STRIDE), dtype=torch.int32, device=device)  # not 0, which scrambles to 0
-    for word in (seed >> 32, seed, layer):
-        key = _scramble(key ^ _to_int32(word))
+    row_key, column_key = make_keys(seed, layer)
     rows = origin[:, :1].int() + torch.arange(height, dtype=torch.int32, device=device)  # (b, h)
     columns = origin[:, 1:].int() + torch.arange(width, dtype=torch.int32, device=device)  # (b, w)
-    row_keys = _scramble(key ^ rows)
-    column_keys = _scramble(_scramble(key ^ _to_int32(_STRIDE)) ^ columns)  # another key: no symmetry
+    row_keys = _scramble(rows ^ row_key)
+    column_keys = _scramble(columns ^ column_key)
     pixels = _scramble(row_keys[:, :, None] ^ column_keys[:, None])  # (b, h, w)
     counters = torch.arange(tokens, dtype=torch.int32, device=device) * _to_int32(_STRIDE)
     bits = _scramble(pixels.flatten(1)[:, :, None] + counters)
     # 23 bits: the half is still exact in float32
     uniform = _shift_right(bits, 9).float().add_(0.5).mul_(2.0**-23)
     return uniform.log_().neg_().log_().neg_()
+
+
+def make_keys(seed: int, layer: int) -> tuple[int, int]:
+    """Return what the numbers of rows and of columns are mixed with, as int32: two, for no symmetry."""
+    key = _STRIDE  # not 0, which scrambles to 0
+    for word in (seed >> 32, seed, layer):
+        key = _scramble_word(key ^ word)
+    return _to_int32(key), _to_int32(_scramble_word(key ^ _STRIDE))
+
+
+def _scramble_word(x: int) -> int:
+    """Do as ``_scramble`` does with a single number, of which the lowest 32 bits count."""
+    x %= 2**32
+    for places, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ x >> places) * factor % 2**32
+    return x ^ x >> 16
 
 
 def _scramble(x: Tensor) -> Tensor:

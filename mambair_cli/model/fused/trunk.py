@@ -1,0 +1,213 @@
+"""What the fused networks share: everything before, between and after their blocks."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mambair_cli.kernels import pointwise
+from mambair_cli.kernels.pointwise import Norm
+from mambair_cli.model.fused.packing import pack_convolution, pack_depthwise, pack_norm, pad
+from mambair_cli.model.trunk import Group, Trunk
+
+
+class Entry(NamedTuple):
+    """How the stream is to be prepared for what comes next.
+
+    Attributes:
+        norm: To apply.
+        places: Row at which each pixel's is wanted; by default its own.
+    """
+
+    norm: Norm | None = None
+    places: Tensor | None = None
+
+
+class Pending(NamedTuple):
+    """What is still to be added to the residual stream: ``x * skip + (v + bias) * gate + w``.
+
+    Attributes:
+        w_places: Row of w that belongs to each pixel; by default its own.
+    """
+
+    x: Tensor
+    v: Tensor | None = None
+    skip: Tensor | None = None
+    gate: Tensor | None = None
+    bias: Tensor | None = None
+    w: Tensor | None = None
+    w_places: Tensor | None = None
+
+    def settle(self, entry: Entry, keep: bool = True) -> tuple[Tensor, Tensor]:
+        """Add it, and prepare the sum for what comes next; see ``pointwise.advance_residual``."""
+        added = self.v if self.v is not None else self.w
+        assert added is not None
+        return pointwise.advance_residual(
+            self.x,
+            pad(self.x.shape[-1]),
+            self.v,
+            self.skip,
+            self.gate,
+            self.bias,
+            entry.norm,
+            keep,
+            added.dtype,
+            self.w,
+            self.w_places,
+            entry.places,
+        )
+
+
+class FusedBlock(Protocol):
+    """A block, from the prepared stream to what its last part adds."""
+
+    def entry(self, around: Any) -> Entry:
+        """Tell how it wants the stream."""
+        ...
+
+    def __call__(self, x: Tensor, prepared: Tensor, around: Any) -> Pending:
+        """Take the stream, (b, p, c), and its prepared form, (b, p, padded)."""
+        ...
+
+
+class FusedTrunk:
+    """A network but for its blocks, which it is given."""
+
+    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], dtype: torch.dtype) -> None:
+        self.net, self.groups, self.dtype = net, groups, dtype
+        convolutions = [group.conv for group in net.layers if isinstance(group, Group)]
+        self.convolutions = [Convolutions(conv, dtype) for conv in convolutions]
+        self.embed = pack_norm(net.patch_embed.norm)
+        self.norm = pack_norm(net.norm)
+        self.after_body = Convolutions(net.conv_after_body, dtype)
+        self.head = Head(net, dtype)
+
+    def __call__(self, x: Tensor, around: Any) -> Tensor:
+        """Restore images, (b, h, w, ch) in [0, 1] -> (b, s·h, s·w, ch); every block is given ``around``."""
+        with torch.cuda.device_of(x):
+            return self._restore(x, around)
+
+    def _restore(self, x: Tensor, around: Any) -> Tensor:
+        net, config = self.net, self.net.config
+        b, h, w, _ = x.shape
+        x = (x - net.mean) * config.img_range
+        first = net.conv_first(x).contiguous().view(b, h * w, -1)
+        stream = F.layer_norm(first, first.shape[-1:], *self.embed)
+        entries = [blocks[0].entry(around) for blocks in self.groups]
+        _, prepared = pointwise.advance_residual(
+            stream, pad(stream.shape[-1]), norm=entries[0].norm, places=entries[0].places, dtype=self.dtype
+        )
+        for i, blocks in enumerate(self.groups):
+            shortcut, last = stream, i + 1 == len(self.groups)
+            for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+                entry = following.entry(around) if following else Entry()
+                stream, prepared = block(stream, prepared, around).settle(entry, keep=following is not None)
+            v, bias = self.convolutions[i](prepared.view(b, h, w, -1))
+            entry = Entry(self.norm) if last else entries[i + 1]
+            stream, prepared = Pending(shortcut, v, bias=bias).settle(entry, keep=not last)
+        body, bias = self.after_body(prepared.view(b, h, w, -1))
+        _, features = Pending(first, body, bias=bias).settle(Entry(), keep=False)
+        return self.head(features.view(b, h, w, -1), x) / config.img_range + net.mean
+
+
+class Convolutions:
+    """Convolutions and the activations between them; the last one's bias is handed over, not added."""
+
+    def __init__(self, layers: nn.Module, dtype: torch.dtype) -> None:
+        self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
+        self.packed = [
+            pack_depthwise(layer) if is_depthwise(layer) else pack_convolution(layer, dtype)
+            for layer in self.layers
+            if isinstance(layer, nn.Conv2d)
+        ]
+        self.no_bias = torch.zeros_like(self.packed[-1][1])
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Take (b, h, w, padded); return as much, and the bias, (c,), that it lacks."""
+        packed = iter(self.packed)
+        missing: Tensor | None = None
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                weight, bias = next(packed)
+                if missing is not None:
+                    x, missing = x + missing.to(x.dtype), None
+                if is_depthwise(layer):
+                    x = pointwise.convolve_depthwise(x, weight, bias, "", layer.dilation[0])
+                elif layer.kernel_size == (1, 1):
+                    x = F.linear(x, weight[:, :, 0, 0], bias.to(x.dtype))
+                else:
+                    x, missing = convolve(x, weight), bias
+            elif isinstance(layer, nn.GELU):
+                none = torch.zeros(x.shape[-1], device=x.device)
+                x, missing = (
+                    pointwise.gelu_in_place(x.contiguous(), none if missing is None else missing),
+                    None,
+                )
+            else:
+                assert isinstance(layer, nn.LeakyReLU)
+                if missing is not None:
+                    x, missing = x + missing.to(x.dtype), None
+                x = F.leaky_relu(x, layer.negative_slope)
+        return x.contiguous(), self.no_bias if missing is None else missing
+
+
+class Head:
+    """What follows the body, from padded features to the image."""
+
+    def __init__(self, net: Trunk, dtype: torch.dtype) -> None:
+        self.config = net.config
+        self.packed = {
+            name: pack_convolution(layer, dtype)
+            for name, layer in net.named_modules()
+            if isinstance(layer, nn.Conv2d) and is_head(name)
+        }
+        self.channels = net.config.in_chans
+
+    def __call__(self, x: Tensor, image: Tensor) -> Tensor:
+        """Take features (b, h, w, padded) and the image (b, h, w, ch) float32; return (b, s·h, s·w, ch)."""
+        upsampler, scale = self.config.upsampler, self.config.upscale
+        if upsampler == "pixelshuffle":
+            x = F.leaky_relu_(self._convolve(x, "conv_before_upsample.0"), 0.01)
+            for name in sorted(name for name in self.packed if name.startswith("upsample.")):
+                x = shuffle(self._convolve(x, name), 3 if scale == 3 else 2)
+            return self._last(x, "conv_last", self.channels)
+        if upsampler == "pixelshuffledirect":
+            return shuffle(self._last(x, "upsample.0", self.channels * scale**2), scale)
+        if upsampler == "nearest+conv":
+            x = F.leaky_relu_(self._convolve(x, "conv_before_upsample.0"), 0.01)
+            for name in ("conv_up1", "conv_up2"):
+                x = x.repeat_interleave(2, 1).repeat_interleave(2, 2)
+                x = F.leaky_relu_(self._convolve(x, name), 0.2)
+            return self._last(F.leaky_relu_(self._convolve(x, "conv_hr"), 0.2), "conv_last", self.channels)
+        return image + self._last(x, "conv_last", self.channels)
+
+    def _convolve(self, x: Tensor, name: str) -> Tensor:
+        weight, bias = self.packed[name]
+        return convolve(x, weight).add_(bias.to(x.dtype))
+
+    def _last(self, x: Tensor, name: str, channels: int) -> Tensor:
+        weight, bias = self.packed[name]
+        return convolve(x, weight)[..., :channels].float() + bias[:channels]
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve (b, h, w, c), keeping the sides, without a bias."""
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2)
+    return y.permute(0, 2, 3, 1)
+
+
+def shuffle(x: Tensor, scale: int) -> Tensor:
+    """Spread channels over pixels: (b, h, w, c·s²) -> (b, s·h, s·w, c)."""
+    return F.pixel_shuffle(x.permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1).contiguous()
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Tell whether each channel is convolved on its own."""
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a layer of that name belongs to what follows the body."""
+    return name.startswith(("conv_before_upsample", "upsample", "conv_up", "conv_hr", "conv_last"))
