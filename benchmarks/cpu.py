@@ -82,7 +82,7 @@ def median_of(results: list[dict[str, float]]) -> dict[str, float]:
 
 def measure(name: str, side: int, threads: int, passes: int = 5) -> dict[str, float]:
     """Time a network's first pass and the median of later ones, in this process."""
-    from mambair_cli.cli.process import settle_process
+    from mambair_cli.process import settle_process
 
     settle_process()  # before PyTorch is imported
     import torch

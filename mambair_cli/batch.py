@@ -75,6 +75,7 @@ def run_jobs(
     settings: dict[str, Any],
     perform: Perform,
     fail_fast: bool = False,
+    keep_journal: bool = False,
 ) -> Generator[Outcome]:
     """Restore images; one that fails costs itself alone.
 
@@ -86,6 +87,7 @@ def run_jobs(
         settings: From ``settings_of``.
         perform: Does the work.
         fail_fast: Whether to begin no further one once one has failed.
+        keep_journal: Whether to do so for a single image, too: by it other machines know the folder.
 
     Yields:
         An outcome per job: first of those that an earlier run has done.
@@ -94,7 +96,7 @@ def run_jobs(
         UsageError: Another run is writing into the same folder.
         ImageError: A folder of results cannot be written.
     """
-    is_batch = output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
+    is_batch = keep_journal or output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
         journals: dict[Path, Journal] = {}
         for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
@@ -107,7 +109,7 @@ def run_jobs(
             if job.source.path is not None and job.target is not None:
                 word = digest_settings({**settings, "format": job.format})
                 journal = journals.get(job.root) if job.root else None
-                pen = Pen(journal.folder) if journal else None
+                pen = journal.pen if journal else None
                 watch = Watch(job.source.path, job.target, pen, word, output.preserve_times)
                 if journal and output.resume:
                     if journal.is_done(job.source.path, job.target, word):
@@ -152,6 +154,10 @@ class Watch:
         """Note that the result is being written, under a name that means nothing yet."""
         if self._pen:
             self._pen.begin(self._target, temporary)
+
+    def is_at_home(self) -> bool:
+        """Tell whether this process sees the journal: on another machine the folder may be another one."""
+        return self._pen is None or self._pen.parts.is_dir()
 
     def _meddled(self) -> ImageError:
         return ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")

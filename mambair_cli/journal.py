@@ -4,12 +4,20 @@ A folder of results holds a file with lines of JSON. The line of a result is on 
 its name: whatever ends a run, and when, a file that the journal does not know was not written by one. A
 result is done where its line tells the same input and settings, and the file is still the one that was
 written; that a file is there proves nothing.
+
+While a run lasts, each of its processes writes a part of its own, in a hidden folder: they may be on several
+machines, whose lines in one file would mix on a network's file system. Parts are put together when the run
+ends, or, where it was killed, when the next one begins.
 """
 
 import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +27,13 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import TEMPORARY_NAME
+from mambair_cli.images import TEMPORARY_NAME, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
 LOCK_FILE = ".mambair.lock"
+PARTS_FOLDER = ".mambair.parts"
+
+_PROCESS = secrets.token_hex(4)  # tells processes of one number apart
 
 
 class Stamp(NamedTuple):
@@ -32,7 +43,7 @@ class Stamp(NamedTuple):
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """How a result came about.
 
@@ -57,20 +68,26 @@ class Journal:
     Args:
         folder: Of the results; it is made where it is missing.
 
+    Attributes:
+        pen: Of those who do the run's work, in whatever process.
+
     Raises:
         UsageError: Another run is writing into the folder.
         ImageError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.pen = Pen(folder, secrets.token_hex(8))
+        self._folder = folder
         self._path = folder / JOURNAL_FILE
         self._entries: dict[str, Entry] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / LOCK_FILE, timeout=0)
             self._lock.acquire()
+            self._gather()
             self._load()
+            self.pen.parts.mkdir(parents=True)
         except Timeout as error:
             raise UsageError(
                 f"another run is writing into {folder}; wait for it, or choose another folder with -o"
@@ -83,9 +100,10 @@ class Journal:
     def close(self) -> None:
         """Clear away what a worker that died has left unfinished, and leave the folder to other runs."""
         with suppress(OSError):
+            self._gather()
             self._remove_unfinished()
         with suppress(OSError):
-            (self.folder / LOCK_FILE).unlink()
+            (self._folder / LOCK_FILE).unlink()
         self._lock.release()
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
@@ -103,37 +121,64 @@ class Journal:
         return _is_result(target, self._entries.get(self._name(target)))
 
     def _name(self, target: Path) -> str:
-        return _name_in(self.folder, target)
+        return _name_in(self._folder, target)
 
     def _remove_unfinished(self) -> None:
         for line in _read(self._path):
             match line:
                 case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
-                    (self.folder / name).with_name(temporary).unlink(missing_ok=True)
+                    (self._folder / name).with_name(temporary).unlink(missing_ok=True)
+
+    def _gather(self) -> None:
+        """Add the parts of this run, and of runs that were killed, to the journal, and remove them."""
+        folder = self._folder / PARTS_FOLDER
+        for part in sorted(folder.glob("*/*.jsonl")):
+            with self._path.open("ab") as file, part.open("rb") as lines:
+                shutil.copyfileobj(lines, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.unlink()
+        for empty in (*folder.glob("*"), folder):
+            with suppress(OSError):  # somebody else keeps something there
+                empty.rmdir()
 
     def _load(self) -> None:
-        """Read the journal, clear away what was left unfinished, and write it anew without what is past."""
+        """Read the journal, clear away what was left unfinished, and write it anew without what is past.
+
+        Of two lines for a result that which fits the file counts: who was taken for dead may have written
+        one after the other, and published nothing.
+        """
         self._remove_unfinished()
         for line in _read(self._path):
             entry = _parse(line)
             if entry is not None:
-                self._entries[str(line["result"])] = entry
+                name = str(line["result"])
+                before = self._entries.get(name)
+                if before in (None, entry) or not _is_result(self._folder / name, before):
+                    self._entries[name] = entry
         part = self._path.with_suffix(".part")
-        lines = (json.dumps(_describe(name, entry)) + "\n" for name, entry in self._entries.items())
-        part.write_text("".join(lines), encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(_describe(*item)) + "\n" for item in self._entries.items())
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(self._path)
+        synchronize(self._folder)
 
 
 class Pen:
-    """Adds lines to the journal of a folder; several processes may, each with a pen of its own.
+    """Adds to the journal of a folder, from any process; each writes a part of its own.
 
     Args:
         folder: Of the results, for which somebody holds the ``Journal``.
+        run: Its name.
+
+    Attributes:
+        parts: Where the parts of the journal lie during the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: str) -> None:
         self._folder = folder
-        self._start = (folder / JOURNAL_FILE).stat().st_size
+        self.parts = folder / PARTS_FOLDER / run
 
     def begin(self, target: Path, temporary: Path) -> None:
         """Note that a result is being written, under a name that means nothing yet."""
@@ -144,19 +189,25 @@ class Pen:
         self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
 
     def has_written(self, target: Path) -> bool:
-        """Tell whether a file is a result that came into the journal after this pen did."""
+        """Tell whether a file is a result that somebody has written in this run."""
         name = _name_in(self._folder, target)
-        lines = _read(self._folder / JOURNAL_FILE, self._start)
-        found = [line for line in lines if line.get("result") == name]
-        return _is_result(target, _parse(found[-1]) if found else None)
+        return any(
+            line.get("result") == name and _is_result(target, _parse(line))
+            for part in self.parts.glob("*.jsonl")
+            for line in _read(part, json.dumps(name).encode())
+        )
 
     def _write(self, line: dict[str, Any], to_disk: bool = False) -> None:
-        with (self._folder / JOURNAL_FILE).open("ab", buffering=0) as file:  # a line is one write
+        part = self.parts / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl"
+        is_new = not part.exists()
+        with part.open("ab", buffering=0) as file:  # a line is one write
             data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
             if file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if to_disk:
                 os.fsync(file.fileno())
+        if is_new:
+            synchronize(self.parts)
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -193,15 +244,20 @@ def _is_ours_to_remove(name: str, temporary: str) -> bool:
     return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
 
 
-def _read(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the lines that are whole: the last one may have been cut off, and others may be damaged."""
+def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
+    """Yield the lines that are whole: the last one may have been cut off, and others may be damaged.
+
+    Args:
+        path: Of a journal, or a part of one.
+        wanted: What the lines have in them.
+    """
     with suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(start)
         for line in file:
-            with suppress(ValueError, RecursionError):
-                content = json.loads(line)
-                if isinstance(content, dict):
-                    yield content
+            if wanted in line:
+                with suppress(ValueError, RecursionError):
+                    content = json.loads(line)
+                    if isinstance(content, dict):
+                        yield content
 
 
 def _parse(line: dict[str, Any]) -> Entry | None:
@@ -213,7 +269,7 @@ def _parse(line: dict[str, Any]) -> Entry | None:
             "source": [int(), int()] as source,
             "written": [int(), int()] as written,
         }:
-            return Entry(settings, content, Stamp(*source), Stamp(*written))
+            return Entry(sys.intern(settings), content, Stamp(*source), Stamp(*written))
     return None
 
 

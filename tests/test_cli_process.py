@@ -43,7 +43,7 @@ def test_user_decides_how_threads_wait():
 ALLOCATE = """
 import resource, sys
 import numpy as np
-from mambair_cli.cli.process import settle_process
+from mambair_cli.process import settle_process
 if {settle}:
     settle_process()
 np.ones(2**25, np.uint8)

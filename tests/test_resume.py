@@ -1,6 +1,7 @@
 """Runs that go on where another stopped, as users meet them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from PIL import Image
 
 from benchmarks import kill
 from mambair_cli.cli import main
-from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, Journal
+from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, PARTS_FOLDER, Entry, Journal, Stamp, stamp_of
 from mambair_cli.work import Work
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
@@ -143,6 +144,29 @@ def test_two_runs_do_not_write_into_one_folder(run):
     journal.close()
     assert run()[:2] == (0, ALL_DONE)
     assert not Path("photos_denoised", LOCK_FILE).exists()
+
+
+def test_what_processes_write_side_by_side_is_put_together(tmp_path):
+    source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
+    journal = Journal(target.parent)
+    for path in (source, target):
+        path.write_bytes(path.parent.name.encode())
+    entry = Entry("settings", "content", stamp_of(source), stamp_of(target))
+    late = Entry("settings", "content", stamp_of(source), Stamp(3, 1))  # taken for dead, it published nothing
+    assert not journal.pen.has_written(target)
+    processes = multiprocessing.get_context("spawn")
+    writers = [processes.Process(target=journal.pen.finish, args=(target, e)) for e in (entry, late)]
+    for writer in writers:
+        writer.start()
+        writer.join()
+    assert journal.pen.has_written(target)
+    assert len(list(Path(tmp_path, "out", PARTS_FOLDER).rglob("*.jsonl"))) == 2
+    journal._lock.release()  # as if it had been killed
+    for _ in range(2):
+        again = Journal(target.parent)
+        assert again.is_done(source, target, "settings")
+        again.close()
+        assert sorted(os.listdir(target.parent)) == [JOURNAL_FILE, "a.png"]
 
 
 @pytest.mark.parametrize("fate", ["changed", "vanished"])

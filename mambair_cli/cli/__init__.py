@@ -14,10 +14,10 @@ import typer
 from mambair_cli.cli import models
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
-from mambair_cli.cli.process import settle_process
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
 from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.process import settle_process
 
 EXIT_INTERRUPTED = 130
 

@@ -8,7 +8,7 @@ from mambair_cli.images.encoding import (
     encode_picture,
     write_picture,
 )
-from mambair_cli.images.files import TEMPORARY_NAME, explain_unreadable, open_atomic
+from mambair_cli.images.files import TEMPORARY_NAME, explain_unreadable, open_atomic, synchronize
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
@@ -37,6 +37,7 @@ __all__ = [
     "read_picture",
     "settle_format",
     "split_luma",
+    "synchronize",
     "to_float",
     "write_picture",
 ]

@@ -89,12 +89,17 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
         except OSError:  # no hard links on FAT and some network drives: claim the name, then replace it
             target.open("xb").close()
             temporary.replace(target)
-    with suppress(OSError):  # not every system can synchronise a folder
-        folder = os.open(target.parent, os.O_RDONLY)
+    synchronize(target.parent)
+
+
+def synchronize(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(number)
         finally:
-            os.close(folder)
+            os.close(number)
 
 
 def explain_unreadable(path: Path, error: OSError) -> ImageError:
