@@ -16,11 +16,12 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from mambair_cli.engine import Engine, restore_rows
-from mambair_cli.kernels import cuda
+from mambair_cli.kernels import cuda, cuda_depthwise
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
-from mambair_cli.model import MambaIRv2, build_network, fuse_network
-from mambair_cli.model.fused import FusedMambaIRv2
+from mambair_cli.model import build_network, fuse_network
+from mambair_cli.model.fused import MAMBAIR_V2, Form
+from mambair_cli.model.fused import form as fused_form
 from mambair_cli.model.fused import scan as fused_scan
 from mambair_cli.tiling import plan_tiles
 
@@ -35,10 +36,12 @@ def cuda_scan(tmp_path_factory, monkeypatch):
     """Have the scan in CUDA C++ do its part, on the CPU where there is no GPU."""
     if not HAS_GPU and shutil.which("g++") is None:
         pytest.skip("needs a GPU or g++")
-    monkeypatch.setattr(fused_scan, "has_cuda_scan", lambda device: True)
+    for module in (fused_scan, fused_form):
+        monkeypatch.setattr(module, "has_cuda_scan", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
         small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
         monkeypatch.setattr(cuda, "choose_cut", lambda *work: (small, 2))
+        monkeypatch.setattr(cuda_depthwise, "choose_shape", lambda side: cuda_depthwise.Shape(2, 2, 16, 1))
     with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
         yield
 
@@ -59,10 +62,15 @@ def error_of(got, wanted):
     return ((got - wanted).norm() / (wanted - wanted.mean()).norm()).item()
 
 
+def fuse(net, form=None):
+    fused = fuse_network(net, form)
+    assert fused is not None
+    return fused
+
+
 def check(config, height, width):
     net = make_network(config)
-    fused = fuse_network(net)
-    assert fused is not None
+    fused = fuse(net)
     with torch.inference_mode():
         error = error_of(*fused.compare(torch.rand(2, config.in_chans, height, width, device=DEVICE)))
     assert error < TOLERANCE, f"{error:.1e}"
@@ -79,13 +87,26 @@ def test_gives_what_the_network_gives(name, cuda_scan):
 @pytest.mark.parametrize("name", ["v2", "v2 light"])
 def test_routes_as_the_network_does(name, cuda_scan):
     net = make_network(CONFIGS[name])
-    assert isinstance(net, MambaIRv2)
-    fused = FusedMambaIRv2(net, torch.float32)  # in 16 bits, a few pixels choose another token
+    form = MAMBAIR_V2._replace(dtype=torch.float32)  # in 16 bits, a few pixels choose another token
     x, origin = torch.rand(2, 3, 9, 6, device=DEVICE), torch.tensor([[0, 0], [144, 288]])
     with torch.inference_mode():
         wanted = net(x, seed=7, origin=origin)
+        fused = fuse(net, form)
         assert error_of(fused(x, origin, 7), wanted) < EXACT_TOLERANCE
         assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
+
+
+FORMS = {"kernels": Form(depthwise="cuda", steps="split"), "streams": Form(streams=2)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["v1", "v2"])
+def test_every_form_gives_the_same(name, form, cuda_scan):
+    net = make_network(CONFIGS[name])
+    x, origin = torch.rand(3, 3, 3, 4, device=DEVICE), torch.tensor([[0, 0], [7, 5], [32, 9]])
+    with torch.inference_mode():
+        got, wanted = (fuse(net, chosen)(x, origin, 3) for chosen in (FORMS[form], Form()))
+    assert error_of(got, wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["v1", "v2"])

@@ -12,11 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mambair_cli.kernels.cuda_depthwise import ACTIVATIONS
+
 EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
 STRIP = 4  # rows that a depthwise convolution makes at once, of fewer reads than one by one
-ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4, "times": 5}
 
 
 class Norm(NamedTuple):
@@ -163,6 +164,65 @@ def make_steps(projected: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dty
             ROWS=rows,
             COLUMNS=columns,
             num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+        )
+    return result
+
+
+class StepsBlock(NamedTuple):
+    """How ``make_split_steps`` cuts up its work: pixels and channels at once, how often, and warps."""
+
+    rows: int = 64
+    columns: int = 128
+    sweeps: int = 8
+    warps: int = 4
+
+
+def split_weight(weight: Tensor) -> Tensor:
+    """Write (k, r, d) float32 as sums of two values in float16, (k, 2·ranks, d), r rounded up to ranks."""
+    r = weight.shape[1]
+    weight = torch.nn.functional.pad(weight, (0, 0, 0, max(16, triton.next_power_of_2(r)) - r))
+    high = weight.half()
+    return torch.cat([high, (weight - high.float()).half()], dim=1)
+
+
+def make_split_steps(
+    projected: Tensor, weight: Tensor, bias: Tensor, r: int, block: StepsBlock | None = None
+) -> Tensor:
+    """Do as ``make_steps`` with a product in float16, exact for all that: nothing of the weight is lost.
+
+    Args:
+        projected: As for ``make_steps``, in float16.
+        weight: From ``split_weight``.
+        bias: (k, d) float32.
+        r: Rank of dt.
+        block: How to cut up the work.
+
+    Returns:
+        (b, p, k, d) float16.
+    """
+    b, pixels, k, _ = projected.shape
+    d = weight.shape[2]
+    block = block or StepsBlock()
+    columns = min(block.columns, triton.next_power_of_2(d))
+    result = projected.new_empty(b, pixels, k, d)
+    with _on(projected):
+        _split_steps_kernel[
+            (triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b)
+        ](
+            projected,
+            weight,
+            bias,
+            result,
+            pixels,
+            *projected.stride()[:3],
+            D=d,
+            K=k,
+            R=r,
+            RANKS=weight.shape[1] // 2,
+            ROWS=block.rows,
+            COLUMNS=columns,
+            SWEEPS=block.sweeps,
+            num_warps=block.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return result
 
@@ -459,6 +519,61 @@ def _steps_kernel(
     )
     bias = tl.load(bias_ptr + path * D + column, mask=column < D, other=0.0)
     x = tl.dot(ranks, weight, input_precision="tf32x3") + bias[None, :]
+    step = _softplus(x)
+    at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
+    exists = (row < pixels)[:, None] & (column < D)[None, :]
+    tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def _split_steps_kernel(
+    projected_ptr,
+    weight_ptr,
+    bias_ptr,
+    result_ptr,
+    pixels,
+    image_stride,
+    token_stride,
+    path_stride,
+    D: tl.constexpr,
+    K: tl.constexpr,
+    R: tl.constexpr,
+    RANKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SWEEPS: tl.constexpr,
+):
+    """Make the steps of one path for COLUMNS channels of SWEEPS times ROWS pixels of one image."""
+    image = tl.program_id(1).to(tl.int64)
+    parts: tl.constexpr = (D + COLUMNS - 1) // COLUMNS * K  # neighbours write to the same pixels
+    path = tl.program_id(0) % K
+    first = tl.program_id(0) // parts * ROWS * SWEEPS
+    column = tl.program_id(0) % parts // K * COLUMNS + tl.arange(0, COLUMNS)
+    place = tl.arange(0, 2 * RANKS)
+    rank = place % RANKS  # each twice: times the weight's one part and its other
+    weight = tl.load(
+        weight_ptr + (path * 2 * RANKS + place)[:, None] * D + column[None, :],
+        mask=(column < D)[None, :],
+        other=0.0,
+    )
+    bias = tl.load(bias_ptr + path * D + column, mask=column < D, other=0.0)
+    projected_ptr += image * image_stride + path * path_stride
+    for sweep in range(SWEEPS):
+        row = first + sweep * ROWS + tl.arange(0, ROWS)
+        ranks = tl.load(
+            projected_ptr + row[:, None] * token_stride + rank[None, :],
+            mask=(row < pixels)[:, None] & (rank < R)[None, :],
+            other=0.0,
+        )
+        step = _softplus(tl.dot(ranks, weight) + bias[None, :])
+        at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
+        exists = (row < pixels)[:, None] & (column < D)[None, :]
+        tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def _softplus(x):
+    """Return log2(1 + 2 ** x)."""
     # log2(1 + e) / e by a polynomial, right to 1.3e-6: a logarithm would take longer, and lose e beside 1.
     e = tl.exp2(-tl.abs(x))
     ratio = 0.020438317 * e - 0.095917605
@@ -467,10 +582,7 @@ def _steps_kernel(
     ratio = ratio * e + 0.47769436
     ratio = ratio * e - 0.72116274
     ratio = ratio * e + 1.4426934
-    step = tl.maximum(x, 0.0) + e * ratio
-    at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
-    exists = (row < pixels)[:, None] & (column < D)[None, :]
-    tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
+    return tl.maximum(x, 0.0) + e * ratio
 
 
 @triton.jit

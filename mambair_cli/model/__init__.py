@@ -21,7 +21,7 @@ ASSM, ASE, SGN      MambaIRv2's attentive state-space module: its dictionary of 
 """
 
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
@@ -36,6 +36,9 @@ from mambair_cli.model.config import (
 from mambair_cli.model.mambair import MambaIR
 from mambair_cli.model.mambair_v2 import MambaIRv2
 from mambair_cli.model.unet import MambaIRUNet
+
+if TYPE_CHECKING:
+    from mambair_cli.model.fused.form import Form
 
 __all__ = [
     "Config",
@@ -96,13 +99,20 @@ def build_network(config: Config, task: str | None = None) -> Network:
     return net
 
 
-def fuse_network(net: Network) -> FusedNetwork | None:
-    """Return a form of a network that is faster on its GPU, in 16 bits, if there is one."""
+def fuse_network(net: Network, form: "Form | None" = None) -> FusedNetwork | None:
+    """Return a form of a network that is faster on its GPU, in 16 bits, if there is one.
+
+    Args:
+        net: On its device.
+        form: How to compute; by default what is known to be fast.
+    """
     if isinstance(net, MambaIRUNet) or find_spec("triton") is None:
         return None
-    from mambair_cli.model.fused import FusedMambaIR, FusedMambaIRv2
+    from mambair_cli.model.fused import MAMBAIR, MAMBAIR_V2, FusedMambaIR, FusedMambaIRv2
 
-    return FusedMambaIR(net) if isinstance(net, MambaIR) else FusedMambaIRv2(net)
+    if isinstance(net, MambaIR):
+        return FusedMambaIR(net, form or MAMBAIR)
+    return FusedMambaIRv2(net, form or MAMBAIR_V2)
 
 
 def _task_of(config: Config, scale: int, claimed: str | None) -> Task:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from mambair_cli.kernels import pointwise
 from mambair_cli.kernels.pointwise import Norm
-from mambair_cli.model.fused.packing import pack_convolution, pack_depthwise, pack_norm, pad
+from mambair_cli.model.fused.convolutions import Convolutions, convolve, shuffle
+from mambair_cli.model.fused.form import Form
+from mambair_cli.model.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.model.trunk import Group, Trunk
 
 
@@ -75,14 +77,14 @@ class FusedBlock(Protocol):
 class FusedTrunk:
     """A network but for its blocks, which it is given."""
 
-    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], dtype: torch.dtype) -> None:
-        self.net, self.groups, self.dtype = net, groups, dtype
+    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], form: Form) -> None:
+        self.net, self.groups, self.dtype = net, groups, form.dtype
         convolutions = [group.conv for group in net.layers if isinstance(group, Group)]
-        self.convolutions = [Convolutions(conv, dtype) for conv in convolutions]
+        self.convolutions = [Convolutions(conv, form) for conv in convolutions]
         self.embed = pack_norm(net.patch_embed.norm)
         self.norm = pack_norm(net.norm)
-        self.after_body = Convolutions(net.conv_after_body, dtype)
-        self.head = Head(net, dtype)
+        self.after_body = Convolutions(net.conv_after_body, form)
+        self.head = Head(net, form.dtype)
 
     def __call__(self, x: Tensor, around: Any) -> Tensor:
         """Restore images, (b, h, w, ch) in [0, 1] -> (b, s·h, s·w, ch); every block is given ``around``."""
@@ -110,47 +112,6 @@ class FusedTrunk:
         body, bias = self.after_body(prepared.view(b, h, w, -1))
         _, features = Pending(first, body, bias=bias).settle(Entry(), keep=False)
         return self.head(features.view(b, h, w, -1), x) / config.img_range + net.mean
-
-
-class Convolutions:
-    """Convolutions and the activations between them; the last one's bias is handed over, not added."""
-
-    def __init__(self, layers: nn.Module, dtype: torch.dtype) -> None:
-        self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
-        self.packed = [
-            pack_depthwise(layer) if is_depthwise(layer) else pack_convolution(layer, dtype)
-            for layer in self.layers
-            if isinstance(layer, nn.Conv2d)
-        ]
-        self.no_bias = torch.zeros_like(self.packed[-1][1])
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Take (b, h, w, padded); return as much, and the bias, (c,), that it lacks."""
-        packed = iter(self.packed)
-        missing: Tensor | None = None
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                weight, bias = next(packed)
-                if missing is not None:
-                    x, missing = x + missing.to(x.dtype), None
-                if is_depthwise(layer):
-                    x = pointwise.convolve_depthwise(x, weight, bias, "", layer.dilation[0])
-                elif layer.kernel_size == (1, 1):
-                    x = F.linear(x, weight[:, :, 0, 0], bias.to(x.dtype))
-                else:
-                    x, missing = convolve(x, weight), bias
-            elif isinstance(layer, nn.GELU):
-                none = torch.zeros(x.shape[-1], device=x.device)
-                x, missing = (
-                    pointwise.gelu_in_place(x.contiguous(), none if missing is None else missing),
-                    None,
-                )
-            else:
-                assert isinstance(layer, nn.LeakyReLU)
-                if missing is not None:
-                    x, missing = x + missing.to(x.dtype), None
-                x = F.leaky_relu(x, layer.negative_slope)
-        return x.contiguous(), self.no_bias if missing is None else missing
 
 
 class Head:
@@ -190,22 +151,6 @@ class Head:
     def _last(self, x: Tensor, name: str, channels: int) -> Tensor:
         weight, bias = self.packed[name]
         return convolve(x, weight)[..., :channels].float() + bias[:channels]
-
-
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve (b, h, w, c), keeping the sides, without a bias."""
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2)
-    return y.permute(0, 2, 3, 1)
-
-
-def shuffle(x: Tensor, scale: int) -> Tensor:
-    """Spread channels over pixels: (b, h, w, c·s²) -> (b, s·h, s·w, c)."""
-    return F.pixel_shuffle(x.permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1).contiguous()
-
-
-def is_depthwise(layer: nn.Module) -> bool:
-    """Tell whether each channel is convolved on its own."""
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1
 
 
 def is_head(name: str) -> bool:

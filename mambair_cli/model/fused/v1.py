@@ -2,14 +2,15 @@
 
 from typing import NamedTuple, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambair_cli.kernels import pointwise
-from mambair_cli.model.fused.packing import pack_depthwise, pack_norm, pad_matrix
+from mambair_cli.model.fused.convolutions import Convolutions, Depthwise
+from mambair_cli.model.fused.form import Form, Streams
+from mambair_cli.model.fused.packing import pack_norm, pad_matrix
 from mambair_cli.model.fused.scan import FusedScan
-from mambair_cli.model.fused.trunk import Convolutions, Entry, FusedTrunk, Pending
+from mambair_cli.model.fused.trunk import Entry, FusedTrunk, Pending
 from mambair_cli.model.layers import CAB, ChannelAttention, VSSBlock, four_paths, scan_params
 from mambair_cli.model.mambair import Blocks, MambaIR
 from mambair_cli.model.trunk import Group
@@ -25,19 +26,24 @@ class Around(NamedTuple):
 class FusedMambaIR:
     """MambaIR, called as the network is, on images on the same device."""
 
-    def __init__(self, net: MambaIR, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(self, net: MambaIR, form: Form) -> None:
         groups = [cast(Blocks, cast(Group, group).residual_group).blocks for group in net.layers]
-        blocks = [[FusedBlock(cast(VSSBlock, block), dtype) for block in group] for group in groups]
-        self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
-        self._around: Around | None = None  # of the last size; a recorded graph reads it as long as it lives
+        blocks = [[FusedBlock(cast(VSSBlock, block), form) for block in group] for group in groups]
+        self.net, self.trunk = net, FusedTrunk(net, blocks, form)
+        self.streams = Streams(form.streams, net.mean.device)
+        self._paths: dict[tuple[int, int], Tensor] = {}  # kept, since a recorded graph goes on reading them
 
     def __call__(self, x: Tensor, origin: Tensor | None = None, seed: int | None = None) -> Tensor:
         """Restore images, (b, ch, h, w) float32 in [0, 1] -> (b, ch, s·h, s·w), not clipped."""
+        size = x.shape[2], x.shape[3]
+        if size not in self._paths:
+            self._paths = {size: four_paths(*size, x.device)}
+        return self.streams(self._restore, x, origin)
+
+    def _restore(self, x: Tensor, origin: Tensor | None) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
         b, h, w, _ = x.shape
-        if self._around is None or self._around.size != (b, h, w):
-            self._around = Around((b, h, w), four_paths(h, w, x.device))
-        return self.trunk(x, self._around).permute(0, 3, 1, 2)
+        return self.trunk(x, Around((b, h, w), self._paths[h, w])).permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what this makes of images, and what the network itself does."""
@@ -47,18 +53,18 @@ class FusedMambaIR:
 class FusedBlock:
     """A block of MambaIR, from the normalised stream to what its second half adds."""
 
-    def __init__(self, block: VSSBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: VSSBlock, form: Form) -> None:
         ssm = block.self_attention
         self.d = d = ssm.x_proj_weight.shape[-1]
         self.norm_1, self.norm_2 = pack_norm(block.ln_1), pack_norm(block.ln_2)
         self.skip_1, self.skip_2 = block.skip_scale.detach().float(), block.skip_scale2.detach().float()
-        self.in_proj = pad_matrix(ssm.in_proj.weight, dtype)
-        self.window = pack_depthwise(ssm.conv2d, padded=d)
+        self.in_proj = pad_matrix(ssm.in_proj.weight, form.dtype)
+        self.window = Depthwise(ssm.conv2d, form, "silu", padded=d)
         params = scan_params(ssm.dt_projs_weight, ssm.dt_projs_bias, ssm.A_logs, ssm.Ds)
-        self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, dtype)
+        self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, form)
         self.out_norm = pack_norm(ssm.out_norm)
-        self.out_proj = pad_matrix(ssm.out_proj.weight, dtype)[:, :d].contiguous()
-        self.cab = FusedCAB(block.conv_blk, dtype)
+        self.out_proj = pad_matrix(ssm.out_proj.weight, form.dtype)[:, :d].contiguous()
+        self.cab = FusedCAB(block.conv_blk, form)
 
     def entry(self, around: Around) -> Entry:
         """Want the stream normalised."""
@@ -68,7 +74,7 @@ class FusedBlock:
         """Take the stream, (b, p, c), and its normalised form, (b, p, padded)."""
         b, h, w = around.size
         xz = F.linear(prepared, self.in_proj)  # (b, p, 2d)
-        u = pointwise.convolve_depthwise(xz.view(b, h, w, -1), *self.window, "silu").view(b, h * w, -1)
+        u = self.window(xz.view(b, h, w, -1)).view(b, h * w, -1)
         y = self.scan(u, around.paths)
         del u
         v = pointwise.merge_paths(y, self.out_norm, xz[..., self.d :], xz.dtype)
@@ -82,9 +88,9 @@ class FusedBlock:
 class FusedCAB:
     """A channel attention block; its last bias and its gate are left to whoever adds its result."""
 
-    def __init__(self, cab: CAB, dtype: torch.dtype) -> None:
+    def __init__(self, cab: CAB, form: Form) -> None:
         *local, attention = cab.cab
-        self.local = Convolutions(nn.Sequential(*local), dtype)
+        self.local = Convolutions(nn.Sequential(*local), form)
         down, up = (
             conv for conv in cast(ChannelAttention, attention).attention if isinstance(conv, nn.Conv2d)
         )

@@ -1,0 +1,86 @@
+"""Depthwise convolution in CUDA C++, for inference on NVIDIA cards; its source is compiled at run time."""
+
+import ctypes
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mambair_cli.kernels import nvrtc
+
+SOURCES = ("elements.cuh", "cuda_depthwise.cu")
+ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4, "times": 5}
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+class Shape(NamedTuple):
+    """How the work is cut up.
+
+    Attributes:
+        width: Of the pixels of one thread.
+        height: Likewise.
+        threads: Of a block.
+        blocks: That a multiprocessor must hold at once: a bound on registers.
+    """
+
+    width: int
+    height: int
+    threads: int
+    blocks: int
+
+
+class _Operands(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "own", "y")),
+        *((name, ctypes.c_int) for name in ("height", "width", "channels")),
+    )
+
+
+def convolve_depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: str = "",
+    dilation: int = 1,
+    channels: int = 0,
+    other: Tensor | None = None,
+    shape: Shape | None = None,
+) -> Tensor:
+    """Convolve each channel with its own kernel, and apply an activation; see ``pointwise``."""
+    b, h, w, _ = x.shape
+    channels = channels or weight.shape[-1]
+    own = x if other is None else other
+    y = x.new_empty(b, h, w, channels)
+    addresses = (x.data_ptr() // x.itemsize, own.data_ptr() // x.itemsize, x.stride(2), channels)
+    each = 2 if all(address % 2 == 0 for address in addresses) else 1
+    side = int(weight.shape[0] ** 0.5)
+    shape = shape or choose_shape(side)
+    form = side, dilation, ACTIVATIONS[activation], TYPES[x.dtype], x.stride(2), each
+    kernel = _load(*form, shape, x.device)
+    operands = _Operands(*(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels)
+    items = -(-w // shape.width) * (channels // each)
+    kernel.launch((-(-items // shape.threads), -(-h // shape.height), b), operands)
+    return y
+
+
+def choose_shape(side: int) -> Shape:
+    """Cut up the work such that its registers suffice: for the weights and for the sums of 4×4 pixels."""
+    return Shape(width=4, height=4, threads=128, blocks=6 if side <= 3 else 4 if side == 5 else 2)
+
+
+@functools.cache
+def _load(
+    side: int,
+    dilation: int,
+    activation: int,
+    element: int,
+    stride: int,
+    channels: int,
+    shape: Shape,
+    device: torch.device,
+) -> Any:
+    settings = {"SIDE": side, "DILATION": dilation, "ACTIVATION": activation, "ELEMENT": element}
+    settings |= {"STRIDE": stride, "CHANNELS": channels}
+    settings |= {name.upper(): value for name, value in shape._asdict().items()}
+    return nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("depthwise",), device)[0]

@@ -1,0 +1,82 @@
+"""Convolutions of channels-last images in a fused network."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mambair_cli.kernels import pointwise
+from mambair_cli.model.fused.form import Form
+from mambair_cli.model.fused.packing import pack_convolution, pack_depthwise, pad
+
+
+class Depthwise:
+    """A depthwise convolution with an activation; see ``pointwise.convolve_depthwise``."""
+
+    def __init__(self, conv: nn.Conv2d, form: Form, activation: str = "", padded: int | None = None) -> None:
+        self.window = pack_depthwise(conv, padded)
+        self.activation, self.dilation = activation, conv.dilation[0]
+        self.by_cuda = form.by_cuda(conv.weight.device)
+
+    def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """Convolve (b, h, w, padded or more)."""
+        if self.by_cuda:
+            from mambair_cli.kernels.cuda_depthwise import convolve_depthwise
+        else:
+            convolve_depthwise = pointwise.convolve_depthwise
+        return convolve_depthwise(x, *self.window, self.activation, self.dilation, other=other)
+
+
+class Convolutions:
+    """Convolutions and the activations between them; the last one's bias is handed over, not added."""
+
+    def __init__(self, layers: nn.Module, form: Form) -> None:
+        self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
+        convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        self.depthwise = [Depthwise(conv, form) for conv in convolutions if is_depthwise(conv)]
+        self.packed = [pack_convolution(conv, form.dtype) for conv in convolutions if not is_depthwise(conv)]
+        self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), device=convolutions[-1].weight.device)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Take (b, h, w, padded); return as much, and the bias, (c,), that it lacks."""
+        packed, depthwise = iter(self.packed), iter(self.depthwise)
+        missing: Tensor | None = None
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                if missing is not None:
+                    x, missing = x + missing.to(x.dtype), None
+                if is_depthwise(layer):
+                    x = next(depthwise)(x)
+                    continue
+                weight, bias = next(packed)
+                if layer.kernel_size == (1, 1):
+                    x = F.linear(x, weight[:, :, 0, 0], bias.to(x.dtype))
+                else:
+                    x, missing = convolve(x, weight), bias
+            elif isinstance(layer, nn.GELU):
+                none = torch.zeros(x.shape[-1], device=x.device)
+                x, missing = (
+                    pointwise.gelu_in_place(x.contiguous(), none if missing is None else missing),
+                    None,
+                )
+            else:
+                assert isinstance(layer, nn.LeakyReLU)
+                if missing is not None:
+                    x, missing = x + missing.to(x.dtype), None
+                x = F.leaky_relu(x, layer.negative_slope)
+        return x.contiguous(), self.no_bias if missing is None else missing
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve (b, h, w, c), keeping the sides, without a bias."""
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=weight.shape[-1] // 2)
+    return y.permute(0, 2, 3, 1)
+
+
+def shuffle(x: Tensor, scale: int) -> Tensor:
+    """Spread channels over pixels: (b, h, w, c·s²) -> (b, s·h, s·w, c)."""
+    return F.pixel_shuffle(x.permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1).contiguous()
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Tell whether each channel is convolved on its own."""
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1

@@ -1,0 +1,76 @@
+"""What lies between products, in Triton, against PyTorch: on a GPU where there is one, else interpreted."""
+
+import math
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
+
+pytest.importorskip("triton")
+
+from mambair_cli.kernels import pointwise
+from mambair_cli.kernels.pointwise import Norm, StepsBlock
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LOG2_E = math.log2(math.e)
+
+
+def normal(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("block", [StepsBlock(16, 16, 1, 1), StepsBlock(16, 32, 3, 1)])
+@pytest.mark.parametrize("r", [3, 16, 22])
+def test_both_kinds_of_steps_are_those_of_a_softplus(r, block):
+    b, pixels, k, d = 2, 35, 2, 37
+    projected = 2 * normal(b, pixels, k, r + 5, dtype=torch.float16)
+    weight, bias = normal(k, r, d, seed=1), 3 * normal(k, d, seed=2)
+    x = torch.einsum("bpkr,krd->bpkd", projected[..., :r].double(), weight.double()) + bias.double()
+    wanted = (F.softplus(x) * LOG2_E).half()
+    scaled, scaled_bias = weight * LOG2_E, bias * LOG2_E
+    for got in (
+        pointwise.make_steps(projected, scaled, scaled_bias),
+        pointwise.make_split_steps(projected, pointwise.split_weight(scaled), scaled_bias, r, block),
+    ):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-3)
+
+
+def test_moves_rows_while_it_adds_and_normalises():
+    b, pixels, c, padded = 2, 21, 5, 8
+    x, skip = normal(b, pixels, c), normal(c, seed=1)
+    v, w = (normal(b, pixels, padded, dtype=torch.float16, seed=seed) for seed in (2, 3))
+    norm = Norm(normal(c, seed=4), normal(c, seed=5))
+    read, written = (torch.randperm(b * pixels).to(DEVICE) for _ in range(2))
+    result, prepared = pointwise.advance_residual(
+        x,
+        padded,
+        v,
+        skip,
+        norm=norm,
+        w=w,
+        w_places=read.view(b, pixels).int(),
+        places=written.view(b, pixels).int(),
+    )
+    moved = w.view(-1, padded)[read].view_as(w)
+    wanted = x * skip + v[..., :c].float() + moved[..., :c].float()
+    torch.testing.assert_close(result, wanted)
+    rows = F.layer_norm(wanted, (c,), *norm).half().view(-1, c)
+    at_places = prepared.view(-1, padded)[written]
+    torch.testing.assert_close(at_places[:, :c], rows)
+    assert not at_places[:, c:].any()
+
+
+def test_prepares_a_gate():
+    half, c = 5, 12
+    x, bias = normal(7, c, dtype=torch.float16), normal(c, seed=1)
+    norm = Norm(normal(half, seed=2), normal(half, seed=3))
+    activated = F.gelu(x.float() + bias)
+    got = pointwise.prepare_gate(x.clone(), bias, norm)
+    torch.testing.assert_close(got[:, :half].float(), activated[:, :half], atol=1e-3, rtol=1e-3)
+    seen = F.layer_norm(activated[:, half : 2 * half], (half,), *norm)
+    torch.testing.assert_close(got[:, half : 2 * half].float(), seen, atol=3e-3, rtol=3e-3)
+    assert torch.equal(got[:, 2 * half :], x[:, 2 * half :])
