@@ -1,7 +1,17 @@
-"""``python -m mambair_cli`` is ``mambair``."""
+"""``mambair`` and ``python -m mambair_cli``: heed interrupts first, and import the command line then."""
 
 import sys
 
-from mambair_cli.cli import main
+from mambair_cli.interrupts import end_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command that the process was started for, and return its exit code."""
+    end_at_once()
+    from mambair_cli.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -147,8 +147,6 @@ def open_target(
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
         remedy = "free some space" if job.result is not None else "give -o a file"
         raise ImageError(f"cannot write {job.place}: {error.strerror or error}; {remedy}") from error

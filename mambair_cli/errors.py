@@ -15,6 +15,10 @@ class ImageError(MambairError):
     """An image cannot be read or written."""
 
 
+class OutputError(MambairError):
+    """Standard output cannot be written."""
+
+
 class UsageError(MambairError):
     """The request itself makes no sense."""
 

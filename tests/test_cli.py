@@ -32,15 +32,13 @@ def run(capsys, tmp_path, monkeypatch):
     """Run a command in an empty folder, as a user would, and return (exit code, stdout lines, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    handler = signal.getsignal(signal.SIGTERM)
 
     def call(*arguments):
         code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return code, out.splitlines(), err
 
-    yield call
-    signal.signal(signal.SIGTERM, handler)
+    return call
 
 
 def photo(path, size=(12, 9), mode="RGB", seed=0):

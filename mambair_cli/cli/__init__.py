@@ -3,23 +3,22 @@
 stdout is data (the paths that were written, or JSON lines), stderr is talk.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from mambair_cli import interrupts
 from mambair_cli.cli import models
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
+from mambair_cli.cli.streams import ReaderGoneError, settle_streams
 from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.process import settle_process
-
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="mambair",
@@ -63,10 +62,6 @@ def _want_command(context: typer.Context) -> None:
         raise typer.Exit(UsageError.exit_code)
 
 
-def _interrupt(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
@@ -75,19 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those of the command line by default.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    settle_streams()
     settle_process()
     try:
         exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
+        sys.stdout.flush()
     except MambairError as error:
         complain(error)
         return error.exit_code
     except typer.TyperException as error:
         say(f"error: {' '.join(error.format_message().split())}")  # its lists have a line each
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output has gone; Python would complain once more at exit
-        sys.stdout = None
+    except ReaderGoneError:
         return 1
-    if exit_code == EXIT_INTERRUPTED:
-        say("interrupted")
+    if exit_code == interrupts.EXIT_INTERRUPTED:
+        interrupts.tell()
     return exit_code

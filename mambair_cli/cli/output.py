@@ -1,10 +1,13 @@
 """What commands print: data as JSON lines on stdout, talk on stderr."""
 
 import json
+import re
 import sys
 from typing import Any
 
 from mambair_cli.errors import MambairError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # a byte of a path that is no UTF-8
 
 
 def print_event(event: str, **facts: Any) -> None:
@@ -13,8 +16,10 @@ def print_event(event: str, **facts: Any) -> None:
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """Print a line of JSON."""
-    print(json.dumps(facts, ensure_ascii=False), flush=True)
+    """Print a line of JSON, in UTF-8 whatever paths stand in it."""
+    is_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    line = json.dumps(facts, ensure_ascii=is_ascii)
+    print(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 
 def say(sentence: str) -> None:

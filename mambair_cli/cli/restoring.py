@@ -8,8 +8,10 @@ import typer
 from mambair_cli.cli.options import Inputs, Options, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
+from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import UsageError
+from mambair_cli.interrupts import cleaning_up
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
@@ -113,14 +115,18 @@ def _restore(
     if options.dry_run:
         print_plan(task, sources, options, output, scale, level)
         return
-    if options.json and options.output == jobs.STANDARD_STREAM:
+    goes_to_stdout = options.output == jobs.STANDARD_STREAM
+    goes_to_stdout |= options.output is None and sources[0].path is None
+    if goes_to_stdout and is_stdout_closed():
+        raise UsageError(f"standard output is closed: {jobs.STANDARD_STREAM}; give -o a file")
+    if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON: -o - and --json; leave one out")
     from mambair_cli.cli.progress import Progress
     from mambair_cli.cli.services import open_service
 
     progress = Progress(sources, shown=not options.quiet)
     service = open_service(task, scale, level, options, progress)
-    with closing(service):
+    with closing(service), cleaning_up():
         _run(service, sources, output, jobs.suffix_of(task, service.scale, output.size), options, progress)
 
 

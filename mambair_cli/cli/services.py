@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
+from mambair_cli.interrupts import cleaning_up
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Perform
@@ -105,14 +106,15 @@ def _open_crew(
 
     from mambair_cli.workers import Crew
 
-    crew = Crew(
-        devices,
-        restorer,
-        {**choices, "weights": restorer.model.path},
-        max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
-        say,
-        progress.start,
-        progress.advance,
-    )
+    with cleaning_up():
+        crew = Crew(
+            devices,
+            restorer,
+            {**choices, "weights": restorer.model.path},
+            max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
+            say,
+            progress.start,
+            progress.advance,
+        )
     place = f"{service.place} ({len(devices)} workers)"
     return replace(service, place=place, perform=crew.perform, close=crew.close)

@@ -1,0 +1,90 @@
+"""Commands that are interrupted, at any moment: never a traceback, and nothing half-written."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import save_nearest
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+SIZE = (700, 500)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupts")
+    save_nearest(folder / "x4.safetensors", 4)
+    (folder / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    for index in range(4):
+        Image.fromarray(pixels).save(folder / f"photos/{index}.png")
+    return folder
+
+
+def heeds_signals(process):
+    """Tell whether a process has come to our code; before, Python is starting."""
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def interrupt(folder, output, options, number, *moments):
+    """Run a command, send it a signal at each of some moments; return the exit code and stderr."""
+    command = ["upscale", "photos", "--weights", "x4.safetensors", "-o", output, *options]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mambair_cli", *command],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not heeds_signals(process):
+            time.sleep(0.002)
+        for moment in moments:
+            time.sleep(moment)
+            process.send_signal(number)
+        err = process.communicate(timeout=60)[1]
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "moments"),
+    [
+        ([], signal.SIGINT, (0.0,)),  # typer is being imported
+        ([], signal.SIGTERM, (0.3,)),  # torch is
+        ([], signal.SIGINT, (0.6, 0.05)),
+        ([], signal.SIGINT, (2.0,)),
+        ([], signal.SIGTERM, (2.0, 0.05)),
+        (["--workers", "2"], signal.SIGINT, (2.5,)),  # the workers import torch
+        (["--workers", "2"], signal.SIGTERM, (4.0, 0.05)),
+    ],
+)
+def test_an_interrupt_is_a_line_at_any_moment(folder, tmp_path, options, number, moments):
+    code, err = interrupt(folder, tmp_path / "out", options, number, *moments)
+    told = [line for line in err.splitlines() if not line.startswith("mambair: using")]
+    if code == 0:  # it was faster
+        assert len(told) == 1
+        assert "4 done of 4 images" in told[0]
+    else:
+        assert (code, told) == (130, ["mambair: interrupted"])
+    for path in tmp_path.glob("out/[!.]*"):
+        with Image.open(path) as image:
+            image.load()
+            assert image.size == (SIZE[0] * 4, SIZE[1] * 4)
+
+
+def test_a_signal_that_the_shell_has_turned_off_stays_so(folder, tmp_path):
+    script = f"trap '' INT; exec {sys.executable} -m mambair_cli models path tiny-x4"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not heeds_signals(process):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert out.endswith(".safetensors\n")
