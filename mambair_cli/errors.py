@@ -39,6 +39,12 @@ class CheckpointError(ModelError):
     """A file is not a checkpoint of a network known here."""
 
 
+class ServerError(MambairError):
+    """A server does not answer, or not as it should."""
+
+    exit_code = 3
+
+
 class MemoryLimitError(MambairError):
     """The device's memory does not hold even the smallest tile."""
 

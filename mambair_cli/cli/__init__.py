@@ -15,6 +15,7 @@ from mambair_cli.cli import models
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
+from mambair_cli.cli.serving import serve
 from mambair_cli.cli.streams import ReaderGoneError, settle_streams
 from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
@@ -31,7 +32,7 @@ app = typer.Typer(
 models_app = typer.Typer(
     help="List, fetch and check the models known by name.", invoke_without_command=True, rich_markup_mode=None
 )
-for command in (upscale, denoise, dejpeg, evaluate, train):
+for command in (upscale, denoise, dejpeg, evaluate, train, serve):
     app.command()(command)
 app.add_typer(models_app, name="models")
 for name, command in (

@@ -70,6 +70,14 @@ class Options:
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes side by side on the CPU.")
     ] = None
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="MAMBAIR_SERVER",
+            help="Have `mambair serve` do it: auto, unix:/path, http://127.0.0.1:8765.",
+        ),
+    ] = None
     precision: Precision = "auto"
     tile: Tile = None
     overlap: Overlap = None

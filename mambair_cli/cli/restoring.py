@@ -112,6 +112,7 @@ def _restore(
     )
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)
+    _check_server(options)
     if options.dry_run:
         print_plan(task, sources, options, output, scale, level)
         return
@@ -169,6 +170,23 @@ def _run(
         say(str(summary))
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _check_server(options: Options) -> None:
+    """Refuse what contradicts that a server does the work."""
+    asked = {
+        "--weights": options.weights is not None,
+        "--device": options.device != "auto",
+        "--devices": options.devices is not None,
+        "--workers": options.workers is not None,
+        "--dry-run": options.dry_run,
+    }
+    given = [name for name, is_given in asked.items() if is_given]
+    if options.server and given:
+        raise UsageError(
+            f"--server {options.server} and {given[0]} exclude each other: the server has its own models and "
+            "devices; give one (--server '' overrides MAMBAIR_SERVER)"
+        )
 
 
 def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:

@@ -1,4 +1,4 @@
-"""Who restores the images of a run: this process, or several on this machine."""
+"""Who restores the images of a run: this process, several on this machine, or a server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,6 +54,8 @@ def open_service(
     Raises:
         MambairError: There is no such model or device.
     """
+    if options.server:
+        return _open_client(options.server, task, scale, level, options)
     from mambair_cli.batch import computing_of
     from mambair_cli.choice import choose_devices
     from mambair_cli.pipeline import perform_alone
@@ -92,6 +94,40 @@ def open_service(
         notice=restorer.model.notice,
     )
     return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
+
+
+def _open_client(
+    server: str, task: "Task", scale: int | None, level: float | None, options: Options
+) -> Service:
+    """Find a server that has the model loaded, or loads it."""
+    from mambair_cli.address import parse_address
+    from mambair_cli.client import Client
+
+    address = parse_address(server)
+    query = {
+        "scale": scale,
+        "sigma": level if task == "denoise" else None,
+        "jpeg_quality": level if task == "dejpeg" else None,
+        "model": options.model,
+        "precision": None if options.precision == "auto" else options.precision,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "seed": options.seed,
+        "offline": options.offline or None,
+    }
+    client = Client(address, task, query)
+    means = client.means
+    if means.notice and not options.quiet:
+        say(means.notice)
+    return Service(
+        model=means.model,
+        scale=means.scale,
+        place=f"{means.device} of {address}",
+        computing=means.computing,
+        perform=client.perform,
+        close=client.close,
+        notice=means.notice,
+    )
 
 
 def _open_crew(

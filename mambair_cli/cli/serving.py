@@ -1,0 +1,89 @@
+"""The command that keeps networks loaded for others: serve."""
+
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mambair_cli.cli.options import Device, Offline, Precision, Quiet
+from mambair_cli.cli.output import say
+from mambair_cli.errors import UsageError
+
+
+def serve(
+    socket: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Unix socket to listen at. [default: one of your own]"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Listen at a port of 127.0.0.1 instead; 0 is any that is free.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    models: Annotated[int, typer.Option(min=1, metavar="N", help="That stay loaded at most.")] = 4,
+    waiting: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images at once; further ones are turned away.")
+    ] = 32,
+    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30,
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep models loaded, for commands with --server and for other programs.
+
+    Prints its address. Ctrl-C, or the signal TERM, ends it once the images that it has are done.
+    """
+    if socket is not None and port is not None:
+        raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
+    try:
+        from mambair_cli.server.app import App, build_server
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("uvicorn", "starlette"):
+            raise
+        raise UsageError(
+            f'{error.name} is not installed: `pip install "mambair-cli[serve]"` has what serving needs'
+        ) from error
+    from mambair_cli.address import LOOPBACK, Address, find_default_socket, listen
+    from mambair_cli.server.models import Models
+    from mambair_cli.server.workshop import Workshop
+
+    if port is not None:
+        address = Address(None, LOOPBACK, port)
+    else:
+        address = Address(Path(socket) if socket else find_default_socket(make_folder=True))
+    notify = (lambda sentence: None) if quiet else say
+    workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
+    app = App(workshop, max_bytes, waiting)
+    server = build_server(app)
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(address))
+        if address.path is not None:
+            stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
+        else:
+            address = Address(None, LOOPBACK, listener.getsockname()[1])
+        stack.callback(workshop.close)
+        if not quiet:
+            say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
+        print(address, flush=True)  # for scripts that wait for that
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once it has ended for it, nothing is amiss
+        try:
+            server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _remove_socket(path: Path, inode: int) -> None:
+    """Remove a socket, if nobody has put another in its place."""
+    try:
+        if path.lstat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        pass

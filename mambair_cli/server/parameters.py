@@ -1,0 +1,196 @@
+"""What can be asked for in a query: the options of the commands, under their names."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from mambair_cli.catalog import Task
+from mambair_cli.endpoints import Output
+from mambair_cli.errors import UsageError
+from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
+from mambair_cli.size import settle_scale
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+_PATTERNS = {"integer": r"-?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
+_CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One that a query may have.
+
+    Attributes:
+        name: As the option of the command, with lines for dashes.
+        kind: As JSON Schema names it.
+        help: What it means.
+        default: Where it is left out.
+        least: Of a number.
+        most: Of a number.
+        choices: Of a word, where only these will do.
+    """
+
+    name: str
+    kind: Literal["integer", "number", "boolean", "string"]
+    help: str
+    default: Any = None
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> Any:
+        """Read a value.
+
+        Raises:
+            UsageError: It is none.
+        """
+        if self.kind == "string":
+            if not self.choices or text in self.choices:
+                return text
+            raise UsageError(f"{self.name} is {text}; {', '.join(self.choices)} would work")
+        try:
+            value = _CONVERSIONS[self.kind](text) if re.fullmatch(_PATTERNS[self.kind], text) else None
+        except ValueError:
+            value = None
+        if value is None or math.isinf(value) or not self._is_within(value):
+            raise UsageError(f"{self.name} is {text}; it must be {self.range}")
+        return value
+
+    def _is_within(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    @property
+    def range(self) -> str:
+        """What it may be, in words."""
+        if self.kind == "boolean":
+            return "true or false"
+        ends = f" of {self.least:g} or more" if self.least is not None else ""
+        if self.least is not None and self.most is not None:
+            ends = f" from {self.least:g} to {self.most:g}"
+        return f"{'a whole number' if self.kind == 'integer' else 'a number'}{ends}"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
+        facts = {
+            "type": self.kind,
+            "default": self.default,
+            "minimum": self.least,
+            "maximum": self.most,
+            "enum": list(self.choices) or None,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
+
+SHARED = (
+    Parameter("model", "string", "Model by name; see /v1/models.", "auto"),
+    Parameter(
+        "precision",
+        "string",
+        "Of products and convolutions; left out, the server's own.",
+        choices=("auto", "fp32", "fp16"),
+    ),
+    Parameter("tile", "integer", "Side of a tile of the input, in pixels.", least=16, most=2**20),
+    Parameter("overlap", "integer", "Pixels that neighbouring tiles share.", least=0, most=2**20),
+    Parameter("seed", "integer", "Of the noise that MambaIRv2 draws.", 0, -(2**63), 2**63 - 1),
+    Parameter("format", "string", "Of the result; left out, as the input.", choices=tuple(WRITABLE_SUFFIXES)),
+    Parameter("quality", "integer", "Of JPEG, WebP and AVIF.", DEFAULT_QUALITY, 1, 100),
+    Parameter("depth", "string", "Bits a sample.", "auto", choices=("auto", "8", "16")),
+    Parameter("strip", "boolean", "Leave out all metadata; colours become sRGB.", False),
+    Parameter("max_pixels", "integer", "Refuse larger images.", MAX_PIXELS, 1),
+    Parameter("offline", "boolean", "Use only models that are on the server's machine.", False),
+)
+OF_TASK: dict[Task, tuple[Parameter, ...]] = {
+    "upscale": (
+        Parameter("scale", "number", "1 to 4, such as 2 or 2.5; left out, 4.", least=1, most=4),
+        Parameter("width", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
+        Parameter("height", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
+        Parameter("megapixels", "number", "Of the result, in place of a scale.", least=1e-6),
+    ),
+    "denoise": (
+        Parameter(
+            "sigma",
+            "number",
+            "Standard deviation of the noise, of 255; left out, a camera's.",
+            least=0,
+            most=255,
+        ),
+    ),
+    "dejpeg": (
+        Parameter("jpeg_quality", "integer", "That it was saved with; left out, unknown.", least=1, most=100),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done with an image.
+
+    Attributes:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Of the network; None where it follows from the output's size, or is the default.
+        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
+        model: By name, or "auto".
+        precision: None for the server's own.
+        tile: In pixels; None for the default.
+        overlap: In pixels; None for the default.
+        seed: Of the noise that MambaIRv2 draws.
+        offline: Whether to fetch no model.
+        format: Of the result; None for that of the image.
+        output: How the result is written.
+    """
+
+    task: Task
+    scale: int | None
+    level: float | None
+    model: str
+    precision: Literal["auto", "fp32", "fp16"] | None
+    tile: int | None
+    overlap: int | None
+    seed: int
+    offline: bool
+    format: str | None
+    output: Output
+
+
+def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
+    """Read a query.
+
+    Args:
+        task: Of its path.
+        query: Names and values.
+
+    Raises:
+        UsageError: A name is unknown or given twice, or a value is none.
+    """
+    known = {parameter.name: parameter for parameter in (*OF_TASK[task], *SHARED)}
+    values: dict[str, Any] = {}
+    for name, text in query:
+        if name not in known:
+            raise UsageError(f"{task} has no parameter {name}; {', '.join(known)} are known")
+        if name in values:
+            raise UsageError(f"{name} is given twice; give it once")
+        values[name] = known[name].parse(text)
+    values = {**{name: parameter.default for name, parameter in known.items()}, **values}
+    scale, size = settle_scale(*(values.get(name) for name in ("scale", "width", "height", "megapixels")))
+    return Order(
+        task=task,
+        scale=scale,
+        level=values.get("sigma", values.get("jpeg_quality")),
+        model=values["model"],
+        precision=values["precision"],
+        tile=values["tile"],
+        overlap=values["overlap"],
+        seed=values["seed"],
+        offline=values["offline"],
+        format=values["format"],
+        output=Output(
+            quality=values["quality"],
+            depth=None if values["depth"] == "auto" else int(values["depth"]),
+            strip=values["strip"],
+            size=size,
+            max_pixels=values["max_pixels"],
+        ),
+    )
