@@ -66,7 +66,7 @@ def _want_command(context: typer.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 all done; 1 some input failed; 2 usage; 3 model or download; 4 out of memory; 130 interrupted.
+    0 all done; 1 some input failed; 2 usage; 3 model, download or server; 4 out of memory; 130 interrupted.
 
     Args:
         arguments: Those of the command line by default.
