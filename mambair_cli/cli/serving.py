@@ -10,6 +10,7 @@ import typer
 from mambair_cli.cli.options import Device, Offline, Precision, Quiet
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
+from mambair_cli.interrupts import cleaning_up
 
 
 def serve(
@@ -63,7 +64,7 @@ def serve(
     workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
     app = App(workshop, max_bytes, waiting)
     server = build_server(app)
-    with ExitStack() as stack:
+    with cleaning_up(), ExitStack() as stack:
         listener = stack.enter_context(listen(address))
         if address.path is not None:
             stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
@@ -73,11 +74,8 @@ def serve(
         if not quiet:
             say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
         print(address, flush=True)  # for scripts that wait for that
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once it has ended for it, nothing is amiss
-        try:
-            server.run(sockets=[listener])
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, server.handle_exit)  # that is how a server is ended: nothing is amiss
+        server.run(sockets=[listener])
 
 
 def _remove_socket(path: Path, inode: int) -> None:
