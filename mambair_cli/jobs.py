@@ -5,15 +5,15 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from mmap import mmap
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from mambair_cli.catalog import Task
-from mambair_cli.errors import UsageError
-from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_of
+from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
 from mambair_cli.size import Size
 
 STANDARD_STREAM = "-"
@@ -67,29 +67,64 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the images in folders are meant.
+    """Which of the images in folders are meant, and what there was to choose from.
+
+    Patterns are held against names, of files and of the folders that they lie in; those with a slash,
+    against paths below the folder that was given.
 
     Attributes:
-        include: Patterns, one of which each must fit; without one all do.
-        exclude: Patterns that none may fit. Patterns are held against a name, or, where they have a slash,
-            against the path below the folder.
+        include: Patterns, one of which each image must fit; without one all do.
+        exclude: Patterns that none may fit.
         output: Where results go, which are no inputs.
+        results: Images that were left out since they are results themselves.
+        fitted: Patterns that something has fitted.
+        unreadable: Folders that cannot be looked into, and why.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     output: str | None = None
+    results: list[Path] = field(default_factory=list)
+    fitted: set[str] = field(default_factory=set)
+    unreadable: list[OSError] = field(default_factory=list)
+
+    def excludes(self, path: PurePath) -> bool:
+        """Tell whether a file or folder, by its path below the folder that was given, is left out."""
+        return self._fits_one(path, self.exclude)
 
     def fits(self, path: PurePath) -> bool:
-        """Tell whether a path below a folder is meant."""
+        """Tell whether an image is meant."""
+        is_included = not self.include or self._fits_one(path, self.include)
+        return not self.excludes(path) and is_included
 
-        def fits_one(patterns: tuple[str, ...]) -> bool:
-            return any(
-                fnmatch.fnmatch(path.as_posix() if "/" in pattern else path.name, pattern)
-                for pattern in patterns
+    def _fits_one(self, path: PurePath, patterns: tuple[str, ...]) -> bool:
+        fitted = {pattern for pattern in patterns if _fits(path, pattern)}
+        self.fitted.update(fitted)
+        return bool(fitted)
+
+    def remarks(self) -> Iterator[str]:
+        """Say what a user might not expect of the choice."""
+        for error in self.unreadable:
+            yield f"cannot look into {error.filename}: {error.strerror}; what is in it is left out"
+        if self.results:
+            images = (
+                "an image that is a result"
+                if len(self.results) == 1
+                else (f"{len(self.results)} images that are results")
             )
+            yield f"left out {images}, such as {self.results[0]}; name it to restore it, too"
+        for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
+            for pattern in patterns:
+                if pattern not in self.fitted:
+                    yield f"nothing in a folder fits {option} {pattern}"
 
-        return (not self.include or fits_one(self.include)) and not fits_one(self.exclude)
+
+def _fits(path: PurePath, pattern: str) -> bool:
+    """Hold a pattern against a path: against the names in it, or against the path and those above it."""
+    if "/" not in pattern.rstrip("/"):
+        return any(fnmatch.fnmatch(part, pattern.rstrip("/")) for part in path.parts)
+    plain = PurePosixPath(pattern).as_posix()  # without ./ and without / at its end
+    return any(fnmatch.fnmatch(part.as_posix(), plain) for part in (path, *path.parents))
 
 
 def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[Source]:
@@ -153,29 +188,46 @@ def read_names(list_file: str, null: bool = False, choice: Choice | None = None)
 
 
 def _find_in_folder(folder: Path, choice: Choice) -> list[Source]:
-    found = []
+    found: list[Source] = []
+    is_empty = True
     results = os.path.realpath(choice.output) if choice.output else None
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=choice.unreadable.append):
+        below = Path(root).relative_to(folder)
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) != results
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(root, name)) != results
+            and not choice.excludes(below / name)
         )
         images = [name for name in sorted(files) if Path(name).suffix.lower() in READABLE_SUFFIXES]
         stems = {Path(name).stem for name in images}
         for name in images:
+            if name.startswith("."):
+                continue
+            is_empty = False
             result = _RESULT.fullmatch(Path(name).stem)
-            path = Path(root, name)
-            is_result = result is not None and result[1] in stems
-            if not name.startswith(".") and not is_result and choice.fits(path.relative_to(folder)):
-                found.append(Source(path, folder))
+            if not choice.fits(below / name):
+                continue
+            if result is not None and result[1] in stems:
+                choice.results.append(Path(root, name))
+            else:
+                found.append(Source(Path(root, name), folder))
     if not found:
-        wanted = " and ".join(f"--include {pattern}" for pattern in choice.include)
-        raise UsageError(
-            f"no images in the folder: {folder}; "
-            + (f"nothing fits {wanted}" if wanted else f"it takes {', '.join(sorted(READABLE_SUFFIXES))}")
-        )
+        raise UsageError(f"no images in the folder: {folder}; {_explain_nothing(choice, is_empty)}")
     return found
+
+
+def _explain_nothing(choice: Choice, is_empty: bool) -> str:
+    if choice.unreadable:
+        return f"cannot look into {choice.unreadable[-1].filename}: {choice.unreadable[-1].strerror}"
+    patterns = [f"--include {pattern}" for pattern in choice.include]
+    patterns += [f"--exclude {pattern}" for pattern in choice.exclude]
+    if patterns:
+        return f"nothing is left by {' and '.join(patterns)}"
+    if is_empty:
+        return f"it takes {', '.join(sorted(READABLE_SUFFIXES))}"
+    return "all are results themselves; name those to restore"
 
 
 def suffix_of(task: Task, scale: int, size: Size) -> str:
@@ -188,7 +240,11 @@ def suffix_of(task: Task, scale: int, size: Size) -> str:
 
 
 def name_targets(
-    sources: Sequence[Source], output: str | None, suffix: str, format: str | None = None
+    sources: Sequence[Source],
+    output: str | None,
+    suffix: str,
+    format: str | None = None,
+    is_list: bool = False,
 ) -> list[Job]:
     """Say where each result goes.
 
@@ -201,29 +257,45 @@ def name_targets(
         output: A file (one input), a folder, "-" for standard output, or None.
         suffix: Added to names where there is no output, such as ``_x4``.
         format: Of all results; by default each is written as its input is, or as PNG.
+        is_list: Whether they come from a list, which may be of any length: then an output is a folder,
+            also for one image.
 
     Raises:
-        UsageError: Two results of one name, a result over an input, or several into one file.
-        ImageError: The output's suffix names no format.
+        UsageError: Two results of one name, a result over an input, several into one file, or a file whose
+            name asks for another format or for none.
     """
     if output == STANDARD_STREAM or (output is None and sources[0].path is None):
         if len(sources) > 1:
             raise UsageError(f"standard output takes one image: {len(sources)} inputs; give -o a folder")
         return [Job(sources[0], None, format)]
 
-    if output is not None and _is_one_file(sources, output):
-        target = Path(output)
-        jobs = [Job(sources[0], target, format or format_of(target), target.parent)]
+    file = target_file(sources, output, is_list)
+    if file is not None:
+        jobs = [Job(sources[0], file, settle_file(file, format), file.parent)]
     else:
         jobs = [_name_target(source, output, suffix, format) for source in sources]
     _refuse_collisions(jobs)
     return jobs
 
 
-def _is_one_file(sources: Sequence[Source], output: str) -> bool:
-    if len(sources) != 1 or sources[0].folder is not None:
-        return False
-    return not (output.endswith(("/", os.sep)) or os.path.isdir(output))
+def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
+    """Return the one file that an output means; None where it is a folder or a stream, or there is none."""
+    if output in (None, STANDARD_STREAM) or is_list or len(sources) != 1 or sources[0].folder is not None:
+        return None
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    return None if is_folder else Path(output)
+
+
+def settle_file(target: Path, format: str | None) -> str:
+    """Name the format of a file that an output means.
+
+    Raises:
+        UsageError: Its name asks for another, or for none.
+    """
+    try:
+        return settle_format(target, format)
+    except ImageError as error:
+        raise UsageError(str(error)) from error
 
 
 def _name_target(source: Source, output: str | None, suffix: str, format: str | None) -> Job:
@@ -262,10 +334,17 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             raise UsageError(f"an input is never overwritten: {job.target}; choose another output with -o")
         other = taken.setdefault(os.path.normcase(place), job)
         if other is not job:
+            if _is_same(other.source, job.source):
+                raise UsageError(f"an image is named twice: {job.source}; name it once")
             raise UsageError(
                 f"two results of one name: {other.source} and {job.source} both become {job.target}; "
                 "restore them into different folders"
             )
+
+
+def _is_same(one: Source, other: Source) -> bool:
+    paths = [source.path for source in (one, other) if source.path is not None]
+    return len({os.path.realpath(path) for path in paths}) < len(paths)
 
 
 def name_of(source: Source) -> str:

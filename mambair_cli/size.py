@@ -1,7 +1,7 @@
 """How large a result is to be: as the network gives it, or reduced to what was asked for."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mambair_cli.errors import ImageError, UsageError
 
@@ -26,14 +26,9 @@ class Size:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        asked = {
-            "--scale": self.scale is not None,
-            "--width and --height": self.width is not None or self.height is not None,
-            "--megapixels": self.megapixels is not None,
-        }
-        if sum(asked.values()) > 1:
-            names = " and ".join(name for name, given in asked.items() if given)
-            raise UsageError(f"the size is asked for twice: {names}; give one of them")
+        asked = [f"--{name}" for name, value in asdict(self).items() if value is not None]
+        if len(asked) > 1 and asked != ["--width", "--height"]:
+            raise UsageError(f"the size is asked for more than once: {', '.join(asked)}; give one of them")
 
     @property
     def depends_on_image(self) -> bool:

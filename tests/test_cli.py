@@ -256,7 +256,19 @@ def test_dry_run_finds_what_would_fail(run, weights):
         (["denoise", "in.png", "--real", "--sigma", "3"], 2),
         (["upscale", "empty", "--weights", "{x4}"], 2),
         (["upscale", "in.png", "-s", "7"], 2),
-        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.xyz"], 1),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.xyz"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.png", "--format", "webp"], 2),
+        (["upscale", "in.png", "in.png", "--weights", "{x4}"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "--null"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "--device", "cuda", "--workers", "2"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "--format", "png", "--quality", "80"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.tif", "--quality", "80"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", "out.jpg", "--depth", "16"], 2),
+        (["upscale", "in.png", "--megapixels", "nan"], 2),
+        (["upscale", "in.png", "--megapixels", "inf"], 2),
+        (["upscale", "in.png", "-s", "nan"], 2),
+        (["denoise", "in.png", "--weights", "{same}", "--sigma", "25"], 2),
         (["upscale", "in.png", "--weights", "{x4}", "-o", "in.png/out.png"], 1),
         (["upscale", "in.png", "--weights", "{x4}", "--device", "toaster"], 2),
         (["upscale", "in.png", "--weights", "{x4}", "--tile", "32", "--overlap", "32"], 2),
@@ -457,3 +469,48 @@ def test_names_of_every_kind(run, weights):
     code, _, _ = run("upscale", "--weights", weights / "x4.safetensors", "-q", "--", "-dash.png")
     assert code == 0
     assert Path("-dash_x4.png").exists()
+
+
+def test_a_name_that_looks_like_an_option_gets_a_hint(run, weights):
+    photo("-dash.png")
+    code, _, err = run("upscale", "-dash.png", "--weights", weights / "x4.safetensors")
+    assert code == 2
+    assert one_line(err)
+    assert err.endswith("; the file of that name is ./-dash.png\n")
+    code, _, _ = run("upscale", "./-dash.png", "--weights", weights / "x4.safetensors")
+    assert code == 0
+
+
+def test_a_list_fills_a_folder_also_with_one_name(run, weights):
+    photo("a.png")
+    Path("list").write_text("a.png\n")
+    arguments = ("--from-file", "list", "--weights", weights / "x4.safetensors")
+    code, out, _ = run("upscale", *arguments, "-o", "out.d")
+    assert (code, out) == (0, ["out.d/a.png"])
+    code, out, _ = run("upscale", *arguments)
+    assert (code, out) == (0, ["a_x4.png"])
+
+
+def test_what_is_left_out_is_told_once(run, weights):
+    for name in ("a.png", "a_x4.png", "sub/b.png", "sub/b_x2.png"):
+        photo(f"photos/{name}")
+    arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "-o", "out", "--overwrite")
+    _, out, err = run(*arguments)
+    assert sorted(out) == ["out/a.png", "out/sub/b.png"]
+    assert "mambair: left out 2 images that are results, such as photos/a_x4.png; name it to" in err
+    _, out, err = run(*arguments, "--exclude", "sub", "--exclude", "*.tif")
+    assert out == ["out/a.png"]
+    assert "mambair: left out an image that is a result, such as photos/a_x4.png; name it to" in err
+    assert "mambair: nothing in a folder fits --exclude *.tif" in err
+    _, _, err = run(*arguments, "--exclude", "*.tif", "-q")
+    assert err == ""
+
+
+def test_messages_name_what_was_typed(run):
+    photo("in.png")
+    _, _, err = run("upscale", "in.png", "--height", "20", "--megapixels", "2")
+    assert "asked for more than once: --height, --megapixels; give one of them" in err
+    _, _, err = run("denoise", "in.png", "in.png", "--model", "tiny-denoise")
+    assert "an image is named twice: in.png; name it once" in err
+    _, _, err = run("denoise", "in.png", "--sigma", "25", "--model", "mambair-denoise-50")
+    assert "--sigma 25 chooses a model, and --model mambair-denoise-50 is one; leave one out" in err

@@ -122,6 +122,11 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
         (("nowhere", "--restored", "gt"), 2, "no images"),
         (("gt", "--task", "denoise", "--weights", "{same}"), 2, "--sigma"),
+        (("gt", "--task", "dejpeg", "-s", "3"), 2, "dejpeg keeps the size: --scale 3; leave it out"),
+        (("gt", "--task", "upscale", "--sigma", "5"), 2, "--sigma 5; leave it out"),
+        (("gt", "--task", "denoise", "--jpeg-quality", "5"), 2, "--jpeg-quality 5; leave it out"),
+        (("gt", "--restored", "gt", "--weights", "{same}"), 2, "need no network: --weights"),
+        (("gt", "--restored", "gt", "--offline"), 2, "need no network: --offline; leave it out"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, words):

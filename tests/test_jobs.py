@@ -97,6 +97,11 @@ def names(sources):
         (("*.png", "b.*"), (), ["a.png", "b.jpg", "raw/c.png"]),
         ((), ("*.png",), ["b.jpg", "raw/deep/d.tif"]),
         (("raw/*",), ("*.tif",), ["raw/c.png"]),
+        ((), ("raw",), ["a.png", "b.jpg"]),
+        ((), ("deep/",), ["a.png", "b.jpg", "raw/c.png"]),
+        ((), ("./raw/deep/",), ["a.png", "b.jpg", "raw/c.png"]),
+        ((), ("deep/d.tif",), ["a.png", "b.jpg", "raw/c.png", "raw/deep/d.tif"]),  # from the folder on
+        (("raw",), (), ["raw/c.png", "raw/deep/d.tif"]),
     ],
 )
 def test_patterns_choose_among_the_images_of_a_folder(tree, include, exclude, left):
@@ -105,7 +110,9 @@ def test_patterns_choose_among_the_images_of_a_folder(tree, include, exclude, le
 
 
 def test_patterns_that_leave_nothing_are_named(tree):
-    with pytest.raises(UsageError, match=r"no images in the folder: photos; nothing fits --include \*.gif"):
+    with pytest.raises(
+        UsageError, match=r"images in the folder: photos; nothing is left by --include \*.gif"
+    ):
         find_sources(["photos"], Choice(include=("*.gif",)))
 
 

@@ -3,6 +3,7 @@
 stdout is data (the paths that were written, or JSON lines), stderr is talk.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -63,6 +64,14 @@ def _want_command(context: typer.Context) -> None:
         raise typer.Exit(UsageError.exit_code)
 
 
+def _hint(arguments: Sequence[str] | None) -> str:
+    """Say how a file is named whose name looks like an option."""
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if argument.startswith("-") and argument != "-" and os.path.lexists(argument):
+            return f"; the file of that name is ./{argument}"
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
@@ -80,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return error.exit_code
     except typer.TyperException as error:
-        say(f"error: {' '.join(error.format_message().split())}")  # its lists have a line each
+        message = " ".join(error.format_message().split())  # its lists have a line each
+        say(f"error: {message}{_hint(arguments)}")
         return error.exit_code
     except ReaderGoneError:
         return 1

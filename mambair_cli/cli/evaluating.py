@@ -17,6 +17,9 @@ from mambair_cli.cli.options import (
     Seed,
     Tile,
     Weights,
+    finite,
+    refuse,
+    typed,
 )
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
@@ -26,7 +29,24 @@ if TYPE_CHECKING:
     from mambair_cli.restore import Restorer
 
 
+# What a network is chosen by and runs with: finished images need none.
+_OF_NETWORKS = (
+    "inputs",
+    "sigma",
+    "jpeg_quality",
+    "model",
+    "weights",
+    "device",
+    "precision",
+    "tile",
+    "overlap",
+    "seed",
+    "offline",
+)
+
+
 def evaluate(
+    context: typer.Context,
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground truth.")],
     task: Annotated[
         Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
@@ -35,7 +55,8 @@ def evaluate(
         int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(min=0, max=255, help="Noise that is added for denoise, of 255.")
+        float | None,
+        typer.Option(min=0, max=255, callback=finite, help="Noise that is added for denoise, of 255."),
     ] = None,
     jpeg_quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Quality to compress with for dejpeg.")
@@ -74,6 +95,15 @@ def evaluate(
     """
     if (task is None) == (restored is None):
         raise UsageError("what is to be measured? give either --task, or --restored with finished images")
+    given = typed(context)
+    if task is None:
+        refuse(given, _OF_NETWORKS, "finished images need no network")
+    if task in ("denoise", "dejpeg"):
+        refuse(given, ["scale"], f"{task} keeps the size")
+    if task in ("upscale", "dejpeg"):
+        refuse(given, ["sigma"], f"{task} is measured without noise")
+    if task in ("upscale", "denoise"):
+        refuse(given, ["jpeg_quality"], f"{task} is measured without JPEG")
     from mambair_cli.evaluate import (
         average,
         choose_protocol,

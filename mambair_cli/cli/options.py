@@ -2,11 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
+
+from mambair_cli.errors import UsageError
 
 Inputs = Annotated[
     list[str] | None,
@@ -46,7 +49,8 @@ class Options:
             "--output",
             "-o",
             metavar="PATH",
-            help="File (one input), folder, or - for standard output. [default: beside the input]",
+            help="File (one input), folder, or - for standard output; with --from-file a folder. "
+            "[default: beside the input]",
         ),
     ] = None
     from_file: Annotated[
@@ -55,10 +59,12 @@ class Options:
     ] = None
     null: Annotated[bool, typer.Option("--null", help="Names there end with a NUL, not with a line.")] = False
     include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Of a folder take only these, as in *.jpg.")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Of a folder take only these, as in *.jpg or raw/*."),
     ] = None
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Of a folder leave these out.")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Of a folder leave these out, files or folders in it."),
     ] = None
     model: ModelName = "auto"
     weights: Weights = None
@@ -87,8 +93,11 @@ class Options:
         typer.Option(help="Of the results. [default: as the input]"),
     ] = None
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is lossless for the last two.")
-    ] = 95
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is lossless for the last two. [default: 95]"
+        ),
+    ] = None
     depth: Annotated[
         Literal["auto", "8", "16"], typer.Option(help="Bits a sample; auto: as the input, if the format can.")
     ] = "auto"
@@ -112,6 +121,71 @@ class Options:
         False
     )
     offline: Offline = False
+
+
+def typed(context: typer.Context) -> dict[str, Any]:
+    """Return the options that stand on the command line, and their values, by the names of parameters."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name: context.params[name]
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
+
+
+def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        options: From :func:`typed`.
+        names: Of parameters that mean nothing here.
+        why: That is so.
+
+    Raises:
+        UsageError: One of them stands on the command line.
+    """
+    for name in names:
+        if name in options:
+            raise UsageError(f"{why}: {_show(name, options[name])}; leave it out")
+
+
+def _show(name: str, value: Any) -> str:
+    """Show an option as it was typed."""
+    values = [] if value is True else value if isinstance(value, tuple) else [value]
+    return " ".join(
+        [f"--{name.replace('_', '-')}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+    )
+
+
+def finite(value: float | tuple[float, ...] | None) -> Any:
+    """Refuse numbers that are none; for options, as their callback."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not math.isfinite(number):
+            raise typer.BadParameter(f"{number} is no number to compute with")
+    return value
+
+
+def check_options(options: Options) -> None:
+    """Refuse what contradicts itself or would do nothing, whatever the inputs are."""
+    if options.null and options.from_file is None:
+        raise UsageError("--null is of names that come from a list; give one with --from-file")
+    several = None if options.workers is None else f"--workers {options.workers}"
+    if several and options.device == "cpu":
+        several = None  # where they are anyway
+    if options.devices is not None:
+        several = f"--devices {options.devices}"
+    if several and options.device != "auto":
+        raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
+    if options.format is not None:
+        check_format(options.format, options)
+
+
+def check_format(format: str, options: Options) -> None:
+    """Refuse what the format of all results has not."""
+    if options.quality is not None and format not in ("jpeg", "webp", "avif"):
+        raise UsageError(f"{format} has no quality: --quality {options.quality}; leave it out")
+    if options.depth == "16" and format not in ("png", "tiff", "avif"):
+        raise UsageError(f"{format} has no 16 bits a sample; png, tiff and avif have")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -53,7 +53,11 @@ def print_plan(
         here = True
         name, factor = restorer.model.name, restorer.info.scale
     work = jobs.name_targets(
-        sources, options.output, jobs.suffix_of(task, factor, output.size), options.format
+        sources,
+        options.output,
+        jobs.suffix_of(task, factor, output.size),
+        options.format,
+        options.from_file is not None,
     )
     if options.json:
         print_event("plan", model=name, on_this_machine=here, device=str(device), files=len(work))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.options import Inputs, Options, with_options
+from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
 from mambair_cli.cli.streams import is_stdout_closed
@@ -31,7 +31,9 @@ def upscale(
     inputs: Inputs = None,
     scale: Annotated[
         float | None,
-        typer.Option("--scale", "-s", min=1, max=4, help="1 to 4, such as 2 or 2.5. [default: 4]"),
+        typer.Option(
+            "--scale", "-s", min=1, max=4, callback=finite, help="1 to 4, such as 2 or 2.5. [default: 4]"
+        ),
     ] = None,
     width: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
@@ -40,7 +42,7 @@ def upscale(
         int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
     ] = None,
     megapixels: Annotated[
-        float | None, typer.Option(min=1e-6, help="Of the results, in place of a scale.")
+        float | None, typer.Option(min=1e-6, callback=finite, help="Of the results, in place of a scale.")
     ] = None,
     *,
     options: Options,
@@ -57,7 +59,7 @@ def denoise(
     inputs: Inputs = None,
     sigma: Annotated[
         float | None,
-        typer.Option(min=0, max=255, help="Standard deviation of the noise, of 255."),
+        typer.Option(min=0, max=255, callback=finite, help="Standard deviation of the noise, of 255."),
     ] = None,
     real: Annotated[
         bool, typer.Option("--real", help="Noise of a real camera; the default without --sigma.")
@@ -97,11 +99,20 @@ def _restore(
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
     from mambair_cli import endpoints, jobs
+    from mambair_cli.images import DEFAULT_QUALITY
     from mambair_cli.size import Size
 
+    check_options(options)
+    if level is not None and (options.model != "auto" or options.weights is not None):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+        strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
+        raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
     sources = _find_sources(inputs, options)
+    file = jobs.target_file(sources, options.output, options.from_file is not None)
+    if file is not None:
+        check_format(jobs.settle_file(file, options.format), options)
     output = endpoints.Output(
-        quality=options.quality,
+        quality=DEFAULT_QUALITY if options.quality is None else options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
         strip=options.strip,
         preserve_times=options.preserve_times,
@@ -142,7 +153,8 @@ def _run(
     """Have a service restore images, and print what becomes of each."""
     from mambair_cli import batch, jobs
 
-    work = jobs.name_targets(sources, options.output, suffix, options.format)
+    is_list = options.from_file is not None
+    work = jobs.name_targets(sources, options.output, suffix, options.format, is_list)
     if not options.quiet and not service.notice:
         say(f"using {service.model} on {service.place}")
     if options.json:
@@ -199,6 +211,9 @@ def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:
         sources += jobs.read_names(options.from_file, options.null, choice)
     if not sources:
         raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
+    if not options.quiet:
+        for remark in choice.remarks():
+            say(remark)
     return sources
 
 

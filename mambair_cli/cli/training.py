@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mambair_cli.cli.options import Quiet
+from mambair_cli.cli.options import Quiet, finite, refuse, typed
 from mambair_cli.cli.output import print_json
 from mambair_cli.errors import UsageError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     images: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Photographs, with all subfolders.")],
     task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="What to learn.")],
     output: Annotated[
@@ -23,7 +24,8 @@ def train(
         int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
     ] = None,
     sigma: Annotated[
-        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Noise of denoise, of 255.")
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", callback=finite, help="Noise of denoise, of 255."),
     ] = (0, 55),
     jpeg_quality: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="Qualities of dejpeg.")
@@ -42,9 +44,11 @@ def train(
     crop: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")] = 48,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 50_000,
-    learning_rate: Annotated[float, typer.Option(min=0, help="At its peak.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=0, callback=finite, help="At its peak.")] = 1e-3,
     warmup: Annotated[int, typer.Option(min=0, help="Steps up to the peak.")] = 500,
-    ema_decay: Annotated[float, typer.Option(min=0, max=1, help="Of the averaged weights, a step.")] = 0.999,
+    ema_decay: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Of the averaged weights, a step.")
+    ] = 0.999,
     loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="What is made small.")] = "l1",
     precision: Annotated[
         Literal["bf16", "fp32"], typer.Option(help="Of products and convolutions.")
@@ -65,8 +69,15 @@ def train(
     it on; last the path of the weights. Ctrl-C saves the state; --resume goes on as if nothing had been.
     Several GPUs share the work: torchrun --nproc-per-node 2 -m mambair_cli train ...
     """
-    if scale is not None and task != "upscale":
-        raise UsageError(f"{task} keeps the size: --scale {scale}; leave it out")
+    given = typed(context)
+    if task != "upscale":
+        refuse(given, ["scale"], f"{task} keeps the size")
+    if task != "denoise":
+        refuse(given, ["sigma"], f"{task} is trained without noise")
+    if task != "dejpeg":
+        refuse(given, ["jpeg_quality"], f"{task} is trained without JPEG")
+    if weights is not None:
+        refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{weights} has its own network")
     from mambair_cli import train as training
     from mambair_cli.choice import choose_device, default_scale
     from mambair_cli.cli.progress import TrainingProgress
@@ -112,10 +123,9 @@ def _new_network(
     """Return the settings of a small MambaIR for the task."""
     from mambair_cli.model import MambaIRConfig
 
-    try:
-        groups = tuple(int(depth) for depth in depths.split(","))
-    except ValueError as error:
-        raise UsageError(f"depths are numbers with commas between: {depths}; 3,3,3 would work") from error
+    groups = tuple(int(depth) if depth.isdecimal() else 0 for depth in depths.split(","))
+    if 0 in groups:
+        raise UsageError(f"--depths are numbers from 1 on with commas between: {depths}; 3,3,3 would work")
     upscale = task == "upscale"
     return MambaIRConfig(
         embed_dim=embed_dim,

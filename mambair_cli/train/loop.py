@@ -44,8 +44,9 @@ def train(
         The checkpoint, of averaged weights; None in every process but the first.
 
     Raises:
-        UsageError: Where the settings contradict each other, the network, or the state.
-        ImageError: Where there is nothing to train on.
+        UsageError: Where the settings contradict each other, the network, or the state, or there is nothing
+            to train on.
+        ImageError: Where a photograph cannot be read.
         CheckpointError: Where the weights or the state cannot be loaded.
         MemoryLimitError: Where the device does not hold the photographs.
         MambairError: Where training diverges, or its folder cannot be written.

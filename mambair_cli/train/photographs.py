@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mambair_cli.degrade import compress_jpeg, imresize, modcrop
-from mambair_cli.errors import ImageError, MemoryLimitError
+from mambair_cli.errors import ImageError, MemoryLimitError, UsageError
 from mambair_cli.train.config import TrainConfig
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -122,13 +122,14 @@ def load_photographs(config: TrainConfig, channels: int, device: torch.device) -
         device: Where the run computes.
 
     Raises:
-        ImageError: Where there are none, or one cannot be read.
+        UsageError: Where there are none.
+        ImageError: Where one cannot be read.
         MemoryLimitError: Where the device does not hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
     if not files:
         folders = ", ".join(map(str, config.images))
-        raise ImageError(f"cannot train on {folders}: there are no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise UsageError(f"no images to train on: {folders}; it takes folders of {', '.join(IMAGE_SUFFIXES)}")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
     pairs = [pair for of_file in prepared for pair in of_file]

@@ -7,7 +7,7 @@ import torch
 
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.engine import Engine, restore_rows
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import UsageError
 from mambair_cli.metrics import psnr
 from mambair_cli.model import Network
 from mambair_cli.tiling import plan_tiles
@@ -32,13 +32,14 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]
     """Make the images to measure on, under the name of their level of degradation.
 
     Raises:
-        ImageError: Where there are none, or one cannot be read.
+        UsageError: Where there are none.
+        ImageError: Where one cannot be read.
     """
     if config.validation is None:
         return {}
     files = find_images(config.validation)
     if not files:
-        raise ImageError(f"cannot validate on {config.validation}: there are no images")
+        raise UsageError(f"no images to measure on: {config.validation}; --validation takes a folder of them")
     truths = [modcrop(read_image(file, channels), config.scale) for file in files]
     if config.task == "upscale":
         return {f"x{config.scale}": [Pair(_to_float(imresize(t, 1 / config.scale)), t) for t in truths]}
