@@ -6,9 +6,6 @@ commands do, and wait as they do. SwinIR and RRDB come from spandrel (``pip inst
 ``pip install einops`` and ``pip install --no-deps spandrel`` where torchvision is not to be had):
 
     python benchmarks/cpu.py [--side 128] [--threads 2] [--turns 3] [--networks v1-light swinir-light ...]
-
-spandrel imports torchvision for networks that are not asked for here, and torchvision has no build for every
-PyTorch; so what it imports of that is an empty stand-in.
 """
 
 import argparse
@@ -19,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
+
+from rivals import make_rival
 
 BASELINE = "swinir-light"
 BUNDLED = "tiny-x4"
@@ -127,7 +125,7 @@ def watch_scans() -> list[tuple[float, int]]:
 
 def make_network(name: str) -> Any:
     if name in FOREIGN:
-        return make_foreign_network(name)
+        return make_rival(name)
     from mambair_cli.catalog import find_model
     from mambair_cli.checkpoint import infer_config, load_network
     from mambair_cli.hub import fetch
@@ -137,32 +135,6 @@ def make_network(name: str) -> Any:
         return load_network(fetch(find_model(BUNDLED)))
     shapes = json.loads(gzip.decompress(SHAPES.read_bytes()))[OFFICIAL[name]]["shapes"]
     return build_network(infer_config({key: tuple(shape) for key, shape in shapes.items()})).eval()
-
-
-def make_foreign_network(name: str) -> Any:
-    for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        sys.modules[module] = types.ModuleType(module)
-    for function in ("InterpolationMode", "rotate", "normalize"):
-        setattr(sys.modules["torchvision.transforms.functional"], function, None)
-    if name == "rrdb":
-        from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet  # pyright: ignore[reportMissingImports]: of the extra
-
-        return RRDBNet(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
-    from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR  # pyright: ignore[reportMissingImports]: of the extra
-
-    light = name == BASELINE
-    groups = 4 if light else 6
-    return SwinIR(
-        img_size=64,
-        window_size=8,
-        upscale=4,
-        embed_dim=60 if light else 180,
-        depths=[6] * groups,
-        num_heads=[6] * groups,
-        mlp_ratio=2,
-        upsampler="pixelshuffledirect" if light else "pixelshuffle",
-        resi_connection="1conv",
-    ).eval()
 
 
 def peak_memory() -> float:

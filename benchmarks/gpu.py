@@ -1,162 +1,314 @@
-"""Time networks of the official shapes on a GPU, with random weights: milliseconds, memory, share of a floor.
+"""Time networks of the official shapes on a GPU, with random weights, beside what others take there.
 
-An image in memory is restored by tiles of the default size. "network" is the time of the GPU alone, summed
-over the batches; "image" is the time from the image to the blended result. With --plain, the network takes
-part in float32, by PyTorch's kernels and the scan that is chosen for them, one tile after the other.
+An image in memory is restored by tiles of the default size. In one run, in this order:
 
-    python benchmarks/gpu.py [NETWORK ...] [--plain] [--profile] [--turns 5]
+- "network": the GPU alone, summed over the batches; "image": from the image in memory to the blended result;
+- "floor": the share that the least time for the image has in the network's, see ``floor.py``;
+- "official": the same network computed as its authors' code does it, on the whole image, see ``official.py``,
+  and how many times longer it takes; in float32 with PyTorch's own settings, and under autocast in bfloat16;
+- with --rivals, networks of others on the whole image, in float32 and in bfloat16, where they can all of it.
+
+    python benchmarks/gpu.py [NETWORK ...] [--rivals] [--profile] [--sweep]
+
+--sweep tries forms of the network, tiles and batches in place of all that. Whatever fails, or needs more
+memory than there is, is said so in its line, and the rest goes on.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from floor import H200, least_seconds
+from official import Official
+from rivals import RIVALS, make_rival
+from torch import Tensor
 
-from mambair_cli import kernels
 from mambair_cli.choice import OVERLAP, TILE_SIDE
 from mambair_cli.engine import Engine, restore_rows
+from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import (
     Config,
+    MambaIR,
     MambaIRConfig,
-    MambaIRUNetConfig,
+    MambaIRv2,
     MambaIRv2Config,
     Network,
     build_network,
 )
 from mambair_cli.restore import TILES_AT_ONCE, WHOLE_SIDE
-from mambair_cli.tiling import plan_tiles
+from mambair_cli.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
 LIGHT = {"upscale": 4, "upsampler": "pixelshuffledirect"}
 CLASSIC = {"upscale": 4, "upsampler": "pixelshuffle"}
-SIZES = ((256, 256), (720, 1280))
-EXPONENTIALS_PER_SECOND = 16 * 132 * 1.98e9  # an H200's: per clock and multiprocessor
-
-
-class Case(NamedTuple):
-    """A network, and what the authors' code takes for it on an H200 in float32, in milliseconds by size."""
-
-    config: Config
-    official: tuple[float, float]
-
-
-CASES = {
-    "v1-classic": Case(MambaIRConfig(180, SIX, 16, 360, **CLASSIC), (287, 4418)),
-    "v1-light": Case(MambaIRConfig(60, (6,) * 4, 10, 72, cab="light", **LIGHT), (43.5, 624)),
-    "v1-denoise": Case(MambaIRConfig(180, SIX, 16, 216), (204, 3136)),
-    "v2-base": Case(MambaIRv2Config(174, SIX, SIX, 16, 348, 64, 128, **CLASSIC), (414, 6909)),
-    "v2-light": Case(MambaIRv2Config(48, (5,) * 4, (4,) * 4, 8, 48, 32, 64, "gated", **LIGHT), (108, 1465)),
+CASES: dict[str, Config] = {
+    "v1-classic": MambaIRConfig(180, SIX, 16, 360, **CLASSIC),
+    "v1-light": MambaIRConfig(60, (6,) * 4, 10, 72, cab="light", **LIGHT),
+    "v1-denoise": MambaIRConfig(180, SIX, 16, 216),
+    "v2-base": MambaIRv2Config(174, SIX, SIX, 16, 348, 64, 128, **CLASSIC),
+    "v2-light": MambaIRv2Config(48, (5,) * 4, (4,) * 4, 8, 48, 32, 64, "gated", **LIGHT),
+    "toy-v1": MambaIRConfig(30, (1,), 3, 33, **LIGHT),  # to try this script
+    "toy-v2": MambaIRv2Config(24, (2,), (2,), 3, 30, 4, 5, **LIGHT),
 }
+SIZES = ((256, 256), (720, 1280))
+SWEPT_TILES = (
+    (144, 60),
+    (144, 30),
+    (160, 45),
+    (160, 23),
+    (176, 40),
+    (176, 20),
+    (192, 32),
+    (192, 16),
+    (256, 18),
+)
+SWEPT_FORMS: tuple[dict[str, Any], ...] = (
+    {},
+    {"steps": "split"},
+    {"depthwise": "cuda"},
+    {"depthwise": "triton"},
+    {"streams": 2},
+    {"steps": "split", "depthwise": "cuda"},
+    {"steps": "split", "depthwise": "cuda", "streams": 2},
+)
+
+
+class Measured(NamedTuple):
+    """Milliseconds, and GiB at the peak."""
+
+    ms: float
+    gib: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("networks", nargs="*", help=f"of {', '.join(CASES)}; by default all of them")
-    parser.add_argument("--plain", action="store_true", help="time PyTorch's own kernels, too")
+    parser.add_argument("networks", nargs="*", help=f"of {', '.join(CASES)}; by default all but the toys")
+    parser.add_argument("--rivals", nargs="*", metavar="NAME", help=f"time them, too: {', '.join(RIVALS)}")
+    parser.add_argument("--own", action="store_true", help="leave out the official way")
     parser.add_argument("--profile", action="store_true", help="show where a batch spends its time")
+    parser.add_argument("--sweep", action="store_true", help="try forms, tiles and batches")
     parser.add_argument("--turns", type=int, default=5, help="of which the median counts [5]")
     parser.add_argument("--tile", type=int, help="side of a tile, by default the device's")
+    parser.add_argument("--batch", type=int, help="tiles at once, by default the device's")
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # cpu: to try this script
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)  # of a single, square image
     options = parser.parse_args()
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, scan {choose_scan()}")
+    device = torch.device(options.device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, PyTorch {torch.__version__}")
+    sizes = ((options.side, options.side),) if options.side else SIZES
+    networks = options.networks or [name for name in CASES if not name.startswith("toy")]
+    own: dict[tuple[str, tuple[int, int]], float] = {}
+    if options.sweep:
+        for name, size in product(networks, sizes):
+            with said(f"{name} {size}"):
+                sweep(name, *size, device, options)
+        return
     print(
-        f"{'network':11}{'input':>10}{'tiles':>12}{'network ms':>12}{'image ms':>10}"
-        f"{'GiB':>6}{'official ms':>13}{'times':>7}{'scan floor':>12}"
+        f"{'network':11}{'input':>10}{'tiles':>12}{'network ms':>12}{'image ms':>10}{'GiB':>6}{'floor':>7}"
+        f"{'official ms':>13}{'GiB':>6}{'times':>7}{'bf16 ms':>10}{'times':>7}"
     )
-    for name in options.networks or CASES:
-        net = make_network(CASES[name].config)
-        for (height, width), official in zip(SIZES, CASES[name].official, strict=True):
-            compare(name, net, height, width, official, options)
+    for name, size in product(networks, sizes):
+        with said(f"{name} {size}"), torch.inference_mode():
+            own[name, size] = compare(name, *size, device, options)
+    if options.rivals is not None:
+        print(f"\n{'rival':14}{'input':>10}{'fp32 ms':>10}{'GiB':>6}{'bf16 ms':>10}  times that of")
+        for name, size in product(options.rivals or RIVALS, sizes):
+            with said(f"{name} {size}"), torch.inference_mode():
+                time_rival(name, *size, device, options.turns, own)
 
 
-def compare(
-    name: str, net: Network, height: int, width: int, official: float, options: argparse.Namespace
-) -> None:
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Print what fails, and go on."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        print(f"{what}: out of memory", flush=True)
+    except Exception:
+        print(f"{what}: {traceback.format_exc(limit=-4)}", flush=True)
+
+
+def compare(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> float:
+    """Print a line; return the milliseconds of our network."""
+    config, net = CASES[name], make_network(CASES[name], device)
+    plan, most = plan_as_shipped(height, width, device, options)
+    engine = Engine(net, device)
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
-    whole = max(height, width) <= WHOLE_SIDE["cuda"]
-    side = options.tile or (WHOLE_SIDE if whole else TILE_SIDE)["cuda"]
-    plan = plan_tiles(height, width, side, min(OVERLAP, side // 2))
-    engine = Engine(net, torch.device("cuda"))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    restore = lambda: [None for _ in restore_rows(engine, image, plan, TILES_AT_ONCE["cuda"], 0)]  # noqa: E731 - it is what is timed
-    seconds = time_of(restore, options.turns)
-    memory = torch.cuda.max_memory_allocated() / 2**30
-    batches = -(-len(plan) // TILES_AT_ONCE["cuda"])
+    whole = measure(lambda: [None for _ in restore_rows(engine, image, plan, most, 0)], options.turns, device)
+    batches = -(-len(plan) // most)
     batch = -(-len(plan) // batches)
-    tiles = torch.rand(batch, 3, plan.tile_height, plan.tile_width, device="cuda")
+    forward = forward_of(engine.run, plan, batches, batch, device)
+    network = measure(forward, options.turns, device)
+    floor = least_seconds(config, height * width, H200) * 1e3
+    print(
+        f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}':>12}"
+        f"{network.ms:12.1f}{whole.ms:10.1f}{whole.gib:6.2f}{floor / network.ms:7.0%}",
+        end="",
+        flush=True,
+    )
+    if device.type == "cuda" and engine._fast is None:
+        print("  (by PyTorch's own kernels: see the warning)", end="")
+    if options.profile:
+        print()
+        profile(forward)
+    if not options.own:
+        official, x = Official(net), torch.rand(1, 3, height, width, device=device)
+        turns = min(2, options.turns)
+        exact = measure(lambda: official(x), turns, device)
+        print(f"{exact.ms:13.0f}{exact.gib:6.1f}{exact.ms / network.ms:7.2f}", end="", flush=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            half = measure(lambda: official(x), turns, device)
+        print(f"{half.ms:10.0f}{half.ms / network.ms:7.2f}  scan: {official.scan_name}", end="")
+    print(flush=True)
+    return network.ms
+
+
+def sweep(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> None:
+    """Time the network in every form, and in the best by tiles and batches of several sizes."""
+    from mambair_cli.model import fuse_network
+    from mambair_cli.model.fused import MAMBAIR, MAMBAIR_V2
+
+    net = make_network(CASES[name], device)
+    shipped = MAMBAIR if isinstance(net, MambaIR) else MAMBAIR_V2
+    plan, most = plan_as_shipped(height, width, device, options)
+    best: tuple[float, dict[str, Any]] = (float("inf"), {})
+
+    def try_out(form: dict[str, Any], plan: Plan, batch: int) -> float:
+        fused = fuse_network(net, shipped._replace(**form))
+        assert fused is not None
+        batches = -(-len(plan) // batch)
+        run = Replayed(fused) if device.type == "cuda" else fused
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            got = measure(forward_of(run, plan, batches, batch, device), options.turns, device)
+        print(
+            f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}':>12}{got.ms:10.1f} ms"
+            f"{got.gib:7.2f} GiB  {form}",
+            flush=True,
+        )
+        return got.ms
+
+    batch = -(-len(plan) // -(-len(plan) // most))
+    for form in SWEPT_FORMS if device.type == "cuda" else SWEPT_FORMS[:2]:
+        with said(f"{name} {form}"):
+            best = min(best, (try_out(form, plan, batch), form), key=lambda pair: pair[0])
+    if len(plan) > 1 or options.side:
+        for side, batch in SWEPT_TILES if not options.side else ((16, 2),):
+            with said(f"{name} tiles of {side}, {batch} at once"):
+                try_out(best[1], plan_tiles(height, width, side, min(OVERLAP, side // 2)), batch)
+
+
+def time_rival(
+    name: str,
+    height: int,
+    width: int,
+    device: torch.device,
+    turns: int,
+    own: dict[tuple[str, tuple[int, int]], float],
+) -> None:
+    net, x = make_rival(name).to(device), torch.rand(1, 3, height, width, device=device)
+    turns = min(2, turns)
+    exact = measure(lambda: net(x), turns, device)
+    print(f"{name:14}{f'{width}×{height}':>10}{exact.ms:10.1f}{exact.gib:6.1f}", end="", flush=True)
+    by_autocast = name.startswith("swinir")  # whose masks are float32, come what may
+    if not by_autocast:
+        net, x = net.bfloat16(), x.bfloat16()
+    with torch.autocast(device.type, torch.bfloat16, enabled=by_autocast):
+        half = measure(lambda: net(x), turns, device)
+    ratios = (
+        f"{ours} {exact.ms / ms:.2f} ({half.ms / ms:.2f})"
+        for (ours, size), ms in own.items()
+        if size == (height, width)
+    )
+    print(f"{half.ms:10.1f}  {', '.join(ratios)}", flush=True)
+
+
+def plan_as_shipped(
+    height: int, width: int, device: torch.device, options: argparse.Namespace
+) -> tuple[Plan, int]:
+    """Return the tiles of an image and how many are computed at once."""
+    whole = max(height, width) <= WHOLE_SIDE.get(device.type, 0)
+    side = options.tile or (WHOLE_SIDE if whole else TILE_SIDE)[device.type]
+    most = options.batch or TILES_AT_ONCE[device.type]
+    return plan_tiles(height, width, side, min(OVERLAP, side // 2)), most
+
+
+def forward_of(
+    run: Callable[[Tensor, Tensor, int | None], Tensor],
+    plan: Plan,
+    batches: int,
+    batch: int,
+    device: torch.device,
+) -> Callable[[], None]:
+    """Return a function that runs a network on as many batches as an image has."""
+    tiles = torch.rand(batch, 3, plan.tile_height, plan.tile_width, device=device)
+    origin = torch.zeros(batch, 2, dtype=torch.int64)
 
     def forward() -> None:
         for _ in range(batches):
-            engine.run(tiles, torch.zeros(batch, 2, dtype=torch.int64), 0)
+            run(tiles, origin, 0)
 
-    with torch.inference_mode():
-        network = time_of(forward, options.turns)
-        floor = exponentials(net, batches * tiles[:, 0].numel()) / EXPONENTIALS_PER_SECOND
-        print(
-            f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}':>12}"
-            f"{network * 1e3:12.1f}{seconds * 1e3:10.1f}{memory:6.2f}"
-            f"{official:13.0f}{official / network / 1e3:7.2f}{floor / network:12.0%}",
-            flush=True,
-        )
-        if options.profile:
-            profile(forward)
-        if options.plain:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                plain = time_of(lambda: net(tiles[:1], seed=0), 3) * len(plan)
-            print(
-                f"{'':11}  PyTorch's own kernels in float32, tile by tile: {plain * 1e3:.0f} ms", flush=True
-            )
+    return forward
 
 
-def make_network(config: Config) -> Network:
+def make_network(config: Config, device: torch.device) -> MambaIR | MambaIRv2:
     torch.manual_seed(0)
-    net = build_network(config).eval()
+    net: Network = build_network(config).eval()
+    assert isinstance(net, MambaIR | MambaIRv2)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
-    return net
+    return net.to(device)
 
 
-def choose_scan() -> str:
-    return kernels.choose_backend(torch.device("cuda"))
+def measure(function: Callable[[], object], turns: int, device: torch.device) -> Measured:
+    """Take the median time, on a GPU after two turns that do not count: they compile and record graphs."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times, uncounted = [], 2 if on_gpu else 0
+    for _ in range(turns + uncounted):
+        with synchronized(on_gpu):
+            start = time.perf_counter()
+            with synchronized(on_gpu):
+                function()
+            times.append(time.perf_counter() - start)
+    gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
+    return Measured(1e3 * statistics.median(times[uncounted:]), gib)
 
 
-def exponentials(net: Network, pixels: int) -> float:
-    """Count those of the scans: one for each path, channel, state and pixel."""
-    config = net.config
-    assert not isinstance(config, MambaIRUNetConfig)
-    paths = 4 if isinstance(config, MambaIRConfig) else 1
-    return float(pixels) * sum(config.depths) * paths * config.d_inner * config.d_state
+def synchronized(on_gpu: bool) -> AbstractContextManager:
+    """Wait for the GPU at the end."""
 
-
-def time_of(function: Callable[[], object], turns: int) -> float:
-    """Return the median seconds, after two turns that do not count but compile kernels and record graphs."""
-    times = []
-    for _ in range(turns + 2):
+    @contextmanager
+    def wait() -> Iterator[None]:
+        yield
         torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+
+    return wait() if on_gpu else nullcontext()
 
 
-def profile(function: Callable[[], object], rows: int = 14) -> None:
+def profile(function: Callable[[], object], rows: int = 24) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
         function()
-        torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
     kernels = sorted(
         ((event.self_device_time_total / 1e3, event.count, event.key) for event in recorded.key_averages()),
         reverse=True,
     )
     for milliseconds, count, name in kernels[:rows]:
-        print(f"{'':11}{milliseconds:9.2f} ms {count:6}× {name[:70]}", flush=True)
+        print(f"{'':11}{milliseconds:9.2f} ms {count:6}× {name[:90]}", flush=True)
 
 
 if __name__ == "__main__":

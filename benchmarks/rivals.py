@@ -1,0 +1,55 @@
+"""Networks of others to compare with, from spandrel (the extra ``benchmarks``), with fresh weights.
+
+spandrel imports torchvision for networks that are not asked for here, and torchvision has no build for every
+PyTorch; so what it imports of that is an empty stand-in.
+"""
+
+import sys
+import types
+from importlib import import_module
+from typing import Any
+
+RIVALS = ("swinir-light", "swinir-m", "hat", "rrdb")  # all ×4
+
+
+def make_rival(name: str) -> Any:
+    """Make a network in eval mode, called on (b, 3, h, w)."""
+    for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        sys.modules.setdefault(module, types.ModuleType(module))
+    for function in ("InterpolationMode", "rotate", "normalize"):
+        if not hasattr(sys.modules["torchvision.transforms.functional"], function):
+            setattr(sys.modules["torchvision.transforms.functional"], function, None)
+    if name == "rrdb":
+        network = import_module("spandrel.architectures.ESRGAN.__arch.RRDB").RRDBNet
+        return network(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
+    if name == "hat":
+        network = import_module("spandrel.architectures.HAT.__arch.HAT").HAT
+        return network(
+            img_size=64,
+            window_size=16,
+            upscale=4,
+            embed_dim=180,
+            depths=[6] * 6,
+            num_heads=[6] * 6,
+            mlp_ratio=2,
+            compress_ratio=3,
+            squeeze_factor=30,
+            conv_scale=0.01,
+            overlap_ratio=0.5,
+            upsampler="pixelshuffle",
+            resi_connection="1conv",
+        ).eval()
+    light = name == "swinir-light"
+    groups = 4 if light else 6
+    network = import_module("spandrel.architectures.SwinIR.__arch.SwinIR").SwinIR
+    return network(
+        img_size=64,
+        window_size=8,
+        upscale=4,
+        embed_dim=60 if light else 180,
+        depths=[6] * groups,
+        num_heads=[6] * groups,
+        mlp_ratio=2,
+        upsampler="pixelshuffledirect" if light else "pixelshuffle",
+        resi_connection="1conv",
+    ).eval()
