@@ -84,6 +84,13 @@ class Options:
             help="Have `mambair serve` do it: auto, unix:/path, http://127.0.0.1:8765.",
         ),
     ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on all machines of a Ray cluster: auto, or HOST:PORT of its head.",
+        ),
+    ] = None
     precision: Precision = "auto"
     tile: Tile = None
     overlap: Overlap = None
@@ -176,6 +183,11 @@ def check_options(options: Options) -> None:
         several = f"--devices {options.devices}"
     if several and options.device != "auto":
         raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
+    if options.ray is not None:
+        device = None if options.device == "auto" else f"--device {options.device}"
+        other = "--dry-run" if options.dry_run else several or device
+        if other:
+            raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
         check_format(options.format, options)
 

@@ -164,7 +164,9 @@ def _run(
     settings = batch.settings_of(service.computing, output)
     with (
         progress,
-        closing(batch.run_jobs(work, output, settings, service.perform, options.fail_fast)) as outcomes,
+        closing(
+            batch.run_jobs(work, output, settings, service.perform, options.fail_fast, service.is_remote)
+        ) as outcomes,
         closing(service),  # before the journals: nobody writes without one
     ):
         for outcome in outcomes:
@@ -191,6 +193,7 @@ def _check_server(options: Options) -> None:
         "--device": options.device != "auto",
         "--devices": options.devices is not None,
         "--workers": options.workers is not None,
+        "--ray": options.ray is not None,
         "--dry-run": options.dry_run,
     }
     given = [name for name, is_given in asked.items() if is_given]

@@ -1,4 +1,4 @@
-"""Who restores the images of a run: this process, several on this machine, or a server."""
+"""Who restores the images of a run: this process, several on this machine, a server, or a cluster."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ class Service:
         perform: Does tasks.
         close: Ends it, at once; what is in work is left undone.
         notice: What the user was told of the choice of model, if anything.
+        is_remote: Whether other machines write the results.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Service:
     perform: "Perform"
     close: Callable[[], None] = lambda: None
     notice: str | None = None
+    is_remote: bool = False
 
 
 def open_service(
@@ -70,6 +72,8 @@ def open_service(
         "overlap": options.overlap,
         "seed": options.seed,
     }
+    if options.ray is not None:
+        return _open_cluster(options.ray, options, choices)
     devices = choose_devices(options.devices, options.workers)
     restorer = Restorer(
         **choices,
@@ -154,3 +158,41 @@ def _open_crew(
         )
     place = f"{service.place} ({len(devices)} workers)"
     return replace(service, place=place, perform=crew.perform, close=crew.close)
+
+
+def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Service:
+    """Start workers on the machines of a cluster."""
+    from mambair_cli.choice import choose_model
+    from mambair_cli.cluster import Cluster
+    from mambair_cli.restore import Restorer
+
+    cluster = Cluster(address, say)
+    try:
+        model = choose_model(
+            choices["task"],
+            choices["scale"],
+            choices["level"],
+            options.model,
+            options.weights,
+            cluster.kind,
+            options.offline,
+            options.quiet,
+        )
+        if model.notice and not options.quiet:
+            say(model.notice)
+        here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
+        with cleaning_up():
+            computing = cluster.start(choices, model.path)
+    except BaseException:
+        cluster.close()
+        raise
+    return Service(
+        model=model.name,
+        scale=here.info.scale,
+        place=cluster.place,
+        computing=computing,
+        perform=cluster.perform,
+        close=cluster.close,
+        notice=model.notice,
+        is_remote=True,
+    )

@@ -1,0 +1,182 @@
+"""Kill a node of a Ray cluster in the middle of a run, and hold what comes out against one process's work.
+
+The cluster is two nodes on this machine, started and ended here.
+
+python -m benchmarks.cluster --images 200
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.batch import make_photographs
+from benchmarks.kill import contents
+from mambair_cli.journal import JOURNAL_FILE
+
+COMMAND = (sys.executable, "-m", "mambair_cli", "upscale", "photos", "--json")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen.
+
+    Attributes:
+        killed_after: Images that were done when the node was killed; None where it never was.
+        differing: Results that are not those of one process alone, or are missing.
+        stray: Files that are neither results nor the journal.
+        repeated: Images that were told to be done more than once, or not at all.
+        failed: Images that were told to have failed.
+        redone: Images that another run with --resume did again.
+        computed_twice: Results that the journal has twice: what the node had done and could not say.
+        said: What the run said of the loss, on stderr.
+        seconds: Of the run, from its first word.
+    """
+
+    killed_after: int | None
+    differing: list[str]
+    stray: list[str]
+    repeated: list[str]
+    failed: list[str]
+    redone: list[str]
+    computed_twice: int
+    said: list[str]
+    seconds: float
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a node was lost, and nothing else."""
+        wrong = self.differing or self.stray or self.repeated or self.failed or self.redone
+        return self.killed_after is not None and bool(self.said) and not wrong
+
+
+class Nodes:
+    """A Ray cluster of two nodes on this machine.
+
+    Args:
+        cpus: Of each.
+    """
+
+    def __init__(self, cpus: int = 1) -> None:
+        from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]: optional
+
+        self._cpus = cpus
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False}
+        )
+        self.address = str(self._cluster.address)
+        self._other: Any = self._cluster.add_node(num_cpus=cpus)
+
+    def kill_one(self) -> None:
+        """Kill the node that is not the head, as if its machine had lost its power."""
+        raylet = self._other.all_processes["raylet"][0].process.pid
+        workers = subprocess.run(["pgrep", "-P", str(raylet)], capture_output=True, text=True).stdout.split()
+        for number in (raylet, *map(int, workers)):
+            os.kill(number, signal.SIGKILL)
+
+    def replace(self) -> None:
+        """Start another node in place of one that was killed."""
+        self._cluster.remove_node(self._other, allow_graceful=False)
+        self._other = self._cluster.add_node(num_cpus=self._cpus)
+
+    def stop(self) -> None:
+        """End all nodes."""
+        self._cluster.shutdown()
+
+
+@contextmanager
+def running_nodes(cpus: int = 1) -> Iterator[Nodes]:
+    """Run a cluster of two nodes."""
+    nodes = Nodes(cpus)
+    try:
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> Findings:
+    """Do the trial.
+
+    Args:
+        folder: Holds ``photos``; receives the results.
+        options: More for the command, such as its model.
+        nodes: One of which is killed, and replaced afterwards.
+        images: That are done before.
+    """
+    run_to_end([*options, "--quiet", "-o", "alone"], folder)
+    on_nodes = [*options, "--ray", nodes.address, "-o", "results"]
+    killed_after, events = None, []
+    with subprocess.Popen(
+        [*COMMAND, *on_nodes], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        begun = time.monotonic()
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "start":
+                begun = time.monotonic()
+            if killed_after is None and len(inputs_of(events, "done")) == images:
+                nodes.kill_one()
+                killed_after = images
+        seconds = time.monotonic() - begun
+        said = [line.rstrip() for line in process.stderr if "lost" in line]
+    done = Counter(inputs_of(events, "done"))
+    lines = map(json.loads, filter(None, (folder / "results" / JOURNAL_FILE).read_text().splitlines()))
+    written = Counter(line["result"] for line in lines if "result" in line)
+    nodes.replace()
+    again = run_to_end([*on_nodes, "--quiet", "--resume"], folder)
+    wanted, got = contents(folder / "alone"), contents(folder / "results")
+    return Findings(
+        killed_after,
+        sorted(name for name in wanted if got.get(name) != wanted[name]),
+        sorted(got.keys() - wanted.keys()),
+        sorted(str(path) for path in photographs(folder) if done[str(path)] != 1),
+        inputs_of(events, "failed"),
+        sorted({str(path) for path in photographs(folder)} - set(inputs_of(again, "skipped"))),
+        sum(times - 1 for times in written.values()),
+        said,
+        round(seconds, 1),
+    )
+
+
+def run_to_end(options: list[str], folder: Path) -> list[dict[str, Any]]:
+    run = subprocess.run([*COMMAND, *options], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def inputs_of(events: list[dict[str, Any]], kind: str) -> list[str]:
+    return [event["input"] for event in events if event["event"] == kind]
+
+
+def photographs(folder: Path) -> list[Path]:
+    return [path.relative_to(folder) for path in (folder / "photos").iterdir()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--side", type=int, default=96, help="pixels")
+    parser.add_argument("--cpus", type=int, default=1, help="of each node")
+    arguments = parser.parse_args()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with tempfile.TemporaryDirectory() as name, running_nodes(arguments.cpus) as nodes:
+        make_photographs(Path(name, "photos"), arguments.images, arguments.side)
+        options = ["-s", "2", "--model", "tiny-x2", "--offline"]
+        findings = lose_a_node(Path(name), options, nodes, arguments.images // 3)
+    print(findings)
+    sys.exit(not findings.is_sound)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Tasks among several workers: how much each has in hand, and what is suspected where one dies."""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from mambair_cli.batch import IsStopped, Outcome, Task
+from mambair_cli.errors import MambairError
+from mambair_cli.jobs import Job
+from mambair_cli.pipeline import MOST_AHEAD
+
+AHEAD = 2  # tasks that a worker has at least: one to do, and the next
+BYTES_AHEAD = 2**18  # up to which it has more of them, small ones
+MOST_DEATHS = 2  # of workers that had an image in hand, before it is taken to be the cause
+
+
+@dataclass
+class Hand:
+    """What a worker was given and has not done.
+
+    Attributes:
+        tasks: In the order in which they were given.
+        is_on_trial: Whether it has a single task, over which another worker may have died.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    is_on_trial: bool = False
+
+    def has_room(self) -> bool:
+        """Tell whether the worker should be given a task more: it has little to do until it asks again."""
+        count = len(self.tasks)
+        return count < AHEAD or (count < MOST_AHEAD and sum(map(cost_of, self.tasks)) < BYTES_AHEAD)
+
+    def put_down(self, task: Task) -> None:
+        """Take a task out of the hand: something has become of it."""
+        self.tasks = [other for other in self.tasks if other is not task]
+        self.is_on_trial = False
+
+
+class Shares:
+    """Tasks that are to be shared out, large ones first.
+
+    A worker that dies leaves its tasks to others. Each of them may have been the cause; so each is then given
+    to a worker that has nothing else in hand, and given up where that dies, too.
+
+    Args:
+        tasks: All there are.
+        is_stopped: Whether no further one is to begin.
+    """
+
+    def __init__(self, tasks: Iterable[Task], is_stopped: IsStopped) -> None:
+        self._waiting = deque(sorted(tasks, key=cost_of, reverse=True))
+        self._suspects: deque[Task] = deque()
+        self._deaths: Counter[Job] = Counter()
+        self._is_stopped = is_stopped
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further task is to begin."""
+        return self._is_stopped() or not (self._waiting or self._suspects)
+
+    def draw(self, hand: Hand) -> Task | None:
+        """Put a task into the hand of a worker, and return it; None where there is none for it now."""
+        if self.is_over or hand.is_on_trial or not hand.has_room() or (self._suspects and hand.tasks):
+            return None
+        if self._suspects:
+            task, hand.is_on_trial = self._suspects.popleft(), True
+        else:
+            task = self._waiting.popleft()
+        hand.tasks.append(task)
+        return task
+
+    def bury(self, hand: Hand) -> Outcome | None:
+        """Take back what a worker had in hand that died; return the outcome of a task that is given up."""
+        self._deaths.update(task.job for task in hand.tasks)
+        if len(hand.tasks) == 1 and self._deaths[hand.tasks[0].job] >= MOST_DEATHS:
+            job = hand.tasks.pop().job
+            error = MambairError(
+                f"cannot restore {job.source}: {MOST_DEATHS} workers died over it; leave it out"
+            )
+            return Outcome(job, error, None, False, None, 0.0)
+        self._suspects.extend(map(renew, hand.tasks))
+        hand.tasks = []
+        return None
+
+    def is_suspect(self, task: Task) -> bool:
+        """Tell whether a worker has died that had the task in hand."""
+        return self._deaths[task.job] > 0
+
+    def return_all(self, hand: Hand) -> None:
+        """Take back what a worker had in hand that is sent home for other reasons."""
+        self._waiting.extendleft(reversed(hand.tasks))
+        hand.tasks = []
+
+    def retry(self, task: Task) -> None:
+        """Have a task done once more."""
+        self._suspects.append(renew(task))
+
+
+def renew(task: Task) -> Task:
+    """Return a task to do again; its result may be there, if the worker died before it could say so."""
+    is_written = task.watch is not None and task.watch.is_written()
+    return replace(task, overwrite=task.overwrite or is_written)
+
+
+def cost_of(task: Task) -> int:
+    """Guess what a task costs, by the bytes of its image."""
+    try:
+        return task.job.source.path.stat().st_size if task.job.source.path else 0
+    except OSError:  # whoever opens it will say why
+        return 0

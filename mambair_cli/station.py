@@ -1,0 +1,106 @@
+"""A network that waits for tasks in a process of its own, perhaps on another machine."""
+
+import os
+import queue
+import tempfile
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mambair_cli.batch import Outcome, Task, computing_of
+from mambair_cli.pipeline import perform_alone
+from mambair_cli.restore import Restorer
+
+# What PyTorch raises where a device fails; before 2.8 there was no name for it.
+_DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError", (Exception,), {}))
+
+
+class Unseen(NamedTuple):
+    """A file or folder of a task is not to be seen from the station."""
+
+    path: Path
+
+
+class Station:
+    """Does tasks that come from any thread, in their order: read ahead, and written behind.
+
+    Args:
+        options: Of the ``Restorer``, all but its weights.
+        checkpoint: The file of these.
+        name: Of that file.
+        threads: Of PyTorch.
+        folder: In which relative paths begin.
+
+    Attributes:
+        computing: All that pixels depend on beside the image.
+
+    Raises:
+        MambairError: As the ``Restorer`` does.
+    """
+
+    def __init__(
+        self, options: dict[str, Any], checkpoint: bytes, name: str, threads: int, folder: str
+    ) -> None:
+        torch.set_num_threads(threads)
+        with suppress(OSError):  # where it matters, its tasks will not be seen
+            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="mambair-") as place:
+            weights = Path(place, name)
+            weights.write_bytes(checkpoint)
+            self._restorer = Restorer(**options, weights=weights)
+            self.computing = computing_of(self._restorer)
+        self._waiting: queue.SimpleQueue[tuple[Task, Future[Outcome]] | None] = queue.SimpleQueue()
+        self._taken: deque[Future[Outcome]] = deque()
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mambair-compute", daemon=True)
+        self._thread.start()
+
+    def perform(self, task: Task) -> Outcome | Unseen:
+        """Do a task, and return when something has become of it."""
+        source, root = task.job.source.path, task.job.root
+        if root is not None and task.watch is not None and not task.watch.is_at_home():
+            return Unseen(root)
+        if source is not None and not os.path.lexists(source):
+            return Unseen(source)
+        future: Future[Outcome] = Future()
+        self._waiting.put((task, future))
+        return future.result()
+
+    def close(self) -> None:
+        """Finish what is computed, and leave the rest as if it had not begun."""
+        self._is_closed.set()
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _take(self) -> Iterator[Task]:
+        while (item := self._waiting.get()) is not None:
+            task, future = item
+            self._taken.append(future)
+            yield task
+
+    def _work(self) -> None:
+        """Compute; this is the thread."""
+        try:
+            for outcome in perform_alone(
+                self._take(), self._is_closed.is_set, self._restorer, on_tiles=self._leave_if_closed
+            ):
+                self._taken.popleft().set_result(outcome)
+        except SystemExit:
+            return
+        except _DEVICE_ERROR:  # it is of no use to this process any more; another will be started
+            traceback.print_exc()
+            os._exit(1)
+        except Exception as error:
+            for future in self._taken:
+                future.set_exception(error)
+
+    def _leave_if_closed(self, done: int, total: int) -> None:
+        if self._is_closed.is_set():
+            raise SystemExit
