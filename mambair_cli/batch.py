@@ -94,31 +94,39 @@ def run_jobs(
 
     Raises:
         UsageError: Another run is writing into the same folder.
-        ImageError: A folder of results cannot be written.
     """
     is_batch = keep_journal or output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
         journals: dict[Path, Journal] = {}
+        unwritable: dict[Path, ImageError] = {}
         for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
-            journals[root] = Journal(root)
-            stack.callback(journals[root].close)
+            try:
+                journals[root] = Journal(root)
+                stack.callback(journals[root].close)
+            except ImageError as error:
+                unwritable[root] = error
         tasks = []
+        has_failed = False
         for job in jobs:
             start = time.perf_counter()
+            if job.root in unwritable:
+                error = ImageError(f"cannot write {job.place}: {unwritable[job.root]}")
+                yield Outcome(job, error, None, False, None, 0.0)
+                has_failed = True
+                continue
             watch, overwrite = None, output.overwrite
             if job.source.path is not None and job.target is not None:
-                word = digest_settings({**settings, "format": job.format})
                 journal = journals.get(job.root) if job.root else None
                 pen = journal.pen if journal else None
+                word = word_of(job, settings)
                 watch = Watch(job.source.path, job.target, pen, word, output.preserve_times)
                 if journal and output.resume:
-                    if journal.is_done(job.source.path, job.target, word):
+                    if journal.record.is_done(job.source.path, job.target, word):
                         seconds = time.perf_counter() - start
                         yield Outcome(job, None, None, False, None, seconds, is_skipped=True)
                         continue
-                    overwrite = overwrite or journal.is_ours(job.target)
+                    overwrite = overwrite or journal.record.is_ours(job.target)
             tasks.append(Task(job, output, overwrite, watch))
-        has_failed = False
         with closing(perform(tasks, lambda: has_failed and fail_fast)) as outcomes:
             for outcome in outcomes:
                 has_failed = has_failed or outcome.error is not None
@@ -199,6 +207,11 @@ def computing_of(restorer: "Restorer") -> dict[str, Any]:
         "overlap": restorer.overlap,
         "seed": restorer.seed,
     }
+
+
+def word_of(job: Job, settings: dict[str, Any]) -> str:
+    """Put all that the pixels of a result depend on beside its input into one word."""
+    return digest_settings({**settings, "format": job.format})
 
 
 def settings_of(computing: dict[str, Any], output: Output) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Say beforehand what a picture will take: memory, room on the disk and time."""
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -100,11 +100,14 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     return Trial(seconds / (report.plan.redundancy * shape[0] * shape[1]), peak_memory())
 
 
-def free_bytes(target: Path | None) -> int | None:
-    """Return the room on the disk where a file is to be; None for standard output."""
-    if target is None:
-        return None
-    for folder in target.absolute().parents:
-        if os.path.isdir(folder):
-            return shutil.disk_usage(folder).free
-    return None
+class Disk(NamedTuple):
+    """A disk by its number, and the bytes that are free on it."""
+
+    number: int
+    free: int
+
+
+def disk_of(target: Path) -> Disk:
+    """Return the disk that a file will be on, also where its folder is still to be made."""
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    return Disk(folder.stat().st_dev, shutil.disk_usage(folder).free)

@@ -60,6 +60,52 @@ class Entry:
     result: Stamp
 
 
+class Record:
+    """What the journal of a folder tells; nothing is locked, written or removed.
+
+    Of two lines for a result that which fits the file counts: who was taken for dead may have written one
+    after the other, and published nothing.
+
+    Args:
+        folder: Of the results; it need not be there.
+
+    Attributes:
+        entries: How results came about, by their names within the folder.
+
+    Raises:
+        OSError: The journal cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.entries: dict[str, Entry] = {}
+        for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
+            for line in _read(path):
+                entry = _parse(line)
+                if entry is not None:
+                    name = str(line["result"])
+                    before = self.entries.get(name)
+                    if before in (None, entry) or not _is_result(folder / name, before):
+                        self.entries[name] = entry
+
+    def is_done(self, source: Path, target: Path, settings: str) -> bool:
+        """Tell whether a result need not be made again."""
+        entry = self.entries.get(self._name(target))
+        if entry is None or entry.settings != settings or not self.is_ours(target):
+            return False
+        try:
+            return stamp_of(source) == entry.source or hash_of(source) == entry.content
+        except OSError:  # it cannot be read: whoever tries to will say why
+            return False
+
+    def is_ours(self, target: Path) -> bool:
+        """Tell whether a file is a result that a run has written, and nobody has changed since."""
+        return _is_result(target, self.entries.get(self._name(target)))
+
+    def _name(self, target: Path) -> str:
+        return _name_in(self._folder, target)
+
+
 class Journal:
     """The journal of a folder of results, for one run at a time.
 
@@ -70,6 +116,7 @@ class Journal:
 
     Attributes:
         pen: Of those who do the run's work, in whatever process.
+        record: Of runs before this one.
 
     Raises:
         UsageError: Another run is writing into the folder.
@@ -80,13 +127,14 @@ class Journal:
         self.pen = Pen(folder, secrets.token_hex(8))
         self._folder = folder
         self._path = folder / JOURNAL_FILE
-        self._entries: dict[str, Entry] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / LOCK_FILE, timeout=0)
             self._lock.acquire()
             self._gather()
-            self._load()
+            self._remove_unfinished()
+            self.record = Record(folder)
+            self._rewrite()
             self.pen.parts.mkdir(parents=True)
         except Timeout as error:
             raise UsageError(
@@ -105,23 +153,6 @@ class Journal:
         with suppress(OSError):
             (self._folder / LOCK_FILE).unlink()
         self._lock.release()
-
-    def is_done(self, source: Path, target: Path, settings: str) -> bool:
-        """Tell whether a result need not be made again."""
-        entry = self._entries.get(self._name(target))
-        if entry is None or entry.settings != settings or not self.is_ours(target):
-            return False
-        try:
-            return stamp_of(source) == entry.source or hash_of(source) == entry.content
-        except OSError:  # it cannot be read: whoever tries to will say why
-            return False
-
-    def is_ours(self, target: Path) -> bool:
-        """Tell whether a file is a result that a run has written, and nobody has changed since."""
-        return _is_result(target, self._entries.get(self._name(target)))
-
-    def _name(self, target: Path) -> str:
-        return _name_in(self._folder, target)
 
     def _remove_unfinished(self) -> None:
         for line in _read(self._path):
@@ -142,23 +173,11 @@ class Journal:
             with suppress(OSError):  # somebody else keeps something there
                 empty.rmdir()
 
-    def _load(self) -> None:
-        """Read the journal, clear away what was left unfinished, and write it anew without what is past.
-
-        Of two lines for a result that which fits the file counts: who was taken for dead may have written
-        one after the other, and published nothing.
-        """
-        self._remove_unfinished()
-        for line in _read(self._path):
-            entry = _parse(line)
-            if entry is not None:
-                name = str(line["result"])
-                before = self._entries.get(name)
-                if before in (None, entry) or not _is_result(self._folder / name, before):
-                    self._entries[name] = entry
+    def _rewrite(self) -> None:
+        """Write the journal anew without what is past."""
         part = self._path.with_suffix(".part")
         with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(_describe(*item)) + "\n" for item in self._entries.items())
+            file.writelines(json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._path)

@@ -161,7 +161,7 @@ def test_what_processes_write_side_by_side_is_put_together(tmp_path):
     journal._lock.release()  # as if it had been killed
     for _ in range(2):
         again = Journal(target.parent)
-        assert again.is_done(source, target, "settings")
+        assert again.record.is_done(source, target, "settings")
         again.close()
         assert sorted(os.listdir(target.parent)) == [JOURNAL_FILE, "a.png"]
 
@@ -217,3 +217,37 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path):
     findings = kill.kill_and_resume(tmp_path, ["--weights", "same.safetensors"], kills=4, longest=0.06)
     assert findings == kill.Findings(4, [], [], [])
     assert len(kill.contents(tmp_path / "results")) == 12
+
+
+def test_a_folder_without_a_journal_costs_its_images_alone(run):
+    Path("photos/sub", JOURNAL_FILE).mkdir()  # as if the folder could not be written
+    code, became, err = run("photos/a.png", "photos/sub/c.jpg")
+    assert (code, became) == (1, {"a.png": "done", "c.jpg": "failed"})
+    assert (
+        "cannot write photos/sub/c_denoised.jpg: cannot keep a journal in photos/sub: Is a directory" in err
+    )
+    code, became, _ = run("photos/sub/c.jpg", "photos/b.png", "--fail-fast")
+    assert (code, became) == (1, {"c.jpg": "failed"})
+
+
+def test_a_dry_run_knows_what_was_done(run, capsys):
+    run("photos")
+    Path("photos_denoised/a.png").unlink()
+    Path("photos/bad.png").write_text("no picture")
+    photo("photos/b.png", seed=9)
+    before = {path: path.stat().st_mtime_ns for path in Path(".").rglob("*")}
+    arguments = ["--weights", "same.safetensors", "--json", "-q", "--dry-run"]
+
+    def plan(*options):
+        code = main(["denoise", "photos", *arguments, *options])
+        events = map(json.loads, capsys.readouterr().out.splitlines())
+        return code, {Path(e["input"]).name: (e["event"], e.get("replaces")) for e in events if "input" in e}
+
+    new, failed, skipped = ("plan_file", False), ("plan_failed", None), ("plan_skipped", None)
+    known = {"a.png": new, "b.png": ("plan_file", True), "bad.png": failed, "c.jpg": skipped}
+    assert plan("--resume") == (1, known)
+    other = {**known, "c.jpg": ("plan_file", True)}
+    assert plan("--resume", "--seed", "7") == (1, other)
+    assert plan() == (1, {"a.png": new, "b.png": failed, "bad.png": failed, "c.jpg": failed})
+    assert plan("--overwrite", "--workers", "2") == (1, other)
+    assert {path: path.stat().st_mtime_ns for path in Path(".").rglob("*")} == before
