@@ -31,7 +31,7 @@ from rivals import RIVALS, make_rival
 from torch import Tensor
 
 from mambair_cli.choice import OVERLAP, TILE_SIDE
-from mambair_cli.engine import Engine, restore_rows
+from mambair_cli.engine import Engine, restore_image
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import (
     Config,
@@ -144,7 +144,7 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
     plan, most = plan_as_shipped(height, width, device, options)
     engine = Engine(net, device)
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
-    whole = measure(lambda: [None for _ in restore_rows(engine, image, plan, most, 0)], options.turns, device)
+    whole = measure(lambda: restore_image(engine, image, plan, most, 0, "uint8"), options.turns, device)
     batches = -(-len(plan) // most)
     batch = -(-len(plan) // batches)
     forward = forward_of(engine.run, plan, batches, batch, device)

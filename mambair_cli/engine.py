@@ -3,7 +3,8 @@
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -11,14 +12,33 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MambairError
+from mambair_cli.images import from_float
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import Network, fuse_network
-from mambair_cli.tiling import Plan, blend_tiles
+from mambair_cli.tiling import NUMPY, Arrays, Plan, blend_tiles
 from mambair_cli.window import Pixels
 
 Precision = Literal["auto", "fp32", "fp16"]
 OnTiles = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all tiles, after every batch."""
+
+
+class Bench(NamedTuple):
+    """Where results are blended and made into samples: in memory, or on the device that computed them.
+
+    Attributes:
+        arrays: Results come in.
+        at_work: Opens a context in which that is done.
+        fetch: Given rows of the result and a dtype, returns them in memory, clipped to [0, 1] and rounded to
+            samples of the dtype; without one, as they are.
+    """
+
+    arrays: Arrays
+    at_work: Callable[[], AbstractContextManager]
+    fetch: Callable[[Any, np.dtype | None], np.ndarray]
+
+
+MEMORY = Bench(NUMPY, nullcontext, lambda rows, dtype: rows if dtype is None else from_float(rows, dtype))
 
 
 class TileComputer(Protocol):
@@ -27,17 +47,19 @@ class TileComputer(Protocol):
     Attributes:
         scale: Output pixels per input pixel and side.
         ahead: Batches that may be under way while another is collected.
+        bench: Where its results are blended.
     """
 
     scale: int
     ahead: int
+    bench: Bench
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> Any:
         """Begin with a batch of tiles, (b, h, w, c), whose top left corners in the image are given."""
         ...
 
-    def collect(self, launched: Any) -> np.ndarray:
-        """Wait for a batch, (b, s·h, s·w, c)."""
+    def collect(self, launched: Any) -> Any:
+        """Wait for a batch, (b, s·h, s·w, c), in arrays of the bench."""
         ...
 
 
@@ -48,7 +70,7 @@ def restore_rows(
     batch: int,
     seed: int | None,
     on_tiles: OnTiles | None = None,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Any]:
     """Restore an image and yield its rows as they are done.
 
     Args:
@@ -61,14 +83,28 @@ def restore_rows(
         on_tiles: Told of progress.
 
     Yields:
-        (rows, s·w, c) float32, from top to bottom, not clipped.
+        (rows, s·w, c) float32, from top to bottom, not clipped, for the computer's bench to fetch.
 
     Raises:
         torch.OutOfMemoryError: Where the device does not hold a batch.
         MambairError: Where even float32 gives values that are not finite.
     """
     tiles = restore_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
-    return blend_tiles(plan, tiles, computer.scale)
+    bands = blend_tiles(plan, tiles, computer.scale, computer.bench.arrays)
+    while True:
+        with computer.bench.at_work():
+            rows = next(bands, None)
+        if rows is None:
+            return
+        yield rows
+
+
+def restore_image(
+    computer: TileComputer, image: Pixels, plan: Plan, batch: int, seed: int | None, dtype: str = "float32"
+) -> np.ndarray:
+    """Restore an image as :func:`restore_rows` does, and fetch it, rounded to samples of a dtype."""
+    rows = restore_rows(computer, image, plan, batch, seed)
+    return np.concatenate([computer.bench.fetch(band, np.dtype(dtype)) for band in rows])
 
 
 def restore_tiles(
@@ -79,11 +115,11 @@ def restore_tiles(
     batch: int,
     seed: int | None,
     on_tiles: OnTiles | None = None,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Any]:
     """Restore some tiles of a plan, those of the given corners; else as :func:`restore_rows`.
 
     Yields:
-        (s·h, s·w, c) float32 for each, not blended.
+        (s·h, s·w, c) float32 for each, not blended, in arrays of the bench.
     """
     batches = -(-len(corners) // batch) if corners else 0
     batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
@@ -104,6 +140,9 @@ def restore_tiles(
                 on_tiles(done, len(corners))
 
 
+STAYS = ("cuda",)  # kinds of devices that blend what they compute
+_BITS = {"uint8": torch.uint8, "uint16": torch.int16}  # what samples are computed as
+
 PROBE_SIDE = 64  # pixels
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
 
@@ -116,6 +155,7 @@ class Engine:
         device: Where it computes.
         scale: Output pixels per input pixel and side.
         ahead: Batches that may be under way while another is collected.
+        bench: Where results are blended: where they are computed.
         half: Whether products and convolutions are in float16. The scan's recurrence, the norms and the
             residual stream are in float32 always.
     """
@@ -127,6 +167,13 @@ class Engine:
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
         self.ahead = 1 if self._on_gpu else 0
+        self._stays = device.type in STAYS
+        self._main = torch.cuda.current_stream(device) if self._on_gpu else None
+        self._side = torch.cuda.Stream(device) if self._on_gpu else None
+        self.bench = MEMORY
+        if self._stays:
+            arrays = Arrays(partial(torch.zeros, device=device), partial(torch.as_tensor, device=device))
+            self.bench = Bench(arrays, self._blending, self._fetch)
         self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
@@ -164,7 +211,7 @@ class Engine:
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
         """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
-        with torch.inference_mode(), _exact_convolutions(self.device):
+        with torch.inference_mode(), _exact_convolutions(self.device), self._stream():
             x, origin = torch.from_numpy(tiles), torch.tensor(corners)
             if self._on_gpu:
                 x = x.pin_memory().to(self.device, non_blocking=True)
@@ -172,31 +219,58 @@ class Engine:
             y = self.run(x, origin, seed)
             rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
             if not self._on_gpu:
-                return _Launched(x, origin, seed, rows.cpu(), finite.cpu(), None)
-            kept_rows = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
-            kept_finite = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
-            kept_finite.copy_(finite, non_blocking=True)
+                return _Launched(x, origin, seed, rows, finite.cpu(), None)
+            kept = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
+            kept.copy_(finite, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-            return _Launched(x, origin, seed, kept_rows, kept_finite, event)
+            return _Launched(x, origin, seed, rows, kept, event)
 
-    def collect(self, launched: "_Launched") -> np.ndarray:
+    def collect(self, launched: "_Launched") -> Any:
         """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
         if launched.event is not None:
             launched.event.synchronize()
-        finite = launched.finite.all((1, 2, 3))
+        finite, rows = launched.finite.all((1, 2, 3)), launched.rows
         if self.half and not finite.all():
             with torch.inference_mode(), _exact_convolutions(self.device):
                 again = self.net(launched.x, seed=launched.seed, origin=launched.origin)
-                rows = again.permute(0, 2, 3, 1).contiguous().cpu()
-                launched.rows[~finite] = rows[~finite]
-                finite = _is_finite(again).cpu().all((1, 2, 3))
+                redone = torch.where(
+                    finite.to(self.device)[:, None, None, None], rows, again.permute(0, 2, 3, 1)
+                )
+                rows = redone.contiguous()
+                finite = _is_finite(again).cpu().all((1, 2, 3)) | finite
         if not finite.all():
             raise MambairError(
                 "the network gives values that are not finite, even in float32; "
                 "is the checkpoint meant for this task?"
             )
-        return launched.rows.numpy()
+        if self._side is not None:
+            rows.record_stream(self._side)
+        return rows if self._stays else rows.cpu().numpy()
+
+    @contextmanager
+    def _blending(self) -> Iterator[None]:
+        """Blend beside the batch that is being computed meanwhile."""
+        with torch.inference_mode(), nullcontext() if self._side is None else torch.cuda.stream(self._side):
+            yield
+
+    def _fetch(self, rows: Tensor, dtype: np.dtype | None) -> np.ndarray:
+        """Round on the device: what is brought to memory is a quarter then."""
+        with self._blending():
+            if dtype is not None:
+                rows = rows.clamp(0, 1)
+                if dtype != np.float32:  # devices know hardly anything of uint16, but its bits
+                    rows = (rows * float(np.iinfo(dtype).max)).round().to(torch.int32).to(_BITS[dtype.name])
+            if self._side is None:
+                kept = rows.cpu()
+            else:
+                kept = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+                kept.copy_(rows, non_blocking=True)
+                self._side.synchronize()
+            return kept.numpy().view(dtype or np.float32)
+
+    def _stream(self) -> AbstractContextManager:
+        return nullcontext() if self._main is None else torch.cuda.stream(self._main)
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.float16) if self.half else nullcontext()
@@ -209,8 +283,8 @@ class _Launched(NamedTuple):
         x: Tiles, (b, c, h, w), on the device.
         origin: Row and column of each in the image, (b, 2).
         seed: Of the noise that MambaIRv2 draws.
-        rows: Results in memory, (b, s·h, s·w, c), once the event has happened.
-        finite: Whether each tile's values are, (b, 1, 1, 1).
+        rows: Results on the device, (b, s·h, s·w, c), once the event has happened.
+        finite: Whether each tile's values are, (b, 1, 1, 1), in memory.
         event: On a GPU.
     """
 

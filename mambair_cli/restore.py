@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from mambair_cli.catalog import Task
 from mambair_cli.checkpoint import load_network
@@ -34,7 +35,7 @@ class Band:
 
     Attributes:
         top: Number of the first one.
-        rows: (n, s·w, c) float32 in [0, 1], alpha last.
+        rows: (n, s·w, c), alpha last, of the dtype that was asked for.
         report: How they were computed.
     """
 
@@ -158,15 +159,21 @@ class Restorer:
         height, width, samples = image.shape
         result = np.empty((height * self.info.scale, width * self.info.scale, samples), image.dtype)
         report = None
-        for band in self.restore_rows(lambda top, bottom: image[top:bottom], image.shape, on_tiles):
-            result[band.top : band.top + len(band.rows)] = from_float(band.rows, image.dtype)
+        for band in self.restore_rows(
+            lambda top, bottom: image[top:bottom], image.shape, on_tiles, image.dtype
+        ):
+            result[band.top : band.top + len(band.rows)] = band.rows
             report = band.report
         if report is None:
             raise ValueError(f"an image has at least one pixel, not {image.shape}")
         return result, report
 
     def restore_rows(
-        self, read: ReadRows, shape: tuple[int, ...], on_tiles: OnTiles | None = None
+        self,
+        read: ReadRows,
+        shape: tuple[int, ...],
+        on_tiles: OnTiles | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> Iterator[Band]:
         """Restore an image that is read row after row, and yield the rows of the result as they are done.
 
@@ -178,17 +185,19 @@ class Restorer:
                 for when it begins anew.
             shape: Of the image: (h, w, c), c as for :meth:`restore`.
             on_tiles: Told of progress.
+            dtype: Of the rows: uint8, uint16 or float32; they are rounded once.
 
         Raises:
             MemoryLimitError: Where the device does not hold even the smallest tile.
             UsageError: Where the network cannot restore such an image.
         """
         height, width, samples = shape
+        dtype = np.dtype(dtype)
         self._check_samples(samples)
         tile, overlap, shrunk = self._side(height, width), self.overlap, False
         if self.count_together(shape) > 1:
             try:
-                restored, report = self.restore_together([read(0, height)])
+                restored, report = self.restore_together([read(0, height)], dtype)
                 yield Band(0, restored[0], report)
                 if on_tiles:
                     on_tiles(1, 1)
@@ -200,7 +209,7 @@ class Restorer:
             plan = plan_tiles(height, width, tile, overlap)
             report = Report(plan, batch, shrunk)
             try:
-                yield from self._attempt(Window(read, height), samples, report, on_tiles)
+                yield from self._attempt(Window(read, height), samples, report, on_tiles, dtype)
                 return
             except (torch.OutOfMemoryError, MemoryError) as error:
                 shrunk = True
@@ -233,7 +242,9 @@ class Restorer:
         kind = self.device.type
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
 
-    def restore_together(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Report]:
+    def restore_together(
+        self, images: Sequence[np.ndarray], dtype: DTypeLike = np.float32
+    ) -> tuple[list[np.ndarray], Report]:
         """Restore small images of one shape in one batch, which is filled up where they are too few.
 
         Where the device lets an image's place in the batch move a bit, each is done for itself.
@@ -241,9 +252,10 @@ class Restorer:
         Args:
             images: As many as :meth:`count_together` says, or fewer; (h, w, 1 or 3), of any dtype that
                 :meth:`restore` takes.
+            dtype: Of the results, as for :meth:`restore_rows`.
 
         Returns:
-            (s·h, s·w, c) float32 in [0, 1] each, and how they were computed.
+            (s·h, s·w, c) each, and how they were computed.
 
         Raises:
             torch.OutOfMemoryError: The device does not hold them at once.
@@ -259,7 +271,7 @@ class Restorer:
             if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
                 restored = [self._compute_together([image])[0] for image in images]
         finished = [
-            np.clip(self._complete(rows, image, shape[2]), 0, 1)
+            from_float(self._complete(rows, image, shape[2]), dtype)
             for rows, image in zip(restored, images, strict=True)
         ]
         plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
@@ -271,7 +283,9 @@ class Restorer:
         filled = [*images, *[images[-1]] * (batch - len(images))]
         tiles = np.stack([self._prepare(image, images[0].shape[2]) for image in filled])
         launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
-        return list(self.computer.collect(launched)[: len(images)])
+        with self.computer.bench.at_work():
+            restored = self.computer.collect(launched)[: len(images)]
+        return [self.computer.bench.fetch(rows, None) for rows in restored]
 
     def _check_samples(self, samples: int) -> None:
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
@@ -291,21 +305,27 @@ class Restorer:
         return rows.mean(axis=2, keepdims=True) if colors < rows.shape[2] else rows
 
     def _attempt(
-        self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None
+        self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None, dtype: np.dtype
     ) -> Iterator[Band]:
         """Restore an image by the given tiles, whatever the network's own channels."""
         colors, scale = samples - (samples % 2 == 0), self.info.scale
         pixels = Converted(window, lambda tile: self._prepare(tile, colors))
         bands = restore_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
+        fetch = self.computer.bench.fetch
         alphas = self._restore_alpha(window, report) if samples > colors else None
         top = 0
         for rows in bands:
             bottom = top + len(rows)
-            by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
-            rows = self._complete(rows, window[top:bottom, :] if by_luma else rows, colors)
-            if alphas is not None:
-                rows = np.concatenate([rows, next(alphas)], axis=2)
-            yield Band(top, np.clip(rows, 0, 1, out=rows), report)
+            if samples == self.info.channels:  # nothing is left to do but to round
+                rows = fetch(rows, dtype)
+            else:
+                by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
+                rows = fetch(rows, None)
+                rows = self._complete(rows, window[top:bottom, :] if by_luma else rows, colors)
+                if alphas is not None:
+                    rows = np.concatenate([rows, next(alphas)], axis=2)
+                rows = from_float(rows, dtype)
+            yield Band(top, rows, report)
             window.release(bottom // scale)
             top = bottom
 
@@ -325,6 +345,7 @@ class Restorer:
             )
             return
         pixels = Converted(alpha, lambda tile: tile.repeat(self.info.channels, axis=2))
+        fetch = self.computer.bench.fetch
 
         def restore_varied() -> Iterator[np.ndarray]:
             for top in plan.tops:
@@ -336,7 +357,7 @@ class Restorer:
                 restored = restore_tiles(self.computer, pixels, plan, varied, report.batch, self.seed)
                 for left, tile in tiles.items():
                     if (top, left) in varied:
-                        yield next(restored).mean(axis=2, keepdims=True)
+                        yield fetch(next(restored), None).mean(axis=2, keepdims=True)
                     else:
                         yield (
                             tile[:1, :1]

@@ -1,11 +1,27 @@
 """Cut an image into equal overlapping tiles and blend the results into finished rows; knows no network."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Arrays(NamedTuple):
+    """How to make arrays of the kind that tiles come in: numpy's, or tensors of a device.
+
+    Attributes:
+        zeros: Makes one of a shape, float32.
+        take: Makes one of numpy's.
+    """
+
+    zeros: Callable[[tuple[int, ...]], Any]
+    take: Callable[[np.ndarray], Any]
+
+
+NUMPY = Arrays(lambda shape: np.zeros(shape, np.float32), lambda array: array)
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ def axis_weights(starts: Sequence[int], side: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def blend_tiles(plan: Plan, tiles: Iterable[np.ndarray], scale: int) -> Iterator[np.ndarray]:
+def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = NUMPY) -> Iterator[Any]:
     """Blend computed tiles into bands of finished rows.
 
     At each pixel the weights of :func:`axis_weights` sum to one: nothing is divided afterwards, and tiles
@@ -153,6 +169,7 @@ def blend_tiles(plan: Plan, tiles: Iterable[np.ndarray], scale: int) -> Iterator
         plan: Where the tiles lie in the input.
         tiles: (scale * tile_height, scale * tile_width, c) float32 each, in the plan's order.
         scale: Pixels of the output per pixel of the input along each axis.
+        arrays: Of the kind of the tiles; so are the bands.
 
     Yields:
         (n, scale * width, c) float32, from top to bottom, scale * height rows altogether; the receiver's
@@ -167,8 +184,8 @@ def blend_tiles(plan: Plan, tiles: Iterable[np.ndarray], scale: int) -> Iterator
     tops = [scale * top for top in plan.tops]
     lefts = [scale * left for left in plan.lefts]
     height, width = scale * plan.height, scale * plan.width
-    row_weights = axis_weights(tops, tile_height)
-    column_weights = axis_weights(lefts, tile_width)
+    row_weights = arrays.take(axis_weights(tops, tile_height))
+    column_weights: Any = ()  # when the number of channels is known
 
     # Bands end where a row of tiles begins or ends: so every row of tiles covers its bands as a whole, and
     # they come into being and go one by one, without a copy.
@@ -185,14 +202,14 @@ def blend_tiles(plan: Plan, tiles: Iterable[np.ndarray], scale: int) -> Iterator
                 raise ValueError(f"too few tiles: {taken} came, the plan has {len(plan)}")
             if not channels and tile.ndim == 3:
                 channels = tile.shape[2]
-                column_weights = column_weights.repeat(channels, axis=1)
+                column_weights = arrays.take(axis_weights(lefts, tile_width).repeat(channels, axis=1))
             if tile.shape != (tile_height, tile_width, channels):
                 wanted = f"({tile_height}, {tile_width}, {channels or 'c'})"
                 raise ValueError(f"tile {taken} has the shape {tile.shape}, the plan needs {wanted}")
             taken += 1
             while ahead and ahead[0][1] <= top + tile_height:
                 start, stop = ahead.popleft()
-                unfinished.append(_Band(start, np.zeros((stop - start, width * channels), np.float32)))
+                unfinished.append(_Band(start, arrays.zeros((stop - start, width * channels))))
             _add_tile(unfinished, tile, top, left, row_weights[row], column_weights[column])
             del tile  # not to be held while the next one is computed
         if taken == len(plan) and next(tiles, None) is not None:
@@ -209,16 +226,16 @@ class _Band:
     """
 
     start: int
-    values: np.ndarray
+    values: Any
 
 
 def _add_tile(
     bands: Iterable[_Band],
-    tile: np.ndarray,
+    tile: Any,
     top: int,
     left: int,
-    row_weights: np.ndarray,
-    column_weights: np.ndarray,
+    row_weights: Any,
+    column_weights: Any,
 ) -> None:
     """Add a weighted tile to the bands that it covers, which are all of them."""
     height, width, channels = tile.shape

@@ -102,6 +102,7 @@ class Work:
                     lambda top, bottom, start=start: read(start + top, start + bottom),
                     shape,
                     _count_frames(on_tiles, frame, header.frames),
+                    writer.dtype,
                 ):
                     if header.frames == 1:
                         writer.write(band.top, band.rows)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from mambair_cli.batch import IsStopped, Outcome, Task
-from mambair_cli.engine import TileComputer
+from mambair_cli.engine import MEMORY, TileComputer
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.jobs import Job
 from mambair_cli.pipeline import MOST_AHEAD, perform_alone
@@ -33,6 +33,7 @@ from mambair_cli.restore import Restorer
 
 AHEAD = 2  # tasks that a worker has at least: one to do, and the next
 BYTES_AHEAD = 2**18  # up to which it has more of them, small ones
+PATIENCE_SECONDS = 10  # for a worker that is to end, and may be writing a result
 MOST_DEATHS = 2  # of workers that had an image in hand, before it is taken to be the cause
 
 OnStart = Callable[[int, str, int], None]
@@ -139,6 +140,7 @@ class Crew:
     Attributes:
         scale: Output pixels per input pixel and side.
         ahead: Batches of tiles that may be under way at once.
+        bench: Where their results are blended: here.
 
     Raises:
         MambairError: As the ``Restorer`` does.
@@ -156,6 +158,7 @@ class Crew:
     ) -> None:
         self.scale = restorer.info.scale
         self.ahead = AHEAD * len(devices)
+        self.bench = MEMORY
         self._restorer = restorer
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
         self._workers: list[_Worker] = []
@@ -291,17 +294,26 @@ class Crew:
                     why = f": {end.reason}" if isinstance(end, _Failed) else ""
                     self._notify(f"the worker on {worker.device} died over {names}{why}")
                     worker.process.terminate()
-                    worker.process.join()
+                    _end(worker.process)
                     yield worker, None
 
     def close(self) -> None:
         """Send the workers home; what they have not finished is left as if it had not begun."""
         for worker in self._workers:
-            worker.process.terminate()
+            if worker.tasks or worker.batches:
+                worker.process.terminate()
+            worker.connection.close()  # which tells one that has nothing to do
         for worker in self._workers:
-            worker.process.join()
-            worker.connection.close()
+            _end(worker.process)
         self._workers = []
+
+
+def _end(process: BaseProcess) -> None:
+    """Wait for a process that was told to end, and make it end where it does not."""
+    process.join(PATIENCE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def cost_of(task: Task) -> int:
@@ -442,7 +454,9 @@ def _collect(computer: TileComputer, launched: Any) -> _Restored:
     try:
         if isinstance(launched, Exception):
             raise launched
-        return _Restored(computer.collect(launched))
+        with computer.bench.at_work():
+            restored = computer.collect(launched)
+        return _Restored(computer.bench.fetch(restored, None))
     except _UNRESTORED as error:
         return _Restored(None, error)
 

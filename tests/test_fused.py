@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.engine import Engine, restore_rows
+from mambair_cli.engine import Engine, restore_image
 from mambair_cli.kernels import cuda, cuda_depthwise
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
@@ -165,15 +165,15 @@ def test_the_engine_replays_it_to_the_same_bits(name):
     engine = Engine(net, DEVICE)
     image = np.random.default_rng(0).random((64, 64, 3), np.float32)
     plan = plan_tiles(64, 64, 48, 16)
-    runs = [np.concatenate(list(restore_rows(engine, image, plan, 4, 0))) for _ in range(3)]
+    runs = [restore_image(engine, image, plan, 4, 0) for _ in range(3)]
     first, second, third = runs
     assert engine._fast is not None
     np.testing.assert_array_equal(second, first)  # recorded
     np.testing.assert_array_equal(third, first)  # and replayed
-    other = np.concatenate(list(restore_rows(engine, image, plan, 4, 1)))
+    other = restore_image(engine, image, plan, 4, 1)
     assert (name.startswith("v2")) == bool(np.any(other != first))  # another seed, another recording
     if name.startswith("v1"):  # in MambaIRv2 a few pixels choose another token
-        full = np.concatenate(list(restore_rows(Engine(net, DEVICE, "fp32"), image, plan, 4, 0)))
+        full = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 4, 0)
         assert 0 < np.abs(first - full).max() < 1 / 255
 
 
@@ -185,7 +185,7 @@ def test_works_on_a_card_that_is_not_the_current_one(name):
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     engines = [Engine(make_network(CONFIGS[name]), torch.device("cuda", number)) for number in (1, 0)]
     plan = plan_tiles(32, 32, 32, 0)
-    results = [list(restore_rows(engine, image, plan, 1, 0)) for engine in engines for _ in range(3)]
+    results = [restore_image(engine, image, plan, 1, 0) for engine in engines for _ in range(3)]
     assert all(engine._fast is not None for engine in engines)
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
@@ -200,7 +200,6 @@ def test_what_overflows_in_16_bits_is_done_again_in_32():
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     plan = plan_tiles(32, 32, 32, 0)
     got, wanted = (
-        np.concatenate(list(restore_rows(Engine(net, DEVICE, precision), image, plan, 1, None)))
-        for precision in ("auto", "fp32")
+        restore_image(Engine(net, DEVICE, precision), image, plan, 1, None) for precision in ("auto", "fp32")
     )
     np.testing.assert_array_equal(got, wanted)

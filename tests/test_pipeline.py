@@ -44,7 +44,7 @@ class Recorder:
     """Passes tiles on to a computer, and remembers the shapes of the batches."""
 
     def __init__(self, computer, most_pixels=2**30, is_moved_by_place=False):
-        self.scale, self.ahead = computer.scale, computer.ahead
+        self.scale, self.ahead, self.bench = computer.scale, computer.ahead, computer.bench
         self.computer, self.most_pixels, self.is_moved_by_place = computer, most_pixels, is_moved_by_place
         self.shapes = []
         self.before = lambda: None

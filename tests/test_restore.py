@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from checkpoints import save_identity, save_nearest, save_random
+from networks import V1
 from torch import nn
 
-from mambair_cli import restore
+from mambair_cli import engine, restore
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
 from mambair_cli.model import MambaIRConfig, MambaIRv2Config
 from mambair_cli.restore import Restorer
@@ -255,3 +258,22 @@ def test_arrays_that_are_no_images_are_refused(nearest, shape):
 def test_model_and_weights_exclude_each_other(nearest):
     with pytest.raises(UsageError, match="exclude each other"):
         Restorer(model="mambair-light-x4", weights=nearest)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+def test_blending_where_it_is_computed_gives_the_same_bits(tmp_path, monkeypatch, dtype, samples):
+    path = save_random(tmp_path / "x.safetensors", replace(V1, upscale=2, upsampler="pixelshuffle"))
+    image = noise(50, 70, samples, dtype=dtype)
+    expected = Restorer(weights=path, device="cpu", tile=32, overlap=8)(image)
+    monkeypatch.setattr(engine, "STAYS", ("cpu",))  # as results on a GPU do
+    there = Restorer(weights=path, device="cpu", tile=32, overlap=8)
+    assert there.computer.bench is not engine.MEMORY
+    restored = there(image)
+    assert restored.dtype == expected.dtype
+    np.testing.assert_array_equal(restored, expected)
+
+
+def test_what_overflows_is_done_again_where_it_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "STAYS", ("cpu",))
+    test_only_the_tiles_that_overflow_are_done_again(tmp_path)

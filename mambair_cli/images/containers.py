@@ -29,8 +29,9 @@ class Container:
 
 CONTAINERS = MappingProxyType(
     {
-        # Filters: without them, photographs take three times the room.
-        "png": Container((".png",), ("uint8", "uint16"), {"compression": 6, "filter": "all"}, "png"),
+        # Filters: without them, photographs take three times the room. Level 3 saves 1 or 2 % less than 6,
+        # in a third of its time.
+        "png": Container((".png",), ("uint8", "uint16"), {"compression": 3, "filter": "all"}, "png"),
         "jpeg": Container(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),

@@ -103,6 +103,9 @@ class Writer:
         strip: Write sRGB in place of a profile.
         size: Width and height of the frames that come, where they are to be reduced to the header's.
 
+    Attributes:
+        dtype: In which rows are best given; others are rounded to it.
+
     Raises:
         ImageError: For a quality beyond 1 to 100.
     """
@@ -134,7 +137,7 @@ class Writer:
             or (not self._container.has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
-        self._dtype = samples_wanted(header, self._size, convert)
+        self.dtype = samples_wanted(header, self._size, convert)
         self._count = header.bands + (header.has_alpha and self._container.has_alpha)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
@@ -173,8 +176,8 @@ class Writer:
             if self._count < piece.shape[2]:
                 self._check_opaque(piece[..., -1])
                 piece = piece[..., :-1]
-            if piece.dtype != self._dtype:
-                piece = from_float(to_float(piece), self._dtype)
+            if piece.dtype != self.dtype:
+                piece = from_float(to_float(piece), self.dtype)
             try:
                 self._feed.put(piece)
             except FeedClosedError as error:
@@ -211,7 +214,7 @@ class Writer:
         self._file.seek(0)
         self._file.truncate()
         width, height = self._size
-        self._feed = Feed(width, height * self._header.frames, self._count, self._dtype)
+        self._feed = Feed(width, height * self._header.frames, self._count, self.dtype)
         self._thread = threading.Thread(target=self._encode, args=(self._feed,), name="mambair-encode")
         self._rows, self._error = 0, None
         self._thread.start()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
-from mambair_cli.engine import Engine, restore_rows
+from mambair_cli.engine import Engine, restore_image
 from mambair_cli.errors import UsageError
 from mambair_cli.metrics import psnr
 from mambair_cli.model import Network
@@ -61,7 +61,7 @@ def measure(net: Network, validation: dict[str, list[Pair]], config: TrainConfig
         total = 0.0
         for image, truth in pairs:
             plan = plan_tiles(image.shape[0], image.shape[1], TILE, OVERLAP)
-            restored = np.concatenate(list(restore_rows(engine, image, plan, TILES_AT_ONCE, seed=None)))
+            restored = restore_image(engine, image, plan, TILES_AT_ONCE, seed=None)
             total += psnr(restored, truth, border=config.scale if upscale else 0, luma=upscale)
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record
