@@ -81,6 +81,22 @@ def cached(model: Model) -> Path | None:
     return None
 
 
+def reach(model: Model, seconds: float) -> None:
+    """Ask the Hub for a model's repository.
+
+    Args:
+        model: Of the catalogue, not one that is bundled.
+        seconds: To wait for the answer.
+
+    Raises:
+        DownloadError: There is none, or no access.
+    """
+    from huggingface_hub import model_info
+
+    with _translated_errors(model):
+        model_info(model.repo, revision=model.revision, timeout=seconds)
+
+
 def verify(path: Path, model: Model) -> Verification:
     """Hold a file's hash against the catalogue's or, where that has none, the one it had on the Hub.
 

@@ -110,3 +110,12 @@ def test_what_the_repository_holds_is_listed_when_a_file_is_not_there(run):
     code, _, err = run("models", "download", "mambairv2-large-x3")
     assert code == 3
     assert MODEL.files[0] in err[0]
+
+
+def test_doctor_asks_the_hub(run, hub):
+    code, out, err = run("doctor", "--json")
+    report = json.loads(out[0])
+    assert (code, err) == (0, [])
+    assert report["hub"]["reachable"] is True
+    assert "answers in" in report["hub"]["text"]
+    assert list(report["models"]["cached"]) == []

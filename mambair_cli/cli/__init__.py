@@ -13,6 +13,7 @@ import typer
 
 from mambair_cli import interrupts
 from mambair_cli.cli import models
+from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.output import complain, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
@@ -33,7 +34,7 @@ app = typer.Typer(
 models_app = typer.Typer(
     help="List, fetch and check the models known by name.", invoke_without_command=True, rich_markup_mode=None
 )
-for command in (upscale, denoise, dejpeg, evaluate, train, serve):
+for command in (upscale, denoise, dejpeg, evaluate, train, serve, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 for name, command in (

@@ -31,3 +31,13 @@ def say(sentence: str) -> None:
 def complain(error: MambairError) -> None:
     """Tell the user what failed, on stderr."""
     say(f"error: {error}")
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes in the unit that fits."""
+    number = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"

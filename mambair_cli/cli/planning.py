@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, print_event, say
+from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def print_plan(
             print(
                 f"{job.source} -> {job.place}{' (replaced)' if replaces else ''}: "
                 f"{result.width}×{result.height}{frames}, from {plan}; "
-                f"{_bytes(cost.memory)} of memory, {_bytes(cost.disk)} on the disk, {_time(cost.seconds)}"
+                f"{format_bytes(cost.memory)} of memory, "
+                f"{format_bytes(cost.disk)} on the disk, {_time(cost.seconds)}"
             )
     for sentence in _find_full_disks(needs):
         say(sentence)
@@ -211,7 +212,8 @@ def _find_full_disks(needs: list[tuple[Path, int]]) -> Iterator[str]:
         disks[disk.number] = target, disk.free
     for number, (target, free) in disks.items():
         if sums[number] > free:
-            yield f"{target} and all else may take {_bytes(sums[number])}: the disk has {_bytes(free)} left"
+            needed, left = format_bytes(sums[number]), format_bytes(free)
+            yield f"{target} and all else may take {needed}: the disk has {left} left"
 
 
 def _print_skipped(job: "Job", as_json: bool) -> None:
@@ -246,26 +248,16 @@ def _print_sum(total: _Sum, counts: Counter[str], as_json: bool) -> None:
     if as_json:
         print_event("plan_sum", skipped=counts["skipped"], failed=counts["failed"], **asdict(total))
         return
-    own = "" if total.network_memory is None else f" and {_bytes(total.network_memory)} for the network"
+    own = "" if total.network_memory is None else f" and {format_bytes(total.network_memory)} for the network"
     more = "".join(
         f"; {counts[what]} {said}"
         for what, said in (("skipped", "done before"), ("failed", "would fail"))
         if counts[what]
     )
     print(
-        f"in all: {_bytes(total.memory)} of memory{own}, {_bytes(total.disk)} on the disk, "
+        f"in all: {format_bytes(total.memory)} of memory{own}, {format_bytes(total.disk)} on the disk, "
         f"{_time(total.seconds)}{more}"
     )
-
-
-def _bytes(count: int) -> str:
-    """Write a number of bytes in the unit that fits."""
-    number = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
 
 
 def _time(seconds: float | None) -> str:

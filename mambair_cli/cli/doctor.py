@@ -1,0 +1,292 @@
+"""The command that tells what this installation can do, and whether it does it right."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mambair_cli.cli.options import AsJson, Offline
+from mambair_cli.cli.output import format_bytes, print_json
+from mambair_cli.errors import MambairError
+
+HUB_SECONDS = 5  # for an answer
+EXTRAS = {  # of pyproject.toml: what each is made of
+    "heic": "pillow-heif",
+    "exr": "OpenEXR",
+    "mamba": "mamba-ssm",
+    "distributed": "accelerate",
+    "serve": "starlette",
+    "ray": "ray",
+}
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
+
+SCANS = {
+    "reference": "step by step, slow",
+    "torch": "plain PyTorch",
+    "cpu": "vector instructions made at run time",
+    "gpu": "Triton",
+    "mamba_ssm": "the package mamba-ssm",
+}
+
+# The result of tiny-x4 for the picture of _make_picture, in float32 on a CPU, at every eighth row and column.
+SAMPLED_EVERY = 8
+EXPECTED = bytes.fromhex(
+    "0304140f001b280ba33907c940004460001d760caa8508c9920041b1001dc90aaedc0ad20118191317202b1fa3"
+    "3919cb3f013f6415207d22a68818c691013bb71521ce24a9dd1cd1003a9a0d2c90151b4231293d4e3582643295"
+    "671e49852b3fa03582b83597b91f48d630430252c9104fbb1c3f423c4f205554926050be6c3f428c5021a55694"
+    "b04fb9be3f3bdb531d00653f0a663227737a346588415c4959663a756f77896c90905b47ad663ac76f77dd719b"
+    "038e1e11881c2e8b893b8dbb488247648c217c8f8f898dbd968043b48d22ca9396d88ec800ad9909a08b1d9d44"
+    "33a63b4fb17a5da48c6c9d4983a53a9bad74aea88fbc9e4ad2a33707c9d212cfd123c44939c81f56d5a263cccb"
+    "75c9538ac81fa2d19fb2cbc8bec245d9cd19"
+)
+TOLERANCE = 3  # of 255: 16-bit products move a sample by one or two
+
+
+@dataclass
+class Finding:
+    """What was found out about a part of the installation.
+
+    Attributes:
+        name: Of the part.
+        text: For people.
+        facts: For scripts.
+        is_broken: Whether it does not do what it should.
+    """
+
+    name: str
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    is_broken: bool = False
+
+
+def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
+    """Tell what this installation can do, and try whether it does it right.
+
+    Exits with 1 where something is broken; an extra that is not installed is none of that.
+    """
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("mambair", _look_at_versions),
+        ("torch", _look_at_torch),
+        ("devices", _look_at_devices),
+        ("scan", _look_at_scan),
+        ("images", _look_at_images),
+        ("extras", _look_at_extras),
+        ("models", _look_at_models),
+        ("hub", lambda: _look_at_hub(offline)),
+        ("room", _look_at_room),
+        ("self-test", _test_itself),
+    )
+    is_broken, findings = False, {}
+    for name, check in checks:
+        try:
+            finding = check()
+        except Exception as error:  # whatever it is, it is what was looked for
+            reason = str(error) if isinstance(error, MambairError) else f"{type(error).__name__}: {error}"
+            finding = Finding(name, reason, is_broken=True)
+        is_broken |= finding.is_broken
+        findings[name] = {"ok": not finding.is_broken, "text": finding.text, **finding.facts}
+        if not as_json:
+            print(f"{name:10}  {'BROKEN: ' if finding.is_broken else ''}{finding.text}", flush=True)
+    if as_json:
+        print_json({"ok": not is_broken, **findings})
+    if is_broken:
+        raise typer.Exit(1)
+
+
+def _look_at_versions() -> Finding:
+    own, system = version("mambair-cli"), platform.platform(terse=True)
+    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    facts = {"version": own, "python": platform.python_version(), "system": system, "variables": variables}
+    return Finding("mambair", f"{own}; Python {facts['python']} on {system}, in {sys.prefix}", facts)
+
+
+def _look_at_torch() -> Finding:
+    import torch
+
+    toolkit = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    if torch.version.hip:
+        toolkit = f"ROCm {torch.version.hip}"
+    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
+    return Finding("torch", f"{torch.__version__}, {toolkit}", facts)
+
+
+def _look_at_devices() -> Finding:
+    import torch
+
+    from mambair_cli.choice import choose_device
+
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        devices[f"cuda:{number}"] = f"{properties.name}, {format_bytes(properties.total_memory)}"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    auto = str(choose_device("auto"))
+    text = "; ".join(f"{name}: {what}" for name, what in devices.items())
+    return Finding("devices", f"{text}; --device auto takes {auto}", {"devices": devices, "auto": auto})
+
+
+def _look_at_scan() -> Finding:
+    """Say what computes the scan where --device auto leads, and whether the fast way on a GPU is open."""
+    from mambair_cli.choice import choose_device
+    from mambair_cli.kernels import choose_backend, has_cuda_scan
+
+    device = choose_device("auto")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        backend = choose_backend(device)
+        by_cuda = has_cuda_scan(device)
+    reasons = [str(warning.message) for warning in caught]
+    text = f"{SCANS[backend]} on {device}"
+    is_fused = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    if device.type == "cuda":
+        text += "; fused networks" if is_fused else "; no fused networks, which need triton"
+        text += ", with a scan in CUDA C++" if by_cuda else ", without the scan in CUDA C++"
+    facts = {"backend": backend, "fused": is_fused, "cuda_scan": by_cuda, "reasons": reasons}
+    return Finding("scan", "; ".join([text, *reasons]), facts, is_broken=bool(reasons))
+
+
+def _look_at_images() -> Finding:
+    """Write a small picture in each format, and read it again."""
+    import numpy as np
+    import pyvips
+
+    from mambair_cli.images import WRITABLE_SUFFIXES, Picture, encode_picture, read_picture
+
+    picture = Picture(_make_picture()[:, :, :3])
+    broken = {}
+    for format in WRITABLE_SUFFIXES:
+        try:
+            shape = read_picture(encode_picture(picture, format)).pixels.shape
+            if shape != np.shape(picture.pixels):
+                broken[format] = f"came back as {shape}"
+        except MambairError as error:
+            broken[format] = str(error)
+    numbers = ".".join(str(pyvips.version(part)) for part in range(3))
+    read_only = [
+        "bmp",
+        "ppm",
+        *(["jpeg2000"] if _has_jpeg2000() else []),
+        *(["heic"] if _version_of("pillow-heif") else []),
+        *(["exr"] if _version_of("OpenEXR") else []),
+    ]
+    written = [format for format in WRITABLE_SUFFIXES if format not in broken]
+    text = f"libvips {numbers}; reads and writes {', '.join(written)}; reads {', '.join(read_only)}"
+    text += "".join(f"; {format} fails: {why}" for format, why in broken.items())
+    facts = {"libvips": numbers, "written": written, "read": [*written, *read_only], "failed": broken}
+    return Finding("images", text, facts, is_broken=bool(broken))
+
+
+def _has_jpeg2000() -> bool:
+    from PIL import features
+
+    return bool(features.check("jpg_2000"))
+
+
+def _look_at_extras() -> Finding:
+    found = {extra: _version_of(package) for extra, package in EXTRAS.items()}
+    here = [f"{extra} ({EXTRAS[extra]} {number})" for extra, number in found.items() if number]
+    missing = [extra for extra, number in found.items() if not number]
+    text = ", ".join(here) or "none"
+    if missing:
+        text += f"; not installed: {', '.join(missing)}"
+    return Finding("extras", text, {"extras": found})
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _look_at_models() -> Finding:
+    """Check the models that ship inside the package, and see which others are here."""
+    from huggingface_hub import constants
+
+    from mambair_cli import catalog, hub
+
+    here = {}
+    for model in catalog.load_catalog():
+        if model.bundled:
+            hub.fetch(model)  # which holds its hash against the catalogue's
+        else:
+            path = hub.cached(model)
+            if path is not None:
+                here[model.name] = path.stat().st_size
+    size = format_bytes(sum(here.values()))
+    cache = constants.HF_HUB_CACHE
+    text = f"those built in are whole; in the cache {cache}: " + (
+        f"{', '.join(here)}, {size}" if here else "none"
+    )
+    return Finding("models", text, {"cache": cache, "cached": here})
+
+
+def _look_at_hub(offline: bool) -> Finding:
+    from huggingface_hub import constants
+
+    from mambair_cli import catalog, hub
+    from mambair_cli.errors import DownloadError
+
+    facts = {"endpoint": constants.ENDPOINT, "reachable": None, "message": None}
+    if offline or constants.HF_HUB_OFFLINE:
+        return Finding("hub", f"{constants.ENDPOINT} is not asked: this is offline", facts)
+    start = time.perf_counter()
+    try:
+        hub.reach(catalog.find_model("mambairv2-light-x4"), HUB_SECONDS)
+    except DownloadError as error:  # the models that ship inside the package do without
+        return Finding(
+            "hub", f"not to be reached: {error}", {**facts, "reachable": False, "message": str(error)}
+        )
+    text = f"{constants.ENDPOINT} answers in {time.perf_counter() - start:.1f} s"
+    return Finding("hub", text, {**facts, "reachable": True})
+
+
+def _look_at_room() -> Finding:
+    facts = {"disk_free": shutil.disk_usage(".").free, "memory": None, "memory_free": None}
+    text = f"{format_bytes(facts['disk_free'])} free on the disk of {Path.cwd()}"
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        page = os.sysconf("SC_PAGE_SIZE")
+        facts["memory"] = os.sysconf("SC_PHYS_PAGES") * page
+        facts["memory_free"] = os.sysconf("SC_AVPHYS_PAGES") * page
+        text += f"; {format_bytes(facts['memory_free'])} of {format_bytes(facts['memory'])} of memory unused"
+    return Finding("room", text, facts)
+
+
+def _test_itself() -> Finding:
+    """Have a model that ships inside the package restore a picture, on each kind of device."""
+    import numpy as np
+
+    from mambair_cli.choice import choose_device
+    from mambair_cli.restore import Restorer
+
+    texts, facts, is_broken = [], {}, False
+    for device in dict.fromkeys(("cpu", str(choose_device("auto")))):
+        restore = Restorer(model="tiny-x4", device=device, offline=True)
+        start = time.perf_counter()
+        got = restore(_make_picture())[::SAMPLED_EVERY, ::SAMPLED_EVERY].astype(int)
+        seconds = time.perf_counter() - start
+        wanted = np.frombuffer(EXPECTED, np.uint8).reshape(got.shape)
+        apart = int(abs(got - wanted).max())
+        is_broken |= apart > TOLERANCE
+        facts[device] = {"apart": apart, "seconds": round(seconds, 3)}
+        texts.append(f"tiny-x4 on {device} is {apart} of 255 from what it should be, in {seconds:.1f} s")
+    return Finding("self-test", "; ".join(texts), {"devices": facts}, is_broken)
+
+
+def _make_picture() -> Any:
+    """Make a picture with edges and slopes, (16, 24, 3) uint8, the same everywhere."""
+    import numpy as np
+
+    y, x = np.mgrid[:16, :24]
+    return np.stack([x * 10, y * 15, (x // 4 + y // 4) % 2 * 200 + 20], axis=2).astype(np.uint8)

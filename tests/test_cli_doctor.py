@@ -1,0 +1,57 @@
+import importlib
+import json
+
+import pytest
+
+from mambair_cli.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments):
+        code = main(["doctor", *arguments])
+        out, err = capsys.readouterr()
+        assert err == ""
+        return code, out
+
+    return call
+
+
+def test_a_sound_installation_is_told_and_tried(run):
+    code, out = run("--offline")
+    assert code == 0
+    lines = {line[:12].rstrip(): line[12:] for line in out.splitlines()}
+    assert lines["devices"].startswith("cpu: ")
+    assert "reads and writes png, jpeg, webp, tiff, avif, gif" in lines["images"]
+    assert lines["models"].startswith("those built in are whole")
+    assert lines["hub"].endswith("is not asked: this is offline")
+    assert "tiny-x4 on cpu is 0 of 255 from what it should be" in lines["self-test"]
+    code, out = run("--offline", "--json")
+    report = json.loads(out)
+    assert (code, report.pop("ok")) == (0, True)
+    assert list(report) == list(lines)
+    assert all(part["ok"] for part in report.values())
+    assert report["hub"]["reachable"] is None
+    assert report["self-test"]["devices"]["cpu"]["apart"] == 0
+
+
+def test_wrong_pixels_are_found(run, monkeypatch):
+    module = importlib.import_module("mambair_cli.cli.doctor")
+    monkeypatch.setattr(module, "EXPECTED", bytes(len(module.EXPECTED)))
+    code, out = run("--offline")
+    assert code == 1
+    assert "self-test   BROKEN: tiny-x4 on cpu is 2" in out
+    assert out.count("BROKEN") == 1
+    code, out = run("--offline", "--json")
+    report = json.loads(out)
+    assert (code, report["ok"], report["self-test"]["ok"], report["models"]["ok"]) == (1, False, False, True)
+
+
+def test_a_part_that_fails_does_not_hide_the_others(run, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: 1 / 0)
+    code, out = run("--offline")
+    assert code == 1
+    assert "room        BROKEN: ZeroDivisionError: division by zero" in out
+    assert "self-test   tiny-x4" in out
