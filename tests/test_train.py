@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,7 +307,7 @@ def test_weights_that_fit_nowhere_are_refused(config, tmp_path):
 
 def test_a_folder_without_images_is_refused(config, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="no images"):
+    with pytest.raises(UsageError, match="no images"):
         train(dataclasses.replace(config, images=(tmp_path / "empty",)))
 
 
@@ -322,8 +321,17 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
         train(config)
-    with pytest.raises(UsageError, match="steps 6: it was begun with 1"):
+    with pytest.raises(UsageError, match="--steps 6: it was begun with --steps 1; give that"):
         train(config, resume=True)
+    assert config.network
+    wider = dataclasses.replace(config, steps=1, network=dataclasses.replace(config.network, d_state=3))
+    with pytest.raises(UsageError, match=r"with --d-state 3: it was begun with --d-state \d; give that"):
+        train(wider, resume=True)
+    further = dataclasses.replace(
+        config, steps=1, network=None, weights=config.output / "weights.safetensors"
+    )
+    with pytest.raises(UsageError, match="with --weights: it was begun with a new network; give that"):
+        train(further, resume=True)
 
 
 def test_a_run_stays_on_its_kind_of_device(config):
@@ -372,11 +380,10 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch
     run.save()
     before = {path.name: path.read_bytes() for path in config.output.iterdir()}
 
-    def fail(path, content):
-        path.touch()
+    def fail(number):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     run.advance()
     with pytest.raises(MambairError, match=r"cannot write .*state.pt: No space left on device; make room"):
         run.save()

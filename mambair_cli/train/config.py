@@ -103,6 +103,39 @@ def check_config(config: TrainConfig) -> None:
         raise UsageError(f"cannot shrink photographs to {config.shrink}: sizes are above 0 and at most 1")
 
 
+_NAMES = {"quality": "jpeg_quality"}  # of options, where they are others
+
+
+def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] | None:
+    """Find what must not change when a run goes on, and has, as options of the command line.
+
+    Args:
+        ours: Settings, from :func:`describe_config`.
+        begun: Those that the run was begun with.
+
+    Returns:
+        The first such setting as it is and as it was; None where there is none.
+    """
+    network, before = ours.get("network"), begun.get("network")
+    if isinstance(network, dict) and isinstance(before, dict):
+        return find_change({**ours, **network, "network": None}, {**begun, **before, "network": None})
+    if (network is None) != (before is None):
+        new, given = "a new network", "--weights"
+        return (given, new) if network is None else (new, f"{given} {begun.get('weights')}")
+    for name, value in begun.items():
+        if ours.get(name) != value and name not in CHANGEABLE:
+            return _as_option(name, ours.get(name)), _as_option(name, value)
+    return None
+
+
+def _as_option(name: str, value: Any) -> str:
+    if name == "depths":
+        value = ",".join(map(str, value))
+    values = value if isinstance(value, list) else [value]
+    shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
+    return " ".join([f"--{_NAMES.get(name, name).replace('_', '-')}", *shown])
+
+
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as JSON knows them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -12,7 +12,7 @@ from typing import Any
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.train.config import TrainConfig, check_config
-from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run, writing
+from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run, write_whole, writing
 from mambair_cli.train.validation import load_validation, measure
 
 LOG_FILE = "log.jsonl"
@@ -54,7 +54,8 @@ def train(
     check_config(config)
     if not resume and (config.output / STATE_FILE).exists():
         raise UsageError(
-            f"cannot train into {config.output}: it holds a run; go on with that one or choose another folder"
+            f"cannot train into {config.output}: it holds a run; go on with it by --resume, "
+            "or choose another folder"
         )
     run = Run(config)
     if resume:
@@ -102,8 +103,8 @@ class Log:
         """Open a log, without what it tells of steps after ``step``, which will be done again."""
         with writing(path):
             lines = path.read_text().splitlines() if step and path.exists() else []
-            kept = [line for line in lines if _step_of(line) <= step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in lines if _step_of(line) <= step]
+        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
         self.path = path
         self._report = report
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0

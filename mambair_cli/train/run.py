@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from torch import nn
 
 from mambair_cli.checkpoint import load_network, read_tensors
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
+from mambair_cli.images import synchronize
 from mambair_cli.model import Network, build_network
 from mambair_cli.model.layers import VSSBlock
-from mambair_cli.train.config import CHANGEABLE, TrainConfig, describe_config
+from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.photographs import load_photographs
 from mambair_cli.train.processes import Processes
 
@@ -194,8 +196,8 @@ class Run:
         }
         serialized = io.BytesIO()
         torch.save(state, serialized)
-        _write_whole(folder / STATE_FILE, serialized.getbuffer())
-        _write_whole(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
+        write_whole(folder / STATE_FILE, serialized.getbuffer())
+        write_whole(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
         """Go on from the state in the run's folder.
@@ -205,28 +207,31 @@ class Run:
             UsageError: Where it is the state of another run.
         """
         path = self.config.output / STATE_FILE
+        again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"cannot resume {path.parent}: it holds no {path.name}; start anew"
+                f"cannot resume {path.parent}: it holds no {path.name}; leave out --resume"
             ) from error
         except Exception as error:  # a damaged pickle fails in as many ways as it has bytes
-            raise CheckpointError(f"cannot resume from {path}: the file is damaged; start anew") from error
+            raise CheckpointError(
+                f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
+            ) from error
         wanted = {"config", "step", "net", "averaged", "optimizer", "generator", "loss_sum", "losses"}
         if not isinstance(state, dict) or not wanted <= state.keys():
-            raise CheckpointError(f"cannot resume from {path}: it is not the state of a run; start anew")
-        ours = describe_config(self.config)
-        for name, value in state["config"].items():
-            if ours.get(name) != value and name not in CHANGEABLE:
-                raise UsageError(
-                    f"cannot resume {path.parent} with {name} {ours.get(name)}: it was begun with {value}"
-                )
+            raise CheckpointError(
+                f"cannot resume from {path}: it is not the state of a run; begin one in another folder"
+            )
+        changed = find_change(describe_config(self.config), state["config"])
+        if changed:
+            now, then = changed
+            raise UsageError(f"cannot resume {path.parent} with {now}: it was begun with {then}; give that")
         begun_on = torch.device(state["config"]["device"]).type
         if begun_on != self.device.type:
             raise UsageError(
                 f"cannot resume {path.parent} on {self.device.type}: it was begun on {begun_on}, which draws "
-                "other random numbers; begin a new run with its weights"
+                f"other random numbers; begin a run in another folder{again}"
             )
         self.step = state["step"]
         self.net.load_state_dict(state["net"])
@@ -299,12 +304,21 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the run, which is there as it was or as it is to be, whatever happens.
+
+    Raises:
+        MambairError: Where it cannot be written.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with writing(path):
-            part.write_bytes(content)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
+            synchronize(path.parent)
     except MambairError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
