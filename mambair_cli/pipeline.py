@@ -5,7 +5,9 @@ small ones of one size are computed together.
 """
 
 import os
+import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,6 +100,9 @@ def _compute(
 class _Ahead:
     """Opens works in a thread, some of them before their turn.
 
+    What other threads have to tell comes through a queue, and no lock is shared with them: an interrupt may
+    break the main thread off anywhere, and must not leave one locked.
+
     Args:
         works: To be opened.
         is_stopped: Whether no further one is to be.
@@ -105,10 +110,11 @@ class _Ahead:
 
     def __init__(self, works: Iterator[Work], is_stopped: IsStopped) -> None:
         self._works, self._is_stopped = works, is_stopped
+        self._events: queue.SimpleQueue[Work | BaseException | _Over | None] = queue.SimpleQueue()
         self._ready: deque[Work] = deque()
-        self._turn = threading.Condition()
         self._is_over = False
-        self._failure: BaseException | None = None
+        self._room = threading.Condition()
+        self._count = self._pixels = 0  # of those that are opened and not taken
         # It may wait for standard input, and must not keep the process from ending.
         threading.Thread(target=self._open_all, name="mambair-read", daemon=True).start()
 
@@ -121,36 +127,50 @@ class _Ahead:
         Returns:
             None of them where there are no more, or the caller is wanted elsewhere.
         """
-        with self._turn:
-            self._turn.wait_for(lambda: self._ready or self._is_over or is_wanted())
-            if not self._ready and self._failure is not None:
-                raise self._failure
-            if not self._ready:
-                return []
-            most = self._ready[0].together
-            self._turn.wait_for(
-                lambda: self._is_over or len(self._ready) >= most or len(self._alike()) < len(self._ready),
-                PATIENCE_SECONDS if most > 1 else 0,
-            )
-            group = self._alike()[:most]
-            for _ in group:
-                self._ready.popleft()
-            self._turn.notify_all()
+        while not (self._ready or self._is_over or is_wanted()):
+            self._hear(None)
+        if not self._ready:
+            return []
+        most = self._ready[0].together
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._is_over and len(self._ready) == len(self._alike()) < most:
+            if not self._hear(deadline - time.monotonic()):
+                break
+        group = self._alike()[:most]
+        for _ in group:
+            self._ready.popleft()
+        with self._room:
+            self._count -= len(group)
+            self._pixels -= sum(work.pixels for work in group)
+            self._room.notify()
         return group
 
     def wake(self) -> None:
         """Have :meth:`take` look whether its caller is wanted elsewhere."""
-        with self._turn:
-            self._turn.notify_all()
+        self._events.put(None)
 
     def close(self) -> None:
         """Open no more, and let go of those whose turn never came."""
-        with self._turn:
+        self._is_over = True
+        with self._room:
+            self._room.notify()
+        for work in self._ready:
+            work.abandon()
+        self._ready.clear()
+
+    def _hear(self, seconds: float | None) -> bool:
+        """Wait for what other threads tell; return whether they did."""
+        try:
+            event = self._events.get(timeout=None if seconds is None else max(seconds, 0))
+        except queue.Empty:
+            return False
+        if isinstance(event, Work):
+            self._ready.append(event)
+        elif isinstance(event, _Over):
             self._is_over = True
-            self._turn.notify_all()
-            for work in self._ready:
-                work.abandon()
-            self._ready.clear()
+        elif event is not None:
+            raise event
+        return True
 
     def _alike(self) -> list[Work]:
         """Return the first one, and those that follow it and could share its batch."""
@@ -158,23 +178,25 @@ class _Ahead:
         return [first, *takewhile(first.is_like, list(self._ready)[1:])]
 
     def _has_room(self) -> bool:
-        return len(self._ready) < MOST_AHEAD and sum(work.pixels for work in self._ready) < PIXELS_AHEAD
+        return self._is_over or (self._count < MOST_AHEAD and self._pixels < PIXELS_AHEAD)
 
     def _open_all(self) -> None:
         """Open one after the other; this is the thread."""
         try:
             for work in self._works:
-                with self._turn:
-                    self._turn.wait_for(lambda: self._is_over or self._has_room())
+                with self._room:
+                    self._room.wait_for(self._has_room)
                 if self._is_over or self._is_stopped():
-                    return
+                    break
                 work.open()
-                with self._turn:
-                    self._ready.append(work)
-                    self._turn.notify_all()
-        except BaseException as error:  # take raises it
-            self._failure = error
-        finally:
-            with self._turn:
-                self._is_over = True
-                self._turn.notify_all()
+                with self._room:
+                    self._count += 1
+                    self._pixels += work.pixels
+                self._events.put(work)
+        except BaseException as error:  # the main thread raises it
+            self._events.put(error)
+        self._events.put(_Over())
+
+
+class _Over:
+    """All is opened that is to be."""

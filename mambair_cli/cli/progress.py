@@ -39,15 +39,18 @@ class Progress:
         )
         self._files = len(sources)
         self._done = self._failed = 0
-        self._begun = time.perf_counter()
+        self._begun = 0.0
         self._rows: dict[int, _Row] = {}
         # Bytes tell more of the time that is left than numbers of images do.
         self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
         self._all: TaskID | None = None
         if self._files > 1 and not self._bar.disable:
-            self._all = self._bar.add_task("all", total=sum(self._bytes.values()), count="", speed="")
+            self._all = self._bar.add_task(
+                "all", total=sum(self._bytes.values()), count=f"0/{self._files} images", speed=""
+            )
 
     def __enter__(self) -> "Progress":
+        self._begun = time.perf_counter()
         self._bar.start()
         return self
 
@@ -69,7 +72,7 @@ class Progress:
         row = self._rows[worker]
         speed = row.megapixels * done / total / max(time.perf_counter() - row.begun, 1e-9)
         self._bar.update(
-            row.task, completed=done, total=total, count=f"{done}/{total} tiles", speed=f"{speed:.2f} MP/s"
+            row.task, completed=done, total=total, count=f"{done}/{total} tiles", speed=f"{speed:.2g} MP/s"
         )
 
     def count(self, outcome: "Outcome") -> None:
