@@ -26,6 +26,8 @@ from mambair_cli.process import settle_process
 app = typer.Typer(
     name="mambair",
     help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.",
+    epilog="Exit codes: 0 all done; 1 some input failed; 2 usage; 3 no model or no server; 4 out of memory; "
+    "130 interrupted.",
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -70,7 +70,7 @@ class Finding:
 
 
 def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
-    """Tell what this installation can do, and try whether it does it right.
+    """Tell what this installation can do, and try it.
 
     Exits with 1 where something is broken; an extra that is not installed is none of that.
     """

@@ -52,14 +52,18 @@ def evaluate(
         Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
     ] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
+        int | None,
+        typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
     ] = None,
     sigma: Annotated[
         float | None,
-        typer.Option(min=0, max=255, callback=finite, help="Noise that is added for denoise, of 255."),
+        typer.Option(
+            min=0, max=255, metavar="SIGMA", callback=finite, help="Noise that is added for denoise, of 255."
+        ),
     ] = None,
     jpeg_quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality to compress with for dejpeg.")
+        int | None,
+        typer.Option(min=1, max=100, metavar="QUALITY", help="Quality to compress with for dejpeg."),
     ] = None,
     inputs: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, in place of made ones.")

@@ -12,6 +12,11 @@ from mambair_cli.errors import MambairError
 if TYPE_CHECKING:
     from mambair_cli.catalog import Model
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a model, as `mambair models list` shows it.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME", help="Of models, as `mambair models list` shows them.")
+]
+
 
 def list_models(as_json: AsJson = False) -> None:
     """List all models.
@@ -44,7 +49,7 @@ def list_models(as_json: AsJson = False) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def show_model(name: str, as_json: AsJson = False) -> None:
+def show_model(name: Name, as_json: AsJson = False) -> None:
     """Show all that is known of a model."""
     from mambair_cli import catalog
 
@@ -61,7 +66,7 @@ def show_model(name: str, as_json: AsJson = False) -> None:
             print(f"{key + ':':15}{value}")
 
 
-def download_models(names: list[str], as_json: AsJson = False, quiet: Quiet = False) -> None:
+def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Fetch models, so that they are there without a network."""
     from mambair_cli import catalog, hub
 
@@ -71,7 +76,9 @@ def download_models(names: list[str], as_json: AsJson = False, quiet: Quiet = Fa
 
 
 def verify_models(
-    names: Annotated[list[str] | None, typer.Argument(help="By default, all that are here.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Of models; by default, of all that are here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the files of models against their hashes and networks."""
@@ -112,7 +119,7 @@ def verify_models(
         raise typer.Exit(exit_code)
 
 
-def print_path(name: str, as_json: AsJson = False) -> None:
+def print_path(name: Name, as_json: AsJson = False) -> None:
     """Print where a model's file is on this machine."""
     from mambair_cli import catalog, hub
 

@@ -36,7 +36,7 @@ Tile = Annotated[
 Overlap = Annotated[
     int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 16]")
 ]
-Seed = Annotated[int, typer.Option(help="Of the noise that MambaIRv2 draws.")]
+Seed = Annotated[int, typer.Option(metavar="NUMBER", help="Of the noise that MambaIRv2 draws.")]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ class Options:
     quality: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100, help="Of JPEG, WebP and AVIF; 100 is lossless for the last two. [default: 95]"
+            min=1,
+            max=100,
+            metavar="QUALITY",
+            help="Of JPEG, WebP and AVIF; 100 is lossless for the last two. [default: 95]",
         ),
     ] = None
     depth: Annotated[

@@ -32,7 +32,13 @@ def upscale(
     scale: Annotated[
         float | None,
         typer.Option(
-            "--scale", "-s", min=1, max=4, callback=finite, help="1 to 4, such as 2 or 2.5. [default: 4]"
+            "--scale",
+            "-s",
+            min=1,
+            max=4,
+            metavar="FACTOR",
+            callback=finite,
+            help="1 to 4, such as 2 or 2.5. [default: 4]",
         ),
     ] = None,
     width: Annotated[
@@ -42,12 +48,16 @@ def upscale(
         int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
     ] = None,
     megapixels: Annotated[
-        float | None, typer.Option(min=1e-6, callback=finite, help="Of the results, in place of a scale.")
+        float | None,
+        typer.Option(min=1e-6, metavar="N", callback=finite, help="Of the results, in place of a scale."),
     ] = None,
     *,
     options: Options,
 ) -> None:
-    """Enlarge images up to 4 times; what no network does exactly is done by the next larger and reduced."""
+    """Enlarge images up to 4 times.
+
+    What no network does exactly is done by the next larger one, and reduced.
+    """
     from mambair_cli.size import settle_scale
 
     network, size = settle_scale(scale, width, height, megapixels)
@@ -59,7 +69,9 @@ def denoise(
     inputs: Inputs = None,
     sigma: Annotated[
         float | None,
-        typer.Option(min=0, max=255, callback=finite, help="Standard deviation of the noise, of 255."),
+        typer.Option(
+            min=0, max=255, metavar="SIGMA", callback=finite, help="Standard deviation of the noise, of 255."
+        ),
     ] = None,
     real: Annotated[
         bool, typer.Option("--real", help="Noise of a real camera; the default without --sigma.")
@@ -79,7 +91,10 @@ def dejpeg(
     jpeg_quality: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100, help="Quality that it was saved with. [default: unknown, a model for all]"
+            min=1,
+            max=100,
+            metavar="QUALITY",
+            help="Quality that it was saved with. [default: unknown, a model for all]",
         ),
     ] = None,
     *,

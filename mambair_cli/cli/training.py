@@ -21,7 +21,8 @@ def train(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="For weights, log and state.")
     ],
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=2, max=4, help="Of upscale. [default: 4]")
+        int | None,
+        typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
     ] = None,
     sigma: Annotated[
         tuple[float, float],
@@ -34,20 +35,27 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Checkpoint to go on from. [default: a new network]"),
     ] = None,
-    embed_dim: Annotated[int, typer.Option(min=30, help="Channels of a new network.")] = 48,
-    depths: Annotated[str, typer.Option(help="Blocks of its groups, with commas between.")] = "3,3,3",
-    d_state: Annotated[int, typer.Option(min=1, help="States of each channel of its scans.")] = 8,
-    d_inner: Annotated[int, typer.Option(min=1, help="Channels of its scans.")] = 72,
+    embed_dim: Annotated[int, typer.Option(min=30, metavar="N", help="Channels of a new network.")] = 48,
+    depths: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Blocks of its groups, with commas between.")
+    ] = "3,3,3",
+    d_state: Annotated[
+        int, typer.Option(min=1, metavar="N", help="States of each channel of its scans.")
+    ] = 8,
+    d_inner: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of its scans.")] = 72,
     validation: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Photographs to measure the PSNR on.")
     ] = None,
     crop: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")] = 48,
-    batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 50_000,
-    learning_rate: Annotated[float, typer.Option(min=0, callback=finite, help="At its peak.")] = 1e-3,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps up to the peak.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops in a step.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps in all.")] = 50_000,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, metavar="RATE", callback=finite, help="At its peak.")
+    ] = 1e-3,
+    warmup: Annotated[int, typer.Option(min=0, metavar="N", help="Steps up to the peak.")] = 500,
     ema_decay: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Of the averaged weights, a step.")
+        float,
+        typer.Option(min=0, max=1, metavar="SHARE", callback=finite, help="Of the averaged weights, a step."),
     ] = 0.999,
     loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="What is made small.")] = "l1",
     precision: Annotated[
@@ -59,7 +67,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the output folder.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
