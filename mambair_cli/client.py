@@ -107,6 +107,7 @@ class Client:
         self._connections: set[HTTPConnection] = set()
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
+        self._is_lost = threading.Event()
         self.means = self._ask(query)
         kept = ("precision", "tile", "overlap", "seed")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
@@ -114,14 +115,13 @@ class Client:
     def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
 
-        Raises:
-            ServerError: There is no server any more.
+        Where there is no server any more, no further one is begun.
         """
         sent: deque[Future[Outcome]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "mambair-client") as senders:
             try:
                 for task in tasks:
-                    if is_stopped():
+                    if is_stopped() or self._is_lost.is_set():
                         break
                     data = None
                     if task.job.source.path is None:  # here, where an interrupt is heard
@@ -175,10 +175,10 @@ class Client:
                 except _BusyError as busy:
                     if time.perf_counter() - begun > BUSY_SECONDS or self._is_closed.wait(busy.seconds):
                         raise busy.error from busy
-        except _UnreachableError:
-            raise
         except MambairError as error:
             failure = error
+            if isinstance(error, _UnreachableError):
+                self._is_lost.set()
         seconds = time.perf_counter() - begun
         if account is None:
             return Outcome(task.job, failure, None, False, None, seconds)
@@ -265,7 +265,8 @@ class Client:
         except OSError as error:
             connection.close()
             raise _UnreachableError(
-                f"no server at {self._address}: {error.strerror or error}; start one with `mambair serve`"
+                f"no server answers at {self._address}: {error.strerror or error}; "
+                "start one with `mambair serve`"
             ) from error
         try:
             with self._lock:

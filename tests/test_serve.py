@@ -457,7 +457,7 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     models = Models("cpu", offline=True, most=2, notify=told.append)
     orders = {scale: read_order("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
     for scale in (2, 3, 2, 4, 2):
-        models.load(orders[scale])
+        models.load(orders[scale], models.choose(orders[scale]))
     assert told == ["loaded tiny-x2 on cpu", "loaded tiny-x3 on cpu", "loaded tiny-x4 on cpu"]
     assert models.names == ["tiny-x4", "tiny-x2"]
     assert models.find(orders[3]) is None
@@ -516,7 +516,7 @@ def test_no_server_is_one_line(run):
     for address in ("unix:/nowhere/s", f"http://127.0.0.1:{port}"):
         code, out, err = run("upscale", "a.png", "--server", address)
         assert (code, out) == (3, [])
-        assert err.startswith(f"mambair: error: no server at {address}: ")
+        assert err.startswith(f"mambair: error: no server answers at {address}: ")
         assert err.endswith("; start one with `mambair serve`\n")
     for address in ("https://127.0.0.1:1", "unix:", "8765", "http://a:b", "http://h:1/path"):
         code, _, err = run("upscale", "a.png", "--server", address)
@@ -549,7 +549,9 @@ def process(*arguments):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:
-            yield server, server.stdout.readline().strip()
+            told = server.stdout.readline().strip()
+            ask(parse_address(told), "GET", "/v1/health")  # it is answered once all is imported
+            yield server, told
         finally:
             server.kill()
 
@@ -584,15 +586,18 @@ def test_a_server_lives_and_ends_as_it_should(run, place):
 
 def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
     Path("photos").mkdir()
-    for index in range(3):
+    for index in range(8):
         Path(f"photos/{index}.png").write_bytes(encode(pixels(500, 500)))
     with process("--socket", place) as (server, told):
         timer = threading.Timer(1.5, server.kill)
         timer.start()
-        code, _, err = run("upscale", "photos", "--server", told, "-q", "-o", "out")
+        code, out, err = run("upscale", "photos", "--server", told, "-q", "-o", "out", "--json")
         timer.join()
     assert code == 3
-    assert all("went away" in line or "no server at" in line for line in err.splitlines())
+    summary = json.loads(out[-1])
+    assert summary["left"] >= 2
+    assert summary["left"] + summary["failed"] == 8
+    assert all("went away" in line or "no server answers" in line for line in err.splitlines())
     assert contents("out") == {}
     assert place.exists()
     with process("--socket", place) as (server, told):

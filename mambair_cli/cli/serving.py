@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -44,38 +45,38 @@ def serve(
     """
     if socket is not None and port is not None:
         raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
-    try:
-        from mambair_cli.server.app import App, build_server
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("uvicorn", "starlette"):
-            raise
-        raise UsageError(
-            f'{error.name} is not installed: `pip install "mambair-cli[serve]"` has what serving needs'
-        ) from error
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"serving needs a package that is not here: {package}; "
+                '`pip install "mambair-cli[serve]"` brings it'
+            )
     from mambair_cli.address import LOOPBACK, Address, find_default_socket, listen
-    from mambair_cli.server.models import Models
-    from mambair_cli.server.workshop import Workshop
 
     if port is not None:
         address = Address(None, LOOPBACK, port)
     else:
         address = Address(Path(socket) if socket else find_default_socket(make_folder=True))
-    notify = (lambda sentence: None) if quiet else say
-    workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
-    app = App(workshop, max_bytes, waiting)
-    server = build_server(app)
-    with cleaning_up(), ExitStack() as stack:
-        listener = stack.enter_context(listen(address))
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(address))  # before what takes long: who comes early can wait
         if address.path is not None:
             stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
         else:
             address = Address(None, LOOPBACK, listener.getsockname()[1])
+        print(address, flush=True)
+        from mambair_cli.server.app import App, build_server
+        from mambair_cli.server.models import Models
+        from mambair_cli.server.workshop import Workshop
+
+        notify = (lambda sentence: None) if quiet else say
+        workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
         stack.callback(workshop.close)
+        server = build_server(App(workshop, max_bytes, waiting))
         if not quiet:
             say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
-        print(address, flush=True)  # for scripts that wait for that
-        signal.signal(signal.SIGTERM, server.handle_exit)  # that is how a server is ended: nothing is amiss
-        server.run(sockets=[listener])
+        with cleaning_up():
+            signal.signal(signal.SIGTERM, server.handle_exit)  # that is how servers end: nothing is amiss
+            server.run(sockets=[listener])
 
 
 def _remove_socket(path: Path, inode: int) -> None:

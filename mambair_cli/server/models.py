@@ -90,33 +90,49 @@ class Models:
         Raises:
             MambairError: The network does not do it.
         """
-        question = self._ask(order)
         with self._lock:
-            choice, seconds = self._choices.get(question, (None, 0.0))
-            if choice is None or (choice.notice and time.monotonic() - seconds > FALLBACK_SECONDS):
+            choice = self._recall(order)
+            if choice is None:
                 return None
             key = self._key(choice, order)
-            loaded = self._loaded.get(key)
-            if loaded is None:
+            if key not in self._loaded:
                 return None
             self._loaded.move_to_end(key)
+            loaded = self._loaded[key]
         return self._adapt(loaded, choice, order)
 
-    def load(self, order: Order) -> Means:
-        """Return by what an order is done, loaded now if it was not; by one thread at a time.
+    def choose(self, order: Order) -> ChosenModel:
+        """Choose the model for an order, and fetch it where it is not on this machine.
 
         Raises:
-            MambairError: There is no such model, or it does not do it.
+            ModelError: There is none.
         """
-        found = self.find(order)
-        if found is not None:
-            return found
-        question = self._ask(order)
-        choice = choose_model(
-            *question[:4], weights=None, device_kind=self.device.type, offline=question.offline, quiet=True
-        )
+        with self._lock:
+            choice = self._recall(order)
+        if choice is None:
+            question = self._ask(order)
+            choice = choose_model(
+                *question[:4],
+                weights=None,
+                device_kind=self.device.type,
+                offline=question.offline,
+                quiet=True,
+            )
+            with self._lock:
+                self._choices[question] = choice, time.monotonic()
+        return choice
+
+    def load(self, order: Order, choice: ChosenModel) -> Means:
+        """Return by what an order is done, with the network loaded now if it was not.
+
+        What is done with a device is done by one thread: CUDA's graphs allow nothing beside their recording.
+
+        Raises:
+            MambairError: It is no network, or does not do it.
+        """
         key = self._key(choice, order)
-        loaded = self._loaded.get(key)
+        with self._lock:
+            loaded = self._loaded.get(key)
         if loaded is None:
             restorer = Restorer(
                 order.task,
@@ -131,7 +147,6 @@ class Models:
             loaded = Means(restorer, computing_of(restorer))
             self._notify(f"loaded {choice.name} on {self.device}")
         with self._lock:
-            self._choices[question] = choice, time.monotonic()
             self._loaded[key] = loaded
             self._loaded.move_to_end(key)
             while len(self._loaded) > self._most:
@@ -162,6 +177,12 @@ class Models:
 
     def _ask(self, order: Order) -> _Question:
         return _Question(order.task, order.scale, order.level, order.model, self.offline or order.offline)
+
+    def _recall(self, order: Order) -> ChosenModel | None:
+        """Return what was chosen before, unless it was for want of something better, and long ago."""
+        choice, seconds = self._choices.get(self._ask(order), (None, 0.0))
+        is_stale = choice and choice.notice and time.monotonic() - seconds > FALLBACK_SECONDS
+        return None if is_stale else choice
 
     def _key(self, choice: ChosenModel, order: Order) -> _Key:
         return _Key(choice.path, order.precision or self._precision)

@@ -54,7 +54,7 @@ class Workshop:
         self.models = models
         self._max_pixels = max_pixels
         # One thread each: that is a queue, and OpenMP keeps threads for every one that computes.
-        self._loader = ThreadPoolExecutor(1, "mambair-load")
+        self._fetcher = ThreadPoolExecutor(1, "mambair-fetch")
         self._network = ThreadPoolExecutor(1, "mambair-network")
         self._files = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "mambair-files")
 
@@ -65,7 +65,10 @@ class Workshop:
             MambairError: There is no such model, or it does not do it.
         """
         found = self.models.find(order)
-        return found or await _run(self._loader, self.models.load, order)
+        if found is not None:
+            return found
+        choice = await _run(self._fetcher, self.models.choose, order)
+        return await _run(self._network, self.models.load, order, choice)
 
     async def restore(self, order: Order, image: BinaryIO, result: BinaryIO) -> Restored:
         """Restore an image; cancelled, it stops soon.
@@ -103,7 +106,7 @@ class Workshop:
 
     def close(self) -> None:
         """Let the threads go, once they are done with what they have."""
-        for executor in (self._loader, self._network, self._files):
+        for executor in (self._fetcher, self._network, self._files):
             executor.shutdown(cancel_futures=True)
 
 
