@@ -177,7 +177,7 @@ class Client:
                         raise busy.error from busy
         except MambairError as error:
             failure = error
-            if isinstance(error, _UnreachableError):
+            if isinstance(error, ServerError):
                 self._is_lost.set()
         seconds = time.perf_counter() - begun
         if account is None:
@@ -202,18 +202,19 @@ class Client:
                     f"cannot send {job.source}: it has {length} bytes, and the server takes "
                     f"{self.means.max_bytes}; have it take more with --max-bytes"
                 )
+            about = f"{job.source}: " if job.source.path else ""
             with self._connect() as connection:
-                response = self._send(connection, _compose(self._path, query), pieces, length)
-                account = self._read_head(response, job.source)
+                response = self._send(connection, _compose(self._path, query), pieces, length, about)
+                account = self._read_head(response, about)
                 with open_target(job, overwrite=task.overwrite, **told) as file:
-                    self._copy(response, file)
+                    self._copy(response, file, about)
         return account
 
     def _send(
-        self, connection: HTTPConnection, path: str, pieces: Iterator[bytes], length: int
+        self, connection: HTTPConnection, path: str, pieces: Iterator[bytes], length: int, about: str
     ) -> HTTPResponse:
         """Send a request; what the source's own reading raises is passed on."""
-        with self._speaking():
+        with self._speaking(about):
             connection.putrequest("POST", path)
             connection.putheader("Content-Type", "application/octet-stream")
             connection.putheader("Content-Length", str(length))
@@ -223,10 +224,10 @@ class Client:
                 connection.send(piece)
             except OSError:  # it may have said why
                 break
-        with self._speaking():
+        with self._speaking(about):
             return connection.getresponse()
 
-    def _read_head(self, response: HTTPResponse, source: Source) -> Account:
+    def _read_head(self, response: HTTPResponse, about: str) -> Account:
         """Read what comes before a result.
 
         Raises:
@@ -236,23 +237,23 @@ class Client:
         try:
             if response.status == 200:
                 return read_account(json.loads(response.headers[REPORT_HEADER]))
-            with self._speaking():
+            with self._speaking(about):
                 body = response.read()
-            error = read_error(json.loads(body), f"{source}: " if source.path else "")
-            if response.status == 503:
+            error = read_error(json.loads(body), about)
+            if "Retry-After" in response.headers:
                 raise _BusyError(float(response.headers["Retry-After"]), error)
         except (ValueError, KeyError, TypeError) as error:
             raise self._strange() from error
         raise error
 
-    def _copy(self, response: HTTPResponse, file: BinaryIO) -> None:
+    def _copy(self, response: HTTPResponse, file: BinaryIO, about: str) -> None:
         """Write a result as it comes, all of it."""
         left = int(response.headers["Content-Length"])
         while left:
-            with self._speaking():
+            with self._speaking(about):
                 piece = response.read(min(left, _PIECE_BYTES))
             if not piece:
-                raise self._gone()
+                raise self._gone(about)
             file.write(piece)
             left -= len(piece)
 
@@ -264,7 +265,7 @@ class Client:
             connection.connect()
         except OSError as error:
             connection.close()
-            raise _UnreachableError(
+            raise ServerError(
                 f"no server answers at {self._address}: {error.strerror or error}; "
                 "start one with `mambair serve`"
             ) from error
@@ -280,22 +281,20 @@ class Client:
                 connection.close()
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def _speaking(self, about: str = "") -> Iterator[None]:
         """Translate what can go wrong between here and there."""
         try:
             yield
         except (OSError, HTTPException) as error:
-            raise self._gone() from error
+            raise self._gone(about) from error
 
-    def _gone(self) -> ServerError:
-        return ServerError(f"the server at {self._address} went away; see its messages, and start it anew")
+    def _gone(self, about: str = "") -> ServerError:
+        return ServerError(
+            f"{about}the server at {self._address} went away; see its messages, and start it anew"
+        )
 
     def _strange(self) -> ServerError:
         return ServerError(f"no mambair server of this version answers at {self._address}; start one there")
-
-
-class _UnreachableError(ServerError):
-    """Nobody listens: so it will be for all further images."""
 
 
 def _compose(path: str, query: dict[str, Any]) -> str:

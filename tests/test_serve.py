@@ -595,7 +595,7 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
         timer.join()
     assert code == 3
     summary = json.loads(out[-1])
-    assert summary["left"] >= 2
+    assert summary["left"] >= 1  # three are sent at once, and others before all of them have failed
     assert summary["left"] + summary["failed"] == 8
     assert all("went away" in line or "no server answers" in line for line in err.splitlines())
     assert contents("out") == {}

@@ -142,7 +142,10 @@ class App:
             except OSError as error:
                 raise _no_room(error) from error
             await self._take_in(request, image)
-            restored = await _until_gone(request, self._workshop.restore(order, image, result))
+            try:
+                restored = await _until_gone(request, self._workshop.restore(order, image, result))
+            except asyncio.CancelledError:
+                return JSONResponse(describe_error(ServerError("the server was ended; start it anew")), 503)
             return _Answer(restored, result, stack.pop_all())
 
     def _let_go(self) -> None:
