@@ -159,7 +159,8 @@ def save_all_kinds(folder):
         ["upscale", "--width", "30", "--format", "avif", "--quality", "60"],
         ["upscale", "-s", "2", "--format", "png", "--strip"],
         ["denoise", "--sigma", "20", "--seed", "5", "--format", "webp"],
-        ["dejpeg", "--jpeg-quality", "30", "--format", "tiff", "--model", "tiny-dejpeg"],
+        ["dejpeg", "--jpeg-quality", "30", "--format", "tiff"],
+        ["dejpeg", "--model", "tiny-dejpeg", "--depth", "8"],
     ],
 )
 def test_a_server_gives_the_same_bytes(run, address, command):
@@ -242,11 +243,11 @@ def test_what_the_client_sees_itself_is_said_as_ever(run, address):
     Path("a.png").write_bytes(encode(pixels()))
     Path("a_x4.png").write_text("precious")
     Path("locked").write_text("no folder")
+    for arguments in (["a.png"], ["missing.png"], ["a.png", "-o", "x.xyz"], ["a.png", "-o", "locked/b.png"]):
+        plain = run("upscale", *arguments, "--model", "tiny-x4", "-q")
+        assert run("upscale", *arguments, "--model", "tiny-x4", "-q", "--server", address) == plain
+        assert plain[0] > 0
     for arguments, code, words in (
-        (["a.png"], 1, "cannot write a_x4.png: it exists already"),
-        (["missing.png"], 1, "cannot read missing.png: it does not exist"),
-        (["a.png", "-o", "x.xyz"], 1, "x.xyz"),
-        (["a.png", "-o", "locked/b.png"], 1, "cannot make the folder locked"),
         (["a.png", "--model", "tiny-x5"], 3, "unknown model: tiny-x5"),
         (["a.png", "--model", "tiny-x2", "-s", "4"], 3, "does not fit the scale"),
         (["a.png", "--weights", "w.pth"], 2, "--weights exclude each other"),
@@ -287,7 +288,7 @@ def test_images_too_large_are_refused_by_either_side(run):
         ("scale=5", "from 1 to 4"),
         ("width=0", "of 1 or more"),
         ("megapixels=1e999", "megapixels is 1e999"),
-        ("width=5&height=5&megapixels=1", "asked for twice"),
+        ("width=5&height=5&megapixels=1", "asked for more than once"),
         ("tile=1", "tile is 1"),
         ("tile=32&overlap=32", "the overlap must be"),
         ("seed=9999999999999999999", "seed is"),
@@ -295,6 +296,7 @@ def test_images_too_large_are_refused_by_either_side(run):
         ("strip=yes", "true or false"),
         ("format=svg", "format is svg"),
         ("precision=fp8", "precision is fp8"),
+        ("model=tiny-x4&model=tiny-x2", "given twice"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(address, query, words):
@@ -481,8 +483,7 @@ def test_parameters_are_the_options_of_the_commands():
         own = signature(getattr(restoring, task)).parameters.keys() - shared - {"inputs", "real"}
         assert {parameter.name for parameter in OF_TASK[task]} == own
         order = read_order(task, [])
-        assert (order.seed, order.output.quality) == (Options().seed, Options().quality)
-        assert order.output.max_pixels == Options().max_pixels
+        assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)
 
 
 def test_the_page_needs_no_other_and_names_all(address):
