@@ -140,6 +140,9 @@ def restore_tiles(
                 on_tiles(done, len(corners))
 
 
+# What PyTorch raises where a device fails; before 2.8 there was no name for it.
+DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError", (Exception,), {}))
+
 STAYS = ("cuda",)  # kinds of devices that blend what they compute
 _BITS = {"uint8": torch.uint8, "uint16": torch.int16}  # what samples are computed as
 

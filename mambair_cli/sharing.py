@@ -1,7 +1,7 @@
 """Tasks among several workers: how much each has in hand, and what is suspected where one dies."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from mambair_cli.batch import IsStopped, Outcome, Task
@@ -74,14 +74,16 @@ class Shares:
         """Take back what a worker had in hand that died; return the outcome of a task that is given up."""
         self._deaths.update(task.job for task in hand.tasks)
         if len(hand.tasks) == 1 and self._deaths[hand.tasks[0].job] >= MOST_DEATHS:
-            job = hand.tasks.pop().job
-            error = MambairError(
-                f"cannot restore {job.source}: {MOST_DEATHS} workers died over it; leave it out"
-            )
-            return Outcome(job, error, None, False, None, 0.0)
+            return _fail(hand.tasks.pop().job, f"{MOST_DEATHS} workers died over it; leave it out")
         self._suspects.extend(map(renew, hand.tasks))
         hand.tasks = []
         return None
+
+    def give_up(self, why: str) -> Iterator[Outcome]:
+        """Yield the outcomes of what is left, unless it was not to begin."""
+        if not self._is_stopped():
+            for task in (*self._suspects, *self._waiting):
+                yield _fail(task.job, why)
 
     def is_suspect(self, task: Task) -> bool:
         """Tell whether a worker has died that had the task in hand."""
@@ -95,6 +97,11 @@ class Shares:
     def retry(self, task: Task) -> None:
         """Have a task done once more."""
         self._suspects.append(renew(task))
+
+
+def _fail(job: Job, why: str) -> Outcome:
+    error = MambairError(f"cannot restore {job.source}: {why}")
+    return Outcome(job, error, None, False, None, 0.0)
 
 
 def renew(task: Task) -> Task:

@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from mambair_cli.batch import Outcome, Task, computing_of
+from mambair_cli.engine import DEVICE_ERROR
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
-
-# What PyTorch raises where a device fails; before 2.8 there was no name for it.
-_DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError", (Exception,), {}))
 
 
 class Unseen(NamedTuple):
@@ -94,7 +92,7 @@ class Station:
                 self._taken.popleft().set_result(outcome)
         except SystemExit:
             return
-        except _DEVICE_ERROR:  # it is of no use to this process any more; another will be started
+        except DEVICE_ERROR:  # it is of no use to this process any more; another will be started
             traceback.print_exc()
             os._exit(1)
         except Exception as error:

@@ -144,7 +144,7 @@ def _open_crew(
     """Start a process for each device."""
     import torch
 
-    from mambair_cli.workers import Crew
+    from mambair_cli.crew import Crew
 
     with cleaning_up():
         crew = Crew(
