@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -24,7 +24,7 @@ from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.endpoints import Output, check_target, open_target
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format
-from mambair_cli.jobs import Source
+from mambair_cli.jobs import Source, name_of
 from mambair_cli.wire import REPORT_HEADER, Account, read_account, read_error
 
 AT_ONCE = 3  # images at the server: one to compute, one to decode, one to encode
@@ -92,6 +92,7 @@ class Client:
         address: Of the server.
         task: "upscale", "denoise" or "dejpeg".
         query: Parameters of the choice of model and of the computing, those that are not None.
+        on_start: Told of each image that is sent: which of those sent at once it is, and its name.
 
     Attributes:
         means: By what it is done.
@@ -101,9 +102,16 @@ class Client:
         MambairError: The server has no such model, or it does not do the task.
     """
 
-    def __init__(self, address: Address, task: str, query: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        task: str,
+        query: dict[str, Any],
+        on_start: Callable[[int, str], None] = lambda number, name: None,
+    ) -> None:
         self._address = address
         self._path = f"/v1/{task}"
+        self._on_start = on_start
         self._connections: set[HTTPConnection] = set()
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
@@ -120,13 +128,14 @@ class Client:
         sent: deque[Future[Outcome]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "mambair-client") as senders:
             try:
-                for task in tasks:
+                for number, task in enumerate(tasks):
                     if is_stopped() or self._is_lost.is_set():
                         break
                     data = None
                     if task.job.source.path is None:  # here, where an interrupt is heard
                         data = sys.stdin.buffer.read()
                     sent.append(senders.submit(self._do, task, data))
+                    self._on_start(number % AT_ONCE, name_of(task.job.source))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):
                         yield sent.popleft().result()
                 while sent:

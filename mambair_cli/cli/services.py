@@ -57,7 +57,7 @@ def open_service(
         MambairError: There is no such model or device.
     """
     if options.server:
-        return _open_client(options.server, task, scale, level, options)
+        return _open_client(options.server, task, scale, level, options, progress)
     from mambair_cli.batch import computing_of
     from mambair_cli.choice import choose_devices
     from mambair_cli.pipeline import perform_alone
@@ -101,7 +101,12 @@ def open_service(
 
 
 def _open_client(
-    server: str, task: "Task", scale: int | None, level: float | None, options: Options
+    server: str,
+    task: "Task",
+    scale: int | None,
+    level: float | None,
+    options: Options,
+    progress: "Progress",
 ) -> Service:
     """Find a server that has the model loaded, or loads it."""
     from mambair_cli.address import parse_address
@@ -119,7 +124,7 @@ def _open_client(
         "seed": options.seed,
         "offline": options.offline or None,
     }
-    client = Client(address, task, query)
+    client = Client(address, task, query, partial(progress.start, pixels=0))
     means = client.means
     if means.notice and not options.quiet:
         say(means.notice)
