@@ -6,8 +6,7 @@
     restore = mambair_cli.Restorer(task="upscale", scale=4)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as type checkers read it; importing typing would make the start of commands longer
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoint import load_network
@@ -19,8 +18,10 @@ __all__ = ["MambairError", "Restorer", "load_network"]
 _HOMES = {"load_network": "checkpoint", "MambairError": "errors", "Restorer": "restore"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first used: torch takes seconds, and not every use needs it."""
+    import importlib
+
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

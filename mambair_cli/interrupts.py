@@ -7,7 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # see the package's own
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
 
@@ -60,21 +63,21 @@ def tell() -> None:
             os.write(2, (_ERASE_BAR if os.isatty(2) else b"") + b"mambair: interrupted\n")
 
 
-def _interrupt(number: int, frame: Any) -> NoReturn:
+def _interrupt(number: int, frame: object) -> "NoReturn":
     for other in _SIGNALS:
         if signal.getsignal(other) is not signal.SIG_IGN:
             signal.signal(other, _end)
     raise KeyboardInterrupt
 
 
-def _see_unraisable(unraisable: Any) -> None:
+def _see_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """End the process where an interrupt came while something was destroyed, which passes no error on."""
     if unraisable.exc_type is KeyboardInterrupt:
         _end()
     sys.__unraisablehook__(unraisable)
 
 
-def _end(number: int = 0, frame: Any = None) -> NoReturn:
+def _end(number: int = 0, frame: object = None) -> "NoReturn":
     tell()
     os._exit(EXIT_INTERRUPTED)
 
