@@ -312,6 +312,12 @@ def test_a_query_that_makes_no_sense_is_refused(address, query, words):
     assert words in message(answer)
 
 
+def test_the_strength_of_damage_chooses_a_model_and_goes_with_none(address):
+    for query in ("denoise?sigma=15&model=tiny-denoise", "dejpeg?jpeg_quality=5&model=tiny-dejpeg"):
+        answer = ask(address, "GET", f"/v1/{query}")
+        assert (answer[0], "leave one out" in message(answer)) == (400, True)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "tiny-x4.safetensors", "weights/x4", ""])
 def test_a_model_is_a_name_and_no_path(address, name):
     answer = ask(address, "GET", f"/v1/upscale?model={name}")
@@ -386,6 +392,23 @@ def test_a_client_that_stops_sending_is_given_up_and_keeps_nobody_waiting():
         assert ask(address, "POST", "/v1/upscale?scale=2", encode(pixels()))[0] == 200
         assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
         assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 0
+
+
+def test_a_client_that_does_not_read_keeps_nobody_waiting(address):
+    body = encode(pixels(300, 300))
+    with connect(address) as slow:
+        slow.sendall(
+            b"POST /v1/upscale?scale=2&format=tiff HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
+        slow.sendall(body)
+        assert slow.recv(1) == b"H"
+        assert ask(address, "POST", "/v1/upscale?scale=2", encode(pixels()))[0] == 200
+        assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 1
+        slow.settimeout(60)
+        got = 1
+        while got < 600 * 600:  # of noise, which is not made smaller
+            got += len(slow.recv(2**16))
 
 
 def test_twenty_at_once_get_each_its_own(address):

@@ -30,9 +30,9 @@ def serve(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    models: Annotated[int, typer.Option(min=1, metavar="N", help="That stay loaded at most.")] = 4,
+    models: Annotated[int, typer.Option(min=1, metavar="N", help="How many stay loaded at most.")] = 4,
     waiting: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images at once; further ones are turned away.")
+        int, typer.Option(min=1, metavar="N", help="Images taken in at once; further ones are turned away.")
     ] = 32,
     max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30,
     max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30,

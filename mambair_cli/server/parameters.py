@@ -175,10 +175,14 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
         values[name] = known[name].parse(text)
     values = {**{name: parameter.default for name, parameter in known.items()}, **values}
     scale, size = settle_scale(*(values.get(name) for name in ("scale", "width", "height", "megapixels")))
+    level = values.get("sigma", values.get("jpeg_quality"))
+    if level is not None and values["model"] != "auto":
+        name = OF_TASK[task][0].name
+        raise UsageError(f"{name} chooses a model, and {values['model']} is one; leave one out")
     return Order(
         task=task,
         scale=scale,
-        level=values.get("sigma", values.get("jpeg_quality")),
+        level=level,
         model=values["model"],
         precision=values["precision"],
         tile=values["tile"],
