@@ -1,12 +1,13 @@
 """Networks of others to compare with, from spandrel (the extra ``benchmarks``), with fresh weights.
 
 spandrel imports torchvision for networks that are not asked for here, and torchvision has no build for every
-PyTorch; so what it imports of that is an empty stand-in.
+PyTorch; so where it is missing, what is imported of it is an empty stand-in.
 """
 
 import sys
 import types
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 RIVALS = ("swinir-light", "swinir-m", "hat", "rrdb")  # all ×4
@@ -14,10 +15,10 @@ RIVALS = ("swinir-light", "swinir-m", "hat", "rrdb")  # all ×4
 
 def make_rival(name: str) -> Any:
     """Make a network in eval mode, called on (b, 3, h, w)."""
-    for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-        sys.modules.setdefault(module, types.ModuleType(module))
-    for function in ("InterpolationMode", "rotate", "normalize"):
-        if not hasattr(sys.modules["torchvision.transforms.functional"], function):
+    if "torchvision" not in sys.modules and find_spec("torchvision") is None:
+        for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            sys.modules[module] = types.ModuleType(module)
+        for function in ("InterpolationMode", "rotate", "normalize"):
             setattr(sys.modules["torchvision.transforms.functional"], function, None)
     if name == "rrdb":
         network = import_module("spandrel.architectures.ESRGAN.__arch.RRDB").RRDBNet

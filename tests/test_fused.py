@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from mambair_cli.engine import Engine, restore_image
-from mambair_cli.kernels import cuda, cuda_depthwise
+from mambair_cli.kernels import cuda, cuda_depthwise, routing
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import build_network, fuse_network
@@ -46,12 +46,12 @@ def cuda_scan(tmp_path_factory, monkeypatch):
         yield
 
 
-def make_network(config):
+def make_network(config, spread=0.02):
     torch.manual_seed(0)
     net = build_network(config).eval()
     with torch.no_grad():
         for parameter in net.parameters():  # so that skips, norms and biases are not what they start as
-            parameter.add_(torch.randn_like(parameter) * 0.02)
+            parameter.add_(torch.randn_like(parameter) * spread)
     return net.to(DEVICE)
 
 
@@ -94,6 +94,19 @@ def test_routes_as_the_network_does(name, cuda_scan):
         fused = fuse(net, form)
         assert error_of(fused(x, origin, 7), wanted) < EXACT_TOLERANCE
         assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
+
+
+def test_a_wrong_routing_is_seen(cuda_scan, monkeypatch):
+    net, tokens = make_network(CONFIGS["v2"], spread=0.1), 5
+    route = routing.route_pixels
+
+    def turn(*operands):
+        labels, path = route(*operands)
+        return (labels + 1) % tokens, path
+
+    monkeypatch.setattr(routing, "route_pixels", turn)
+    with torch.inference_mode():
+        assert error_of(*fuse(net).compare(torch.rand(1, 3, 4, 4, device=DEVICE))) > 10 * TOLERANCE
 
 
 FORMS = {"kernels": Form(depthwise="cuda", steps="split"), "streams": Form(streams=2)}

@@ -29,12 +29,12 @@ from mambair_cli.model.fused.scan import FusedScan
 from mambair_cli.model.fused.trunk import Entry, FusedTrunk, Pending
 from mambair_cli.model.layers import mirror_pad, scan_params
 from mambair_cli.model.mambair_v2 import ASSM, AttentiveLayer, ConvFFN, GatedMLP, Layers, MambaIRv2
-from mambair_cli.model.noise import make_keys
+from mambair_cli.model.noise import gumbel_noise, make_keys
 from mambair_cli.model.trunk import Group
 
 HEAD_MULTIPLE = 8  # of a head's channels, for the fused attention of PyTorch
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)  # the fastest first
-FORCED = 1e4  # noise that decides a routing
+TIE = 0.25  # logits that two tokens may be apart and still fit equally well; noise is 1.3 on average
 
 
 class Places(NamedTuple):
@@ -126,15 +126,21 @@ class FusedMambaIRv2:
         return y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what this makes of images, and what the network itself does when it is routed alike.
+        """Return what this makes of images, and what the network itself does when ties are broken alike.
 
         Where two tokens fit a pixel equally well, 16 bits may choose the other one, and then a pixel's
         place changes, and with it those of many more. That is no error, but would look like one.
         """
         labels: list[Tensor] = []
-        y = self(x, labels=labels)
-        noise = lambda layer: FORCED * F.one_hot(labels[layer].long(), self.net.tokens)  # noqa: E731
-        return y, self.net(x, draw_noise=noise)
+        y = self(x, seed=0, labels=labels)
+        height, width = (side + -side % self.net.window for side in x.shape[2:])
+        corner, tokens = torch.zeros(len(x), 2, dtype=torch.int64, device=x.device), self.net.tokens
+
+        def draw_noise(layer: int) -> Tensor:
+            noise = gumbel_noise(0, layer, corner, height, width, tokens)
+            return noise + TIE * F.one_hot(labels[layer].long(), tokens)
+
+        return y, self.net(x, draw_noise=draw_noise)
 
 
 class FusedLayer:
