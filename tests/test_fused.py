@@ -177,16 +177,16 @@ def test_the_engine_replays_it_to_the_same_bits(name):
     net = make_network(CONFIGS[name])
     engine = Engine(net, DEVICE)
     image = np.random.default_rng(0).random((64, 64, 3), np.float32)
-    plan = plan_tiles(64, 64, 48, 16)
-    runs = [restore_image(engine, image, plan, 4, 0) for _ in range(3)]
+    plan = plan_tiles(64, 64, 32, 16)
+    runs = [restore_image(engine, image, plan, 3, 0) for _ in range(3)]  # of three batches each
     first, second, third = runs
     assert engine._fast is not None
     np.testing.assert_array_equal(second, first)  # recorded
     np.testing.assert_array_equal(third, first)  # and replayed
-    other = restore_image(engine, image, plan, 4, 1)
+    other = restore_image(engine, image, plan, 3, 1)
     assert (name.startswith("v2")) == bool(np.any(other != first))  # another seed, another recording
     if name.startswith("v1"):  # in MambaIRv2 a few pixels choose another token
-        full = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 4, 0)
+        full = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 3, 0)
         assert 0 < np.abs(first - full).max() < 1 / 255
 
 

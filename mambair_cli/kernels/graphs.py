@@ -11,8 +11,8 @@ class Replayed:
     """Calls a function; from the second call in a row of one kind on, replays what it did.
 
     Calls are of one kind where tensors have the same shapes and all else is equal. One graph is held at a
-    time, with the memory that it works in. Its result is overwritten by the next replay. The function must do
-    the same for every call of a kind, and must not wait for the device.
+    time, with the memory that it works in; results are copies. The function must do the same for every call
+    of a kind, and must not wait for the device.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -37,7 +37,7 @@ class Replayed:
             if isinstance(kept, Tensor) and isinstance(x, Tensor):
                 kept.copy_(x, non_blocking=True)
         self._graph.replay()
-        return self._output
+        return self._output.clone()  # the next replay writes over it
 
     def release(self) -> None:
         """Give back the graph and its memory."""
@@ -49,7 +49,8 @@ class Replayed:
         self._inputs = tuple(x.to(device, copy=True) if isinstance(x, Tensor) else x for x in arguments)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            # thread_local: what other threads do on a card meanwhile does no harm
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
         except torch.OutOfMemoryError:
             self.release()
