@@ -42,7 +42,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"no such device: {name}; use auto, cpu, cuda, cuda:1 or mps") from error
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise UsageError(f"no such device: {name}; this machine has {', '.join(there)}") from error
     return device
 
 

@@ -35,7 +35,8 @@ def end_at_once() -> None:
 def cleaning_up() -> Iterator[None]:
     """In the block, raise KeyboardInterrupt at the first signal; the second ends the process at once.
 
-    What is left half-written then has no name of a result, and the next run clears it away.
+    What is left half-written then has no name of a result; where there is a journal, the next run clears it
+    away.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone has signals
         yield

@@ -1,5 +1,6 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,6 +127,8 @@ def _restore(
     file = jobs.target_file(sources, options.output, options.from_file is not None)
     if file is not None:
         check_format(jobs.settle_file(file, options.format), options)
+    elif options.output not in (None, jobs.STANDARD_STREAM) and os.path.isfile(options.output):
+        raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
     output = endpoints.Output(
         quality=DEFAULT_QUALITY if options.quality is None else options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
@@ -147,7 +150,7 @@ def _restore(
     if goes_to_stdout and is_stdout_closed():
         raise UsageError(f"standard output is closed: {jobs.STANDARD_STREAM}; give -o a file")
     if options.json and goes_to_stdout:
-        raise UsageError("standard output takes an image or JSON: -o - and --json; leave one out")
+        raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
     from mambair_cli.cli.progress import Progress
     from mambair_cli.cli.services import open_service
 
