@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.errors import MambairError
@@ -20,21 +21,35 @@ class Hand:
 
     Attributes:
         tasks: In the order in which they were given.
+        costs: Of each.
         is_on_trial: Whether it has a single task, over which another worker may have died.
     """
 
     tasks: list[Task] = field(default_factory=list)
+    costs: list[int] = field(default_factory=list)
     is_on_trial: bool = False
 
     def has_room(self) -> bool:
         """Tell whether the worker should be given a task more: it has little to do until it asks again."""
         count = len(self.tasks)
-        return count < AHEAD or (count < MOST_AHEAD and sum(map(cost_of, self.tasks)) < BYTES_AHEAD)
+        return count < AHEAD or (count < MOST_AHEAD and sum(self.costs) < BYTES_AHEAD)
+
+    def take(self, task: Task, cost: int) -> None:
+        """Put a task into the hand."""
+        self.tasks.append(task)
+        self.costs.append(cost)
 
     def put_down(self, task: Task) -> None:
         """Take a task out of the hand: something has become of it."""
-        self.tasks = [other for other in self.tasks if other is not task]
+        index = next(index for index, other in enumerate(self.tasks) if other is task)
+        del self.tasks[index], self.costs[index]
         self.is_on_trial = False
+
+    def empty(self) -> list[tuple[int, Task]]:
+        """Take all out of the hand, with their costs."""
+        held = list(zip(self.costs, self.tasks, strict=True))
+        self.tasks, self.costs, self.is_on_trial = [], [], False
+        return held
 
 
 class Shares:
@@ -49,7 +64,8 @@ class Shares:
     """
 
     def __init__(self, tasks: Iterable[Task], is_stopped: IsStopped) -> None:
-        self._waiting = deque(sorted(tasks, key=cost_of, reverse=True))
+        costs = ((cost_of(task), task) for task in tasks)
+        self._waiting = deque(sorted(costs, key=itemgetter(0), reverse=True))
         self._suspects: deque[Task] = deque()
         self._deaths: Counter[Job] = Counter()
         self._is_stopped = is_stopped
@@ -64,25 +80,26 @@ class Shares:
         if self.is_over or hand.is_on_trial or not hand.has_room() or (self._suspects and hand.tasks):
             return None
         if self._suspects:
-            task, hand.is_on_trial = self._suspects.popleft(), True
+            cost, task = 0, self._suspects.popleft()
+            hand.is_on_trial = True
         else:
-            task = self._waiting.popleft()
-        hand.tasks.append(task)
+            cost, task = self._waiting.popleft()
+        hand.take(task, cost)
         return task
 
     def bury(self, hand: Hand) -> Outcome | None:
         """Take back what a worker had in hand that died; return the outcome of a task that is given up."""
         self._deaths.update(task.job for task in hand.tasks)
-        if len(hand.tasks) == 1 and self._deaths[hand.tasks[0].job] >= MOST_DEATHS:
-            return _fail(hand.tasks.pop().job, f"{MOST_DEATHS} workers died over it; leave it out")
-        self._suspects.extend(map(renew, hand.tasks))
-        hand.tasks = []
+        held = [task for _, task in hand.empty()]
+        if len(held) == 1 and self._deaths[held[0].job] >= MOST_DEATHS:
+            return _fail(held[0].job, f"{MOST_DEATHS} workers died over it; leave it out")
+        self._suspects.extend(map(renew, held))
         return None
 
     def give_up(self, why: str) -> Iterator[Outcome]:
         """Yield the outcomes of what is left, unless it was not to begin."""
         if not self._is_stopped():
-            for task in (*self._suspects, *self._waiting):
+            for task in (*self._suspects, *(task for _, task in self._waiting)):
                 yield _fail(task.job, why)
 
     def is_suspect(self, task: Task) -> bool:
@@ -91,8 +108,9 @@ class Shares:
 
     def return_all(self, hand: Hand) -> None:
         """Take back what a worker had in hand that is sent home for other reasons."""
-        self._waiting.extendleft(reversed(hand.tasks))
-        hand.tasks = []
+        if hand.is_on_trial:
+            self._suspects.extend(task for _, task in hand.empty())
+        self._waiting.extendleft(reversed(hand.empty()))
 
     def retry(self, task: Task) -> None:
         """Have a task done once more."""

@@ -226,6 +226,9 @@ def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:
     """Find the images that arguments and lists of names mean."""
     from mambair_cli import jobs
 
+    for name in (*(inputs or []), options.output or ""):
+        if "://" in name and not os.path.lexists(name):
+            raise UsageError(f"no file or folder: {name}; mount it, and give the folder (docs/cluster.md)")
     choice = jobs.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
     sources = jobs.find_sources(inputs or [], choice)
     if options.from_file is not None:

@@ -1,0 +1,168 @@
+"""Measure what a run over very many images costs beside the images: names, tasks, the journal, a cluster.
+
+python -m benchmarks.million --images 100000
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cluster import running_nodes
+from mambair_cli import cluster
+from mambair_cli.batch import IsStopped, Outcome, Task, run_jobs, word_of
+from mambair_cli.cluster import Cluster
+from mambair_cli.endpoints import Output
+from mambair_cli.jobs import Job, find_sources, name_targets
+from mambair_cli.journal import JOURNAL_FILE, Entry, Journal, stamp_of
+from mambair_cli.sharing import Shares
+
+FOLDER = 1000  # images in each
+NOTED = 2000  # results that are noted one by one, each brought to the disk
+SETTINGS = {"weights": "a" * 64}
+
+
+class Meter:
+    """Takes time and memory.
+
+    Args:
+        images: That both are divided by.
+    """
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._held: list[object] = []
+
+    @contextmanager
+    def measure(self, what: str, images: int | None = None) -> Iterator[list[object]]:
+        """Print what the block takes for each image; what it puts into the list is kept."""
+        images = images or self._images
+        memory, begun, busy = resident_memory(), time.perf_counter(), time.process_time()
+        yield self._held
+        seconds, busy = (time.perf_counter() - begun) / images, (time.process_time() - busy) / images
+        grown = (resident_memory() - memory) / images
+        print(
+            f"{what:48} {seconds * 1e6:8.1f} µs, {busy * 1e6:8.1f} µs of a processor {grown:6.0f} bytes",
+            flush=True,
+        )
+
+
+def resident_memory() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def make_files(folder: Path, images: int) -> None:
+    for index in range(images):
+        place = folder / f"{index // FOLDER:04}"
+        if index % FOLDER == 0:
+            place.mkdir(parents=True)
+        (place / f"IMG_{index:07}.jpg").write_bytes(b"x")
+
+
+def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
+    """Measure what the driver does before the first image."""
+    with meter.measure("list the folder"):
+        sources = find_sources([str(folder / "photos")])
+    with meter.measure("name the results"):
+        jobs = name_targets(sources, str(folder / "results"), "_x4")
+
+    def perform(tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+        yield from ()
+        with meter.measure("order the tasks by size") as held:
+            held.append(Shares(tasks, is_stopped))
+
+    with meter.measure("make tasks, and order them"):
+        for _ in run_jobs(jobs, Output(), SETTINGS, perform):
+            pass
+    return jobs
+
+
+def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
+    """Measure what is noted of results, and what it takes to look it up."""
+    root, word = folder / "results", word_of(jobs[0], SETTINGS)
+    journal = Journal(root)
+    targets = [job.target for job in jobs if job.target]
+    sources = [job.source.path for job in jobs if job.source.path]
+    entries = [Entry(word, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources]
+    with meter.measure("note a result, on the disk", NOTED):
+        for target, entry in zip(targets[:NOTED], entries, strict=False):
+            journal.pen.begin(target, target.with_name(f".mambair-{0:016}.tmp"))
+            journal.pen.finish(target, entry)
+    part = next(journal.pen.parts.glob("*.jsonl"))
+    print(f"{'':48} {part.stat().st_size / NOTED:6.0f} bytes on the disk")
+    for target, entry in zip(targets[NOTED:], entries[NOTED:], strict=True):
+        journal.pen._write({"begun": str(target.relative_to(root)), "temporary": f".mambair-{0:016}.tmp"})
+        journal.pen._write(
+            {
+                "result": str(target.relative_to(root)),
+                "settings": entry.settings,
+                "content": entry.content,
+                "source": entry.source,
+                "written": entry.result,
+            }
+        )
+    for number, (target, entry) in enumerate(zip(targets, entries, strict=True)):
+        if number % FOLDER == 0:
+            target.parent.mkdir(parents=True)
+        target.write_bytes(b"x")
+        os.utime(target, ns=(entry.result.mtime_ns, entry.result.mtime_ns))
+    with meter.measure("put the journal together at the end"):
+        journal.close()
+    with meter.measure("open the journal for --resume") as held:
+        journal = Journal(root)
+        held.append(journal)
+    size = (root / JOURNAL_FILE).stat().st_size / len(jobs)
+    print(f"{'':48} {size:6.0f} bytes on the disk")
+    with meter.measure("ask whether it is done"):
+        for source, target in zip(sources, targets, strict=True):
+            assert journal.record.is_done(source, target, word)
+    journal.close()
+
+
+def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
+    """Measure how fast the driver hands tasks out to workers that do nothing."""
+
+    class Idle:
+        def load(self, *arguments: Any) -> dict[str, Any]:
+            return {"idle": True}
+
+        def perform(self, task: Any) -> Any:
+            from mambair_cli.batch import Outcome
+
+            return Outcome(task.job, None, None, False, None, 0.0)
+
+        def stop(self) -> None:
+            pass
+
+    cluster._make_actor_class = lambda: Idle
+    with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
+        workers = Cluster(nodes.address)
+        try:
+            workers.start({}, Path(weights.name))
+            tasks = [Task(job, Output(), False, None) for job in jobs]
+            with meter.measure(f"hand a task out: {workers.place}"):
+                for _ in workers.perform(tasks, lambda: False):
+                    pass
+        finally:
+            workers.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100_000)
+    arguments = parser.parse_args()
+    meter = Meter(arguments.images)
+    with tempfile.TemporaryDirectory() as name:
+        make_files(Path(name, "photos"), arguments.images)
+        jobs = measure_tasks(meter, Path(name))
+        measure_cluster(meter, jobs)
+        measure_journal(meter, Path(name), jobs)
+
+
+if __name__ == "__main__":
+    main()
