@@ -4,14 +4,11 @@ Ray starts them, carries tasks to them and outcomes back, and tells which of the
 what is done again, is decided here. The images do not travel: all machines see the same files.
 """
 
-import logging
 import os
-import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import explain_unreadable
+from mambair_cli.joining import join_cluster
 from mambair_cli.pipeline import MOST_AHEAD
 from mambair_cli.sharing import Hand, Shares
 from mambair_cli.station import Unseen
@@ -28,7 +26,6 @@ CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image f
 MOST_LOSSES = 3  # of workers on a node, one after the other with nothing done, before it is left alone
 NAMES_SHOWN = 3  # of the images that a lost worker had in hand
 
-CONNECT_SECONDS = 5  # for the head of the cluster to answer
 START_SECONDS = 300  # for a worker to start, where there is none
 OTHERS_SECONDS = 30  # for further ones, once one has
 LOOK_SECONDS = 5  # between two looks at which nodes there are
@@ -83,7 +80,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, notify: Callable[[str], None] = lambda sentence: None) -> None:
-        self._ray = _connect(address)
+        self._ray = join_cluster(address)
         self._notify = notify
         self._workers: list[_Worker] = []
         self._refs: dict[Any, tuple[_Worker, Task | None]] = {}  # what is waited for; None: that it loads
@@ -343,56 +340,6 @@ def _make_actor_class() -> type:
             self._station.close()
 
     return MambairWorker
-
-
-def _connect(address: str) -> Any:
-    """Connect this process with a Ray cluster, and return the package."""
-    # Ray would print on stdout what it has to say of its nodes; here the same is said on stderr.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
-    try:
-        import ray  # pyright: ignore[reportMissingImports]: optional
-    except ImportError as error:
-        raise UsageError('--ray needs the package ray: pip install "mambair-cli[ray]"') from error
-    _check_address(os.environ.get("RAY_ADDRESS") or address if address == "auto" else address)
-    try:
-        with _keeping_handlers():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise UsageError(f"cannot join the Ray cluster: {address}; {why}") from error
-    return ray
-
-
-def _check_address(address: str) -> None:
-    """Refuse an address where nobody answers: Ray would wait for minutes.
-
-    Raises:
-        UsageError: It is one.
-    """
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        raise UsageError(
-            f"no address of a Ray cluster: {address}; use auto, or HOST:PORT of its head, on one of its nodes"
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`"
-        ) from error
-
-
-@contextmanager
-def _keeping_handlers() -> Iterator[None]:
-    """Keep the process's answer to a request to terminate, which Ray replaces."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, handler)
 
 
 def _count_workers(resources: dict[str, float], kind: str) -> int:
