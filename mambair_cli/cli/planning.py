@@ -15,11 +15,54 @@ from mambair_cli.errors import MambairError
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
     from mambair_cli.endpoints import Output
-    from mambair_cli.forecast import Cost, Trial
+    from mambair_cli.forecast import Cost, Disk, Trial
+    from mambair_cli.images import Header
     from mambair_cli.jobs import Job, Source
     from mambair_cli.journal import Record
     from mambair_cli.restore import Restorer
     from mambair_cli.tiling import Plan
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What a run will restore with.
+
+    Attributes:
+        name: Of the model.
+        scale: Of its network.
+        devices: Where it computes, a name for each worker.
+        kind: Of these devices.
+        restorer: With the network; None where its model is not on this machine.
+    """
+
+    name: str
+    scale: int
+    devices: tuple[str, ...]
+    kind: str
+    restorer: "Restorer | None"
+
+    @property
+    def place(self) -> str:
+        """Where it computes, in a word."""
+        place = ", ".join(dict.fromkeys(self.devices))
+        return place if len(self.devices) == 1 else f"{place} ({len(self.devices)} workers)"
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """What will become of an image.
+
+    Attributes:
+        result: Header of the result.
+        replaces: Whether it replaces a file.
+        plan: Tiles of each frame.
+        cost: Of the image.
+    """
+
+    result: "Header"
+    replaces: bool
+    plan: "Plan"
+    cost: "Cost"
 
 
 def print_plan(
@@ -31,66 +74,27 @@ def print_plan(
     level: float | None,
 ) -> None:
     """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
-    from mambair_cli import endpoints, forecast, hub, jobs
-    from mambair_cli.choice import choose_device, choose_devices, name_model
-    from mambair_cli.restore import Restorer
+    from mambair_cli import jobs
 
-    devices = choose_devices(options.devices, options.workers)
-    device = choose_device(devices[0] if devices else options.device)
-    restorer = None
-    name, factor, here = options.model, 1, True
-    if options.weights is None:
-        model = name_model(task, scale, level, options.model, device.type)
-        name, factor, here = model.name, model.scale, hub.cached(model) is not None
-    if here or options.offline:
-        restorer = Restorer(
-            task=task,
-            scale=scale,
-            level=level,
-            model=options.model,
-            weights=options.weights,
-            device=str(device),
-            precision=options.precision,
-            tile=options.tile,
-            overlap=options.overlap,
-            seed=options.seed,
-            offline=True,
-            notify=say if not options.quiet else lambda sentence: None,
-        )
-        here = True
-        name, factor = restorer.model.name, restorer.info.scale
-    work = jobs.name_targets(
-        sources,
-        options.output,
-        jobs.suffix_of(task, factor, output.size),
-        options.format,
-        options.from_file is not None,
-    )
-    place = ", ".join(dict.fromkeys(devices)) or str(device)
-    if len(devices) > 1:
-        place += f" ({len(devices)} workers)"
+    means = _find_means(task, options, scale, level)
+    suffix = jobs.suffix_of(task, means.scale, output.size)
+    is_list = options.from_file is not None
+    work = jobs.name_targets(sources, options.output, suffix, options.format, is_list)
+    here = means.restorer is not None
     if options.json:
-        print_event("plan", model=name, on_this_machine=here, device=place, files=len(work))
+        print_event("plan", model=means.name, on_this_machine=here, device=means.place, files=len(work))
     else:
-        print(f"{name} on {place}" + ("" if here else " (not on this machine yet)"))
-    exit_code, trial, costs = 0, None, []
-    needs: list[tuple[Path, int]] = []
-    counts: Counter[str] = Counter()
-    past = _Past(output, restorer)
+        print(f"{means.name} on {means.place}" + ("" if here else " (not on this machine yet)"))
+    exit_code, counts = 0, Counter[str]()
+    costs: list[tuple[Job, Cost]] = []
+    past, clairvoyant = _Past(output, means.restorer), _Clairvoyant(means, options, output)
     for job in work:
         try:
             if past.is_done(job):
                 counts["skipped"] += 1
                 _print_skipped(job, options.json)
                 continue
-            replaces = past.check(job)
-            with endpoints.open_source(job.source, output.max_pixels) as reader:
-                header = reader.header
-                result, format, _ = endpoints.plan_result(job, header, output, factor)
-                if restorer is not None and trial is None:
-                    trial = forecast.try_network(restorer, header.height, header.width)
-                plan = _place_tiles(header.height, header.width, restorer, options, device.type)
-                cost = forecast.estimate(reader, result, format, plan, factor, trial)
+            forecast = clairvoyant.foresee(job, past.check(job))
         except MambairError as error:
             complain(error)
             exit_code = max(exit_code, error.exit_code)
@@ -99,36 +103,92 @@ def print_plan(
                 kind = type(error).__name__
                 print_event("plan_failed", input=str(job.source), kind=kind, message=str(error))
             continue
-        costs.append(cost)
-        if job.target is not None:
-            needs.append((job.target, cost.disk))
-        if options.json:
-            print_event(
-                "plan_file",
-                input=str(job.source),
-                output=job.place,
-                replaces=replaces,
-                width=result.width,
-                height=result.height,
-                frames=result.frames,
-                tiles=len(plan) * header.frames,
-                memory=cost.memory,
-                disk=cost.disk,
-                seconds=None if cost.seconds is None else round(cost.seconds, 3),
-            )
-        else:
-            frames = f", {header.frames} frames" if header.frames > 1 else ""
-            print(
-                f"{job.source} -> {job.place}{' (replaced)' if replaces else ''}: "
-                f"{result.width}×{result.height}{frames}, from {plan}; "
-                f"{format_bytes(cost.memory)} of memory, "
-                f"{format_bytes(cost.disk)} on the disk, {_time(cost.seconds)}"
-            )
-    for sentence in _find_full_disks(needs):
+        costs.append((job, forecast.cost))
+        _print_forecast(job, forecast, options.json)
+    for sentence in _find_full_disks(costs):
         say(sentence)
-    _print_sum(_add_up(costs, trial, devices), counts, options.json)
+    _print_sum(_add_up([cost for _, cost in costs], clairvoyant.trial, means.devices), counts, options.json)
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _find_means(task: "Task", options: Options, scale: int | None, level: float | None) -> _Means:
+    """Find what a run will restore with, and load it if it is on this machine."""
+    from mambair_cli import hub
+    from mambair_cli.choice import choose_device, choose_devices, name_model
+    from mambair_cli.restore import Restorer
+
+    devices = choose_devices(options.devices, options.workers)
+    device = choose_device(devices[0] if devices else options.device)
+    names = tuple(devices) or (str(device),)
+    if options.weights is None and not options.offline:
+        model = name_model(task, scale, level, options.model, device.type)
+        if hub.cached(model) is None:
+            return _Means(model.name, model.scale, names, device.type, None)
+    restorer = Restorer(
+        task=task,
+        scale=scale,
+        level=level,
+        model=options.model,
+        weights=options.weights,
+        device=str(device),
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        seed=options.seed,
+        offline=True,
+        notify=say if not options.quiet else lambda sentence: None,
+    )
+    return _Means(restorer.model.name, restorer.info.scale, names, device.type, restorer)
+
+
+class _Clairvoyant:
+    """Foresees what becomes of images, by their headers and by one trial of the network.
+
+    Args:
+        means: Of the run.
+        options: Of the command.
+        output: How results are written.
+
+    Attributes:
+        trial: What the network took; None before the first image, and where it is not here.
+    """
+
+    def __init__(self, means: _Means, options: Options, output: "Output") -> None:
+        self.trial: Trial | None = None
+        self._means, self._options, self._output = means, options, output
+
+    def foresee(self, job: "Job", replaces: bool) -> _Forecast:
+        """Say what will become of an image.
+
+        Raises:
+            MambairError: It would fail.
+        """
+        from mambair_cli.endpoints import open_source, plan_result
+        from mambair_cli.forecast import estimate, try_network
+
+        means = self._means
+        with open_source(job.source, self._output.max_pixels) as reader:
+            height, width = reader.header.height, reader.header.width
+            result, format, _ = plan_result(job, reader.header, self._output, means.scale)
+            if means.restorer is not None and self.trial is None:
+                self.trial = try_network(means.restorer, height, width)
+            plan = self._place_tiles(height, width)
+            cost = estimate(reader, result, format, plan, means.scale, self.trial)
+        return _Forecast(result, replaces, plan, cost)
+
+    def _place_tiles(self, height: int, width: int) -> "Plan":
+        """Place tiles as the run will, also where its network is not here."""
+        from mambair_cli.choice import check_tile
+        from mambair_cli.restore import WHOLE_SIDE
+        from mambair_cli.tiling import plan_tiles
+
+        kind, options = self._means.kind, self._options
+        if self._means.restorer is not None:
+            return self._means.restorer.plan(height, width)
+        tile, overlap = check_tile(options.tile, options.overlap, kind)
+        whole = WHOLE_SIDE.get(kind, 0) if options.tile is None else 0
+        return plan_tiles(height, width, whole if max(height, width) <= whole else tile, overlap)
 
 
 class _Past:
@@ -184,36 +244,48 @@ class _Past:
         return self._records[job.root]
 
 
-def _place_tiles(
-    height: int, width: int, restorer: "Restorer | None", options: Options, device_kind: str
-) -> "Plan":
-    """Place tiles as the run will, also where its network is not here."""
-    from mambair_cli.choice import check_tile
-    from mambair_cli.restore import WHOLE_SIDE
-    from mambair_cli.tiling import plan_tiles
-
-    if restorer is not None:
-        return restorer.plan(height, width)
-    tile, overlap = check_tile(options.tile, options.overlap, device_kind)
-    whole = WHOLE_SIDE.get(device_kind, 0) if options.tile is None else 0
-    return plan_tiles(height, width, whole if max(height, width) <= whole else tile, overlap)
-
-
-def _find_full_disks(needs: list[tuple[Path, int]]) -> Iterator[str]:
+def _find_full_disks(costs: list[tuple["Job", "Cost"]]) -> Iterator[str]:
     """Say of each disk whether results may not fit on it; files that compress well may, all the same."""
     from mambair_cli.forecast import disk_of
 
-    sums: Counter[int] = Counter()
-    disks = {}
-    folders = {target.parent: disk_of(target) for target, _ in needs}
-    for target, count in needs:
-        disk = folders[target.parent]
-        sums[disk.number] += count
-        disks[disk.number] = target, disk.free
-    for number, (target, free) in disks.items():
-        if sums[number] > free:
-            needed, left = format_bytes(sums[number]), format_bytes(free)
-            yield f"{target} and all else may take {needed}: the disk has {left} left"
+    needs: Counter[int] = Counter()
+    disks: dict[int, tuple[Path, int]] = {}
+    folders: dict[Path, Disk] = {}
+    for job, cost in costs:
+        if job.target is not None:
+            folder = job.target.parent
+            disk = folders[folder] = folders.get(folder) or disk_of(job.target)
+            needs[disk.number] += cost.disk
+            disks[disk.number] = folder, disk.free
+    for number, (folder, free) in disks.items():
+        if needs[number] > free:
+            needed, left = format_bytes(needs[number]), format_bytes(free)
+            yield f"the results may take {needed}: the disk of {folder} has {left} left"
+
+
+def _print_forecast(job: "Job", forecast: _Forecast, as_json: bool) -> None:
+    result, plan, cost = forecast.result, forecast.plan, forecast.cost
+    if as_json:
+        print_event(
+            "plan_file",
+            input=str(job.source),
+            output=job.place,
+            replaces=forecast.replaces,
+            width=result.width,
+            height=result.height,
+            frames=result.frames,
+            tiles=len(plan) * result.frames,
+            memory=cost.memory,
+            disk=cost.disk,
+            seconds=None if cost.seconds is None else round(cost.seconds, 3),
+        )
+        return
+    place = f"{job.place} (replaced)" if forecast.replaces else job.place
+    frames = f", {result.frames} frames" if result.frames > 1 else ""
+    print(
+        f"{job.source} -> {place}: {result.width}×{result.height}{frames}, from {plan}; "
+        f"{format_bytes(cost.memory)} of memory, {format_bytes(cost.disk)} on the disk, {_time(cost.seconds)}"
+    )
 
 
 def _print_skipped(job: "Job", as_json: bool) -> None:
@@ -233,14 +305,13 @@ class _Sum:
     seconds: float | None
 
 
-def _add_up(costs: list["Cost"], trial: "Trial | None", devices: list[str]) -> _Sum:
+def _add_up(costs: list["Cost"], trial: "Trial | None", devices: tuple[str, ...]) -> _Sum:
     """Add up what images take, some of them side by side: time is shared by devices, memory by nobody."""
-    workers = max(1, len(devices))
-    largest = sorted((cost.memory for cost in costs), reverse=True)[:workers]
-    network = None if trial is None or trial.memory is None else trial.memory * workers
+    largest = sorted((cost.memory for cost in costs), reverse=True)[: len(devices)]
+    network = None if trial is None or trial.memory is None else trial.memory * len(devices)
     seconds = None if trial is None and costs else sum(cost.seconds or 0 for cost in costs)
     if seconds is not None:
-        seconds = round(seconds / max(1, len(set(devices))), 3)
+        seconds = round(seconds / len(set(devices)), 3)
     return _Sum(sum(largest), network, sum(cost.disk for cost in costs), seconds)
 
 
@@ -248,16 +319,18 @@ def _print_sum(total: _Sum, counts: Counter[str], as_json: bool) -> None:
     if as_json:
         print_event("plan_sum", skipped=counts["skipped"], failed=counts["failed"], **asdict(total))
         return
-    own = "" if total.network_memory is None else f" and {format_bytes(total.network_memory)} for the network"
+    needs = "nothing to do"
+    if total.memory:
+        network = total.network_memory
+        own = "" if network is None else f" and {format_bytes(network)} for the network"
+        needs = f"{format_bytes(total.memory)} of memory{own}, {format_bytes(total.disk)} on the disk, "
+        needs += _time(total.seconds)
     more = "".join(
         f"; {counts[what]} {said}"
         for what, said in (("skipped", "done before"), ("failed", "would fail"))
         if counts[what]
     )
-    print(
-        f"in all: {format_bytes(total.memory)} of memory{own}, {format_bytes(total.disk)} on the disk, "
-        f"{_time(total.seconds)}{more}"
-    )
+    print(f"in all: {needs}{more}")
 
 
 def _time(seconds: float | None) -> str:
