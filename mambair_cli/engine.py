@@ -71,7 +71,7 @@ def restore_rows(
     seed: int | None,
     on_tiles: OnTiles | None = None,
 ) -> Iterator[Any]:
-    """Restore an image and yield its rows as they are done.
+    """Restore an image and yield its rows as they are done; the first tiles are begun with at once.
 
     Args:
         computer: Has the network.
@@ -91,12 +91,16 @@ def restore_rows(
     """
     tiles = restore_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
     bands = blend_tiles(plan, tiles, computer.scale, computer.bench.arrays)
-    while True:
-        with computer.bench.at_work():
-            rows = next(bands, None)
-        if rows is None:
-            return
-        yield rows
+
+    def blend() -> Iterator[Any]:
+        while True:
+            with computer.bench.at_work():
+                rows = next(bands, None)
+            if rows is None:
+                return
+            yield rows
+
+    return blend()
 
 
 def restore_image(
@@ -123,21 +127,31 @@ def restore_tiles(
     """
     batches = -(-len(corners) // batch) if corners else 0
     batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
-    launched: deque[Any] = deque()
-    done = 0
-    for start in range(0, len(corners), batch or 1):
-        group = corners[start : start + batch]
+    waiting = deque(corners[start : start + batch] for start in range(0, len(corners), batch or 1))
+    launched: deque[tuple[int, Any]] = deque()
+
+    def launch() -> None:
+        group = waiting.popleft()
         filled = group + group[-1:] * (batch - len(group))
         tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])
-        launched.append(computer.launch(tiles, filled, seed))
-        # A GPU computes one batch while the results of the one before are blended here.
-        while len(launched) > computer.ahead or (launched and start + batch >= len(corners)):
-            results = computer.collect(launched.popleft())
-            fresh = min(batch, len(corners) - done)
-            done += fresh
-            yield from results[:fresh]
+        launched.append((len(group), computer.launch(tiles, filled, seed)))
+
+    def collect() -> Iterator[Any]:
+        done = 0
+        while waiting or launched:
+            # A GPU computes the next batches while the results of one are blended.
+            while waiting and len(launched) <= computer.ahead:
+                launch()
+            count, batch_launched = launched.popleft()
+            results = computer.collect(batch_launched)
+            done += count
+            yield from results[:count]
             if on_tiles:
                 on_tiles(done, len(corners))
+
+    while waiting and len(launched) < computer.ahead:
+        launch()
+    return collect()
 
 
 # What PyTorch raises where a device fails; before 2.8 there was no name for it.
@@ -169,7 +183,7 @@ class Engine:
         self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
-        self.ahead = 1 if self._on_gpu else 0
+        self.ahead = 2 if self._on_gpu else 0
         self._stays = device.type in STAYS
         self._main = torch.cuda.current_stream(device) if self._on_gpu else None
         self._side = torch.cuda.Stream(device) if self._on_gpu else None

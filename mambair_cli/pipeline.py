@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import takewhile
 
 import torch
@@ -51,6 +51,7 @@ def perform_alone(
     Yields:
         What became of each, in their order.
     """
+    begun: deque[tuple[list[Work], Generator[None]]] = deque()
     finishing: deque[Future[Outcome]] = deque()
 
     def is_one_finished() -> bool:
@@ -60,34 +61,45 @@ def perform_alone(
     with (
         ThreadPoolExecutor(MOST_BEHIND, "mambair-finish") as finishers,
         closing(_Ahead(works, is_stopped)) as ahead,
+        ExitStack() as leaving,
     ):
+        leaving.callback(lambda: [steps.close() for _, steps in begun])
         while True:
             while is_one_finished() or len(finishing) > MOST_BEHIND:
                 yield finishing.popleft().result()
-            group = ahead.take(is_one_finished)
-            if not group and is_one_finished():
-                continue
-            if not group or is_stopped():
+            # On a GPU the next images are begun with before the first is done: it must not fall idle.
+            while len(begun) <= (restorer.computer.ahead > 0) and not is_stopped():
+                group = ahead.take(lambda: bool(begun) or is_one_finished())
+                if not group:
+                    break
+                begun.append((group, _compute(group, restorer, on_start, on_tiles)))
+                next(begun[-1][1], None)
+            if begun:
+                group, steps = begun[0]
+                for _ in steps:
+                    while is_one_finished():
+                        yield finishing.popleft().result()
+                begun.popleft()
+                for work in group:
+                    finishing.append(finishers.submit(work.finish))
+                    finishing[-1].add_done_callback(lambda _: ahead.wake())
+            elif not is_one_finished():
                 break
-            for _ in _compute(group, restorer, on_start, on_tiles):
-                while is_one_finished():
-                    yield finishing.popleft().result()
-            for work in group:
-                finishing.append(finishers.submit(work.finish))
-                finishing[-1].add_done_callback(lambda _: ahead.wake())
         while finishing:
             yield finishing.popleft().result()
 
 
 def _compute(
     group: list[Work], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
-) -> Iterator[None]:
-    """Compute works, in one batch if they are several; yields from time to time."""
+) -> Generator[None]:
+    """Compute works, in one batch if they are several; yields at first when a GPU has something to do."""
     shared: list[Iterator[Band] | None] = [None] * len(group)
     if len(group) > 1:
         samples = [work.samples for work in group if work.samples is not None]
         try:
-            rows, report = restorer.restore_together(samples)
+            collect = restorer.restore_together(samples)
+            yield
+            rows, report = collect()
             shared = [iter([Band(0, image, report)]) for image in rows]
         except (torch.OutOfMemoryError, MemoryError, MambairError):
             pass  # by itself, each has room, or an error of its own
@@ -127,6 +139,8 @@ class _Ahead:
         Returns:
             None of them where there are no more, or the caller is wanted elsewhere.
         """
+        while self._hear(0):
+            pass
         while not (self._ready or self._is_over or is_wanted()):
             self._hear(None)
         if not self._ready:

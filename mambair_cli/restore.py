@@ -162,8 +162,9 @@ class Restorer:
         for band in self.restore_rows(
             lambda top, bottom: image[top:bottom], image.shape, on_tiles, image.dtype
         ):
-            result[band.top : band.top + len(band.rows)] = band.rows
-            report = band.report
+            if band is not None:
+                result[band.top : band.top + len(band.rows)] = band.rows
+                report = band.report
         if report is None:
             raise ValueError(f"an image has at least one pixel, not {image.shape}")
         return result, report
@@ -174,7 +175,7 @@ class Restorer:
         shape: tuple[int, ...],
         on_tiles: OnTiles | None = None,
         dtype: DTypeLike = np.float32,
-    ) -> Iterator[Band]:
+    ) -> Iterator[Band | None]:
         """Restore an image that is read row after row, and yield the rows of the result as they are done.
 
         Where memory turns out too small, tiles become smaller and all begins anew: the next band is the top
@@ -187,6 +188,9 @@ class Restorer:
             on_tiles: Told of progress.
             dtype: Of the rows: uint8, uint16 or float32; they are rounded once.
 
+        Yields:
+            None as soon as a GPU has something to do, such that another image can be begun with; then rows.
+
         Raises:
             MemoryLimitError: Where the device does not hold even the smallest tile.
             UsageError: Where the network cannot restore such an image.
@@ -197,7 +201,9 @@ class Restorer:
         tile, overlap, shrunk = self._side(height, width), self.overlap, False
         if self.count_together(shape) > 1:
             try:
-                restored, report = self.restore_together([read(0, height)], dtype)
+                collect = self.restore_together([read(0, height)], dtype)
+                yield None
+                restored, report = collect()
                 yield Band(0, restored[0], report)
                 if on_tiles:
                     on_tiles(1, 1)
@@ -244,8 +250,8 @@ class Restorer:
 
     def restore_together(
         self, images: Sequence[np.ndarray], dtype: DTypeLike = np.float32
-    ) -> tuple[list[np.ndarray], Report]:
-        """Restore small images of one shape in one batch, which is filled up where they are too few.
+    ) -> Callable[[], tuple[list[np.ndarray], Report]]:
+        """Begin to restore small images of one shape in one batch, which is filled up where they are too few.
 
         Where the device lets an image's place in the batch move a bit, each is done for itself.
 
@@ -255,7 +261,7 @@ class Restorer:
             dtype: Of the results, as for :meth:`restore_rows`.
 
         Returns:
-            (s·h, s·w, c) each, and how they were computed.
+            What waits for them and returns them, (s·h, s·w, c) each, and how they were computed.
 
         Raises:
             torch.OutOfMemoryError: The device does not hold them at once.
@@ -263,29 +269,38 @@ class Restorer:
         """
         shape = images[0].shape
         self._check_samples(shape[2])
-        restored = self._compute_together(images)
-        if len(images) > 1:
-            if shape not in self._shares:
-                alone = self._compute_together(images[-1:])[0]
-                self._shares[shape] = np.array_equal(alone, restored[-1])
-            if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
-                restored = [self._compute_together([image])[0] for image in images]
-        finished = [
-            from_float(self._complete(rows, image, shape[2]), dtype)
-            for rows, image in zip(restored, images, strict=True)
-        ]
-        plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
-        return finished, Report(plan, self.count_together(shape), False)
+        compute = self._compute_together(images)
 
-    def _compute_together(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Compute a batch, filled up with its last image."""
+        def collect() -> tuple[list[np.ndarray], Report]:
+            restored = compute()
+            if len(images) > 1:
+                if shape not in self._shares:
+                    alone = self._compute_together(images[-1:])()[0]
+                    self._shares[shape] = np.array_equal(alone, restored[-1])
+                if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
+                    restored = [self._compute_together([image])()[0] for image in images]
+            finished = [
+                from_float(self._complete(rows, image, shape[2]), dtype)
+                for rows, image in zip(restored, images, strict=True)
+            ]
+            plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
+            return finished, Report(plan, self.count_together(shape), False)
+
+        return collect
+
+    def _compute_together(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        """Begin with a batch, filled up with its last image."""
         batch = self.count_together(images[0].shape)
         filled = [*images, *[images[-1]] * (batch - len(images))]
         tiles = np.stack([self._prepare(image, images[0].shape[2]) for image in filled])
         launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
-        with self.computer.bench.at_work():
-            restored = self.computer.collect(launched)[: len(images)]
-        return [self.computer.bench.fetch(rows, None) for rows in restored]
+
+        def collect() -> list[np.ndarray]:
+            with self.computer.bench.at_work():
+                restored = self.computer.collect(launched)[: len(images)]
+            return [self.computer.bench.fetch(rows, None) for rows in restored]
+
+        return collect
 
     def _check_samples(self, samples: int) -> None:
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
@@ -306,13 +321,14 @@ class Restorer:
 
     def _attempt(
         self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None, dtype: np.dtype
-    ) -> Iterator[Band]:
+    ) -> Iterator[Band | None]:
         """Restore an image by the given tiles, whatever the network's own channels."""
         colors, scale = samples - (samples % 2 == 0), self.info.scale
         pixels = Converted(window, lambda tile: self._prepare(tile, colors))
         bands = restore_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
         fetch = self.computer.bench.fetch
         alphas = self._restore_alpha(window, report) if samples > colors else None
+        yield None
         top = 0
         for rows in bands:
             bottom = top + len(rows)

@@ -83,7 +83,7 @@ class Work:
             on_tiles: Told of progress.
 
         Yields:
-            From time to time.
+            As soon as a GPU has something to do, and then from time to time.
         """
         with self._stage():
             header, task, read = self.header, self.task, self._read
@@ -104,11 +104,13 @@ class Work:
                     _count_frames(on_tiles, frame, header.frames),
                     writer.dtype,
                 ):
-                    if header.frames == 1:
+                    if band is None:
+                        pass
+                    elif header.frames == 1:
                         writer.write(band.top, band.rows)
                     else:  # a frame that begins anew must not show
                         held = [*(held if band.top else []), band.rows]
-                    self._report = band.report
+                    self._report = band.report if band else self._report
                     yield
                 top = start * self._restorer.info.scale
                 for rows in held:

@@ -155,6 +155,29 @@ def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypat
     assert names == ["a.png", "b.png", "c.png"]
 
 
+@pytest.mark.parametrize("height", [20, 100], ids=["small", "large"])
+def test_a_gpu_has_the_next_image_before_one_is_collected(weights, height):
+    for index in range(10):
+        save_photo(index, height, 110 if height == 100 else 30, seed=index)
+    restorer, recorder = record(weights)
+    recorder.ahead = 2
+    recorder.before = lambda: time.sleep(0.05)  # in which the other thread opens images
+    under_way = []
+    collect = recorder.collect
+
+    def look(launched):
+        under_way.append(len(recorder.shapes) - len(under_way) - 1)
+        return collect(launched)
+
+    recorder.collect = look
+    assert [outcome.error for outcome in run(restorer)] == [None] * 10
+    assert max(under_way) >= 1
+    assert sum(count >= 1 for count in under_way) >= len(under_way) // 2  # not the first and the last ones
+    for index in range(10):
+        image = np.asarray(Image.open(f"photos/{index}.png"))
+        np.testing.assert_array_equal(written(index), Restorer(weights=weights, device="cpu")(image))
+
+
 def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
     monkeypatch.setattr(pipeline, "PIXELS_AHEAD", 3 * 100 * 110)
     for index in range(9):
@@ -202,10 +225,27 @@ def test_a_run_that_is_broken_off_keeps_what_was_computed_and_nothing_half_done(
     recorder.before = interrupt
     with pytest.raises(KeyboardInterrupt):
         list(outcomes)
-    assert sorted(path.name for path in Path("out").iterdir()) == [
+    assert sorted(path.name for path in Path("out").glob("*")) == [
         ".mambair.jsonl",
         *(f"{index}.png" for index in range(4)),
     ]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_run_that_nobody_follows_to_its_end_leaves_nothing_half_done(weights, ahead):
+    for index in range(5):
+        save_photo(index, 100, 110, seed=index)
+    restorer, recorder = record(weights)
+    recorder.ahead = ahead
+    outcomes = run(restorer)
+    held = outcomes  # as the frames of a traceback hold what they were at
+    next(outcomes)
+    outcomes.close()
+    assert held is outcomes
+    names = sorted(path.name for path in Path("out").glob("*"))
+    assert names[0] == ".mambair.jsonl"
+    assert set(names[1:]) <= {f"{index}.png" for index in range(5)}
+    assert 1 <= len(names[1:]) < 5
 
 
 def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(weights):
