@@ -107,11 +107,8 @@ class Choice:
         for error in self.unreadable:
             yield f"cannot look into {error.filename}: {error.strerror}; what is in it is left out"
         if self.results:
-            images = (
-                "an image that is a result"
-                if len(self.results) == 1
-                else (f"{len(self.results)} images that are results")
-            )
+            count = len(self.results)
+            images = "an image that is a result" if count == 1 else f"{count} images that are results"
             yield f"left out {images}, such as {self.results[0]}; name it to restore it, too"
         for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
             for pattern in patterns:
@@ -220,7 +217,8 @@ def _find_in_folder(folder: Path, choice: Choice) -> list[Source]:
 
 def _explain_nothing(choice: Choice, is_empty: bool) -> str:
     if choice.unreadable:
-        return f"cannot look into {choice.unreadable[-1].filename}: {choice.unreadable[-1].strerror}"
+        error = choice.unreadable[-1]
+        return f"cannot look into {error.filename}: {error.strerror}; change its permissions"
     patterns = [f"--include {pattern}" for pattern in choice.include]
     patterns += [f"--exclude {pattern}" for pattern in choice.exclude]
     if patterns:

@@ -161,10 +161,9 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
 
 def _show(name: str, value: Any) -> str:
     """Show an option as it was typed."""
-    values = [] if value is True else value if isinstance(value, tuple) else [value]
-    return " ".join(
-        [f"--{name.replace('_', '-')}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
-    )
+    values = () if value is True else value if isinstance(value, tuple) else (value,)
+    shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
+    return " ".join([f"--{name.replace('_', '-')}", *shown])
 
 
 def finite(value: float | tuple[float, ...] | None) -> Any:
@@ -180,11 +179,10 @@ def check_options(options: Options) -> None:
     if options.null and options.from_file is None:
         raise UsageError("--null is of names that come from a list; give one with --from-file")
     several = None if options.workers is None else f"--workers {options.workers}"
-    if several and options.device == "cpu":
-        several = None  # where they are anyway
     if options.devices is not None:
         several = f"--devices {options.devices}"
-    if several and options.device != "auto":
+    is_repeated = options.device == "cpu" and options.devices is None  # workers are there anyway
+    if several and options.device != "auto" and not is_repeated:
         raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
     if options.ray is not None:
         device = None if options.device == "auto" else f"--device {options.device}"
