@@ -516,6 +516,39 @@ def test_parameters_are_the_options_of_the_commands():
         assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)
 
 
+NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *OF_TASK["upscale"])]) | st.text(
+    max_size=5
+)
+VALUES = (
+    st.text(max_size=5) | st.floats().map(str) | st.integers().map(str) | st.sampled_from(["png", "true"])
+)
+
+
+@given(st.sampled_from(TASKS), st.lists(st.tuples(NAMES, VALUES), max_size=4))
+def test_any_query_is_an_order_or_an_error(task, query):
+    with suppress(UsageError):
+        order = read_order(task, query)
+        assert order.output.quality in range(1, 101)
+        assert order.tile is None or order.tile >= 16
+
+
+def test_noise_does_not_hurt_the_server(address):
+    random = np.random.default_rng(0)
+    start = b"POST /v1/upscale?scale=2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300\r\n\r\n"
+    image = encode(pixels())[:300].ljust(300, b"\0")
+    for number in range(60):
+        message = np.frombuffer(start + image, np.uint8).copy()
+        end = len(message) if number % 2 else len(start)
+        places = random.integers(0, end, 4)
+        message[places] = random.integers(0, 256, 4)
+        with connect(address) as link:
+            link.sendall(message.tobytes())
+            link.shutdown(socket.SHUT_WR)
+            answer = link.recv(12)
+            assert answer == b"" or int(answer[9:12]) in (200, 400, 403, 404, 405, 413, 422)
+    assert ask(address, "GET", "/v1/health")[0] == 200
+
+
 def test_the_page_needs_no_other_and_names_all(address):
     api = json.loads(ask(address, "GET", "/openapi.json")[2])
     assert api["openapi"] == "3.1.0"
