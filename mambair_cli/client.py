@@ -178,6 +178,8 @@ class Client:
             check_target(task.job, task.overwrite)
             if task.watch:
                 task.watch.look()
+            if data is None:
+                data = _read_pipe(task.job.source)
             while account is None:
                 try:
                     account = self._exchange(task, data)
@@ -212,11 +214,15 @@ class Client:
                     f"{self.means.max_bytes}; have it take more with --max-bytes"
                 )
             about = f"{job.source}: " if job.source.path else ""
-            with self._connect() as connection:
+            with (
+                open_target(
+                    job, overwrite=task.overwrite, **told
+                ) as file,  # if it cannot be, before any work
+                self._connect() as connection,
+            ):
                 response = self._send(connection, _compose(self._path, query), pieces, length, about)
                 account = self._read_head(response, about)
-                with open_target(job, overwrite=task.overwrite, **told) as file:
-                    self._copy(response, file, about)
+                self._copy(response, file, about)
         return account
 
     def _send(
@@ -329,6 +335,20 @@ def _query_of(output: Output) -> dict[str, Any]:
     }
 
 
+def _read_pipe(source: Source) -> bytes | None:
+    """Read what can be read once; None for a file.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    if source.path is None:
+        return None
+    try:
+        return None if stat.S_ISREG(source.path.stat().st_mode) else source.path.read_bytes()
+    except OSError as error:
+        raise explain_unreadable(source.path, error) from error
+
+
 @contextmanager
 def _open_source(source: Source, data: bytes | None) -> Iterator[tuple[Iterator[bytes], int]]:
     """Open an image to be sent: its bytes, and how many they are.
@@ -343,15 +363,10 @@ def _open_source(source: Source, data: bytes | None) -> Iterator[tuple[Iterator[
     with ExitStack() as stack:
         try:
             file = stack.enter_context(source.path.open("rb"))
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):  # a pipe can be read once
-                data = file.read()
+            length = os.fstat(file.fileno()).st_size
         except OSError as error:
             raise explain_unreadable(source.path, error) from error
-        if data is not None:
-            yield iter([data]), len(data)
-        else:
-            yield _read_pieces(file, source.path, status.st_size), status.st_size
+        yield _read_pieces(file, source.path, length), length
 
 
 def _read_pieces(file: BinaryIO, path: Path, length: int) -> Iterator[bytes]:
