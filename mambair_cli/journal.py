@@ -127,9 +127,9 @@ class Journal:
         self.pen = Pen(folder, secrets.token_hex(8))
         self._folder = folder
         self._path = folder / JOURNAL_FILE
+        self._lock = FileLock(folder / LOCK_FILE, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / LOCK_FILE, timeout=0)
             self._lock.acquire()
             self._gather()
             self._remove_unfinished()
@@ -141,6 +141,7 @@ class Journal:
                 f"another run is writing into {folder}; wait for it, or choose another folder with -o"
             ) from error
         except OSError as error:
+            self._unlock()
             raise ImageError(
                 f"cannot keep a journal in {folder}: {error.strerror}; choose another folder with -o"
             ) from error
@@ -150,9 +151,13 @@ class Journal:
         with suppress(OSError):
             self._gather()
             self._remove_unfinished()
-        with suppress(OSError):
-            (self._folder / LOCK_FILE).unlink()
-        self._lock.release()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock.is_locked:
+            with suppress(OSError):
+                (self._folder / LOCK_FILE).unlink()
+            self._lock.release()
 
     def _remove_unfinished(self) -> None:
         for line in _read(self._path):
