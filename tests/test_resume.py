@@ -226,6 +226,7 @@ def test_a_folder_without_a_journal_costs_its_images_alone(run):
     assert (
         "cannot write photos/sub/c_denoised.jpg: cannot keep a journal in photos/sub: Is a directory" in err
     )
+    assert not Path("photos/sub", LOCK_FILE).exists()
     code, became, _ = run("photos/sub/c.jpg", "photos/b.png", "--fail-fast")
     assert (code, became) == (1, {"c.jpg": "failed"})
 
