@@ -275,7 +275,10 @@ class Cluster:
         names = [str(task.job.source) for task in worker.hand.tasks]
         over = f" over {', '.join(names[:NAMES_SHOWN])}" if names else ""
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        self._notify(f"the worker on {worker.place} was lost{over}{more}: {reason}")
+        if worker.is_ready:  # Ray may still know of a node that is gone, where none will start
+            self._notify(f"the worker on {worker.place} was lost{over}{more}: {reason}")
+        if self._losses[worker.node] == MOST_LOSSES:
+            self._notify(f"no further worker is started on the node {worker.place}: {MOST_LOSSES} were lost")
         self._forget(worker)
 
     def _dismiss(self, worker: _Worker, shares: Shares, reason: str) -> None:

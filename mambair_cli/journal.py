@@ -160,10 +160,15 @@ class Journal:
             self._lock.release()
 
     def _remove_unfinished(self) -> None:
+        left: dict[str, set[str]] = {}  # by folder: looked for one by one, a million would take their time
         for line in _read(self._path):
             match line:
                 case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
-                    (self._folder / name).with_name(temporary).unlink(missing_ok=True)
+                    parent = name.rpartition("/")[0]
+                    if parent not in left:
+                        left[parent] = _find_temporaries(self._folder / parent)
+                    if temporary in left[parent]:
+                        (self._folder / parent / temporary).unlink(missing_ok=True)
 
     def _gather(self) -> None:
         """Add the parts of this run, and of runs that were killed, to the journal, and remove them."""
@@ -266,6 +271,13 @@ def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
+
+
+def _find_temporaries(folder: Path) -> set[str]:
+    """Return the names in a folder that files have while they are being written."""
+    with suppress(OSError), os.scandir(folder) as entries:  # it may be gone
+        return {entry.name for entry in entries if TEMPORARY_NAME.fullmatch(entry.name)}
+    return set()
 
 
 def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
