@@ -3,12 +3,13 @@
 import os
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from cuda_twin import run_on_cpu
-from networks import CONFIGS
+from networks import CONFIGS, V1, V2
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it then
@@ -29,6 +30,7 @@ HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 TOLERANCE = 2e-3  # relative to what the network adds; a value in 16 bits is right to 5e-4
 EXACT_TOLERANCE = 2e-5  # in float32
+SHORT = {"v1": replace(V1, depths=(1,)), "v2": replace(V2, depths=(2,), num_heads=(3,))}
 
 
 @pytest.fixture
@@ -76,12 +78,18 @@ def check(config, height, width):
     assert error < TOLERANCE, f"{error:.1e}"
 
 
-V2_NAMES = ("v2", "v2 light", "v2 odd window")  # heads and tails are those of v1
+BODIES = ("v1", "v1 3conv", "v1 light", "v1 light 2024-03", "v1 light 2024-02", "v2", "v2 light")
+ENDS = ("v1 gray", "v1 ×2", "v1 ×3", "v1 ×4", "v1 ×8", "v1 nearest", "v1 same size, direct")
 
 
-@pytest.mark.parametrize("name", [*(name for name in CONFIGS if name.startswith("v1")), *V2_NAMES])
+@pytest.mark.parametrize("name", [*BODIES, "v2 odd window"])
 def test_gives_what_the_network_gives(name, cuda_scan):
     check(CONFIGS[name], 5, 7)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_begins_and_ends_as_the_network_does(name, cuda_scan):
+    check(replace(CONFIGS[name], depths=(1,)), 2, 3)
 
 
 @pytest.mark.parametrize("name", ["v2", "v2 light"])
@@ -97,7 +105,7 @@ def test_routes_as_the_network_does(name, cuda_scan):
 
 
 def test_a_wrong_routing_is_seen(cuda_scan, monkeypatch):
-    net, tokens = make_network(CONFIGS["v2"], spread=0.1), 5
+    net, tokens = make_network(SHORT["v2"], spread=0.1), 5
     route = routing.route_pixels
 
     def turn(*operands):
@@ -113,19 +121,19 @@ FORMS = {"kernels": Form(depthwise="cuda", steps="split"), "streams": Form(strea
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["v1", "v2"])
+@pytest.mark.parametrize("name", SHORT)
 def test_every_form_gives_the_same(name, form, cuda_scan):
-    net = make_network(CONFIGS[name])
+    net = make_network(SHORT[name])
     x, origin = torch.rand(3, 3, 3, 4, device=DEVICE), torch.tensor([[0, 0], [7, 5], [32, 9]])
     with torch.inference_mode():
         got, wanted = (fuse(net, chosen)(x, origin, 3) for chosen in (FORMS[form], Form()))
     assert error_of(got, wanted) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["v1", "v2"])
+@pytest.mark.parametrize("name", SHORT)
 def test_does_without_cuda_as_well(name, monkeypatch):
     monkeypatch.setattr(fused_scan, "has_cuda_scan", lambda device: False)
-    check(CONFIGS[name], 2, 3)
+    check(SHORT[name], 2, 3)
 
 
 class Wrong:

@@ -258,10 +258,11 @@ def convolve_depthwise(
     columns = min(64, triton.next_power_of_2(channels))
     pixels = ELEMENTS // 2 // columns
     side = int(weight.shape[0] ** 0.5)
+    strip = STRIP if side <= 3 else 1  # more taps would want more registers than there are
     y = x.new_empty(b, h, w, channels)
     with _on(x):
         _depthwise_kernel[
-            (triton.cdiv(w, pixels) * triton.cdiv(h, STRIP), triton.cdiv(channels, columns), b)
+            (triton.cdiv(w, pixels) * triton.cdiv(h, strip), triton.cdiv(channels, columns), b)
         ](
             x,
             weight,
@@ -275,7 +276,7 @@ def convolve_depthwise(
             SIDE=side,
             DILATION=dilation,
             ACTIVATION=ACTIVATIONS[activation],
-            STRIP=STRIP,
+            STRIP=strip,
             PIXELS=pixels,
             COLUMNS=columns,
             num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
