@@ -136,11 +136,13 @@ def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[So
         choice: Of the images in folders; by default all.
 
     Raises:
-        UsageError: A folder or pattern holds no image, or standard input is meant twice.
+        UsageError: A folder or pattern holds no image, a name is empty, or standard input is meant twice.
     """
     choice = choice or Choice()
     sources: list[Source] = []
     for name in inputs:
+        if not name:
+            raise UsageError("an input has an empty name; see what the shell makes of the command")
         if name == STANDARD_STREAM:
             sources.append(Source(None))
         elif os.path.isdir(name):
@@ -305,6 +307,8 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
         target = root / (path.relative_to(source.folder) if source.folder else path.name)
     elif source.folder is not None:
         folder = source.folder.resolve()
+        if not folder.name:
+            raise UsageError(f"nothing is beside {folder}, where its results could be; give -o a folder")
         root = folder.with_name(folder.name + suffix)
         if not source.folder.is_absolute():
             root = Path(os.path.relpath(root))

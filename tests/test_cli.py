@@ -262,6 +262,8 @@ def test_dry_run_finds_what_would_fail(run, weights):
         (["upscale", "in.png", "in.png", "--weights", "{x4}"], 2),
         (["upscale", "in.png", "empty/..", "--weights", "{x4}", "-o", "in.png"], 2),
         (["upscale", "-", "--weights", "{x4}", "--json"], 2),
+        (["upscale", "", "--weights", "{x4}"], 2),
+        (["upscale", "in.png", "--weights", "{x4}", "-o", ""], 2),
         (["upscale", "in.png", "--weights", "{x4}", "--null"], 2),
         (["upscale", "in.png", "--weights", "{x4}", "--device", "cuda", "--workers", "2"], 2),
         (["upscale", "in.png", "--weights", "{x4}", "--format", "png", "--quality", "80"], 2),

@@ -76,6 +76,12 @@ def test_standard_input_is_read_once():
         find_sources(["-", "-"])
 
 
+def test_nothing_is_beside_the_root():
+    root = Path(Path.cwd().anchor)
+    with pytest.raises(UsageError, match="give -o a folder"):
+        name_targets([Source(root / "a.png", root)], None, "_x4")
+
+
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -176,6 +176,8 @@ def finite(value: float | tuple[float, ...] | None) -> Any:
 
 def check_options(options: Options) -> None:
     """Refuse what contradicts itself or would do nothing, whatever the inputs are."""
+    if options.output == "":
+        raise UsageError("-o has an empty name; give it a file, a folder or -")
     if options.null and options.from_file is None:
         raise UsageError("--null is of names that come from a list; give one with --from-file")
     several = None if options.workers is None else f"--workers {options.workers}"
