@@ -6,8 +6,8 @@ the mask they need, so that each of the four masks is kept once.
 """
 
 import functools
+import warnings
 from contextlib import AbstractContextManager, nullcontext
-from inspect import signature
 from typing import NamedTuple, cast
 
 import torch
@@ -33,7 +33,7 @@ from mambair_cli.model.noise import gumbel_noise, make_keys
 from mambair_cli.model.trunk import Group
 
 HEAD_MULTIPLE = 8  # of a head's channels, for the fused attention of PyTorch
-ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)  # the fastest first
+ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)  # the faster first
 TIE = 0.25  # logits that two tokens may be apart and still fit equally well; noise is 1.3 on average
 
 
@@ -78,6 +78,11 @@ class FusedMambaIRv2:
         ]
         self.net, self.trunk = net, FusedTrunk(net, blocks, form)
         self.streams = Streams(form.streams, net.mean.device)
+        first: FusedAttention = blocks[0][0].attention
+        self._attention = None
+        if net.mean.is_cuda:
+            tokens = first.biases.shape[-1]
+            self._attention = choose_attention(net.mean.device, tokens, first.heads, first.channels)
         self._size: tuple[int, ...] = ()  # of the last images
         self._places: dict[int, tuple[Places, Places]] = {}  # by number; kept for a recorded graph
 
@@ -106,7 +111,7 @@ class FusedMambaIRv2:
             origin = torch.zeros(len(x), 2)
         if origin is not None:
             origin = origin.to(x.device, torch.int32)
-        with prefer_attention(x.device):
+        with prefer_attention(self._attention):
             if labels is not None:
                 return self._restore(x, origin, seed, labels)
             return self.streams(functools.partial(self._restore, seed=seed), x, origin)
@@ -325,11 +330,23 @@ def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch
     return Places(places.view(b, -1).int(), tuple(b * count for count in counts))
 
 
-def prefer_attention(device: torch.device) -> AbstractContextManager:
-    """Have PyTorch take the fastest of its fused attentions on a card, as far as it can be told."""
-    return sdpa_kernel(list(ATTENTION), **_in_this_order()) if device.type == "cuda" else nullcontext()
-
-
 @functools.cache
-def _in_this_order() -> dict[str, bool]:
-    return {"set_priority": True} if "set_priority" in signature(sdpa_kernel).parameters else {}
+def choose_attention(device: torch.device, tokens: int, heads: int, channels: int) -> SDPBackend:
+    """Find the fastest of PyTorch's fused attentions that takes windows as they lie here, with a bias."""
+    qkv = torch.zeros(2, tokens, 3, heads, channels, dtype=torch.float16, device=device)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    mask = torch.zeros(1, heads, tokens, tokens, dtype=q.dtype, device=device).expand(2, -1, -1, -1)
+    for backend in ATTENTION:
+        try:
+            with warnings.catch_warnings(), sdpa_kernel([backend]):
+                warnings.simplefilter("ignore")  # it tells what it does not take
+                F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return backend
+        except RuntimeError:
+            continue
+    return SDPBackend.MATH
+
+
+def prefer_attention(backend: SDPBackend | None) -> AbstractContextManager:
+    """Have PyTorch take that one of its attentions; beside it, none: its own order has cuDNN's last."""
+    return nullcontext() if backend is None else sdpa_kernel([backend])
