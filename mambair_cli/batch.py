@@ -33,6 +33,7 @@ class Outcome:
         seconds: From the first byte read to the last one written.
         is_skipped: Whether an earlier run had done it.
         peak_memory: Of the process that did it, in bytes, so far; None where that is not known.
+        sha256: Of the result's file, if it was asked for.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Outcome:
     seconds: float
     is_skipped: bool = False
     peak_memory: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def run_jobs(
                 journal = journals.get(job.root) if job.root else None
                 pen = journal.pen if journal else None
                 word = word_of(job, settings)
-                watch = Watch(job.source.path, job.target, pen, word, output.preserve_times)
+                watch = Watch(job.source.path, job.target, pen, word, output)
                 if journal and output.resume:
                     if journal.record.is_done(job.source.path, job.target, word):
                         seconds = time.perf_counter() - start
@@ -134,14 +136,17 @@ def run_jobs(
 
 
 class Watch:
-    """Sees that a result is that of its input as it is now, and notes it in the journal, if there is one."""
+    """Sees that a result is that of its input as it is now, and notes it in the journal, if there is one.
 
-    def __init__(
-        self, source: Path, target: Path, pen: Pen | None, settings: str, preserve_times: bool
-    ) -> None:
+    Attributes:
+        sha256: Of the result, when it is written and if it was asked for.
+    """
+
+    def __init__(self, source: Path, target: Path, pen: Pen | None, settings: str, output: Output) -> None:
+        self.sha256: str | None = None
         self._source, self._target = source, target
-        self._pen, self._settings = pen, settings
-        self._preserve_times = preserve_times
+        self._pen, self._settings, self._output = pen, settings, output
+        self._is_file = True
         self._before: os.stat_result | None = None
         self._content = ""
 
@@ -153,8 +158,8 @@ class Watch:
         """
         try:
             self._before = self._source.stat()
-            is_file = stat.S_ISREG(self._before.st_mode)  # a pipe can be read once
-            self._content = hash_of(self._source) if self._pen and is_file else ""
+            self._is_file = stat.S_ISREG(self._before.st_mode)  # a pipe can be read once
+            self._content = hash_of(self._source) if self._pen and self._is_file else ""
         except OSError as error:
             raise explain_unreadable(self._source, error) from error
 
@@ -184,12 +189,14 @@ class Watch:
         if before is None:
             raise ValueError("what has not begun cannot end")
         try:
-            is_same = stamp_of(self._source) == (before.st_size, before.st_mtime_ns)
+            is_same = not self._is_file or stamp_of(self._source) == (before.st_size, before.st_mtime_ns)
         except FileNotFoundError:
             is_same = False
         if not is_same:
             raise self._meddled()
-        if self._preserve_times:
+        if self._output.digest:
+            self.sha256 = hash_of(temporary)
+        if self._output.preserve_times:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)

@@ -194,7 +194,8 @@ class Client:
         if account is None:
             return Outcome(task.job, failure, None, False, None, seconds)
         size, reduced, report, peak_memory = account
-        return Outcome(task.job, None, size, reduced, report, seconds, peak_memory=peak_memory)
+        sha256 = task.watch.sha256 if task.watch else None
+        return Outcome(task.job, None, size, reduced, report, seconds, peak_memory=peak_memory, sha256=sha256)
 
     def _exchange(self, task: Task, data: bytes | None) -> Account:
         """Send an image, and write what comes back.

@@ -39,6 +39,7 @@ class Output:
         size: What was asked for.
         max_pixels: Larger images are refused.
         resume: Whether to leave alone what an earlier run has done, and to do what it has not.
+        digest: Whether to take the SHA-256 of results.
     """
 
     quality: int | None = None
@@ -49,6 +50,7 @@ class Output:
     size: Size = field(default_factory=Size)
     max_pixels: int = MAX_PIXELS
     resume: bool = False
+    digest: bool = False
 
 
 def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:

@@ -133,6 +133,7 @@ class Work:
             self._report,
             self._seconds,
             peak_memory=peak_memory(),
+            sha256=self.task.watch.sha256 if self.task.watch else None,
         )
 
     def is_like(self, other: "Work") -> bool:

@@ -1,8 +1,11 @@
+import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -187,6 +190,17 @@ def test_two_results_of_one_name_are_found_before_anything_runs(run, weights):
     assert files() == ["a.jpg", "a.png"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes")
+def test_a_named_pipe_is_read_like_a_file(run, weights):
+    photo("a.png")
+    os.mkfifo("pipe.png")
+    writer = threading.Thread(target=lambda: Path("pipe.png").write_bytes(Path("a.png").read_bytes()))
+    writer.start()
+    code, out, _ = run("upscale", "pipe.png", "--weights", weights / "x4.safetensors")
+    writer.join()
+    assert (code, out) == (0, ["pipe_x4.png"])
+
+
 def test_json_tells_all_in_lines(run, weights):
     photo("a.png")
     Path("b.png").write_bytes(b"")
@@ -197,6 +211,9 @@ def test_json_tells_all_in_lines(run, weights):
     assert start["model"] == done["model"] == "x4.safetensors"
     assert (done["event"], done["input"], done["output"]) == ("done", "a.png", "a_x4.png")
     assert (done["width"], done["height"], done["tiles"], done["shrunk"]) == (48, 36, 1, False)
+    assert done["sha256"] == hashlib.sha256(Path("a_x4.png").read_bytes()).hexdigest()
+    assert start["weights"] == hashlib.sha256((weights / "x4.safetensors").read_bytes()).hexdigest()
+    assert done["warnings"] == []
     assert (failed["event"], failed["input"], failed["kind"]) == ("failed", "b.png", "ImageError")
     assert (summary["done"], summary["failed"]) == (1, 1)
 

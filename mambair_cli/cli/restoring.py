@@ -138,6 +138,7 @@ def _restore(
         size=size or Size(),
         max_pixels=options.max_pixels,
         resume=options.resume,
+        digest=options.json,
     )
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)
@@ -176,7 +177,14 @@ def _run(
     if not options.quiet and not service.notice:
         say(f"using {service.model} on {service.place}")
     if options.json:
-        print_event("start", schema=EVENT_SCHEMA, model=service.model, device=service.place, files=len(work))
+        print_event(
+            "start",
+            schema=EVENT_SCHEMA,
+            model=service.model,
+            weights=service.computing["weights"],
+            device=service.place,
+            files=len(work),
+        )
     exit_code = 0
     summary = Summary(len(work))
     settings = batch.settings_of(service.computing, output)
@@ -193,8 +201,9 @@ def _run(
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)
-            elif outcome.report and outcome.report.shrunk and not options.quiet:
-                say(f"{outcome.job.source}: out of memory at first; done as {outcome.report.plan}")
+            elif not options.quiet:
+                for warning in _warnings(outcome):
+                    say(f"{outcome.job.source}: {warning}")
             _print_outcome(outcome, service, options.json)
     if options.json:
         print_event("summary", **summary.facts())
@@ -202,6 +211,12 @@ def _run(
         say(str(summary))
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _warnings(outcome: "Outcome") -> list[str]:
+    """Say what is not quite as it was to be, of an image that is done."""
+    report = outcome.report
+    return [f"out of memory at first; done as {report.plan}"] if report and report.shrunk else []
 
 
 def _check_server(options: Options) -> None:
@@ -276,6 +291,8 @@ def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> Non
             shrunk=report.shrunk,
             seconds=round(outcome.seconds, 3),
             peak_memory=outcome.peak_memory,
+            sha256=outcome.sha256,
+            warnings=_warnings(outcome),
         )
     elif job.target is not None:
         print(job.target, flush=True)
