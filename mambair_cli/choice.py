@@ -67,8 +67,8 @@ def choose_devices(names: str | None, workers: int | None) -> list[str]:
         devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if not devices:
         raise UsageError("no such device: all; there is no GPU, but --workers shares the CPU out")
-    for device in devices:
-        choose_device(device)
+    if len({choose_device(device).type for device in devices}) > 1:
+        raise UsageError(f"devices of different kinds give different bits: {names}; name those of one kind")
     return devices
 
 

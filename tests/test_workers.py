@@ -18,6 +18,7 @@ from checkpoints import save_nearest, save_random
 from networks import V2
 from PIL import Image
 
+from mambair_cli import choice
 from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
@@ -291,6 +292,13 @@ def test_devices_that_are_not_there_are_refused():
         choose_devices("cpu", 2)
     with pytest.raises(UsageError, match="no such device: tpu"):
         choose_devices("cpu,tpu", None)
+
+
+def test_devices_of_different_kinds_are_refused(monkeypatch):
+    monkeypatch.setattr(choice, "choose_device", torch.device)  # as if all of them were there
+    assert choose_devices("cuda:0,cuda:1", None) == ["cuda:0", "cuda:1"]
+    with pytest.raises(UsageError, match="different kinds give different bits: cpu,cuda"):
+        choose_devices("cpu,cuda", None)
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
