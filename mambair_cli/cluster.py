@@ -4,6 +4,8 @@ Ray starts them, carries tasks to them and outcomes back, and tells which of the
 what is done again, is decided here. The images do not travel: all machines see the same files.
 """
 
+import errno
+import math
 import os
 import time
 from collections import Counter
@@ -86,7 +88,7 @@ class Cluster:
         self._refs: dict[Any, tuple[_Worker, Task | None]] = {}  # what is waited for; None: that it loads
         self._losses: Counter[str] = Counter()
         self._refused: set[str] = set()
-        self._looked = 0.0
+        self._looked = -math.inf
         self._actor_class = self._ray.remote(_make_actor_class())
         self._loading: tuple[Any, ...] = ()
         has_gpu = any(node["Resources"].get("GPU", 0) >= 1 for node in self._nodes())
@@ -192,8 +194,6 @@ class Cluster:
         self, shares: Shares, worker: _Worker, task: Task, message: Outcome | Unseen | _Lost
     ) -> Iterator[Outcome]:
         """Deal with what a worker says of a task."""
-        if worker not in self._workers:  # it was lost, and what it had is with others
-            return
         if isinstance(message, _Lost):
             self._lose(worker, message.reason)
             given_up = shares.bury(worker.hand)
@@ -205,7 +205,7 @@ class Cluster:
             worker.hand.put_down(task)
             self._losses[worker.node] = 0
             if isinstance(message, Unseen):
-                error = explain_unreadable(message.path, FileNotFoundError(2, os.strerror(2)))
+                error = explain_unreadable(message.path, FileNotFoundError(errno.ENOENT, ""))
                 message = Outcome(task.job, error, None, False, None, 0.0)
             if isinstance(message.error, ImageError) and shares.is_suspect(task) and _is_finished(task):
                 shares.retry(task)  # who was taken for dead has written it meanwhile
@@ -247,27 +247,32 @@ class Cluster:
         self._refs[actor.load.remote(threads, *self._loading)] = worker, None
 
     def _listen(self) -> Iterator[tuple[_Worker, Task | None, Any]]:
-        """Wait for workers to say something; yield what was waited for, and what is said."""
+        """Wait for workers to say something; yield what was waited for, and what is said, losses last."""
         refs = list(self._refs)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=LOOK_SECONDS)
         if ready:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-        for ref in ready:
-            if ref not in self._refs:  # its worker was lost meanwhile
+        said = [(*self._refs.pop(ref), self._receive(ref)) for ref in ready]
+        for worker, task, message in sorted(said, key=lambda item: isinstance(item[2], _Lost)):
+            if worker not in self._workers:  # it is done without, and what it had is with others
                 continue
-            worker, task = self._refs.pop(ref)
-            try:
-                message = self._ray.get(ref)
-            except self._ray.exceptions.RayTaskError as error:
-                raise RuntimeError(f"in the worker on {worker.place}:\n{error}") from error
-            except self._ray.exceptions.RayError as error:
-                name = type(error).__name__
-                message = _Lost(_REASONS.get(name, name))
             if isinstance(message, dict):
                 worker.is_ready = True
             elif isinstance(message, str):  # what its node lacks
                 message = UsageError(f"{message}: {worker.place}; install the same as here")
+            elif isinstance(message, MambairError):  # the model is right, as was seen here
+                message = type(message)(f"on the node {worker.place}: {message}")
             yield worker, task, message
+
+    def _receive(self, ref: Any) -> Any:
+        """Return what a worker has said."""
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise RuntimeError(f"in a worker of the Ray cluster:\n{error}") from error
+        except self._ray.exceptions.RayError as error:
+            name = type(error).__name__
+            return _Lost(_REASONS.get(name, name))
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         """Do without a worker from now on."""
@@ -293,7 +298,7 @@ class Cluster:
         self._workers.remove(worker)
         self._refs = {ref: item for ref, item in self._refs.items() if item[0] is not worker}
         self._kill(worker)
-        self._looked = 0.0  # it may be replaced at once
+        self._looked = -math.inf  # it may be replaced at once
 
     def _kill(self, worker: _Worker) -> None:
         with suppress(self._ray.exceptions.RayError, ValueError):  # it is dead
