@@ -131,6 +131,8 @@ class Crew:
                 if isinstance(ready, MambairError):
                     raise ready
         except BaseException:
+            for worker in self._workers:  # nothing is begun
+                worker.process.terminate()
             self.close()
             raise
 

@@ -226,9 +226,10 @@ class Restorer:
                     tile = min(tile, max(height, width)) // 2
                     overlap = min(overlap, tile // 2)
                 else:
+                    remedy = "free some" if self.device.type == "cpu" else "free some, or use --device cpu"
                     raise MemoryLimitError(
                         f"out of memory on {self.device} even with one tile of {plan.tile_width}×"
-                        f"{plan.tile_height}; free some, or use --device cpu"
+                        f"{plan.tile_height}; {remedy}"
                     ) from error
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
