@@ -41,7 +41,8 @@ def serve(
 ) -> None:
     """Keep models loaded for commands with --server.
 
-    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, or the signal TERM, ends it once the images that it has are done.
+    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, or the signal TERM, ends it
+    once the images that it has are done.
     """
     if socket is not None and port is not None:
         raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
