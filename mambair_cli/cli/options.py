@@ -193,12 +193,13 @@ def check_options(options: Options) -> None:
             raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
         check_format(options.format, options)
+        # Not where the name alone says the format: scripts go through formats by that.
+        if options.quality is not None and options.format not in ("jpeg", "webp", "avif"):
+            raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
 
 
 def check_format(format: str, options: Options) -> None:
     """Refuse what the format of all results has not."""
-    if options.quality is not None and format not in ("jpeg", "webp", "avif"):
-        raise UsageError(f"{format} has no quality: --quality {options.quality}; leave it out")
     if options.depth == "16" and format not in ("png", "tiff", "avif"):
         raise UsageError(f"{format} has no 16 bits a sample; png, tiff and avif have")
 
