@@ -15,12 +15,12 @@ class Seen(NamedTuple):
     stdout: bytes
 
 
-def run_in_terminal(arguments: list[str], folder: Path) -> Seen:
-    """Run ``mambair`` with a pseudo-terminal of 100 columns as stderr, and a pipe as stdout."""
+def run_in_terminal(arguments: list[str], folder: Path, columns: int = 100) -> Seen:
+    """Run ``mambair`` with a pseudo-terminal as stderr, and a pipe as stdout."""
     import pty
 
     terminal, stderr = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "mambair_cli", *arguments]
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 import torch
 from checkpoints import save_identity, save_nearest
 from PIL import Image
+from rich.cells import cell_len
 from terminal import run_in_terminal
 
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
+from mambair_cli.cli.progress import shorten
 from mambair_cli.journal import JOURNAL_FILE
 
 
@@ -407,10 +410,45 @@ def test_a_run_over_several_images_shows_all_of_them_and_those_in_work(tmp_path,
     seen = run_in_terminal(["upscale", *names, *model, *workers], tmp_path)
     assert seen.code == 1
     assert sorted(seen.stdout.split()) == [b"a_x4.png", b"b_x4.png", b"c_x4.png"]
+    assert (b"mambair: starting 2 workers" in seen.shown) == bool(workers)
     assert b"4/4 images, 1 failed" in seen.shown
     for name in (b"a.png", b"b.png", b"c.png"):
         assert name in seen.shown
     assert b"4/4 tiles" in seen.shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_shows_the_time_and_both_ends_of_any_name(tmp_path, weights):
+    names = [
+        "[b] holiday in the mountains 01.png",
+        "山の中の長い長い休暇の写真-二〇二四年-02.png",
+        "bad.png",
+    ]
+    for name in names[:2]:
+        photo(tmp_path / name, size=(200, 200))
+    (tmp_path / "bad.png").write_text("no picture")
+    model = ["--weights", str(weights / "x4.safetensors"), "--tile", "32"]
+    seen = run_in_terminal(["upscale", *names, *model], tmp_path, columns=80)
+    assert seen.code == 1
+    text = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", seen.shown.decode())
+    assert re.search(r"all .* images.* a (second|minute) +-?[-\d]:\S\S:\S\S", text)
+    assert re.search(r"\[b\] holid….*01\.png .* tiles .*MP/s +[-\d]:\S\S:\S\S", text)
+    assert re.search(r"山の中の….*02\.png .* tiles .*MP/s +[-\d]:\S\S:\S\S", text)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 16 + "0001.tif", "x" * 50 + "0001.tif", "写" * 9 + "01.tif", "写真" * 30 + "1.tif"]
+)
+@pytest.mark.parametrize("width", [20, 32])
+def test_a_name_is_cut_to_the_cells_that_it_takes(name, width):
+    short = shorten(name, width)
+    assert cell_len(short) <= width
+    assert (short == name) == (cell_len(name) <= width)
+    assert (short[:1], short[-5:]) == (name[:1], name[-5:])
+
+
+def test_a_name_cannot_break_a_row():
+    assert shorten("a\nb\x1b[2J\udcff.png", 20) == "a\ufffdb\ufffd[2J\ufffd.png"
 
 
 def test_an_interrupt_leaves_nothing_half_done(tmp_path, weights):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,12 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
     from mambair_cli.jobs import Source
 
-NAME_WIDTH = 32  # characters
+WIDE, NARROW = 100, 80  # columns of a terminal; in one below the latter there is no room for speeds
+NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # cells, in a wide terminal and in others
+IDLE_SECONDS = 1  # after which a row that is done is no longer shown
 SPEED_SECONDS = 3600  # over which speeds are averaged: an image may take minutes
 
 
@@ -34,9 +38,10 @@ class Progress:
     """
 
     def __init__(self, sources: Sequence["Source"], shown: bool = True) -> None:
-        self._bar = _make_bar(
-            TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}"), shown=shown
-        )
+        console = Console(stderr=True)
+        self._name_width = NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH
+        columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
+        self._bar = _make_bar(console, columns[: 1 if console.width < NARROW else 2], shown)
         self._files = len(sources)
         self._done = self._failed = 0
         self._begun = 0.0
@@ -48,6 +53,11 @@ class Progress:
             self._all = self._bar.add_task(
                 "all", total=sum(self._bytes.values()), count=f"0/{self._files} images", speed=""
             )
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody sees it."""
+        return not self._bar.disable
 
     def __enter__(self) -> "Progress":
         self._begun = time.perf_counter()
@@ -64,8 +74,10 @@ class Progress:
         if worker not in self._rows:
             self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
         row = self._rows[worker]
-        row.megapixels, row.begun = pixels / 1e6, time.perf_counter()
-        self._bar.reset(row.task, total=None, description=_shorten(name), count="", speed="")
+        row.megapixels, row.begun, row.done = pixels / 1e6, time.perf_counter(), None
+        name = shorten(name, self._name_width)
+        self._bar.reset(row.task, total=None, visible=True, description=name, count="", speed="")
+        self._hide_idle()
 
     def advance(self, worker: int, done: int, total: int) -> None:
         """Show that a worker has computed so many tiles of its image."""
@@ -74,6 +86,8 @@ class Progress:
         self._bar.update(
             row.task, completed=done, total=total, count=f"{done}/{total} tiles", speed=f"{speed:.2g} MP/s"
         )
+        row.done = time.perf_counter() if done == total else None
+        self._hide_idle()
 
     def count(self, outcome: "Outcome") -> None:
         """Show that something has become of an image."""
@@ -91,6 +105,14 @@ class Progress:
         speed = f"{rate:.2g} a second" if rate > 1 else f"{60 * rate:.2g} a minute"
         failed = f", {self._failed} failed" if self._failed else ""
         self._bar.update(self._all, count=f"{self._done}/{self._files} images{failed}", speed=speed)
+        self._hide_idle()
+
+    def _hide_idle(self) -> None:
+        """Hide the rows of workers that have had nothing for a while; at once, rows would come and go."""
+        now = time.perf_counter()
+        for row in self._rows.values():
+            if row.done is not None and now - row.done > IDLE_SECONDS:
+                self._bar.update(row.task, visible=False)
 
 
 class _Row:
@@ -100,6 +122,7 @@ class _Row:
         self.task = task
         self.megapixels = 0.0
         self.begun = 0.0
+        self.done: float | None = None  # since when
 
 
 def _size_of(source: "Source") -> int:
@@ -109,10 +132,13 @@ def _size_of(source: "Source") -> int:
         return 0
 
 
-def _shorten(name: str) -> str:
-    """Leave out the middle of a long name: what numbers files stands at the end."""
-    half = NAME_WIDTH // 2 - 1
-    return name if len(name) <= NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
+def shorten(name: str, width: int) -> str:
+    """Leave out the middle of a name of more than so many cells: what numbers files stands at the end."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    if cell_len(name) <= width:
+        return name
+    half = (width - 1) // 2
+    return f"{set_cell_size(name, half).rstrip()}…{set_cell_size(name[::-1], half)[::-1].lstrip()}"
 
 
 class TrainingProgress:
@@ -124,7 +150,8 @@ class TrainingProgress:
     """
 
     def __init__(self, steps: int, shown: bool = True) -> None:
-        self._bar = _make_bar(MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}"), shown=shown)
+        columns = [MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}")]
+        self._bar = _make_bar(Console(stderr=True), columns, shown)
         self._task = self._bar.add_task("training", total=steps, loss="", start=False)
         self._done: int | None = None
 
@@ -149,13 +176,14 @@ class TrainingProgress:
         self._bar.update(self._task, loss=f"loss {loss:.4f}")
 
 
-def _make_bar(*columns: ProgressColumn, shown: bool) -> RichProgress:
+def _make_bar(console: Console, columns: Sequence[ProgressColumn], shown: bool) -> RichProgress:
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # brackets in a name are its own
         BarColumn(bar_width=30),
         *columns,
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
+        # Of all columns only the bar gives way where a terminal is narrow.
+        TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+        console=console,
         speed_estimate_period=SPEED_SECONDS,
         transient=True,
         # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.

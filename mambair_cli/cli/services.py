@@ -151,6 +151,8 @@ def _open_crew(
 
     from mambair_cli.crew import Crew
 
+    if progress.is_shown:  # it is seconds until there is something to show
+        say(f"starting {len(devices)} workers")
     with cleaning_up():
         crew = Crew(
             devices,
