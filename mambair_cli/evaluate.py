@@ -91,13 +91,15 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[Pair]:
 def _list_images(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
+    if not folder.is_dir():
+        raise UsageError(f"no such file or folder: {folder}; check its name")
     found = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".")
     )
     if not found:
-        raise UsageError(f"no images in the folder: {folder}; check its name")
+        raise UsageError(f"no images in the folder: {folder}; give one with images")
     return found
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from terminal import run_in_terminal
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 from mambair_cli.cli.progress import shorten
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.journal import JOURNAL_FILE, Journal
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +261,47 @@ def test_dry_run_finds_what_would_fail(run, weights):
     code, _, err = run("upscale", "bad.png", "--weights", weights / "x4.safetensors", "--dry-run")
     assert code == 1
     assert one_line(err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows no folder that nobody can write")
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+@pytest.mark.parametrize("output", ["/proc/sys/out", "notes.txt/out"])
+def test_a_folder_that_cannot_be_made_fails_in_a_run_and_in_a_dry_one(run, weights, output, options):
+    photo("photos/a.png")
+    Path("notes.txt").write_text("no folder")
+    arguments = ("photos", "--weights", weights / "x4.safetensors", "--json", "-q", "-o", output)
+    code, out, err = run("upscale", *arguments, *options)
+    assert code == 1
+    assert one_line(err)
+    failed = json.loads(out[1])
+    assert failed["event"] == ("plan_failed" if options else "failed")
+    assert failed["message"].startswith(f"cannot write {output}/a.png: ")
+    assert failed["message"].endswith("; choose another folder with -o")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="does not tell")
+def test_a_dry_run_sees_that_another_run_is_at_work(run, weights):
+    photo("photos/a.png")
+    arguments = ("upscale", "photos", "--weights", weights / "x4.safetensors", "-q", "--dry-run")
+    with closing(Journal(Path("photos_x4"))):
+        code, out, err = run(*arguments)
+        assert code == 2
+        assert one_line(err)
+        assert "another run is writing into photos_x4; wait for it" in err
+        assert len(out) == 3
+    assert run(*arguments)[0] == 0
+    Path("photos_x4/.mambair.lock").touch()  # as a run that was killed leaves it
+    assert run(*arguments)[0] == 0
+
+
+def test_a_folder_of_truth_that_is_not_there_is_said_not_to_be(run):
+    code, _, err = run("evaluate", "nowhere", "--task", "upscale", "-q")
+    assert code == 2
+    assert err == "mambair: error: no such file or folder: nowhere; check its name\n"
+    Path("empty").mkdir()
+    assert run("evaluate", "empty", "--task", "upscale", "-q")[2].startswith(
+        "mambair: error: no images in the folder"
+    )
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def _look_at_devices() -> Finding:
 
     from mambair_cli.choice import choose_device
 
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    devices = {"cpu": f"{threads} thread{'s' if threads > 1 else ''}"}
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         devices[f"cuda:{number}"] = f"{properties.name}, {format_bytes(properties.total_memory)}"

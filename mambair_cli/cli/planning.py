@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import typer
 
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
-from mambair_cli.errors import MambairError
+from mambair_cli.errors import MambairError, UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
@@ -107,6 +108,10 @@ def print_plan(
         _print_forecast(job, forecast, options.json)
     for sentence in _find_full_disks(costs):
         say(sentence)
+    if len(work) > 1 or output.resume or options.ray is not None or any(job.source.folder for job in work):
+        for error in _find_locked_folders(work):  # only such runs keep a journal
+            complain(error)
+            exit_code = max(exit_code, error.exit_code)
     _print_sum(_add_up([cost for _, cost in costs], clairvoyant.trial, means.devices), counts, options.json)
     if exit_code:
         raise typer.Exit(exit_code)
@@ -221,14 +226,18 @@ class _Past:
         """Tell whether the result will replace a file.
 
         Raises:
-            ImageError: There is one that may not be replaced.
+            ImageError: There is one that may not be replaced, or its folder cannot be written.
         """
         from mambair_cli.endpoints import check_target
+        from mambair_cli.forecast import check_folder
 
         record = self._record(job)
         is_ours = record is not None and job.target is not None and record.is_ours(job.target)
         check_target(job, self._output.overwrite or is_ours)
-        return job.target is not None and job.target.exists()
+        if job.target is None:
+            return False
+        check_folder(job.target)
+        return job.target.exists()
 
     def _record(self, job: "Job") -> "Record | None":
         from mambair_cli.errors import ImageError
@@ -261,6 +270,24 @@ def _find_full_disks(costs: list[tuple["Job", "Cost"]]) -> Iterator[str]:
         if needs[number] > free:
             needed, left = format_bytes(needs[number]), format_bytes(free)
             yield f"the results may take {needed}: the disk of {folder} has {left} left"
+
+
+def _find_locked_folders(work: list["Job"]) -> Iterator[UsageError]:
+    """Say of each folder of results whether another run is writing into it, where that can be seen."""
+    from mambair_cli.journal import LOCK_FILE
+
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    for folder in dict.fromkeys(job.root for job in work if job.root):
+        with suppress(OSError), (folder / LOCK_FILE).open("rb") as file:
+            try:  # a lock that is free is one that a killed run has left: it is held for no time
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield UsageError(
+                    f"another run is writing into {folder}; wait for it, or choose another folder with -o"
+                )
 
 
 def _print_forecast(job: "Job", forecast: _Forecast, as_json: bool) -> None:
