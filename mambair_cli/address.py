@@ -13,6 +13,7 @@ from mambair_cli.errors import UsageError
 LOOPBACK = "127.0.0.1"
 AUTO = "auto"
 _SOCKET_NAME = "mambair.sock"
+_PROBE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,12 @@ def _clear_away(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             path.unlink()
             return
+        except (BlockingIOError, TimeoutError):  # so many wait there that it takes in no more
+            pass
     raise UsageError(f"a server listens at {path} already; stop it, or choose another with --socket")

@@ -160,8 +160,8 @@ class Client:
         with self._connect() as connection:
             with self._speaking():
                 connection.request("GET", _compose(self._path, query))
-                response = connection.getresponse()
-                body = response.read()
+                with connection.getresponse() as response:
+                    body = response.read()
             try:
                 facts = json.loads(body)
                 if response.status != 200:
@@ -220,8 +220,8 @@ class Client:
                     job, overwrite=task.overwrite, **told
                 ) as file,  # if it cannot be, before any work
                 self._connect() as connection,
+                self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):
-                response = self._send(connection, _compose(self._path, query), pieces, length, about)
                 account = self._read_head(response, about)
                 self._copy(response, file, about)
         return account
@@ -264,7 +264,9 @@ class Client:
 
     def _copy(self, response: HTTPResponse, file: BinaryIO, about: str) -> None:
         """Write a result as it comes, all of it."""
-        left = int(response.headers["Content-Length"])
+        left = response.length
+        if left is None:
+            raise self._strange()
         while left:
             with self._speaking(about):
                 piece = response.read(min(left, _PIECE_BYTES))

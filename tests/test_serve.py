@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -630,6 +630,36 @@ def test_a_stranger_at_the_address_is_one_line(run):
         assert (code, out, len(err.splitlines())) == (3, [], 1)
 
 
+REPORT = json.dumps(describe_account(Account((8, 8), False, Report(plan_tiles(4, 4, 16, 0), 1, False), None)))
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
+def test_a_result_of_unknown_length_is_one_line(run, length):
+    means = {"model": "m", "scale": 2, "device": "cpu", "computing": {"weights": "w"}}
+    first = b"\r\n\r\n" + json.dumps({**means, "notice": None, "max_bytes": 10**6}).encode()
+    then = f"\r\n{REPORT_HEADER}: {REPORT}\r\n".encode() + length + b"\r\nresult"
+    Path("a.png").write_bytes(encode(pixels()))
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def meet():
+            for end, answer in ((b"\r\n\r\n", first), (encode(pixels())[-8:], then)):
+                link, _ = stranger.accept()
+                with link:
+                    request = b""
+                    while not request.endswith(end):
+                        request += link.recv(10000)
+                    link.sendall(b"HTTP/1.0 200 OK" + answer)
+
+        thread = threading.Thread(target=meet)
+        thread.start()
+        server = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+        code, out, err = run("upscale", "a.png", "--server", server, "-q", "-o", "b.png")
+        thread.join()
+    assert (code, out, len(err.splitlines())) == (3, [], 1)
+    assert "no mambair server of this version answers" in err
+    assert contents(".").keys() == {"a.png"}
+
+
 @contextmanager
 def process(*arguments):
     """Run `mambair serve` in a process; give it, and the line that tells its address."""
@@ -716,6 +746,22 @@ def test_what_is_no_socket_is_left_alone(run, place, monkeypatch):
     assert run("serve", "--socket", "x" * 200)[0] == 2
     assert run("serve", "--socket", place, "--port", "0")[0] == 2
     assert run("serve", "--socket", place, "--device", "toaster")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue is a refusal")
+def test_a_server_that_takes_in_nobody_is_left_alone(place):
+    with ExitStack() as stack:
+        stopped = stack.enter_context(socket.socket(socket.AF_UNIX))
+        stopped.bind(str(place))
+        stopped.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(place))
+        with pytest.raises(UsageError, match="a server listens at"):
+            listen(Address(place))
+    assert place.exists()
 
 
 def test_the_default_socket_lies_where_nobody_else_gets(tmp_path, monkeypatch):
