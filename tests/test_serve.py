@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mambair_cli.address import Address, find_default_socket, listen, parse_address
+from mambair_cli.catalog import load_catalog
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 from mambair_cli.cli.options import Options
@@ -503,6 +504,16 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert "tiny-x2" in means.notice
     monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)
     assert models.find(orders[2]) is None
+
+
+def test_what_is_remembered_of_orders_does_not_grow_with_them():
+    models = Models("cpu", offline=True)
+    for number in range(1, 500):
+        order = read_order("denoise", [("sigma", f"{number / 10}")])
+        assert models.choose(order).name == "tiny-denoise"
+        order = read_order("upscale", [("model", "tiny-x2"), ("scale", f"{2 + number % 2}")])
+        assert models.choose(order).name == "tiny-x2"
+    assert len(models._choices) <= len(load_catalog())
 
 
 def test_parameters_are_the_options_of_the_commands():

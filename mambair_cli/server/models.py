@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mambair_cli import catalog, hub
 from mambair_cli.batch import computing_of
-from mambair_cli.choice import ChosenModel, check_fit, choose_device, choose_model
+from mambair_cli.choice import ChosenModel, check_fit, choose_device, choose_model, name_model
 from mambair_cli.engine import Precision
 from mambair_cli.restore import Restorer
 from mambair_cli.server.parameters import Order
@@ -19,12 +19,18 @@ FALLBACK_SECONDS = 600  # after which the model that could not be had is asked f
 
 
 class _Question(NamedTuple):
-    """What the choice of a model follows from."""
+    """What the choice of a model follows from: one of the catalogue, so that there are not many.
+
+    Attributes:
+        task: "upscale", "denoise" or "dejpeg".
+        best: Name of the model that would do it.
+        is_named: Whether no other may take its place.
+        offline: Whether to fetch none.
+    """
 
     task: catalog.Task
-    scale: int | None
-    level: float | None
-    model: str
+    best: str
+    is_named: bool
     offline: bool
 
 
@@ -88,7 +94,7 @@ class Models:
         """Return by what an order is done, if that is loaded.
 
         Raises:
-            MambairError: The network does not do it.
+            MambairError: There is no such model, or the network does not do it.
         """
         with self._lock:
             choice = self._recall(order)
@@ -112,7 +118,10 @@ class Models:
         if choice is None:
             question = self._ask(order)
             choice = choose_model(
-                *question[:4],
+                order.task,
+                order.scale,
+                order.level,
+                order.model,
                 weights=None,
                 device_kind=self.device.type,
                 offline=question.offline,
@@ -176,7 +185,8 @@ class Models:
             return [one.restorer.model.name for one in self._loaded.values()]
 
     def _ask(self, order: Order) -> _Question:
-        return _Question(order.task, order.scale, order.level, order.model, self.offline or order.offline)
+        best = name_model(order.task, order.scale, order.level, order.model, self.device.type)
+        return _Question(order.task, best.name, order.model != "auto", self.offline or order.offline)
 
     def _recall(self, order: Order) -> ChosenModel | None:
         """Return what was chosen before, unless it was for want of something better, and long ago."""
