@@ -25,6 +25,7 @@ from mambair_cli.endpoints import Output, check_target, open_target
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format
 from mambair_cli.jobs import Source, name_of
+from mambair_cli.journal import digest_settings
 from mambair_cli.wire import REPORT_HEADER, Account, read_account, read_error
 
 AT_ONCE = 3  # images at the server: one to compute, one to decode, one to encode
@@ -119,6 +120,7 @@ class Client:
         self.means = self._ask(query)
         kept = ("precision", "tile", "overlap", "seed")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
+        self._computing = digest_settings(self.means.computing)
 
     def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
@@ -252,7 +254,10 @@ class Client:
         """
         try:
             if response.status == 200:
-                return read_account(json.loads(response.headers[REPORT_HEADER]))
+                facts = json.loads(response.headers[REPORT_HEADER])
+                if facts["computing"] != self._computing:
+                    raise self._changed(about)
+                return read_account(facts)
             with self._speaking(about):
                 body = response.read()
             error = read_error(json.loads(body), about)
@@ -309,6 +314,12 @@ class Client:
     def _gone(self, about: str = "") -> ServerError:
         return ServerError(
             f"{about}the server at {self._address} went away; see its messages, and start it anew"
+        )
+
+    def _changed(self, about: str) -> ServerError:
+        return ServerError(
+            f"{about}the server at {self._address} is another one now, with other settings or weights; "
+            "start again with --resume"
         )
 
     def _strange(self) -> ServerError:

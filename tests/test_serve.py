@@ -26,12 +26,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mambair_cli.address import Address, find_default_socket, listen, parse_address
+from mambair_cli.batch import Task
 from mambair_cli.catalog import load_catalog
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
 from mambair_cli.cli.options import Options
+from mambair_cli.client import Client
+from mambair_cli.endpoints import Output
+from mambair_cli.engine import Precision
 from mambair_cli.errors import MemoryLimitError, UsageError
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.jobs import Job, Source
+from mambair_cli.journal import JOURNAL_FILE, digest_settings
 from mambair_cli.server.app import App, build_server
 from mambair_cli.server.models import Models
 from mambair_cli.server.parameters import OF_TASK, SHARED, TASKS, read_order
@@ -43,11 +48,11 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no U
 
 
 @contextmanager
-def serving(address=None, most=4, max_pixels=10**6, **limits):
+def serving(address=None, most=4, max_pixels=10**6, precision: Precision = "auto", **limits):
     """Serve in a thread, at a socket whose path is short enough."""
     with tempfile.TemporaryDirectory(prefix="mambair-") as folder:
         address = address or Address(Path(folder, "s"))
-        workshop = Workshop(Models("cpu", offline=True, most=most), max_pixels)
+        workshop = Workshop(Models("cpu", precision, offline=True, most=most), max_pixels)
         server = build_server(App(workshop, **limits))
         with listen(address) as listener:
             if address.path is None:
@@ -641,14 +646,13 @@ def test_a_stranger_at_the_address_is_one_line(run):
         assert (code, out, len(err.splitlines())) == (3, [], 1)
 
 
-REPORT = json.dumps(describe_account(Account((8, 8), False, Report(plan_tiles(4, 4, 16, 0), 1, False), None)))
-
-
 @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
 def test_a_result_of_unknown_length_is_one_line(run, length):
     means = {"model": "m", "scale": 2, "device": "cpu", "computing": {"weights": "w"}}
+    report = describe_account(Account((8, 8), False, Report(plan_tiles(4, 4, 16, 0), 1, False), None))
+    report["computing"] = digest_settings(means["computing"])
     first = b"\r\n\r\n" + json.dumps({**means, "notice": None, "max_bytes": 10**6}).encode()
-    then = f"\r\n{REPORT_HEADER}: {REPORT}\r\n".encode() + length + b"\r\nresult"
+    then = f"\r\n{REPORT_HEADER}: {json.dumps(report)}\r\n".encode() + length + b"\r\nresult"
     Path("a.png").write_bytes(encode(pixels()))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
 
@@ -748,6 +752,28 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
         assert server.communicate(timeout=60)[1].endswith("mambair: interrupted\n")
     assert server.returncode == 130
     assert not place.exists()
+
+
+@pytest.mark.parametrize(("precision", "is_same"), [("fp32", True), ("fp16", False)])
+def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, place, precision, is_same):
+    source = Path(tmp_path, "a.png")
+    source.write_bytes(encode(pixels()))
+    jobs = [Job(Source(source), Path(tmp_path, f"{number}.png")) for number in range(9)]
+    tasks = [Task(job, Output(), overwrite=False, watch=None) for job in jobs]
+    with serving(Address(place), precision="fp32"):
+        client = Client(Address(place), "upscale", {"model": "tiny-x2"})
+        done = list(client.perform(tasks[:1], lambda: False))
+    place.unlink()
+    with serving(Address(place), precision=precision):
+        done += client.perform(tasks[1:], lambda: False)
+    errors = [str(outcome.error) for outcome in done if outcome.error]
+    assert done[0].error is None
+    if is_same:
+        assert (len(done), errors) == (9, [])
+    else:
+        assert 1 <= len(errors) == len(done) - 1 <= 3  # are sent at once
+        assert all(" is another one now, " in error and "--resume" in error for error in errors)
+        assert sorted(contents(tmp_path)) == ["0.png", "a.png"]
 
 
 def test_what_is_no_socket_is_left_alone(run, place, monkeypatch):

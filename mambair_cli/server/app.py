@@ -28,6 +28,7 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
+from mambair_cli.journal import digest_settings
 from mambair_cli.server.guard import Guard
 from mambair_cli.server.page import describe_api, write_page
 from mambair_cli.server.parameters import TASKS, read_order
@@ -247,6 +248,7 @@ class _Answer(StreamingResponse):
         facts = {
             "model": means.restorer.model.name,
             "scale": means.restorer.info.scale,
+            "computing": digest_settings(means.computing),
             **describe_account(account),
             "seconds": round(outcome.seconds, 3),
         }

@@ -85,6 +85,7 @@ def describe_api(max_bytes: int) -> dict[str, Any]:
         "Report": _object(
             model=text,
             scale=whole,
+            computing=text,
             width=whole,
             height=whole,
             reduced=flag,
