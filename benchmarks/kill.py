@@ -113,10 +113,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--longest", type=float, default=3.0, help="seconds")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         make_photographs(Path(name, "photos"), arguments.images, 64, 48)
-        options = ["--model", "tiny-denoise", "--offline"]
+        options = ["--model", "tiny-denoise", "--offline", "--workers", str(arguments.workers)]
         findings = kill_and_resume(Path(name), options, arguments.kills, arguments.longest)
     print(findings)
     sys.exit(not findings.is_sound)

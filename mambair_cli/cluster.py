@@ -26,7 +26,6 @@ from mambair_cli.station import Unseen
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, one after the other with nothing done, before it is left alone
-NAMES_SHOWN = 3  # of the images that a lost worker had in hand
 
 START_SECONDS = 300  # for a worker to start, where there is none
 OTHERS_SECONDS = 30  # for further ones, once one has
@@ -277,11 +276,9 @@ class Cluster:
     def _lose(self, worker: _Worker, reason: str) -> None:
         """Do without a worker from now on."""
         self._losses[worker.node] += 1
-        names = [str(task.job.source) for task in worker.hand.tasks]
-        over = f" over {', '.join(names[:NAMES_SHOWN])}" if names else ""
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        held = f" with {worker.hand} in hand" if worker.hand.tasks else ""
         if worker.is_ready:  # Ray may still know of a node that is gone, where none will start
-            self._notify(f"the worker on {worker.place} was lost{over}{more}: {reason}")
+            self._notify(f"the worker on {worker.place} was lost{held}: {reason}")
         if self._losses[worker.node] == MOST_LOSSES:
             self._notify(f"no further worker is started on the node {worker.place}: {MOST_LOSSES} were lost")
         self._forget(worker)

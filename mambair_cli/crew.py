@@ -5,7 +5,6 @@ computed by all of them, tile by tile. What comes out does not depend on who did
 """
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections import deque
@@ -31,6 +30,7 @@ from mambair_cli.worker import (
     Failed,
     Restored,
     Started,
+    Stop,
     Tiles,
     receive_values,
     send_values,
@@ -75,6 +75,7 @@ class _Worker:
     connection: Connection
     hand: Hand = field(default_factory=Hand)  # its tasks
     batches: deque[_Batch] = field(default_factory=deque)  # of tiles
+    is_stopping: bool = False  # it begins with no further task
 
 
 class Crew:
@@ -118,7 +119,7 @@ class Crew:
         try:
             for number, device in enumerate(devices):
                 ours, theirs = context.Pipe()
-                arguments = (theirs, os.getpid(), {**options, "device": device}, threads)
+                arguments = (theirs, {**options, "device": device}, threads)
                 process = context.Process(target=serve, args=arguments, name=f"mambair-{device}")
                 with _deaf_to_interrupts():  # so is the worker then, before it can say so itself
                     process.start()
@@ -154,20 +155,45 @@ class Crew:
 
     def _share_out(self, shares: Shares) -> Iterator[Outcome]:
         """Give each task to one worker."""
-        while True:
-            for worker in self._workers:
-                while (task := shares.draw(worker.hand)) is not None:
-                    with suppress(OSError):  # it has died, as it will be seen to have
-                        worker.connection.send(task)
-            if not any(worker.hand.tasks for worker in self._workers):
-                break
-            for worker, outcome in self._listen():
-                if outcome is not None:
-                    worker.hand.put_down(worker.hand.tasks[0])
-                    yield outcome
-                elif (given_up := shares.bury(worker.hand)) is not None:
-                    yield given_up
-        yield from shares.give_up("all workers have died; see their messages, or use fewer")
+        try:
+            while not shares.is_over or any(worker.hand.tasks for worker in self._workers):
+                if not self._workers:
+                    raise MambairError(
+                        "all workers have died; see their messages, use fewer, and go on with --resume"
+                    )
+                for worker in self._workers:
+                    while (task := shares.draw(worker.hand)) is not None:
+                        with suppress(OSError):  # it has died, as it will be seen to have
+                            worker.connection.send(task)
+                if shares.is_stopped:
+                    self._stop()
+                for worker, outcome in self._listen():
+                    if outcome is not None:
+                        worker.hand.put_down(worker.hand.tasks[0])  # they are done in their order
+                        yield outcome
+                    elif not shares.is_stopped and (given_up := shares.bury(worker.hand)) is not None:
+                        yield given_up
+        except KeyboardInterrupt:
+            yield from self._hear_last()
+            raise
+
+    def _stop(self) -> None:
+        """Have the workers begin with no further task; they end when those in work are done."""
+        for worker in self._workers:
+            if not worker.is_stopping:
+                worker.is_stopping = True
+                with suppress(OSError):
+                    worker.connection.send(Stop())
+
+    def _hear_last(self) -> Iterator[Outcome]:
+        """Yield what workers have said already: what is done is told."""
+        for worker in self._workers:
+            while worker.connection.poll():
+                message = _receive(worker)
+                if message is None:
+                    break
+                if isinstance(message, Outcome):
+                    yield message
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> _Batch:
         """Give a batch of tiles, (b, h, w, c), to the worker that has the least to do."""
@@ -219,9 +245,10 @@ class Crew:
                     raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
                 case end:
                     self._workers.remove(worker)
-                    names = ", ".join(str(task.job.source) for task in worker.hand.tasks) or "tiles"
-                    why = f": {end.reason}" if isinstance(end, Failed) else ""
-                    self._notify(f"the worker on {worker.device} died over {names}{why}")
+                    if not worker.is_stopping:
+                        why = f": {end.reason}" if isinstance(end, Failed) else ""
+                        what = str(worker.hand) or "tiles of an image"
+                        self._notify(f"the worker on {worker.device} died with {what} in hand{why}")
                     worker.process.terminate()
                     _end(worker.process)
                     yield worker, None

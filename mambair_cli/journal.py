@@ -32,6 +32,7 @@ from mambair_cli.images import TEMPORARY_NAME, synchronize
 JOURNAL_FILE = ".mambair.jsonl"
 LOCK_FILE = ".mambair.lock"
 PARTS_FOLDER = ".mambair.parts"
+CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any more
 
 _PROCESS = secrets.token_hex(4)  # tells processes of one number apart
 
@@ -173,11 +174,15 @@ class Journal:
     def _gather(self) -> None:
         """Add the parts of this run, and of runs that were killed, to the journal, and remove them."""
         folder = self._folder / PARTS_FOLDER
+        for run in folder.glob("*"):
+            if run.suffix != CLOSED:  # who lives on finds nowhere to note its result, and publishes none
+                run.rename(run.with_suffix(CLOSED))
         for part in sorted(folder.glob("*/*.jsonl")):
             with self._path.open("ab") as file, part.open("rb") as lines:
-                shutil.copyfileobj(lines, file)
-                file.flush()
-                os.fsync(file.fileno())
+                while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
+                    shutil.copyfileobj(lines, file)
+                    file.flush()
+                    os.fsync(file.fileno())
             part.unlink()
         for empty in (*folder.glob("*"), folder):
             with suppress(OSError):  # somebody else keeps something there

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from itertools import takewhile
 
 import torch
@@ -63,30 +63,43 @@ def perform_alone(
         closing(_Ahead(works, is_stopped)) as ahead,
         ExitStack() as leaving,
     ):
-        leaving.callback(lambda: [steps.close() for _, steps in begun])
-        while True:
-            while is_one_finished() or len(finishing) > MOST_BEHIND:
-                yield finishing.popleft().result()
-            # On a GPU the next images are begun with before the first is done: it must not fall idle.
-            while len(begun) <= (restorer.computer.ahead > 0) and not is_stopped():
-                group = ahead.take(lambda: bool(begun) or is_one_finished())
-                if not group:
+        leaving.callback(_leave, begun)
+        try:
+            while True:
+                while is_one_finished() or len(finishing) > MOST_BEHIND:
+                    yield finishing.popleft().result()
+                # On a GPU the next images are begun with before the first is done: it must not fall idle.
+                while len(begun) <= (restorer.computer.ahead > 0) and not is_stopped():
+                    group = ahead.take(lambda: bool(begun) or is_one_finished())
+                    if not group:
+                        break
+                    begun.append((group, _compute(group, restorer, on_start, on_tiles)))
+                    next(begun[-1][1], None)
+                if begun:
+                    group, steps = begun[0]
+                    for _ in steps:
+                        while is_one_finished():
+                            yield finishing.popleft().result()
+                    begun.popleft()
+                    for work in group:
+                        finishing.append(finishers.submit(work.finish))
+                        finishing[-1].add_done_callback(lambda _: ahead.wake())
+                elif not is_one_finished():
                     break
-                begun.append((group, _compute(group, restorer, on_start, on_tiles)))
-                next(begun[-1][1], None)
-            if begun:
-                group, steps = begun[0]
-                for _ in steps:
-                    while is_one_finished():
-                        yield finishing.popleft().result()
-                begun.popleft()
-                for work in group:
-                    finishing.append(finishers.submit(work.finish))
-                    finishing[-1].add_done_callback(lambda _: ahead.wake())
-            elif not is_one_finished():
-                break
+        except KeyboardInterrupt:  # what is computed is finished, and what is finished is told
+            while finishing:
+                yield finishing.popleft().result()
+            raise
         while finishing:
             yield finishing.popleft().result()
+
+
+def _leave(begun: Iterable[tuple[list[Work], Generator[None]]]) -> None:
+    """Undo what is begun, and finish what of it is computed."""
+    for group, steps in begun:
+        steps.close()
+        for work in group:
+            work.abandon()
 
 
 def _compute(
@@ -112,8 +125,8 @@ def _compute(
 class _Ahead:
     """Opens works in a thread, some of them before their turn.
 
-    What other threads have to tell comes through a queue, and no lock is shared with them: an interrupt may
-    break the main thread off anywhere, and must not leave one locked.
+    What other threads have to tell comes through a queue: an interrupt may break the main thread off
+    anywhere, and must not leave a lock behind that they wait for.
 
     Args:
         works: To be opened.
@@ -168,6 +181,9 @@ class _Ahead:
         self._is_over = True
         with self._room:
             self._room.notify()
+        with suppress(BaseException):  # of the other thread, which nobody asks for any more
+            while self._hear(0):
+                pass
         for work in self._ready:
             work.abandon()
         self._ready.clear()

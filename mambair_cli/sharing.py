@@ -1,7 +1,7 @@
 """Tasks among several workers: how much each has in hand, and what is suspected where one dies."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
@@ -12,6 +12,7 @@ from mambair_cli.pipeline import MOST_AHEAD
 
 AHEAD = 2  # tasks that a worker has at least: one to do, and the next
 BYTES_AHEAD = 2**18  # up to which it has more of them, small ones
+NAMES_SHOWN = 3  # of the images that a worker has in hand
 MOST_DEATHS = 2  # of workers that had an image in hand, before it is taken to be the cause
 
 
@@ -38,6 +39,12 @@ class Hand:
         """Put a task into the hand."""
         self.tasks.append(task)
         self.costs.append(cost)
+
+    def __str__(self) -> str:
+        """Name the images, or some of them."""
+        names = [str(task.job.source) for task in self.tasks]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        return ", ".join(names[:NAMES_SHOWN]) + more
 
     def put_down(self, task: Task) -> None:
         """Take a task out of the hand: something has become of it."""
@@ -71,6 +78,11 @@ class Shares:
         self._is_stopped = is_stopped
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether the run is to end with what is in work."""
+        return self._is_stopped()
+
+    @property
     def is_over(self) -> bool:
         """Whether no further task is to begin."""
         return self._is_stopped() or not (self._waiting or self._suspects)
@@ -95,12 +107,6 @@ class Shares:
             return _fail(held[0].job, f"{MOST_DEATHS} workers died over it; leave it out")
         self._suspects.extend(map(renew, held))
         return None
-
-    def give_up(self, why: str) -> Iterator[Outcome]:
-        """Yield the outcomes of what is left, unless it was not to begin."""
-        if not self._is_stopped():
-            for task in (*self._suspects, *(task for _, task in self._waiting)):
-                yield _fail(task.job, why)
 
     def is_suspect(self, task: Task) -> bool:
         """Tell whether a worker has died that had the task in hand."""

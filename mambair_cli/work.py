@@ -143,7 +143,7 @@ class Work:
         return self.together > 1 and self.samples.shape == other.samples.shape
 
     def abandon(self) -> None:
-        """Let go of what is open, where the turn never comes."""
+        """Let go of what is open: of an image whose turn never comes, or of a result that is whole."""
         self._open.close()
 
     @contextmanager

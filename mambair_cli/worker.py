@@ -1,5 +1,6 @@
 """The process of a worker: what it is told and what it says, and how it goes about its tasks."""
 
+import multiprocessing
 import os
 import queue
 import signal
@@ -57,6 +58,10 @@ class Tiles(NamedTuple):
     seed: int | None
 
 
+class Stop(NamedTuple):
+    """A worker is to begin with no further task, and to end when those in work are done."""
+
+
 class Restored(NamedTuple):
     """A worker has computed a batch of tiles, (b, s·h, s·w, c), or why it could not."""
 
@@ -76,18 +81,18 @@ def send_values(connection: Connection, values: np.ndarray) -> None:
     connection.send_bytes(np.ascontiguousarray(values).data.cast("B"))
 
 
-def serve(connection: Connection, parent: int, options: dict[str, Any], threads: int | None) -> None:
+def serve(connection: Connection, options: dict[str, Any], threads: int | None) -> None:
     """Do tasks as they come, until there is nobody to send them; this is the worker.
 
     Who asks it to terminate ends it at once: what it leaves half-written, its parent's journal clears away.
 
     Args:
         connection: To the parent, which sends tasks and tiles, and closes it at the end.
-        parent: Its process.
         options: Of the ``Restorer``.
         threads: Of PyTorch; None for its own choice.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+    threading.Thread(target=_end_with_parent, name="mambair-parent", daemon=True).start()
     if threads is not None:
         torch.set_num_threads(threads)
     out = _Mouth(connection)
@@ -100,17 +105,13 @@ def serve(connection: Connection, parent: int, options: dict[str, Any], threads:
             return
         out.send(True)
 
-        def advance(done: int, total: int) -> None:
-            if os.getppid() != parent:  # it was killed
-                raise SystemExit
-            out.send(Advanced(done, total))
-
+        is_stopped = threading.Event()
         for outcome in perform_alone(
-            _receive_tasks(connection, restorer, out),
-            lambda: False,
+            _receive_tasks(connection, restorer, out, is_stopped),
+            is_stopped.is_set,
             restorer,
             lambda name, pixels: out.send(Started(name, pixels)),
-            advance,
+            lambda done, total: out.send(Advanced(done, total)),
         ):
             out.send(outcome)
     except DEVICE_ERROR as error:
@@ -118,6 +119,14 @@ def serve(connection: Connection, parent: int, options: dict[str, Any], threads:
     except Exception:
         out.send(Crashed(traceback.format_exc()))
     out.close()
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has, however that came about: another run may begin at once."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Mouth:
@@ -148,8 +157,10 @@ class _Mouth:
                     self._connection.send(message)
 
 
-def _receive_tasks(connection: Connection, restorer: Restorer, out: _Mouth) -> Iterator[Task]:
-    """Yield the tasks that come; batches of tiles are computed here."""
+def _receive_tasks(
+    connection: Connection, restorer: Restorer, out: _Mouth, is_stopped: threading.Event
+) -> Iterator[Task]:
+    """Yield the tasks that come, until none is to begin any more; batches of tiles are computed here."""
     computer = restorer.computer
     launched: deque[Any] = deque()
     with suppress(EOFError, ConnectionError):  # nobody sends any more
@@ -158,6 +169,9 @@ def _receive_tasks(connection: Connection, restorer: Restorer, out: _Mouth) -> I
             if isinstance(message, Task):
                 yield message
                 continue
+            if isinstance(message, Stop):
+                is_stopped.set()
+                return
             tiles = receive_values(connection, message.shape)
             try:
                 launched.append(computer.launch(tiles, message.corners, message.seed))

@@ -42,7 +42,7 @@ def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
     make_photographs(tmp_path / "photos", 16, 192)
     findings = lose_a_node(tmp_path, ["--weights", str(weights)], nodes, images=2)
     assert findings.is_sound, findings
-    assert "was lost over photos/" in findings.said[0]
+    assert "was lost with photos/" in findings.said[0]
 
 
 def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights):
@@ -83,7 +83,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
         [JOURNAL_FILE, *(f"{index:04}.png" for index in range(IMAGES) if index != 2)]
     )
     assert sum("is left out: it does not see out as this machine does" in line for line in told) == 1
-    assert sum("was lost over photos/" in line and line.endswith("it died") for line in told) == 2
+    assert sum("was lost with photos/" in line and line.endswith("it died") for line in told) == 2
 
 
 class Elsewhere:

@@ -12,8 +12,18 @@ from checkpoints import save_identity, save_nearest
 from PIL import Image
 
 from benchmarks import kill
+from mambair_cli import journal
 from mambair_cli.cli import main
-from mambair_cli.journal import JOURNAL_FILE, LOCK_FILE, PARTS_FOLDER, Entry, Journal, Stamp, stamp_of
+from mambair_cli.journal import (
+    JOURNAL_FILE,
+    LOCK_FILE,
+    PARTS_FOLDER,
+    Entry,
+    Journal,
+    Record,
+    Stamp,
+    stamp_of,
+)
 from mambair_cli.work import Work
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
@@ -211,11 +221,13 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(run):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
-def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path):
+@pytest.mark.parametrize(("workers", "kills"), [([], 4), (["--workers", "2"], 2)])
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path, workers, kills):
     save_identity(tmp_path / "same.safetensors")
     kill.make_photographs(tmp_path / "photos", 12, 60, 40)
-    findings = kill.kill_and_resume(tmp_path, ["--weights", "same.safetensors"], kills=4, longest=0.06)
-    assert findings == kill.Findings(4, [], [], [])
+    options = ["--weights", "same.safetensors", *workers]
+    findings = kill.kill_and_resume(tmp_path, options, kills, longest=0.06)
+    assert findings == kill.Findings(kills, [], [], [])
     assert len(kill.contents(tmp_path / "results")) == 12
 
 
@@ -252,3 +264,41 @@ def test_a_dry_run_knows_what_was_done(run, capsys):
     assert plan() == (1, {"a.png": new, "b.png": failed, "bad.png": failed, "c.jpg": failed})
     assert plan("--overwrite", "--workers", "2") == (1, other)
     assert {path: path.stat().st_mtime_ns for path in Path(".").rglob("*")} == before
+
+
+def test_who_lives_on_after_a_run_publishes_nothing_that_the_next_one_does_not_know(run):
+    folder = Path("photos_denoised")
+    first = Journal(folder)
+    first._lock.release()  # as the system does where it is killed
+    temporary = folder / ".mambair-0123456789abcdef.tmp"
+    first.pen.begin(folder / "a.png", temporary)
+    temporary.write_bytes(b"whole")
+    second = Journal(folder)
+    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    with pytest.raises(FileNotFoundError):
+        first.pen.finish(folder / "a.png", entry)
+    second.pen.finish(folder / "b.png", entry)
+    second.close()
+    assert list(Record(folder).entries) == ["b.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE]
+
+
+def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeypatch):
+    folder = Path("photos_denoised")
+    first = Journal(folder)
+    first._lock.release()
+    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    first.pen.begin(folder / "a.png", folder / ".mambair-0123456789abcdef.tmp")
+    (part,) = first.pen.parts.glob("*.jsonl")
+    file = part.open("ab")  # it was open before the next run came
+    synchronize = os.fsync
+
+    def write_late(number):
+        synchronize(number)
+        if not file.closed:
+            file.write(b"\n" + json.dumps(journal._describe("a.png", entry)).encode() + b"\n")
+            file.close()
+
+    monkeypatch.setattr(journal.os, "fsync", write_late)
+    Journal(folder).close()
+    assert list(Record(folder).entries) == ["a.png"]

@@ -24,7 +24,7 @@ from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
 from mambair_cli.crew import Crew
 from mambair_cli.endpoints import Output
-from mambair_cli.errors import ModelError, UsageError
+from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.jobs import find_sources, name_targets
 from mambair_cli.journal import JOURNAL_FILE
 from mambair_cli.pipeline import perform_alone
@@ -78,12 +78,11 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
         errors = restore(kill_one, weights, "one_killed")
         assert len(told) == 1
-        assert "the worker on cpu died over photos/" in told[0]
+        assert "the worker on cpu died with photos/" in told[0]
         assert list(errors) == ["photos/3.png"]
         crew._workers[0].process.kill()
-        errors = restore(crew.perform, weights, "all_killed")
-        assert len(errors) == IMAGES
-        assert all("all workers have died" in error for error in errors.values())
+        with pytest.raises(MambairError, match=r"all workers have died.*--resume"):
+            restore(crew.perform, weights, "all_killed")
     finally:
         crew.close()
     assert results("side_by_side") == results("alone")
@@ -204,17 +203,16 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
 
     crew = Crew(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
     try:
-        errors = restore(crew.perform, tiled["weights"], "spread")
+        if survivors:
+            assert restore(crew.perform, tiled["weights"], "spread") == {}
+        else:
+            with pytest.raises(MambairError, match="all workers have died"):
+                restore(crew.perform, tiled["weights"], "spread")
     finally:
         crew.close()
     assert len(told) == 2 - survivors
-    assert "the worker on cpu died over tiles" in told[0]
-    if survivors:
-        assert errors == {}
-        assert results("spread") == results("alone")
-    else:
-        assert len(errors) == 3
-        assert results("spread") == {}
+    assert "the worker on cpu died with tiles of an image in hand" in told[0]
+    assert results("spread") == (results("alone") if survivors else {})
 
 
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
@@ -242,6 +240,25 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )
+
+
+def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weights):
+    for index in range(40):
+        Image.new("RGB", (200, 200), (index, 0, 0)).save(f"photos/more{index}.png")
+    Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
+    restorer = Restorer(weights=weights)
+    told = []
+    crew = Crew(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
+    try:
+        jobs = name_targets(find_sources(["photos"]), "out", "_x4")
+        settings = settings_of(computing_of(restorer), Output())
+        outcomes = list(run_jobs(jobs, Output(), settings, crew.perform, fail_fast=True))
+    finally:
+        crew.close()
+    done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)
+    assert done == sorted(results("out"))
+    assert len(done) < 40
+    assert told == []
 
 
 def test_what_a_worker_cannot_load_is_an_error_here(weights):
@@ -282,6 +299,32 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
     whole = [path for path in Path("out").iterdir() if path.name != JOURNAL_FILE]
     assert all(path.suffix == ".png" for path in whole)
     assert 0 < len(whole) < IMAGES + 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_workers_end_with_a_parent_that_is_killed(weights):
+    for index in range(4):
+        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_devices_that_are_not_there_are_refused():
