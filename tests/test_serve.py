@@ -465,7 +465,7 @@ def test_a_client_that_leaves_is_worked_for_no_longer(address):
     assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 0
 
 
-def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog):
+def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, capsys):
     def load(path):
         net = load_network(path)
 
@@ -491,6 +491,9 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog):
             time.sleep(0.01)
         else:
             pytest.fail("the server's log has no traceback")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0].startswith("mambair: Exception in ASGI application")
+    assert printed[-1].startswith("ZeroDivisionError")
 
 
 def test_networks_that_were_used_last_stay(monkeypatch):
@@ -698,6 +701,9 @@ def place():
 def test_a_server_lives_and_ends_as_it_should(run, place):
     with process("--socket", place) as (server, told):
         assert told == f"unix:{place}"
+        with connect(parse_address(told)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert stranger.recv(100).startswith(b"HTTP/1.1 400 ")  # and the server says nothing of it
         assert place.stat().st_mode & 0o777 == 0o600
         code, _, err = run("serve", "--socket", place)
         assert (code, "listens at" in err) == (2, True)

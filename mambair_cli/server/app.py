@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import BinaryIO
@@ -186,6 +188,19 @@ class App:
         return HTTPException(413, why, _GOODBYE)
 
 
+class _Complaints(logging.Handler):
+    """Puts what uvicorn logs, with tracebacks, on stderr in mambair's name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record; where stderr is gone, nobody can be told."""
+        with suppress(OSError):
+            sys.stderr.write(f"mambair: {self.format(record)}\n")
+            sys.stderr.flush()
+
+
+_COMPLAINTS = _Complaints(logging.ERROR)  # what is below that, strangers can cause as often as they like
+
+
 def build_server(app: App) -> uvicorn.Server:
     """Return what serves the application at sockets that are listened at, by ``run(sockets=[...])``."""
     config = uvicorn.Config(
@@ -199,6 +214,7 @@ def build_server(app: App) -> uvicorn.Server:
         proxy_headers=False,
         server_header=False,
     )
+    logging.getLogger("uvicorn.error").addHandler(_COMPLAINTS)
     return uvicorn.Server(config)
 
 
