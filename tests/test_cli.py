@@ -263,6 +263,20 @@ def test_dry_run_finds_what_would_fail(run, weights):
     assert one_line(err)
 
 
+def test_every_key_of_every_event_is_documented(run, weights):
+    text = (Path(__file__).parents[1] / "docs/events.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    documented = {event: re.findall(r"`(\w+)`", re.sub(r" \(.*?\)", "", keys)) for event, keys in rows}
+    photo("in/a.png")
+    Path("in/b.png").write_text("no picture")
+    found = {}
+    for options in (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"]):
+        _, out, _ = run("upscale", "in", "--weights", weights / "x4.safetensors", "--json", *options)
+        for event in map(json.loads, out):
+            found[event["event"]] = list(event)[1:]
+    assert found == documented
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="knows no folder that nobody can write")
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 @pytest.mark.parametrize("output", ["/proc/sys/out", "notes.txt/out"])

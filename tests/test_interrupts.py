@@ -13,6 +13,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 SIZE = (700, 500)
+HALF_WRITTEN, RESULTS = ".mambair-*.tmp", "[!.]*"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,16 @@ def heeds_signals(process):
     return False
 
 
+def await_moment(moment, process, output):
+    """Wait for some seconds, or for a file that a pattern fits."""
+    if isinstance(moment, float):
+        time.sleep(moment)
+        return
+    while not any(output.glob(moment)):
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
 def interrupt(folder, output, options, number, *moments):
     """Run a command, send it a signal at each of some moments; return the exit code and stderr."""
     command = ["upscale", "photos", "--weights", "x4.safetensors", "-o", output, *options]
@@ -47,10 +58,20 @@ def interrupt(folder, output, options, number, *moments):
         while not heeds_signals(process):
             time.sleep(0.002)
         for moment in moments:
-            time.sleep(moment)
+            await_moment(moment, process, output)
             process.send_signal(number)
         err = process.communicate(timeout=60)[1]
     return process.returncode, err
+
+
+def check_whole(output):
+    """Load all results, and count them."""
+    paths = list(output.glob(RESULTS))
+    for path in paths:
+        with Image.open(path) as image:
+            image.load()
+            assert image.size == (SIZE[0] * 4, SIZE[1] * 4)
+    return len(paths)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +80,6 @@ def interrupt(folder, output, options, number, *moments):
         ([], signal.SIGINT, (0.0,)),  # typer is being imported
         ([], signal.SIGTERM, (0.3,)),  # torch is
         ([], signal.SIGINT, (0.6, 0.05)),
-        ([], signal.SIGINT, (2.0,)),
         ([], signal.SIGTERM, (2.0, 0.05)),
         (["--workers", "2"], signal.SIGINT, (2.5,)),  # the workers import torch
         (["--workers", "2"], signal.SIGTERM, (4.0, 0.05)),
@@ -73,10 +93,39 @@ def test_an_interrupt_is_a_line_at_any_moment(folder, tmp_path, options, number,
         assert "4 done of 4 images" in told[0]
     else:
         assert (code, told) == (130, ["mambair: interrupted"])
-    for path in tmp_path.glob("out/[!.]*"):
-        with Image.open(path) as image:
-            image.load()
-            assert image.size == (SIZE[0] * 4, SIZE[1] * 4)
+    check_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "moment"),
+    [
+        ([], signal.SIGINT, HALF_WRITTEN),
+        ([], signal.SIGTERM, RESULTS),
+        (["--workers", "2"], signal.SIGTERM, HALF_WRITTEN),
+        (["--workers", "2"], signal.SIGINT, RESULTS),
+    ],
+)
+def test_an_interrupt_amid_work_leaves_whole_results_alone(folder, tmp_path, options, number, moment):
+    output = tmp_path / "out"
+    code, err = interrupt(folder, output, options, number, moment)
+    told = [line for line in err.splitlines() if not line.startswith("mambair: using")]
+    assert (code, told) == (130, ["mambair: interrupted"])
+    whole = check_whole(output)
+    assert whole < 4
+    assert whole or moment != RESULTS
+    assert not list(output.glob(HALF_WRITTEN))
+
+
+def test_what_a_second_interrupt_leaves_is_cleared_away_by_the_next_run(folder, tmp_path):
+    output = tmp_path / "out"
+    code, err = interrupt(folder, output, [], signal.SIGINT, HALF_WRITTEN, 0.0)
+    assert code == 130
+    assert err.endswith("mambair: interrupted\n")
+    check_whole(output)
+    code, _ = interrupt(folder, output, ["--resume"], signal.SIGINT)
+    assert code == 0
+    assert check_whole(output) == 4
+    assert not list(output.glob(HALF_WRITTEN))
 
 
 def test_a_signal_that_the_shell_has_turned_off_stays_so(folder, tmp_path):
