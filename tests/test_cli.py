@@ -308,16 +308,6 @@ def test_a_dry_run_sees_that_another_run_is_at_work(run, weights):
     assert run(*arguments)[0] == 0
 
 
-def test_a_folder_of_truth_that_is_not_there_is_said_not_to_be(run):
-    code, _, err = run("evaluate", "nowhere", "--task", "upscale", "-q")
-    assert code == 2
-    assert err == "mambair: error: no such file or folder: nowhere; check its name\n"
-    Path("empty").mkdir()
-    assert run("evaluate", "empty", "--task", "upscale", "-q")[2].startswith(
-        "mambair: error: no images in the folder"
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -120,7 +120,7 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--restored", "empty"), 2, "no images"),
         (("gt", "--restored", "twins"), 2, "a_1.png, a_2.png"),
         (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
-        (("nowhere", "--restored", "gt"), 2, "no images"),
+        (("nowhere", "--restored", "gt"), 2, "no such file or folder: nowhere; "),
         (("gt", "--task", "denoise", "--weights", "{same}"), 2, "--sigma"),
         (("gt", "--task", "dejpeg", "-s", "3"), 2, "dejpeg keeps the size: --scale 3; leave it out"),
         (("gt", "--task", "upscale", "--sigma", "5"), 2, "--sigma 5; leave it out"),
