@@ -10,7 +10,7 @@ An image in memory is restored by tiles of the default size. In one run, in this
 
     python benchmarks/gpu.py [NETWORK ...] [--rivals] [--profile] [--sweep]
 
---sweep tries forms of the network, tiles and batches in place of all that. Whatever fails, or needs more
+--sweep tries tiles, batches and streams in place of all that. Whatever fails, or needs more
 memory than there is, is said so in its line, and the rest goes on.
 """
 
@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,28 +58,9 @@ CASES: dict[str, Config] = {
     "toy-v2": MambaIRv2Config(24, (2,), (2,), 3, 30, 4, 5, **LIGHT),
 }
 SIZES = ((256, 256), (720, 1280))
-SWEPT_TILES = (
-    (96, 144),
-    (128, 84),
-    (144, 60),
-    (144, 30),
-    (160, 45),
-    (160, 23),
-    (176, 40),
-    (176, 20),
-    (192, 32),
-    (192, 16),
-    (256, 18),
-)
-SWEPT_FORMS: tuple[dict[str, Any], ...] = (
-    {},
-    {"steps": "split"},
-    {"depthwise": "cuda"},
-    {"depthwise": "triton"},
-    {"streams": 2},
-    {"steps": "split", "depthwise": "cuda"},
-    {"steps": "split", "depthwise": "cuda", "streams": 2},
-)
+SWEPT_TILES = (112, 136, 160, 176, 192, 256)  # largest side; they are made no larger than need be
+SWEPT_BATCHES = (3, 2, 1)  # of all tiles
+SWEPT_STREAMS = (1, 2)
 
 
 class Measured(NamedTuple):
@@ -97,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="*", metavar="NAME", help=f"time them, too: {', '.join(RIVALS)}")
     parser.add_argument("--own", action="store_true", help="leave out the official way")
     parser.add_argument("--profile", action="store_true", help="show where a batch spends its time")
-    parser.add_argument("--sweep", action="store_true", help="try forms, tiles and batches")
+    parser.add_argument("--sweep", action="store_true", help="try tiles, batches and streams")
     parser.add_argument("--turns", type=int, default=5, help="of which the median counts [5]")
     parser.add_argument("--tile", type=int, help="side of a tile, by default the device's")
     parser.add_argument("--batch", type=int, help="tiles at once, by default the device's")
@@ -116,7 +97,7 @@ def main() -> None:
                 sweep(name, *size, device, options)
         return
     print(
-        f"{'network':11}{'input':>10}{'tiles':>12}{'network ms':>12}{'image ms':>10}{'GiB':>6}{'floor':>7}"
+        f"{'network':11}{'input':>10}{'tiles':>16}{'network ms':>12}{'image ms':>10}{'GiB':>6}{'floor':>7}"
         f"{'official ms':>13}{'GiB':>6}{'times':>7}{'bf16 ms':>10}{'times':>7}"
     )
     for name, size in product(networks, sizes):
@@ -153,7 +134,7 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
     network = measure(forward, options.turns, device)
     floor = least_seconds(config, height * width, H200) * 1e3
     print(
-        f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}':>12}"
+        f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}×{plan.tile_height}':>12}"
         f"{network.ms:12.1f}{whole.ms:10.1f}{whole.gib:6.2f}{floor / network.ms:7.0%}",
         end="",
         flush=True,
@@ -176,37 +157,32 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
 
 
 def sweep(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> None:
-    """Time the network in every form, and in the best by tiles and batches of several sizes."""
+    """Time the network by tiles and batches of several sizes, whole batches and halves side by side."""
     from mambair_cli.model import fuse_network
-    from mambair_cli.model.fused import MAMBAIR, MAMBAIR_V2
+    from mambair_cli.model.fused import Form
 
     net = make_network(CASES[name], device)
-    shipped = MAMBAIR if isinstance(net, MambaIR) else MAMBAIR_V2
-    plan, most = plan_as_shipped(height, width, device, options)
-    best: tuple[float, dict[str, Any]] = (float("inf"), {})
-
-    def try_out(form: dict[str, Any], plan: Plan, batch: int) -> float:
-        fused = fuse_network(net, shipped._replace(**form))
-        assert fused is not None
-        batches = -(-len(plan) // batch)
-        run = Replayed(fused) if device.type == "cuda" else fused
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            got = measure(forward_of(run, plan, batches, batch, device), options.turns, device)
-        print(
-            f"{name:11}{f'{width}×{height}':>10}{f'{batches}·{batch}·{plan.tile_width}':>12}{got.ms:10.1f} ms"
-            f"{got.gib:7.2f} GiB  {form}",
-            flush=True,
-        )
-        return got.ms
-
-    batch = -(-len(plan) // -(-len(plan) // most))
-    for form in SWEPT_FORMS if device.type == "cuda" else SWEPT_FORMS[:2]:
-        with said(f"{name} {form}"):
-            best = min(best, (try_out(form, plan, batch), form), key=lambda pair: pair[0])
-    if len(plan) > 1 or options.side:
-        for side, batch in SWEPT_TILES if not options.side else ((16, 2),):
-            with said(f"{name} tiles of {side}, {batch} at once"):
-                try_out(best[1], plan_tiles(height, width, side, min(OVERLAP, side // 2)), batch)
+    sides = (options.side,) if options.side else (256,) if max(height, width) <= 256 else SWEPT_TILES
+    plans = {
+        str(plan): plan
+        for plan in (plan_tiles(height, width, side, min(OVERLAP, side // 2)) for side in sides)
+    }
+    for plan, batches, streams in product(plans.values(), SWEPT_BATCHES, SWEPT_STREAMS):
+        if batches > len(plan) or streams > -(-len(plan) // batches):
+            continue
+        batch = -(-len(plan) // batches)
+        with said(f"{name} {plan}, {batch} at once"):
+            fused = fuse_network(net, Form(streams=streams))
+            assert fused is not None
+            run = Replayed(fused) if device.type == "cuda" else fused
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                got = measure(forward_of(run, plan, batches, batch, device), options.turns, device)
+            tiles = f"{batches}·{batch}·{plan.tile_width}×{plan.tile_height}"
+            print(
+                f"{name:11}{f'{width}×{height}':>10}{tiles:>16}{got.ms:10.1f} ms{got.gib:7.2f} GiB  "
+                f"streams {streams}",
+                flush=True,
+            )
 
 
 def time_rival(

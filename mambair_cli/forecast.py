@@ -93,9 +93,13 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     plan = restorer.plan(height, width)
     batches = -(-len(plan) // TILES_AT_ONCE.get(restorer.device.type, 1))
     tiles = -(-len(plan) // batches)
-    step = plan.tile_width - plan.overlap if len(plan) > 1 else 0
-    shape = (plan.tile_height, plan.tile_width + (tiles - 1) * step, 3)
+    sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
+    shape = (sides[0], sides[1] + (tiles - 1) * (sides[1] - plan.overlap), 3)
+    if plan.tile_height > plan.tile_width:
+        shape = (shape[1], shape[0], 3)
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    if len(plan) > 1:
+        restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed)
     for _ in range(2 if restorer.device.type == "cuda" else 1):  # kernels are made, graphs are recorded
         restorer(noise)
     start = time.perf_counter()

@@ -21,6 +21,7 @@ class Arrays(NamedTuple):
     take: Callable[[np.ndarray], Any]
 
 
+MULTIPLE = 8  # of a tile's side in pixels, where it is less than the largest: what devices do best
 NUMPY = Arrays(lambda shape: np.zeros(shape, np.float32), lambda array: array)
 
 
@@ -76,13 +77,14 @@ class Report:
     shrunk: bool
 
 
-def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Plan:
-    """Place the fewest tiles of one size that cover an image exactly.
+def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: int) -> Plan:
+    """Place the fewest tiles of one size that cover an image exactly, and make them no larger than need be.
 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        tile: Side of a tile in pixels. Where the image is smaller, the tile's side is the image's.
+        tile: Largest side of a tile in pixels, or its largest height and width. Where the image is smaller,
+            the tile's side is the image's.
         overlap: Pixels that neighbours share at least; what is left over is spread evenly among them.
 
     Raises:
@@ -90,26 +92,23 @@ def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Plan:
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image to tile needs at least one pixel, not {width}×{height}")
-    if not 0 <= overlap < tile:
-        raise ValueError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return Plan(
-        height=height,
-        width=width,
-        tile_height=min(tile, height),
-        tile_width=min(tile, width),
-        overlap=overlap,
-        tops=_place(height, tile, overlap),
-        lefts=_place(width, tile, overlap),
-    )
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    if not 0 <= overlap < min(sides):
+        raise ValueError(f"the overlap must be at least 0 and less than the tile: {overlap} of {min(sides)}")
+    tile_height, tops = _place(height, sides[0], overlap)
+    tile_width, lefts = _place(width, sides[1], overlap)
+    return Plan(height, width, tile_height, tile_width, overlap, tops, lefts)
 
 
-def _place(length: int, tile: int, overlap: int) -> tuple[int, ...]:
-    """Place tiles along one axis: the first at 0, the last ending at ``length``, the others evenly."""
-    slack = length - tile
-    if slack <= 0:
-        return (0,)
-    steps = -(-slack // (tile - overlap))
-    return tuple(slack * step // steps for step in range(steps + 1))
+def _place(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
+    """Place tiles along one axis, the first at 0, the last ending at ``length``; return side and starts."""
+    if length <= tile:
+        return length, (0,)
+    steps = -(-(length - tile) // (tile - overlap))
+    side = -(-(length + steps * overlap) // (steps + 1))  # the least that covers it all
+    side = min(tile, -(-side // MULTIPLE) * MULTIPLE)
+    slack = length - side
+    return side, tuple(slack * step // steps for step in range(steps + 1))
 
 
 def ramp(length: int) -> np.ndarray:

@@ -51,8 +51,10 @@ def read_account(facts: dict[str, Any]) -> Account:
         KeyError, TypeError, ValueError: It was not made by it.
     """
     (width, height), overlap = facts["input"], facts["overlap"]
-    side = max(*facts["tile"], overlap + 1)  # of an image smaller than that there is one tile anyway
-    report = Report(plan_tiles(height, width, side, overlap), facts["batch"], facts["shrunk"])
+    # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
+    tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
+    plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
+    report = Report(plan, facts["batch"], facts["shrunk"])
     return Account((facts["width"], facts["height"]), facts["reduced"], report, facts["peak_memory"])
 
 

@@ -75,11 +75,12 @@ def check(u, projected, paths, params, tolerance=TOLERANCE, **settings):
 
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 @pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, TOLERANCE), (torch.float16, 2e-3)])
-def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, lanes, chunks):
+def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, channels, lanes, chunks):
     u, projected, paths, params = make_operands(b=2, length=19, n=5)
-    shape = SMALL._replace(lanes=lanes)
-    u, projected = u.to(dtype), projected.to(dtype)  # of 16 bits, a thread takes two channels
+    shape = SMALL._replace(channels=channels, lanes=lanes)
+    u, projected = u.to(dtype), projected.to(dtype)  # of 16 bits, a thread may take two channels
     check(u, projected, paths, params, tolerance, dtype=dtype, shape=shape, chunks=chunks)
 
 
@@ -133,19 +134,19 @@ def test_the_operator_takes_slices_and_whatever_lies_apart():
 
 
 def test_cuts_up_paths_where_few_images_are_at_work():
-    shape, chunks = cuda.choose_cut(4, 65536, 360, 2, 132)  # MambaIR on one image
+    shape, chunks = cuda.choose_cut(4, 65536, 360, 16, 2, 132)  # MambaIR on one image
     assert chunks > 30
-    shape, chunks = cuda.choose_cut(240, 16384, 360, 2, 132)  # on sixty tiles
+    shape, chunks = cuda.choose_cut(264, 16384, 360, 16, 2, 132)  # on sixty-six tiles
     assert chunks == 1
     assert shape.lanes == 1
-    assert cuda.choose_cut(1, 100, 360, 2, 132)[1] == 1  # hardly any steps
+    assert cuda.choose_cut(1, 100, 360, 16, 2, 132)[1] == 1  # hardly any steps
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("d", [1, 5, 72, 360])
 @pytest.mark.parametrize("lines", [1, 23, 500])
 def test_every_cut_fits_a_card(lines, d, channels):
-    shape, chunks = cuda.choose_cut(lines, 25600, d, channels, 132)
+    shape, chunks = cuda.choose_cut(lines, 25600, d, 16, channels, 132)
     assert shape.stage <= shape.threads
     assert shape.stage % shape.steps == 0
     assert shape.steps % shape.lanes == 0

@@ -21,8 +21,8 @@ from mambair_cli.kernels import cuda, cuda_depthwise, routing
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import build_network, fuse_network
-from mambair_cli.model.fused import MAMBAIR_V2, Form
-from mambair_cli.model.fused import form as fused_form
+from mambair_cli.model.fused import Form
+from mambair_cli.model.fused import convolutions as fused_convolutions
 from mambair_cli.model.fused import scan as fused_scan
 from mambair_cli.tiling import plan_tiles
 
@@ -38,12 +38,12 @@ def cuda_scan(tmp_path_factory, monkeypatch):
     """Have the scan in CUDA C++ do its part, on the CPU where there is no GPU."""
     if not HAS_GPU and shutil.which("g++") is None:
         pytest.skip("needs a GPU or g++")
-    for module in (fused_scan, fused_form):
+    for module in (fused_scan, fused_convolutions):
         monkeypatch.setattr(module, "has_cuda_scan", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
         small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
         monkeypatch.setattr(cuda, "choose_cut", lambda *work: (small, 2))
-        monkeypatch.setattr(cuda_depthwise, "choose_shape", lambda side: cuda_depthwise.Shape(2, 2, 16, 1))
+        monkeypatch.setattr(cuda_depthwise, "choose_shape", lambda *kernel: cuda_depthwise.Shape(2, 2, 16, 1))
     with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
         yield
 
@@ -95,7 +95,7 @@ def test_begins_and_ends_as_the_network_does(name, cuda_scan):
 @pytest.mark.parametrize("name", ["v2", "v2 light"])
 def test_routes_as_the_network_does(name, cuda_scan):
     net = make_network(CONFIGS[name])
-    form = MAMBAIR_V2._replace(dtype=torch.float32)  # in 16 bits, a few pixels choose another token
+    form = Form(dtype=torch.float32)  # in 16 bits, a few pixels choose another token
     x, origin = torch.rand(2, 3, 9, 6, device=DEVICE), torch.tensor([[0, 0], [144, 288]])
     with torch.inference_mode():
         wanted = net(x, seed=7, origin=origin)
@@ -117,22 +117,19 @@ def test_a_wrong_routing_is_seen(cuda_scan, monkeypatch):
         assert error_of(*fuse(net).compare(torch.rand(1, 3, 4, 4, device=DEVICE))) > 10 * TOLERANCE
 
 
-FORMS = {"kernels": Form(depthwise="cuda", steps="split"), "streams": Form(streams=2)}
-
-
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SHORT)
-def test_every_form_gives_the_same(name, form, cuda_scan):
+def test_two_streams_give_the_same(name, cuda_scan):
     net = make_network(SHORT[name])
     x, origin = torch.rand(3, 3, 3, 4, device=DEVICE), torch.tensor([[0, 0], [7, 5], [32, 9]])
     with torch.inference_mode():
-        got, wanted = (fuse(net, chosen)(x, origin, 3) for chosen in (FORMS[form], Form()))
+        got, wanted = (fuse(net, form)(x, origin, 3) for form in (Form(streams=2), Form()))
     assert error_of(got, wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_does_without_cuda_as_well(name, monkeypatch):
-    monkeypatch.setattr(fused_scan, "has_cuda_scan", lambda device: False)
+    for module in (fused_scan, fused_convolutions):
+        monkeypatch.setattr(module, "has_cuda_scan", lambda device: False)
     check(SHORT[name], 2, 3)
 
 

@@ -126,7 +126,7 @@ def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monke
     monkeypatch.setitem(restore.TILES_AT_ONCE, "cpu", 4)
     restorer = Restorer(weights=nearest, tile=64, overlap=8)
     net = cramp(restorer, 64 * 64 // 4)
-    image = noise(150, 170, 3)
+    image = noise(176, 176, 3)
     restored, report = restorer.restore(image)
     np.testing.assert_array_equal(restored, image.repeat(2, axis=0).repeat(2, axis=1))
     assert net.attempts[:4] == [(3, 64, 64), (2, 64, 64), (1, 64, 64), (1, 32, 32)]

@@ -104,17 +104,18 @@ def scan_paths(
     if not steps.is_contiguous():
         raise ValueError(f"steps to be overwritten must be contiguous, not of strides {steps.stride()}")
     u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
-    # What a thread reads at once is what it can copy without waiting: two values of 16 bits, or one of 32.
-    channels = math.gcd(d, 4 // u.itemsize)
+    # 4 bytes are copied without waiting: of one channel or two of a thread, or of one of each of two threads.
+    even = d % 2 == 0 and u.itemsize == steps.itemsize == 2
     if shape is None:
-        shape, best_chunks = choose_cut(b * k, length, d, channels, multiprocessors(u.device))
+        shape, best_chunks = choose_cut(b * k, length, d, n, 2 if even else 1, multiprocessors(u.device))
         chunks = best_chunks if chunks is None else chunks
-    shape = _fit(shape._replace(channels=channels), d)
+    shape = _fit(shape if even else shape._replace(channels=1), d)
     image_stride, token_stride, path_stride, _ = projected.stride()
     addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
     types = TYPES[u.dtype], TYPES[steps.dtype]
-    scan, scan_ends = _load(n, vector, *types, int(labels is not None), shape, u.device)
+    paired = even and shape.channels == shape.lanes == 1
+    scan, scan_ends = _load(n, vector, *types, int(labels is not None), int(paired), shape, u.device)
 
     blocks = -(-d // (shape.threads // shape.lanes * shape.channels))
     chunk = -(-length // (chunks or 1))
@@ -142,34 +143,43 @@ def scan_paths(
 
 
 class _Cost(NamedTuple):
-    """Clock cycles that a step takes on one of a multiprocessor's four schedulers, by ``Shape.lanes``.
+    """What a form of the kernel takes, in clock cycles of one of a multiprocessor's four schedulers.
 
     Measured on an H200; other cards share their proportions.
 
     Attributes:
-        warp: For each warp that takes its turn, where there are enough of them.
-        least: However few there are.
+        channels: As of a shape, like the next two.
+        lanes: Likewise.
+        steps: Likewise.
+        step: Of a warp, beside what its exponentials take, where there are warps enough.
         threads: That a multiprocessor holds at once, by the registers they need.
         warps: Of a block; more wait longer for each other, fewer have more of the projections to stage.
     """
 
-    warp: int
-    least: int
+    channels: int
+    lanes: int
+    steps: int
+    step: int
     threads: int
     warps: tuple[int, ...]
 
 
-COSTS = {
-    1: _Cost(310, 450, 384, (2,)),
-    2: _Cost(168, 250, 512, (2, 3)),
-    4: _Cost(100, 200, 768, (3, 4, 5, 6)),
-}
-STAGING = 480  # cycles for a step's projections, divided among a block's threads
+COSTS = (
+    _Cost(1, 1, 8, 42, 512, (2, 3, 4)),
+    _Cost(2, 1, 4, 58, 384, (2,)),
+    _Cost(2, 2, 4, 54, 512, (2, 3)),
+    _Cost(2, 4, 4, 42, 768, (3, 4, 5, 6)),
+)
+EXPONENTIAL = 8.5  # cycles, of each state and channel of a thread
+LATENCY = 145  # cycles of a step beside its exponentials, however few warps there are
+WAITING = 1  # cycles of a step, for every warp of a block
 TWO_PASSES = 1.85  # times the cost of one
 LEAST_CHUNK = 256  # steps
 
 
-def choose_cut(lines: int, length: int, d: int, channels: int, processors: int) -> tuple[Shape, int]:
+def choose_cut(
+    lines: int, length: int, d: int, n: int, most_channels: int, processors: int
+) -> tuple[Shape, int]:
     """Cut up the work such that it is estimated to take the least time.
 
     What decides is how evenly blocks fall on the multiprocessors: the fullest one is waited for.
@@ -178,23 +188,27 @@ def choose_cut(lines: int, length: int, d: int, channels: int, processors: int) 
         lines: Paths of all images.
         length: Steps of each.
         d: Channels of each.
-        channels: Of one thread.
+        n: States of each channel.
+        most_channels: Of one thread.
         processors: Multiprocessors of the card.
 
     Returns:
         The shape, and the number of chunks.
     """
     best: tuple[float, Shape, int] | None = None
-    for lanes, cost in COSTS.items():
+    for cost in COSTS:
+        channels = min(cost.channels, most_channels)
+        exponentials = EXPONENTIAL * channels * -(-n // cost.lanes)
         for warps in cost.warps:
             threads = 32 * warps
             resident = cost.threads // threads
-            blocks = lines * -(-d // (threads // lanes * channels))
-            shape = Shape(channels, lanes, threads=threads, blocks=resident)
+            blocks = lines * -(-d // (threads // cost.lanes * channels))
+            shape = Shape(channels, cost.lanes, cost.steps, threads=threads, blocks=resident)
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
                 busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
-                cycles = max(cost.least, (cost.warp + STAGING / threads) * busy) / chunks
+                each = cost.step + exponentials + WAITING * warps
+                cycles = max(LATENCY + exponentials, busy * each) / chunks
                 cycles *= TWO_PASSES if chunks > 1 else 1
                 if best is None or cycles < best[0]:
                     best = cycles, shape, chunks
@@ -216,9 +230,17 @@ def _fit(shape: Shape, d: int) -> Shape:
 
 @functools.cache
 def _load(
-    n: int, vector: int, input: int, output: int, dictionary: int, shape: Shape, device: torch.device
+    n: int,
+    vector: int,
+    input: int,
+    output: int,
+    dictionary: int,
+    paired: int,
+    shape: Shape,
+    device: torch.device,
 ) -> tuple[Any, Any]:
-    settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output, "DICTIONARY": dictionary}
+    settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output}
+    settings |= {"DICTIONARY": dictionary, "PAIRED": paired}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}
     scan, scan_ends = nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("scan", "scan_ends"), device)
     return scan, scan_ends

@@ -43,19 +43,34 @@ def convolve_depthwise(
     bias: Tensor,
     activation: str = "",
     dilation: int = 1,
-    channels: int = 0,
     other: Tensor | None = None,
     shape: Shape | None = None,
 ) -> Tensor:
-    """Convolve each channel with its own kernel, and apply an activation; see ``pointwise``."""
+    """Convolve each channel with its own kernel, and apply an activation.
+
+    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gelu" gelu(v), "gate"
+    x * sigmoid(v), "gelu_add" x + gelu(v), "times" other * v.
+
+    Args:
+        x: (b, h, w, c), contiguous but for the distance of pixels.
+        weight: (side², channels) float32.
+        bias: (channels,) float32.
+        activation: One of those above.
+        dilation: Distance of the kernel's taps, in pixels.
+        other: What is multiplied, (b, h, w, channels), laid out as x.
+        shape: How to cut up the work; by default what was measured to be fast.
+
+    Returns:
+        (b, h, w, channels) in the dtype of x.
+    """
     b, h, w, _ = x.shape
-    channels = channels or weight.shape[-1]
+    channels = weight.shape[-1]
     own = x if other is None else other
     y = x.new_empty(b, h, w, channels)
     addresses = (x.data_ptr() // x.itemsize, own.data_ptr() // x.itemsize, x.stride(2), channels)
     each = 2 if all(address % 2 == 0 for address in addresses) else 1
     side = int(weight.shape[0] ** 0.5)
-    shape = shape or choose_shape(side)
+    shape = shape or choose_shape(side, activation)
     form = side, dilation, ACTIVATIONS[activation], TYPES[x.dtype], x.stride(2), each
     kernel = _load(*form, shape, x.device)
     operands = _Operands(*(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels)
@@ -64,9 +79,11 @@ def convolve_depthwise(
     return y
 
 
-def choose_shape(side: int) -> Shape:
-    """Cut up the work such that its registers suffice: for the weights and for the sums of 4×4 pixels."""
-    return Shape(width=4, height=4, threads=128, blocks=6 if side <= 3 else 4 if side == 5 else 2)
+def choose_shape(side: int, activation: str) -> Shape:
+    """Cut up the work such that its registers suffice: for the weights, and the sums of a thread's pixels."""
+    if side <= 3:  # measured, as the others: benchmarks/README.md
+        return Shape(4, 4, 128, 6) if activation == "gate" else Shape(8, 4, 128, 4)
+    return Shape(4, 4, 64, 8 if side == 5 else 4)
 
 
 @functools.cache

@@ -11,13 +11,14 @@
 //
 // Set by the compiler's caller: N, CHANNELS, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
 // projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
-// bfloat16), DICTIONARY (0 or 1).
+// bfloat16), DICTIONARY (0 or 1), PAIRED (1: of two neighbours of one channel each, one reads and writes every
+// other step for both, since the card copies no less than 4 bytes without waiting).
 
 #define STATES ((N + LANES - 1) / LANES)
 #define SLOTS ((STATES + 3) / 4 * 4)  // places of one lane in a staged row
 #define COLUMNS (2 * N)
 #define ROW (2 * LANES * SLOTS)  // staged: B of each lane, C of each lane
-#define MINE (STEPS / LANES)     // steps of a group that one lane reads and writes
+#define MINE (STEPS / LANES)     // steps of a group that one lane reads and writes, but for pairs
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -28,9 +29,12 @@ typedef Element<OUTPUT> Out;
 typedef Pack<In::Stored, CHANNELS> Tokens;
 typedef Pack<Out::Stored, CHANNELS> Values;
 typedef Pack<In::Stored, VECTOR> Columns;
+typedef Pack<In::Stored, 2> TwoTokens;
+typedef Pack<Out::Stored, 2> TwoValues;
 
 // Store under a predicate, without a branch for which everything that is under way would have to arrive.
 #ifndef TWIN
+template <typename Values>
 __device__ __forceinline__ void store_where(bool wanted, Values* place, const Values& values) {
     if constexpr (sizeof(Values) == 2) {
         asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u16 [%1], %2; }" ::"r"((int)wanted),
@@ -92,6 +96,7 @@ __device__ __forceinline__ void end_group() {
 __device__ __forceinline__ void await_group() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
+    if (PAIRED) __syncwarp();  // what the neighbour copied is there, too, and what is written over was read
 #endif
 }
 #endif
@@ -163,7 +168,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int lane = threadIdx.x % LANES;
     const int wanted = (blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES) * CHANNELS;
     const bool exists = wanted < operands.channels;
-    const int channel = exists ? wanted : 0;
+    const int channel = exists ? wanted : PAIRED ? threadIdx.x & 1 : 0;
     const int line = blockIdx.y;  // image and path
     const int image = line / operands.k, path = line % operands.k;
     const int d = operands.channels;
@@ -218,14 +223,30 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     Columns ahead[ITEMS_PER_THREAD];
     along.fetch_rows(0, ahead);
     along.keep_rows(0, ahead);
+    const int odd = PAIRED ? threadIdx.x & 1 : 0;
     auto fetch_group = [&](int group) {  // counted from the chunk's start
+        if constexpr (PAIRED) {
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            int position = group * STEPS + i * LANES + lane;
-            int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
-            int slot = group & AHEAD;
-            copy_ahead(&shared.tokens[slot][i][threadIdx.x], (const Tokens*)(along.u + (long long)pixel * d));
-            copy_ahead(&shared.steps[slot][i][threadIdx.x], (const Values*)(values + (long long)pixel * stride));
+            for (int i = 0; i < MINE; i += 2) {
+                int position = group * STEPS + i + odd;
+                int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
+                int slot = group & AHEAD;
+                copy_ahead((TwoTokens*)&shared.tokens[slot][i + odd][threadIdx.x - odd],
+                           (const TwoTokens*)(along.u + (long long)pixel * d - odd));
+                copy_ahead((TwoValues*)&shared.steps[slot][i + odd][threadIdx.x - odd],
+                           (const TwoValues*)(values + (long long)pixel * stride - odd));
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < MINE; i++) {
+                int position = group * STEPS + i * LANES + lane;
+                int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
+                int slot = group & AHEAD;
+                copy_ahead(&shared.tokens[slot][i][threadIdx.x],
+                           (const Tokens*)(along.u + (long long)pixel * d));
+                copy_ahead(&shared.steps[slot][i][threadIdx.x],
+                           (const Values*)(values + (long long)pixel * stride));
+            }
         }
         end_group();
     };
@@ -297,7 +318,20 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                 }
             }
 
-            if (WRITES) {
+            if constexpr (WRITES && PAIRED) {
+#pragma unroll
+                for (int i = 0; i < MINE; i += 2) {
+                    float first = own_y[i][0] + y_here[i][0], second = own_y[i + 1][0] + y_here[i + 1][0];
+                    float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
+                    TwoValues results;
+                    results.at[0] = Out::store(odd ? other : first);
+                    results.at[1] = Out::store(odd ? second : other);
+                    int position = along.start + stage * STAGE + group + i + odd;
+                    int here = shared.pixels[stage & 3][group + i + odd];
+                    store_where(exists && position < along.stop,
+                                (TwoValues*)(values + (long long)here * stride - odd), results);
+                }
+            } else if (WRITES) {
 #pragma unroll
                 for (int i = 0; i < MINE; i++) {
                     Values results;

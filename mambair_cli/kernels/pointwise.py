@@ -1,4 +1,4 @@
-"""What lies between a network's products and convolutions, in Triton: norms, gates, sums, depthwise windows.
+"""What lies between a network's products and convolutions, in Triton: norms, gates, sums, steps.
 
 Each kernel does in one pass over memory what would be several: the residual stream is read and written once
 per half of a block, in float32, and everything else is in 16 bits, in rows that are padded with zeros to what
@@ -12,12 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.cuda_depthwise import ACTIVATIONS
-
 EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
-STRIP = 4  # rows that a depthwise convolution makes at once, of fewer reads than one by one
 
 
 class Norm(NamedTuple):
@@ -132,44 +129,8 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
     return result
 
 
-def make_steps(projected: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
-    """Expand the low-rank step of each path: ``log2(1 + 2 ** (dt @ weight + bias))``.
-
-    Args:
-        projected: dt, and whatever follows it in a row, (b, p, k, r or more).
-        weight: (k, r, d) float32, log2(e) times that of the step.
-        bias: (k, d) float32, log2(e) times that of the step.
-        dtype: Of the result.
-
-    Returns:
-        (b, p, k, d)
-    """
-    b, pixels, k, _ = projected.shape
-    _, r, d = weight.shape
-    columns = min(128, triton.next_power_of_2(d))
-    rows = 64
-    result = projected.new_empty(b, pixels, k, d, dtype=dtype)
-    with _on(projected):
-        _steps_kernel[(triton.cdiv(d, columns) * k * triton.cdiv(pixels, rows), b)](
-            projected,
-            weight,
-            bias,
-            result,
-            pixels,
-            *projected.stride()[:3],
-            D=d,
-            K=k,
-            R=r,
-            RANKS=max(16, triton.next_power_of_2(r)),
-            ROWS=rows,
-            COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
-        )
-    return result
-
-
 class StepsBlock(NamedTuple):
-    """How ``make_split_steps`` cuts up its work: pixels and channels at once, how often, and warps."""
+    """How ``make_steps`` cuts up its work: pixels and channels at once, how often, and warps."""
 
     rows: int = 64
     columns: int = 128
@@ -185,15 +146,17 @@ def split_weight(weight: Tensor) -> Tensor:
     return torch.cat([high, (weight - high.float()).half()], dim=1)
 
 
-def make_split_steps(
+def make_steps(
     projected: Tensor, weight: Tensor, bias: Tensor, r: int, block: StepsBlock | None = None
 ) -> Tensor:
-    """Do as ``make_steps`` with a product in float16, exact for all that: nothing of the weight is lost.
+    """Expand the low-rank step of each path: ``log2(1 + 2 ** (dt @ weight + bias))``.
+
+    The product is in float16, and exact for all that: nothing of the weight is lost.
 
     Args:
-        projected: As for ``make_steps``, in float16.
-        weight: From ``split_weight``.
-        bias: (k, d) float32.
+        projected: dt, and whatever follows it in a row, (b, p, k, r or more) float16.
+        weight: From ``split_weight``: log2(e) times that of the step.
+        bias: (k, d) float32, log2(e) times that of the step.
         r: Rank of dt.
         block: How to cut up the work.
 
@@ -206,9 +169,7 @@ def make_split_steps(
     columns = min(block.columns, triton.next_power_of_2(d))
     result = projected.new_empty(b, pixels, k, d)
     with _on(projected):
-        _split_steps_kernel[
-            (triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b)
-        ](
+        _steps_kernel[(triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b)](
             projected,
             weight,
             bias,
@@ -225,63 +186,6 @@ def make_split_steps(
             num_warps=block.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return result
-
-
-def convolve_depthwise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    activation: str = "",
-    dilation: int = 1,
-    channels: int = 0,
-    other: Tensor | None = None,
-) -> Tensor:
-    """Convolve each channel with its own kernel, and apply an activation.
-
-    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gelu" gelu(v), "gate"
-    x * sigmoid(v), "gelu_add" x + gelu(v), "times" other * v.
-
-    Args:
-        x: (b, h, w, c) in 16 bits, contiguous but for the distance of pixels.
-        weight: (side², channels) float32.
-        bias: (channels,) float32.
-        activation: One of those above.
-        dilation: Distance of the kernel's taps, in pixels.
-        channels: How many of x's are convolved, from the first on; by default all that there are weights for.
-        other: What is multiplied, (b, h, w, channels), laid out as x.
-
-    Returns:
-        (b, h, w, channels) in the dtype of x.
-    """
-    b, h, w, _ = x.shape
-    channels = channels or weight.shape[-1]
-    columns = min(64, triton.next_power_of_2(channels))
-    pixels = ELEMENTS // 2 // columns
-    side = int(weight.shape[0] ** 0.5)
-    strip = STRIP if side <= 3 else 1  # more taps would want more registers than there are
-    y = x.new_empty(b, h, w, channels)
-    with _on(x):
-        _depthwise_kernel[
-            (triton.cdiv(w, pixels) * triton.cdiv(h, strip), triton.cdiv(channels, columns), b)
-        ](
-            x,
-            weight,
-            bias,
-            x if other is None else other,
-            y,
-            h,
-            w,
-            x.stride(2),
-            C=channels,
-            SIDE=side,
-            DILATION=dilation,
-            ACTIVATION=ACTIVATIONS[activation],
-            STRIP=strip,
-            PIXELS=pixels,
-            COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
-        )
-    return y
 
 
 def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
@@ -496,52 +400,6 @@ def _steps_kernel(
     RANKS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
-    """Make the steps of one path for COLUMNS channels of ROWS pixels of one image."""
-    image = tl.program_id(1).to(tl.int64)
-    parts: tl.constexpr = (D + COLUMNS - 1) // COLUMNS * K  # neighbours write to the same pixels
-    path = tl.program_id(0) % K
-    row = tl.program_id(0) // parts * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) % parts // K * COLUMNS + tl.arange(0, COLUMNS)
-    rank = tl.arange(0, RANKS)
-    ranks = tl.load(
-        projected_ptr
-        + image * image_stride
-        + row[:, None] * token_stride
-        + path * path_stride
-        + rank[None, :],
-        mask=(row < pixels)[:, None] & (rank < R)[None, :],
-        other=0.0,
-    ).to(tl.float32)
-    weight = tl.load(
-        weight_ptr + (path * R + rank)[:, None] * D + column[None, :],
-        mask=(column < D)[None, :] & (rank < R)[:, None],
-        other=0.0,
-    )
-    bias = tl.load(bias_ptr + path * D + column, mask=column < D, other=0.0)
-    x = tl.dot(ranks, weight, input_precision="tf32x3") + bias[None, :]
-    step = _softplus(x)
-    at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
-    exists = (row < pixels)[:, None] & (column < D)[None, :]
-    tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
-
-
-@triton.jit
-def _split_steps_kernel(
-    projected_ptr,
-    weight_ptr,
-    bias_ptr,
-    result_ptr,
-    pixels,
-    image_stride,
-    token_stride,
-    path_stride,
-    D: tl.constexpr,
-    K: tl.constexpr,
-    R: tl.constexpr,
-    RANKS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
     SWEEPS: tl.constexpr,
 ):
     """Make the steps of one path for COLUMNS channels of SWEEPS times ROWS pixels of one image."""
@@ -595,65 +453,6 @@ def _normalise(x, exists, weight_ptr, bias_ptr, column, C: tl.constexpr, EPSILON
     weight = tl.load(weight_ptr + column, mask=column < C, other=0.0)
     bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)
     return x * scale[:, None] * weight[None, :] + bias[None, :]
-
-
-@triton.jit
-def _depthwise_kernel(
-    x_ptr,
-    weight_ptr,
-    bias_ptr,
-    own_ptr,
-    y_ptr,
-    height,
-    width,
-    x_stride,
-    C: tl.constexpr,
-    SIDE: tl.constexpr,
-    DILATION: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    STRIP: tl.constexpr,
-    PIXELS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Convolve COLUMNS channels of PIXELS pixels of STRIP rows of one image."""
-    image = tl.program_id(2).to(tl.int64)
-    parts = tl.cdiv(width, PIXELS)
-    top = tl.program_id(0) // parts * STRIP
-    x = tl.program_id(0) % parts * PIXELS + tl.arange(0, PIXELS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)[None, :]
-    for strip in tl.static_range(STRIP):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
-        row = top + strip + tl.zeros((PIXELS,), tl.int32)
-        total = tl.zeros((PIXELS, COLUMNS), tl.float32) + bias
-        for i in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
-            for j in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
-                at_y = row + (i - SIDE // 2) * DILATION
-                at_x = x + (j - SIDE // 2) * DILATION
-                inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-                place = (image * height + at_y) * width + at_x
-                tap = tl.load(
-                    x_ptr + place[:, None] * x_stride + column[None, :],
-                    mask=inside[:, None] & (column < C)[None, :],
-                    other=0.0,
-                )
-                weight = tl.load(weight_ptr + (i * SIDE + j) * C + column, mask=column < C, other=0.0)
-                total += tap.to(tl.float32) * weight[None, :]
-        place = (image * height + row) * width + x
-        exists = ((x < width) & (row < height))[:, None] & (column < C)[None, :]
-        if ACTIVATION == 1:
-            total *= tl.sigmoid(total)
-        if ACTIVATION == 2 or ACTIVATION == 4:
-            total = _gelu(total)
-        if ACTIVATION >= 3:
-            own = tl.load(own_ptr + place[:, None] * x_stride + column[None, :], mask=exists, other=0.0)
-            own = own.to(tl.float32)
-            if ACTIVATION == 3:
-                total = own * tl.sigmoid(total)
-            elif ACTIVATION == 4:
-                total += own
-            else:
-                total *= own
-        tl.store(y_ptr + place[:, None] * C + column[None, :], total.to(y_ptr.dtype.element_ty), mask=exists)
 
 
 @triton.jit

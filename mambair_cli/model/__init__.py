@@ -108,11 +108,11 @@ def fuse_network(net: Network, form: "Form | None" = None) -> FusedNetwork | Non
     """
     if isinstance(net, MambaIRUNet) or find_spec("triton") is None:
         return None
-    from mambair_cli.model.fused import MAMBAIR, MAMBAIR_V2, FusedMambaIR, FusedMambaIRv2
+    from mambair_cli.model.fused import Form, FusedMambaIR, FusedMambaIRv2
 
     if isinstance(net, MambaIR):
-        return FusedMambaIR(net, form or MAMBAIR)
-    return FusedMambaIRv2(net, form or MAMBAIR_V2)
+        return FusedMambaIR(net, form or Form())
+    return FusedMambaIRv2(net, form or Form())
 
 
 def _task_of(config: Config, scale: int, claimed: str | None) -> Task:

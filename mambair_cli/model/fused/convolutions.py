@@ -1,29 +1,44 @@
 """Convolutions of channels-last images in a fused network."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import pointwise
+from mambair_cli.kernels import has_cuda_scan, pointwise
 from mambair_cli.model.fused.form import Form
 from mambair_cli.model.fused.packing import pack_convolution, pack_depthwise, pad
 
+ACTIVATIONS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
+    "": lambda v, x, other: v,
+    "silu": lambda v, x, other: F.silu(v),
+    "gate": lambda v, x, other: x * v.sigmoid(),
+    "gelu_add": lambda v, x, other: x + F.gelu(v),
+    "times": lambda v, x, other: other * v,
+}
+
 
 class Depthwise:
-    """A depthwise convolution with an activation; see ``pointwise.convolve_depthwise``."""
+    """A depthwise convolution with an activation; see ``cuda_depthwise``, which is not on every GPU."""
 
-    def __init__(self, conv: nn.Conv2d, form: Form, activation: str = "", padded: int | None = None) -> None:
+    def __init__(self, conv: nn.Conv2d, activation: str = "", padded: int | None = None) -> None:
         self.window = pack_depthwise(conv, padded)
         self.activation, self.dilation = activation, conv.dilation[0]
-        self.by_cuda = form.by_cuda(conv.weight.device)
+        self.by_cuda = has_cuda_scan(conv.weight.device)
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Convolve (b, h, w, padded or more)."""
         if self.by_cuda:
             from mambair_cli.kernels.cuda_depthwise import convolve_depthwise
-        else:
-            convolve_depthwise = pointwise.convolve_depthwise
-        return convolve_depthwise(x, *self.window, self.activation, self.dilation, other=other)
+
+            return convolve_depthwise(x, *self.window, self.activation, self.dilation, other=other)
+        weight, bias = (parameter.to(x.dtype) for parameter in self.window)
+        side, c = int(len(weight) ** 0.5), len(bias)
+        x, weight = x[..., :c], weight.T.reshape(c, 1, side, side)
+        v = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, 1, side // 2 * self.dilation, self.dilation, c)
+        return ACTIVATIONS[self.activation](v.permute(0, 2, 3, 1), x, other).contiguous()
 
 
 class Convolutions:
@@ -32,7 +47,7 @@ class Convolutions:
     def __init__(self, layers: nn.Module, form: Form) -> None:
         self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
-        self.depthwise = [Depthwise(conv, form) for conv in convolutions if is_depthwise(conv)]
+        self.depthwise = [Depthwise(conv) for conv in convolutions if is_depthwise(conv)]
         self.packed = [pack_convolution(conv, form.dtype) for conv in convolutions if not is_depthwise(conv)]
         self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), device=convolutions[-1].weight.device)
 

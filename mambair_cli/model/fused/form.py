@@ -1,12 +1,10 @@
 """Ways to compute the same on a GPU, of which a card tells which is the faster."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from mambair_cli.kernels import has_cuda_scan
 
 
 class Form(NamedTuple):
@@ -14,24 +12,12 @@ class Form(NamedTuple):
 
     Attributes:
         dtype: Of products and convolutions.
-        depthwise: What convolves channels one by one: Triton, or CUDA C++ where that works.
-        steps: Whether the scan's steps are products in tf32, thrice, or in float16 with split weights.
         streams: Parts of a batch that are at work at once: the scan leaves a card's memory idle, and all
             else its arithmetic.
     """
 
     dtype: torch.dtype = torch.float16
-    depthwise: Literal["triton", "cuda"] = "triton"
-    steps: Literal["tf32", "split"] = "tf32"
     streams: int = 1
-
-    def by_cuda(self, device: torch.device) -> bool:
-        """Tell whether depthwise convolutions are CUDA C++ on a device."""
-        return self.depthwise == "cuda" and has_cuda_scan(device)
-
-
-MAMBAIR = Form()  # what was measured
-MAMBAIR_V2 = Form(depthwise="cuda")  # of its 5×5 taps Triton makes more registers than there are
 
 
 class Streams:

@@ -32,8 +32,7 @@ class FusedScan:
         self.weight = (self.params.dt_weight * log2_e).transpose(1, 2).contiguous()
         self.bias = self.params.dt_bias * log2_e
         self.by_cuda = has_cuda_scan(params.A.device)
-        is_split = form.steps == "split" and form.dtype == torch.float16
-        self.split = pointwise.split_weight(self.weight) if is_split else None
+        self.split = pointwise.split_weight(self.weight) if form.dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None
@@ -44,10 +43,7 @@ class FusedScan:
         if self.by_cuda:
             from mambair_cli.kernels import cuda
 
-            if self.split is not None:
-                steps = pointwise.make_split_steps(ranks, self.split, self.bias, self.weight.shape[1])
-            else:
-                steps = pointwise.make_steps(ranks, self.weight, self.bias, u.dtype)
+            steps = self._make_steps(ranks)
             A, D = self.params.A, self.params.D
             return cuda.scan_paths(u, steps, leaving, paths, A, D, labels, dictionary)
         from mambair_cli.kernels import gpu
@@ -58,3 +54,10 @@ class FusedScan:
             place = torch.empty_like(steps_of).scatter_(1, paths[:, 0].long(), steps_of)
             C = C + dictionary[labels.gather(1, place)][:, :, None]
         return gpu.selective_scan(u, ranks, B, C, paths, self.params)[:, :, None]
+
+    def _make_steps(self, ranks: Tensor) -> Tensor:
+        """Make log2(e) times each path's steps of dt, (b, p, k, r) -> (b, p, k, d)."""
+        if self.split is not None:
+            return pointwise.make_steps(ranks, self.split, self.bias, self.weight.shape[1])
+        x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.weight) + self.bias
+        return torch.logaddexp2(x, torch.zeros_like(x)).to(ranks.dtype).contiguous()

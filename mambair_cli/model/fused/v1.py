@@ -59,7 +59,7 @@ class FusedBlock:
         self.norm_1, self.norm_2 = pack_norm(block.ln_1), pack_norm(block.ln_2)
         self.skip_1, self.skip_2 = block.skip_scale.detach().float(), block.skip_scale2.detach().float()
         self.in_proj = pad_matrix(ssm.in_proj.weight, form.dtype)
-        self.window = Depthwise(ssm.conv2d, form, "silu", padded=d)
+        self.window = Depthwise(ssm.conv2d, "silu", padded=d)
         params = scan_params(ssm.dt_projs_weight, ssm.dt_projs_bias, ssm.A_logs, ssm.Ds)
         self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, form)
         self.out_norm = pack_norm(ssm.out_norm)

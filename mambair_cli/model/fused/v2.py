@@ -82,7 +82,8 @@ class FusedMambaIRv2:
         self._attention = None
         if net.mean.is_cuda:
             tokens = first.biases.shape[-1]
-            self._attention = choose_attention(net.mean.device, tokens, first.heads, first.channels)
+            windows = net.mean.device, form.dtype, tokens, first.heads, first.channels
+            self._attention = choose_attention(*windows)
         self._size: tuple[int, ...] = ()  # of the last images
         self._places: dict[int, tuple[Places, Places]] = {}  # by number; kept for a recorded graph
 
@@ -238,7 +239,7 @@ class FusedASSM:
         self.d = d = in_proj.out_channels
         self.in_proj = pad_matrix(in_proj.weight.view(d, -1), form.dtype)
         self.in_bias = pad_vector(in_proj.bias, pad(d)).to(form.dtype)
-        self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), form, "gate", padded=d)
+        self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=d)
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         self.scan = FusedScan(scan.x_proj_weight, params, assm.split, form)
         self.dictionary = (assm.embeddingB.weight @ layer.embeddingA.weight).detach().float().contiguous()
@@ -270,7 +271,7 @@ class FusedConvFFN:
         hidden = net.fc1.out_features
         self.fc1, self.fc2 = pad_matrix(net.fc1.weight, form.dtype), pad_matrix(net.fc2.weight, form.dtype)
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
-        self.window = Depthwise(cast(nn.Conv2d, net.dwconv.depthwise_conv[0]), form, "gelu_add")
+        self.window = Depthwise(cast(nn.Conv2d, net.dwconv.depthwise_conv[0]), "gelu_add")
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
@@ -289,7 +290,7 @@ class FusedGatedMLP:
         self.fc2 = pad_matrix(net.fc2.weight, form.dtype)[:, : self.half].contiguous()
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
         self.norm = pack_norm(net.sg.norm)
-        self.window = Depthwise(net.sg.conv, form, "times", padded=self.half)
+        self.window = Depthwise(net.sg.conv, "times", padded=self.half)
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
@@ -331,9 +332,11 @@ def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch
 
 
 @functools.cache
-def choose_attention(device: torch.device, tokens: int, heads: int, channels: int) -> SDPBackend:
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, tokens: int, heads: int, channels: int
+) -> SDPBackend:
     """Find the fastest of PyTorch's fused attentions that takes windows as they lie here, with a bias."""
-    qkv = torch.zeros(2, tokens, 3, heads, channels, dtype=torch.float16, device=device)
+    qkv = torch.zeros(2, tokens, 3, heads, channels, dtype=dtype, device=device)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     mask = torch.zeros(1, heads, tokens, tokens, dtype=q.dtype, device=device).expand(2, -1, -1, -1)
     for backend in ATTENTION:
