@@ -151,28 +151,31 @@ class _Cost(NamedTuple):
         channels: As of a shape, like the next two.
         lanes: Likewise.
         steps: Likewise.
-        step: Of a warp, beside what its exponentials take, where there are warps enough.
+        step: Of a warp, where there are warps enough, beside what follows.
+        exponential: Of each state and channel of its threads.
+        least: Of a step, however few warps there are, beside its exponentials one after the other.
         threads: That a multiprocessor holds at once, by the registers they need.
-        warps: Of a block; more wait longer for each other, fewer have more of the projections to stage.
+        warps: Of a block.
     """
 
     channels: int
     lanes: int
     steps: int
-    step: int
+    step: float
+    exponential: float
+    least: int
     threads: int
     warps: tuple[int, ...]
 
 
 COSTS = (
-    _Cost(1, 1, 8, 42, 512, (2, 3, 4)),
-    _Cost(2, 1, 4, 58, 384, (2,)),
-    _Cost(2, 2, 4, 54, 512, (2, 3)),
-    _Cost(2, 4, 4, 42, 768, (3, 4, 5, 6)),
+    _Cost(1, 1, 8, 88, 5.3, 110, 512, (2, 3, 4)),
+    _Cost(2, 1, 4, 236, 2.6, 110, 384, (2,)),
+    _Cost(2, 2, 4, 72, 6.5, 120, 512, (2, 3)),
+    _Cost(2, 4, 4, 36, 9.0, 115, 768, (3, 4, 5, 6)),
 )
-EXPONENTIAL = 8.5  # cycles, of each state and channel of a thread
-LATENCY = 145  # cycles of a step beside its exponentials, however few warps there are
-WAITING = 1  # cycles of a step, for every warp of a block
+EXPONENTIAL = 10  # cycles, where nothing else is done meanwhile
+STAGING = 900  # cycles for a step's projections, divided among a block's threads
 TWO_PASSES = 1.85  # times the cost of one
 LEAST_CHUNK = 256  # steps
 
@@ -198,7 +201,7 @@ def choose_cut(
     best: tuple[float, Shape, int] | None = None
     for cost in COSTS:
         channels = min(cost.channels, most_channels)
-        exponentials = EXPONENTIAL * channels * -(-n // cost.lanes)
+        exponentials = channels * -(-n // cost.lanes)
         for warps in cost.warps:
             threads = 32 * warps
             resident = cost.threads // threads
@@ -207,8 +210,8 @@ def choose_cut(
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
                 busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
-                each = cost.step + exponentials + WAITING * warps
-                cycles = max(LATENCY + exponentials, busy * each) / chunks
+                each = cost.step + cost.exponential * exponentials + STAGING / threads
+                cycles = max(cost.least + EXPONENTIAL * exponentials, busy * each) / chunks
                 cycles *= TWO_PASSES if chunks > 1 else 1
                 if best is None or cycles < best[0]:
                     best = cycles, shape, chunks
