@@ -10,7 +10,7 @@ An image in memory is restored by tiles of the default size. In one run, in this
 
     python benchmarks/gpu.py [NETWORK ...] [--rivals] [--profile] [--sweep]
 
---sweep tries tiles, batches and streams in place of all that. Whatever fails, or needs more
+--sweep tries tiles and batches in place of all that. Whatever fails, or needs more
 memory than there is, is said so in its line, and the rest goes on.
 """
 
@@ -60,7 +60,6 @@ CASES: dict[str, Config] = {
 SIZES = ((256, 256), (720, 1280))
 SWEPT_TILES = (112, 136, 160, 176, 192, 256)  # largest side; they are made no larger than need be
 SWEPT_BATCHES = (3, 2, 1)  # of all tiles
-SWEPT_STREAMS = (1, 2)
 
 
 class Measured(NamedTuple):
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="*", metavar="NAME", help=f"time them, too: {', '.join(RIVALS)}")
     parser.add_argument("--own", action="store_true", help="leave out the official way")
     parser.add_argument("--profile", action="store_true", help="show where a batch spends its time")
-    parser.add_argument("--sweep", action="store_true", help="try tiles, batches and streams")
+    parser.add_argument("--sweep", action="store_true", help="try tiles and batches")
     parser.add_argument("--turns", type=int, default=5, help="of which the median counts [5]")
     parser.add_argument("--tile", type=int, help="side of a tile, by default the device's")
     parser.add_argument("--batch", type=int, help="tiles at once, by default the device's")
@@ -157,9 +156,8 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
 
 
 def sweep(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> None:
-    """Time the network by tiles and batches of several sizes, whole batches and halves side by side."""
+    """Time the network by tiles and batches of several sizes."""
     from mambair_cli.model import fuse_network
-    from mambair_cli.model.fused import Form
 
     net = make_network(CASES[name], device)
     sides = (options.side,) if options.side else (256,) if max(height, width) <= 256 else SWEPT_TILES
@@ -167,20 +165,19 @@ def sweep(name: str, height: int, width: int, device: torch.device, options: arg
         str(plan): plan
         for plan in (plan_tiles(height, width, side, min(OVERLAP, side // 2)) for side in sides)
     }
-    for plan, batches, streams in product(plans.values(), SWEPT_BATCHES, SWEPT_STREAMS):
-        if batches > len(plan) or streams > -(-len(plan) // batches):
+    for plan, batches in product(plans.values(), SWEPT_BATCHES):
+        if batches > len(plan):
             continue
         batch = -(-len(plan) // batches)
         with said(f"{name} {plan}, {batch} at once"):
-            fused = fuse_network(net, Form(streams=streams))
+            fused = fuse_network(net)
             assert fused is not None
             run = Replayed(fused) if device.type == "cuda" else fused
             with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 got = measure(forward_of(run, plan, batches, batch, device), options.turns, device)
             tiles = f"{batches}·{batch}·{plan.tile_width}×{plan.tile_height}"
             print(
-                f"{name:11}{f'{width}×{height}':>10}{tiles:>16}{got.ms:10.1f} ms{got.gib:7.2f} GiB  "
-                f"streams {streams}",
+                f"{name:11}{f'{width}×{height}':>10}{tiles:>16}{got.ms:10.1f} ms{got.gib:7.2f} GiB",
                 flush=True,
             )
 

@@ -21,7 +21,6 @@ class Arrays(NamedTuple):
     take: Callable[[np.ndarray], Any]
 
 
-MULTIPLE = 8  # of a tile's side in pixels, where it is less than the largest: what devices do best
 NUMPY = Arrays(lambda shape: np.zeros(shape, np.float32), lambda array: array)
 
 
@@ -106,7 +105,6 @@ def _place(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
         return length, (0,)
     steps = -(-(length - tile) // (tile - overlap))
     side = -(-(length + steps * overlap) // (steps + 1))  # the least that covers it all
-    side = min(tile, -(-side // MULTIPLE) * MULTIPLE)
     slack = length - side
     return side, tuple(slack * step // steps for step in range(steps + 1))
 

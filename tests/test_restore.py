@@ -149,7 +149,7 @@ def test_memory_that_holds_nothing_is_an_error_of_its_own(nearest):
     restorer = Restorer(weights=nearest, tile=64)
     cramp(restorer, 10)
     with pytest.raises(MemoryLimitError, match="32×32"):
-        restorer(noise(150, 170, 3))
+        restorer(noise(176, 176, 3))
 
 
 def test_a_tile_that_overflows_in_float16_is_done_again_in_float32(tmp_path):

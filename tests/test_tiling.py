@@ -79,7 +79,7 @@ def test_tiles_come_row_by_row():
 
 def test_a_plan_reads_as_a_line():
     plan = plan_tiles(2000, 3000, 256, 32)
-    assert str(plan) == "3000×2000: 14×9 tiles of 248×256, overlap 32"
+    assert str(plan) == "3000×2000: 14×9 tiles of 244×251, overlap 32"
     assert plan.redundancy == pytest.approx(14 * 9 * 256 * 256 / (2000 * 3000))
     assert plan_tiles(20, 30, 64, 16).redundancy == 1
 

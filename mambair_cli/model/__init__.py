@@ -21,8 +21,9 @@ ASSM, ASE, SGN      MambaIRv2's attentive state-space module: its dictionary of 
 """
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from mambair_cli.model.config import (
@@ -36,9 +37,6 @@ from mambair_cli.model.config import (
 from mambair_cli.model.mambair import MambaIR
 from mambair_cli.model.mambair_v2 import MambaIRv2
 from mambair_cli.model.unet import MambaIRUNet
-
-if TYPE_CHECKING:
-    from mambair_cli.model.fused.form import Form
 
 __all__ = [
     "Config",
@@ -99,20 +97,20 @@ def build_network(config: Config, task: str | None = None) -> Network:
     return net
 
 
-def fuse_network(net: Network, form: "Form | None" = None) -> FusedNetwork | None:
+def fuse_network(net: Network, dtype: torch.dtype = torch.float16) -> FusedNetwork | None:
     """Return a form of a network that is faster on its GPU, in 16 bits, if there is one.
 
     Args:
         net: On its device.
-        form: How to compute; by default what is known to be fast.
+        dtype: Of products and convolutions.
     """
     if isinstance(net, MambaIRUNet) or find_spec("triton") is None:
         return None
-    from mambair_cli.model.fused import Form, FusedMambaIR, FusedMambaIRv2
+    from mambair_cli.model.fused import FusedMambaIR, FusedMambaIRv2
 
     if isinstance(net, MambaIR):
-        return FusedMambaIR(net, form or Form())
-    return FusedMambaIRv2(net, form or Form())
+        return FusedMambaIR(net, dtype)
+    return FusedMambaIRv2(net, dtype)
 
 
 def _task_of(config: Config, scale: int, claimed: str | None) -> Task:

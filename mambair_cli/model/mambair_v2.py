@@ -77,9 +77,10 @@ class WindowAttention(nn.Module):
         """Return what is added to the scores: (1, heads, window², window²), or for shifted windows 4 of them.
 
         Only the windows of the last row and column hold pixels that the shift brought together: the four are
-        for all other windows, for the last column, for the last row, and for the corner.
+        for all other windows, for the last column, for the last row, and for the corner. They lie in rows:
+        PyTorch's fused attentions take no others.
         """
-        bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(dtype)
+        bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(dtype).contiguous()
         if not self.shift:
             return bias[None]
         masks = [

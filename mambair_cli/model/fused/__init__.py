@@ -4,8 +4,7 @@ Products and convolutions are in float16 with float32 sums; the residual stream,
 recurrence are in float32. Channels are padded with zeros to numbers that the matrix units like.
 """
 
-from mambair_cli.model.fused.form import Form
 from mambair_cli.model.fused.v1 import FusedMambaIR
 from mambair_cli.model.fused.v2 import FusedMambaIRv2
 
-__all__ = ["Form", "FusedMambaIR", "FusedMambaIRv2"]
+__all__ = ["FusedMambaIR", "FusedMambaIRv2"]

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambair_cli.kernels import has_cuda_scan, pointwise
-from mambair_cli.model.fused.form import Form
 from mambair_cli.model.fused.packing import pack_convolution, pack_depthwise, pad
 
 ACTIVATIONS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
@@ -44,11 +43,11 @@ class Depthwise:
 class Convolutions:
     """Convolutions and the activations between them; the last one's bias is handed over, not added."""
 
-    def __init__(self, layers: nn.Module, form: Form) -> None:
+    def __init__(self, layers: nn.Module, dtype: torch.dtype) -> None:
         self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         self.depthwise = [Depthwise(conv) for conv in convolutions if is_depthwise(conv)]
-        self.packed = [pack_convolution(conv, form.dtype) for conv in convolutions if not is_depthwise(conv)]
+        self.packed = [pack_convolution(conv, dtype) for conv in convolutions if not is_depthwise(conv)]
         self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), device=convolutions[-1].weight.device)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:

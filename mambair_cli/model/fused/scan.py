@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mambair_cli.kernels import has_cuda_scan, pointwise
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.model.fused.form import Form
 from mambair_cli.model.fused.packing import round_up
 
 PROJECTED_MULTIPLE = 64  # of the columns of a product that has a single path's
@@ -17,7 +16,9 @@ PROJECTED_MULTIPLE = 64  # of the columns of a product that has a single path's
 class FusedScan:
     """A selective scan that leaves its paths apart, to be merged with what follows."""
 
-    def __init__(self, x_proj: Tensor, params: ScanParams, split: tuple[int, int, int], form: Form) -> None:
+    def __init__(
+        self, x_proj: Tensor, params: ScanParams, split: tuple[int, int, int], dtype: torch.dtype
+    ) -> None:
         k, rows, d = x_proj.shape
         r, n, _ = split
         weight = x_proj.detach()
@@ -26,13 +27,13 @@ class FusedScan:
             weight = torch.cat([weight[:, r:], weight[:, :r]], dim=1)
             weight = F.pad(weight, (0, 0, 0, round_up(rows, PROJECTED_MULTIPLE) - rows))
             self.ranks, self.leaving = slice(2 * n, rows), slice(0, 2 * n)
-        self.x_proj = weight.reshape(-1, d).to(form.dtype)
+        self.x_proj = weight.reshape(-1, d).to(dtype)
         self.params = ScanParams(*(param.detach().float().contiguous() for param in params))
         log2_e = math.log2(math.e)
         self.weight = (self.params.dt_weight * log2_e).transpose(1, 2).contiguous()
         self.bias = self.params.dt_bias * log2_e
         self.by_cuda = has_cuda_scan(params.A.device)
-        self.split = pointwise.split_weight(self.weight) if form.dtype == torch.float16 else None
+        self.split = pointwise.split_weight(self.weight) if dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None

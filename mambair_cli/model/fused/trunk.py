@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from mambair_cli.kernels import pointwise
 from mambair_cli.kernels.pointwise import Norm
 from mambair_cli.model.fused.convolutions import Convolutions, convolve, shuffle
-from mambair_cli.model.fused.form import Form
 from mambair_cli.model.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.model.trunk import Group, Trunk
 
@@ -77,14 +76,14 @@ class FusedBlock(Protocol):
 class FusedTrunk:
     """A network but for its blocks, which it is given."""
 
-    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], form: Form) -> None:
-        self.net, self.groups, self.dtype = net, groups, form.dtype
+    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], dtype: torch.dtype) -> None:
+        self.net, self.groups, self.dtype = net, groups, dtype
         convolutions = [group.conv for group in net.layers if isinstance(group, Group)]
-        self.convolutions = [Convolutions(conv, form) for conv in convolutions]
+        self.convolutions = [Convolutions(conv, dtype) for conv in convolutions]
         self.embed = pack_norm(net.patch_embed.norm)
         self.norm = pack_norm(net.norm)
-        self.after_body = Convolutions(net.conv_after_body, form)
-        self.head = Head(net, form.dtype)
+        self.after_body = Convolutions(net.conv_after_body, dtype)
+        self.head = Head(net, dtype)
 
     def __call__(self, x: Tensor, around: Any) -> Tensor:
         """Restore images, (b, h, w, ch) in [0, 1] -> (b, s·h, s·w, ch); every block is given ``around``."""

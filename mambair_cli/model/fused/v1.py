@@ -2,12 +2,12 @@
 
 from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambair_cli.kernels import pointwise
 from mambair_cli.model.fused.convolutions import Convolutions, Depthwise
-from mambair_cli.model.fused.form import Form, Streams
 from mambair_cli.model.fused.packing import pack_norm, pad_matrix
 from mambair_cli.model.fused.scan import FusedScan
 from mambair_cli.model.fused.trunk import Entry, FusedTrunk, Pending
@@ -26,11 +26,10 @@ class Around(NamedTuple):
 class FusedMambaIR:
     """MambaIR, called as the network is, on images on the same device."""
 
-    def __init__(self, net: MambaIR, form: Form) -> None:
+    def __init__(self, net: MambaIR, dtype: torch.dtype) -> None:
         groups = [cast(Blocks, cast(Group, group).residual_group).blocks for group in net.layers]
-        blocks = [[FusedBlock(cast(VSSBlock, block), form) for block in group] for group in groups]
-        self.net, self.trunk = net, FusedTrunk(net, blocks, form)
-        self.streams = Streams(form.streams, net.mean.device)
+        blocks = [[FusedBlock(cast(VSSBlock, block), dtype) for block in group] for group in groups]
+        self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
         self._paths: dict[tuple[int, int], Tensor] = {}  # kept, since a recorded graph goes on reading them
 
     def __call__(self, x: Tensor, origin: Tensor | None = None, seed: int | None = None) -> Tensor:
@@ -38,9 +37,6 @@ class FusedMambaIR:
         size = x.shape[2], x.shape[3]
         if size not in self._paths:
             self._paths = {size: four_paths(*size, x.device)}
-        return self.streams(self._restore, x, origin)
-
-    def _restore(self, x: Tensor, origin: Tensor | None) -> Tensor:
         x = x.permute(0, 2, 3, 1).contiguous()
         b, h, w, _ = x.shape
         return self.trunk(x, Around((b, h, w), self._paths[h, w])).permute(0, 3, 1, 2)
@@ -53,18 +49,18 @@ class FusedMambaIR:
 class FusedBlock:
     """A block of MambaIR, from the normalised stream to what its second half adds."""
 
-    def __init__(self, block: VSSBlock, form: Form) -> None:
+    def __init__(self, block: VSSBlock, dtype: torch.dtype) -> None:
         ssm = block.self_attention
         self.d = d = ssm.x_proj_weight.shape[-1]
         self.norm_1, self.norm_2 = pack_norm(block.ln_1), pack_norm(block.ln_2)
         self.skip_1, self.skip_2 = block.skip_scale.detach().float(), block.skip_scale2.detach().float()
-        self.in_proj = pad_matrix(ssm.in_proj.weight, form.dtype)
+        self.into_scan, self.into_gate = (pad_matrix(x, dtype) for x in ssm.in_proj.weight.chunk(2))
         self.window = Depthwise(ssm.conv2d, "silu", padded=d)
         params = scan_params(ssm.dt_projs_weight, ssm.dt_projs_bias, ssm.A_logs, ssm.Ds)
-        self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, form)
+        self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, dtype)
         self.out_norm = pack_norm(ssm.out_norm)
-        self.out_proj = pad_matrix(ssm.out_proj.weight, form.dtype)[:, :d].contiguous()
-        self.cab = FusedCAB(block.conv_blk, form)
+        self.out_proj = pad_matrix(ssm.out_proj.weight, dtype)[:, :d].contiguous()
+        self.cab = FusedCAB(block.conv_blk, dtype)
 
     def entry(self, around: Around) -> Entry:
         """Want the stream normalised."""
@@ -73,12 +69,12 @@ class FusedBlock:
     def __call__(self, x: Tensor, prepared: Tensor, around: Around) -> Pending:
         """Take the stream, (b, p, c), and its normalised form, (b, p, padded)."""
         b, h, w = around.size
-        xz = F.linear(prepared, self.in_proj)  # (b, p, 2d)
-        u = self.window(xz.view(b, h, w, -1)).view(b, h * w, -1)
+        u = self.window(F.linear(prepared, self.into_scan).view(b, h, w, -1)).view(b, h * w, -1)
         y = self.scan(u, around.paths)
-        del u
-        v = pointwise.merge_paths(y, self.out_norm, xz[..., self.d :], xz.dtype)
-        del xz, y
+        del u  # memory is the fullest around the scan: the gate is made after it
+        z = F.linear(prepared, self.into_gate)[..., : self.d]
+        v = pointwise.merge_paths(y, self.out_norm, z, z.dtype)
+        del y, z
         v = F.linear(v, self.out_proj)
         x, prepared = Pending(x, v, self.skip_1).settle(Entry(self.norm_2))
         v, gate, bias = self.cab(prepared.view(b, h, w, -1))
@@ -88,9 +84,9 @@ class FusedBlock:
 class FusedCAB:
     """A channel attention block; its last bias and its gate are left to whoever adds its result."""
 
-    def __init__(self, cab: CAB, form: Form) -> None:
+    def __init__(self, cab: CAB, dtype: torch.dtype) -> None:
         *local, attention = cab.cab
-        self.local = Convolutions(nn.Sequential(*local), form)
+        self.local = Convolutions(nn.Sequential(*local), dtype)
         down, up = (
             conv for conv in cast(ChannelAttention, attention).attention if isinstance(conv, nn.Conv2d)
         )

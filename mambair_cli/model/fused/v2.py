@@ -17,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mambair_cli.kernels import pointwise, routing
 from mambair_cli.model.fused.convolutions import Depthwise
-from mambair_cli.model.fused.form import Form, Streams
 from mambair_cli.model.fused.packing import (
     pack_norm,
     pad,
@@ -70,22 +69,21 @@ class Around(NamedTuple):
 class FusedMambaIRv2:
     """MambaIRv2, called as the network is, on images on the same device."""
 
-    def __init__(self, net: MambaIRv2, form: Form) -> None:
+    def __init__(self, net: MambaIRv2, dtype: torch.dtype) -> None:
         groups = [cast(Layers, cast(Group, group).residual_group).layers for group in net.layers]
         index = net.relative_position_index_SA
         blocks = [
-            [FusedLayer(cast(AttentiveLayer, layer), index, form) for layer in group] for group in groups
+            [FusedLayer(cast(AttentiveLayer, layer), index, dtype) for layer in group] for group in groups
         ]
-        self.net, self.trunk = net, FusedTrunk(net, blocks, form)
-        self.streams = Streams(form.streams, net.mean.device)
+        self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
         first: FusedAttention = blocks[0][0].attention
         self._attention = None
         if net.mean.is_cuda:
             tokens = first.biases.shape[-1]
-            windows = net.mean.device, form.dtype, tokens, first.heads, first.channels
+            windows = net.mean.device, dtype, tokens, first.heads, first.channels
             self._attention = choose_attention(*windows)
         self._size: tuple[int, ...] = ()  # of the last images
-        self._places: dict[int, tuple[Places, Places]] = {}  # by number; kept for a recorded graph
+        self._places: tuple[Places, Places] | None = None  # kept, since a recorded graph goes on reading them
 
     def __call__(
         self,
@@ -107,28 +105,26 @@ class FusedMambaIRv2:
             (b, ch, s·h, s·w), not clipped.
         """
         if x.shape != self._size:
-            self._size, self._places = x.shape, {}
+            self._size, self._places = x.shape, None
         if origin is None and seed is not None:
             origin = torch.zeros(len(x), 2)
         if origin is not None:
             origin = origin.to(x.device, torch.int32)
         with prefer_attention(self._attention):
-            if labels is not None:
-                return self._restore(x, origin, seed, labels)
-            return self.streams(functools.partial(self._restore, seed=seed), x, origin)
+            return self._restore(x, origin, seed, labels)
 
     def _restore(
-        self, x: Tensor, origin: Tensor | None, seed: int | None, labels: list[Tensor] | None = None
+        self, x: Tensor, origin: Tensor | None, seed: int | None, labels: list[Tensor] | None
     ) -> Tensor:
         window, scale = self.net.window, self.net.config.upscale
         height, width = x.shape[2:]
         x = x.permute(0, 2, 3, 1)
         x = mirror_pad(x, -height % window, -width % window, repeat_edge=True).contiguous()
         b, h, w, _ = x.shape
-        if b not in self._places:
+        if self._places is None:
             place = functools.partial(place_windows, b, h, w, window, device=x.device)
-            self._places[b] = place(shift=0), place(shift=window // 2)
-        y = self.trunk(x, Around((b, h, w), self._places[b], origin, seed, labels))
+            self._places = place(shift=0), place(shift=window // 2)
+        y = self.trunk(x, Around((b, h, w), self._places, origin, seed, labels))
         return y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,13 +148,13 @@ class FusedMambaIRv2:
 class FusedLayer:
     """A layer of MambaIRv2, from the stream, normalised and in windows, to what its last part adds."""
 
-    def __init__(self, layer: AttentiveLayer, index: Tensor, form: Form) -> None:
+    def __init__(self, layer: AttentiveLayer, index: Tensor, dtype: torch.dtype) -> None:
         self.norm_1, self.norm_2 = pack_norm(layer.norm1), pack_norm(layer.norm2)
         self.norm_3, self.norm_4 = pack_norm(layer.norm3), pack_norm(layer.norm4)
-        self.attention = FusedAttention(layer, index, form)
-        self.assm = FusedASSM(layer, form)
-        self.feed_forward_1 = fuse_feed_forward(layer.convffn1, form)
-        self.feed_forward_2 = fuse_feed_forward(layer.convffn2, form)
+        self.attention = FusedAttention(layer, index, dtype)
+        self.assm = FusedASSM(layer, dtype)
+        self.feed_forward_1 = fuse_feed_forward(layer.convffn1, dtype)
+        self.feed_forward_2 = fuse_feed_forward(layer.convffn2, dtype)
         # x * scale + f with f = x + w + v is x * (1 + scale) + w + v: x + w need not be kept
         self.skip_1, self.skip_2 = 1 + layer.scale1.detach().float(), 1 + layer.scale2.detach().float()
 
@@ -184,7 +180,7 @@ class FusedLayer:
 class FusedAttention:
     """Attention within windows, in the order of windows."""
 
-    def __init__(self, layer: AttentiveLayer, index: Tensor, form: Form) -> None:
+    def __init__(self, layer: AttentiveLayer, index: Tensor, dtype: torch.dtype) -> None:
         attention = layer.win_mhsa
         self.heads, self.shifted = attention.heads, bool(attention.shift)
         c = layer.wqkv.in_features
@@ -194,14 +190,14 @@ class FusedAttention:
         more = self.channels - own
         weight = layer.wqkv.weight.detach().view(3, self.heads, own, c)
         weight = F.pad(weight, (0, pad(c) - c, 0, more))
-        self.qkv = weight.reshape(-1, pad(c)).to(form.dtype)
+        self.qkv = weight.reshape(-1, pad(c)).to(dtype)
         bias = layer.wqkv.bias.detach().view(3, self.heads, own)
-        self.qkv_bias = F.pad(bias, (0, more)).reshape(-1).to(form.dtype)
+        self.qkv_bias = F.pad(bias, (0, more)).reshape(-1).to(dtype)
         proj = F.pad(attention.proj.weight.detach().view(c, self.heads, own), (0, more))
         proj = F.pad(proj.reshape(c, -1), (0, 0, 0, pad(c) - c))
-        self.proj = proj.T.to(form.dtype)  # (heads·channels, padded)
-        self.proj_bias = pad_vector(attention.proj.bias, pad(c)).to(form.dtype)
-        self.biases = attention.biases(index, form.dtype).detach()  # (masks, heads, window², window²)
+        self.proj = proj.T.to(dtype)  # (heads·channels, padded)
+        self.proj_bias = pad_vector(attention.proj.bias, pad(c)).to(dtype)
+        self.biases = attention.biases(index, dtype).detach()  # (masks, heads, window², window²)
 
     def __call__(self, prepared: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Attend: (b, p, padded) in the order of windows -> (b, p, padded), ditto."""
@@ -225,27 +221,27 @@ class FusedAttention:
 class FusedASSM:
     """The attentive state-space module: pixels are routed, sorted and scanned."""
 
-    def __init__(self, layer: AttentiveLayer, form: Form) -> None:
+    def __init__(self, layer: AttentiveLayer, dtype: torch.dtype) -> None:
         assm: ASSM = layer.assm
         hidden, last = cast(nn.Linear, assm.route[0]), cast(nn.Linear, assm.route[2])
         self.number = layer.number
         width = pad(hidden.out_features)
-        self.route = pad_matrix(hidden.weight, form.dtype)
+        self.route = pad_matrix(hidden.weight, dtype)
         self.route_bias = pad_vector(hidden.bias, width)
         weight = F.pad(last.weight.detach(), (0, width - hidden.out_features))
-        self.logits = weight.T.to(form.dtype).contiguous()
+        self.logits = weight.T.to(dtype).contiguous()
         self.logit_bias = last.bias.detach().float()
         in_proj, scan = cast(nn.Conv2d, assm.in_proj[0]), assm.selectiveScan
         self.d = d = in_proj.out_channels
-        self.in_proj = pad_matrix(in_proj.weight.view(d, -1), form.dtype)
-        self.in_bias = pad_vector(in_proj.bias, pad(d)).to(form.dtype)
+        self.in_proj = pad_matrix(in_proj.weight.view(d, -1), dtype)
+        self.in_bias = pad_vector(in_proj.bias, pad(d)).to(dtype)
         self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=d)
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
-        self.scan = FusedScan(scan.x_proj_weight, params, assm.split, form)
+        self.scan = FusedScan(scan.x_proj_weight, params, assm.split, dtype)
         self.dictionary = (assm.embeddingB.weight @ layer.embeddingA.weight).detach().float().contiguous()
         self.out_norm = pack_norm(assm.out_norm)
-        self.out_proj = pad_matrix(assm.out_proj.weight, form.dtype)[:, :d].contiguous()
-        self.out_bias = pad_vector(assm.out_proj.bias, len(self.out_proj)).to(form.dtype)
+        self.out_proj = pad_matrix(assm.out_proj.weight, dtype)[:, :d].contiguous()
+        self.out_bias = pad_vector(assm.out_proj.bias, len(self.out_proj)).to(dtype)
 
     def __call__(self, prepared: Tensor, around: Around) -> Tensor:
         """Mix the pixels of (b, p, padded)."""
@@ -267,9 +263,9 @@ class FusedASSM:
 class FusedConvFFN:
     """Feed-forward network that sees its neighbours; its last bias is handed over, not added."""
 
-    def __init__(self, net: ConvFFN, form: Form) -> None:
+    def __init__(self, net: ConvFFN, dtype: torch.dtype) -> None:
         hidden = net.fc1.out_features
-        self.fc1, self.fc2 = pad_matrix(net.fc1.weight, form.dtype), pad_matrix(net.fc2.weight, form.dtype)
+        self.fc1, self.fc2 = pad_matrix(net.fc1.weight, dtype), pad_matrix(net.fc2.weight, dtype)
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
         self.window = Depthwise(cast(nn.Conv2d, net.dwconv.depthwise_conv[0]), "gelu_add")
 
@@ -283,11 +279,11 @@ class FusedConvFFN:
 class FusedGatedMLP:
     """Feed-forward network with a spatial gate; its last bias is handed over, not added."""
 
-    def __init__(self, net: GatedMLP, form: Form) -> None:
+    def __init__(self, net: GatedMLP, dtype: torch.dtype) -> None:
         hidden = net.fc1.out_features
         self.half = hidden // 2
-        self.fc1 = pad_matrix(net.fc1.weight, form.dtype)
-        self.fc2 = pad_matrix(net.fc2.weight, form.dtype)[:, : self.half].contiguous()
+        self.fc1 = pad_matrix(net.fc1.weight, dtype)
+        self.fc2 = pad_matrix(net.fc2.weight, dtype)[:, : self.half].contiguous()
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
         self.norm = pack_norm(net.sg.norm)
         self.window = Depthwise(net.sg.conv, "times", padded=self.half)
@@ -300,9 +296,9 @@ class FusedGatedMLP:
         return F.linear(x.view(*prepared.shape[:2], -1), self.fc2), self.bias_2
 
 
-def fuse_feed_forward(net: nn.Module, form: Form) -> FusedConvFFN | FusedGatedMLP:
+def fuse_feed_forward(net: nn.Module, dtype: torch.dtype) -> FusedConvFFN | FusedGatedMLP:
     """Fuse whichever feed-forward network that is."""
-    return FusedGatedMLP(net, form) if isinstance(net, GatedMLP) else FusedConvFFN(cast(ConvFFN, net), form)
+    return FusedGatedMLP(net, dtype) if isinstance(net, GatedMLP) else FusedConvFFN(cast(ConvFFN, net), dtype)
 
 
 def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch.device) -> Places:
