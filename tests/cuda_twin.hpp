@@ -50,7 +50,7 @@ static void store_where(bool wanted, Values* place, const Values& values) {
 template <typename T>
 static void copy_ahead(T* place, const T* source) { *place = *source; }
 static void end_group() {}
-#define await_group() if (PAIRED) __syncthreads()  // for what a neighbour copied
+static void await_group() { __syncthreads(); }
 
 template <typename Operands>
 void run(void (*kernel)(Operands), int x, int y, int z, int threads, const Operands& operands) {

@@ -104,7 +104,7 @@ def scan_paths(
     if not steps.is_contiguous():
         raise ValueError(f"steps to be overwritten must be contiguous, not of strides {steps.stride()}")
     u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
-    # 4 bytes are copied without waiting: of one channel or two of a thread, or of one of each of two threads.
+    # Where 16 bits are in pairs of channels, a thread may have both of them, and two are copied at once.
     even = d % 2 == 0 and u.itemsize == steps.itemsize == 2
     if shape is None:
         shape, best_chunks = choose_cut(b * k, length, d, n, 2 if even else 1, multiprocessors(u.device))
@@ -114,8 +114,8 @@ def scan_paths(
     addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
     types = TYPES[u.dtype], TYPES[steps.dtype]
-    paired = even and shape.channels == shape.lanes == 1
-    scan, scan_ends = _load(n, vector, *types, int(labels is not None), int(paired), shape, u.device)
+    each = 2 if even else 1
+    scan, scan_ends = _load(n, vector, *types, int(labels is not None), each, shape, u.device)
 
     blocks = -(-d // (shape.threads // shape.lanes * shape.channels))
     chunk = -(-length // (chunks or 1))
@@ -238,12 +238,12 @@ def _load(
     input: int,
     output: int,
     dictionary: int,
-    paired: int,
+    each: int,
     shape: Shape,
     device: torch.device,
 ) -> tuple[Any, Any]:
     settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output}
-    settings |= {"DICTIONARY": dictionary, "PAIRED": paired}
+    settings |= {"DICTIONARY": dictionary, "EACH": each}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}
     scan, scan_ends = nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("scan", "scan_ends"), device)
     return scan, scan_ends

@@ -11,14 +11,18 @@
 //
 // Set by the compiler's caller: N, CHANNELS, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
 // projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
-// bfloat16), DICTIONARY (0 or 1), PAIRED (1: of two neighbours of one channel each, one reads and writes every
-// other step for both, since the card copies no less than 4 bytes without waiting).
+// bfloat16), DICTIONARY (0 or 1), EACH (tokens and steps that are copied at once: 2 of 16 bits where that can be,
+// since a card copies no less than 4 bytes without waiting, else 1).
 
 #define STATES ((N + LANES - 1) / LANES)
 #define SLOTS ((STATES + 3) / 4 * 4)  // places of one lane in a staged row
 #define COLUMNS (2 * N)
 #define ROW (2 * LANES * SLOTS)  // staged: B of each lane, C of each lane
-#define MINE (STEPS / LANES)     // steps of a group that one lane reads and writes, but for pairs
+#define MINE (STEPS / LANES)     // steps of a group that one lane takes from shared memory and writes
+#define WARP_CHANNELS (32 / LANES * CHANNELS)
+#define BLOCK_CHANNELS (THREADS / LANES * CHANNELS)
+#define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
+#define PAIRED (LANES == 1 && CHANNELS == 1 && EACH == 2)  // neighbours write every other step for both
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -29,8 +33,8 @@ typedef Element<OUTPUT> Out;
 typedef Pack<In::Stored, CHANNELS> Tokens;
 typedef Pack<Out::Stored, CHANNELS> Values;
 typedef Pack<In::Stored, VECTOR> Columns;
-typedef Pack<In::Stored, 2> TwoTokens;
-typedef Pack<Out::Stored, 2> TwoValues;
+typedef Pack<In::Stored, EACH> TokenPiece;
+typedef Pack<Out::Stored, EACH> ValuePiece;
 
 // Store under a predicate, without a branch for which everything that is under way would have to arrive.
 #ifndef TWIN
@@ -72,7 +76,7 @@ struct Operands {
     int chunks;
 };
 
-// Copy a thread's own tokens or steps to shared memory: without waiting, where the card can.
+// Copy tokens or steps to shared memory: without waiting, where the card can.
 #ifndef TWIN
 template <typename T>
 __device__ __forceinline__ void copy_ahead(T* place, const T* source) {
@@ -92,18 +96,19 @@ __device__ __forceinline__ void end_group() {
 #endif
 }
 
-// Wait for all groups but the last AHEAD - 1.
+// Wait for all groups but the last AHEAD - 1: for what the warp has copied, and until what is to be written over
+// has been read.
 __device__ __forceinline__ void await_group() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
-    if (PAIRED) __syncwarp();  // what the neighbour copied is there, too, and what is written over was read
 #endif
+    __syncwarp();
 }
 #endif
 
 struct Shared {
-    Tokens tokens[AHEAD + 1][MINE][THREADS];
-    Values steps[AHEAD + 1][MINE][THREADS];
+    alignas(16) In::Stored tokens[AHEAD + 1][STEPS][BLOCK_CHANNELS];
+    alignas(16) Out::Stored steps[AHEAD + 1][STEPS][BLOCK_CHANNELS];
     alignas(16) float rows[2][STAGE][ROW];
     alignas(16) int pixels[4][STAGE];
 };
@@ -115,7 +120,6 @@ struct Shared {
 struct Walk {
     const Operands& operands;
     Shared& shared;
-    const In::Stored* u;
     const In::Stored* projected;
     const int* path;
     const int* labels;
@@ -168,7 +172,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int lane = threadIdx.x % LANES;
     const int wanted = (blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES) * CHANNELS;
     const bool exists = wanted < operands.channels;
-    const int channel = exists ? wanted : PAIRED ? threadIdx.x & 1 : 0;
+    const int channel = exists ? wanted : 0;
     const int line = blockIdx.y;  // image and path
     const int image = line / operands.k, path = line % operands.k;
     const int d = operands.channels;
@@ -176,7 +180,6 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
 
     Walk along = {operands,
                   shared,
-                  operands.u + (long long)image * operands.length * d + channel,
                   operands.projected + image * operands.image_stride + path * operands.path_stride,
                   operands.paths + image * operands.paths_stride + (long long)path * operands.length,
                   DICTIONARY ? operands.labels + (long long)image * operands.length : nullptr,
@@ -223,29 +226,24 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     Columns ahead[ITEMS_PER_THREAD];
     along.fetch_rows(0, ahead);
     along.keep_rows(0, ahead);
-    const int odd = PAIRED ? threadIdx.x & 1 : 0;
+    // A warp copies for its threads, each of them the same channels of some steps.
+    const int piece = threadIdx.x % 32 % PIECES, first_step = threadIdx.x % 32 / PIECES;
+    const int copied = threadIdx.x / 32 * WARP_CHANNELS + piece * EACH;  // channel, counted from the block's first
+    const int source = blockIdx.x * BLOCK_CHANNELS + copied < d ? blockIdx.x * BLOCK_CHANNELS + copied : 0;
+    const In::Stored* token_source = operands.u + (long long)image * operands.length * d + source;
+    const Out::Stored* step_source = values - channel + source;
     auto fetch_group = [&](int group) {  // counted from the chunk's start
-        if constexpr (PAIRED) {
 #pragma unroll
-            for (int i = 0; i < MINE; i += 2) {
-                int position = group * STEPS + i + odd;
-                int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
+        for (int t = 0; t < STEPS; t += 32 / PIECES) {
+            int step = t + first_step;
+            if (STEPS % (32 / PIECES) == 0 || step < STEPS) {
+                int position = group * STEPS + step;
+                long long pixel = shared.pixels[position / STAGE & 3][position % STAGE];
                 int slot = group & AHEAD;
-                copy_ahead((TwoTokens*)&shared.tokens[slot][i + odd][threadIdx.x - odd],
-                           (const TwoTokens*)(along.u + (long long)pixel * d - odd));
-                copy_ahead((TwoValues*)&shared.steps[slot][i + odd][threadIdx.x - odd],
-                           (const TwoValues*)(values + (long long)pixel * stride - odd));
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                int position = group * STEPS + i * LANES + lane;
-                int pixel = shared.pixels[position / STAGE & 3][position % STAGE];
-                int slot = group & AHEAD;
-                copy_ahead(&shared.tokens[slot][i][threadIdx.x],
-                           (const Tokens*)(along.u + (long long)pixel * d));
-                copy_ahead(&shared.steps[slot][i][threadIdx.x],
-                           (const Values*)(values + (long long)pixel * stride));
+                copy_ahead((TokenPiece*)&shared.tokens[slot][step][copied],
+                           (const TokenPiece*)(token_source + pixel * d));
+                copy_ahead((ValuePiece*)&shared.steps[slot][step][copied],
+                           (const ValuePiece*)(step_source + pixel * stride));
             }
         }
         end_group();
@@ -269,8 +267,9 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
             float own_step[MINE][CHANNELS], own_enter[MINE][CHANNELS], own_y[MINE][CHANNELS];
 #pragma unroll
             for (int i = 0; i < MINE; i++) {
-                Tokens token = shared.tokens[number & AHEAD][i][threadIdx.x];
-                Values ready = shared.steps[number & AHEAD][i][threadIdx.x];
+                const int slot = number & AHEAD, mine = threadIdx.x / LANES * CHANNELS;
+                Tokens token = *(const Tokens*)&shared.tokens[slot][i * LANES + lane][mine];
+                Values ready = *(const Values*)&shared.steps[slot][i * LANES + lane][mine];
 #pragma unroll
                 for (int c = 0; c < CHANNELS; c++) {
                     float u = In::load(token.at[c]);
@@ -319,17 +318,18 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
             }
 
             if constexpr (WRITES && PAIRED) {
+                const int odd = threadIdx.x & 1;
 #pragma unroll
                 for (int i = 0; i < MINE; i += 2) {
                     float first = own_y[i][0] + y_here[i][0], second = own_y[i + 1][0] + y_here[i + 1][0];
                     float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
-                    TwoValues results;
+                    ValuePiece results;
                     results.at[0] = Out::store(odd ? other : first);
-                    results.at[1] = Out::store(odd ? second : other);
+                    results.at[EACH - 1] = Out::store(odd ? second : other);
                     int position = along.start + stage * STAGE + group + i + odd;
                     int here = shared.pixels[stage & 3][group + i + odd];
                     store_where(exists && position < along.stop,
-                                (TwoValues*)(values + (long long)here * stride - odd), results);
+                                (ValuePiece*)(values + (long long)here * stride - odd), results);
                 }
             } else if (WRITES) {
 #pragma unroll

@@ -86,9 +86,13 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 1)
 
 
-def shuffle(x: Tensor, scale: int) -> Tensor:
-    """Spread channels over pixels: (b, h, w, c·s²) -> (b, s·h, s·w, c)."""
-    return F.pixel_shuffle(x.permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1).contiguous()
+def shuffle(x: Tensor, bias: Tensor, scale: int) -> Tensor:
+    """Add a bias, (s·s·c,), and spread channels over pixels: (b, h, w, s·s·c) -> (b, s·h, s·w, c)."""
+    b, h, w, _ = x.shape
+    bias = bias.to(x.dtype).view(scale, 1, scale, -1)
+    y = x.new_empty(b, h, scale, w, *bias.shape[2:])
+    torch.add(x.reshape(b, h, w, scale, scale, -1).transpose(2, 3), bias, out=y)
+    return y.view(b, h * scale, w * scale, -1)
 
 
 def is_depthwise(layer: nn.Module) -> bool:

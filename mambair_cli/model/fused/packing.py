@@ -34,12 +34,17 @@ def pad_vector(x: Tensor | None, length: int) -> Tensor:
     return F.pad(x.detach().float(), (0, length - len(x)))
 
 
-def pack_convolution(conv: nn.Conv2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Pad a convolution's channels to multiples: weight in the dtype, channels last, and bias in float32."""
+def pack_convolution(conv: nn.Conv2d, dtype: torch.dtype, spread: int = 1) -> tuple[Tensor, Tensor]:
+    """Pad a convolution's channels to multiples: weight in the dtype, channels last, and bias in float32.
+
+    Where its channels, (c, s, s), are to be spread over s times s pixels each, they are packed as (s, s, c).
+    """
     weight = conv.weight.detach()
     out, into = weight.shape[:2]
+    bias = torch.zeros(out, device=weight.device) if conv.bias is None else conv.bias.detach()
+    if spread > 1:
+        weight, bias = (x.unflatten(0, (-1, spread**2)).transpose(0, 1).flatten(0, 1) for x in (weight, bias))
     weight = F.pad(weight, (0, 0, 0, 0, 0, pad(into) - into, 0, pad(out) - out)).to(dtype)
-    bias = torch.zeros(out, device=weight.device) if conv.bias is None else conv.bias
     return weight.contiguous(memory_format=torch.channels_last), pad_vector(bias, pad(out))
 
 

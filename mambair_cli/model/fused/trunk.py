@@ -108,8 +108,11 @@ class FusedTrunk:
             v, bias = self.convolutions[i](prepared.view(b, h, w, -1))
             entry = Entry(self.norm) if last else entries[i + 1]
             stream, prepared = Pending(shortcut, v, bias=bias).settle(entry, keep=not last)
+            del shortcut, v
+        del stream
         body, bias = self.after_body(prepared.view(b, h, w, -1))
         _, features = Pending(first, body, bias=bias).settle(Entry(), keep=False)
+        del first, prepared, body  # the head wants as much memory as a block
         return self.head(features.view(b, h, w, -1), x) / config.img_range + net.mean
 
 
@@ -118,8 +121,12 @@ class Head:
 
     def __init__(self, net: Trunk, dtype: torch.dtype) -> None:
         self.config = net.config
+        scale = net.config.upscale
+        self.spread = {"pixelshuffle": 3 if scale == 3 else 2, "pixelshuffledirect": scale}.get(
+            net.config.upsampler, 1
+        )
         self.packed = {
-            name: pack_convolution(layer, dtype)
+            name: pack_convolution(layer, dtype, self.spread if name.startswith("upsample") else 1)
             for name, layer in net.named_modules()
             if isinstance(layer, nn.Conv2d) and is_head(name)
         }
@@ -127,14 +134,17 @@ class Head:
 
     def __call__(self, x: Tensor, image: Tensor) -> Tensor:
         """Take features (b, h, w, padded) and the image (b, h, w, ch) float32; return (b, s·h, s·w, ch)."""
-        upsampler, scale = self.config.upsampler, self.config.upscale
+        upsampler = self.config.upsampler
         if upsampler == "pixelshuffle":
             x = F.leaky_relu_(self._convolve(x, "conv_before_upsample.0"), 0.01)
             for name in sorted(name for name in self.packed if name.startswith("upsample.")):
-                x = shuffle(self._convolve(x, name), 3 if scale == 3 else 2)
+                weight, bias = self.packed[name]
+                x = shuffle(convolve(x, weight), bias, self.spread)
             return self._last(x, "conv_last", self.channels)
         if upsampler == "pixelshuffledirect":
-            return shuffle(self._last(x, "upsample.0", self.channels * scale**2), scale)
+            weight, bias = self.packed["upsample.0"]
+            bias = bias[: self.channels * self.spread**2]
+            return shuffle(convolve(x, weight)[..., : len(bias)].float(), bias, self.spread)
         if upsampler == "nearest+conv":
             x = F.leaky_relu_(self._convolve(x, "conv_before_upsample.0"), 0.01)
             for name in ("conv_up1", "conv_up2"):
