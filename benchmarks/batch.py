@@ -1,6 +1,9 @@
 """Compare the time of a run over a folder with that of the network alone on the same images.
 
-python benchmarks/batch.py --images 200
+    python benchmarks/batch.py --images 200
+    python benchmarks/batch.py --images 40 --rounds 2 --size 1280x720 --network v1-classic
+
+On a GPU, one more run tells how much of the time between its first and its last kernel the GPU is idle.
 """
 
 import argparse
@@ -12,7 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.endpoints import Output
@@ -21,43 +26,81 @@ from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 
 
-def make_photographs(folder: Path, images: int, side: int) -> list[np.ndarray]:
+def make_photographs(folder: Path, images: int, width: int, height: int) -> list[np.ndarray]:
     """Make pictures with edges and grain, as costly to compress as photographs are."""
     folder.mkdir()
     pictures = []
     for index in range(images):
         random = np.random.default_rng(index)
-        coarse = random.integers(0, 256, (side // 16, side // 16, 3)).repeat(16, 0).repeat(16, 1)
+        coarse = random.integers(0, 256, (height // 16, width // 16, 3)).repeat(16, 0).repeat(16, 1)
         pictures.append((coarse + random.normal(0, 8, coarse.shape)).clip(0, 255).astype(np.uint8))
         Image.fromarray(pictures[-1]).save(folder / f"{index:04}.png")
     return pictures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--size", default="256x256", help="of an image, multiples of 16 pixels [256x256]")
+    parser.add_argument("--network", help="of gpu.py, with random weights; by default tiny-x4")
     parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--rounds", type=int, default=5, help="of both by turns, over a part of the images each"
     )
     arguments = parser.parse_args()
-    restorer = Restorer(task="upscale", scale=4, model="tiny-x4", device=arguments.device, offline=True)
+    width, height = (int(side) for side in arguments.size.split("x"))
+    images = arguments.images // arguments.rounds
     ratios = []
     with tempfile.TemporaryDirectory() as name:
+        restorer = make_restorer(arguments.network, arguments.device, Path(name))
         for number in range(arguments.rounds):
             folder = Path(name, str(number))
-            pictures = make_photographs(folder, arguments.images // arguments.rounds, arguments.side)
+            pictures = make_photographs(folder, images, width, height)
             restorer(pictures[0])  # what is done once
             network = time_of(lambda pictures=pictures: [restorer(picture) for picture in pictures])
             run = time_of(lambda folder=folder: restore_folder(folder, restorer))
             ratios.append(run / network)
             print(
-                f"{len(pictures)} images of {arguments.side}×{arguments.side} on {restorer.device}: "
+                f"{len(pictures)} images of {width}×{height} on {restorer.device}: "
                 f"network alone {network:.2f} s, run {run:.2f} s, {run / network:.3f} times",
                 flush=True,
             )
-    print(f"the run takes {statistics.median(ratios):.3f} times the network's time (median)")
+        print(f"the run takes {statistics.median(ratios):.3f} times the network's time (median)")
+        if restorer.device.type == "cuda":
+            folder = Path(name, "profiled")
+            make_photographs(folder, images, width, height)
+            idle = idle_share(lambda: restore_folder(folder, restorer))
+            print(f"the GPU is idle {idle:.1%} of the time between its first and its last kernel")
+
+
+def make_restorer(network: str | None, device: str, folder: Path) -> Restorer:
+    if network is None:
+        return Restorer(task="upscale", scale=4, model="tiny-x4", device=device, offline=True)
+    from gpu import CASES, make_network  # which lies beside this script, not beside who imports it
+
+    net, weights = make_network(CASES[network], torch.device("cpu")), folder / "random.safetensors"
+    save_file(net.state_dict(), weights)
+    task, scale = ("upscale", net.info.scale) if net.info.scale > 1 else ("denoise", 1)
+    return Restorer(task=task, scale=scale, weights=weights, device=device)
+
+
+def idle_share(function: Callable[[], object]) -> float:
+    """Return the share of the time between the first kernel and the last in which none of them runs."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
+        function()
+        torch.cuda.synchronize()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in recorded.events() or ()
+        if event.device_type.name == "CUDA"
+    )
+    busy, reached = 0.0, spans[0][0]
+    for start, end in spans:
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return 1 - busy / (reached - spans[0][0])
 
 
 def restore_folder(folder: Path, restorer: Restorer) -> None:

@@ -171,7 +171,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with tempfile.TemporaryDirectory() as name, running_nodes(arguments.cpus) as nodes:
-        make_photographs(Path(name, "photos"), arguments.images, arguments.side)
+        make_photographs(Path(name, "photos"), arguments.images, arguments.side, arguments.side)
         options = ["-s", "2", "--model", "tiny-x2", "--offline"]
         findings = lose_a_node(Path(name), options, nodes, arguments.images // 3)
     print(findings)

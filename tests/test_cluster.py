@@ -33,13 +33,13 @@ def nodes():
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_photographs(Path("photos"), IMAGES, 48)
+    make_photographs(Path("photos"), IMAGES, 48, 48)
     return save_nearest(Path("x4.safetensors"), 4)
 
 
 def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
     weights = save_nearest(tmp_path / "x4.safetensors", 4)
-    make_photographs(tmp_path / "photos", 16, 192)
+    make_photographs(tmp_path / "photos", 16, 192, 192)
     findings = lose_a_node(tmp_path, ["--weights", str(weights)], nodes, images=2)
     assert findings.is_sound, findings
     assert "was lost with photos/" in findings.said[0]
