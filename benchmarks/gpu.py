@@ -42,7 +42,7 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.restore import TILES_AT_ONCE, WHOLE_SIDE
+from mambair_cli.restore import WHOLE_SIDE, count_at_once
 from mambair_cli.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
@@ -123,7 +123,7 @@ def said(what: str) -> Iterator[None]:
 def compare(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> float:
     """Print a line; return the milliseconds of our network."""
     config, net = CASES[name], make_network(CASES[name], device)
-    plan, most = plan_as_shipped(height, width, device, options)
+    plan, most = plan_as_shipped(config, height, width, device, options)
     engine = Engine(net, device)
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
     whole = measure(lambda: restore_image(engine, image, plan, most, 0, "uint8"), options.turns, device)
@@ -208,13 +208,13 @@ def time_rival(
 
 
 def plan_as_shipped(
-    height: int, width: int, device: torch.device, options: argparse.Namespace
+    config: Config, height: int, width: int, device: torch.device, options: argparse.Namespace
 ) -> tuple[Plan, int]:
     """Return the tiles of an image and how many are computed at once."""
     whole = max(height, width) <= WHOLE_SIDE.get(device.type, 0)
     side = options.tile or (WHOLE_SIDE if whole else TILE_SIDE)[device.type]
-    most = options.batch or TILES_AT_ONCE[device.type]
-    return plan_tiles(height, width, side, min(OVERLAP, side // 2)), most
+    plan = plan_tiles(height, width, side, min(OVERLAP, side // 2))
+    return plan, options.batch or count_at_once(plan, config, device.type)
 
 
 def forward_of(

@@ -13,7 +13,7 @@ from mambair_cli.errors import DownloadError, ModelError, UsageError
 if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
 
-TILE_SIDE = {"cpu": 256, "cuda": 160, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
+TILE_SIDE = {"cpu": 256, "cuda": 136, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 OVERLAP = 16  # measured: benchmarks/README.md
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images import Header, Reader
 from mambair_cli.memory import peak_memory
-from mambair_cli.restore import TILES_AT_ONCE, Restorer
+from mambair_cli.restore import Restorer
 from mambair_cli.tiling import Plan
 
 _LOSSY = ("jpeg", "webp", "avif")
@@ -91,7 +91,7 @@ def estimate(
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     """Restore noise, a batch of tiles such as an image of that size has, and take the time."""
     plan = restorer.plan(height, width)
-    batches = -(-len(plan) // TILES_AT_ONCE.get(restorer.device.type, 1))
+    batches = -(-len(plan) // restorer.count_tiles(plan))
     tiles = -(-len(plan) // batches)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
     shape = (sides[0], sides[1] + (tiles - 1) * (sides[1] - plan.overlap), 3)

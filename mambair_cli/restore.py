@@ -15,11 +15,15 @@ from mambair_cli.choice import check_fit, check_tile, choose_device, choose_mode
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
+from mambair_cli.model import Config, MambaIRUNetConfig
 from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
 WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
-TILES_AT_ONCE = {"cpu": 1, "cuda": 24, "mps": 4}
+TILES_AT_ONCE = {"cpu": 1, "mps": 4}
+CHANNELS_AT_ONCE = {
+    "cuda": 110_000_000
+}  # of the residual stream, of all pixels of a batch; 5.8 GiB with MambaIR
 SMALLEST_TILE = 32  # pixels
 
 # Pixels up to which small images of one size are computed together, and how many at most. It follows from
@@ -55,7 +59,7 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Side of a tile in pixels of the input; by default 256; on CUDA 160,
+        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 136,
             or 256 where the image is no larger.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
@@ -210,9 +214,10 @@ class Restorer:
                 return
             except (torch.OutOfMemoryError, MemoryError):
                 shrunk = True
-        batch = TILES_AT_ONCE.get(self.device.type, 1)
+        batch: int | None = None
         while True:
             plan = plan_tiles(height, width, tile, overlap)
+            batch = self.count_tiles(plan) if batch is None else batch
             report = Report(plan, batch, shrunk)
             try:
                 yield from self._attempt(Window(read, height), samples, report, on_tiles, dtype)
@@ -237,6 +242,10 @@ class Restorer:
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
         return plan_tiles(height, width, self._side(height, width), self.overlap)
+
+    def count_tiles(self, plan: Plan) -> int:
+        """Say how many tiles are computed at once at most."""
+        return count_at_once(plan, self.info.config, self.device.type)
 
     def _side(self, height: int, width: int) -> int:
         return self._whole_side if max(height, width) <= self._whole_side else self.tile
@@ -383,6 +392,15 @@ class Restorer:
                         )
 
         yield from blend_tiles(plan, restore_varied(), scale)
+
+
+def count_at_once(plan: Plan, config: Config, device_kind: str) -> int:
+    """Say how many tiles a network computes at once at most on a kind of device."""
+    if device_kind not in CHANNELS_AT_ONCE:
+        return TILES_AT_ONCE.get(device_kind, 1)
+    # A U-Net is widest inside, and has no kernels that save memory.
+    channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
+    return max(1, CHANNELS_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from torch import nn
 
 from mambair_cli import engine, restore
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
-from mambair_cli.model import MambaIRConfig, MambaIRv2Config
+from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import Restorer
+from mambair_cli.tiling import plan_tiles
 
 V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
 
@@ -277,3 +278,15 @@ def test_blending_where_it_is_computed_gives_the_same_bits(tmp_path, monkeypatch
 def test_what_overflows_is_done_again_where_it_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "STAYS", ("cpu",))
     test_only_the_tiles_that_overflow_are_done_again(tmp_path)
+
+
+def test_the_wider_a_network_the_fewer_tiles_it_computes_at_once_on_a_gpu():
+    plan = plan_tiles(720, 1280, 136, 16)
+    classic, light = replace(V1, embed_dim=180), replace(V1, embed_dim=60)
+    unet = MambaIRUNetConfig(48, (1, 1, 1, 1), 1, (96, 192, 384, 768))
+    counts = [restore.count_at_once(plan, config, "cuda") for config in (light, classic, unet)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > len(plan) > counts[1] > 1
+    huge = plan_tiles(5000, 5000, 5000, 0)
+    assert restore.count_at_once(huge, classic, "cuda") == 1
+    assert restore.count_at_once(plan, classic, "cpu") == 1

@@ -31,7 +31,9 @@ Precision = Annotated[
 ]
 Tile = Annotated[
     int | None,
-    typer.Option(min=16, metavar="PIXELS", help="Side of a tile of the input. [default: 256; 160 on CUDA]"),
+    typer.Option(
+        min=16, metavar="PIXELS", help="Largest side of a tile of the input. [default: 256; 136 on CUDA]"
+    ),
 ]
 Overlap = Annotated[
     int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 16]")
