@@ -20,9 +20,11 @@ from mambair_cli.engine import Engine, restore_image
 from mambair_cli.kernels import cuda, cuda_depthwise, routing
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
-from mambair_cli.model import build_network, fuse_network
+from mambair_cli.model import MambaIRv2, build_network, fuse_network
 from mambair_cli.model.fused import convolutions as fused_convolutions
 from mambair_cli.model.fused import scan as fused_scan
+from mambair_cli.model.fused.v2 import ATTENTION, FusedMambaIRv2
+from mambair_cli.model.mambair_v2 import WindowAttention
 from mambair_cli.tiling import plan_tiles
 
 HAS_GPU = torch.cuda.is_available()
@@ -113,6 +115,20 @@ def test_a_wrong_routing_is_seen(cuda_scan, monkeypatch):
     monkeypatch.setattr(routing, "route_pixels", turn)
     with torch.inference_mode():
         assert error_of(*fuse(net).compare(torch.rand(1, 3, 4, 4, device=DEVICE))) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_biases_lie_in_rows_as_fused_attentions_want_them(shift):
+    attention, index = WindowAttention(6, 3, 4, shift), torch.zeros(16, 16, dtype=torch.int64)
+    assert attention.biases(index, torch.float16).is_contiguous()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_fused_attention_is_taken(dtype):
+    net = make_network(SHORT["v2"])
+    assert isinstance(net, MambaIRv2)
+    assert FusedMambaIRv2(net, dtype)._attention in ATTENTION
 
 
 @pytest.mark.parametrize("name", SHORT)

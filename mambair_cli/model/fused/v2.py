@@ -76,12 +76,7 @@ class FusedMambaIRv2:
             [FusedLayer(cast(AttentiveLayer, layer), index, dtype) for layer in group] for group in groups
         ]
         self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
-        first: FusedAttention = blocks[0][0].attention
-        self._attention = None
-        if net.mean.is_cuda:
-            tokens = first.biases.shape[-1]
-            windows = net.mean.device, dtype, tokens, first.heads, first.channels
-            self._attention = choose_attention(*windows)
+        self._attention = blocks[0][0].attention.choose_backend() if net.mean.is_cuda else None
         self._size: tuple[int, ...] = ()  # of the last images
         self._places: tuple[Places, Places] | None = None  # kept, since a recorded graph goes on reading them
 
@@ -198,6 +193,23 @@ class FusedAttention:
         self.proj = proj.T.to(dtype)  # (heads·channels, padded)
         self.proj_bias = pad_vector(attention.proj.bias, pad(c)).to(dtype)
         self.biases = attention.biases(index, dtype).detach()  # (masks, heads, window², window²)
+
+    def choose_backend(self) -> SDPBackend:
+        """Find the fastest of PyTorch's attentions that takes windows and biases as they lie here."""
+        windows = 2
+        tokens = self.biases.shape[-1]
+        qkv = self.qkv_bias.new_zeros(windows, tokens, 3, self.heads, self.channels)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mask = self.biases[:1].expand(windows, -1, -1, -1)
+        for backend in ATTENTION:
+            try:
+                with warnings.catch_warnings(), sdpa_kernel([backend]):
+                    warnings.simplefilter("ignore")  # it tells what it does not take
+                    F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+                return backend
+            except RuntimeError:
+                continue
+        return SDPBackend.MATH
 
     def __call__(self, prepared: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Attend: (b, p, padded) in the order of windows -> (b, p, padded), ditto."""
@@ -325,25 +337,6 @@ def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch
     places = (before[mask] + image * of_images[mask] + number) * window**2
     places = places + y % window * window + x % window
     return Places(places.view(b, -1).int(), tuple(b * count for count in counts))
-
-
-@functools.cache
-def choose_attention(
-    device: torch.device, dtype: torch.dtype, tokens: int, heads: int, channels: int
-) -> SDPBackend:
-    """Find the fastest of PyTorch's fused attentions that takes windows as they lie here, with a bias."""
-    qkv = torch.zeros(2, tokens, 3, heads, channels, dtype=dtype, device=device)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    mask = torch.zeros(1, heads, tokens, tokens, dtype=q.dtype, device=device).expand(2, -1, -1, -1)
-    for backend in ATTENTION:
-        try:
-            with warnings.catch_warnings(), sdpa_kernel([backend]):
-                warnings.simplefilter("ignore")  # it tells what it does not take
-                F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            return backend
-        except RuntimeError:
-            continue
-    return SDPBackend.MATH
 
 
 def prefer_attention(backend: SDPBackend | None) -> AbstractContextManager:
