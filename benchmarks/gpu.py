@@ -160,7 +160,7 @@ def sweep(name: str, height: int, width: int, device: torch.device, options: arg
     from mambair_cli.model import fuse_network
 
     net = make_network(CASES[name], device)
-    sides = (options.side,) if options.side else (256,) if max(height, width) <= 256 else SWEPT_TILES
+    sides = (options.tile,) if options.tile else (256,) if max(height, width) <= 256 else SWEPT_TILES
     plans = {
         str(plan): plan
         for plan in (plan_tiles(height, width, side, min(OVERLAP, side // 2)) for side in sides)

@@ -73,8 +73,8 @@ def test_networks_are_compared():
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
-def test_forms_and_tiles_are_swept():
-    lines = run("toy-v1", "--side", "2", "--sweep").splitlines()
+def test_tiles_and_batches_are_swept():
+    lines = run("toy-v1", "--side", "4", "--tile", "2", "--sweep").splitlines()
     assert len([line for line in lines if " ms" in line]) == 3
 
 

@@ -239,7 +239,7 @@ def test_running_out_of_memory_is_said_and_the_picture_is_made(run, weights, mon
     pixels = photo("in.png", size=(100, 90))
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
     assert (code, out) == (0, ["in_x4.png"])
-    assert "in.png: out of memory at first; done as 100×90: 3×3 tiles of 50×50, overlap 16" in err
+    assert "in.png: out of memory at first; done as 100×90: 3×3 tiles of 44×41, overlap 16" in err
     np.testing.assert_array_equal(np.array(shown("in_x4.png")), pixels.repeat(4, 0).repeat(4, 1))
 
 

@@ -66,6 +66,22 @@ def test_one_tile_less_would_not_reach(length: int, tile: int, data: st.DataObje
     assert count == 1 or (count - 1) * (tile - overlap) + overlap < length
 
 
+@given(plans())
+def test_tiles_are_no_larger_than_need_be(plan: Plan):
+    for starts, side, length in (
+        (plan.tops, plan.tile_height, plan.height),
+        (plan.lefts, plan.tile_width, plan.width),
+    ):
+        shared = len(starts) * side - length
+        assert 0 <= shared - (len(starts) - 1) * plan.overlap < len(starts)
+
+
+@given(plans())
+def test_the_tiles_of_a_plan_make_the_same_plan_again(plan: Plan):
+    sides = max(plan.tile_height, plan.overlap + 1), max(plan.tile_width, plan.overlap + 1)
+    assert plan_tiles(plan.height, plan.width, sides, plan.overlap) == plan
+
+
 def test_a_small_image_is_one_tile():
     assert plan_tiles(20, 30, 64, 16) == Plan(20, 30, 20, 30, 16, (0,), (0,))
     assert plan_tiles(20, 112, 64, 16) == Plan(20, 112, 20, 64, 16, (0,), (0, 48))
@@ -74,13 +90,13 @@ def test_a_small_image_is_one_tile():
 def test_tiles_come_row_by_row():
     plan = plan_tiles(10, 14, 8, 2)
     assert len(plan) == 4
-    assert list(plan) == [(0, 0), (0, 6), (2, 0), (2, 6)]
+    assert list(plan) == [(0, 0), (0, 6), (4, 0), (4, 6)]
 
 
 def test_a_plan_reads_as_a_line():
     plan = plan_tiles(2000, 3000, 256, 32)
     assert str(plan) == "3000×2000: 14×9 tiles of 244×251, overlap 32"
-    assert plan.redundancy == pytest.approx(14 * 9 * 256 * 256 / (2000 * 3000))
+    assert plan.redundancy == pytest.approx(14 * 9 * 244 * 251 / (2000 * 3000))
     assert plan_tiles(20, 30, 64, 16).redundancy == 1
 
 
@@ -226,8 +242,8 @@ def test_a_band_given_away_is_not_touched_again():
 @pytest.mark.parametrize("overlap", [0, 16, 32, 48])
 def test_memory_is_a_row_of_tiles_and_one_tile(overlap: int):
     plan, scale = plan_tiles(640, 1280, 64, overlap), 2
-    tile = noise(128, 128, 3)
-    row_of_tiles = 128 * (1280 * scale) * 3 * 4
+    tile = noise(scale * plan.tile_height, scale * plan.tile_width, 3)
+    row_of_tiles = scale * plan.tile_height * (1280 * scale) * 3 * 4
     weights_and_objects = 400_000
     tracemalloc.start()
     try:

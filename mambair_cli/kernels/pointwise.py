@@ -14,6 +14,7 @@ from torch import Tensor
 
 EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
+LEAST_RANKS = 16  # of a product
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
 
 
@@ -138,48 +139,48 @@ class StepsBlock(NamedTuple):
     warps: int = 4
 
 
+def round_ranks(r: int) -> int:
+    """Round a number of ranks up to what a product takes."""
+    return max(LEAST_RANKS, triton.next_power_of_2(r))
+
+
 def split_weight(weight: Tensor) -> Tensor:
-    """Write (k, r, d) float32 as sums of two values in float16, (k, 2·ranks, d), r rounded up to ranks."""
-    r = weight.shape[1]
-    weight = torch.nn.functional.pad(weight, (0, 0, 0, max(16, triton.next_power_of_2(r)) - r))
+    """Write (k, r, d) float32 as sums of two values in float16, (k, 2·r, d); r as ``round_ranks`` gives."""
     high = weight.half()
     return torch.cat([high, (weight - high.float()).half()], dim=1)
 
 
-def make_steps(
-    projected: Tensor, weight: Tensor, bias: Tensor, r: int, block: StepsBlock | None = None
-) -> Tensor:
+def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | None = None) -> Tensor:
     """Expand the low-rank step of each path: ``log2(1 + 2 ** (dt @ weight + bias))``.
 
     The product is in float16, and exact for all that: nothing of the weight is lost.
 
     Args:
-        projected: dt, and whatever follows it in a row, (b, p, k, r or more) float16.
+        ranks: dt, (b, p, k, r) float16, r as ``round_ranks`` gives.
         weight: From ``split_weight``: log2(e) times that of the step.
         bias: (k, d) float32, log2(e) times that of the step.
-        r: Rank of dt.
         block: How to cut up the work.
 
     Returns:
         (b, p, k, d) float16.
     """
-    b, pixels, k, _ = projected.shape
-    d = weight.shape[2]
+    b, pixels, k, r = ranks.shape
+    d = bias.shape[1]
     block = block or StepsBlock()
-    columns = min(block.columns, triton.next_power_of_2(d))
-    result = projected.new_empty(b, pixels, k, d)
-    with _on(projected):
+    columns = min((block.columns, block.columns // 2), key=lambda columns: triton.cdiv(d, columns) * columns)
+    columns = min(columns, max(16, triton.next_power_of_2(d)))
+    result = ranks.new_empty(b, pixels, k, d)
+    with _on(ranks):
         _steps_kernel[(triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b)](
-            projected,
+            ranks,
             weight,
             bias,
             result,
             pixels,
-            *projected.stride()[:3],
+            *ranks.stride()[:3],
             D=d,
             K=k,
-            R=r,
-            RANKS=weight.shape[1] // 2,
+            RANKS=r,
             ROWS=block.rows,
             COLUMNS=columns,
             SWEEPS=block.sweeps,
@@ -386,7 +387,7 @@ def _merge_kernel(
 
 @triton.jit
 def _steps_kernel(
-    projected_ptr,
+    ranks_ptr,
     weight_ptr,
     bias_ptr,
     result_ptr,
@@ -396,7 +397,6 @@ def _steps_kernel(
     path_stride,
     D: tl.constexpr,
     K: tl.constexpr,
-    R: tl.constexpr,
     RANKS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -406,41 +406,37 @@ def _steps_kernel(
     image = tl.program_id(1).to(tl.int64)
     parts: tl.constexpr = (D + COLUMNS - 1) // COLUMNS * K  # neighbours write to the same pixels
     path = tl.program_id(0) % K
-    first = tl.program_id(0) // parts * ROWS * SWEEPS
+    first = (tl.program_id(0) // parts).to(tl.int64) * ROWS * SWEEPS
     column = tl.program_id(0) % parts // K * COLUMNS + tl.arange(0, COLUMNS)
-    place = tl.arange(0, 2 * RANKS)
-    rank = place % RANKS  # each twice: times the weight's one part and its other
-    weight = tl.load(
-        weight_ptr + (path * 2 * RANKS + place)[:, None] * D + column[None, :],
-        mask=(column < D)[None, :],
-        other=0.0,
-    )
+    rank = tl.arange(0, RANKS)
+    weight_ptr += path * 2 * RANKS * D + rank[:, None] * D + column[None, :]
+    high = tl.load(weight_ptr, mask=(column < D)[None, :], other=0.0)
+    low = tl.load(weight_ptr + RANKS * D, mask=(column < D)[None, :], other=0.0)
     bias = tl.load(bias_ptr + path * D + column, mask=column < D, other=0.0)
-    projected_ptr += image * image_stride + path * path_stride
+    ranks_ptr += image * image_stride + first * token_stride + path * path_stride
+    result_ptr += ((image * pixels + first) * K + path) * D
+    left = (pixels - first).to(tl.int32)
     for sweep in range(SWEEPS):
-        row = first + sweep * ROWS + tl.arange(0, ROWS)
+        row = sweep * ROWS + tl.arange(0, ROWS)
         ranks = tl.load(
-            projected_ptr + row[:, None] * token_stride + rank[None, :],
-            mask=(row < pixels)[:, None] & (rank < R)[None, :],
-            other=0.0,
+            ranks_ptr + row[:, None] * token_stride + rank[None, :], mask=(row < left)[:, None], other=0.0
         )
-        step = _softplus(tl.dot(ranks, weight) + bias[None, :])
-        at = ((image * pixels + row) * K + path)[:, None] * D + column[None, :]
-        exists = (row < pixels)[:, None] & (column < D)[None, :]
-        tl.store(result_ptr + at, step.to(result_ptr.dtype.element_ty), mask=exists)
+        step = _softplus(tl.dot(ranks, low, tl.dot(ranks, high)) + bias[None, :])
+        exists = (row < left)[:, None] & (column < D)[None, :]
+        place = row[:, None] * (K * D) + column[None, :]
+        tl.store(result_ptr + place, step.to(result_ptr.dtype.element_ty), mask=exists)
 
 
 @triton.jit
 def _softplus(x):
     """Return log2(1 + 2 ** x)."""
-    # log2(1 + e) / e by a polynomial, right to 1.3e-6: a logarithm would take longer, and lose e beside 1.
+    # log2(1 + e) / e by a polynomial, right to 8.4e-6: a logarithm would take longer, and lose e beside 1.
     e = tl.exp2(-tl.abs(x))
-    ratio = 0.020438317 * e - 0.095917605
-    ratio = ratio * e + 0.21543394
-    ratio = ratio * e - 0.33917835
-    ratio = ratio * e + 0.47769436
-    ratio = ratio * e - 0.72116274
-    ratio = ratio * e + 1.4426934
+    ratio = -0.034435842 * e + 0.14603271
+    ratio = ratio * e - 0.30303604
+    ratio = ratio * e + 0.46917400
+    ratio = ratio * e - 0.72042614
+    ratio = ratio * e + 1.4426829
     return tl.maximum(x, 0.0) + e * ratio
 
 

@@ -8,47 +8,56 @@ from torch import Tensor
 
 from mambair_cli.kernels import has_cuda_scan, pointwise
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.model.fused.packing import round_up
-
-PROJECTED_MULTIPLE = 64  # of the columns of a product that has a single path's
+from mambair_cli.kernels.pointwise import LEAST_RANKS
+from mambair_cli.model.fused.packing import pad
 
 
 class FusedScan:
-    """A selective scan that leaves its paths apart, to be merged with what follows."""
+    """A selective scan that leaves its paths apart, to be merged with what follows.
+
+    One product gives B and C of each path, and then the ranks of dt: those of each path in a row that fits
+    wide reads, or, where they are few, those of all paths in a single one.
+    """
 
     def __init__(
         self, x_proj: Tensor, params: ScanParams, split: tuple[int, int, int], dtype: torch.dtype
     ) -> None:
-        k, rows, d = x_proj.shape
+        k, _, d = x_proj.shape
         r, n, _ = split
-        weight = x_proj.detach()
-        self.ranks, self.leaving = slice(0, r), slice(r, rows)  # where dt, and where B and C are in a row
-        if k == 1:  # then a row may begin with B and C, which makes them fit wide reads, and be longer
-            weight = torch.cat([weight[:, r:], weight[:, :r]], dim=1)
-            weight = F.pad(weight, (0, 0, 0, round_up(rows, PROJECTED_MULTIPLE) - rows))
-            self.ranks, self.leaving = slice(2 * n, rows), slice(0, 2 * n)
-        self.x_proj = weight.reshape(-1, d).to(dtype)
-        self.params = ScanParams(*(param.detach().float().contiguous() for param in params))
+        self.shape, self.r = (k, 2 * n), r
         log2_e = math.log2(math.e)
-        self.weight = (self.params.dt_weight * log2_e).transpose(1, 2).contiguous()
-        self.bias = self.params.dt_bias * log2_e
+        rates = (params.dt_weight.detach().float() * log2_e).transpose(1, 2)  # (k, r, d)
+        ranks, bias = x_proj.detach()[:, :r], params.dt_bias.detach().float() * log2_e
+        if k * r <= LEAST_RANKS:  # a block for each path, on a diagonal
+            ranks, bias = ranks.reshape(1, k * r, d), bias.view(1, k * d)
+            rates = torch.block_diag(*rates)[None]
+        more = pointwise.round_ranks(ranks.shape[1]) - ranks.shape[1]
+        ranks, self.rates = (F.pad(x, (0, 0, 0, more)) for x in (ranks, rates))
+        self.bias = bias.contiguous()
+        weight = torch.cat([x_proj.detach()[:, r:].reshape(-1, d), ranks.reshape(-1, d)])
+        self.x_proj = F.pad(weight, (0, 0, 0, pad(len(weight)) - len(weight))).to(dtype)
+        self.params = ScanParams(*(param.detach().float().contiguous() for param in params))
         self.by_cuda = has_cuda_scan(params.A.device)
-        self.split = pointwise.split_weight(self.weight) if dtype == torch.float16 else None
+        self.split = pointwise.split_weight(self.rates) if dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None
     ) -> Tensor:
         """Scan u, (b, p, d), with the dictionary's rows of labels added to C -> (b, p, paths or 1, d)."""
-        projected = F.linear(u, self.x_proj).view(*u.shape[:2], paths.shape[-2], -1)
-        ranks, leaving = projected[..., self.ranks], projected[..., self.leaving]
+        projected = F.linear(u, self.x_proj)
+        first, last = math.prod(self.shape), math.prod(self.shape) + math.prod(self.rates.shape[:2])
+        leaving = projected[..., :first].unflatten(-1, self.shape)
+        ranks = projected[..., first:last].unflatten(-1, self.rates.shape[:2])
         if self.by_cuda:
             from mambair_cli.kernels import cuda
 
-            steps = self._make_steps(ranks)
             A, D = self.params.A, self.params.D
+            steps = self._make_steps(ranks).view(*u.shape[:2], *D.shape)
             return cuda.scan_paths(u, steps, leaving, paths, A, D, labels, dictionary)
         from mambair_cli.kernels import gpu
 
+        k = self.shape[0]
+        ranks = ranks[..., : k * self.r // ranks.shape[-2]].reshape(*u.shape[:2], k, self.r)
         B, C = leaving.chunk(2, dim=-1)
         if labels is not None and dictionary is not None:
             steps_of = torch.arange(u.shape[1], dtype=torch.int64, device=u.device).expand(len(u), -1)
@@ -57,8 +66,8 @@ class FusedScan:
         return gpu.selective_scan(u, ranks, B, C, paths, self.params)[:, :, None]
 
     def _make_steps(self, ranks: Tensor) -> Tensor:
-        """Make log2(e) times each path's steps of dt, (b, p, k, r) -> (b, p, k, d)."""
+        """Make log2(e) times the steps of rows of ranks, (b, p, rows, r) -> (b, p, rows, channels)."""
         if self.split is not None:
-            return pointwise.make_steps(ranks, self.split, self.bias, self.weight.shape[1])
-        x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.weight) + self.bias
+            return pointwise.make_steps(ranks, self.split, self.bias)
+        x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.rates) + self.bias
         return torch.logaddexp2(x, torch.zeros_like(x)).to(ranks.dtype).contiguous()
