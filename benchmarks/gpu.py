@@ -30,7 +30,7 @@ from official import Official
 from rivals import RIVALS, make_rival
 from torch import Tensor
 
-from mambair_cli.choice import OVERLAP, TILE_SIDE
+from mambair_cli.choice import OVERLAP, choose_tiles
 from mambair_cli.engine import Engine, restore_image
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import (
@@ -42,7 +42,7 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.restore import WHOLE_SIDE, count_at_once
+from mambair_cli.restore import count_at_once
 from mambair_cli.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
@@ -211,9 +211,8 @@ def plan_as_shipped(
     config: Config, height: int, width: int, device: torch.device, options: argparse.Namespace
 ) -> tuple[Plan, int]:
     """Return the tiles of an image and how many are computed at once."""
-    whole = max(height, width) <= WHOLE_SIDE.get(device.type, 0)
-    side = options.tile or (WHOLE_SIDE if whole else TILE_SIDE)[device.type]
-    plan = plan_tiles(height, width, side, min(OVERLAP, side // 2))
+    architecture = "MambaIRv2" if isinstance(config, MambaIRv2Config) else None
+    plan = choose_tiles(options.tile, None, device.type, architecture).plan(height, width)
     return plan, options.batch or count_at_once(plan, config, device.type)
 
 

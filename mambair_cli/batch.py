@@ -210,8 +210,8 @@ def computing_of(restorer: "Restorer") -> dict[str, Any]:
         "weights": hash_of(restorer.model.path),
         "device": restorer.device.type,
         "precision": restorer.precision,
-        "tile": restorer.tile,
-        "overlap": restorer.overlap,
+        "tile": restorer.tiles.side,
+        "overlap": restorer.tiles.overlap,
         "seed": restorer.seed,
     }
 

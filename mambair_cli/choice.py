@@ -2,19 +2,41 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
 from mambair_cli import catalog, hub
 from mambair_cli.catalog import Model, Task
 from mambair_cli.errors import DownloadError, ModelError, UsageError
+from mambair_cli.tiling import Plan, plan_tiles
 
 if TYPE_CHECKING:
     from mambair_cli.model import NetworkInfo
 
 TILE_SIDE = {"cpu": 256, "cuda": 136, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
+WINDOWED_TILE_SIDE = {"cuda": 192}  # of MambaIRv2, which computes whole windows of 16 pixels
+WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 OVERLAP = 16  # measured: benchmarks/README.md
+
+
+class Tiles(NamedTuple):
+    """Into what images are cut, in pixels.
+
+    Attributes:
+        side: The largest of a tile.
+        overlap: What neighbours share at least.
+        whole: Side of an image up to which it is a single tile.
+    """
+
+    side: int
+    overlap: int
+    whole: int
+
+    def plan(self, height: int, width: int) -> Plan:
+        """Place tiles on an image of that size."""
+        side = self.whole if max(height, width) <= self.whole else self.side
+        return plan_tiles(height, width, side, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -72,13 +94,29 @@ def choose_devices(names: str | None, workers: int | None) -> list[str]:
     return devices
 
 
-def check_tile(tile: int | None, overlap: int | None, device_kind: str) -> tuple[int, int]:
-    """Fill in what was left out of tile and overlap, and refuse what cannot be."""
-    tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"]) if tile is None else tile
+def choose_tiles(
+    tile: int | None, overlap: int | None, device_kind: str, architecture: str | None = None
+) -> Tiles:
+    """Fill in what was left out of tile and overlap.
+
+    Args:
+        tile: Largest side, in pixels.
+        overlap: Pixels that neighbours share at least.
+        device_kind: As torch names it.
+        architecture: Of the network, where it is known.
+
+    Raises:
+        UsageError: They cannot be.
+    """
+    whole = WHOLE_SIDE.get(device_kind, 0) if tile is None else 0
+    if tile is None:
+        tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"])
+        if architecture is not None and architecture.lower() == "mambairv2":
+            tile = WINDOWED_TILE_SIDE.get(device_kind, tile)
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:
         raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return tile, overlap
+    return Tiles(tile, overlap, whole)
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:

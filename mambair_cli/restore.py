@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.catalog import Task
 from mambair_cli.checkpoint import load_network
-from mambair_cli.choice import check_fit, check_tile, choose_device, choose_model
+from mambair_cli.choice import check_fit, choose_device, choose_model, choose_tiles
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
@@ -19,7 +19,6 @@ from mambair_cli.model import Config, MambaIRUNetConfig
 from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
-WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 TILES_AT_ONCE = {"cpu": 1, "mps": 4}
 CHANNELS_AT_ONCE = {
     "cuda": 110_000_000
@@ -59,8 +58,8 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 136,
-            or 256 where the image is no larger.
+        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 136, with MambaIRv2
+            192, or 256 where the image is no larger.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
         offline: Use only what is on this machine.
@@ -71,6 +70,7 @@ class Restorer:
         model: The chosen checkpoint.
         net: Its network.
         info: What that is.
+        tiles: Into which images are cut.
         device: Where it computes.
 
     Raises:
@@ -95,8 +95,7 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.device = choose_device(device)
-        self.tile, self.overlap = check_tile(tile, overlap, self.device.type)
-        self._whole_side = WHOLE_SIDE.get(self.device.type, 0) if tile is None else 0
+        choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
         self.seed = seed
         self.precision: Precision = precision
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
@@ -105,6 +104,7 @@ class Restorer:
         net = load_network(self.model.path)
         check_fit(net.info, task, scale, self.model)
         self.info = net.info
+        self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture)
         self.net = net
         self._computer: TileComputer | None = None
         self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
@@ -131,8 +131,7 @@ class Restorer:
             seed: Of the noise.
         """
         other = self.by(self.computer)
-        other.tile, other.overlap = check_tile(tile, overlap, self.device.type)
-        other._whole_side = WHOLE_SIDE.get(self.device.type, 0) if tile is None else 0
+        other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture)
         other.seed = seed
         return other
 
@@ -202,7 +201,7 @@ class Restorer:
         height, width, samples = shape
         dtype = np.dtype(dtype)
         self._check_samples(samples)
-        tile, overlap, shrunk = self._side(height, width), self.overlap, False
+        plan, shrunk = self.plan(height, width), False
         if self.count_together(shape) > 1:
             try:
                 collect = self.restore_together([read(0, height)], dtype)
@@ -214,10 +213,8 @@ class Restorer:
                 return
             except (torch.OutOfMemoryError, MemoryError):
                 shrunk = True
-        batch: int | None = None
+        batch = self.count_tiles(plan)
         while True:
-            plan = plan_tiles(height, width, tile, overlap)
-            batch = self.count_tiles(plan) if batch is None else batch
             report = Report(plan, batch, shrunk)
             try:
                 yield from self._attempt(Window(read, height), samples, report, on_tiles, dtype)
@@ -227,9 +224,9 @@ class Restorer:
                 batch = min(batch, len(plan))
                 if batch > 1:
                     batch //= 2
-                elif min(tile, max(height, width)) // 2 >= SMALLEST_TILE:
-                    tile = min(tile, max(height, width)) // 2
-                    overlap = min(overlap, tile // 2)
+                elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
+                    side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
+                    plan = plan_tiles(height, width, side, min(plan.overlap, side // 2))
                 else:
                     remedy = "free some" if self.device.type == "cpu" else "free some, or use --device cpu"
                     raise MemoryLimitError(
@@ -241,19 +238,16 @@ class Restorer:
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
-        return plan_tiles(height, width, self._side(height, width), self.overlap)
+        return self.tiles.plan(height, width)
 
     def count_tiles(self, plan: Plan) -> int:
         """Say how many tiles are computed at once at most."""
         return count_at_once(plan, self.info.config, self.device.type)
 
-    def _side(self, height: int, width: int) -> int:
-        return self._whole_side if max(height, width) <= self._whole_side else self.tile
-
     def count_together(self, shape: tuple[int, ...]) -> int:
         """Say how many images of a shape (h, w, c) are computed at once; 1 where it is no small one."""
         height, width, samples = shape
-        if samples % 2 == 0 or max(height, width) > max(self.tile, self._whole_side):  # alpha, or tiles
+        if samples % 2 == 0 or max(height, width) > max(self.tiles.side, self.tiles.whole):  # alpha, or tiles
             return 1
         kind = self.device.type
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))

@@ -8,6 +8,7 @@ from networks import V1
 from torch import nn
 
 from mambair_cli import engine, restore
+from mambair_cli.choice import choose_tiles
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
 from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import Restorer
@@ -290,3 +291,27 @@ def test_the_wider_a_network_the_fewer_tiles_it_computes_at_once_on_a_gpu():
     huge = plan_tiles(5000, 5000, 5000, 0)
     assert restore.count_at_once(huge, classic, "cuda") == 1
     assert restore.count_at_once(plan, classic, "cpu") == 1
+
+
+def test_tiles_go_by_the_device_and_the_network():
+    v1, v2, named = (choose_tiles(None, None, "cuda", name) for name in ("MambaIR", "MambaIRv2", "mambairv2"))
+    assert v2 == named
+    assert v2.side > v1.side
+    assert v2.side % 16 == 0  # of windows that are not whole, the rest is computed for nothing
+    for tiles in (v1, v2):
+        assert len(tiles.plan(256, 256)) == 1
+        assert len(tiles.plan(256, 257)) > 1
+    assert choose_tiles(64, None, "cuda", "MambaIRv2") == (64, 16, 0)
+    assert choose_tiles(None, 200, "cpu") == (256, 200, 0)
+    assert choose_tiles(20, None, "cpu").overlap == 10
+    with pytest.raises(UsageError, match="136 of 136"):
+        choose_tiles(None, 136, "cuda", "MambaIR")
+
+
+def test_memory_for_the_smallest_tile_alone_is_enough(nearest):
+    restorer = Restorer(weights=nearest, tile=40, overlap=8)
+    net = cramp(restorer, 32 * 32)
+    image = noise(100, 100, 3)
+    restored, report = restorer.restore(image)
+    np.testing.assert_array_equal(restored, image.repeat(2, axis=0).repeat(2, axis=1))
+    assert report.plan.tile_width <= 32 < net.attempts[0][2]

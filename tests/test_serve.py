@@ -507,7 +507,7 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert models.find(orders[3]) is None
     means = models.find(read_order("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
     assert means is not None
-    assert (means.restorer.tile, means.restorer.overlap, means.restorer.seed) == (64, 16, 7)
+    assert (*means.restorer.tiles[:2], means.restorer.seed) == (64, 16, 7)
     assert means.notice is not None
     assert "tiny-x2" in means.notice
     monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)

@@ -32,7 +32,9 @@ Precision = Annotated[
 Tile = Annotated[
     int | None,
     typer.Option(
-        min=16, metavar="PIXELS", help="Largest side of a tile of the input. [default: 256; 136 on CUDA]"
+        min=16,
+        metavar="PIXELS",
+        help="Largest side of a tile. [default: 256; 136 or 192 on CUDA]",
     ),
 ]
 Overlap = Annotated[

@@ -184,16 +184,14 @@ class _Clairvoyant:
 
     def _place_tiles(self, height: int, width: int) -> "Plan":
         """Place tiles as the run will, also where its network is not here."""
-        from mambair_cli.choice import check_tile
-        from mambair_cli.restore import WHOLE_SIDE
-        from mambair_cli.tiling import plan_tiles
+        from mambair_cli.catalog import find_model
+        from mambair_cli.choice import choose_tiles
 
         kind, options = self._means.kind, self._options
         if self._means.restorer is not None:
             return self._means.restorer.plan(height, width)
-        tile, overlap = check_tile(options.tile, options.overlap, kind)
-        whole = WHOLE_SIDE.get(kind, 0) if options.tile is None else 0
-        return plan_tiles(height, width, whole if max(height, width) <= whole else tile, overlap)
+        architecture = find_model(self._means.name).architecture
+        return choose_tiles(options.tile, options.overlap, kind, architecture).plan(height, width)
 
 
 class _Past:

@@ -201,5 +201,5 @@ class Models:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
-        tiles = {"tile": restorer.tile, "overlap": restorer.overlap, "seed": restorer.seed}
+        tiles = {"tile": restorer.tiles.side, "overlap": restorer.tiles.overlap, "seed": restorer.seed}
         return Means(restorer, {**loaded.computing, **tiles}, choice.notice)
