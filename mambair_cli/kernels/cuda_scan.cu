@@ -202,7 +202,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
         }
     }
     if (WRITES) {  // the states in which the chunks before leave the path
-#pragma unroll 1
+#pragma unroll 2
         for (int before = 0; before < (int)blockIdx.z; before++) {
             long long at = (long long)line * operands.chunks + before;
 #pragma unroll
