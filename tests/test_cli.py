@@ -19,9 +19,12 @@ from PIL import Image
 from rich.cells import cell_len
 from terminal import run_in_terminal
 
+from mambair_cli.batch import Outcome
 from mambair_cli.checkpoint import load_network
 from mambair_cli.cli import main
-from mambair_cli.cli.progress import shorten
+from mambair_cli.cli.progress import Progress, shorten
+from mambair_cli.errors import ImageError
+from mambair_cli.jobs import Job, Source, name_of
 from mambair_cli.journal import JOURNAL_FILE, Journal
 
 
@@ -480,6 +483,25 @@ def test_a_narrow_terminal_shows_the_time_and_both_ends_of_any_name(tmp_path, we
     assert re.search(r"all .* images.* a (second|minute) +-?[-\d]:\S\S:\S\S", text)
     assert re.search(r"\[b\] holid….*01\.png .* tiles .*MP/s +[-\d]:\S\S:\S\S", text)
     assert re.search(r"山の中の….*02\.png .* tiles .*MP/s +[-\d]:\S\S:\S\S", text)
+
+
+def test_the_row_of_an_image_that_failed_goes_and_one_of_its_name_comes_back(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    sources = [Source(Path(name)) for name in ("good.png", "bad.png", "other/bad.png")]
+    with Progress(sources) as progress:
+        for worker, source in enumerate(sources):
+            progress.start(worker, name_of(source), pixels=10**6)
+            progress.advance(worker, 1, 9)
+        progress.count(Outcome(Job(sources[1], None), ImageError("cut short"), None, False, None, 1.0))
+        progress.advance(2, 2, 9)
+    table = terminal.getvalue().rpartition("1/3 images, 1 failed")[2]
+    assert table.count("good.png") == 1
+    assert table.count("bad.png") == 1
+    assert "2/9 tiles" in table
 
 
 @pytest.mark.parametrize(

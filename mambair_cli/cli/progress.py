@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from mambair_cli.jobs import name_of
+
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
     from mambair_cli.jobs import Source
@@ -74,7 +76,7 @@ class Progress:
         if worker not in self._rows:
             self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
         row = self._rows[worker]
-        row.megapixels, row.begun, row.done = pixels / 1e6, time.perf_counter(), None
+        row.name, row.megapixels, row.begun, row.done = name, pixels / 1e6, time.perf_counter(), None
         name = shorten(name, self._name_width)
         self._bar.reset(row.task, total=None, visible=True, description=name, count="", speed="")
         self._hide_idle()
@@ -84,13 +86,19 @@ class Progress:
         row = self._rows[worker]
         speed = row.megapixels * done / total / max(time.perf_counter() - row.begun, 1e-9)
         self._bar.update(
-            row.task, completed=done, total=total, count=f"{done}/{total} tiles", speed=f"{speed:.2g} MP/s"
+            row.task,
+            completed=done,
+            total=total,
+            visible=True,
+            count=f"{done}/{total} tiles",
+            speed=f"{speed:.2g} MP/s",
         )
         row.done = time.perf_counter() if done == total else None
         self._hide_idle()
 
     def count(self, outcome: "Outcome") -> None:
         """Show that something has become of an image."""
+        self._end_row(outcome)
         if self._all is None:
             return
         size = self._bytes.get(outcome.job.source, 0)
@@ -107,6 +115,17 @@ class Progress:
         self._bar.update(self._all, count=f"{self._done}/{self._files} images{failed}", speed=speed)
         self._hide_idle()
 
+    def _end_row(self, outcome: "Outcome") -> None:
+        """End the row of an image: at once where it failed, of which a line above tells.
+
+        Another one of its name shows itself again with its next tile.
+        """
+        for row in self._rows.values():
+            if row.name == name_of(outcome.job.source) and row.done is None:
+                row.done = time.perf_counter()
+                if outcome.error is not None:
+                    self._bar.update(row.task, visible=False)
+
     def _hide_idle(self) -> None:
         """Hide the rows of workers that have had nothing for a while; at once, rows would come and go."""
         now = time.perf_counter()
@@ -120,6 +139,7 @@ class _Row:
 
     def __init__(self, task: TaskID) -> None:
         self.task = task
+        self.name = ""
         self.megapixels = 0.0
         self.begun = 0.0
         self.done: float | None = None  # since when
