@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -161,28 +162,26 @@ def shorten(name: str, width: int) -> str:
     return f"{set_cell_size(name, half).rstrip()}…{set_cell_size(name[::-1], half)[::-1].lstrip()}"
 
 
-class TrainingProgress:
-    """Shows how far a training is: steps, the last loss, time left.
+@contextmanager
+def show_training(steps: int, shown: bool = True) -> Iterator["TrainingProgress"]:
+    """Show how far a training is, in the block.
 
     Args:
         steps: Of the whole training.
         shown: Whether the user wants it at all.
     """
+    columns = [MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}")]
+    with _make_bar(Console(stderr=True), columns, shown) as bar:
+        yield TrainingProgress(bar, steps)
 
-    def __init__(self, steps: int, shown: bool = True) -> None:
-        columns = [MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}")]
-        self._bar = _make_bar(Console(stderr=True), columns, shown)
-        self._task = self._bar.add_task("training", total=steps, loss="", start=False)
+
+class TrainingProgress:
+    """Steps, the last loss, time left; from :func:`show_training`."""
+
+    def __init__(self, bar: RichProgress, steps: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("training", total=steps, loss="", start=False)
         self._done: int | None = None
-
-    def __enter__(self) -> "TrainingProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def advance(self, step: int) -> None:
         """Show that so many steps are done."""

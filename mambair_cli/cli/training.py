@@ -88,7 +88,7 @@ def train(
         refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{weights} has its own network")
     from mambair_cli import train as training
     from mambair_cli.choice import choose_device, default_scale
-    from mambair_cli.cli.progress import TrainingProgress
+    from mambair_cli.cli.progress import show_training
 
     config = training.TrainConfig(
         task=task,
@@ -112,7 +112,7 @@ def train(
         seed=seed,
         device=str(choose_device(device)),
     )
-    with TrainingProgress(steps, shown=not quiet) as progress:
+    with show_training(steps, shown=not quiet) as progress:
 
         def report(record: "training.Record") -> None:
             if "loss" in record:
