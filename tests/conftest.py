@@ -1,7 +1,9 @@
 """Settings for every test."""
 
 import os
+import shutil
 
+import pytest
 from hypothesis import settings
 
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
@@ -9,3 +11,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torc
 
 settings.register_profile("mambair", deadline=None)  # a first call imports, compiles or allocates
 settings.load_profile("mambair")
+
+
+@pytest.fixture(scope="module")
+def cuda_kernels(tmp_path_factory):
+    """Have the kernels in CUDA C++ at hand: on a GPU where there is one, else as the CPU runs them."""
+    import torch
+
+    if torch.cuda.is_available():
+        yield
+        return
+    if shutil.which("g++") is None:
+        pytest.skip("needs a GPU or g++")
+    from cuda_twin import run_on_cpu
+
+    with run_on_cpu(tmp_path_factory.mktemp("twin")):
+        yield

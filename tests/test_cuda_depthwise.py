@@ -1,18 +1,14 @@
 """The depthwise convolution in CUDA C++ against PyTorch: on a GPU where there is one, else on the CPU."""
 
-import shutil
-from contextlib import nullcontext
-
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_twin import run_on_cpu
 
 from mambair_cli.kernels import cuda_depthwise
 from mambair_cli.kernels.cuda_depthwise import ACTIVATIONS, Shape
 
-HAS_GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+pytestmark = pytest.mark.usefixtures("cuda_kernels")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = Shape(width=3, height=2, threads=8, blocks=1)
 COMBINED = {
     "": lambda v, x, other: v,
@@ -22,16 +18,6 @@ COMBINED = {
     "gelu_add": lambda v, x, other: x + F.gelu(v),
     "times": lambda v, x, other: other * v,
 }
-
-if not HAS_GPU and shutil.which("g++") is None:
-    pytest.skip("needs a GPU or g++", allow_module_level=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def twin(tmp_path_factory):
-    """Have the CPU run the kernels where there is no GPU."""
-    with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
-        yield
 
 
 def check(

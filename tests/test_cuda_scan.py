@@ -4,31 +4,17 @@ Without a GPU its source is compiled for the CPU, where a block's threads are th
 checked to the last index, how fast and how exactly a card does it is not.
 """
 
-import shutil
-from contextlib import nullcontext
-
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_twin import run_on_cpu
 
 from mambair_cli.kernels import ScanParams, cuda, reference
 from mambair_cli.kernels.cuda import Shape
 
-HAS_GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+pytestmark = pytest.mark.usefixtures("cuda_kernels")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = 2e-5  # relative, float32 against float64
 SMALL = Shape(channels=2, lanes=1, steps=4, stage=8, threads=32, blocks=1)
-
-if not HAS_GPU and shutil.which("g++") is None:
-    pytest.skip("needs a GPU or g++", allow_module_level=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def twin(tmp_path_factory):
-    """Have the CPU run the kernels where there is no GPU."""
-    with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
-        yield
 
 
 def make_operands(b=1, length=20, d=6, k=2, n=4, r=3, bias=(-2.0, 1.0), batch_paths=False, seed=0):
