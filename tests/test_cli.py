@@ -272,9 +272,12 @@ def test_every_key_of_every_event_is_documented(run, weights):
     documented = {event: re.findall(r"`(\w+)`", re.sub(r" \(.*?\)", "", keys)) for event, keys in rows}
     photo("in/a.png")
     Path("in/b.png").write_text("no picture")
+    photo("truth/a.png", size=(20, 20))
+    upscale = ("upscale", "in", "--weights", weights / "x4.safetensors")
+    ways = (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"])
     found = {}
-    for options in (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"]):
-        _, out, _ = run("upscale", "in", "--weights", weights / "x4.safetensors", "--json", *options)
+    for command in (*((*upscale, *way) for way in ways), ("evaluate", "truth", "--restored", "truth")):
+        _, out, _ = run(*command, "--json")
         for event in map(json.loads, out):
             found[event["event"]] = list(event)[1:]
     assert found == documented

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,7 +26,6 @@ from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.evaluate import Score
-    from mambair_cli.restore import Restorer
 
 
 # What a network is chosen by and runs with: finished images need none.
@@ -146,35 +145,29 @@ def evaluate(
 
     scores = []
     pairs = find_pairs(truth, inputs if restored is None else restored)
-    width = max(len(pair.truth.stem) for pair in pairs)
+    width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     for score in measure(pairs, protocol, restorer):
         scores.append(score)
-        _print_score("image", score, width, json)
-    _print_score("mean", average(scores), width, json, restorer, published)
+        if json:
+            print_event("image", **_facts(score))
+        else:
+            print(_line(score, width), flush=True)
+    mean = average(scores)
+    if json:
+        name = restorer.model.name if restorer else None
+        figure = {"data": published[0], "psnr": published[1]} if published else None
+        print_event("mean", **_facts(mean), model=name, published=figure)
+    else:
+        remark = f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
+        print(_line(mean, width) + remark)
 
 
-def _print_score(
-    event: str,
-    score: "Score",
-    width: int,
-    as_json: bool,
-    restorer: "Restorer | None" = None,
-    published: tuple[str, float] | None = None,
-) -> None:
-    """Print a line of the table, or an event."""
-    if as_json:
-        facts = {
-            "name": score.name,
-            "psnr": score.psnr if math.isfinite(score.psnr) else None,
-            "ssim": score.ssim,
-        }
-        if restorer is not None:
-            facts["model"] = restorer.model.name
-        if published is not None:
-            facts["published"] = {"data": published[0], "psnr": published[1]}
-        print_event(event, **facts)
-        return
-    line = f"{score.name:{width}}  {score.psnr:6.2f} dB  {score.ssim:.4f}"
-    if published is not None:
-        line += f"  (published for {published[0]}: {published[1]:.2f} dB)"
-    print(line, flush=True)
+def _facts(score: "Score") -> dict[str, Any]:
+    """Return a score as JSON knows it, which has no infinity."""
+    psnr = score.psnr if math.isfinite(score.psnr) else None
+    return {"name": score.name, "psnr": psnr, "ssim": score.ssim}
+
+
+def _line(score: "Score", width: int) -> str:
+    """Return a line of the table."""
+    return f"{score.name:{width}}  {score.psnr:6.2f} dB  {score.ssim:.4f}"
