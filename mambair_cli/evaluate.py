@@ -160,10 +160,12 @@ def measure(
         A score per pair, in order.
 
     Raises:
-        ImageError: A file cannot be read, or its size does not fit the truth's.
+        ImageError: A file cannot be read, is too small, or its size does not fit the truth's.
     """
     for pair in pairs:
         truth = read_picture(pair.truth).pixels
+        compared = modcrop(truth, protocol.scale)
+        _check_size(pair.truth, compared, protocol.border)
         if restore is not None:
             given = make_input(truth, protocol) if pair.other is None else read_picture(pair.other).pixels
             image = restore(given)
@@ -171,7 +173,18 @@ def measure(
             image = read_picture(pair.other).pixels
         else:
             raise ValueError("a finished image has a file")
-        yield _score(pair, image, modcrop(truth, protocol.scale), protocol)
+        yield _score(pair, image, compared, protocol)
+
+
+def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
+    """Refuse what is smaller than the window of SSIM, before anything is restored."""
+    height, width = truth.shape[:2]
+    if min(height, width) - 2 * border < metrics.SSIM_WINDOW:
+        smallest = metrics.SSIM_WINDOW + 2 * border
+        raise ImageError(
+            f"cannot measure {path}: {width}×{height} with a border of {border} pixels is less than the "
+            f"{smallest}×{smallest} that are needed; leave it out, or set a smaller --border"
+        )
 
 
 def _score(pair: Pair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:

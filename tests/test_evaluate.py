@@ -52,6 +52,16 @@ def test_noise_that_nothing_removes_has_the_psnr_of_its_sigma(run, tmp_path):
     assert set(scores) == {"0", "1", "2", "mean"}
     assert scores["mean"]["psnr"] == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
     assert scores["mean"]["model"] == "same.safetensors"
+    assert scores["mean"]["published"] is None
+
+
+def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):
+    photo("Set5/a.png")
+    code, out, _ = run("evaluate", "Set5", "--task", "upscale", "--model", "tiny-x4", "--json")
+    mean = events(out)["mean"]
+    assert code == 0
+    published = {"data": "Set5", "psnr": find_model("tiny-x4").psnr["Set5"]}
+    assert (mean["model"], mean["published"]) == ("tiny-x4", published)
 
 
 def test_enlarging_is_measured_on_luma_without_the_border(run, tmp_path):
@@ -108,6 +118,7 @@ def test_finished_images_are_compared_as_they_are(run):
     assert [line.split()[0] for line in out] == ["a", "b", "mean"]
     assert f"{metrics.psnr(other.astype(np.uint8), truth):.2f} dB" in out[0]
     assert "inf dB  1.0000" in out[1]
+    assert [line.index(" dB") for line in out] == [out[0].index(" dB")] * 3
     code, out, _ = run("evaluate", "gt", "--restored", "done", "--json")
     assert events(out)["b"]["psnr"] is None  # JSON has no infinity
 
@@ -120,6 +131,9 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--restored", "empty"), 2, "no images"),
         (("gt", "--restored", "twins"), 2, "a_1.png, a_2.png"),
         (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
+        (("gt", "--restored", "gt", "--border", "10"), 1, "gt/a.png: 40×30 with a border of 10 pixels"),
+        (("tiny", "--restored", "tiny"), 1, "tiny/a.png: 12×9 with a border of 0 pixels is less"),
+        (("gt", "--task", "upscale", "-s", "4", "--border", "9", "--weights", "{x4}"), 1, "40×28"),
         (("nowhere", "--restored", "gt"), 2, "no such file or folder: nowhere; "),
         (("gt", "--task", "denoise", "--weights", "{same}"), 2, "--sigma"),
         (("gt", "--task", "dejpeg", "-s", "3"), 2, "dejpeg keeps the size: --scale 3; leave it out"),
@@ -134,9 +148,11 @@ def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, wor
     photo("twins/a_1.png")
     photo("twins/a_2.png")
     photo("small/a.png", size=(20, 10))
+    photo("tiny/a.png", size=(12, 9))
     Path("empty").mkdir()
-    weights = save_identity(tmp_path / "same.safetensors")
-    got, out, err = run("evaluate", *(argument.format(same=weights) for argument in arguments))
+    weights = {"same": save_identity(tmp_path / "same.safetensors")}
+    weights["x4"] = save_nearest(tmp_path / "x4.safetensors", 4)
+    got, out, err = run("evaluate", *(argument.format(**weights) for argument in arguments))
     assert (got, out) == (code, [])
     assert len(err.splitlines()) == 1
     assert words in err
