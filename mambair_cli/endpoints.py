@@ -18,6 +18,7 @@ from mambair_cli.images import (
     Reader,
     Writer,
     fit_header,
+    lacks_space,
     open_atomic,
     open_picture,
     settle_format,
@@ -173,6 +174,5 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another with -o"
-        ) from error
+        remedy = "free some space" if lacks_space(error) else "choose another with -o"
+        raise ImageError(f"cannot make the folder {folder}: {error.strerror}; {remedy}") from error

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import TEMPORARY_NAME, synchronize
+from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
 LOCK_FILE = ".mambair.lock"
@@ -143,9 +143,9 @@ class Journal:
             ) from error
         except OSError as error:
             self._unlock()
-            raise ImageError(
-                f"cannot keep a journal in {folder}: {error.strerror}; choose another folder with -o"
-            ) from error
+            # In another folder, all that is done here would be done again.
+            remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
+            raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
 
     def close(self) -> None:
         """Clear away what a worker that died has left unfinished, and leave the folder to other runs."""

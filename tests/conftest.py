@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 from hypothesis import settings
@@ -27,3 +28,15 @@ def cuda_kernels(tmp_path_factory):
 
     with run_on_cpu(tmp_path_factory.mktemp("twin")):
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a folder that is a disk of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tiny disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

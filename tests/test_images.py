@@ -1170,17 +1170,18 @@ def test_permissions_that_forbid_it_are_named() -> None:
         assert os.listdir(folder / "locked") == []
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tiny disk")
-    try:
-        with pytest.raises(ImageError) as error:
-            write_picture(picture(300, 300), tmp_path / "new.png")
-        assert_line(error, "new.png", "the disk is full")
-        assert os.listdir(tmp_path) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+def test_a_full_disk_leaves_nothing_behind(small_disk: Path) -> None:
+    with pytest.raises(ImageError) as error:
+        write_picture(picture(300, 300), small_disk / "new.png")
+    assert_line(error, "new.png", "the disk is full")
+    assert os.listdir(small_disk) == []
+
+
+def test_a_quota_that_is_used_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ImageError) as error, open_atomic(tmp_path / "new.png"):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    assert_line(error, "new.png", "your quota of the disk is used up; free some space or write elsewhere")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_limit_of_file_sizes_leaves_nothing_behind(tmp_path: Path) -> None:

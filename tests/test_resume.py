@@ -1,9 +1,11 @@
 """Runs that go on where another stopped, as users meet them."""
 
+import errno
 import json
 import multiprocessing
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +243,20 @@ def test_a_folder_without_a_journal_costs_its_images_alone(run):
     assert not Path("photos/sub", LOCK_FILE).exists()
     code, became, _ = run("photos/sub/c.jpg", "photos/b.png", "--fail-fast")
     assert (code, became) == (1, {"c.jpg": "failed"})
+
+
+def test_a_disk_without_room_for_a_journal_is_to_be_given_some(run, small_disk):
+    arguments = ("photos", "--resume", "-o", small_disk)
+    assert run("photos/a.png", *arguments[1:])[1] == {"a.png": "done"}
+    fill = small_disk / "fill"
+    with fill.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    code, became, err = run(*arguments)
+    assert (code, became) == (1, dict.fromkeys(ALL_DONE, "failed"))
+    assert all(line.endswith(f"{os.strerror(errno.ENOSPC)}; free some space") for line in err.splitlines())
+    fill.unlink()
+    assert run(*arguments)[:2] == (0, {**ALL_DONE, "a.png": "skipped"})
 
 
 def test_a_dry_run_knows_what_was_done(run, capsys):

@@ -8,7 +8,13 @@ from mambair_cli.images.encoding import (
     encode_picture,
     write_picture,
 )
-from mambair_cli.images.files import TEMPORARY_NAME, explain_unreadable, open_atomic, synchronize
+from mambair_cli.images.files import (
+    TEMPORARY_NAME,
+    explain_unreadable,
+    lacks_space,
+    open_atomic,
+    synchronize,
+)
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
@@ -32,6 +38,7 @@ __all__ = [
     "format_of",
     "from_float",
     "join_luma",
+    "lacks_space",
     "open_atomic",
     "open_picture",
     "read_picture",

@@ -26,6 +26,7 @@ _WHY_UNWRITABLE = {
     errno.EACCES: "the permissions of its folder forbid it; change them or write elsewhere",
     errno.EROFS: "the disk can only be read; write elsewhere",
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
+    errno.EDQUOT: "your quota of the disk is used up; free some space or write elsewhere",
     errno.EFBIG: "it would be larger than files may be here; write elsewhere",
     errno.ENAMETOOLONG: "its name is too long; shorten it",
 }
@@ -110,6 +111,11 @@ def explain_unreadable(path: Path, error: OSError) -> ImageError:
             f"cannot read {show(path)}: it is a link to {gone}, which is missing; mend the link"
         )
     return _explain("read", path, _WHY_UNREADABLE, error)
+
+
+def lacks_space(error: OSError) -> bool:
+    """Tell whether the disk, or the part of it that a user may have, was full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _taken(target: Path) -> ImageError:
