@@ -9,8 +9,11 @@ def main() -> int:
     """Run the command that the process was started for, and return its exit code."""
     end_at_once()
     from mambair_cli.cli import main as run
+    from mambair_cli.process import leave_process
 
-    return run()
+    code = run()
+    leave_process()
+    return code
 
 
 if __name__ == "__main__":

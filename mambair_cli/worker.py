@@ -19,6 +19,7 @@ from mambair_cli.batch import Task
 from mambair_cli.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.errors import MambairError
 from mambair_cli.pipeline import perform_alone
+from mambair_cli.process import leave_process
 from mambair_cli.restore import Restorer
 
 _UNRESTORED = (torch.OutOfMemoryError, MemoryError, MambairError)  # an engine's errors for tiles
@@ -119,6 +120,7 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
     except Exception:
         out.send(Crashed(traceback.format_exc()))
     out.close()
+    leave_process()
 
 
 def _end_with_parent() -> None:

@@ -39,6 +39,21 @@ def test_user_decides_how_threads_wait():
     assert run(COMMAND, OMP_WAIT_POLICY="active")[-1] == "None"
 
 
+ENDING = """
+import gc, sys
+from mambair_cli.__main__ import main
+sys.argv[1:] = ["models", "path", "tiny-x4"]
+before = gc.get_freeze_count()
+main()
+gc.collect()
+print(gc.get_freeze_count() - before)
+"""
+
+
+def test_the_end_of_a_command_looks_for_no_garbage():
+    assert int(run(ENDING)[-1]) > 1000
+
+
 # Memory that comes from the system is mapped page by page, each at its first use.
 ALLOCATE = """
 import resource, sys
