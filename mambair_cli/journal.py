@@ -17,7 +17,9 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ PARTS_FOLDER = ".mambair.parts"
 CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any more
 
 _PROCESS = secrets.token_hex(4)  # tells processes of one number apart
+_WRITING = threading.Lock()  # mounted buckets lose lines that threads add at once, each by a file of its own
 
 
 class Stamp(NamedTuple):
@@ -169,6 +172,7 @@ class Journal:
                     if parent not in left:
                         left[parent] = _find_temporaries(self._folder / parent)
                     if temporary in left[parent]:
+                        _remove_if_empty(self._folder / name)  # claimed by it where there are no hard links
                         (self._folder / parent / temporary).unlink(missing_ok=True)
 
     def _gather(self) -> None:
@@ -233,15 +237,16 @@ class Pen:
 
     def _write(self, line: dict[str, Any], to_disk: bool = False) -> None:
         part = self.parts / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl"
-        is_new = not part.exists()
-        with part.open("ab", buffering=0) as file:  # a line is one write
-            data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if to_disk:
-                os.fsync(file.fileno())
-        if is_new:
-            synchronize(self.parts)
+        data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
+        with _WRITING:
+            is_new = not part.exists()
+            with part.open("ab", buffering=0) as file:  # a line is one write
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if to_disk:
+                    os.fsync(file.fileno())
+            if is_new:
+                synchronize(self.parts)
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -276,6 +281,13 @@ def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            path.unlink()
 
 
 def _find_temporaries(folder: Path) -> set[str]:

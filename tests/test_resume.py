@@ -5,6 +5,9 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -318,3 +321,38 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     monkeypatch.setattr(journal.os, "fsync", write_late)
     Journal(folder).close()
     assert list(Record(folder).entries) == ["a.png"]
+
+
+def test_a_name_that_was_claimed_and_not_filled_is_free_again(tmp_path):
+    folder = tmp_path / "results"
+    first = Journal(folder)
+    for name, content in (("claimed.png", b""), ("full.png", b"whose?"), ("elsewhere.png", b"")):
+        temporary = folder / f".mambair-{len(list(folder.iterdir())):016x}.tmp"
+        first.pen.begin(folder / name, temporary)
+        if name != "elsewhere.png":
+            temporary.write_bytes(b"a result")
+        (folder / name).write_bytes(content)
+    first._lock.release()  # as where it was killed
+    Journal(folder).close()
+    assert sorted(path.name for path in folder.glob("*")) == [JOURNAL_FILE, "elsewhere.png", "full.png"]
+    assert (folder / "full.png").read_bytes() == b"whose?"
+
+
+def test_threads_add_to_the_journal_one_at_a_time(tmp_path, monkeypatch):
+    folder, busy = tmp_path / "results", threading.Lock()
+    opened = Journal(folder)
+    really = os.fsync
+
+    def synchronize(number):
+        assert busy.acquire(blocking=False), "two threads are at it"
+        time.sleep(0.01)
+        really(number)
+        busy.release()
+
+    monkeypatch.setattr(journal.os, "fsync", synchronize)
+    entry = Entry("s", "c", Stamp(1, 1), Stamp(1, 1))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: opened.pen.finish(folder / f"{number}.png", entry), range(16)))
+    monkeypatch.undo()
+    opened.close()
+    assert set(Record(folder).entries) == {f"{number}.png" for number in range(16)}
