@@ -42,7 +42,7 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.restore import count_at_once
+from mambair_cli.restore import choose_batch
 from mambair_cli.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
@@ -213,7 +213,7 @@ def plan_as_shipped(
     """Return the tiles of an image and how many are computed at once."""
     architecture = "MambaIRv2" if isinstance(config, MambaIRv2Config) else None
     plan = choose_tiles(options.tile, None, device.type, architecture).plan(height, width)
-    return plan, options.batch or count_at_once(plan, config, device.type)
+    return plan, options.batch or choose_batch(plan, config, device.type)
 
 
 def forward_of(

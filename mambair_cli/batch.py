@@ -212,6 +212,7 @@ def computing_of(restorer: "Restorer") -> dict[str, Any]:
         "precision": restorer.precision,
         "tile": restorer.tiles.side,
         "overlap": restorer.tiles.overlap,
+        "whole": restorer.tiles.whole,
         "seed": restorer.seed,
     }
 

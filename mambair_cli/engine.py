@@ -221,9 +221,18 @@ class Engine:
         self._is_tried = True
         probe = torch.rand(1, channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
         assert self._fused is not None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what PyTorch says of what it does not take is in the exception
-            got, wanted = self._fused.compare(probe.to(self.device))
+        with warnings.catch_warnings(
+            record=True
+        ) as said:  # the last one says why, and the exception does not
+            warnings.simplefilter("always")
+            try:
+                got, wanted = self._fused.compare(probe.to(self.device))
+            except RuntimeError as error:
+                reasons = [
+                    str(error),
+                    *(str(warning.message).split(" (Triggered")[0] for warning in said[-1:]),
+                ]
+                raise RuntimeError(" ".join(reasons)) from error
         difference = (got - wanted).abs().max().item()
         if not difference <= PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")

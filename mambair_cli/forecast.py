@@ -91,8 +91,7 @@ def estimate(
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     """Restore noise, a batch of tiles such as an image of that size has, and take the time."""
     plan = restorer.plan(height, width)
-    batches = -(-len(plan) // restorer.count_tiles(plan))
-    tiles = -(-len(plan) // batches)
+    tiles = restorer.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
     shape = (sides[0], sides[1] + (tiles - 1) * (sides[1] - plan.overlap), 3)
     if plan.tile_height > plan.tile_width:

@@ -20,9 +20,8 @@ from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
 TILES_AT_ONCE = {"cpu": 1, "mps": 4}
-CHANNELS_AT_ONCE = {
-    "cuda": 110_000_000
-}  # of the residual stream, of all pixels of a batch; 5.8 GiB with MambaIR
+# Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
+VALUES_AT_ONCE = {"cuda": 110_000_000}
 SMALLEST_TILE = 32  # pixels
 
 # Pixels up to which small images of one size are computed together, and how many at most. It follows from
@@ -213,7 +212,7 @@ class Restorer:
                 return
             except (torch.OutOfMemoryError, MemoryError):
                 shrunk = True
-        batch = self.count_tiles(plan)
+        batch = self.choose_batch(plan)
         while True:
             report = Report(plan, batch, shrunk)
             try:
@@ -221,9 +220,8 @@ class Restorer:
                 return
             except (torch.OutOfMemoryError, MemoryError) as error:
                 shrunk = True
-                batch = min(batch, len(plan))
                 if batch > 1:
-                    batch //= 2
+                    batch = -(-batch // 2)
                 elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
                     side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
                     plan = plan_tiles(height, width, side, min(plan.overlap, side // 2))
@@ -240,9 +238,9 @@ class Restorer:
         """Place tiles on an image of that size."""
         return self.tiles.plan(height, width)
 
-    def count_tiles(self, plan: Plan) -> int:
-        """Say how many tiles are computed at once at most."""
-        return count_at_once(plan, self.info.config, self.device.type)
+    def choose_batch(self, plan: Plan) -> int:
+        """Say how many of an image's tiles are computed at once."""
+        return choose_batch(plan, self.info.config, self.device.type)
 
     def count_together(self, shape: tuple[int, ...]) -> int:
         """Say how many images of a shape (h, w, c) are computed at once; 1 where it is no small one."""
@@ -388,13 +386,14 @@ class Restorer:
         yield from blend_tiles(plan, restore_varied(), scale)
 
 
-def count_at_once(plan: Plan, config: Config, device_kind: str) -> int:
-    """Say how many tiles a network computes at once at most on a kind of device."""
-    if device_kind not in CHANNELS_AT_ONCE:
-        return TILES_AT_ONCE.get(device_kind, 1)
-    # A U-Net is widest inside, and has no kernels that save memory.
-    channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
-    return max(1, CHANNELS_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
+def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
+    """Say how many tiles a network computes at once on a kind of device: so many that batches are alike."""
+    most = TILES_AT_ONCE.get(device_kind, 1)
+    if device_kind in VALUES_AT_ONCE:
+        # A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
+        channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
+        most = max(1, VALUES_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
+    return -(-len(plan) // -(-len(plan) // most))
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:

@@ -13,7 +13,6 @@ SMALL = Shape(width=3, height=2, threads=8, blocks=1)
 COMBINED = {
     "": lambda v, x, other: v,
     "silu": lambda v, x, other: F.silu(v),
-    "gelu": lambda v, x, other: F.gelu(v),
     "gate": lambda v, x, other: x * v.sigmoid(),
     "gelu_add": lambda v, x, other: x + F.gelu(v),
     "times": lambda v, x, other: other * v,

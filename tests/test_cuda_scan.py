@@ -61,13 +61,48 @@ def check(u, projected, paths, params, tolerance=TOLERANCE, **settings):
 
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 @pytest.mark.parametrize("lanes", [1, 2, 4])
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, TOLERANCE), (torch.float16, 2e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "channels"),
+    [(torch.float32, TOLERANCE, 1), (torch.float16, 2e-3, 1), (torch.float16, 2e-3, 2)],
+)
 def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, channels, lanes, chunks):
     u, projected, paths, params = make_operands(b=2, length=19, n=5)
     shape = SMALL._replace(channels=channels, lanes=lanes)
     u, projected = u.to(dtype), projected.to(dtype)  # of 16 bits, a thread may take two channels
     check(u, projected, paths, params, tolerance, dtype=dtype, shape=shape, chunks=chunks)
+
+
+SHIPPED = [cuda.Shape(1, 1, 8, 32, 64, 1), cuda.Shape(2, 1, 4, 32, 32, 1), cuda.Shape(2, 2, 4, 32, 32, 1)]
+SHIPPED += [cuda.Shape(2, 4, 4, 32, 64, 1), cuda.Shape(1, 2, 8, 32, 64, 1)]
+
+
+@pytest.mark.parametrize("shape", SHIPPED)
+@pytest.mark.parametrize("d", [5, 70])
+def test_the_cuts_that_are_shipped_give_the_same(shape, d):
+    u, projected, paths, params = make_operands(length=75, d=d, k=1, n=5)
+    u, projected = u.half(), projected.half()
+    check(u, projected, paths, params, 2e-3, dtype=torch.float16, shape=shape, chunks=2)
+
+
+@pytest.mark.parametrize(
+    ("input", "output"), [(torch.float32, torch.float16), (torch.float16, torch.float32)]
+)
+def test_tokens_and_steps_may_differ_in_dtype(input, output):
+    u, projected, paths, params = make_operands()
+    check(u.to(input), projected.to(input), paths, params, 2e-3, dtype=output, shape=SMALL, chunks=1)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize("n", [16, 32, 64, 128])
+def test_stages_fit_into_a_block_s_memory(n, itemsize):
+    for cost in cuda.COSTS:
+        for warps in cost.warps:
+            shape = Shape(cost.channels if itemsize == 2 else 1, cost.lanes, cost.steps, threads=32 * warps)
+            fitted = cuda._fit(shape, 360, n, itemsize)
+            assert fitted.stage in (shape.stage, shape.stage // 2, shape.stage // 4)
+            assert fitted.stage >= 2 * shape.steps
+            if n <= 64:
+                assert cuda.shared_bytes(fitted, n, itemsize) <= cuda.SHARED_BYTES
 
 
 CASES = {

@@ -106,10 +106,11 @@ def scan_paths(
     u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
     # Where 16 bits are in pairs of channels, a thread may have both of them, and two are copied at once.
     even = d % 2 == 0 and u.itemsize == steps.itemsize == 2
+    even = even and u.data_ptr() % 4 == steps.data_ptr() % 4 == 0
     if shape is None:
         shape, best_chunks = choose_cut(b * k, length, d, n, 2 if even else 1, multiprocessors(u.device))
         chunks = best_chunks if chunks is None else chunks
-    shape = _fit(shape if even else shape._replace(channels=1), d)
+    shape = _fit(shape if even else shape._replace(channels=1), d, n, max(u.itemsize, steps.itemsize))
     image_stride, token_stride, path_stride, _ = projected.stride()
     addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
@@ -170,13 +171,13 @@ class _Cost(NamedTuple):
 
 COSTS = (
     _Cost(1, 1, 8, 88, 5.3, 110, 512, (2, 3, 4)),
-    _Cost(1, 2, 8, 26, 9.3, 75, 640, (3, 4, 5)),  # by simulation of its instructions
     _Cost(2, 1, 4, 236, 2.6, 110, 384, (2,)),
     _Cost(2, 2, 4, 72, 6.5, 120, 512, (2, 3)),
     _Cost(2, 4, 4, 36, 9.0, 115, 768, (3, 4, 5, 6)),
 )
 EXPONENTIAL = 10  # cycles, where nothing else is done meanwhile
 STAGING = 900  # cycles for a step's projections, divided among a block's threads
+SHARED_BYTES = 48 * 1024  # that a block may have without asking
 TWO_PASSES = 1.85  # times the cost of one
 LEAST_CHUNK = 256  # steps
 
@@ -226,10 +227,22 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _fit(shape: Shape, d: int) -> Shape:
-    """Give a block no more threads than it needs."""
+def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
+    """Give a block no more threads than it needs, and stages that its shared memory holds."""
     needed = -(-d // shape.channels) * shape.lanes
-    return shape._replace(threads=min(shape.threads, -(-needed // 32) * 32))
+    shape = shape._replace(threads=min(shape.threads, -(-needed // 32) * 32))
+    while shared_bytes(shape, n, itemsize) > SHARED_BYTES and shape.stage > 2 * shape.steps:
+        shape = shape._replace(stage=shape.stage // 2)
+    return shape
+
+
+def shared_bytes(shape: Shape, n: int, itemsize: int) -> int:
+    """Count what a block holds of tokens, steps, projections and places, as the source lays them out."""
+    row = shape.threads // shape.lanes * shape.channels * itemsize
+    if shape.lanes > 1:
+        row = -(-row // 128) * 128 + 128 // shape.lanes
+    slots = -(-n // shape.lanes // 4) * 4
+    return shape.stage * (2 * row + 2 * 2 * shape.lanes * slots * 4 + 4 * 4)
 
 
 @functools.cache

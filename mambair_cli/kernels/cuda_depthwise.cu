@@ -110,16 +110,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) depthwise(const Op
             const long long pixel = image + (long long)(top + i) * operands.width + left + j;
             Values result;
             float own[CHANNELS];
-            read_where(ACTIVATION >= 3, (const Values*)(operands.own + pixel * STRIDE + channel), own);
+            read_where(ACTIVATION >= 2, (const Values*)(operands.own + pixel * STRIDE + channel), own);
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++) {
                 const float v = total[i][j][c], x = own[c];
                 float y = v;
                 if (ACTIVATION == 1) y = v * sigmoid(v);
-                if (ACTIVATION == 2) y = gelu(v);
-                if (ACTIVATION == 3) y = x * sigmoid(v);
-                if (ACTIVATION == 4) y = x + gelu(v);
-                if (ACTIVATION == 5) y = x * v;
+                if (ACTIVATION == 2) y = x * sigmoid(v);
+                if (ACTIVATION == 3) y = x + gelu(v);
+                if (ACTIVATION == 4) y = x * v;
                 result.at[c] = Value::store(y);
             }
             *(Values*)(operands.y + pixel * operands.channels + channel) = result;

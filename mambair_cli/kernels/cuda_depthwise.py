@@ -10,7 +10,7 @@ from torch import Tensor
 from mambair_cli.kernels import nvrtc
 
 SOURCES = ("elements.cuh", "cuda_depthwise.cu")
-ACTIVATIONS = {"": 0, "silu": 1, "gelu": 2, "gate": 3, "gelu_add": 4, "times": 5}
+ACTIVATIONS = {"": 0, "silu": 1, "gate": 2, "gelu_add": 3, "times": 4}
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -48,7 +48,7 @@ def convolve_depthwise(
 ) -> Tensor:
     """Convolve each channel with its own kernel, and apply an activation.
 
-    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gelu" gelu(v), "gate"
+    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gate"
     x * sigmoid(v), "gelu_add" x + gelu(v), "times" other * v.
 
     Args:

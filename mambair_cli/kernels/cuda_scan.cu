@@ -44,12 +44,11 @@ __device__ __forceinline__ void store_where(bool wanted, Values* place, const Va
         asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u16 [%1], %2; }" ::"r"((int)wanted),
                      "l"(place), "h"(*(const unsigned short*)&values)
                      : "memory");
-    } else if constexpr (sizeof(Values) == 4) {
+    } else {
+        static_assert(sizeof(Values) == 4);
         asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u32 [%1], %2; }" ::"r"((int)wanted),
                      "l"(place), "r"(*(const unsigned*)&values)
                      : "memory");
-    } else {
-        if (wanted) *place = values;
     }
 }
 #endif
@@ -81,7 +80,7 @@ struct Operands {
 template <typename T>
 __device__ __forceinline__ void copy_ahead(T* place, const T* source) {
 #if __CUDA_ARCH__ >= 800
-    if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
+    if constexpr (sizeof(T) == 4) {
         unsigned address = (unsigned)__cvta_generic_to_shared(place);
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(source), "n"(sizeof(T)));
         return;
@@ -106,9 +105,16 @@ __device__ __forceinline__ void await_group() {
 }
 #endif
 
+// Elements from one step's channels to the next one's: lanes read steps that follow each other, from other banks.
+template <typename T>
+constexpr int row_of() {
+    constexpr int bytes = BLOCK_CHANNELS * sizeof(T);
+    return (LANES == 1 ? bytes : (bytes + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
+}
+
 struct Shared {
-    alignas(16) In::Stored tokens[AHEAD + 1][STEPS][BLOCK_CHANNELS];
-    alignas(16) Out::Stored steps[AHEAD + 1][STEPS][BLOCK_CHANNELS];
+    alignas(16) In::Stored tokens[AHEAD + 1][STEPS][row_of<In::Stored>()];
+    alignas(16) Out::Stored steps[AHEAD + 1][STEPS][row_of<Out::Stored>()];
     alignas(16) float rows[2][STAGE][ROW];
     alignas(16) int pixels[4][STAGE];
 };
@@ -325,7 +331,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                     float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
                     ValuePiece results;
                     results.at[0] = Out::store(odd ? other : first);
-                    results.at[EACH - 1] = Out::store(odd ? second : other);
+                    results.at[EACH - 1] = Out::store(odd ? second : other);  // at[1]; EACH is 2 here
                     int position = along.start + stage * STAGE + group + i + odd;
                     int here = shared.pixels[stage & 3][group + i + odd];
                     store_where(exists && position < along.stop,

@@ -1,10 +1,17 @@
 """A function of tensors, recorded as a CUDA graph and replayed: no time lost between many small kernels."""
 
+import functools
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+@functools.cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """Return the one on which a card's graphs are recorded; libraries keep memory for each that they see."""
+    return torch.cuda.Stream(device)
 
 
 class Replayed:
@@ -50,7 +57,7 @@ class Replayed:
         graph = torch.cuda.CUDAGraph()
         try:
             # thread_local: what other threads do on a card meanwhile does no harm
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=_stream_of(device), capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
         except torch.OutOfMemoryError:
             self.release()

@@ -153,7 +153,7 @@ def split_weight(weight: Tensor) -> Tensor:
 def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | None = None) -> Tensor:
     """Expand the low-rank step of each path: ``log2(1 + 2 ** (dt @ weight + bias))``.
 
-    The product is in float16, and exact for all that: nothing of the weight is lost.
+    The product is in float16, by a weight in two parts that are right to 22 bits together.
 
     Args:
         ranks: dt, (b, p, k, r) float16, r as ``round_ranks`` gives.

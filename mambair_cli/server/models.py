@@ -201,5 +201,6 @@ class Models:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
-        tiles = {"tile": restorer.tiles.side, "overlap": restorer.tiles.overlap, "seed": restorer.seed}
+        side, overlap, whole = restorer.tiles
+        tiles = {"tile": side, "overlap": overlap, "whole": whole, "seed": restorer.seed}
         return Means(restorer, {**loaded.computing, **tiles}, choice.notice)

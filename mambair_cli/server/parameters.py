@@ -92,7 +92,7 @@ SHARED = (
         "Of products and convolutions; left out, the server's own.",
         choices=("auto", "fp32", "fp16"),
     ),
-    Parameter("tile", "integer", "Side of a tile of the input, in pixels.", least=16, most=2**20),
+    Parameter("tile", "integer", "Largest side of a tile of the input, in pixels.", least=16, most=2**20),
     Parameter("overlap", "integer", "Pixels that neighbouring tiles share.", least=0, most=2**20),
     Parameter("seed", "integer", "Of the noise that MambaIRv2 draws.", 0, -(2**63), 2**63 - 1),
     Parameter("format", "string", "Of the result; left out, as the input.", choices=tuple(WRITABLE_SUFFIXES)),

@@ -26,39 +26,39 @@ class FusedScan:
         r, n, _ = split
         self.shape, self.r = (k, 2 * n), r
         log2_e = math.log2(math.e)
-        rates = (params.dt_weight.detach().float() * log2_e).transpose(1, 2)  # (k, r, d)
+        dt_weight = (params.dt_weight.detach().float() * log2_e).transpose(1, 2)  # (k, r, d)
         ranks, bias = x_proj.detach()[:, :r], params.dt_bias.detach().float() * log2_e
         if k * r <= LEAST_RANKS:  # a block for each path, on a diagonal
             ranks, bias = ranks.reshape(1, k * r, d), bias.view(1, k * d)
-            rates = torch.block_diag(*rates)[None]
+            dt_weight = torch.block_diag(*dt_weight)[None]
         more = pointwise.round_ranks(ranks.shape[1]) - ranks.shape[1]
-        ranks, self.rates = (F.pad(x, (0, 0, 0, more)) for x in (ranks, rates))
+        ranks, self.dt_weight = (F.pad(x, (0, 0, 0, more)) for x in (ranks, dt_weight))
         self.bias = bias.contiguous()
         weight = torch.cat([x_proj.detach()[:, r:].reshape(-1, d), ranks.reshape(-1, d)])
         self.x_proj = F.pad(weight, (0, 0, 0, pad(len(weight)) - len(weight))).to(dtype)
         self.params = ScanParams(*(param.detach().float().contiguous() for param in params))
         self.by_cuda = has_cuda_scan(params.A.device)
-        self.split = pointwise.split_weight(self.rates) if dtype == torch.float16 else None
+        self.halves = pointwise.split_weight(self.dt_weight) if dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None
     ) -> Tensor:
         """Scan u, (b, p, d), with the dictionary's rows of labels added to C -> (b, p, paths or 1, d)."""
         projected = F.linear(u, self.x_proj)
-        first, last = math.prod(self.shape), math.prod(self.shape) + math.prod(self.rates.shape[:2])
-        leaving = projected[..., :first].unflatten(-1, self.shape)
-        ranks = projected[..., first:last].unflatten(-1, self.rates.shape[:2])
+        first, last = math.prod(self.shape), math.prod(self.shape) + math.prod(self.dt_weight.shape[:2])
+        BC = projected[..., :first].unflatten(-1, self.shape)
+        ranks = projected[..., first:last].unflatten(-1, self.dt_weight.shape[:2])
         if self.by_cuda:
             from mambair_cli.kernels import cuda
 
             A, D = self.params.A, self.params.D
             steps = self._make_steps(ranks).view(*u.shape[:2], *D.shape)
-            return cuda.scan_paths(u, steps, leaving, paths, A, D, labels, dictionary)
+            return cuda.scan_paths(u, steps, BC, paths, A, D, labels, dictionary)
         from mambair_cli.kernels import gpu
 
         k = self.shape[0]
         ranks = ranks[..., : k * self.r // ranks.shape[-2]].reshape(*u.shape[:2], k, self.r)
-        B, C = leaving.chunk(2, dim=-1)
+        B, C = BC.chunk(2, dim=-1)
         if labels is not None and dictionary is not None:
             steps_of = torch.arange(u.shape[1], dtype=torch.int64, device=u.device).expand(len(u), -1)
             place = torch.empty_like(steps_of).scatter_(1, paths[:, 0].long(), steps_of)
@@ -67,7 +67,7 @@ class FusedScan:
 
     def _make_steps(self, ranks: Tensor) -> Tensor:
         """Make log2(e) times the steps of rows of ranks, (b, p, rows, r) -> (b, p, rows, channels)."""
-        if self.split is not None:
-            return pointwise.make_steps(ranks, self.split, self.bias)
-        x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.rates) + self.bias
+        if self.halves is not None:
+            return pointwise.make_steps(ranks, self.halves, self.bias)
+        x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.dt_weight) + self.bias
         return torch.logaddexp2(x, torch.zeros_like(x)).to(ranks.dtype).contiguous()
