@@ -283,6 +283,9 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
     if output in (None, STANDARD_STREAM) or is_list or len(sources) != 1 or sources[0].folder is not None:
         return None
     is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    path = sources[0].path
+    if path is not None and not os.path.lexists(path):  # and of an input that is not there, that is to be said
+        is_folder = is_folder or not Path(output).suffix
     return None if is_folder else Path(output)
 
 

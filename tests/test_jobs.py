@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
-from mambair_cli.jobs import Choice, Source, find_sources, name_targets, read_names
+from mambair_cli.jobs import Choice, Source, find_sources, name_targets, read_names, target_file
 
 SUFFIXES = [*sorted(READABLE_SUFFIXES), ".PNG", ".Jpg", ".xyz", ""]
 NAMES = st.builds(
@@ -152,3 +152,12 @@ def test_a_list_that_names_nothing_is_refused(tree):
         read_names("list")
     with pytest.raises(UsageError, match="cannot read the names in photos: Is a directory"):
         read_names("photos")
+
+
+def test_an_input_that_is_not_there_has_no_result_to_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = [Source(Path("photos"))]
+    assert target_file(missing, "results") is None
+    assert target_file(missing, "result.png") == Path("result.png")
+    Path("photos").touch()
+    assert target_file(missing, "results") == Path("results")
