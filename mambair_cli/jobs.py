@@ -284,7 +284,7 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
         return None
     is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
     path = sources[0].path
-    if path is not None and not os.path.lexists(path):  # and of an input that is not there, that is to be said
+    if path is not None and not os.path.lexists(path):  # that is to be said, not what its result lacks
         is_folder = is_folder or not Path(output).suffix
     return None if is_folder else Path(output)
 
