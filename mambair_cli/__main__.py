@@ -12,7 +12,8 @@ def main() -> int:
     from mambair_cli.process import leave_process
 
     code = run()
-    leave_process()
+    if code == 0:  # else threads may be at work still
+        leave_process()
     return code
 
 

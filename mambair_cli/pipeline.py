@@ -26,6 +26,7 @@ from mambair_cli.work import Work
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # beyond which no further one is
 MOST_BEHIND = min(8, os.cpu_count() or 1)  # images that are finished side by side
+LEAVING_SECONDS = 1  # for the image that is being opened when nobody wants it any more
 PATIENCE_SECONDS = 0.02  # for images that could share a batch with one whose turn has come
 
 OnStart = Callable[[str, int], None]
@@ -141,7 +142,8 @@ class _Ahead:
         self._room = threading.Condition()
         self._count = self._pixels = 0  # of those that are opened and not taken
         # It may wait for standard input, and must not keep the process from ending.
-        threading.Thread(target=self._open_all, name="mambair-read", daemon=True).start()
+        self._thread = threading.Thread(target=self._open_all, name="mambair-read", daemon=True)
+        self._thread.start()
 
     def take(self, is_wanted: Callable[[], bool]) -> list[Work]:
         """Wait for the next work; take it, or several that share a batch.
@@ -187,6 +189,8 @@ class _Ahead:
         for work in self._ready:
             work.abandon()
         self._ready.clear()
+        # Python ends threads that are left by unwinding them, which what decodes may not bear.
+        self._thread.join(LEAVING_SECONDS)
 
     def _hear(self, seconds: float | None) -> bool:
         """Wait for what other threads tell; return whether they did."""

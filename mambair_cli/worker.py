@@ -115,12 +115,12 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
             lambda done, total: out.send(Advanced(done, total)),
         ):
             out.send(outcome)
+        leave_process()
     except DEVICE_ERROR as error:
         out.send(Failed(str(error).partition("\n")[0]))
     except Exception:
         out.send(Crashed(traceback.format_exc()))
     out.close()
-    leave_process()
 
 
 def _end_with_parent() -> None:
