@@ -221,18 +221,16 @@ class Engine:
         self._is_tried = True
         probe = torch.rand(1, channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
         assert self._fused is not None
-        with warnings.catch_warnings(
-            record=True
-        ) as said:  # the last one says why, and the exception does not
+        with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
                 got, wanted = self._fused.compare(probe.to(self.device))
             except RuntimeError as error:
-                reasons = [
-                    str(error),
-                    *(str(warning.message).split(" (Triggered")[0] for warning in said[-1:]),
-                ]
-                raise RuntimeError(" ".join(reasons)) from error
+                if type(error) is not RuntimeError or not said:  # memory, or the device itself
+                    raise
+                # Of why it has no kernel PyTorch warns, and the exception does not tell.
+                reason = str(said[-1].message).split(" (Triggered")[0]
+                raise RuntimeError(f"{error} {reason}") from error
         difference = (got - wanted).abs().max().item()
         if not difference <= PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -146,6 +147,7 @@ class Wrong:
 
     def __call__(self, x, origin=None, seed=None):
         if isinstance(self.error, Exception):
+            warnings.warn("no kernel, since rows are apart. (Triggered internally)", stacklevel=1)
             raise self.error
         return self.net(x) + self.error
 
@@ -167,6 +169,20 @@ def test_the_engine_goes_on_without_it_where_it_fails():
             y = engine.run(x, origin, None)
         torch.testing.assert_close(y, engine.net(x))
         engine.run(x, origin, None)  # and says so once
+
+
+def test_the_engine_says_what_pytorch_only_warns_of():
+    engine, x, origin = make_engine_with(RuntimeError("No kernel."))
+    said = r"since it fails: No kernel\. no kernel, since rows are apart\.$"
+    with torch.inference_mode(), pytest.warns(UserWarning, match=said):
+        engine.run(x, origin, None)
+
+
+def test_memory_that_runs_out_does_not_count_against_it():
+    engine, x, origin = make_engine_with(torch.OutOfMemoryError("CUDA out of memory"))
+    with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
+        engine.run(x, origin, None)
+    assert engine._fast is not None
 
 
 @pytest.mark.parametrize(("error", "is_taken"), [(0.001, True), (0.05, False), (float("nan"), False)])
