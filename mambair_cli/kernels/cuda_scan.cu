@@ -106,15 +106,13 @@ __device__ __forceinline__ void await_group() {
 #endif
 
 // Elements from one step's channels to the next one's: lanes read steps that follow each other, from other banks.
+#define ROW_BYTES(T) (BLOCK_CHANNELS * sizeof(T))
 template <typename T>
-constexpr int row_of() {
-    constexpr int bytes = BLOCK_CHANNELS * sizeof(T);
-    return (LANES == 1 ? bytes : (bytes + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
-}
+constexpr int ROW_OF = (LANES == 1 ? ROW_BYTES(T) : (ROW_BYTES(T) + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
 
 struct Shared {
-    alignas(16) In::Stored tokens[AHEAD + 1][STEPS][row_of<In::Stored>()];
-    alignas(16) Out::Stored steps[AHEAD + 1][STEPS][row_of<Out::Stored>()];
+    alignas(16) In::Stored tokens[AHEAD + 1][STEPS][ROW_OF<In::Stored>];
+    alignas(16) Out::Stored steps[AHEAD + 1][STEPS][ROW_OF<Out::Stored>];
     alignas(16) float rows[2][STAGE][ROW];
     alignas(16) int pixels[4][STAGE];
 };

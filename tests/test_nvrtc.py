@@ -1,0 +1,99 @@
+"""The kernels in CUDA C++ through the compiler that a user's PyTorch compiles them with: it needs no GPU."""
+
+import pytest
+import torch
+
+from mambair_cli.kernels import cuda, cuda_depthwise, nvrtc
+
+CARDS = [(7, 5), (8, 6), (9, 0), (12, 0)]
+WIDTHS = [(1, 5), (72, 10), (216, 16), (360, 16), (48, 8), (348, 16)]  # channels and states
+
+
+class Unlaunched:
+    def launch(self, grid, operands):
+        pass
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """Yield a function that says for which card to compile, and a list of what was compiled."""
+    if torch.version.cuda is None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+    nvrtc.open_compiler.cache_clear()
+    loaders = cuda._load, cuda_depthwise._load
+    for load in loaders:
+        load.cache_clear()
+    try:
+        nvrtc.open_compiler()
+    except nvrtc.CompilerError:
+        pytest.skip("needs NVRTC, for instance as nvidia-cuda-nvrtc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    codes = []
+
+    def compile_for(card):
+        def load(source, settings, names, device):
+            codes.append(nvrtc.compile_source(source, settings, card))
+            assert all(name.encode() in codes[-1] for name in names)
+            return tuple(Unlaunched() for _ in names)
+
+        monkeypatch.setattr(nvrtc, "load_kernels", load)
+        monkeypatch.setattr(cuda, "multiprocessors", lambda device: 132)
+
+    yield compile_for, codes
+    nvrtc.open_compiler.cache_clear()
+    for load in loaders:
+        load.cache_clear()
+
+
+def scan(d, n, dtype=torch.float16, dictionary=False, **settings):
+    u, steps, projected = torch.zeros(1, 32, d), torch.zeros(1, 32, 1, d), torch.zeros(1, 32, 1, 2 * n)
+    u, steps, projected = (x.to(dtype) for x in (u, steps, projected))
+    paths = torch.arange(32, dtype=torch.int32)[None]
+    words = (torch.zeros(1, 32, dtype=torch.int32), torch.zeros(4, n)) if dictionary else (None, None)
+    A, D = torch.zeros(1, d, n), torch.zeros(1, d)
+    cuda.scan_paths(u, steps, projected, paths, A, D, *words, **settings)
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize(("d", "n"), WIDTHS)
+def test_scan_is_accepted_for_every_card_and_width(compiled, card, d, n):
+    compile_for, codes = compiled
+    compile_for(card)
+    scan(d, n)
+    scan(d, n, torch.float32, dictionary=True)
+    assert all(code.startswith(b"\x7fELF") for code in codes)
+
+
+@pytest.mark.parametrize("cost", cuda.COSTS)
+def test_every_form_of_the_scan_is_accepted(compiled, cost):
+    compile_for, codes = compiled
+    compile_for((9, 0))
+    for warps in cost.warps:
+        shape = cuda.Shape(cost.channels, cost.lanes, cost.steps, threads=32 * warps, blocks=1)
+        scan(360, 16, shape=shape)
+    assert len(codes) == len(cost.warps)
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("activation", cuda_depthwise.ACTIVATIONS)
+@pytest.mark.parametrize("side", [3, 5])
+def test_depthwise_convolution_is_accepted_for_every_card(compiled, card, activation, side):
+    compile_for, codes = compiled
+    compile_for(card)
+    for channels, dtype in ((64, torch.float16), (63, torch.float32)):
+        x, weight = torch.zeros(1, 4, 4, channels, dtype=dtype), torch.zeros(side**2, channels)
+        cuda_depthwise.convolve_depthwise(x, weight, torch.zeros(channels), activation, other=x)
+    assert len(codes) == 2
+
+
+def test_what_was_compiled_is_kept_and_a_refused_source_is_said(compiled, tmp_path):
+    assert nvrtc.compile_source(SOURCE, {"TIMES": 2}, (9, 0)).startswith(b"\x7fELF")
+    (kept,) = tmp_path.glob("mambair/kernels/*.cubin")
+    kept.write_bytes(b"kept")
+    assert nvrtc.compile_source(SOURCE, {"TIMES": 2}, (9, 0)) == b"kept"
+    assert nvrtc.compile_source(SOURCE, {"TIMES": 3}, (9, 0)) != b"kept"
+    with pytest.raises(nvrtc.CompilerError, match="gave up: mambair.cu.*TIMES"):
+        nvrtc.compile_source(SOURCE, {}, (9, 0))
+
+
+SOURCE = 'extern "C" __global__ void scale(float* x) { x[threadIdx.x] *= TIMES; }'
