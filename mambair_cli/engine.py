@@ -1,5 +1,6 @@
 """Run a network over an image, tile by tile; knows no files and no names of models."""
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -232,6 +233,8 @@ class Engine:
                 reason = str(said[-1].message).split(" (Triggered")[0]
                 raise RuntimeError(f"{error} {reason}") from error
         difference = (got - wanted).abs().max().item()
+        if math.isnan(difference):
+            raise ArithmeticError("it gives values that are not finite")
         if not difference <= PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
 

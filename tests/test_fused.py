@@ -1,5 +1,6 @@
 """The fused forward pass against the networks themselves: on a GPU where there is one, else interpreted."""
 
+import math
 import os
 import shutil
 import warnings
@@ -192,7 +193,8 @@ def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_tak
         if is_taken:
             torch.testing.assert_close(engine.run(x, origin, None), engine.net(x) + error)
         else:
-            with pytest.warns(UserWarning, match="not taken, since it fails: its values differ by"):
+            said = "values that are not finite" if math.isnan(error) else "its values differ by 0.05 from"
+            with pytest.warns(UserWarning, match=f"not taken, since it fails: .*{said}"):
                 y = engine.run(x, origin, None)
             torch.testing.assert_close(y, engine.net(x))
 
@@ -238,7 +240,7 @@ def test_what_overflows_in_16_bits_is_done_again_in_32():
     weights["upsample.0.weight"].mul_(1e-7)
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     plan = plan_tiles(32, 32, 32, 0)
-    got, wanted = (
-        restore_image(Engine(net, DEVICE, precision), image, plan, 1, None) for precision in ("auto", "fp32")
-    )
+    wanted = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 1, None)
+    with pytest.warns(UserWarning, match="not taken, since it fails: it gives values that are not finite"):
+        got = restore_image(Engine(net, DEVICE), image, plan, 1, None)
     np.testing.assert_array_equal(got, wanted)

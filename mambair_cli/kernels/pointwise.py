@@ -16,6 +16,7 @@ EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
 LEAST_RANKS = 16  # of a product
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
+GELU_COLUMNS, GELU_ELEMENTS = 128, 4096  # of one program, where rows need not be whole
 
 
 class Norm(NamedTuple):
@@ -99,18 +100,18 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
     """Sum the paths of a scan at each pixel, normalise, and gate: ``norm(sum(y)) * silu(z)``.
 
     Args:
-        y: Each path's result, (b, p, k, d).
-        norm: Of the sum.
+        y: Each path's result, (b, p, k, d or more).
+        norm: Of the sum, (d,).
         z: Gate before its activation, (b, p, d), its rows any distance apart; None for no gate.
         dtype: Of the result.
 
     Returns:
-        (b, p, d)
+        (b, p, d or more), with zeros beyond d.
     """
-    b, pixels, k, d = y.shape
-    columns = triton.next_power_of_2(d)
+    b, pixels, k, padded = y.shape
+    columns = triton.next_power_of_2(padded)
     rows = max(1, ELEMENTS // columns)
-    result = y.new_empty(b, pixels, d, dtype=dtype)
+    result = y.new_empty(b, pixels, padded, dtype=dtype)
     with _on(y):
         _merge_kernel[(triton.cdiv(pixels, rows), b)](
             y,
@@ -120,7 +121,8 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
             result,
             pixels,
             z.stride(1) if z is not None else 0,
-            D=d,
+            D=norm.weight.shape[0],
+            PADDED=padded,
             K=k,
             EPSILON=EPSILON,
             ROWS=rows,
@@ -191,14 +193,20 @@ def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | 
 
 def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
     """Add a bias, (c,), to each row of x, (..., c), and apply GELU, in place."""
-    count, c = x.numel(), x.shape[-1]
+    c = x.shape[-1]
+    count = x.numel() // c
+    columns = min(GELU_COLUMNS, triton.next_power_of_2(c))
+    rows = GELU_ELEMENTS // columns
+    parts = triton.cdiv(c, columns)
     with _on(x):
-        _gelu_kernel[(triton.cdiv(count, ELEMENTS),)](
+        _gelu_kernel[(triton.cdiv(count, rows) * parts,)](
             x,
             bias,
             count,
             C=c,
-            ELEMENTS=ELEMENTS,
+            PARTS=parts,
+            ROWS=rows,
+            COLUMNS=columns,
             num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return x
@@ -360,6 +368,7 @@ def _merge_kernel(
     pixels,
     z_stride,
     D: tl.constexpr,
+    PADDED: tl.constexpr,
     K: tl.constexpr,
     EPSILON: tl.constexpr,
     ROWS: tl.constexpr,
@@ -373,16 +382,16 @@ def _merge_kernel(
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for path in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
         at = (image * pixels + row) * K + path
-        y += tl.load(y_ptr + at[:, None] * D + column[None, :], mask=exists, other=0.0).to(tl.float32)
+        y += tl.load(y_ptr + at[:, None] * PADDED + column[None, :], mask=exists, other=0.0).to(tl.float32)
     y = _normalise(y, exists, norm_weight_ptr, norm_bias_ptr, column, D, EPSILON)
     place = image * pixels + row
     if z_ptr is not None:
         z = tl.load(z_ptr + place[:, None] * z_stride + column[None, :], mask=exists, other=0.0)
         z = z.to(tl.float32)
         y *= z * tl.sigmoid(z)
-    tl.store(
-        result_ptr + place[:, None] * D + column[None, :], y.to(result_ptr.dtype.element_ty), mask=exists
-    )
+    stored = (row < pixels)[:, None] & (column < PADDED)[None, :]
+    y = tl.where(exists, y, 0.0).to(result_ptr.dtype.element_ty)
+    tl.store(result_ptr + place[:, None] * PADDED + column[None, :], y, mask=stored)
 
 
 @triton.jit
@@ -452,11 +461,24 @@ def _normalise(x, exists, weight_ptr, bias_ptr, column, C: tl.constexpr, EPSILON
 
 
 @triton.jit
-def _gelu_kernel(x_ptr, bias_ptr, count, C: tl.constexpr, ELEMENTS: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
-    x = tl.load(x_ptr + at, mask=at < count, other=0.0).to(tl.float32)
-    x = _gelu(x + tl.load(bias_ptr + at % C, mask=at < count, other=0.0))
-    tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=at < count)
+def _gelu_kernel(
+    x_ptr,
+    bias_ptr,
+    count,
+    C: tl.constexpr,
+    PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Activate COLUMNS columns of ROWS rows."""
+    row = (tl.program_id(0) // PARTS).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % PARTS * COLUMNS + tl.arange(0, COLUMNS)
+    exists = (row < count)[:, None] & (column < C)[None, :]
+    place = x_ptr + row[:, None] * C + column[None, :]
+    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)
+    x = tl.load(place, mask=exists, other=0.0).to(tl.float32) + bias[None, :]
+    x = gelu(x, x_ptr.dtype.element_ty == tl.float32)
+    tl.store(place, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
 @triton.jit
@@ -479,7 +501,7 @@ def _prepare_gate_kernel(
         at = row[:, None] * C + part * HALF + column[None, :]
         x = tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
         bias = tl.load(bias_ptr + part * HALF + column, mask=column < HALF, other=0.0)
-        x = _gelu(x + bias[None, :])
+        x = gelu(x + bias[None, :], x_ptr.dtype.element_ty == tl.float32)
         if part == 1:
             x = _normalise(x, exists, norm_weight_ptr, norm_bias_ptr, column, HALF, EPSILON)
         tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=exists)
@@ -543,5 +565,13 @@ def _gate_kernel(
 
 
 @triton.jit
-def _gelu(x):
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+def gelu(x, EXACT: tl.constexpr):
+    """Apply GELU; where it need not be exact by a logistic function whose exponent is fitted, right to 4e-6."""
+    if EXACT:
+        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    s = x * x
+    p = 3.2290532e-06 * s - 8.823919e-05
+    p = p * s - 3.6026954e-04
+    p = p * s + 0.10522669
+    p = p * s + 2.3020453
+    return x / (1.0 + tl.exp2(-x * p))

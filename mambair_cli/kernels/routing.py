@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mambair_cli.kernels.pointwise import gelu
+
 ROWS = 64  # pixels of a block
 
 
@@ -117,7 +119,8 @@ def _label_kernel(
         mask=exists[:, None] & (m < M)[None, :],
         other=0.0,
     ).to(tl.float32)
-    hidden = _gelu(hidden + tl.load(bias_ptr + m, mask=m < M, other=0.0)[None, :])
+    hidden += tl.load(bias_ptr + m, mask=m < M, other=0.0)[None, :]
+    hidden = gelu(hidden, hidden_ptr.dtype.element_ty == tl.float32)
     weight = tl.load(
         weight_ptr + m[:, None] * TOKENS + token[None, :],
         mask=(m < M)[:, None] & (token < TOKENS)[None, :],
@@ -180,8 +183,3 @@ def _scramble(x):
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)
-
-
-@triton.jit
-def _gelu(x):
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))

@@ -22,6 +22,11 @@ def round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
+def pad_channels(d: int) -> int:
+    """Round a scan's channels up to rows that products read in whole words of 16 bytes."""
+    return round_up(d, MULTIPLES[-1])
+
+
 def pad_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Pad a product's weight, (out, in), to multiples on both sides."""
     rows, columns = weight.shape

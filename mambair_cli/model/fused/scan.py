@@ -9,25 +9,31 @@ from torch import Tensor
 from mambair_cli.kernels import has_cuda_scan, pointwise
 from mambair_cli.kernels.operands import ScanParams
 from mambair_cli.kernels.pointwise import LEAST_RANKS
-from mambair_cli.model.fused.packing import pad
+from mambair_cli.model.fused.packing import pad, pad_channels
 
 
 class FusedScan:
     """A selective scan that leaves its paths apart, to be merged with what follows.
 
     One product gives B and C of each path, and then the ranks of dt: those of each path in a row that fits
-    wide reads, or, where they are few, those of all paths in a single one.
+    wide reads, or, where they are few, those of all paths in a single one. Tokens are as wide as
+    ``pad_channels`` makes them: channels that are not there are scanned as zeros.
     """
 
     def __init__(
         self, x_proj: Tensor, params: ScanParams, split: tuple[int, int, int], dtype: torch.dtype
     ) -> None:
-        k, _, d = x_proj.shape
+        k, _, own = x_proj.shape
         r, n, _ = split
+        d = pad_channels(own)
+        x_proj = F.pad(x_proj, (0, d - own))
+        dt_weight, dt_bias, A, D = (param.detach().float() for param in params)
+        rows = (0, 0, 0, d - own)
+        params = ScanParams(F.pad(dt_weight, rows), F.pad(dt_bias, rows[2:]), F.pad(A, rows), F.pad(D, rows[2:]))
         self.shape, self.r = (k, 2 * n), r
         log2_e = math.log2(math.e)
-        dt_weight = (params.dt_weight.detach().float() * log2_e).transpose(1, 2)  # (k, r, d)
-        ranks, bias = x_proj.detach()[:, :r], params.dt_bias.detach().float() * log2_e
+        dt_weight = (params.dt_weight * log2_e).transpose(1, 2)  # (k, r, d)
+        ranks, bias = x_proj.detach()[:, :r], params.dt_bias * log2_e
         if k * r <= LEAST_RANKS:  # a block for each path, on a diagonal
             ranks, bias = ranks.reshape(1, k * r, d), bias.view(1, k * d)
             dt_weight = torch.block_diag(*dt_weight)[None]
@@ -36,7 +42,7 @@ class FusedScan:
         self.bias = bias.contiguous()
         weight = torch.cat([x_proj.detach()[:, r:].reshape(-1, d), ranks.reshape(-1, d)])
         self.x_proj = F.pad(weight, (0, 0, 0, pad(len(weight)) - len(weight))).to(dtype)
-        self.params = ScanParams(*(param.detach().float().contiguous() for param in params))
+        self.params = ScanParams(*(param.contiguous() for param in params))
         self.by_cuda = has_cuda_scan(params.A.device)
         self.halves = pointwise.split_weight(self.dt_weight) if dtype == torch.float16 else None
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mambair_cli.kernels import pointwise
 from mambair_cli.model.fused.convolutions import Convolutions, Depthwise
-from mambair_cli.model.fused.packing import pack_norm, pad_matrix
+from mambair_cli.model.fused.packing import pack_norm, pad_channels, pad_matrix
 from mambair_cli.model.fused.scan import FusedScan
 from mambair_cli.model.fused.trunk import Entry, FusedTrunk, Pending
 from mambair_cli.model.layers import CAB, ChannelAttention, VSSBlock, four_paths, scan_params
@@ -55,11 +55,11 @@ class FusedBlock:
         self.norm_1, self.norm_2 = pack_norm(block.ln_1), pack_norm(block.ln_2)
         self.skip_1, self.skip_2 = block.skip_scale.detach().float(), block.skip_scale2.detach().float()
         self.into_scan, self.into_gate = (pad_matrix(x, dtype) for x in ssm.in_proj.weight.chunk(2))
-        self.window = Depthwise(ssm.conv2d, "silu", padded=d)
+        self.window = Depthwise(ssm.conv2d, "silu", padded=pad_channels(d))
         params = scan_params(ssm.dt_projs_weight, ssm.dt_projs_bias, ssm.A_logs, ssm.Ds)
         self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, dtype)
         self.out_norm = pack_norm(ssm.out_norm)
-        self.out_proj = pad_matrix(ssm.out_proj.weight, dtype)[:, :d].contiguous()
+        self.out_proj = pad_matrix(ssm.out_proj.weight, dtype)[:, : pad_channels(d)].contiguous()
         self.cab = FusedCAB(block.conv_blk, dtype)
 
     def entry(self, around: Around) -> Entry:

@@ -20,6 +20,7 @@ from mambair_cli.model.fused.convolutions import Depthwise
 from mambair_cli.model.fused.packing import (
     pack_norm,
     pad,
+    pad_channels,
     pad_matrix,
     pad_vector,
     round_up,
@@ -244,15 +245,15 @@ class FusedASSM:
         self.logits = weight.T.to(dtype).contiguous()
         self.logit_bias = last.bias.detach().float()
         in_proj, scan = cast(nn.Conv2d, assm.in_proj[0]), assm.selectiveScan
-        self.d = d = in_proj.out_channels
+        d = in_proj.out_channels
         self.in_proj = pad_matrix(in_proj.weight.view(d, -1), dtype)
         self.in_bias = pad_vector(in_proj.bias, pad(d)).to(dtype)
-        self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=d)
+        self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=pad_channels(d))
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         self.scan = FusedScan(scan.x_proj_weight, params, assm.split, dtype)
         self.dictionary = (assm.embeddingB.weight @ layer.embeddingA.weight).detach().float().contiguous()
         self.out_norm = pack_norm(assm.out_norm)
-        self.out_proj = pad_matrix(assm.out_proj.weight, dtype)[:, :d].contiguous()
+        self.out_proj = pad_matrix(assm.out_proj.weight, dtype)[:, : pad_channels(d)].contiguous()
         self.out_bias = pad_vector(assm.out_proj.bias, len(self.out_proj)).to(dtype)
 
     def __call__(self, prepared: Tensor, around: Around) -> Tensor:
