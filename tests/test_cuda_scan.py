@@ -14,7 +14,7 @@ from mambair_cli.kernels.cuda import Shape
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = 2e-5  # relative, float32 against float64
-SMALL = Shape(channels=2, lanes=1, steps=4, stage=8, threads=32, blocks=1)
+SMALL = Shape(lanes=1, steps=4, stage=8, threads=32, blocks=1)
 
 
 def make_operands(b=1, length=20, d=6, k=2, n=4, r=3, bias=(-2.0, 1.0), batch_paths=False, seed=0):
@@ -61,24 +61,18 @@ def check(u, projected, paths, params, tolerance=TOLERANCE, **settings):
 
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 @pytest.mark.parametrize("lanes", [1, 2, 4])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance", "channels"),
-    [(torch.float32, TOLERANCE, 1), (torch.float16, 2e-3, 1), (torch.float16, 2e-3, 2)],
-)
-def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, channels, lanes, chunks):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, TOLERANCE), (torch.float16, 2e-3)])
+def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, lanes, chunks):
     u, projected, paths, params = make_operands(b=2, length=19, n=5)
-    shape = SMALL._replace(channels=channels, lanes=lanes)
-    u, projected = u.to(dtype), projected.to(dtype)  # of 16 bits, a thread may take two channels
+    shape = SMALL._replace(lanes=lanes)
+    u, projected = u.to(dtype), projected.to(dtype)
     check(u, projected, paths, params, tolerance, dtype=dtype, shape=shape, chunks=chunks)
 
 
-SHIPPED = [cuda.Shape(1, 1, 8, 32, 64, 1), cuda.Shape(2, 1, 4, 32, 32, 1), cuda.Shape(2, 2, 4, 32, 32, 1)]
-SHIPPED += [cuda.Shape(2, 4, 4, 32, 64, 1), cuda.Shape(1, 2, 8, 32, 64, 1)]
-
-
-@pytest.mark.parametrize("shape", SHIPPED)
-@pytest.mark.parametrize("d", [5, 70])
-def test_the_cuts_that_are_shipped_give_the_same(shape, d):
+@pytest.mark.parametrize("cost", cuda.COSTS)
+@pytest.mark.parametrize("d", [5, 6, 70])
+def test_the_cuts_that_are_shipped_give_the_same(cost, d):
+    shape = Shape(cost.lanes, cost.steps, threads=64, blocks=1)
     u, projected, paths, params = make_operands(length=75, d=d, k=1, n=5)
     u, projected = u.half(), projected.half()
     check(u, projected, paths, params, 2e-3, dtype=torch.float16, shape=shape, chunks=2)
@@ -97,7 +91,7 @@ def test_tokens_and_steps_may_differ_in_dtype(input, output):
 def test_stages_fit_into_a_block_s_memory(n, itemsize):
     for cost in cuda.COSTS:
         for warps in cost.warps:
-            shape = Shape(cost.channels if itemsize == 2 else 1, cost.lanes, cost.steps, threads=32 * warps)
+            shape = Shape(cost.lanes, cost.steps, threads=32 * warps)
             fitted = cuda._fit(shape, 360, n, itemsize)
             assert fitted.stage in (shape.stage, shape.stage // 2, shape.stage // 4)
             assert fitted.stage >= 2 * shape.steps
@@ -155,19 +149,18 @@ def test_the_operator_takes_slices_and_whatever_lies_apart():
 
 
 def test_cuts_up_paths_where_few_images_are_at_work():
-    shape, chunks = cuda.choose_cut(4, 65536, 360, 16, 2, 132)  # MambaIR on one image
+    shape, chunks = cuda.choose_cut(4, 65536, 360, 16, 132)  # MambaIR on one image
     assert chunks > 30
-    shape, chunks = cuda.choose_cut(264, 16384, 360, 16, 2, 132)  # on sixty-six tiles
+    shape, chunks = cuda.choose_cut(264, 16384, 360, 16, 132)  # on sixty-six tiles
     assert chunks == 1
     assert shape.lanes == 1
-    assert cuda.choose_cut(1, 100, 360, 16, 2, 132)[1] == 1  # hardly any steps
+    assert cuda.choose_cut(1, 100, 360, 16, 132)[1] == 1  # hardly any steps
 
 
-@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("d", [1, 5, 72, 360])
 @pytest.mark.parametrize("lines", [1, 23, 500])
-def test_every_cut_fits_a_card(lines, d, channels):
-    shape, chunks = cuda.choose_cut(lines, 25600, d, 16, channels, 132)
+def test_every_cut_fits_a_card(lines, d):
+    shape, chunks = cuda.choose_cut(lines, 25600, d, 16, 132)
     assert shape.stage <= shape.threads
     assert shape.stage % shape.steps == 0
     assert shape.steps % shape.lanes == 0

@@ -25,7 +25,6 @@ class Shape(NamedTuple):
     """How the work is cut up; see the source.
 
     Attributes:
-        channels: Of one thread.
         lanes: Threads that share a channel's states: 1, 2 or 4.
         steps: Read, computed and written at once; a multiple of ``lanes`` and of 4.
         stage: Steps whose projections are staged at once; a multiple of ``steps``, no more than ``threads``.
@@ -33,11 +32,10 @@ class Shape(NamedTuple):
         blocks: That a multiprocessor must hold at once: a bound on registers.
     """
 
-    channels: int = 2
     lanes: int = 1
-    steps: int = 4
+    steps: int = 8
     stage: int = 32
-    threads: int = 96
+    threads: int = 128
     blocks: int = 4
 
 
@@ -104,13 +102,13 @@ def scan_paths(
     if not steps.is_contiguous():
         raise ValueError(f"steps to be overwritten must be contiguous, not of strides {steps.stride()}")
     u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
-    # Where 16 bits are in pairs of channels, a thread may have both of them, and two are copied at once.
+    # Where 16 bits are in pairs of channels, two are copied at once.
     even = d % 2 == 0 and u.itemsize == steps.itemsize == 2
     even = even and u.data_ptr() % 4 == steps.data_ptr() % 4 == 0
     if shape is None:
-        shape, best_chunks = choose_cut(b * k, length, d, n, 2 if even else 1, multiprocessors(u.device))
+        shape, best_chunks = choose_cut(b * k, length, d, n, multiprocessors(u.device))
         chunks = best_chunks if chunks is None else chunks
-    shape = _fit(shape if even else shape._replace(channels=1), d, n, max(u.itemsize, steps.itemsize))
+    shape = _fit(shape, d, n, max(u.itemsize, steps.itemsize))
     image_stride, token_stride, path_stride, _ = projected.stride()
     addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
@@ -118,7 +116,7 @@ def scan_paths(
     each = 2 if even else 1
     scan, scan_ends = _load(n, vector, *types, int(labels is not None), each, shape, u.device)
 
-    blocks = -(-d // (shape.threads // shape.lanes * shape.channels))
+    blocks = -(-d // (shape.threads // shape.lanes))
     chunk = -(-length // (chunks or 1))
     chunk = -(-chunk // shape.stage) * shape.stage  # every chunk but the last is made of full stages
     chunks = -(-length // chunk)
@@ -149,17 +147,15 @@ class _Cost(NamedTuple):
     Measured on an H200; other cards share their proportions.
 
     Attributes:
-        channels: As of a shape, like the next two.
-        lanes: Likewise.
+        lanes: As of a shape, like the next one.
         steps: Likewise.
         step: Of a warp, where there are warps enough, beside what follows.
-        exponential: Of each state and channel of its threads.
+        exponential: Of each state of its threads.
         least: Of a step, however few warps there are, beside its exponentials one after the other.
         threads: That a multiprocessor holds at once, by the registers they need.
         warps: Of a block.
     """
 
-    channels: int
     lanes: int
     steps: int
     step: float
@@ -170,10 +166,9 @@ class _Cost(NamedTuple):
 
 
 COSTS = (
-    _Cost(1, 1, 8, 88, 5.3, 110, 512, (2, 3, 4)),
-    _Cost(2, 1, 4, 236, 2.6, 110, 384, (2,)),
-    _Cost(2, 2, 4, 72, 6.5, 120, 512, (2, 3)),
-    _Cost(2, 4, 4, 36, 9.0, 115, 768, (3, 4, 5, 6)),
+    _Cost(1, 8, 71, 7.1, 150, 512, (3, 4)),
+    _Cost(2, 8, 56, 5.8, 67, 640, (3, 4, 5)),
+    _Cost(4, 8, 55, 1.2, 207, 576, (3, 9)),
 )
 EXPONENTIAL = 10  # cycles, where nothing else is done meanwhile
 STAGING = 900  # cycles for a step's projections, divided among a block's threads
@@ -182,9 +177,7 @@ TWO_PASSES = 1.85  # times the cost of one
 LEAST_CHUNK = 256  # steps
 
 
-def choose_cut(
-    lines: int, length: int, d: int, n: int, most_channels: int, processors: int
-) -> tuple[Shape, int]:
+def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[Shape, int]:
     """Cut up the work such that it is estimated to take the least time.
 
     What decides is how evenly blocks fall on the multiprocessors: the fullest one is waited for.
@@ -194,7 +187,6 @@ def choose_cut(
         length: Steps of each.
         d: Channels of each.
         n: States of each channel.
-        most_channels: Of one thread.
         processors: Multiprocessors of the card.
 
     Returns:
@@ -202,13 +194,12 @@ def choose_cut(
     """
     best: tuple[float, Shape, int] | None = None
     for cost in COSTS:
-        channels = min(cost.channels, most_channels)
-        exponentials = channels * -(-n // cost.lanes)
+        exponentials = -(-n // cost.lanes)
         for warps in cost.warps:
             threads = 32 * warps
             resident = cost.threads // threads
-            blocks = lines * -(-d // (threads // cost.lanes * channels))
-            shape = Shape(channels, cost.lanes, cost.steps, threads=threads, blocks=resident)
+            blocks = lines * -(-d // (threads // cost.lanes))
+            shape = Shape(cost.lanes, cost.steps, threads=threads, blocks=resident)
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
                 busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
@@ -229,8 +220,7 @@ def multiprocessors(device: torch.device) -> int:
 
 def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
     """Give a block no more threads than it needs, and stages that its shared memory holds."""
-    needed = -(-d // shape.channels) * shape.lanes
-    shape = shape._replace(threads=min(shape.threads, -(-needed // 32) * 32))
+    shape = shape._replace(threads=min(shape.threads, -(-d * shape.lanes // 32) * 32))
     while shared_bytes(shape, n, itemsize) > SHARED_BYTES and shape.stage > 2 * shape.steps:
         shape = shape._replace(stage=shape.stage // 2)
     return shape
@@ -238,7 +228,7 @@ def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
 
 def shared_bytes(shape: Shape, n: int, itemsize: int) -> int:
     """Count what a block holds of tokens, steps, projections and places, as the source lays them out."""
-    row = shape.threads // shape.lanes * shape.channels * itemsize
+    row = shape.threads // shape.lanes * itemsize
     if shape.lanes > 1:
         row = -(-row // 128) * 128 + 128 // shape.lanes
     slots = -(-n // shape.lanes // 4) * 4

@@ -1,7 +1,7 @@
 // The selective scan for inference, in CUDA C++ without headers, compiled at run time for the card at hand.
 //
-// One thread holds STATES of the N states of CHANNELS channels in registers; LANES neighbouring threads hold all
-// of them. A block walks along one path of one image, or along one chunk of it. B and C of the path's next STAGE
+// One thread holds STATES of the N states of a channel in registers; LANES neighbouring threads hold all of
+// them. A block walks along one path of one image, or along one chunk of it. B and C of the path's next STAGE
 // tokens lie in shared memory as float32, read four at a time by all threads alike; tokens and steps are read and
 // results written at the pixels that the path names. Everything is asked for one stage or one group ahead.
 //
@@ -9,7 +9,7 @@
 // ln(2) that the entering token lacks is multiplied into B while that is staged. A result takes the place of its
 // step in memory: the thread that writes the one has long read the other.
 //
-// Set by the compiler's caller: N, CHANNELS, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
+// Set by the compiler's caller: N, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
 // projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
 // bfloat16), DICTIONARY (0 or 1), EACH (tokens and steps that are copied at once: 2 of 16 bits where that can be,
 // since a card copies no less than 4 bytes without waiting, else 1).
@@ -19,10 +19,10 @@
 #define COLUMNS (2 * N)
 #define ROW (2 * LANES * SLOTS)  // staged: B of each lane, C of each lane
 #define MINE (STEPS / LANES)     // steps of a group that one lane takes from shared memory and writes
-#define WARP_CHANNELS (32 / LANES * CHANNELS)
-#define BLOCK_CHANNELS (THREADS / LANES * CHANNELS)
+#define WARP_CHANNELS (32 / LANES)
+#define BLOCK_CHANNELS (THREADS / LANES)
 #define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
-#define PAIRED (LANES == 1 && CHANNELS == 1 && EACH == 2)  // neighbours write every other step for both
+#define PAIRED (LANES == 1 && EACH == 2)  // neighbours write every other step for both
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -30,8 +30,6 @@ constexpr float LN_2 = 0.6931471805599453f;
 typedef Element<INPUT> In;
 typedef Element<OUTPUT> Out;
 
-typedef Pack<In::Stored, CHANNELS> Tokens;
-typedef Pack<Out::Stored, CHANNELS> Values;
 typedef Pack<In::Stored, VECTOR> Columns;
 typedef Pack<In::Stored, EACH> TokenPiece;
 typedef Pack<Out::Stored, EACH> ValuePiece;
@@ -174,7 +172,7 @@ struct Walk {
 template <bool WRITES>
 __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int lane = threadIdx.x % LANES;
-    const int wanted = (blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES) * CHANNELS;
+    const int wanted = blockIdx.x * BLOCK_CHANNELS + threadIdx.x / LANES;
     const bool exists = wanted < operands.channels;
     const int channel = exists ? wanted : 0;
     const int line = blockIdx.y;  // image and path
@@ -192,32 +190,25 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int stride = operands.k * d;  // of a pixel's values
     Out::Stored* values = operands.values + (long long)image * operands.length * stride + path * d + channel;
 
-    float D[CHANNELS], sum[CHANNELS], A[CHANNELS][STATES], h[CHANNELS][STATES];
+    const long long row = (long long)path * d + channel;
+    const float D = operands.D[row];
+    float sum = 0.0f, A[STATES], h[STATES];
 #pragma unroll
-    for (int c = 0; c < CHANNELS; c++) {
-        long long row = (long long)path * d + channel + c;
-        D[c] = operands.D[row];
-        sum[c] = 0.0f;
-#pragma unroll
-        for (int s = 0; s < STATES; s++) {
-            int state = lane * STATES + s;
-            A[c][s] = state < N ? operands.A[row * N + state] : 0.0f;
-            h[c][s] = 0.0f;
-        }
+    for (int s = 0; s < STATES; s++) {
+        int state = lane * STATES + s;
+        A[s] = state < N ? operands.A[row * N + state] : 0.0f;
+        h[s] = 0.0f;
     }
     if (WRITES) {  // the states in which the chunks before leave the path
 #pragma unroll 2
         for (int before = 0; before < (int)blockIdx.z; before++) {
             long long at = (long long)line * operands.chunks + before;
+            float steps = operands.sums[at * d + channel];
 #pragma unroll
-            for (int c = 0; c < CHANNELS; c++) {
-                float steps = operands.sums[at * d + channel + c];
-#pragma unroll
-                for (int s = 0; s < STATES; s++) {
-                    int state = lane * STATES + s;
-                    float end = state < N ? operands.ends[(at * N + state) * d + channel + c] : 0.0f;
-                    h[c][s] = power_of_2(steps * A[c][s]) * h[c][s] + end;
-                }
+            for (int s = 0; s < STATES; s++) {
+                int state = lane * STATES + s;
+                float end = state < N ? operands.ends[(at * N + state) * d + channel] : 0.0f;
+                h[s] = power_of_2(steps * A[s]) * h[s] + end;
             }
         }
     }
@@ -268,38 +259,27 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
             const int number = (stage * STAGE + group) / STEPS;
             await_group();
 
-            float own_step[MINE][CHANNELS], own_enter[MINE][CHANNELS], own_y[MINE][CHANNELS];
+            float own_step[MINE], own_enter[MINE], own_y[MINE];
 #pragma unroll
             for (int i = 0; i < MINE; i++) {
-                const int slot = number & AHEAD, mine = threadIdx.x / LANES * CHANNELS;
-                Tokens token = *(const Tokens*)&shared.tokens[slot][i * LANES + lane][mine];
-                Values ready = *(const Values*)&shared.steps[slot][i * LANES + lane][mine];
-#pragma unroll
-                for (int c = 0; c < CHANNELS; c++) {
-                    float u = In::load(token.at[c]);
-                    float step = Out::load(ready.at[c]);
-                    own_step[i][c] = step;
-                    own_enter[i][c] = step * u;
-                    own_y[i][c] = D[c] * u;
-                }
+                const int slot = number & AHEAD, mine = threadIdx.x / LANES;
+                float u = In::load(shared.tokens[slot][i * LANES + lane][mine]);
+                own_step[i] = Out::load(shared.steps[slot][i * LANES + lane][mine]);
+                own_enter[i] = own_step[i] * u;
+                own_y[i] = D * u;
             }
             fetch_group(number + AHEAD);
 
-            float y_here[STEPS][CHANNELS];
+            float y_here[STEPS];
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
-                float step[CHANNELS], enter[CHANNELS];
-#pragma unroll
-                for (int c = 0; c < CHANNELS; c++) {
-                    step[c] = own_step[t / LANES][c];
-                    enter[c] = own_enter[t / LANES][c];
-                    if (LANES > 1) {
-                        step[c] = __shfl_sync(0xFFFFFFFF, step[c], t % LANES, LANES);
-                        enter[c] = __shfl_sync(0xFFFFFFFF, enter[c], t % LANES, LANES);
-                    }
-                    if (!WRITES) sum[c] += step[c];  // such chunks are full
-                    y_here[t][c] = 0.0f;
+                float step = own_step[t / LANES], enter = own_enter[t / LANES];
+                if (LANES > 1) {
+                    step = __shfl_sync(0xFFFFFFFF, step, t % LANES, LANES);
+                    enter = __shfl_sync(0xFFFFFFFF, enter, t % LANES, LANES);
                 }
+                if (!WRITES) sum += step;  // such chunks are full
+                y_here[t] = 0.0f;
                 const float* row = rows + t * ROW + lane * SLOTS;
 #pragma unroll
                 for (int q = 0; q < SLOTS; q += 4) {
@@ -310,12 +290,8 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                     for (int j = 0; j < 4; j++) {
                         int s = q + j;
                         if (s < STATES) {
-#pragma unroll
-                            for (int c = 0; c < CHANNELS; c++) {
-                                float decay = power_of_2(step[c] * A[c][s]);
-                                h[c][s] = decay * h[c][s] + enter[c] * enters[j];
-                                if (WRITES) y_here[t][c] += h[c][s] * leaves[j];
-                            }
+                            h[s] = power_of_2(step * A[s]) * h[s] + enter * enters[j];
+                            if (WRITES) y_here[t] += h[s] * leaves[j];
                         }
                     }
                 }
@@ -325,7 +301,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                 const int odd = threadIdx.x & 1;
 #pragma unroll
                 for (int i = 0; i < MINE; i += 2) {
-                    float first = own_y[i][0] + y_here[i][0], second = own_y[i + 1][0] + y_here[i + 1][0];
+                    float first = own_y[i] + y_here[i], second = own_y[i + 1] + y_here[i + 1];
                     float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
                     ValuePiece results;
                     results.at[0] = Out::store(odd ? other : first);
@@ -338,35 +314,30 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
             } else if (WRITES) {
 #pragma unroll
                 for (int i = 0; i < MINE; i++) {
-                    Values results;
+                    float total = own_y[i];
+                    if (LANES == 1) total += y_here[i];
+                    if (LANES == 2) {
+                        float own = lane ? y_here[LANES * i + (LANES > 1)] : y_here[LANES * i];
+                        float other = lane ? y_here[LANES * i] : y_here[LANES * i + (LANES > 1)];
+                        total += own + __shfl_xor_sync(0xFFFFFFFF, other, 1, LANES);
+                    }
+                    if (LANES == 4) {
+                        // Pairs of lanes exchange halves, then neighbours: each ends with its own token's sum.
+                        float part[4];
 #pragma unroll
-                    for (int c = 0; c < CHANNELS; c++) {
-                        float total = own_y[i][c];
-                        if (LANES == 1) total += y_here[i][c];
-                        if (LANES == 2) {
-                            float own = lane ? y_here[LANES * i + (LANES > 1)][c] : y_here[LANES * i][c];
-                            float other = lane ? y_here[LANES * i][c] : y_here[LANES * i + (LANES > 1)][c];
-                            total += own + __shfl_xor_sync(0xFFFFFFFF, other, 1, LANES);
-                        }
-                        if (LANES == 4) {
-                            // Pairs of lanes exchange halves, then neighbours: each ends with its own token's sum.
-                            const float* part[4];
-#pragma unroll
-                            for (int t = 0; t < 4; t++) part[t] = &y_here[(LANES * i + t) % STEPS][c];
-                            bool high = lane & 2, odd = lane & 1;
-                            float keep0 = high ? *part[2] : *part[0], keep1 = high ? *part[3] : *part[1];
-                            float send0 = high ? *part[0] : *part[2], send1 = high ? *part[1] : *part[3];
-                            keep0 += __shfl_xor_sync(0xFFFFFFFF, send0, 2, LANES);
-                            keep1 += __shfl_xor_sync(0xFFFFFFFF, send1, 2, LANES);
-                            float keep = odd ? keep1 : keep0, send = odd ? keep0 : keep1;
-                            total += keep + __shfl_xor_sync(0xFFFFFFFF, send, 1, LANES);
-                        }
-                        results.at[c] = Out::store(total);
+                        for (int t = 0; t < 4; t++) part[t] = y_here[(LANES * i + t) % STEPS];
+                        bool high = lane & 2, odd = lane & 1;
+                        float keep0 = high ? part[2] : part[0], keep1 = high ? part[3] : part[1];
+                        float send0 = high ? part[0] : part[2], send1 = high ? part[1] : part[3];
+                        keep0 += __shfl_xor_sync(0xFFFFFFFF, send0, 2, LANES);
+                        keep1 += __shfl_xor_sync(0xFFFFFFFF, send1, 2, LANES);
+                        float keep = odd ? keep1 : keep0, send = odd ? keep0 : keep1;
+                        total += keep + __shfl_xor_sync(0xFFFFFFFF, send, 1, LANES);
                     }
                     int position = along.start + stage * STAGE + group + i * LANES + lane;
                     bool wanted = exists && position < along.stop;
                     int here = shared.pixels[stage & 3][group + i * LANES + lane];
-                    store_where(wanted, (Values*)(values + (long long)here * stride), results);
+                    store_where(wanted, values + (long long)here * stride, Out::store(total));
                 }
             }
         }
@@ -378,14 +349,11 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
 
     if (!WRITES && exists) {
         long long at = (long long)line * operands.chunks + blockIdx.z;
+        if (lane == 0) operands.sums[at * d + channel] = sum;
 #pragma unroll
-        for (int c = 0; c < CHANNELS; c++) {
-            if (lane == 0) operands.sums[at * d + channel + c] = sum[c];
-#pragma unroll
-            for (int s = 0; s < STATES; s++) {
-                int state = lane * STATES + s;
-                if (state < N) operands.ends[(at * N + state) * d + channel + c] = h[c][s];
-            }
+        for (int s = 0; s < STATES; s++) {
+            int state = lane * STATES + s;
+            if (state < N) operands.ends[(at * N + state) * d + channel] = h[s];
         }
     }
 }

@@ -16,6 +16,7 @@ EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
 LEAST_RANKS = 16  # of a product
 ELEMENTS = 2048  # of one program: rows that it computes at once times their padded length
+WARPS = 4  # of one program
 GELU_COLUMNS, GELU_ELEMENTS = 128, 4096  # of one program, where rows need not be whole
 
 
@@ -91,7 +92,7 @@ def advance_residual(
             KEEP=keep,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return result, prepared
 
@@ -127,7 +128,7 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
             EPSILON=EPSILON,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return result
 
@@ -207,7 +208,7 @@ def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
             PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return x
 
@@ -236,7 +237,7 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
             EPSILON=EPSILON,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return x
 
@@ -275,7 +276,7 @@ def gate_channels(
             PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
         _gate_kernel[(b,)](
             sums,
@@ -290,7 +291,7 @@ def gate_channels(
             HIDDEN=hidden,
             PARTS=parts,
             COLUMNS=columns,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return result
 

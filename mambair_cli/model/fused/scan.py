@@ -29,7 +29,9 @@ class FusedScan:
         x_proj = F.pad(x_proj, (0, d - own))
         dt_weight, dt_bias, A, D = (param.detach().float() for param in params)
         rows = (0, 0, 0, d - own)
-        params = ScanParams(F.pad(dt_weight, rows), F.pad(dt_bias, rows[2:]), F.pad(A, rows), F.pad(D, rows[2:]))
+        params = ScanParams(
+            F.pad(dt_weight, rows), F.pad(dt_bias, rows[2:]), F.pad(A, rows), F.pad(D, rows[2:])
+        )
         self.shape, self.r = (k, 2 * n), r
         log2_e = math.log2(math.e)
         dt_weight = (params.dt_weight * log2_e).transpose(1, 2)  # (k, r, d)
