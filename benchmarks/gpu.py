@@ -31,7 +31,7 @@ from rivals import RIVALS, make_rival
 from torch import Tensor
 
 from mambair_cli.choice import OVERLAP, choose_tiles
-from mambair_cli.engine import Engine, restore_image
+from mambair_cli.engine import Engine, restore_rows
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import (
     Config,
@@ -126,7 +126,7 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
     plan, most = plan_as_shipped(config, height, width, device, options)
     engine = Engine(net, device)
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
-    whole = measure(lambda: restore_image(engine, image, plan, most, 0, "uint8"), options.turns, device)
+    whole = measure(lambda: restore(engine, image, plan, most), options.turns, device)
     batches = -(-len(plan) // most)
     batch = -(-len(plan) // batches)
     forward = forward_of(engine.run, plan, batches, batch, device)
@@ -214,6 +214,12 @@ def plan_as_shipped(
     architecture = "MambaIRv2" if isinstance(config, MambaIRv2Config) else None
     plan = choose_tiles(options.tile, None, device.type, architecture).plan(height, width)
     return plan, options.batch or choose_batch(plan, config, device.type)
+
+
+def restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> None:
+    """Bring an image from memory to the device, and the rows of the result back as 8-bit samples."""
+    for rows in restore_rows(engine, image, plan, batch, 0):
+        engine.bench.fetch(rows, np.dtype(np.uint8))
 
 
 def forward_of(

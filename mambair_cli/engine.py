@@ -1,6 +1,7 @@
 """Run a network over an image, tile by tile; knows no files and no names of models."""
 
 import math
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mambair_cli.errors import MambairError
 from mambair_cli.images import from_float
+from mambair_cli.kernels import verdicts
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import Network, fuse_network
 from mambair_cli.tiling import NUMPY, Arrays, Plan, blend_tiles
@@ -214,12 +216,15 @@ class Engine:
             return self.net(x, seed=seed, origin=origin).float()
 
     def _try_fast(self, channels: int) -> None:
-        """Hold the faster way against the plain one: cards differ, and so do compilers.
+        """Hold the faster way against the plain one, once on a machine: cards differ, and so do compilers.
 
         Raises:
             ArithmeticError: They disagree.
         """
         self._is_tried = True
+        what = repr(self.net.config)
+        if verdicts.is_known(what, self.device):
+            return
         probe = torch.rand(1, channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
         assert self._fused is not None
         with warnings.catch_warnings(record=True) as said:
@@ -237,6 +242,7 @@ class Engine:
             raise ArithmeticError("it gives values that are not finite")
         if not difference <= PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
+        verdicts.remember(what, self.device)
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
         """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
@@ -330,8 +336,18 @@ def _is_finite(y: Tensor) -> Tensor:
     return y.isfinite().flatten(1).all(1)[:, None, None, None]
 
 
-def _exact_convolutions(device: torch.device) -> AbstractContextManager:
-    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by the clock."""
+_turns = threading.RLock()
+
+
+@contextmanager
+def _exact_convolutions(device: torch.device) -> Iterator[None]:
+    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by the clock.
+
+    Such is set for a whole process: its threads take turns at giving a GPU work, as recorded graphs, which
+    have one place for their input, want it, too.
+    """
     if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        yield
+        return
+    with _turns, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield

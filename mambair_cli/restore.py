@@ -1,5 +1,6 @@
 """The restorer: image in, image out, tile by tile, and what to do about memory."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -106,14 +107,16 @@ class Restorer:
         self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture)
         self.net = net
         self._computer: TileComputer | None = None
+        self._making = threading.Lock()
         self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
 
     @property
     def computer(self) -> TileComputer:
-        """What has the network; it goes to its device when it is first asked for."""
-        if self._computer is None:
-            self._computer = Engine(self.net, self.device, self.precision)
-        return self._computer
+        """What has the network; it goes to its device when it is first asked for, by whichever thread."""
+        with self._making:
+            if self._computer is None:
+                self._computer = Engine(self.net, self.device, self.precision)
+            return self._computer
 
     def by(self, computer: TileComputer) -> "Restorer":
         """Return a restorer that leaves the tiles to another computer of the same network."""

@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from mambair_cli.engine import Engine, restore_image
-from mambair_cli.kernels import cuda, cuda_depthwise, routing
+from mambair_cli.kernels import cuda, cuda_depthwise, routing, verdicts
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import MambaIRv2, build_network, fuse_network
@@ -140,8 +140,16 @@ def test_does_without_cuda_as_well(name, monkeypatch):
     check(SHORT[name], 2, 3)
 
 
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch, tmp_path):
+    """Let no test remember what another one found right."""
+    monkeypatch.setattr(verdicts, "cache_folder", lambda: tmp_path)
+
+
 class Wrong:
     """A network in place of the fused one, wrong by so much, or an exception."""
+
+    compared = 0
 
     def __init__(self, net, error):
         self.net, self.error = net, error
@@ -153,11 +161,12 @@ class Wrong:
         return self.net(x) + self.error
 
     def compare(self, x):
+        self.compared += 1
         return self(x), self.net(x)
 
 
-def make_engine_with(error):
-    engine = Engine(make_network(CONFIGS["v1"]), DEVICE, "fp32")
+def make_engine_with(error, name="v1"):
+    engine = Engine(make_network(CONFIGS[name]), DEVICE, "fp32")
     engine._fused = Wrong(engine.net, error)
     engine._fast = Replayed(engine._fused)
     return engine, torch.rand(1, 3, 5, 7, device=DEVICE), torch.zeros(1, 2)
@@ -197,6 +206,32 @@ def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_tak
             with pytest.warns(UserWarning, match=f"not taken, since it fails: .*{said}"):
                 y = engine.run(x, origin, None)
             torch.testing.assert_close(y, engine.net(x))
+
+
+def compare_once(engine, x, origin):
+    with torch.inference_mode():
+        engine.run(x, origin, None)
+    return engine._fused.compared
+
+
+def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
+    assert compare_once(*make_engine_with(0.001)) == 1
+    assert compare_once(*make_engine_with(0.001)) == 0
+    assert compare_once(*make_engine_with(0.001, "v1 light")) == 1  # another network
+    monkeypatch.setattr(verdicts, "_sources", lambda: "others")
+    engine, x, origin = make_engine_with(0.05)
+    for _ in range(2):
+        with torch.inference_mode(), pytest.warns(UserWarning, match="its values differ by"):
+            engine.run(x, origin, None)
+        engine, x, origin = make_engine_with(0.05)
+
+
+def test_what_cannot_be_remembered_is_found_out_again(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr(verdicts, "cache_folder", lambda: blocked / "folder")
+    for _ in range(2):
+        assert compare_once(*make_engine_with(0.001)) == 1
 
 
 @pytest.mark.gpu

@@ -92,7 +92,7 @@ def test_what_was_compiled_is_kept_and_a_refused_source_is_said(compiled, tmp_pa
     kept.write_bytes(b"kept")
     assert nvrtc.compile_source(SOURCE, {"TIMES": 2}, (9, 0)) == b"kept"
     assert nvrtc.compile_source(SOURCE, {"TIMES": 3}, (9, 0)) != b"kept"
-    with pytest.raises(nvrtc.CompilerError, match="gave up: mambair.cu.*TIMES"):
+    with pytest.raises(nvrtc.CompilerError, match=r"gave up: mambair\.cu.*TIMES"):
         nvrtc.compile_source(SOURCE, {}, (9, 0))
 
 

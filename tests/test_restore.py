@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -82,6 +84,22 @@ def test_gray_network_refuses_to_enlarge_colour(tmp_path):
     restorer = Restorer(weights=save_random(tmp_path / "gray.safetensors", config))
     with pytest.raises(UsageError, match="gray"):
         restorer(noise(8, 8, 3))
+
+
+def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):
+    made = []
+
+    def make(*arguments):
+        made.append(engine.Engine(*arguments))
+        time.sleep(0.05)  # as going to a device does
+        return made[-1]
+
+    monkeypatch.setattr(restore, "Engine", make)
+    restorer = Restorer(weights=nearest)
+    with ThreadPoolExecutor(4) as threads:
+        computers = list(threads.map(lambda _: restorer.computer, range(4)))
+    assert len(made) == 1
+    assert all(computer is made[0] for computer in computers)
 
 
 def test_opaque_alpha_stays_opaque_and_constant_alpha_constant(nearest):

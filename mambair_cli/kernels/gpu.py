@@ -35,14 +35,12 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
     operands = (u, dt, B, C, *params)
     keep_states = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
-    return _scan(u, dt, B, C, paths, *params, keep_states)[0]
+    # PyTorch's compiler, which takes a second to import, comes with the first call of an operator made here.
+    scan = _scan if keep_states or torch.compiler.is_compiling() else _scan_plainly
+    return scan(u, dt, B, C, paths, *params, keep_states)[0]
 
 
-# Operators of their own in PyTorch's eyes, so that torch.compile takes them as they are.
-
-
-@torch.library.custom_op("mambair::selective_scan", mutates_args=())
-def _scan(
+def _scan_plainly(
     u: Tensor,
     dt: Tensor,
     B: Tensor,
@@ -71,6 +69,10 @@ def _scan(
             num_warps=FORWARD_BLOCK.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
         )
     return y.sum(1), states
+
+
+# Operators of their own in PyTorch's eyes, so that torch.compile takes them as they are.
+_scan = torch.library.custom_op("mambair::selective_scan", _scan_plainly, mutates_args=())
 
 
 @_scan.register_fake

@@ -86,7 +86,7 @@ def compile_source(source: str, settings: Mapping[str, int], capability: tuple[i
     major, minor = ctypes.c_int(), ctypes.c_int()
     compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     key = "\0".join([source, *options, f"{major.value}.{minor.value}"])
-    kept = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
+    kept = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
     with suppress(OSError):
         return kept.read_bytes()
     code = _compile(compiler, source, options)
@@ -157,6 +157,7 @@ def _check(driver: ctypes.CDLL, result: int) -> None:
         raise RuntimeError(f"the CUDA driver reports: {(text.value or b'unknown').decode()} ({result})")
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Name the folder in which what was compiled is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mambair" / "kernels"

@@ -567,7 +567,7 @@ def _gate_kernel(
 
 @triton.jit
 def gelu(x, EXACT: tl.constexpr):
-    """Apply GELU; where it need not be exact by a logistic function whose exponent is fitted, right to 4e-6."""
+    """Apply GELU; in 16 bits by a logistic function whose exponent is fitted, right to 4e-6."""
     if EXACT:
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     s = x * x
