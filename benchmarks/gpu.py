@@ -146,10 +146,10 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
     if not options.own:
         official, x = Official(net), torch.rand(1, 3, height, width, device=device)
         turns = min(2, options.turns)
-        exact = measure(lambda: official(x), turns, device)
+        exact = measure(lambda: official(x), turns, device, 1)
         print(f"{exact.ms:13.0f}{exact.gib:6.1f}{exact.ms / network.ms:7.2f}", end="", flush=True)
         with torch.autocast(device.type, torch.bfloat16):
-            half = measure(lambda: official(x), turns, device)
+            half = measure(lambda: official(x), turns, device, 1)
         print(f"{half.ms:10.0f}{half.ms / network.ms:7.2f}  scan: {official.scan_name}", end="")
     print(flush=True)
     return network.ms
@@ -192,13 +192,13 @@ def time_rival(
 ) -> None:
     net, x = make_rival(name).to(device), torch.rand(1, 3, height, width, device=device)
     turns = min(2, turns)
-    exact = measure(lambda: net(x), turns, device)
+    exact = measure(lambda: net(x), turns, device, 1)
     print(f"{name:14}{f'{width}×{height}':>10}{exact.ms:10.1f}{exact.gib:6.1f}", end="", flush=True)
     by_autocast = name.startswith("swinir")  # whose masks are float32, come what may
     if not by_autocast:
         net, x = net.bfloat16(), x.bfloat16()
     with torch.autocast(device.type, torch.bfloat16, enabled=by_autocast):
-        half = measure(lambda: net(x), turns, device)
+        half = measure(lambda: net(x), turns, device, 1)
     ratios = (
         f"{ours} {exact.ms / ms:.2f} ({half.ms / ms:.2f})"
         for (ours, size), ms in own.items()
@@ -250,13 +250,13 @@ def make_network(config: Config, device: torch.device) -> MambaIR | MambaIRv2:
     return net.to(device)
 
 
-def measure(function: Callable[[], object], turns: int, device: torch.device) -> Measured:
-    """Take the median time, on a GPU after two turns that do not count: they compile and record graphs."""
+def measure(function: Callable[[], object], turns: int, device: torch.device, uncounted: int = 2) -> Measured:
+    """Take the median time, on a GPU after turns that do not count: they compile, and ours record graphs."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    times, uncounted = [], 2 if on_gpu else 0
+    times, uncounted = [], uncounted if on_gpu else 0
     for _ in range(turns + uncounted):
         with synchronized(on_gpu):
             start = time.perf_counter()
