@@ -1,6 +1,7 @@
 """The benchmarks for GPUs, tried on the CPU: where they are run, time is dear."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -21,6 +22,16 @@ TOLERANCE = 1e-5  # relative, in float32
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.mark.parametrize("paths", [1, 4])
+def test_the_scan_is_timed_in_every_cut(paths, cuda_kernels):
+    module = import_module("gpu_scan")
+    said = module.describe(module.Case("toy", 2, 6, paths, 6, 4), torch.device("cpu"), 1)
+    assert re.fullmatch(
+        r"toy +2 of 6×6: least 0\.000 ms, [\d.]+ \(\d lanes?, \d+ threads\), \d+%; others .*", said
+    )
+    assert said.count(" threads") == 5
 
 
 def run(*arguments):
