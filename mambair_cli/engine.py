@@ -238,9 +238,9 @@ class Engine:
                 reason = str(said[-1].message).split(" (Triggered")[0]
                 raise RuntimeError(f"{error} {reason}") from error
         difference = (got - wanted).abs().max().item()
-        if math.isnan(difference):
+        if not math.isfinite(difference):
             raise ArithmeticError("it gives values that are not finite")
-        if not difference <= PROBE_TOLERANCE:
+        if difference > PROBE_TOLERANCE:
             raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
         verdicts.remember(what, self.device)
 

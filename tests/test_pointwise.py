@@ -3,6 +3,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,3 +71,35 @@ def test_prepares_a_gate():
     seen = F.layer_norm(activated[:, half : 2 * half], (half,), *norm)
     torch.testing.assert_close(got[:, half : 2 * half].float(), seen, atol=3e-3, rtol=3e-3)
     assert torch.equal(got[:, 2 * half :], x[:, 2 * half :])
+
+
+@pytest.mark.parametrize(("c", "rows"), [(5, 3), (128, 40), (200, 33)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.float32, 1e-6)])
+def test_gelu_of_rows_of_every_width(c, rows, dtype, tolerance):
+    x, bias = normal(rows, c, dtype=dtype), normal(c, seed=1)
+    wanted = F.gelu(x.float() + bias)
+    got = pointwise.gelu_in_place(x, bias)
+    assert got is x
+    torch.testing.assert_close(got.float(), wanted, atol=tolerance, rtol=tolerance)
+
+
+def test_the_fitted_gelu_is_right_to_the_rounding_of_16_bits_everywhere():
+    x = torch.linspace(-12, 12, 4096, device=DEVICE).half().view(1, -1)
+    wanted = F.gelu(x.float())
+    with np.errstate(over="ignore"):  # of the interpreter: to divide by infinity is what is wanted
+        got = pointwise.gelu_in_place(x.clone(), torch.zeros(4096, device=DEVICE))
+    # half a unit in the last place, and what is said of the fit
+    torch.testing.assert_close(got.float(), wanted, atol=5e-6, rtol=2.0**-11)
+
+
+@pytest.mark.parametrize("has_gate", [True, False])
+def test_merges_paths_in_rows_wider_than_their_channels(has_gate):
+    b, pixels, k, d, padded = 2, 7, 4, 5, 8
+    y, z = normal(b, pixels, k, padded), normal(b, pixels, padded, seed=1)[..., :d]
+    y[..., d:] = float("nan")  # which must not get anywhere
+    norm = Norm(normal(d, seed=2), normal(d, seed=3))
+    got = pointwise.merge_paths(y, norm, z if has_gate else None, torch.float32)
+    wanted = F.layer_norm(y[..., :d].sum(2), (d,), *norm) * (F.silu(z) if has_gate else 1)
+    torch.testing.assert_close(got[..., :d], wanted, atol=2e-6, rtol=2e-5)
+    assert got.shape == (b, pixels, padded)
+    assert not got[..., d:].any()
