@@ -1,6 +1,8 @@
 """The Triton scan against the plain loop in float64: on a GPU where there is one, else interpreted."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -123,6 +125,44 @@ def test_is_an_operator_that_torch_can_trace():
 @pytest.mark.parametrize("bias", [(-8.0, -2.0), (-3.0, 3.0)])
 def test_agrees_at_the_size_of_training(bias):
     check(*make_operands(b=4, length=48 * 48, d=64, k=4, n=8, r=5, bias=bias), 5 * TOLERANCE)
+
+
+@pytest.mark.parametrize("needs_grad", [True, False])
+def test_the_compiler_sees_one_operator(needs_grad):
+    operands, paths, params = make_operands()
+    for x in operands:
+        x.requires_grad_(needs_grad)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def scan(u, dt, B, C):
+        return gpu.selective_scan(u * 2, dt, B, C, paths, params).sin()
+
+    torch._dynamo.reset()
+    got = torch.compile(scan, fullgraph=True, backend=keep)(*operands)
+    torch.testing.assert_close(got, scan(*operands))
+    called = [str(node.target) for node in graphs[0].graph.nodes if "mambair" in str(node.target)]
+    assert called == ["mambair.selective_scan.default"]
+
+
+CALL_WITHOUT_GRADIENT = """
+import sys
+import torch
+from mambair_cli.kernels import ScanParams, gpu
+
+u, C, paths = torch.ones(1, 4, 2), torch.ones(1, 4, 1, 3), torch.arange(4, dtype=torch.int32)[None]
+params = ScanParams(torch.ones(1, 2, 1), torch.ones(1, 2), -torch.ones(1, 2, 3), torch.ones(1, 2))
+gpu.selective_scan(u, torch.ones(1, 4, 1, 1), C, C, paths, params)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="operands are on the CPU, for the interpreter")
+def test_needs_no_compiler_without_a_gradient():
+    subprocess.run([sys.executable, "-c", CALL_WITHOUT_GRADIENT], check=True)
 
 
 @pytest.mark.gpu

@@ -102,6 +102,25 @@ def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):
     assert all(computer is made[0] for computer in computers)
 
 
+def test_threads_take_turns_at_giving_a_gpu_work():
+    inside, most, rounded = [], [], []
+
+    def work(number):
+        with engine._exact_convolutions(torch.device("cuda")):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.01)
+            rounded.append(torch.backends.cudnn.allow_tf32)
+            inside.remove(number)
+
+    before = torch.backends.cudnn.allow_tf32
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(8)))
+    assert max(most) == 1
+    assert not any(rounded)
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_opaque_alpha_stays_opaque_and_constant_alpha_constant(nearest):
     image = noise(9, 9, 4)
     image[:, :, 3] = 77
