@@ -1,23 +1,23 @@
-"""Time the scan in CUDA C++ in every cut of the work that is shipped, beside the least that a card allows.
+"""Time the scan in CUDA C++ in every cut of the work that is shipped, beside the least that an H200 allows.
 
-The least is its limit for exponentials, one for each path, channel, state and token. What ``choose_cut``
+The least is the limit for exponentials, one for each path, channel, state and token. What ``choose_cut``
 takes comes first, the others follow, the faster first.
 
     python benchmarks/gpu_scan.py [--turns 5]
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from floor import H200
 from gpu import measure
 
 from mambair_cli.kernels import cuda
 from mambair_cli.kernels.cuda import Shape
 
-CLOCK = 1.98e9  # an H200's
-EXPONENTIALS_PER_CLOCK = 16  # of a multiprocessor
 CHUNKS = (1, 11, 22, 44, 132)
 
 
@@ -69,9 +69,9 @@ def main() -> None:
 
 def describe(case: Case, device: torch.device, turns: int) -> str:
     """Time a case in every cut, and say what it took."""
-    processors = cuda.multiprocessors(device)
     length = case.side**2
-    chosen = cuda.choose_cut(case.tiles * case.paths, length, case.d, case.n, processors)
+    work = case.tiles * case.paths, length, case.d, case.n
+    chosen = cuda.choose_cut(*work, cuda.multiprocessors(device))
     operands = make_operands(case, device)
     times = {
         (shape, chunks): measure(
@@ -81,8 +81,7 @@ def describe(case: Case, device: torch.device, turns: int) -> str:
         ).ms
         for shape, chunks in {chosen, *cuts_of(case)}
     }
-    exponentials = case.tiles * case.paths * length * case.d * case.n
-    least = 1e3 * exponentials / (EXPONENTIALS_PER_CLOCK * processors * CLOCK)
+    least = 1e3 * math.prod(work) / H200.exponentials
     own = times.pop(chosen)
     others = ", ".join(
         f"{ms:.3f} ({name_cut(*cut)})" for cut, ms in sorted(times.items(), key=lambda item: item[1])[:4]

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams
 
+_jit: Any = triton.jit  # whose types do not know the options of a launch, such as num_warps
+
 
 class Block(NamedTuple):
     """What one program holds at a time, steps by channels at most, and the warps that share it."""
@@ -66,7 +68,7 @@ def _scan_plainly(
             KEPT_STEPS=BACKWARD_BLOCK.steps if keep_states else 0,
             STEPS=FORWARD_BLOCK.steps,
             CHANNELS=channels,
-            num_warps=FORWARD_BLOCK.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=FORWARD_BLOCK.warps,
         )
     return y.sum(1), states
 
@@ -117,7 +119,7 @@ def _scan_backward(
             grad_A_ptr=grad_A,
             STEPS=BACKWARD_BLOCK.steps,
             CHANNELS=channels,
-            num_warps=BACKWARD_BLOCK.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=BACKWARD_BLOCK.warps,
         )
     projected = grad_projected.sum(0).to(dt.dtype)
     return grad_u.sum(1).to(u.dtype), projected, grad_weight.sum(0), grad_bias.sum(0), grad_A.sum(0)
@@ -200,7 +202,7 @@ def _operands(
     }
 
 
-@triton.jit
+@_jit
 def _forward_kernel(
     u_ptr,
     dt_ptr,
@@ -298,7 +300,7 @@ def _forward_kernel(
         h_start = tl.sum(tl.where((steps == STEPS - 1)[:, None, None], h, 0.0), 0)
 
 
-@triton.jit
+@_jit
 def _backward_kernel(
     u_ptr,
     dt_ptr,
@@ -438,7 +440,7 @@ def _backward_kernel(
     tl.store(grad_A_ptr + first * N + of_states, grad_A, mask=has_states)
 
 
-@triton.jit
+@_jit
 def _load_params(
     weight_ptr,
     bias_ptr,
@@ -466,34 +468,34 @@ def _load_params(
     return weight, bias, A, D
 
 
-@triton.jit
+@_jit
 def _load_rows(pointer, pixel, valid, stride, column, COLUMNS: tl.constexpr):
     """Load the rows of a path's pixels, with zeros beyond the path's ends."""
     mask = valid[:, None] & (column < COLUMNS)[None, :]
     return tl.load(pointer + pixel[:, None] * stride + column[None, :], mask=mask, other=0.0)
 
 
-@triton.jit
+@_jit
 def _load_tokens(pointer, pixel, valid, channel, channels):
     """Load the program's channels of a path's pixels, with zeros beyond the path's ends."""
     mask = valid[:, None] & (channel < channels)[None, :]
     return tl.load(pointer + pixel[:, None] * channels + channel[None, :], mask=mask, other=0.0)
 
 
-@triton.jit
+@_jit
 def _load_states(pointer, chunk, of_states, has_states, size):
     """Load the states that a chunk starts from, with zeros beyond the path's ends."""
     of_chunk = chunk * size + of_states
     return tl.load(pointer + of_chunk, mask=has_states & (of_chunk >= 0), other=0.0)
 
 
-@triton.jit
+@_jit
 def _advance(decay, h, next_decay, next_h):
     """Join two neighbouring stretches of a path: their decay, and the state each ends with from zero."""
     return decay * next_decay, next_decay * h + next_h
 
 
-@triton.jit
+@_jit
 def _advance_apart(decay, kept, entered, next_decay, next_kept, next_entered):
     """Do as ``_advance``, with what the last step let in apart from what it kept of the state before.
 
@@ -502,7 +504,7 @@ def _advance_apart(decay, kept, entered, next_decay, next_kept, next_entered):
     return decay * next_decay, next_decay * (kept + entered) + next_kept, next_entered
 
 
-@triton.jit
+@_jit
 def _retreat(first, rest, g, earlier_first, earlier_rest, earlier_g):
     """Join a stretch with the one before it: its first step's decay, that of the rest, its first gradient.
 
@@ -512,7 +514,7 @@ def _retreat(first, rest, g, earlier_first, earlier_rest, earlier_g):
     return earlier_first, between * rest, earlier_g + between * g
 
 
-@triton.jit
+@_jit
 def _softplus(x):
     """Return log(1 + exp(x)), to full precision also where exp(x) is lost beside 1."""
     e = tl.exp(-tl.abs(x))
@@ -522,7 +524,7 @@ def _softplus(x):
     return tl.maximum(x, 0.0) + 2.0 * s * series
 
 
-@triton.jit
+@_jit
 def _sigmoid(x):
     e = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, e) / (1.0 + e)

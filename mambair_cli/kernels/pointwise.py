@@ -5,12 +5,14 @@ per half of a block, in float32, and everything else is in 16 bits, in rows that
 the matrix units like. Sums within a pixel are in float32.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+_jit: Any = triton.jit  # whose types do not know the options of a launch, such as num_warps
 
 EPSILON = 1e-5  # of every norm
 MOST_PARTS = 64  # of an image, summed apart
@@ -92,7 +94,7 @@ def advance_residual(
             KEEP=keep,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
     return result, prepared
 
@@ -128,7 +130,7 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
             EPSILON=EPSILON,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
     return result
 
@@ -187,7 +189,7 @@ def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | 
             ROWS=block.rows,
             COLUMNS=columns,
             SWEEPS=block.sweeps,
-            num_warps=block.warps,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=block.warps,
         )
     return result
 
@@ -208,7 +210,7 @@ def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
             PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
     return x
 
@@ -237,7 +239,7 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
             EPSILON=EPSILON,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
     return x
 
@@ -276,7 +278,7 @@ def gate_channels(
             PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
         _gate_kernel[(b,)](
             sums,
@@ -291,7 +293,7 @@ def gate_channels(
             HIDDEN=hidden,
             PARTS=parts,
             COLUMNS=columns,
-            num_warps=WARPS,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=WARPS,
         )
     return result
 
@@ -300,7 +302,7 @@ def _on(x: Tensor):
     return torch.cuda.device_of(x)
 
 
-@triton.jit
+@_jit
 def _advance_kernel(
     x_ptr,
     v_ptr,
@@ -359,7 +361,7 @@ def _advance_kernel(
     tl.store(prepared_ptr + place[:, None] * PADDED + column[None, :], prepared, mask=stored)
 
 
-@triton.jit
+@_jit
 def _merge_kernel(
     y_ptr,
     norm_weight_ptr,
@@ -395,7 +397,7 @@ def _merge_kernel(
     tl.store(result_ptr + place[:, None] * PADDED + column[None, :], y, mask=stored)
 
 
-@triton.jit
+@_jit
 def _steps_kernel(
     ranks_ptr,
     weight_ptr,
@@ -437,7 +439,7 @@ def _steps_kernel(
         tl.store(result_ptr + place, step.to(result_ptr.dtype.element_ty), mask=exists)
 
 
-@triton.jit
+@_jit
 def _softplus(x):
     """Return log2(1 + 2 ** x)."""
     # log2(1 + e) / e by a polynomial, right to 8.4e-6: a logarithm would take longer, and lose e beside 1.
@@ -450,7 +452,7 @@ def _softplus(x):
     return tl.maximum(x, 0.0) + e * ratio
 
 
-@triton.jit
+@_jit
 def _normalise(x, exists, weight_ptr, bias_ptr, column, C: tl.constexpr, EPSILON: tl.constexpr):
     """Normalise rows of length C over their mean and variance."""
     mean = tl.sum(tl.where(exists, x, 0.0), 1) / C
@@ -461,7 +463,7 @@ def _normalise(x, exists, weight_ptr, bias_ptr, column, C: tl.constexpr, EPSILON
     return x * scale[:, None] * weight[None, :] + bias[None, :]
 
 
-@triton.jit
+@_jit
 def _gelu_kernel(
     x_ptr,
     bias_ptr,
@@ -482,7 +484,7 @@ def _gelu_kernel(
     tl.store(place, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
-@triton.jit
+@_jit
 def _prepare_gate_kernel(
     x_ptr,
     bias_ptr,
@@ -508,7 +510,7 @@ def _prepare_gate_kernel(
         tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
-@triton.jit
+@_jit
 def _sum_kernel(
     x_ptr,
     sums_ptr,
@@ -534,7 +536,7 @@ def _sum_kernel(
     tl.store(sums_ptr + (image * PARTS + part) * C + column, sums, mask=column < C)
 
 
-@triton.jit
+@_jit
 def _gate_kernel(
     sums_ptr,
     bias_ptr,
@@ -565,7 +567,7 @@ def _gate_kernel(
     tl.store(result_ptr + image * C + column, tl.sigmoid(total), mask=exists)
 
 
-@triton.jit
+@_jit
 def gelu(x, EXACT: tl.constexpr):
     """Apply GELU; in 16 bits by a logistic function whose exponent is fitted, right to 4e-6."""
     if EXACT:

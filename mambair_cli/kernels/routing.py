@@ -5,12 +5,16 @@ labels, a running sum over all blocks says where each label's pixels of each blo
 them there. Pixels of one label stay in their order.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mambair_cli.kernels.pointwise import gelu
+
+_jit: Any = triton.jit  # whose types do not know the options of a launch, such as num_warps
 
 ROWS = 64  # pixels of a block
 
@@ -68,7 +72,7 @@ def route_pixels(
             ROWS=ROWS,
             HIDDEN=max(16, triton.next_power_of_2(m)),
             COLUMNS=columns,
-            num_warps=8 if columns > 64 else 4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=8 if columns > 64 else 4,
         )
         ends = counts.view(-1).cumsum(
             0, dtype=torch.int32
@@ -82,12 +86,12 @@ def route_pixels(
             blocks,
             TOKENS=tokens,
             ROWS=ROWS,
-            num_warps=4,  # pyright: ignore[reportCallIssue]: an option of the launch
+            num_warps=4,
         )
     return labels, path
 
 
-@triton.jit(do_not_specialize=["row_key", "column_key"])
+@_jit(do_not_specialize=["row_key", "column_key"])
 def _label_kernel(
     hidden_ptr,
     bias_ptr,
@@ -139,7 +143,7 @@ def _label_kernel(
     tl.store(counts_ptr + at, counts, mask=token < TOKENS)
 
 
-@triton.jit
+@_jit
 def _sort_kernel(
     labels_ptr,
     counts_ptr,
@@ -164,7 +168,7 @@ def _sort_kernel(
     tl.store(path_ptr + place, row, mask=row < length)
 
 
-@triton.jit
+@_jit
 def _draw_noise(row, token, origin_ptr, row_key, column_key, width):
     """Draw the Gumbel noise of pixels for each token: the numbers of ``model.noise``, by the same steps."""
     y = row // width + tl.load(origin_ptr)
@@ -178,7 +182,7 @@ def _draw_noise(row, token, origin_ptr, row_key, column_key, width):
     return -tl.log(-tl.log(uniform))
 
 
-@triton.jit
+@_jit
 def _scramble(x):
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
