@@ -32,6 +32,7 @@ from torch import Tensor
 
 from mambair_cli.choice import OVERLAP, choose_tiles
 from mambair_cli.engine import Engine, restore_rows
+from mambair_cli.fitting import choose_batch
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import (
     Config,
@@ -42,7 +43,6 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.restore import choose_batch
 from mambair_cli.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
@@ -212,7 +212,7 @@ def plan_as_shipped(
 ) -> tuple[Plan, int]:
     """Return the tiles of an image and how many are computed at once."""
     architecture = "MambaIRv2" if isinstance(config, MambaIRv2Config) else None
-    plan = choose_tiles(options.tile, None, device.type, architecture).plan(height, width)
+    plan = choose_tiles(options.tile, None, device.type, architecture, config).plan(height, width)
     return plan, options.batch or choose_batch(plan, config, device.type)
 
 

@@ -9,10 +9,12 @@ import torch
 from mambair_cli import catalog, hub
 from mambair_cli.catalog import Model, Task
 from mambair_cli.errors import DownloadError, ModelError, UsageError
+from mambair_cli.fitting import SIDES, VALUES_AT_ONCE, fit_tiles
+from mambair_cli.model import MambaIRConfig
 from mambair_cli.tiling import Plan, plan_tiles
 
 if TYPE_CHECKING:
-    from mambair_cli.model import NetworkInfo
+    from mambair_cli.model import Config, NetworkInfo
 
 TILE_SIDE = {"cpu": 256, "cuda": 136, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 WINDOWED_TILE_SIDE = {"cuda": 192}  # of MambaIRv2, which computes whole windows of 16 pixels
@@ -27,16 +29,21 @@ class Tiles(NamedTuple):
         side: The largest of a tile.
         overlap: What neighbours share at least.
         whole: Side of an image up to which it is a single tile.
+        fitted: The network to whose time on a GPU tiles are fitted; None for tiles as square as can be.
     """
 
     side: int
     overlap: int
     whole: int
+    fitted: MambaIRConfig | None = None
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
-        side = self.whole if max(height, width) <= self.whole else self.side
-        return plan_tiles(height, width, side, self.overlap)
+        if max(height, width) <= self.whole:
+            return plan_tiles(height, width, self.whole, self.overlap)
+        if self.fitted is not None:
+            return fit_tiles(height, width, self.overlap, self.fitted)
+        return plan_tiles(height, width, self.side, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,11 @@ def choose_devices(names: str | None, workers: int | None) -> list[str]:
 
 
 def choose_tiles(
-    tile: int | None, overlap: int | None, device_kind: str, architecture: str | None = None
+    tile: int | None,
+    overlap: int | None,
+    device_kind: str,
+    architecture: str | None = None,
+    config: "Config | None" = None,
 ) -> Tiles:
     """Fill in what was left out of tile and overlap.
 
@@ -104,19 +115,24 @@ def choose_tiles(
         overlap: Pixels that neighbours share at least.
         device_kind: As torch names it.
         architecture: Of the network, where it is known.
+        config: Likewise.
 
     Raises:
         UsageError: They cannot be.
     """
+    is_fitted = tile is None and device_kind in VALUES_AT_ONCE
+    fitted = config if is_fitted and isinstance(config, MambaIRConfig) else None
     whole = WHOLE_SIDE.get(device_kind, 0) if tile is None else 0
     if tile is None:
         tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"])
         if architecture is not None and architecture.lower() == "mambairv2":
             tile = WINDOWED_TILE_SIDE.get(device_kind, tile)
+        if fitted is not None:
+            tile = max(SIDES)
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:
         raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return Tiles(tile, overlap, whole)
+    return Tiles(tile, overlap, whole, fitted)
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:

@@ -27,21 +27,28 @@ OnTiles = Callable[[int, int], None]
 
 
 class Bench(NamedTuple):
-    """Where results are blended and made into samples: in memory, or on the device that computed them.
+    """Where tiles lie, and results are blended and made into samples: in memory, or on the computing device.
 
     Attributes:
+        room: Given a shape, returns memory for tiles, float32, from which a device takes them the fastest.
         arrays: Results come in.
         at_work: Opens a context in which that is done.
         fetch: Given rows of the result and a dtype, returns them in memory, clipped to [0, 1] and rounded to
             samples of the dtype; without one, as they are.
     """
 
+    room: Callable[[tuple[int, ...]], np.ndarray]
     arrays: Arrays
     at_work: Callable[[], AbstractContextManager]
     fetch: Callable[[Any, np.dtype | None], np.ndarray]
 
 
-MEMORY = Bench(NUMPY, nullcontext, lambda rows, dtype: rows if dtype is None else from_float(rows, dtype))
+MEMORY = Bench(
+    partial(np.empty, dtype=np.float32),
+    NUMPY,
+    nullcontext,
+    lambda rows, dtype: rows if dtype is None else from_float(rows, dtype),
+)
 
 
 class TileComputer(Protocol):
@@ -136,8 +143,9 @@ def restore_tiles(
     def launch() -> None:
         group = waiting.popleft()
         filled = group + group[-1:] * (batch - len(group))
-        tiles = np.stack([image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled])
-        launched.append((len(group), computer.launch(tiles, filled, seed)))
+        tiles = [image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled]
+        together = np.stack(tiles, out=computer.bench.room((batch, *tiles[0].shape)))
+        launched.append((len(group), computer.launch(together, filled, seed)))
 
     def collect() -> Iterator[Any]:
         done = 0
@@ -193,7 +201,8 @@ class Engine:
         self.bench = MEMORY
         if self._stays:
             arrays = Arrays(partial(torch.zeros, device=device), partial(torch.as_tensor, device=device))
-            self.bench = Bench(arrays, self._blending, self._fetch)
+            room = _pinned_room if self._on_gpu else MEMORY.room
+            self.bench = Bench(room, arrays, self._blending, self._fetch)
         self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
@@ -248,18 +257,18 @@ class Engine:
         """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
         with torch.inference_mode(), _exact_convolutions(self.device), self._stream():
             x, origin = torch.from_numpy(tiles), torch.tensor(corners)
-            if self._on_gpu:
-                x = x.pin_memory().to(self.device, non_blocking=True)
-            x = x.to(self.device).permute(0, 3, 1, 2)
+            if self._on_gpu and not x.is_pinned():
+                x = x.pin_memory()
+            x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             y = self.run(x, origin, seed)
             rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
             if not self._on_gpu:
-                return _Launched(x, origin, seed, rows, finite.cpu(), None)
+                return _Launched(tiles, x, origin, seed, rows, finite.cpu(), None)
             kept = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
             kept.copy_(finite, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-            return _Launched(x, origin, seed, rows, kept, event)
+            return _Launched(tiles, x, origin, seed, rows, kept, event)
 
     def collect(self, launched: "_Launched") -> Any:
         """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
@@ -315,7 +324,8 @@ class _Launched(NamedTuple):
     """A batch that is being computed.
 
     Attributes:
-        x: Tiles, (b, c, h, w), on the device.
+        tiles: In memory, (b, h, w, c), from which they may still be on their way.
+        x: On the device, (b, c, h, w).
         origin: Row and column of each in the image, (b, 2).
         seed: Of the noise that MambaIRv2 draws.
         rows: Results on the device, (b, s·h, s·w, c), once the event has happened.
@@ -323,12 +333,18 @@ class _Launched(NamedTuple):
         event: On a GPU.
     """
 
+    tiles: np.ndarray
     x: Tensor
     origin: Tensor
     seed: int | None
     rows: Tensor
     finite: Tensor
     event: torch.cuda.Event | None
+
+
+def _pinned_room(shape: tuple[int, ...]) -> np.ndarray:
+    """Return memory that the system leaves where it is, such that a GPU can read it beside all else."""
+    return torch.empty(shape, pin_memory=True).numpy()
 
 
 def _is_finite(y: Tensor) -> Tensor:

@@ -15,14 +15,11 @@ from mambair_cli.checkpoint import load_network
 from mambair_cli.choice import check_fit, choose_device, choose_model, choose_tiles
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
 from mambair_cli.errors import MemoryLimitError, UsageError
+from mambair_cli.fitting import choose_batch
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
-from mambair_cli.model import Config, MambaIRUNetConfig
 from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
-TILES_AT_ONCE = {"cpu": 1, "mps": 4}
-# Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
-VALUES_AT_ONCE = {"cuda": 110_000_000}
 SMALLEST_TILE = 32  # pixels
 
 # Pixels up to which small images of one size are computed together, and how many at most. It follows from
@@ -58,8 +55,8 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 136, with MambaIRv2
-            192, or 256 where the image is no larger.
+        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 192 with MambaIRv2, and
+            with MambaIR what suits an image larger than that.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
         offline: Use only what is on this machine.
@@ -104,7 +101,7 @@ class Restorer:
         net = load_network(self.model.path)
         check_fit(net.info, task, scale, self.model)
         self.info = net.info
-        self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture)
+        self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture, net.info.config)
         self.net = net
         self._computer: TileComputer | None = None
         self._making = threading.Lock()
@@ -133,7 +130,7 @@ class Restorer:
             seed: Of the noise.
         """
         other = self.by(self.computer)
-        other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture)
+        other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
         other.seed = seed
         return other
 
@@ -297,7 +294,8 @@ class Restorer:
         """Begin with a batch, filled up with its last image."""
         batch = self.count_together(images[0].shape)
         filled = [*images, *[images[-1]] * (batch - len(images))]
-        tiles = np.stack([self._prepare(image, images[0].shape[2]) for image in filled])
+        prepared = [self._prepare(image, images[0].shape[2]) for image in filled]
+        tiles = np.stack(prepared, out=self.computer.bench.room((batch, *prepared[0].shape)))
         launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
 
         def collect() -> list[np.ndarray]:
@@ -387,16 +385,6 @@ class Restorer:
                         )
 
         yield from blend_tiles(plan, restore_varied(), scale)
-
-
-def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
-    """Say how many tiles a network computes at once on a kind of device: so many that batches are alike."""
-    most = TILES_AT_ONCE.get(device_kind, 1)
-    if device_kind in VALUES_AT_ONCE:
-        # A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
-        channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
-        most = max(1, VALUES_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
-    return -(-len(plan) // -(-len(plan) // most))
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:

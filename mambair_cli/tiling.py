@@ -236,10 +236,9 @@ def _add_tile(
 ) -> None:
     """Add a weighted tile to the bands that it covers, which are all of them."""
     height, width, channels = tile.shape
-    tile = tile.reshape(height, width * channels)
+    weighted = tile.reshape(height, width * channels) * row_weights[:, None]
+    weighted *= column_weights
     columns = slice(left * channels, (left + width) * channels)
     for band in bands:
-        rows = slice(band.start - top, band.start - top + len(band.values))
-        weighted = tile[rows] * row_weights[rows, None]
-        weighted *= column_weights
-        band.values[:, columns] += weighted
+        start = band.start - top
+        band.values[:, columns] += weighted[start : start + len(band.values)]

@@ -34,7 +34,7 @@ Tile = Annotated[
     typer.Option(
         min=16,
         metavar="PIXELS",
-        help="Largest side of a tile. [default: 256; 136 or 192 on CUDA]",
+        help="Largest side of a tile. [default: 256; on CUDA by image and model]",
     ),
 ]
 Overlap = Annotated[

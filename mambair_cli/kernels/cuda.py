@@ -192,6 +192,16 @@ def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tupl
     Returns:
         The shape, and the number of chunks.
     """
+    return _find_cut(lines, length, d, n, processors)[1:]
+
+
+def estimate_scan(lines: int, length: int, d: int, n: int, processors: int) -> float:
+    """Estimate what the best cut takes, in clock cycles; see :func:`choose_cut`."""
+    return length * _find_cut(lines, length, d, n, processors)[0]
+
+
+def _find_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[float, Shape, int]:
+    """Find the best cut: cycles for each step of a path, shape and number of chunks."""
     best: tuple[float, Shape, int] | None = None
     for cost in COSTS:
         exponentials = -(-n // cost.lanes)
@@ -202,14 +212,15 @@ def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tupl
             shape = Shape(cost.lanes, cost.steps, threads=threads, blocks=resident)
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
-                busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
+                most = -(-blocks * chunks // processors) * warps  # of the fullest multiprocessor
+                busy = (-(-most // 4) + most / 4) / 2  # its schedulers wait for each other in part
                 each = cost.step + cost.exponential * exponentials + STAGING / threads
                 cycles = max(cost.least + EXPONENTIAL * exponentials, busy * each) / chunks
                 cycles *= TWO_PASSES if chunks > 1 else 1
                 if best is None or cycles < best[0]:
                     best = cycles, shape, chunks
     assert best is not None
-    return best[1:]
+    return best
 
 
 @functools.cache

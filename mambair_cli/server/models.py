@@ -201,6 +201,6 @@ class Models:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
-        side, overlap, whole = restorer.tiles
+        side, overlap, whole, _ = restorer.tiles
         tiles = {"tile": side, "overlap": overlap, "whole": whole, "seed": restorer.seed}
         return Means(restorer, {**loaded.computing, **tiles}, choice.notice)
