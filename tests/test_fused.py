@@ -25,6 +25,7 @@ from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import MambaIRv2, build_network, fuse_network
 from mambair_cli.model.fused import convolutions as fused_convolutions
 from mambair_cli.model.fused import scan as fused_scan
+from mambair_cli.model.fused import v1 as fused_v1
 from mambair_cli.model.fused.v2 import ATTENTION, FusedMambaIRv2
 from mambair_cli.model.mambair_v2 import WindowAttention
 from mambair_cli.tiling import plan_tiles
@@ -88,6 +89,12 @@ ENDS = ("v1 gray", "v1 ×2", "v1 ×3", "v1 ×4", "v1 ×8", "v1 nearest", "v1 sam
 @pytest.mark.parametrize("name", [*BODIES, "v2 odd window"])
 def test_gives_what_the_network_gives(name, cuda_scan):
     check(CONFIGS[name], 5, 7)
+
+
+@pytest.mark.parametrize("narrow", [0, 64])
+def test_makes_the_gate_before_the_scan_or_after_it(narrow, cuda_scan, monkeypatch):
+    monkeypatch.setattr(fused_v1, "NARROW", narrow)
+    check(SHORT["v1"], 5, 7)
 
 
 @pytest.mark.parametrize("name", ENDS)

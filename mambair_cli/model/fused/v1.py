@@ -15,6 +15,8 @@ from mambair_cli.model.layers import CAB, ChannelAttention, VSSBlock, four_paths
 from mambair_cli.model.mambair import Blocks, MambaIR
 from mambair_cli.model.trunk import Group
 
+NARROW = 64  # channels of the stream up to which one product for both halves is worth its memory
+
 
 class Around(NamedTuple):
     """What every block needs to know beside its input."""
@@ -54,7 +56,9 @@ class FusedBlock:
         self.d = d = ssm.x_proj_weight.shape[-1]
         self.norm_1, self.norm_2 = pack_norm(block.ln_1), pack_norm(block.ln_2)
         self.skip_1, self.skip_2 = block.skip_scale.detach().float(), block.skip_scale2.detach().float()
-        self.into_scan, self.into_gate = (pad_matrix(x, dtype) for x in ssm.in_proj.weight.chunk(2))
+        into_scan, into_gate = (pad_matrix(x, dtype) for x in ssm.in_proj.weight.chunk(2))
+        self.into, self.inner = torch.cat([into_scan, into_gate]), len(into_scan)
+        self.is_narrow = ssm.in_proj.in_features <= NARROW
         self.window = Depthwise(ssm.conv2d, "silu", padded=pad_channels(d))
         params = scan_params(ssm.dt_projs_weight, ssm.dt_projs_bias, ssm.A_logs, ssm.Ds)
         self.scan = FusedScan(ssm.x_proj_weight, params, ssm.split, dtype)
@@ -69,11 +73,16 @@ class FusedBlock:
     def __call__(self, x: Tensor, prepared: Tensor, around: Around) -> Pending:
         """Take the stream, (b, p, c), and its normalised form, (b, p, padded)."""
         b, h, w = around.size
-        u = self.window(F.linear(prepared, self.into_scan).view(b, h, w, -1)).view(b, h * w, -1)
+        # Memory is the fullest around the scan: there the gate of a wide network is not made yet.
+        v = F.linear(prepared, self.into if self.is_narrow else self.into[: self.inner])
+        u = self.window(v.view(b, h, w, -1)).view(b, h * w, -1)
+        z = v[..., self.inner :] if self.is_narrow else None
+        del v
         y = self.scan(u, around.paths)
-        del u  # memory is the fullest around the scan: the gate is made after it
-        z = F.linear(prepared, self.into_gate)[..., : self.d]
-        v = pointwise.merge_paths(y, self.out_norm, z, z.dtype)
+        del u
+        if z is None:
+            z = F.linear(prepared, self.into[self.inner :])
+        v = pointwise.merge_paths(y, self.out_norm, z[..., : self.d], z.dtype)
         del y, z
         v = F.linear(v, self.out_proj)
         x, prepared = Pending(x, v, self.skip_1).settle(Entry(self.norm_2))
