@@ -16,6 +16,7 @@ from mambair_cli.choice import check_fit, choose_device, choose_model, choose_ti
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch
+from mambair_cli.headstart import load_libraries
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
 from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
@@ -92,6 +93,7 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.device = choose_device(device)
+        load_libraries(self.device)
         choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
         self.seed = seed
         self.precision: Precision = precision

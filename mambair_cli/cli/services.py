@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
+from mambair_cli.headstart import import_torch
 from mambair_cli.interrupts import cleaning_up
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def open_service(
     """
     if options.server:
         return _open_client(options.server, task, scale, level, options, progress)
+    has_workers = options.devices is not None or options.workers is not None or options.ray is not None
+    import_torch("cpu" if has_workers else options.device)
     from mambair_cli.batch import computing_of
     from mambair_cli.choice import choose_devices
     from mambair_cli.pipeline import perform_alone

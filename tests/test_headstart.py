@@ -1,0 +1,146 @@
+"""What begins beforehand: that it begins, and that nothing depends on it."""
+
+import ctypes
+import gc
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from mambair_cli import headstart
+
+
+class Driver:
+    """Stands in for NVIDIA's, and remembers the context that it was asked for."""
+
+    def __init__(self):
+        self.devices, self.asked = 1, []
+        self.cuInit, self.cuDeviceGet, self.cuDevicePrimaryCtxRetain = self.init, self.get, self.retain
+
+    def init(self, flags):
+        assert threading.current_thread() is not threading.main_thread()
+        return 0 if self.devices else 100
+
+    def get(self, device, number):
+        device._obj.value = 7 + number
+        return 0 if number < self.devices else 101
+
+    def retain(self, context, device):
+        self.asked.append(device.value)
+        return 0
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Have the stand-in loaded in place of the driver."""
+    stands_in = Driver()
+
+    def load(name):
+        assert name == headstart.DRIVER
+        return stands_in
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    return stands_in
+
+
+def join():
+    """Wait for what was begun."""
+    for thread in threading.enumerate():
+        if thread.name == "mambair-headstart":
+            assert not thread.daemon  # the process must not end in its midst
+            thread.join()
+
+
+@pytest.mark.parametrize(("device", "asked"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [8]), ("cpu", [])])
+def test_the_gpu_that_will_compute_is_prepared(device, asked, driver):
+    driver.devices = 2
+    headstart.import_torch(device)
+    join()
+    assert driver.asked == asked
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:x", "cuda:", "mps", "nonsense"])
+def test_what_does_not_exist_is_left_to_pytorch(device, driver):
+    headstart.import_torch(device)
+    join()
+    assert driver.asked in ([], [7])
+
+
+def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch):
+    driver.devices = 0
+    headstart.import_torch("auto")
+    join()
+    assert not driver.asked
+
+    def fail(name):
+        raise OSError("no such library")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    headstart.import_torch("auto")
+    join()
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_garbage_is_looked_for_again_afterwards(is_enabled):
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        headstart.import_torch("cpu")
+        assert gc.isenabled() == is_enabled
+    finally:
+        gc.enable()
+
+
+def test_pytorch_is_imported_without_looking_for_garbage():
+    program = """
+import gc, sys
+from mambair_cli.headstart import import_torch
+assert "torch" not in sys.modules
+looked = []
+gc.callbacks.append(lambda phase, told: looked.append(phase))
+import_torch("cpu")
+assert "torch" in sys.modules
+sys.exit(bool(looked))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_libraries_are_for_gpus_alone(monkeypatch):
+    begun = []
+    monkeypatch.setattr(headstart, "_start", lambda *call: begun.append(call))
+    headstart.load_libraries(torch.device("cpu"))
+    assert not begun
+    headstart.load_libraries(torch.device("cuda", 1))
+    assert begun == [(headstart._make_products, torch.device("cuda", 1))]
+
+
+def test_what_libraries_raise_is_left_for_whoever_needs_them(monkeypatch):
+    headstart._make_products(torch.device("cpu"))
+    headstart._make_products(torch.device("meta"))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setitem(sys.modules, "triton.runtime", None)
+    monkeypatch.setitem(sys.modules, "triton.runtime.cache", None)
+    headstart._know_triton()
+
+
+KNOW_BESIDE_PYTORCH = """
+import ctypes, sys, threading
+from types import SimpleNamespace
+from mambair_cli import headstart
+
+calls = dict.fromkeys(("cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"), lambda *arguments: 0)
+driver, load = SimpleNamespace(**calls), ctypes.CDLL
+ctypes.CDLL = lambda name, *more, **named: driver if name == headstart.DRIVER else load(name, *more, **named)
+headstart.import_torch("cuda")
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join()
+from triton.runtime.cache import triton_key
+sys.exit(triton_key.cache_info().currsize != 1)
+"""
+
+
+def test_triton_knows_itself_when_pytorch_is_there():
+    pytest.importorskip("triton")
+    subprocess.run([sys.executable, "-c", KNOW_BESIDE_PYTORCH], check=True)
