@@ -166,6 +166,7 @@ def test_needs_no_compiler_without_a_gradient():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # PyTorch's own use
 def test_compiles_into_a_graph_with_its_neighbours():
     operands, paths, params = make_operands(length=100, d=16)
 
