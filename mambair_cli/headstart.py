@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def import_torch(device: str) -> None:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        import torch  # noqa: F401
+        import_module("torch")
     finally:
         if was_enabled:
             gc.enable()
