@@ -167,7 +167,7 @@ class _Cost(NamedTuple):
 
 COSTS = (
     _Cost(1, 8, 71, 7.1, 150, 512, (3, 4)),
-    _Cost(2, 8, 56, 5.8, 67, 640, (3, 4, 5)),
+    _Cost(2, 8, 20, 11.4, 67, 640, (3, 4, 5)),
     _Cost(4, 8, 55, 1.2, 207, 576, (3, 9)),
 )
 EXPONENTIAL = 10  # cycles, where nothing else is done meanwhile
@@ -212,8 +212,7 @@ def _find_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple
             shape = Shape(cost.lanes, cost.steps, threads=threads, blocks=resident)
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
-                most = -(-blocks * chunks // processors) * warps  # of the fullest multiprocessor
-                busy = (-(-most // 4) + most / 4) / 2  # its schedulers wait for each other in part
+                busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
                 each = cost.step + cost.exponential * exponentials + STAGING / threads
                 cycles = max(cost.least + EXPONENTIAL * exponentials, busy * each) / chunks
                 cycles *= TWO_PASSES if chunks > 1 else 1
