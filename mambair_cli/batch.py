@@ -210,9 +210,7 @@ def computing_of(restorer: "Restorer") -> dict[str, Any]:
         "weights": hash_of(restorer.model.path),
         "device": restorer.device.type,
         "precision": restorer.precision,
-        "tile": restorer.tiles.side,
-        "overlap": restorer.tiles.overlap,
-        "whole": restorer.tiles.whole,
+        **restorer.tiles.computing,
         "seed": restorer.seed,
     }
 

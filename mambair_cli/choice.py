@@ -9,7 +9,7 @@ import torch
 from mambair_cli import catalog, hub
 from mambair_cli.catalog import Model, Task
 from mambair_cli.errors import DownloadError, ModelError, UsageError
-from mambair_cli.fitting import SIDES, VALUES_AT_ONCE, fit_tiles
+from mambair_cli.fitting import EDITION, SIDES, VALUES_AT_ONCE, fit_tiles
 from mambair_cli.model import MambaIRConfig
 from mambair_cli.tiling import Plan, plan_tiles
 
@@ -36,6 +36,12 @@ class Tiles(NamedTuple):
     overlap: int
     whole: int
     fitted: MambaIRConfig | None = None
+
+    @property
+    def computing(self) -> dict[str, int | None]:
+        """Return what pixels depend on of all that."""
+        fit = None if self.fitted is None else EDITION
+        return {"tile": self.side, "overlap": self.overlap, "whole": self.whole, "fit": fit}
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
@@ -114,7 +120,7 @@ def choose_tiles(
         tile: Largest side, in pixels.
         overlap: Pixels that neighbours share at least.
         device_kind: As torch names it.
-        architecture: Of the network, where it is known.
+        architecture: Of the network; None where it is not known yet, and any default may turn out right.
         config: Likewise.
 
     Raises:
@@ -127,7 +133,7 @@ def choose_tiles(
         tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"])
         if architecture is not None and architecture.lower() == "mambairv2":
             tile = WINDOWED_TILE_SIDE.get(device_kind, tile)
-        if fitted is not None:
+        if fitted is not None or (is_fitted and architecture is None):
             tile = max(SIDES)
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:

@@ -259,7 +259,7 @@ class Engine:
             x, origin = torch.from_numpy(tiles), torch.tensor(corners)
             if self._on_gpu and not x.is_pinned():
                 x = x.pin_memory()
-            x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            x = x.to(self.device, non_blocking=self._on_gpu).permute(0, 3, 1, 2)
             y = self.run(x, origin, seed)
             rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
             if not self._on_gpu:

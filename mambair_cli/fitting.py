@@ -10,6 +10,7 @@ TILES_AT_ONCE = {"cpu": 1, "mps": 4}
 # Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
 VALUES_AT_ONCE = {"cuda": 110_000_000}
 
+EDITION = 1  # of what tiles are fitted by, here and in the costs of ``cuda``: another gives other pixels
 SIDES = range(96, 257, 8)  # pixels, of tiles that are tried
 PATHS = 4  # of MambaIR's scan
 # Of the GPU that tiles are fitted to, an H100 or H200. Others have more or fewer, but what an image becomes

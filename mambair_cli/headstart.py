@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ def import_torch(device: str) -> None:
         device: That is to compute, as PyTorch will name it, or "auto".
     """
     kind, _, number = device.partition(":")
-    if kind in ("auto", "cuda"):
+    if kind in ("auto", "cuda") and _is_built_for_cuda():
+        os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # PyTorch, too, would set it, but too late
         _start(_prepare_gpu, int(number) if number.isdecimal() else 0)
     was_enabled = gc.isenabled()
     gc.disable()
@@ -44,12 +47,21 @@ def load_libraries(device: "torch.device") -> None:
 
 def _start(function: Callable[..., None], *arguments: object) -> None:
     # No daemon: a process must not end in the midst of what the driver does.
-    threading.Thread(target=function, args=arguments, name="mambair-headstart").start()
+    thread = threading.Thread(target=function, args=arguments, name="mambair-headstart")
+    with suppress(RuntimeError):  # the system lets no more of them be
+        thread.start()
+
+
+def _is_built_for_cuda() -> bool:
+    """Tell whether the PyTorch that is installed can use NVIDIA's GPUs."""
+    found = find_spec("torch")
+    libraries = Path(found.origin).parent / "lib" if found and found.origin else None
+    return libraries is not None and any(libraries.glob("*torch_cuda.*"))
 
 
 def _prepare_gpu(number: int) -> None:
     """Make the context that PyTorch will use, as long as the process lives."""
-    with suppress(OSError, AttributeError):  # whatever is the matter, PyTorch will say it in its own words
+    with suppress(Exception):  # whatever is the matter, PyTorch will say it in its own words
         driver = ctypes.CDLL(DRIVER)
         device, context = ctypes.c_int(), ctypes.c_void_p()
         if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), number) == 0:

@@ -16,7 +16,6 @@ from mambair_cli.choice import check_fit, choose_device, choose_model, choose_ti
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch
-from mambair_cli.headstart import load_libraries
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
 from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
@@ -56,8 +55,8 @@ class Restorer:
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Largest side of a tile in pixels of the input; by default 256; on CUDA 192 with MambaIRv2, and
-            with MambaIR what suits an image larger than that.
+        tile: Largest side of a tile in pixels of the input; by default 256, and on CUDA, where an image is
+            larger than that, what suits it with MambaIR, 192 with MambaIRv2, and 136 with a U-Net.
         overlap: Pixels that neighbouring tiles share at least; by default 16.
         seed: Of the noise that MambaIRv2 draws; None for none.
         offline: Use only what is on this machine.
@@ -93,7 +92,6 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.device = choose_device(device)
-        load_libraries(self.device)
         choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
         self.seed = seed
         self.precision: Precision = precision

@@ -5,11 +5,16 @@ import gc
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from mambair_cli import headstart
+from mambair_cli import headstart, restore
+from mambair_cli.cli import services
+from mambair_cli.cli.options import Options
+from mambair_cli.errors import MambairError
 
 
 class Driver:
@@ -42,6 +47,8 @@ def driver(monkeypatch):
         return stands_in
 
     monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(headstart, "_is_built_for_cuda", lambda: True)
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")  # by the user, which stays
     return stands_in
 
 
@@ -61,11 +68,58 @@ def test_the_gpu_that_will_compute_is_prepared(device, asked, driver):
     assert driver.asked == asked
 
 
-@pytest.mark.parametrize("device", ["cuda:1", "cuda:x", "cuda:", "mps", "nonsense"])
-def test_what_does_not_exist_is_left_to_pytorch(device, driver):
+@pytest.mark.parametrize(
+    ("device", "asked"),
+    [("cuda:1", []), (f"cuda:{10**30}", []), ("cuda:x", [7]), ("cuda:", [7]), ("mps", []), ("nonsense", [])],
+)
+def test_what_does_not_exist_is_left_to_pytorch(device, asked, driver):
     headstart.import_torch(device)
     join()
-    assert driver.asked in ([], [7])
+    assert driver.asked == asked
+
+
+@pytest.mark.parametrize(("library", "wanted"), [("libtorch_cpu.so", False), ("libtorch_cuda.so", True)])
+def test_a_pytorch_without_cuda_prepares_nothing(library, wanted, tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / library).touch()
+    monkeypatch.setattr(
+        headstart, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    )
+    begun = []
+    monkeypatch.setattr(headstart, "_start", lambda *call: begun.append(call))
+    headstart.import_torch("auto")
+    assert bool(begun) == wanted
+
+
+def test_a_system_without_threads_to_spare_is_no_error(monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    headstart._start(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "imported_for", "loaded_for"),
+    [
+        ({}, "auto", "cuda" if torch.cuda.is_available() else "cpu"),
+        ({"device": "cpu"}, "cpu", "cpu"),
+        ({"workers": 2}, "cpu", None),  # which are processes of their own
+        ({"devices": "cpu,cpu"}, "cpu", None),
+    ],
+)
+def test_a_command_that_computes_itself_has_a_head_start(options, imported_for, loaded_for, monkeypatch):
+    begun = []
+    monkeypatch.setattr(services, "import_torch", lambda device: begun.append(device))
+    monkeypatch.setattr(services, "load_libraries", lambda device: begun.append(device.type))
+
+    def end(**choices):
+        raise MambairError("here it is the restorer's turn")
+
+    monkeypatch.setattr(restore, "Restorer", end)
+    with pytest.raises(MambairError, match="turn"):
+        services.open_service("upscale", 4, None, Options(**options), cast(Any, None))
+    assert begun == [imported_for, *([loaded_for] if loaded_for else [])]
 
 
 def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch):
@@ -131,6 +185,7 @@ from mambair_cli import headstart
 
 calls = dict.fromkeys(("cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"), lambda *arguments: 0)
 driver, load = SimpleNamespace(**calls), ctypes.CDLL
+headstart._is_built_for_cuda = lambda: True
 ctypes.CDLL = lambda name, *more, **named: driver if name == headstart.DRIVER else load(name, *more, **named)
 headstart.import_torch("cuda")
 for thread in threading.enumerate():

@@ -386,6 +386,28 @@ def test_only_a_mambair_on_a_gpu_has_fitted_tiles():
     assert choose_tiles(None, None, "cuda", "MambaIRv2", V2).fitted is None
 
 
+def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
+    monkeypatch.setitem(fitting.VALUES_AT_ONCE, "cpu", 10**6)  # as if it were a GPU
+    restorer = Restorer(weights=save_random(tmp_path / "x.safetensors", V1), task="denoise", device="cpu")
+    assert restorer.tiles.fitted == restorer.info.config
+    assert restorer.with_tiles(None, 8, 0).tiles.fitted == restorer.info.config
+    assert restorer.with_tiles(64, 8, 0).tiles.fitted is None
+    assert restorer.plan(300, 500) == fitting.fit_tiles(300, 500, 16, restorer.info.config)
+
+
+def test_results_tell_what_their_tiles_were_fitted_by():
+    fitted, squares = (choose_tiles(tile, None, "cuda", "MambaIR", CLASSIC) for tile in (None, 256))
+    assert fitted.computing["fit"] == fitting.EDITION
+    assert squares.computing["fit"] is None
+    assert fitted.computing["tile"] == squares.computing["tile"]
+
+
+def test_an_overlap_that_some_default_has_room_for_is_not_refused_too_early():
+    assert choose_tiles(None, 200, "cuda").overlap == 200
+    with pytest.raises(UsageError, match="256 of 256"):
+        choose_tiles(None, 256, "cuda")
+
+
 @pytest.mark.parametrize("overlap", [0, 40, 200])
 def test_fitted_tiles_share_what_they_are_asked_to(overlap):
     plan = fitting.fit_tiles(600, 500, overlap, LIGHT)

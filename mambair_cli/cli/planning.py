@@ -183,7 +183,7 @@ class _Clairvoyant:
         return _Forecast(result, replaces, plan, cost)
 
     def _place_tiles(self, height: int, width: int) -> "Plan":
-        """Place tiles as the run will; where its network is not here, as one like it would."""
+        """Place tiles as the run will; squares, where they are to be fitted to a network that is not here."""
         from mambair_cli.catalog import find_model
         from mambair_cli.choice import choose_tiles
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
-from mambair_cli.headstart import import_torch
+from mambair_cli.headstart import import_torch, load_libraries
 from mambair_cli.interrupts import cleaning_up
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def open_service(
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     import_torch("cpu" if has_workers else options.device)
     from mambair_cli.batch import computing_of
-    from mambair_cli.choice import choose_devices
+    from mambair_cli.choice import choose_device, choose_devices
     from mambair_cli.pipeline import perform_alone
     from mambair_cli.restore import Restorer
 
@@ -78,6 +78,8 @@ def open_service(
     if options.ray is not None:
         return _open_cluster(options.ray, options, choices)
     devices = choose_devices(options.devices, options.workers)
+    if not devices:
+        load_libraries(choose_device(options.device))
     restorer = Restorer(
         **choices,
         model=options.model,

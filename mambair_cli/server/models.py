@@ -201,6 +201,5 @@ class Models:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
-        side, overlap, whole, _ = restorer.tiles
-        tiles = {"tile": side, "overlap": overlap, "whole": whole, "seed": restorer.seed}
-        return Means(restorer, {**loaded.computing, **tiles}, choice.notice)
+        computing = {**loaded.computing, **restorer.tiles.computing, "seed": restorer.seed}
+        return Means(restorer, computing, choice.notice)
