@@ -121,19 +121,19 @@ def choose_tiles(
         overlap: Pixels that neighbours share at least.
         device_kind: As torch names it.
         architecture: Of the network; None where it is not known yet, and any default may turn out right.
-        config: Likewise.
+        config: Of the network, likewise.
 
     Raises:
         UsageError: They cannot be.
     """
-    is_fitted = tile is None and device_kind in VALUES_AT_ONCE
-    fitted = config if is_fitted and isinstance(config, MambaIRConfig) else None
+    may_fit = tile is None and device_kind in VALUES_AT_ONCE
+    fitted = config if may_fit and isinstance(config, MambaIRConfig) else None
     whole = WHOLE_SIDE.get(device_kind, 0) if tile is None else 0
     if tile is None:
         tile = TILE_SIDE.get(device_kind, TILE_SIDE["cpu"])
         if architecture is not None and architecture.lower() == "mambairv2":
             tile = WINDOWED_TILE_SIDE.get(device_kind, tile)
-        if fitted is not None or (is_fitted and architecture is None):
+        if fitted is not None or (may_fit and architecture is None):
             tile = max(SIDES)
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:

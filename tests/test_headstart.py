@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -52,6 +53,12 @@ def driver(monkeypatch):
     return stands_in
 
 
+def test_how_a_gpu_loads_kernels_is_the_users_to_say(driver):
+    headstart.import_torch("cuda")
+    assert os.environ["CUDA_MODULE_LOADING"] == "EAGER"
+    join()
+
+
 def join():
     """Wait for what was begun."""
     for thread in threading.enumerate():
@@ -87,8 +94,10 @@ def test_a_pytorch_without_cuda_prepares_nothing(library, wanted, tmp_path, monk
     )
     begun = []
     monkeypatch.setattr(headstart, "_start", lambda *call: begun.append(call))
+    monkeypatch.setattr(os, "environ", environment := {})
     headstart.import_torch("auto")
     assert bool(begun) == wanted
+    assert environment == ({"CUDA_MODULE_LOADING": "LAZY"} if wanted else {})
 
 
 def test_a_system_without_threads_to_spare_is_no_error(monkeypatch):
