@@ -70,7 +70,7 @@ def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, lanes, chunks):
 
 
 @pytest.mark.parametrize("cost", cuda.COSTS)
-@pytest.mark.parametrize("d", [5, 6, 70])
+@pytest.mark.parametrize("d", [5, 6, 44, 72])
 def test_the_cuts_that_are_shipped_give_the_same(cost, d):
     shape = Shape(cost.lanes, cost.steps, threads=64, blocks=1)
     u, projected, paths, params = make_operands(length=75, d=d, k=1, n=5)

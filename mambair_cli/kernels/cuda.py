@@ -102,9 +102,6 @@ def scan_paths(
     if not steps.is_contiguous():
         raise ValueError(f"steps to be overwritten must be contiguous, not of strides {steps.stride()}")
     u, paths, A, D = (x.contiguous() for x in (u, paths, A, D))
-    # Where 16 bits are in pairs of channels, two are copied at once.
-    even = d % 2 == 0 and u.itemsize == steps.itemsize == 2
-    even = even and u.data_ptr() % 4 == steps.data_ptr() % 4 == 0
     if shape is None:
         shape, best_chunks = choose_cut(b * k, length, d, n, multiprocessors(u.device))
         chunks = best_chunks if chunks is None else chunks
@@ -113,7 +110,9 @@ def scan_paths(
     addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
     types = TYPES[u.dtype], TYPES[steps.dtype]
-    each = 2 if even else 1
+    places = (d, *(x.data_ptr() // x.itemsize for x in (u, steps)))
+    widest = min(16 // max(u.itemsize, steps.itemsize), shape.steps // shape.lanes)  # every lane has work
+    each = next(e for e in (8, 4, 2, 1) if e <= widest and all(x % e == 0 for x in places))
     scan, scan_ends = _load(n, vector, *types, int(labels is not None), each, shape, u.device)
 
     blocks = -(-d // (shape.threads // shape.lanes))
@@ -240,8 +239,7 @@ def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
 def shared_bytes(shape: Shape, n: int, itemsize: int) -> int:
     """Count what a block holds of tokens, steps, projections and places, as the source lays them out."""
     row = shape.threads // shape.lanes * itemsize
-    if shape.lanes > 1:
-        row = -(-row // 128) * 128 + 128 // shape.lanes
+    row = row + 64 if shape.lanes == 1 else -(-row // 128) * 128 + 128 // shape.lanes
     slots = -(-n // shape.lanes // 4) * 4
     return shape.stage * (2 * row + 2 * 2 * shape.lanes * slots * 4 + 4 * 4)
 

@@ -11,8 +11,8 @@
 //
 // Set by the compiler's caller: N, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
 // projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
-// bfloat16), DICTIONARY (0 or 1), EACH (tokens and steps that are copied at once: 2 of 16 bits where that can be,
-// since a card copies no less than 4 bytes without waiting, else 1).
+// bfloat16), DICTIONARY (0 or 1), EACH (tokens, and steps, that are copied at once: as many as have 16 bytes, the
+// most that a card copies without waiting, or what their number and place allow; below 4 bytes it waits).
 
 #define STATES ((N + LANES - 1) / LANES)
 #define SLOTS ((STATES + 3) / 4 * 4)  // places of one lane in a staged row
@@ -22,7 +22,7 @@
 #define WARP_CHANNELS (32 / LANES)
 #define BLOCK_CHANNELS (THREADS / LANES)
 #define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
-#define PAIRED (LANES == 1 && EACH == 2)  // neighbours write every other step for both
+#define PAIRED (LANES == 1 && EACH > 1 && OUTPUT != 0)  // neighbours write every other step for both
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -33,6 +33,7 @@ typedef Element<OUTPUT> Out;
 typedef Pack<In::Stored, VECTOR> Columns;
 typedef Pack<In::Stored, EACH> TokenPiece;
 typedef Pack<Out::Stored, EACH> ValuePiece;
+typedef Pack<Out::Stored, 2> Pair;
 
 // Store under a predicate, without a branch for which everything that is under way would have to arrive.
 #ifndef TWIN
@@ -78,7 +79,7 @@ struct Operands {
 template <typename T>
 __device__ __forceinline__ void copy_ahead(T* place, const T* source) {
 #if __CUDA_ARCH__ >= 800
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (sizeof(T) >= 4) {  // 4, 8 or 16
         unsigned address = (unsigned)__cvta_generic_to_shared(place);
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(source), "n"(sizeof(T)));
         return;
@@ -103,10 +104,11 @@ __device__ __forceinline__ void await_group() {
 }
 #endif
 
-// Elements from one step's channels to the next one's: lanes read steps that follow each other, from other banks.
+// Elements from one step's channels to the next one's: lanes read steps that follow each other, and a warp writes
+// some at once, from and to other banks.
 #define ROW_BYTES(T) (BLOCK_CHANNELS * sizeof(T))
 template <typename T>
-constexpr int ROW_OF = (LANES == 1 ? ROW_BYTES(T) : (ROW_BYTES(T) + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
+constexpr int ROW_OF = (LANES == 1 ? ROW_BYTES(T) + 64 : (ROW_BYTES(T) + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
 
 struct Shared {
     alignas(16) In::Stored tokens[AHEAD + 1][STEPS][ROW_OF<In::Stored>];
@@ -303,13 +305,13 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                 for (int i = 0; i < MINE; i += 2) {
                     float first = own_y[i] + y_here[i], second = own_y[i + 1] + y_here[i + 1];
                     float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
-                    ValuePiece results;
+                    Pair results;
                     results.at[0] = Out::store(odd ? other : first);
-                    results.at[EACH - 1] = Out::store(odd ? second : other);  // at[1]; EACH is 2 here
+                    results.at[1] = Out::store(odd ? second : other);
                     int position = along.start + stage * STAGE + group + i + odd;
                     int here = shared.pixels[stage & 3][group + i + odd];
                     store_where(exists && position < along.stop,
-                                (ValuePiece*)(values + (long long)here * stride - odd), results);
+                                (Pair*)(values + (long long)here * stride - odd), results);
                 }
             } else if (WRITES) {
 #pragma unroll
