@@ -7,7 +7,7 @@
 //
 // Steps come as step * log2(e), so that every decay is a power of 2, which is what the card computes; the factor
 // ln(2) that the entering token lacks is multiplied into B while that is staged. A result takes the place of its
-// step in memory: the thread that writes the one has long read the other.
+// step, in shared memory, and then in memory: the threads that write the one have long read the other.
 //
 // Set by the compiler's caller: N, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
 // projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
@@ -22,7 +22,6 @@
 #define WARP_CHANNELS (32 / LANES)
 #define BLOCK_CHANNELS (THREADS / LANES)
 #define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
-#define PAIRED (LANES == 1 && EACH > 1 && OUTPUT != 0)  // neighbours write every other step for both
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 constexpr float LN_2 = 0.6931471805599453f;
@@ -33,7 +32,6 @@ typedef Element<OUTPUT> Out;
 typedef Pack<In::Stored, VECTOR> Columns;
 typedef Pack<In::Stored, EACH> TokenPiece;
 typedef Pack<Out::Stored, EACH> ValuePiece;
-typedef Pack<Out::Stored, 2> Pair;
 
 // Store under a predicate, without a branch for which everything that is under way would have to arrive.
 #ifndef TWIN
@@ -43,10 +41,20 @@ __device__ __forceinline__ void store_where(bool wanted, Values* place, const Va
         asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u16 [%1], %2; }" ::"r"((int)wanted),
                      "l"(place), "h"(*(const unsigned short*)&values)
                      : "memory");
-    } else {
-        static_assert(sizeof(Values) == 4);
+    } else if constexpr (sizeof(Values) == 4) {
         asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.u32 [%1], %2; }" ::"r"((int)wanted),
                      "l"(place), "r"(*(const unsigned*)&values)
+                     : "memory");
+    } else if constexpr (sizeof(Values) == 8) {
+        const unsigned* words = (const unsigned*)&values;
+        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.v2.u32 [%1], {%2, %3}; }" ::"r"((int)wanted),
+                     "l"(place), "r"(words[0]), "r"(words[1])
+                     : "memory");
+    } else {
+        static_assert(sizeof(Values) == 16);
+        const unsigned* words = (const unsigned*)&values;
+        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.v4.u32 [%1], {%2, %3, %4, %5}; }" ::"r"((int)wanted),
+                     "l"(place), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
                      : "memory");
     }
 }
@@ -102,6 +110,8 @@ __device__ __forceinline__ void await_group() {
 #endif
     __syncwarp();
 }
+
+__device__ __forceinline__ void join_warp() { __syncwarp(); }
 #endif
 
 // Elements from one step's channels to the next one's: lanes read steps that follow each other, and a warp writes
@@ -114,7 +124,7 @@ struct Shared {
     alignas(16) In::Stored tokens[AHEAD + 1][STEPS][ROW_OF<In::Stored>];
     alignas(16) Out::Stored steps[AHEAD + 1][STEPS][ROW_OF<Out::Stored>];
     alignas(16) float rows[2][STAGE][ROW];
-    alignas(16) int pixels[4][STAGE];
+    alignas(16) int pixels[4 * STAGE];  // of four stages
 };
 
 #define GROUPS (COLUMNS / VECTOR)
@@ -138,7 +148,7 @@ struct Walk {
         for (int i = 0; i < ITEMS_PER_THREAD; i++) {
             int item = i * THREADS + threadIdx.x;
             if (ITEMS % THREADS == 0 || item < ITEMS) {
-                int pixel = shared.pixels[stage & 3][item / GROUPS];
+                int pixel = shared.pixels[(stage & 3) * STAGE + item / GROUPS];
                 const In::Stored* row = projected + (long long)pixel * operands.token_stride;
                 ahead[i] = *(const Columns*)(row + item % GROUPS * VECTOR);
             }
@@ -218,7 +228,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     // Places of states that do not exist stay zero.
     for (int i = threadIdx.x; i < 2 * STAGE * ROW; i += THREADS) (&shared.rows[0][0][0])[i] = 0.0f;
     for (int i = threadIdx.x; i < 2 * STAGE; i += THREADS)
-        shared.pixels[i / STAGE][i % STAGE] = along.pixel(along.start + i);
+        shared.pixels[i] = along.pixel(along.start + i);
     __syncthreads();
     Columns ahead[ITEMS_PER_THREAD];
     along.fetch_rows(0, ahead);
@@ -226,21 +236,22 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     // A warp copies for its threads, each of them the same channels of some steps.
     const int piece = threadIdx.x % 32 % PIECES, first_step = threadIdx.x % 32 / PIECES;
     const int copied = threadIdx.x / 32 * WARP_CHANNELS + piece * EACH;  // channel, counted from the block's first
-    const int source = blockIdx.x * BLOCK_CHANNELS + copied < d ? blockIdx.x * BLOCK_CHANNELS + copied : 0;
+    const bool copies = blockIdx.x * BLOCK_CHANNELS + copied < d;
+    const int source = copies ? blockIdx.x * BLOCK_CHANNELS + copied : 0;
     const In::Stored* token_source = operands.u + (long long)image * operands.length * d + source;
-    const Out::Stored* step_source = values - channel + source;
+    Out::Stored* step_target = values - channel + source;
     auto fetch_group = [&](int group) {  // counted from the chunk's start
 #pragma unroll
         for (int t = 0; t < STEPS; t += 32 / PIECES) {
             int step = t + first_step;
             if (STEPS % (32 / PIECES) == 0 || step < STEPS) {
                 int position = group * STEPS + step;
-                long long pixel = shared.pixels[position / STAGE & 3][position % STAGE];
+                long long pixel = shared.pixels[position & (4 * STAGE - 1)];
                 int slot = group & AHEAD;
                 copy_ahead((TokenPiece*)&shared.tokens[slot][step][copied],
                            (const TokenPiece*)(token_source + pixel * d));
                 copy_ahead((ValuePiece*)&shared.steps[slot][step][copied],
-                           (const ValuePiece*)(step_source + pixel * stride));
+                           (const ValuePiece*)(step_target + pixel * stride));
             }
         }
         end_group();
@@ -299,21 +310,8 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                 }
             }
 
-            if constexpr (WRITES && PAIRED) {
-                const int odd = threadIdx.x & 1;
-#pragma unroll
-                for (int i = 0; i < MINE; i += 2) {
-                    float first = own_y[i] + y_here[i], second = own_y[i + 1] + y_here[i + 1];
-                    float other = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1, 2);
-                    Pair results;
-                    results.at[0] = Out::store(odd ? other : first);
-                    results.at[1] = Out::store(odd ? second : other);
-                    int position = along.start + stage * STAGE + group + i + odd;
-                    int here = shared.pixels[stage & 3][group + i + odd];
-                    store_where(exists && position < along.stop,
-                                (Pair*)(values + (long long)here * stride - odd), results);
-                }
-            } else if (WRITES) {
+            if (WRITES) {
+                // Results take their steps' places here, too, and leave in pieces as wide as those that came.
 #pragma unroll
                 for (int i = 0; i < MINE; i++) {
                     float total = own_y[i];
@@ -336,16 +334,24 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                         float keep = odd ? keep1 : keep0, send = odd ? keep0 : keep1;
                         total += keep + __shfl_xor_sync(0xFFFFFFFF, send, 1, LANES);
                     }
-                    int position = along.start + stage * STAGE + group + i * LANES + lane;
-                    bool wanted = exists && position < along.stop;
-                    int here = shared.pixels[stage & 3][group + i * LANES + lane];
-                    store_where(wanted, values + (long long)here * stride, Out::store(total));
+                    shared.steps[number & AHEAD][i * LANES + lane][threadIdx.x / LANES] = Out::store(total);
+                }
+                join_warp();
+#pragma unroll
+                for (int t = 0; t < STEPS; t += 32 / PIECES) {
+                    const int step = t + first_step;
+                    if (STEPS % (32 / PIECES) == 0 || step < STEPS) {
+                        const int position = number * STEPS + step;
+                        long long pixel = shared.pixels[position & (4 * STAGE - 1)];
+                        ValuePiece results = *(const ValuePiece*)&shared.steps[number & AHEAD][step][copied];
+                        store_where(copies && along.start + position < along.stop, (ValuePiece*)(step_target + pixel * stride), results);
+                    }
                 }
             }
         }
 
         along.keep_rows(stage + 1, ahead);
-        if (threadIdx.x < STAGE) shared.pixels[(stage + 2) & 3][threadIdx.x] = next;
+        if (threadIdx.x < STAGE) shared.pixels[((stage + 2) & 3) * STAGE + threadIdx.x] = next;
         __syncthreads();
     }
 
