@@ -51,7 +51,7 @@ template <typename T>
 static void copy_ahead(T* place, const T* source) { *place = *source; }
 static void end_group() {}
 static void await_group() { __syncthreads(); }
-static void join_warp() { __syncthreads(); }
+static void __syncwarp() { __syncthreads(); }
 
 template <typename Operands>
 void run(void (*kernel)(Operands), int x, int y, int z, int threads, const Operands& operands) {

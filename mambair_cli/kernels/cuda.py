@@ -143,8 +143,8 @@ def scan_paths(
 class _Cost(NamedTuple):
     """What a form of the kernel takes, in clock cycles of one of a multiprocessor's four schedulers.
 
-    Measured on an H200; other cards share their proportions. Copies have become wider since: one and two lanes
-    take a tenth less, alike.
+    Measured on an H200; other cards share their proportions. Copies have become wider since: one and two
+    lanes take a tenth less, alike.
 
     Attributes:
         lanes: As of a shape, like the next one.

@@ -53,7 +53,8 @@ __device__ __forceinline__ void store_where(bool wanted, Values* place, const Va
     } else {
         static_assert(sizeof(Values) == 16);
         const unsigned* words = (const unsigned*)&values;
-        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.v4.u32 [%1], {%2, %3, %4, %5}; }" ::"r"((int)wanted),
+        asm volatile("{ .reg .pred p; setp.ne.s32 p, %0, 0; @p st.global.v4.u32 [%1], {%2, %3, %4, %5}; }" ::"r"(
+                         (int)wanted),
                      "l"(place), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
                      : "memory");
     }
@@ -110,8 +111,6 @@ __device__ __forceinline__ void await_group() {
 #endif
     __syncwarp();
 }
-
-__device__ __forceinline__ void join_warp() { __syncwarp(); }
 #endif
 
 // Elements from one step's channels to the next one's: lanes read steps that follow each other, and a warp writes
@@ -238,8 +237,8 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int copied = threadIdx.x / 32 * WARP_CHANNELS + piece * EACH;  // channel, counted from the block's first
     const bool copies = blockIdx.x * BLOCK_CHANNELS + copied < d;
     const int source = copies ? blockIdx.x * BLOCK_CHANNELS + copied : 0;
-    const In::Stored* token_source = operands.u + (long long)image * operands.length * d + source;
-    Out::Stored* step_target = values - channel + source;
+    const In::Stored* copied_tokens = operands.u + (long long)image * operands.length * d + source;
+    Out::Stored* copied_values = values - channel + source;
     auto fetch_group = [&](int group) {  // counted from the chunk's start
 #pragma unroll
         for (int t = 0; t < STEPS; t += 32 / PIECES) {
@@ -249,9 +248,9 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                 long long pixel = shared.pixels[position & (4 * STAGE - 1)];
                 int slot = group & AHEAD;
                 copy_ahead((TokenPiece*)&shared.tokens[slot][step][copied],
-                           (const TokenPiece*)(token_source + pixel * d));
+                           (const TokenPiece*)(copied_tokens + pixel * d));
                 copy_ahead((ValuePiece*)&shared.steps[slot][step][copied],
-                           (const ValuePiece*)(step_target + pixel * stride));
+                           (const ValuePiece*)(copied_values + pixel * stride));
             }
         }
         end_group();
@@ -336,7 +335,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                     }
                     shared.steps[number & AHEAD][i * LANES + lane][threadIdx.x / LANES] = Out::store(total);
                 }
-                join_warp();
+                __syncwarp();
 #pragma unroll
                 for (int t = 0; t < STEPS; t += 32 / PIECES) {
                     const int step = t + first_step;
@@ -344,7 +343,8 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                         const int position = number * STEPS + step;
                         long long pixel = shared.pixels[position & (4 * STAGE - 1)];
                         ValuePiece results = *(const ValuePiece*)&shared.steps[number & AHEAD][step][copied];
-                        store_where(copies && along.start + position < along.stop, (ValuePiece*)(step_target + pixel * stride), results);
+                        store_where(copies && along.start + position < along.stop,
+                                    (ValuePiece*)(copied_values + pixel * stride), results);
                     }
                 }
             }
