@@ -78,6 +78,15 @@ def test_the_cuts_that_are_shipped_give_the_same(cost, d):
     check(u, projected, paths, params, 2e-3, dtype=torch.float16, shape=shape, chunks=2)
 
 
+@pytest.mark.parametrize("offset", [1, 2, 4])
+def test_tokens_may_lie_anywhere(offset):
+    u, projected, paths, params = make_operands(d=16)
+    u, projected = u.half(), projected.half()
+    wanted = scan(u, projected, paths, params, torch.float16, shape=SMALL, chunks=1)
+    moved = torch.empty(u.numel() + offset, dtype=u.dtype, device=u.device)[offset:].view(u.shape).copy_(u)
+    assert torch.equal(scan(moved, projected, paths, params, torch.float16, shape=SMALL, chunks=1), wanted)
+
+
 @pytest.mark.parametrize(
     ("input", "output"), [(torch.float32, torch.float16), (torch.float16, torch.float32)]
 )
