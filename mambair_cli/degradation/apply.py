@@ -11,13 +11,19 @@ from mambair_cli.degradation.filters import convolve
 from mambair_cli.degradation.recipe import Camera, Fate, Filter, Jpeg, Noise, Step
 from mambair_cli.degradation.resample import resize
 
+MOST_STEPS = 8  # of a round
 LUMA = (0.299, 0.587, 0.114)
 
-Draw = Callable[[tuple[int, int], list[int]], Tensor]
-"""Given height and width and the numbers of some pictures, returns white noise for these, (n, 4, h, w)."""
+Occasion = tuple[int, int, int]
+"""When noise is added: whether the first round has a resolution of its own, the turn, and the kind of noise."""
+
+Draw = Callable[[tuple[int, int], list[int], Occasion], Tensor]
+"""Given height and width, numbers of pictures and the occasion, returns white noise for each, (n, 4, h, w)."""
 
 
-def degrade(truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw) -> tuple[Tensor, Tensor]:
+def degrade(
+    truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw, finest: float
+) -> tuple[Tensor, Tensor]:
     """Make a network's input of the truth, and of the truth what the network should make of the input.
 
     WebP alone is left to :func:`finish`, since its library needs the pictures in memory.
@@ -26,7 +32,9 @@ def degrade(truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw) -> tup
         truth: Clean pictures, (b, 3, s·h, s·w) in [0, 1].
         fates: What happens to each.
         scale: ``s``.
-        draw: Gives white noise. What it gives for a picture must not depend on the others of the batch.
+        draw: Gives white noise. What it gives for a picture must not depend on the others of the
+            batch, nor on other occasions.
+        finest: Resolution of a first round that no fate exceeds, from 1 on.
 
     Returns:
         (b, 3, h, w), in [0, 1] but for pictures that are not rounded, and (b, 3, s·h, s·w).
@@ -45,15 +53,16 @@ def degrade(truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw) -> tup
             continue
         of_group = [fates[n] for n in group]
         reduced = x[send(group, x.device)]
-        most = float(resolutions[group].max())
-        shape = (round(height * most), round(width * most))
+        largest = finest if group is there else 1
+        shape = (round(height * largest), round(width * largest))
         if scale > 1 or group is there:
             reduced = _resize(reduced, scale / resolutions[group], [f.filters[0] for f in of_group], shape)
-        _round(reduced, group, [fate.first for fate in of_group], draw)
+        elsewhere = int(group is there)
+        _round(reduced, group, [fate.first for fate in of_group], (elsewhere, 0), draw)
         if group is there:
             by = [fate.filters[1] for fate in of_group]
             reduced = _resize(reduced, resolutions[group], by, (height, width))
-        _round(reduced, group, [fate.second for fate in of_group], draw)
+        _round(reduced, group, [fate.second for fate in of_group], (elsewhere, MOST_STEPS), draw)
         result[send(group, x.device)] = reduced
     for pictures in (result, truth):
         _at(pictures, [n for n, fate in enumerate(fates) if fate.gray], _without_colour)
@@ -94,20 +103,29 @@ def degrade_image(truth: np.ndarray, fate: Fate, scale: int, seed: int) -> np.nd
     generator = torch.Generator().manual_seed(seed)
     x = torch.from_numpy(truth.astype(np.float32) / (255 if truth.dtype == np.uint8 else 1))
     x = x.permute(2, 0, 1)[None]
-    y, _ = degrade(x, [fate], scale, lambda shape, _: torch.randn(1, 4, *shape, generator=generator))
+    y, _ = degrade(
+        x,
+        [fate],
+        scale,
+        lambda shape, *_: torch.randn(1, 4, *shape, generator=generator),
+        max(1, fate.resolution),
+    )
     image = np.ascontiguousarray(y[0].permute(1, 2, 0).numpy())
     if not fate.rounded and fate.webp is None:
         return image
     return finish((image * 255).round().astype(np.uint8)[None], [fate])[0]
 
 
-def _round(x: Tensor, numbers: list[int], programs: Sequence[Sequence[Step]], draw: Draw) -> None:
+def _round(
+    x: Tensor, numbers: list[int], programs: Sequence[Sequence[Step]], when: tuple[int, int], draw: Draw
+) -> None:
     """Do the steps of a round to pictures, in place, at each turn those of one kind together.
 
     Args:
         x: The pictures.
         numbers: Which of the batch they are.
         programs: Steps of each, in order.
+        when: Whether the resolution is another than the input's, and the number of the first turn.
         draw: White noise.
     """
     for turn in range(max(map(len, programs), default=0)):
@@ -122,7 +140,8 @@ def _round(x: Tensor, numbers: list[int], programs: Sequence[Sequence[Step]], dr
             index = send(places, x.device)
             white = None
             if isinstance(steps[0], Noise | Camera):
-                white = draw((x.shape[2], x.shape[3]), [numbers[place] for place in places])
+                occasion = (when[0], when[1] + turn, int(isinstance(steps[0], Camera)))
+                white = draw((x.shape[2], x.shape[3]), [numbers[place] for place in places], occasion)
             x[index] = _do(x[index], steps, white)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambair_cli.degradation.apply import degrade, finish, send
+from mambair_cli.degradation.apply import Occasion, degrade, finish, send
 from mambair_cli.degradation.recipe import Fate, draw_fates, recipe_for
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.photographs import Photographs
@@ -102,16 +102,17 @@ class RealBatches:
         seed = (config.seed, number)
         fates = draw_fates(self._recipe, config.scale, (*seed, DRAWS_FATES), crops)
         fates = [fates[crop] for crop in self._mine]
-        state = np.random.SeedSequence((*seed, DRAWS_NOISE)).generate_state(1, np.uint64)
-        generator = torch.Generator(self._device).manual_seed(int(state[0]))
+        generator = torch.Generator(self._device)
 
-        def draw(shape: tuple[int, int], numbers: list[int]) -> Tensor:
+        def draw(shape: tuple[int, int], numbers: list[int], occasion: Occasion) -> Tensor:
+            state = np.random.SeedSequence((*seed, DRAWS_NOISE, *occasion)).generate_state(1, np.uint64)
+            generator.manual_seed(int(state[0]))
             white = torch.randn(crops, 4, *shape, device=self._device, generator=generator)
             return white[send(self._mine[numbers], self._device)]
 
         with torch.no_grad(), torch.cuda.stream(self._stream) if self._stream else nullcontext():
             truth = self._cut(np.random.default_rng((*seed, DRAWS_CROPS)).random((4, crops)))
-            x, wanted = degrade(truth, fates, config.scale, draw)
+            x, wanted = degrade(truth, fates, config.scale, draw, self._recipe.resolution[1])
             places = [place for place, fate in enumerate(fates) if fate.webp is not None]
             saved = self._save(x[places], [fates[place] for place in places]) if places else None
             made = None
