@@ -15,10 +15,10 @@ MOST_STEPS = 8  # of a round
 LUMA = (0.299, 0.587, 0.114)
 
 Occasion = tuple[int, int, int]
-"""When noise is added: whether the first round has a resolution of its own, the turn, and the kind of noise."""
+"""When noise is added: whether the first round has a resolution of its own, the turn, the kind of noise."""
 
 Draw = Callable[[tuple[int, int], list[int], Occasion], Tensor]
-"""Given height and width, numbers of pictures and the occasion, returns white noise for each, (n, 4, h, w)."""
+"""Given height and width, numbers of pictures and the occasion, returns white noise, (n, 4, h, w)."""
 
 
 def degrade(
