@@ -741,6 +741,16 @@ def test_the_real_hub_has_every_model() -> None:
 
 
 @pytest.mark.hub
+def test_the_real_second_address_has_every_file_it_is_for() -> None:
+    from huggingface_hub import get_session
+
+    urls = [model.url for model in load_catalog() if model.url]
+    assert urls
+    missing = [url for url in urls if get_session().head(url, follow_redirects=True).status_code != 200]
+    assert missing == []
+
+
+@pytest.mark.hub
 def test_the_real_hub_gives_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
