@@ -195,9 +195,8 @@ class Client:
         seconds = time.perf_counter() - begun
         if account is None:
             return Outcome(task.job, failure, None, False, None, seconds)
-        size, reduced, report, peak_memory = account
         sha256 = task.watch.sha256 if task.watch else None
-        return Outcome(task.job, None, size, reduced, report, seconds, peak_memory=peak_memory, sha256=sha256)
+        return Outcome(task.job, None, seconds=seconds, sha256=sha256, **account._asdict())
 
     def _exchange(self, task: Task, data: bytes | None) -> Account:
         """Send an image, and write what comes back.

@@ -10,7 +10,7 @@ from mambair_cli.batch import Outcome, Task
 from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header
+from mambair_cli.images import Header, Reader
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
 from mambair_cli.tiling import Report
@@ -42,6 +42,7 @@ class Work:
         self.header: Header | None = None
         self._restorer = restorer
         self._read: ReadRows | None = None
+        self._reader: Reader | None = None
         self._open = ExitStack()
         self._report: Report | None = None
         self._size: tuple[int, int] | None = None
@@ -62,7 +63,8 @@ class Work:
                 self.task.watch.look()
             with ExitStack() as opening:
                 reader = opening.enter_context(open_source(job.source, output.max_pixels))
-                self.header = header = reader.header
+                self._reader, self.header = reader, reader.header
+                header = reader.header
                 self._read = reader.read
                 plan_result(job, header, output, self._restorer.info.scale)  # what cannot be is said early
                 item = np.dtype(header.dtype).itemsize
@@ -134,7 +136,15 @@ class Work:
             self._seconds,
             peak_memory=peak_memory(),
             sha256=self.task.watch.sha256 if self.task.watch else None,
+            warnings=self._collect_warnings(),
         )
+
+    def _collect_warnings(self) -> tuple[str, ...]:
+        """Return what is to be said of a result, when all rows have been read."""
+        warnings = list(self._reader.warnings) if self._reader else []
+        if self._report and self._report.shrunk:
+            warnings.append(f"out of memory at first; done as {self._report.plan}")
+        return tuple(warnings)
 
     def is_like(self, other: "Work") -> bool:
         """Tell whether the two could share a batch."""

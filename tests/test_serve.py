@@ -839,5 +839,6 @@ def test_addresses_are_read_as_they_are_written(path, port):
     st.booleans(),
 )
 def test_an_account_comes_through(height, width, tile, overlap, shrunk):
-    account = Account((3, 4), shrunk, Report(plan_tiles(height, width, tile, overlap), 2, shrunk), None)
+    report = Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
+    account = Account((3, 4), shrunk, report, None, ("gain map left out",))
     assert read_account(json.loads(json.dumps(describe_account(account)))) == account

@@ -58,12 +58,14 @@ class _Forecast:
         replaces: Whether it replaces a file.
         plan: Tiles of each frame.
         cost: Of the image.
+        warnings: As far as its header tells.
     """
 
     result: "Header"
     replaces: bool
     plan: "Plan"
     cost: "Cost"
+    warnings: tuple[str, ...]
 
 
 def print_plan(
@@ -105,6 +107,8 @@ def print_plan(
                 print_event("plan_failed", input=str(job.source), kind=kind, message=str(error))
             continue
         costs.append((job, forecast.cost))
+        if forecast.warnings and not options.quiet:
+            say(f"warning: {job.source}: {'; '.join(forecast.warnings)}")
         _print_forecast(job, forecast, options.json)
     for sentence in _find_full_disks(costs):
         say(sentence)
@@ -180,7 +184,8 @@ class _Clairvoyant:
                 self.trial = try_network(means.restorer, height, width)
             plan = self._place_tiles(height, width)
             cost = estimate(reader, result, format, plan, means.scale, self.trial)
-        return _Forecast(result, replaces, plan, cost)
+            warnings = tuple(reader.warnings)
+        return _Forecast(result, replaces, plan, cost, warnings)
 
     def _place_tiles(self, height: int, width: int) -> "Plan":
         """Place tiles as the run will; squares, where they are to be fitted to a network that is not here."""
@@ -303,6 +308,7 @@ def _print_forecast(job: "Job", forecast: _Forecast, as_json: bool) -> None:
             memory=cost.memory,
             disk=cost.disk,
             seconds=None if cost.seconds is None else round(cost.seconds, 3),
+            warnings=list(forecast.warnings),
         )
         return
     place = f"{job.place} (replaced)" if forecast.replaces else job.place

@@ -201,9 +201,8 @@ def _run(
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)
-            elif not options.quiet:
-                for warning in _warnings(outcome):
-                    say(f"{outcome.job.source}: {warning}")
+            elif outcome.warnings and not options.quiet:
+                say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
             _print_outcome(outcome, service, options.json)
     if options.json:
         print_event("summary", **summary.facts())
@@ -211,12 +210,6 @@ def _run(
         say(str(summary))
     if exit_code:
         raise typer.Exit(exit_code)
-
-
-def _warnings(outcome: "Outcome") -> list[str]:
-    """Say what is not quite as it was to be, of an image that is done."""
-    report = outcome.report
-    return [f"out of memory at first; done as {report.plan}"] if report and report.shrunk else []
 
 
 def _check_server(options: Options) -> None:
@@ -292,7 +285,7 @@ def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> Non
             seconds=round(outcome.seconds, 3),
             peak_memory=outcome.peak_memory,
             sha256=outcome.sha256,
-            warnings=_warnings(outcome),
+            warnings=list(outcome.warnings),
         )
     elif job.target is not None:
         print(job.target, flush=True)

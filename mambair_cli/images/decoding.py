@@ -128,6 +128,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Pictu
         xmp=header.xmp,
         iptc=header.iptc,
         dpi=header.dpi,
+        warnings=tuple(reader.warnings),
     )
 
 
@@ -287,7 +288,7 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
         xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
         dpi=_sensible_dpi(image.dpi),
     )
-    return Reader(header, load, data.name, is_whole=True)
+    return Reader(header, load, data.name, is_whole=True, warnings=image.warnings)
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:

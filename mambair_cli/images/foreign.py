@@ -32,6 +32,7 @@ class Foreign:
         dtype: Of its samples.
         load: Decodes them.
         icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
+        warnings: Sentences about what is damaged or left out.
     """
 
     shape: tuple[int, int, int]
@@ -41,6 +42,7 @@ class Foreign:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_header(format: str, data: bytes, name: str) -> Foreign:

@@ -70,6 +70,7 @@ class Picture:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype, or None.
         format, icc, exif, xmp, iptc, dpi: As in :class:`Header`.
+        warnings: Sentences about what was damaged in its file or left out of it.
     """
 
     pixels: np.ndarray
@@ -80,6 +81,7 @@ class Picture:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that are no image."""

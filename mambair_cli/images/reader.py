@@ -1,6 +1,6 @@
 """Read the samples of an open image, row after row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Reader:
         header: All but the samples.
         is_whole: Whether all of it is in memory when rows are read.
         is_turned: Whether it is laid out as a whole to be turned, in memory or on the disk.
+        warnings: Sentences about what is damaged or left out; more may come while rows are read.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class Reader:
         *,
         is_whole: bool = False,
         is_turned: bool = False,
+        warnings: Iterable[str] = (),
     ) -> None:
         self.header = header
+        self.warnings = list(warnings)
         self.is_whole = is_whole
         self.is_turned = is_turned
         self._load = load
@@ -71,6 +74,11 @@ class Reader:
         elif self._bits < 16:
             samples = widen(samples, self._bits)
         return samples
+
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once: what is read anew must not be told again."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def close(self) -> None:
         """Let go of what is held; reading begins anew."""
