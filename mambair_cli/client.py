@@ -345,6 +345,7 @@ def _query_of(output: Output) -> dict[str, Any]:
         "depth": output.depth,
         "strip": output.strip,
         "max_pixels": output.max_pixels,
+        "damaged": output.damaged or None,
     }
 
 

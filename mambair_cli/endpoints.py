@@ -41,6 +41,7 @@ class Output:
         max_pixels: Larger images are refused.
         resume: Whether to leave alone what an earlier run has done, and to do what it has not.
         digest: Whether to take the SHA-256 of results.
+        damaged: Whether to restore what is there of images of which a part is missing.
     """
 
     quality: int | None = None
@@ -52,6 +53,7 @@ class Output:
     max_pixels: int = MAX_PIXELS
     resume: bool = False
     digest: bool = False
+    damaged: bool = False
 
 
 def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
@@ -71,10 +73,11 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
 
 
 @contextmanager
-def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
+def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Iterator[Reader]:
     """Open an image in its file, in memory or on standard input."""
     data = source.data if source.path is None else source.path
-    with open_picture(sys.stdin.buffer.read() if data is None else data, max_pixels=max_pixels) as reader:
+    data = sys.stdin.buffer.read() if data is None else data
+    with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
         yield reader
 
 

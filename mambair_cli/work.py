@@ -10,7 +10,7 @@ from mambair_cli.batch import Outcome, Task
 from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header, Reader
+from mambair_cli.images import Header
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
 from mambair_cli.tiling import Report
@@ -42,7 +42,7 @@ class Work:
         self.header: Header | None = None
         self._restorer = restorer
         self._read: ReadRows | None = None
-        self._reader: Reader | None = None
+        self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
         self._report: Report | None = None
         self._size: tuple[int, int] | None = None
@@ -62,9 +62,9 @@ class Work:
             if self.task.watch:
                 self.task.watch.look()
             with ExitStack() as opening:
-                reader = opening.enter_context(open_source(job.source, output.max_pixels))
-                self._reader, self.header = reader, reader.header
-                header = reader.header
+                reader = opening.enter_context(open_source(job.source, output.max_pixels, output.damaged))
+                self.header = header = reader.header
+                self._warnings = reader.warnings
                 self._read = reader.read
                 plan_result(job, header, output, self._restorer.info.scale)  # what cannot be is said early
                 item = np.dtype(header.dtype).itemsize
@@ -141,7 +141,7 @@ class Work:
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return what is to be said of a result, when all rows have been read."""
-        warnings = list(self._reader.warnings) if self._reader else []
+        warnings = list(self._warnings)
         if self._report and self._report.shrunk:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
         return tuple(warnings)

@@ -121,6 +121,9 @@ class Options:
     preserve_times: Annotated[
         bool, typer.Option("--preserve-times", help="Give results the times of their inputs.")
     ] = False
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Restore what is there of files that are cut short.")
+    ] = False
     max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run has done, and finish the rest.")

@@ -177,7 +177,7 @@ class _Clairvoyant:
         from mambair_cli.forecast import estimate, try_network
 
         means = self._means
-        with open_source(job.source, self._output.max_pixels) as reader:
+        with open_source(job.source, self._output.max_pixels, self._output.damaged) as reader:
             height, width = reader.header.height, reader.header.width
             result, format, _ = plan_result(job, reader.header, self._output, means.scale)
             if means.restorer is not None and self.trial is None:

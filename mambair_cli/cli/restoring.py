@@ -139,6 +139,7 @@ def _restore(
         max_pixels=options.max_pixels,
         resume=options.resume,
         digest=options.json,
+        damaged=options.damaged,
     )
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)

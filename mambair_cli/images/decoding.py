@@ -10,10 +10,11 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
@@ -22,6 +23,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
 from mambair_cli.images.completion import count_apng_frames, read_png_colours, read_png_dpi
 from mambair_cli.images.files import explain_unreadable, show
+from mambair_cli.images.jpeg import find_start, mend
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     extract_exif,
@@ -32,7 +34,7 @@ from mambair_cli.images.metadata import (
     restate_xmp,
 )
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
-from mambair_cli.images.reader import Reader, broken, wrap
+from mambair_cli.images.reader import Loaded, Reader, broken, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 
 MAX_PIXELS = 2**30
@@ -47,7 +49,9 @@ _ROWS_AT_ONCE = 256
 
 
 @contextmanager
-def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS) -> Iterator[Reader]:
+def open_picture(
+    source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS, damaged: bool = False
+) -> Iterator[Reader]:
     """Open an image file of any readable format, whatever its name says.
 
     EXIF orientation is applied and CMYK is brought to sRGB through its profile; nothing else is converted.
@@ -55,14 +59,13 @@ def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXE
     Args:
         source: A file, or what one holds, to be kept as long as it is read.
         max_pixels: Larger images are refused before anything is decoded; frames count.
+        damaged: Whether to read what is there of a file of which a part is missing, too.
 
     Raises:
         ImageError: The file cannot be read, or part of it would be lost or made up.
     """
     if not isinstance(source, Path):
-        reader = _open(
-            _Data("the image", source, lambda: pyvips.Source.new_from_memory(memoryview(source))), max_pixels
-        )
+        reader = _open(_Data("the image", source), max_pixels, damaged)
         yield reader
         reader.close()
         return
@@ -78,37 +81,36 @@ def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXE
     except OSError as error:
         raise explain_unreadable(source, error) from error
     if isinstance(data, bytes):
-        with open_picture(data, max_pixels=max_pixels) as reader:
+        with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
             yield reader
         return
     with data:
-        reader = _open(_Data(name, data, lambda: _reopen(source, status)), max_pixels)
+        reader = _open(_Data(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
     yield reader
     reader.close()
 
 
-def _reopen(path: Path, status: os.stat_result) -> Any:
-    """Open a file for libvips, if it is still the one it was."""
+@contextmanager
+def _reopen(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
+    """Open a file once more, if it is still the one it was."""
     try:
         with path.open("rb") as file:
             now = os.fstat(file.fileno())
-            source = pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+            same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+            if any(getattr(now, key) != getattr(status, key) for key in same):
+                raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
+            yield file
     except OSError as error:
         raise explain_unreadable(path, error) from error
-    if any(
-        getattr(now, key) != getattr(status, key) for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-    ):
-        raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
-    return source
 
 
-def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged: bool = False) -> Picture:
     """Read an image file as a whole, as :func:`open_picture` does.
 
     Raises:
         ImageError: As there, and for more pages or frames than one.
     """
-    with open_picture(source, max_pixels=max_pixels) as reader:
+    with open_picture(source, max_pixels=max_pixels, damaged=damaged) as reader:
         header = reader.header
         if header.frames > 1:
             name = "the image" if isinstance(source, bytes) else show(source)
@@ -134,14 +136,34 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Pictu
 
 @dataclass(frozen=True)
 class _Data:
-    """What a file holds: its bytes, and a source of them for libvips, a new one at each call."""
+    """What a file holds.
+
+    Attributes:
+        name: Of the file, for errors.
+        bytes: What it holds; of a file on the disk, as long as its header is read.
+        reopen: Opens that file once more; None for what is in memory anyway.
+    """
 
     name: str
     bytes: Any
-    source: Callable[[], Any]
+    reopen: Callable[[], AbstractContextManager[BinaryIO]] | None = None
+
+    def source(self) -> Any:
+        """Return a source for libvips, a new one at each call."""
+        if self.reopen is None:
+            return pyvips.Source.new_from_memory(memoryview(self.bytes))
+        with self.reopen() as file:
+            return pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+
+    def read(self) -> Any:
+        """Return all of it."""
+        if self.reopen is None:
+            return self.bytes
+        with self.reopen() as file:
+            return file.read()
 
 
-def _open(data: _Data, max_pixels: int) -> Reader:
+def _open(data: _Data, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
     if format not in _LOADERS:
         return _open_foreign(data, format, max_pixels)
@@ -157,24 +179,22 @@ def _open(data: _Data, max_pixels: int) -> Reader:
         )
     try:
         with explained():
-            return _open_with_vips(data, format, max_pixels)
+            return _open_with_vips(data, format, max_pixels, damaged)
     except LibvipsError as error:
         raise broken(data.name, format, str(error)) from error
 
 
-def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
+def _open_with_vips(data: _Data, format: str, max_pixels: int, damaged: bool) -> Reader:
     """Read the header of what libvips decodes."""
 
-    def load(**options: Any) -> Any:
-        return pyvips.Operation.call(
-            f"{_LOADERS[format]}load_source",
-            data.source(),
-            fail_on="error",  # gray rows where a file was cut short are no image
-            **options,
-        )
+    def load(source: Any = None, fail_on: str = "error", **options: Any) -> Any:
+        # Gray rows where a file was cut short are no image, unless they are asked for.
+        source = data.source() if source is None else source
+        return pyvips.Operation.call(f"{_LOADERS[format]}load_source", source, fail_on=fail_on, **options)
 
     options: dict[str, Any] = {"access": "sequential"}
-    image = load(**options)
+    start = find_start(data.bytes) if format == "jpeg" else 0
+    image = load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None, **options)
     frames = (_field(image, "n-pages") or 1) if format in _FRAMED else 1
     _check_size(image.width, image.height * frames, max_pixels, data.name)
     orientation = _field(image, "orientation") or 1
@@ -201,10 +221,25 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
     xmp = _field(image, "xmp-data")
     bits = _field(image, "bits-per-sample") if format == "avif" and image.format == "ushort" else 16
 
-    def prepare() -> Any:
-        return _to_srgb(load(**options)) if image.interpretation == "cmyk" else load(**options)
+    mended = cache(lambda: mend(data.read()))  # asked for when rows are
 
-    shown = prepare() if image.interpretation == "cmyk" else image
+    def prepare(lenient: bool) -> Loaded:
+        if format != "jpeg":
+            loaded = Loaded(load(fail_on="none" if lenient else "error", **options), forgives=damaged)
+        else:
+            jpeg = mended()
+            source = pyvips.Source.new_from_memory(jpeg.data)
+            longer = load(source, "none" if lenient else "warning", **options)
+            fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
+            loaded = Loaded(longer, damaged or jpeg.has_end, jpeg.warnings, fault)
+        decoded = loaded.image
+        if orientation > 2:
+            decoded = decoded.crop(0, 0, image.width, image.height)
+        if image.interpretation == "cmyk":
+            decoded = _to_srgb(decoded)
+        return replace(loaded, image=_turn_upright(decoded, orientation))
+
+    shown = _to_srgb(load(**options)) if image.interpretation == "cmyk" else image
     width, height = image.width, image.height // frames
     if orientation >= 5:
         width, height = height, width
@@ -229,7 +264,7 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
     is_whole = format in _HELD or bool(_field(image, "interlaced"))
     return Reader(
         header,
-        lambda: _turn_upright(prepare(), orientation),
+        prepare,
         data.name,
         bits,
         is_whole=is_whole,
@@ -269,9 +304,9 @@ def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
     height, width, count = image.shape
     _check_size(width, height, max_pixels, data.name)
 
-    def load() -> Any:
+    def load(lenient: bool) -> Loaded:
         try:
-            return wrap(image.load())
+            return Loaded(wrap(image.load()))
         except foreign.BrokenImageError as error:
             raise broken(data.name, format, str(error)) from error
 

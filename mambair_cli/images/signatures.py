@@ -15,7 +15,7 @@ READABLE_SUFFIXES = frozenset(
 
 _READABLE = {
     "png": rb"\x89PNG\r\n\x1a\n",
-    "jpeg": rb"\xff\xd8\xff",
+    "jpeg": rb"[\s\xef\xbb\xbf]{0,8}\xff\xd8(\xff|.{1,8}\xff[\xc0-\xfe])",  # stray bytes are skipped
     "webp": rb"RIFF....WEBP",
     "tiff": rb"II[*+]\0|MM\0[*+]",
     "gif": rb"GIF8[79]a",

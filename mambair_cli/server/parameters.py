@@ -99,6 +99,7 @@ SHARED = (
     Parameter("quality", "integer", "Of JPEG, WebP and AVIF.", DEFAULT_QUALITY, 1, 100),
     Parameter("depth", "string", "Bits a sample.", "auto", choices=("auto", "8", "16")),
     Parameter("strip", "boolean", "Leave out all metadata; colours become sRGB.", False),
+    Parameter("damaged", "boolean", "Restore what is there of a file that is cut short.", False),
     Parameter("max_pixels", "integer", "Refuse larger images.", MAX_PIXELS, 1),
     Parameter("offline", "boolean", "Use only models that are on the server's machine.", False),
 )
@@ -196,5 +197,6 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
             strip=values["strip"],
             size=size,
             max_pixels=values["max_pixels"],
+            damaged=values["damaged"],
         ),
     )
