@@ -9,10 +9,8 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +21,6 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
 from mambair_cli.images.completion import count_apng_frames, read_png_colours, read_png_dpi
 from mambair_cli.images.files import explain_unreadable, show
-from mambair_cli.images.jpeg import find_start, mend
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     extract_exif,
@@ -36,11 +33,10 @@ from mambair_cli.images.metadata import (
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
 from mambair_cli.images.reader import Loaded, Reader, broken, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 
 MAX_PIXELS = 2**30
 
-_LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
-_FRAMED = ("gif", "webp", "tiff")
 _HELD = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
@@ -65,7 +61,7 @@ def open_picture(
         ImageError: The file cannot be read, or part of it would be lost or made up.
     """
     if not isinstance(source, Path):
-        reader = _open(_Data("the image", source), max_pixels, damaged)
+        reader = _open(FileData("the image", source), max_pixels, damaged)
         yield reader
         reader.close()
         return
@@ -85,7 +81,7 @@ def open_picture(
             yield reader
         return
     with data:
-        reader = _open(_Data(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
+        reader = _open(FileData(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
     yield reader
     reader.close()
 
@@ -134,38 +130,9 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
     )
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What a file holds.
-
-    Attributes:
-        name: Of the file, for errors.
-        bytes: What it holds; of a file on the disk, as long as its header is read.
-        reopen: Opens that file once more; None for what is in memory anyway.
-    """
-
-    name: str
-    bytes: Any
-    reopen: Callable[[], AbstractContextManager[BinaryIO]] | None = None
-
-    def source(self) -> Any:
-        """Return a source for libvips, a new one at each call."""
-        if self.reopen is None:
-            return pyvips.Source.new_from_memory(memoryview(self.bytes))
-        with self.reopen() as file:
-            return pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
-
-    def read(self) -> Any:
-        """Return all of it."""
-        if self.reopen is None:
-            return self.bytes
-        with self.reopen() as file:
-            return file.read()
-
-
-def _open(data: _Data, max_pixels: int, damaged: bool) -> Reader:
+def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
-    if format not in _LOADERS:
+    if format not in LOADERS:
         return _open_foreign(data, format, max_pixels)
     if format == "tiff" and is_camera_raw(data.bytes):
         raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
@@ -184,67 +151,22 @@ def _open(data: _Data, max_pixels: int, damaged: bool) -> Reader:
         raise broken(data.name, format, str(error)) from error
 
 
-def _open_with_vips(data: _Data, format: str, max_pixels: int, damaged: bool) -> Reader:
+def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool) -> Reader:
     """Read the header of what libvips decodes."""
-
-    def load(source: Any = None, fail_on: str = "error", **options: Any) -> Any:
-        # Gray rows where a file was cut short are no image, unless they are asked for.
-        source = data.source() if source is None else source
-        return pyvips.Operation.call(f"{_LOADERS[format]}load_source", source, fail_on=fail_on, **options)
-
-    options: dict[str, Any] = {"access": "sequential"}
-    start = find_start(data.bytes) if format == "jpeg" else 0
-    image = load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None, **options)
-    frames = (_field(image, "n-pages") or 1) if format in _FRAMED else 1
-    _check_size(image.width, image.height * frames, max_pixels, data.name)
-    orientation = _field(image, "orientation") or 1
-    if frames > 1:
-        if orientation != 1:
-            raise ImageError(
-                f"cannot read {data.name}: its {frames} pages are turned; split it into single images"
-            )
-        options["n"] = -1
-        try:
-            image = load(**options)
-        except pyvips.Error as error:
-            raise ImageError(
-                f"cannot read {data.name}: its {frames} pages differ in size or kind; "
-                "split it into single images"
-            ) from error
-    elif orientation > 2:
-        options["access"] = "random"
-    bands = _count_colours(image, data.name)
-    dpi = _read_dpi(image, format, data.bytes)
-    if dpi and orientation >= 5:
+    image = VipsImage(data, format, damaged)
+    _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
+    if image.frames > 1:
+        image.take_frames()
+    head, (width, height) = image.head, image.size
+    bands = _count_colours(head, data.name)
+    dpi = _read_dpi(head, format, data.bytes)
+    if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
-    exif = extract_exif(data.bytes) if format == "tiff" else _field(image, "exif-data")
-    xmp = _field(image, "xmp-data")
-    bits = _field(image, "bits-per-sample") if format == "avif" and image.format == "ushort" else 16
-
-    mended = cache(lambda: mend(data.read()))  # asked for when rows are
-
-    def prepare(lenient: bool) -> Loaded:
-        if format != "jpeg":
-            loaded = Loaded(load(fail_on="none" if lenient else "error", **options), forgives=damaged)
-        else:
-            jpeg = mended()
-            source = pyvips.Source.new_from_memory(jpeg.data)
-            longer = load(source, "none" if lenient else "warning", **options)
-            fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
-            loaded = Loaded(longer, damaged or jpeg.has_end, jpeg.warnings, fault)
-        decoded = loaded.image
-        if orientation > 2:
-            decoded = decoded.crop(0, 0, image.width, image.height)
-        if image.interpretation == "cmyk":
-            decoded = _to_srgb(decoded)
-        return replace(loaded, image=_turn_upright(decoded, orientation))
-
-    shown = _to_srgb(load(**options)) if image.interpretation == "cmyk" else image
-    width, height = image.width, image.height // frames
-    if orientation >= 5:
-        width, height = height, width
+    exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     exif = restate_exif(exif, width, height) if exif else None
-    delays = _field(image, "delay") if frames > 1 else None
+    xmp = image.field("xmp-data")
+    delays = image.field("delay") if image.frames > 1 else None
+    shown = image.show()
     header = Header(
         width=width,
         height=height,
@@ -252,27 +174,26 @@ def _open_with_vips(data: _Data, format: str, max_pixels: int, damaged: bool) ->
         dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
         has_alpha=shown.bands > bands,
         format=format,
-        frames=frames,
-        delays=tuple(delays[:frames]) if delays else None,
-        loop=_field(image, "loop") or 0,
+        frames=image.frames,
+        delays=tuple(delays[: image.frames]) if delays else None,
+        loop=image.field("loop") or 0,
         icc=_find_profile(data, format, _field(shown, "icc-profile-data")),
         exif=exif,
         xmp=restate_xmp(xmp, width, height) if xmp else None,
-        iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
+        iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
     )
-    is_whole = format in _HELD or bool(_field(image, "interlaced"))
     return Reader(
         header,
-        prepare,
+        image.load,
         data.name,
-        bits,
-        is_whole=is_whole,
-        is_turned=orientation > 2,
+        image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
+        is_whole=format in _HELD or bool(image.field("interlaced")),
+        is_turned=image.orientation > 2,
     )
 
 
-def _find_profile(data: _Data, format: str, icc: bytes | None) -> bytes | None:
+def _find_profile(data: FileData, format: str, icc: bytes | None) -> bytes | None:
     """Return the profile of a file, or one for what PNG, AVIF and HEIC say of their colours by numbers.
 
     Source: ITU-T H.273, tables 2 and 3.
@@ -295,7 +216,7 @@ def _find_profile(data: _Data, format: str, icc: bytes | None) -> bytes | None:
     return pyvips.Operation.call("profile_load", "p3") if primaries == _DISPLAY_P3 else icc
 
 
-def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
+def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     """Read the header of what libvips does not decode."""
     try:
         image = foreign.read_header(format, bytes(data.bytes), data.name)
@@ -351,31 +272,6 @@ def _count_colours(image: Any, name: str) -> int:
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "
         "convert it to gray or RGB, with or without alpha"
     )
-
-
-def _to_srgb(cmyk: Any) -> Any:
-    """Convert by the embedded profile, or a usual one where there is none."""
-    return cmyk.icc_transform(
-        "srgb",
-        embedded=True,
-        input_profile="cmyk",
-        intent="relative",
-        black_point_compensation=True,
-        depth=16 if cmyk.format == "ushort" else 8,
-    )
-
-
-def _turn_upright(image: Any, orientation: int) -> Any:
-    """Apply an EXIF orientation, 1 to 8."""
-    if orientation in (5, 7):
-        image = image.rot90().fliphor()
-    elif orientation in (6, 8):
-        image = image.rot90() if orientation == 6 else image.rot270()
-    elif orientation in (3, 4):
-        image = image.rot180() if orientation == 3 else image.flipver()
-    elif orientation == 2:
-        image = image.fliphor()
-    return image.rot180() if orientation == 7 else image
 
 
 def _read_dpi(image: Any, format: str, data: Any) -> tuple[float, float] | None:
