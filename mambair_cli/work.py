@@ -10,7 +10,7 @@ from mambair_cli.batch import Outcome, Task
 from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header
+from mambair_cli.images import Header, find_losses
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
 from mambair_cli.tiling import Report
@@ -44,6 +44,7 @@ class Work:
         self._read: ReadRows | None = None
         self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
+        self._losses: list[str] = []
         self._report: Report | None = None
         self._size: tuple[int, int] | None = None
         self._reduced = False
@@ -96,6 +97,7 @@ class Work:
             writer = self._open.enter_context(
                 open_result(task.job, task.output, result, format, size, overwrite=task.overwrite, **told)
             )
+            self._losses = [] if task.output.strip else find_losses(header, format)
             shape = (header.height, header.width, header.samples)
             for frame in range(header.frames):
                 start = frame * header.height
@@ -141,7 +143,7 @@ class Work:
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return what is to be said of a result, when all rows have been read."""
-        warnings = list(self._warnings)
+        warnings = [*self._warnings, *self._losses]
         if self._report and self._report.shrunk:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
         return tuple(warnings)

@@ -175,6 +175,7 @@ class _Clairvoyant:
         """
         from mambair_cli.endpoints import open_source, plan_result
         from mambair_cli.forecast import estimate, try_network
+        from mambair_cli.images import find_losses
 
         means = self._means
         with open_source(job.source, self._output.max_pixels, self._output.damaged) as reader:
@@ -184,7 +185,8 @@ class _Clairvoyant:
                 self.trial = try_network(means.restorer, height, width)
             plan = self._place_tiles(height, width)
             cost = estimate(reader, result, format, plan, means.scale, self.trial)
-            warnings = tuple(reader.warnings)
+            losses = [] if self._output.strip else find_losses(reader.header, format)
+            warnings = (*reader.warnings, *losses)
         return _Forecast(result, replaces, plan, cost, warnings)
 
     def _place_tiles(self, height: int, width: int) -> "Plan":

@@ -1,6 +1,12 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
-from mambair_cli.images.containers import WRITABLE_SUFFIXES, fit_header, format_of, settle_format
+from mambair_cli.images.containers import (
+    WRITABLE_SUFFIXES,
+    find_losses,
+    fit_header,
+    format_of,
+    settle_format,
+)
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import (
     DEFAULT_QUALITY,
@@ -34,6 +40,7 @@ __all__ = [
     "bleed",
     "encode_picture",
     "explain_unreadable",
+    "find_losses",
     "fit_header",
     "format_of",
     "from_float",

@@ -7,8 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.completion import write_comment
 from mambair_cli.images.files import enumerate_names, show
-from mambair_cli.images.picture import Header
+from mambair_cli.images.picture import Header, Text
+
+_RAW_PROFILE = "Raw profile type "  # of ImageMagick's texts, which hold EXIF and the like
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,19 @@ class Container:
     has_profile: bool = True
     has_frames: bool = False
     longest_side: int | None = None  # pixels
-    longest_block: int | None = None  # bytes of EXIF or of XMP
+    longest_exif: int | None = None  # bytes, as of the next
+    longest_xmp: int | None = None
+    has_texts: bool = False
+    longest_text: int | None = None  # bytes
 
 
 CONTAINERS = MappingProxyType(
     {
         # Filters "sub" and "up", between which each line chooses: without any, photographs take three times
         # the room; with more of them, no less, in twice the time. Measured: benchmarks/README.md.
-        "png": Container((".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png"),
+        "png": Container(
+            (".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png", has_texts=True
+        ),
         "jpeg": Container(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),
@@ -39,7 +47,10 @@ CONTAINERS = MappingProxyType(
             "jpeg",
             has_alpha=False,
             longest_side=65500,
-            longest_block=65502,
+            longest_exif=65527,
+            longest_xmp=65502,
+            has_texts=True,
+            longest_text=65533,
         ),
         # Exact: colours under transparent pixels are kept, too.
         "webp": Container(
@@ -65,10 +76,18 @@ CONTAINERS = MappingProxyType(
             "heif",
             has_gray=False,
             longest_side=65535,
-            longest_block=60000,
+            longest_exif=60000,
+            longest_xmp=60000,
         ),
         "gif": Container(
-            (".gif",), ("uint8",), {}, "gif", has_profile=False, has_frames=True, longest_side=65535
+            (".gif",),
+            ("uint8",),
+            {},
+            "gif",
+            has_profile=False,
+            has_frames=True,
+            longest_side=65535,
+            has_texts=True,
         ),
     }
 )
@@ -135,9 +154,31 @@ def fit_header(
             )
         dtype = container.dtypes[-1]
     if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None)
+        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, texts=())
     _check_room(header, format, container, name)
-    return replace(header, dtype=dtype)
+    return replace(header, dtype=dtype, texts=tuple(keep_texts(header, format)))
+
+
+def keep_texts(header: Header, format: str) -> list[Text]:
+    """Return those of a picture's texts that a format has room for."""
+    container = CONTAINERS[format]
+    longest = container.longest_text
+    return [
+        text
+        for text in header.texts
+        if container.has_texts
+        and (format == "png" or not text.keyword.startswith(_RAW_PROFILE))
+        and (longest is None or len(write_comment(text)) <= longest)
+    ]
+
+
+def find_losses(header: Header, format: str) -> list[str]:
+    """Say what of a picture's metadata a format has no room for, where that is no reason to refuse it."""
+    kept = keep_texts(header, format)
+    lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
+    if not lost:
+        return []
+    return [f"{format} has no room for its texts: {', '.join(show(keyword) for keyword in lost)}; png has"]
 
 
 def _check_room(header: Header, format: str, container: Container, name: str) -> None:
@@ -152,9 +193,10 @@ def _check_room(header: Header, format: str, container: Container, name: str) ->
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
             "webp, tiff and gif hold them"
         )
-    for kind, block in (("EXIF", header.exif), ("XMP", header.xmp)):
-        if block and container.longest_block and len(block) > container.longest_block:
+    blocks = (("EXIF", header.exif, container.longest_exif), ("XMP", header.xmp, container.longest_xmp))
+    for kind, block, longest in blocks:
+        if block and longest and len(block) > longest:
             raise ImageError(
-                f"cannot write {name}: {format} has room for {container.longest_block} bytes of {kind}, "
+                f"cannot write {name}: {format} has room for {longest} bytes of {kind}, "
                 f"not {len(block)}; png, webp and tiff hold it"
             )

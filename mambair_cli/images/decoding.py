@@ -8,19 +8,20 @@ loaders runs is decided here, by the first bytes; left to itself it would also r
 import mmap
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
-from mambair_cli.images.completion import count_apng_frames, read_png_colours, read_png_dpi
+from mambair_cli.images.boxes import find_extras
+from mambair_cli.images.colours import find_avif_profile, find_png_profile
 from mambair_cli.images.files import explain_unreadable, show
+from mambair_cli.images.gif_blocks import find_gif_end
+from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     extract_exif,
@@ -28,19 +29,19 @@ from mambair_cli.images.metadata import (
     has_gray_planes,
     is_camera_raw,
     restate_exif,
-    restate_xmp,
 )
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
-from mambair_cli.images.reader import Loaded, Reader, broken, wrap
+from mambair_cli.images.picture import BAND_FORMATS, COMMENT, INTERPRETATIONS, Header, Picture, Text
+from mambair_cli.images.png_chunks import PngFacts, read_png_facts
+from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
+from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
 MAX_PIXELS = 2**30
 
 _HELD = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
-_DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
 _ROWS_AT_ONCE = 256
 
 
@@ -126,6 +127,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
         xmp=header.xmp,
         iptc=header.iptc,
         dpi=header.dpi,
+        texts=header.texts,
         warnings=tuple(reader.warnings),
     )
 
@@ -140,10 +142,6 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
         raise ImageError(
             f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
         )
-    if format == "png" and (frames := count_apng_frames(data.bytes)) > 1:
-        raise ImageError(
-            f"cannot read {data.name}: it is an animated PNG of {frames} frames; convert it to WebP first"
-        )
     try:
         with explained():
             return _open_with_vips(data, format, max_pixels, damaged)
@@ -153,20 +151,32 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
 
 def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool) -> Reader:
     """Read the header of what libvips decodes."""
+    facts = read_png_facts(data.bytes) if format == "png" else PngFacts()
+    if facts.frames > 1:
+        raise ImageError(
+            f"cannot read {data.name}: it is an animated PNG of {facts.frames} frames; "
+            "convert it to WebP first"
+        )
+    warnings = _find_faults(data, format, facts, damaged)
     image = VipsImage(data, format, damaged)
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name)
-    dpi = _read_dpi(head, format, data.bytes)
+    dpi = _sensible_dpi(facts.dpi if format == "png" else _read_dpi(head))
     if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     exif = restate_exif(exif, width, height) if exif else None
-    xmp = image.field("xmp-data")
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
+    icc = _field(shown, "icc-profile-data")
+    if format == "png":
+        icc = find_png_profile(facts, icc, bands == 1, data.name)
+    elif format == "avif":
+        icc = find_avif_profile(data.bytes, icc, data.name)
+        warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
         height=height,
@@ -177,11 +187,12 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
         frames=image.frames,
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
-        icc=_find_profile(data, format, _field(shown, "icc-profile-data")),
+        icc=icc,
         exif=exif,
-        xmp=restate_xmp(xmp, width, height) if xmp else None,
+        xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
+        texts=_read_texts(data, format, image, facts),
     )
     return Reader(
         header,
@@ -190,30 +201,42 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
         image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
         is_whole=format in _HELD or bool(image.field("interlaced")),
         is_turned=image.orientation > 2,
+        warnings=dict.fromkeys(warnings),
     )
 
 
-def _find_profile(data: FileData, format: str, icc: bytes | None) -> bytes | None:
-    """Return the profile of a file, or one for what PNG, AVIF and HEIC say of their colours by numbers.
-
-    Source: ITU-T H.273, tables 2 and 3.
-    """
-    numbers = None
+def _read_texts(data: FileData, format: str, image: VipsImage, facts: PngFacts) -> tuple[Text, ...]:
+    """Read the texts that a file holds beside EXIF, XMP and IPTC."""
     if format == "png":
-        numbers = read_png_colours(data.bytes)
-    elif format in ("avif", "heic") and icc is None:
-        at = data.bytes.find(b"colrnclx")
-        if 0 <= at <= len(data.bytes) - 12:
-            numbers = struct.unpack(">HH", data.bytes[at + 8 : at + 12])
-    if numbers is None:
-        return icc
-    primaries, transfer = numbers
-    if transfer in _HDR_CURVES or primaries == _BT2020:
-        raise ImageError(
-            f"cannot read {data.name}: its colours are those of HDR (primaries {primaries}, curve {transfer})"
-            "; convert it to sRGB or Display P3 first"
-        )
-    return pyvips.Operation.call("profile_load", "p3") if primaries == _DISPLAY_P3 else icc
+        return facts.texts
+    comments = read_comments(data.bytes) if format == "jpeg" else [image.field("gif-comment") or ""]
+    return tuple(Text(COMMENT, comment) for comment in comments if comment)
+
+
+def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
+    """Make XMP true of a picture of a size that comes alone."""
+    if not xmp:
+        return None
+    restated, lost = drop_lost_parts(restate_xmp(xmp, *size))
+    warnings += [leave_out(part) for part in lost]
+    return restated
+
+
+def _find_faults(data: FileData, format: str, facts: PngFacts, damaged: bool) -> list[str]:
+    """Say what a file lacks, as far as its decoder would not.
+
+    Raises:
+        ImageError: Part of the picture is missing.
+    """
+    if format == "png":
+        texts = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
+        return texts + [NO_END] * (not facts.has_end)
+    if format != "gif":
+        return []
+    end = find_gif_end(data.bytes)
+    if end == "cut" and not damaged:
+        raise broken(data.name, format, "it ends within a frame", is_partial=True)
+    return {"marked": [], "unmarked": [NO_END], "cut": ["damaged: it ends within a frame"]}[end]
 
 
 def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
@@ -232,6 +255,9 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
             raise broken(data.name, format, str(error)) from error
 
     bands = count - (count % 2 == 0)
+    warnings = list(image.warnings)
+    if format == "heic":
+        warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
         height=height,
@@ -239,12 +265,12 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
         dtype=image.dtype,
         has_alpha=count > bands,
         format=format,
-        icc=_find_profile(data, format, image.icc),
+        icc=find_avif_profile(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
         exif=restate_exif(image.exif, width, height) if image.exif else None,
-        xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
+        xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=_sensible_dpi(image.dpi),
     )
-    return Reader(header, load, data.name, is_whole=True, warnings=image.warnings)
+    return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
@@ -274,12 +300,10 @@ def _count_colours(image: Any, name: str) -> int:
     )
 
 
-def _read_dpi(image: Any, format: str, data: Any) -> tuple[float, float] | None:
+def _read_dpi(image: Any) -> tuple[float, float] | None:
     """Find out the resolution, where a file tells one."""
-    if format == "png":
-        return _sensible_dpi(read_png_dpi(data))
     if _field(image, "resolution-unit"):
-        return _sensible_dpi((image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH))
+        return image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH
     return None
 
 

@@ -11,6 +11,7 @@ import pyvips
 from mambair_cli.errors import ImageError
 from mambair_cli.images.completion import (
     complete_avif,
+    complete_gif,
     complete_jpeg,
     complete_png,
     complete_webp,
@@ -22,10 +23,11 @@ from mambair_cli.images.feed import Feed, FeedClosedError
 from mambair_cli.images.files import open_atomic, show
 from mambair_cli.images.finish import finish, samples_wanted
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import add_iptc, restate_exif, restate_xmp
+from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.images.targets import Front, describe_tiff_file, save_to
+from mambair_cli.images.xmp import restate_xmp
 
 DEFAULT_QUALITY = 95
 
@@ -283,6 +285,8 @@ class Writer:
         save = f"{container.saver}save"
         if format in ("webp", "avif", "gif"):  # these come as a whole
             data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
+            if format == "gif":
+                data = complete_gif(data, header.texts)
             if exif and format == "webp":
                 data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
             elif exif and format == "avif":
@@ -296,6 +300,6 @@ class Writer:
             return
         complete = complete_png if format == "png" else complete_jpeg
         ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
-        front = Front(self._file, lambda data: complete(data, exif, header.dpi), ready)
+        front = Front(self._file, lambda data: complete(data, exif, header.dpi, header.texts), ready)
         save_to(front, save, image, options)
         front.flush()

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mambair_cli.images.reader import NO_END, leave_out
+from mambair_cli.images.xmp import VIDEO
+
 START, END = b"\xff\xd8", b"\xff\xd9"
 SCAN = 0xDA
 
@@ -23,6 +26,9 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)
 _WHOLE_SPECTRUM = bytes([0, 63, 0])  # what a scan holds that is not progressive
 _BLOCK = 8  # rows of a block, which are also those that libvips decodes at a time
 _MOST_ROWS = 65500  # that libjpeg takes
+_COMMENT = 0xFE
+_VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # that phones append
+_TRAILER_BYTES = 64
 _ALL_BITS = 15  # more than are ever left out of a scan
 _LONGEST_JUNK = 8  # bytes before a file's beginning
 
@@ -120,12 +126,29 @@ def mend(data: Any) -> MendedJpeg:
     if stray:
         warnings.append(f"{_count_bytes(stray)} between its headers were skipped")
     if end is None:
-        warnings.append("the mark of its end is missing")
+        warnings.append(NO_END)
+    elif _VIDEO.search(data[end : end + _TRAILER_BYTES]):
+        warnings.append(leave_out(VIDEO))
     lacks_scans = frame is not None and frame.scans > 0 and not frame.is_complete
     if lacks_scans:
         warnings.append("scans are missing, and with them detail")
     mended = _apply(data[: len(data) if end is None else end], edits) + (END if end is None else b"")
     return MendedJpeg(mended, end is not None, lacks_scans, tuple(warnings))
+
+
+def read_comments(data: Any) -> list[str]:
+    """Read the comments before the first scan."""
+    comments = []
+    for segment in read_segments(data, find_start(data)):
+        if segment.kind == SCAN:
+            break
+        if segment.kind == _COMMENT:
+            body = bytes(data[segment.at : segment.end]).rstrip(b"\0")
+            try:
+                comments.append(body.decode())
+            except UnicodeDecodeError:
+                comments.append(body.decode("latin-1"))
+    return comments
 
 
 @dataclass(frozen=True)

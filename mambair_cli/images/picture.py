@@ -1,6 +1,7 @@
 """An image as its file has it: what it is, its samples, its metadata."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,26 @@ INTERPRETATIONS = {
 }
 # libvips' names for the dtypes.
 BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+
+
+COMMENT = "Comment"
+"""The keyword of a text of which nothing else is known."""
+
+
+class Text(NamedTuple):
+    """A text that a file holds: a title, a comment, how it was made.
+
+    Attributes:
+        keyword: What it is, as PNG files name it; "Comment" for those of other files.
+        text: In any number of lines.
+        language: Its code, such as "de"; empty where it is not told.
+        translated: The keyword in that language.
+    """
+
+    keyword: str
+    text: str
+    language: str = ""
+    translated: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Header:
         xmp: XMP packet; its orientation is 1, too.
         iptc: IPTC in a block of Photoshop's, as JPEG files have it.
         dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
+        texts: Of the file, but for those that stand in EXIF, XMP or IPTC.
     """
 
     width: int
@@ -52,6 +74,7 @@ class Header:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[Text, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -69,7 +92,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype, or None.
-        format, icc, exif, xmp, iptc, dpi: As in :class:`Header`.
+        format, icc, exif, xmp, iptc, dpi, texts: As in :class:`Header`.
         warnings: Sentences about what was damaged in its file or left out of it.
     """
 
@@ -81,6 +104,7 @@ class Picture:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[Text, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -110,6 +134,7 @@ class Picture:
             xmp=self.xmp,
             iptc=self.iptc,
             dpi=self.dpi,
+            texts=self.texts,
         )
 
     @property

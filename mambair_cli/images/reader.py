@@ -13,6 +13,8 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 from mambair_cli.images.samples import widen
 
+NO_END = "the mark of its end is missing"
+
 _FORGIVING = ("jpeg", "png", "gif", "tiff")  # of which libvips decodes what comes before damage
 _ROWS_AT_ONCE = 8  # that libvips decodes of most files
 
@@ -166,6 +168,11 @@ def _check_range(samples: np.ndarray, name: str) -> None:
         raise ImageError(
             f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
         )
+
+
+def leave_out(part: str) -> str:
+    """Phrase that something a file holds beside its picture is not carried along."""
+    return f"its {part} is left out"
 
 
 def broken(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:

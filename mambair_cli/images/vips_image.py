@@ -123,7 +123,7 @@ class VipsImage:
             fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
             loaded = Loaded(image, self._damaged or jpeg.has_end, jpeg.warnings, fault)
         else:
-            loaded = Loaded(self._load(fail_on="none" if lenient else "error"), self._damaged)
+            loaded = Loaded(self._load(fail_on="none" if lenient else None), self._damaged)
         decoded = loaded.image
         if self.orientation > 2:
             decoded = decoded.crop(0, 0, self.head.width, self.head.height)
@@ -131,8 +131,11 @@ class VipsImage:
             decoded = _to_srgb(decoded)
         return replace(loaded, image=_turn_upright(decoded, self.orientation))
 
-    def _load(self, source: Any = None, fail_on: str = "error") -> Any:
-        # Gray rows where a file was cut short are no image, unless they are asked for.
+    def _load(self, source: Any = None, fail_on: str | None = None) -> Any:
+        # Gray rows where a file was cut short are no image, unless they are asked for. Of GIF files that
+        # are, libvips does not even read the header.
+        if fail_on is None:
+            fail_on = "none" if self._damaged and self._format == "gif" else "error"
         return pyvips.Operation.call(
             f"{LOADERS[self._format]}load_source",
             self._data.source() if source is None else source,
