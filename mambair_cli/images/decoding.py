@@ -20,7 +20,7 @@ from mambair_cli.images import foreign
 from mambair_cli.images.boxes import find_extras
 from mambair_cli.images.colours import find_avif_profile, find_png_profile
 from mambair_cli.images.files import explain_unreadable, show
-from mambair_cli.images.gif_blocks import find_gif_end
+from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
@@ -30,7 +30,15 @@ from mambair_cli.images.metadata import (
     is_camera_raw,
     restate_exif,
 )
-from mambair_cli.images.picture import BAND_FORMATS, COMMENT, INTERPRETATIONS, Header, Picture, Text
+from mambair_cli.images.picture import (
+    BAND_FORMATS,
+    COMMENT,
+    INTERPRETATIONS,
+    Header,
+    Picture,
+    Text,
+    decode_text,
+)
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
@@ -157,7 +165,10 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
             f"cannot read {data.name}: it is an animated PNG of {facts.frames} frames; "
             "convert it to WebP first"
         )
-    warnings = _find_faults(data, format, facts, damaged)
+    gif = read_gif_facts(data.bytes) if format == "gif" else GifFacts("marked")
+    if gif.end == "cut" and not damaged:
+        raise broken(data.name, format, "it ends within a frame", is_partial=True)
+    warnings = _find_faults(facts, gif)
     image = VipsImage(data, format, damaged)
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
@@ -192,7 +203,7 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
-        texts=_read_texts(data, format, image, facts),
+        texts=_read_texts(data, format, facts, gif),
     )
     return Reader(
         header,
@@ -205,12 +216,12 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
     )
 
 
-def _read_texts(data: FileData, format: str, image: VipsImage, facts: PngFacts) -> tuple[Text, ...]:
+def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:
     """Read the texts that a file holds beside EXIF, XMP and IPTC."""
     if format == "png":
         return facts.texts
-    comments = read_comments(data.bytes) if format == "jpeg" else [image.field("gif-comment") or ""]
-    return tuple(Text(COMMENT, comment) for comment in comments if comment)
+    comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
+    return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
 
 
 def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
@@ -222,21 +233,14 @@ def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) 
     return restated
 
 
-def _find_faults(data: FileData, format: str, facts: PngFacts, damaged: bool) -> list[str]:
-    """Say what a file lacks, as far as its decoder would not.
-
-    Raises:
-        ImageError: Part of the picture is missing.
-    """
-    if format == "png":
-        texts = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
-        return texts + [NO_END] * (not facts.has_end)
-    if format != "gif":
-        return []
-    end = find_gif_end(data.bytes)
-    if end == "cut" and not damaged:
-        raise broken(data.name, format, "it ends within a frame", is_partial=True)
-    return {"marked": [], "unmarked": [NO_END], "cut": ["damaged: it ends within a frame"]}[end]
+def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
+    """Say what a PNG or GIF file lacks, as far as its decoder would not."""
+    faults = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
+    if not facts.has_end or gif.end == "unmarked":
+        faults.append(NO_END)
+    if gif.end == "cut":
+        faults.append("damaged: it ends within a frame")
+    return faults
 
 
 def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:

@@ -136,18 +136,14 @@ def mend(data: Any) -> MendedJpeg:
     return MendedJpeg(mended, end is not None, lacks_scans, tuple(warnings))
 
 
-def read_comments(data: Any) -> list[str]:
+def read_comments(data: Any) -> list[bytes]:
     """Read the comments before the first scan."""
-    comments = []
+    comments: list[bytes] = []
     for segment in read_segments(data, find_start(data)):
         if segment.kind == SCAN:
             break
         if segment.kind == _COMMENT:
-            body = bytes(data[segment.at : segment.end]).rstrip(b"\0")
-            try:
-                comments.append(body.decode())
-            except UnicodeDecodeError:
-                comments.append(body.decode("latin-1"))
+            comments.append(bytes(data[segment.at : segment.end]))
     return comments
 
 

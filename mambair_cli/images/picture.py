@@ -38,6 +38,15 @@ class Text(NamedTuple):
     translated: str = ""
 
 
+def decode_text(data: bytes) -> str:
+    """Read a text of which nobody says how it is written: as UTF-8, or else as Latin-1."""
+    data = data.rstrip(b"\0")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 @dataclass(frozen=True)
 class Header:
     """All that is known of an image but its samples.

@@ -16,6 +16,7 @@ class _Lost(NamedTuple):
     what: str | None = None
 
 
+_EXTENDED = "extended XMP"
 GAIN_MAP, VIDEO, DEPTH_MAP = "gain map", "video", "depth map"
 
 _LOST = (
@@ -31,7 +32,7 @@ _LOST = (
     _Lost(rb"http://ns\.google\.com/photos/1\.0/audio/", what="sound"),
     _Lost(rb"http://ns\.google\.com/photos/1\.0/container/"),
     _Lost(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
-    _Lost(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", "second part of its XMP"),
+    _Lost(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
 )
 _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_MAP, b"DepthMap": DEPTH_MAP}
 
@@ -73,4 +74,6 @@ def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
             if not re.search(rb"[<\s/]%b:" % re.escape(prefix), xmp):
                 declared = rb"\s+xmlns:%b\s*=\s*(?:%b)" % (re.escape(prefix), _VALUE)
                 xmp = re.sub(declared, b"", xmp)
+    if len(lost) > 1:  # then it holds what was named already
+        lost.pop(_EXTENDED, None)
     return xmp, list(lost)
