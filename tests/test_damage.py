@@ -82,6 +82,14 @@ def test_rows_beside_damage_are_as_they_were_and_the_warning_says_where_it_is() 
     assert row - 32 <= differ[0] <= differ[-1] <= row + 32
 
 
+def test_damage_that_looks_like_a_marker_is_no_end_of_the_file() -> None:
+    whole = saved(noise(400, 64))
+    middle = (scans(whole)[0] + len(whole)) // 2
+    for kind in (0xC4, 0xE1, 0xFE, 0xDA, 0xD8):
+        (warning,) = read_picture(whole[:middle] + bytes([0xFF, kind, 0xFF, 0x7F]) + whole[middle:]).warnings
+        assert warning.startswith("damaged from about row ")
+
+
 def test_what_comes_row_by_row_is_told_when_it_is_met() -> None:
     with open_picture(damaged_photo(400)[1]) as reader:
         reader.read(0, 64)

@@ -107,7 +107,7 @@ def mend(data: Any) -> MendedJpeg:
     start = find_start(data)
     edits = [_Edit(0, start)]
     frame: _Frame | None = None
-    end = None
+    end = -1
     for segment in read_segments(data, start):
         edits.append(_Edit(segment.start - segment.stray, segment.start))
         body = bytes(data[segment.at : segment.end])
@@ -115,8 +115,10 @@ def mend(data: Any) -> MendedJpeg:
             frame = _Frame(segment.kind, segment.at, body)
         elif segment.kind == SCAN and frame is not None:
             edits += frame.take_scan(segment.at, body)
-        elif segment.kind == END[1]:
-            end = segment.end
+            # Looked for as such: what a scan holds may be damaged, and look like other markers.
+            end = data.find(END, segment.end) if end < 0 else end
+            if frame.is_sequential:  # there is but this scan
+                break
     if frame is not None:
         edits += frame.add_rows()
     warnings = []
@@ -125,15 +127,15 @@ def mend(data: Any) -> MendedJpeg:
     stray = sum(edit.end - edit.start for edit in edits[1:] if not edit.by)
     if stray:
         warnings.append(f"{_count_bytes(stray)} between its headers were skipped")
-    if end is None:
+    if end < 0:
         warnings.append(NO_END)
-    elif _VIDEO.search(data[end : end + _TRAILER_BYTES]):
+    elif _VIDEO.search(data[end + len(END) : end + _TRAILER_BYTES]):
         warnings.append(leave_out(VIDEO))
     lacks_scans = frame is not None and frame.scans > 0 and not frame.is_complete
     if lacks_scans:
         warnings.append("scans are missing, and with them detail")
-    mended = _apply(data[: len(data) if end is None else end], edits) + (END if end is None else b"")
-    return MendedJpeg(mended, end is not None, lacks_scans, tuple(warnings))
+    mended = _apply(data[: len(data) if end < 0 else end], edits) + END
+    return MendedJpeg(mended, end >= 0, lacks_scans, tuple(warnings))
 
 
 def read_comments(data: Any) -> list[bytes]:
@@ -163,6 +165,10 @@ class _Frame:
         kind: Number of its marker.
         at: Where what it says lies.
         body: What it says.
+
+    Attributes:
+        scans: How many came.
+        is_sequential: Whether the first of them holds all of the picture, from the top to the bottom.
     """
 
     def __init__(self, kind: int, at: int, body: bytes) -> None:
@@ -172,7 +178,7 @@ class _Frame:
         fields = [body[6 + 3 * index : 9 + 3 * index] for index in range(body[5] if len(body) > 5 else 0)]
         self._rows = {part[0]: part[1] & 15 for part in fields if len(part) == 3}  # of blocks, together
         self._bits_left = {component: [_ALL_BITS] * 64 for component in self._rows}
-        self._is_sequential = True
+        self.is_sequential = True
 
     @property
     def is_complete(self) -> bool:
@@ -186,7 +192,7 @@ class _Frame:
         components, limits = body[1 : 1 + 2 * count : 2], body[1 + 2 * count :][:3]
         if len(limits) < 3:
             return []
-        self._is_sequential &= self._kind in _PLAIN_FRAMES and len(components) == len(self._rows)
+        self.is_sequential &= self._kind in _PLAIN_FRAMES and len(components) == len(self._rows)
         first, last, low = limits[0], limits[1], limits[2] & 15
         if self._kind not in _PROGRESSIVE_FRAMES:
             first, last, low = 0, 63, 0
@@ -203,7 +209,7 @@ class _Frame:
 
         They lie in the last row of blocks that are coded together; where that is one of single blocks, below.
         """
-        if not self._is_sequential or not self._rows or not self._height:
+        if not self.is_sequential or not self._rows or not self._height:
             return []
         together = 1 if len(self._rows) == 1 else max(self._rows.values())
         rows = _BLOCK * max(together, 1)

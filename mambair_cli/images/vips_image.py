@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cache
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -68,7 +67,7 @@ class VipsImage:
     def __init__(self, data: FileData, format: str, damaged: bool) -> None:
         self._data, self._format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
-        self._mended = cache(self._mend)  # asked for when rows are
+        self._mended: MendedJpeg | None = None
         start = find_start(data.bytes) if format == "jpeg" else 0
         self.head = self._load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None)
         self.frames: int = (self.field("n-pages") or 1) if format in _FRAMED else 1
@@ -117,7 +116,7 @@ class VipsImage:
             lenient: Whether to go on where the file is damaged.
         """
         if self._format == "jpeg":
-            jpeg = self._mended()
+            jpeg = self._mended = self._mended or mend(self._data.read())
             source = pyvips.Source.new_from_memory(jpeg.data)
             image = self._load(source, "none" if lenient else "warning")
             fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
@@ -142,9 +141,6 @@ class VipsImage:
             fail_on=fail_on,
             **self._options,
         )
-
-    def _mend(self) -> MendedJpeg:
-        return mend(self._data.read())
 
 
 def _to_srgb(cmyk: Any) -> Any:
