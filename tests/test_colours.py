@@ -193,7 +193,10 @@ def test_what_lies_beside_an_image_is_named() -> None:
     depth = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:2\0")
     alpha = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:1\0")
     assert find_extras(heif(1, [apple, alpha, depth], associated((1, (1,))))) == ["gain map", "depth map"]
-    assert find_extras(heif(1, [alpha], associated((1, (1,)))) + box(b"mpvd", b"video")) == ["video"]
+    photo = heif(1, [alpha], associated((1, (1,))))
+    assert find_extras(photo) == []
+    assert find_extras(photo + box(b"mpvd", b"video")) == ["video"]
+    assert find_extras(photo + box(b"ftyp", b"isom") + box(b"moov")) == ["video"]
 
 
 def test_wide_colours_of_avif_become_srgb_when_stripped(stripped: Any) -> None:

@@ -83,7 +83,8 @@ def find_extras(data: Any) -> list[str]:
             if box.kind == b"auxC":
                 kind = bytes(data[box.start + 4 : box.end]).lower()
                 extras.update({what: None for mark, what in _EXTRAS.items() if mark in kind})
-        if find_box(data, (b"mpvd",), 0, len(data)):
+        kinds = [box.kind for box in read_boxes(data, 0, len(data))]
+        if b"mpvd" in kinds or kinds.count(b"ftyp") > 1:  # a box of its own, or a file behind this one
             extras["video"] = None
     except _MALFORMED:
         pass
