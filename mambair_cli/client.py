@@ -206,7 +206,9 @@ class Client:
             MambairError: There is no result.
         """
         job = task.job
-        format = job.format if job.target is None else settle_format(job.target, job.format)
+        format = job.format
+        if job.target is not None and not job.is_stream:
+            format = settle_format(job.target, format)
         query = {**self._query, **_query_of(task.output), "format": format}
         told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
         with _open_source(job.source, data) as (pieces, length):

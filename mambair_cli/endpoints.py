@@ -21,6 +21,7 @@ from mambair_cli.images import (
     lacks_space,
     open_atomic,
     open_picture,
+    open_stream,
     settle_format,
 )
 from mambair_cli.jobs import Job, Source
@@ -62,7 +63,7 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
     Raises:
         ImageError: The format cannot hold it, or the network does not enlarge so far.
     """
-    if job.target is None:
+    if job.target is None or job.is_stream:
         format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
     else:
         format = settle_format(job.target, job.format)
@@ -87,7 +88,9 @@ def check_target(job: Job, overwrite: bool) -> None:
     Raises:
         ImageError: It may not be replaced.
     """
-    if job.target is not None and not overwrite and os.path.lexists(job.target):
+    if job.target is None or job.is_stream:
+        return
+    if not overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
 
 
@@ -139,6 +142,10 @@ def open_target(
         on_begin: As of ``images.open_atomic``.
         on_end: As of ``images.open_atomic``.
     """
+    if job.target is not None and job.is_stream:
+        with open_stream(job.target, on_end) as file:
+            yield file
+        return
     if job.target is not None:
         make_folder(job.target.parent)
         with open_atomic(job.target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:

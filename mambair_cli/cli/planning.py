@@ -239,7 +239,7 @@ class _Past:
         record = self._record(job)
         is_ours = record is not None and job.target is not None and record.is_ours(job.target)
         check_target(job, self._output.overwrite or is_ours)
-        if job.target is None:
+        if job.target is None or job.is_stream:
             return False
         check_folder(job.target)
         return job.target.exists()
@@ -266,7 +266,7 @@ def _find_full_disks(costs: list[tuple["Job", "Cost"]]) -> Iterator[str]:
     disks: dict[int, tuple[Path, int]] = {}
     folders: dict[Path, Disk] = {}
     for job, cost in costs:
-        if job.target is not None:
+        if job.target is not None and not job.is_stream:
             folder = job.target.parent
             disk = folders[folder] = folders.get(folder) or disk_of(job.target)
             needs[disk.number] += cost.disk

@@ -2,6 +2,8 @@
 
 import os
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mambair_cli.size import Size
 
 
+_STDOUT = 1
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
@@ -118,6 +121,7 @@ def _restore(
     from mambair_cli.images import DEFAULT_QUALITY
     from mambair_cli.size import Size
 
+    options = _settle_output(options)
     check_options(options)
     if level is not None and (options.model != "auto" or options.weights is not None):
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
@@ -126,8 +130,9 @@ def _restore(
     sources = _find_sources(inputs, options)
     file = jobs.target_file(sources, options.output, options.from_file is not None)
     if file is not None:
-        check_format(jobs.settle_file(file, options.format), options)
-    elif options.output not in (None, jobs.STANDARD_STREAM) and os.path.isfile(options.output):
+        if (format := jobs.settle_file(file, options.format)) is not None:
+            check_format(format, options)
+    elif options.output not in (None, jobs.STANDARD_STREAM) and _is_no_folder(options.output):
         raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
     output = endpoints.Output(
         quality=DEFAULT_QUALITY if options.quality is None else options.quality,
@@ -160,6 +165,20 @@ def _restore(
     service = open_service(task, scale, level, options, progress)
     with closing(service), cleaning_up():
         _run(service, sources, output, jobs.suffix_of(task, service.scale, output.size), options, progress)
+
+
+def _settle_output(options: Options) -> Options:
+    """Take names such as /dev/stdout for what they are."""
+    from mambair_cli.images import find_descriptor
+    from mambair_cli.jobs import STANDARD_STREAM
+
+    if options.output and find_descriptor(Path(options.output)) == _STDOUT:
+        return replace(options, output=STANDARD_STREAM)
+    return options
+
+
+def _is_no_folder(name: str) -> bool:
+    return os.path.exists(name) and not os.path.isdir(name)
 
 
 def _run(
