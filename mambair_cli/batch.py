@@ -229,5 +229,6 @@ def settings_of(computing: dict[str, Any], output: Output) -> dict[str, Any]:
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
+        "background": output.background,
         "size": asdict(output.size),
     }

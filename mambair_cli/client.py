@@ -23,7 +23,7 @@ from mambair_cli.address import Address
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.endpoints import Output, check_target, open_target
 from mambair_cli.errors import ImageError, MambairError, ServerError
-from mambair_cli.images import explain_unreadable, settle_format
+from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.jobs import Source, name_of
 from mambair_cli.journal import digest_settings
 from mambair_cli.wire import REPORT_HEADER, Account, read_account, read_error
@@ -346,6 +346,7 @@ def _query_of(output: Output) -> dict[str, Any]:
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
+        "background": output.background and show_colour(output.background),
         "max_pixels": output.max_pixels,
         "damaged": output.damaged or None,
     }

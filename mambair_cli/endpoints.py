@@ -14,6 +14,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import (
     MAX_PIXELS,
     WRITABLE_SUFFIXES,
+    Colour,
     Header,
     Reader,
     Writer,
@@ -36,6 +37,7 @@ class Output:
         quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
         depth: Bits a sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
+        background: Colour behind what is transparent, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
         overwrite: Whether to replace results that exist.
         size: What was asked for.
@@ -48,6 +50,7 @@ class Output:
     quality: int | None = None
     depth: int | None = None
     strip: bool = False
+    background: Colour | None = None
     preserve_times: bool = False
     overwrite: bool = False
     size: Size = field(default_factory=Size)
@@ -120,7 +123,16 @@ def open_result(
     """
     with (
         open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
-        Writer(file, header, format, output.quality, job.place, strip=output.strip, size=size) as writer,
+        Writer(
+            file,
+            header,
+            format,
+            output.quality,
+            job.place,
+            strip=output.strip,
+            size=size,
+            background=output.background,
+        ) as writer,
     ):
         yield writer
         writer.finish()

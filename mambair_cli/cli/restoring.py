@@ -118,7 +118,7 @@ def _restore(
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
     from mambair_cli import endpoints, jobs
-    from mambair_cli.images import DEFAULT_QUALITY
+    from mambair_cli.images import DEFAULT_QUALITY, parse_colour
     from mambair_cli.size import Size
 
     options = _settle_output(options)
@@ -138,6 +138,7 @@ def _restore(
         quality=DEFAULT_QUALITY if options.quality is None else options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
         strip=options.strip,
+        background=None if options.background is None else parse_colour(options.background),
         preserve_times=options.preserve_times,
         overwrite=options.overwrite,
         size=size or Size(),

@@ -1,5 +1,6 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
+from mambair_cli.images.background import Colour, parse_colour, show_colour
 from mambair_cli.images.containers import (
     WRITABLE_SUFFIXES,
     find_losses,
@@ -36,6 +37,7 @@ __all__ = [
     "READABLE_SUFFIXES",
     "TEMPORARY_NAME",
     "WRITABLE_SUFFIXES",
+    "Colour",
     "Header",
     "Picture",
     "Reader",
@@ -54,8 +56,10 @@ __all__ = [
     "open_atomic",
     "open_picture",
     "open_stream",
+    "parse_colour",
     "read_picture",
     "settle_format",
+    "show_colour",
     "split_luma",
     "synchronize",
     "to_float",

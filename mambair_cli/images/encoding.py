@@ -9,6 +9,7 @@ import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.background import Colour, is_gray
 from mambair_cli.images.completion import (
     complete_avif,
     complete_gif,
@@ -104,6 +105,7 @@ class Writer:
         name: Of the file, for errors.
         strip: Write sRGB in place of a profile.
         size: Width and height of the frames that come, where they are to be reduced to the header's.
+        background: To be seen through what is transparent, where the format has no transparency.
 
     Attributes:
         dtype: In which rows are best given; others are rounded to it.
@@ -122,6 +124,7 @@ class Writer:
         *,
         strip: bool = False,
         size: tuple[int, int] | None = None,
+        background: Colour | None = None,
     ) -> None:
         quality = DEFAULT_QUALITY if quality is None else quality
         if not 1 <= quality <= 100:
@@ -133,14 +136,17 @@ class Writer:
         self._quality = quality
         self._name = name
         self._size = size or (header.width, header.height)
+        if self._container.has_alpha or not header.has_alpha:
+            background = None
+        self._background = background
+        has_gray = self._container.has_gray and (background is None or is_gray(background))
         convert = header.icc is not None and (
-            strip
-            or not self._container.has_profile
-            or (not self._container.has_gray and header.icc[16:20] == b"GRAY")
+            strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
-        self.dtype = samples_wanted(header, self._size, convert)
-        self._count = header.bands + (header.has_alpha and self._container.has_alpha)
+        self.dtype = samples_wanted(header, self._size, convert, background)
+        has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
+        self._count = header.bands + has_alpha
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -199,7 +205,7 @@ class Writer:
         if alpha.min() < opaque:
             raise ImageError(
                 f"cannot write {self._name}: {self._format} has no room for transparency; "
-                "png, webp and tiff keep it"
+                "png, webp and tiff keep it, and --background white fills it"
             )
 
     def _raise_error(self) -> None:
@@ -232,7 +238,7 @@ class Writer:
             source = feed.source()  # to be held as long as libvips may call it
             with explained():
                 image = pyvips.Operation.call("tiffload_source", source, access="sequential", fail_on="error")
-                image = finish(image, self._header, self._size, self._to_srgb, self._format)
+                image = finish(image, self._header, self._size, self._to_srgb, self._format, self._background)
                 self._save(self._describe(image))
         except BaseException as error:  # the main thread raises it
             self._error = error
