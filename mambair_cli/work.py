@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,16 +68,22 @@ class Work:
                 self.header = header = reader.header
                 self._warnings = reader.warnings
                 self._read = reader.read
-                plan_result(job, header, output, self._restorer.info.scale)  # what cannot be is said early
+                # What cannot be is said early.
+                result, format, _ = plan_result(job, header, output, self._restorer.info.scale)
+                self._losses = find_losses(header, format, output.strip)
+                if header.masks != result.masks:
+                    kept = header.samples - len(header.masks)
+                    self.header = header = replace(header, masks=())
+                    self._read = lambda top, bottom: reader.read(top, bottom)[..., :kept]
                 item = np.dtype(header.dtype).itemsize
                 if self.pixels * header.samples * item > DECODED_BYTES:
                     self._open.push(opening.pop_all())
                     return
-                rows = reader.read(0, header.height * header.frames)
+                rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
             if header.frames == 1:
                 self.samples = rows
-                self.together = self._restorer.count_together(rows.shape)
+                self.together = self._restorer.count_together(rows.shape, len(header.masks))
 
     def compute(self, bands: Iterator[Band] | None, on_tiles: OnTiles | None) -> Iterator[None]:
         """Restore the image, and hand its rows to the encoder.
@@ -97,7 +104,6 @@ class Work:
             writer = self._open.enter_context(
                 open_result(task.job, task.output, result, format, size, overwrite=task.overwrite, **told)
             )
-            self._losses = [] if task.output.strip else find_losses(header, format)
             shape = (header.height, header.width, header.samples)
             for frame in range(header.frames):
                 start = frame * header.height
@@ -107,6 +113,7 @@ class Work:
                     shape,
                     _count_frames(on_tiles, frame, header.frames),
                     writer.dtype,
+                    len(header.masks),
                 ):
                     if band is None:
                         pass
@@ -152,7 +159,7 @@ class Work:
         """Tell whether the two could share a batch."""
         if self.samples is None or other.samples is None:
             return False
-        return self.together > 1 and self.samples.shape == other.samples.shape
+        return min(self.together, other.together) > 1 and self.samples.shape == other.samples.shape
 
     def abandon(self) -> None:
         """Let go of what is open: of an image whose turn never comes, or of a result that is whole."""

@@ -185,7 +185,7 @@ class _Clairvoyant:
                 self.trial = try_network(means.restorer, height, width)
             plan = self._place_tiles(height, width)
             cost = estimate(reader, result, format, plan, means.scale, self.trial)
-            losses = [] if self._output.strip else find_losses(reader.header, format)
+            losses = find_losses(reader.header, format, self._output.strip)
             warnings = (*reader.warnings, *losses)
         return _Forecast(result, replaces, plan, cost, warnings)
 

@@ -26,6 +26,7 @@ class Container:
     has_gray: bool = True
     has_profile: bool = True
     has_frames: bool = False
+    has_masks: bool = False
     longest_side: int | None = None  # pixels
     longest_exif: int | None = None  # bytes, as of the next
     longest_xmp: int | None = None
@@ -68,6 +69,7 @@ CONTAINERS = MappingProxyType(
             {"compression": "deflate", "resunit": "inch"},
             "tiff",
             has_frames=True,
+            has_masks=True,
         ),
         "avif": Container(
             (".avif",),
@@ -130,7 +132,7 @@ def fit_header(
 ) -> Header:
     """Say how a picture will be in a file of a format.
 
-    Samples deeper than the format holds become its deepest.
+    Samples deeper than the format holds become its deepest, and masks that it does not hold are left out.
 
     Args:
         header: Of the result.
@@ -156,7 +158,8 @@ def fit_header(
     if strip:
         header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, texts=())
     _check_room(header, format, container, name)
-    return replace(header, dtype=dtype, texts=tuple(keep_texts(header, format)))
+    masks = header.masks if container.has_masks else ()
+    return replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
 
 
 def keep_texts(header: Header, format: str) -> list[Text]:
@@ -172,13 +175,32 @@ def keep_texts(header: Header, format: str) -> list[Text]:
     ]
 
 
-def find_losses(header: Header, format: str) -> list[str]:
-    """Say what of a picture's metadata a format has no room for, where that is no reason to refuse it."""
+def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
+    """Say what of a picture a format has no room for, where that is no reason to refuse it.
+
+    Args:
+        header: Of the picture.
+        format: Of the file.
+        strip: Whether metadata is not wanted.
+    """
+    losses = []
+    if header.masks and CONTAINERS[format].has_masks:
+        losses.append(f"{describe_masks(header.masks)} kept as a mask, not restored")
+    elif header.masks:
+        losses.append(f"{describe_masks(header.masks)} left out: {format} has no room for it; tiff has")
     kept = keep_texts(header, format)
     lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
-    if not lost:
-        return []
-    return [f"{format} has no room for its texts: {', '.join(show(keyword) for keyword in lost)}; png has"]
+    if lost and not strip:
+        names = ", ".join(show(keyword) for keyword in lost)
+        losses.append(f"{format} has no room for its texts: {names}; png has")
+    return losses
+
+
+def describe_masks(masks: tuple[int, ...]) -> str:
+    """Name the masks of an image."""
+    if len(masks) == 1:
+        return "extra channel (a saved selection or spot colour)"
+    return f"{len(masks)} extra channels (saved selections or spot colours)"
 
 
 def _check_room(header: Header, format: str, container: Container, name: str) -> None:

@@ -19,6 +19,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
 from mambair_cli.images.boxes import find_extras
 from mambair_cli.images.colours import find_avif_profile, find_png_profile
+from mambair_cli.images.containers import describe_masks
 from mambair_cli.images.files import explain_unreadable, show
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.jpeg import read_comments
@@ -26,8 +27,6 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     extract_exif,
     find_iptc,
-    has_gray_planes,
-    is_camera_raw,
     restate_exif,
 )
 from mambair_cli.images.picture import (
@@ -42,6 +41,14 @@ from mambair_cli.images.picture import (
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.tiff import (
+    Page,
+    choose_pages,
+    has_gray_planes,
+    is_camera_raw,
+    read_pages,
+    sort_samples,
+)
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
@@ -126,6 +133,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
         for top in range(0, header.height, _ROWS_AT_ONCE):
             bottom = min(top + _ROWS_AT_ONCE, header.height)
             samples[top:bottom] = reader.read(top, bottom)
+    left_out = [f"{describe_masks(header.masks)} left out"] if header.masks else []
     return Picture(
         pixels=np.ascontiguousarray(samples[..., : header.bands]),
         alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
@@ -136,7 +144,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
         iptc=header.iptc,
         dpi=header.dpi,
         texts=header.texts,
-        warnings=tuple(reader.warnings),
+        warnings=(*reader.warnings, *left_out),
     )
 
 
@@ -144,20 +152,34 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
     if format not in LOADERS:
         return _open_foreign(data, format, max_pixels)
-    if format == "tiff" and is_camera_raw(data.bytes):
-        raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
-    if format == "tiff" and has_gray_planes(data.bytes):
-        raise ImageError(
-            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
-        )
+    pages = _look_at_tiff(data) if format == "tiff" else []
+    if pages and pages[0].is_double:
+        return _open_foreign(data, format, max_pixels)
     try:
         with explained():
-            return _open_with_vips(data, format, max_pixels, damaged)
+            return _open_with_vips(data, format, pages, max_pixels, damaged)
     except LibvipsError as error:
         raise broken(data.name, format, str(error)) from error
 
 
-def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool) -> Reader:
+def _look_at_tiff(data: FileData) -> list[Page]:
+    """Read what a TIFF file says of its pages, and refuse what libvips would not take for a picture."""
+    if is_camera_raw(data.bytes):
+        raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
+    if has_gray_planes(data.bytes):
+        raise ImageError(
+            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
+        )
+    pages = read_pages(data.bytes)
+    chosen = choose_pages(pages).numbers
+    if chosen and (oddity := pages[chosen[0]].oddity):
+        raise ImageError(
+            f"cannot read {data.name}: it is a TIFF file {oddity}; convert it to gray or RGB of 8 or 16 bits"
+        )
+    return pages
+
+
+def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: int, damaged: bool) -> Reader:
     """Read the header of what libvips decodes."""
     facts = read_png_facts(data.bytes) if format == "png" else PngFacts()
     if facts.frames > 1:
@@ -168,13 +190,18 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
     gif = read_gif_facts(data.bytes) if format == "gif" else GifFacts("marked")
     if gif.end == "cut" and not damaged:
         raise broken(data.name, format, "it ends within a frame", is_partial=True)
-    warnings = _find_faults(facts, gif)
-    image = VipsImage(data, format, damaged)
+    choice = choose_pages(pages)
+    warnings = [*choice.remarks, *_find_faults(facts, gif)]
+    image = VipsImage(data, format, damaged, choice.numbers)
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         image.take_frames()
     head, (width, height) = image.head, image.size
-    bands = _count_colours(head, data.name)
+    bands = _count_colours(head, data.name, has_more=format == "tiff")
+    colours = 4 if head.interpretation == "cmyk" else bands
+    kinds = pages[choice.numbers[0]].extra if choice.numbers else None
+    samples = sort_samples(colours, head.bands - colours, kinds)
+    image.order = samples.order
     dpi = _sensible_dpi(facts.dpi if format == "png" else _read_dpi(head))
     if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
@@ -193,7 +220,8 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
         height=height,
         bands=bands,
         dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
-        has_alpha=shown.bands > bands,
+        has_alpha=samples.has_alpha,
+        masks=samples.masks,
         format=format,
         frames=image.frames,
         delays=tuple(delays[: image.frames]) if delays else None,
@@ -254,11 +282,12 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
 
     def load(lenient: bool) -> Loaded:
         try:
-            return Loaded(wrap(image.load()))
+            return Loaded(wrap(image.load(), bands))
         except foreign.BrokenImageError as error:
             raise broken(data.name, format, str(error)) from error
 
-    bands = count - (count % 2 == 0)
+    bands = image.bands or count - (count % 2 == 0)
+    exif = restate_exif(image.exif, width, height) if image.exif else None
     warnings = list(image.warnings)
     if format == "heic":
         warnings += map(leave_out, find_extras(data.bytes))
@@ -267,10 +296,12 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
         height=height,
         bands=bands,
         dtype=image.dtype,
-        has_alpha=count > bands,
+        has_alpha=count - len(image.masks) > bands,
+        masks=image.masks,
         format=format,
         icc=find_avif_profile(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
-        exif=restate_exif(image.exif, width, height) if image.exif else None,
+        exif=exif,
+        iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=_sensible_dpi(image.dpi),
     )
@@ -286,17 +317,24 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
         )
 
 
-def _count_colours(image: Any, name: str) -> int:
-    """Count the bands that the picture will have besides alpha, or refuse what is no such picture."""
+def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
+    """Count the bands of colour that the picture will have, or refuse what is no such picture.
+
+    Args:
+        image: As libvips has it.
+        name: Of the file.
+        has_more: Whether more than alpha may come after them.
+    """
     if image.format not in BAND_FORMATS.values():
         raise ImageError(
             f"cannot read {name}: its samples are of type {image.format}; "
             "convert them to 8 or 16 bits without a sign, or to 32-bit floats from 0 to 1"
         )
-    if image.interpretation == "cmyk" and image.bands == 4 and image.format != "float":
+    if image.interpretation == "cmyk" and image.format != "float" and (image.bands == 4 or has_more):
         return 3
     for (bands, _), interpretation in INTERPRETATIONS.items():
-        if image.interpretation == interpretation and image.bands in (bands, bands + 1):
+        most = image.bands if has_more else bands + 1
+        if image.interpretation == interpretation and bands <= image.bands <= most:
             return bands
     raise ImageError(
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "

@@ -27,7 +27,7 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.targets import Front, describe_tiff_file, save_to
+from mambair_cli.images.targets import Front, describe_tiff_file, name_extra_samples, save_to
 from mambair_cli.images.xmp import restate_xmp
 
 DEFAULT_QUALITY = 95
@@ -37,6 +37,7 @@ _MM_PER_INCH = 25.4
 _BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the rest is for alpha and what does not compress
 _SAMPLES_AT_ONCE = 2**22
 _JPEG_HEAD_BYTES = 64
+_STRAIGHT_ALPHA = 2  # as TIFF numbers the kinds of samples
 
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
@@ -146,7 +147,7 @@ class Writer:
         self._to_srgb = convert
         self.dtype = samples_wanted(header, self._size, convert, background)
         has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
-        self._count = header.bands + has_alpha
+        self._extra = has_alpha + len(header.masks)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -167,8 +168,8 @@ class Writer:
 
         Args:
             top: Number of the first row; frames lie one below the other.
-            rows: (n, width, 1 to 4), alpha last; floats in [0, 1], or integers of whatever depth. They are
-                rounded once.
+            rows: (n, width, c), alpha and masks last; floats in [0, 1], or integers of whatever depth.
+                They are rounded once.
 
         Raises:
             ImageError: The rows are transparent, and the format cannot be; or libvips fails.
@@ -181,7 +182,7 @@ class Writer:
         at_once = max(1, _SAMPLES_AT_ONCE // (rows.shape[1] * rows.shape[2]))
         for start in range(0, len(rows), at_once):
             piece = rows[start : start + at_once]
-            if self._count < piece.shape[2]:
+            if self._header.bands + self._extra < piece.shape[2]:
                 self._check_opaque(piece[..., -1])
                 piece = piece[..., :-1]
             if piece.dtype != self.dtype:
@@ -222,7 +223,7 @@ class Writer:
         self._file.seek(0)
         self._file.truncate()
         width, height = self._size
-        self._feed = Feed(width, height * self._header.frames, self._count, self.dtype)
+        self._feed = Feed(width, height * self._header.frames, self._header.bands, self._extra, self.dtype)
         self._thread = threading.Thread(target=self._encode, args=(self._feed,), name="mambair-encode")
         self._rows, self._error = 0, None
         self._thread.start()
@@ -238,7 +239,15 @@ class Writer:
             source = feed.source()  # to be held as long as libvips may call it
             with explained():
                 image = pyvips.Operation.call("tiffload_source", source, access="sequential", fail_on="error")
-                image = finish(image, self._header, self._size, self._to_srgb, self._format, self._background)
+                image = finish(
+                    image,
+                    self._header,
+                    self._size,
+                    self._to_srgb,
+                    self._format,
+                    self._background,
+                    len(self._header.masks),
+                )
                 self._save(self._describe(image))
         except BaseException as error:  # the main thread raises it
             self._error = error
@@ -301,6 +310,8 @@ class Writer:
             return
         if format == "tiff":
             save_to(self._file, save, image, options)
+            if header.masks:  # libvips takes all that is beside colours for alpha
+                name_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
             if exif:
                 describe_tiff_file(self._file, exif)
             return

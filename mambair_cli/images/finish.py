@@ -27,6 +27,7 @@ def finish(
     to_srgb: bool,
     format: str,
     background: Colour | None = None,
+    masks: int = 0,
 ) -> Any:
     """Make of the rows that come what the header says.
 
@@ -37,7 +38,22 @@ def finish(
         to_srgb: Whether to convert from the header's profile to sRGB.
         format: Of the file.
         background: To be seen through what is transparent, which nothing is any more then.
+        masks: Samples that come after colours and alpha, and are no part of the picture.
     """
+    image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
+    image = _finish_picture(image, header, size, to_srgb, background)
+    if format == "avif" and header.dtype == "uint16":
+        image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
+    bands = image.bands - (image.bands % 2 == 0)
+    if others is not None:
+        image = image.bandjoin(_finish_masks(others, header, size))
+    return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
+
+
+def _finish_picture(
+    image: Any, header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None
+) -> Any:
+    """Do so with colours and alpha."""
     dtype = "uint16" if to_srgb or background is not None else header.dtype
     if size != (header.width, header.height):
         image = _reduce(image, header, size)
@@ -46,10 +62,29 @@ def finish(
         image = _convert(image, header, "uint16" if background is not None else header.dtype)
     if background is not None:
         image = _flatten(image, background, None if to_srgb else header.icc, header.dtype)
-    if format == "avif" and header.dtype == "uint16":
-        image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
-    bands = image.bands - (image.bands % 2 == 0)
-    return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
+    return image
+
+
+def _finish_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
+    """Do so with samples that are shares of something, not light."""
+    if size != (header.width, header.height):
+        masks = _clip(_resize(masks, header, size))
+    elif masks.format != BAND_FORMATS[header.dtype]:  # with colours that are converted
+        masks = masks / 65535
+    else:
+        return masks
+    return _round(masks, header.dtype)
+
+
+def _resize(image: Any, header: Header, size: tuple[int, int]) -> Any:
+    """Reduce frames, which lie one below the other, by Lanczos' kernel of three lobes."""
+    width, height = size
+    frames = [image.crop(0, height * frame, width, height) for frame in range(header.frames)]
+    frames = [
+        frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=0)
+        for frame in frames
+    ]
+    return frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
 
 
 def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
@@ -58,18 +93,12 @@ def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
     Profiles differ in their curves; sRGB's is near enough to all of them for this, and what is taken off
     with it is put on with it.
     """
-    width, height = size
     alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
     colours = image if alpha is None else image[: image.bands - 1]
     light = (colours <= 0.04045).ifthenelse(colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     if alpha is not None:
         light = (light * alpha).bandjoin(alpha)
-    frames = [light.crop(0, height * frame, width, height) for frame in range(header.frames)]
-    frames = [
-        frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=0)
-        for frame in frames
-    ]
-    light = frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
+    light = _resize(light, header, size)
     if alpha is not None:
         alpha = _clip(light[light.bands - 1])
         light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)

@@ -3,8 +3,7 @@
 import re
 import struct
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.doubles import read_doubles
 from mambair_cli.images.files import show
+from mambair_cli.images.outside import Foreign
 from mambair_cli.images.samples import encode_srgb, widen
 
 # What Pillow, OpenEXR and numpy raise for broken files.
@@ -23,30 +24,10 @@ class BrokenImageError(Exception):
     """The data is no image of its format; the message is the reason, in one line."""
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """An image of such a format, its header read.
-
-    Attributes:
-        shape: (h, w, 1 to 4).
-        dtype: Of its samples.
-        load: Decodes them.
-        icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
-        warnings: Sentences about what is damaged or left out.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: str
-    load: Callable[[], np.ndarray]
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    warnings: tuple[str, ...] = ()
-
-
 def read_header(format: str, data: bytes, name: str) -> Foreign:
     """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic" and "exr".
+
+    TIFF is one of them where its samples are floats of 64 bits.
 
     Args:
         format: One of these.
@@ -57,7 +38,14 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
         BrokenImageError: The data is broken.
         ImageError: Part of the picture would be lost, or a package is missing.
     """
-    readers = {"bmp": _bmp, "ppm": _netpbm, "jpeg2000": _jpeg2000, "heic": _heic, "exr": _exr}
+    readers = {
+        "bmp": _bmp,
+        "ppm": _netpbm,
+        "jpeg2000": _jpeg2000,
+        "heic": _heic,
+        "exr": _exr,
+        "tiff": read_doubles,
+    }
     try:
         image = readers[format](data, name)
     except ModuleNotFoundError as error:
@@ -66,13 +54,13 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
             f"pip install 'mambair-cli[{format}]' brings it"
         ) from error
     except _BROKEN as error:
-        raise BrokenImageError(show(str(error))) from error
+        raise BrokenImageError(show(str(error).strip())) from error
 
     def load() -> np.ndarray:
         try:
             return image.load().reshape(image.shape)
         except _BROKEN as error:
-            raise BrokenImageError(show(str(error))) from error
+            raise BrokenImageError(show(str(error).strip())) from error
 
     return replace(image, load=load)
 

@@ -16,8 +16,6 @@ _ORIENTATION = 0x0112
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
-_NEW_SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
-_PHOTOMETRIC, _SAMPLES, _PLANES = 0x0106, 0x0115, 0x011C
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
 # What a TIFF file's own directory says of the picture, not of how its samples are stored: description,
@@ -80,28 +78,6 @@ class _Layout:
     def first(self) -> int:
         """Where the header points to the first directory."""
         return 8 if self.big else 4
-
-
-def is_camera_raw(data: Buffer) -> bool:
-    """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
-    try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
-        preview = _NEW_SUBFILE_TYPE in tags and _number(tags[_NEW_SUBFILE_TYPE], layout) & 1
-        return bool(preview) or _DNG_VERSION in tags or data[8:10] == b"CR"
-    except _MALFORMED:
-        return False  # for libvips to refuse
-
-
-def has_gray_planes(data: Buffer) -> bool:
-    """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
-    try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
-        planes, samples, kind = (_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
-        return planes == 2 and samples > 1 and kind < 2
-    except _MALFORMED:
-        return False
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:

@@ -57,6 +57,8 @@ class Header:
         bands: 1 gray, 3 RGB; alpha aside.
         dtype: uint8, uint16 or float32.
         has_alpha: Whether there is alpha, which is straight, not premultiplied.
+        masks: Further samples of each pixel, after alpha, by TIFF's number of their kind: 0 for saved
+            selections, spot colours and whatever else is neither colour nor alpha.
         format: Format of the file it came from, such as ``"png"``.
         frames: Pages of a document or frames of an animation, of one size.
         delays: Milliseconds that each frame is shown; None for pages.
@@ -74,6 +76,7 @@ class Header:
     bands: int
     dtype: str
     has_alpha: bool = False
+    masks: tuple[int, ...] = ()
     format: str = "png"
     frames: int = 1
     delays: tuple[int, ...] | None = None
@@ -87,8 +90,8 @@ class Header:
 
     @property
     def samples(self) -> int:
-        """Count the samples of a pixel, alpha among them."""
-        return self.bands + self.has_alpha
+        """Count the samples of a pixel, alpha and masks among them."""
+        return self.bands + self.has_alpha + len(self.masks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,13 +152,13 @@ class Reader:
         return row
 
 
-def wrap(samples: np.ndarray) -> Any:
-    """Wrap (h, w, 1 to 4) samples as a libvips image."""
+def wrap(samples: np.ndarray, bands: int) -> Any:
+    """Wrap (h, w, c) samples as a libvips image, the first of them gray or RGB."""
     height, width, count = samples.shape
     dtype = samples.dtype.name
     memory = np.ascontiguousarray(samples).data.cast("B")
     image = pyvips.Image.new_from_memory(memory, width, height, count, BAND_FORMATS[dtype])
-    return image.copy(interpretation=INTERPRETATIONS[count - (count % 2 == 0), dtype])
+    return image.copy(interpretation=INTERPRETATIONS[bands, dtype])
 
 
 def _check_range(samples: np.ndarray, name: str) -> None:

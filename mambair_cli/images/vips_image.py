@@ -1,6 +1,6 @@
 """Images that libvips decodes: their headers at once, their rows as often as they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,6 +11,7 @@ import pyvips
 from mambair_cli.errors import ImageError
 from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
 from mambair_cli.images.reader import Loaded
+from mambair_cli.images.tiff import split_runs
 
 LOADERS = MappingProxyType(
     {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
@@ -54,23 +55,31 @@ class VipsImage:
         data: Of its file.
         format: One of ``LOADERS``.
         damaged: Whether what is there is wanted of a file of which a part is missing.
+        pages: Numbers of those that count, from 0; by default all.
 
     Attributes:
         head: For libvips, as the file has it: nothing is turned or converted.
         frames: Pages of a document or frames of an animation.
         orientation: As EXIF counts them, 1 to 8.
+        order: In which samples of a pixel are given out, by their numbers; None for that of the file.
 
     Raises:
         pyvips.Error: libvips does not read it.
     """
 
-    def __init__(self, data: FileData, format: str, damaged: bool) -> None:
+    def __init__(self, data: FileData, format: str, damaged: bool, pages: Sequence[int] = ()) -> None:
         self._data, self._format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
         self._mended: MendedJpeg | None = None
+        self._runs = split_runs(pages)
+        self._takes_frames = False
+        if pages:
+            self._options["page"] = pages[0]
         start = find_start(data.bytes) if format == "jpeg" else 0
         self.head = self._load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None)
-        self.frames: int = (self.field("n-pages") or 1) if format in _FRAMED else 1
+        frames = (self.field("n-pages") or 1) if format in _FRAMED else 1
+        self.frames: int = len(pages) or frames
+        self.order: Sequence[int] | None = None
         self.orientation: int = self.field("orientation") or 1
         if self.orientation > 2:
             self._options["access"] = "random"
@@ -78,7 +87,7 @@ class VipsImage:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of a frame, the right way up."""
-        width, height = self.head.width, self.head.height // (self.frames if "n" in self._options else 1)
+        width, height = self.head.width, self.head.height // (self.frames if self._takes_frames else 1)
         return (height, width) if self.orientation >= 5 else (width, height)
 
     def take_frames(self) -> None:
@@ -92,7 +101,7 @@ class VipsImage:
                 f"cannot read {self._data.name}: its {self.frames} pages are turned; "
                 "split it into single images"
             )
-        self._options["n"] = -1
+        self._takes_frames = True
         try:
             self.head = self._load()
         except pyvips.Error as error:
@@ -107,7 +116,8 @@ class VipsImage:
 
     def show(self) -> Any:
         """Return the image in the colours that its rows will have: CMYK becomes sRGB."""
-        return _to_srgb(self._load()) if self.head.interpretation == "cmyk" else self.head
+        head = self._arrange(self.head)
+        return _to_srgb(head) if head.interpretation == "cmyk" else head
 
     def load(self, lenient: bool) -> Loaded:
         """Return what rows are read from.
@@ -126,6 +136,7 @@ class VipsImage:
         decoded = loaded.image
         if self.orientation > 2:
             decoded = decoded.crop(0, 0, self.head.width, self.head.height)
+        decoded = self._arrange(decoded)
         if self.head.interpretation == "cmyk":
             decoded = _to_srgb(decoded)
         return replace(loaded, image=_turn_upright(decoded, self.orientation))
@@ -135,17 +146,40 @@ class VipsImage:
         # are, libvips does not even read the header.
         if fail_on is None:
             fail_on = "none" if self._damaged and self._format == "gif" else "error"
-        return pyvips.Operation.call(
-            f"{LOADERS[self._format]}load_source",
-            self._data.source() if source is None else source,
-            fail_on=fail_on,
-            **self._options,
-        )
+
+        def load(**options: Any) -> Any:
+            return pyvips.Operation.call(
+                f"{LOADERS[self._format]}load_source",
+                self._data.source() if source is None else source,
+                fail_on=fail_on,
+                **{**self._options, **options},
+            )
+
+        if not self._takes_frames:
+            return load()
+        if not self._runs:
+            return load(n=-1)
+        parts = [load(page=first, n=count) for first, count in self._runs]
+        if len({(part.width, part.bands, part.format, _page_height(part)) for part in parts}) > 1:
+            raise pyvips.Error("pages differ")
+        return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
+
+    def _arrange(self, image: Any) -> Any:
+        """Bring the samples of each pixel into their order."""
+        if self.order is None or list(self.order) == list(range(image.bands)):
+            return image
+        first, *others = (image[number] for number in self.order)
+        return first.bandjoin(others)
+
+
+def _page_height(image: Any) -> int:
+    return image.get("page-height") if image.get_typeof("page-height") else image.height
 
 
 def _to_srgb(cmyk: Any) -> Any:
-    """Convert by the embedded profile, or a usual one where there is none."""
-    return cmyk.icc_transform(
+    """Convert by the embedded profile, or a usual one where there is none; what comes after stays."""
+    colours, others = (cmyk[:4], cmyk[4:]) if cmyk.bands > 4 else (cmyk, None)
+    converted = colours.icc_transform(
         "srgb",
         embedded=True,
         input_profile="cmyk",
@@ -153,6 +187,7 @@ def _to_srgb(cmyk: Any) -> Any:
         black_point_compensation=True,
         depth=16 if cmyk.format == "ushort" else 8,
     )
+    return converted if others is None else converted.bandjoin(others)
 
 
 def _turn_upright(image: Any, orientation: int) -> Any:
