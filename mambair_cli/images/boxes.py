@@ -116,6 +116,19 @@ def _colours_of_track(data: Any) -> Iterator[tuple[int, int]]:
                 yield from _numbers_of(data, box)
 
 
+def find_in_track(data: Any, kind: bytes) -> Box | None:
+    """Find a box of what a file says of its sequence of images; None if there is none."""
+    try:
+        description = find_box(data, _TRACK_PATH, 0, len(data))
+        for entry in read_boxes(data, description.start + 8, description.end) if description else ():
+            for box in read_boxes(data, entry.start + _VISUAL_ENTRY_BYTES, entry.end):
+                if box.kind == kind:
+                    return box
+    except _MALFORMED:
+        pass
+    return None
+
+
 def _numbers_of(data: Any, box: Box) -> Iterator[tuple[int, int]]:
     if box.kind == b"colr" and data[box.start : box.start + 4] == b"nclx":
         yield struct.unpack_from(">HH", data, box.start + 4)

@@ -27,6 +27,7 @@ class Container:
     has_profile: bool = True
     has_frames: bool = False
     has_masks: bool = False
+    frames_dtype: str | None = None  # of several frames, where that is not as of one
     longest_side: int | None = None  # pixels
     longest_exif: int | None = None  # bytes, as of the next
     longest_xmp: int | None = None
@@ -77,6 +78,8 @@ CONTAINERS = MappingProxyType(
             {"compression": "av1", "subsample_mode": "off"},
             "heif",
             has_gray=False,
+            has_frames=True,
+            frames_dtype="uint8",
             longest_side=65535,
             longest_exif=60000,
             longest_xmp=60000,
@@ -155,6 +158,8 @@ def fit_header(
                 f"cannot write {name}: {format} has no {depth} bits a sample; {enumerate_names(deep)} have"
             )
         dtype = container.dtypes[-1]
+    if header.frames > 1 and container.frames_dtype is not None:
+        dtype = container.frames_dtype
     if strip:
         header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, texts=())
     _check_room(header, format, container, name)
@@ -213,7 +218,7 @@ def _check_room(header: Header, format: str, container: Container, name: str) ->
     if header.frames > 1 and not container.has_frames:
         raise ImageError(
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
-            "webp, tiff and gif hold them"
+            "webp, tiff, avif and gif hold them"
         )
     blocks = (("EXIF", header.exif, container.longest_exif), ("XMP", header.xmp, container.longest_xmp))
     for kind, block, longest in blocks:

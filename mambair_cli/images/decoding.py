@@ -17,10 +17,12 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
+from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.boxes import find_extras
 from mambair_cli.images.colours import find_avif_profile, find_png_profile
 from mambair_cli.images.containers import describe_masks
 from mambair_cli.images.files import explain_unreadable, show
+from mambair_cli.images.following import look_behind
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
@@ -150,16 +152,20 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
-    if format not in LOADERS:
-        return _open_foreign(data, format, max_pixels)
+    remarks = look_behind(data.bytes, format, data.name)
     pages = _look_at_tiff(data) if format == "tiff" else []
-    if pages and pages[0].is_double:
-        return _open_foreign(data, format, max_pixels)
-    try:
-        with explained():
-            return _open_with_vips(data, format, pages, max_pixels, damaged)
-    except LibvipsError as error:
-        raise broken(data.name, format, str(error)) from error
+    is_double = bool(pages) and pages[0].is_double
+    if format not in LOADERS or is_double or (format == "avif" and is_avif_animated(data.bytes)):
+        reader = _open_foreign(data, format, max_pixels)
+    else:
+        try:
+            with explained():
+                reader = _open_with_vips(data, format, pages, max_pixels, damaged)
+        except LibvipsError as error:
+            raise broken(data.name, format, str(error)) from error
+    for remark in remarks:
+        reader.warn(remark)
+    return reader
 
 
 def _look_at_tiff(data: FileData) -> list[Page]:
@@ -278,7 +284,7 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     except foreign.BrokenImageError as error:
         raise broken(data.name, format, str(error)) from error
     height, width, count = image.shape
-    _check_size(width, height, max_pixels, data.name)
+    _check_size(width, height * image.frames, max_pixels, data.name)
 
     def load(lenient: bool) -> Loaded:
         try:
@@ -289,7 +295,8 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     bands = image.bands or count - (count % 2 == 0)
     exif = restate_exif(image.exif, width, height) if image.exif else None
     warnings = list(image.warnings)
-    if format == "heic":
+    is_heif = format in ("heic", "avif")
+    if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
@@ -299,7 +306,9 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
         has_alpha=count - len(image.masks) > bands,
         masks=image.masks,
         format=format,
-        icc=find_avif_profile(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
+        frames=image.frames,
+        delays=image.delays,
+        icc=find_avif_profile(data.bytes, image.icc, data.name) if is_heif else image.icc,
         exif=exif,
         iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),

@@ -9,6 +9,7 @@ import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.avif_frames import write_avif_frames
 from mambair_cli.images.background import Colour, is_gray
 from mambair_cli.images.completion import (
     complete_avif,
@@ -298,6 +299,9 @@ class Writer:
 
         exif = self._exif
         save = f"{container.saver}save"
+        if format == "avif" and header.frames > 1:
+            self._file.write(self._encode_avif_frames(image))
+            return
         if format in ("webp", "avif", "gif"):  # these come as a whole
             data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
             if format == "gif":
@@ -320,3 +324,11 @@ class Writer:
         front = Front(self._file, lambda data: complete(data, exif, header.dpi, header.texts), ready)
         save_to(front, save, image, options)
         front.flush()
+
+    def _encode_avif_frames(self, image: Any) -> bytes:
+        header = self._header
+        blocks = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
+        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in blocks.items()}
+        samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
+        frames = samples.reshape(header.frames, header.height, header.width, -1)
+        return write_avif_frames(frames, header.delays, self._quality, {**held, "exif": self._exif})

@@ -11,11 +11,12 @@ class Foreign:
     """An image of such a format, its header read.
 
     Attributes:
-        shape: (h, w, 1 to 4).
+        shape: Of a frame, (h, w, c).
         dtype: Of its samples.
-        load: Decodes them.
+        load: Decodes them, frames one below the other.
         bands: Of colour; None where all are, or all but an alpha that makes an even number.
         masks: As in :class:`mambair_cli.images.picture.Header`.
+        frames, delays: As there.
         icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
         warnings: Sentences about what is damaged or left out.
     """
@@ -25,6 +26,8 @@ class Foreign:
     load: Callable[[], np.ndarray]
     bands: int | None = None
     masks: tuple[int, ...] = ()
+    frames: int = 1
+    delays: tuple[int, ...] | None = None
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None

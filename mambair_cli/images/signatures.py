@@ -9,7 +9,8 @@ SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(
     {
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".avif", ".bmp"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".exr"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".ico"),
+        *(".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc"),
     }
 )
 
@@ -25,6 +26,7 @@ _READABLE = {
     "ppm": rb"P[1-6]\s",
     "jpeg2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "exr": rb"v/1\x01",
+    "ico": rb"\x00\x00\x01\x00[^\0]\0",
 }
 _UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
