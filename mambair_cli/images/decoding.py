@@ -45,6 +45,7 @@ from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out,
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import (
     Page,
+    Samples,
     choose_pages,
     has_gray_planes,
     is_camera_raw,
@@ -204,9 +205,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")
-    colours = 4 if head.interpretation == "cmyk" else bands
-    kinds = pages[choice.numbers[0]].extra if choice.numbers else None
-    samples = sort_samples(colours, head.bands - colours, kinds)
+    samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
     image.order = samples.order
     dpi = _sensible_dpi(facts.dpi if format == "png" else _read_dpi(head))
     if dpi and image.orientation >= 5:
@@ -215,11 +214,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     exif = restate_exif(exif, width, height) if exif else None
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
-    icc = _field(shown, "icc-profile-data")
-    if format == "png":
-        icc = find_png_profile(facts, icc, bands == 1, data.name)
-    elif format == "avif":
-        icc = find_avif_profile(data.bytes, icc, data.name)
+    if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
@@ -232,7 +227,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         frames=image.frames,
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
-        icc=icc,
+        icc=_find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1),
         exif=exif,
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
@@ -248,6 +243,20 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         is_turned=image.orientation > 2,
         warnings=dict.fromkeys(warnings),
     )
+
+
+def _find_profile(
+    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool
+) -> bytes | None:
+    if format == "png":
+        return find_png_profile(facts, icc, is_gray, data.name)
+    return find_avif_profile(data.bytes, icc, data.name) if format == "avif" else icc
+
+
+def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
+    """Say what the samples of a pixel mean, as the file has them."""
+    colours = 4 if head.interpretation == "cmyk" else bands
+    return sort_samples(colours, head.bands - colours, page.extra if page else None)
 
 
 def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:

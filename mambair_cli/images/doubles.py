@@ -1,6 +1,7 @@
 """Read TIFF files of 64-bit floats, which libvips does not read; they become floats of 32 bits."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from mambair_cli.images.outside import Foreign
 from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
 
 _ORIENTATION, _XMP, _ICC = 274, 700, 34675
+_RESOLUTIONS, _UNIT = (282, 283), 296
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
 _COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's number of what samples mean: gray, and RGB
 _UNITS_PER_INCH = {2: 1.0, 3: 2.54}
@@ -32,28 +34,16 @@ def read_doubles(data: bytes, name: str) -> Foreign:
     with tifffile.TiffFile(BytesIO(data)) as file:
         page = file.pages[choice.numbers[0]]
         assert isinstance(page, tifffile.TiffPage)
-        why = None
-        if len(choice.numbers) > 1:
-            why = f"has {len(choice.numbers)} pages"
-        elif int(page.compression) not in (_NO_COMPRESSION, *_DEFLATE) or int(page.predictor) != 1:
-            why = f"is compressed by {tifffile.COMPRESSION(page.compression).name}"
-            why += f" with predictor {int(page.predictor)}" if int(page.predictor) != 1 else ""
-        elif int(page.photometric) not in _COLOURS:
-            why = f"is of kind {tifffile.PHOTOMETRIC(page.photometric).name}"
-        if why is not None:
+        if (oddity := _find_oddity(page, len(choice.numbers))) is not None:
             raise ImageError(
-                f"cannot read {name}: it is a TIFF file of 64-bit floats and {why}; "
+                f"cannot read {name}: it is a TIFF file of 64-bit floats and {oddity}; "
                 "convert it to 32-bit floats first"
             )
         colours = _COLOURS[int(page.photometric)]
         extra = tuple(int(kind) for kind in page.extrasamples) or None
         samples = sort_samples(colours, page.samplesperpixel - colours, extra)
         orientation = page.tags.valueof(_ORIENTATION, 1)
-        unit = _UNITS_PER_INCH.get(int(page.tags.valueof(296, 2)))
-        dpi = None
-        if unit and 282 in page.tags and 283 in page.tags:
-            (x, x_parts), (y, y_parts) = page.tags[282].value, page.tags[283].value
-            dpi = (x / x_parts * unit, y / y_parts * unit) if x_parts and y_parts else None
+        dpi = _read_dpi(page)
         icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
         height, width = page.imagelength, page.imagewidth
     turned = (width, height) if orientation >= 5 else (height, width)
@@ -80,6 +70,29 @@ def read_doubles(data: bytes, name: str) -> Foreign:
         dpi=dpi,
         warnings=choice.remarks,
     )
+
+
+def _find_oddity(page: Any, pages: int) -> str | None:
+    """Say why a file is not read, if it is not."""
+    import tifffile
+
+    predictor = int(page.predictor)
+    if pages > 1:
+        return f"has {pages} pages"
+    if int(page.compression) not in (_NO_COMPRESSION, *_DEFLATE) or predictor != 1:
+        how = tifffile.COMPRESSION(page.compression).name
+        return f"is compressed by {how}" + (f" with predictor {predictor}" if predictor != 1 else "")
+    if int(page.photometric) not in _COLOURS:
+        return f"is of kind {tifffile.PHOTOMETRIC(page.photometric).name}"
+    return None
+
+
+def _read_dpi(page: Any) -> tuple[float, float] | None:
+    unit = _UNITS_PER_INCH.get(int(page.tags.valueof(_UNIT, 2)))
+    if unit is None or not all(tag in page.tags for tag in _RESOLUTIONS):
+        return None
+    (x, x_parts), (y, y_parts) = (page.tags[tag].value for tag in _RESOLUTIONS)
+    return (x / x_parts * unit, y / y_parts * unit) if x_parts and y_parts else None
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -5,12 +5,10 @@ import struct
 from typing import Any
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import Box, read_boxes
-from mambair_cli.images.gif_blocks import find_gif_end
+from mambair_cli.images.boxes import read_boxes
+from mambair_cli.images.gif_blocks import read_gif_facts
 from mambair_cli.images.jpeg import END, SCAN, START, find_start, read_segments
 from mambair_cli.images.png_chunks import read_chunks
-from mambair_cli.images.reader import leave_out
-from mambair_cli.images.xmp import VIDEO
 
 _PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
 _BMP = re.compile(rb"BM.{8}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
@@ -50,7 +48,10 @@ def look_behind(data: Any, format: str, name: str) -> list[str]:
     """
     try:
         if format in ("avif", "heic"):
-            return _look_behind_boxes(data, name)
+            types = [box for box in read_boxes(data, 0, len(data)) if box.kind == b"ftyp"]
+            if any(_IMAGE_BRAND.match(data[box.start : box.start + 4]) for box in types[1:]):
+                raise several(name)
+            return []
         if format == "jpeg":
             return _look_behind_jpeg(data, name)
         if _is_followed(data, format):
@@ -79,37 +80,27 @@ def _is_followed(data: Any, format: str) -> bool:
         behind = data[end : end + _SIGNATURE_BYTES] if end > _SIGNATURE_BYTES else b""
         return (_WEBP if format == "webp" else _BMP).match(behind) is not None
     if format == "gif":
-        return any(find_gif_end(data[: mark.start()]) == "unmarked" for mark in _GIF.finditer(data))
+        return any(read_gif_facts(data[: mark.start()]).end == "unmarked" for mark in _GIF.finditer(data))
     if format == "jpeg2000":
         return sum(box.kind == _JPEG2000_BOX for box in read_boxes(data, 0, len(data))) > 1
     return False
 
 
-def _look_behind_boxes(data: Any, name: str) -> list[str]:
-    types = [box for box in read_boxes(data, 0, len(data)) if box.kind == b"ftyp"][1:]
-    if any(_IMAGE_BRAND.match(_brand(data, box)) for box in types):
-        raise several(name)
-    return [leave_out(VIDEO)] if types else []
-
-
-def _brand(data: Any, box: Box) -> bytes:
-    return bytes(data[box.start : box.start + 4])
-
-
 def _look_behind_jpeg(data: Any, name: str) -> list[str]:
     kinds: list[int] | None = None
-    is_dependent = is_scan = False
+    is_dependent = False
     for segment in read_segments(data, find_start(data)):
-        is_scan |= segment.kind == SCAN
-        if is_scan and (is_dependent or kinds is not None):
+        if segment.kind == SCAN:
+            end = data.find(END, segment.end)
+            is_explained = is_dependent or kinds is not None
+            if not is_explained and end >= 0 and data[end + 2 : end + 5] == START + b"\xff":
+                raise several(name)
             break
         body = bytes(data[segment.at : segment.end]) if segment.kind in (_APP1, _APP2) else b""
         if segment.kind == _APP2 and body.startswith(_MPF):
             kinds = _read_mpf(body[len(_MPF) :])
         elif segment.kind == _APP1 and any(space in body for space in _DEPENDENT):
             is_dependent = True
-        elif segment.kind == END[1] and data[segment.end : segment.end + 3] == START + b"\xff":
-            raise several(name)
     further = [kind for kind in kinds or [] if kind in _OF_EQUAL_RIGHT or (kind == 0 and not is_dependent)]
     return [tell_first(1, len(further) + 1)] if further else []
 
