@@ -112,6 +112,16 @@ def test_a_picture_of_16_bits_that_is_reduced_gets_it_too(run: Any) -> None:
         assert abs(np.asarray(image).astype(int) - 204).max() <= 1
 
 
+def test_pictures_of_all_shapes_go_through(run: Any) -> None:
+    for width, height in ((1, 1), (2, 3), (5000, 1), (1, 5000), (7, 7)):
+        Image.new("RGBA", (width, height), (10, 20, 30, 0)).save("in.png")
+        for size in (("--scale", "2"), ("--width", str(min(width, 3)))):
+            options = (*size, "--background", "#204060", "--quality", "100", "--overwrite")
+            assert run("in.png", "-o", "out.jpg", *options, command="upscale", weights="x2") == (0, "")
+            with Image.open("out.jpg") as image:
+                assert abs(np.asarray(image).astype(int) - (32, 64, 96)).max() <= 2
+
+
 @pytest.mark.parametrize("colour", ["", "nocolour", "#12", "#11223344", "rgb(1)", "white\n"])
 def test_what_is_no_colour_is_refused(run: Any, colour: str) -> None:
     save_fade("in.png", (1, 2, 3))

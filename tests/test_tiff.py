@@ -272,6 +272,17 @@ def test_what_is_no_picture_is_named(
     assert f"it is a TIFF file {said}; convert it" in refusal(run, "in.tif")
 
 
+@pytest.mark.parametrize(("number", "name"), [(34712, "JPEG 2000"), (34887, "LERC"), (50002, "JPEG XL")])
+def test_compressions_that_are_not_read_are_named(run: Any, number: int, name: str) -> None:
+    tifffile.imwrite("in.tif", noise(8, 8))
+    data = bytearray(Path("in.tif").read_bytes())
+    with tifffile.TiffFile("in.tif") as file:
+        at = file.pages.first.tags[259].valueoffset
+    data[at : at + 2] = number.to_bytes(2, "little")
+    Path("in.tif").write_bytes(data)
+    assert f"it is a TIFF file compressed by {name}; convert it" in refusal(run, "in.tif")
+
+
 # Pages
 
 

@@ -49,6 +49,7 @@ from mambair_cli.images.tiff import (
     choose_pages,
     has_gray_planes,
     is_camera_raw,
+    name_compression,
     read_pages,
     sort_samples,
 )
@@ -179,9 +180,17 @@ def _look_at_tiff(data: FileData) -> list[Page]:
         )
     pages = read_pages(data.bytes)
     chosen = choose_pages(pages).numbers
-    if chosen and (oddity := pages[chosen[0]].oddity):
+    oddity = pages[chosen[0]].oddity if chosen else None
+    if chosen and oddity is None and (compression := name_compression(pages[chosen[0]])) is not None:
+        try:
+            with explained():
+                VipsImage(data, "tiff", False, chosen[:1]).head.crop(0, 0, 1, 1).write_to_memory()
+        except LibvipsError:
+            oddity = f"compressed by {compression}"
+    if oddity is not None:
         raise ImageError(
-            f"cannot read {data.name}: it is a TIFF file {oddity}; convert it to gray or RGB of 8 or 16 bits"
+            f"cannot read {data.name}: it is a TIFF file {oddity}; "
+            "convert it to gray or RGB of 8 or 16 bits, uncompressed or by deflate"
         )
     return pages
 

@@ -8,6 +8,7 @@ import pyvips
 from mambair_cli.images.background import Colour, convert_colour, is_gray
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 
+_MOST_BY_KERNEL = 300  # times that libvips' kernels reduce at once
 _AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper ones of 16
 
 
@@ -79,9 +80,11 @@ def _finish_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
 def _resize(image: Any, header: Header, size: tuple[int, int]) -> Any:
     """Reduce frames, which lie one below the other, by Lanczos' kernel of three lobes."""
     width, height = size
+    factors = width / header.width, height / header.height
+    gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond, by averages first
     frames = [image.crop(0, height * frame, width, height) for frame in range(header.frames)]
     frames = [
-        frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=0)
+        frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
         for frame in frames
     ]
     return frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)

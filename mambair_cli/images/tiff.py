@@ -41,6 +41,23 @@ _COLOURS = {
 }
 
 
+# What not every libvips decompresses, and no reader of old.
+_COMPRESSIONS = {
+    6: "old JPEG",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "JPEG of cameras",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+
+
 @dataclass(frozen=True)
 class Page:
     """A directory of the file's chain.
@@ -102,6 +119,11 @@ class Choice:
 
     numbers: tuple[int, ...]
     remarks: tuple[str, ...]
+
+
+def name_compression(page: Page) -> str | None:
+    """Name a compression that may not be read; None for one that is."""
+    return _COMPRESSIONS.get(page.compression)
 
 
 def choose_pages(pages: Sequence[Page]) -> Choice:
