@@ -35,6 +35,7 @@ class Outcome:
         is_skipped: Whether an earlier run had done it.
         peak_memory: Of the process that did it, in bytes, so far; None where that is not known.
         sha256: Of the result's file, if it was asked for.
+        warnings: Sentences about what is not as it was to be, though there is a result.
     """
 
     job: Job
@@ -46,6 +47,7 @@ class Outcome:
     is_skipped: bool = False
     peak_memory: int | None = None
     sha256: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,5 +230,6 @@ def settings_of(computing: dict[str, Any], output: Output) -> dict[str, Any]:
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
+        "background": output.background,
         "size": asdict(output.size),
     }

@@ -23,7 +23,7 @@ from mambair_cli.address import Address
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.endpoints import Output, check_target, open_target
 from mambair_cli.errors import ImageError, MambairError, ServerError
-from mambair_cli.images import explain_unreadable, settle_format
+from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.jobs import Source, name_of
 from mambair_cli.journal import digest_settings
 from mambair_cli.wire import REPORT_HEADER, Account, read_account, read_error
@@ -195,9 +195,8 @@ class Client:
         seconds = time.perf_counter() - begun
         if account is None:
             return Outcome(task.job, failure, None, False, None, seconds)
-        size, reduced, report, peak_memory = account
         sha256 = task.watch.sha256 if task.watch else None
-        return Outcome(task.job, None, size, reduced, report, seconds, peak_memory=peak_memory, sha256=sha256)
+        return Outcome(task.job, None, seconds=seconds, sha256=sha256, **account._asdict())
 
     def _exchange(self, task: Task, data: bytes | None) -> Account:
         """Send an image, and write what comes back.
@@ -207,7 +206,9 @@ class Client:
             MambairError: There is no result.
         """
         job = task.job
-        format = job.format if job.target is None else settle_format(job.target, job.format)
+        format = job.format
+        if job.target is not None and not job.is_stream:
+            format = settle_format(job.target, format)
         query = {**self._query, **_query_of(task.output), "format": format}
         told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
         with _open_source(job.source, data) as (pieces, length):
@@ -345,7 +346,9 @@ def _query_of(output: Output) -> dict[str, Any]:
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
+        "background": output.background and show_colour(output.background),
         "max_pixels": output.max_pixels,
+        "damaged": output.damaged or None,
     }
 
 

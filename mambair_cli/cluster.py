@@ -150,8 +150,11 @@ class Cluster:
             MambairError: All workers are lost.
         """
         tasks = list(tasks)
-        if any(task.job.source.path is None or task.job.target is None for task in tasks):
-            raise UsageError("standard input and output are not to be had on other machines; leave out --ray")
+        jobs = [task.job for task in tasks]
+        if any(job.source.path is None or job.target is None or job.is_stream for job in jobs):
+            raise UsageError(
+                "other machines reach no standard input or output, no pipes and no devices; leave out --ray"
+            )
         shares = Shares(tasks, is_stopped)
         del tasks
         alive = time.monotonic()

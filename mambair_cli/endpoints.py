@@ -14,6 +14,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import (
     MAX_PIXELS,
     WRITABLE_SUFFIXES,
+    Colour,
     Header,
     Reader,
     Writer,
@@ -21,6 +22,7 @@ from mambair_cli.images import (
     lacks_space,
     open_atomic,
     open_picture,
+    open_stream,
     settle_format,
 )
 from mambair_cli.jobs import Job, Source
@@ -35,23 +37,27 @@ class Output:
         quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
         depth: Bits a sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
+        background: Colour behind what is transparent, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
         overwrite: Whether to replace results that exist.
         size: What was asked for.
         max_pixels: Larger images are refused.
         resume: Whether to leave alone what an earlier run has done, and to do what it has not.
         digest: Whether to take the SHA-256 of results.
+        damaged: Whether to restore what is there of images of which a part is missing.
     """
 
     quality: int | None = None
     depth: int | None = None
     strip: bool = False
+    background: Colour | None = None
     preserve_times: bool = False
     overwrite: bool = False
     size: Size = field(default_factory=Size)
     max_pixels: int = MAX_PIXELS
     resume: bool = False
     digest: bool = False
+    damaged: bool = False
 
 
 def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
@@ -60,7 +66,7 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
     Raises:
         ImageError: The format cannot hold it, or the network does not enlarge so far.
     """
-    if job.target is None:
+    if job.target is None or job.is_stream:
         format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
     else:
         format = settle_format(job.target, job.format)
@@ -71,10 +77,11 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
 
 
 @contextmanager
-def open_source(source: Source, max_pixels: int) -> Iterator[Reader]:
+def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Iterator[Reader]:
     """Open an image in its file, in memory or on standard input."""
     data = source.data if source.path is None else source.path
-    with open_picture(sys.stdin.buffer.read() if data is None else data, max_pixels=max_pixels) as reader:
+    data = sys.stdin.buffer.read() if data is None else data
+    with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
         yield reader
 
 
@@ -84,7 +91,9 @@ def check_target(job: Job, overwrite: bool) -> None:
     Raises:
         ImageError: It may not be replaced.
     """
-    if job.target is not None and not overwrite and os.path.lexists(job.target):
+    if job.target is None or job.is_stream:
+        return
+    if not overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
 
 
@@ -114,7 +123,16 @@ def open_result(
     """
     with (
         open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
-        Writer(file, header, format, output.quality, job.place, strip=output.strip, size=size) as writer,
+        Writer(
+            file,
+            header,
+            format,
+            output.quality,
+            job.place,
+            strip=output.strip,
+            size=size,
+            background=output.background,
+        ) as writer,
     ):
         yield writer
         writer.finish()
@@ -136,6 +154,10 @@ def open_target(
         on_begin: As of ``images.open_atomic``.
         on_end: As of ``images.open_atomic``.
     """
+    if job.target is not None and job.is_stream:
+        with open_stream(job.target, on_end) as file:
+            yield file
+        return
     if job.target is not None:
         make_folder(job.target.parent)
         with open_atomic(job.target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from mambair_cli.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
+from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, is_stream, settle_format
 from mambair_cli.size import Size
 
 STANDARD_STREAM = "-"
@@ -47,8 +47,9 @@ class Job:
         source: The image.
         target: File to write; None for standard output.
         format: Of the result; None: as the target's name says, or as the source is on standard output.
-        root: The folder that the run's results lie in, at any depth; None for standard output.
+        root: The folder that the run's results lie in, at any depth; None for standard output and streams.
         result: Receives the file, of a result that has no path.
+        is_stream: Whether the target is a pipe, a device or an open file, which is written to as it is.
     """
 
     source: Source
@@ -56,6 +57,7 @@ class Job:
     format: str | None = None
     root: Path | None = None
     result: BinaryIO | None = None
+    is_stream: bool = False
 
     @property
     def place(self) -> str:
@@ -270,7 +272,9 @@ def name_targets(
         return [Job(sources[0], None, format)]
 
     file = target_file(sources, output, is_list)
-    if file is not None:
+    if file is not None and is_stream(file):
+        jobs = [Job(sources[0], file, settle_file(file, format), is_stream=True)]
+    elif file is not None:
         jobs = [Job(sources[0], file, settle_file(file, format), file.parent)]
     else:
         jobs = [_name_target(source, output, suffix, format) for source in sources]
@@ -289,12 +293,15 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
     return None if is_folder else Path(output)
 
 
-def settle_file(target: Path, format: str | None) -> str:
-    """Name the format of a file that an output means.
+def settle_file(target: Path, format: str | None) -> str | None:
+    """Name the format of a file that an output means; None for a stream whose name says nothing of it.
 
     Raises:
         UsageError: Its name asks for another, or for none.
     """
+    suffixes = {suffix for suffixes in WRITABLE_SUFFIXES.values() for suffix in suffixes}
+    if format is None and target.suffix.lower() not in suffixes and is_stream(target):
+        return None
     try:
         return settle_format(target, format)
     except ImageError as error:

@@ -13,11 +13,12 @@ from numpy.typing import DTypeLike
 from mambair_cli.catalog import Task
 from mambair_cli.checkpoint import load_network
 from mambair_cli.choice import check_fit, choose_device, choose_model, choose_tiles
-from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows, restore_tiles
+from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
-from mambair_cli.tiling import Plan, Report, blend_tiles, plan_tiles
+from mambair_cli.masks import enlarge_mask
+from mambair_cli.tiling import Plan, Report, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
 SMALLEST_TILE = 32  # pixels
@@ -177,6 +178,7 @@ class Restorer:
         shape: tuple[int, ...],
         on_tiles: OnTiles | None = None,
         dtype: DTypeLike = np.float32,
+        masks: int = 0,
     ) -> Iterator[Band | None]:
         """Restore an image that is read row after row, and yield the rows of the result as they are done.
 
@@ -186,9 +188,10 @@ class Restorer:
         Args:
             read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; asked for them in order, but
                 for when it begins anew.
-            shape: Of the image: (h, w, c), c as for :meth:`restore`.
+            shape: Of the image: (h, w, c), c as for :meth:`restore`, and the masks.
             on_tiles: Told of progress.
             dtype: Of the rows: uint8, uint16 or float32; they are rounded once.
+            masks: Samples that come after colours and alpha, each enlarged like alpha.
 
         Yields:
             None as soon as a GPU has something to do, such that another image can be begun with; then rows.
@@ -199,9 +202,9 @@ class Restorer:
         """
         height, width, samples = shape
         dtype = np.dtype(dtype)
-        self._check_samples(samples)
+        self._check_samples(samples - masks)
         plan, shrunk = self.plan(height, width), False
-        if self.count_together(shape) > 1:
+        if self.count_together(shape, masks) > 1:
             try:
                 collect = self.restore_together([read(0, height)], dtype)
                 yield None
@@ -216,7 +219,7 @@ class Restorer:
         while True:
             report = Report(plan, batch, shrunk)
             try:
-                yield from self._attempt(Window(read, height), samples, report, on_tiles, dtype)
+                yield from self._attempt(Window(read, height), samples, masks, report, on_tiles, dtype)
                 return
             except (torch.OutOfMemoryError, MemoryError) as error:
                 shrunk = True
@@ -242,10 +245,11 @@ class Restorer:
         """Say how many of an image's tiles are computed at once."""
         return choose_batch(plan, self.info.config, self.device.type)
 
-    def count_together(self, shape: tuple[int, ...]) -> int:
+    def count_together(self, shape: tuple[int, ...], masks: int = 0) -> int:
         """Say how many images of a shape (h, w, c) are computed at once; 1 where it is no small one."""
         height, width, samples = shape
-        if samples % 2 == 0 or max(height, width) > max(self.tiles.side, self.tiles.whole):  # alpha, or tiles
+        has_more = masks > 0 or samples % 2 == 0  # masks, or alpha
+        if has_more or max(height, width) > max(self.tiles.side, self.tiles.whole):
             return 1
         kind = self.device.type
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
@@ -323,68 +327,41 @@ class Restorer:
         return rows.mean(axis=2, keepdims=True) if colors < rows.shape[2] else rows
 
     def _attempt(
-        self, window: Window, samples: int, report: Report, on_tiles: OnTiles | None, dtype: np.dtype
+        self,
+        window: Window,
+        samples: int,
+        masks: int,
+        report: Report,
+        on_tiles: OnTiles | None,
+        dtype: np.dtype,
     ) -> Iterator[Band | None]:
         """Restore an image by the given tiles, whatever the network's own channels."""
-        colors, scale = samples - (samples % 2 == 0), self.info.scale
-        pixels = Converted(window, lambda tile: self._prepare(tile, colors))
+        visible, scale = samples - masks, self.info.scale
+        colors = visible - (visible % 2 == 0)
+        pixels = Converted(window, lambda tile: self._prepare(tile[..., :visible], colors))
         bands = restore_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
         fetch = self.computer.bench.fetch
-        alphas = self._restore_alpha(window, report) if samples > colors else None
+        others = [
+            enlarge_mask(self.computer, self.info.channels, window, report, sample, self.seed)
+            for sample in range(colors, samples)
+        ]
         yield None
         top = 0
         for rows in bands:
             bottom = top + len(rows)
-            if samples == self.info.channels:  # nothing is left to do but to round
+            if colors == self.info.channels and not others:  # nothing is left to do but to round
                 rows = fetch(rows, dtype)
             else:
                 by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
                 rows = fetch(rows, None)
-                rows = self._complete(rows, window[top:bottom, :] if by_luma else rows, colors)
-                if alphas is not None:
-                    rows = np.concatenate([rows, next(alphas)], axis=2)
+                given = window[top:bottom, :][..., :visible] if by_luma else rows
+                rows = self._complete(rows, given, colors)
+                if others:
+                    rows = np.concatenate([rows, *map(next, others)], axis=2)
                 rows = from_float(rows, dtype)
             yield Band(top, rows, report)
             window.release(bottom // scale)
             top = bottom
-
-    def _restore_alpha(self, window: Window, report: Report) -> Iterator[np.ndarray]:
-        """Enlarge alpha like a gray image of its own; noise and JPEG artefacts it has none.
-
-        Yields:
-            As many rows as bands of colours have, (n, s·w, 1).
-        """
-        plan, scale = report.plan, self.info.scale
-        alpha = Converted(window, lambda tile: to_float(tile[..., -1:]))
-        if scale == 1:
-            yield from blend_tiles(
-                plan,
-                (alpha[top : top + plan.tile_height, left : left + plan.tile_width] for top, left in plan),
-                1,
-            )
-            return
-        pixels = Converted(alpha, lambda tile: tile.repeat(self.info.channels, axis=2))
-        fetch = self.computer.bench.fetch
-
-        def restore_varied() -> Iterator[np.ndarray]:
-            for top in plan.tops:
-                tiles = {
-                    left: alpha[top : top + plan.tile_height, left : left + plan.tile_width]
-                    for left in plan.lefts
-                }
-                varied = [(top, left) for left, tile in tiles.items() if tile.min() < tile.max()]
-                restored = restore_tiles(self.computer, pixels, plan, varied, report.batch, self.seed)
-                for left, tile in tiles.items():
-                    if (top, left) in varied:
-                        yield fetch(next(restored), None).mean(axis=2, keepdims=True)
-                    else:
-                        yield (
-                            tile[:1, :1]
-                            .repeat(scale * plan.tile_height, 0)
-                            .repeat(scale * plan.tile_width, 1)
-                        )
-
-        yield from blend_tiles(plan, restore_varied(), scale)
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:

@@ -18,17 +18,19 @@ class Account(NamedTuple):
         reduced: Whether the result was reduced from what the network gave.
         report: How it was computed.
         peak_memory: Of the server, in bytes, so far; None where that is not known.
+        warnings: Sentences about what is not as it was to be.
     """
 
     size: tuple[int, int]
     reduced: bool
     report: Report
     peak_memory: int | None
+    warnings: tuple[str, ...] = ()
 
 
 def describe_account(account: Account) -> dict[str, Any]:
     """Turn an account into what JSON can hold, under the names of the event ``done``."""
-    size, reduced, report, peak_memory = account
+    size, reduced, report, peak_memory, warnings = account
     plan = report.plan
     return {
         "width": size[0],
@@ -41,6 +43,7 @@ def describe_account(account: Account) -> dict[str, Any]:
         "batch": report.batch,
         "shrunk": report.shrunk,
         "peak_memory": peak_memory,
+        "warnings": list(warnings),
     }
 
 
@@ -55,7 +58,8 @@ def read_account(facts: dict[str, Any]) -> Account:
     tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
     plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
     report = Report(plan, facts["batch"], facts["shrunk"])
-    return Account((facts["width"], facts["height"]), facts["reduced"], report, facts["peak_memory"])
+    size = facts["width"], facts["height"]
+    return Account(size, facts["reduced"], report, facts["peak_memory"], tuple(facts["warnings"]))
 
 
 def describe_error(error: MambairError) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mambair_cli.batch import Outcome, Task
 from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
 from mambair_cli.engine import OnTiles
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header
+from mambair_cli.images import Header, find_losses
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
 from mambair_cli.tiling import Report
@@ -42,7 +43,9 @@ class Work:
         self.header: Header | None = None
         self._restorer = restorer
         self._read: ReadRows | None = None
+        self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
+        self._losses: list[str] = []
         self._report: Report | None = None
         self._size: tuple[int, int] | None = None
         self._reduced = False
@@ -61,19 +64,26 @@ class Work:
             if self.task.watch:
                 self.task.watch.look()
             with ExitStack() as opening:
-                reader = opening.enter_context(open_source(job.source, output.max_pixels))
+                reader = opening.enter_context(open_source(job.source, output.max_pixels, output.damaged))
                 self.header = header = reader.header
+                self._warnings = reader.warnings
                 self._read = reader.read
-                plan_result(job, header, output, self._restorer.info.scale)  # what cannot be is said early
+                # What cannot be is said early.
+                result, format, _ = plan_result(job, header, output, self._restorer.info.scale)
+                self._losses = find_losses(header, format, output.strip)
+                if header.masks != result.masks:
+                    kept = header.samples - len(header.masks)
+                    self.header = header = replace(header, masks=())
+                    self._read = lambda top, bottom: reader.read(top, bottom)[..., :kept]
                 item = np.dtype(header.dtype).itemsize
                 if self.pixels * header.samples * item > DECODED_BYTES:
                     self._open.push(opening.pop_all())
                     return
-                rows = reader.read(0, header.height * header.frames)
+                rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
             if header.frames == 1:
                 self.samples = rows
-                self.together = self._restorer.count_together(rows.shape)
+                self.together = self._restorer.count_together(rows.shape, len(header.masks))
 
     def compute(self, bands: Iterator[Band] | None, on_tiles: OnTiles | None) -> Iterator[None]:
         """Restore the image, and hand its rows to the encoder.
@@ -103,6 +113,7 @@ class Work:
                     shape,
                     _count_frames(on_tiles, frame, header.frames),
                     writer.dtype,
+                    len(header.masks),
                 ):
                     if band is None:
                         pass
@@ -134,13 +145,21 @@ class Work:
             self._seconds,
             peak_memory=peak_memory(),
             sha256=self.task.watch.sha256 if self.task.watch else None,
+            warnings=self._collect_warnings(),
         )
+
+    def _collect_warnings(self) -> tuple[str, ...]:
+        """Return what is to be said of a result, when all rows have been read."""
+        warnings = [*self._warnings, *self._losses]
+        if self._report and self._report.shrunk:
+            warnings.append(f"out of memory at first; done as {self._report.plan}")
+        return tuple(warnings)
 
     def is_like(self, other: "Work") -> bool:
         """Tell whether the two could share a batch."""
         if self.samples is None or other.samples is None:
             return False
-        return self.together > 1 and self.samples.shape == other.samples.shape
+        return min(self.together, other.together) > 1 and self.samples.shape == other.samples.shape
 
     def abandon(self) -> None:
         """Let go of what is open: of an image whose turn never comes, or of a result that is whole."""

@@ -67,7 +67,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         outcomes = list(run_jobs(jobs, Output(), settings, spoil))
         here_alone = Task(Job(Source(None), Path("out.png")), Output(), False, None)
-        with pytest.raises(UsageError, match="standard input and output are not to be had"):
+        with pytest.raises(UsageError, match="no standard input or output"):
             next(cluster.perform([here_alone], lambda: False))
     finally:
         cluster.close()

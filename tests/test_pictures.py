@@ -350,7 +350,7 @@ def test_frames_do_not_go_where_there_is_room_for_one(run: Any) -> None:
     frames[0].save("in.gif", save_all=True, append_images=frames[1:])
     code, _, err = run("upscale", "x2", "in.gif", "--format", "png")
     assert code == 1
-    assert "png holds one image, not 2 pages or frames; webp, tiff and gif hold them" in err
+    assert "png holds one image, not 2 pages or frames; webp, tiff, avif and gif hold them" in err
     assert os.listdir() == ["in.gif"]
 
 

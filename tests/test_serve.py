@@ -196,6 +196,24 @@ def test_a_server_gives_the_same_bytes(run, address, command):
     assert start == {**json.loads(plain[0]), "device": f"cpu of {address}"}
 
 
+def test_a_server_tells_what_is_damaged_and_refuses_what_is_missing(run, address):
+    Path("photos").mkdir()
+    whole = encode(pixels(64, 48), "jpeg")
+    Path("photos/a.jpg").write_bytes(whole[:-2])
+    Path("photos/b.jpg").write_bytes(whole[: len(whole) // 2])
+    common = ["upscale", "photos", "-s", "2", "-o", "out", "--json", "--server", address]
+    code, out, err = run(*common)
+    done, failed, summary = (json.loads(line) for line in out[1:])
+    assert (code, done["warnings"], summary["warned"]) == (1, ["the mark of its end is missing"], 1)
+    assert "mambair: warning: photos/a.jpg: the mark of its end is missing" in err.splitlines()
+    assert "--damaged restores what is there" in failed["message"]
+    code, out, _ = run(*common, "--resume", "--damaged")
+    assert code == 0
+    (done,) = (json.loads(line) for line in out if '"done"' in line and "b.jpg" in line)
+    assert done["warnings"][0] == "the mark of its end is missing"
+    assert done["warnings"][1].startswith("damaged from about row ")
+
+
 def test_what_was_begun_without_a_server_is_resumed_with_it_and_back(run, address):
     save_all_kinds("photos")
     common = ["upscale", "photos", "--json", "-q", "--resume", "-o", "out"]
@@ -854,5 +872,6 @@ def test_addresses_are_read_as_they_are_written(path, port):
     st.booleans(),
 )
 def test_an_account_comes_through(height, width, tile, overlap, shrunk):
-    account = Account((3, 4), shrunk, Report(plan_tiles(height, width, tile, overlap), 2, shrunk), None)
+    report = Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
+    account = Account((3, 4), shrunk, report, None, ("gain map left out",))
     assert read_account(json.loads(json.dumps(describe_account(account)))) == account

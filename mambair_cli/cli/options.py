@@ -118,8 +118,18 @@ class Options:
     strip: Annotated[bool, typer.Option("--strip", help="Leave out all metadata; colours become sRGB.")] = (
         False
     )
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR",
+            help="Behind transparent pictures in JPEG: white or #rrggbb. [default: such a picture fails]",
+        ),
+    ] = None
     preserve_times: Annotated[
         bool, typer.Option("--preserve-times", help="Give results the times of their inputs.")
+    ] = False
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Restore what is there of files that are cut short.")
     ] = False
     max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
     resume: Annotated[
@@ -200,6 +210,10 @@ def check_options(options: Options) -> None:
         # Not where the name alone says the format: scripts go through formats by that.
         if options.quality is not None and options.format not in ("jpeg", "webp", "avif"):
             raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
+        if options.background is not None and options.format != "jpeg":
+            raise UsageError(
+                f"{options.format} keeps transparency: --background {options.background}; leave it out"
+            )
 
 
 def check_format(format: str, options: Options) -> None:

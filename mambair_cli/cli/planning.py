@@ -58,12 +58,14 @@ class _Forecast:
         replaces: Whether it replaces a file.
         plan: Tiles of each frame.
         cost: Of the image.
+        warnings: As far as its header tells.
     """
 
     result: "Header"
     replaces: bool
     plan: "Plan"
     cost: "Cost"
+    warnings: tuple[str, ...]
 
 
 def print_plan(
@@ -105,6 +107,8 @@ def print_plan(
                 print_event("plan_failed", input=str(job.source), kind=kind, message=str(error))
             continue
         costs.append((job, forecast.cost))
+        if forecast.warnings and not options.quiet:
+            say(f"warning: {job.source}: {'; '.join(forecast.warnings)}")
         _print_forecast(job, forecast, options.json)
     for sentence in _find_full_disks(costs):
         say(sentence)
@@ -171,16 +175,19 @@ class _Clairvoyant:
         """
         from mambair_cli.endpoints import open_source, plan_result
         from mambair_cli.forecast import estimate, try_network
+        from mambair_cli.images import find_losses
 
         means = self._means
-        with open_source(job.source, self._output.max_pixels) as reader:
+        with open_source(job.source, self._output.max_pixels, self._output.damaged) as reader:
             height, width = reader.header.height, reader.header.width
             result, format, _ = plan_result(job, reader.header, self._output, means.scale)
             if means.restorer is not None and self.trial is None:
                 self.trial = try_network(means.restorer, height, width)
             plan = self._place_tiles(height, width)
             cost = estimate(reader, result, format, plan, means.scale, self.trial)
-        return _Forecast(result, replaces, plan, cost)
+            losses = find_losses(reader.header, format, self._output.strip)
+            warnings = (*reader.warnings, *losses)
+        return _Forecast(result, replaces, plan, cost, warnings)
 
     def _place_tiles(self, height: int, width: int) -> "Plan":
         """Place tiles as the run will; squares, where they are to be fitted to a network that is not here."""
@@ -232,7 +239,7 @@ class _Past:
         record = self._record(job)
         is_ours = record is not None and job.target is not None and record.is_ours(job.target)
         check_target(job, self._output.overwrite or is_ours)
-        if job.target is None:
+        if job.target is None or job.is_stream:
             return False
         check_folder(job.target)
         return job.target.exists()
@@ -259,7 +266,7 @@ def _find_full_disks(costs: list[tuple["Job", "Cost"]]) -> Iterator[str]:
     disks: dict[int, tuple[Path, int]] = {}
     folders: dict[Path, Disk] = {}
     for job, cost in costs:
-        if job.target is not None:
+        if job.target is not None and not job.is_stream:
             folder = job.target.parent
             disk = folders[folder] = folders.get(folder) or disk_of(job.target)
             needs[disk.number] += cost.disk
@@ -303,6 +310,7 @@ def _print_forecast(job: "Job", forecast: _Forecast, as_json: bool) -> None:
             memory=cost.memory,
             disk=cost.disk,
             seconds=None if cost.seconds is None else round(cost.seconds, 3),
+            warnings=list(forecast.warnings),
         )
         return
     place = f"{job.place} (replaced)" if forecast.replaces else job.place

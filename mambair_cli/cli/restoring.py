@@ -2,6 +2,8 @@
 
 import os
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mambair_cli.size import Size
 
 
+_STDOUT = 1
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
@@ -115,9 +118,10 @@ def _restore(
 ) -> None:
     """Do what the restoring commands have in common, which is all but their names for things."""
     from mambair_cli import endpoints, jobs
-    from mambair_cli.images import DEFAULT_QUALITY
+    from mambair_cli.images import DEFAULT_QUALITY, parse_colour
     from mambair_cli.size import Size
 
+    options = _settle_output(options)
     check_options(options)
     if level is not None and (options.model != "auto" or options.weights is not None):
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
@@ -126,19 +130,22 @@ def _restore(
     sources = _find_sources(inputs, options)
     file = jobs.target_file(sources, options.output, options.from_file is not None)
     if file is not None:
-        check_format(jobs.settle_file(file, options.format), options)
-    elif options.output not in (None, jobs.STANDARD_STREAM) and os.path.isfile(options.output):
+        if (format := jobs.settle_file(file, options.format)) is not None:
+            check_format(format, options)
+    elif options.output not in (None, jobs.STANDARD_STREAM) and _is_no_folder(options.output):
         raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
     output = endpoints.Output(
         quality=DEFAULT_QUALITY if options.quality is None else options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
         strip=options.strip,
+        background=None if options.background is None else parse_colour(options.background),
         preserve_times=options.preserve_times,
         overwrite=options.overwrite,
         size=size or Size(),
         max_pixels=options.max_pixels,
         resume=options.resume,
         digest=options.json,
+        damaged=options.damaged,
     )
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)
@@ -159,6 +166,20 @@ def _restore(
     service = open_service(task, scale, level, options, progress)
     with closing(service), cleaning_up():
         _run(service, sources, output, jobs.suffix_of(task, service.scale, output.size), options, progress)
+
+
+def _settle_output(options: Options) -> Options:
+    """Take names such as /dev/stdout for what they are."""
+    from mambair_cli.images import find_descriptor
+    from mambair_cli.jobs import STANDARD_STREAM
+
+    if options.output and find_descriptor(Path(options.output)) == _STDOUT:
+        return replace(options, output=STANDARD_STREAM)
+    return options
+
+
+def _is_no_folder(name: str) -> bool:
+    return os.path.exists(name) and not os.path.isdir(name)
 
 
 def _run(
@@ -201,9 +222,8 @@ def _run(
             if outcome.error is not None:
                 complain(outcome.error)
                 exit_code = max(exit_code, outcome.error.exit_code)
-            elif not options.quiet:
-                for warning in _warnings(outcome):
-                    say(f"{outcome.job.source}: {warning}")
+            elif outcome.warnings and not options.quiet:
+                say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
             _print_outcome(outcome, service, options.json)
     if options.json:
         print_event("summary", **summary.facts())
@@ -211,12 +231,6 @@ def _run(
         say(str(summary))
     if exit_code:
         raise typer.Exit(exit_code)
-
-
-def _warnings(outcome: "Outcome") -> list[str]:
-    """Say what is not quite as it was to be, of an image that is done."""
-    report = outcome.report
-    return [f"out of memory at first; done as {report.plan}"] if report and report.shrunk else []
 
 
 def _check_server(options: Options) -> None:
@@ -292,7 +306,7 @@ def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> Non
             seconds=round(outcome.seconds, 3),
             peak_memory=outcome.peak_memory,
             sha256=outcome.sha256,
-            warnings=_warnings(outcome),
+            warnings=list(outcome.warnings),
         )
     elif job.target is not None:
         print(job.target, flush=True)

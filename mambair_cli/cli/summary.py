@@ -8,7 +8,7 @@ from mambair_cli.memory import peak_memory
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
 
-FAILED_SHOWN = 5  # names in the sentence
+NAMES_SHOWN = 5  # of each kind, in the sentence
 
 
 class Summary:
@@ -23,6 +23,7 @@ class Summary:
         self._start = time.perf_counter()
         self._done = self._skipped = 0
         self._failed: list[str] = []
+        self._warned: list[str] = []
         self._slowest: tuple[float, str] = (0.0, "")
 
     def add(self, outcome: "Outcome") -> None:
@@ -34,6 +35,7 @@ class Summary:
             self._skipped += 1
         else:
             self._done += 1
+            self._warned += [name] * bool(outcome.warnings)
             self._slowest = max(self._slowest, (outcome.seconds, name))
 
     @property
@@ -47,6 +49,7 @@ class Summary:
             "done": self._done,
             "skipped": self._skipped,
             "failed": len(self._failed),
+            "warned": len(self._warned),
             "left": self._files - self.counted,
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory": peak_memory(),
@@ -61,8 +64,14 @@ class Summary:
         if self._done > 1:
             parts.append(f"{self._done / seconds:.2f} a second")
             parts.append(f"the slowest {self._slowest[1]}, {self._slowest[0]:.1f} s")
+        if self._warned:
+            parts.append(f"{len(self._warned)} with warnings: {_enumerate(self._warned)}")
         if self._failed:
-            shown = ", ".join(self._failed[:FAILED_SHOWN])
-            more = len(self._failed) - FAILED_SHOWN
-            parts.append(f"failed: {shown}" + (f" and {more} more" if more > 0 else ""))
+            parts.append(f"failed: {_enumerate(self._failed)}")
         return "; ".join(parts)
+
+
+def _enumerate(names: list[str]) -> str:
+    """Name the first of them, and count the rest."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,6 +1,13 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
-from mambair_cli.images.containers import WRITABLE_SUFFIXES, fit_header, format_of, settle_format
+from mambair_cli.images.background import Colour, parse_colour, show_colour
+from mambair_cli.images.containers import (
+    WRITABLE_SUFFIXES,
+    find_losses,
+    fit_header,
+    format_of,
+    settle_format,
+)
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import (
     DEFAULT_QUALITY,
@@ -11,8 +18,11 @@ from mambair_cli.images.encoding import (
 from mambair_cli.images.files import (
     TEMPORARY_NAME,
     explain_unreadable,
+    find_descriptor,
+    is_stream,
     lacks_space,
     open_atomic,
+    open_stream,
     synchronize,
 )
 from mambair_cli.images.picture import Header, Picture
@@ -27,6 +37,7 @@ __all__ = [
     "READABLE_SUFFIXES",
     "TEMPORARY_NAME",
     "WRITABLE_SUFFIXES",
+    "Colour",
     "Header",
     "Picture",
     "Reader",
@@ -34,15 +45,21 @@ __all__ = [
     "bleed",
     "encode_picture",
     "explain_unreadable",
+    "find_descriptor",
+    "find_losses",
     "fit_header",
     "format_of",
     "from_float",
+    "is_stream",
     "join_luma",
     "lacks_space",
     "open_atomic",
     "open_picture",
+    "open_stream",
+    "parse_colour",
     "read_picture",
     "settle_format",
+    "show_colour",
     "split_luma",
     "synchronize",
     "to_float",

@@ -1,58 +1,54 @@
-"""Complete the files that libvips writes: EXIF that it would rewrite, and resolutions that it makes up."""
+"""Complete the files that libvips writes: EXIF that it would rewrite, resolutions that it makes up, texts."""
 
 import struct
-import zlib
+from collections.abc import Sequence
 
 from mambair_cli.images.metadata import Buffer
+from mambair_cli.images.picture import COMMENT, Text
+from mambair_cli.images.png_chunks import write_chunk, write_text
 
 _PNG_HEADER_BYTES = 33  # signature and IHDR
-_METRES_PER_INCH = 0.0254
 _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 
 
-def complete_jpeg(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Give the beginning of a JPEG file a JFIF header, which libvips leaves out with EXIF, and EXIF."""
+def complete_jpeg(
+    data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
+) -> bytes:
+    """Give the beginning of a JPEG file a JFIF header, which libvips leaves out with EXIF, EXIF and texts."""
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
     x, y = (min(max(round(side), 1), 65535) for side in dpi or (1, 1))
     jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, 1 if dpi else 0, x, y)
     segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
+    comments = map(write_comment, texts)
+    segment += b"".join(b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment for comment in comments)
     return data[:2] + jfif + segment + body
 
 
-def complete_png(data: bytes, exif: bytes | None, dpi: tuple[float, float] | None) -> bytes:
-    """Add an EXIF chunk to the beginning of a PNG file and take out a resolution that libvips makes up."""
+def complete_png(
+    data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
+) -> bytes:
+    """Add EXIF and texts to the beginning of a PNG file; take out a resolution that libvips makes up."""
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
-    if not exif:
-        return data
-    chunk = b"eXIf" + exif
-    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return data[:_PNG_HEADER_BYTES] + chunk + data[_PNG_HEADER_BYTES:]
+    chunks = (write_chunk(b"eXIf", exif) if exif else b"") + b"".join(map(write_text, texts))
+    return data[:_PNG_HEADER_BYTES] + chunks + data[_PNG_HEADER_BYTES:]
 
 
-def read_png_dpi(data: Buffer) -> tuple[float, float] | None:
-    """Give the pixels per inch that a PNG file tells; libvips would take EXIF's, or invent some."""
-    at = _find_png_chunk(data, b"pHYs")
-    if at is None:
-        return None
-    x, y, unit = struct.unpack_from(">IIB", data, at + 8)
-    return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
+def complete_gif(data: bytes, texts: Sequence[Text]) -> bytes:
+    """Add texts to a GIF file, behind the colours that all frames share."""
+    at = 13 + (3 * 2 ** ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    blocks = b""
+    for comment in map(write_comment, texts):
+        pieces = (comment[start : start + 255] for start in range(0, len(comment), 255))
+        blocks += b"!\xfe" + b"".join(bytes([len(piece)]) + piece for piece in pieces) + b"\0"
+    return data[:at] + blocks + data[at:]
 
 
-def count_apng_frames(data: Buffer) -> int:
-    """Count the frames of a PNG file; more than one makes it an animated PNG."""
-    at = _find_png_chunk(data, b"acTL")
-    return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
-
-
-def read_png_colours(data: Buffer) -> tuple[int, int] | None:
-    """Give the numbers of H.273 for primaries and curve that a PNG file tells, if it does."""
-    at = _find_png_chunk(data, b"cICP")
-    if at is None or at + 10 > len(data):
-        return None
-    return data[at + 8], data[at + 9]
+def write_comment(text: Text) -> bytes:
+    """Write a text as formats hold it that know no keywords."""
+    return (text.text if text.keyword == COMMENT else f"{text.keyword}: {text.text}").encode()
 
 
 def has_png_pixels(data: bytes) -> bool:

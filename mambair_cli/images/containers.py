@@ -7,8 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.completion import write_comment
 from mambair_cli.images.files import enumerate_names, show
-from mambair_cli.images.picture import Header
+from mambair_cli.images.picture import Header, Text
+
+_RAW_PROFILE = "Raw profile type "  # of ImageMagick's texts, which hold EXIF and the like
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,22 @@ class Container:
     has_gray: bool = True
     has_profile: bool = True
     has_frames: bool = False
+    has_masks: bool = False
+    frames_dtype: str | None = None  # of several frames, where that is not as of one
     longest_side: int | None = None  # pixels
-    longest_block: int | None = None  # bytes of EXIF or of XMP
+    longest_exif: int | None = None  # bytes, as of the next
+    longest_xmp: int | None = None
+    has_texts: bool = False
+    longest_text: int | None = None  # bytes
 
 
 CONTAINERS = MappingProxyType(
     {
         # Filters "sub" and "up", between which each line chooses: without any, photographs take three times
         # the room; with more of them, no less, in twice the time. Measured: benchmarks/README.md.
-        "png": Container((".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png"),
+        "png": Container(
+            (".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png", has_texts=True
+        ),
         "jpeg": Container(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),
@@ -39,7 +49,10 @@ CONTAINERS = MappingProxyType(
             "jpeg",
             has_alpha=False,
             longest_side=65500,
-            longest_block=65502,
+            longest_exif=65527,
+            longest_xmp=65502,
+            has_texts=True,
+            longest_text=65533,
         ),
         # Exact: colours under transparent pixels are kept, too.
         "webp": Container(
@@ -57,6 +70,7 @@ CONTAINERS = MappingProxyType(
             {"compression": "deflate", "resunit": "inch"},
             "tiff",
             has_frames=True,
+            has_masks=True,
         ),
         "avif": Container(
             (".avif",),
@@ -64,11 +78,21 @@ CONTAINERS = MappingProxyType(
             {"compression": "av1", "subsample_mode": "off"},
             "heif",
             has_gray=False,
+            has_frames=True,
+            frames_dtype="uint8",
             longest_side=65535,
-            longest_block=60000,
+            longest_exif=60000,
+            longest_xmp=60000,
         ),
         "gif": Container(
-            (".gif",), ("uint8",), {}, "gif", has_profile=False, has_frames=True, longest_side=65535
+            (".gif",),
+            ("uint8",),
+            {},
+            "gif",
+            has_profile=False,
+            has_frames=True,
+            longest_side=65535,
+            has_texts=True,
         ),
     }
 )
@@ -111,7 +135,7 @@ def fit_header(
 ) -> Header:
     """Say how a picture will be in a file of a format.
 
-    Samples deeper than the format holds become its deepest.
+    Samples deeper than the format holds become its deepest, and masks that it does not hold are left out.
 
     Args:
         header: Of the result.
@@ -134,10 +158,54 @@ def fit_header(
                 f"cannot write {name}: {format} has no {depth} bits a sample; {enumerate_names(deep)} have"
             )
         dtype = container.dtypes[-1]
+    if header.frames > 1 and container.frames_dtype is not None:
+        dtype = container.frames_dtype
     if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None)
+        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, texts=())
     _check_room(header, format, container, name)
-    return replace(header, dtype=dtype)
+    masks = header.masks if container.has_masks else ()
+    return replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+
+
+def keep_texts(header: Header, format: str) -> list[Text]:
+    """Return those of a picture's texts that a format has room for."""
+    container = CONTAINERS[format]
+    longest = container.longest_text
+    return [
+        text
+        for text in header.texts
+        if container.has_texts
+        and (format == "png" or not text.keyword.startswith(_RAW_PROFILE))
+        and (longest is None or len(write_comment(text)) <= longest)
+    ]
+
+
+def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
+    """Say what of a picture a format has no room for, where that is no reason to refuse it.
+
+    Args:
+        header: Of the picture.
+        format: Of the file.
+        strip: Whether metadata is not wanted.
+    """
+    losses = []
+    if header.masks and CONTAINERS[format].has_masks:
+        losses.append(f"{describe_masks(header.masks)} kept as a mask, not restored")
+    elif header.masks:
+        losses.append(f"{describe_masks(header.masks)} left out: {format} has no room for it; tiff has")
+    kept = keep_texts(header, format)
+    lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
+    if lost and not strip:
+        names = ", ".join(show(keyword) for keyword in lost)
+        losses.append(f"{format} has no room for its texts: {names}; png has")
+    return losses
+
+
+def describe_masks(masks: tuple[int, ...]) -> str:
+    """Name the masks of an image."""
+    if len(masks) == 1:
+        return "extra channel (a saved selection or spot colour)"
+    return f"{len(masks)} extra channels (saved selections or spot colours)"
 
 
 def _check_room(header: Header, format: str, container: Container, name: str) -> None:
@@ -150,11 +218,12 @@ def _check_room(header: Header, format: str, container: Container, name: str) ->
     if header.frames > 1 and not container.has_frames:
         raise ImageError(
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
-            "webp, tiff and gif hold them"
+            "webp, tiff, avif and gif hold them"
         )
-    for kind, block in (("EXIF", header.exif), ("XMP", header.xmp)):
-        if block and container.longest_block and len(block) > container.longest_block:
+    blocks = (("EXIF", header.exif, container.longest_exif), ("XMP", header.xmp, container.longest_xmp))
+    for kind, block, longest in blocks:
+        if block and longest and len(block) > longest:
             raise ImageError(
-                f"cannot write {name}: {format} has room for {container.longest_block} bytes of {kind}, "
+                f"cannot write {name}: {format} has room for {longest} bytes of {kind}, "
                 f"not {len(block)}; png, webp and tiff hold it"
             )

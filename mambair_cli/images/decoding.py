@@ -8,46 +8,66 @@ loaders runs is decided here, by the first bytes; left to itself it would also r
 import mmap
 import os
 import stat
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import foreign
-from mambair_cli.images.completion import count_apng_frames, read_png_colours, read_png_dpi
+from mambair_cli.images.avif_frames import is_avif_animated
+from mambair_cli.images.boxes import find_extras
+from mambair_cli.images.colours import find_avif_profile, find_png_profile
+from mambair_cli.images.containers import describe_masks
 from mambair_cli.images.files import explain_unreadable, show
+from mambair_cli.images.following import look_behind
+from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
+from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import (
     extract_exif,
     find_iptc,
+    restate_exif,
+)
+from mambair_cli.images.picture import (
+    BAND_FORMATS,
+    COMMENT,
+    INTERPRETATIONS,
+    Header,
+    Picture,
+    Text,
+    decode_text,
+)
+from mambair_cli.images.png_chunks import PngFacts, read_png_facts
+from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out, wrap
+from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.tiff import (
+    Page,
+    Samples,
+    choose_pages,
     has_gray_planes,
     is_camera_raw,
-    restate_exif,
-    restate_xmp,
+    name_compression,
+    read_pages,
+    sort_samples,
 )
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, Picture
-from mambair_cli.images.reader import Reader, broken, wrap
-from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
+from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
 MAX_PIXELS = 2**30
 
-_LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
-_FRAMED = ("gif", "webp", "tiff")
 _HELD = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
-_DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
 _ROWS_AT_ONCE = 256
 
 
 @contextmanager
-def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS) -> Iterator[Reader]:
+def open_picture(
+    source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXELS, damaged: bool = False
+) -> Iterator[Reader]:
     """Open an image file of any readable format, whatever its name says.
 
     EXIF orientation is applied and CMYK is brought to sRGB through its profile; nothing else is converted.
@@ -55,14 +75,13 @@ def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXE
     Args:
         source: A file, or what one holds, to be kept as long as it is read.
         max_pixels: Larger images are refused before anything is decoded; frames count.
+        damaged: Whether to read what is there of a file of which a part is missing, too.
 
     Raises:
         ImageError: The file cannot be read, or part of it would be lost or made up.
     """
     if not isinstance(source, Path):
-        reader = _open(
-            _Data("the image", source, lambda: pyvips.Source.new_from_memory(memoryview(source))), max_pixels
-        )
+        reader = _open(FileData("the image", source), max_pixels, damaged)
         yield reader
         reader.close()
         return
@@ -78,37 +97,36 @@ def open_picture(source: Path | bytes | mmap.mmap, *, max_pixels: int = MAX_PIXE
     except OSError as error:
         raise explain_unreadable(source, error) from error
     if isinstance(data, bytes):
-        with open_picture(data, max_pixels=max_pixels) as reader:
+        with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
             yield reader
         return
     with data:
-        reader = _open(_Data(name, data, lambda: _reopen(source, status)), max_pixels)
+        reader = _open(FileData(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
     yield reader
     reader.close()
 
 
-def _reopen(path: Path, status: os.stat_result) -> Any:
-    """Open a file for libvips, if it is still the one it was."""
+@contextmanager
+def _reopen(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
+    """Open a file once more, if it is still the one it was."""
     try:
         with path.open("rb") as file:
             now = os.fstat(file.fileno())
-            source = pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+            same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+            if any(getattr(now, key) != getattr(status, key) for key in same):
+                raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
+            yield file
     except OSError as error:
         raise explain_unreadable(path, error) from error
-    if any(
-        getattr(now, key) != getattr(status, key) for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-    ):
-        raise ImageError(f"cannot read {show(path)}: it changes while it is read; try again")
-    return source
 
 
-def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged: bool = False) -> Picture:
     """Read an image file as a whole, as :func:`open_picture` does.
 
     Raises:
         ImageError: As there, and for more pages or frames than one.
     """
-    with open_picture(source, max_pixels=max_pixels) as reader:
+    with open_picture(source, max_pixels=max_pixels, damaged=damaged) as reader:
         header = reader.header
         if header.frames > 1:
             name = "the image" if isinstance(source, bytes) else show(source)
@@ -119,6 +137,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Pictu
         for top in range(0, header.height, _ROWS_AT_ONCE):
             bottom = min(top + _ROWS_AT_ONCE, header.height)
             samples[top:bottom] = reader.read(top, bottom)
+    left_out = [f"{describe_masks(header.masks)} left out"] if header.masks else []
     return Picture(
         pixels=np.ascontiguousarray(samples[..., : header.bands]),
         alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
@@ -128,166 +147,192 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Pictu
         xmp=header.xmp,
         iptc=header.iptc,
         dpi=header.dpi,
+        texts=header.texts,
+        warnings=(*reader.warnings, *left_out),
     )
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What a file holds: its bytes, and a source of them for libvips, a new one at each call."""
-
-    name: str
-    bytes: Any
-    source: Callable[[], Any]
-
-
-def _open(data: _Data, max_pixels: int) -> Reader:
+def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
-    if format not in _LOADERS:
-        return _open_foreign(data, format, max_pixels)
-    if format == "tiff" and is_camera_raw(data.bytes):
+    remarks = look_behind(data.bytes, format, data.name)
+    pages = _look_at_tiff(data) if format == "tiff" else []
+    is_double = bool(pages) and pages[0].is_double
+    if format not in LOADERS or is_double or (format == "avif" and is_avif_animated(data.bytes)):
+        reader = _open_foreign(data, format, max_pixels)
+    else:
+        try:
+            with explained():
+                reader = _open_with_vips(data, format, pages, max_pixels, damaged)
+        except LibvipsError as error:
+            raise broken(data.name, format, str(error)) from error
+    for remark in remarks:
+        reader.warn(remark)
+    return reader
+
+
+def _look_at_tiff(data: FileData) -> list[Page]:
+    """Read what a TIFF file says of its pages, and refuse what libvips would not take for a picture."""
+    if is_camera_raw(data.bytes):
         raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
-    if format == "tiff" and has_gray_planes(data.bytes):
+    if has_gray_planes(data.bytes):
         raise ImageError(
             f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
         )
-    if format == "png" and (frames := count_apng_frames(data.bytes)) > 1:
-        raise ImageError(
-            f"cannot read {data.name}: it is an animated PNG of {frames} frames; convert it to WebP first"
-        )
-    try:
-        with explained():
-            return _open_with_vips(data, format, max_pixels)
-    except LibvipsError as error:
-        raise broken(data.name, format, str(error)) from error
-
-
-def _open_with_vips(data: _Data, format: str, max_pixels: int) -> Reader:
-    """Read the header of what libvips decodes."""
-
-    def load(**options: Any) -> Any:
-        return pyvips.Operation.call(
-            f"{_LOADERS[format]}load_source",
-            data.source(),
-            fail_on="error",  # gray rows where a file was cut short are no image
-            **options,
-        )
-
-    options: dict[str, Any] = {"access": "sequential"}
-    image = load(**options)
-    frames = (_field(image, "n-pages") or 1) if format in _FRAMED else 1
-    _check_size(image.width, image.height * frames, max_pixels, data.name)
-    orientation = _field(image, "orientation") or 1
-    if frames > 1:
-        if orientation != 1:
-            raise ImageError(
-                f"cannot read {data.name}: its {frames} pages are turned; split it into single images"
-            )
-        options["n"] = -1
+    pages = read_pages(data.bytes)
+    chosen = choose_pages(pages).numbers
+    oddity = pages[chosen[0]].oddity if chosen else None
+    if chosen and oddity is None and (compression := name_compression(pages[chosen[0]])) is not None:
         try:
-            image = load(**options)
-        except pyvips.Error as error:
-            raise ImageError(
-                f"cannot read {data.name}: its {frames} pages differ in size or kind; "
-                "split it into single images"
-            ) from error
-    elif orientation > 2:
-        options["access"] = "random"
-    bands = _count_colours(image, data.name)
-    dpi = _read_dpi(image, format, data.bytes)
-    if dpi and orientation >= 5:
+            with explained():
+                VipsImage(data, "tiff", False, chosen[:1]).head.crop(0, 0, 1, 1).write_to_memory()
+        except LibvipsError:
+            oddity = f"compressed by {compression}"
+    if oddity is not None:
+        raise ImageError(
+            f"cannot read {data.name}: it is a TIFF file {oddity}; "
+            "convert it to gray or RGB of 8 or 16 bits, uncompressed or by deflate"
+        )
+    return pages
+
+
+def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: int, damaged: bool) -> Reader:
+    """Read the header of what libvips decodes."""
+    facts = read_png_facts(data.bytes) if format == "png" else PngFacts()
+    if facts.frames > 1:
+        raise ImageError(
+            f"cannot read {data.name}: it is an animated PNG of {facts.frames} frames; "
+            "convert it to WebP first"
+        )
+    gif = read_gif_facts(data.bytes) if format == "gif" else GifFacts("marked")
+    if gif.end == "cut" and not damaged:
+        raise broken(data.name, format, "it ends within a frame", is_partial=True)
+    choice = choose_pages(pages)
+    warnings = [*choice.remarks, *_find_faults(facts, gif)]
+    image = VipsImage(data, format, damaged, choice.numbers)
+    _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
+    if image.frames > 1:
+        image.take_frames()
+    head, (width, height) = image.head, image.size
+    bands = _count_colours(head, data.name, has_more=format == "tiff")
+    samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
+    image.order = samples.order
+    dpi = _sensible_dpi(facts.dpi if format == "png" else _read_dpi(head))
+    if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
-    exif = extract_exif(data.bytes) if format == "tiff" else _field(image, "exif-data")
-    xmp = _field(image, "xmp-data")
-    bits = _field(image, "bits-per-sample") if format == "avif" and image.format == "ushort" else 16
-
-    def prepare() -> Any:
-        return _to_srgb(load(**options)) if image.interpretation == "cmyk" else load(**options)
-
-    shown = prepare() if image.interpretation == "cmyk" else image
-    width, height = image.width, image.height // frames
-    if orientation >= 5:
-        width, height = height, width
+    exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     exif = restate_exif(exif, width, height) if exif else None
-    delays = _field(image, "delay") if frames > 1 else None
+    delays = image.field("delay") if image.frames > 1 else None
+    shown = image.show()
+    if format == "avif":
+        warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
         height=height,
         bands=bands,
         dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
-        has_alpha=shown.bands > bands,
+        has_alpha=samples.has_alpha,
+        masks=samples.masks,
         format=format,
-        frames=frames,
-        delays=tuple(delays[:frames]) if delays else None,
-        loop=_field(image, "loop") or 0,
-        icc=_find_profile(data, format, _field(shown, "icc-profile-data")),
+        frames=image.frames,
+        delays=tuple(delays[: image.frames]) if delays else None,
+        loop=image.field("loop") or 0,
+        icc=_find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1),
         exif=exif,
-        xmp=restate_xmp(xmp, width, height) if xmp else None,
-        iptc=_field(image, "iptc-data") if format == "jpeg" else find_iptc(exif),
+        xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
+        iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         dpi=dpi,
+        texts=_read_texts(data, format, facts, gif),
     )
-    is_whole = format in _HELD or bool(_field(image, "interlaced"))
     return Reader(
         header,
-        lambda: _turn_upright(prepare(), orientation),
+        image.load,
         data.name,
-        bits,
-        is_whole=is_whole,
-        is_turned=orientation > 2,
+        image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
+        is_whole=format in _HELD or bool(image.field("interlaced")),
+        is_turned=image.orientation > 2,
+        warnings=dict.fromkeys(warnings),
     )
 
 
-def _find_profile(data: _Data, format: str, icc: bytes | None) -> bytes | None:
-    """Return the profile of a file, or one for what PNG, AVIF and HEIC say of their colours by numbers.
-
-    Source: ITU-T H.273, tables 2 and 3.
-    """
-    numbers = None
+def _find_profile(
+    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool
+) -> bytes | None:
     if format == "png":
-        numbers = read_png_colours(data.bytes)
-    elif format in ("avif", "heic") and icc is None:
-        at = data.bytes.find(b"colrnclx")
-        if 0 <= at <= len(data.bytes) - 12:
-            numbers = struct.unpack(">HH", data.bytes[at + 8 : at + 12])
-    if numbers is None:
-        return icc
-    primaries, transfer = numbers
-    if transfer in _HDR_CURVES or primaries == _BT2020:
-        raise ImageError(
-            f"cannot read {data.name}: its colours are those of HDR (primaries {primaries}, curve {transfer})"
-            "; convert it to sRGB or Display P3 first"
-        )
-    return pyvips.Operation.call("profile_load", "p3") if primaries == _DISPLAY_P3 else icc
+        return find_png_profile(facts, icc, is_gray, data.name)
+    return find_avif_profile(data.bytes, icc, data.name) if format == "avif" else icc
 
 
-def _open_foreign(data: _Data, format: str, max_pixels: int) -> Reader:
+def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
+    """Say what the samples of a pixel mean, as the file has them."""
+    colours = 4 if head.interpretation == "cmyk" else bands
+    return sort_samples(colours, head.bands - colours, page.extra if page else None)
+
+
+def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:
+    """Read the texts that a file holds beside EXIF, XMP and IPTC."""
+    if format == "png":
+        return facts.texts
+    comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
+    return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
+
+
+def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
+    """Make XMP true of a picture of a size that comes alone."""
+    if not xmp:
+        return None
+    restated, lost = drop_lost_parts(restate_xmp(xmp, *size))
+    warnings += [leave_out(part) for part in lost]
+    return restated
+
+
+def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
+    """Say what a PNG or GIF file lacks, as far as its decoder would not."""
+    faults = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
+    if not facts.has_end or gif.end == "unmarked":
+        faults.append(NO_END)
+    if gif.end == "cut":
+        faults.append("damaged: it ends within a frame")
+    return faults
+
+
+def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     """Read the header of what libvips does not decode."""
     try:
         image = foreign.read_header(format, bytes(data.bytes), data.name)
     except foreign.BrokenImageError as error:
         raise broken(data.name, format, str(error)) from error
     height, width, count = image.shape
-    _check_size(width, height, max_pixels, data.name)
+    _check_size(width, height * image.frames, max_pixels, data.name)
 
-    def load() -> Any:
+    def load(lenient: bool) -> Loaded:
         try:
-            return wrap(image.load())
+            return Loaded(wrap(image.load(), bands))
         except foreign.BrokenImageError as error:
             raise broken(data.name, format, str(error)) from error
 
-    bands = count - (count % 2 == 0)
+    bands = image.bands or count - (count % 2 == 0)
+    exif = restate_exif(image.exif, width, height) if image.exif else None
+    warnings = list(image.warnings)
+    is_heif = format in ("heic", "avif")
+    if is_heif:
+        warnings += map(leave_out, find_extras(data.bytes))
     header = Header(
         width=width,
         height=height,
         bands=bands,
         dtype=image.dtype,
-        has_alpha=count > bands,
+        has_alpha=count - len(image.masks) > bands,
+        masks=image.masks,
         format=format,
-        icc=_find_profile(data, format, image.icc),
-        exif=restate_exif(image.exif, width, height) if image.exif else None,
-        xmp=restate_xmp(image.xmp, width, height) if image.xmp else None,
+        frames=image.frames,
+        delays=image.delays,
+        icc=find_avif_profile(data.bytes, image.icc, data.name) if is_heif else image.icc,
+        exif=exif,
+        iptc=find_iptc(exif),
+        xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=_sensible_dpi(image.dpi),
     )
-    return Reader(header, load, data.name, is_whole=True)
+    return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
@@ -299,17 +344,24 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
         )
 
 
-def _count_colours(image: Any, name: str) -> int:
-    """Count the bands that the picture will have besides alpha, or refuse what is no such picture."""
+def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
+    """Count the bands of colour that the picture will have, or refuse what is no such picture.
+
+    Args:
+        image: As libvips has it.
+        name: Of the file.
+        has_more: Whether more than alpha may come after them.
+    """
     if image.format not in BAND_FORMATS.values():
         raise ImageError(
             f"cannot read {name}: its samples are of type {image.format}; "
             "convert them to 8 or 16 bits without a sign, or to 32-bit floats from 0 to 1"
         )
-    if image.interpretation == "cmyk" and image.bands == 4 and image.format != "float":
+    if image.interpretation == "cmyk" and image.format != "float" and (image.bands == 4 or has_more):
         return 3
     for (bands, _), interpretation in INTERPRETATIONS.items():
-        if image.interpretation == interpretation and image.bands in (bands, bands + 1):
+        most = image.bands if has_more else bands + 1
+        if image.interpretation == interpretation and bands <= image.bands <= most:
             return bands
     raise ImageError(
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "
@@ -317,37 +369,10 @@ def _count_colours(image: Any, name: str) -> int:
     )
 
 
-def _to_srgb(cmyk: Any) -> Any:
-    """Convert by the embedded profile, or a usual one where there is none."""
-    return cmyk.icc_transform(
-        "srgb",
-        embedded=True,
-        input_profile="cmyk",
-        intent="relative",
-        black_point_compensation=True,
-        depth=16 if cmyk.format == "ushort" else 8,
-    )
-
-
-def _turn_upright(image: Any, orientation: int) -> Any:
-    """Apply an EXIF orientation, 1 to 8."""
-    if orientation in (5, 7):
-        image = image.rot90().fliphor()
-    elif orientation in (6, 8):
-        image = image.rot90() if orientation == 6 else image.rot270()
-    elif orientation in (3, 4):
-        image = image.rot180() if orientation == 3 else image.flipver()
-    elif orientation == 2:
-        image = image.fliphor()
-    return image.rot180() if orientation == 7 else image
-
-
-def _read_dpi(image: Any, format: str, data: Any) -> tuple[float, float] | None:
+def _read_dpi(image: Any) -> tuple[float, float] | None:
     """Find out the resolution, where a file tells one."""
-    if format == "png":
-        return _sensible_dpi(read_png_dpi(data))
     if _field(image, "resolution-unit"):
-        return _sensible_dpi((image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH))
+        return image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH
     return None
 
 

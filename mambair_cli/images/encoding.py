@@ -9,8 +9,11 @@ import numpy as np
 import pyvips
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.avif_frames import write_avif_frames
+from mambair_cli.images.background import Colour, is_gray
 from mambair_cli.images.completion import (
     complete_avif,
+    complete_gif,
     complete_jpeg,
     complete_png,
     complete_webp,
@@ -22,10 +25,11 @@ from mambair_cli.images.feed import Feed, FeedClosedError
 from mambair_cli.images.files import open_atomic, show
 from mambair_cli.images.finish import finish, samples_wanted
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import add_iptc, restate_exif, restate_xmp
+from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.targets import Front, describe_tiff_file, save_to
+from mambair_cli.images.targets import Front, describe_tiff_file, name_extra_samples, save_to
+from mambair_cli.images.xmp import restate_xmp
 
 DEFAULT_QUALITY = 95
 
@@ -34,6 +38,7 @@ _MM_PER_INCH = 25.4
 _BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the rest is for alpha and what does not compress
 _SAMPLES_AT_ONCE = 2**22
 _JPEG_HEAD_BYTES = 64
+_STRAIGHT_ALPHA = 2  # as TIFF numbers the kinds of samples
 
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
@@ -102,6 +107,7 @@ class Writer:
         name: Of the file, for errors.
         strip: Write sRGB in place of a profile.
         size: Width and height of the frames that come, where they are to be reduced to the header's.
+        background: To be seen through what is transparent, where the format has no transparency.
 
     Attributes:
         dtype: In which rows are best given; others are rounded to it.
@@ -120,6 +126,7 @@ class Writer:
         *,
         strip: bool = False,
         size: tuple[int, int] | None = None,
+        background: Colour | None = None,
     ) -> None:
         quality = DEFAULT_QUALITY if quality is None else quality
         if not 1 <= quality <= 100:
@@ -131,14 +138,17 @@ class Writer:
         self._quality = quality
         self._name = name
         self._size = size or (header.width, header.height)
+        if self._container.has_alpha or not header.has_alpha:
+            background = None
+        self._background = background
+        has_gray = self._container.has_gray and (background is None or is_gray(background))
         convert = header.icc is not None and (
-            strip
-            or not self._container.has_profile
-            or (not self._container.has_gray and header.icc[16:20] == b"GRAY")
+            strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
-        self.dtype = samples_wanted(header, self._size, convert)
-        self._count = header.bands + (header.has_alpha and self._container.has_alpha)
+        self.dtype = samples_wanted(header, self._size, convert, background)
+        has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
+        self._extra = has_alpha + len(header.masks)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -159,8 +169,8 @@ class Writer:
 
         Args:
             top: Number of the first row; frames lie one below the other.
-            rows: (n, width, 1 to 4), alpha last; floats in [0, 1], or integers of whatever depth. They are
-                rounded once.
+            rows: (n, width, c), alpha and masks last; floats in [0, 1], or integers of whatever depth.
+                They are rounded once.
 
         Raises:
             ImageError: The rows are transparent, and the format cannot be; or libvips fails.
@@ -173,7 +183,7 @@ class Writer:
         at_once = max(1, _SAMPLES_AT_ONCE // (rows.shape[1] * rows.shape[2]))
         for start in range(0, len(rows), at_once):
             piece = rows[start : start + at_once]
-            if self._count < piece.shape[2]:
+            if self._header.bands + self._extra < piece.shape[2]:
                 self._check_opaque(piece[..., -1])
                 piece = piece[..., :-1]
             if piece.dtype != self.dtype:
@@ -197,7 +207,7 @@ class Writer:
         if alpha.min() < opaque:
             raise ImageError(
                 f"cannot write {self._name}: {self._format} has no room for transparency; "
-                "png, webp and tiff keep it"
+                "png, webp and tiff keep it, and --background white fills it"
             )
 
     def _raise_error(self) -> None:
@@ -214,7 +224,7 @@ class Writer:
         self._file.seek(0)
         self._file.truncate()
         width, height = self._size
-        self._feed = Feed(width, height * self._header.frames, self._count, self.dtype)
+        self._feed = Feed(width, height * self._header.frames, self._header.bands, self._extra, self.dtype)
         self._thread = threading.Thread(target=self._encode, args=(self._feed,), name="mambair-encode")
         self._rows, self._error = 0, None
         self._thread.start()
@@ -230,7 +240,15 @@ class Writer:
             source = feed.source()  # to be held as long as libvips may call it
             with explained():
                 image = pyvips.Operation.call("tiffload_source", source, access="sequential", fail_on="error")
-                image = finish(image, self._header, self._size, self._to_srgb, self._format)
+                image = finish(
+                    image,
+                    self._header,
+                    self._size,
+                    self._to_srgb,
+                    self._format,
+                    self._background,
+                    len(self._header.masks),
+                )
                 self._save(self._describe(image))
         except BaseException as error:  # the main thread raises it
             self._error = error
@@ -281,8 +299,13 @@ class Writer:
 
         exif = self._exif
         save = f"{container.saver}save"
+        if format == "avif" and header.frames > 1:
+            self._file.write(self._encode_avif_frames(image))
+            return
         if format in ("webp", "avif", "gif"):  # these come as a whole
             data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
+            if format == "gif":
+                data = complete_gif(data, header.texts)
             if exif and format == "webp":
                 data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
             elif exif and format == "avif":
@@ -291,11 +314,21 @@ class Writer:
             return
         if format == "tiff":
             save_to(self._file, save, image, options)
+            if header.masks:  # libvips takes all that is beside colours for alpha
+                name_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
             if exif:
                 describe_tiff_file(self._file, exif)
             return
         complete = complete_png if format == "png" else complete_jpeg
         ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
-        front = Front(self._file, lambda data: complete(data, exif, header.dpi), ready)
+        front = Front(self._file, lambda data: complete(data, exif, header.dpi, header.texts), ready)
         save_to(front, save, image, options)
         front.flush()
+
+    def _encode_avif_frames(self, image: Any) -> bytes:
+        header = self._header
+        blocks = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
+        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in blocks.items()}
+        samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
+        frames = samples.reshape(header.frames, header.height, header.width, -1)
+        return write_avif_frames(frames, header.delays, self._quality, {**held, "exif": self._exif})

@@ -28,14 +28,15 @@ class Feed:
     Args:
         width: In pixels.
         height: Rows that will come.
-        count: Samples of a pixel, 1 to 4; of 2 and 4 the last is alpha.
+        bands: 1 gray, 3 RGB.
+        extra: Further samples of a pixel, the first of them alpha or none.
         dtype: uint8, uint16 or float32.
     """
 
-    def __init__(self, width: int, height: int, count: int, dtype: str) -> None:
+    def __init__(self, width: int, height: int, bands: int, extra: int, dtype: str) -> None:
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        line = width * count * self._dtype.itemsize
-        self._header = _tiff_header(width, height, count, self._dtype, line)
+        line = width * (bands + extra) * self._dtype.itemsize
+        self._header = _tiff_header(width, height, bands, extra, self._dtype, line)
         self._end = len(self._header) + line * height
         self._pieces: deque[memoryview] = deque()
         self._waiting = 0  # bytes
@@ -98,8 +99,9 @@ class Feed:
         return data
 
 
-def _tiff_header(width: int, height: int, count: int, dtype: np.dtype, line: int) -> bytes:
-    """Lay out a BigTIFF file whose strips follow its header, (count) samples of ``dtype`` a pixel."""
+def _tiff_header(width: int, height: int, bands: int, extra: int, dtype: np.dtype, line: int) -> bytes:
+    """Lay out a BigTIFF file whose strips follow its header, its samples of ``dtype``."""
+    count = bands + extra
     rows = max(1, _STRIP_BYTES // line)
     strips = -(-height // rows)
     tags = {
@@ -107,16 +109,17 @@ def _tiff_header(width: int, height: int, count: int, dtype: np.dtype, line: int
         257: (_LONG8, [height]),
         258: (_WORD, [8 * dtype.itemsize] * count),
         259: (_WORD, [1]),  # no compression
-        262: (_WORD, [2 if count > 2 else 1]),  # RGB, or gray with black at 0
+        262: (_WORD, [2 if bands == 3 else 1]),  # RGB, or gray with black at 0
         273: (_LONG8, [0] * strips),
         277: (_WORD, [count]),
         278: (_LONG8, [rows]),
         279: (_LONG8, [line * rows] * (strips - 1) + [line * (height - rows * (strips - 1))]),
-        **({338: (_WORD, [2])} if count % 2 == 0 else {}),  # alpha, not premultiplied
+        **({338: (_WORD, [2] * extra)} if extra else {}),  # alpha, not premultiplied: nothing is made of it
         339: (_WORD, [3 if dtype.kind == "f" else 1] * count),
     }
     end = 16 + 8 + 20 * len(tags) + 8
-    end += sum(8 * len(values) for kind, values in tags.values() if kind == _LONG8 and len(values) > 1)
+    sizes = [len(values) * (2 if kind == _WORD else 8) for kind, values in tags.values()]
+    end += sum(size for size in sizes if size > 8)  # values that have no room in their entries
     tags[273] = (_LONG8, [end + line * rows * strip for strip in range(strips)])
     head = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
     outside = b""

@@ -4,6 +4,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +16,9 @@ from mambair_cli.errors import ImageError
 
 TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
 """What a file is called while it is being written."""
+
+_DESCRIPTORS = re.compile(r"(/proc/\d+(/task/\d+)?|/dev)/fd")  # folders of open files
+_MOST_LINKS = 40  # as Linux has it
 
 _WHY_UNREADABLE = {
     errno.ENOENT: "it does not exist; check its name",
@@ -30,6 +36,12 @@ _WHY_UNWRITABLE = {
     errno.EFBIG: "it would be larger than files may be here; write elsewhere",
     errno.ENAMETOOLONG: "its name is too long; shorten it",
 }
+_WHY_UNSENT = {
+    **_WHY_UNWRITABLE,
+    errno.EACCES: "its permissions forbid it; change them",
+    errno.EBADF: "no such file is open; open it in the shell, as in 3>out.png",
+    errno.EPIPE: "the program that reads it has ended; look at its messages",
+}
 
 
 @contextmanager
@@ -42,8 +54,9 @@ def open_atomic(
 ) -> Iterator[BinaryIO]:
     """Open a file that appears under its name when the block ends well, complete and on disk, or never.
 
-    Without ``overwrite`` a file of that name is left alone, also one that appears while the block runs. A
-    link that is replaced is replaced itself; what it points to stays.
+    Without ``overwrite`` a file of that name is left alone, also one that appears while the block runs. One
+    that is replaced hands on its permissions and, where the system allows it, its owner and group. A link
+    that is replaced is replaced itself; what it points to stays.
 
     Args:
         target: The file.
@@ -66,6 +79,8 @@ def open_atomic(
         with temporary.open("x+b") as file:
             yield file
             file.flush()
+            if overwrite:
+                _take_over_access(file.fileno(), target)
             os.fsync(file.fileno())
         on_end(temporary)
         _publish(temporary, target, overwrite)
@@ -76,6 +91,78 @@ def open_atomic(
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _take_over_access(number: int, target: Path) -> None:
+    """Give a file the owner, group and permissions of the one that it is to replace."""
+    try:
+        old = target.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(old.st_mode) or os.name != "posix":
+        return
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    with suppress(OSError):  # only root may give a file away; its group, one who is in it
+        os.fchown(number, -1, old.st_gid)
+        os.fchown(number, old.st_uid, -1)
+    if os.fstat(number).st_gid != old.st_gid:  # what one group may do, another may not
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    with suppress(OSError):  # FAT and some network drives have none
+        os.fchmod(number, mode)
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a pipe, a device or a file that is open already: written to, never replaced.
+
+    ``/dev/stdout`` and ``/dev/fd/3`` are links on Linux, which would be replaced like any other.
+    """
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return True
+    return find_descriptor(path) is not None
+
+
+def find_descriptor(path: Path) -> int | None:
+    """Return the number of the open file of this process that a path stands for, if it does."""
+    name = os.path.abspath(path)
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(os.path.dirname(name))
+        own = folder.startswith(("/dev/", f"/proc/{os.getpid()}/"))
+        if own and _DESCRIPTORS.fullmatch(folder) and os.path.basename(name).isdecimal():
+            return int(os.path.basename(name))
+        if not os.path.islink(name):
+            return None
+        name = os.path.join(os.path.dirname(name), os.readlink(name))
+    return None
+
+
+@contextmanager
+def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary: None) -> Iterator[BinaryIO]:
+    """Open a file that goes to a pipe, a device or an open file, whole, when the block ends well.
+
+    Args:
+        target: Where to.
+        on_end: Given the name of the file when it is whole, before any of it goes there.
+
+    Raises:
+        ImageError: The system refuses to write.
+    """
+    try:
+        number = find_descriptor(target)
+        # Opened first: whoever waits at the other end of a pipe is there before anything is computed.
+        # An open file is written on where it stands: opening it anew would begin at its start.
+        stream = target.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
+        with stream, tempfile.TemporaryDirectory(prefix="mambair-") as folder:
+            temporary = Path(folder, "result")
+            with temporary.open("x+b") as file:
+                yield file
+                file.flush()
+                on_end(temporary)
+                file.seek(0)
+                shutil.copyfileobj(file, stream)
+    except OSError as error:
+        raise _explain("write", target, _WHY_UNSENT, error) from error
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:

@@ -3,8 +3,7 @@
 import re
 import struct
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,11 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.avif_frames import read_avif_frames
+from mambair_cli.images.doubles import read_doubles
 from mambair_cli.images.files import show
+from mambair_cli.images.following import several, tell_first
+from mambair_cli.images.outside import Foreign
 from mambair_cli.images.samples import encode_srgb, widen
 
 # What Pillow, OpenEXR and numpy raise for broken files.
@@ -23,28 +26,10 @@ class BrokenImageError(Exception):
     """The data is no image of its format; the message is the reason, in one line."""
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """An image of such a format, its header read.
-
-    Attributes:
-        shape: (h, w, 1 to 4).
-        dtype: Of its samples.
-        load: Decodes them.
-        icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: str
-    load: Callable[[], np.ndarray]
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
-
-
 def read_header(format: str, data: bytes, name: str) -> Foreign:
-    """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic" and "exr".
+    """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic", "exr" and "ico".
+
+    TIFF is one of them where its samples are floats of 64 bits, and AVIF where it is animated.
 
     Args:
         format: One of these.
@@ -55,7 +40,16 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
         BrokenImageError: The data is broken.
         ImageError: Part of the picture would be lost, or a package is missing.
     """
-    readers = {"bmp": _bmp, "ppm": _netpbm, "jpeg2000": _jpeg2000, "heic": _heic, "exr": _exr}
+    readers = {
+        "bmp": _bmp,
+        "ppm": _netpbm,
+        "jpeg2000": _jpeg2000,
+        "heic": _heic,
+        "exr": _exr,
+        "ico": _ico,
+        "tiff": read_doubles,
+        "avif": read_avif_frames,
+    }
     try:
         image = readers[format](data, name)
     except ModuleNotFoundError as error:
@@ -64,13 +58,14 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
             f"pip install 'mambair-cli[{format}]' brings it"
         ) from error
     except _BROKEN as error:
-        raise BrokenImageError(show(str(error))) from error
+        raise BrokenImageError(show(str(error).strip())) from error
 
     def load() -> np.ndarray:
         try:
-            return image.load().reshape(image.shape)
+            height, width, count = image.shape
+            return image.load().reshape(height * image.frames, width, count)
         except _BROKEN as error:
-            raise BrokenImageError(show(str(error))) from error
+            raise BrokenImageError(show(str(error).strip())) from error
 
     return replace(image, load=load)
 
@@ -82,6 +77,21 @@ def _bmp(data: bytes, name: str) -> Foreign:
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
     return Foreign(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
+
+
+def _ico(data: bytes, name: str) -> Foreign:
+    from PIL.IcoImagePlugin import IcoImageFile
+
+    image = IcoImageFile(BytesIO(data))
+    count = len(image.info["sizes"])
+    mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
+    others = f"the largest of its {count} sizes is restored, {image.width}×{image.height}"
+    return Foreign(
+        (image.height, image.width, len(mode)),
+        "uint8",
+        lambda: np.array(image.convert(mode)),
+        warnings=(others,) if count > 1 else (),
+    )
 
 
 _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
@@ -98,6 +108,9 @@ def _netpbm(data: bytes, name: str) -> Foreign:
     if not (width and height and 1 <= white <= 65535):
         raise ValueError(f"its header tells {width}×{height} pixels up to {white}")
     dtype = np.uint8 if white < 256 else np.uint16
+    line = -(-width // 8) if kind == 4 else width * bands
+    if _has_more_netpbm(kind, data, head.end(), height * line, white):
+        raise several(name)
 
     def load() -> np.ndarray:
         total = width * height * bands
@@ -114,6 +127,22 @@ def _netpbm(data: bytes, name: str) -> Foreign:
         return samples.astype(dtype)
 
     return Foreign((height, width, bands), np.dtype(dtype).name, load)
+
+
+def _has_more_netpbm(kind: int, data: bytes, start: int, count: int, white: int) -> bool:
+    """Tell whether another image comes behind the first.
+
+    Args:
+        kind: Of the first.
+        data: Of the file.
+        start: Where its samples begin.
+        count: Of these, as numbers or as bytes of bits.
+        white: The largest.
+    """
+    if kind < 4:
+        return re.search(rb"\sP[1-6]\s", data[start:]) is not None
+    end = start + count * (2 if white > 255 else 1)
+    return re.match(rb"\s{0,2}P[1-6]\s", data[end : end + 8]) is not None
 
 
 def _netpbm_samples(kind: int, body: bytes, total: int, row: int, is_deep: bool) -> np.ndarray:
@@ -174,6 +203,7 @@ def _heic(data: bytes, name: str) -> Foreign:
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     bits = file.info.get("bit_depth", 8)
+    first, count = file.primary_index, len(file)
     is_deep = file.mode.endswith(";16")
 
     def load() -> np.ndarray:
@@ -191,6 +221,7 @@ def _heic(data: bytes, name: str) -> Foreign:
         icc=file.info.get("icc_profile"),
         exif=file.info.get("exif"),
         xmp=file.info.get("xmp"),
+        warnings=(tell_first(first + 1, count),) if count > 1 else (),
     )
 
 

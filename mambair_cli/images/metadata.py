@@ -1,11 +1,10 @@
-"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, XMP and IPTC.
+"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, and IPTC.
 
 EXIF is a piece of TIFF: a header and directories of tagged values, one of them the image's, others hanging
 on it. libvips would write it anew through libexif, with maker notes moved, tags and a resolution made up,
 and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed.
 """
 
-import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ import numpy as np
 
 _ORIENTATION = 0x0112
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
-_NEW_SUBFILE_TYPE, _DNG_VERSION = 0x00FE, 0xC612
-_PHOTOMETRIC, _SAMPLES, _PLANES = 0x0106, 0x0115, 0x011C
+_THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_PADDING = 4  # bytes behind a thumbnail
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
 # What a TIFF file's own directory says of the picture, not of how its samples are stored: description,
@@ -81,33 +80,11 @@ class _Layout:
         return 8 if self.big else 4
 
 
-def is_camera_raw(data: Buffer) -> bool:
-    """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
-    try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
-        preview = _NEW_SUBFILE_TYPE in tags and _number(tags[_NEW_SUBFILE_TYPE], layout) & 1
-        return bool(preview) or _DNG_VERSION in tags or data[8:10] == b"CR"
-    except _MALFORMED:
-        return False  # for libvips to refuse
-
-
-def has_gray_planes(data: Buffer) -> bool:
-    """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
-    try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
-        planes, samples, kind = (_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
-        return planes == 2 and samples > 1 and kind < 2
-    except _MALFORMED:
-        return False
-
-
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     """Make a block true of a picture that is upright and of a size: the rest of its bytes stay.
 
     The orientation becomes 1, the pixel sizes those given, and the thumbnail, which shows the file as it
-    was, is unlinked.
+    was, is unlinked, and cut off where it lies at the end.
 
     Returns:
         The block without the ``Exif`` marker, or None if it is broken: what it says of the orientation
@@ -117,6 +94,7 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     try:
         layout, first = _read_header(block)
         main, end = _read_directory(block, layout, first)
+        _cut_thumbnail(block, layout, end)
         updates = [(main, _ORIENTATION, _SHORT, 1)]
         photo = _read_parts(block, layout, main).get(_EXIF, {})
         updates += [(photo, _PIXEL_WIDTH, _LONG, width), (photo, _PIXEL_HEIGHT, _LONG, height)]
@@ -130,17 +108,20 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     return bytes(block)
 
 
-def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    """Make an XMP packet true of a picture that is upright and of a size, and take thumbnails out."""
-    values = {
-        rb"tiff:Orientation": 1,
-        rb"tiff:ImageWidth|exif:PixelXDimension": width,
-        rb"tiff:ImageLength|exif:PixelYDimension": height,
-    }
-    for names, value in values.items():  # as attributes, and as elements
-        pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))\d+" % names
-        xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
-    return re.sub(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
+def _cut_thumbnail(block: bytearray, layout: _Layout, end: int) -> None:
+    """Cut a thumbnail off a block, if it ends with it.
+
+    Args:
+        block: Of EXIF.
+        layout: Of its numbers.
+        end: Where the pointer to the directory of the thumbnail lies.
+    """
+    with suppress(*_MALFORMED):
+        (at,) = struct.unpack_from(layout.offset, block, end)
+        directory, behind = _read_directory(block, layout, at)
+        start, length = (_number(directory[tag], layout) for tag in (_THUMBNAIL, _THUMBNAIL_BYTES))
+        if behind + 4 <= start < len(block) <= start + length + _PADDING:
+            del block[start:]
 
 
 def find_iptc(exif: bytes | None) -> bytes | None:

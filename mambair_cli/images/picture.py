@@ -1,6 +1,7 @@
 """An image as its file has it: what it is, its samples, its metadata."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,35 @@ INTERPRETATIONS = {
 BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
+COMMENT = "Comment"
+"""The keyword of a text of which nothing else is known."""
+
+
+class Text(NamedTuple):
+    """A text that a file holds: a title, a comment, how it was made.
+
+    Attributes:
+        keyword: What it is, as PNG files name it; "Comment" for those of other files.
+        text: In any number of lines.
+        language: Its code, such as "de"; empty where it is not told.
+        translated: The keyword in that language.
+    """
+
+    keyword: str
+    text: str
+    language: str = ""
+    translated: str = ""
+
+
+def decode_text(data: bytes) -> str:
+    """Read a text of which nobody says how it is written: as UTF-8, or else as Latin-1."""
+    data = data.rstrip(b"\0")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 @dataclass(frozen=True)
 class Header:
     """All that is known of an image but its samples.
@@ -27,6 +57,8 @@ class Header:
         bands: 1 gray, 3 RGB; alpha aside.
         dtype: uint8, uint16 or float32.
         has_alpha: Whether there is alpha, which is straight, not premultiplied.
+        masks: Further samples of each pixel, after alpha, by TIFF's number of their kind: 0 for saved
+            selections, spot colours and whatever else is neither colour nor alpha.
         format: Format of the file it came from, such as ``"png"``.
         frames: Pages of a document or frames of an animation, of one size.
         delays: Milliseconds that each frame is shown; None for pages.
@@ -36,6 +68,7 @@ class Header:
         xmp: XMP packet; its orientation is 1, too.
         iptc: IPTC in a block of Photoshop's, as JPEG files have it.
         dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
+        texts: Of the file, but for those that stand in EXIF, XMP or IPTC.
     """
 
     width: int
@@ -43,6 +76,7 @@ class Header:
     bands: int
     dtype: str
     has_alpha: bool = False
+    masks: tuple[int, ...] = ()
     format: str = "png"
     frames: int = 1
     delays: tuple[int, ...] | None = None
@@ -52,11 +86,12 @@ class Header:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[Text, ...] = ()
 
     @property
     def samples(self) -> int:
-        """Count the samples of a pixel, alpha among them."""
-        return self.bands + self.has_alpha
+        """Count the samples of a pixel, alpha and masks among them."""
+        return self.bands + self.has_alpha + len(self.masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +104,8 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype, or None.
-        format, icc, exif, xmp, iptc, dpi: As in :class:`Header`.
+        format, icc, exif, xmp, iptc, dpi, texts: As in :class:`Header`.
+        warnings: Sentences about what was damaged in its file or left out of it.
     """
 
     pixels: np.ndarray
@@ -80,6 +116,8 @@ class Picture:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[Text, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that are no image."""
@@ -108,6 +146,7 @@ class Picture:
             xmp=self.xmp,
             iptc=self.iptc,
             dpi=self.dpi,
+            texts=self.texts,
         )
 
     @property

@@ -1,6 +1,8 @@
 """Read the samples of an open image, row after row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,28 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 from mambair_cli.images.samples import widen
+
+NO_END = "the mark of its end is missing"
+
+_FORGIVING = ("jpeg", "png", "gif", "tiff")  # of which libvips decodes what comes before damage
+_ROWS_AT_ONCE = 8  # that libvips decodes of most files
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image that libvips is about to decode.
+
+    Attributes:
+        image: For libvips; rows below those of the header are decoded, too, but not given out.
+        forgives: Whether damage costs a warning only, and the rest is read all the same.
+        warnings: What is known of it so far.
+        fault: What is missing of all rows, if anything is.
+    """
+
+    image: Any
+    forgives: bool = False
+    warnings: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 class Reader:
@@ -23,26 +47,31 @@ class Reader:
         header: All but the samples.
         is_whole: Whether all of it is in memory when rows are read.
         is_turned: Whether it is laid out as a whole to be turned, in memory or on the disk.
+        warnings: Sentences about what is damaged or left out; more may come while rows are read.
     """
 
     def __init__(
         self,
         header: Header,
-        load: Callable[[], Any],
+        load: Callable[[bool], Loaded],
         name: str,
         bits: int = 16,
         *,
         is_whole: bool = False,
         is_turned: bool = False,
+        warnings: Iterable[str] = (),
     ) -> None:
         self.header = header
+        self.warnings = list(warnings)
         self.is_whole = is_whole
         self.is_turned = is_turned
         self._load = load
         self._name = name
         self._bits = bits
-        self._image: Any = None
+        self._is_lenient = False  # once damage was met that is forgiven
+        self._loaded: Loaded | None = None
         self._region: Any = None
+        self._rows = 0  # that are decoded
         self._next = 0
 
     def read(self, top: int, bottom: int) -> np.ndarray:
@@ -58,12 +87,14 @@ class Reader:
         try:
             with explained():
                 if self._region is None or top < self._next:
-                    self.close()
-                    self._image = self._load()  # held: a region does not hold the memory below it
-                    self._region = pyvips.Region.new(self._image)
-                data = self._region.fetch(0, top, header.width, bottom - top)
+                    self._begin()
+                data = self._fetch(top, bottom)
         except LibvipsError as error:
-            raise broken(self._name, header.format, str(error)) from error
+            if self._is_lenient or self._loaded is None or not self._loaded.forgives:
+                is_partial = self._loaded is not None and header.format in _FORGIVING
+                raise broken(self._name, header.format, str(error), is_partial) from error
+            self._forgive(top, bottom, str(error))
+            return self.read(top, bottom)
         self._next = bottom
         samples = np.frombuffer(data, header.dtype).reshape(bottom - top, header.width, header.samples)
         if header.dtype == "float32":
@@ -72,19 +103,62 @@ class Reader:
             samples = widen(samples, self._bits)
         return samples
 
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once: what is read anew must not be told again."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
     def close(self) -> None:
         """Let go of what is held; reading begins anew."""
-        self._region = self._image = None
+        self._region = self._loaded = None
         self._next = 0
 
+    def _begin(self) -> None:
+        """Begin at the top."""
+        self.close()
+        self._loaded = loaded = self._load(self._is_lenient)  # held: a region does not hold what is below it
+        for sentence in loaded.warnings:
+            self.warn(sentence)
+        if loaded.fault and not loaded.forgives:
+            raise LibvipsError(loaded.fault)
+        self._rows = loaded.image.height
+        self._region = pyvips.Region.new(loaded.image)
 
-def wrap(samples: np.ndarray) -> Any:
-    """Wrap (h, w, 1 to 4) samples as a libvips image."""
+    def _fetch(self, top: int, bottom: int) -> Any:
+        """Decode rows; behind the last ones, find out whether these were whole."""
+        header = self.header
+        data = self._region.fetch(0, top, header.width, bottom - top)
+        if bottom == header.height * header.frames and self._rows > bottom:
+            self._region.fetch(0, self._rows - 1, header.width, 1)
+        return data
+
+    def _forgive(self, top: int, bottom: int, reason: str) -> None:
+        """Warn of damage somewhere in these rows, and go on in spite of it."""
+        place = ""
+        if not (self.is_whole or self.is_turned):
+            height = self.header.height * self.header.frames
+            place = f" from about row {self._find_damage(top, bottom)} of {height} on"
+        self.warn(f"damaged{place} ({reason.removeprefix('VipsJpeg: ')})")
+        self._is_lenient = True
+        self.close()
+
+    def _find_damage(self, top: int, bottom: int) -> int:
+        """Tell with which rows decoding fails."""
+        row = top
+        with suppress(LibvipsError), explained():
+            self._begin()
+            for row in range(top, bottom, _ROWS_AT_ONCE):
+                self._fetch(row, min(row + _ROWS_AT_ONCE, bottom))
+        return row
+
+
+def wrap(samples: np.ndarray, bands: int) -> Any:
+    """Wrap (h, w, c) samples as a libvips image, the first of them gray or RGB."""
     height, width, count = samples.shape
     dtype = samples.dtype.name
     memory = np.ascontiguousarray(samples).data.cast("B")
     image = pyvips.Image.new_from_memory(memory, width, height, count, BAND_FORMATS[dtype])
-    return image.copy(interpretation=INTERPRETATIONS[count - (count % 2 == 0), dtype])
+    return image.copy(interpretation=INTERPRETATIONS[bands, dtype])
 
 
 def _check_range(samples: np.ndarray, name: str) -> None:
@@ -96,9 +170,15 @@ def _check_range(samples: np.ndarray, name: str) -> None:
         )
 
 
-def broken(name: str, format: str, reason: str) -> ImageError:
+def leave_out(part: str) -> str:
+    """Phrase that something a file holds beside its picture is not carried along."""
+    return f"its {part} is left out"
+
+
+def broken(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:
     """Phrase that a file is no image of its format."""
+    remedy = "--damaged restores what is there" if is_partial else "save it as PNG in an image editor"
     return ImageError(
         f"cannot read {name}: its {format} data is broken, cut short or of a rare kind ({reason}); "
-        "try another copy, or save it as PNG in an image editor"
+        f"try another copy, or {remedy}"
     )

@@ -9,13 +9,14 @@ SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(
     {
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".avif", ".bmp"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".exr"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".ico"),
+        *(".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc"),
     }
 )
 
 _READABLE = {
     "png": rb"\x89PNG\r\n\x1a\n",
-    "jpeg": rb"\xff\xd8\xff",
+    "jpeg": rb"[\s\xef\xbb\xbf]{0,8}\xff\xd8(\xff|.{1,8}\xff[\xc0-\xfe])",  # stray bytes are skipped
     "webp": rb"RIFF....WEBP",
     "tiff": rb"II[*+]\0|MM\0[*+]",
     "gif": rb"GIF8[79]a",
@@ -25,6 +26,7 @@ _READABLE = {
     "ppm": rb"P[1-6]\s",
     "jpeg2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "exr": rb"v/1\x01",
+    "ico": rb"\x00\x00\x01\x00[^\0]\0",
 }
 _UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",

@@ -1,13 +1,15 @@
 """Let libvips write to files of Python, and complete these files."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
 
 import pyvips
 
 from mambair_cli.images.metadata import describe_tiff
+from mambair_cli.images.tiff import restate_extra_samples
 
 
 def save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> None:
@@ -67,14 +69,30 @@ class Front:
             self._held = None
 
 
-def describe_tiff_file(file: BinaryIO, exif: bytes) -> None:
-    """Add EXIF to a TIFF file that is finished otherwise."""
+def name_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
+    """Write into a TIFF file of what kinds the samples beside its colours are."""
+    with _written(file) as data:
+        changes = restate_extra_samples(data, kinds)
+    for at, value in changes:
+        file.seek(at)
+        file.write(value)
+
+
+@contextmanager
+def _written(file: BinaryIO) -> Iterator[bytes | mmap]:
+    """Look at what has been written."""
     file.flush()
     if isinstance(file, io.BytesIO):
-        head, tail = describe_tiff(file.getvalue(), exif)
-    else:
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            head, tail = describe_tiff(data, exif)
+        yield file.getvalue()
+        return
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        yield data
+
+
+def describe_tiff_file(file: BinaryIO, exif: bytes) -> None:
+    """Add EXIF to a TIFF file that is finished otherwise."""
+    with _written(file) as data:
+        head, tail = describe_tiff(data, exif)
     file.seek(0, io.SEEK_END)
     file.write(tail)
     file.seek(0)

@@ -260,7 +260,9 @@ class _Answer(StreamingResponse):
         outcome, format, means = restored
         if outcome.size is None or outcome.report is None:
             raise ValueError("what has no error has a result")
-        account = Account(outcome.size, outcome.reduced, outcome.report, outcome.peak_memory)
+        account = Account(
+            outcome.size, outcome.reduced, outcome.report, outcome.peak_memory, outcome.warnings
+        )
         facts = {
             "model": means.restorer.model.name,
             "scale": means.restorer.info.scale,

@@ -95,6 +95,7 @@ def describe_api(max_bytes: int) -> dict[str, Any]:
             overlap=whole,
             batch=whole,
             shrunk=flag,
+            warnings={"type": "array", "items": text},
             seconds={"type": "number"},
         ),
     }

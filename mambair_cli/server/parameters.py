@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from mambair_cli.catalog import Task
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
-from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
+from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES, parse_colour
 from mambair_cli.size import settle_scale
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -99,6 +99,8 @@ SHARED = (
     Parameter("quality", "integer", "Of JPEG, WebP and AVIF.", DEFAULT_QUALITY, 1, 100),
     Parameter("depth", "string", "Bits a sample.", "auto", choices=("auto", "8", "16")),
     Parameter("strip", "boolean", "Leave out all metadata; colours become sRGB.", False),
+    Parameter("background", "string", "Colour behind transparent images in JPEG: white or #rrggbb."),
+    Parameter("damaged", "boolean", "Restore what is there of a file that is cut short.", False),
     Parameter("max_pixels", "integer", "Refuse larger images.", MAX_PIXELS, 1),
     Parameter("offline", "boolean", "Use only models that are on the server's machine.", False),
 )
@@ -194,7 +196,9 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
             quality=values["quality"],
             depth=None if values["depth"] == "auto" else int(values["depth"]),
             strip=values["strip"],
+            background=None if values["background"] is None else parse_colour(values["background"]),
             size=size,
             max_pixels=values["max_pixels"],
+            damaged=values["damaged"],
         ),
     )

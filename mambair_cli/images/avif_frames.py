@@ -1,0 +1,100 @@
+"""Animated AVIF, which libvips neither reads nor writes: by Pillow."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.boxes import find_box, find_in_track
+from mambair_cli.images.outside import Foreign
+
+_ORIENTATION = 0x0112
+_HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
+_USUAL_MS = 100  # that a page is shown which has no time of its own
+
+
+def is_avif_animated(data: Any) -> bool:
+    """Tell whether an AVIF file holds a sequence of more than one image."""
+    if find_box(data, (b"moov",), 0, len(data)) is None:
+        return False
+    try:
+        return _open(bytes(data)).n_frames > 1
+    except (OSError, SyntaxError, ValueError):
+        return True  # libvips would take the first image of one that is cut short
+
+
+def read_avif_frames(data: bytes, name: str) -> Foreign:
+    """Read the header of an animated AVIF file.
+
+    Args:
+        data: What the file holds.
+        name: Of the file, for errors.
+
+    Raises:
+        ImageError: Its frames are turned.
+    """
+    image = _open(data)
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        raise ImageError(f"cannot read {name}: its frames are turned; split it into single images")
+    delays = []
+    for frame in range(image.n_frames):
+        image.seek(frame)
+        image.load()
+        delays.append(round(image.info.get("duration", _USUAL_MS)))
+
+    def load() -> np.ndarray:
+        frames = []
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            frames.append(np.array(image))
+        return np.concatenate(frames)
+
+    configuration = find_in_track(data, b"av1C")
+    is_deep = configuration is not None and data[configuration.start + 2] & _HIGH_DEPTH
+    return Foreign(
+        (image.height, image.width, len(image.mode)),
+        "uint8",
+        load,
+        frames=image.n_frames,
+        delays=tuple(delays),
+        icc=image.info.get("icc_profile"),
+        exif=image.info.get("exif"),
+        xmp=image.info.get("xmp"),
+        warnings=("its frames have more than 8 bits a sample, and are read with 8",) if is_deep else (),
+    )
+
+
+def write_avif_frames(
+    frames: Sequence[np.ndarray], delays: Sequence[int] | None, quality: int, blocks: dict[str, bytes | None]
+) -> bytes:
+    """Encode an animation.
+
+    Args:
+        frames: (h, w, 3 or 4) uint8 each.
+        delays: Milliseconds that each is shown; None for the usual.
+        quality: 1 to 100.
+        blocks: Profile, EXIF and XMP, as Pillow names them.
+    """
+    from PIL import Image
+
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    file = BytesIO()
+    first.save(
+        file,
+        "AVIF",
+        save_all=True,
+        append_images=others,
+        duration=list(delays or [_USUAL_MS] * len(frames)),
+        quality=quality,
+        subsampling="4:4:4",
+        **{key: block for key, block in blocks.items() if block},
+    )
+    return file.getvalue()
+
+
+def _open(data: bytes) -> Any:
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    return AvifImageFile(BytesIO(data))

@@ -1,0 +1,101 @@
+"""Find the colour profile that a file means, also where it tells its colours by numbers."""
+
+import struct
+from typing import Any
+
+import pyvips
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.boxes import read_colour_numbers
+from mambair_cli.images.png_chunks import PngFacts
+from mambair_cli.images.profiles import P3, SRGB, Primaries, make_gray_profile, make_profile
+
+_DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
+_UNSPECIFIED = 2
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # of H.273's other curves; those of video and sRGB are taken for one
+_UNIT = 100_000  # of PNG's numbers
+_SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's as PNG files tell it, and what is taken for it
+_NEAR_POINT = 0.002
+_GAMMA_RANGE = (0.1, 10)
+
+
+def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:
+    """Return the profile of an AVIF or HEIC file: its own, or one for the numbers it tells.
+
+    Raises:
+        ImageError: Its colours are those of HDR.
+    """
+    numbers = None if icc else read_colour_numbers(data)
+    return icc if numbers is None else _profile_of_numbers(*numbers, name)
+
+
+def find_png_profile(facts: PngFacts, icc: bytes | None, is_gray: bool, name: str) -> bytes | None:
+    """Return the profile of a PNG file.
+
+    What counts is, in this order: cICP, iCCP, sRGB, gAMA and cHRM.
+
+    Args:
+        facts: Of the file.
+        icc: The profile that it holds, if it can be read.
+        is_gray: Whether it is gray.
+        name: Of the file, for errors.
+
+    Raises:
+        ImageError: Its colours are those of HDR.
+
+    Source: PNG specification, third edition, 13.1.
+    """
+    numbers = facts.chunks.get(b"cICP", b"")
+    if len(numbers) >= 2 and _UNSPECIFIED not in numbers[:2]:
+        return _profile_of_numbers(numbers[0], numbers[1], name, is_gray)
+    if icc or b"sRGB" in facts.chunks:
+        return icc
+    gamma = _read_gamma(facts.chunks.get(b"gAMA", b""))
+    primaries = None if is_gray else _read_primaries(facts.chunks.get(b"cHRM", b""))
+    if primaries is None and (gamma is None or abs(_UNIT / gamma - _SRGB_GAMMA) <= _NEAR_GAMMA):
+        return None
+    if is_gray:
+        return None if gamma is None else make_gray_profile(gamma, f"gray of gamma {gamma:.3g}, from PNG")
+    curve = "the curve of sRGB" if gamma is None else f"gamma {gamma:.3g}"
+    colours = "sRGB's primaries" if primaries is None else "primaries"
+    try:
+        return make_profile(primaries or SRGB, gamma, f"{colours} and {curve}, from PNG")
+    except ValueError:  # chromaticities that are none
+        return None
+
+
+def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool = False) -> bytes | None:
+    """Return a profile for numbers of H.273; None for sRGB.
+
+    Source: ITU-T H.273, tables 2 and 3.
+    """
+    if transfer in _HDR_CURVES or primaries == _BT2020:
+        raise ImageError(
+            f"cannot read {name}: its colours are those of HDR (primaries {primaries}, curve {transfer})"
+            "; convert it to sRGB or Display P3 first"
+        )
+    gamma = _GAMMAS.get(transfer)
+    if gamma is None or is_gray:
+        is_wide = primaries == _DISPLAY_P3 and not is_gray
+        return pyvips.Operation.call("profile_load", "p3") if is_wide else None
+    space = P3 if primaries == _DISPLAY_P3 else SRGB
+    return make_profile(space, gamma, f"gamma {gamma:.3g}, from numbers")
+
+
+def _read_gamma(body: bytes) -> float | None:
+    """Return the power that makes light of samples; None where none is told that makes sense."""
+    stored = int.from_bytes(body[:4], "big")
+    low, high = _GAMMA_RANGE
+    return _UNIT / stored if stored and low <= _UNIT / stored <= high else None
+
+
+def _read_primaries(body: bytes) -> Primaries | None:
+    """Return chromaticities; None for those of sRGB."""
+    if len(body) < 32:
+        return None
+    numbers = [value / _UNIT for value in struct.unpack_from(">8I", body)]
+    white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
+    of_srgb = (*SRGB.white, *SRGB.red, *SRGB.green, *SRGB.blue)
+    if all(abs(one - other) <= _NEAR_POINT for one, other in zip(numbers, of_srgb, strict=True)):
+        return None
+    return Primaries(white, red, green, blue)

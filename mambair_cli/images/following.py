@@ -1,0 +1,123 @@
+"""Find out whether a file holds several pictures one behind the other, as pipes and cameras make them."""
+
+import re
+import struct
+from typing import Any
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.boxes import read_boxes
+from mambair_cli.images.gif_blocks import read_gif_facts
+from mambair_cli.images.jpeg import END, SCAN, START, find_start, read_segments
+from mambair_cli.images.png_chunks import read_chunks
+
+_PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
+_BMP = re.compile(rb"BM.{8}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
+_GIF = re.compile(rb"\x3b\0{0,8}(?=GIF8[79]a)")
+_SIGNATURE_BYTES = 32
+_JPEG2000_BOX = b"jP  "
+_IMAGE_BRAND = re.compile(rb"avi[fs]|hei[cxms]|hev[cxms]|mi[af]1|msf1")
+_APP1, _APP2 = 0xE1, 0xE2
+# In whose XMP it is said what follows: gain maps, depth maps and the like, which are told of by their names.
+_DEPENDENT = (
+    b"http://ns.google.com/photos/",
+    b"http://ns.adobe.com/hdr-gain-map/",
+    b"http://ns.apple.com/HDRGainMap/",
+    b"http://ns.apple.com/depthData/",
+)
+
+# Of Multi-Picture Format: CIPA DC-007, 5.2.3.
+_MPF = b"MPF\0"
+_ENTRIES, _ENTRY_BYTES = 0xB002, 16
+_KIND_BITS = 0xFFFFFF
+_OF_EQUAL_RIGHT = (0x020001, 0x020002, 0x020003)  # panorama, stereo, several angles
+
+
+def look_behind(data: Any, format: str, name: str) -> list[str]:
+    """Say what comes behind a file's first picture; smaller previews are not worth a word.
+
+    Args:
+        data: Bytes, or a file that is mapped.
+        format: Of the first picture.
+        name: Of the file, for errors.
+
+    Returns:
+        Sentences.
+
+    Raises:
+        ImageError: There are more pictures that have nothing to do with the first.
+    """
+    try:
+        if format in ("avif", "heic"):
+            types = [box for box in read_boxes(data, 0, len(data)) if box.kind == b"ftyp"]
+            if any(_IMAGE_BRAND.match(data[box.start : box.start + 4]) for box in types[1:]):
+                raise several(name)
+            return []
+        if format == "jpeg":
+            return _look_behind_jpeg(data, name)
+        if _is_followed(data, format):
+            raise several(name)
+    except (struct.error, IndexError):
+        pass  # for the decoder to refuse
+    return []
+
+
+def several(name: str) -> ImageError:
+    """Phrase that a file holds several pictures."""
+    return ImageError(
+        f"cannot read {name}: it holds several images, one behind the other; split it into files first, "
+        "as with ffmpeg -f image2pipe -i FILE image%03d.png"
+    )
+
+
+def _is_followed(data: Any, format: str) -> bool:
+    """Tell whether another picture of the format comes behind the first."""
+    if format == "png":
+        end = next((chunk.end + 4 for chunk in read_chunks(data) if chunk.kind == b"IEND"), None)
+        return end is not None and _PNG.match(data[end : end + _SIGNATURE_BYTES]) is not None
+    if format in ("webp", "bmp"):
+        (length,) = struct.unpack_from("<I", data, 4 if format == "webp" else 2)
+        end = length + length % 2 + 8 if format == "webp" else length
+        behind = data[end : end + _SIGNATURE_BYTES] if end > _SIGNATURE_BYTES else b""
+        return (_WEBP if format == "webp" else _BMP).match(behind) is not None
+    if format == "gif":
+        return any(read_gif_facts(data[: mark.start()]).end == "unmarked" for mark in _GIF.finditer(data))
+    if format == "jpeg2000":
+        return sum(box.kind == _JPEG2000_BOX for box in read_boxes(data, 0, len(data))) > 1
+    return False
+
+
+def _look_behind_jpeg(data: Any, name: str) -> list[str]:
+    kinds: list[int] | None = None
+    is_dependent = False
+    for segment in read_segments(data, find_start(data)):
+        if segment.kind == SCAN:
+            end = data.find(END, segment.end)
+            is_explained = is_dependent or kinds is not None
+            if not is_explained and end >= 0 and data[end + 2 : end + 5] == START + b"\xff":
+                raise several(name)
+            break
+        body = bytes(data[segment.at : segment.end]) if segment.kind in (_APP1, _APP2) else b""
+        if segment.kind == _APP2 and body.startswith(_MPF):
+            kinds = _read_mpf(body[len(_MPF) :])
+        elif segment.kind == _APP1 and any(space in body for space in _DEPENDENT):
+            is_dependent = True
+    further = [kind for kind in kinds or [] if kind in _OF_EQUAL_RIGHT or (kind == 0 and not is_dependent)]
+    return [tell_first(1, len(further) + 1)] if further else []
+
+
+def _read_mpf(block: bytes) -> list[int]:
+    """Read the kinds of the pictures behind the first."""
+    order = "<" if block[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(f"{order}I", block, 4)
+    (number,) = struct.unpack_from(f"{order}H", block, at)
+    for entry in range(number):
+        tag, _, length, place = struct.unpack_from(f"{order}HHII", block, at + 2 + 12 * entry)
+        if tag == _ENTRIES:
+            starts = range(place + _ENTRY_BYTES, min(place + length, len(block) - 3), _ENTRY_BYTES)
+            return [struct.unpack_from(f"{order}I", block, start)[0] & _KIND_BITS for start in starts]
+    return []
+
+
+def tell_first(number: int, count: int) -> str:
+    """Phrase that only one of a file's pictures is restored."""
+    return f"only image {number} of {count} in it is restored"

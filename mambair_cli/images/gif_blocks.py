@@ -1,0 +1,60 @@
+"""Look through the blocks of a GIF file: libvips takes one that ends within a frame for a shorter one."""
+
+from typing import Any, Literal, NamedTuple
+
+_HEADER_BYTES = 13
+_EXTENSION, _FRAME = 0x21, 0x2C
+_COMMENT = 0xFE
+_FRAME_BYTES = 10
+_MOST_BLOCKS = 2**20  # that are looked at
+
+
+class GifFacts(NamedTuple):
+    """What a GIF file says beside its pixels.
+
+    Attributes:
+        end: How it ends: with its mark, behind a block, or within one.
+        comments: In their order.
+    """
+
+    end: Literal["marked", "unmarked", "cut"]
+    comments: tuple[bytes, ...] = ()
+
+
+def read_gif_facts(data: Any) -> GifFacts:
+    """Read what a GIF file says beside its pixels.
+
+    Args:
+        data: Bytes, or a file that is mapped.
+
+    Source: GIF89a specification, appendix B.
+    """
+    comments: list[bytes] = []
+    try:
+        at = _HEADER_BYTES + _count_colour_bytes(data[10])
+        for _ in range(_MOST_BLOCKS):
+            if at == len(data):
+                return GifFacts("unmarked", tuple(comments))
+            kind, label = data[at], data[at + 1] if at + 1 < len(data) else 0
+            if kind == _EXTENSION:
+                at += 2
+            elif kind == _FRAME:
+                at += _FRAME_BYTES + _count_colour_bytes(data[at + 9]) + 1
+            else:  # the mark, or what decoders take for it
+                break
+            pieces: list[bytes] = []
+            while data[at]:
+                if kind == _EXTENSION and label == _COMMENT:
+                    pieces.append(data[at + 1 : at + 1 + data[at]])
+                at += 1 + data[at]
+            at += 1
+            if pieces:
+                comments.append(b"".join(pieces))
+    except IndexError:
+        return GifFacts("cut", tuple(comments))
+    return GifFacts("marked", tuple(comments))
+
+
+def _count_colour_bytes(flags: int) -> int:
+    """Return the bytes of a table of colours that follows."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

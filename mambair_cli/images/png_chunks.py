@@ -1,0 +1,145 @@
+"""Read what PNG files say beside their pixels, chunk by chunk; texts may come behind the pixels, too."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mambair_cli.images.picture import Text
+
+_SIGNATURE_BYTES = 8
+_METRES_PER_INCH = 0.0254
+_MOST_TEXT = 2**24  # characters of one, unpacked
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP = "XML:com.adobe.xmp"  # read as such, not as a text
+_OF_FIRST = (b"pHYs", b"acTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # that are looked at here
+
+
+class Chunk(NamedTuple):
+    """A chunk: its kind, and where what it holds begins and ends."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class PngFacts:
+    """What a PNG file says beside its pixels.
+
+    Attributes:
+        chunks: What those hold of which there is one, by kind.
+        texts: In their order.
+        has_end: Whether its end is marked.
+        damaged_texts: How many texts cannot be unpacked.
+    """
+
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    texts: tuple[Text, ...] = ()
+    has_end: bool = True
+    damaged_texts: int = 0
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Pixels per inch; libvips would take EXIF's, or invent some."""
+        body = self.chunks.get(b"pHYs", b"")
+        if len(body) < 9:
+            return None
+        x, y, unit = struct.unpack_from(">IIB", body)
+        return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are; more than one make it an animated PNG."""
+        return int.from_bytes(self.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")
+
+
+def read_chunks(data: Any) -> Iterator[Chunk]:
+    """Yield the chunks of a file, as far as they are whole.
+
+    Args:
+        data: Bytes, or a file that is mapped.
+    """
+    at = _SIGNATURE_BYTES
+    while at + 12 <= len(data):
+        start = at + 8
+        end = start + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
+            return
+        yield Chunk(bytes(data[at + 4 : start]), start, end)
+        at = end + 4
+
+
+def read_png_facts(data: Any) -> PngFacts:
+    """Read what a PNG file says beside its pixels."""
+    chunks: dict[bytes, bytes] = {}
+    texts: list[Text] = []
+    has_end, damaged = False, 0
+    for kind, start, end in read_chunks(data):
+        if kind in _OF_FIRST:
+            chunks.setdefault(kind, bytes(data[start:end]))
+        elif kind in _TEXTS:
+            try:
+                text = _read_text(kind, bytes(data[start:end]))
+            except (ValueError, IndexError, zlib.error):
+                damaged += 1
+                continue
+            if text.keyword != _XMP:
+                texts.append(text)
+        elif kind == b"IEND":
+            has_end = True
+            break
+    return PngFacts(chunks, tuple(texts), has_end, damaged)
+
+
+def _read_text(kind: bytes, body: bytes) -> Text:
+    """Read a text chunk.
+
+    Raises:
+        ValueError, IndexError, zlib.error: It is none.
+    """
+    keyword, rest = _split(body)
+    name = keyword.decode("latin-1")
+    if kind == b"tEXt":
+        return Text(name, rest.decode("latin-1"))
+    if kind == b"zTXt":
+        return Text(name, _unpack(rest[1:]).decode("latin-1"))
+    is_packed = rest[0]
+    language, rest = _split(rest[2:])
+    translated, rest = _split(rest)
+    text = (_unpack(rest) if is_packed else rest).decode()
+    return Text(name, text, language.decode("ascii"), translated.decode())
+
+
+def write_text(text: Text) -> bytes:
+    """Write a text as a chunk: as tEXt where that holds it, else as iTXt."""
+    keyword = text.keyword.encode("latin-1", "replace")
+    try:
+        if text.language or text.translated:
+            raise ValueError("tEXt has no room for these")
+        kind, body = b"tEXt", keyword + b"\0" + text.text.encode("latin-1")
+    except ValueError:
+        head = keyword + b"\0\0\0" + text.language.encode("ascii", "replace") + b"\0"
+        kind, body = b"iTXt", head + text.translated.encode() + b"\0" + text.text.encode()
+    return write_chunk(kind, body)
+
+
+def write_chunk(kind: bytes, body: bytes) -> bytes:
+    """Write a chunk, with its length and its sum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    before, found, behind = data.partition(b"\0")
+    if not found:
+        raise ValueError("a text has no end")
+    return before, behind
+
+
+def _unpack(data: bytes) -> bytes:
+    """Unpack a text that is not a trap."""
+    unpacked = zlib.decompressobj().decompress(data, _MOST_TEXT + 1)
+    if len(unpacked) > _MOST_TEXT:
+        raise ValueError("a text is too long")
+    return unpacked

@@ -1,0 +1,108 @@
+"""Make colour profiles from what files tell of their colours by numbers."""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from mambair_cli.images.samples import encode_srgb
+
+Chromaticity = tuple[float, float]
+
+_D50 = (0.9642, 1.0, 0.8249)  # of the profile connection space
+# Source: Bradford's cone responses, as the ICC specification takes them, annex E.
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_CURVE_SAMPLES = 4096
+_HEADER_BYTES, _ENTRY_BYTES = 128, 12
+
+
+@dataclass(frozen=True)
+class Primaries:
+    """The chromaticities, x and y, of white and of what colours are mixed from."""
+
+    white: Chromaticity
+    red: Chromaticity
+    green: Chromaticity
+    blue: Chromaticity
+
+
+SRGB = Primaries((0.3127, 0.3290), (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+P3 = Primaries((0.3127, 0.3290), (0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
+
+
+def make_profile(primaries: Primaries, gamma: float | None, description: str) -> bytes:
+    """Make an RGB profile of a matrix and a curve.
+
+    Args:
+        primaries: Of the colours.
+        gamma: Power that makes light of samples; None for sRGB's curve.
+        description: What programs show to people, in ASCII.
+
+    Raises:
+        ValueError: Such colours cannot be mixed.
+    """
+    columns = np.array([_xyz_of(point) for point in (primaries.red, primaries.green, primaries.blue)]).T
+    white = np.array(_xyz_of(primaries.white))
+    try:
+        matrix = columns * np.linalg.solve(columns, white)
+    except np.linalg.LinAlgError as error:
+        raise ValueError("its primaries lie on a line") from error
+    cones = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ white)
+    adapted = np.linalg.solve(_BRADFORD, cones[:, None] * (_BRADFORD @ matrix))
+    if not np.isfinite(adapted).all() or np.abs(adapted).max() >= 2**15:
+        raise ValueError("its primaries make no sense")
+    colorants = (b"rXYZ", b"gXYZ", b"bXYZ")
+    tags = {tag: _xyz_tag(adapted[:, column]) for column, tag in enumerate(colorants)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve_tag(gamma))
+    return _assemble(b"RGB ", tags, description)
+
+
+def make_gray_profile(gamma: float, description: str) -> bytes:
+    """Make a gray profile of a power, as :func:`make_profile` does."""
+    return _assemble(b"GRAY", {b"kTRC": _curve_tag(gamma)}, description)
+
+
+def _xyz_of(point: Chromaticity) -> tuple[float, float, float]:
+    x, y = point
+    if y <= 0:
+        raise ValueError("its primaries make no sense")
+    return x / y, 1.0, (1 - x - y) / y
+
+
+def _assemble(space: bytes, tags: dict[bytes, bytes], description: str) -> bytes:
+    """Lay out a profile of version 2 for a display."""
+    text = description.encode("ascii") + b"\0"
+    tags = {
+        b"desc": b"desc" + struct.pack(">II", 0, len(text)) + text + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"No copyright, use freely\0",
+        b"wtpt": _xyz_tag(_D50),
+        **tags,
+    }
+    start, table, body = _HEADER_BYTES + 4 + _ENTRY_BYTES * len(tags), b"", b""
+    places: dict[bytes, int] = {}  # curves are the same
+    for name, data in tags.items():
+        if data not in places:
+            places[data] = start + len(body)
+            body += data + bytes(-len(data) % 4)
+        table += struct.pack(">4sII", name, places[data], len(data))
+    head = struct.pack(">I4sI4s4s4s", start + len(body), bytes(4), 0x02400000, b"mntr", space, b"XYZ ")
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + _fixed(_D50)
+    return head.ljust(_HEADER_BYTES, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def _curve_tag(gamma: float | None) -> bytes:
+    """Write a curve: a power of which 256ths count, or a table."""
+    if gamma is not None:
+        return b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256))
+    light = np.linspace(0, 1, 65536)
+    samples = np.linspace(0, 1, _CURVE_SAMPLES)
+    table = np.interp(samples, encode_srgb(light), light)
+    return b"curv" + struct.pack(">II", 0, _CURVE_SAMPLES) + np.rint(table * 65535).astype(">u2").tobytes()
+
+
+def _xyz_tag(values: "np.ndarray | tuple[float, ...]") -> bytes:
+    return b"XYZ " + bytes(4) + _fixed(values)
+
+
+def _fixed(values: "np.ndarray | tuple[float, ...]") -> bytes:
+    return struct.pack(">3i", *(round(float(value) * 65536) for value in values))

@@ -1,0 +1,272 @@
+"""What the directories of a TIFF file say of its pages: which are pictures, and what their samples mean."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from mambair_cli.images.metadata import (
+    _MALFORMED,
+    Buffer,
+    Directory,
+    _Entry,
+    _Layout,
+    _number,
+    _read_directory,
+    _read_header,
+)
+
+_SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
+_SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
+_REDUCED, _MASK = 1, 4  # bits of a subfile's type
+_OLD_REDUCED = 2
+_INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
+_ALPHAS = (1, 2)  # kinds of extra samples: associated and not
+_UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
+
+# What libvips does not read, or not as colours, in words.
+_COLOURS = {
+    4: "that is a transparency mask",
+    8: "of kind CIELAB",
+    9: "of kind CIELAB (ICC)",
+    10: "of kind CIELAB (ITU)",
+    32803: "of a camera, not developed (CFA)",
+    32844: "of kind LogL",
+    32845: "of kind LogLuv",
+    34892: "of a camera, not developed (linear raw)",
+    51177: "that is a depth map",
+}
+
+
+# What not every libvips decompresses, and no reader of old.
+_COMPRESSIONS = {
+    6: "old JPEG",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "JPEG of cameras",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A directory of the file's chain.
+
+    Attributes:
+        is_reduced: Whether it is a smaller copy of another page, such as a thumbnail.
+        is_mask: Whether it says only where another page is transparent.
+        extra: Kinds of the samples beside colours, as TIFF numbers them; None where it does not tell.
+        compression: As TIFF numbers it, like the next three.
+        photometric: What the samples mean.
+        bits: Of a sample.
+        sample_format: Unsigned, signed, floating or complex.
+        samples: Of a pixel.
+        ink_set: 1 for CMYK, where samples are inks.
+    """
+
+    is_reduced: bool
+    is_mask: bool
+    extra: tuple[int, ...] | None
+    compression: int
+    photometric: int
+    bits: int
+    sample_format: int
+    samples: int
+    ink_set: int
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is one for itself."""
+        return not (self.is_reduced or self.is_mask)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether its samples are floats of 64 bits, which libvips does not read."""
+        return self.bits == 64 and self.sample_format == _FLOAT
+
+    @property
+    def oddity(self) -> str | None:
+        """What it is that is not read as a picture, in words, if that is known."""
+        if self.photometric in _COLOURS:
+            return _COLOURS[self.photometric]
+        if self.photometric == _SEPARATED and (self.samples < 4 or self.ink_set != _CMYK):
+            return "of inks that are not CMYK"
+        if self.sample_format in (_COMPLEX_INTEGER, _COMPLEX):
+            return "of complex numbers"
+        kind = "floats" if self.sample_format == _FLOAT else "integers"
+        usual = (32, 64) if self.sample_format == _FLOAT else (1, 2, 4, 8, 16)
+        return None if self.bits in usual else f"of {kind} of {self.bits} bits"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which pages of a file are pictures for themselves.
+
+    Attributes:
+        numbers: Theirs, from 0.
+        remarks: Sentences about those that are left out.
+    """
+
+    numbers: tuple[int, ...]
+    remarks: tuple[str, ...]
+
+
+def name_compression(page: Page) -> str | None:
+    """Name a compression that may not be read; None for one that is."""
+    return _COMPRESSIONS.get(page.compression)
+
+
+def choose_pages(pages: Sequence[Page]) -> Choice:
+    """Leave out smaller copies and masks, if there is anything else."""
+    numbers = tuple(number for number, page in enumerate(pages) if page.is_picture)
+    if not numbers:
+        return Choice(tuple(range(len(pages))), ())
+    masks = sum(page.is_mask for page in pages)
+    reduced = len(pages) - len(numbers) - masks
+    remarks = []
+    for count, what in ((reduced, "is a smaller copy"), (masks, "is a mask")):
+        if count:
+            each = "a page that" if count == 1 else f"{count} pages each of which"
+            remarks.append(f"{each} {what} left out")
+    return Choice(numbers, tuple(remarks))
+
+
+def split_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Split page numbers, in their order, into runs without a gap: the first of each, and how many."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
+        else:
+            runs.append((number, 1))
+    return runs
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the samples of a pixel mean.
+
+    Attributes:
+        order: Which of them are colours, alpha and masks, in this order.
+        has_alpha: Whether one is alpha.
+        masks: Kinds of the masks.
+    """
+
+    order: tuple[int, ...]
+    has_alpha: bool
+    masks: tuple[int, ...]
+
+
+def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Samples:
+    """Say what the samples of a pixel mean.
+
+    Args:
+        colours: How many are.
+        extra: How many come after them.
+        kinds: Of these, as the file tells them. Where it does not, a single one is alpha, as all readers
+            have it.
+    """
+    if kinds is None or len(kinds) != extra:
+        kinds = (_ALPHAS[-1],) if extra == 1 else (0,) * extra
+    alpha = next((number for number, kind in enumerate(kinds) if kind in _ALPHAS), None)
+    others = [number for number in range(extra) if number != alpha]
+    order = [*range(colours), *(() if alpha is None else (colours + alpha,))]
+    order += [colours + number for number in others]
+    return Samples(tuple(order), alpha is not None, tuple(kinds[number] for number in others))
+
+
+def read_pages(data: Buffer) -> list[Page]:
+    """Read the directories of a file, in their order; none where the file is broken."""
+    pages: list[Page] = []
+    with suppress(*_MALFORMED):
+        layout, _ = _read_header(data)
+        pages.extend(_describe(directory, layout) for directory in _walk(data))
+    return pages
+
+
+def is_camera_raw(data: Buffer) -> bool:
+    """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
+    try:
+        layout, first = _read_header(data)
+        tags, _ = _read_directory(data, layout, first)
+        is_preview = _describe(tags, layout).is_reduced
+        has_more = _SUB_DIRECTORIES not in tags and any(page.is_picture for page in read_pages(data))
+        return (is_preview and not has_more) or _DNG_VERSION in tags or data[8:10] == b"CR"
+    except _MALFORMED:
+        return False  # for libvips to refuse
+
+
+def has_gray_planes(data: Buffer) -> bool:
+    """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
+    try:
+        layout, first = _read_header(data)
+        tags, _ = _read_directory(data, layout, first)
+        planes, samples, kind = (_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
+        return planes == 2 and samples > 1 and kind < 2
+    except _MALFORMED:
+        return False
+
+
+def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[int, bytes]]:
+    """Say what to write where, such that each page names the kinds of its samples beside colours."""
+    layout, _ = _read_header(data)
+    changes = []
+    for directory in _walk(data):
+        entry = directory.get(_EXTRA_SAMPLES)
+        if entry is not None and entry.count == len(kinds):
+            value = struct.pack(f"{layout.order}{len(kinds)}H", *kinds)
+            changes.append((_place(data, entry, layout), value))
+    return changes
+
+
+def _walk(data: Buffer) -> Iterator[Directory]:
+    """Go through the chain of directories; a broken or endless one ends it."""
+    layout, at = _read_header(data)
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        try:
+            directory, end = _read_directory(data, layout, at)
+            (at,) = struct.unpack_from(layout.offset, data, end)
+        except _MALFORMED:
+            return
+        yield directory
+
+
+def _describe(directory: Directory, layout: _Layout) -> Page:
+    def numbers(tag: int, default: int) -> tuple[int, ...]:
+        entry = directory.get(tag)
+        if entry is None or entry.kind not in (3, 4, 16):
+            return (default,)
+        size = len(entry.value) // entry.count
+        return tuple(int(number) for number in np.frombuffer(entry.value, f"{layout.order}u{size}"))
+
+    subfile = numbers(_SUBFILE, 0)[0]
+    return Page(
+        is_reduced=bool(subfile & _REDUCED) or numbers(_OLD_SUBFILE, 0)[0] == _OLD_REDUCED,
+        is_mask=bool(subfile & _MASK),
+        extra=numbers(_EXTRA_SAMPLES, 0) if _EXTRA_SAMPLES in directory else None,
+        compression=numbers(_COMPRESSION, 1)[0],
+        photometric=numbers(_PHOTOMETRIC, 1)[0],
+        bits=numbers(_BITS, 1)[0],
+        sample_format=numbers(_SAMPLE_FORMAT, _UNSIGNED)[0],
+        samples=numbers(_SAMPLES, 1)[0],
+        ink_set=numbers(_INK_SET, _CMYK)[0],
+    )
+
+
+def _place(data: Buffer, entry: _Entry, layout: _Layout) -> int:
+    """Tell where the value of an entry lies."""
+    room = struct.calcsize(layout.offset)
+    at = entry.at + struct.calcsize(layout.entry) - room
+    return at if len(entry.value) <= room else struct.unpack_from(layout.offset, data, at)[0]

@@ -1,0 +1,203 @@
+"""Images that libvips decodes: their headers at once, their rows as often as they are asked for."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import pyvips
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
+from mambair_cli.images.reader import Loaded
+from mambair_cli.images.tiff import split_runs
+
+LOADERS = MappingProxyType(
+    {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
+)
+_FRAMED = ("gif", "webp", "tiff")
+
+
+@dataclass(frozen=True)
+class FileData:
+    """What a file holds.
+
+    Attributes:
+        name: Of the file, for errors.
+        bytes: What it holds; of a file on the disk, as long as its header is read.
+        reopen: Opens that file once more; None for what is in memory anyway.
+    """
+
+    name: str
+    bytes: Any
+    reopen: Callable[[], AbstractContextManager[BinaryIO]] | None = None
+
+    def source(self) -> Any:
+        """Return a source for libvips, a new one at each call."""
+        if self.reopen is None:
+            return pyvips.Source.new_from_memory(memoryview(self.bytes))
+        with self.reopen() as file:
+            return pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+
+    def read(self) -> Any:
+        """Return all of it."""
+        if self.reopen is None:
+            return self.bytes
+        with self.reopen() as file:
+            return file.read()
+
+
+class VipsImage:
+    """An image that libvips decodes.
+
+    Args:
+        data: Of its file.
+        format: One of ``LOADERS``.
+        damaged: Whether what is there is wanted of a file of which a part is missing.
+        pages: Numbers of those that count, from 0; by default all.
+
+    Attributes:
+        head: For libvips, as the file has it: nothing is turned or converted.
+        frames: Pages of a document or frames of an animation.
+        orientation: As EXIF counts them, 1 to 8.
+        order: In which samples of a pixel are given out, by their numbers; None for that of the file.
+
+    Raises:
+        pyvips.Error: libvips does not read it.
+    """
+
+    def __init__(self, data: FileData, format: str, damaged: bool, pages: Sequence[int] = ()) -> None:
+        self._data, self._format, self._damaged = data, format, damaged
+        self._options: dict[str, Any] = {"access": "sequential"}
+        self._mended: MendedJpeg | None = None
+        self._runs = split_runs(pages)
+        self._takes_frames = False
+        if pages:
+            self._options["page"] = pages[0]
+        start = find_start(data.bytes) if format == "jpeg" else 0
+        self.head = self._load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None)
+        frames = (self.field("n-pages") or 1) if format in _FRAMED else 1
+        self.frames: int = len(pages) or frames
+        self.order: Sequence[int] | None = None
+        self.orientation: int = self.field("orientation") or 1
+        if self.orientation > 2:
+            self._options["access"] = "random"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame, the right way up."""
+        width, height = self.head.width, self.head.height // (self.frames if self._takes_frames else 1)
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+    def take_frames(self) -> None:
+        """Take all frames, one below the other; before, it is the first one.
+
+        Raises:
+            ImageError: They differ, or are turned.
+        """
+        if self.orientation != 1:
+            raise ImageError(
+                f"cannot read {self._data.name}: its {self.frames} pages are turned; "
+                "split it into single images"
+            )
+        self._takes_frames = True
+        try:
+            self.head = self._load()
+        except pyvips.Error as error:
+            raise ImageError(
+                f"cannot read {self._data.name}: its {self.frames} pages differ in size or kind; "
+                "split it into single images"
+            ) from error
+
+    def field(self, name: str) -> Any:
+        """Get what libvips read beside the pixels, or None."""
+        return self.head.get(name) if self.head.get_typeof(name) else None
+
+    def show(self) -> Any:
+        """Return the image in the colours that its rows will have: CMYK becomes sRGB."""
+        head = self._arrange(self.head)
+        return _to_srgb(head) if head.interpretation == "cmyk" else head
+
+    def load(self, lenient: bool) -> Loaded:
+        """Return what rows are read from.
+
+        Args:
+            lenient: Whether to go on where the file is damaged.
+        """
+        if self._format == "jpeg":
+            jpeg = self._mended = self._mended or mend(self._data.read())
+            source = pyvips.Source.new_from_memory(jpeg.data)
+            image = self._load(source, "none" if lenient else "warning")
+            fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
+            loaded = Loaded(image, self._damaged or jpeg.has_end, jpeg.warnings, fault)
+        else:
+            loaded = Loaded(self._load(fail_on="none" if lenient else None), self._damaged)
+        decoded = loaded.image
+        if self.orientation > 2:
+            decoded = decoded.crop(0, 0, self.head.width, self.head.height)
+        decoded = self._arrange(decoded)
+        if self.head.interpretation == "cmyk":
+            decoded = _to_srgb(decoded)
+        return replace(loaded, image=_turn_upright(decoded, self.orientation))
+
+    def _load(self, source: Any = None, fail_on: str | None = None) -> Any:
+        # Gray rows where a file was cut short are no image, unless they are asked for. Of GIF files that
+        # are, libvips does not even read the header.
+        if fail_on is None:
+            fail_on = "none" if self._damaged and self._format == "gif" else "error"
+
+        def load(**options: Any) -> Any:
+            return pyvips.Operation.call(
+                f"{LOADERS[self._format]}load_source",
+                self._data.source() if source is None else source,
+                fail_on=fail_on,
+                **{**self._options, **options},
+            )
+
+        if not self._takes_frames:
+            return load()
+        if not self._runs:
+            return load(n=-1)
+        parts = [load(page=first, n=count) for first, count in self._runs]
+        if len({(part.width, part.bands, part.format, _page_height(part)) for part in parts}) > 1:
+            raise pyvips.Error("pages differ")
+        return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
+
+    def _arrange(self, image: Any) -> Any:
+        """Bring the samples of each pixel into their order."""
+        if self.order is None or list(self.order) == list(range(image.bands)):
+            return image
+        first, *others = (image[number] for number in self.order)
+        return first.bandjoin(others)
+
+
+def _page_height(image: Any) -> int:
+    return image.get("page-height") if image.get_typeof("page-height") else image.height
+
+
+def _to_srgb(cmyk: Any) -> Any:
+    """Convert by the embedded profile, or a usual one where there is none; what comes after stays."""
+    colours, others = (cmyk[:4], cmyk[4:]) if cmyk.bands > 4 else (cmyk, None)
+    converted = colours.icc_transform(
+        "srgb",
+        embedded=True,
+        input_profile="cmyk",
+        intent="relative",
+        black_point_compensation=True,
+        depth=16 if cmyk.format == "ushort" else 8,
+    )
+    return converted if others is None else converted.bandjoin(others)
+
+
+def _turn_upright(image: Any, orientation: int) -> Any:
+    """Apply an EXIF orientation, 1 to 8."""
+    if orientation in (5, 7):
+        image = image.rot90().fliphor()
+    elif orientation in (6, 8):
+        image = image.rot90() if orientation == 6 else image.rot270()
+    elif orientation in (3, 4):
+        image = image.rot180() if orientation == 3 else image.flipver()
+    elif orientation == 2:
+        image = image.fliphor()
+    return image.rot180() if orientation == 7 else image

@@ -1,0 +1,282 @@
+"""What a file holds beside its picture: texts, XMP and EXIF that are kept, and what is told to be gone."""
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_identity
+from PIL import Image, PngImagePlugin
+
+from mambair_cli.cli import main
+from mambair_cli.errors import ImageError
+from mambair_cli.images import encode_picture, open_picture, read_picture
+from mambair_cli.images.picture import Text
+from mambair_cli.images.png_chunks import read_png_facts
+from mambair_cli.images.xmp import drop_lost_parts
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+TEXTS = (
+    Text("parameters", "a cat, (soft light:1.2)\nSteps: 20, Seed: 42"),
+    Text("Title", "Kätzchen ☂", "de", "Titel"),
+    Text("Copyright", "© A. Nobody"),
+    Text("Comment", "two\nlines"),
+)
+COMMENTS = tuple(
+    Text("Comment", text.text if text.keyword == "Comment" else f"{text.keyword}: {text.text}")
+    for text in TEXTS
+)
+PARTS = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" {spaces} {attributes}>
+<dc:title><rdf:Alt><rdf:li xml:lang="x-default">Meadows</rdf:li></rdf:Alt></dc:title>{elements}
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+GOOGLE = "http://ns.google.com/photos/1.0"
+
+
+def saved(format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, format, **options)
+    return file.getvalue()
+
+
+def png_of(texts: tuple[Text, ...] = TEXTS, zipped: bool = False) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    for text in texts:
+        if text.language:
+            info.add_itxt(text.keyword, text.text, text.language, text.translated, zip=zipped)
+        else:
+            info.add_text(text.keyword, text.text, zip=zipped)
+    return saved("png", pnginfo=info)
+
+
+def packet(spaces: str = "", attributes: str = "", elements: str = "") -> bytes:
+    return PARTS.format(spaces=spaces, attributes=attributes, elements=elements).encode()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command that changes nothing; return its events and stderr."""
+    monkeypatch.chdir(tmp_path)
+    save_identity(Path("same.safetensors"))
+
+    def call(*arguments: str) -> tuple[list[dict[str, Any]], str]:
+        assert main(["denoise", *arguments, "--weights", "same.safetensors", "--json"]) == 0
+        out, err = capsys.readouterr()
+        return [json.loads(line) for line in out.splitlines()], err
+
+    return call
+
+
+# Texts
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "packed"])
+def test_texts_of_a_png_stay_in_png(zipped: bool) -> None:
+    before = read_picture(png_of(zipped=zipped))
+    assert before.texts == TEXTS
+    data = encode_picture(before, "png")
+    assert read_picture(data).texts == TEXTS
+    with Image.open(io.BytesIO(data)) as image:  # as another program reads them
+        image.load()
+        assert {keyword: str(text) for keyword, text in image.info.items()} == {
+            text.keyword: text.text for text in TEXTS
+        }
+        assert (image.info["Title"].lang, image.info["Title"].tkey) == ("de", "Titel")
+
+
+def test_texts_behind_the_pixels_are_read_and_broken_ones_are_told() -> None:
+    data = png_of()
+    plain = saved("png")
+    end = plain.index(b"IEND") - 4
+    texts = data[33 : data.index(b"IDAT") - 4]
+    assert read_picture(plain[:end] + texts + plain[end:]).texts == TEXTS
+
+    packed = bytearray(png_of((Text("Title", "long " * 100),), zipped=True))
+    at = packed.index(b"zTXt") + 4 + len("Title") + 2
+    packed[at : at + 4] = bytes(4)
+    assert read_png_facts(bytes(packed)).damaged_texts == 1
+
+
+def test_a_text_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
+    bomb = png_of((Text("Comment", "0" * 2**25),), zipped=True)
+    facts = read_png_facts(bomb)
+    assert (facts.texts, facts.damaged_texts) == ((), 1)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "gif"])
+def test_texts_become_comments_and_comments_stay(format: str) -> None:
+    picture = read_picture(png_of())
+    data = encode_picture(picture, format)
+    assert read_picture(data).texts == COMMENTS
+    with Image.open(io.BytesIO(data)) as image:  # which gives the last one, or all
+        assert image.info["comment"].endswith(COMMENTS[-1].text.encode())
+    (comment,) = read_picture(saved("jpeg", comment="grüße".encode("latin-1"))).texts
+    assert comment == Text("Comment", "grüße")
+    after = encode_picture(read_picture(saved("jpeg", comment="hello")), "png")
+    assert read_picture(after).texts == (Text("Comment", "hello"),)
+    assert read_picture(saved("gif", comment=b"made by hand")).texts == (Text("Comment", "made by hand"),)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "gif", "webp", "tiff", "avif"])
+def test_texts_are_kept_or_it_is_told_and_strip_says_nothing(run: Any, format: str) -> None:
+    Path("a.png").write_bytes(png_of())
+    events, err = run("a.png", "-o", f"out.{format}")
+    (done,) = (event for event in events if event["event"] == "done")
+    if format in ("png", "jpeg", "gif"):
+        assert done["warnings"] == []
+        assert read_picture(Path(f"out.{format}")).texts
+    else:
+        told = f"{format} has no room for its texts: parameters, Title, Copyright, Comment; png has"
+        assert done["warnings"] == [told]
+        assert f"mambair: warning: a.png: {told}" in err.splitlines()
+        plan, _ = run("a.png", "-o", f"other.{format}", "--dry-run")
+        assert plan[1]["warnings"] == [told]
+    events, _ = run("a.png", "-o", f"out.{format}", "--strip", "--overwrite")
+    assert events[1]["warnings"] == []
+    assert read_picture(Path(f"out.{format}")).texts == ()
+
+
+def test_texts_too_long_for_a_comment_are_told(run: Any) -> None:
+    fits, long = Text("Comment", "a" * 65533), Text("workflow", "b" * 70000)
+    raw = Text("Raw profile type exif", "\nexif\n 4\n00000000\n")
+    Path("a.png").write_bytes(png_of((fits, long, raw)))
+    events, _ = run("a.png", "-o", "out.jpg")
+    assert events[1]["warnings"] == [
+        "jpeg has no room for its texts: workflow, Raw profile type exif; png has",
+    ]
+    assert read_picture(Path("out.jpg")).texts == (fits,)
+    events, _ = run("a.png", "-o", "out.png")
+    assert events[1]["warnings"] == []
+
+
+# XMP
+
+
+@pytest.mark.parametrize(
+    ("spaces", "attributes", "elements", "lost"),
+    [
+        (
+            f'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" xmlns:Container="{GOOGLE}/container/" '
+            f'xmlns:Item="{GOOGLE}/container/item/"',
+            'hdrgm:Version="1.0"',
+            '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item '
+            'Item:Semantic="Primary"/></rdf:li><rdf:li><Container:Item Item:Semantic="GainMap" '
+            'Item:Length="9"/></rdf:li></rdf:Seq></Container:Directory>',
+            ["gain map"],
+        ),
+        (
+            f'xmlns:GCamera="{GOOGLE}/camera/"',
+            'GCamera:MotionPhoto="1" GCamera:MotionPhotoPresentationTimestampUs=\'5\' GCamera:MicroVideo="1"',
+            "<GCamera:MicroVideoOffset>2860</GCamera:MicroVideoOffset>",
+            ["video"],
+        ),
+        (
+            f'xmlns:GDepth="{GOOGLE}/depthmap/" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"',
+            'GDepth:Format="RangeInverse" xmpNote:HasExtendedXMP="DC"',
+            "<GDepth:Near>1.0</GDepth:Near><GDepth:Data/>",
+            ["depth map"],
+        ),
+        ('xmlns:n="http://ns.adobe.com/xmp/note/"', 'n:HasExtendedXMP="DC"', "", ["extended XMP"]),
+        ("", "", "", []),
+    ],
+    ids=["gain map", "video", "depth map", "extended", "nothing"],
+)
+def test_xmp_of_what_is_gone_goes_and_the_rest_stays(
+    spaces: str, attributes: str, elements: str, lost: list[str]
+) -> None:
+    after, told = drop_lost_parts(packet(spaces, attributes, elements))
+    assert told == lost
+    assert b"".join(after.split()) == b"".join(packet().split())
+
+
+def test_entries_beside_those_that_go_stay_as_they_are() -> None:
+    spaces = f'xmlns:GCamera="{GOOGLE}/camera/" xmlns:GPano="{GOOGLE}/panorama/"'
+    kept = 'GCamera:BurstID="b-1" GPano:ProjectionType="equirectangular"'
+    after, told = drop_lost_parts(packet(spaces, f'{kept} GCamera:MotionPhoto="1"'))
+    assert told == ["video"]
+    assert after == packet(spaces, kept)
+
+
+@pytest.mark.parametrize(
+    ("trailer", "warning"),
+    [
+        (bytes(3) + b"\x20ftypisom" + bytes(100), "its video is left out"),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data\0\0\0\x20ftypisom", "its video is left out"),
+        (b"\r\n just bytes", None),
+    ],
+)
+def test_a_video_behind_a_photograph_is_told_once(trailer: bytes, warning: str | None) -> None:
+    video = packet(f'xmlns:GCamera="{GOOGLE}/camera/"', 'GCamera:MotionPhoto="1"')
+    for options in ({}, {"xmp": video}):
+        after = read_picture(saved("jpeg", **options) + trailer)
+        told = {"its video is left out"} if options else {warning} - {None}
+        assert after.warnings == tuple(told)
+        assert b"MotionPhoto" not in (after.xmp or b"")
+
+
+# EXIF
+
+
+def long_exif(length: int, thumbnail: int = 0) -> bytes:
+    """Make a block of a length, whose thumbnail lies at its end."""
+    exif = Image.Exif()
+    exif.endian = "<"
+    exif[0x010F] = "Camera works"
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    pointer = 10 + 12 * int.from_bytes(block[8:10], "little")
+    assert block.startswith(b"II")
+    at = len(block)
+    first = struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, length - thumbnail, 0x0202, 4, 1, thumbnail, 0)
+    block = block[:pointer] + struct.pack("<I", at if thumbnail else 0) + block[pointer + 4 :] + first
+    return block.ljust(length - thumbnail, b"\0") + b"\xff" * thumbnail
+
+
+@pytest.mark.parametrize("length", [65502, 65503, 65526, 65527])
+def test_exif_as_long_as_a_segment_is_written(length: int) -> None:
+    block = long_exif(length)
+    picture = read_picture(saved("png", exif=b"Exif\0\0" + block))
+    assert picture.exif == block
+    data = encode_picture(picture, "jpeg")
+    assert read_picture(data).exif == block
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.getexif()[0x010F] == "Camera works"
+
+
+def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
+    picture = read_picture(saved("png", exif=b"Exif\0\0" + long_exif(70000, thumbnail=8000)))
+    assert picture.exif is not None
+    assert len(picture.exif) == 62000
+    assert read_picture(encode_picture(picture, "jpeg")).exif == picture.exif
+    with pytest.raises(ImageError, match="jpeg has room for 65527 bytes of EXIF, not 65528"):
+        encode_picture(read_picture(saved("png", exif=b"Exif\0\0" + long_exif(65528))), "jpeg")
+
+
+# Ends
+
+
+@pytest.mark.parametrize("format", ["png", "gif"])
+def test_a_file_without_the_mark_of_its_end_is_whole_and_told(format: str) -> None:
+    frames = [Image.fromarray(np.roll(PIXELS, shift, axis=0)) for shift in (0, 5, 9)]
+    file = io.BytesIO()
+    options = {"save_all": True, "append_images": frames[1:]} if format == "gif" else {}
+    frames[0].save(file, format, **options)
+    data = file.getvalue()
+    with open_picture(data[: -1 if format == "gif" else -12]) as reader:
+        assert reader.warnings == ["the mark of its end is missing"]
+        assert reader.header.frames == (3 if format == "gif" else 1)
+        reader.read(0, reader.header.height * reader.header.frames)
+
+
+def test_an_animation_that_breaks_off_is_no_shorter_one() -> None:
+    frames = [Image.fromarray(np.roll(PIXELS, shift, axis=0)) for shift in (0, 5, 9)]
+    file = io.BytesIO()
+    frames[0].save(file, "gif", save_all=True, append_images=frames[1:])
+    cut = file.getvalue()[: len(file.getvalue()) * 3 // 4]
+    with pytest.raises(ImageError, match=r"it ends within a frame.+--damaged"), open_picture(cut):
+        pass
+    with open_picture(cut, damaged=True) as reader:
+        assert reader.warnings == ["damaged: it ends within a frame"]
+        reader.read(0, reader.header.height * reader.header.frames)

@@ -1,0 +1,216 @@
+"""Colours that files tell by numbers, in chunks and boxes: seen by littleCMS, and as sRGB with --strip."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_identity
+from PIL import Image, ImageCms
+from profiles import ADOBE_RGB
+
+from mambair_cli.cli import main
+from mambair_cli.images import Picture, encode_picture, read_picture
+from mambair_cli.images.boxes import find_extras, read_colour_numbers
+
+ADOBE_POINTS = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+SRGB_POINTS = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+SRGB_GAMMA, LINEAR = 45455, 100_000
+
+
+def chunk(kind: bytes, *numbers: int, form: str = "I") -> bytes:
+    body = struct.pack(f">{len(numbers)}{form}", *numbers)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def gamma(value: int) -> bytes:
+    return chunk(b"gAMA", value)
+
+
+def colours(bands: int = 3) -> np.ndarray:
+    y, x = np.mgrid[0:24, 0:32] / np.array([24, 32]).reshape(2, 1, 1)
+    rgb = np.stack([0.5 + 0.3 * x, 0.45 + 0.2 * y, 0.65 - 0.3 * x * y], axis=2)
+    return (255 * rgb[..., :bands]).round().astype(np.uint8)
+
+
+def png(array: np.ndarray, *chunks: bytes, icc: bytes | None = None) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array.squeeze()).save(file, "png", icc_profile=icc)
+    data = file.getvalue()
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def encoded(light: np.ndarray) -> np.ndarray:
+    """Return light as samples of sRGB, 0 to 255."""
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def matrix(points: tuple[int, ...]) -> np.ndarray:
+    """Return what makes XYZ of light that is mixed from primaries, whose white stands first."""
+    white, *primaries = np.array(points).reshape(4, 2) / 100_000
+    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in primaries]).T
+    return columns * np.linalg.solve(columns, [white[0] / white[1], 1, (1 - white.sum()) / white[1]])
+
+
+@pytest.fixture
+def stripped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the pixels of a file after a command that changes nothing but to strip it."""
+    monkeypatch.chdir(tmp_path)
+    save_identity(Path("same.safetensors"))
+
+    def strip(data: bytes) -> np.ndarray:
+        Path("in.png").write_bytes(data)
+        options = ["--weights", "same.safetensors", "--strip", "--overwrite", "-q", "-o", "out.png"]
+        assert main(["denoise", "in.png", *options]) == 0
+        with Image.open("out.png") as image:
+            assert not {"icc_profile", "gamma", "srgb", "chromaticity"} & image.info.keys()
+            return np.asarray(image).astype(float)
+
+    return strip
+
+
+def test_linear_samples_are_shown_as_they_are_meant(stripped: Any) -> None:
+    values = colours()
+    after = stripped(png(values, gamma(LINEAR)))
+    assert np.abs(after - encoded(values / 255)).max() <= 1
+
+
+def test_chromaticities_and_gamma_become_a_profile(stripped: Any) -> None:
+    values = colours()
+    adobe = (gamma(45455), chunk(b"cHRM", *ADOBE_POINTS))
+    light = (values / 255) ** (100_000 / SRGB_GAMMA)
+    mixed = light @ matrix(ADOBE_POINTS).T @ np.linalg.inv(matrix(SRGB_POINTS)).T
+    after = stripped(png(values, *adobe))
+    assert np.abs(after - encoded(mixed.clip(0, 1))).max() <= 1.5
+    assert np.abs(after - values).max() > 10
+
+    carried = read_picture(encode_picture(read_picture(png(values, *adobe)), "jpeg")).icc
+    assert carried is not None
+    read = ImageCms.ImageCmsProfile(io.BytesIO(carried))
+    assert "gamma 2.2" in ImageCms.getProfileDescription(read)
+
+
+def test_gray_of_a_gamma_keeps_its_light(stripped: Any) -> None:
+    values = colours(1)
+    after = stripped(png(values, gamma(LINEAR)))
+    assert after.ndim == 2
+    assert np.abs(after - encoded(values[..., 0] / 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (),
+        (gamma(SRGB_GAMMA),),
+        (gamma(SRGB_GAMMA), chunk(b"cHRM", *SRGB_POINTS)),
+        (chunk(b"sRGB", 0, form="B"), gamma(LINEAR)),
+        (chunk(b"cICP", 1, 13, 0, 1, form="B"), gamma(LINEAR)),
+        (gamma(0),),
+        (gamma(1),),
+        (chunk(b"cHRM", *[0] * 8),),
+        (chunk(b"cHRM", *[33000] * 8),),
+        (chunk(b"cHRM", 1, 2),),
+    ],
+    ids=["none", "gamma", "points", "srgb", "cicp", "zero", "mad", "no points", "one point", "short"],
+)
+def test_srgb_and_nonsense_get_no_profile(chunks: tuple[bytes, ...]) -> None:
+    assert read_picture(png(colours(), *chunks)).icc is None
+
+
+def test_what_a_png_says_first_counts() -> None:
+    linear = gamma(LINEAR)
+    assert read_picture(png(colours(), linear, icc=ADOBE_RGB)).icc == ADOBE_RGB
+    p3 = chunk(b"cICP", 12, 13, 0, 1, form="B")
+    after = read_picture(png(colours(), p3, linear, icc=ADOBE_RGB)).icc
+    assert after is not None
+    assert "P3" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(after)))
+    unspecified = chunk(b"cICP", 2, 2, 0, 1, form="B")
+    assert read_picture(png(colours(), unspecified, icc=ADOBE_RGB)).icc == ADOBE_RGB
+
+
+def test_numbers_of_linear_light_are_no_srgb(stripped: Any) -> None:
+    values = colours()
+    after = stripped(png(values, chunk(b"cICP", 1, 8, 0, 1, form="B")))
+    assert np.abs(after - encoded(values / 255)).max() <= 1
+
+
+# Boxes
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def nclx(primaries: int, transfer: int) -> bytes:
+    return box(b"colr", b"nclx", struct.pack(">HHHB", primaries, transfer, 6, 0x80))
+
+
+def associated(*items: tuple[int, tuple[int, ...]]) -> bytes:
+    entries = (struct.pack(">HB", item, len(places)) + bytes(places) for item, places in items)
+    return box(b"ipma", bytes(4), struct.pack(">I", len(items)), *entries)
+
+
+def heif(main: int, properties: list[bytes], association: bytes, *more: bytes) -> bytes:
+    meta = [bytes(4), box(b"pitm", bytes(4), struct.pack(">H", main)), *more]
+    return box(b"ftyp", b"avif") + box(b"meta", *meta, box(b"iprp", box(b"ipco", *properties), association))
+
+
+def test_the_colours_of_the_main_image_count_and_no_bytes_that_look_like_them() -> None:
+    thumbnail, photo = nclx(1, 13), nclx(12, 13)
+    decoy = box(b"free", nclx(9, 16))
+    data = decoy + heif(2, [decoy, thumbnail, photo], associated((1, (2,)), (2, (0x80 | 3,))))
+    assert read_colour_numbers(data) == (12, 13)
+    assert read_colour_numbers(heif(3, [thumbnail], associated((1, (1,))))) is None
+
+
+def test_an_image_of_tiles_has_the_colours_of_its_tiles() -> None:
+    tiles = box(b"iref", bytes(4), box(b"dimg", struct.pack(">HHHH", 9, 2, 4, 5)))
+    data = heif(9, [nclx(1, 13), nclx(12, 13)], associated((1, (1,)), (4, (2,))), tiles)
+    assert read_colour_numbers(data) == (12, 13)
+
+
+def test_a_sequence_tells_its_colours_in_its_track() -> None:
+    entry = box(b"av01", bytes(78), nclx(12, 13))
+    described = box(b"stsd", bytes(4), struct.pack(">I", 1), entry)
+    data = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", described)))))
+    assert read_colour_numbers(data) == (12, 13)
+
+
+def test_broken_boxes_tell_nothing() -> None:
+    data = heif(2, [nclx(1, 13), nclx(12, 13)], associated((2, (2,))))
+    for length in range(len(data)):
+        assert read_colour_numbers(data[:length]) in (None, (12, 13))
+        find_extras(data[:length])
+    assert read_colour_numbers(b"\xff" * 200) is None
+
+
+def test_what_lies_beside_an_image_is_named() -> None:
+    apple = box(b"auxC", bytes(4), b"urn:com:apple:photo:2020:aux:hdrgainmap\0")
+    depth = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:2\0")
+    alpha = box(b"auxC", bytes(4), b"urn:mpeg:hevc:2015:auxid:1\0")
+    assert find_extras(heif(1, [apple, alpha, depth], associated((1, (1,))))) == ["gain map", "depth map"]
+    photo = heif(1, [alpha], associated((1, (1,))))
+    assert find_extras(photo) == []
+    assert find_extras(photo + box(b"mpvd", b"video")) == ["video"]
+    assert find_extras(photo + box(b"ftyp", b"isom") + box(b"moov")) == ["video"]
+
+
+def test_wide_colours_of_avif_become_srgb_when_stripped(stripped: Any) -> None:
+    values = colours()
+    data = bytearray(encode_picture(Picture(values), "avif", quality=100))
+    at = data.index(b"colrnclx") + 8
+    struct.pack_into(">HH", data, at, 12, 13)
+    icc = read_picture(bytes(data)).icc
+    assert icc is not None
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    with Image.fromarray(values) as image:
+        wanted = ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+        )
+    after = stripped(bytes(data))
+    assert np.abs(after - np.asarray(wanted)).max() <= 2
+    assert np.abs(after - values).max() > 5

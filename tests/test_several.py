@@ -1,0 +1,262 @@
+"""Files that hold more than one picture: animations, bursts, pictures one behind the other."""
+
+import io
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_identity, save_nearest
+from PIL import Image
+
+from mambair_cli.cli import main
+from mambair_cli.errors import ImageError
+from mambair_cli.images import open_picture, read_picture
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command, and return (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    save_identity(tmp_path / "same.safetensors")
+    save_nearest(tmp_path / "x2.safetensors", 2)
+
+    def call(command: str, weights: str, *arguments: str) -> tuple[int, str]:
+        code = main([command, *arguments, "--weights", f"{weights}.safetensors"])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def blocks(seed: int, bands: int = 3) -> np.ndarray:
+    """Return a picture of large squares, which all codecs keep nearly as it is."""
+    values = np.random.default_rng(seed).integers(0, 256, (6, 8, bands), dtype=np.uint8)
+    values[..., 3:] |= 128  # where nothing is seen, colours are not kept
+    return np.kron(values, np.ones((8, 8, 1), np.uint8))
+
+
+def encoded(format: str, seed: int = 0, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(blocks(seed)).save(file, format, **options)
+    return file.getvalue()
+
+
+def netpbm(kind: int, seed: int = 0) -> bytes:
+    """Return a picture as Netpbm's formats have it, the last of 1 bit, 8 bits or 16."""
+    values = np.random.default_rng(seed).integers(0, 2, 7 * 5 * 3)
+    if kind in (1, 2, 3):
+        count = 105 if kind == 3 else 35
+        white = "" if kind == 1 else "1\n"
+        return f"P{kind}\n7 5\n{white}{' '.join(map(str, values[:count]))}\n".encode()
+    if kind == 4:
+        return b"P4\n7 5\n" + bytes(range(5))
+    return b"P%d\n7 5\n255\n" % kind + bytes(values[: 105 if kind == 6 else 35].tolist())
+
+
+def heic(count: int = 1) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    images = pillow_heif.HeifFile()
+    for seed in range(count):
+        images.add_frombytes("RGB", (64, 48), blocks(seed).tobytes())
+    images.save(file, quality=90)
+    return file.getvalue()
+
+
+FILES = {
+    "png": lambda seed: encoded("PNG", seed),
+    "jpeg": lambda seed: encoded("JPEG", seed, quality=90),
+    "progressive": lambda seed: encoded("JPEG", seed, progressive=True),
+    "webp": lambda seed: encoded("WebP", seed),
+    "gif": lambda seed: encoded("GIF", seed),
+    "bmp": lambda seed: encoded("BMP", seed),
+    "jpeg2000": lambda seed: encoded("JPEG2000", seed),
+    "avif": lambda seed: encoded("AVIF", seed),
+    "heic": lambda seed: heic(),
+    **{f"P{kind}": lambda seed, kind=kind: netpbm(kind, seed) for kind in range(1, 7)},
+}
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_pictures_one_behind_the_other_are_refused(format: str) -> None:
+    first, second = FILES[format](0), FILES[format](1)
+    assert read_picture(first).warnings == ()
+    for together in (first + second, first + second + first):
+        with pytest.raises(ImageError, match="several images, one behind the other; split it"):
+            read_picture(together)
+
+
+def test_standard_input_of_several_pictures_fails(run: Any) -> None:
+    command = [sys.executable, "-m", "mambair_cli", "denoise", "-", "--weights", "same.safetensors"]
+    done = subprocess.run([*command, "-o", "out.png"], input=FILES["png"](0) * 3, capture_output=True)
+    assert done.returncode == 1
+    assert b"ffmpeg" in done.stderr
+    assert not Path("out.png").exists()
+
+
+def test_what_only_looks_like_another_picture_is_none() -> None:
+    thumbnail = encoded("JPEG", 1)
+    exif = Image.Exif()
+    exif[0x010E] = "a title"
+    block = exif.tobytes() + thumbnail
+    assert read_picture(encoded("JPEG", exif=block)).pixels.shape == (48, 64, 3)
+    text = encoded("GIF", comment=b";GIF89a;GIF87a")
+    assert read_picture(text).pixels.shape == (48, 64, 3)
+    for format in ("png", "jpeg", "webp", "gif", "bmp", "P5"):
+        assert read_picture(FILES[format](0) + b"\0" * 40).pixels.shape[2] in (1, 3)
+
+
+# Pictures of one file
+
+
+def mpo(kinds: list[int], xmp: bytes = b"") -> bytes:
+    """Return a JPEG file of several pictures of kinds of Multi-Picture Format."""
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(blocks(seed)) for seed in range(len(kinds) + 1))
+    first.save(file, "MPO", save_all=True, append_images=others, xmp=xmp)
+    data = bytearray(file.getvalue())
+    block = data.index(b"MPF\0") + 4
+    for number, kind in enumerate(kinds, start=1):
+        at = data.index(struct.pack("<HHI", 0xB002, 7, 16 * (len(kinds) + 1)), block)
+        (place,) = struct.unpack_from("<I", data, at + 8)
+        struct.pack_into("<I", data, block + place + 16 * number, kind)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ([0x020002], ("only image 1 of 2 in it is restored",)),
+        ([0x020003, 0x020003, 0x010001], ("only image 1 of 3 in it is restored",)),
+        ([0], ("only image 1 of 2 in it is restored",)),
+        ([0x010001], ()),
+        ([0x010001, 0x010002], ()),
+    ],
+)
+def test_a_jpeg_of_several_pictures_says_so(kinds: list[int], said: tuple[str, ...]) -> None:
+    picture = read_picture(mpo(kinds))
+    assert picture.warnings == said
+    assert abs(picture.pixels.astype(int) - blocks(0)).mean() < 20  # others differ by 80
+
+
+def test_a_burst_of_heic_says_so(run: Any) -> None:
+    Path("burst.heic").write_bytes(heic(3))
+    Path("one.heic").write_bytes(heic())
+    code, err = run("denoise", "same", "burst.heic", "one.heic", "-o", "out")
+    assert code == 0
+    assert "warning: burst.heic: only image 1 of 3 in it is restored" in err
+    assert "one.heic: only" not in err
+    assert read_picture(Path("one.heic")).warnings == ()
+
+
+def test_a_video_behind_heic_is_told() -> None:
+    video = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0) + struct.pack(">I4s", 8, b"mdat")
+    assert read_picture(heic() + video).warnings == ("its video is left out",)
+
+
+@pytest.mark.parametrize("suffix", [".hif", ".HIF", ".hifc", ".heics", ".heifs", ".heif", ".HEIC", ".ico"])
+def test_folders_know_their_suffixes(run: Any, suffix: str) -> None:
+    data = encoded("ICO", sizes=[(16, 12)]) if suffix == ".ico" else heic()
+    Path("photos").mkdir()
+    Path(f"photos/DSC0001{suffix}").write_bytes(data)
+    assert run("denoise", "same", "photos", "-o", "out")[0] == 0
+    assert Path("out/DSC0001.png").exists()
+
+
+def test_of_an_icon_the_largest_size_is_restored() -> None:
+    large = Image.fromarray(np.kron(blocks(0), np.ones((1, 1, 1), np.uint8)))
+    file = io.BytesIO()
+    large.save(file, "ICO", sizes=[(16, 12), (64, 48), (32, 24)])
+    picture = read_picture(file.getvalue())
+    assert np.array_equal(picture.pixels, blocks(0))
+    assert picture.warnings == ("the largest of its 3 sizes is restored, 64×48",)
+
+
+# Animated AVIF
+
+
+def animation(
+    *seeds: int, bands: int = 3, delays: tuple[int, ...] = (40, 120, 1000), **options: Any
+) -> bytes:
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(blocks(seed, bands)) for seed in seeds)
+    first.save(
+        file,
+        "AVIF",
+        save_all=True,
+        append_images=others,
+        duration=[40, 120, 1000][: len(seeds)],
+        quality=100,
+        subsampling="4:4:4",
+        **options,
+    )
+    return file.getvalue()
+
+
+def frames_of(path: str) -> tuple[list[np.ndarray], list[int]]:
+    frames, delays = [], []
+    with Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            frames.append(np.array(image))
+            delays.append(round(image.info["duration"]))
+    return frames, delays
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("name", ["out.avif", "out.webp"])
+def test_animated_avif_is_restored_frame_by_frame(run: Any, name: str, bands: int) -> None:
+    Path("in.avif").write_bytes(animation(0, 1, 2, bands=bands))
+    code, _ = run("upscale", "x2", "in.avif", "-o", name, "--quality", "100")
+    assert code == 0
+    frames, delays = frames_of(name)
+    assert delays == [40, 120, 1000]
+    for seed, frame in enumerate(frames):
+        wanted = blocks(seed, bands).repeat(2, axis=0).repeat(2, axis=1)
+        assert abs(frame.astype(int) - wanted).max() <= 6  # twice to YCbCr and back
+
+
+def test_other_animations_become_avif(run: Any) -> None:
+    first, *others = (Image.fromarray(blocks(seed)) for seed in range(3))
+    first.save("in.webp", save_all=True, append_images=others, duration=[40, 120, 1000], lossless=True)
+    assert run("denoise", "same", "in.webp", "-o", "out.avif", "--quality", "100")[0] == 0
+    frames, delays = frames_of("out.avif")
+    assert delays == [40, 120, 1000]
+    assert all(abs(frame.astype(int) - blocks(seed)).max() <= 3 for seed, frame in enumerate(frames))
+
+
+def test_what_an_animation_says_beside_pixels_stays(run: Any) -> None:
+    from profiles import DISPLAY_P3
+
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = animation(0, 1, icc_profile=DISPLAY_P3, exif=exif.tobytes(), xmp=b"<x:xmpmeta/>")
+    Path("in.avif").write_bytes(data)
+    assert run("denoise", "same", "in.avif", "-o", "out.avif")[0] == 0
+    with Image.open("out.avif") as image:
+        assert image.info["icc_profile"] == DISPLAY_P3
+        assert image.getexif()[0x010F] == "a camera"
+        assert image.info["xmp"] == b"<x:xmpmeta/>"
+
+
+def test_one_frame_is_a_picture_and_broken_ones_are_errors() -> None:
+    assert read_picture(encoded("AVIF")).pixels.shape == (48, 64, 3)
+    data = animation(0, 1, 2)
+    for length in (40, len(data) // 2, len(data) - 10):
+        with pytest.raises(ImageError), warnings.catch_warnings(), open_picture(data[:length]) as reader:
+            reader.read(0, reader.header.height * reader.header.frames)
+
+
+def test_pages_of_16_bits_become_avif_of_8(run: Any) -> None:
+    import tifffile
+
+    pages = np.random.default_rng(0).integers(0, 65536, (2, 1, 1, 3), dtype=np.uint16)
+    tifffile.imwrite("in.tif", pages.repeat(32, 1).repeat(48, 2), photometric="rgb")
+    assert run("denoise", "same", "in.tif", "-o", "out.avif", "--quality", "100")[0] == 0
+    frames, _ = frames_of("out.avif")
+    for page, frame in zip(pages, frames, strict=True):
+        assert abs(frame.astype(float) - page / 257).max() <= 3
