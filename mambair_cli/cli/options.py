@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mambair_cli.errors import UsageError
+from mambair_cli.values import plain_format, read_value
 
 Inputs = Annotated[
     list[str] | None,
@@ -18,6 +19,15 @@ Inputs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors only.")]
+
+
+def _read_format(text: str) -> str:
+    """Read the name of a format, also where it is written as the end of a file's name."""
+    from mambair_cli.images import WRITABLE_SUFFIXES
+
+    return read_value(
+        "--format", plain_format(text, WRITABLE_SUFFIXES), "string", choices=[*WRITABLE_SUFFIXES]
+    )
 
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
@@ -100,8 +110,12 @@ class Options:
     overlap: Overlap = None
     seed: Seed = 0
     format: Annotated[
-        Literal["png", "jpeg", "webp", "tiff", "avif", "gif"] | None,
-        typer.Option(help="Of the results. [default: as the input]"),
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            parser=_read_format,
+            help="Of the results: png, jpeg, webp, tiff, avif or gif. [default: as the input]",
+        ),
     ] = None
     quality: Annotated[
         int | None,

@@ -13,6 +13,7 @@ from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import UsageError
 from mambair_cli.interrupts import cleaning_up
+from mambair_cli.values import plain_factor, read_value
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
     from mambair_cli.size import Size
 
 
+LARGEST_SCALE = 4
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
+
+
+def _read_scale(text: str) -> float:
+    """Read a scale, also where it is written with the sign of multiplication."""
+    return read_value("--scale", plain_factor(text), "number", least=1, most=LARGEST_SCALE)
 
 
 @with_options
@@ -35,10 +42,8 @@ def upscale(
         typer.Option(
             "--scale",
             "-s",
-            min=1,
-            max=4,
             metavar="FACTOR",
-            callback=finite,
+            parser=_read_scale,
             help="1 to 4, such as 2 or 2.5. [default: 4]",
         ),
     ] = None,
