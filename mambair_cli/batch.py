@@ -100,15 +100,7 @@ def run_jobs(
     """
     is_batch = keep_journal or output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
-        journals: dict[Path, Journal] = {}
-        unwritable: dict[Path, ImageError] = {}
-        for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
-            try:
-                make_folder(root)
-                journals[root] = Journal(root)
-                stack.callback(journals[root].close)
-            except ImageError as error:
-                unwritable[root] = error
+        journals, unwritable = _open_journals(jobs, stack) if is_batch else ({}, {})
         tasks = []
         has_failed = False
         for job in jobs:
@@ -139,6 +131,22 @@ def run_jobs(
                 yield outcome
 
 
+def _open_journals(
+    jobs: Iterable[Job], stack: ExitStack
+) -> tuple[dict[Path, Journal], dict[Path, ImageError]]:
+    """Open the journals of all folders of results, and tell of those that cannot have one."""
+    journals: dict[Path, Journal] = {}
+    unwritable: dict[Path, ImageError] = {}
+    for root in dict.fromkeys(job.root for job in jobs if job.root):
+        try:
+            make_folder(root)
+            journals[root] = Journal(root)
+            stack.callback(journals[root].close)
+        except ImageError as error:
+            unwritable[root] = error
+    return journals, unwritable
+
+
 def settle_overwrite(job: Job, output: Output, record: Record | None) -> bool:
     """Tell whether the result of a job may replace what is there.
 
@@ -158,7 +166,7 @@ def settle_overwrite(job: Job, output: Output, record: Record | None) -> bool:
     if job.replaces_input and output.overwrite and not is_ours:
         raise ImageError(
             f"cannot write {job.target}: it is among the inputs, and no run is known to have written it; "
-            "name it alone, or choose a folder with -o"
+            "leave it out of them, or choose a folder with -o"
         )
     return output.overwrite or (output.resume and is_ours)
 

@@ -71,10 +71,8 @@ def _fits(path: PurePath, pattern: str) -> bool:
 
 
 def is_there(name: str) -> bool:
-    """Tell whether a name of an input means anything."""
-    if name == STANDARD_STREAM or os.path.lexists(name):
-        return True
-    return glob.has_magic(name) and next(glob.iglob(name, recursive=True), None) is not None
+    """Tell whether an input is there, as far as its name tells: a pattern may fit something."""
+    return name == STANDARD_STREAM or glob.has_magic(name) or os.path.lexists(name)
 
 
 def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[Source]:

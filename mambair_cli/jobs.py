@@ -1,7 +1,7 @@
 """Images -> jobs: what the results are called, and which cannot be had."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
@@ -248,34 +248,46 @@ def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
         UsageError: That is all of them.
     """
     inputs = {places.of_source(job) for job in jobs if job.source.path}
-    groups = places.group(jobs)
+    groups = {place: group for place, group in places.group(jobs).items() if len(group) > 1}
+    repeated = {place for place, group in groups.items() if len(set(map(places.of_source, group))) == 1}
     settled: list[Job] = []
-    clashes: dict[str, None] = {}
     for job in jobs:
-        group = groups[places.of_target(job)]
-        is_repeated = len(group) > 1 and len({places.of_source(each) for each in group}) == 1
-        if places.of_target(job) in inputs:
+        place = places.of_target(job)
+        group = groups.get(place, [job])
+        if place in inputs:
             refusal = f"cannot write {job.target}: it is an input; choose another output with -o"
             job = replace(job, refusal=refusal)
-        elif is_repeated and job is not group[0]:  # by links of one name
+        elif place in repeated and job is not group[0]:  # by links of one name
             left_out.repeated.extend([job.source.path] if job.source.path else [])
             continue
-        elif len(group) > 1 and not is_repeated:
-            clash = f"{enumerate_names([str(each.source) for each in group])} would become {job.target}"
-            clashes[clash] = None
+        elif place in groups and place not in repeated:
+            other = group[group[0] is job].source
+            more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+            clash = f"{other}{more} would become {job.target}, too"
             job = replace(job, refusal=f"cannot restore {job.source}: {clash}; {_TELL_APART}")
         settled.append(job)
     if all(job.refusal for job in settled):
+        clashes = [group for place, group in groups.items() if place not in inputs]
         if clashes:
-            raise UsageError(f"results of one name: {_enumerate(list(clashes))}; {_TELL_APART}")
-        targets = _enumerate([str(job.target) for job in settled])
+            raise UsageError(
+                f"results of one name: {_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}"
+            )
+        targets = _enumerate(str(job.target) for job in settled)
         raise UsageError(f"an input is never overwritten: {targets}; choose another output with -o")
     return settled
 
 
-def _enumerate(words: Sequence[str]) -> str:
-    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
-    return ", ".join(words[:_MOST_NAMED]) + more
+def _describe_clash(group: Sequence[Job]) -> str:
+    return f"{_enumerate(str(job.source) for job in group)} would become {group[0].target}"
+
+
+def _enumerate(words: Iterable[str]) -> str:
+    """Name the first of several, and count the rest."""
+    first = list(words)
+    more = f" and {len(first) - _MOST_NAMED} more" if len(first) > _MOST_NAMED else ""
+    if not more and len(first) > 1:
+        return enumerate_names(first)
+    return ", ".join(first[:_MOST_NAMED]) + more
 
 
 def name_of(source: Source) -> str:

@@ -114,6 +114,7 @@ def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
         ("train photos --task upscale -o run --sigma 3", "--sigma needs 2 values"),
         ("train photos --task upscale -o run --sigma a b", "--sigma is a b; it must be 2 numbers"),
         ("evaluate Set5 -s 2.5", "--scale is 2.5; it must be a whole number from 2 to 4"),
+        ("evaluate Set5 -s 5x", "--scale is 5; it must be a whole number from 2 to 4"),
         ("serve --port 99999", "--port is 99999; it must be a whole number from 0 to 65535"),
     ],
 )

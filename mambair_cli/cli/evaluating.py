@@ -10,6 +10,7 @@ from mambair_cli.cli.options import (
     AsJson,
     Device,
     ModelName,
+    NetworkScale,
     Offline,
     Overlap,
     Precision,
@@ -51,10 +52,7 @@ def evaluate(
     task: Annotated[
         Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
     ] = None,
-    scale: Annotated[
-        int | None,
-        typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
-    ] = None,
+    scale: NetworkScale = None,
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(

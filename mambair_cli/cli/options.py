@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mambair_cli.errors import UsageError
-from mambair_cli.values import plain_format, read_value
+from mambair_cli.values import plain_factor, plain_format, read_value
 
 Inputs = Annotated[
     list[str] | None,
@@ -30,6 +30,24 @@ def _read_format(text: str) -> str:
     )
 
 
+def _read_network_scale(text: str) -> int:
+    """Read the scale of a network, as in 2x."""
+    from mambair_cli.size import NETWORK_SCALES
+
+    ends = min(NETWORK_SCALES), max(NETWORK_SCALES)
+    return read_value("--scale", plain_factor(text), "integer", *ends)
+
+
+NetworkScale = Annotated[
+    int | None,
+    typer.Option(
+        "--scale",
+        "-s",
+        metavar="FACTOR",
+        parser=_read_network_scale,
+        help="Of upscale: 2, 3 or 4. [default: 4]",
+    ),
+]
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
 Weights = Annotated[
     str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint in place of a model.")

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from mambair_cli.size import Size
 
 
-LARGEST_SCALE = 4
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
 def _read_scale(text: str) -> float:
     """Read a scale, also where it is written with the sign of multiplication."""
+    from mambair_cli.size import LARGEST_SCALE
+
     return read_value("--scale", plain_factor(text), "number", least=1, most=LARGEST_SCALE)
 
 

@@ -9,7 +9,7 @@ from mambair_cli.catalog import Task
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
-from mambair_cli.size import settle_scale
+from mambair_cli.size import LARGEST_SCALE, settle_scale
 from mambair_cli.values import Kind, plain_factor, plain_format, read_value
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -87,7 +87,12 @@ SHARED = (
 OF_TASK: dict[Task, tuple[Parameter, ...]] = {
     "upscale": (
         Parameter(
-            "scale", "number", "1 to 4, such as 2 or 2.5; left out, 4.", least=1, most=4, plain=plain_factor
+            "scale",
+            "number",
+            f"1 to {LARGEST_SCALE}, such as 2 or 2.5; left out, 4.",
+            least=1,
+            most=LARGEST_SCALE,
+            plain=plain_factor,
         ),
         Parameter("width", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
         Parameter("height", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
