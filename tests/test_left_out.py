@@ -342,7 +342,7 @@ def test_the_two_qualities_of_dejpeg_are_told_apart(run):
 
 
 def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run, capsys):
-    photo("a.png")
+    photo("a.png", size=(48, 48))
     assert main(["upscale", "a.png"]) == 0
     (line,) = capsys.readouterr()[1].splitlines()
     assert line.startswith(
@@ -351,3 +351,13 @@ def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run,
     assert len(line) < 150
     assert main(["upscale", "a.png", "--offline", "--overwrite"]) == 0
     assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
+    Path("a_x4.png").unlink()
+    assert main(["evaluate", ".", "--task", "upscale", "--offline", "--border", "0"]) == 0
+    assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
+
+
+def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, capsys):
+    photo("a.png")
+    photo("a_x4.png")
+    assert main(["upscale", "a.png", "--model", "tiny-denoise"]) == 3
+    assert "does not fit" in capsys.readouterr()[1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.notices import tell_fallback
 from mambair_cli.cli.options import (
     AsJson,
     Device,
@@ -142,8 +143,10 @@ def evaluate(
             seed=seed,
             offline=offline,
             quiet=quiet,
-            notify=say if not quiet else lambda sentence: None,
+            notify=tell_fallback(quiet, offline),
         )
+        if offline and not quiet:
+            say(f"using {restorer.model.name} on {restorer.device}")
         protocol = choose_protocol(task, restorer.info.scale, level, border, luma, degradation)
         known = {entry.name: entry for entry in catalog.load_catalog()}
         if restorer.model.name in known:

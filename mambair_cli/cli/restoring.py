@@ -304,11 +304,13 @@ def _known_scale(task: "Task", scale: int | None, options: Options) -> int | Non
     """Tell the scale of the network before it is loaded, where anything but its weights tells it."""
     from mambair_cli.catalog import default_scale, find_model
 
-    if scale is not None or task != "upscale":
-        return scale or default_scale(task)
+    asked = default_scale(task) if scale is None else scale
     if options.weights is not None:
-        return None
-    return default_scale(task) if options.model == "auto" else find_model(options.model).scale
+        return None if task == "upscale" and scale is None else asked
+    if options.model == "auto":
+        return asked
+    model = find_model(options.model)
+    return model.scale if model.task == task and scale in (None, model.scale) else None
 
 
 def _warnings(outcome: "Outcome") -> list[str]:
