@@ -39,7 +39,7 @@ def read_value(
     if kind == "string":
         if not choices or text in choices:
             return text
-        raise UsageError(f"{name} is {text}; {', '.join(choices)} would work")
+        raise UsageError(f"{name} is {text or 'empty'}; {', '.join(choices)} would work")
     try:
         value = _CONVERSIONS[kind](text) if re.fullmatch(_PATTERNS[kind], text) else None
     except ValueError:

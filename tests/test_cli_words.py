@@ -110,6 +110,7 @@ def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
         ("upscale -s huge", "--scale is huge; it must be a number from 1 to "),
         ("upscale -s nan", "--scale is nan; it must be a number from 1 to "),
         ("upscale --precision fp8", "--precision is fp8; auto, fp32, fp16 would work"),
+        ("upscale --format=", "--format is empty; png, jpeg, "),
         ("upscale --format bmp", "--format is bmp; png, jpeg, webp, tiff, avif, gif would work"),
         ("train photos --task upscale -o run --sigma 3", "--sigma needs 2 values"),
         ("train photos --task upscale -o run --sigma a b", "--sigma is a b; it must be 2 numbers"),
