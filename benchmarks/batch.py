@@ -20,8 +20,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mambair_cli.batch import computing_of, run_jobs, settings_of
+from mambair_cli.discovery import find_sources
 from mambair_cli.endpoints import Output
-from mambair_cli.jobs import find_sources, name_targets
+from mambair_cli.jobs import name_targets
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 

@@ -16,8 +16,9 @@ from benchmarks.cluster import running_nodes
 from mambair_cli import cluster
 from mambair_cli.batch import IsStopped, Outcome, Task, run_jobs, word_of
 from mambair_cli.cluster import Cluster
+from mambair_cli.discovery import find_sources
 from mambair_cli.endpoints import Output
-from mambair_cli.jobs import Job, find_sources, name_targets
+from mambair_cli.jobs import Job, name_targets
 from mambair_cli.journal import JOURNAL_FILE, Entry, Journal, stamp_of
 from mambair_cli.sharing import Shares
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.digest import hash_of
-from mambair_cli.endpoints import Output
+from mambair_cli.endpoints import Output, check_folder, check_target, make_folder
 from mambair_cli.errors import ImageError, MambairError
 from mambair_cli.images import explain_unreadable
 from mambair_cli.jobs import Job
-from mambair_cli.journal import Entry, Journal, Pen, Stamp, digest_settings, stamp_of
+from mambair_cli.journal import Entry, Journal, Pen, Record, Stamp, digest_settings, stamp_of
 from mambair_cli.tiling import Report
 
 if TYPE_CHECKING:
@@ -102,40 +102,108 @@ def run_jobs(
     """
     is_batch = keep_journal or output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
-        journals: dict[Path, Journal] = {}
-        unwritable: dict[Path, ImageError] = {}
-        for root in dict.fromkeys(job.root for job in jobs if job.root and is_batch):
-            try:
-                journals[root] = Journal(root)
-                stack.callback(journals[root].close)
-            except ImageError as error:
-                unwritable[root] = error
+        journals, unwritable = _open_journals(jobs, stack) if is_batch else ({}, {})
         tasks = []
         has_failed = False
         for job in jobs:
             start = time.perf_counter()
-            if job.root in unwritable:
-                error = ImageError(f"cannot write {job.place}: {unwritable[job.root]}")
+            journal = journals.get(job.root) if job.root else None
+            record = journal.record if journal else None
+            try:
+                if job.root in unwritable and job.refusal is None:
+                    raise ImageError(f"cannot write {job.place}: {unwritable[job.root]}")
+                overwrite = settle_overwrite(job, output, record)
+            except ImageError as error:
                 yield Outcome(job, error, None, False, None, 0.0)
                 has_failed = True
                 continue
-            watch, overwrite = None, output.overwrite
+            watch = None
             if job.source.path is not None and job.target is not None:
-                journal = journals.get(job.root) if job.root else None
                 pen = journal.pen if journal else None
                 word = word_of(job, settings)
                 watch = Watch(job.source.path, job.target, pen, word, output)
-                if journal and output.resume:
-                    if journal.record.is_done(job.source.path, job.target, word):
-                        seconds = time.perf_counter() - start
-                        yield Outcome(job, None, None, False, None, seconds, is_skipped=True)
-                        continue
-                    overwrite = overwrite or journal.record.is_ours(job.target)
+                if record and output.resume and record.is_done(job.source.path, job.target, word):
+                    seconds = time.perf_counter() - start
+                    yield Outcome(job, None, None, False, None, seconds, is_skipped=True)
+                    continue
             tasks.append(Task(job, output, overwrite, watch))
         with closing(perform(tasks, lambda: has_failed and fail_fast)) as outcomes:
             for outcome in outcomes:
                 has_failed = has_failed or outcome.error is not None
                 yield outcome
+
+
+def _open_journals(
+    jobs: Iterable[Job], stack: ExitStack
+) -> tuple[dict[Path, Journal], dict[Path, ImageError]]:
+    """Open the journals of all folders of results, and tell of those that cannot have one."""
+    journals: dict[Path, Journal] = {}
+    unwritable: dict[Path, ImageError] = {}
+    for root in dict.fromkeys(job.root for job in jobs if job.root):
+        try:
+            make_folder(root)
+            journals[root] = Journal(root)
+            stack.callback(journals[root].close)
+        except ImageError as error:
+            unwritable[root] = error
+    return journals, unwritable
+
+
+def settle_overwrite(job: Job, output: Output, record: Record | None) -> bool:
+    """Tell whether the result of a job may replace what is there.
+
+    Args:
+        job: The job.
+        output: How results are written.
+        record: Of earlier runs over the folder, if there were any.
+
+    Raises:
+        ImageError: The job was refused, or would replace an input that no run is known to have written.
+    """
+    if job.refusal is not None:
+        raise ImageError(job.refusal)
+    if job.target is None or not (output.resume or job.replaces_input):
+        return output.overwrite
+    is_ours = record is not None and record.is_ours(job.target)
+    if job.replaces_input and output.overwrite and not is_ours:
+        raise ImageError(
+            f"cannot write {job.target}: it is among the inputs, and no run is known to have written it; "
+            "leave it out of them, or choose a folder with -o"
+        )
+    return output.overwrite or (output.resume and is_ours)
+
+
+def foresee_failures(jobs: Sequence[Job], output: Output) -> list[Outcome] | None:
+    """Find out whether all jobs fail whatever network does them; None where one may not.
+
+    Names tell that, in no time. What fails beside others that do not is found in its turn.
+
+    Args:
+        jobs: From ``name_targets``.
+        output: How results are written.
+    """
+    outcomes = []
+    for job in jobs:
+        try:
+            if job.refusal is not None:
+                raise ImageError(job.refusal)
+            if job.source.path is not None:
+                _look_at(job.source.path)
+            if job.target is not None:
+                check_target(job, output.overwrite or output.resume)
+                check_folder(job.target)
+        except ImageError as error:
+            outcomes.append(Outcome(job, error, None, False, None, 0.0))
+        else:
+            return None
+    return outcomes
+
+
+def _look_at(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise explain_unreadable(path, error) from error
 
 
 class Watch:

@@ -120,6 +120,11 @@ def find_model(name: str) -> Model:
     raise ModelError(f"unknown model: {name}; {hint}")
 
 
+def default_scale(task: Task) -> int:
+    """Return the scale of a task that was asked for without one."""
+    return 4 if task == "upscale" else 1
+
+
 def choose_model(task: Task, scale: int, level: float | None, device_kind: str) -> Model:
     """Choose the official checkpoint that ``--model auto`` stands for.
 

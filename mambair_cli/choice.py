@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 
 from mambair_cli import catalog, hub
-from mambair_cli.catalog import Model, Task
+from mambair_cli.catalog import Model, Task, default_scale
 from mambair_cli.errors import DownloadError, ModelError, UsageError
 from mambair_cli.fitting import EDITION, SIDES, VALUES_AT_ONCE, fit_tiles
 from mambair_cli.model import MambaIRConfig
@@ -188,11 +188,6 @@ def choose_model(
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
 
 
-def default_scale(task: Task) -> int:
-    """Return the scale of a task that was asked for without one."""
-    return 4 if task == "upscale" else 1
-
-
 def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
     """Refuse a network that does not do the task."""
     does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
@@ -207,8 +202,6 @@ def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenM
 
 def _explain_fallback(best: Model, shipped: Model, error: DownloadError) -> str:
     losses = [best.psnr[name] - shipped.psnr[name] for name in shipped.psnr if name in best.psnr]
-    cost = f", about {sum(losses) / len(losses):.1f} dB less" if losses else ""
-    reason = cast(str, error.args[0]).split(";")[0]
-    return (
-        f"using the small built-in model {shipped.name}{cost}, since {best.name} is not to be had: {reason}"
-    )
+    cost = f" (about {sum(losses) / len(losses):.1f} dB less)" if losses else ""
+    reason = cast(str, error.args[0]).split(";")[0].split(": ")[0]  # `mambair doctor` has the rest
+    return f"using the built-in model {shipped.name}{cost}: {reason}"

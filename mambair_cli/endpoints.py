@@ -97,6 +97,26 @@ def check_target(job: Job, overwrite: bool) -> None:
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
 
 
+def check_folder(target: Path) -> None:
+    """Refuse a file that could not be made where it is to be; nothing is made to find out.
+
+    Raises:
+        ImageError: Its folder, or the one that this is to be made in, cannot be written.
+    """
+    folder = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    if not folder.is_dir():
+        why = "is no folder"
+    elif os.access(folder, os.W_OK | os.X_OK):
+        return
+    elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        why = "is on a read-only disk"
+    else:
+        why = "may not be written into"
+    if folder != target.absolute().parent:
+        why += f", so {target.parent} cannot be made"
+    raise ImageError(f"cannot write {target}: {folder} {why}; choose another folder with -o")
+
+
 @contextmanager
 def open_result(
     job: Job,
@@ -196,5 +216,5 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        remedy = "free some space" if lacks_space(error) else "choose another with -o"
+        remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
         raise ImageError(f"cannot make the folder {folder}: {error.strerror}; {remedy}") from error

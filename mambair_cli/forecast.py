@@ -1,6 +1,5 @@
 """Say beforehand what a picture will take: memory, room on the disk and time."""
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mambair_cli.errors import ImageError
 from mambair_cli.images import Header, Reader
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Restorer
@@ -118,21 +116,3 @@ def disk_of(target: Path) -> Disk:
     """Return the disk that a file will be on, also where its folder is still to be made."""
     folder = next(folder for folder in target.absolute().parents if folder.is_dir())
     return Disk(folder.stat().st_dev, shutil.disk_usage(folder).free)
-
-
-def check_folder(target: Path) -> None:
-    """Refuse a file that could not be made where it is to be; nothing is made to find out.
-
-    Raises:
-        ImageError: Its folder, or the one that this is to be made in, cannot be written.
-    """
-    folder = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
-    if not folder.is_dir():
-        why = "is no folder"
-    elif os.access(folder, os.W_OK | os.X_OK):
-        return
-    elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
-        why = "is on a read-only disk"
-    else:
-        why = "may not be written into"
-    raise ImageError(f"cannot write {target}: {folder} {why}; choose another folder with -o")

@@ -1,23 +1,22 @@
-"""Inputs -> jobs: which files are meant, and what their results are called."""
+"""Images -> jobs: what the results are called, and which cannot be had."""
 
-import fnmatch
-import glob
 import os
-import re
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from mmap import mmap
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from mambair_cli.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, is_stream, settle_format
+from mambair_cli.images.files import enumerate_names
+from mambair_cli.left_out import LeftOut
 from mambair_cli.size import Size
 
 STANDARD_STREAM = "-"
-_RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")  # as suffix_of calls them
+_TELL_APART = "restore them into different folders"
+_MOST_NAMED = 5  # in an error
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ class Job:
         root: The folder that the run's results lie in, at any depth; None for standard output and streams.
         result: Receives the file, of a result that has no path.
         is_stream: Whether the target is a pipe, a device or an open file, which is written to as it is.
+        replaces_input: Whether the target is among the inputs, as the result of an earlier run.
+        refusal: Why it is not to be done, whatever becomes of the others.
     """
 
     source: Source
@@ -58,6 +59,8 @@ class Job:
     root: Path | None = None
     result: BinaryIO | None = None
     is_stream: bool = False
+    replaces_input: bool = False
+    refusal: str | None = None
 
     @property
     def place(self) -> str:
@@ -65,171 +68,6 @@ class Job:
         if self.result is not None:
             return "the result"
         return STANDARD_STREAM if self.target is None else str(self.target)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which of the images in folders are meant, and what there was to choose from.
-
-    Patterns are held against names, of files and of the folders that they lie in; those with a slash,
-    against paths below the folder that was given.
-
-    Attributes:
-        include: Patterns, one of which each image must fit; without one all do.
-        exclude: Patterns that none may fit.
-        output: Where results go, which are no inputs.
-        results: Images that were left out since they are results themselves.
-        fitted: Patterns that something has fitted.
-        unreadable: Folders that cannot be looked into, and why.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    output: str | None = None
-    results: list[Path] = field(default_factory=list)
-    fitted: set[str] = field(default_factory=set)
-    unreadable: list[OSError] = field(default_factory=list)
-
-    def excludes(self, path: PurePath) -> bool:
-        """Tell whether a file or folder, by its path below the folder that was given, is left out."""
-        return self._fits_one(path, self.exclude)
-
-    def fits(self, path: PurePath) -> bool:
-        """Tell whether an image is meant."""
-        is_included = not self.include or self._fits_one(path, self.include)
-        return not self.excludes(path) and is_included
-
-    def _fits_one(self, path: PurePath, patterns: tuple[str, ...]) -> bool:
-        fitted = {pattern for pattern in patterns if _fits(path, pattern)}
-        self.fitted.update(fitted)
-        return bool(fitted)
-
-    def remarks(self) -> Iterator[str]:
-        """Say what a user might not expect of the choice."""
-        for error in self.unreadable:
-            yield f"cannot look into {error.filename}: {error.strerror}; what is in it is left out"
-        if self.results:
-            count = len(self.results)
-            images = "an image that is a result" if count == 1 else f"{count} images that are results"
-            yield f"left out {images}, such as {self.results[0]}; name it to restore it, too"
-        for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
-            for pattern in patterns:
-                if pattern not in self.fitted:
-                    yield f"nothing in a folder fits {option} {pattern}"
-
-
-def _fits(path: PurePath, pattern: str) -> bool:
-    """Hold a pattern against a path: against the names in it, or against the path and those above it."""
-    if "/" not in pattern.rstrip("/"):
-        return any(fnmatch.fnmatch(part, pattern.rstrip("/")) for part in path.parts)
-    plain = PurePosixPath(pattern).as_posix()  # without ./ and without / at its end
-    return any(fnmatch.fnmatch(part.as_posix(), plain) for part in (path, *path.parents))
-
-
-def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[Source]:
-    """Find the images that are meant, in the order given, those of a folder by name.
-
-    A folder stands for the images in it and below it; hidden files and folders are left out, and so are
-    results: what lies in the output folder, and ``a_x4.png`` where there is an ``a.png`` or ``a.jpg``.
-    Linked folders are not followed. A pattern that the shell has left alone is expanded.
-
-    Args:
-        inputs: Files, folders, patterns, or "-" for standard input.
-        choice: Of the images in folders; by default all.
-
-    Raises:
-        UsageError: A folder or pattern holds no image, a name is empty, or standard input is meant twice.
-    """
-    choice = choice or Choice()
-    sources: list[Source] = []
-    for name in inputs:
-        if not name:
-            raise UsageError("an input has an empty name; see what the shell makes of the command")
-        if name == STANDARD_STREAM:
-            sources.append(Source(None))
-        elif os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), choice))
-        elif glob.has_magic(name) and not os.path.lexists(name):
-            matches = sorted(glob.glob(name, recursive=True))
-            if not matches:
-                raise UsageError(f"no file fits the pattern: {name}; check it")
-            sources.extend(find_sources(matches, choice))
-        else:
-            sources.append(Source(Path(name)))
-    if [source.path for source in sources].count(None) > 1:
-        raise UsageError("standard input can be read once: - is given twice; give it once")
-    return sources
-
-
-def read_names(list_file: str, null: bool = False, choice: Choice | None = None) -> list[Source]:
-    """Read names of images and folders from a file; each is taken as it stands.
-
-    Args:
-        list_file: The file, or "-" for standard input.
-        null: Whether names end with a NUL, as ``find -print0`` has it, not with a line.
-        choice: Of the images in folders; by default all.
-
-    Raises:
-        UsageError: The file cannot be read, or names nothing.
-    """
-    try:
-        data = sys.stdin.buffer.read() if list_file == STANDARD_STREAM else Path(list_file).read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the names in {list_file}: {error.strerror}; check its name") from error
-    names = data.split(b"\0") if null else data.splitlines()
-    sources: list[Source] = []
-    for name in map(os.fsdecode, filter(None, names)):
-        if os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), choice or Choice()))
-        else:
-            sources.append(Source(Path(name)))
-    if not sources:
-        raise UsageError(f"no names in {list_file}; write one a line")
-    return sources
-
-
-def _find_in_folder(folder: Path, choice: Choice) -> list[Source]:
-    found: list[Source] = []
-    is_empty = True
-    results = os.path.realpath(choice.output) if choice.output else None
-    for root, folders, files in os.walk(folder, onerror=choice.unreadable.append):
-        below = Path(root).relative_to(folder)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(root, name)) != results
-            and not choice.excludes(below / name)
-        )
-        images = [name for name in sorted(files) if Path(name).suffix.lower() in READABLE_SUFFIXES]
-        stems = {Path(name).stem for name in images}
-        for name in images:
-            if name.startswith("."):
-                continue
-            is_empty = False
-            result = _RESULT.fullmatch(Path(name).stem)
-            if not choice.fits(below / name):
-                continue
-            if result is not None and result[1] in stems:
-                choice.results.append(Path(root, name))
-            else:
-                found.append(Source(Path(root, name), folder))
-    if not found:
-        raise UsageError(f"no images in the folder: {folder}; {_explain_nothing(choice, is_empty)}")
-    return found
-
-
-def _explain_nothing(choice: Choice, is_empty: bool) -> str:
-    if choice.unreadable:
-        error = choice.unreadable[-1]
-        return f"cannot look into {error.filename}: {error.strerror}; change its permissions"
-    patterns = [f"--include {pattern}" for pattern in choice.include]
-    patterns += [f"--exclude {pattern}" for pattern in choice.exclude]
-    if patterns:
-        return f"nothing is left by {' and '.join(patterns)}"
-    if is_empty:
-        return f"it takes {', '.join(sorted(READABLE_SUFFIXES))}"
-    return "all are results themselves; name those to restore"
 
 
 def suffix_of(task: Task, scale: int, size: Size) -> str:
@@ -247,12 +85,17 @@ def name_targets(
     suffix: str,
     format: str | None = None,
     is_list: bool = False,
+    left_out: LeftOut | None = None,
 ) -> list[Job]:
     """Say where each result goes.
 
     Without an output, ``in.png`` becomes ``in_x4.png`` beside it, and a folder ``photos`` becomes
     ``photos_x4`` beside it, its tree and names kept. An output that is a folder receives results under
-    their inputs' names.
+    their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
+    as another format becomes ``a.bmp.png``.
+
+    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``. A result
+    whose name cannot be had costs itself alone: its job is refused.
 
     Args:
         sources: The images.
@@ -261,16 +104,18 @@ def name_targets(
         format: Of all results; by default each is written as its input is, or as PNG.
         is_list: Whether they come from a list, which may be of any length: then an output is a folder,
             also for one image.
+        left_out: Told which inputs are results.
 
     Raises:
-        UsageError: Two results of one name, a result over an input, several into one file, or a file whose
-            name asks for another format or for none.
+        UsageError: No result can have its name, since it is another's, too, or an input's; several go into
+            one file, or the file's name asks for another format or for none.
     """
     if output == STANDARD_STREAM or (output is None and sources[0].path is None):
         if len(sources) > 1:
             raise UsageError(f"standard output takes one image: {len(sources)} inputs; give -o a folder")
         return [Job(sources[0], None, format)]
 
+    left_out, places = left_out or LeftOut(), _Places()
     file = target_file(sources, output, is_list)
     if file is not None and is_stream(file):
         jobs = [Job(sources[0], file, settle_file(file, format), is_stream=True)]
@@ -278,16 +123,29 @@ def name_targets(
         jobs = [Job(sources[0], file, settle_file(file, format), file.parent)]
     else:
         jobs = [_name_target(source, output, suffix, format) for source in sources]
-    _refuse_collisions(jobs)
-    return jobs
+        jobs = _tell_apart(jobs, places)
+        if output is None:
+            jobs = _leave_out_results(jobs, places, left_out)
+    return _refuse_collisions(jobs, places, left_out)
 
 
 def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
-    """Return the one file that an output means; None where it is a folder or a stream, or there is none."""
-    if output in (None, STANDARD_STREAM) or is_list or len(sources) != 1 or sources[0].folder is not None:
+    """Return the one file that an output means; None where it is a folder or a stream, or there is none.
+
+    Raises:
+        UsageError: It is a file's name, and the results need a folder.
+    """
+    if output in (None, STANDARD_STREAM):
         return None
-    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
     path = sources[0].path
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    if is_list or len(sources) != 1 or sources[0].folder is not None:
+        if not is_folder and Path(output).suffix.lower() in READABLE_SUFFIXES:
+            many = (
+                f"there are {len(sources)} images" if len(sources) > 1 else "the input is a folder or a list"
+            )
+            raise UsageError(f"-o names one file: {output}, and {many}; give a folder")
+        return None
     if path is not None and not os.path.lexists(path):  # that is to be said, not what its result lacks
         is_folder = is_folder or not Path(output).suffix
     return None if is_folder else Path(output)
@@ -334,29 +192,109 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     return Job(source, target, format, root)
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    """Raise where two results would have one name, or a result its own or another input's."""
-    inputs = {os.path.realpath(job.source.path): job.source for job in jobs if job.source.path}
-    taken: dict[str, Job] = {}
+class _Places:
+    """What paths are, without links; a million of them lie in few folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def find(self, path: Path) -> str:
+        """Return what all names of a file have in common."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        place = os.path.join(self._folders[folder], name)
+        return os.path.normcase(os.path.realpath(place) if os.path.islink(place) else place)
+
+    def of_target(self, job: Job) -> str | None:
+        """Return where a result goes."""
+        return self.find(job.target) if job.target else None
+
+    def of_source(self, job: Job) -> str | None:
+        """Return where an image lies."""
+        return self.find(job.source.path) if job.source.path else None
+
+    def group(self, jobs: Sequence[Job]) -> dict[str | None, list[Job]]:
+        """Sort jobs by where their results go."""
+        groups: dict[str | None, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(self.of_target(job), []).append(job)
+        return groups
+
+
+def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
+    """Drop the jobs of images that are the results of others, beside which they lie."""
+    targets = {places.of_target(job) for job in jobs}
+    named = {places.of_source(job): job.source.path for job in jobs if job.source.folder is None}
+    results = {place: path for place, path in named.items() if place in targets and path is not None}
+    left_out.results.extend(results.values())
+    return [
+        replace(job, replaces_input=places.of_target(job) in results)
+        for job in jobs
+        if job.source.folder is not None or places.of_source(job) not in results
+    ]
+
+
+def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
+    """Keep the suffix of an input in the name of its result, where another one would have the same."""
+    groups = places.group(jobs)
+    told = []
     for job in jobs:
-        if job.target is None:
-            continue
-        place = os.path.realpath(job.target)
+        source, target = job.source.path, job.target
+        if source and target and len(groups[places.find(target)]) > 1 and source.suffix != target.suffix:
+            mark = target.stem.removeprefix(source.stem)
+            job = replace(job, target=target.with_name(source.name + mark + target.suffix))
+        told.append(job)
+    return told
+
+
+def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
+    """Refuse the jobs whose results would have one name, or that of an input.
+
+    Raises:
+        UsageError: That is all of them.
+    """
+    inputs = {places.of_source(job) for job in jobs if job.source.path}
+    groups = {place: group for place, group in places.group(jobs).items() if len(group) > 1}
+    repeated = {place for place, group in groups.items() if len(set(map(places.of_source, group))) == 1}
+    settled: list[Job] = []
+    for job in jobs:
+        place = places.of_target(job)
+        group = groups.get(place, [job])
         if place in inputs:
-            raise UsageError(f"an input is never overwritten: {job.target}; choose another output with -o")
-        other = taken.setdefault(os.path.normcase(place), job)
-        if other is not job:
-            if _is_same(other.source, job.source):
-                raise UsageError(f"an image is named twice: {job.source}; name it once")
+            refusal = f"cannot write {job.target}: it is an input; choose another output with -o"
+            job = replace(job, refusal=refusal)
+        elif place in repeated and job is not group[0]:  # by links of one name
+            left_out.repeated.extend([job.source.path] if job.source.path else [])
+            continue
+        elif place in groups and place not in repeated:
+            other = group[group[0] is job].source
+            more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+            clash = f"{other}{more} would become {job.target}, too"
+            job = replace(job, refusal=f"cannot restore {job.source}: {clash}; {_TELL_APART}")
+        settled.append(job)
+    if all(job.refusal for job in settled):
+        clashes = [group for place, group in groups.items() if place not in inputs]
+        if clashes:
             raise UsageError(
-                f"two results of one name: {other.source} and {job.source} both become {job.target}; "
-                "restore them into different folders"
+                f"results of one name: {_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}"
             )
+        targets = _enumerate(str(job.target) for job in settled)
+        raise UsageError(f"an input is never overwritten: {targets}; choose another output with -o")
+    return settled
 
 
-def _is_same(one: Source, other: Source) -> bool:
-    paths = [source.path for source in (one, other) if source.path is not None]
-    return len({os.path.realpath(path) for path in paths}) < len(paths)
+def _describe_clash(group: Sequence[Job]) -> str:
+    return f"{_enumerate(str(job.source) for job in group)} would become {group[0].target}"
+
+
+def _enumerate(words: Iterable[str]) -> str:
+    """Name the first of several, and count the rest."""
+    first = list(words)
+    more = f" and {len(first) - _MOST_NAMED} more" if len(first) > _MOST_NAMED else ""
+    if not more and len(first) > 1:
+        return enumerate_names(first)
+    return ", ".join(first[:_MOST_NAMED]) + more
 
 
 def name_of(source: Source) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from mambair_cli.errors import ImageError, UsageError
 
 NETWORK_SCALES = (2, 3, 4)
+LARGEST_SCALE = 4
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from benchmarks.batch import make_photographs
 from benchmarks.cluster import lose_a_node, running_nodes
 from mambair_cli.batch import Task, run_jobs
 from mambair_cli.cli import main
+from mambair_cli.discovery import find_sources
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
-from mambair_cli.jobs import Job, Source, find_sources, name_targets
+from mambair_cli.jobs import Job, Source, name_targets
 from mambair_cli.journal import JOURNAL_FILE
 
 IMAGES = 12

@@ -179,8 +179,9 @@ def save_all_kinds(folder):
 )
 def test_a_server_gives_the_same_bytes(run, address, command):
     save_all_kinds("photos")
-    code, plain, _ = run(*command, "photos", "--offline", "--json", "-q", "-o", "plain")
-    got, served, _ = run(*command, "photos", "--json", "-q", "-o", "served", "--server", address)
+    command = (*command, "photos", "--offline", "--json", "-q")
+    code, plain, _ = run(*command, "-o", "plain")
+    got, served, _ = run(*command, "-o", "served", "--server", address)
     assert got == code
     assert contents("served") == contents("plain")
     assert len(contents("served")) >= 7  # not each format has room for each picture

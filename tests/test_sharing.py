@@ -10,9 +10,10 @@ from PIL import Image
 
 from mambair_cli import sharing
 from mambair_cli.batch import Task, run_jobs
+from mambair_cli.discovery import find_sources
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import ModelError
-from mambair_cli.jobs import Job, Source, find_sources, name_targets
+from mambair_cli.jobs import Job, Source, name_targets
 from mambair_cli.sharing import Hand, Shares
 from mambair_cli.station import Station, Unseen
 

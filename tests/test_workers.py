@@ -23,9 +23,10 @@ from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
 from mambair_cli.crew import Crew
+from mambair_cli.discovery import find_sources
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import MambairError, ModelError, UsageError
-from mambair_cli.jobs import find_sources, name_targets
+from mambair_cli.jobs import name_targets
 from mambair_cli.journal import JOURNAL_FILE
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer

@@ -3,7 +3,6 @@
 stdout is data (the paths that were written, or JSON lines), stderr is talk.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,8 +12,10 @@ import typer
 
 from mambair_cli import interrupts
 from mambair_cli.cli import models
+from mambair_cli.cli.commands import Command, Group
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluating import evaluate
+from mambair_cli.cli.options import AsJson
 from mambair_cli.cli.output import complain, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
 from mambair_cli.cli.serving import serve
@@ -25,6 +26,7 @@ from mambair_cli.process import settle_process
 
 app = typer.Typer(
     name="mambair",
+    cls=Group,
     help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.",
     epilog="Exit codes: 0 all done; 1 some input failed; 2 usage; 3 no model or no server; 4 out of memory; "
     "130 interrupted.",
@@ -34,10 +36,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(
-    help="List, fetch and check the models known by name.", invoke_without_command=True, rich_markup_mode=None
+    cls=Group,
+    help="List, fetch and check the models known by name.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
 )
 for command in (upscale, denoise, dejpeg, evaluate, train, serve, doctor):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(models_app, name="models")
 for name, command in (
     ("list", models.list_models),
@@ -46,33 +51,34 @@ for name, command in (
     ("verify", models.verify_models),
     ("path", models.print_path),
 ):
-    models_app.command(name)(command)
+    models_app.command(name, cls=Command)(command)
 
 
 @app.callback()
 def _global_options(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
 ) -> None:
     if show_version:
         print(f"mambair {version('mambair-cli')}")
         raise typer.Exit
-    _want_command(context)
-
-
-@models_app.callback()
-def _want_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(UsageError.exit_code)
 
 
-def _hint(arguments: Sequence[str] | None) -> str:
-    """Say how a file is named whose name looks like an option."""
-    for argument in sys.argv[1:] if arguments is None else arguments:
-        if argument.startswith("-") and argument != "-" and os.path.lexists(argument):
-            return f"; the file of that name is ./{argument}"
-    return ""
+@app.command("help", cls=Command, hidden=True)
+def _show_help(
+    names: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="What to explain.")] = None,
+) -> None:
+    """Show the help of a command."""
+    app([*(names or []), "--help"], prog_name="mambair", standalone_mode=False)
+
+
+@models_app.callback()
+def _list_models(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        models.list_models(as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())  # its lists have a line each
-        say(f"error: {message}{_hint(arguments)}")
+        say(f"error: {message}")
         return error.exit_code
     except ReaderGoneError:
         return 1

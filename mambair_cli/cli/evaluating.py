@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.notices import tell_fallback
 from mambair_cli.cli.options import (
     AsJson,
     Device,
     ModelName,
+    NetworkScale,
     Offline,
     Overlap,
     Precision,
@@ -51,10 +53,7 @@ def evaluate(
     task: Annotated[
         Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
     ] = None,
-    scale: Annotated[
-        int | None,
-        typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
-    ] = None,
+    scale: NetworkScale = None,
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
@@ -144,8 +143,10 @@ def evaluate(
             seed=seed,
             offline=offline,
             quiet=quiet,
-            notify=say if not quiet else lambda sentence: None,
+            notify=tell_fallback(quiet, offline),
         )
+        if offline and not quiet:
+            say(f"using {restorer.model.name} on {restorer.device}")
         protocol = choose_protocol(task, restorer.info.scale, level, border, luma, degradation)
         known = {entry.name: entry for entry in catalog.load_catalog()}
         if restorer.model.name in known:

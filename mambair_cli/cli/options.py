@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mambair_cli.errors import UsageError
+from mambair_cli.values import plain_factor, plain_format, read_value
 
 Inputs = Annotated[
     list[str] | None,
@@ -20,6 +21,33 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on th
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors only.")]
 
 
+def _read_format(text: str) -> str:
+    """Read the name of a format, also where it is written as the end of a file's name."""
+    from mambair_cli.images import WRITABLE_SUFFIXES
+
+    return read_value(
+        "--format", plain_format(text, WRITABLE_SUFFIXES), "string", choices=[*WRITABLE_SUFFIXES]
+    )
+
+
+def _read_network_scale(text: str) -> int:
+    """Read the scale of a network, as in 2x."""
+    from mambair_cli.size import NETWORK_SCALES
+
+    ends = min(NETWORK_SCALES), max(NETWORK_SCALES)
+    return read_value("--scale", plain_factor(text), "integer", *ends)
+
+
+NetworkScale = Annotated[
+    int | None,
+    typer.Option(
+        "--scale",
+        "-s",
+        metavar="FACTOR",
+        parser=_read_network_scale,
+        help="Of upscale: 2, 3 or 4. [default: 4]",
+    ),
+]
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
 Weights = Annotated[
     str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint in place of a model.")
@@ -100,8 +128,12 @@ class Options:
     overlap: Overlap = None
     seed: Seed = 0
     format: Annotated[
-        Literal["png", "jpeg", "webp", "tiff", "avif", "gif"] | None,
-        typer.Option(help="Of the results. [default: as the input]"),
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            parser=_read_format,
+            help="Of the results: png, jpeg, webp, tiff, avif or gif. [default: as the input]",
+        ),
     ] = None
     quality: Annotated[
         int | None,

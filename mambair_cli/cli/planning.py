@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mambair_cli.cli.notices import explain_level, tell_fallback
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import MambairError, UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
+    from mambair_cli.discovery import Choice
     from mambair_cli.endpoints import Output
     from mambair_cli.forecast import Cost, Disk, Trial
     from mambair_cli.images import Header
@@ -75,6 +77,7 @@ def print_plan(
     output: "Output",
     scale: int | None,
     level: float | None,
+    choice: "Choice",
 ) -> None:
     """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
     from mambair_cli import jobs
@@ -82,12 +85,17 @@ def print_plan(
     means = _find_means(task, options, scale, level)
     suffix = jobs.suffix_of(task, means.scale, output.size)
     is_list = options.from_file is not None
-    work = jobs.name_targets(sources, options.output, suffix, options.format, is_list)
+    work = jobs.name_targets(sources, options.output, suffix, options.format, is_list, choice.left_out)
     here = means.restorer is not None
     if options.json:
         print_event("plan", model=means.name, on_this_machine=here, device=means.place, files=len(work))
+        for facts in choice.left_out.facts():
+            print_event("left_out", **facts)
     else:
         print(f"{means.name} on {means.place}" + ("" if here else " (not on this machine yet)"))
+    remarks = [*choice.remarks(), explain_level(task, level, means.name)]
+    for remark in filter(None, [] if options.quiet else remarks):
+        say(remark)
     exit_code, counts = 0, Counter[str]()
     costs: list[tuple[Job, Cost]] = []
     past, clairvoyant = _Past(output, means.restorer), _Clairvoyant(means, options, output)
@@ -146,7 +154,7 @@ def _find_means(task: "Task", options: Options, scale: int | None, level: float 
         overlap=options.overlap,
         seed=options.seed,
         offline=True,
-        notify=say if not options.quiet else lambda sentence: None,
+        notify=tell_fallback(options.quiet, options.offline),
     )
     return _Means(restorer.model.name, restorer.info.scale, names, device.type, restorer)
 
@@ -233,12 +241,10 @@ class _Past:
         Raises:
             ImageError: There is one that may not be replaced, or its folder cannot be written.
         """
-        from mambair_cli.endpoints import check_target
-        from mambair_cli.forecast import check_folder
+        from mambair_cli.batch import settle_overwrite
+        from mambair_cli.endpoints import check_folder, check_target
 
-        record = self._record(job)
-        is_ours = record is not None and job.target is not None and record.is_ours(job.target)
-        check_target(job, self._output.overwrite or is_ours)
+        check_target(job, settle_overwrite(job, self._output, self._record(job)))
         if job.target is None or job.is_stream:
             return False
         check_folder(job.target)
@@ -248,7 +254,7 @@ class _Past:
         from mambair_cli.errors import ImageError
         from mambair_cli.journal import Record
 
-        if not self._output.resume or job.root is None:
+        if job.root is None or not (self._output.resume or job.replaces_input):
             return None
         if job.root not in self._records:
             try:

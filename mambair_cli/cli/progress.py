@@ -36,22 +36,24 @@ class Progress:
     """Shows how far a run is: all images, if they are several, and that which each worker has in work.
 
     Args:
-        sources: The images of the run.
         shown: Whether the user wants it at all.
     """
 
-    def __init__(self, sources: Sequence["Source"], shown: bool = True) -> None:
+    def __init__(self, shown: bool = True) -> None:
         console = Console(stderr=True)
         self._name_width = NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH
         columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
         self._bar = _make_bar(console, columns[: 1 if console.width < NARROW else 2], shown)
-        self._files = len(sources)
-        self._done = self._failed = 0
+        self._files = self._done = self._failed = 0
         self._begun = 0.0
         self._rows: dict[int, _Row] = {}
-        # Bytes tell more of the time that is left than numbers of images do.
-        self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
+        self._bytes: dict[Source, int] = {}  # more of the time that is left than numbers of images
         self._all: TaskID | None = None
+
+    def expect(self, sources: Sequence["Source"]) -> None:
+        """Be told of the images of the run, before it begins."""
+        self._files = len(sources)
+        self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
         if self._files > 1 and not self._bar.disable:
             self._all = self._bar.add_task(
                 "all", total=sum(self._bytes.values()), count=f"0/{self._files} images", speed=""

@@ -1,6 +1,7 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
 import os
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.cli.notices import check_output_forgotten, explain_level, explain_quality
 from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
@@ -15,19 +17,28 @@ from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import UsageError
 from mambair_cli.interrupts import cleaning_up
+from mambair_cli.values import plain_factor, read_value
 
 if TYPE_CHECKING:
     from mambair_cli.batch import Outcome
     from mambair_cli.catalog import Task
     from mambair_cli.cli.progress import Progress
     from mambair_cli.cli.services import Service
+    from mambair_cli.discovery import Choice
     from mambair_cli.endpoints import Output
-    from mambair_cli.jobs import Source
+    from mambair_cli.jobs import Job, Source
     from mambair_cli.size import Size
 
 
 _STDOUT = 1
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
+
+
+def _read_scale(text: str) -> float:
+    """Read a scale, also where it is written with the sign of multiplication."""
+    from mambair_cli.size import LARGEST_SCALE
+
+    return read_value("--scale", plain_factor(text), "number", least=1, most=LARGEST_SCALE)
 
 
 @with_options
@@ -38,10 +49,8 @@ def upscale(
         typer.Option(
             "--scale",
             "-s",
-            min=1,
-            max=4,
             metavar="FACTOR",
-            callback=finite,
+            parser=_read_scale,
             help="1 to 4, such as 2 or 2.5. [default: 4]",
         ),
     ] = None,
@@ -127,7 +136,7 @@ def _restore(
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
         strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
         raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
-    sources = _find_sources(inputs, options)
+    sources, choice = _find_sources(inputs, options)
     file = jobs.target_file(sources, options.output, options.from_file is not None)
     if file is not None:
         if (format := jobs.settle_file(file, options.format)) is not None:
@@ -150,8 +159,10 @@ def _restore(
     if output.size != Size() and options.model == "auto" and options.weights is None:
         scale = _network_scale(sources, output)
     _check_server(options)
+    if not options.quiet and (warning := explain_quality(task, options.quality, level)):
+        say(warning)
     if options.dry_run:
-        print_plan(task, sources, options, output, scale, level)
+        print_plan(task, sources, options, output, scale, level, choice)
         return
     goes_to_stdout = options.output == jobs.STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -159,13 +170,10 @@ def _restore(
         raise UsageError(f"standard output is closed: {jobs.STANDARD_STREAM}; give -o a file")
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
-    from mambair_cli.cli.progress import Progress
-    from mambair_cli.cli.services import open_service
-
-    progress = Progress(sources, shown=not options.quiet)
-    service = open_service(task, scale, level, options, progress)
-    with closing(service), cleaning_up():
-        _run(service, sources, output, jobs.suffix_of(task, service.scale, output.size), options, progress)
+    run = _Run(task, level, sources, choice, options, output)
+    if (known := _known_scale(task, scale, options)) is not None:
+        run.name(known)
+    run.perform(scale)
 
 
 def _settle_output(options: Options) -> Options:
@@ -182,55 +190,147 @@ def _is_no_folder(name: str) -> bool:
     return os.path.exists(name) and not os.path.isdir(name)
 
 
-def _run(
-    service: "Service",
-    sources: list["Source"],
-    output: "Output",
-    suffix: str,
-    options: Options,
-    progress: "Progress",
-) -> None:
-    """Have a service restore images, and print what becomes of each."""
-    from mambair_cli import batch, jobs
+class _Run:
+    """A run over images: what is to be done, who does it, and what is told of it.
 
-    is_list = options.from_file is not None
-    work = jobs.name_targets(sources, options.output, suffix, options.format, is_list)
-    if not options.quiet and not service.notice:
-        say(f"using {service.model} on {service.place}")
-    if options.json:
-        print_event(
-            "start",
-            schema=EVENT_SCHEMA,
-            model=service.model,
-            weights=service.computing["weights"],
-            device=service.place,
-            files=len(work),
+    Args:
+        task: What is done.
+        level: Noise sigma of 255, or JPEG quality, if it was given.
+        sources: The images.
+        choice: By which they were found.
+        options: Of the command.
+        output: How results are written.
+    """
+
+    def __init__(
+        self,
+        task: "Task",
+        level: float | None,
+        sources: list["Source"],
+        choice: "Choice",
+        options: Options,
+        output: "Output",
+    ) -> None:
+        self._task: Task = task
+        self._level, self._options, self._output = level, options, output
+        self._sources, self._choice = sources, choice
+        self._jobs: list[Job] | None = None
+        self._exit_code = 0
+
+    def name(self, scale: int) -> None:
+        """Settle where each result goes, and say what is left out.
+
+        Args:
+            scale: Of the network.
+        """
+        from mambair_cli import jobs
+
+        suffix = jobs.suffix_of(self._task, scale, self._output.size)
+        is_list = self._options.from_file is not None
+        left_out = self._choice.left_out
+        self._jobs = jobs.name_targets(
+            self._sources, self._options.output, suffix, self._options.format, is_list, left_out
         )
-    exit_code = 0
-    summary = Summary(len(work))
-    settings = batch.settings_of(service.computing, output)
-    with (
-        progress,
-        closing(
-            batch.run_jobs(work, output, settings, service.perform, options.fail_fast, service.is_remote)
-        ) as outcomes,
-        closing(service),  # before the journals: nobody writes without one
-    ):
+        if not self._options.quiet:
+            for remark in self._choice.remarks():
+                say(remark)
+
+    def perform(self, scale: int | None) -> None:
+        """Do it; without a model, where nothing can come of it whatever the model.
+
+        Args:
+            scale: Of the network, where it was asked for.
+        """
+        from mambair_cli import batch
+
+        options, output = self._options, self._output
+        failures = batch.foresee_failures(self._jobs, output) if self._jobs else None
+        if failures is not None:
+            self._tell(failures)
+        else:
+            from mambair_cli.cli.progress import Progress
+            from mambair_cli.cli.services import open_service
+
+            progress = Progress(shown=not options.quiet)
+            service = open_service(self._task, scale, self._level, options, progress)
+            with closing(service), cleaning_up():
+                if self._jobs is None:
+                    self.name(service.scale)
+                work = self._jobs or []
+                settings = batch.settings_of(service.computing, output)
+                progress.expect([job.source for job in work])
+                with (
+                    progress,
+                    closing(
+                        batch.run_jobs(
+                            work, output, settings, service.perform, options.fail_fast, service.is_remote
+                        )
+                    ) as outcomes,
+                    closing(service),  # before the journals: nobody writes without one
+                ):
+                    self._tell(outcomes, service, progress)
+        if self._exit_code:
+            raise typer.Exit(self._exit_code)
+
+    def _tell(
+        self,
+        outcomes: Iterable["Outcome"],
+        service: "Service | None" = None,
+        progress: "Progress | None" = None,
+    ) -> None:
+        """Print what becomes of each image, and of all."""
+        options, files = self._options, len(self._jobs or [])
+        self._tell_start(service, files)
+        summary = Summary(files)
         for outcome in outcomes:
             summary.add(outcome)
-            progress.count(outcome)
+            if progress is not None:
+                progress.count(outcome)
             if outcome.error is not None:
                 complain(outcome.error)
-                exit_code = max(exit_code, outcome.error.exit_code)
+                self._exit_code = max(self._exit_code, outcome.error.exit_code)
             elif outcome.warnings and not options.quiet:
                 say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
             _print_outcome(outcome, service, options.json)
-    if options.json:
-        print_event("summary", **summary.facts())
-    elif len(work) > 1 and not options.quiet:
-        say(str(summary))
-    if exit_code:
-        raise typer.Exit(exit_code)
+        if options.json:
+            print_event("summary", **summary.facts())
+        elif files > 1 and not options.quiet:
+            say(str(summary))
+
+    def _tell_start(self, service: "Service | None", files: int) -> None:
+        """Say what restores the images, and what was left out of them."""
+        notices = [service.notice] if service and service.notice else []
+        if service and (remark := explain_level(self._task, self._level, service.model)):
+            notices.append(remark)
+            if not self._options.quiet:
+                say(remark)
+        if service and not self._options.quiet and not service.notice:
+            say(f"using {service.model} on {service.place}")
+        if self._options.json:
+            print_event(
+                "start",
+                schema=EVENT_SCHEMA,
+                model=service and service.model,
+                weights=service and service.computing["weights"],
+                device=service and service.place,
+                files=files,
+                notices=notices,
+            )
+            for facts in self._choice.left_out.facts():
+                print_event("left_out", **facts)
+
+
+def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
+    """Tell the scale of the network before it is loaded, where anything but its weights tells it."""
+    from mambair_cli.catalog import default_scale, find_model
+
+    asked = default_scale(task) if scale is None else scale
+    if options.weights is not None:
+        return None if task == "upscale" and scale is None else asked
+    if options.model == "auto":
+        return asked
+    model = find_model(options.model)
+    return model.scale if model.task == task and scale in (None, model.scale) else None
 
 
 def _check_server(options: Options) -> None:
@@ -251,23 +351,22 @@ def _check_server(options: Options) -> None:
         )
 
 
-def _find_sources(inputs: list[str] | None, options: Options) -> list["Source"]:
-    """Find the images that arguments and lists of names mean."""
-    from mambair_cli import jobs
+def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Source"], "Choice"]:
+    """Find the images that arguments and lists of names mean, and tell by what choice."""
+    from mambair_cli import discovery
 
     for name in (*(inputs or []), options.output or ""):
         if "://" in name and not os.path.lexists(name):
             raise UsageError(f"no file or folder: {name}; mount it, and give the folder (docs/cluster.md)")
-    choice = jobs.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
-    sources = jobs.find_sources(inputs or [], choice)
+    if inputs and options.output is None and options.from_file is None:
+        check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
+    choice = discovery.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
+    sources = discovery.find_sources(inputs or [], choice)
     if options.from_file is not None:
-        sources += jobs.read_names(options.from_file, options.null, choice)
+        sources += discovery.read_names(options.from_file, options.null, choice)
     if not sources:
         raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
-    if not options.quiet:
-        for remark in choice.remarks():
-            say(remark)
-    return sources
+    return discovery.take_once(sources, choice.left_out), choice
 
 
 def _network_scale(sources: list["Source"], output: "Output") -> int:
@@ -279,7 +378,7 @@ def _network_scale(sources: list["Source"], output: "Output") -> int:
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 
-def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool) -> None:
     """Print what became of a job: a path, or an event."""
     job, report = outcome.job, outcome.report
     if outcome.error is not None:
@@ -289,7 +388,7 @@ def _print_outcome(outcome: "Outcome", service: "Service", as_json: bool) -> Non
     elif outcome.is_skipped:
         if as_json:
             print_event("skipped", input=str(job.source), output=job.place)
-    elif as_json and job.target is not None and outcome.size and report:
+    elif as_json and job.target is not None and outcome.size and report and service:
         print_event(
             "done",
             input=str(job.source),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.cli.notices import tell_fallback
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
 from mambair_cli.headstart import import_torch, load_libraries
@@ -87,7 +88,7 @@ def open_service(
         device=devices[0] if devices else options.device,
         offline=options.offline,
         quiet=options.quiet,
-        notify=say if not options.quiet else lambda sentence: None,
+        notify=tell_fallback(options.quiet, options.offline),
     )
     service = Service(
         model=restorer.model.name,
@@ -100,7 +101,7 @@ def open_service(
             on_start=partial(progress.start, 0),
             on_tiles=partial(progress.advance, 0),
         ),
-        notice=restorer.model.notice,
+        notice=None if options.offline else restorer.model.notice,
     )
     return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
 
@@ -131,8 +132,9 @@ def _open_client(
     }
     client = Client(address, task, query, partial(progress.start, pixels=0))
     means = client.means
-    if means.notice and not options.quiet:
-        say(means.notice)
+    notice = None if options.offline else means.notice
+    if notice:
+        tell_fallback(options.quiet, options.offline)(notice)
     return Service(
         model=means.model,
         scale=means.scale,
@@ -140,7 +142,7 @@ def _open_client(
         computing=means.computing,
         perform=client.perform,
         close=client.close,
-        notice=means.notice,
+        notice=notice,
     )
 
 
@@ -190,8 +192,9 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
             options.offline,
             options.quiet,
         )
-        if model.notice and not options.quiet:
-            say(model.notice)
+        notice = None if options.offline else model.notice
+        if notice:
+            tell_fallback(options.quiet, options.offline)(notice)
         here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
         with cleaning_up():
             computing = cluster.start(choices, model.path)
@@ -205,6 +208,6 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
         computing=computing,
         perform=cluster.perform,
         close=cluster.close,
-        notice=model.notice,
+        notice=notice,
         is_remote=True,
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mambair_cli.cli.options import Quiet, finite, refuse, typed
+from mambair_cli.cli.options import NetworkScale, Quiet, finite, refuse, typed
 from mambair_cli.cli.output import print_json
 from mambair_cli.errors import UsageError
 
@@ -20,10 +20,7 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="For weights, log and state.")
     ],
-    scale: Annotated[
-        int | None,
-        typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
-    ] = None,
+    scale: NetworkScale = None,
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(

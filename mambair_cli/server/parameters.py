@@ -1,21 +1,18 @@
 """What can be asked for in a query: the options of the commands, under their names."""
 
-import math
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from mambair_cli.catalog import Task
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES, parse_colour
-from mambair_cli.size import settle_scale
+from mambair_cli.size import LARGEST_SCALE, settle_scale
+from mambair_cli.values import Kind, plain_factor, plain_format, read_value
 
 TASKS: tuple[Task, ...] = get_args(Task)
-
-_PATTERNS = {"integer": r"-?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
-_CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,17 @@ class Parameter:
         least: Of a number.
         most: Of a number.
         choices: Of a word, where only these will do.
+        plain: Turns other spellings of a value into the plain one.
     """
 
     name: str
-    kind: Literal["integer", "number", "boolean", "string"]
+    kind: Kind
     help: str
     default: Any = None
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    plain: Callable[[str], str] = str
 
     def parse(self, text: str) -> Any:
         """Read a value.
@@ -46,30 +45,7 @@ class Parameter:
         Raises:
             UsageError: It is none.
         """
-        if self.kind == "string":
-            if not self.choices or text in self.choices:
-                return text
-            raise UsageError(f"{self.name} is {text}; {', '.join(self.choices)} would work")
-        try:
-            value = _CONVERSIONS[self.kind](text) if re.fullmatch(_PATTERNS[self.kind], text) else None
-        except ValueError:
-            value = None
-        if value is None or math.isinf(value) or not self._is_within(value):
-            raise UsageError(f"{self.name} is {text}; it must be {self.range}")
-        return value
-
-    def _is_within(self, value: float) -> bool:
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-
-    @property
-    def range(self) -> str:
-        """What it may be, in words."""
-        if self.kind == "boolean":
-            return "true or false"
-        ends = f" of {self.least:g} or more" if self.least is not None else ""
-        if self.least is not None and self.most is not None:
-            ends = f" from {self.least:g} to {self.most:g}"
-        return f"{'a whole number' if self.kind == 'integer' else 'a number'}{ends}"
+        return read_value(self.name, self.plain(text), self.kind, self.least, self.most, self.choices)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -95,7 +71,13 @@ SHARED = (
     Parameter("tile", "integer", "Largest side of a tile of the input, in pixels.", least=16, most=2**20),
     Parameter("overlap", "integer", "Pixels that neighbouring tiles share.", least=0, most=2**20),
     Parameter("seed", "integer", "Of the noise that MambaIRv2 draws.", 0, -(2**63), 2**63 - 1),
-    Parameter("format", "string", "Of the result; left out, as the input.", choices=tuple(WRITABLE_SUFFIXES)),
+    Parameter(
+        "format",
+        "string",
+        "Of the result; left out, as the input.",
+        choices=tuple(WRITABLE_SUFFIXES),
+        plain=partial(plain_format, suffixes=WRITABLE_SUFFIXES),
+    ),
     Parameter("quality", "integer", "Of JPEG, WebP and AVIF.", DEFAULT_QUALITY, 1, 100),
     Parameter("depth", "string", "Bits a sample.", "auto", choices=("auto", "8", "16")),
     Parameter("strip", "boolean", "Leave out all metadata; colours become sRGB.", False),
@@ -106,7 +88,14 @@ SHARED = (
 )
 OF_TASK: dict[Task, tuple[Parameter, ...]] = {
     "upscale": (
-        Parameter("scale", "number", "1 to 4, such as 2 or 2.5; left out, 4.", least=1, most=4),
+        Parameter(
+            "scale",
+            "number",
+            f"1 to {LARGEST_SCALE}, such as 2 or 2.5; left out, 4.",
+            least=1,
+            most=LARGEST_SCALE,
+            plain=plain_factor,
+        ),
         Parameter("width", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
         Parameter("height", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
         Parameter("megapixels", "number", "Of the result, in place of a scale.", least=1e-6),

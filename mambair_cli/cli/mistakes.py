@@ -1,0 +1,121 @@
+"""What is wrong with a command line, in words that say what would work."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+from typer.core import TyperOption
+
+from mambair_cli.cli.other_tools import find_counterpart
+from mambair_cli.errors import UsageError
+from mambair_cli.values import Kind, describe_kind, read_value
+
+_KINDS: Mapping[Any, Kind] = {int: "integer", float: "number"}
+
+
+def check_dashes(arguments: Sequence[str], options: Collection[str]) -> None:
+    """Refuse an option of several letters with one dash, which would be read as several options.
+
+    Args:
+        arguments: Of a command.
+        options: That it has.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for argument in arguments:
+        if argument == "--":
+            return
+        name = argument.partition("=")[0]
+        if len(name) > 2 and f"-{name}" in options:
+            raise UsageError(f"no such option: {name}; did you mean -{name}?")
+
+
+def explain_mistake(
+    error: typer.TyperException,
+    command: str,
+    parameters: Sequence[Any],
+    values: Mapping[str, Any],
+    arguments: Sequence[str],
+) -> UsageError:
+    """Say in our words what the parser has refused.
+
+    Args:
+        error: Of the parser.
+        command: As it is called, such as ``mambair upscale``.
+        parameters: Of the command.
+        values: As they were typed, by the names of parameters, as far as that is known.
+        arguments: All of them.
+    """
+    options = {name: p for p in parameters if isinstance(p, TyperOption) for name in p.opts}
+    name = getattr(error, "option_name", None)
+    if name is not None and name not in options:
+        hint = _explain_unknown(name, command, options)
+        files = [each for each in arguments if each.startswith("-") and each != "-" and os.path.lexists(each)]
+        named = "".join(f"; the file of that name is ./{file}" for file in files[:1])
+        return UsageError(f"no such option: {name}; {hint}{named}")
+    if name is not None:
+        return UsageError(f"{name} {_describe_values(options[name])}; see `{command} --help`")
+    parameter = getattr(error, "param", None)
+    if parameter is None:
+        return UsageError(f"{error.format_message()}; see `{command} --help`")
+    if hasattr(error, "param_type"):  # it is missing
+        return UsageError(f"{_name(parameter)} is not given; see `{command} --help`")
+    return _explain_value(error, parameter, values.get(parameter.name))
+
+
+def explain_unknown_command(name: str, command: str, commands: Sequence[str]) -> UsageError:
+    """Say what is called otherwise, or is no command.
+
+    Args:
+        name: That was given.
+        command: What it was given to, such as ``mambair``.
+        commands: That there are.
+    """
+    see = f"`{command} --help` lists the commands"
+    if command == "mambair" and (os.path.lexists(name) or os.path.splitext(name)[1]):
+        return UsageError(f"no such command: {name}; to enlarge an image: {command} upscale {name} ({see})")
+    close = get_close_matches(name.lower(), commands)
+    hint = f"did you mean {' or '.join(close)}? {see}" if close else see
+    return UsageError(f"no such command: {name}; {hint}")
+
+
+def _explain_unknown(name: str, command: str, options: Collection[str]) -> str:
+    close = get_close_matches(name, [option for option in options if option.startswith("--")], cutoff=0.7)
+    hint = find_counterpart(name, command, options)
+    if hint is None and close:
+        hint = f"did you mean {' or '.join(close)}?"
+    if hint is None and " " not in command:
+        hint = f"options stand after a command, as in {command} upscale --scale 2"
+    return hint or f"see `{command} --help`"
+
+
+def _explain_value(error: typer.TyperException, parameter: Any, value: Any) -> UsageError:
+    kind, choices = parameter.type_descriptor.annotation, parameter.type_descriptor.choices
+    name = _name(parameter)
+    if isinstance(value, str) and choices:
+        return UsageError(f"{name} is {value}; {', '.join(map(str, choices))} would work")
+    if isinstance(value, str) and kind in _KINDS:
+        try:
+            read_value(name, value, _KINDS[kind], parameter.min, parameter.max)
+        except UsageError as ours:
+            return ours
+        wanted = describe_kind(_KINDS[kind], parameter.min, parameter.max)
+        return UsageError(f"{name} is {value}; it must be {wanted}")
+    if isinstance(value, tuple):
+        return UsageError(f"{name} is {' '.join(value)}; it must be {len(value)} numbers")
+    message = str(getattr(error, "message", "") or error.format_message())
+    return UsageError(f"{name}: {message[:1].lower()}{message[1:].rstrip('.')}")
+
+
+def _describe_values(option: TyperOption) -> str:
+    if option.is_flag:
+        return "takes no value"
+    return f"needs {'a value' if option.nargs == 1 else f'{option.nargs} values'}"
+
+
+def _name(parameter: Any) -> str:
+    """Name a parameter as it is typed: an option by its longest name."""
+    return max(parameter.opts, key=len) if isinstance(parameter, TyperOption) else parameter.metavar

@@ -1,0 +1,61 @@
+"""What a user might not expect of the options of a command, said once."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mambair_cli.cli.output import say
+from mambair_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.catalog import Task
+
+LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
+
+
+def tell_fallback(quiet: bool, offline: bool) -> Callable[[str], None]:
+    """Return what says that a built-in model stands in for a better one, unless that was asked for."""
+    return (lambda sentence: None) if quiet or offline else say
+
+
+def explain_level(task: "Task", level: float | None, model: str) -> str | None:
+    """Say what becomes of the level of damage that was asked for; None where the model is made for it.
+
+    Args:
+        task: What is done.
+        level: Noise sigma of 255, or JPEG quality, if it was given.
+        model: Name of what does it.
+    """
+    from mambair_cli.catalog import load_catalog
+
+    entry = next((entry for entry in load_catalog() if entry.name == model), None)
+    if level is None or entry is None or entry.level == level:
+        return None
+    option = LEVEL_OPTIONS[task]
+    if entry.level is None:
+        kind = "noise of any strength" if task == "denoise" else "JPEG of any quality"
+        return f"{option} {level:g} has no effect: {model} is for {kind}"
+    return f"{option} {level:g}: the nearest model is {model}, made for {entry.level}"
+
+
+def explain_quality(task: "Task", quality: int | None, jpeg_quality: float | None) -> str | None:
+    """Tell apart the two qualities of dejpeg, where the one is given that results are saved with."""
+    if task != "dejpeg" or quality is None or jpeg_quality is not None:
+        return None
+    return (
+        f"warning: --quality {quality} is what results are saved with; "
+        f"what the inputs were saved with is --jpeg-quality {quality}"
+    )
+
+
+def check_output_forgotten(inputs: Sequence[str], exists: Sequence[bool]) -> None:
+    """Refuse a command whose last input is rather its output.
+
+    Args:
+        inputs: As they were named.
+        exists: Whether each is there.
+
+    Raises:
+        UsageError: Only the first one exists.
+    """
+    if list(exists) == [True, False]:
+        raise UsageError(f"no such file or folder: {inputs[-1]}; did you mean -o {inputs[-1]}?")

@@ -1,0 +1,91 @@
+"""What lies among the inputs and is not restored: told, so that nobody finds it out by counting results."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KINDS_SHOWN = 8  # in a sentence
+
+
+@dataclass
+class LeftOut:
+    """What was left out of a run.
+
+    Attributes:
+        kinds: How many files of kinds that are not read there are in folders, by suffix in small letters.
+        unread: One of these files.
+        links: Linked folders, which are not followed.
+        results: Images that are results of others among the inputs.
+        repeated: Images that are meant several times, and taken once.
+        unreadable: Folders that cannot be looked into, and why.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    unread: Path | None = None
+    links: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
+    repeated: list[Path] = field(default_factory=list)
+    unreadable: list[OSError] = field(default_factory=list)
+
+    def add_unread(self, path: Path) -> None:
+        """Count a file of a kind that is not read."""
+        self.kinds[path.suffix.lower()] += 1
+        self.unread = self.unread or path
+
+    def remarks(self) -> Iterator[str]:
+        """Say it to a person, a line for each reason."""
+        for error in self.unreadable:
+            yield f"cannot look into {error.filename}: {error.strerror}; what is in it is left out"
+        if self.kinds.total() == 1:
+            yield f"left out a file of a kind that is not read: {self.unread}"
+        elif self.kinds:
+            yield (
+                f"left out {self.kinds.total()} files of kinds that are not read: "
+                f"{describe_kinds(self.kinds)}; such as {self.unread}"
+            )
+        if self.links:
+            folders = _count(self.links, "a linked folder", "linked folders")
+            yield f"left out {folders}; name {_them(self.links)} to restore what is in {_them(self.links)}"
+        if self.results:
+            images = _count(self.results, "an image that is a result", "images that are results")
+            yield f"left out {images}; name {_them(self.results)} alone to restore {_them(self.results)}, too"
+        if self.repeated:
+            several = len(self.repeated) > 1
+            images = (
+                f"{len(self.repeated)} images, such as {self.repeated[0]}" if several else self.repeated[0]
+            )
+            yield f"named several times, restored once: {images}"
+
+    def facts(self) -> Iterator[dict[str, Any]]:
+        """Say it to a script, a record for each reason."""
+        found: list[tuple[str, int, object, dict[str, int]]] = [
+            (why, len(paths), paths[0], {})
+            for why, paths in (
+                ("unreadable_folder", [error.filename for error in self.unreadable]),
+                ("linked_folder", self.links),
+                ("result", self.results),
+                ("repeated", self.repeated),
+            )
+            if paths
+        ]
+        if self.kinds:
+            found.append(("kind", self.kinds.total(), self.unread, dict(self.kinds.most_common())))
+        for why, count, example, kinds in found:
+            yield {"why": why, "count": count, "example": str(example), "kinds": kinds}
+
+
+def describe_kinds(kinds: Counter[str]) -> str:
+    """Say how many files of which kinds there are, the most frequent first."""
+    shown = [f"{count} {kind or 'without a suffix'}" for kind, count in kinds.most_common(KINDS_SHOWN)]
+    more = sum(kinds.values()) - sum(count for _, count in kinds.most_common(KINDS_SHOWN))
+    return ", ".join([*shown, f"{more} of other kinds"] if more else shown)
+
+
+def _count(paths: Sequence[Path], one: str, several: str) -> str:
+    return f"{one}: {paths[0]}" if len(paths) == 1 else f"{len(paths)} {several}, such as {paths[0]}"
+
+
+def _them(paths: Sequence[Path]) -> str:
+    return "it" if len(paths) == 1 else "them"

@@ -1,0 +1,90 @@
+"""Values that people write, in options and in queries: read in one way, and refused in the same words."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from mambair_cli.errors import UsageError
+
+Kind = Literal["integer", "number", "boolean", "string"]
+"""What a value is, as JSON Schema names it."""
+
+_PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
+_CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
+_TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
+
+
+def read_value(
+    name: str,
+    text: str,
+    kind: Kind,
+    least: float | None = None,
+    most: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Read a value.
+
+    Args:
+        name: Of the option or parameter, for the error.
+        text: As it was written.
+        kind: What it is to be.
+        least: Of a number.
+        most: Of a number.
+        choices: Of a word, where only these will do.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if kind == "string":
+        if not choices or text in choices:
+            return text
+        raise UsageError(f"{name} is {text or 'empty'}; {', '.join(choices)} would work")
+    try:
+        value = _CONVERSIONS[kind](text) if re.fullmatch(_PATTERNS[kind], text) else None
+    except ValueError:
+        value = None
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if value is None or math.isinf(value) or not low <= value <= high:
+        raise UsageError(f"{name} is {text or 'empty'}; it must be {describe_kind(kind, least, most)}")
+    return value
+
+
+def describe_kind(kind: Kind, least: float | None = None, most: float | None = None) -> str:
+    """Say what a value may be, in words."""
+    if kind == "boolean":
+        return "true or false"
+    noun = "a whole number" if kind == "integer" else "a number"
+    if least is None and most is None:
+        return noun
+    return f"{noun} {'of' if least is None or most is None else 'from'} {describe_range(least, most)}"
+
+
+def describe_range(least: float | None, most: float | None) -> str:
+    """Say between what a number lies, one end of which may be open."""
+    if least is not None and most is not None:
+        return f"{_plain(least)} to {_plain(most)}"
+    return (
+        f"{_plain(most)} or less" if least is None and most is not None else f"{_plain(least or 0)} or more"
+    )
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def plain_factor(text: str) -> str:
+    """Return the number in a factor, which may be written as 2x, x2 or ×2."""
+    found = _TIMES.fullmatch(text.strip().lower())
+    return found[1] if found else text
+
+
+def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
+    """Return the name of a format, which may be written in capitals, or as the end of a file's name.
+
+    Args:
+        text: As it was written.
+        suffixes: Of each format, with their dots.
+    """
+    word = text.strip().lower().removeprefix(".")
+    return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)

@@ -1,0 +1,199 @@
+"""The first minutes: what a newcomer types, and what is said to it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from checkpoints import save_nearest
+from PIL import Image
+
+from mambair_cli.cli import main
+from mambair_cli.errors import UsageError
+from mambair_cli.server.parameters import OF_TASK, SHARED
+from mambair_cli.values import plain_factor, plain_format, read_value
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+def photo(path, size=(12, 9)):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 60)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("cat.png", "no such command: cat.png; to enlarge an image: mambair upscale cat.png ("),
+        ("missing.jpg", "to enlarge an image: mambair upscale missing.jpg ("),
+        ("upscael cat.png", "did you mean upscale? `mambair --help` lists the commands"),
+        ("sharpen cat.png", "no such command: sharpen; `mambair --help` lists the commands"),
+        ("models shwo tiny-x4", "did you mean show? `mambair models --help` lists the commands"),
+        ("help sharpen", "no such command: sharpen; "),
+        (
+            "-s 2 cat.png",
+            "no such option: -s; options stand after a command, as in mambair upscale --scale 2",
+        ),
+        ("doctor cat.png", "too many arguments: cat.png; see `mambair doctor --help`"),
+        ("models show", "NAME is not given; see `mambair models show --help`"),
+        ("train photos -o run", "--task is not given; see `mambair train --help`"),
+    ],
+)
+def test_what_is_no_command_points_to_one(run, arguments, says):
+    photo("cat.png")
+    code, out, err = run(*arguments.split())
+    assert (code, out) == (2, [])
+    assert err.startswith("mambair: error: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("upscale --gpu 0", "no such option: --gpu; here it is --device"),
+        ("upscale -g 0", "here it is --device"),
+        ("upscale --cpu", "here it is --device cpu"),
+        ("upscale --fp32", "here it is --precision fp32"),
+        ("upscale --outscale 2", "here it is --scale"),
+        ("upscale --tile_size 64", "no such option: --tile_size; here it is --tile"),
+        ("upscale -t 64", "here it is --tile"),
+        ("upscale -n realesrgan", "here it is --model"),
+        ("upscale --out=x", "no such option: --out; here it is --output"),
+        ("upscale --output-dir x", "here it is --output"),
+        ("upscale --force", "here it is --overwrite"),
+        ("upscale --threads 4", "here it is --workers"),
+        ("upscale --resize 200%", "here it is --width"),
+        ("denoise --noise-level 2", "here it is --sigma"),
+        ("upscale --noise-level 2", "noise is removed by `mambair denoise`, with --sigma"),
+        (
+            "denoise --resize 50%",
+            "`mambair upscale` sets sizes, with --scale, --width",
+        ),  # it has no --width
+        ("upscale -i cat.png", "inputs need no option: mambair upscale FILE ..."),
+        ("upscale --input cat.png", "inputs need no option"),
+        ("upscale photos --recursive", "a folder is taken with all folders in it; leave it out"),
+        ("upscale -quality 90", "no such option: -quality; did you mean --quality?"),
+        ("upscale -scale 2", "no such option: -scale; did you mean --scale?"),
+        ("upscale cat.png -output out.png", "no such option: -output; did you mean --output?"),
+        ("upscale --ovrwrite", "did you mean --overwrite?"),
+        ("upscale --nonsense", "see `mambair upscale --help`"),
+    ],
+)
+def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
+    photo("cat.png")
+    code, out, err = run(*arguments.split())
+    assert (code, out) == (2, [])
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert [path.name for path in Path().iterdir()] == ["cat.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("upscale --tile", "--tile needs a value; see `mambair upscale --help`"),
+        ("upscale --strip=yes", "--strip takes no value"),
+        ("upscale --tile 3", "--tile is 3; it must be a whole number of 16 or more"),
+        ("upscale --tile 64.5", "--tile is 64.5; it must be a whole number of 16 or more"),
+        ("upscale --quality 101", "--quality is 101; it must be a whole number from 1 to 100"),
+        ("upscale -s huge", "--scale is huge; it must be a number from 1 to "),
+        ("upscale -s nan", "--scale is nan; it must be a number from 1 to "),
+        ("upscale --precision fp8", "--precision is fp8; auto, fp32, fp16 would work"),
+        ("upscale --format=", "--format is empty; png, jpeg, "),
+        ("upscale --format bmp", "--format is bmp; png, jpeg, webp, tiff, avif, gif would work"),
+        ("train photos --task upscale -o run --sigma 3", "--sigma needs 2 values"),
+        ("train photos --task upscale -o run --sigma a b", "--sigma is a b; it must be 2 numbers"),
+        ("evaluate Set5 -s 2.5", "--scale is 2.5; it must be a whole number from 2 to 4"),
+        ("evaluate Set5 -s 5x", "--scale is 5; it must be a whole number from 2 to 4"),
+        ("serve --port 99999", "--port is 99999; it must be a whole number from 0 to 65535"),
+    ],
+)
+def test_a_value_that_cannot_be_is_said_with_what_can(run, arguments, says):
+    code, out, err = run(*arguments.split())
+    assert (code, out) == (2, [])
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["2", "2x", "x2", "×2", "2×", " 2 x", "X2", "2.0"])
+def test_a_scale_may_be_written_with_a_cross(text):
+    (server,) = (parameter for parameter in OF_TASK["upscale"] if parameter.name == "scale")
+    assert server.parse(text) == 2
+    assert read_value("--scale", plain_factor(text), "number", 1, 4) == 2
+
+
+@pytest.mark.parametrize("text", ["x", "2x2", "", "two", "2,5", "xx2"])
+def test_what_is_no_scale_is_refused_as_it_was_written(text):
+    (server,) = (parameter for parameter in OF_TASK["upscale"] if parameter.name == "scale")
+    with pytest.raises(UsageError, match=f"scale is {text or 'empty'}; it must be a number from 1 to "):
+        server.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [("jpg", "jpeg"), ("JPEG", "jpeg"), (".jpg", "jpeg"), ("PNG", "png"), ("tif", "tiff"), ("bmp", "bmp")],
+)
+def test_a_format_may_be_written_as_files_end(text, format):
+    (server,) = (parameter for parameter in SHARED if parameter.name == "format")
+    assert plain_format(text, {"jpeg": (".jpg", ".jpeg"), "tiff": (".tif",)}) == format
+    if format != "bmp":
+        assert server.parse(text) == format
+
+
+def test_a_command_takes_other_spellings(run, tmp_path):
+    photo("cat.png")
+    save_nearest(tmp_path / "x4.safetensors", 4)
+    code, out, _ = run("upscale", "cat.png", "--weights", "x4.safetensors", "-s", "x4", "--format", "JPG")
+    assert (code, out) == (0, ["cat_x4.jpg"])
+    with Image.open("cat_x4.jpg") as image:
+        assert (image.size, image.format) == ((48, 36), "JPEG")
+
+
+def test_help_is_a_command_too(run):
+    for names in ([], ["upscale"], ["models", "list"]):
+        asked = run("help", *names)
+        assert asked == run(*names, "--help")
+        assert asked[0] == 0
+    assert run("-V") == run("--version")
+    assert run("-V")[1][0].startswith("mambair 0")
+
+
+def test_models_alone_lists_them(run):
+    assert run("models") == run("models", "list")
+    assert run("models", "--json") == run("models", "list", "--json")
+    assert run("models")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "upscale", "denoise", "dejpeg", "evaluate", "train", "serve", "doctor", "models", "models verify"],
+)
+def test_help_speaks_no_programming_language(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    text = "\n".join(out)
+    assert not re.search(r"list\[|<\w+>|<=|>=|\bstr\b|\bint\b|\{[A-Z]+\}", text)
+
+
+def test_help_says_what_may_be_given(run):
+    text = " ".join(" ".join(run("upscale", "--help")[1]).split())
+    assert "Usage: mambair upscale [OPTIONS] [INPUT]..." in text
+    assert "--precision auto|fp32|fp16" in text
+    assert "[1 to 100]" in text
+    assert "[16 or more]" in text
+    assert "[environment variable: MAMBAIR_SERVER]" in text
+    text = " ".join(" ".join(run("train", "--help")[1]).split())
+    assert "Usage: mambair train [OPTIONS] FOLDER..." in text
+    assert "[default: 0, 55]" in text
+    assert "What to learn. [required]" in text

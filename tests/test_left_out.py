@@ -1,0 +1,363 @@
+"""What is left out of a run is told; what cannot have its name costs itself alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import save_identity, save_nearest
+from PIL import Image
+
+from mambair_cli.cli import main
+from mambair_cli.discovery import Choice, find_sources, take_once
+from mambair_cli.errors import UsageError
+from mambair_cli.jobs import Source, name_targets
+from mambair_cli.left_out import LeftOut
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_nearest(folder / "x4.safetensors", 4)
+    save_identity(folder / "same.safetensors")
+    return folder
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch, weights):
+    """Run a command in an empty folder, and return (exit code, stdout lines, stderr lines)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(command, *arguments):
+        net = ("--weights", weights / {"upscale": "x4.safetensors"}.get(command, "same.safetensors"))
+        code = main([command, *map(str, (*net, *arguments))])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), [line for line in err.splitlines() if ": using " not in line]
+
+    return call
+
+
+def photo(path, size=(4, 3), color=(90, 120, 60)):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+
+
+def names():
+    return sorted(path.name for path in Path().iterdir() if not path.name.startswith("."))
+
+
+def test_where_two_results_would_have_one_name_one_keeps_its_suffix(run):
+    for name in ("IMG_1.bmp", "IMG_1.png", "IMG_2.jpg"):
+        photo(f"in/{name}")
+    assert run("upscale", "in", "-o", "out", "-q")[:2] == (
+        0,
+        ["out/IMG_1.bmp.png", "out/IMG_1.png", "out/IMG_2.jpg"],
+    )
+    beside = ["in/IMG_1.bmp_x4.png", "in/IMG_1_x4.png", "in/IMG_2_x4.jpg"]
+    assert run("upscale", "in/IMG_1.bmp", "in/IMG_1.png", "in/IMG_2.jpg", "-q")[:2] == (0, beside)
+    code, out, err = run("upscale", "in", "-o", "out2")  # names that keep a suffix are known as results
+    assert (code, len(out)) == (0, 3)
+    assert any("left out 3 images that are results" in line for line in err)
+
+
+def test_results_of_one_name_cost_themselves_alone_and_all_are_told(run):
+    for name in ("a/1.png", "b/1.png", "a/2.png", "b/2.png", "c/3.png"):
+        photo(name)
+    code, out, err = run("upscale", "a", "b", "c", "-o", "out", "--json")
+    events = [json.loads(line) for line in out]
+    failed = {event["input"]: event["message"] for event in events if event["event"] == "failed"}
+    assert code == 1
+    assert [event["output"] for event in events if event["event"] == "done"] == ["out/3.png"]
+    assert sorted(failed) == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
+    assert failed["b/1.png"] == (
+        "cannot restore b/1.png: a/1.png would become out/1.png, too; restore them into different folders"
+    )
+    assert len([line for line in err if "error: cannot restore" in line]) == 4
+    assert run("upscale", "a", "b", "c", "-o", "out2", "--dry-run")[0] == 1
+
+
+def test_a_run_of_which_nothing_is_left_is_refused_with_all_pairs():
+    sources = [Source(Path(folder, name)) for name in ("1.png", "2.png") for folder in ("a", "b")]
+    with pytest.raises(UsageError) as caught:
+        name_targets(sources, "out", "_x4")
+    assert str(caught.value) == (
+        "results of one name: a/1.png and b/1.png would become out/1.png and "
+        "a/2.png and b/2.png would become out/2.png; restore them into different folders"
+    )
+
+
+def test_many_results_of_one_name_take_few_words():
+    sources = [Source(Path(f"{number}", name)) for number in range(100) for name in ("a.png", "b.png")]
+    jobs = name_targets([*sources, Source(Path("c.png"))], "out", "_x4")
+    assert jobs[0].refusal == (
+        "cannot restore 0/a.png: 1/a.png and 98 more would become out/a.png, too; "
+        "restore them into different folders"
+    )
+    assert jobs[-1].refusal is None
+    with pytest.raises(
+        UsageError, match=r"4/a\.png and 95 more would become out/a\.png and 0/b\.png, "
+    ) as caught:
+        name_targets(sources, "out", "_x4")
+    assert len(str(caught.value)) < 300
+
+
+def test_an_input_that_would_be_overwritten_costs_itself_alone(run):
+    photo("out/a.png")
+    photo("b.png")
+    before = Path("out/a.png").read_bytes()
+    code, out, err = run("upscale", "out/a.png", "b.png", "-o", "out", "--overwrite")
+    assert (code, out) == (1, ["out/b.png"])
+    assert "mambair: error: cannot write out/a.png: it is an input; choose another output with -o" in err
+    assert Path("out/a.png").read_bytes() == before
+
+
+def test_a_second_run_over_what_the_shell_makes_of_a_pattern_finds_all_done(run):
+    for name in ("a.png", "b.png", "b.bmp"):
+        photo(name)
+    results = ["a_x4.png", "b.bmp_x4.png", "b_x4.png"]
+    code, out, _ = run("upscale", *names(), "--resume")
+    assert (code, sorted(out)) == (0, results)
+    code, out, err = run("upscale", *names(), "--resume", "--json")
+    assert code == 0
+    assert [json.loads(line)["event"] for line in out] == ["start", "left_out", *["skipped"] * 3, "summary"]
+    assert json.loads(out[1])["why"] == "result"
+    assert any("left out 3 images that are results, such as a_x4.png; name them" in line for line in err)
+    assert names() == sorted(["a.png", "b.bmp", "b.png", *results])
+    code, out, err = run("upscale", *names(), "--overwrite")  # the journal knows that they are results
+    assert (code, sorted(out)) == (0, results)
+
+
+def test_what_is_called_like_a_result_and_is_none_is_not_replaced(run):
+    photo("a.png")
+    photo("a_x4.png", color=(1, 2, 3))
+    before = Path("a_x4.png").read_bytes()
+    for options in ([], ["--overwrite"], ["--resume"], ["--overwrite", "--resume"]):
+        code, out, err = run("upscale", "a.png", "a_x4.png", *options)
+        assert (code, out) == (1, [])
+        assert any("error: cannot write a_x4.png: it" in line for line in err)
+        assert Path("a_x4.png").read_bytes() == before
+    assert run("upscale", "a.png", "--overwrite")[:2] == (
+        0,
+        ["a_x4.png"],
+    )  # alone, it was not among the inputs
+
+
+def test_a_pattern_that_is_expanded_here_takes_no_results(run):
+    for name in ("a.png", "a_x4.png", "a_denoised.png", "map_x4.png", "sub/b.png", "sub/b_x4.png"):
+        photo(name)
+    choice = Choice()
+    found = find_sources(["**/*.png"], choice)
+    assert [str(source) for source in found] == ["a.png", "map_x4.png", "sub/b.png"]
+    assert sorted(map(str, choice.left_out.results)) == ["a_denoised.png", "a_x4.png", "sub/b_x4.png"]
+    assert [str(source) for source in find_sources(["*_x4.png"])] == ["a_x4.png", "map_x4.png"]
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png", "link/a.png"])
+def test_a_file_named_twice_is_taken_once(run, again):
+    photo("a.png")
+    Path("sub").mkdir()
+    Path("link").symlink_to(".")
+    code, out, err = run("upscale", "a.png", again, "-o", "out.png")
+    assert (code, out) == (0, ["out.png"])
+    assert f"mambair: named several times, restored once: {Path(again)}" in err
+
+
+def test_links_of_other_names_are_images_of_their_own(run):
+    photo("sub/a.png")
+    Path("b.png").symlink_to("sub/a.png")
+    Path("a.png").symlink_to("sub/a.png")
+    assert run("upscale", "sub/a.png", "b.png", "-q")[1] == ["sub/a_x4.png", "b_x4.png"]
+    left_out = LeftOut()
+    sources = take_once([Source(Path("sub/a.png")), Source(Path("a.png")), Source(Path("b.png"))], left_out)
+    jobs = name_targets(sources, "out", "_x4", left_out=left_out)
+    assert [str(job.target) for job in jobs] == ["out/a.png", "out/b.png"]  # one picture of one name is one
+    assert left_out.repeated == [Path("a.png")]
+
+
+def test_kinds_that_are_not_read_are_told_in_a_line_and_an_event(run):
+    photo("in/a.png")
+    for name in ("raw.CR2", "raw2.cr2", "b.psd", "README", ".hidden.psd", "sub/c.dng", "skip/d.mp4"):
+        Path("in", name).parent.mkdir(exist_ok=True)
+        Path("in", name).touch()
+    code, out, err = run("upscale", "in", "--exclude", "skip", "--json")
+    assert code == 0
+    line = (
+        "mambair: left out 5 files of kinds that are not read: "
+        "2 .cr2, 1 without a suffix, 1 .psd, 1 .dng; such as in/README"
+    )
+    assert [text for text in err if "left out" in text] == [line]
+    assert json.loads(out[1]) == {
+        "event": "left_out",
+        "why": "kind",
+        "count": 5,
+        "example": "in/README",
+        "kinds": {".cr2": 2, "": 1, ".psd": 1, ".dng": 1},
+    }
+    _, _, err = run("upscale", "in", "--include", "*.psd", "--include", "a.png", "--dry-run")
+    assert "mambair: left out a file of a kind that is not read: in/b.psd" in err
+    assert run("upscale", "in", "--overwrite", "-q")[2] == []
+
+
+def test_a_folder_of_nothing_that_is_read_says_what_it_holds(run):
+    Path("in").mkdir()
+    for name in ("a.CR2", "b.cr2", "c"):
+        Path("in", name).touch()
+    code, _, (error,) = run("upscale", "in")
+    assert code == 2
+    assert error.endswith(
+        "no images in the folder: in; it holds only files of kinds that are not read: "
+        "2 .cr2, 1 without a suffix"
+    )
+
+
+def test_linked_folders_are_left_out_and_told(run):
+    photo("in/a.png")
+    photo("more/b.png")
+    Path("in/loop").symlink_to("..")
+    Path("in/more").symlink_to("../more")
+    code, out, err = run("upscale", "in", "--json")
+    assert code == 0
+    assert "mambair: left out 2 linked folders, such as in/loop; name them to restore what is in them" in err
+    event = json.loads(out[1])
+    assert (event["why"], event["count"], event["example"]) == ("linked_folder", 2, "in/loop")
+    assert run("upscale", "in/more", "-q")[1] == ["in/more_x4/b.png"] or os.path.exists("more_x4/b.png")
+    _, _, err = run("upscale", "in", "--exclude", "loop", "--overwrite")
+    assert "mambair: left out a linked folder: in/more; name it to restore what is in it" in err
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        (["a.png", "out.png"], "no such file or folder: out.png; did you mean -o out.png?"),
+        (["a.png", "*.gif"], "no file fits the pattern: *.gif"),
+        (["in", "out"], "no such file or folder: out; did you mean -o out?"),
+        (["a.png", "b.png", "-o", "out.png"], "-o names one file: out.png, and there are 2 images"),
+        (["in", "-o", "out.jpg"], "-o names one file: out.jpg, and the input is a folder or a list"),
+    ],
+)
+def test_an_output_that_is_no_output_is_refused_before_anything_is_done(run, inputs, says):
+    for name in ("a.png", "b.png", "in/c.png"):
+        photo(name)
+    code, out, (error,) = run("upscale", *inputs)
+    assert (code, out) == (2, [])
+    assert says in error
+    assert names() == ["a.png", "b.png", "in"]
+
+
+def test_a_folder_may_be_called_like_a_file(run):
+    photo("a.png")
+    photo("b.png")
+    Path("out.png").mkdir()
+    assert run("upscale", "a.png", "b.png", "-o", "out.png")[1] == ["out.png/a.png", "out.png/b.png"]
+    assert run("upscale", "a.png", "b.png", "-o", "new.png/")[1] == ["new.png/a.png", "new.png/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a.png"], "cannot write a_x4.png: it exists already; --overwrite replaces it"),
+        (["a.png", "--model", "tiny-x2"], "cannot write a_x2.png: it exists already"),
+        (["a.png", "-o", "a_x2.png"], "cannot write a_x2.png: it exists already"),
+        (["gone.png"], "cannot read gone.png: it does not exist"),
+        (["a.png", "-o", "a.png/new/"], "a.png is no folder, so a.png/new cannot be made"),
+    ],
+)
+def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):
+    for name in ("a.png", "a_x4.png", "a_x2.png"):
+        photo(tmp_path / name)
+    script = "import sys; from mambair_cli.cli import main; code = main(sys.argv[1:])\n"
+    script += "assert 'torch' not in sys.modules; sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "upscale", *arguments, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    start, failed, summary = map(json.loads, done.stdout.splitlines())
+    assert (start["event"], start["model"]) == ("start", None)
+    assert (failed["event"], summary["failed"]) == ("failed", 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows no folder that nobody can write")
+def test_a_new_folder_that_cannot_be_made_is_said_to_be_so(run):
+    photo("a.png")
+    for options in ([], ["--resume"]):
+        code, _, (error,) = run("upscale", "a.png", "-o", "/proc/new/", *options)
+        assert code == 1
+        assert "cannot make the folder /proc/new: " in error
+        assert error.endswith("; choose another folder with -o")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "says"),
+    [
+        ("denoise", ["--sigma", "25"], "--sigma 25 has no effect: tiny-denoise is for noise of any strength"),
+        (
+            "dejpeg",
+            ["--jpeg-quality", "20"],
+            "--jpeg-quality 20 has no effect: tiny-dejpeg is for JPEG of any quality",
+        ),
+    ],
+)
+def test_a_level_without_effect_is_told(run, capsys, command, option, says):
+    photo("a.png", size=(24, 16))
+    outputs = []
+    for way in ([], ["--json", "--overwrite"], ["--dry-run", "--overwrite"]):
+        assert main([command, "a.png", "--offline", *option, *way]) == 0
+        out, err = capsys.readouterr()
+        outputs.append(out)
+        assert err.splitlines().count(f"mambair: {says}") == 1
+    assert json.loads(outputs[1].splitlines()[0])["notices"] == [says]
+    assert main([command, "a.png", "--offline", "--overwrite"]) == 0
+    assert "has no effect" not in capsys.readouterr()[1]
+    assert main([command, "a.png", "--offline", "--overwrite", "-q", *option]) == 0
+    assert capsys.readouterr()[1] == ""
+
+
+def test_a_level_that_no_model_is_made_for_is_told():
+    from mambair_cli.cli.notices import explain_level
+
+    assert explain_level("denoise", 15, "mambair-denoise-15") is None
+    said = "--sigma 20: the nearest model is mambair-denoise-25, made for 25"
+    assert explain_level("denoise", 20, "mambair-denoise-25") == said
+
+
+def test_the_two_qualities_of_dejpeg_are_told_apart(run):
+    photo("a.jpg")
+    trap = (
+        "mambair: warning: --quality 20 is what results are saved with; "
+        "what the inputs were saved with is --jpeg-quality 20"
+    )
+    assert trap in run("dejpeg", "a.jpg", "--quality", "20")[2]
+    assert trap in run("dejpeg", "a.jpg", "--quality", "20", "--dry-run", "--overwrite")[2]
+    assert run("dejpeg", "a.jpg", "--quality", "20", "-q", "--overwrite")[2] == []
+    photo("b.jpg")
+    assert trap not in run("denoise", "b.jpg", "--quality", "20")[2]
+
+
+def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run, capsys):
+    photo("a.png", size=(48, 48))
+    assert main(["upscale", "a.png"]) == 0
+    (line,) = capsys.readouterr()[1].splitlines()
+    assert line.startswith(
+        "mambair: using the built-in model tiny-x4 (about 0.6 dB less): mambairv2-light-x4 "
+    )
+    assert len(line) < 150
+    assert main(["upscale", "a.png", "--offline", "--overwrite"]) == 0
+    assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
+    Path("a_x4.png").unlink()
+    assert main(["evaluate", ".", "--task", "upscale", "--offline", "--border", "0"]) == 0
+    assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
+
+
+def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, capsys):
+    photo("a.png")
+    photo("a_x4.png")
+    assert main(["upscale", "a.png", "--model", "tiny-denoise"]) == 3
+    assert "does not fit" in capsys.readouterr()[1]
