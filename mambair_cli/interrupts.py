@@ -10,12 +10,15 @@ from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # see the package's own
 if TYPE_CHECKING:
+    import socket
     from typing import Any, NoReturn
 
 EXIT_INTERRUPTED = 130
 
 # Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# A closed terminal sends it more than once: the second must not break off what the first began.
+_REPEATED = tuple(number for number in SIGNALS if number not in (signal.SIGINT, signal.SIGTERM))
 _ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # of a terminal: its line, and the cursor that a bar hides
 _is_told = False
 
@@ -60,23 +63,42 @@ def noting(answer: str | None) -> "Iterator[Callable[[], bool]]":
     Yields:
         Whether it has come.
     """
-    is_asked = False
     if threading.current_thread() is not threading.main_thread():  # which alone has signals
         yield lambda: False
         return
+    import socket
 
-    def note(number: int, frame: object) -> None:
-        nonlocal is_asked
-        is_asked = True
-        _handle_next()
-        if answer is not None:
-            _write(answer)
-
-    before = _handle(note)
+    asked = threading.Event()
+    # Python hears of signals between two of its own instructions, and a step may be minutes of one.
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = _handle(lambda number, frame: None)
+    before_told = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(
+        target=_answer, args=(heard, asked, answer), name="mambair-signals", daemon=True
+    )
+    listener.start()
     try:
-        yield lambda: is_asked
+        yield asked.is_set
     finally:
+        signal.set_wakeup_fd(before_told)
         _restore(before)
+        told.close()
+        listener.join()
+        heard.close()
+
+
+def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
+    """Hear of signals as they come; this is the thread."""
+    while numbers := heard.recv(1):
+        if numbers[0] not in SIGNALS:
+            continue
+        if not asked.is_set():
+            asked.set()
+            if answer is not None:
+                _write(answer)
+        elif numbers[0] not in _REPEATED:
+            _end()
 
 
 def tell() -> None:
@@ -101,10 +123,10 @@ def _handle(handler: "Callable[[int, object], object]") -> "dict[int, Any]":
 
 
 def _handle_next() -> None:
-    """End the process at the next signal; but for SIGHUP, which a closed terminal sends more than once."""
+    """End the process at the next signal."""
     _handle(_end)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in _REPEATED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _restore(handlers: "dict[int, Any]") -> None:

@@ -210,23 +210,25 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
     assert plans == [Restorer(scale=2, device="cpu", offline=True).plan(20, 300)]
 
 
-def test_a_slow_run_says_early_how_long_it_takes(config, monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
-    warn = pace.Pace(dataclasses.replace(config, steps=10_000), 0).warn
-    now = 4.0
-    assert warn(1) is None
-    now = 8.0
-    said = warn(2)
+def test_what_a_step_takes_is_found_by_smaller_crops(config):
+    config = dataclasses.replace(config, crop=32, batch=2)
+    net = Run(config).net
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    small = pace.measure_pace(net, dataclasses.replace(config, crop=16), CPU, 2)
+    large = pace.measure_pace(net, config, CPU, 2)
+    assert large.memory == 4 * small.memory > 2**20
+    assert large.seconds > small.seconds > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_slow_run_says_how_long_it_takes_and_a_quick_one_nothing():
+    said = pace.warn_of(pace.Pace(4.0, 3 * 2**29), 10_000, "cpu")
     assert said
-    assert said.startswith("a step takes 4 s on cpu, the 9998 steps left about 11 hours; ")
+    assert said.startswith("a step takes about 4 s on cpu and over 1.5 GiB of memory, 10000 steps 11 hours; ")
     assert "GPU" in said
     assert "--embed-dim" in said
-    assert warn(3) is None
-    quick = pace.Pace(dataclasses.replace(config, steps=150), 0)
-    now = 16.0
-    assert quick.warn(2) is None
-    assert pace.Pace(dataclasses.replace(config, steps=10**6, device="cuda:1"), 0).warn(1) is None
+    assert pace.warn_of(pace.Pace(4.0, 0), 149, "cpu") is None
 
 
 def test_the_average_of_the_weights_forgets_the_first_ones(config):

@@ -9,7 +9,7 @@ from pathlib import Path
 from mambair_cli import interrupts
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.train.config import TrainConfig, check_config
-from mambair_cli.train.pace import Pace
+from mambair_cli.train.pace import measure_pace, warn_of
 from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run, write_whole, writing
 from mambair_cli.train.validation import Pair, load_validation, measure
 
@@ -88,7 +88,11 @@ def _go_on(
 ) -> None:
     """Do the steps that are left, or those until somebody asks to stop."""
     config, is_main = run.config, run.processes.is_main
-    pace = Pace(config, run.step)
+    if run.step < config.steps and run.device.type != "cuda":
+        pace = measure_pace(run.net, config, run.device, config.batch // run.processes.count)
+        warning = warn_of(pace, config.steps - run.step, str(run.device))
+        if is_main and warning:
+            notify(warning)
     saved = time.monotonic()
     # A step on a CPU takes so long that to ask after each costs nothing.
     agree_every = AGREE_EVERY if run.processes.count > 1 and run.device.type == "cuda" else 1
@@ -99,8 +103,6 @@ def _go_on(
         run.advance()
         if is_main and on_step:
             on_step(run.step)
-        if is_main and (warning := pace.warn(run.step)):
-            notify(warning)
         if run.step == config.steps or run.step % LOG_EVERY == 0:
             loss = _finite_loss(run)
             run.forget_loss()
