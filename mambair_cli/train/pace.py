@@ -70,7 +70,8 @@ def warn_of(pace: Pace, steps: int, device: str) -> str | None:
         return None
     unit = next((unit for unit in _UNITS if seconds >= 2 * _UNITS[unit]), "minutes")
     return (
-        f"a step takes about {pace.seconds:.2g} s on {device} and over {pace.memory / 2**30:.1f} GiB of memory, "
-        f"{steps} steps {seconds / _UNITS[unit]:.0f} {unit}; training is meant for a GPU; without one take "
-        "a smaller network (--embed-dim, --depths, --d-inner) or smaller or fewer crops (--crop, --batch)"
+        f"a step takes about {pace.seconds:.2g} s on {device} and over {pace.memory / 2**30:.1f} GiB of "
+        f"memory, {steps} steps {seconds / _UNITS[unit]:.0f} {unit}; training is meant for a GPU; "
+        "without one take a smaller network (--embed-dim, --depths, --d-inner) or smaller or fewer crops "
+        "(--crop, --batch)"
     )
