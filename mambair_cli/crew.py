@@ -21,6 +21,7 @@ import numpy as np
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.engine import MEMORY
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.interrupts import OF_TERMINALS
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 from mambair_cli.sharing import AHEAD, MOST_DEATHS, Hand, Shares, cost_of
@@ -287,8 +288,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in OF_TERMINALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,8 +17,10 @@ EXIT_INTERRUPTED = 130
 
 # Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# What a terminal sends to all processes of a command.
+OF_TERMINALS = tuple(number for number in SIGNALS if number != signal.SIGTERM)
 # A closed terminal sends it more than once: the second must not break off what the first began.
-_REPEATED = tuple(number for number in SIGNALS if number not in (signal.SIGINT, signal.SIGTERM))
+_REPEATED = tuple(number for number in OF_TERMINALS if number != signal.SIGINT)
 _ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # of a terminal: its line, and the cursor that a bar hides
 _is_told = False
 

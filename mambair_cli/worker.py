@@ -18,6 +18,7 @@ import torch
 from mambair_cli.batch import Task
 from mambair_cli.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.errors import MambairError
+from mambair_cli.interrupts import OF_TERMINALS
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.process import leave_process
 from mambair_cli.restore import Restorer
@@ -92,7 +93,8 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
         options: Of the ``Restorer``.
         threads: Of PyTorch; None for its own choice.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+    for number in OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)  # the parent hears it too, and ends its workers
     threading.Thread(target=_end_with_parent, name="mambair-parent", daemon=True).start()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ import typer
 from mambair_cli.cli.options import Device, Offline, Precision, Quiet
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
-from mambair_cli.interrupts import cleaning_up
+from mambair_cli.interrupts import SIGNALS, cleaning_up
 
 
 def serve(
@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Keep models loaded for commands with --server.
 
-    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, or the signal TERM, ends it
-    once the images that it has are done.
+    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, the signal TERM or
+    a closed terminal ends it once the images that it has are done.
     """
     if socket is not None and port is not None:
         raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
@@ -76,7 +76,9 @@ def serve(
         if not quiet:
             say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
         with cleaning_up():
-            signal.signal(signal.SIGTERM, server.handle_exit)  # that is how servers end: nothing is amiss
+            for number in SIGNALS:  # that is how servers end: nothing is amiss
+                if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, server.handle_exit)
             server.run(sockets=[listener])
 
 
