@@ -19,6 +19,7 @@ from mambair_cli.batch import Task
 from mambair_cli.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.errors import MambairError
 from mambair_cli.interrupts import OF_TERMINALS
+from mambair_cli.notices import telling
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.process import leave_process
 from mambair_cli.restore import Restorer
@@ -38,6 +39,12 @@ class Advanced(NamedTuple):
 
     done: int
     total: int
+
+
+class Noticed(NamedTuple):
+    """The user should know something, although nothing failed."""
+
+    sentence: str
 
 
 class Failed(NamedTuple):
@@ -99,12 +106,18 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
     if threads is not None:
         torch.set_num_threads(threads)
     out = _Mouth(connection)
+    with telling(lambda sentence: out.send(Noticed(sentence))):
+        _work(connection, options, out)
+    out.close()
+
+
+def _work(connection: Connection, options: dict[str, Any], out: "_Mouth") -> None:
+    """Load the network, and do tasks."""
     try:
         try:
             restorer = Restorer(**options)
         except MambairError as error:
             out.send(error)
-            out.close()
             return
         out.send(True)
 
@@ -122,7 +135,6 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
         out.send(Failed(str(error).partition("\n")[0]))
     except Exception:
         out.send(Crashed(traceback.format_exc()))
-    out.close()
 
 
 def _end_with_parent() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 
 Inputs = Annotated[
@@ -17,7 +18,9 @@ Inputs = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=hush, help="No progress and no notices; errors only.")
+]
 
 
 ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
