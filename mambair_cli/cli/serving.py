@@ -4,7 +4,7 @@ import signal
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from mambair_cli.cli.options import Device, Offline, Precision, Quiet
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
 from mambair_cli.interrupts import SIGNALS, cleaning_up
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def serve(
@@ -76,10 +79,15 @@ def serve(
         if not quiet:
             say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
         with cleaning_up():
-            for number in SIGNALS:  # that is how servers end: nothing is amiss
-                if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, server.handle_exit)
+            _end_by_signals(server)
             server.run(sockets=[listener])
+
+
+def _end_by_signals(server: "uvicorn.Server") -> None:
+    """End a server in good order at TERM, and where its terminal is closed: nothing is amiss then."""
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, server.handle_exit)
 
 
 def _remove_socket(path: Path, inode: int) -> None:

@@ -32,8 +32,8 @@ def train(
     """Train a network, or go on with a run that was interrupted, as if it had not been.
 
     At Ctrl-C, a request to terminate or a closed terminal it finishes the step, saves the state and raises
-    KeyboardInterrupt. Where a launcher started
-    several processes, all train the one network; the first of them writes and reports.
+    KeyboardInterrupt. Where a launcher started several processes, all train the one network; the first of
+    them writes and reports.
 
     Args:
         config: The run.
