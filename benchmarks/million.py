@@ -86,8 +86,9 @@ def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
 def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     """Measure what is noted of results, and what it takes to look it up."""
     root, word = folder / "results", word_of(jobs[0], SETTINGS)
-    journal = Journal(root)
     targets = [job.target for job in jobs if job.target]
+    with meter.measure("begin a journal"):
+        journal = Journal(root, targets)
     sources = [job.source.path for job in jobs if job.source.path]
     entries = [Entry(word, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources]
     with meter.measure("note a result, on the disk", NOTED):
@@ -115,7 +116,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     with meter.measure("put the journal together at the end"):
         journal.close()
     with meter.measure("open the journal for --resume") as held:
-        journal = Journal(root)
+        journal = Journal(root, targets)
         held.append(journal)
     size = (root / JOURNAL_FILE).stat().st_size / len(jobs)
     print(f"{'':48} {size:6.0f} bytes on the disk")

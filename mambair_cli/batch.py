@@ -81,6 +81,7 @@ def run_jobs(
     perform: Perform,
     fail_fast: bool = False,
     keep_journal: bool = False,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> Generator[Outcome]:
     """Restore images; one that fails costs itself alone.
 
@@ -93,16 +94,14 @@ def run_jobs(
         perform: Does the work.
         fail_fast: Whether to begin no further one once one has failed.
         keep_journal: Whether to do so for a single image, too: by it other machines know the folder.
+        notify: Told in a sentence that another run is waited for.
 
     Yields:
         An outcome per job: first of those that an earlier run has done.
-
-    Raises:
-        UsageError: Another run is writing into the same folder.
     """
     is_batch = keep_journal or output.resume or len(jobs) > 1 or any(job.source.folder for job in jobs)
     with ExitStack() as stack:
-        journals, unwritable = _open_journals(jobs, stack) if is_batch else ({}, {})
+        journals, unwritable = _open_journals(jobs, stack, notify) if is_batch else ({}, {})
         tasks = []
         has_failed = False
         for job in jobs:
@@ -134,15 +133,19 @@ def run_jobs(
 
 
 def _open_journals(
-    jobs: Iterable[Job], stack: ExitStack
+    jobs: Iterable[Job], stack: ExitStack, notify: Callable[[str], None]
 ) -> tuple[dict[Path, Journal], dict[Path, ImageError]]:
     """Open the journals of all folders of results, and tell of those that cannot have one."""
     journals: dict[Path, Journal] = {}
     unwritable: dict[Path, ImageError] = {}
-    for root in dict.fromkeys(job.root for job in jobs if job.root):
+    targets: dict[Path, list[Path]] = {}
+    for job in jobs:
+        if job.root and job.target:
+            targets.setdefault(job.root, []).append(job.target)
+    for root in sorted(targets, key=os.path.realpath):  # in one order: runs wait for each other
         try:
             make_folder(root)
-            journals[root] = Journal(root)
+            journals[root] = Journal(root, targets[root], notify)
             stack.callback(journals[root].close)
         except ImageError as error:
             unwritable[root] = error

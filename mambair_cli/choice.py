@@ -9,7 +9,7 @@ import torch
 from mambair_cli import catalog, hub
 from mambair_cli.catalog import Model, Task, default_scale
 from mambair_cli.errors import DownloadError, ModelError, UsageError
-from mambair_cli.fitting import EDITION, SIDES, VALUES_AT_ONCE, fit_tiles
+from mambair_cli.fitting import SIDES, VALUES_AT_ONCE, digest_costs, fit_tiles
 from mambair_cli.model import MambaIRConfig
 from mambair_cli.tiling import Plan, plan_tiles
 
@@ -38,9 +38,9 @@ class Tiles(NamedTuple):
     fitted: MambaIRConfig | None = None
 
     @property
-    def computing(self) -> dict[str, int | None]:
+    def computing(self) -> dict[str, int | str | None]:
         """Return what pixels depend on of all that."""
-        fit = None if self.fitted is None else EDITION
+        fit = None if self.fitted is None else digest_costs()
         return {"tile": self.side, "overlap": self.overlap, "whole": self.whole, "fit": fit}
 
     def plan(self, height: int, width: int) -> Plan:

@@ -7,6 +7,7 @@ computed by all of them, tile by tile. What comes out does not depend on who did
 import multiprocessing
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mambair_cli.batch import IsStopped, Outcome, Task
 from mambair_cli.engine import MEMORY
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.interrupts import OF_TERMINALS
+from mambair_cli.notices import SlowerWarning
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 from mambair_cli.sharing import AHEAD, MOST_DEATHS, Hand, Shares, cost_of
@@ -28,6 +31,7 @@ from mambair_cli.worker import (
     Advanced,
     Crashed,
     Failed,
+    Noticed,
     Restored,
     Started,
     Stop,
@@ -78,6 +82,10 @@ class _Worker:
     is_stopping: bool = False  # it begins with no further task
 
 
+class _Died(NamedTuple):
+    """A worker is no more; what it had in hand is to be done by others."""
+
+
 class Crew:
     """Workers that wait for tasks, or for tiles of an image that all of them compute.
 
@@ -126,7 +134,8 @@ class Crew:
                 theirs.close()
                 self._workers.append(_Worker(number, device, process, ours))
             for worker in self._workers:
-                ready = _receive(worker)
+                while isinstance(ready := _receive(worker), Noticed):
+                    _pass_on(ready)
                 if ready is None:
                     raise UsageError(f"the worker on {worker.device} died at its start; use fewer workers")
                 if isinstance(ready, MambairError):
@@ -167,10 +176,10 @@ class Crew:
                             worker.connection.send(task)
                 if shares.is_stopped:
                     self._stop()
-                for worker, outcome in self._listen():
-                    if outcome is not None:
+                for worker, message in self._listen():
+                    if isinstance(message, Outcome):
                         worker.hand.put_down(worker.hand.tasks[0])  # they are done in their order
-                        yield outcome
+                        yield message
                     elif not shares.is_stopped and (given_up := shares.bury(worker.hand)) is not None:
                         yield given_up
         except KeyboardInterrupt:
@@ -209,8 +218,10 @@ class Crew:
             MambairError: As an engine does; or workers died over it.
         """
         while launched.result is None and launched.error is None:
-            for worker, _ in self._listen():
-                for batch in worker.batches:  # it has died
+            for worker, message in self._listen():
+                if not isinstance(message, _Died):
+                    raise ValueError(f"a worker that has tiles alone did a task: {message}")
+                for batch in worker.batches:
                     batch.deaths += 1
                     self._give(batch)
         if launched.result is None:
@@ -227,8 +238,8 @@ class Crew:
             worker.connection.send(Tiles(batch.tiles.shape, batch.corners, batch.seed))
             send_values(worker.connection, batch.tiles)
 
-    def _listen(self) -> Iterator[tuple[_Worker, Outcome | None]]:
-        """Wait for workers to say something; yield those that did a task, and, with None, those that died."""
+    def _listen(self) -> Iterator[tuple[_Worker, "Outcome | _Died"]]:
+        """Wait for workers to say something; yield those that did a task, and those that died."""
         ready = wait([worker.connection for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             match _receive(worker):
@@ -241,17 +252,27 @@ class Crew:
                 case Restored(values, error):
                     batch = worker.batches.popleft()
                     batch.result, batch.error = values, error
+                case Noticed() as notice:
+                    _pass_on(notice)
                 case Crashed(trace):
                     raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
-                case end:
-                    self._workers.remove(worker)
-                    if not worker.is_stopping:
-                        why = f": {end.reason}" if isinstance(end, Failed) else ""
-                        what = str(worker.hand) or "tiles of an image"
-                        self._notify(f"the worker on {worker.device} died with {what} in hand{why}")
-                    worker.process.terminate()
-                    _end(worker.process)
-                    yield worker, None
+                case Failed(reason):
+                    self._lose(worker, f": {reason}")
+                    yield worker, _Died()
+                case None:
+                    self._lose(worker, "")
+                    yield worker, _Died()
+                case message:
+                    raise ValueError(f"a worker says what nobody knows: {message!r}")
+
+    def _lose(self, worker: _Worker, why: str) -> None:
+        """Do without a worker that has died."""
+        self._workers.remove(worker)
+        if not worker.is_stopping:
+            what = str(worker.hand) or "tiles of an image"
+            self._notify(f"the worker on {worker.device} died with {what} in hand{why}")
+        worker.process.terminate()
+        _end(worker.process)
 
     def close(self) -> None:
         """Send the workers home; what they have not finished is left as if it had not begun."""
@@ -262,6 +283,11 @@ class Crew:
         for worker in self._workers:
             _end(worker.process)
         self._workers = []
+
+
+def _pass_on(notice: Noticed) -> None:
+    """Say here what a worker says, once for all of them."""
+    warnings.warn(notice.sentence, SlowerWarning, stacklevel=2)
 
 
 def _end(process: BaseProcess) -> None:
@@ -287,8 +313,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in OF_TERMINALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -213,6 +213,26 @@ def _find_in_folder(folder: Path, choice: Choice) -> list[Source]:
     return found
 
 
+def find_images(folder: Path) -> list[Path]:
+    """List all images in a folder and below it, found as those to restore are, results among them.
+
+    Args:
+        folder: A folder, or an image alone.
+
+    Raises:
+        UsageError: There is no such folder, nothing in it, or something that cannot be looked into.
+    """
+    if not folder.is_dir():
+        if not folder.exists():
+            raise UsageError(f"no such file or folder: {folder}; check its name")
+        return [folder]
+    choice = Choice()
+    found = [Path(str(source)) for source in _find_in_folder(folder, choice)]
+    for error in choice.left_out.unreadable:
+        raise UsageError(f"cannot look into {error.filename}: {error.strerror}; change its permissions")
+    return sorted(found + choice.left_out.results)
+
+
 def _explain_nothing(choice: Choice, is_empty: bool, kinds: Counter[str]) -> str:
     if choice.left_out.unreadable:
         error = choice.left_out.unreadable[-1]

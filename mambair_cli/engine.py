@@ -18,6 +18,7 @@ from mambair_cli.images import from_float
 from mambair_cli.kernels import verdicts
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import Network, fuse_network
+from mambair_cli.notices import SlowerWarning
 from mambair_cli.tiling import NUMPY, Arrays, Plan, blend_tiles
 from mambair_cli.window import Pixels
 
@@ -219,7 +220,9 @@ class Engine:
             except Exception as error:  # whatever compilers at run time raise: there is a way without them
                 self._fast = self._fused = None
                 warnings.warn(
-                    f"the faster way on this GPU is not taken, since it fails: {error}", stacklevel=2
+                    f"the faster way on this GPU is not taken, since it fails: {error}",
+                    SlowerWarning,
+                    stacklevel=2,
                 )
         with self._autocast():
             return self.net(x, seed=seed, origin=origin).float()

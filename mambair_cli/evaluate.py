@@ -11,8 +11,9 @@ import numpy as np
 from mambair_cli import metrics
 from mambair_cli.catalog import Model, Task
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
+from mambair_cli.discovery import find_images
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import READABLE_SUFFIXES, read_picture, to_float
+from mambair_cli.images import read_picture, to_float
 
 Degradation = Literal["papers", "real"]
 
@@ -102,26 +103,11 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[Pair]:
     Raises:
         UsageError: A folder holds no images, or an image has no partner or more than one.
     """
-    truths = _list_images(truth)
+    truths = find_images(truth)
     if other is None:
         return [Pair(path) for path in truths]
-    others = _list_images(other)
+    others = find_images(other)
     return [Pair(path, _partner(path, others, other)) for path in truths]
-
-
-def _list_images(folder: Path) -> list[Path]:
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise UsageError(f"no such file or folder: {folder}; check its name")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise UsageError(f"no images in the folder: {folder}; give one with images")
-    return found
 
 
 def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Tiles and batches that suit a device."""
 
 import functools
+import hashlib
 from itertools import product
 
 from mambair_cli.model import Config, MambaIRConfig, MambaIRUNetConfig
@@ -10,7 +11,6 @@ TILES_AT_ONCE = {"cpu": 1, "mps": 4}
 # Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
 VALUES_AT_ONCE = {"cuda": 110_000_000}
 
-EDITION = 1  # of what tiles are fitted by, here and in the costs of ``cuda``: another gives other pixels
 SIDES = range(96, 257, 8)  # pixels, of tiles that are tried
 PATHS = 4  # of MambaIR's scan
 # Of the GPU that tiles are fitted to, an H100 or H200. Others have more or fewer, but what an image becomes
@@ -19,6 +19,21 @@ MULTIPROCESSORS = 132
 # For a pixel in a block, beside its scan: for each channel within the block, and of the residual stream.
 INNER_CYCLES, OUTER_CYCLES = 0.016, 0.031
 PREFERENCE = 0.1  # for large tiles, where estimates hardly differ
+
+
+def digest_costs() -> str:
+    """Put all numbers by which tiles are fitted into one word: others give other tiles, and other pixels."""
+    from mambair_cli.kernels import cuda
+
+    own = VALUES_AT_ONCE, list(SIDES), PATHS, MULTIPROCESSORS, INNER_CYCLES, OUTER_CYCLES, PREFERENCE
+    scan = (
+        [tuple(cost) for cost in cuda.COSTS],
+        cuda.EXPONENTIAL,
+        cuda.STAGING,
+        cuda.TWO_PASSES,
+        cuda.LEAST_CHUNK,
+    )
+    return hashlib.sha256(repr((own, scan)).encode()).hexdigest()[:16]
 
 
 def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:

@@ -1,20 +1,26 @@
-"""What Ctrl-C and a request to terminate do to a command: end it at once, or once it has cleaned up."""
+"""Ctrl-C, a request to terminate and a closed terminal: they end a command at once, or let it clean up."""
 
 import atexit
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # see the package's own
 if TYPE_CHECKING:
-    from typing import NoReturn
+    import socket
+    from typing import Any, NoReturn
 
 EXIT_INTERRUPTED = 130
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# What a terminal sends to all processes of a command.
+OF_TERMINALS = tuple(number for number in SIGNALS if number != signal.SIGTERM)
+# A closed terminal sends it more than once: the second must not break off what the first began.
+_REPEATED = tuple(number for number in OF_TERMINALS if number != signal.SIGINT)
 _ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # of a terminal: its line, and the cursor that a bar hides
 _is_told = False
 
@@ -25,9 +31,7 @@ def end_at_once() -> None:
     That is right as long as nothing is begun that is to be undone. An exception would come out of whatever
     is being imported, some of which turns it into another.
     """
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as behind nohup
-            signal.signal(number, _end)
+    _handle(_end)
     atexit.register(_ignore)  # the last of all: when Python has ended, the system would end the process
 
 
@@ -41,18 +45,62 @@ def cleaning_up() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone has signals
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = _handle(_interrupt)
     before_unraisable = sys.unraisablehook
-    for number in _SIGNALS:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
     sys.unraisablehook = _see_unraisable
     try:
         yield
     finally:
         sys.unraisablehook = before_unraisable
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
+
+
+@contextmanager
+def noting(answer: str | None) -> "Iterator[Callable[[], bool]]":
+    """In the block, turn the first signal into a question to ask; the second ends the process at once.
+
+    Args:
+        answer: Told to the user as soon as the first comes.
+
+    Yields:
+        Whether it has come.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield lambda: False
+        return
+    import socket
+
+    asked = threading.Event()
+    # Python hears of signals between two of its own instructions, and a step may be minutes of one.
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = _handle(lambda number, frame: None)
+    before_told = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(
+        target=_answer, args=(heard, asked, answer), name="mambair-signals", daemon=True
+    )
+    listener.start()
+    try:
+        yield asked.is_set
+    finally:
+        signal.set_wakeup_fd(before_told)
+        _restore(before)
+        told.close()
+        listener.join()
+        heard.close()
+
+
+def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
+    """Hear of signals as they come; this is the thread."""
+    while numbers := heard.recv(1):
+        if numbers[0] not in SIGNALS:
+            continue
+        if not asked.is_set():
+            asked.set()
+            if answer is not None:
+                _write(answer)
+        elif numbers[0] not in _REPEATED:
+            _end()
 
 
 def tell() -> None:
@@ -60,14 +108,36 @@ def tell() -> None:
     global _is_told
     if not _is_told:
         _is_told = True
-        with suppress(OSError):  # nobody may be there to read it
-            os.write(2, (_ERASE_BAR if os.isatty(2) else b"") + b"mambair: interrupted\n")
+        _write("interrupted")
+
+
+def _write(sentence: str) -> None:
+    """Write a line to stderr, past Python's buffers: a signal may come while they are in use."""
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, (_ERASE_BAR if os.isatty(2) else b"") + f"mambair: {sentence}\n".encode())
+
+
+def _handle(handler: "Callable[[int, object], object]") -> "dict[int, Any]":
+    """Handle the signals that are not ignored, as nohup has it; return what was done with them before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _restore({number: handler for number, old in before.items() if old is not signal.SIG_IGN})
+    return before
+
+
+def _handle_next() -> None:
+    """End the process at the next signal."""
+    _handle(_end)
+    for number in _REPEATED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _restore(handlers: "dict[int, Any]") -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: object) -> "NoReturn":
-    for other in _SIGNALS:
-        if signal.getsignal(other) is not signal.SIG_IGN:
-            signal.signal(other, _end)
+    _handle_next()
     raise KeyboardInterrupt
 
 
@@ -84,5 +154,5 @@ def _end(number: int = 0, frame: object = None) -> "NoReturn":
 
 
 def _ignore() -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

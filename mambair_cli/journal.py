@@ -7,7 +7,8 @@ written; that a file is there proves nothing.
 
 While a run lasts, each of its processes writes a part of its own, in a hidden folder: they may be on several
 machines, whose lines in one file would mix on a network's file system. Parts are put together when the run
-ends, or, where it was killed, when the next one begins.
+ends, or, where it was killed, when another begins or ends. Runs that write different results into a folder
+do so side by side; of those that write the same one, the later waits.
 """
 
 import errno
@@ -20,20 +21,21 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+import numpy as np
 
+from mambair_cli.claims import LOOK_SECONDS, Claim, clear_away, digest_names, has_ended, hold_gate, is_claimed
 from mambair_cli.digest import hash_of
-from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.errors import ImageError
 from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
-LOCK_FILE = ".mambair.lock"
 PARTS_FOLDER = ".mambair.parts"
 CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any more
 
@@ -112,57 +114,75 @@ class Record:
 
 
 class Journal:
-    """The journal of a folder of results, for one run at a time.
+    """The journal of a folder of results, for one run; others may have theirs at the same time.
 
-    What a run that was killed has left half-written is removed.
+    What a run that was killed has left half-written is removed. Where another run is about to write one of
+    the results, it is waited for.
 
     Args:
         folder: Of the results; it is made where it is missing.
+        targets: The results that the run may write.
+        notify: Told in a sentence that another run is waited for.
 
     Attributes:
         pen: Of those who do the run's work, in whatever process.
-        record: Of runs before this one.
+        record: Of runs before this one, and of what others have done so far.
 
     Raises:
-        UsageError: Another run is writing into the folder.
         ImageError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        targets: Iterable[Path] = (),
+        notify: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         self.pen = Pen(folder, secrets.token_hex(8))
+        self.record: Record
         self._folder = folder
         self._path = folder / JOURNAL_FILE
-        self._lock = FileLock(folder / LOCK_FILE, timeout=0)
+        self._claim: Claim | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            self._gather()
-            self._remove_unfinished()
-            self.record = Record(folder)
-            self._rewrite()
-            self.pen.parts.mkdir(parents=True)
-        except Timeout as error:
-            raise UsageError(
-                f"another run is writing into {folder}; wait for it, or choose another folder with -o"
-            ) from error
+            self._begin(digest_targets(folder, targets), notify)
         except OSError as error:
-            self._unlock()
+            if self._claim:
+                self._claim.release()
             # In another folder, all that is done here would be done again.
             remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
             raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
 
-    def close(self) -> None:
-        """Clear away what a worker that died has left unfinished, and leave the folder to other runs."""
-        with suppress(OSError):
-            self._gather()
-            self._remove_unfinished()
-        self._unlock()
+    def _begin(self, names: np.ndarray, notify: Callable[[str], None]) -> None:
+        is_told = False
+        while True:
+            with hold_gate(self._folder, notify):
+                if not is_claimed(self._folder / PARTS_FOLDER, names):
+                    self._gather()
+                    self._remove_unfinished()
+                    self.record = Record(self._folder)
+                    self._rewrite()
+                    self._claim = Claim(self.pen.parts, names)
+                    return
+            if not is_told:
+                is_told = True
+                notify(f"another run is writing the same results into {self._folder}; waiting for it to end")
+            time.sleep(LOOK_SECONDS)
 
-    def _unlock(self) -> None:
-        if self._lock.is_locked:
-            with suppress(OSError):
-                (self._folder / LOCK_FILE).unlink()
-            self._lock.release()
+    def close(self) -> None:
+        """Clear away what a worker that died has left unfinished, and leave the results to other runs."""
+        try:
+            with suppress(OSError), hold_gate(self._folder):
+                self.abandon()
+                self._gather()
+                self._remove_unfinished()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave everything as it is, as the system does with a run that is killed."""
+        if self._claim:
+            self._claim.release()
 
     def _remove_unfinished(self) -> None:
         left: dict[str, set[str]] = {}  # by folder: looked for one by one, a million would take their time
@@ -177,21 +197,21 @@ class Journal:
                         (self._folder / parent / temporary).unlink(missing_ok=True)
 
     def _gather(self) -> None:
-        """Add the parts of this run, and of runs that were killed, to the journal, and remove them."""
+        """Add the parts of runs that have ended to the journal, and remove them."""
         folder = self._folder / PARTS_FOLDER
-        for run in folder.glob("*"):
-            if run.suffix != CLOSED:  # who lives on finds nowhere to note its result, and publishes none
-                run.rename(run.with_suffix(CLOSED))
-        for part in sorted(folder.glob("*/*.jsonl")):
-            with self._path.open("ab") as file, part.open("rb") as lines:
-                while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
-                    shutil.copyfileobj(lines, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            part.unlink()
-        for empty in (*folder.glob("*"), folder):
-            with suppress(OSError):  # somebody else keeps something there
-                empty.rmdir()
+        for run in [path for path in folder.glob("*") if path.is_dir() and has_ended(path)]:
+            closed = run.with_suffix(CLOSED)
+            run.rename(closed)  # who lives on finds nowhere to note its result, and publishes none
+            for part in sorted(closed.glob("*.jsonl")):
+                with self._path.open("ab") as file, part.open("rb") as lines:
+                    while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
+                        shutil.copyfileobj(lines, file)
+                        file.flush()
+                        os.fsync(file.fileno())
+                part.unlink()
+            clear_away(closed)
+        with suppress(OSError):  # others are at work, or somebody keeps something there
+            folder.rmdir()
 
     def _rewrite(self) -> None:
         """Write the journal anew without what is past."""
@@ -248,6 +268,11 @@ class Pen:
                     os.fsync(file.fileno())
             if is_new:
                 synchronize(self.parts)
+
+
+def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
+    """Return numbers for the names of results in a folder, from ``claims.digest_names``."""
+    return digest_names(os.path.normcase(_name_in(folder, target)) for target in targets)
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -322,7 +347,10 @@ def _is_result(target: Path, entry: Entry | None) -> bool:
 
 
 def _name_in(folder: Path, target: Path) -> str:
-    return Path(os.path.relpath(target, folder)).as_posix()
+    inside = str(target).removeprefix(f"{folder}{os.sep}")
+    if inside == str(target):
+        inside = os.path.relpath(target, folder)
+    return inside.replace(os.sep, "/")
 
 
 def _describe(name: str, entry: Entry) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import torch
 from mambair_cli.batch import Task
 from mambair_cli.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.errors import MambairError
+from mambair_cli.interrupts import OF_TERMINALS
+from mambair_cli.notices import telling
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.process import leave_process
 from mambair_cli.restore import Restorer
@@ -37,6 +39,12 @@ class Advanced(NamedTuple):
 
     done: int
     total: int
+
+
+class Noticed(NamedTuple):
+    """The user should know something, although nothing failed."""
+
+    sentence: str
 
 
 class Failed(NamedTuple):
@@ -92,17 +100,24 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
         options: Of the ``Restorer``.
         threads: Of PyTorch; None for its own choice.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+    for number in OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)  # the parent hears it too, and ends its workers
     threading.Thread(target=_end_with_parent, name="mambair-parent", daemon=True).start()
     if threads is not None:
         torch.set_num_threads(threads)
     out = _Mouth(connection)
+    with telling(lambda sentence: out.send(Noticed(sentence))):
+        _work(connection, options, out)
+    out.close()
+
+
+def _work(connection: Connection, options: dict[str, Any], out: "_Mouth") -> None:
+    """Load the network, and do tasks."""
     try:
         try:
             restorer = Restorer(**options)
         except MambairError as error:
             out.send(error)
-            out.close()
             return
         out.send(True)
 
@@ -120,7 +135,6 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
         out.send(Failed(str(error).partition("\n")[0]))
     except Exception:
         out.send(Crashed(traceback.format_exc()))
-    out.close()
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,7 @@
+import dataclasses
+import inspect
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from terminal import run_in_terminal
 
 from mambair_cli import load_network
 from mambair_cli.cli import main
+from mambair_cli.train import TrainConfig, pace
 
 SMALL = ("--embed-dim", "30", "--depths", "1", "--d-inner", "8", "--d-state", "2")
 SHORT = (
@@ -58,6 +62,28 @@ def test_what_was_trained_restores_and_goes_on_to_be_trained(run):
         *("--weights", "run/weights.safetensors"),
     )
     assert code == 0
+
+
+def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
+    monkeypatch.setattr(pace, "SAID_FROM_SECONDS", 0)
+    code, _, err = run("train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT)
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    assert re.match(
+        r"mambair: a step takes about [0-9.e-]+ s on cpu and over 0.0 GiB of memory, 4 steps ", err
+    )
+    code, _, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
+    assert (code, err) == (0, "")
+
+
+def test_defaults_are_those_of_a_run_from_python():
+    from mambair_cli.cli.training import train
+
+    options = inspect.signature(train).parameters
+    for field in dataclasses.fields(TrainConfig):
+        name = {"quality": "jpeg_quality"}.get(field.name, field.name)
+        if name in options and name not in ("task", "images", "output", "scale", "device"):
+            assert options[name].default == field.default, name
 
 
 def test_a_denoiser_says_what_it_is_for(run):

@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from mambair_cli.engine import Engine, restore_image
-from mambair_cli.kernels import cuda, cuda_depthwise, routing, verdicts
+from mambair_cli.kernels import cuda, cuda_depthwise, kept, routing, verdicts
 from mambair_cli.kernels.cuda import Shape
 from mambair_cli.kernels.graphs import Replayed
 from mambair_cli.model import MambaIRv2, build_network, fuse_network
@@ -150,7 +150,7 @@ def test_does_without_cuda_as_well(name, monkeypatch):
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch, tmp_path):
     """Let no test remember what another one found right."""
-    monkeypatch.setattr(verdicts, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(kept, "cache_folder", lambda: tmp_path)
 
 
 class Wrong:
@@ -236,7 +236,7 @@ def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
 def test_what_cannot_be_remembered_is_found_out_again(monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
-    monkeypatch.setattr(verdicts, "cache_folder", lambda: blocked / "folder")
+    monkeypatch.setattr(kept, "cache_folder", lambda: blocked / "folder")
     for _ in range(2):
         assert compare_once(*make_engine_with(0.001)) == 1
 

@@ -1,5 +1,6 @@
 """Commands that are interrupted, at any moment: never a traceback, and nothing half-written."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from checkpoints import save_nearest
 from PIL import Image
 
 from mambair_cli.cli import main
+from mambair_cli.journal import JOURNAL_FILE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 IMAGES, SIZE = 6, (400, 300)  # some tenths of a second for each
@@ -116,6 +118,32 @@ def test_an_interrupt_amid_work_leaves_whole_results_alone(folder, tmp_path, opt
     assert whole < IMAGES
     assert whole or moment != RESULTS
     assert not list(output.glob(HALF_WRITTEN))
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_a_closed_terminal_which_tells_it_twice_leaves_nothing_half_written(folder, tmp_path, options):
+    output = tmp_path / "out"
+    code, err = interrupt(folder, output, options, signal.SIGHUP, HALF_WRITTEN, 0.0)
+    assert code == 130
+    assert err.endswith("mambair: interrupted\n")
+    check_whole(output)
+    assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
+
+
+def test_a_terminal_that_is_closed_ends_a_command(folder, tmp_path):
+    import pty
+
+    output = tmp_path / "out"
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(folder)
+        os.execv(sys.executable, [sys.executable, "-m", "mambair_cli", *COMMAND, str(output)])
+    while not any(output.glob(HALF_WRITTEN)):
+        time.sleep(0.002)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    check_whole(output)
+    assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
 
 
 def test_what_a_second_interrupt_leaves_is_cleared_away_by_the_next_run(folder, tmp_path, monkeypatch):

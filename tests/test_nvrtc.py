@@ -74,6 +74,33 @@ def test_every_form_of_the_scan_is_accepted(compiled, cost):
     assert len(codes) == len(cost.warps)
 
 
+FORM = {"N": 16, "VECTOR": 4, "INPUT": 1, "OUTPUT": 1, "DICTIONARY": 0, "EACH": 8}
+SHAPE = {"LANES": 1, "STEPS": 8, "STAGE": 32, "THREADS": 96, "BLOCKS": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"LANES": 8}, "LANES is 1, 2 or 4"),
+        ({"LANES": 4, "STEPS": 6, "STAGE": 48}, "STEPS is a multiple"),
+        ({"STAGE": 8}, "groups are fetched ahead"),
+        ({"STAGE": 48}, "STAGE is a power of 2"),
+        ({"STAGE": 128}, "STAGE is at most THREADS"),
+        ({"THREADS": 80}, "THREADS is a multiple of 32"),
+        ({"N": 15}, "VECTOR divides"),
+        ({"EACH": 3}, "EACH divides the channels"),
+        ({"EACH": 16}, "EACH elements have 16 bytes"),
+        ({"VECTOR": 16}, "VECTOR elements have 16 bytes"),
+        ({"N": 64, "STAGE": 64}, "48 KiB of shared memory"),
+    ],
+)
+def test_a_shape_that_the_scan_would_go_wrong_with_is_not_compiled(compiled, changes, said):
+    source = nvrtc.read_source(*cuda.SOURCES)
+    nvrtc.compile_source(source, {**FORM, **SHAPE}, (9, 0))
+    with pytest.raises(nvrtc.CompilerError, match=said):
+        nvrtc.compile_source(source, {**FORM, **SHAPE, **changes}, (9, 0))
+
+
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("activation", cuda_depthwise.ACTIVATIONS)
 @pytest.mark.parametrize("side", [3, 5])

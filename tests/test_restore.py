@@ -13,6 +13,7 @@ from torch import nn
 from mambair_cli import engine, fitting, restore
 from mambair_cli.choice import choose_tiles
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
+from mambair_cli.kernels import cuda
 from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import Restorer
 from mambair_cli.tiling import plan_tiles
@@ -397,9 +398,33 @@ def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
 
 def test_results_tell_what_their_tiles_were_fitted_by():
     fitted, squares = (choose_tiles(tile, None, "cuda", "MambaIR", CLASSIC) for tile in (None, 256))
-    assert fitted.computing["fit"] == fitting.EDITION
+    assert fitted.computing["fit"] == fitting.digest_costs()
     assert squares.computing["fit"] is None
     assert fitted.computing["tile"] == squares.computing["tile"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (fitting, "VALUES_AT_ONCE", {"cuda": 10**8}),
+        (fitting, "SIDES", range(96, 257, 16)),
+        (fitting, "PATHS", 2),
+        (fitting, "MULTIPROCESSORS", 114),
+        (fitting, "INNER_CYCLES", 0.017),
+        (fitting, "OUTER_CYCLES", 0.032),
+        (fitting, "PREFERENCE", 0.2),
+        (cuda, "COSTS", cuda.COSTS[:2]),
+        (cuda, "EXPONENTIAL", 11),
+        (cuda, "STAGING", 800),
+        (cuda, "TWO_PASSES", 1.9),
+        (cuda, "LEAST_CHUNK", 128),
+    ],
+)
+def test_tiles_that_are_fitted_by_other_costs_are_told_apart(monkeypatch, module, name, value):
+    before = fitting.digest_costs()
+    assert fitting.digest_costs() == before
+    monkeypatch.setattr(module, name, value)
+    assert fitting.digest_costs() != before
 
 
 def test_an_overlap_that_some_default_has_room_for_is_not_refused_too_early():

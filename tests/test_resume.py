@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -18,10 +19,10 @@ from PIL import Image
 
 from benchmarks import kill
 from mambair_cli import journal
+from mambair_cli.claims import GATE_FILE
 from mambair_cli.cli import main
 from mambair_cli.journal import (
     JOURNAL_FILE,
-    LOCK_FILE,
     PARTS_FOLDER,
     Entry,
     Journal,
@@ -148,14 +149,73 @@ def test_the_times_of_inputs_are_kept_and_known(run):
     assert run("photos", "--resume", "--preserve-times")[:2] == (0, ALL_SKIPPED)
 
 
-def test_two_runs_do_not_write_into_one_folder(run):
-    journal = Journal(Path("photos_denoised"))
+def test_a_run_waits_for_another_that_writes_the_same_results(run):
+    folder = Path("photos_denoised")
+    first = Journal(folder, [folder / "b.png", folder / "d.png"])
+    threading.Timer(0.5, first.close).start()
+    begun = time.monotonic()
     code, became, err = run()
-    assert (code, became) == (2, {})
-    assert "another run is writing into photos_denoised; wait for it" in err
-    journal.close()
-    assert run()[:2] == (0, ALL_DONE)
-    assert not Path("photos_denoised", LOCK_FILE).exists()
+    assert time.monotonic() - begun > 0.4
+    assert (code, became, err) == (0, ALL_DONE, "")  # it was to be quiet
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [JOURNAL_FILE]
+
+
+def test_a_run_that_waits_says_so_once(tmp_path):
+    told = []
+    first = Journal(tmp_path, [tmp_path / "a.png"])
+    threading.Timer(0.6, first.close).start()
+    Journal(tmp_path, [tmp_path / "b.png", tmp_path / "a.png"], told.append).close()
+    assert told == [f"another run is writing the same results into {tmp_path}; waiting for it to end"]
+
+
+def test_runs_that_write_different_results_do_so_side_by_side(tmp_path):
+    told = []
+    first = Journal(tmp_path, [tmp_path / "a.png"], told.append)
+    second = Journal(tmp_path, [tmp_path / "b.png"], told.append)
+    temporary = tmp_path / ".mambair-0123456789abcdef.tmp"
+    first.pen.begin(tmp_path / "a.png", temporary)
+    temporary.write_bytes(b"half")
+    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    second.pen.finish(tmp_path / "b.png", entry)
+    second.close()
+    assert temporary.exists()
+    third = Journal(tmp_path, [tmp_path / "c.png"], told.append)
+    assert temporary.exists()  # whose run lasts
+    assert list(third.record.entries) == ["b.png"]
+    first.abandon()  # as the system does with a run that is killed
+    third.close()
+    assert told == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [JOURNAL_FILE]
+    assert list(Record(tmp_path).entries) == ["b.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
+def test_several_commands_fill_one_folder_and_one_that_is_killed_blocks_none(run):
+    for number in range(12):
+        photo(f"many/{number:02}.png", seed=number)
+    names = sorted(map(str, Path("many").iterdir()))
+    command = [sys.executable, "-m", "mambair_cli", "denoise", "-o", "out", "--weights", "same.safetensors"]
+
+    def start(names):
+        return subprocess.Popen(
+            [*command, *names], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    killed = start(names[:3])
+    while not list(Path("out").glob(f"{PARTS_FOLDER}/*/*.jsonl")):
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    for path in Path("out").glob("*.png"):  # it may have come so far
+        path.unlink()
+    running = [start(names[at : at + 3]) for at in range(0, 12, 3)]
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, said
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        JOURNAL_FILE,
+        *(Path(name).name for name in names),
+    ]
+    assert len(Record(Path("out")).entries) == 12
 
 
 def test_what_processes_write_side_by_side_is_put_together(tmp_path):
@@ -173,7 +233,7 @@ def test_what_processes_write_side_by_side_is_put_together(tmp_path):
         writer.join()
     assert journal.pen.has_written(target)
     assert len(list(Path(tmp_path, "out", PARTS_FOLDER).rglob("*.jsonl"))) == 2
-    journal._lock.release()  # as if it had been killed
+    journal.abandon()  # as if it had been killed
     for _ in range(2):
         again = Journal(target.parent)
         assert again.record.is_done(source, target, "settings")
@@ -243,7 +303,7 @@ def test_a_folder_without_a_journal_costs_its_images_alone(run):
     assert (
         "cannot write photos/sub/c_denoised.jpg: cannot keep a journal in photos/sub: Is a directory" in err
     )
-    assert not Path("photos/sub", LOCK_FILE).exists()
+    assert not Path("photos/sub", GATE_FILE).exists()
     code, became, _ = run("photos/sub/c.jpg", "photos/b.png", "--fail-fast")
     assert (code, became) == (1, {"c.jpg": "failed"})
 
@@ -288,7 +348,7 @@ def test_a_dry_run_knows_what_was_done(run, capsys):
 def test_who_lives_on_after_a_run_publishes_nothing_that_the_next_one_does_not_know(run):
     folder = Path("photos_denoised")
     first = Journal(folder)
-    first._lock.release()  # as the system does where it is killed
+    first.abandon()  # as the system does where it is killed
     temporary = folder / ".mambair-0123456789abcdef.tmp"
     first.pen.begin(folder / "a.png", temporary)
     temporary.write_bytes(b"whole")
@@ -305,7 +365,7 @@ def test_who_lives_on_after_a_run_publishes_nothing_that_the_next_one_does_not_k
 def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeypatch):
     folder = Path("photos_denoised")
     first = Journal(folder)
-    first._lock.release()
+    first.abandon()
     entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     first.pen.begin(folder / "a.png", folder / ".mambair-0123456789abcdef.tmp")
     (part,) = first.pen.parts.glob("*.jsonl")
@@ -332,7 +392,7 @@ def test_a_name_that_was_claimed_and_not_filled_is_free_again(tmp_path):
         if name != "elsewhere.png":
             temporary.write_bytes(b"a result")
         (folder / name).write_bytes(content)
-    first._lock.release()  # as where it was killed
+    first.abandon()  # as where it was killed
     Journal(folder).close()
     assert sorted(path.name for path in folder.glob("*")) == [JOURNAL_FILE, "elsewhere.png", "full.png"]
     assert (folder / "full.png").read_bytes() == b"whose?"

@@ -732,7 +732,8 @@ def place():
         yield Path(folder, "s")
 
 
-def test_a_server_lives_and_ends_as_it_should(run, place):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_server_lives_and_ends_as_it_should(run, place, number):
     with process("--socket", place) as (server, told):
         assert told == f"unix:{place}"
         with connect(parse_address(told)) as stranger:
@@ -746,7 +747,7 @@ def test_a_server_lives_and_ends_as_it_should(run, place):
             answer = pool.submit(ask, parse_address(told), "POST", "/v1/upscale?scale=2", body)
             while json.loads(ask(parse_address(told), "GET", "/v1/health")[2])["waiting"] == 0:
                 time.sleep(0.01)
-            server.send_signal(signal.SIGTERM)
+            server.send_signal(number)
             assert answer.result()[0] == 200
         out, err = server.communicate(timeout=60)
     assert (server.returncode, out) == (0, "")
@@ -792,6 +793,32 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
         assert server.communicate(timeout=60)[1].endswith("mambair: interrupted\n")
     assert server.returncode == 130
     assert not place.exists()
+
+
+def test_a_slow_disk_keeps_nobody_waiting_but_whom_it_concerns(monkeypatch):
+    """Files are opened, written, read and closed in threads of their own, not in that of the event loop."""
+    used: dict[str, set[str]] = {}
+    opened = tempfile.TemporaryFile
+
+    class Noting:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            used.setdefault(name, set()).add(threading.current_thread().name)
+            return getattr(self.file, name)
+
+    def open_noting():
+        used.setdefault("open", set()).add(threading.current_thread().name)
+        return Noting(opened())
+
+    with serving() as address:
+        loop = next(thread.name for thread in threading.enumerate() if thread.name.endswith("(run)"))
+        monkeypatch.setattr("mambair_cli.server.app.tempfile.TemporaryFile", open_noting)
+        assert ask(address, "POST", "/v1/upscale?scale=2", encode(pixels(700, 700)))[0] == 200
+        monkeypatch.undo()
+    assert {"open", "write", "flush", "fileno", "seek", "read", "close"} <= used.keys()
+    assert loop not in set().union(*used.values())
 
 
 @pytest.mark.parametrize(("precision", "is_same"), [("fp32", True), ("fp16", False)])

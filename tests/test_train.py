@@ -5,7 +5,9 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -16,12 +18,15 @@ from safetensors.torch import save_file
 
 from mambair_cli.checkpoint import load_network
 from mambair_cli.degrade import imresize
+from mambair_cli.engine import restore_image
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
 from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
-from mambair_cli.train import TrainConfig, loop, real_batches, train
+from mambair_cli.restore import Restorer
+from mambair_cli.train import TrainConfig, loop, pace, real_batches, train, validation
 from mambair_cli.train.photographs import Photographs, Pool, load_photographs
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.run import Run, serialize_weights
+from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.validation import load_validation
 
 CPU = torch.device("cpu")
@@ -85,8 +90,11 @@ def test_loss_falls_and_psnr_rises(config, photos, monkeypatch):
     assert (info.task, info.scale, info.config) == ("upscale", 2, NETWORK)
 
 
-@pytest.mark.parametrize("task", ["upscale", "denoise", "dejpeg"])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, task, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "name"), [("upscale", "SIGINT"), ("denoise", "SIGTERM"), ("dejpeg", "SIGHUP")]
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, task, name, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     if task != "upscale":
         config = dataclasses.replace(config, task=task, scale=1, network=RESTORER)
@@ -94,10 +102,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, task, tmp_path
 
     def interrupt(record):
         if record["step"] == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, name))
 
     with pytest.raises(KeyboardInterrupt):
         train(config, report=interrupt)
+    assert "finishing this step, to save the state" in capfd.readouterr().err  # at once, not when it is done
     assert [record["step"] for record in read_log(config.output)] == [2, 4]
     resumed = train(config, resume=True)
     wanted, got = tensors_of(whole), tensors_of(resumed)
@@ -128,6 +137,98 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
     assert rates[8] == pytest.approx(0.5)
     assert rates[12] == pytest.approx(0.0)
     assert all(now > later for now, later in itertools.pairwise(rates[4:]))
+
+
+def test_a_schedule_that_is_made_longer_goes_over_to_that_of_its_length():
+    short, long = Schedule(1.0, 4, 20), Schedule(1.0, 4, 60)
+    for step in (10, 20):  # before its end, and at it
+        extended = short.extend(step, 60)
+        rates = [extended.rate(now) for now in range(step, 60)]
+        before = short.rate(step)
+        assert rates[0] == pytest.approx(before + (long.rate(step) - before) / 4)
+        assert rates[3:] == pytest.approx([long.rate(now) for now in range(step + 3, 60)])
+    twice = extended.extend(21, 100)
+    assert twice.rate(21) == pytest.approx(
+        extended.rate(21) + (Schedule(1.0, 4, 100).rate(21) - extended.rate(21)) / 4
+    )
+
+
+def test_a_run_that_is_done_is_made_longer(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    train(config)
+    longer = dataclasses.replace(config, steps=12)
+
+    def interrupt(record):
+        if record["step"] == 8:  # while the rate goes up
+            os.kill(os.getpid(), signal.SIGINT)
+
+    shutil.copytree(config.output, tmp_path / "whole")
+    whole = train(dataclasses.replace(longer, output=tmp_path / "whole"), resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, resume=True, report=interrupt)
+    wanted, got = tensors_of(whole), tensors_of(train(longer, resume=True))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    schedule = Schedule(config.learning_rate, config.warmup, 6).extend(6, 12)
+    rates = [record["learning_rate"] for record in read_log(config.output) if record["step"] > 6]
+    assert rates == pytest.approx([schedule.rate(step) for step in range(6, 12)])
+    with pytest.raises(UsageError, match="with --steps 11: it was begun with --steps 12"):
+        train(dataclasses.replace(config, steps=11), resume=True)
+
+
+def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkeypatch):
+    config = dataclasses.replace(config, validation=photos, validate_every=2)
+    measured = []
+
+    def interrupt_second(engine, image, *others, **options):
+        measured.append(image)
+        if len(measured) == 4:  # there are three photographs
+            os.kill(os.getpid(), signal.SIGINT)
+        return restore_image(engine, image, *others, **options)
+
+    monkeypatch.setattr(validation, "restore_image", interrupt_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert len(measured) == 4
+    assert [record["step"] for record in read_log(config.output)] == [2]
+    train(config, resume=True)
+    steps = [record["step"] for record in read_log(config.output) if "psnr_x2" in record]
+    assert steps == [2, 4, 6]
+
+
+def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path, monkeypatch):
+    Image.new("RGB", (2 * 300, 40), "gray").save(tmp_path / "wide.png")
+    config = dataclasses.replace(config, validation=tmp_path / "wide.png")
+    plans = []
+
+    def note(engine, image, plan, *others, **options):
+        plans.append(plan)
+        return restore_image(engine, image, plan, *others, **options)
+
+    monkeypatch.setattr(validation, "restore_image", note)
+    net = build_network(NETWORK, "upscale")
+    validation.measure(net, load_validation(config, 3), config)
+    assert plans == [Restorer(scale=2, device="cpu", offline=True).plan(20, 300)]
+
+
+def test_what_a_step_takes_is_found_by_smaller_crops(config):
+    config = dataclasses.replace(config, crop=32, batch=2)
+    net = Run(config).net
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    small = pace.measure_pace(net, dataclasses.replace(config, crop=16), CPU, 2)
+    large = pace.measure_pace(net, config, CPU, 2)
+    assert large.memory == 4 * small.memory > 2**20
+    assert large.seconds > small.seconds > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_slow_run_says_how_long_it_takes_and_a_quick_one_nothing():
+    said = pace.warn_of(pace.Pace(4.0, 3 * 2**29), 10_000, "cpu")
+    assert said
+    assert said.startswith("a step takes about 4 s on cpu and over 1.5 GiB of memory, 10000 steps 11 hours; ")
+    assert "GPU" in said
+    assert "--embed-dim" in said
+    assert pace.warn_of(pace.Pace(4.0, 0), 149, "cpu") is None
 
 
 def test_the_average_of_the_weights_forgets_the_first_ones(config):
@@ -389,8 +490,8 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
         train(config)
-    with pytest.raises(UsageError, match="--steps 6: it was begun with --steps 1; give that"):
-        train(config, resume=True)
+    with pytest.raises(UsageError, match="--batch 3: it was begun with --batch 2; give that"):
+        train(dataclasses.replace(config, batch=3), resume=True)
     assert config.network
     wider = dataclasses.replace(config, steps=1, network=dataclasses.replace(config.network, d_state=3))
     with pytest.raises(UsageError, match=r"with --d-state 3: it was begun with --d-state \d; give that"):

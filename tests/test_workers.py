@@ -19,6 +19,7 @@ from networks import V2
 from PIL import Image
 
 from mambair_cli import choice
+from mambair_cli import crew as crew_module
 from mambair_cli.batch import computing_of, run_jobs, settings_of
 from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
@@ -28,8 +29,10 @@ from mambair_cli.endpoints import Output
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.jobs import name_targets
 from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.notices import SlowerWarning
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
+from mambair_cli.worker import Advanced, Noticed
 
 IMAGES = 6
 
@@ -107,6 +110,31 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
         crew.close()
     assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
     assert len(results("out")) == IMAGES - 1
+
+
+def test_only_a_death_is_taken_for_one(weights, monkeypatch):
+    crew = Crew(["cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    try:
+        tiles = np.zeros((1, 8, 8, 3), np.float32)
+        batch = crew.launch(tiles, [(0, 0)], None)
+        busy = next(worker for worker in crew._workers if worker.batches)
+        said = iter([Noticed("it is slow"), Advanced(1, 2)])
+        receive = crew_module._receive
+        monkeypatch.setattr(
+            crew_module, "_receive", lambda worker: next(said, None) or receive(worker), raising=True
+        )
+        with pytest.warns(SlowerWarning, match="it is slow"):
+            assert crew.collect(batch).shape == (1, 32, 32, 3)
+        assert batch.deaths == 0
+        assert busy in crew._workers
+        assert len(crew._workers) == 2
+        monkeypatch.setattr(crew_module, "_receive", lambda worker: "what?")
+        batch = crew.launch(tiles, [(0, 0)], None)
+        with pytest.raises(ValueError, match="says what nobody knows: 'what"):
+            crew.collect(batch)
+    finally:
+        monkeypatch.undo()
+        crew.close()
 
 
 class Deadly:

@@ -16,12 +16,13 @@ from mambair_cli.cli.commands import Command, Group
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluating import evaluate
 from mambair_cli.cli.options import AsJson
-from mambair_cli.cli.output import complain, say
+from mambair_cli.cli.output import complain, hush, remark, say
 from mambair_cli.cli.restoring import dejpeg, denoise, upscale
 from mambair_cli.cli.serving import serve
 from mambair_cli.cli.streams import ReaderGoneError, settle_streams
 from mambair_cli.cli.training import train
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.notices import telling
 from mambair_cli.process import settle_process
 
 app = typer.Typer(
@@ -92,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settle_streams()
     settle_process()
     try:
-        exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
+        hush(False)
+        with telling(remark):
+            exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
         sys.stdout.flush()
     except MambairError as error:
         complain(error)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.values import plain_factor, plain_format, read_value
 
@@ -18,7 +19,9 @@ Inputs = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=hush, help="No progress and no notices; errors only.")
+]
 
 
 def _read_format(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mambair_cli.errors import MambairError
 
+_is_quiet = False
 _SURROGATE = re.compile("[\ud800-\udfff]")  # a byte of a path that is no UTF-8
 
 
@@ -26,6 +27,19 @@ def say(sentence: str) -> None:
     """Tell the user something, on stderr, in one line whatever names stand in it."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
     print(f"mambair: {line}", file=sys.stderr)
+
+
+def hush(is_quiet: bool) -> bool:
+    """Keep remarks back from now on, or not; of --quiet, as its callback."""
+    global _is_quiet
+    _is_quiet = is_quiet
+    return is_quiet
+
+
+def remark(sentence: str) -> None:
+    """Tell the user something that is good to know, unless the command is to be quiet."""
+    if not _is_quiet:
+        say(sentence)
 
 
 def complain(error: MambairError) -> None:

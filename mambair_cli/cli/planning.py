@@ -12,7 +12,7 @@ import typer
 from mambair_cli.cli.notices import explain_level, tell_fallback
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
-from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
@@ -121,9 +121,8 @@ def print_plan(
     for sentence in _find_full_disks(costs):
         say(sentence)
     if len(work) > 1 or output.resume or options.ray is not None or any(job.source.folder for job in work):
-        for error in _find_locked_folders(work):  # only such runs keep a journal
-            complain(error)
-            exit_code = max(exit_code, error.exit_code)
+        for sentence in _find_claimed_folders(work):  # only such runs keep a journal
+            say(sentence)
     _print_sum(_add_up([cost for _, cost in costs], clairvoyant.trial, means.devices), counts, options.json)
     if exit_code:
         raise typer.Exit(exit_code)
@@ -283,22 +282,19 @@ def _find_full_disks(costs: list[tuple["Job", "Cost"]]) -> Iterator[str]:
             yield f"the results may take {needed}: the disk of {folder} has {left} left"
 
 
-def _find_locked_folders(work: list["Job"]) -> Iterator[UsageError]:
-    """Say of each folder of results whether another run is writing into it, where that can be seen."""
-    from mambair_cli.journal import LOCK_FILE
+def _find_claimed_folders(work: list["Job"]) -> Iterator[str]:
+    """Say of each folder of results whether a run would wait there for another, where that can be seen."""
+    from mambair_cli.claims import is_claimed, seems_over
+    from mambair_cli.journal import PARTS_FOLDER, digest_targets
 
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    for folder in dict.fromkeys(job.root for job in work if job.root):
-        with suppress(OSError), (folder / LOCK_FILE).open("rb") as file:
-            try:  # a lock that is free is one that a killed run has left: it is held for no time
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield UsageError(
-                    f"another run is writing into {folder}; wait for it, or choose another folder with -o"
-                )
+    targets: dict[Path, list[Path]] = {}
+    for job in work:
+        if job.root and job.target:
+            targets.setdefault(job.root, []).append(job.target)
+    for folder, names in targets.items():
+        with suppress(OSError):
+            if is_claimed(folder / PARTS_FOLDER, digest_targets(folder, names), seems_over):
+                yield f"another run is writing the same results into {folder}; this one would wait"
 
 
 def _print_forecast(job: "Job", forecast: _Forecast, as_json: bool) -> None:

@@ -263,7 +263,13 @@ class _Run:
                     progress,
                     closing(
                         batch.run_jobs(
-                            work, output, settings, service.perform, options.fail_fast, service.is_remote
+                            work,
+                            output,
+                            settings,
+                            service.perform,
+                            options.fail_fast,
+                            service.is_remote,
+                            say if not options.quiet else lambda sentence: None,
                         )
                     ) as outcomes,
                     closing(service),  # before the journals: nobody writes without one

@@ -4,14 +4,17 @@ import signal
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mambair_cli.cli.options import Device, Offline, Precision, Quiet
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
-from mambair_cli.interrupts import cleaning_up
+from mambair_cli.interrupts import SIGNALS, cleaning_up
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def serve(
@@ -41,8 +44,8 @@ def serve(
 ) -> None:
     """Keep models loaded for commands with --server.
 
-    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, or the signal TERM, ends it
-    once the images that it has are done.
+    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, the signal TERM or
+    a closed terminal ends it once the images that it has are done.
     """
     if socket is not None and port is not None:
         raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
@@ -76,8 +79,15 @@ def serve(
         if not quiet:
             say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
         with cleaning_up():
-            signal.signal(signal.SIGTERM, server.handle_exit)  # that is how servers end: nothing is amiss
+            _end_by_signals(server)
             server.run(sockets=[listener])
+
+
+def _end_by_signals(server: "uvicorn.Server") -> None:
+    """End a server in good order at TERM, and where its terminal is closed: nothing is amiss then."""
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, server.handle_exit)
 
 
 def _remove_socket(path: Path, inode: int) -> None:

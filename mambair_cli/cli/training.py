@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mambair_cli.cli.options import NetworkScale, Quiet, finite, refuse, typed
-from mambair_cli.cli.output import print_json
+from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
+from mambair_cli.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from mambair_cli.model import MambaIRConfig
@@ -30,10 +31,10 @@ def train(
     sigma: Annotated[
         tuple[float, float],
         typer.Option(metavar="LOW HIGH", callback=finite, help="Noise of denoise, of 255."),
-    ] = (0, 55),
+    ] = TrainConfig.sigma,
     jpeg_quality: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="Qualities of dejpeg.")
-    ] = (10, 95),
+    ] = TrainConfig.quality,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Checkpoint to go on from. [default: a new network]"),
@@ -49,35 +50,45 @@ def train(
     validation: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Photographs to measure the PSNR on.")
     ] = None,
-    crop: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")] = 48,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops in a step.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps in all.")] = 50_000,
+    crop: Annotated[
+        int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")
+    ] = TrainConfig.crop,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops in a step.")] = TrainConfig.batch,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps in all.")] = TrainConfig.steps,
     learning_rate: Annotated[
         float, typer.Option(min=0, metavar="RATE", callback=finite, help="At its peak.")
-    ] = 1e-3,
-    warmup: Annotated[int, typer.Option(min=0, metavar="N", help="Steps up to the peak.")] = 500,
+    ] = TrainConfig.learning_rate,
+    warmup: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Steps up to the peak.")
+    ] = TrainConfig.warmup,
     ema_decay: Annotated[
         float,
         typer.Option(min=0, max=1, metavar="SHARE", callback=finite, help="Of the averaged weights, a step."),
-    ] = 0.999,
-    loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="What is made small.")] = "l1",
+    ] = TrainConfig.ema_decay,
+    loss: Annotated[
+        Literal["l1", "charbonnier"], typer.Option(help="What is made small.")
+    ] = TrainConfig.loss,
     precision: Annotated[
         Literal["bf16", "fp32"], typer.Option(help="Of products and convolutions.")
-    ] = "bf16",
+    ] = TrainConfig.precision,
     compile: Annotated[
         bool, typer.Option("--compile", help="Fuse the blocks: a minute at the start, faster after.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the output folder.")
+        bool, typer.Option("--resume", help="Continue the run in the output folder; --steps may be more.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything that is drawn.")] = (
+        TrainConfig.seed
+    ),
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Train a small network, or a checkpoint further.
 
     Prints its log as JSON lines: loss and learning rate, and the PSNR where there is a folder to measure
-    it on; last the path of the weights. Ctrl-C saves the state; --resume goes on as if nothing had been.
+    it on; last the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped.
+    With --resume, --steps may be more than before: over as many steps as the warm-up has, the learning rate
+    goes to where it would be in a run of that length.
     Several GPUs share the work: torchrun --nproc-per-node 2 -m mambair_cli train ...
     """
     given = typed(context)
@@ -95,7 +106,7 @@ def train(
     from mambair_cli.choice import choose_device, default_scale
     from mambair_cli.cli.progress import show_training
 
-    config = training.TrainConfig(
+    config = TrainConfig(
         task=task,
         images=tuple(images),
         output=output,
@@ -126,7 +137,9 @@ def train(
             if not quiet:
                 print_json(record)
 
-        path = training.train(config, resume, report, progress.advance)
+        path = training.train(
+            config, resume, report, progress.advance, say if not quiet else lambda sentence: None
+        )
     if path:
         print(path)
 

@@ -29,6 +29,7 @@ from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
+from mambair_cli.images.srgb import read_srgb
 from mambair_cli.images.transparency import bleed
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "open_stream",
     "parse_colour",
     "read_picture",
+    "read_srgb",
     "settle_format",
     "show_colour",
     "split_luma",

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams, check_operands
+from mambair_cli.notices import SlowerWarning
 
 __all__ = [
     "NEED_GPU",
@@ -133,7 +134,8 @@ def _works(backend: Backend) -> bool:
             module.check_usable()
     except (ImportError, OSError) as error:  # an OSError where the system forbids code made at run time
         name = package or "the scan in CUDA C++"
-        warnings.warn(f"{name} is installed but not used, since it does not work: {error}", stacklevel=2)
+        text = f"{name} is installed but not used, since it does not work: {error}"
+        warnings.warn(text, SlowerWarning, stacklevel=2)
         return False
     return True
 

@@ -165,7 +165,7 @@ class _Cost(NamedTuple):
     warps: tuple[int, ...]
 
 
-# Tiles are fitted by these, too: what changes them is a new ``fitting.EDITION``.
+# Tiles are fitted by these, too: with others, images become others (``fitting.digest_costs``).
 COSTS = (
     _Cost(1, 8, 71, 7.1, 150, 512, (3, 4)),
     _Cost(2, 8, 20, 11.4, 67, 640, (3, 4, 5)),

@@ -24,6 +24,16 @@
 #define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
+static_assert(LANES == 1 || LANES == 2 || LANES == 4, "LANES is 1, 2 or 4: sums are gathered so");
+static_assert(STEPS % LANES == 0 && STEPS % 4 == 0, "STEPS is a multiple of LANES and of 4");
+static_assert(STAGE % STEPS == 0 && STAGE >= 2 * STEPS, "STAGE is a multiple of STEPS: groups are fetched ahead");
+static_assert((STAGE & (STAGE - 1)) == 0, "STAGE is a power of 2: places go round in rings");
+static_assert((STAGE / STEPS & AHEAD) == 0, "STAGE / STEPS is a power of 2: groups go round in a ring");
+static_assert(STAGE <= THREADS, "STAGE is at most THREADS: each thread looks up one pixel of a stage");
+static_assert(THREADS % 32 == 0, "THREADS is a multiple of 32: warps are whole");
+static_assert(COLUMNS % VECTOR == 0, "VECTOR divides a row of projections");
+static_assert(EACH > 0 && WARP_CHANNELS % EACH == 0, "EACH divides the channels of a warp");
+
 constexpr float LN_2 = 0.6931471805599453f;
 
 typedef Element<INPUT> In;
@@ -32,6 +42,9 @@ typedef Element<OUTPUT> Out;
 typedef Pack<In::Stored, VECTOR> Columns;
 typedef Pack<In::Stored, EACH> TokenPiece;
 typedef Pack<Out::Stored, EACH> ValuePiece;
+
+static_assert(sizeof(Columns) <= 16, "VECTOR elements have 16 bytes at most: they are read at once");
+static_assert(sizeof(TokenPiece) <= 16 && sizeof(ValuePiece) <= 16, "EACH elements have 16 bytes at most");
 
 // Store under a predicate, without a branch for which everything that is under way would have to arrive.
 #ifndef TWIN
@@ -125,6 +138,10 @@ struct Shared {
     alignas(16) float rows[2][STAGE][ROW];
     alignas(16) int pixels[4 * STAGE];  // of four stages
 };
+
+static_assert(ROW_OF<In::Stored> * sizeof(In::Stored) % 16 == 0, "steps of tokens begin where pieces may");
+static_assert(ROW_OF<Out::Stored> * sizeof(Out::Stored) % 16 == 0, "steps of values begin where pieces may");
+static_assert(sizeof(Shared) <= 48 * 1024, "a block has 48 KiB of shared memory without asking");
 
 #define GROUPS (COLUMNS / VECTOR)
 #define ITEMS (STAGE * GROUPS)

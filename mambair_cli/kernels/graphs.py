@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mambair_cli.notices import SlowerWarning
+
 
 @functools.cache
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
@@ -64,6 +66,7 @@ class Replayed:
             raise
         except RuntimeError as error:
             self._refused = True
-            warnings.warn(f"CUDA graphs are not used, which costs some speed: {error}", stacklevel=2)
+            text = f"CUDA graphs are not used, which costs some speed: {error}"
+            warnings.warn(text, SlowerWarning, stacklevel=2)
         else:
             self._graph = graph

@@ -7,14 +7,14 @@ compiled is kept on disk, under a name that follows from the source, its setting
 import ctypes
 import functools
 import hashlib
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from mambair_cli.kernels.kept import find_or_make
 
 LANGUAGE = "--std=c++17"
 
@@ -86,16 +86,8 @@ def compile_source(source: str, settings: Mapping[str, int], capability: tuple[i
     major, minor = ctypes.c_int(), ctypes.c_int()
     compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     key = "\0".join([source, *options, f"{major.value}.{minor.value}"])
-    kept = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
-    with suppress(OSError):
-        return kept.read_bytes()
-    code = _compile(compiler, source, options)
-    with suppress(OSError):  # a home that cannot be written costs time and nothing else
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            file.write(code)
-        os.replace(file.name, kept)  # so that another process sees all of it or nothing
-    return code
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
+    return find_or_make(name, lambda: _compile(compiler, source, options))
 
 
 def _compile(compiler: ctypes.CDLL, source: str, options: list[str]) -> bytes:
@@ -155,9 +147,3 @@ def _check(driver: ctypes.CDLL, result: int) -> None:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(result, ctypes.byref(text))
         raise RuntimeError(f"the CUDA driver reports: {(text.value or b'unknown').decode()} ({result})")
-
-
-def cache_folder() -> Path:
-    """Name the folder in which what was compiled is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mambair" / "kernels"

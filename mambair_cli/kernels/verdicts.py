@@ -1,34 +1,30 @@
 """What was found right on this machine before, remembered on disk, since finding out takes time."""
 
 import hashlib
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from mambair_cli.kernels.nvrtc import cache_folder
+from mambair_cli.kernels.kept import is_kept, keep
 
 
 def is_known(what: str, device: torch.device) -> bool:
     """Tell whether it was found right, by these very sources, on such a card, with this PyTorch."""
-    return _place_of(what, device).exists()
+    return is_kept(_name_of(what, device))
 
 
 def remember(what: str, device: torch.device) -> None:
     """Keep that it was found right; where nothing can be written, it is found out again next time."""
-    place = _place_of(what, device)
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
+    keep(_name_of(what, device))
 
 
-def _place_of(what: str, device: torch.device) -> Path:
+def _name_of(what: str, device: torch.device) -> str:
     card: tuple[object, ...] = (device.type,)
     if device.type == "cuda":
         card = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     about = (what, card, torch.__version__, torch.version.cuda, torch.version.hip, _triton(), _sources())
-    return cache_folder() / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.right"
+    return f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.right"
 
 
 def _triton() -> str:

@@ -139,17 +139,14 @@ class App:
         with ExitStack() as stack:
             self._waiting += 1
             stack.callback(self._let_go)
-            try:
-                image = stack.enter_context(tempfile.TemporaryFile())
-                result = stack.enter_context(tempfile.TemporaryFile())
-            except OSError as error:
-                raise _no_room(error) from error
+            image, result = await _open_temporary(stack), await _open_temporary(stack)
             await self._take_in(request, image)
             try:
                 restored = await _until_gone(request, self._workshop.restore(order, image, result))
             except asyncio.CancelledError:
                 return JSONResponse(describe_error(ServerError("the server was ended; start it anew")), 503)
-            return _Answer(restored, result, stack.pop_all())
+            size = await asyncio.to_thread(result.seek, 0, os.SEEK_END)
+            return _Answer(restored, result, size, stack.pop_all())
 
     def _let_go(self) -> None:
         self._waiting -= 1
@@ -165,6 +162,7 @@ class App:
         if not told.isdecimal() or int(told) > self._max_bytes:
             raise self._too_large()
         taken, pieces = 0, aiter(request.stream())
+        held = bytearray()  # what is not written yet: a thread for each small piece would take its time
         while True:
             try:
                 piece = await asyncio.wait_for(anext(pieces, None), self._idle_seconds)
@@ -172,16 +170,17 @@ class App:
                 raise HTTPException(
                     408, f"nothing came for {self._idle_seconds:g} s; send the image at once", _GOODBYE
                 ) from error
+            if piece is not None:
+                held += piece
+            if file is not None and (piece is None or len(held) >= _PIECE_BYTES):
+                await asyncio.to_thread(_write, file, held)
+            if file is None or len(held) >= _PIECE_BYTES:
+                held = bytearray()
             if piece is None:
                 return
             taken += len(piece)
             if taken > self._max_bytes:
                 raise self._too_large()
-            try:
-                if file is not None:
-                    file.write(piece)
-            except OSError as error:
-                raise _no_room(error) from error
 
     def _too_large(self) -> HTTPException:
         why = f"the image has more bytes than are taken: {self._max_bytes}; allow more with --max-bytes"
@@ -241,6 +240,24 @@ async def _until_gone(request: Request, work: Awaitable[Restored]) -> Restored:
         watching.cancel()
 
 
+async def _open_temporary(stack: ExitStack) -> BinaryIO:
+    """Open a temporary file, which is closed with the stack; all others would wait for a slow disk."""
+    try:
+        file = await asyncio.to_thread(tempfile.TemporaryFile)
+    except OSError as error:
+        raise _no_room(error) from error
+    stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, file.close))
+    return file
+
+
+def _write(file: BinaryIO, data: bytearray) -> None:
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        raise _no_room(error) from error
+
+
 def _no_room(error: OSError) -> ImageError:
     return ImageError(
         f"cannot keep the image: {error.strerror or error}; free some space for temporary files"
@@ -253,10 +270,11 @@ class _Answer(StreamingResponse):
     Args:
         restored: What became of the image.
         result: File of the result.
+        size: Of that file, in bytes.
         held: What to let go of when it is sent.
     """
 
-    def __init__(self, restored: Restored, result: BinaryIO, held: ExitStack) -> None:
+    def __init__(self, restored: Restored, result: BinaryIO, size: int, held: ExitStack) -> None:
         outcome, format, means = restored
         if outcome.size is None or outcome.report is None:
             raise ValueError("what has no error has a result")
@@ -270,8 +288,8 @@ class _Answer(StreamingResponse):
             **describe_account(account),
             "seconds": round(outcome.seconds, 3),
         }
-        headers = {"Content-Length": str(result.seek(0, os.SEEK_END)), REPORT_HEADER: json.dumps(facts)}
-        super().__init__(_read(result), headers=headers, media_type=f"image/{format}")
+        headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(facts)}
+        super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -280,9 +298,11 @@ class _Answer(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    file.seek(0)
-    while piece := file.read(_PIECE_BYTES):
+async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    """Yield what a file of that size holds, and end with the last of it: who has all may ask at once."""
+    await asyncio.to_thread(file.seek, 0)
+    while size > 0 and (piece := await asyncio.to_thread(file.read, _PIECE_BYTES)):
+        size -= len(piece)
         yield piece
 
 

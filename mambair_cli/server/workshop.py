@@ -82,7 +82,7 @@ class Workshop:
             MambairError: There is no result.
         """
         output = replace(order.output, max_pixels=min(order.output.max_pixels, self._max_pixels))
-        source = Source(None, data=_map(image))
+        source = Source(None, data=await _run(self._files, _map, image))
         if output.size != Size() and order.model == "auto":
             factor = await _run(self._files, largest_factor, [source], output.size, output.max_pixels)
             order = replace(order, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
@@ -116,7 +116,6 @@ async def _run(executor: ThreadPoolExecutor, action: Callable[..., T], *argument
 
 def _map(file: BinaryIO) -> mmap | bytes:
     """Return what a file holds, such that it need not be in memory."""
-    file.flush()
     size = os.fstat(file.fileno()).st_size
     return mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
 

@@ -1,6 +1,20 @@
 """Fit a network to folders of photographs: a checkpoint further, or a small network from nothing."""
 
-from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.loop import Record, train
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mambair_cli.train.config import TrainConfig
+    from mambair_cli.train.loop import Record, train
 
 __all__ = ["Record", "TrainConfig", "train"]
+
+_HOMES = {"Record": "loop", "TrainConfig": "config", "train": "loop"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: the command line takes its defaults without torch."""
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,11 +4,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mambair_cli.catalog import Task
 from mambair_cli.errors import UsageError
-from mambair_cli.model import MambaIRConfig
+
+if TYPE_CHECKING:
+    from mambair_cli.model import MambaIRConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TrainConfig:
         validation: Folder of photographs to measure the PSNR on; None to measure nothing.
         crop: Side of a crop, in pixels of the network's input.
         batch: Crops in a step.
-        steps: Until the learning rate has come down to nothing.
+        steps: Until the learning rate has come down to nothing; a run that goes on may be given more.
         learning_rate: At its peak.
         warmup: Steps from nothing to the peak.
         weight_decay: Of matrices and kernels; norms, biases and the scan's own parameters have none.
@@ -51,10 +53,10 @@ class TrainConfig:
     output: Path
     scale: int = 1
     degradation: Literal["papers", "real"] = "papers"
-    sigma: tuple[float, float] = (0.0, 55.0)
+    sigma: tuple[float, float] = (0, 55)
     quality: tuple[int, int] = (10, 95)
     shrink: tuple[float, ...] = (1.0,)
-    network: MambaIRConfig | None = None
+    network: "MambaIRConfig | None" = None
     weights: Path | None = None
     validation: Path | None = None
     crop: int = 48
@@ -126,6 +128,8 @@ def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] 
         new, given = "a new network", "--weights"
         return (given, new) if network is None else (new, f"{given} {begun.get('weights')}")
     for name, value in begun.items():
+        if name == "steps" and ours[name] > value:
+            continue  # it is made longer
         if ours.get(name) != value and name not in CHANGEABLE:
             return _as_option(name, ours.get(name)), _as_option(name, value)
     return None

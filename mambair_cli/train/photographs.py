@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mambair_cli.degrade import compress_jpeg, imresize, modcrop
-from mambair_cli.errors import ImageError, MemoryLimitError, UsageError
+from mambair_cli.discovery import find_images
+from mambair_cli.errors import MemoryLimitError
+from mambair_cli.images import read_srgb
 from mambair_cli.train.config import TrainConfig
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 JPEG_VARIANTS = 12  # compressed forms of each photograph, at qualities spread over the range
 
 
@@ -127,9 +127,6 @@ def load_photographs(config: TrainConfig, channels: int, device: torch.device) -
         MemoryLimitError: Where the device does not hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
-    if not files:
-        folders = ", ".join(map(str, config.images))
-        raise UsageError(f"no images to train on: {folders}; it takes folders of {', '.join(IMAGE_SUFFIXES)}")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
     pairs = [pair for of_file in prepared for pair in of_file]
@@ -150,7 +147,7 @@ def load_photographs(config: TrainConfig, channels: int, device: torch.device) -
 
 def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[np.ndarray, list[np.ndarray]]]:
     """Yield a photograph at each of its sizes, with what it is degraded to."""
-    whole = read_image(file, channels)
+    whole = read_srgb(file, channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)
@@ -173,25 +170,6 @@ def _compress_variously(image: np.ndarray, quality: tuple[int, int], seed: str) 
     draw = random.Random(seed)
     shares = [(part + draw.random()) / JPEG_VARIANTS for part in range(JPEG_VARIANTS)]
     return [compress_jpeg(image, low + int(share * (high - low + 1))) for share in shares]
-
-
-def find_images(folder: Path) -> list[Path]:
-    """List the images under a folder, in a fixed order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """Read an image as 8-bit colour or gray, (h, w, channels) uint8.
-
-    Raises:
-        ImageError: Where it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
-    except OSError as error:
-        raise ImageError(f"cannot read {path}: it is damaged or no image; leave it out") from error
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> Pool:

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import io
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.photographs import load_photographs
 from mambair_cli.train.processes import Processes
 from mambair_cli.train.real_batches import RealBatches
+from mambair_cli.train.schedule import Schedule
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -54,6 +54,7 @@ class Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.step = 0
+        self._schedule = Schedule(config.learning_rate, config.warmup, config.steps)
         self.processes = Processes(config.device, config.batch)
         self.device = self.processes.device
         with torch.random.fork_rng(devices=[]):
@@ -87,12 +88,8 @@ class Run:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step: up along a line, then down along a cosine."""
-        config = self.config
-        if self.step < config.warmup:
-            return config.learning_rate * (self.step + 1) / config.warmup
-        progress = (self.step - config.warmup) / max(1, config.steps - config.warmup)
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        """The rate of the next step."""
+        return self._schedule.rate(self.step)
 
     @property
     def ema_share(self) -> float:
@@ -202,6 +199,7 @@ class Run:
             "generator": self._generator.get_state(),
             "loss_sum": self._loss_sum,
             "losses": self._losses,
+            "extended": self._schedule.extended,
         }
         serialized = io.BytesIO()
         torch.save(state, serialized)
@@ -243,6 +241,11 @@ class Run:
                 f"other random numbers; begin a run in another folder{again}"
             )
         self.step = state["step"]
+        begun = dataclasses.replace(
+            self._schedule, steps=state["config"]["steps"], extended=state.get("extended")
+        )
+        longer = self.config.steps > begun.steps
+        self._schedule = begun.extend(self.step, self.config.steps) if longer else begun
         self.net.load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])

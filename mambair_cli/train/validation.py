@@ -1,25 +1,25 @@
 """The PSNR of a network in training, as the papers count it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from mambair_cli.choice import choose_tiles
 from mambair_cli.degradation.apply import degrade_image
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
+from mambair_cli.discovery import find_images
 from mambair_cli.engine import Engine, restore_image
-from mambair_cli.errors import UsageError
+from mambair_cli.fitting import choose_batch
+from mambair_cli.images import read_srgb
 from mambair_cli.metrics import psnr
 from mambair_cli.model import Network
-from mambair_cli.tiling import plan_tiles
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.photographs import find_images, read_image
 
 NOISE_LEVELS = (15, 25, 50)  # that the papers report
 QUALITY_LEVELS = (10, 30, 40)
-TILE = 128  # pixels; as a restoration has it if nobody says otherwise
-OVERLAP = 32
-TILES_AT_ONCE = 4
+TILES_AT_ONCE = 4  # at most: the training itself fills the memory
 
 
 class Pair(NamedTuple):
@@ -39,9 +39,7 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]
     if config.validation is None:
         return {}
     files = find_images(config.validation)
-    if not files:
-        raise UsageError(f"no images to measure on: {config.validation}; --validation takes a folder of them")
-    truths = [modcrop(read_image(file, channels), config.scale) for file in files]
+    truths = [modcrop(read_srgb(file, channels), config.scale) for file in files]
     if config.degradation == "real":
         return {
             "real": [Pair(_to_float(degrade_image(t, config.scale, (0, n))), t) for n, t in enumerate(truths)]
@@ -57,16 +55,30 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]
     return {f"q{q}": [Pair(_to_float(compress_jpeg(t, int(q))), t) for t in truths] for q in levels}
 
 
-def measure(net: Network, validation: dict[str, list[Pair]], config: TrainConfig) -> dict[str, float]:
-    """Return the mean PSNR at each level; of upscaling, that of the Y channel."""
-    engine = Engine(net, torch.device(config.device), "fp32")
+def measure(
+    net: Network,
+    validation: dict[str, list[Pair]],
+    config: TrainConfig,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """Return the mean PSNR at each level; of upscaling, that of the Y channel.
+
+    Images are cut into tiles as a restoration on the device has them. Where it is stopped nothing is
+    returned.
+    """
+    device = torch.device(config.device)
+    engine = Engine(net, device, "fp32")
+    tiles = choose_tiles(None, None, device.type, net.info.architecture, net.info.config)
     upscale = config.task == "upscale"
     record = {}
     for level, pairs in validation.items():
         total = 0.0
         for image, truth in pairs:
-            plan = plan_tiles(image.shape[0], image.shape[1], TILE, OVERLAP)
-            restored = restore_image(engine, image, plan, TILES_AT_ONCE, seed=None)
+            if is_stopped():
+                return {}
+            plan = tiles.plan(image.shape[0], image.shape[1])
+            batch = min(TILES_AT_ONCE, choose_batch(plan, net.info.config, device.type))
+            restored = restore_image(engine, image, plan, batch, seed=None)
             total += psnr(restored, truth, border=config.scale if upscale else 0, luma=upscale)
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record

@@ -1,0 +1,53 @@
+"""Read image files as plain 8-bit sRGB or gray, whatever depth and profile they have."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from mambair_cli.images.decoding import open_picture
+from mambair_cli.images.files import show
+from mambair_cli.images.finish import finish
+from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.picture import Header
+from mambair_cli.images.reader import broken, wrap
+from mambair_cli.images.samples import from_float, split_luma, to_float
+
+
+def read_srgb(path: Path, bands: int) -> np.ndarray:
+    """Read an image file the right way up, its colours brought to sRGB by its profile.
+
+    Alpha is left out; of several pages or frames the first is taken.
+
+    Args:
+        path: A file of any readable format.
+        bands: 3 for colour, 1 for gray: of colours, the luma.
+
+    Returns:
+        (h, w, bands) uint8.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    with open_picture(path) as reader:
+        header = reader.header
+        pixels = reader.read(0, header.height)[..., : header.bands]
+        if header.icc is not None:
+            pixels = _convert(pixels, header, path)
+    if header.bands == 1:
+        pixels = pixels.repeat(bands, axis=2)
+    elif bands == 1:
+        pixels = split_luma(to_float(pixels))[0]
+    return np.ascontiguousarray(from_float(to_float(pixels), np.uint8))
+
+
+def _convert(pixels: np.ndarray, header: Header, path: Path) -> np.ndarray:
+    """Bring pixels from the header's profile to sRGB."""
+    plain = dataclasses.replace(header, has_alpha=False, masks=(), frames=1)
+    try:
+        with explained():
+            image = wrap(from_float(to_float(pixels), np.uint16), header.bands)
+            converted = finish(image, plain, (header.width, header.height), True, "png").numpy()
+    except LibvipsError as error:
+        raise broken(show(path), header.format, str(error)) from error
+    return converted.reshape(pixels.shape)

@@ -1,0 +1,78 @@
+"""What users should know although nothing failed: a line in mambair's name, from whatever process."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mambair_cli.notices import SlowerWarning, telling
+
+LINE = "mambair: llvmlite is installed but not used, since it does not work: no code at run time"
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """Have commands find an llvmlite that does not work; return how to start one."""
+    monkeypatch.chdir(tmp_path)
+    Path("broken/llvmlite").mkdir(parents=True)
+    Path("broken/llvmlite/__init__.py").write_text("raise OSError('no code at run time')")
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    for name in "ab":
+        Image.fromarray(pixels).save(f"{name}.png")
+    path = os.pathsep.join(["broken", *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "mambair_cli", *arguments],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_a_slower_way_is_a_line_and_told_once(slow, options):
+    with slow("denoise", "a.png", "b.png", "-o", "out", "--offline", *options) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert sorted(out.splitlines()) == ["out/a.png", "out/b.png"]
+    assert [line for line in err.splitlines() if "llvmlite" in line] == [LINE]
+    assert all(line.startswith("mambair: ") for line in err.splitlines())
+
+
+def test_a_quiet_command_says_nothing_of_it(slow):
+    with slow("denoise", "a.png", "-o", "out/", "--offline", "--quiet", "--json") as process:
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["start", "done", "summary"]
+
+
+def test_a_server_says_it_in_a_line(slow):
+    with slow("serve", "--port", "0", "--offline") as server:
+        assert server.stdout
+        address = server.stdout.readline().strip()
+        with slow("denoise", "a.png", "-o", "c.png", "--server", address, "-q") as process:
+            assert process.communicate(timeout=120) == ("c.png\n", "")
+        server.terminate()
+        err = server.communicate(timeout=60)[1]
+    assert [line for line in err.splitlines() if "llvmlite" in line] == [LINE]
+    assert all(line.startswith("mambair: ") for line in err.splitlines())
+
+
+@pytest.mark.filterwarnings("default")
+def test_other_warnings_are_named_for_what_they_are_and_told_once():
+    told = []
+    with telling(told.append):
+        for _ in range(2):
+            warnings.warn("it is\n  slow", SlowerWarning, stacklevel=1)
+            warnings.warn("it is old", RuntimeWarning, stacklevel=1)
+    assert told == ["it is slow", "RuntimeWarning: it is old"]
