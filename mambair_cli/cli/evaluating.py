@@ -144,6 +144,7 @@ def evaluate(
             offline=offline,
             quiet=quiet,
             notify=tell_fallback(quiet, offline),
+            bare=True,  # the papers measure what the network itself gives
         )
         if offline and not quiet:
             say(f"using {restorer.model.name} on {restorer.device}")
