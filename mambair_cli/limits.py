@@ -4,20 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# How far in pixels of the input a detail allows for others. An enlarged line ends sooner than a JPEG block,
-# of which all pixels may lie between its neighbours' and be right nevertheless.
-REACH_ENLARGED, REACH_SAME_SIZE = 4, 8
+# Pixels of the input from a detail within which anything is allowed. A JPEG block of one colour must see the
+# next one: what belongs there may lie between the two.
+REACH = 8
 
 
 def limit(x: Tensor, y: Tensor, scale: int) -> Tensor:
     """Keep a result from straying further from its input than this bends nearby.
 
     Networks see zeros beyond the rim of what they are given, and have seen few pictures of one pure colour:
-    at the corners of a green area a result may be off by 46 of 255. With ``straight`` the input enlarged by
-    linear interpolation, and ``bend`` the largest second difference of the input along rows and columns
-    within the reach, at each pixel and channel::
+    at the corners of a green area a result may be off by 46 of 255. With ``least`` and ``most`` of a pixel
+    and its eight neighbours in the input, and ``bend`` the largest second difference along rows and columns
+    within ``REACH``, in each channel::
 
-        |limit(x, y) - straight| <= bend
+        least - bend <= limit(x, y) <= most + bend
 
     So flat colours stay what they are, slopes stay straight up to the rim, and where there is any detail or
     noise, nothing is changed. It is a property of pictures, not of a network: none needs to be known here.
@@ -32,12 +32,12 @@ def limit(x: Tensor, y: Tensor, scale: int) -> Tensor:
     """
     b, c, h, w = x.shape
     x = x.contiguous()  # pooling is slow on a CPU where channels lie last
-    bend = _largest_near(_bend(x), REACH_SAME_SIZE if scale == 1 else REACH_ENLARGED)
-    bend = bend.view(b, c, h, 1, w, 1)
-    straight = x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="bilinear")
-    straight = straight.reshape(b, c, h, scale, w, scale)
-    lowest, highest = straight - bend, straight + bend
-    return y.clamp(lowest.view_as(y), highest.view_as(y))
+    bend = _largest_near(_bend(x), REACH)
+    lowest = -_largest_near(-x, 1) - bend
+    highest = _largest_near(x, 1) + bend
+    blocks = y.unflatten(3, (w, scale)).unflatten(2, (h, scale))
+    held = blocks.clamp(lowest.view(b, c, h, 1, w, 1), highest.view(b, c, h, 1, w, 1))
+    return held.reshape(b, c, h * scale, w * scale)
 
 
 def _bend(x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def _bend(x: Tensor) -> Tensor:
 
 
 def _largest_near(x: Tensor, reach: int) -> Tensor:
-    """Return the largest value within the reach of each pixel, along both sides."""
+    """Return the largest value within some pixels of each, along both sides."""
     side = 2 * reach + 1
     x = F.max_pool2d(x, (side, 1), 1, (reach, 0))
     return F.max_pool2d(x, (1, side), 1, (0, reach))

@@ -8,7 +8,7 @@ from mambair_cli.errors import ImageError, ModelError, UsageError
 NETWORK_SCALES = (2, 3, 4)
 LARGEST_SCALE = 4
 # Up to this factor results are reduced from the image itself. Enlarged first they would be the same to 46 dB;
-# an image that is reduced before it is enlarged comes out over-sharp: measured, benchmarks/README.md.
+# an image that is reduced before it is enlarged comes out over-sharp: measured: benchmarks/README.md.
 LARGEST_REDUCTION = 0.5
 
 

@@ -157,8 +157,6 @@ class Work:
         warnings = [*self._warnings, *self._losses]
         if self._report and self._report.shrunk:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
-        if self._report and not len(self._report.plan):
-            warnings.append("made smaller without the network, which adds nothing at half the size or less")
         return tuple(warnings)
 
     def is_like(self, other: "Work") -> bool:

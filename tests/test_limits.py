@@ -13,21 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mambair_cli import Restorer, load_network
-from mambair_cli.catalog import Task
+from mambair_cli.catalog import Task, load_catalog
 from mambair_cli.engine import Engine, restore_image
 from mambair_cli.errors import MambairError
 from mambair_cli.images import read_picture
-from mambair_cli.limits import REACH_ENLARGED, REACH_SAME_SIZE, limit
+from mambair_cli.limits import REACH, limit
 from mambair_cli.model import MambaIRConfig
 from mambair_cli.tiling import plan_tiles
 
-BUILT_IN: list[tuple[str, Task, int]] = [
-    ("tiny-x2", "upscale", 2),
-    ("tiny-x3", "upscale", 3),
-    ("tiny-x4", "upscale", 4),
-    ("tiny-denoise", "denoise", 1),
-    ("tiny-dejpeg", "dejpeg", 1),
-]
+BUILT_IN = [(model.name, model.task, model.scale) for model in load_catalog() if model.bundled]
 COLOURS = [(0, 0, 0), (255, 255, 255), (0, 255, 0), (254, 1, 128)]
 built_in = pytest.mark.parametrize(("model", "task", "scale"), BUILT_IN)
 
@@ -55,14 +49,14 @@ def test_a_flat_colour_stays_what_it_is_at_every_edge(model: str, task: Task, sc
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_flat_areas_of_every_kind_of_samples_stay(dtype: str, channels: int) -> None:
     most = 1 if dtype == "float32" else 65535
-    image = np.full((40, 24, channels), most, dtype)
-    image[:, 12:] = 0
+    image = np.full((24, 40, channels), most, dtype)
+    image[:, 20:] = 0
     if channels % 2 == 0:
         image[..., -1] = most
     restored = restorer("tiny-x4", "upscale", 4)(image)
-    far = 4 * (REACH_ENLARGED + 2)
-    np.testing.assert_array_equal(restored[:, : 48 - far], np.full_like(restored[:, : 48 - far], most))
-    assert not restored[:, 48 + far :, : channels - (channels % 2 == 0)].any()
+    far = 4 * (REACH + 2)
+    np.testing.assert_array_equal(restored[:, : 80 - far], np.full_like(restored[:, : 80 - far], most))
+    assert not restored[:, 80 + far :, : channels - (channels % 2 == 0)].any()
 
 
 @built_in
@@ -73,7 +67,7 @@ def test_a_slope_of_pure_colours_stays_straight_up_to_the_corners(model: str, ta
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     straight = enlarge(x, scale)[0].permute(1, 2, 0).numpy()
     restored = restorer(model, task, scale)(image)
-    assert np.abs(restored - straight).max() <= 1.5
+    assert np.abs(restored - straight).max() <= 3
     bare = restorer(model, task, scale, bare=True)(image)
     assert np.abs(bare - straight).max() > 10  # else there is nothing to be seen here
 
@@ -87,29 +81,31 @@ def test_pictures_are_left_alone(model: str, task: Task, scale: int) -> None:
 
 
 @given(
-    arrays.arrays(np.float32, (1, 2, 6, 9), elements=st.floats(0, 1, width=32)),
+    arrays.arrays(np.float32, (1, 2, 5, 12), elements=st.floats(0, 1, width=32)),
     st.integers(1, 3),
-    st.floats(-2, 2),
+    st.floats(-2, 2, width=32),
 )
-def test_what_is_held_lies_within_the_bend_of_its_surroundings(x: Any, scale: int, off: float) -> None:
-    x = torch.from_numpy(x)
-    straight = enlarge(x, scale)
-    held = limit(x, straight + off, scale)
-    reach = REACH_SAME_SIZE if scale == 1 else REACH_ENLARGED
-    for row in range(6):
-        for column in range(9):
-            most = np.zeros(2)
-            for y in range(max(0, row - reach), min(6, row + reach + 1)):
-                for z in range(max(0, column - reach), min(9, column + reach + 1)):
-                    here = x[0, :, y, z].double()
-                    above, below = x[0, :, max(y - 1, 0), z], x[0, :, min(y + 1, 5), z]
-                    left, right = x[0, :, y, max(z - 1, 0)], x[0, :, y, min(z + 1, 8)]
-                    for one, other in ((above, below), (left, right)):
-                        most = np.maximum(most, (one + other - 2 * here).abs().numpy())
-            block = np.s_[0, :, row * scale : (row + 1) * scale, column * scale : (column + 1) * scale]
-            expected = np.clip(off, -most, most)[:, None, None]
+def test_what_is_held_lies_within_the_bend_of_its_surroundings(x: Any, scale: int, level: float) -> None:
+    held = limit(torch.from_numpy(x), torch.full((1, 2, 5 * scale, 12 * scale), level), scale)
+    padded = np.pad(x[0].astype(float), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    bend = np.zeros((2, 5, 12))
+    for row in range(5):
+        for column in range(12):
+            nine = padded[:, row : row + 3, column : column + 3]
+            for three in (nine[:, :, 1], nine[:, 1]):
+                size = np.abs(three[:, 0] + three[:, 2] - 2 * three[:, 1])
+                bend[:, row, column] = np.maximum(bend[:, row, column], size)
+    for row in range(5):
+        for column in range(12):
+            nine = padded[:, row : row + 3, column : column + 3].reshape(2, 9)
+            around = np.s_[
+                :, max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1
+            ]
+            most = bend[around].max((1, 2))
+            expected = np.clip(level, nine.min(1) - most, nine.max(1) + most)[:, None, None]
+            block = np.s_[:, row * scale : (row + 1) * scale, column * scale : (column + 1) * scale]
             np.testing.assert_allclose(
-                (held - straight)[block], np.broadcast_to(expected, (2, scale, scale)), atol=1e-5
+                held[0].numpy()[block], np.broadcast_to(expected, (2, scale, scale)), atol=1e-5
             )
 
 

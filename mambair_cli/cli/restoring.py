@@ -283,7 +283,7 @@ class _Run:
         """Print what becomes of each image, and of all."""
         options, files = self._options, len(self._jobs or [])
         self._tell_start(service, files)
-        summary = Summary(files)
+        summary, is_small_told = Summary(files), False
         for outcome in outcomes:
             summary.add(outcome)
             if progress is not None:
@@ -291,8 +291,15 @@ class _Run:
             if outcome.error is not None:
                 complain(outcome.error)
                 self._exit_code = max(self._exit_code, outcome.error.exit_code)
-            elif outcome.warnings and not options.quiet:
-                say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
+            elif not options.quiet:
+                if outcome.warnings:
+                    say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
+                if outcome.report and not len(outcome.report.plan) and not is_small_told:
+                    is_small_told = True
+                    say(
+                        f"{outcome.job.source}: made smaller without the network, which adds nothing where the "
+                        "result has half the width and height or less"
+                    )
             _print_outcome(outcome, service, options.json)
         if options.json:
             print_event("summary", **summary.facts())
