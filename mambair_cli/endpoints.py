@@ -63,6 +63,8 @@ class Output:
 def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
     """Say what the result of a job will be: its header, its format, and its size before any reduction.
 
+    That size is the image's own where no network is needed.
+
     Raises:
         ImageError: The format cannot hold it, or the network does not enlarge so far.
     """
@@ -73,6 +75,8 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
     width, height = output.size.target(header.width, header.height, scale)
     restored = replace(header, width=width, height=height)
     restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip)
+    if not output.size.needs_network(header.width, header.height):
+        scale = 1
     return restored, format, (header.width * scale, header.height * scale)
 
 

@@ -17,6 +17,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.images import from_float
 from mambair_cli.kernels import verdicts
 from mambair_cli.kernels.graphs import Replayed
+from mambair_cli.limits import limit
 from mambair_cli.model import Network, fuse_network
 from mambair_cli.notices import SlowerWarning
 from mambair_cli.tiling import NUMPY, Arrays, Plan, blend_tiles
@@ -187,11 +188,15 @@ class Engine:
         bench: Where results are blended: where they are computed.
         half: Whether products and convolutions are in float16. The scan's recurrence, the norms and the
             residual stream are in float32 always.
+        is_bare: Whether results are left as the network gives them, not held to their input by ``limits``.
     """
 
-    def __init__(self, net: Network, device: torch.device, precision: Precision = "auto") -> None:
+    def __init__(
+        self, net: Network, device: torch.device, precision: Precision = "auto", is_bare: bool = True
+    ) -> None:
         self.net = net.to(device)
         self.device = device
+        self.is_bare = is_bare
         self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
@@ -264,7 +269,7 @@ class Engine:
                 x = x.pin_memory()
             x = x.to(self.device, non_blocking=self._on_gpu).permute(0, 3, 1, 2)
             y = self.run(x, origin, seed)
-            rows, finite = y.permute(0, 2, 3, 1).contiguous(), _is_finite(y)
+            rows, finite = self._hold(x, y), _is_finite(y)
             if not self._on_gpu:
                 return _Launched(tiles, x, origin, seed, rows, finite.cpu(), None)
             kept = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
@@ -281,10 +286,8 @@ class Engine:
         if self.half and not finite.all():
             with torch.inference_mode(), _exact_convolutions(self.device):
                 again = self.net(launched.x, seed=launched.seed, origin=launched.origin)
-                redone = torch.where(
-                    finite.to(self.device)[:, None, None, None], rows, again.permute(0, 2, 3, 1)
-                )
-                rows = redone.contiguous()
+                redone = self._hold(launched.x, again)
+                rows = torch.where(finite.to(self.device)[:, None, None, None], rows, redone)
                 finite = _is_finite(again).cpu().all((1, 2, 3)) | finite
         if not finite.all():
             raise MambairError(
@@ -294,6 +297,11 @@ class Engine:
         if self._side is not None:
             rows.record_stream(self._side)
         return rows if self._stays else rows.cpu().numpy()
+
+    def _hold(self, x: Tensor, y: Tensor) -> Tensor:
+        """Make rows of what the network gives, (b, s·h, s·w, c), held to its input unless bare."""
+        y = y if self.is_bare else limit(x, y, self.scale)
+        return y.permute(0, 2, 3, 1).contiguous()
 
     @contextmanager
     def _blending(self) -> Iterator[None]:

@@ -82,8 +82,14 @@ def estimate(
         memory=int(memory),
         disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1))
         + (image_bytes if reader.is_turned and not in_memory else 0),
-        seconds=None if trial is None else trial.seconds * pixels * plan.redundancy,
+        seconds=_foresee_seconds(plan, pixels, trial),
     )
+
+
+def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | None:
+    if not len(plan):  # no network has anything to do
+        return 0.0
+    return None if trial is None else trial.seconds * pixels * plan.redundancy
 
 
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:

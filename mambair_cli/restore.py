@@ -63,6 +63,8 @@ class Restorer:
         offline: Use only what is on this machine.
         quiet: Show no progress of downloads.
         notify: Given a sentence where the user should know of something; by default nobody is.
+        bare: Whether results are the network's own, as the papers measure them; by default they are held to
+            their input where that is smooth, see ``limits``.
 
     Attributes:
         model: The chosen checkpoint.
@@ -91,11 +93,13 @@ class Restorer:
         offline: bool = False,
         quiet: bool = False,
         notify: Callable[[str], None] = lambda sentence: None,
+        bare: bool = False,
     ) -> None:
         self.device = choose_device(device)
         choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
         self.seed = seed
         self.precision: Precision = precision
+        self.bare = bare
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
         if self.model.notice:
             notify(self.model.notice)
@@ -113,7 +117,7 @@ class Restorer:
         """What has the network; it goes to its device when it is first asked for, by whichever thread."""
         with self._making:
             if self._computer is None:
-                self._computer = Engine(self.net, self.device, self.precision)
+                self._computer = Engine(self.net, self.device, self.precision, self.bare)
             return self._computer
 
     def by(self, computer: TileComputer) -> "Restorer":

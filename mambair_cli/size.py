@@ -3,10 +3,13 @@
 import math
 from dataclasses import asdict, dataclass
 
-from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.errors import ImageError, ModelError, UsageError
 
 NETWORK_SCALES = (2, 3, 4)
 LARGEST_SCALE = 4
+# Up to this factor results are reduced from the image itself. Enlarged first they would be the same to 46 dB;
+# an image that is reduced before it is enlarged comes out over-sharp: measured: benchmarks/README.md.
+LARGEST_REDUCTION = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Size:
             return min((self.width or math.inf) / width, (self.height or math.inf) / height)
         return self.scale
 
+    def needs_network(self, width: int, height: int) -> bool:
+        """Tell whether a network adds anything to the result of an image that is so large."""
+        factor = self.factor(width, height)
+        return factor is None or factor > LARGEST_REDUCTION
+
     def target(self, width: int, height: int, scale: int) -> tuple[int, int]:
         """Return width and height of the result of an image.
 
@@ -61,24 +69,66 @@ class Size:
         if factor > scale:
             raise ImageError(
                 f"cannot enlarge {width}×{height} pixels {factor:.4g} times: "
-                f"the network does so {scale} times; ask for less"
+                f"the network does so {scale} times; ask for less, or enlarge the result once more"
             )
         return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def settle_scale(
-    scale: float | None, width: int | None, height: int | None, megapixels: float | None
+    scale: float | None,
+    width: int | None,
+    height: int | None,
+    megapixels: float | None,
+    is_model_named: bool = False,
 ) -> tuple[int | None, Size]:
     """Tell a scale that a network does exactly from a size that its result is reduced to.
 
+    Args:
+        scale: Pixels of the result per pixel of the input along each side.
+        width: Of the result at most, in pixels.
+        height: Of the result at most, in pixels.
+        megapixels: Of the result.
+        is_model_named: Whether the network is not chosen by its scale, and its result may have to be reduced.
+
     Returns:
-        The scale of the network, where it was asked for, and the size.
+        The scale of the network, where it is chosen by that, and the size.
 
     Raises:
-        UsageError: The size is asked for twice.
+        UsageError: The size is asked for twice, or no network enlarges by such a scale.
     """
+    if scale is not None and not 1 <= scale <= LARGEST_SCALE:
+        raise UsageError(f"cannot enlarge by -s {scale:g}: {_advise(scale)}")
     size = Size(scale, width, height, megapixels)
-    return (int(scale), Size()) if scale in NETWORK_SCALES and scale is not None else (None, size)
+    if scale is None or scale not in NETWORK_SCALES or is_model_named:
+        return None, size
+    return int(scale), Size()
+
+
+def _advise(scale: float) -> str:
+    """Say how to come by a scale that is beyond all networks."""
+    most = LARGEST_SCALE
+    if scale < 1:
+        return "it is less than 1; --width, --height and --megapixels make images smaller"
+    if scale > most**2:
+        return f"networks enlarge up to {most} times; run them one after the other, each on the last result"
+    return (
+        f"networks enlarge up to {most} times; do it in two steps: "
+        f"mambair upscale in.png -s {most} -o step.png; "
+        f"mambair upscale step.png -s {scale / most:.6g} -o out.png"
+    )
+
+
+def check_reach(size: Size, network: int) -> None:
+    """Refuse a scale that the network of a run does not reach, before any image is read.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if size.scale is not None and size.scale > network:
+        raise ModelError(
+            f"the model does not fit the scale: it enlarges {network} times, and -s {size.scale:g} was asked "
+            "for; ask for less, or choose a larger model"
+        )
 
 
 def network_scale(factor: float) -> int:

@@ -50,6 +50,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Describe the plan in one line, width before height as photographers do."""
+        if not len(self):
+            return f"{self.width}×{self.height} without the network"
         return (
             f"{self.width}×{self.height}: {len(self.lefts)}×{len(self.tops)} tiles "
             f"of {self.tile_width}×{self.tile_height}, overlap {self.overlap}"
@@ -74,6 +76,11 @@ class Report:
     plan: Plan
     batch: int
     shrunk: bool
+
+
+def plan_nothing(height: int, width: int) -> Plan:
+    """Place no tiles, on an image that needs no network."""
+    return Plan(height, width, 0, 0, 0, (), ())
 
 
 def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: int) -> Plan:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
-from mambair_cli.tiling import Report, plan_tiles
+from mambair_cli.tiling import Report, plan_nothing, plan_tiles
 
 REPORT_HEADER = "Mambair-Report"
 """Beside a result: how it came about, as JSON of ASCII letters."""
@@ -54,9 +54,11 @@ def read_account(facts: dict[str, Any]) -> Account:
         KeyError, TypeError, ValueError: It was not made by it.
     """
     (width, height), overlap = facts["input"], facts["overlap"]
-    # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
-    tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
-    plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
+    plan = plan_nothing(height, width)
+    if facts["tiles"]:
+        # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
+        tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
+        plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
     report = Report(plan, facts["batch"], facts["shrunk"])
     size = facts["width"], facts["height"]
     return Account(size, facts["reduced"], report, facts["peak_memory"], tuple(facts["warnings"]))

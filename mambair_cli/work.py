@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mambair_cli.batch import Outcome, Task
 from mambair_cli.endpoints import check_target, open_result, open_source, plan_result
@@ -14,9 +15,10 @@ from mambair_cli.errors import MambairError
 from mambair_cli.images import Header, find_losses
 from mambair_cli.memory import peak_memory
 from mambair_cli.restore import Band, Restorer
-from mambair_cli.tiling import Report
+from mambair_cli.tiling import Report, plan_nothing
 from mambair_cli.window import ReadRows
 
+ROWS_AT_ONCE = 256  # of an image that goes past the network
 DECODED_BYTES = 2**26  # of samples; a larger image is decoded row after row, when its turn has come
 
 
@@ -81,7 +83,7 @@ class Work:
                     return
                 rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
-            if header.frames == 1:
+            if header.frames == 1 and output.size.needs_network(header.width, header.height):
                 self.samples = rows
                 self.together = self._restorer.count_together(rows.shape, len(header.masks))
 
@@ -105,10 +107,12 @@ class Work:
                 open_result(task.job, task.output, result, format, size, overwrite=task.overwrite, **told)
             )
             shape = (header.height, header.width, header.samples)
+            needs_network = task.output.size.needs_network(header.width, header.height)
+            restore = self._restorer.restore_rows if needs_network else _pass_rows
             for frame in range(header.frames):
                 start = frame * header.height
                 held: list[np.ndarray] = []
-                for band in bands or self._restorer.restore_rows(
+                for band in bands or restore(
                     lambda top, bottom, start=start: read(start + top, start + bottom),
                     shape,
                     _count_frames(on_tiles, frame, header.frames),
@@ -123,7 +127,7 @@ class Work:
                         held = [*(held if band.top else []), band.rows]
                     self._report = band.report if band else self._report
                     yield
-                top = start * self._restorer.info.scale
+                top = frame * size[1]
                 for rows in held:
                     writer.write(top, rows)
                     top += len(rows)
@@ -183,6 +187,18 @@ class Work:
             self.error = error
         finally:
             self._seconds += time.perf_counter() - start
+
+
+def _pass_rows(
+    read: ReadRows, shape: tuple[int, ...], on_tiles: OnTiles | None, dtype: DTypeLike, masks: int
+) -> Iterator[Band]:
+    """Hand an image on as it is, some rows at a time; else as ``Restorer.restore_rows``."""
+    height, width, _ = shape
+    report = Report(plan_nothing(height, width), 0, False)
+    for top in range(0, height, ROWS_AT_ONCE):
+        yield Band(top, read(top, min(top + ROWS_AT_ONCE, height)), report)
+    if on_tiles:
+        on_tiles(1, 1)
 
 
 def _count_frames(on_tiles: OnTiles | None, frame: int, frames: int) -> OnTiles | None:

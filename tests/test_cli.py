@@ -312,7 +312,7 @@ def test_a_dry_run_sees_that_another_run_is_at_work(run, weights):
         (["upscale", "in.png", "--weights", "missing.pth"], 3),
         (["upscale", "in.png", "--weights", "in.png"], 3),
         (["upscale", "in.png", "--weights", "{same}"], 3),
-        (["upscale", "in.png", "--weights", "{x4}", "-s", "2"], 3),
+        (["upscale", "in.png", "--model", "tiny-x2", "-s", "4"], 3),
         (["denoise", "in.png", "--weights", "{x4}"], 3),
         (["upscale", "in.png", "--model", "mambairv2-ligth-x4"], 3),
         (["upscale", "in.png", "--model", "mambairv2-light-x4"], 3),

@@ -101,7 +101,8 @@ def evaluate(
 
     Inputs are made from the truth where none are given: by MATLAB's bicubic imresize for upscale, with
     Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real, what
-    happens to a picture follows from its name, and the PSNR of the input is told beside.
+    happens to a picture follows from its name, and the PSNR of the input is told beside. What the
+    network itself gives is measured; other commands also hold it to the input where that is smooth.
     """
     if (task is None) == (restored is None):
         raise UsageError("what is to be measured? give either --task, or --restored with finished images")
@@ -144,6 +145,7 @@ def evaluate(
             offline=offline,
             quiet=quiet,
             notify=tell_fallback(quiet, offline),
+            bare=True,  # the papers measure what the network itself gives
         )
         if offline and not quiet:
             say(f"using {restorer.model.name} on {restorer.device}")

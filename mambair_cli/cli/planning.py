@@ -81,8 +81,10 @@ def print_plan(
 ) -> None:
     """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
     from mambair_cli import jobs
+    from mambair_cli.size import check_reach
 
     means = _find_means(task, options, scale, level)
+    check_reach(output.size, means.scale)
     suffix = jobs.suffix_of(task, means.scale, output.size)
     is_list = options.from_file is not None
     work = jobs.name_targets(sources, options.output, suffix, options.format, is_list, choice.left_out)
@@ -183,14 +185,18 @@ class _Clairvoyant:
         from mambair_cli.endpoints import open_source, plan_result
         from mambair_cli.forecast import estimate, try_network
         from mambair_cli.images import find_losses
+        from mambair_cli.tiling import plan_nothing
 
         means = self._means
         with open_source(job.source, self._output.max_pixels, self._output.damaged) as reader:
             height, width = reader.header.height, reader.header.width
             result, format, _ = plan_result(job, reader.header, self._output, means.scale)
-            if means.restorer is not None and self.trial is None:
-                self.trial = try_network(means.restorer, height, width)
-            plan = self._place_tiles(height, width)
+            if self._output.size.needs_network(width, height):
+                if means.restorer is not None and self.trial is None:
+                    self.trial = try_network(means.restorer, height, width)
+                plan = self._place_tiles(height, width)
+            else:
+                plan = plan_nothing(height, width)
             cost = estimate(reader, result, format, plan, means.scale, self.trial)
             losses = find_losses(reader.header, format, self._output.strip)
             warnings = (*reader.warnings, *losses)
@@ -344,9 +350,8 @@ def _add_up(costs: list["Cost"], trial: "Trial | None", devices: tuple[str, ...]
     """Add up what images take, some of them side by side: time is shared by devices, memory by nobody."""
     largest = sorted((cost.memory for cost in costs), reverse=True)[: len(devices)]
     network = None if trial is None or trial.memory is None else trial.memory * len(devices)
-    seconds = None if trial is None and costs else sum(cost.seconds or 0 for cost in costs)
-    if seconds is not None:
-        seconds = round(seconds / len(set(devices)), 3)
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    seconds = round(sum(known) / len(set(devices)), 3) if len(known) == len(costs) else None
     return _Sum(sum(largest), network, sum(cost.disk for cost in costs), seconds)
 
 

@@ -36,9 +36,7 @@ EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line lose
 
 def _read_scale(text: str) -> float:
     """Read a scale, also where it is written with the sign of multiplication."""
-    from mambair_cli.size import LARGEST_SCALE
-
-    return read_value("--scale", plain_factor(text), "number", least=1, most=LARGEST_SCALE)
+    return read_value("--scale", plain_factor(text), "number")
 
 
 @with_options
@@ -73,7 +71,8 @@ def upscale(
     """
     from mambair_cli.size import settle_scale
 
-    network, size = settle_scale(scale, width, height, megapixels)
+    is_named = options.model != "auto" or options.weights is not None
+    network, size = settle_scale(scale, width, height, megapixels, is_named)
     _restore("upscale", inputs, options, scale=network, size=size)
 
 
@@ -128,7 +127,7 @@ def _restore(
     """Do what the restoring commands have in common, which is all but their names for things."""
     from mambair_cli import endpoints, jobs
     from mambair_cli.images import DEFAULT_QUALITY, parse_colour
-    from mambair_cli.size import Size
+    from mambair_cli.size import Size, check_reach
 
     options = _settle_output(options)
     check_options(options)
@@ -172,6 +171,7 @@ def _restore(
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
     run = _Run(task, level, sources, choice, options, output)
     if (known := _known_scale(task, scale, options)) is not None:
+        check_reach(output.size, known)
         run.name(known)
     run.perform(scale)
 
@@ -242,6 +242,7 @@ class _Run:
             scale: Of the network, where it was asked for.
         """
         from mambair_cli import batch
+        from mambair_cli.size import check_reach
 
         options, output = self._options, self._output
         failures = batch.foresee_failures(self._jobs, output) if self._jobs else None
@@ -254,6 +255,7 @@ class _Run:
             progress = Progress(shown=not options.quiet)
             service = open_service(self._task, scale, self._level, options, progress)
             with closing(service), cleaning_up():
+                check_reach(output.size, service.scale)
                 if self._jobs is None:
                     self.name(service.scale)
                 work = self._jobs or []
@@ -287,7 +289,7 @@ class _Run:
         """Print what becomes of each image, and of all."""
         options, files = self._options, len(self._jobs or [])
         self._tell_start(service, files)
-        summary = Summary(files)
+        summary, is_small_told = Summary(files), False
         for outcome in outcomes:
             summary.add(outcome)
             if progress is not None:
@@ -295,8 +297,15 @@ class _Run:
             if outcome.error is not None:
                 complain(outcome.error)
                 self._exit_code = max(self._exit_code, outcome.error.exit_code)
-            elif outcome.warnings and not options.quiet:
-                say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
+            elif not options.quiet:
+                if outcome.warnings:
+                    say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
+                if outcome.report and not len(outcome.report.plan) and not is_small_told:
+                    is_small_told = True
+                    say(
+                        f"{outcome.job.source}: made smaller without the network, which adds nothing where the "
+                        "result has half the width and height or less"
+                    )
             _print_outcome(outcome, service, options.json)
         if options.json:
             print_event("summary", **summary.facts())
@@ -380,7 +389,9 @@ def _network_scale(sources: list["Source"], output: "Output") -> int:
     from mambair_cli import endpoints
     from mambair_cli.size import NETWORK_SCALES, network_scale
 
-    factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
+    factor = output.size.scale
+    if output.size.depends_on_image:
+        factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 

@@ -165,7 +165,8 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
             raise UsageError(f"{name} is given twice; give it once")
         values[name] = known[name].parse(text)
     values = {**{name: parameter.default for name, parameter in known.items()}, **values}
-    scale, size = settle_scale(*(values.get(name) for name in ("scale", "width", "height", "megapixels")))
+    wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
+    scale, size = settle_scale(*wanted, is_model_named=values["model"] != "auto")
     level = values.get("sigma", values.get("jpeg_quality"))
     if level is not None and values["model"] != "auto":
         name = OF_TASK[task][0].name

@@ -1,0 +1,177 @@
+"""Sizes that no network gives by itself: between its scales, beyond them, and below the image's own."""
+
+import io
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from checkpoints import save_nearest
+from PIL import Image
+
+from mambair_cli.cli import main
+from mambair_cli.engine import Engine
+from mambair_cli.images import read_picture
+from mambair_cli.images.encoding import Writer
+from mambair_cli.tiling import Report, plan_nothing
+from mambair_cli.wire import Account, describe_account, read_account
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in a folder of its own, and return (exit code, lines, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: object) -> tuple[int, list[str], str]:
+        code = main([*map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(Engine, "launch", launch)
+
+
+def colours(height: int, width: int, depth: int = 8) -> np.ndarray:
+    """Return smooth colours, with some detail in them."""
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
+    rgb = np.stack([0.2 + 0.6 * x, 0.3 + 0.5 * y, 0.6 - 0.3 * x * y], axis=2)
+    rgb += np.random.default_rng(0).normal(0, 0.03, rgb.shape)
+    return (rgb.clip(0, 1) * (2**depth - 1)).round().astype(f"uint{depth}")
+
+
+def pixels(path: str) -> np.ndarray:
+    return read_picture(Path(path)).pixels.astype(int)
+
+
+@pytest.mark.parametrize("by", ["model", "weights"])
+def test_a_larger_model_does_a_smaller_scale(run: Any, tmp_path: Path, by: str) -> None:
+    Image.fromarray(colours(18, 24)).save("in.png")
+    model = "tiny-x4" if by == "model" else save_nearest(tmp_path / "x4.safetensors", 4)
+    code, out, _ = run("upscale", "in.png", f"--{by}", model, "-s", 2, "--json", "--offline", "-q")
+    done = json.loads(out[1])
+    assert (code, done["output"], done["width"], done["height"]) == (0, "in_x2.png", 48, 36)
+    assert (done["scale"], done["reduced"]) == (4, True)
+    code, _, _ = run(
+        "upscale", "in.png", f"--{by}", model, "--width", 48, "-o", "other.png", "--offline", "-q"
+    )
+    assert code == 0
+    np.testing.assert_array_equal(pixels("in_x2.png"), pixels("other.png"))
+    plain = np.asarray(Image.fromarray(colours(18, 24)).resize((48, 36), Image.Resampling.BICUBIC)).astype(
+        int
+    )
+    assert np.abs(pixels("in_x2.png") - plain).mean() < 4
+
+
+def test_a_scale_that_the_named_model_has_is_its_own(run: Any) -> None:
+    Image.fromarray(colours(18, 24)).save("in.png")
+    code, out, _ = run("upscale", "in.png", "--model", "tiny-x2", "-s", 2, "--json", "-q")
+    assert (code, json.loads(out[1])["reduced"]) == (0, False)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_scale_beyond_the_named_model_is_said_once_and_first(run: Any, more: list[str]) -> None:
+    for name in "ab":
+        Image.fromarray(colours(8, 8)).save(f"{name}.png")
+    code, out, err = run("upscale", "a.png", "b.png", "--model", "tiny-x2", "-s", 3, "-q", *more)
+    assert (code, out) == (3, [])
+    assert err == (
+        "mambair: error: the model does not fit the scale: it enlarges 2 times, and -s 3 was asked for; "
+        "ask for less, or choose a larger model\n"
+    )
+
+
+@pytest.mark.parametrize("scale", ["8", "6", "16"])
+def test_what_is_said_of_a_larger_scale_does_it(run: Any, scale: str) -> None:
+    Image.fromarray(colours(4, 6)).save("in.png")
+    code, out, err = run("upscale", "in.png", "-s", scale)
+    assert (code, out, len(err.splitlines())) == (2, [], 1)
+    advice = err.split("do it in two steps: ")[1].strip()
+    for command in advice.split("; "):
+        name, *arguments = shlex.split(command)
+        assert name == "mambair"
+        assert run(*arguments, "--offline", "-q")[0] == 0
+    with Image.open("out.png") as image:
+        assert image.size == (6 * int(scale), 4 * int(scale))
+
+
+def test_scales_that_are_too_small_and_far_too_large_are_said_to_be_so(run: Any) -> None:
+    Image.fromarray(colours(4, 6)).save("in.png")
+    assert run("upscale", "in.png", "-s", 0.5)[::2] == (
+        2,
+        "mambair: error: cannot enlarge by -s 0.5: it is less than 1; "
+        "--width, --height and --megapixels make images smaller\n",
+    )
+    code, _, err = run("upscale", "in.png", "-s", 100)
+    assert code == 2
+    assert "networks enlarge up to 4 times; run them one after the other" in err
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_half_the_size_or_less_takes_no_network(run: Any, no_network: None, depth: int) -> None:
+    image = colours(600, 64, depth)  # more rows than are handed on at once
+    tifffile.imwrite("in.tif", image)
+    code, out, err = run("upscale", "in.tif", "--width", 32, "--offline", "--json")
+    done = json.loads(out[1])
+    assert code == 0
+    assert (done["width"], done["height"], done["reduced"]) == (32, 300, True)
+    assert (done["tiles"], done["tile"]) == (0, [0, 0])
+    assert done["warnings"] == []
+    assert "mambair: in.tif: made smaller without the network" in err
+    picture = read_picture(Path("in.tif"))
+    file = io.BytesIO()
+    header = replace(picture.header, width=32, height=300)
+    with Writer(file, header, "tiff", None, "wanted", size=(64, 600)) as writer:
+        writer.write(0, picture.samples)
+        writer.finish()
+    np.testing.assert_array_equal(
+        read_picture(Path("in_upscaled.tif")).pixels, read_picture(file.getvalue()).pixels
+    )
+
+
+def test_a_dry_run_knows_that_no_network_is_needed(run: Any, no_network: None) -> None:
+    Image.fromarray(colours(60, 80)).save("in.png")
+    code, out, _ = run("upscale", "in.png", "--megapixels", 0.001, "--offline", "--dry-run", "--json", "-q")
+    planned, total = map(json.loads, out[1:])
+    assert code == 0
+    assert (planned["width"], planned["height"], planned["tiles"]) == (37, 27, 0)
+    assert planned["seconds"] == total["seconds"] == 0
+    code, out, _ = run("upscale", "in.png", "--megapixels", 0.001, "--offline", "--dry-run", "-q")
+    assert "37×27, from 80×60 without the network; " in out[1]
+
+
+def test_a_result_of_more_than_half_the_size_is_enlarged_first(run: Any) -> None:
+    Image.fromarray(colours(30, 40)).save("in.png")
+    code, out, _ = run("upscale", "in.png", "--width", 24, "--offline", "--json", "-q")
+    assert code == 0
+    assert json.loads(out[1])["tiles"] == 1
+    assert json.loads(out[1])["warnings"] == []
+
+
+def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None) -> None:
+    frames = [Image.new("RGB", (48, 40), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save("in.webp", save_all=True, append_images=frames[1:], duration=[50, 60, 70], lossless=True)
+    assert run("upscale", "in.webp", "--width", 12, "--quality", 100, "--offline", "-q")[0] == 0
+    with Image.open("in_upscaled.webp") as image:
+        assert (image.size, getattr(image, "n_frames", 1)) == ((12, 10), 3)
+        for number, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+            image.seek(number)
+            assert np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).tolist() == [
+                list(colour)
+            ]
+
+
+def test_a_server_can_tell_that_no_network_was_needed() -> None:
+    account = Account((3, 4), True, Report(plan_nothing(40, 30), 0, False), None)
+    assert read_account(json.loads(json.dumps(describe_account(account)))) == account
