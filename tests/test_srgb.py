@@ -64,6 +64,19 @@ def test_avif_and_the_first_of_several_frames_are_read(tmp_path):
     assert np.array_equal(read_srgb(tmp_path / "moves.webp", 3), np.asarray(frames[0]))
 
 
+def test_a_photograph_that_is_damaged_inside_is_not_learnt_from(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", restart_marker_rows=1)
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = data.index(b"\xff\xd2")  # a restart marker becomes another
+    data[at + 1] = 0xD5
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(
+        ImageError, match=r"cannot read .*a\.jpg: damaged.*; try another copy, or leave it out"
+    ):
+        read_srgb(tmp_path / "a.jpg", 3)
+
+
 def test_what_is_broken_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageError, match=r"cannot read .*broken\.png"):

@@ -303,8 +303,8 @@ class _Run:
                 if outcome.report and not len(outcome.report.plan) and not is_small_told:
                     is_small_told = True
                     say(
-                        f"{outcome.job.source}: made smaller without the network, which adds nothing where the "
-                        "result has half the width and height or less"
+                        f"{outcome.job.source}: made smaller without the network, which adds nothing where "
+                        "the result has half the width and height or less"
                     )
             _print_outcome(outcome, service, options.json)
         if options.json:

@@ -103,6 +103,11 @@ class Reader:
             samples = widen(samples, self._bits)
         return samples
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met in what was read, and forgiven with a warning."""
+        return self._is_lenient
+
     def warn(self, sentence: str) -> None:
         """Add a warning, once: what is read anew must not be told again."""
         if sentence not in self.warnings:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mambair_cli.errors import ImageError
 from mambair_cli.images.decoding import open_picture
 from mambair_cli.images.files import show
 from mambair_cli.images.finish import finish
@@ -27,11 +28,15 @@ def read_srgb(path: Path, bands: int) -> np.ndarray:
         (h, w, bands) uint8.
 
     Raises:
-        ImageError: The file cannot be read.
+        ImageError: The file cannot be read, or part of it is damaged.
     """
     with open_picture(path) as reader:
         header = reader.header
         pixels = reader.read(0, header.height)[..., : header.bands]
+        if reader.is_damaged:
+            raise ImageError(
+                f"cannot read {show(path)}: {reader.warnings[-1]}; try another copy, or leave it out"
+            )
         if header.icc is not None:
             pixels = _convert(pixels, header, path)
     if header.bands == 1:
