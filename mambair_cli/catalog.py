@@ -77,6 +77,11 @@ class Model:
     cpu_seconds: float | None = None
     bundled: str | None = None
 
+    @property
+    def is_real(self) -> bool:
+        """Tell whether it is for real pictures, noisy or compressed, not for what the papers measure."""
+        return self.variant in ("real", "tiny-real")
+
 
 @cache
 def load_catalog() -> tuple[Model, ...]:
@@ -125,12 +130,14 @@ def default_scale(task: Task) -> int:
     return 4 if task == "upscale" else 1
 
 
-def choose_model(task: Task, scale: int, level: float | None, device_kind: str) -> Model:
-    """Choose the official checkpoint that ``--model auto`` stands for.
+def choose_model(
+    task: Task, scale: int, level: float | None, device_kind: str, is_real: bool = False
+) -> Model:
+    """Choose the checkpoint that ``--model auto`` stands for, or ``--model real``.
 
-    On a GPU it is the one of the best published PSNR. On a CPU it is the best of the light ones, where the
-    task has any. Models for real photographs are chosen for denoising without a level only: what they do
-    to an image is a matter of taste.
+    On a GPU it is the official one of the best published PSNR. On a CPU it is the best of the light ones,
+    where the task has any. For real photographs, which the official networks take minutes for on a CPU,
+    that is the one that ships inside the package; denoising without a level is for these always.
 
     A checkpoint for one level of damage leaves the rest of a stronger one in the picture, and smooths a
     weaker one a little too much. So ``sigma`` takes the lowest level that covers it, or else the highest;
@@ -142,20 +149,24 @@ def choose_model(task: Task, scale: int, level: float | None, device_kind: str) 
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
         device_kind: As torch names it: ``cpu``, ``cuda``, ``mps``.
+        is_real: Whether the pictures are noisy, compressed or blurred. A network that enlarges them may do so
+            further than asked for.
 
     Raises:
-        ModelError: No model has that scale.
+        ModelError: No model has that scale, or is for real pictures.
     """
     if scale not in _SCALES[task]:
         scales = " or ".join(str(known) for known in _SCALES[task])
         raise ModelError(f"no model for {task} at that scale: {scale}; {scales} would work")
 
+    if is_real or (task == "denoise" and level is None):
+        return _choose_real(task, scale, device_kind)
     models = [model for model in load_catalog() if (model.task, model.scale) == (task, scale)]
     if task == "dejpeg" and level is None:
         return next(model for model in models if model.bundled)
     models = [model for model in models if not model.bundled]
     if task == "upscale":
-        models = [model for model in models if model.variant != "real"]
+        models = [model for model in models if not model.is_real]
     else:
         trained = _nearest_level(task, level, {model.level for model in models if model.level is not None})
         models = [model for model in models if model.level == trained]
@@ -164,12 +175,29 @@ def choose_model(task: Task, scale: int, level: float | None, device_kind: str) 
     return max(models, key=_mean_psnr)
 
 
-def bundled_model(task: Task, scale: int) -> Model | None:
-    """Return the model for the task that ships inside the package, if one does."""
-    for model in load_catalog():
-        if model.bundled and (model.task, model.scale) == (task, scale):
+def bundled_model(task: Task, scale: int, is_real: bool = False) -> Model | None:
+    """Return the model for the task that ships inside the package, if one does.
+
+    Args:
+        task: What it does.
+        scale: Output pixels per input pixel and side; of models for real pictures, at least so many.
+        is_real: Whether it is for real pictures.
+    """
+    for model in sorted(load_catalog(), key=lambda model: model.scale):
+        fits = model.scale >= scale if is_real else model.scale == scale
+        if model.bundled and model.task == task and fits and model.is_real == is_real:
             return model
     return None
+
+
+def _choose_real(task: Task, scale: int, device_kind: str) -> Model:
+    """Choose the model for real pictures that enlarges as far as is asked for, or further."""
+    models = [model for model in load_catalog() if model.is_real and model.task == task]
+    models = [model for model in models if model.scale >= scale]
+    if not models:
+        raise ModelError(f"no model for real pictures does {task}: --model real; leave it out")
+    fast = [model for model in models if (model.bundled is not None) == (device_kind == "cpu")]
+    return min(fast or models, key=lambda model: model.scale)
 
 
 def _nearest_level(task: Task, level: float | None, known: Iterable[int]) -> int | None:
@@ -205,8 +233,10 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
     model = Model(**{**entry, "files": tuple(entry.get("files", ()))})
     if model.scale not in _SCALES[model.task]:
         raise ValueError(f"{label}: {model.task} has no scale {model.scale}")
-    if model.level is not None and model.task == "upscale":
-        raise ValueError(f"{label}: a level means nothing to upscale")
+    if model.level is not None and (model.task == "upscale" or model.is_real):
+        raise ValueError(
+            f"{label}: a level means nothing to {'real pictures' if model.is_real else 'upscale'}"
+        )
     on_hub = (model.repo, model.files, model.certainty)
     if model.bundled and (any(on_hub) or model.revision or model.url):
         raise ValueError(f"{label}: bundled, and yet with a place on the Hub or elsewhere")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TILE_SIDE = {"cpu": 256, "cuda": 136, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 WINDOWED_TILE_SIDE = {"cuda": 192}  # of MambaIRv2, which computes whole windows of 16 pixels
+REAL = "real"  # in place of a model's name: the best for real pictures; "auto": the best for clean ones
 WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 OVERLAP = 16  # measured: benchmarks/README.md
 
@@ -146,10 +147,16 @@ def choose_tiles(
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
-    """Settle which entry of the catalogue does the job, by its name or, for "auto", by the job."""
-    if model != "auto":
+    """Settle which entry of the catalogue does the job, by its name or, for "auto" and "real", by the job."""
+    if is_named(model):
         return catalog.find_model(model)
-    return catalog.choose_model(task, default_scale(task) if scale is None else scale, level, device_kind)
+    scale = default_scale(task) if scale is None else scale
+    return catalog.choose_model(task, scale, level, device_kind, model == REAL)
+
+
+def is_named(model: str) -> bool:
+    """Tell whether this is the name of a model, not a word by which one is chosen."""
+    return model not in ("auto", REAL)
 
 
 def choose_model(
@@ -165,7 +172,8 @@ def choose_model(
     """Settle which checkpoint does the job, and have it on this machine.
 
     A file or a model that was named is used or is an error. "auto" takes the best official one for the
-    device, and where that cannot be had, the one that ships inside the package.
+    device, and where that cannot be had, the one that ships inside the package; so does "real", for pictures
+    that are noisy, compressed or blurred.
 
     Raises:
         ModelError: Where there is none.
@@ -181,8 +189,8 @@ def choose_model(
     except hub.WrongFileError:  # somebody damaged or exchanged it: not to be passed over
         raise
     except DownloadError as error:
-        shipped = catalog.bundled_model(task, best.scale)
-        if model != "auto" or shipped is None or hub.cached(shipped) is None:
+        shipped = catalog.bundled_model(task, best.scale, best.is_real)
+        if is_named(model) or shipped is None or hub.cached(shipped) is None:
             raise
         fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.catalog import Task
 from mambair_cli.checkpoint import load_network
-from mambair_cli.choice import check_fit, choose_device, choose_model, choose_tiles
+from mambair_cli.choice import REAL, check_fit, choose_device, choose_model, choose_tiles
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch
@@ -52,7 +52,8 @@ class Restorer:
         task: "upscale", "denoise" or "dejpeg".
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: Name in the catalogue, or "auto".
+        model: Name in the catalogue; "auto"; or "real", for noisy, compressed or blurred pictures: it may
+            enlarge further than ``scale``, ``info.scale`` times.
         weights: A checkpoint to use in place of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
@@ -104,7 +105,7 @@ class Restorer:
         if self.model.notice:
             notify(self.model.notice)
         net = load_network(self.model.path)
-        check_fit(net.info, task, scale, self.model)
+        check_fit(net.info, task, None if model == REAL else scale, self.model)
         self.info = net.info
         self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture, net.info.config)
         self.net = net

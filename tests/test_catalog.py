@@ -38,6 +38,9 @@ NAMES = {
     "tiny-x4",
     "tiny-denoise",
     "tiny-dejpeg",
+    "tiny-real-x2",
+    "tiny-real-x4",
+    "tiny-real-denoise",
 }
 
 ENTRY = """
@@ -254,7 +257,7 @@ def test_an_unknown_name_is_answered_by_names_like_it(name: str, hint: str) -> N
         ("denoise", 1, 25, "mambair-denoise-25", "mambair-denoise-25"),
         ("denoise", 1, 26, "mambair-denoise-50", "mambair-denoise-50"),
         ("denoise", 1, 75, "mambair-denoise-50", "mambair-denoise-50"),
-        ("denoise", 1, None, "mambair-real-denoise", "mambair-real-denoise"),
+        ("denoise", 1, None, "tiny-real-denoise", "mambair-real-denoise"),
         ("dejpeg", 1, 1, "mambairv2-jpeg-10", "mambairv2-jpeg-10"),
         ("dejpeg", 1, 20, "mambairv2-jpeg-10", "mambairv2-jpeg-10"),
         ("dejpeg", 1, 20.5, "mambairv2-jpeg-30", "mambairv2-jpeg-30"),
@@ -272,6 +275,27 @@ def test_auto_chooses_by_task_scale_level_and_device(
     assert choose_model(task, scale, level, "mps").name == on_gpu
 
 
+@pytest.mark.parametrize(
+    ("task", "scale", "on_cpu", "on_gpu"),
+    [
+        ("upscale", 2, "tiny-real-x2", "mambair-real-x4"),
+        ("upscale", 3, "tiny-real-x4", "mambair-real-x4"),
+        ("upscale", 4, "tiny-real-x4", "mambair-real-x4"),
+        ("denoise", 1, "tiny-real-denoise", "mambair-real-denoise"),
+    ],
+)
+def test_for_real_pictures_a_network_enlarges_as_far_or_further(
+    task: Task, scale: int, on_cpu: str, on_gpu: str
+) -> None:
+    assert choose_model(task, scale, None, "cpu", is_real=True).name == on_cpu
+    assert choose_model(task, scale, None, "cuda", is_real=True).name == on_gpu
+
+
+def test_no_model_for_real_pictures_removes_jpeg_alone() -> None:
+    with pytest.raises(ModelError, match="no model for real pictures does dejpeg"):
+        choose_model("dejpeg", 1, None, "cpu", is_real=True)
+
+
 def test_auto_refuses_what_no_model_does() -> None:
     with pytest.raises(ModelError, match=r"no model for upscale at that scale: 8; 2 or 3 or 4 would work"):
         choose_model("upscale", 8, None, "cpu")
@@ -287,23 +311,28 @@ def test_auto_refuses_what_no_model_does() -> None:
         ("upscale", 4, "tiny-x4"),
         ("denoise", 1, "tiny-denoise"),
         ("dejpeg", 1, "tiny-dejpeg"),
+        ("upscale", 2, "tiny-real-x2"),
+        ("upscale", 4, "tiny-real-x4"),
+        ("denoise", 1, "tiny-real-denoise"),
     ],
 )
 def test_every_task_has_a_model_in_the_package(task: Task, scale: int, name: str) -> None:
     model = find_model(name)
-    assert bundled_model(task, scale) == model
+    assert bundled_model(task, scale, model.is_real) == model
     path = cached(model)
     assert path
     assert path.stat().st_size == model.size
-    assert path.stat().st_size <= 1_500_000
+    assert path.stat().st_size <= 1_600_000
     assert verify(path, model).source == "catalogue"
     info = load_network(path).info
     assert (info.task, info.scale, info.channels, info.parameters) == (task, scale, 3, model.parameters)
 
 
 def test_no_other_model_is_in_the_package() -> None:
-    assert sum(bool(model.bundled) for model in load_catalog()) == 5
+    assert sum(bool(model.bundled) for model in load_catalog()) == 8
     assert bundled_model("upscale", 8) is None
+    assert bundled_model("upscale", 3, is_real=True) == find_model("tiny-real-x4")
+    assert bundled_model("dejpeg", 1, is_real=True) is None
 
 
 def test_an_entry_becomes_a_record() -> None:

@@ -62,6 +62,10 @@ def upscale(
         float | None,
         typer.Option(min=1e-6, metavar="N", callback=finite, help="Of the results, in place of a scale."),
     ] = None,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="For noisy, compressed or blurred pictures, as most photographs are."),
+    ] = False,
     *,
     options: Options,
 ) -> None:
@@ -71,6 +75,8 @@ def upscale(
     """
     from mambair_cli.size import settle_scale
 
+    if real:
+        options = _take_real(options)
     is_named = options.model != "auto" or options.weights is not None
     network, size = settle_scale(scale, width, height, megapixels, is_named)
     _restore("upscale", inputs, options, scale=network, size=size)
@@ -86,7 +92,7 @@ def denoise(
         ),
     ] = None,
     real: Annotated[
-        bool, typer.Option("--real", help="Noise of a real camera; the default without --sigma.")
+        bool, typer.Option("--real", help="Noise of any kind, and JPEG; the default without --sigma.")
     ] = False,
     *,
     options: Options,
@@ -94,6 +100,8 @@ def denoise(
     """Remove noise."""
     if real and sigma is not None:
         raise UsageError(f"--real and --sigma {sigma:g} exclude each other; give one")
+    if real:
+        options = _take_real(options)
     _restore("denoise", inputs, options, level=sigma)
 
 
@@ -155,7 +163,7 @@ def _restore(
         digest=options.json,
         damaged=options.damaged,
     )
-    if output.size != Size() and options.model == "auto" and options.weights is None:
+    if output.size != Size() and options.model in ("auto", "real") and options.weights is None:
         scale = _network_scale(sources, output)
     _check_server(options)
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
@@ -174,6 +182,14 @@ def _restore(
         check_reach(output.size, known)
         run.name(known)
     run.perform(scale)
+
+
+def _take_real(options: Options) -> Options:
+    """Have the model chosen that is for real pictures."""
+    if options.weights is not None or options.model not in ("auto", "real"):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+        raise UsageError(f"--real chooses a model, and {given} is one; leave one out")
+    return replace(options, model="real")
 
 
 def _settle_output(options: Options) -> Options:
@@ -344,6 +360,8 @@ def _known_scale(task: "Task", scale: int | None, options: Options) -> int | Non
         return None if task == "upscale" and scale is None else asked
     if options.model == "auto":
         return asked
+    if options.model == "real":
+        return None
     model = find_model(options.model)
     return model.scale if model.task == task and scale in (None, model.scale) else None
 

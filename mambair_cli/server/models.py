@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from mambair_cli import catalog, hub
 from mambair_cli.batch import computing_of
-from mambair_cli.choice import ChosenModel, check_fit, choose_device, choose_model, name_model
+from mambair_cli.choice import (
+    REAL,
+    ChosenModel,
+    check_fit,
+    choose_device,
+    choose_model,
+    is_named,
+    name_model,
+)
 from mambair_cli.engine import Precision
 from mambair_cli.restore import Restorer
 from mambair_cli.server.parameters import Order
@@ -145,7 +153,7 @@ class Models:
         if loaded is None:
             restorer = Restorer(
                 order.task,
-                order.scale,
+                None if order.model == REAL else order.scale,
                 order.level,
                 choice.name,
                 device=str(self.device),
@@ -186,7 +194,7 @@ class Models:
 
     def _ask(self, order: Order) -> _Question:
         best = name_model(order.task, order.scale, order.level, order.model, self.device.type)
-        return _Question(order.task, best.name, order.model != "auto", self.offline or order.offline)
+        return _Question(order.task, best.name, is_named(order.model), self.offline or order.offline)
 
     def _recall(self, order: Order) -> ChosenModel | None:
         """Return what was chosen before, unless it was for want of something better, and long ago."""

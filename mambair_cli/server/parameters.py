@@ -61,7 +61,12 @@ class Parameter:
 
 
 SHARED = (
-    Parameter("model", "string", "Model by name; see /v1/models.", "auto"),
+    Parameter(
+        "model",
+        "string",
+        "Model by name, see /v1/models; or real, for noisy, compressed or blurred pictures.",
+        "auto",
+    ),
     Parameter(
         "precision",
         "string",
@@ -123,7 +128,7 @@ class Order:
         task: "upscale", "denoise" or "dejpeg".
         scale: Of the network; None where it follows from the output's size, or is the default.
         level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: By name, or "auto".
+        model: By name, or "auto", or "real".
         precision: None for the server's own.
         tile: In pixels; None for the default.
         overlap: In pixels; None for the default.

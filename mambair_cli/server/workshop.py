@@ -11,6 +11,7 @@ from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from mambair_cli.batch import Outcome, Task
+from mambair_cli.choice import is_named
 from mambair_cli.endpoints import largest_factor, plan_result
 from mambair_cli.jobs import Job, Source
 from mambair_cli.server.models import Means, Models
@@ -83,7 +84,7 @@ class Workshop:
         """
         output = replace(order.output, max_pixels=min(order.output.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
-        if output.size != Size() and order.model == "auto":
+        if output.size != Size() and not is_named(order.model):
             factor = await _run(self._files, largest_factor, [source], output.size, output.max_pixels)
             order = replace(order, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
         means = await self.prepare(order)
