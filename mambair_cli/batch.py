@@ -284,9 +284,14 @@ def computing_of(restorer: "Restorer") -> dict[str, Any]:
         "weights": restorer.model.sha256 or hash_of(restorer.model.path),
         "device": restorer.device.type,
         "precision": restorer.precision,
-        **restorer.tiles.computing,
-        "seed": restorer.seed,
+        **computing_of_image(restorer),
     }
+
+
+def computing_of_image(restorer: "Restorer") -> dict[str, Any]:
+    """Collect what of that may differ from image to image where a network serves many."""
+    strength = {} if restorer.strength == 1 else {"strength": restorer.strength}  # older journals have none
+    return {**restorer.tiles.computing, "seed": restorer.seed, **strength}
 
 
 def word_of(job: Job, settings: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
         shape = (shape[1], shape[0], 3)
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     if len(plan) > 1:
-        restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed)
+        restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed, restorer.strength)
     for _ in range(2 if restorer.device.type == "cuda" else 1):  # kernels are made, graphs are recorded
         restorer(noise)
     start = time.perf_counter()

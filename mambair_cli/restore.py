@@ -18,6 +18,7 @@ from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
 from mambair_cli.masks import enlarge_mask
+from mambair_cli.strength import REACH, check_strength, enlarge, mix
 from mambair_cli.tiling import Plan, Report, plan_tiles
 from mambair_cli.window import Converted, ReadRows, Window
 
@@ -64,6 +65,7 @@ class Restorer:
         offline: Use only what is on this machine.
         quiet: Show no progress of downloads.
         notify: Given a sentence where the user should know of something; by default nobody is.
+        strength: Share of what the network does, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
         bare: Whether results are the network's own, as the papers measure them; by default they are held to
             their input where that is smooth, see ``limits``.
 
@@ -94,8 +96,11 @@ class Restorer:
         offline: bool = False,
         quiet: bool = False,
         notify: Callable[[str], None] = lambda sentence: None,
+        strength: float = 1.0,
         bare: bool = False,
     ) -> None:
+        check_strength(strength)
+        self.strength = strength
         self.device = choose_device(device)
         choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
         self.seed = seed
@@ -127,17 +132,21 @@ class Restorer:
         other._computer = computer
         return other
 
-    def with_tiles(self, tile: int | None, overlap: int | None, seed: int | None) -> "Restorer":
-        """Return a restorer by the same network on the same device, with tiles and a seed of its own.
+    def with_tiles(
+        self, tile: int | None, overlap: int | None, seed: int | None, strength: float = 1.0
+    ) -> "Restorer":
+        """Return a restorer by the same network on the same device, with tiles, seed and strength of its own.
 
         Args:
             tile: As for the class, like the next two.
             overlap: Pixels.
             seed: Of the noise.
+            strength: Share of what the network does.
         """
         other = self.by(self.computer)
         other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
         other.seed = seed
+        other.strength = strength
         return other
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -290,10 +299,12 @@ class Restorer:
                     self._shares[shape] = np.array_equal(alone, restored[-1])
                 if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
                     restored = [self._compute_together([image])()[0] for image in images]
-            finished = [
-                from_float(self._complete(rows, image, shape[2]), dtype)
-                for rows, image in zip(restored, images, strict=True)
-            ]
+            finished = []
+            for rows, image in zip(restored, images, strict=True):
+                rows = self._complete(rows, image, shape[2])
+                if self.strength < 1:
+                    rows = mix(rows, enlarge(to_float(image), self.info.scale), self.strength)
+                finished.append(from_float(rows, dtype))
             plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
             return finished, Report(plan, self.count_together(shape), False)
 
@@ -354,7 +365,8 @@ class Restorer:
         top = 0
         for rows in bands:
             bottom = top + len(rows)
-            if colors == self.info.channels and not others:  # nothing is left to do but to round
+            is_whole = colors == self.info.channels and not others and self.strength == 1
+            if is_whole:  # nothing is left to do but to round
                 rows = fetch(rows, dtype)
             else:
                 by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
@@ -363,10 +375,32 @@ class Restorer:
                 rows = self._complete(rows, given, colors)
                 if others:
                     rows = np.concatenate([rows, *map(next, others)], axis=2)
+                if self.strength < 1:
+                    rows = mix(rows, self._enlarge(window, top, bottom, visible, report.plan), self.strength)
                 rows = from_float(rows, dtype)
             yield Band(top, rows, report)
-            window.release(bottom // scale)
+            window.release(max(0, bottom // scale - (0 if self.strength == 1 else REACH)))
             top = bottom
+
+    def _enlarge(self, window: Window, top: int, bottom: int, visible: int, plan: Plan) -> np.ndarray:
+        """Enlarge the input without the network to rows of a result, (bottom - top, s·w, samples) floats.
+
+        Args:
+            window: On the input.
+            top: First row of the result.
+            bottom: The one after its last.
+            visible: Samples that are colours and alpha.
+            plan: Of the input's size.
+        """
+        scale = self.info.scale
+        first = max(0, top // scale - REACH)
+        given = to_float(window[first : min(plan.height, -(-bottom // scale) + REACH), :])
+        if visible % 2 == 0 and scale > 1:  # what nobody sees must not come into sight
+            colors = visible - 1
+            given = np.concatenate(
+                [_visible_colors(given[..., :visible], colors), given[..., colors:]], axis=2
+            )
+        return enlarge(given, scale)[top - first * scale : bottom - first * scale]
 
 
 def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:

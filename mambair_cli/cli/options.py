@@ -13,6 +13,15 @@ from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.values import plain_factor, plain_format, read_value
 
+
+def finite(value: float | tuple[float, ...] | None) -> Any:
+    """Refuse numbers that are none; for options, as their callback."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not math.isfinite(number):
+            raise typer.BadParameter(f"{number} is no number to compute with")
+    return value
+
+
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT", help="Images, folders, patterns, or - for standard input."),
@@ -130,6 +139,16 @@ class Options:
     tile: Tile = None
     overlap: Overlap = None
     seed: Seed = 0
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            callback=finite,
+            help="Share of what the model does; the rest is the input: 0.7 keeps some grain.",
+        ),
+    ] = 1.0
     format: Annotated[
         str | None,
         typer.Option(
@@ -213,14 +232,6 @@ def _show(name: str, value: Any) -> str:
     values = () if value is True else value if isinstance(value, tuple) else (value,)
     shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
     return " ".join([f"--{name.replace('_', '-')}", *shown])
-
-
-def finite(value: float | tuple[float, ...] | None) -> Any:
-    """Refuse numbers that are none; for options, as their callback."""
-    for number in value if isinstance(value, tuple) else (value,):
-        if number is not None and not math.isfinite(number):
-            raise typer.BadParameter(f"{number} is no number to compute with")
-    return value
 
 
 def check_options(options: Options) -> None:

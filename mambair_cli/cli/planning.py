@@ -154,6 +154,7 @@ def _find_means(task: "Task", options: Options, scale: int | None, level: float 
         tile=options.tile,
         overlap=options.overlap,
         seed=options.seed,
+        strength=options.strength,
         offline=True,
         notify=tell_fallback(options.quiet, options.offline),
     )

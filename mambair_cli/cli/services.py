@@ -75,6 +75,7 @@ def open_service(
         "tile": options.tile,
         "overlap": options.overlap,
         "seed": options.seed,
+        "strength": options.strength,
     }
     if options.ray is not None:
         return _open_cluster(options.ray, options, choices)
@@ -128,6 +129,7 @@ def _open_client(
         "tile": options.tile,
         "overlap": options.overlap,
         "seed": options.seed,
+        "strength": options.strength,
         "offline": options.offline or None,
     }
     client = Client(address, task, query, partial(progress.start, pixels=0))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mambair_cli import catalog, hub
-from mambair_cli.batch import computing_of
+from mambair_cli.batch import computing_of, computing_of_image
 from mambair_cli.choice import (
     REAL,
     ChosenModel,
@@ -208,6 +208,6 @@ class Models:
     def _adapt(self, loaded: Means, choice: ChosenModel, order: Order) -> Means:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
-        restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
-        computing = {**loaded.computing, **restorer.tiles.computing, "seed": restorer.seed}
+        restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed, order.strength)
+        computing = {**loaded.computing, **computing_of_image(restorer)}
         return Means(restorer, computing, choice.notice)

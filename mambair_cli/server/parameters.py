@@ -76,6 +76,7 @@ SHARED = (
     Parameter("tile", "integer", "Largest side of a tile of the input, in pixels.", least=16, most=2**20),
     Parameter("overlap", "integer", "Pixels that neighbouring tiles share.", least=0, most=2**20),
     Parameter("seed", "integer", "Of the noise that MambaIRv2 draws.", 0, -(2**63), 2**63 - 1),
+    Parameter("strength", "number", "Share of what the model does; the rest is the input.", 1.0, 0, 1),
     Parameter(
         "format",
         "string",
@@ -133,6 +134,7 @@ class Order:
         tile: In pixels; None for the default.
         overlap: In pixels; None for the default.
         seed: Of the noise that MambaIRv2 draws.
+        strength: Share of what the model does, 0 to 1.
         offline: Whether to fetch no model.
         format: Of the result; None for that of the image.
         output: How the result is written.
@@ -146,6 +148,7 @@ class Order:
     tile: int | None
     overlap: int | None
     seed: int
+    strength: float
     offline: bool
     format: str | None
     output: Output
@@ -185,6 +188,7 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
         tile=values["tile"],
         overlap=values["overlap"],
         seed=values["seed"],
+        strength=values["strength"],
         offline=values["offline"],
         format=values["format"],
         output=Output(
