@@ -210,4 +210,4 @@ class Models:
         check_fit(loaded.restorer.info, order.task, order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed)
         computing = {**loaded.computing, **restorer.tiles.computing, "seed": restorer.seed}
-        return Means(restorer, computing, choice.notice)
+        return Means(restorer, computing, choice.tell(order.offline))
