@@ -71,6 +71,10 @@ class ChosenModel:
     sha256: str | None = None
     is_fallback: bool = False
 
+    def tell(self, offline: bool) -> str | None:
+        """Return the notice for a user, who has asked for a stand-in by asking to stay offline."""
+        return None if offline and self.is_fallback else self.notice
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there."""

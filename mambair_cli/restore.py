@@ -107,8 +107,8 @@ class Restorer:
         self.precision: Precision = precision
         self.bare = bare
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
-        if self.model.notice:
-            notify(self.model.notice)
+        if notice := self.model.tell(offline):
+            notify(notice)
         net = load_network(self.model.path)
         check_fit(net.info, task, None if model == REAL else scale, self.model)
         self.info = net.info

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mambair_cli.cli.notices import tell_fallback
 from mambair_cli.cli.options import (
     AsJson,
     Device,
@@ -144,7 +143,7 @@ def evaluate(
             seed=seed,
             offline=offline,
             quiet=quiet,
-            notify=tell_fallback(quiet, offline),
+            notify=say if not quiet else lambda sentence: None,
             bare=True,  # the papers measure what the network itself gives
         )
         if offline and not quiet:

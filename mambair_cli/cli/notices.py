@@ -1,20 +1,14 @@
 """What a user might not expect of the options of a command, said once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
 
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
-
-
-def tell_fallback(quiet: bool, offline: bool) -> Callable[[str], None]:
-    """Return what says that a built-in model stands in for a better one, unless that was asked for."""
-    return (lambda sentence: None) if quiet or offline else say
 
 
 def explain_level(task: "Task", level: float | None, model: str) -> str | None:

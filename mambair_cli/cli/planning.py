@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_level, tell_fallback
+from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import MambairError
@@ -156,7 +156,7 @@ def _find_means(task: "Task", options: Options, scale: int | None, level: float 
         seed=options.seed,
         strength=options.strength,
         offline=True,
-        notify=tell_fallback(options.quiet, options.offline),
+        notify=say if not options.quiet else lambda sentence: None,
     )
     return _Means(restorer.model.name, restorer.info.scale, names, device.type, restorer)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mambair_cli.cli.notices import tell_fallback
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
 from mambair_cli.headstart import import_torch, load_libraries
@@ -89,7 +88,7 @@ def open_service(
         device=devices[0] if devices else options.device,
         offline=options.offline,
         quiet=options.quiet,
-        notify=tell_fallback(options.quiet, options.offline),
+        notify=say if not options.quiet else lambda sentence: None,
     )
     service = Service(
         model=restorer.model.name,
@@ -102,7 +101,7 @@ def open_service(
             on_start=partial(progress.start, 0),
             on_tiles=partial(progress.advance, 0),
         ),
-        notice=None if options.offline else restorer.model.notice,
+        notice=restorer.model.tell(options.offline),
     )
     return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
 
@@ -134,9 +133,8 @@ def _open_client(
     }
     client = Client(address, task, query, partial(progress.start, pixels=0))
     means = client.means
-    notice = None if options.offline else means.notice
-    if notice:
-        tell_fallback(options.quiet, options.offline)(notice)
+    if means.notice and not options.quiet:
+        say(means.notice)
     return Service(
         model=means.model,
         scale=means.scale,
@@ -144,7 +142,7 @@ def _open_client(
         computing=means.computing,
         perform=client.perform,
         close=client.close,
-        notice=notice,
+        notice=means.notice,
     )
 
 
@@ -194,9 +192,9 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
             options.offline,
             options.quiet,
         )
-        notice = None if options.offline else model.notice
-        if notice:
-            tell_fallback(options.quiet, options.offline)(notice)
+        notice = model.tell(options.offline)
+        if notice and not options.quiet:
+            say(notice)
         here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
         with cleaning_up():
             computing = cluster.start(choices, model.path)

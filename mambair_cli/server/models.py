@@ -207,7 +207,7 @@ class Models:
 
     def _adapt(self, loaded: Means, choice: ChosenModel, order: Order) -> Means:
         """Set tiles and seed as they were ordered."""
-        check_fit(loaded.restorer.info, order.task, order.scale, choice)
+        check_fit(loaded.restorer.info, order.task, None if order.model == REAL else order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed, order.strength)
         computing = {**loaded.computing, **computing_of_image(restorer)}
-        return Means(restorer, computing, choice.notice)
+        return Means(restorer, computing, choice.tell(order.offline))
