@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _STDOUT = 1
+_MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
@@ -302,10 +303,7 @@ class _Run:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
                 if outcome.report and not len(outcome.report.plan) and not is_small_told:
                     is_small_told = True
-                    say(
-                        f"{outcome.job.source}: made smaller without the network, which adds nothing where "
-                        "the result has half the width and height or less"
-                    )
+                    say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, service, options.json)
         if options.json:
             print_event("summary", **summary.facts())
