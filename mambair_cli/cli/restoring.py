@@ -1,8 +1,9 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
+import math
 import os
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +38,16 @@ EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line lose
 
 def _read_scale(text: str) -> float:
     """Read a scale, also where it is written with the sign of multiplication."""
-    return read_value("--scale", plain_factor(text), "number")
+    from mambair_cli.size import LARGEST_SCALE, check_scale
+
+    number = plain_factor(text)
+    try:
+        return read_value("--scale", number, "number", least=1, most=LARGEST_SCALE)
+    except UsageError:
+        with suppress(ValueError):
+            if math.isfinite(float(number)):
+                check_scale(float(number))
+        raise
 
 
 @with_options
