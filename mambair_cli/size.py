@@ -96,12 +96,22 @@ def settle_scale(
     Raises:
         UsageError: The size is asked for twice, or no network enlarges by such a scale.
     """
-    if scale is not None and not 1 <= scale <= LARGEST_SCALE:
-        raise UsageError(f"cannot enlarge by -s {scale:g}: {_advise(scale)}")
+    if scale is not None:
+        check_scale(scale)
     size = Size(scale, width, height, megapixels)
     if scale is None or scale not in NETWORK_SCALES or is_model_named:
         return None, size
     return int(scale), Size()
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that no network does, and say what would work.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise UsageError(f"cannot enlarge by -s {scale:g}: {_advise(scale)}")
 
 
 def _advise(scale: float) -> str:

@@ -1,8 +1,9 @@
 """The commands that restore images: upscale, denoise, dejpeg."""
 
+import math
 import os
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,12 +32,22 @@ if TYPE_CHECKING:
 
 
 _STDOUT = 1
+_MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
 def _read_scale(text: str) -> float:
     """Read a scale, also where it is written with the sign of multiplication."""
-    return read_value("--scale", plain_factor(text), "number")
+    from mambair_cli.size import LARGEST_SCALE, check_scale
+
+    number = plain_factor(text)
+    try:
+        return read_value("--scale", number, "number", least=1, most=LARGEST_SCALE)
+    except UsageError:
+        with suppress(ValueError):
+            if math.isfinite(float(number)):
+                check_scale(float(number))
+        raise
 
 
 @with_options
@@ -318,10 +329,7 @@ class _Run:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
                 if outcome.report and not len(outcome.report.plan) and not is_small_told:
                     is_small_told = True
-                    say(
-                        f"{outcome.job.source}: made smaller without the network, which adds nothing where "
-                        "the result has half the width and height or less"
-                    )
+                    say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, service, options.json)
         if options.json:
             print_event("summary", **summary.facts())
