@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.digest import hash_of
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import ImageError, MambairError
 from mambair_cli.images import explain_unreadable
 from mambair_cli.jobs import Job
-from mambair_cli.journal import Entry, Journal, Pen, Stamp, digest_settings, hash_of, stamp_of
+from mambair_cli.journal import Entry, Journal, Pen, Stamp, digest_settings, stamp_of
 from mambair_cli.tiling import Report
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Watch:
 def computing_of(restorer: "Restorer") -> dict[str, Any]:
     """Collect all that pixels depend on beside the image, and beside how it is written."""
     return {
-        "weights": hash_of(restorer.model.path),
+        "weights": restorer.model.sha256 or hash_of(restorer.model.path),
         "device": restorer.device.type,
         "precision": restorer.precision,
         **restorer.tiles.computing,

@@ -26,6 +26,7 @@ _PATTERNS = {
     "repo": re.compile(r"[\w.-]+/[\w.-]+"),
     "revision": re.compile(r"[0-9a-f]{40}"),
     "sha256": re.compile(r"[0-9a-f]{64}"),
+    "url": re.compile(r"https://\w[\w.-]*(/\w[\w.-]*)+\.(pth|safetensors)"),
 }
 
 
@@ -45,9 +46,10 @@ class Model:
         repo: Repository on the Hub; empty where bundled.
         revision: Commit of the repository; None: its main branch.
         files: Paths in the repository, most likely first; empty where bundled.
+        url: Second official address of the file; None where there is none.
         certainty: How sure the paths are; None where bundled.
         sha256: Of the file, in hexadecimal; None where unknown.
-        size: Of the file, in bytes; None where unknown.
+        size: Of the file, in bytes; None where unknown. One that ends in zeros is known to three digits.
         license: SPDX identifier.
         psnr: Published quality in dB, by data set, or by data set and level, such as "CBSD10, 25", of a
             model for all levels; empty where none was published.
@@ -66,6 +68,7 @@ class Model:
     repo: str = ""
     revision: str | None = None
     files: tuple[str, ...] = ()
+    url: str | None = None
     certainty: Certainty | None = None
     sha256: str | None = None
     size: int | None = None
@@ -200,8 +203,8 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
     if model.level is not None and model.task == "upscale":
         raise ValueError(f"{label}: a level means nothing to upscale")
     on_hub = (model.repo, model.files, model.certainty)
-    if model.bundled and (any(on_hub) or model.revision):
-        raise ValueError(f"{label}: bundled, and yet with a place on the Hub")
+    if model.bundled and (any(on_hub) or model.revision or model.url):
+        raise ValueError(f"{label}: bundled, and yet with a place on the Hub or elsewhere")
     if not model.bundled and not all(on_hub):
         raise ValueError(f"{label}: neither bundled nor with repo, files and certainty")
     return model
@@ -210,7 +213,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
 def _is_sound(key: str, value: object) -> bool:
     """Tell whether a value is of the kind that the key wants."""
     match key:
-        case "name" | "repo" | "revision" | "sha256":
+        case "name" | "repo" | "revision" | "sha256" | "url":
             return isinstance(value, str) and _PATTERNS[key].fullmatch(value) is not None
         case "task":
             return isinstance(value, str) and value in _SCALES

@@ -60,11 +60,15 @@ class ChosenModel:
         name: In the catalogue, or the name of the file.
         path: Of the checkpoint.
         notice: What the user should know about the choice, if anything.
+        sha256: Of the file, if it was found out on the way.
+        is_fallback: Whether it stands in for a better one that could not be had.
     """
 
     name: str
     path: Path
     notice: str | None = None
+    sha256: str | None = None
+    is_fallback: bool = False
 
 
 def choose_device(name: str) -> torch.device:
@@ -172,14 +176,16 @@ def choose_model(
         return ChosenModel(Path(weights).name, Path(weights))
     best = name_model(task, scale, level, model, device_kind)
     try:
-        return ChosenModel(best.name, hub.fetch(best, offline=offline, quiet=quiet))
+        fetched = hub.fetch(best, offline=offline, quiet=quiet)
+        return ChosenModel(best.name, fetched.path, fetched.notice, fetched.verification.sha256)
     except hub.WrongFileError:  # somebody damaged or exchanged it: not to be passed over
         raise
     except DownloadError as error:
         shipped = catalog.bundled_model(task, best.scale)
         if model != "auto" or shipped is None or hub.cached(shipped) is None:
             raise
-        return ChosenModel(shipped.name, hub.fetch(shipped), _explain_fallback(best, shipped, error))
+        fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
+        return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
 
 
 def default_scale(task: Task) -> int:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from mambair_cli.digest import hash_of
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
 
@@ -257,19 +258,6 @@ def stamp_of(path: Path) -> Stamp:
     """
     status = path.stat()
     return Stamp(status.st_size, status.st_mtime_ns)
-
-
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def digest_settings(settings: dict[str, Any]) -> str:

@@ -8,6 +8,9 @@ Point ``HF_ENDPOINT`` at it (``environment()`` does) in a process that has not i
 
 Large files are redirected to a second address, as on the Hub, where they lie in a storage that must never see
 the user's token. Small ones come from the Hub itself, by way of a relative redirect.
+
+A third address plays GitHub, whose releases are redirected to the storage, too. It is a proxy as well, which
+refuses to connect to any other host: no test leaves this machine.
 """
 
 import hashlib
@@ -43,7 +46,7 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
-    at_storage: bool
+    where: Literal["hub", "storage", "releases"]
 
     @property
     def token(self) -> str | None:
@@ -60,10 +63,11 @@ class Fault:
 
 @dataclass
 class HubServer:
-    """The two servers and what they serve; a context manager.
+    """The three servers and what they serve; a context manager.
 
     Attributes:
         repos: By name.
+        releases: Files by the path of their address.
         token: Where set, every request to the Hub must carry it.
         gated: Access to every repository must be asked for, and has not been granted.
         status: Where set, every request to the Hub is answered by this status.
@@ -75,6 +79,7 @@ class HubServer:
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
+    releases: dict[str, bytes] = field(default_factory=dict)
     token: str | None = None
     gated: bool = False
     status: int | None = None
@@ -86,7 +91,7 @@ class HubServer:
 
     def __enter__(self) -> "HubServer":
         self._stopped = threading.Event()
-        self._servers = [self._serve(_HubHandler), self._serve(_StorageHandler)]
+        self._servers = [self._serve(handler) for handler in (_HubHandler, _StorageHandler, _ReleasesHandler)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,6 +114,10 @@ class HubServer:
     def storage(self) -> str:
         return f"http://127.0.0.1:{self._servers[1].server_port}"
 
+    @property
+    def release_host(self) -> str:
+        return f"http://127.0.0.1:{self._servers[2].server_port}"
+
     def environment(self, cache: Path, **more: str) -> dict[str, str]:
         """Return the environment of a process that takes this for the Hub and keeps its cache in a folder.
 
@@ -119,7 +128,8 @@ class HubServer:
             for name, value in os.environ.items()
             if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")
         }
-        return {**inherited, "HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), **more}
+        ours = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), "HTTPS_PROXY": self.release_host}
+        return {**inherited, **ours, **more}
 
     def add_repo(self, name: str, files: Mapping[str, bytes], commit: str = COMMIT) -> None:
         """Put a repository up, in the place of one of that name."""
@@ -127,7 +137,7 @@ class HubServer:
 
     def downloads(self) -> list[Request]:
         """Return the transfers of large files that were asked for."""
-        return [request for request in self.requests if request.at_storage and request.method == "GET"]
+        return [request for request in self.requests if (request.where, request.method) == ("storage", "GET")]
 
     def wait_for_stop(self) -> None:
         """Block until the server is being shut down."""
@@ -135,16 +145,16 @@ class HubServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """What the Hub and the storage have in common."""
+    """What the three have in common."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
-    at_storage = False
+    where: Literal["hub", "storage", "releases"] = "hub"
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(Request(self.command, path, headers, self.at_storage))
+        self.hub.requests.append(Request(self.command, path, headers, self.where))
         self.answer(path)
 
     def do_HEAD(self) -> None:
@@ -258,10 +268,11 @@ class _HubHandler(_Handler):
 class _StorageHandler(_Handler):
     """Large files by their hash, whole or from some byte on."""
 
-    at_storage = True
+    where = "storage"
 
     def answer(self, path: str) -> None:
         files = [file for repo in self.hub.repos.values() for file in repo.files.items()]
+        files += self.hub.releases.items()
         stored = {f"/{hashlib.sha256(content).hexdigest()}": (name, content) for name, content in files}
         if path not in stored:
             self.send(404)
@@ -276,3 +287,20 @@ class _StorageHandler(_Handler):
         start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         span = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self.send(206, content[start:], fault, Content_Disposition=disposition, Content_Range=span)
+
+
+class _ReleasesHandler(_Handler):
+    """Where the files of releases are, also for other hosts' names; the address of the proxy."""
+
+    where = "releases"
+
+    def answer(self, path: str) -> None:
+        content = self.hub.releases.get(path)
+        if content is None:
+            self.send(404)
+        else:
+            self.send(302, Location=f"{self.hub.storage}/{hashlib.sha256(content).hexdigest()}")
+
+    def do_CONNECT(self) -> None:
+        self.hub.requests.append(Request(self.command, self.path, {}, self.where))
+        self.send(403)

@@ -129,6 +129,57 @@ def test_quality_is_the_published_one(name: str, urban100: float) -> None:
     assert find_model(name).psnr["Urban100"] == urban100
 
 
+@pytest.mark.parametrize(
+    ("names", "files", "certainty"),
+    [
+        ("mambairv2-light-x{2,3,4}", ["mambairv2_lightSR_x{}.pth"], "certain"),
+        ("mambairv2-small-x{2,4}", ["mambairv2_classicSR_Small_x{}.pth"], "certain"),
+        ("mambairv2-small-x{3}", ["mambairv2_classicSR_Small_x{}.pth"], "likely"),
+        ("mambairv2-base-x{2,3,4}", ["mambairv2_classicSR_Base_x{}.pth"], "certain"),
+        ("mambairv2-large-x{2,4}", ["mambairv2_classicSR_Large_x{}.pth"], "certain"),
+        ("mambairv2-large-x{3}", ["mambairv2_classicSR_Large_x{}.pth"], "very likely"),
+        ("mambairv2-denoise-{15}", ["mambairv2_ColorDN_{}.pth"], "certain"),
+        ("mambairv2-jpeg-{10,30,40}", ["mambairv2_jpeg_q{}.pth"], "likely"),
+        ("mambair-denoise-{15,25,50}", ["ColorDN_MambaIR_level{}.pth"], "certain"),
+        ("mambair-jpeg-{10,30,40}", ["MambaIR_CAR_q{}.pth"], "certain"),
+        ("mambair-classic-x{4}", ["MambaIR_classicSRx{}.pth"], "certain"),
+        ("mambair-classic-x{2,3}", ["MambaIR_classicSRx{}.pth"], "very likely"),
+        ("mambair-real-x{4}", ["MambaIR_real.pth"], "certain"),
+        (
+            "mambair-real-denoise{}",
+            ["MambaIR_realDN.pth", "realDN.pth", "MambaIR_RealDN.pth", "RealDN_MambaIR.pth"],
+            "likely",
+        ),
+        (
+            "mambair-light-x{2,3,4}",
+            [
+                "MambaIR_lightSRx{}.pth",
+                "MambaIR_lightSR_x{}.pth",
+                "MambaIR_light_x{}.pth",
+                "MambaIR_light{}.pth",
+                "lightSRx{}.pth",
+                "MambaIR_lightSR{}.pth",
+            ],
+            "uncertain",
+        ),
+    ],
+)
+def test_files_are_named_as_on_the_hub(names: str, files: list[str], certainty: str) -> None:
+    stem, _, numbers = names.removesuffix("}").partition("{")
+    folder = "MambaIRv2_ckpt" if stem.startswith("mambairv2") else "MambaIRv1_ckpt"
+    for number in numbers.split(","):
+        model = find_model(stem + number)
+        assert list(model.files) == [f"{folder}/{file.format(number)}" for file in files]
+        assert model.certainty == certainty
+
+
+def test_every_v2_file_has_a_second_address_of_the_same_name() -> None:
+    release = "https://github.com/csguoh/MambaIR/releases/download/v1.0"
+    for model in load_catalog():
+        is_v2 = model.architecture == "mambairv2"
+        assert model.url == (f"{release}/{PurePosixPath(model.files[0]).name}" if is_v2 else None)
+
+
 def test_known_hashes() -> None:
     known = {
         model.name: (model.sha256, model.size) for model in load_catalog() if model.sha256 and model.repo
@@ -139,6 +190,10 @@ def test_known_hashes() -> None:
             40_073_223,
         ),
         "mambairv2-large-x4": ("9f9090cda07ed4b8498c2db9863c8c263cd300f445017ec77b7fc8babbb8a78d", None),
+        "mambair-real-x4": (
+            "a62ce36d4779590adaf964358856763dfc8c8fd69841162ed9e4bef85fafc77f",
+            165_000_000,
+        ),
     }
 
 
@@ -149,8 +204,8 @@ def test_files_and_parameters_are_those_of_the_official_configurations() -> None
     parameters = {file: entry["parameters"] for entry in official.values() for file in entry["files"]}
     found = {
         file: model.parameters
-        for model in load_catalog()
-        for file in (PurePosixPath(path).name for path in model.files)
+        for model in load_catalog()  # which has the names of the Hub; some lack a word on Google Drive
+        for file in (PurePosixPath(path).name.removeprefix("MambaIR_") for path in model.files)
         if file in parameters
     }
     assert found == parameters
@@ -255,8 +310,16 @@ def test_an_entry_becomes_a_record() -> None:
     (model,) = parse_catalog(ENTRY)
     assert model.files == ("ckpt/first.pth", "ckpt/second.safetensors")
     assert math.isclose(sum(model.psnr.values()), 61.16)
-    absent = (model.level, model.revision, model.sha256, model.size, model.parameters, model.bundled)
-    assert absent == (None,) * 6
+    absent = (
+        model.level,
+        model.revision,
+        model.sha256,
+        model.size,
+        model.parameters,
+        model.bundled,
+        model.url,
+    )
+    assert absent == (None,) * 7
 
 
 @pytest.mark.parametrize(
@@ -276,6 +339,9 @@ def test_an_entry_becomes_a_record() -> None:
         ('repo = "some/models"', 'repo = "some/models"\nrevision = "main"', "bad revision"),
         ('repo = "some/models"', 'repo = "some/models"\nsha256 = "ABCD"', "bad sha256"),
         ('repo = "some/models"', 'repo = "some/models"\nsize = 0', "bad size"),
+        ('repo = "some/models"', 'repo = "some/models"\nurl = "http://a.b/c.pth"', "bad url"),
+        ('repo = "some/models"', 'repo = "some/models"\nurl = "https://a.b/../c.pth"', "bad url"),
+        ('repo = "some/models"', 'repo = "some/models"\nurl = "https://a.b/c.exe"', "bad url"),
         ('repo = "some/models"', 'repo = "some/models"\nrepository = "x"', "unknown keys: repository"),
         ('repo = "some/models"', 'repo = "some/models"\nbundled = "a.pth"', "bundled, and yet"),
         ('repo = "some/models"', "", "neither bundled nor with repo"),

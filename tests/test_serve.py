@@ -15,7 +15,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -530,6 +530,21 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert "tiny-x2" in means.notice
     monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)
     assert models.find(orders[2]) is None
+
+
+@pytest.mark.parametrize("is_fallback", [False, True])
+def test_a_choice_is_made_anew_only_if_it_was_a_fallback(monkeypatch, is_fallback):
+    monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)
+    order = read_order("denoise", [("model", "tiny-denoise")])
+    models = Models("cpu", offline=True)
+    choice = models.choose(order)
+    models.load(order, choice)
+    (question,) = models._choices
+    told = replace(choice, notice="using some/file.pth as tiny-denoise", is_fallback=is_fallback)
+    models._choices[question] = told, time.monotonic()
+    found = models.find(order)
+    assert (found is None) == is_fallback
+    assert found is None or found.notice == told.notice
 
 
 def test_what_is_remembered_of_orders_does_not_grow_with_them():

@@ -1,17 +1,24 @@
 """The commands on the models known by name."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mambair_cli.cli.options import AsJson, Quiet
-from mambair_cli.cli.output import complain, print_json
+from mambair_cli.cli.output import complain, print_json, say
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Model
 
+SOURCES = {  # of a hash
+    "catalogue": "as the catalogue has it",
+    "hub": "as the Hub has it",
+    "cache": "as when it was downloaded",
+    None: "not known to anybody",
+}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a model, as `mambair models list` shows it.")]
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Of models, as `mambair models list` shows them.")
@@ -71,8 +78,10 @@ def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False)
     from mambair_cli import catalog, hub
 
     for model in [catalog.find_model(name) for name in names]:
-        path = hub.fetch(model, quiet=quiet)
-        print_json({"name": model.name, "path": str(path)}) if as_json else print(path)
+        fetched = hub.fetch(model, quiet=quiet)
+        if fetched.notice and not quiet:
+            say(fetched.notice)
+        _print_place(model.name, fetched.path, as_json)
 
 
 def verify_models(
@@ -91,30 +100,29 @@ def verify_models(
         if not names and hub.cached(model) is None:
             continue
         try:
-            path = hub.fetch(model, offline=True)  # which removes a wrong file
-            verification = hub.verify(path, model)
-            info = load_network(path).info
+            fetched = hub.fetch(model, offline=True)  # which removes a wrong file
+            info = load_network(fetched.path).info
         except MambairError as error:
             complain(error)
             exit_code = max(exit_code, error.exit_code)
             if as_json:
                 print_json({"name": model.name, "ok": False, "message": str(error)})
             continue
+        sha256, source = fetched.verification.sha256, fetched.verification.source
         if as_json:
             print_json(
                 {
                     "name": model.name,
                     "ok": True,
-                    "path": str(path),
-                    "sha256": verification.sha256,
-                    "source": verification.source,
+                    "path": str(fetched.path),
+                    "sha256": sha256,
+                    "source": source,
                     "architecture": info.architecture,
                     "parameters": info.parameters,
                 }
             )
         else:
-            by = f"as the {verification.source} has it" if verification.source else "not known to anybody"
-            print(f"{model.name}: {info.architecture}, sha256 {verification.sha256[:12]}… {by}")
+            print(f"{model.name}: {info.architecture}, sha256 {sha256[:12]}… {SOURCES[source]}")
     if exit_code:
         raise typer.Exit(exit_code)
 
@@ -123,7 +131,10 @@ def print_path(name: Name, as_json: AsJson = False) -> None:
     """Print where a model's file is on this machine."""
     from mambair_cli import catalog, hub
 
-    path = hub.fetch(catalog.find_model(name), offline=True)
+    _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)
+
+
+def _print_place(name: str, path: Path, as_json: bool) -> None:
     print_json({"name": name, "path": str(path)}) if as_json else print(path)
 
 

@@ -191,7 +191,7 @@ class Models:
     def _recall(self, order: Order) -> ChosenModel | None:
         """Return what was chosen before, unless it was for want of something better, and long ago."""
         choice, seconds = self._choices.get(self._ask(order), (None, 0.0))
-        is_stale = choice and choice.notice and time.monotonic() - seconds > FALLBACK_SECONDS
+        is_stale = choice and choice.is_fallback and time.monotonic() - seconds > FALLBACK_SECONDS
         return None if is_stale else choice
 
     def _key(self, choice: ChosenModel, order: Order) -> _Key:

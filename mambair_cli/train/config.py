@@ -20,6 +20,8 @@ class TrainConfig:
         images: Folders of photographs, searched with all their subfolders.
         output: Folder for the weights, the log and the state to go on from.
         scale: Of upscaling; 1 for the other tasks.
+        degradation: "papers": bicubic reduction, white noise or JPEG, by the task; "real": all that
+            happens to real pictures, by the recipe for the scale in :mod:`mambair_cli.degradation.recipe`.
         sigma: Least and greatest noise, in 8-bit steps; every crop draws its own.
         quality: Least and greatest JPEG quality.
         shrink: Sizes at which each photograph is used; below 1 its grain and its compression fade.
@@ -48,6 +50,7 @@ class TrainConfig:
     images: tuple[Path, ...]
     output: Path
     scale: int = 1
+    degradation: Literal["papers", "real"] = "papers"
     sigma: tuple[float, float] = (0.0, 55.0)
     quality: tuple[int, int] = (10, 95)
     shrink: tuple[float, ...] = (1.0,)

@@ -21,7 +21,7 @@ from mambair_cli.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.errors import ImageError, MemoryLimitError, UsageError
 from mambair_cli.train.config import TrainConfig
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 JPEG_VARIANTS = 12  # compressed forms of each photograph, at qualities spread over the range
 
 
@@ -136,7 +136,7 @@ def load_photographs(config: TrainConfig, channels: int, device: torch.device) -
     try:
         clean = _make_pool((image for image, _ in pairs), device)
         degraded, original = None, torch.arange(len(pairs), device=device)
-        if config.task != "denoise":
+        if config.task != "denoise" and config.degradation == "papers":
             degraded = _make_pool((image for _, images in pairs for image in images), device)
             original = original.repeat_interleave(len(pairs[0][1]))
     except torch.OutOfMemoryError as error:
@@ -157,7 +157,9 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[n
         if size != 1 and min(clean.shape[:2]) < shortest:
             continue
         clean = _mirror_to(clean, shortest)
-        if config.task == "upscale":
+        if config.degradation == "real":
+            yield clean, []
+        elif config.task == "upscale":
             yield clean, [imresize(clean, 1 / config.scale)]
         elif config.task == "dejpeg":
             yield clean, _compress_variously(clean, config.quality, f"{config.seed} {file.name} {size}")

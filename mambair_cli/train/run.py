@@ -28,6 +28,7 @@ from mambair_cli.model.layers import VSSBlock
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.photographs import load_photographs
 from mambair_cli.train.processes import Processes
+from mambair_cli.train.real_batches import RealBatches
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -63,6 +64,9 @@ class Run:
         self.averaged = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._photographs = load_photographs(config, net.info.channels, self.device)
         self._generator = torch.Generator(self.device).manual_seed(config.seed)
+        self._batches = None
+        if config.degradation == "real":
+            self._batches = RealBatches(self._photographs, config, self.device, self.processes.part)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.net, config.weight_decay),
             lr=torch.tensor(0.0, device=self.device),  # a tensor, so that a recorded graph sees it change
@@ -103,6 +107,8 @@ class Run:
         for group in self._optimizer.param_groups:
             group["lr"].fill_(self.learning_rate)
         self._ema_share.fill_(self.ema_share)
+        if self._batches:
+            self._batches.load(self.step)
         if self.device.type != "cuda":
             self._compute()
         elif self._eager_steps:
@@ -134,7 +140,10 @@ class Run:
 
     def _find_gradients(self) -> None:
         config = self.config
-        x, wanted = self._photographs.draw(config, self._generator, self.processes.part)
+        if self._batches:
+            x, wanted = self._batches.x, self._batches.wanted
+        else:
+            x, wanted = self._photographs.draw(config, self._generator, self.processes.part)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
         error = y.float() - wanted

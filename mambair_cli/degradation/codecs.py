@@ -1,0 +1,147 @@
+"""Compress pictures: JPEG for a whole batch by matrix products, and WebP by its own library."""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+BLOCK = 8  # pixels, the side of what JPEG transforms
+
+# The quantisation tables that the JPEG standard suggests (ITU-T T.81, annex K), which libjpeg scales.
+_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+
+# JFIF: Y, Cb and Cr from R, G and B, the latter two around 128; and back.
+_TO_YCC = (
+    (0.299, 0.587, 0.114),
+    (-0.168735892, -0.331264108, 0.5),
+    (0.5, -0.418687589, -0.081312411),
+)
+_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
+
+
+def round_to_bytes(x: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to 8 bits, as a file that is saved does."""
+    return (x.clamp(0, 1) * 255).round() / 255
+
+
+def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
+    """Send pictures through JPEG and back, as libjpeg does but for the last bit of a few pixels.
+
+    Args:
+        x: (b, 3, h, w) in [0, 1]; clipped and rounded to 8 bits first.
+        quality: 1 to 100 in libjpeg's sense, (b,).
+        shift: How many rows and columns of the first blocks lie outside the picture, 0 to 15, (b, 2) int64.
+            A picture that is cropped after it was saved has such.
+        subsampled: Whether the colours have half the resolution (4:2:0), or the whole (4:4:4).
+
+    Returns:
+        (b, 3, h, w), whole numbers of 1/255.
+    """
+    height, width = x.shape[2:]
+    rows, columns = (
+        (torch.arange(_padded(side), device=x.device) - shift[:, axis, None]).clamp(0, side - 1)
+        for axis, side in enumerate((height, width))
+    )
+    picture = torch.arange(len(x), device=x.device)[:, None, None]
+    samples = (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None]]
+    ycc = (samples @ _constant(_TO_YCC, x.device).T).round().permute(0, 3, 1, 2)  # luma around 0 is wanted
+    luma, chroma = ycc[:, :1] - 128, ycc[:, 1:]
+    luma_table, chroma_table = (
+        _scale_table(_constant(table, x.device), quality) for table in (_LUMA, _CHROMA)
+    )
+    luma = _quantize(luma, luma_table)
+    if subsampled:
+        chroma = F.interpolate(
+            _quantize(F.avg_pool2d(chroma, 2).round(), chroma_table),
+            scale_factor=2,
+            mode="bilinear",  # with these weights, 9, 3, 3 and 1 of 16, libjpeg enlarges them
+        )
+    else:
+        chroma = _quantize(chroma, chroma_table)
+    decoded = torch.cat([luma + 128, chroma], 1).permute(0, 2, 3, 1) @ _constant(_TO_RGB, x.device).T
+    down, right = (
+        torch.arange(side, device=x.device) + shift[:, axis, None]
+        for axis, side in enumerate((height, width))
+    )
+    kept = decoded[picture, down[:, :, None], right[:, None]]
+    return kept.round().clamp(0, 255).permute(0, 3, 1, 2) / 255
+
+
+def webp(pictures: np.ndarray, qualities: Sequence[int]) -> np.ndarray:
+    """Send pictures through lossy WebP and back.
+
+    Args:
+        pictures: (b, h, w, 3) uint8.
+        qualities: 0 to 100 of libwebp, b of them.
+
+    Returns:
+        (b, h, w, 3) uint8.
+    """
+    decoded = np.empty_like(pictures)
+    for picture, quality, place in zip(pictures, qualities, decoded, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "WEBP", quality=quality, method=2)
+        place[:] = np.asarray(Image.open(file).convert("RGB"))
+    return decoded
+
+
+def _padded(side: int) -> int:
+    """Return a side rounded up to whole blocks of subsampled colours, with room for any shift."""
+    unit = 2 * BLOCK
+    return -(-(side + unit - 1) // unit) * unit
+
+
+def _scale_table(table: Tensor, quality: Tensor) -> Tensor:
+    """Return the steps of a quality, (b, 1, 1, 8, 1, 8), beside blocks (b, c, rows, 8, columns, 8)."""
+    percent = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
+    steps = torch.floor((table * percent[:, None, None] + 50) / 100).clamp(1, 255)
+    return steps[:, None, None, :, None, :]
+
+
+def _quantize(x: Tensor, steps: Tensor) -> Tensor:
+    """Transform blocks, round their coefficients to steps, and transform them back; rounded to numbers."""
+    b, c, height, width = x.shape
+    blocks = x.reshape(b, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    cosines = _cosines(x.device)
+    coefficients = torch.einsum("ui,bchiwj,vj->bchuwv", cosines, blocks, cosines)
+    coefficients = (coefficients / steps).round() * steps
+    decoded = torch.einsum("ui,bchuwv,vj->bchiwj", cosines, coefficients, cosines)
+    return decoded.reshape(b, c, height, width).round()
+
+
+@cache
+def _constant(values: tuple, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@cache
+def _cosines(device: torch.device) -> Tensor:
+    """Return the orthonormal cosine transform of 8 numbers, (8, 8)."""
+    place = torch.arange(BLOCK, dtype=torch.float64)
+    cosines = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * BLOCK)) * 0.5
+    cosines[0] /= 2**0.5
+    return cosines.float().to(device)
