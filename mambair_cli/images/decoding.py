@@ -179,11 +179,13 @@ def _open_with_vips(data: FileData, format: str, max_pixels: int, damaged: bool)
     if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
-    exif = restate_exif(exif, width, height) if exif else None
+    exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
     icc = _field(shown, "icc-profile-data")
     if format == "png":
+        if b"iCCP" in facts.chunks and icc is None:
+            warnings.append("its colour profile cannot be read and is left out")
         icc = find_png_profile(facts, icc, bands == 1, data.name)
     elif format == "avif":
         icc = find_avif_profile(data.bytes, icc, data.name)
@@ -222,6 +224,14 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
         return facts.texts
     comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
     return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
+
+
+def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
+    """Make EXIF true of a picture of a size that is upright."""
+    restated = restate_exif(exif, *size) if exif else None
+    if exif and restated is None:
+        warnings.append("its EXIF cannot be read and is left out")
+    return restated
 
 
 def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
@@ -270,7 +280,7 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
         has_alpha=count > bands,
         format=format,
         icc=find_avif_profile(data.bytes, image.icc, data.name) if format == "heic" else image.icc,
-        exif=restate_exif(image.exif, width, height) if image.exif else None,
+        exif=_restate_exif(image.exif, (width, height), warnings),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=_sensible_dpi(image.dpi),
     )
