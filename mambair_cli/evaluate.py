@@ -1,8 +1,10 @@
 """Measure restored images against the truth, by the protocols of the papers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from mambair_cli.catalog import Model, Task
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import READABLE_SUFFIXES, read_picture, to_float
+
+Degradation = Literal["papers", "real"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Protocol:
         level: Noise sigma of 255, or JPEG quality, of inputs that are made.
         border: Pixels at each side that do not count.
         luma: Whether colour images are compared on Y of BT.601 alone.
+        degradation: How inputs are made: as in the papers, or as real pictures are degraded.
     """
 
     task: Task | None
@@ -43,19 +48,34 @@ class Protocol:
     level: float | None
     border: int
     luma: bool
+    degradation: Degradation = "papers"
 
 
 @dataclass(frozen=True)
 class Score:
-    """How near an image comes to the truth: PSNR in dB, and SSIM."""
+    """How near an image comes to the truth: PSNR in dB, and SSIM.
+
+    Attributes:
+        name: Of the picture, or "mean".
+        psnr: Of the restored image.
+        ssim: Likewise.
+        before: PSNR of the input, enlarged by bicubic interpolation where it is smaller; None where inputs
+            are not made as real pictures are.
+    """
 
     name: str
     psnr: float
     ssim: float
+    before: float | None = None
 
 
 def choose_protocol(
-    task: Task | None, scale: int, level: float | None, border: int | None = None, luma: bool | None = None
+    task: Task | None,
+    scale: int,
+    level: float | None,
+    border: int | None = None,
+    luma: bool | None = None,
+    degradation: Degradation = "papers",
 ) -> Protocol:
     """Return the protocol of the papers for a task, but for what is set otherwise.
 
@@ -69,6 +89,7 @@ def choose_protocol(
         level=level,
         border=(scale if upscale else 0) if border is None else border,
         luma=upscale if luma is None else luma,
+        degradation=degradation,
     )
 
 
@@ -119,16 +140,19 @@ def _is_marked(stem: str, truth: str) -> bool:
     return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
 
 
-def make_input(truth: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Degrade the truth as the papers do.
+def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndarray:
+    """Degrade the truth as the papers do, or as real pictures are degraded.
 
     Args:
         truth: (h, w, c), uint8, uint16 or float32.
         protocol: The task with its scale or level.
+        name: Of the picture: what happens to it as to a real one follows from it.
 
     Returns:
         The input: for upscale smaller, for denoise float32 beyond [0, 1], for dejpeg uint8.
     """
+    if protocol.degradation == "real":
+        return _make_real_input(truth, protocol, name)
     if protocol.task == "upscale":
         return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
     if protocol.level is None:
@@ -142,6 +166,15 @@ def make_input(truth: np.ndarray, protocol: Protocol) -> np.ndarray:
     if truth.dtype != np.uint8:
         raise ImageError(f"JPEG holds 8 bits a sample: the truth has {truth.dtype}; convert it first")
     return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
+
+
+def _make_real_input(truth: np.ndarray, protocol: Protocol, name: str) -> np.ndarray:
+    if truth.shape[2] not in (1, 3):
+        raise ImageError(f"cannot degrade {name}: it has transparency; leave it out")
+    from mambair_cli.degradation.apply import degrade_image
+
+    truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
+    return degrade_image(truth, protocol.scale, (0, crc32(name.encode())))
 
 
 def measure(
@@ -166,14 +199,22 @@ def measure(
         truth = read_picture(pair.truth).pixels
         compared = modcrop(truth, protocol.scale)
         _check_size(pair.truth, compared, protocol.border)
+        given = None
         if restore is not None:
-            given = make_input(truth, protocol) if pair.other is None else read_picture(pair.other).pixels
+            if pair.other is not None:
+                given = read_picture(pair.other).pixels
+            else:
+                given = make_input(truth, protocol, pair.truth.stem)
             image = restore(given)
         elif pair.other is not None:
             image = read_picture(pair.other).pixels
         else:
             raise ValueError("a finished image has a file")
-        yield _score(pair, image, compared, protocol)
+        score = _score(pair, image, compared, protocol)
+        if given is not None and protocol.degradation == "real":
+            enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
+            score = replace(score, before=_score(pair, enlarged, compared, protocol).psnr)
+        yield score
 
 
 def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
@@ -202,7 +243,9 @@ def _score(pair: Pair, image: np.ndarray, truth: np.ndarray, protocol: Protocol)
 
 def average(scores: Sequence[Score]) -> Score:
     """Return the mean of all scores, as tables have it."""
+    before = [score.before for score in scores if score.before is not None]
     return Score(
+        before=float(np.mean(before)) if before else None,
         name="mean",
         psnr=float(np.mean([score.psnr for score in scores])),
         ssim=float(np.mean([score.ssim for score in scores])),

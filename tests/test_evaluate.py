@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from mambair_cli import metrics
 from mambair_cli.catalog import find_model
 from mambair_cli.cli import main
+from mambair_cli.degradation.apply import degrade_image
 from mambair_cli.degrade import imresize
 from mambair_cli.evaluate import find_pairs, published_psnr
 
@@ -140,6 +142,8 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--task", "upscale", "--sigma", "5"), 2, "--sigma 5; leave it out"),
         (("gt", "--task", "denoise", "--jpeg-quality", "5"), 2, "--jpeg-quality 5; leave it out"),
         (("gt", "--restored", "gt", "--weights", "{same}"), 2, "need no network: --weights"),
+        (("gt", "--task", "denoise", "--degradation", "real", "--sigma", "5"), 2, "--sigma 5; leave it out"),
+        (("gt", "--restored", "gt", "--degradation", "real"), 2, "need no network: --degradation real"),
         (("gt", "--restored", "gt", "--offline"), 2, "need no network: --offline; leave it out"),
     ],
 )
@@ -156,6 +160,48 @@ def test_what_cannot_be_measured_is_one_line(run, tmp_path, arguments, code, wor
     assert (got, out) == (code, [])
     assert len(err.splitlines()) == 1
     assert words in err
+
+
+def test_pictures_degraded_as_real_ones_are_told_with_what_they_were_before(run, tmp_path):
+    for index in range(2):
+        photo(f"gt/{index}.png", size=(64, 48), seed=index)
+    weights = save_identity(tmp_path / "same.safetensors")
+    arguments = ("evaluate", "gt", "--degradation", "real", "--weights", weights)
+    code, out, _ = run(*arguments, "--task", "denoise", "--json")
+    assert code == 0
+    scores = events(out)
+    for score in scores.values():
+        assert score["psnr"] == pytest.approx(score["input_psnr"], abs=0.01)  # nothing was done
+        assert 10 < score["psnr"] < 60
+    assert events(run(*arguments, "--task", "denoise", "--json")[1]) == scores
+    assert scores["0"]["psnr"] != scores["1"]["psnr"]
+    photo("one/0.png", size=(64, 48))
+    alone = events(run("evaluate", "one", *arguments[2:], "--task", "denoise", "--json")[1])
+    assert alone["0"] == scores["0"]
+    assert "(input " in run(*arguments, "--task", "denoise")[1][0]
+
+
+def test_real_pictures_are_enlarged_for_comparison(run, tmp_path):
+    truth = photo("gt/a.png", size=(64, 48))
+    weights = save_nearest(tmp_path / "x2.safetensors", 2)
+    code, out, _ = run(
+        "evaluate",
+        "gt",
+        "--task",
+        "upscale",
+        "-s",
+        2,
+        "--degradation",
+        "real",
+        "--weights",
+        weights,
+        "--json",
+    )
+    assert code == 0
+    score = events(out)["a"]
+    made = degrade_image(truth, 2, (0, crc32(b"a")))
+    expected = metrics.psnr(imresize(made, 2), truth, border=2, luma=True)
+    assert score["input_psnr"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

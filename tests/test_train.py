@@ -18,8 +18,9 @@ from mambair_cli.checkpoint import load_network
 from mambair_cli.degrade import imresize
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
 from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
-from mambair_cli.train import TrainConfig, loop, train
+from mambair_cli.train import TrainConfig, loop, real_batches, train
 from mambair_cli.train.photographs import Photographs, Pool, load_photographs
+from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.run import Run, serialize_weights
 from mambair_cli.train.validation import load_validation
 
@@ -178,6 +179,73 @@ def test_a_crop_and_its_truth_are_the_same_place_in_the_same_orientation(config)
     }
     assert crops <= all_crops
     assert len(crops) > 0.6 * min(512, len(all_crops))
+
+
+@pytest.fixture
+def real(config):
+    return dataclasses.replace(config, degradation="real", batch=4)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_run_on_real_pictures_goes_on_as_if_it_had_not_been_interrupted(real, scale, tmp_path):
+    if scale == 1:
+        real = dataclasses.replace(real, task="denoise", scale=1, network=RESTORER)
+    alone, first = Run(real), Run(real)
+    for _ in range(4):
+        alone.advance()
+    real.output.mkdir()
+    for _ in range(2):
+        first.advance()
+    first.save()
+    second = Run(real)
+    second.load()
+    for _ in range(2):
+        second.advance()
+    for name, tensor in alone.net.state_dict().items():
+        assert torch.equal(tensor, second.net.state_dict()[name]), name
+
+
+def test_crops_of_real_pictures_are_new_at_each_step_and_are_those_of_the_photographs(real):
+    batches = RealBatches(load_photographs(real, 3, CPU), real, CPU, slice(None))
+    seen = []
+    for step in range(3):
+        batches.load(step)
+        assert batches.x.shape == (4, 3, 8, 8)
+        assert batches.wanted.shape == (4, 3, 16, 16)
+        assert batches.x.isfinite().all()
+        seen.append((batches.x.clone(), batches.wanted.clone()))
+        enlarged = torch.nn.functional.interpolate(batches.x, scale_factor=2)
+        assert (enlarged - batches.wanted).abs().mean() < 0.25  # crops and their truth are one place
+    assert not torch.equal(seen[0][1], seen[1][1])
+    batches.load(1)
+    assert torch.equal(batches.x, seen[1][0])
+
+
+@pytest.mark.parametrize("together", [1, 12])
+def test_processes_that_share_a_batch_of_real_pictures_see_its_parts(real, together, monkeypatch):
+    monkeypatch.setitem(real_batches.CROPS_TOGETHER, "cpu", together)
+    photographs = load_photographs(real, 3, CPU)
+    whole, part = (RealBatches(photographs, real, CPU, rows) for rows in (slice(None), slice(2, 4)))
+    for step in (3, 4):
+        whole.load(step)
+        part.load(step)
+        torch.testing.assert_close(part.x, whole.x[2:], rtol=0, atol=1.01 / 255)
+        torch.testing.assert_close(part.wanted, whole.wanted[2:])
+
+
+def test_real_pictures_are_measured_with_fixed_inputs(real, photos):
+    real = dataclasses.replace(real, validation=photos)
+    first, again = load_validation(real, 3), load_validation(dataclasses.replace(real, seed=1), 3)
+    assert list(first) == ["real"]
+    for pair, other in zip(first["real"], again["real"], strict=True):
+        assert pair.image.shape[0] * 2 == pair.truth.shape[0]
+        np.testing.assert_array_equal(pair.image, other.image)
+
+
+def test_real_pictures_are_of_colour(real):
+    gray = dataclasses.replace(NETWORK, in_chans=1)
+    with pytest.raises(UsageError, match="gray images; take a colour one"):
+        Run(dataclasses.replace(real, network=gray))
 
 
 def test_large_images_are_drawn_more_often(config):

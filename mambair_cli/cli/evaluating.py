@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # What a network is chosen by and runs with: finished images need none.
 _OF_NETWORKS = (
     "inputs",
+    "degradation",
     "sigma",
     "jpeg_quality",
     "model",
@@ -54,6 +55,12 @@ def evaluate(
         int | None,
         typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
     ] = None,
+    degradation: Annotated[
+        Literal["papers", "real"],
+        typer.Option(
+            help="How inputs are made: as in the papers, or blurred, noisy and compressed as real pictures."
+        ),
+    ] = "papers",
     sigma: Annotated[
         float | None,
         typer.Option(
@@ -94,7 +101,8 @@ def evaluate(
     """Measure PSNR and SSIM by the papers' protocols.
 
     Inputs are made from the truth where none are given: by MATLAB's bicubic imresize for upscale, with
-    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg.
+    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real, what
+    happens to a picture follows from its name, and the PSNR of the input is told beside.
     """
     if (task is None) == (restored is None):
         raise UsageError("what is to be measured? give either --task, or --restored with finished images")
@@ -107,6 +115,8 @@ def evaluate(
         refuse(given, ["sigma"], f"{task} is measured without noise")
     if task in ("upscale", "denoise"):
         refuse(given, ["jpeg_quality"], f"{task} is measured without JPEG")
+    if degradation == "real":
+        refuse(given, ["sigma", "jpeg_quality", "inputs"], "--degradation real makes the inputs")
     from mambair_cli.evaluate import (
         average,
         choose_protocol,
@@ -136,10 +146,12 @@ def evaluate(
             quiet=quiet,
             notify=say if not quiet else lambda sentence: None,
         )
-        protocol = choose_protocol(task, restorer.info.scale, level, border, luma)
+        protocol = choose_protocol(task, restorer.info.scale, level, border, luma, degradation)
         known = {entry.name: entry for entry in catalog.load_catalog()}
         if restorer.model.name in known:
-            published = published_psnr(known[restorer.model.name], truth, level)
+            published = (
+                None if degradation == "real" else published_psnr(known[restorer.model.name], truth, level)
+            )
     else:
         protocol = choose_protocol(None, scale or 1, None, scale or 0 if border is None else border, luma)
 
@@ -165,9 +177,11 @@ def evaluate(
 def _facts(score: "Score") -> dict[str, Any]:
     """Return a score as JSON knows it, which has no infinity."""
     psnr = score.psnr if math.isfinite(score.psnr) else None
-    return {"name": score.name, "psnr": psnr, "ssim": score.ssim}
+    before = {"input_psnr": score.before} if score.before is not None else {}
+    return {"name": score.name, "psnr": psnr, "ssim": score.ssim, **before}
 
 
 def _line(score: "Score", width: int) -> str:
     """Return a line of the table."""
-    return f"{score.name:{width}}  {score.psnr:6.2f} dB  {score.ssim:.4f}"
+    before = "" if score.before is None else f"  (input {score.before:.2f} dB)"
+    return f"{score.name:{width}}  {score.psnr:6.2f} dB  {score.ssim:.4f}{before}"

@@ -24,6 +24,12 @@ def train(
         int | None,
         typer.Option("--scale", "-s", min=2, max=4, metavar="FACTOR", help="Of upscale. [default: 4]"),
     ] = None,
+    degradation: Annotated[
+        Literal["papers", "real"],
+        typer.Option(
+            help="What to undo: that of the papers, by the task, or all that happens to real pictures."
+        ),
+    ] = "papers",
     sigma: Annotated[
         tuple[float, float],
         typer.Option(metavar="LOW HIGH", callback=finite, help="Noise of denoise, of 255."),
@@ -84,6 +90,8 @@ def train(
         refuse(given, ["sigma"], f"{task} is trained without noise")
     if task != "dejpeg":
         refuse(given, ["jpeg_quality"], f"{task} is trained without JPEG")
+    if degradation == "real":
+        refuse(given, ["sigma", "jpeg_quality"], "--degradation real draws all that is done to pictures")
     if weights is not None:
         refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{weights} has its own network")
     from mambair_cli import train as training
@@ -95,6 +103,7 @@ def train(
         images=tuple(images),
         output=output,
         scale=default_scale(task) if scale is None else scale,
+        degradation=degradation,
         sigma=sigma,
         quality=jpeg_quality,
         network=None if weights else _new_network(task, scale, embed_dim, depths, d_state, d_inner),

@@ -1,6 +1,7 @@
 """Do to a batch of pictures what was drawn for each, those of one kind of step together."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,7 +9,16 @@ from torch import Tensor
 
 from mambair_cli.degradation import codecs, noise
 from mambair_cli.degradation.filters import convolve
-from mambair_cli.degradation.recipe import Camera, Fate, Filter, Jpeg, Noise, Step
+from mambair_cli.degradation.recipe import (
+    Camera,
+    Fate,
+    Filter,
+    Jpeg,
+    Noise,
+    Step,
+    draw_fates,
+    recipe_for_measuring,
+)
 from mambair_cli.degradation.resample import resize
 
 MOST_STEPS = 8  # of a round
@@ -88,32 +98,30 @@ def finish(inputs: np.ndarray, fates: Sequence[Fate]) -> np.ndarray:
     return finished
 
 
-def degrade_image(truth: np.ndarray, fate: Fate, scale: int, seed: int) -> np.ndarray:
-    """Degrade one picture on the CPU.
+def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Degrade one picture on the CPU, by the recipe for measuring.
 
     Args:
-        truth: (h, w, 3), uint8 or float32 in [0, 1]; both sides are multiples of the scale.
-        fate: What happens to it.
+        truth: (h, w, 1 or 3), uint8 or float32 in [0, 1]; both sides are multiples of the scale.
         scale: Output pixels per input pixel and side.
-        seed: Of its noise.
+        seed: Numbers that say what happens to it: the same ones give the same input.
 
     Returns:
-        The network's input: uint8, or float32 beyond [0, 1] where the fate does not round it.
+        The network's input, (h / s, w / s, 1 or 3) uint8.
     """
-    generator = torch.Generator().manual_seed(seed)
+    fate = draw_fates(recipe_for_measuring(scale), scale, seed, 1)[0]
+    fate = replace(fate, gray=truth.shape[2] == 1)
+    state = np.random.SeedSequence((*seed, 1)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0]))
     x = torch.from_numpy(truth.astype(np.float32) / (255 if truth.dtype == np.uint8 else 1))
-    x = x.permute(2, 0, 1)[None]
-    y, _ = degrade(
-        x,
-        [fate],
-        scale,
-        lambda shape, *_: torch.randn(1, 4, *shape, generator=generator),
-        max(1, fate.resolution),
-    )
-    image = np.ascontiguousarray(y[0].permute(1, 2, 0).numpy())
-    if not fate.rounded and fate.webp is None:
-        return image
-    return finish((image * 255).round().astype(np.uint8)[None], [fate])[0]
+    x = x.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
+
+    def draw(shape: tuple[int, int], numbers: list[int], occasion: Occasion) -> Tensor:
+        return torch.randn(1, 4, *shape, generator=generator)
+
+    y, _ = degrade(x, [fate], scale, draw, max(1, fate.resolution))
+    pixels = (y.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(finish(pixels, [fate])[0, :, :, : truth.shape[2]])
 
 
 def _round(

@@ -75,18 +75,19 @@ class Recipe:
 
 
 ENLARGING = Recipe()
+
+# Nothing that would have to be undone by making a picture sharper: who removes noise wants no other detail.
 SAME_SIZE = Recipe(
-    clean=0.1,
+    clean=0.08,
     white=0.2,
-    compressed=0.2,
-    soft=0.4,
+    compressed=0.17,
+    soft=0.5,
     blur=0.0,
-    elsewhere=0.15,
-    resolution=(0.6, 1.6),
-    noise=0.75,
-    noise_sigma=(1.5, 50.0),
-    camera=0.15,
-    sharpened=0.05,
+    elsewhere=0.0,
+    noise=0.9,
+    noise_sigma=(1.5, 45.0),
+    camera=0.12,
+    sharpened=0.0,
     saved=0.7,
 )
 
@@ -246,7 +247,7 @@ class Drawing:
             balance = (self._between((1.2, 2.4)), self._between((1.2, 2.4)))
             return Camera(CAMERA_SHARE * sigma, self._between((0.3, 1)), balance, float(self._is(0.25)))
         gains = (1.0, 1.0, 1.0)
-        kind = random.choice(["white", "gray", "coloured", "mixed"], p=[0.2, 0.15, 0.3, 0.35])
+        kind = random.choice(["white", "gray", "coloured", "mixed"], p=[0.12, 0.13, 0.35, 0.4])
         kernels, gray = _no_blur(), 1.0 if kind == "gray" else 0.0
         if kind in ("coloured", "mixed") or self._is(0.3):
             own, colours = self._between(recipe.noise_blur), self._between(recipe.noise_blur)
@@ -315,8 +316,9 @@ def recipe_for(scale: int) -> Recipe:
 
 
 def recipe_for_measuring(scale: int) -> Recipe:
-    """Return what pictures are measured by: the faults together, and a truth that is left as it is."""
-    return replace(recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0)
+    """Return what pictures are measured by: several faults in each, and a truth that is left as it is."""
+    recipe = replace(recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0)
+    return recipe if scale > 1 else replace(recipe, noise=1.0)
 
 
 def _no_blur() -> np.ndarray:

@@ -271,6 +271,10 @@ def make_network(config: TrainConfig) -> Network:
         net = load_network(config.weights)
     else:
         raise ValueError("a run needs a network or weights")
+    if config.degradation == "real" and net.info.channels != 3:
+        raise UsageError(
+            "cannot train with --degradation real: the network is for gray images; take a colour one"
+        )
     if net.info.scale != config.scale:
         raise UsageError(f"cannot train for scale {config.scale}: the network's scale is {net.info.scale}")
     return net

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from mambair_cli.degradation.apply import degrade_image
-from mambair_cli.degradation.recipe import draw_fates, recipe_for_measuring
 from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.engine import Engine, restore_image
 from mambair_cli.errors import UsageError
@@ -44,12 +43,9 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]
         raise UsageError(f"no images to measure on: {config.validation}; --validation takes a folder of them")
     truths = [modcrop(read_image(file, channels), config.scale) for file in files]
     if config.degradation == "real":
-        recipe = recipe_for_measuring(config.scale)
-        fates = [draw_fates(recipe, config.scale, (0, number), 1)[0] for number in range(len(truths))]
-        inputs = [
-            degrade_image(t, f, config.scale, n) for n, (t, f) in enumerate(zip(truths, fates, strict=True))
-        ]
-        return {"real": [Pair(_to_float(x), t) for x, t in zip(inputs, truths, strict=True)]}
+        return {
+            "real": [Pair(_to_float(degrade_image(t, config.scale, (0, n))), t) for n, t in enumerate(truths)]
+        }
     if config.task == "upscale":
         return {f"x{config.scale}": [Pair(_to_float(imresize(t, 1 / config.scale)), t) for t in truths]}
     if config.task == "denoise":
@@ -83,4 +79,4 @@ def _levels(usual: tuple[int, ...], trained: tuple[float, float]) -> list[float]
 
 
 def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
+    return image.astype(np.float32) / 255
