@@ -220,11 +220,10 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
-    exif = restate_exif(exif, width, height) if exif else None
+    exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
-    if format == "avif":
-        warnings += map(leave_out, find_extras(data.bytes))
+    icc = _find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1, warnings)
     header = Header(
         width=width,
         height=height,
@@ -236,7 +235,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         frames=image.frames,
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
-        icc=_find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1),
+        icc=icc,
         exif=exif,
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
@@ -255,11 +254,17 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
 
 
 def _find_profile(
-    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool
+    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool, warnings: list[str]
 ) -> bytes | None:
+    """Return the profile that a file means, and warn of what else it says in vain."""
     if format == "png":
+        if b"iCCP" in facts.chunks and icc is None:
+            warnings.append("its colour profile cannot be read and is left out")
         return find_png_profile(facts, icc, is_gray, data.name)
-    return find_avif_profile(data.bytes, icc, data.name) if format == "avif" else icc
+    if format == "avif":
+        warnings += map(leave_out, find_extras(data.bytes))
+        return find_avif_profile(data.bytes, icc, data.name)
+    return icc
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
@@ -274,6 +279,14 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
         return facts.texts
     comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
     return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
+
+
+def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
+    """Make EXIF true of a picture of a size that is upright."""
+    restated = restate_exif(exif, *size) if exif else None
+    if exif and restated is None:
+        warnings.append("its EXIF cannot be read and is left out")
+    return restated
 
 
 def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
@@ -311,8 +324,8 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
             raise broken(data.name, format, str(error)) from error
 
     bands = image.bands or count - (count % 2 == 0)
-    exif = restate_exif(image.exif, width, height) if image.exif else None
     warnings = list(image.warnings)
+    exif = _restate_exif(image.exif, (width, height), warnings)
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
