@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import find_box, find_in_track
+from mambair_cli.images.boxes import find_box, find_in_track, read_boxes
 from mambair_cli.images.outside import Foreign
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
+_FOLDERS, _DATED = (b"moov", b"trak", b"mdia"), (b"mvhd", b"tkhd", b"mdhd")
 _USUAL_MS = 100  # that a page is shown which has no time of its own
 
 
@@ -89,9 +90,24 @@ def write_avif_frames(
         duration=list(delays or [_USUAL_MS] * len(frames)),
         quality=quality,
         subsampling="4:4:4",
+        autotiling=False,  # which would go by the number of processors
         **{key: block for key, block in blocks.items() if block},
     )
-    return file.getvalue()
+    return _forget_times(file.getvalue())
+
+
+def _forget_times(data: bytes) -> bytes:
+    """Take out when a file was made: the same frames are to give the same bytes."""
+    changed = bytearray(data)
+    pending = list(read_boxes(data, 0, len(data)))
+    while pending:
+        kind, start, end = pending.pop()
+        if kind in _FOLDERS:
+            pending += read_boxes(data, start, end)
+        elif kind in _DATED:
+            length = 16 if data[start] else 8  # twice 64 bits, or twice 32, behind a version and flags
+            changed[start + 4 : start + 4 + length] = bytes(length)
+    return bytes(changed)
 
 
 def _open(data: bytes) -> Any:
