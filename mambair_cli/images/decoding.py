@@ -47,12 +47,9 @@ from mambair_cli.images.tiff import (
     Page,
     Samples,
     choose_pages,
-    has_gray_planes,
-    is_camera_raw,
-    name_compression,
-    read_pages,
     sort_samples,
 )
+from mambair_cli.images.tiff_kinds import look_at_tiff
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
@@ -155,7 +152,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
     remarks = look_behind(data.bytes, format, data.name)
-    pages = _look_at_tiff(data) if format == "tiff" else []
+    pages = look_at_tiff(data) if format == "tiff" else []
     is_double = bool(pages) and pages[0].is_double
     if format not in LOADERS or is_double or (format == "avif" and is_avif_animated(data.bytes)):
         reader = _open_foreign(data, format, max_pixels)
@@ -168,31 +165,6 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     for remark in remarks:
         reader.warn(remark)
     return reader
-
-
-def _look_at_tiff(data: FileData) -> list[Page]:
-    """Read what a TIFF file says of its pages, and refuse what libvips would not take for a picture."""
-    if is_camera_raw(data.bytes):
-        raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
-    if has_gray_planes(data.bytes):
-        raise ImageError(
-            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
-        )
-    pages = read_pages(data.bytes)
-    chosen = choose_pages(pages).numbers
-    oddity = pages[chosen[0]].oddity if chosen else None
-    if chosen and oddity is None and (compression := name_compression(pages[chosen[0]])) is not None:
-        try:
-            with explained():
-                VipsImage(data, "tiff", False, chosen[:1]).head.crop(0, 0, 1, 1).write_to_memory()
-        except LibvipsError:
-            oddity = f"compressed by {compression}"
-    if oddity is not None:
-        raise ImageError(
-            f"cannot read {data.name}: it is a TIFF file {oddity}; "
-            "convert it to gray or RGB of 8 or 16 bits, uncompressed or by deflate"
-        )
-    return pages
 
 
 def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: int, damaged: bool) -> Reader:
