@@ -181,6 +181,8 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     choice = choose_pages(pages)
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
     image = VipsImage(data, format, damaged, choice.numbers)
+    if pages and (image.field("n-pages") or 1) > len(pages):
+        raise broken(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         image.take_frames()

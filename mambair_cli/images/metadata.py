@@ -206,8 +206,16 @@ def read_header(block: Buffer) -> tuple[Layout, int]:
     return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
 
 
-def read_directory(block: Buffer, layout: Layout, at: int) -> tuple[Directory, int]:
+def read_directory(
+    block: Buffer, layout: Layout, at: int, longest: int | None = None
+) -> tuple[Directory, int]:
     """Read the directory at an offset, leaving out entries that make no sense.
+
+    Args:
+        block: What it lies in.
+        layout: How that writes its numbers.
+        at: Where it begins.
+        longest: Bytes of the values that are wanted; None for all.
 
     Returns:
         The entries, and where the pointer to the next directory lies.
@@ -227,7 +235,7 @@ def read_directory(block: Buffer, layout: Layout, at: int) -> tuple[Directory, i
             (value_at,) = struct.unpack_from(layout.offset, field)
         else:
             value_at = at + length - struct.calcsize(layout.offset)
-        if 0 < size <= min(room, len(block) - value_at):
+        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
             room -= size
             entries[tag] = Entry(kind, count, bytes(block[value_at : value_at + size]), at)
     return entries, end

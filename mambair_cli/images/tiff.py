@@ -27,6 +27,9 @@ _INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
 _ALPHAS = (1, 2)  # kinds of extra samples: associated and not
 _UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
 
+_LONGEST_VALUE = 4096  # bytes that are looked at; places of strips take more
+_MOST_ENTRIES = 2**21  # of all pages; more are a trap
+
 # What libvips does not read, or not as colours, in words.
 _COLOURS = {
     4: "that is a transparency mask",
@@ -233,10 +236,12 @@ def _walk(data: Buffer) -> Iterator[Directory]:
     """Go through the chain of directories; a broken or endless one ends it."""
     layout, at = read_header(data)
     seen: set[int] = set()
-    while at and at not in seen:
+    entries = 0
+    while at and at not in seen and entries < _MOST_ENTRIES:
         seen.add(at)
         try:
-            directory, end = read_directory(data, layout, at)
+            directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
+            entries += len(directory)
             (at,) = struct.unpack_from(layout.offset, data, end)
         except MALFORMED:
             return
