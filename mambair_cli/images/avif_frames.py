@@ -1,6 +1,6 @@
 """Animated AVIF, which libvips neither reads nor writes: by Pillow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -22,7 +22,7 @@ def is_avif_animated(data: Any) -> bool:
         return False
     try:
         return _open(bytes(data)).n_frames > 1
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RuntimeError):
         return True  # libvips would take the first image of one that is cut short
 
 
@@ -40,17 +40,11 @@ def read_avif_frames(data: bytes, name: str) -> Foreign:
     if image.getexif().get(_ORIENTATION, 1) != 1:
         raise ImageError(f"cannot read {name}: its frames are turned; split it into single images")
     delays = []
-    for frame in range(image.n_frames):
-        image.seek(frame)
-        image.load()
+    for _ in _frames_of(image):
         delays.append(round(image.info.get("duration", _USUAL_MS)))
 
     def load() -> np.ndarray:
-        frames = []
-        for frame in range(image.n_frames):
-            image.seek(frame)
-            frames.append(np.array(image))
-        return np.concatenate(frames)
+        return np.concatenate([np.array(image) for _ in _frames_of(image)])
 
     configuration = find_in_track(data, b"av1C")
     is_deep = configuration is not None and data[configuration.start + 2] & _HIGH_DEPTH
@@ -108,6 +102,21 @@ def _forget_times(data: bytes) -> bytes:
             length = 16 if data[start] else 8  # twice 64 bits, or twice 32, behind a version and flags
             changed[start + 4 : start + 4 + length] = bytes(length)
     return bytes(changed)
+
+
+def _frames_of(image: Any) -> Iterator[int]:
+    """Decode one frame after the other.
+
+    Raises:
+        ValueError: One of them is broken.
+    """
+    for frame in range(image.n_frames):
+        try:
+            image.seek(frame)
+            image.load()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        yield frame
 
 
 def _open(data: bytes) -> Any:
