@@ -55,7 +55,7 @@ def _read_header(data: bytes, name: str) -> Foreign:
         orientation = page.tags.valueof(_ORIENTATION, 1)
         dpi = _read_dpi(page)
         icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
-        height, width = page.imagelength, page.imagewidth
+        height, width = int(page.imagelength), int(page.imagewidth)
     turned = (width, height) if orientation >= 5 else (height, width)
 
     def load() -> np.ndarray:
