@@ -54,7 +54,7 @@ def make_seeds() -> list[bytes]:
                 add(array, format, **({"exif": exif, "progressive": bands == 1} if format == "jpeg" else {}))
     add(generator.integers(0, 65536, (12, 17), dtype=np.uint16), "png")
     frames = [Image.fromarray(generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(3)]
-    for format in ("gif", "webp", "tiff", "png"):
+    for format in ("gif", "webp", "tiff", "png", "avif", "mpo"):
         file = io.BytesIO()
         frames[0].save(file, format, save_all=True, append_images=frames[1:], duration=[10, 20, 30])
         seeds.append(file.getvalue())
@@ -64,6 +64,18 @@ def make_seeds() -> list[bytes]:
             with tifffile.TiffWriter(file, bigtiff=dtype is np.uint16) as writer:
                 writer.write(generator.random((20, 20, 3)).astype(dtype), photometric="rgb", **options)
             seeds.append(file.getvalue())
+    add(generator.integers(0, 256, (32, 32, 4), dtype=np.uint8), "ico", sizes=[(16, 16), (32, 32)])
+    for dtype, bands in ((np.uint8, 4), (np.uint8, 6), (np.float64, 5)):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            samples, extra = generator.random((20, 20, bands)).astype(dtype), ["unspecified"] * (bands - 3)
+            options = {"photometric": "rgb", "planarconfig": "contig", "extrasamples": extra}
+            writer.write(samples, **options)
+            if dtype is np.uint8:
+                for side, kind in ((5, 1), (20, 0)):
+                    page = samples[:side, :side]
+                    writer.write(page, **options, subfiletype=kind)
+        seeds.append(file.getvalue())
     cmyk = Image.fromarray(generator.integers(0, 256, (12, 17, 4), dtype=np.uint8), "CMYK")
     for format in ("jpeg", "tiff"):
         file = io.BytesIO()

@@ -254,6 +254,18 @@ def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
         encode_picture(read_picture(saved("png", exif=b"Exif\0\0" + long_exif(65528))), "jpeg")
 
 
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_exif_that_cannot_be_read_is_told_to_be_gone(format: str) -> None:
+    after = read_picture(saved(format, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"))
+    assert (after.exif, after.warnings) == (None, ("its EXIF cannot be read and is left out",))
+
+
+def test_a_profile_that_cannot_be_read_is_told_to_be_gone() -> None:
+    data = bytearray(saved("png", icc_profile=b"no profile" * 20))
+    after = read_picture(bytes(data))
+    assert (after.icc, after.warnings) == (None, ("its colour profile cannot be read and is left out",))
+
+
 # Ends
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from profiles import ADOBE_RGB
 
 from mambair_cli.cli import main
-from mambair_cli.images import Picture, encode_picture, read_picture
+from mambair_cli.images import Picture, Writer, encode_picture, read_picture
 from mambair_cli.images.boxes import find_extras, read_colour_numbers
 
 ADOBE_POINTS = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
@@ -91,6 +91,20 @@ def test_chromaticities_and_gamma_become_a_profile(stripped: Any) -> None:
     assert carried is not None
     read = ImageCms.ImageCmsProfile(io.BytesIO(carried))
     assert "gamma 2.2" in ImageCms.getProfileDescription(read)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_saturated_colours_become_right_ones_to_a_step(dtype: str) -> None:
+    white = np.iinfo(dtype).max
+    values = np.random.default_rng(0).integers(0, white, (40, 50, 3), dtype, endpoint=True)
+    mixed = (values / white) ** 2.19921875 @ matrix(ADOBE_POINTS).T @ np.linalg.inv(matrix(SRGB_POINTS)).T
+    file = io.BytesIO()
+    header = Picture(values, icc=ADOBE_RGB).header
+    with Writer(file, header, "png", None, "the image", strip=True) as writer:
+        writer.write(0, values)
+        writer.finish()
+    after = read_picture(file.getvalue()).pixels.astype(float) * 255 / white
+    assert np.abs(after - encoded(mixed.clip(0, 1))).max() < 2
 
 
 def test_gray_of_a_gamma_keeps_its_light(stripped: Any) -> None:

@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,14 @@ def test_other_animations_become_avif(run: Any) -> None:
     frames, delays = frames_of("out.avif")
     assert delays == [40, 120, 1000]
     assert all(abs(frame.astype(int) - blocks(seed)).max() <= 3 for seed, frame in enumerate(frames))
+
+
+def test_the_same_animation_gives_the_same_bytes(run: Any) -> None:
+    Path("in.avif").write_bytes(animation(0, 1, 2, bands=4))
+    for name in ("a.avif", "b.avif"):
+        assert run("denoise", "same", "in.avif", "-o", name)[0] == 0
+        time.sleep(1.1)  # it must not be told when it was made
+    assert Path("a.avif").read_bytes() == Path("b.avif").read_bytes()
 
 
 def test_what_an_animation_says_beside_pixels_stays(run: Any) -> None:

@@ -1,6 +1,7 @@
 """What TIFF files hold beside one picture of colours: masks, further pages, kinds of samples."""
 
 import json
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mambair_cli.cli import main
+from mambair_cli.errors import ImageError
 from mambair_cli.images import read_picture
-from mambair_cli.images.tiff import split_runs
+from mambair_cli.images.tiff import read_pages, split_runs
 
 
 @pytest.fixture
@@ -334,6 +336,22 @@ def test_one_picture_among_copies_goes_into_formats_of_one(run: Any) -> None:
     save_pages("in.tif", [(ONE, 0), (SMALL, 1)])
     assert run("denoise", "same", "in.tif", "-o", "out.png")[0] == 0
     assert np.array_equal(read_picture(Path("out.png")).pixels, ONE)
+
+
+def test_directories_that_go_in_circles_or_to_nowhere_end(tmp_path: Path) -> None:
+    save_pages(str(tmp_path / "in.tif"), [(ONE, 0), (TWO, 0)])
+    data = (tmp_path / "in.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "in.tif") as file:
+        first, second = file.pages.first.offset, file.pages[1].offset
+    assert isinstance(second, int)
+    assert len(read_pages(data)) == 2
+    pointer = data.index(second.to_bytes(4, "little"), first)
+    for target in (first, second, len(data) + 9, 0):
+        changed = data[:pointer] + target.to_bytes(4, "little") + data[pointer + 4 :]
+        assert len(read_pages(changed)) == (2 if target == second else 1)
+        with suppress(ImageError):
+            read_picture(changed)
+    assert read_pages(data[:8]) == read_pages(b"II*\0") == []
 
 
 @given(st.sets(st.integers(0, 12)))

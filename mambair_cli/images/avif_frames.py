@@ -1,17 +1,18 @@
 """Animated AVIF, which libvips neither reads nor writes: by Pillow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import find_box, find_in_track
+from mambair_cli.images.boxes import find_box, find_in_track, read_boxes
 from mambair_cli.images.outside import Foreign
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
+_FOLDERS, _DATED = (b"moov", b"trak", b"mdia"), (b"mvhd", b"tkhd", b"mdhd")
 _USUAL_MS = 100  # that a page is shown which has no time of its own
 
 
@@ -21,7 +22,7 @@ def is_avif_animated(data: Any) -> bool:
         return False
     try:
         return _open(bytes(data)).n_frames > 1
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RuntimeError):
         return True  # libvips would take the first image of one that is cut short
 
 
@@ -39,17 +40,11 @@ def read_avif_frames(data: bytes, name: str) -> Foreign:
     if image.getexif().get(_ORIENTATION, 1) != 1:
         raise ImageError(f"cannot read {name}: its frames are turned; split it into single images")
     delays = []
-    for frame in range(image.n_frames):
-        image.seek(frame)
-        image.load()
+    for _ in _frames_of(image):
         delays.append(round(image.info.get("duration", _USUAL_MS)))
 
     def load() -> np.ndarray:
-        frames = []
-        for frame in range(image.n_frames):
-            image.seek(frame)
-            frames.append(np.array(image))
-        return np.concatenate(frames)
+        return np.concatenate([np.array(image) for _ in _frames_of(image)])
 
     configuration = find_in_track(data, b"av1C")
     is_deep = configuration is not None and data[configuration.start + 2] & _HIGH_DEPTH
@@ -89,9 +84,39 @@ def write_avif_frames(
         duration=list(delays or [_USUAL_MS] * len(frames)),
         quality=quality,
         subsampling="4:4:4",
+        autotiling=False,  # which would go by the number of processors
         **{key: block for key, block in blocks.items() if block},
     )
-    return file.getvalue()
+    return _forget_times(file.getvalue())
+
+
+def _forget_times(data: bytes) -> bytes:
+    """Take out when a file was made: the same frames are to give the same bytes."""
+    changed = bytearray(data)
+    pending = list(read_boxes(data, 0, len(data)))
+    while pending:
+        kind, start, end = pending.pop()
+        if kind in _FOLDERS:
+            pending += read_boxes(data, start, end)
+        elif kind in _DATED:
+            length = 16 if data[start] else 8  # twice 64 bits, or twice 32, behind a version and flags
+            changed[start + 4 : start + 4 + length] = bytes(length)
+    return bytes(changed)
+
+
+def _frames_of(image: Any) -> Iterator[int]:
+    """Decode one frame after the other.
+
+    Raises:
+        ValueError: One of them is broken.
+    """
+    for frame in range(image.n_frames):
+        try:
+            image.seek(frame)
+            image.load()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        yield frame
 
 
 def _open(data: bytes) -> Any:

@@ -47,12 +47,9 @@ from mambair_cli.images.tiff import (
     Page,
     Samples,
     choose_pages,
-    has_gray_planes,
-    is_camera_raw,
-    name_compression,
-    read_pages,
     sort_samples,
 )
+from mambair_cli.images.tiff_kinds import look_at_tiff
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
@@ -155,7 +152,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
     remarks = look_behind(data.bytes, format, data.name)
-    pages = _look_at_tiff(data) if format == "tiff" else []
+    pages = look_at_tiff(data) if format == "tiff" else []
     is_double = bool(pages) and pages[0].is_double
     if format not in LOADERS or is_double or (format == "avif" and is_avif_animated(data.bytes)):
         reader = _open_foreign(data, format, max_pixels)
@@ -168,31 +165,6 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     for remark in remarks:
         reader.warn(remark)
     return reader
-
-
-def _look_at_tiff(data: FileData) -> list[Page]:
-    """Read what a TIFF file says of its pages, and refuse what libvips would not take for a picture."""
-    if is_camera_raw(data.bytes):
-        raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
-    if has_gray_planes(data.bytes):
-        raise ImageError(
-            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
-        )
-    pages = read_pages(data.bytes)
-    chosen = choose_pages(pages).numbers
-    oddity = pages[chosen[0]].oddity if chosen else None
-    if chosen and oddity is None and (compression := name_compression(pages[chosen[0]])) is not None:
-        try:
-            with explained():
-                VipsImage(data, "tiff", False, chosen[:1]).head.crop(0, 0, 1, 1).write_to_memory()
-        except LibvipsError:
-            oddity = f"compressed by {compression}"
-    if oddity is not None:
-        raise ImageError(
-            f"cannot read {data.name}: it is a TIFF file {oddity}; "
-            "convert it to gray or RGB of 8 or 16 bits, uncompressed or by deflate"
-        )
-    return pages
 
 
 def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: int, damaged: bool) -> Reader:
@@ -209,6 +181,8 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     choice = choose_pages(pages)
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
     image = VipsImage(data, format, damaged, choice.numbers)
+    if pages and (image.field("n-pages") or 1) > len(pages):
+        raise broken(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         image.take_frames()
@@ -220,11 +194,10 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     if dpi and image.orientation >= 5:
         dpi = dpi[1], dpi[0]
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
-    exif = restate_exif(exif, width, height) if exif else None
+    exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
-    if format == "avif":
-        warnings += map(leave_out, find_extras(data.bytes))
+    icc = _find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1, warnings)
     header = Header(
         width=width,
         height=height,
@@ -236,7 +209,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         frames=image.frames,
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
-        icc=_find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1),
+        icc=icc,
         exif=exif,
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
@@ -255,11 +228,17 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
 
 
 def _find_profile(
-    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool
+    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool, warnings: list[str]
 ) -> bytes | None:
+    """Return the profile that a file means, and warn of what else it says in vain."""
     if format == "png":
+        if b"iCCP" in facts.chunks and icc is None:
+            warnings.append("its colour profile cannot be read and is left out")
         return find_png_profile(facts, icc, is_gray, data.name)
-    return find_avif_profile(data.bytes, icc, data.name) if format == "avif" else icc
+    if format == "avif":
+        warnings += map(leave_out, find_extras(data.bytes))
+        return find_avif_profile(data.bytes, icc, data.name)
+    return icc
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
@@ -274,6 +253,14 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
         return facts.texts
     comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
     return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
+
+
+def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
+    """Make EXIF true of a picture of a size that is upright."""
+    restated = restate_exif(exif, *size) if exif else None
+    if exif and restated is None:
+        warnings.append("its EXIF cannot be read and is left out")
+    return restated
 
 
 def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
@@ -311,8 +298,8 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
             raise broken(data.name, format, str(error)) from error
 
     bands = image.bands or count - (count % 2 == 0)
-    exif = restate_exif(image.exif, width, height) if image.exif else None
     warnings = list(image.warnings)
+    exif = _restate_exif(image.exif, (width, height), warnings)
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))

@@ -1,5 +1,6 @@
 """Read TIFF files of 64-bit floats, which libvips does not read; they become floats of 32 bits."""
 
+import logging
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,8 @@ _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
 _COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's number of what samples mean: gray, and RGB
 _UNITS_PER_INCH = {2: 1.0, 3: 2.54}
 
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it would print what it logs
+
 
 def read_doubles(data: bytes, name: str) -> Foreign:
     """Read the header of such a file.
@@ -28,6 +31,13 @@ def read_doubles(data: bytes, name: str) -> Foreign:
         ImageError: It is compressed in a way that is not read, or has several pages.
         ValueError: It is broken.
     """
+    try:
+        return _read_header(data, name)
+    except (TypeError, AttributeError) as error:  # tags of kinds that tifffile does not expect
+        raise ValueError(str(error)) from error
+
+
+def _read_header(data: bytes, name: str) -> Foreign:
     import tifffile
 
     choice = choose_pages(read_pages(data))
@@ -45,13 +55,16 @@ def read_doubles(data: bytes, name: str) -> Foreign:
         orientation = page.tags.valueof(_ORIENTATION, 1)
         dpi = _read_dpi(page)
         icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
-        height, width = page.imagelength, page.imagewidth
+        height, width = int(page.imagelength), int(page.imagewidth)
     turned = (width, height) if orientation >= 5 else (height, width)
 
     def load() -> np.ndarray:
         with tifffile.TiffFile(BytesIO(data)) as file:
             page = file.pages[choice.numbers[0]]
-            image = page.asarray()
+            try:
+                image = page.asarray()
+            except (TypeError, AttributeError) as error:
+                raise ValueError(str(error)) from error
             if int(page.planarconfig) == 2 and image.ndim == 3:
                 image = np.moveaxis(image, 0, 2)
         with np.errstate(over="ignore"):  # what is too large is said to be

@@ -9,6 +9,7 @@ from mambair_cli.images.background import Colour, convert_colour, is_gray
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 
 _MOST_BY_KERNEL = 300  # times that libvips' kernels reduce at once
+_WHITE_16 = 65535
 _AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper ones of 16
 
 
@@ -106,8 +107,13 @@ def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
         alpha = _clip(light[light.bands - 1])
         light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)
     light = _clip(light)
-    colours = (light <= 0.0031308).ifthenelse(light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    colours = _encode_srgb(light)
     return colours if alpha is None else colours.bandjoin(alpha)
+
+
+def _encode_srgb(light: Any) -> Any:
+    """Map linear light in [0, 1] to samples in [0, 1] by sRGB's curve."""
+    return (light <= 0.0031308).ifthenelse(light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def _clip(image: Any) -> Any:
@@ -123,25 +129,26 @@ def _round(image: Any, dtype: str) -> Any:
 
 def _flatten(image: Any, background: Colour, icc: bytes | None, dtype: str) -> Any:
     """Lay 16-bit samples with alpha before a colour; gray becomes RGB where that is none of its own."""
-    colours, share = image[: image.bands - 1], image[image.bands - 1] / 65535
+    colours, share = image[: image.bands - 1], image[image.bands - 1] / _WHITE_16
     samples = convert_colour(background, icc)
     if colours.bands == 1 and not is_gray(background):
         colours = colours.bandjoin([colours, colours])
-    behind = [sample * 65535 for sample in samples[: colours.bands]]
-    return _round((colours * share + (1 - share) * behind) / 65535, dtype)
+    behind = [sample * _WHITE_16 for sample in samples[: colours.bands]]
+    return _round((colours * share + (1 - share) * behind) / _WHITE_16, dtype)
 
 
 def _convert(image: Any, header: Header, dtype: str) -> Any:
-    """Convert 16-bit samples from the header's profile to sRGB of a depth; gray stays gray."""
-    image = image.copy()
-    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", header.icc)
-    image = image.icc_transform(
-        "srgb",
-        embedded=True,
-        intent="relative",
-        black_point_compensation=True,
-        depth=8 if dtype == "uint8" else 16,
-    )
+    """Convert 16-bit samples from the header's profile to sRGB of a depth; gray stays gray.
+
+    By way of XYZ, in floats: from 16 bits to 16 bits littleCMS interpolates in a coarse table, and saturated
+    colours would be off by up to 19 of 255.
+    """
+    alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
+    colours = (image if alpha is None else image[: image.bands - 1]).copy()
+    colours.set_type(pyvips.GValue.blob_type, "icc-profile-data", header.icc)
+    xyz = colours.icc_import(embedded=True, intent="relative", black_point_compensation=True, pcs="xyz")
+    colours = _encode_srgb(_clip(xyz.colourspace("scrgb")))
     if header.bands == 1:
-        image = image[1] if image.bands == 3 else image[1].bandjoin(image[3])
-    return (image / 65535).cast("float") if dtype == "float32" else image
+        colours = colours[1]
+    colours = _round(colours, dtype)
+    return colours if alpha is None else colours.bandjoin(_round(alpha / _WHITE_16, dtype))

@@ -15,6 +15,7 @@ from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.doubles import read_doubles
 from mambair_cli.images.files import show
 from mambair_cli.images.following import several, tell_first
+from mambair_cli.images.icons import read_icon
 from mambair_cli.images.outside import Foreign
 from mambair_cli.images.samples import encode_srgb, widen
 
@@ -46,7 +47,7 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
         "jpeg2000": _jpeg2000,
         "heic": _heic,
         "exr": _exr,
-        "ico": _ico,
+        "ico": read_icon,
         "tiff": read_doubles,
         "avif": read_avif_frames,
     }
@@ -77,21 +78,6 @@ def _bmp(data: bytes, name: str) -> Foreign:
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
     return Foreign(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
-
-
-def _ico(data: bytes, name: str) -> Foreign:
-    from PIL.IcoImagePlugin import IcoImageFile
-
-    image = IcoImageFile(BytesIO(data))
-    count = len(image.info["sizes"])
-    mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
-    others = f"the largest of its {count} sizes is restored, {image.width}×{image.height}"
-    return Foreign(
-        (image.height, image.width, len(mode)),
-        "uint8",
-        lambda: np.array(image.convert(mode)),
-        warnings=(others,) if count > 1 else (),
-    )
 
 
 _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"

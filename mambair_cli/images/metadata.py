@@ -37,11 +37,11 @@ _SIZES = {
     **dict.fromkeys((12, 16, 17, 18), (8, 8)),
 }
 _MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
-_MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
+MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One tag of a directory."""
 
     kind: int  # TIFF's number of the type
@@ -50,12 +50,12 @@ class _Entry:
     at: int = 0  # where the entry lies
 
 
-Directory = dict[int, _Entry]
+Directory = dict[int, Entry]
 Buffer = bytes | bytearray | mmap
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How a block writes its numbers."""
 
     order: str  # struct's < or >
@@ -63,10 +63,12 @@ class _Layout:
 
     @property
     def offset(self) -> str:
+        """Where something lies."""
         return self.order + ("Q" if self.big else "I")
 
     @property
     def count(self) -> str:
+        """How many entries a directory has."""
         return self.order + ("Q" if self.big else "H")
 
     @property
@@ -92,8 +94,8 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
     """
     block = bytearray(exif.removeprefix(b"Exif\0\0"))
     try:
-        layout, first = _read_header(block)
-        main, end = _read_directory(block, layout, first)
+        layout, first = read_header(block)
+        main, end = read_directory(block, layout, first)
         _cut_thumbnail(block, layout, end)
         updates = [(main, _ORIENTATION, _SHORT, 1)]
         photo = _read_parts(block, layout, main).get(_EXIF, {})
@@ -103,12 +105,12 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
                 field = struct.pack(layout.order + ("H" if kind == _SHORT else "I"), value)
                 struct.pack_into(layout.entry, block, directory[tag].at, tag, kind, 1, field)
         struct.pack_into(layout.offset, block, end, 0)
-    except _MALFORMED:
+    except MALFORMED:
         return None
     return bytes(block)
 
 
-def _cut_thumbnail(block: bytearray, layout: _Layout, end: int) -> None:
+def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
     """Cut a thumbnail off a block, if it ends with it.
 
     Args:
@@ -116,10 +118,10 @@ def _cut_thumbnail(block: bytearray, layout: _Layout, end: int) -> None:
         layout: Of its numbers.
         end: Where the pointer to the directory of the thumbnail lies.
     """
-    with suppress(*_MALFORMED):
+    with suppress(*MALFORMED):
         (at,) = struct.unpack_from(layout.offset, block, end)
-        directory, behind = _read_directory(block, layout, at)
-        start, length = (_number(directory[tag], layout) for tag in (_THUMBNAIL, _THUMBNAIL_BYTES))
+        directory, behind = read_directory(block, layout, at)
+        start, length = (read_number(directory[tag], layout) for tag in (_THUMBNAIL, _THUMBNAIL_BYTES))
         if behind + 4 <= start < len(block) <= start + length + _PADDING:
             del block[start:]
 
@@ -127,10 +129,10 @@ def _cut_thumbnail(block: bytearray, layout: _Layout, end: int) -> None:
 def find_iptc(exif: bytes | None) -> bytes | None:
     """Find the IPTC that an EXIF or TIFF block holds, as JPEG files have it: in a block of Photoshop's."""
     try:
-        layout, first = _read_header(exif or b"")
-        main, _ = _read_directory(exif or b"", layout, first)
+        layout, first = read_header(exif or b"")
+        main, _ = read_directory(exif or b"", layout, first)
         records = main[_IPTC].value
-    except _MALFORMED:
+    except MALFORMED:
         return None
     head = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records))
     return head + records + bytes(len(records) % 2)
@@ -141,12 +143,12 @@ def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
     try:
         records = _unwrap_iptc(iptc)
         block = bytearray(exif or struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0))
-        layout, first = _read_header(block)
-        main, end = _read_directory(block, layout, first)
+        layout, first = read_header(block)
+        main, end = read_directory(block, layout, first)
         (following,) = struct.unpack_from(layout.offset, block, end)
-    except _MALFORMED:
+    except MALFORMED:
         return exif
-    main[_IPTC] = _Entry(_BYTES, len(records), records)
+    main[_IPTC] = Entry(_BYTES, len(records), records)
     at = _append_directory(block, layout, main, 0, following)
     struct.pack_into(layout.offset, block, layout.first, at)
     return bytes(block)
@@ -169,7 +171,7 @@ def extract_exif(tiff: Buffer) -> bytes | None:
     """Gather what a TIFF file says of its picture into an EXIF block, or None if that is nothing."""
     try:
         layout, main, parts = _read_descriptions(tiff)
-    except _MALFORMED:
+    except MALFORMED:
         return None
     if not main and not parts:
         return None
@@ -186,8 +188,8 @@ def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
     Returns:
         A new header, and what is to be appended.
     """
-    layout, first = _read_header(data)
-    main, end = _read_directory(data, layout, first)
+    layout, first = read_header(data)
+    main, end = read_directory(data, layout, first)
     (following,) = struct.unpack_from(layout.offset, data, end)
     source, extra, parts = _read_descriptions(exif)
     main = _reorder(extra, source.order, layout.order) | main
@@ -197,15 +199,23 @@ def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
     return bytes(head), bytes(tail)
 
 
-def _read_header(block: Buffer) -> tuple[_Layout, int]:
+def read_header(block: Buffer) -> tuple[Layout, int]:
     """Read a block's layout and where its first directory lies."""
     order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
-    layout = _Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
+    layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
     return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
 
 
-def _read_directory(block: Buffer, layout: _Layout, at: int) -> tuple[Directory, int]:
+def read_directory(
+    block: Buffer, layout: Layout, at: int, longest: int | None = None
+) -> tuple[Directory, int]:
     """Read the directory at an offset, leaving out entries that make no sense.
+
+    Args:
+        block: What it lies in.
+        layout: How that writes its numbers.
+        at: Where it begins.
+        longest: Bytes of the values that are wanted; None for all.
 
     Returns:
         The entries, and where the pointer to the next directory lies.
@@ -225,31 +235,31 @@ def _read_directory(block: Buffer, layout: _Layout, at: int) -> tuple[Directory,
             (value_at,) = struct.unpack_from(layout.offset, field)
         else:
             value_at = at + length - struct.calcsize(layout.offset)
-        if 0 < size <= min(room, len(block) - value_at):
+        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
             room -= size
-            entries[tag] = _Entry(kind, count, bytes(block[value_at : value_at + size]), at)
+            entries[tag] = Entry(kind, count, bytes(block[value_at : value_at + size]), at)
     return entries, end
 
 
-def _number(entry: _Entry, layout: _Layout) -> int:
+def read_number(entry: Entry, layout: Layout) -> int:
     """Give the value of an entry that holds one whole number."""
     return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
 
 
-def _read_descriptions(block: Buffer) -> tuple[_Layout, Directory, dict[int, Directory]]:
+def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Directory]]:
     """Read what describes the picture: entries of the first directory, and whole parts."""
-    layout, first = _read_header(block)
-    main, _ = _read_directory(block, layout, first)
+    layout, first = read_header(block)
+    main, _ = read_directory(block, layout, first)
     parts = _read_parts(block, layout, main)
     return layout, {tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE}, parts
 
 
-def _read_parts(block: Buffer, layout: _Layout, main: Directory) -> dict[int, Directory]:
+def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Directory]:
     """Read the directories that ``main`` points to, by the pointer's tag; leave out broken ones."""
     parts = {}
     for tag in (_EXIF, _GPS):
-        with suppress(*_MALFORMED):
-            parts[tag], _ = _read_directory(block, layout, _number(main[tag], layout))
+        with suppress(*MALFORMED):
+            parts[tag], _ = read_directory(block, layout, read_number(main[tag], layout))
             parts[tag].pop(_INTEROPERABILITY, None)  # where it points, nothing will be
     return parts
 
@@ -268,7 +278,7 @@ def _reorder(directory: Directory, source: str, target: str) -> Directory:
 
 def _append_directories(
     block: bytearray,
-    layout: _Layout,
+    layout: Layout,
     main: Directory,
     parts: dict[int, Directory],
     start: int = 0,
@@ -290,12 +300,12 @@ def _append_directories(
     main = dict(main)
     for tag, part in parts.items():
         at = _append_directory(block, layout, part, start, 0)
-        main[tag] = _Entry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
+        main[tag] = Entry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
     return _append_directory(block, layout, main, start, following)
 
 
 def _append_directory(
-    block: bytearray, layout: _Layout, directory: Directory, start: int, following: int
+    block: bytearray, layout: Layout, directory: Directory, start: int, following: int
 ) -> int:
     """Append one directory and the values that its entries have no room for, and tell where it lies."""
     block.extend(bytes((start + len(block)) % 2))  # directories and values lie at even offsets

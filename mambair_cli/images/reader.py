@@ -141,8 +141,8 @@ class Reader:
         """Warn of damage somewhere in these rows, and go on in spite of it."""
         place = ""
         if not (self.is_whole or self.is_turned):
-            height = self.header.height * self.header.frames
-            place = f" from about row {self._find_damage(top, bottom)} of {height} on"
+            row, rows = self._find_damage(top, bottom), self.header.height * self.header.frames
+            place = f" from about row {row} of {rows} on" if row else " from the top on"
         self.warn(f"damaged{place} ({reason.removeprefix('VipsJpeg: ')})")
         self._is_lenient = True
         self.close()

@@ -8,7 +8,20 @@ from mambair_cli.images.files import enumerate_names
 SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(
     {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".avif", ".bmp"),
+        *(
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".webp",
+            ".tif",
+            ".tiff",
+            ".gif",
+            ".avif",
+            ".bmp",
+        ),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".ico"),
         *(".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc"),
     }

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mambair_cli.images.metadata import (
-    _MALFORMED,
+    MALFORMED,
     Buffer,
     Directory,
-    _Entry,
-    _Layout,
-    _number,
-    _read_directory,
-    _read_header,
+    Entry,
+    Layout,
+    read_directory,
+    read_header,
+    read_number,
 )
 
 _SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
@@ -26,6 +26,9 @@ _OLD_REDUCED = 2
 _INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
 _ALPHAS = (1, 2)  # kinds of extra samples: associated and not
 _UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
+
+_LONGEST_VALUE = 4096  # bytes that are looked at; places of strips take more
+_MOST_ENTRIES = 2**21  # of all pages; more are a trap
 
 # What libvips does not read, or not as colours, in words.
 _COLOURS = {
@@ -188,8 +191,8 @@ def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Sam
 def read_pages(data: Buffer) -> list[Page]:
     """Read the directories of a file, in their order; none where the file is broken."""
     pages: list[Page] = []
-    with suppress(*_MALFORMED):
-        layout, _ = _read_header(data)
+    with suppress(*MALFORMED):
+        layout, _ = read_header(data)
         pages.extend(_describe(directory, layout) for directory in _walk(data))
     return pages
 
@@ -197,29 +200,29 @@ def read_pages(data: Buffer) -> list[Page]:
 def is_camera_raw(data: Buffer) -> bool:
     """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
     try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
+        layout, first = read_header(data)
+        tags, _ = read_directory(data, layout, first)
         is_preview = _describe(tags, layout).is_reduced
         has_more = _SUB_DIRECTORIES not in tags and any(page.is_picture for page in read_pages(data))
         return (is_preview and not has_more) or _DNG_VERSION in tags or data[8:10] == b"CR"
-    except _MALFORMED:
+    except MALFORMED:
         return False  # for libvips to refuse
 
 
 def has_gray_planes(data: Buffer) -> bool:
     """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
     try:
-        layout, first = _read_header(data)
-        tags, _ = _read_directory(data, layout, first)
-        planes, samples, kind = (_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
+        layout, first = read_header(data)
+        tags, _ = read_directory(data, layout, first)
+        planes, samples, kind = (read_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
         return planes == 2 and samples > 1 and kind < 2
-    except _MALFORMED:
+    except MALFORMED:
         return False
 
 
 def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[int, bytes]]:
     """Say what to write where, such that each page names the kinds of its samples beside colours."""
-    layout, _ = _read_header(data)
+    layout, _ = read_header(data)
     changes = []
     for directory in _walk(data):
         entry = directory.get(_EXTRA_SAMPLES)
@@ -231,19 +234,21 @@ def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[in
 
 def _walk(data: Buffer) -> Iterator[Directory]:
     """Go through the chain of directories; a broken or endless one ends it."""
-    layout, at = _read_header(data)
+    layout, at = read_header(data)
     seen: set[int] = set()
-    while at and at not in seen:
+    entries = 0
+    while at and at not in seen and entries < _MOST_ENTRIES:
         seen.add(at)
         try:
-            directory, end = _read_directory(data, layout, at)
+            directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
+            entries += len(directory)
             (at,) = struct.unpack_from(layout.offset, data, end)
-        except _MALFORMED:
+        except MALFORMED:
             return
         yield directory
 
 
-def _describe(directory: Directory, layout: _Layout) -> Page:
+def _describe(directory: Directory, layout: Layout) -> Page:
     def numbers(tag: int, default: int) -> tuple[int, ...]:
         entry = directory.get(tag)
         if entry is None or entry.kind not in (3, 4, 16):
@@ -265,7 +270,7 @@ def _describe(directory: Directory, layout: _Layout) -> Page:
     )
 
 
-def _place(data: Buffer, entry: _Entry, layout: _Layout) -> int:
+def _place(data: Buffer, entry: Entry, layout: Layout) -> int:
     """Tell where the value of an entry lies."""
     room = struct.calcsize(layout.offset)
     at = entry.at + struct.calcsize(layout.entry) - room

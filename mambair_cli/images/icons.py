@@ -1,0 +1,44 @@
+"""Read Windows icons, of which a file holds several sizes: the largest, by Pillow."""
+
+import struct
+from io import BytesIO
+
+import numpy as np
+
+from mambair_cli.images.outside import Foreign
+
+_PNG_SIZE_AT, _BITMAP_SIZE_AT = 16, 4
+_MOST_PIXELS = 2**24  # far more than icons have; Pillow decodes them before it looks
+
+
+def read_icon(data: bytes, name: str) -> Foreign:
+    """Read the header of a file.
+
+    Args:
+        data: What the file holds.
+        name: Of the file, for errors.
+
+    Raises:
+        ValueError, struct.error and others: It is broken.
+    """
+    from PIL.IcoImagePlugin import IcoFile  # its ImageFile would warn of sizes that are not as told
+
+    icons = IcoFile(BytesIO(data))
+    entries = icons.entry
+    largest = max(range(len(entries)), key=lambda index: (entries[index].square, entries[index].color_depth))
+    at = entries[largest].offset
+    is_png = data[at : at + 4] == b"\x89PNG"
+    place = at + (_PNG_SIZE_AT if is_png else _BITMAP_SIZE_AT)
+    width, height = struct.unpack_from(">II" if is_png else "<II", data, place)
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"it tells {width}×{height} pixels")
+    image = icons.frame(largest)
+    mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
+    count = len(icons.sizes())
+    remark = f"the largest of its {count} sizes is restored, {image.width}×{image.height}"
+    return Foreign(
+        (image.height, image.width, len(mode)),
+        "uint8",
+        lambda: np.array(image.convert(mode)),
+        warnings=(remark,) if count > 1 else (),
+    )
