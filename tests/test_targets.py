@@ -143,9 +143,10 @@ def test_a_file_that_is_not_open_is_an_error(run: Any) -> None:
 
 def test_a_pipe_takes_one_image(run: Any) -> None:
     os.mkfifo("pipe")
-    code, _, err = run("in.png", "in.png", "-o", "pipe")
+    Path("other.png").write_bytes(Path("in.png").read_bytes())
+    code, _, err = run("in.png", "other.png", "-o", "pipe")
     assert code == 2
-    assert "pipe is a file" in err
+    assert "-o pipe" in err or "pipe is a file" in err
 
 
 def test_a_run_that_waits_for_a_reader_can_be_interrupted(run: Any) -> None:
