@@ -132,7 +132,7 @@ def make_network(name: str) -> Any:
     from mambair_cli.model import build_network
 
     if name == BUNDLED:
-        return load_network(fetch(find_model(BUNDLED)))
+        return load_network(fetch(find_model(BUNDLED)).path)
     shapes = json.loads(gzip.decompress(SHAPES.read_bytes()))[OFFICIAL[name]]["shapes"]
     return build_network(infer_config({key: tuple(shape) for key, shape in shapes.items()})).eval()
 

@@ -301,11 +301,12 @@ def word_of(job: Job, settings: dict[str, Any]) -> str:
 
 def settings_of(computing: dict[str, Any], output: Output) -> dict[str, Any]:
     """Add to what :func:`computing_of` says how results are written."""
-    return {
+    settings = {
         **computing,
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
-        "background": output.background,
         "size": asdict(output.size),
     }
+    # Journals that are older than an option do not have it: what was done without it stays done.
+    return settings if output.background is None else {**settings, "background": output.background}
