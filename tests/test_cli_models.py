@@ -214,7 +214,7 @@ def test_a_file_of_another_spelling_does_the_work_and_is_told(server, checkpoint
 def test_a_file_of_another_spelling_that_does_another_task_is_refused(server, checkpoint, tmp_path):
     server.add_repo(MODEL.repo, {"MambaIRv1_ckpt/Real_DN.pth": checkpoint.read_bytes()})
     run = _runner(server, tmp_path, ["-m", "mambair_cli"])
-    code, out, err = run("denoise", "in.png")
+    code, out, err = run("denoise", "in.png", "--model", "mambair-real-denoise")
     assert (code, out) == (3, [])
     assert "using MambaIRv1_ckpt/Real_DN.pth as mambair-real-denoise" in err[0]
     assert err[1] == (

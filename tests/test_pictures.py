@@ -596,7 +596,7 @@ def test_places_that_cannot_be_are_one_line_each(run: Any, tmp_path: Path) -> No
         (["broken.png", "-o", "out.png"], "it is a link to gone.png, which is missing"),
         (["in.png", "-o", long], "its name is too long; shorten it"),
         ([long, "-o", "out.png"], "its name is too long; shorten it"),
-        (["in.png", "-o", "in.png/out.png"], "cannot make the folder in.png"),
+        (["in.png", "-o", "in.png/out.png"], "in.png is no folder; choose another folder with -o"),
         (["in.png", "-o", "/proc/none/out.png"], "/proc/none"),
     ):
         code, out, err = run("denoise", "same", *arguments)
