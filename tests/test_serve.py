@@ -515,6 +515,27 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, cap
     assert printed[-1].startswith("ZeroDivisionError")
 
 
+@pytest.mark.parametrize("scale", ["4", "3", "2", "1.5"])
+def test_real_pictures_become_as_large_as_asked(address, scale):
+    image = encode(pixels())
+    status, _, body = ask(address, "POST", f"/v1/upscale?model=real&scale={scale}&format=png", image)
+    assert status == 200
+    before = Image.open(io.BytesIO(image)).size
+    assert Image.open(io.BytesIO(body)).size == tuple(round(float(scale) * side) for side in before)
+
+
+def test_a_server_keeps_a_share_of_the_input(address):
+    image = encode(pixels())
+    whole, none = (
+        np.array(Image.open(io.BytesIO(ask(address, "POST", f"/v1/denoise?strength={share}", image)[2])))
+        for share in (1, 0)
+    )
+    np.testing.assert_array_equal(none, np.array(Image.open(io.BytesIO(image))))
+    assert (whole != none).any()
+    answer = ask(address, "POST", "/v1/denoise?strength=2", image)
+    assert (answer[0], "strength" in message(answer)) == (400, True)
+
+
 def test_networks_that_were_used_last_stay(monkeypatch):
     told = []
     models = Models("cpu", offline=True, most=2, notify=told.append)
