@@ -32,19 +32,20 @@ class Recipe:
         soft: Share of those kept in size whose truth itself is soft, as most photographs are when one looks
             at their pixels: noise is taken from them, and no detail invented.
         blur: Share that is blurred, before it is reduced.
-        blur_sigma: Of that blur, in pixels of the network's input.
+        blur_sigma: Standard deviation of that blur, in pixels of the network's input.
         resolution: Pixels of the first round for each pixel of the input.
         elsewhere: Share whose first round has another resolution than the input.
         noise: Share with noise, in each round.
-        noise_sigma: In steps of 8 bits; small ones are more frequent, as the logarithm is drawn.
-        white_sigma: Of white noise alone, likewise in steps of 8 bits.
+        noise_sigma: Standard deviation of noise, in steps of 8 bits; small ones are more frequent, as the
+            logarithm is drawn.
+        white_sigma: Standard deviation of white noise alone, in steps of 8 bits.
         noise_blur: Standard deviation of the blur of coloured noise, in pixels.
         camera: Share of noise that goes through a camera's mosaic in linear light.
         sharpened: Share that is sharpened, in each round.
         sharpening: Amount of that unsharp mask.
         saved: Share that is saved in a lossy format, in each round; in the first one half of it.
-        quality: Of JPEG and WebP, in each round.
-        low_quality: Of pictures that are compressed more than usual.
+        quality: Quality of JPEG and WebP, in each round.
+        low_quality: Quality of pictures that are compressed more than usual.
         low: Share of those.
         webp: Share of WebP among what is saved last.
         subsampled: Share of JPEG with colours of half the resolution.
