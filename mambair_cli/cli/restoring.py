@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.notices import check_output_forgotten, explain_level, explain_quality
+from mambair_cli.cli.notices import (
+    check_output_forgotten,
+    explain_compression,
+    explain_level,
+    explain_quality,
+)
 from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.planning import print_plan
@@ -336,9 +341,18 @@ class _Run:
         elif files > 1 and not options.quiet:
             say(str(summary))
 
+    def _hint_at_real(self) -> list[str]:
+        """Say that there are models for real pictures, where one is seen among the inputs."""
+        hint = explain_compression(self._sources) if self._options.weights is None else None
+        if hint and not self._options.quiet:
+            say(hint)
+        return [hint] if hint else []
+
     def _tell_start(self, service: "Service | None", files: int) -> None:
         """Say what restores the images, and what was left out of them."""
         notices = [service.notice] if service and service.notice else []
+        if service and self._task == "upscale" and self._options.model == "auto":
+            notices += self._hint_at_real()
         if service and (remark := explain_level(self._task, self._level, service.model)):
             notices.append(remark)
             if not self._options.quiet:
