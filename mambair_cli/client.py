@@ -118,7 +118,7 @@ class Client:
         self._is_closed = threading.Event()
         self._is_lost = threading.Event()
         self.means = self._ask(query)
-        kept = ("precision", "tile", "overlap", "seed")
+        kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = digest_settings(self.means.computing)
 

@@ -172,6 +172,7 @@ def save_all_kinds(folder):
         ["upscale", "-s", "2.5", "--depth", "8", "--tile", "16", "--overlap", "4"],
         ["upscale", "--width", "30", "--format", "avif", "--quality", "60"],
         ["upscale", "-s", "2", "--format", "png", "--strip"],
+        ["upscale", "-s", "2", "--real", "--strength", "0.5", "--depth", "8"],
         ["denoise", "--sigma", "20", "--seed", "5", "--format", "webp"],
         ["dejpeg", "--jpeg-quality", "30", "--format", "tiff"],
         ["dejpeg", "--model", "tiny-dejpeg", "--depth", "8"],
@@ -522,6 +523,23 @@ def test_real_pictures_become_as_large_as_asked(address, scale):
     assert status == 200
     before = Image.open(io.BytesIO(image)).size
     assert Image.open(io.BytesIO(body)).size == tuple(round(float(scale) * side) for side in before)
+
+
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        ("model=real&scale=2", "tiny-real-x2"),
+        ("model=real&scale=3", "tiny-real-x4"),
+        ("scale=2.5", "tiny-x3"),
+    ],
+)
+def test_the_model_that_is_told_is_the_one_that_restores(address, query, model):
+    scale = query.rpartition("scale=")[2]
+    image = encode(pixels())
+    assert json.loads(ask(address, "GET", f"/v1/upscale?{query}")[2])["model"] == model
+    named = ask(address, "POST", f"/v1/upscale?model={model}&scale={scale}", image)
+    chosen = ask(address, "POST", f"/v1/upscale?{query}", image)
+    assert (chosen[0], chosen[2]) == (200, named[2])
 
 
 def test_a_server_keeps_a_share_of_the_input(address):

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from mambair_cli.catalog import Task
+from mambair_cli.choice import is_named
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES, parse_colour
-from mambair_cli.size import LARGEST_SCALE, settle_scale
+from mambair_cli.size import LARGEST_SCALE, network_scale, settle_scale
 from mambair_cli.values import Kind, plain_factor, plain_format, read_value
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -175,6 +176,8 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
     values = {**{name: parameter.default for name, parameter in known.items()}, **values}
     wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
     scale, size = settle_scale(*wanted, is_model_named=values["model"] != "auto")
+    if size.scale is not None and not is_named(values["model"]):
+        scale = network_scale(size.scale)  # what is told without an image is what will restore it
     level = values.get("sigma", values.get("jpeg_quality"))
     if level is not None and values["model"] != "auto":
         name = OF_TASK[task][0].name
