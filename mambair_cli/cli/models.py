@@ -66,7 +66,7 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{data} {db:.2f} dB" for data, db in value.items())
+            value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())  # as in the list
         elif isinstance(value, list):
             value = " or ".join(value)
         if value not in (None, ""):

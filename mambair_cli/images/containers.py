@@ -189,10 +189,12 @@ def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
         strip: Whether metadata is not wanted.
     """
     losses = []
+    masks = describe_masks(header.masks)
+    is_one = len(header.masks) == 1
     if header.masks and CONTAINERS[format].has_masks:
-        losses.append(f"{describe_masks(header.masks)} kept as a mask, not restored")
+        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored")
     elif header.masks:
-        losses.append(f"{describe_masks(header.masks)} left out: {format} has no room for it; tiff has")
+        losses.append(f"{masks} left out: {format} has no room for {'it' if is_one else 'them'}; tiff has")
     kept = keep_texts(header, format)
     lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
     if lost and not strip:
