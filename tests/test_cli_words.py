@@ -61,6 +61,21 @@ def test_what_is_no_command_points_to_one(run, arguments, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ("https://a.example/cat.png", "https://a.example/cat.png; download it first"),
+        ("s3://photos/cat.png", "s3://photos/cat.png; mount it, and give the folder"),
+        ("cat.png -o https://a.example/", "https://a.example/; mount it, and give the folder"),
+    ],
+)
+def test_an_address_is_no_file(run, arguments, says):
+    photo("cat.png")
+    code, out, err = run("upscale", *arguments.split())
+    assert (code, out) == (2, [])
+    assert f"no file or folder: {says}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
         ("upscale --gpu 0", "no such option: --gpu; here it is --device"),
         ("upscale -g 0", "here it is --device"),
         ("upscale --cpu", "here it is --device cpu"),

@@ -252,7 +252,9 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
 
     for name in (*(inputs or []), options.output or ""):
         if "://" in name and not os.path.lexists(name):
-            raise UsageError(f"no file or folder: {name}; mount it, and give the folder (docs/cluster.md)")
+            is_download = name != options.output and name.startswith(("http://", "https://"))
+            advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
+            raise UsageError(f"no file or folder: {name}; {advice}")
     if inputs and options.output is None and options.from_file is None:
         check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
     choice = discovery.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
