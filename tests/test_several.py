@@ -91,6 +91,13 @@ def test_pictures_one_behind_the_other_are_refused(format: str) -> None:
             read_picture(together)
 
 
+@pytest.mark.parametrize("first", ["png", "jpeg", "progressive", "webp", "gif", "bmp"])
+@pytest.mark.parametrize("second", ["png", "jpeg", "webp", "gif", "bmp", "P6"])
+def test_pictures_of_two_kinds_are_refused_too(first: str, second: str) -> None:
+    with pytest.raises(ImageError, match="several images, one behind the other; split it"):
+        read_picture(FILES[first](0) + FILES[second](1))
+
+
 def test_standard_input_of_several_pictures_fails(run: Any) -> None:
     command = [sys.executable, "-m", "mambair_cli", "denoise", "-", "--weights", "same.safetensors"]
     done = subprocess.run([*command, "-o", "out.png"], input=FILES["png"](0) * 3, capture_output=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_compression, explain_level
+from mambair_cli.cli.notices import explain_compression, explain_level, explain_quality
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.cli.summary import Summary
@@ -154,6 +154,8 @@ class Run:
     def _tell_start(self, service: "Service | None", files: int) -> None:
         """Say what restores the images, and what was left out of them."""
         notices = [service.notice] if service and service.notice else []
+        if trap := explain_quality(self._task, self._options.quality, self._level):
+            notices.append(trap)  # said before anything was loaded
         if service and self._task == "upscale" and self._options.model == "auto":
             notices += self._hint_at_real()
         if service and (remark := explain_level(self._task, self._level, service.model)):

@@ -7,12 +7,15 @@ from typing import Any
 from mambair_cli.errors import ImageError
 from mambair_cli.images.boxes import read_boxes
 from mambair_cli.images.gif_blocks import read_gif_facts
-from mambair_cli.images.jpeg import END, SCAN, START, find_start, read_segments
+from mambair_cli.images.jpeg import END, SCAN, find_start, read_segments
 from mambair_cli.images.png_chunks import read_chunks
 
-_PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
-_BMP = re.compile(rb"BM.{8}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
-_GIF = re.compile(rb"\x3b\0{0,8}(?=GIF8[79]a)")
+_BEGINNINGS = (
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|P[1-7]\s|"
+    rb"BM.{8}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
+)
+_PICTURE = re.compile(_BEGINNINGS, re.DOTALL)
+_BEHIND_GIF = re.compile(rb"\x3b\0{0,8}(?=" + _BEGINNINGS + rb")", re.DOTALL)
 _SIGNATURE_BYTES = 32
 _JPEG2000_BOX = b"jP  "
 _IMAGE_BRAND = re.compile(rb"avi[fs]|hei[cxms]|hev[cxms]|mi[af]1|msf1")
@@ -70,17 +73,19 @@ def several(name: str) -> ImageError:
 
 
 def _is_followed(data: Any, format: str) -> bool:
-    """Tell whether another picture of the format comes behind the first."""
+    """Tell whether another picture comes behind the first, of whatever format."""
     if format == "png":
         end = next((chunk.end + 4 for chunk in read_chunks(data) if chunk.kind == b"IEND"), None)
-        return end is not None and _PNG.match(data[end : end + _SIGNATURE_BYTES]) is not None
+        return end is not None and _PICTURE.match(data[end : end + _SIGNATURE_BYTES]) is not None
     if format in ("webp", "bmp"):
         (length,) = struct.unpack_from("<I", data, 4 if format == "webp" else 2)
         end = length + length % 2 + 8 if format == "webp" else length
         behind = data[end : end + _SIGNATURE_BYTES] if end > _SIGNATURE_BYTES else b""
-        return (_WEBP if format == "webp" else _BMP).match(behind) is not None
+        return _PICTURE.match(behind) is not None
     if format == "gif":
-        return any(read_gif_facts(data[: mark.start()]).end == "unmarked" for mark in _GIF.finditer(data))
+        return any(
+            read_gif_facts(data[: mark.start()]).end == "unmarked" for mark in _BEHIND_GIF.finditer(data)
+        )
     if format == "jpeg2000":
         return sum(box.kind == _JPEG2000_BOX for box in read_boxes(data, 0, len(data))) > 1
     return False
@@ -93,7 +98,7 @@ def _look_behind_jpeg(data: Any, name: str) -> list[str]:
         if segment.kind == SCAN:
             end = data.find(END, segment.end)
             is_explained = is_dependent or kinds is not None
-            if not is_explained and end >= 0 and data[end + 2 : end + 5] == START + b"\xff":
+            if not is_explained and end >= 0 and _PICTURE.match(data[end + 2 : end + 2 + _SIGNATURE_BYTES]):
                 raise several(name)
             break
         body = bytes(data[segment.at : segment.end]) if segment.kind in (_APP1, _APP2) else b""
