@@ -36,6 +36,7 @@ class Outcome:
         peak_memory: Of the process that did it, in bytes, so far; None where that is not known.
         sha256: Of the result's file, if it was asked for.
         warnings: Sentences about what is not as it was to be, though there is a result.
+        remarks: Sentences of a worker on another machine about how that computes.
     """
 
     job: Job
@@ -48,6 +49,7 @@ class Outcome:
     peak_memory: int | None = None
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ class Cluster:
         self._refs: dict[Any, tuple[_Worker, Task | None]] = {}  # what is waited for; None: that it loads
         self._losses: Counter[str] = Counter()
         self._refused: set[str] = set()
+        self._passed_on: set[tuple[str, str]] = set()  # nodes and what they have said
         self._looked = -math.inf
         self._actor_class = self._ray.remote(_make_actor_class())
         self._loading: tuple[Any, ...] = ()
@@ -206,6 +207,8 @@ class Cluster:
         else:
             worker.hand.put_down(task)
             self._losses[worker.node] = 0
+            if isinstance(message, Outcome):
+                self._pass_on(worker, message.remarks)
             if isinstance(message, Unseen):
                 error = explain_unreadable(message.path, FileNotFoundError(errno.ENOENT, ""))
                 message = Outcome(task.job, error, None, False, None, 0.0)
@@ -213,6 +216,13 @@ class Cluster:
                 shares.retry(task)  # who was taken for dead has written it meanwhile
             else:
                 yield replace(message, job=task.job)
+
+    def _pass_on(self, worker: _Worker, remarks: Iterable[str]) -> None:
+        """Tell what a node has to say of how it computes, once."""
+        for sentence in remarks:
+            if (worker.node, sentence) not in self._passed_on:
+                self._passed_on.add((worker.node, sentence))
+                self._notify(f"on the node {worker.place}: {sentence}")
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]

@@ -8,7 +8,8 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 
 from mambair_cli.batch import Outcome, Task, computing_of
 from mambair_cli.engine import DEVICE_ERROR
+from mambair_cli.notices import telling
 from mambair_cli.pipeline import perform_alone
 from mambair_cli.restore import Restorer
 
@@ -47,6 +49,9 @@ class Station:
         self, options: dict[str, Any], checkpoint: bytes, name: str, threads: int, folder: str
     ) -> None:
         torch.set_num_threads(threads)
+        self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._telling = ExitStack()  # as long as the process lives: nobody reads what it prints
+        self._telling.enter_context(telling(self._remarks.put))
         with suppress(OSError):  # where it matters, its tasks will not be seen
             os.chdir(folder)
         with tempfile.TemporaryDirectory(prefix="mambair-") as place:
@@ -69,13 +74,19 @@ class Station:
             return Unseen(source)
         future: Future[Outcome] = Future()
         self._waiting.put((task, future))
-        return future.result()
+        outcome = future.result()
+        remarks = []
+        with suppress(queue.Empty):
+            while True:
+                remarks.append(self._remarks.get_nowait())
+        return replace(outcome, remarks=tuple(remarks))
 
     def close(self) -> None:
         """Finish what is computed, and leave the rest as if it had not begun."""
         self._is_closed.set()
         self._waiting.put(None)
         self._thread.join()
+        self._telling.close()
 
     def _take(self) -> Iterator[Task]:
         while (item := self._waiting.get()) is not None:

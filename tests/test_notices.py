@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import save_identity
 from PIL import Image
 
+from mambair_cli.batch import Outcome, Task
+from mambair_cli.cluster import Cluster, _Worker
+from mambair_cli.endpoints import Output
+from mambair_cli.jobs import Job, Source
 from mambair_cli.notices import SlowerWarning, telling
+from mambair_cli.restore import Restorer
+from mambair_cli.station import Station
 
 LINE = "mambair: llvmlite is installed but not used, since it does not work: no code at run time"
 
@@ -66,6 +73,33 @@ def test_a_server_says_it_in_a_line(slow):
         err = server.communicate(timeout=60)[1]
     assert [line for line in err.splitlines() if "llvmlite" in line] == [LINE]
     assert all(line.startswith("mambair: ") for line in err.splitlines())
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once(tmp_path, monkeypatch):
+    restore_rows = Restorer.restore_rows
+
+    def warn_and_restore(self, *arguments):
+        warnings.warn("the slower way is taken", SlowerWarning, stacklevel=1)
+        return restore_rows(self, *arguments)
+
+    monkeypatch.setattr(Restorer, "restore_rows", warn_and_restore)
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    weights = Path(save_identity(tmp_path / "same.safetensors"))
+    options = {"task": "denoise", "device": "cpu"}
+    station = Station(options, weights.read_bytes(), weights.name, 1, str(tmp_path))
+    told = []
+    cluster = Cluster.__new__(Cluster)  # without Ray, which the test of a cluster needs
+    cluster._notify, cluster._passed_on = told.append, set()
+    worker = _Worker("1a2b", "10.0.0.2", None)
+    for name in ("b.png", "c.png"):
+        job = Job(Source(tmp_path / "a.png"), tmp_path / name)
+        outcome = station.perform(Task(job, Output(), overwrite=False, watch=None))
+        assert isinstance(outcome, Outcome)
+        assert outcome.error is None
+        cluster._pass_on(worker, outcome.remarks)
+    station.close()
+    assert told == ["on the node 10.0.0.2: the slower way is taken"]
 
 
 @pytest.mark.filterwarnings("default")
