@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambair_cli.degradation.filters import convolve
-from mambair_cli.degradation.resample import resize
+from mambair_cli.degradation.resample import FILTERS, resize
 
 GAMMA = 2.2  # between the numbers of a picture and light
-WIDEST_GRAIN = 3.0  # pixels of a picture for each of the noise, at most
 
 
 class Strength(NamedTuple):
@@ -58,7 +57,7 @@ def make_field(white: Tensor, field: Field) -> Tensor:
     blurred = convolve(white, kernels[:, [0, 1, 1, 1]])
     gray = field.gray[:, None, None, None]
     noise = gray * blurred[:, :1] + (1 - gray.square()).sqrt() * blurred[:, 1:]
-    linear = torch.ones(len(white), dtype=torch.long, device=white.device)
+    linear = torch.full((len(white),), FILTERS.index("linear"), device=white.device)
     grown = resize(noise, 1 / field.grain, linear, (white.shape[2], white.shape[3]), 1.0)
     weaker = grown.std((1, 2, 3), keepdim=True) / noise.std((1, 2, 3), keepdim=True)
     return grown / weaker * field.gains[:, :, None, None]

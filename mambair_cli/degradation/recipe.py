@@ -1,8 +1,7 @@
 """What may happen to a picture, and what does happen to each: drawn from a seed, in numbers alone."""
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -174,24 +173,19 @@ class Drawing:
     recipe: Recipe
     scale: int
     random: np.random.Generator
-    _kinds: tuple[Literal["clean", "white", "compressed"], ...] = field(
-        default=("clean", "white", "compressed"), init=False
-    )
 
     def draw(self) -> Fate:
         """Draw what happens to a picture."""
         recipe, chance = self.recipe, self.random.random()
         gray = self._is(recipe.gray)
         soft = self._soften() if self._is(recipe.soft) else None
-        for kind in self._kinds:
-            share = getattr(recipe, kind)
-            if chance < share:
-                return getattr(self, f"_draw_{kind}")(gray, soft)
-            chance -= share
+        if chance < recipe.clean:
+            return Fate(gray, soft)
+        if chance < recipe.clean + recipe.white:
+            return self._draw_white(gray, soft)
+        if chance < recipe.clean + recipe.white + recipe.compressed:
+            return self._draw_compressed(gray, soft)
         return self._draw_real(gray, soft)
-
-    def _draw_clean(self, gray: bool, soft: np.ndarray | None) -> Fate:
-        return Fate(gray, soft)
 
     def _draw_white(self, gray: bool, soft: np.ndarray | None) -> Fate:
         sigma = self._between(self.recipe.white_sigma) / 255
