@@ -19,6 +19,9 @@ else:
 Task = Literal["upscale", "denoise", "dejpeg"]
 Certainty = Literal["certain", "very likely", "likely", "uncertain"]
 
+# In place of a model's name: the best for what the picture is, for real pictures, and for clean ones.
+AUTO, REAL, CLEAN = "auto", "real", "clean"
+
 _SCALES: Mapping[str, tuple[int, ...]] = {"upscale": (2, 3, 4), "denoise": (1,), "dejpeg": (1,)}
 _CHECKPOINT_SUFFIXES = (".pth", ".safetensors")
 _PATTERNS = {
@@ -123,6 +126,11 @@ def find_model(name: str) -> Model:
     close = get_close_matches(name.lower(), models, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "`mambair models list` shows all names"
     raise ModelError(f"unknown model: {name}; {hint}")
+
+
+def is_named(model: str) -> bool:
+    """Tell whether this is the name of a model, not a word by which one is chosen."""
+    return model not in (AUTO, REAL, CLEAN)
 
 
 def default_scale(task: Task) -> int:

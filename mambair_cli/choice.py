@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 
 from mambair_cli import catalog, hub
-from mambair_cli.catalog import Model, Task, default_scale
+from mambair_cli.catalog import AUTO, REAL, Model, Task, default_scale, is_named
 from mambair_cli.errors import DownloadError, ModelError, UsageError
 from mambair_cli.fitting import SIDES, VALUES_AT_ONCE, digest_costs, fit_tiles
 from mambair_cli.model import MambaIRConfig
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TILE_SIDE = {"cpu": 256, "cuda": 136, "mps": 128}  # pixels of the input; measured: benchmarks/README.md
 WINDOWED_TILE_SIDE = {"cuda": 192}  # of MambaIRv2, which computes whole windows of 16 pixels
-REAL = "real"  # in place of a model's name: the best for real pictures; "auto": the best for clean ones
 WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster there than several smaller ones
 OVERLAP = 16  # measured: benchmarks/README.md
 
@@ -151,16 +150,11 @@ def choose_tiles(
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
-    """Settle which entry of the catalogue does the job, by its name or, for "auto" and "real", by the job."""
+    """Settle which entry of the catalogue does the job: by its name, or by a word such as "auto"."""
     if is_named(model):
         return catalog.find_model(model)
     scale = default_scale(task) if scale is None else scale
     return catalog.choose_model(task, scale, level, device_kind, model == REAL)
-
-
-def is_named(model: str) -> bool:
-    """Tell whether this is the name of a model, not a word by which one is chosen."""
-    return model not in ("auto", REAL)
 
 
 def choose_model(
@@ -175,15 +169,15 @@ def choose_model(
 ) -> ChosenModel:
     """Settle which checkpoint does the job, and have it on this machine.
 
-    A file or a model that was named is used or is an error. "auto" takes the best official one for the
+    A file or a model that was named is used or is an error. "clean" takes the best official one for the
     device, and where that cannot be had, the one that ships inside the package; so does "real", for pictures
-    that are noisy, compressed or blurred.
+    that are noisy, compressed or blurred. "auto" is "clean" here, where no picture is seen.
 
     Raises:
         ModelError: Where there is none.
     """
     if weights is not None:
-        if model != "auto":
+        if model != AUTO:
             raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
         return ChosenModel(Path(weights).name, Path(weights))
     best = name_model(task, scale, level, model, device_kind)

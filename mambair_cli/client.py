@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-import sys
 import threading
 import time
 from collections import deque
@@ -133,9 +132,8 @@ class Client:
                 for number, task in enumerate(tasks):
                     if is_stopped() or self._is_lost.is_set():
                         break
-                    data = None
-                    if task.job.source.path is None:  # here, where an interrupt is heard
-                        data = sys.stdin.buffer.read()
+                    held = task.job.source.hold().data  # here, where an interrupt is heard
+                    data = None if held is None else bytes(held)
                     sent.append(senders.submit(self._do, task, data))
                     self._on_start(number % AT_ONCE, name_of(task.job.source))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):

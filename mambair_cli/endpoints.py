@@ -83,9 +83,8 @@ def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[H
 @contextmanager
 def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Iterator[Reader]:
     """Open an image in its file, in memory or on standard input."""
-    data = source.data if source.path is None else source.path
-    data = sys.stdin.buffer.read() if data is None else data
-    with open_picture(data, max_pixels=max_pixels, damaged=damaged) as reader:
+    held = source.hold()
+    with open_picture(held.path or held.data or b"", max_pixels=max_pixels, damaged=damaged) as reader:
         yield reader
 
 

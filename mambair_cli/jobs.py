@@ -1,6 +1,7 @@
 """Images -> jobs: what the results are called, and which cannot be had."""
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
@@ -26,7 +27,7 @@ class Source:
     Attributes:
         path: Of its file; None for standard input.
         folder: The folder among the inputs that it was found in; None where it was named itself.
-        data: What its file holds, of one that came without a path.
+        data: What its file holds, if it came without a path; None for standard input that is not read yet.
     """
 
     path: Path | None
@@ -36,6 +37,12 @@ class Source:
     def __str__(self) -> str:
         """Name it as its user did."""
         return STANDARD_STREAM if self.path is None else str(self.path)
+
+    def hold(self) -> "Source":
+        """Return a source that can be read again: what standard input has is read into memory."""
+        if self.path is not None or self.data is not None:
+            return self
+        return replace(self, data=sys.stdin.buffer.read())
 
 
 @dataclass(frozen=True)

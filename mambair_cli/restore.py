@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from mambair_cli.catalog import Task
+from mambair_cli.catalog import REAL, Task
 from mambair_cli.checkpoint import load_network
-from mambair_cli.choice import REAL, check_fit, choose_device, choose_model, choose_tiles
+from mambair_cli.choice import check_fit, choose_device, choose_model, choose_tiles
 from mambair_cli.engine import Engine, OnTiles, Precision, TileComputer, restore_rows
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.fitting import choose_batch

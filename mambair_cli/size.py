@@ -79,7 +79,7 @@ def settle_scale(
     width: int | None,
     height: int | None,
     megapixels: float | None,
-    is_model_named: bool = False,
+    may_differ: bool = False,
 ) -> tuple[int | None, Size]:
     """Tell a scale that a network does exactly from a size that its result is reduced to.
 
@@ -88,7 +88,7 @@ def settle_scale(
         width: Of the result at most, in pixels.
         height: Of the result at most, in pixels.
         megapixels: Of the result.
-        is_model_named: Whether the network is not chosen by its scale, and its result may have to be reduced.
+        may_differ: Whether the network may have another scale, so that its result would have to be reduced.
 
     Returns:
         The scale of the network, where it is chosen by that, and the size.
@@ -99,9 +99,19 @@ def settle_scale(
     if scale is not None:
         check_scale(scale)
     size = Size(scale, width, height, megapixels)
-    if scale is None or scale not in NETWORK_SCALES or is_model_named:
+    if scale is None or scale not in NETWORK_SCALES or may_differ:
         return None, size
     return int(scale), Size()
+
+
+def size_for_real(size: Size, scale: int | None) -> Size:
+    """Return a size that also holds where the network for real pictures enlarges further than was asked for.
+
+    Args:
+        size: That was asked for.
+        scale: That was asked for by the choice of a network, if it was.
+    """
+    return size if scale is None or size != Size() else Size(float(scale))
 
 
 def check_scale(scale: float) -> None:

@@ -189,7 +189,7 @@ def test_a_server_gives_the_same_bytes(run, address, command):
 
     def facts(lines):
         for event in map(json.loads, lines[1:-1]):
-            for name in ("seconds", "peak_memory", "output", "message"):
+            for name in ("seconds", "peak_memory", "output", "message", "device"):
                 assert event.pop(name, "") is not None
             yield event
 
@@ -251,6 +251,24 @@ def test_pipes_go_through_a_client_that_imports_nothing_heavy(address, tmp_path)
     )
     assert (done.returncode, done.stderr) == (0, b"[]\n")
     assert done.stdout == ask(address, "POST", "/v1/upscale?scale=2", picture)[2]
+
+
+def test_a_server_looks_at_a_compressed_picture_by_itself(address):
+    file = io.BytesIO()
+    Image.fromarray(pixels()).save(file, "JPEG", quality=60)
+    compressed, width = file.getvalue(), pixels().shape[1]
+    for query, model, scale in (
+        ("scale=2", "tiny-real-x2", 2),
+        ("scale=3", "tiny-real-x4", 4),
+        ("scale=2&model=clean", "tiny-x2", 2),
+        (f"width={3 * width}", "tiny-real-x4", 4),
+    ):
+        status, headers, body = ask(address, "POST", f"/v1/upscale?offline=true&{query}", compressed)
+        assert status == 200
+        report = json.loads(headers[REPORT_HEADER])
+        assert (report["model"], report["scale"]) == (model, scale)
+        with Image.open(io.BytesIO(body)) as image:
+            assert image.width == width * (int(query[6]) if query.startswith("scale") else 3)
 
 
 def test_one_bad_file_costs_itself_alone(run, address):
@@ -605,7 +623,7 @@ def test_parameters_are_the_options_of_the_commands():
     shared = {field.name for field in fields(Options)}
     assert {parameter.name for parameter in SHARED} <= shared
     for task in TASKS:
-        own = signature(getattr(restoring, task)).parameters.keys() - shared - {"inputs", "real"}
+        own = signature(getattr(restoring, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
         assert {parameter.name for parameter in OF_TASK[task]} == own
         order = read_order(task, [])
         assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)

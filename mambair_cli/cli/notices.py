@@ -7,10 +7,7 @@ from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
-    from mambair_cli.jobs import Source
 
-CLEAN_QUALITY = 90  # of JPEG, from which on its traces are not enlarged visibly
-LOOKED_AT = 100  # inputs, for a hint
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 
@@ -42,24 +39,6 @@ def explain_quality(task: "Task", quality: int | None, jpeg_quality: float | Non
         f"warning: --quality {quality} is what results are saved with; "
         f"what the inputs were saved with is --jpeg-quality {quality}"
     )
-
-
-def explain_compression(sources: Sequence["Source"]) -> str | None:
-    """Say that there are models for compressed pictures, where one of the first inputs is such.
-
-    Args:
-        sources: Images that are to be enlarged by a model for clean ones.
-    """
-    from mambair_cli.images.jpeg_quality import estimate_jpeg_quality
-
-    for source in sources[:LOOKED_AT]:
-        is_jpeg = source.path is not None and source.path.suffix.lower() in (".jpg", ".jpeg", ".jfif")
-        if source.path is None or not is_jpeg or not source.path.is_file():
-            continue
-        quality = estimate_jpeg_quality(source.path)
-        if quality is not None and quality < CLEAN_QUALITY:
-            return f"{source} is a JPEG of quality {quality}: --real is made for such pictures"
-    return None
 
 
 def check_output_forgotten(inputs: Sequence[str], exists: Sequence[bool]) -> None:

@@ -12,6 +12,7 @@ import typer
 from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
+from mambair_cli.cli.parts import Part
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mambair_cli.endpoints import Output
     from mambair_cli.forecast import Cost, Disk, Trial
     from mambair_cli.images import Header
-    from mambair_cli.jobs import Job, Source
+    from mambair_cli.jobs import Job
     from mambair_cli.journal import Record
     from mambair_cli.restore import Restorer
     from mambair_cli.tiling import Plan
@@ -71,63 +72,95 @@ class _Forecast:
 
 
 def print_plan(
-    task: "Task",
-    sources: list["Source"],
-    options: Options,
-    output: "Output",
-    scale: int | None,
-    level: float | None,
-    choice: "Choice",
+    task: "Task", parts: list[Part], options: Options, level: float | None, choice: "Choice"
 ) -> None:
-    """Say what a run would do: model, results, tiles, memory, room and time; only headers are read."""
+    """Say what a run would do: models, results, tiles, memory, room and time; only headers are read."""
     from mambair_cli import jobs
     from mambair_cli.size import check_reach
 
-    means = _find_means(task, options, scale, level)
-    check_reach(output.size, means.scale)
-    suffix = jobs.suffix_of(task, means.scale, output.size)
+    means = [_find_means(task, part.options, part.scale, level) for part in parts]
+    for part, its in zip(parts, means, strict=True):
+        check_reach(part.output.size, its.scale)
+    suffix = jobs.suffix_of(task, means[0].scale, parts[0].output.size)
     is_list = options.from_file is not None
+    sources = [source for part in parts for source in part.sources]
     work = jobs.name_targets(sources, options.output, suffix, options.format, is_list, choice.left_out)
-    here = means.restorer is not None
-    if options.json:
-        print_event("plan", model=means.name, on_this_machine=here, device=means.place, files=len(work))
-        for facts in choice.left_out.facts():
-            print_event("left_out", **facts)
-    else:
-        print(f"{means.name} on {means.place}" + ("" if here else " (not on this machine yet)"))
-    remarks = [*choice.remarks(), explain_level(task, level, means.name)]
-    for remark in filter(None, [] if options.quiet else remarks):
-        say(remark)
-    exit_code, counts = 0, Counter[str]()
-    costs: list[tuple[Job, Cost]] = []
+    plans = []
+    for part, its in zip(parts, means, strict=True):
+        mine = part.pick(work)
+        remarks = [part.remark, explain_level(task, level, its.name)]
+        if not plans:
+            remarks += choice.remarks()
+        here = its.restorer is not None
+        if options.json:
+            print_event("plan", model=its.name, on_this_machine=here, device=its.place, files=len(mine))
+            for facts in choice.left_out.facts() if not plans else ():
+                print_event("left_out", **facts)
+        else:
+            print(f"{its.name} on {its.place}" + ("" if here else " (not on this machine yet)"))
+        for remark in filter(None, [] if options.quiet else remarks):
+            say(remark)
+        plans.append(_plan_part(mine, part, its))
+    costs = [cost for plan in plans for cost in plan.costs]
+    for sentence in _find_full_disks(costs):
+        say(sentence)
+    keeps_journal = options.ray is not None or any(job.source.folder for job in work)
+    if len(work) > 1 or parts[0].output.resume or keeps_journal:
+        for sentence in _find_claimed_folders(work):  # only such runs keep a journal
+            say(sentence)
+    counts = sum((plan.counts for plan in plans), Counter[str]())
+    sums = [
+        _add_up([cost for _, cost in plan.costs], plan.trial, its.devices)
+        for plan, its in zip(plans, means, strict=True)
+    ]
+    _print_sum(_join(sums), counts, options.json)
+    if exit_code := max(plan.exit_code for plan in plans):
+        raise typer.Exit(exit_code)
+
+
+@dataclass
+class _PartPlan:
+    """What will become of the images of one part.
+
+    Attributes:
+        costs: Of each that will be restored.
+        trial: What the network took; None where it is not here, or not needed.
+        counts: Images that are skipped, and such as will fail.
+        exit_code: Of the command, as far as this part goes.
+    """
+
+    costs: list[tuple["Job", "Cost"]]
+    trial: "Trial | None"
+    counts: Counter[str]
+    exit_code: int
+
+
+def _plan_part(work: list["Job"], part: Part, means: _Means) -> _PartPlan:
+    """Say of each image of a part what will become of it."""
+    options, output = part.options, part.output
     past, clairvoyant = _Past(output, means.restorer), _Clairvoyant(means, options, output)
+    plan = _PartPlan([], None, Counter(), 0)
     for job in work:
         try:
             if past.is_done(job):
-                counts["skipped"] += 1
+                plan.counts["skipped"] += 1
                 _print_skipped(job, options.json)
                 continue
             forecast = clairvoyant.foresee(job, past.check(job))
         except MambairError as error:
             complain(error)
-            exit_code = max(exit_code, error.exit_code)
-            counts["failed"] += 1
+            plan.exit_code = max(plan.exit_code, error.exit_code)
+            plan.counts["failed"] += 1
             if options.json:
                 kind = type(error).__name__
                 print_event("plan_failed", input=str(job.source), kind=kind, message=str(error))
             continue
-        costs.append((job, forecast.cost))
+        plan.costs.append((job, forecast.cost))
         if forecast.warnings and not options.quiet:
             say(f"warning: {job.source}: {'; '.join(forecast.warnings)}")
         _print_forecast(job, forecast, options.json)
-    for sentence in _find_full_disks(costs):
-        say(sentence)
-    if len(work) > 1 or output.resume or options.ray is not None or any(job.source.folder for job in work):
-        for sentence in _find_claimed_folders(work):  # only such runs keep a journal
-            say(sentence)
-    _print_sum(_add_up([cost for _, cost in costs], clairvoyant.trial, means.devices), counts, options.json)
-    if exit_code:
-        raise typer.Exit(exit_code)
+    plan.trial = clairvoyant.trial
+    return plan
 
 
 def _find_means(task: "Task", options: Options, scale: int | None, level: float | None) -> _Means:
@@ -354,6 +387,18 @@ def _add_up(costs: list["Cost"], trial: "Trial | None", devices: tuple[str, ...]
     known = [cost.seconds for cost in costs if cost.seconds is not None]
     seconds = round(sum(known) / len(set(devices)), 3) if len(known) == len(costs) else None
     return _Sum(sum(largest), network, sum(cost.disk for cost in costs), seconds)
+
+
+def _join(sums: list[_Sum]) -> _Sum:
+    """Add up parts that are done one after the other: time and room add up, memory does not."""
+    networks = [one.network_memory for one in sums if one.network_memory is not None]
+    seconds = [one.seconds for one in sums if one.seconds is not None]
+    return _Sum(
+        memory=max(one.memory for one in sums),
+        network_memory=max(networks) if networks else None,
+        disk=sum(one.disk for one in sums),
+        seconds=round(sum(seconds), 3) if len(seconds) == len(sums) else None,
+    )
 
 
 def _print_sum(total: _Sum, counts: Counter[str], as_json: bool) -> None:

@@ -15,6 +15,7 @@ from mambair_cli.cli.notices import (
 )
 from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
 from mambair_cli.cli.output import say
+from mambair_cli.cli.parts import divide
 from mambair_cli.cli.planning import print_plan
 from mambair_cli.cli.running import Run
 from mambair_cli.cli.streams import is_stdout_closed
@@ -24,7 +25,6 @@ from mambair_cli.values import plain_factor, read_value
 if TYPE_CHECKING:
     from mambair_cli.catalog import Task
     from mambair_cli.discovery import Choice
-    from mambair_cli.endpoints import Output
     from mambair_cli.jobs import Source
     from mambair_cli.size import Size
 
@@ -71,7 +71,15 @@ def upscale(
     ] = None,
     real: Annotated[
         bool,
-        typer.Option("--real", help="For noisy, compressed or blurred pictures, as most photographs are."),
+        typer.Option("--real", help="Use the model for noisy, compressed or blurred pictures."),
+    ] = False,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="Use the model for clean pictures. "
+            "[default: --real for JPEGs of quality below 90, else --clean]",
+        ),
     ] = False,
     *,
     options: Options,
@@ -80,12 +88,15 @@ def upscale(
 
     What no network does exactly is done by the next larger one, and reduced.
     """
+    from mambair_cli.catalog import AUTO, CLEAN, REAL
     from mambair_cli.size import settle_scale
 
-    if real:
-        options = _take_real(options)
-    is_named = options.model != "auto" or options.weights is not None
-    network, size = settle_scale(scale, width, height, megapixels, is_named)
+    if real and clean:
+        raise UsageError("--real and --clean exclude each other; give one")
+    if real or clean:
+        options = _take(options, REAL if real else CLEAN)
+    may_differ = options.model not in (AUTO, CLEAN) or options.weights is not None
+    network, size = settle_scale(scale, width, height, megapixels, may_differ)
     _restore("upscale", inputs, options, scale=network, size=size)
 
 
@@ -108,7 +119,7 @@ def denoise(
     if real and sigma is not None:
         raise UsageError(f"--real and --sigma {sigma:g} exclude each other; give one")
     if real:
-        options = _take_real(options)
+        options = _take(options, "real")
     _restore("denoise", inputs, options, level=sigma)
 
 
@@ -170,13 +181,12 @@ def _restore(
         digest=options.json,
         damaged=options.damaged,
     )
-    if output.size != Size() and options.model in ("auto", "real") and options.weights is None:
-        scale = _network_scale(sources, output)
     _check_server(options)
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
     if options.dry_run:
-        print_plan(task, sources, options, output, scale, level, choice)
+        parts = divide(task, sources, options, output, scale)
+        print_plan(task, parts, options, level, choice)
         return
     goes_to_stdout = options.output == jobs.STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -184,19 +194,20 @@ def _restore(
         raise UsageError(f"standard output is closed: {jobs.STANDARD_STREAM}; give -o a file")
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
-    run = Run(task, level, sources, choice, options, output)
-    if (known := _known_scale(task, scale, options)) is not None:
+    parts = divide(task, sources, options, output, scale)
+    run = Run(task, level, parts, choice, options, output)
+    if (known := _known_scale(task, parts[0].scale, options)) is not None:
         check_reach(output.size, known)
         run.name(known)
-    run.perform(scale)
+    run.perform()
 
 
-def _take_real(options: Options) -> Options:
-    """Have the model chosen that is for real pictures."""
-    if options.weights is not None or options.model not in ("auto", "real"):
+def _take(options: Options, kind: str) -> Options:
+    """Have the model for a kind of pictures chosen: "real" or "clean"."""
+    if options.weights is not None or options.model not in ("auto", kind):
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
-        raise UsageError(f"--real chooses a model, and {given} is one; leave one out")
-    return replace(options, model="real")
+        raise UsageError(f"--{kind} chooses a model, and {given} is one; leave one out")
+    return replace(options, model=kind)
 
 
 def _settle_output(options: Options) -> Options:
@@ -215,14 +226,14 @@ def _is_no_folder(name: str) -> bool:
 
 def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
     """Tell the scale of the network before it is loaded, where anything but its weights tells it."""
-    from mambair_cli.catalog import default_scale, find_model
+    from mambair_cli.catalog import AUTO, CLEAN, REAL, default_scale, find_model
 
     asked = default_scale(task) if scale is None else scale
     if options.weights is not None:
         return None if task == "upscale" and scale is None else asked
-    if options.model == "auto":
+    if options.model in (AUTO, CLEAN):
         return asked
-    if options.model == "real":
+    if options.model == REAL:
         return None
     model = find_model(options.model)
     return model.scale if model.task == task and scale in (None, model.scale) else None
@@ -264,14 +275,3 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
     if not sources:
         raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
     return discovery.take_once(sources, choice.left_out), choice
-
-
-def _network_scale(sources: list["Source"], output: "Output") -> int:
-    """Choose the smallest network that enlarges as far as any of the images needs."""
-    from mambair_cli import endpoints
-    from mambair_cli.size import NETWORK_SCALES, network_scale
-
-    factor = output.size.scale
-    if output.size.depends_on_image:
-        factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
-    return NETWORK_SCALES[-1] if factor is None else network_scale(factor)

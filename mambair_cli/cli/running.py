@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_compression, explain_level, explain_quality
+from mambair_cli.cli.notices import explain_level, explain_quality
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, say
+from mambair_cli.cli.parts import Part
 from mambair_cli.cli.summary import Summary
 from mambair_cli.interrupts import cleaning_up
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mambair_cli.cli.services import Service
     from mambair_cli.discovery import Choice
     from mambair_cli.endpoints import Output
-    from mambair_cli.jobs import Job, Source
+    from mambair_cli.jobs import Job
 
 _MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
@@ -31,7 +32,7 @@ class Run:
     Args:
         task: What is done.
         level: Noise sigma of 255, or JPEG quality, if it was given.
-        sources: The images.
+        parts: The images, by the model for them.
         choice: By which they were found.
         options: Of the command.
         output: How results are written.
@@ -41,16 +42,18 @@ class Run:
         self,
         task: "Task",
         level: float | None,
-        sources: list["Source"],
+        parts: list[Part],
         choice: "Choice",
         options: Options,
         output: "Output",
     ) -> None:
         self._task: Task = task
         self._level, self._options, self._output = level, options, output
-        self._sources, self._choice = sources, choice
+        self._parts, self._choice = parts, choice
         self._jobs: list[Job] | None = None
         self._exit_code = 0
+        self._summary: Summary | None = None
+        self._is_small_told = False
 
     def name(self, scale: int) -> None:
         """Settle where each result goes, and say what is left out.
@@ -63,57 +66,73 @@ class Run:
         suffix = jobs.suffix_of(self._task, scale, self._output.size)
         is_list = self._options.from_file is not None
         left_out = self._choice.left_out
+        sources = [source for part in self._parts for source in part.sources]
         self._jobs = jobs.name_targets(
-            self._sources, self._options.output, suffix, self._options.format, is_list, left_out
+            sources, self._options.output, suffix, self._options.format, is_list, left_out
         )
         if not self._options.quiet:
             for remark in self._choice.remarks():
                 say(remark)
 
-    def perform(self, scale: int | None) -> None:
-        """Do it; without a model, where nothing can come of it whatever the model.
-
-        Args:
-            scale: Of the network, where it was asked for.
-        """
+    def perform(self) -> None:
+        """Do it; without a model, where nothing can come of it whatever the model."""
         from mambair_cli import batch
-        from mambair_cli.size import check_reach
 
-        options, output = self._options, self._output
-        failures = batch.foresee_failures(self._jobs, output) if self._jobs else None
+        options = self._options
+        failures = batch.foresee_failures(self._jobs, self._output) if self._jobs else None
         if failures is not None:
+            self._tell_start(None, len(failures), self._parts[0])
             self._tell(failures)
         else:
-            from mambair_cli.cli.progress import Progress
-            from mambair_cli.cli.services import open_service
-
-            progress = Progress(shown=not options.quiet)
-            service = open_service(self._task, scale, self._level, options, progress)
-            with closing(service), cleaning_up():
-                check_reach(output.size, service.scale)
-                if self._jobs is None:
-                    self.name(service.scale)
-                work = self._jobs or []
-                settings = batch.settings_of(service.computing, output)
-                progress.expect([job.source for job in work])
-                with (
-                    progress,
-                    closing(
-                        batch.run_jobs(
-                            work,
-                            output,
-                            settings,
-                            service.perform,
-                            options.fail_fast,
-                            service.is_remote,
-                            say if not options.quiet else lambda sentence: None,
-                        )
-                    ) as outcomes,
-                    closing(service),  # before the journals: nobody writes without one
-                ):
-                    self._tell(outcomes, service, progress)
+            for part in self._parts:
+                if not (options.fail_fast and self._exit_code):
+                    self._perform_part(part)
+        if options.json and self._summary is not None:
+            print_event("summary", **self._summary.facts())
+        elif len(self._jobs or []) > 1 and not options.quiet:
+            say(str(self._summary))
         if self._exit_code:
             raise typer.Exit(self._exit_code)
+
+    def _perform_part(self, part: Part) -> None:
+        """Load the model of a part, and restore its images."""
+        from mambair_cli import batch
+        from mambair_cli.cli.progress import Progress
+        from mambair_cli.cli.services import open_service
+        from mambair_cli.size import check_reach
+
+        if self._jobs is not None and not part.pick(self._jobs):  # all are results of others
+            return
+        options, output = part.options, part.output
+        if part.remark and not options.quiet:
+            say(part.remark)
+        progress = Progress(shown=not options.quiet)
+        service = open_service(self._task, part.scale, self._level, options, progress)
+        with closing(service), cleaning_up():
+            check_reach(output.size, service.scale)
+            if self._jobs is None:
+                self.name(service.scale)
+            everything = self._jobs or []
+            work = part.pick(everything)
+            settings = batch.settings_of(service.computing, output)
+            progress.expect([job.source for job in work])
+            with (
+                progress,
+                closing(
+                    batch.run_jobs(
+                        work,
+                        output,
+                        settings,
+                        service.perform,
+                        options.fail_fast,
+                        service.is_remote or len(everything) > 1,
+                        say if not options.quiet else lambda sentence: None,
+                    )
+                ) as outcomes,
+                closing(service),  # before the journals: nobody writes without one
+            ):
+                self._tell_start(service, len(everything), part)
+                self._tell(outcomes, service, progress)
 
     def _tell(
         self,
@@ -121,12 +140,11 @@ class Run:
         service: "Service | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
-        """Print what becomes of each image, and of all."""
-        options, files = self._options, len(self._jobs or [])
-        self._tell_start(service, files)
-        summary, is_small_told = Summary(files), False
+        """Print what becomes of each image."""
+        options = self._options
         for outcome in outcomes:
-            summary.add(outcome)
+            if self._summary is not None:
+                self._summary.add(outcome)
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:
@@ -135,47 +153,39 @@ class Run:
             elif not options.quiet:
                 if outcome.warnings:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
-                if outcome.report and not len(outcome.report.plan) and not is_small_told:
-                    is_small_told = True
+                if outcome.report and not len(outcome.report.plan) and not self._is_small_told:
+                    self._is_small_told = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, service, options.json)
-        if options.json:
-            print_event("summary", **summary.facts())
-        elif files > 1 and not options.quiet:
-            say(str(summary))
 
-    def _hint_at_real(self) -> list[str]:
-        """Say that there are models for real pictures, where one is seen among the inputs."""
-        hint = explain_compression(self._sources) if self._options.weights is None else None
-        if hint and not self._options.quiet:
-            say(hint)
-        return [hint] if hint else []
-
-    def _tell_start(self, service: "Service | None", files: int) -> None:
-        """Say what restores the images, and what was left out of them."""
+    def _tell_start(self, service: "Service | None", files: int, part: Part) -> None:
+        """Say what restores the images of a part; for the first, also what was left out of them all."""
         notices = [service.notice] if service and service.notice else []
-        if trap := explain_quality(self._task, self._options.quality, self._level):
-            notices.append(trap)  # said before anything was loaded
-        if service and self._task == "upscale" and self._options.model == "auto":
-            notices += self._hint_at_real()
+        notices += [part.remark] if service and part.remark else []
         if service and (remark := explain_level(self._task, self._level, service.model)):
             notices.append(remark)
             if not self._options.quiet:
                 say(remark)
         if service and not self._options.quiet and not service.notice:
             say(f"using {service.model} on {service.place}")
-        if self._options.json:
-            print_event(
-                "start",
-                schema=EVENT_SCHEMA,
-                model=service and service.model,
-                weights=service and service.computing["weights"],
-                device=service and service.place,
-                files=files,
-                notices=notices,
-            )
-            for facts in self._choice.left_out.facts():
-                print_event("left_out", **facts)
+        facts = {
+            "model": service and service.model,
+            "weights": service and service.computing["weights"],
+            "device": service and service.place,
+        }
+        is_first = self._summary is None
+        if is_first:
+            self._summary = Summary(files)
+            if trap := explain_quality(self._task, self._options.quality, self._level):
+                notices.append(trap)  # said before anything was loaded
+        if not self._options.json:
+            return
+        if not is_first:
+            print_event("model", **facts, notices=notices)
+            return
+        print_event("start", schema=EVENT_SCHEMA, **facts, files=files, notices=notices)
+        for left_out in self._choice.left_out.facts():
+            print_event("left_out", **left_out)
 
 
 def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool) -> None:

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 from mambair_cli import catalog, hub
 from mambair_cli.batch import computing_of, computing_of_image
+from mambair_cli.catalog import REAL, is_named
 from mambair_cli.choice import (
-    REAL,
     ChosenModel,
     check_fit,
     choose_device,
     choose_model,
-    is_named,
     name_model,
 )
 from mambair_cli.engine import Precision

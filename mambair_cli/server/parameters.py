@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from mambair_cli.catalog import Task
-from mambair_cli.choice import is_named
+from mambair_cli.catalog import REAL, Task, is_named
 from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES, parse_colour
@@ -65,7 +64,8 @@ SHARED = (
     Parameter(
         "model",
         "string",
-        "Model by name, see /v1/models; or real, for noisy, compressed or blurred pictures.",
+        "Model by name, see /v1/models; real, for noisy, compressed or blurred pictures; clean, for others; "
+        "auto chooses: to upscale a JPEG of quality below 90, real, else clean.",
         "auto",
     ),
     Parameter(
@@ -130,7 +130,7 @@ class Order:
         task: "upscale", "denoise" or "dejpeg".
         scale: Of the network; None where it follows from the output's size, or is the default.
         level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: By name, or "auto", or "real".
+        model: By name, or "auto", "real" or "clean".
         precision: None for the server's own.
         tile: In pixels; None for the default.
         overlap: In pixels; None for the default.
@@ -175,7 +175,7 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
         values[name] = known[name].parse(text)
     values = {**{name: parameter.default for name, parameter in known.items()}, **values}
     wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
-    scale, size = settle_scale(*wanted, is_model_named=values["model"] != "auto")
+    scale, size = settle_scale(*wanted, may_differ=values["model"] == REAL or is_named(values["model"]))
     if size.scale is not None and not is_named(values["model"]):
         scale = network_scale(size.scale)  # what is told without an image is what will restore it
     level = values.get("sigma", values.get("jpeg_quality"))

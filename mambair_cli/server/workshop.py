@@ -11,12 +11,13 @@ from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from mambair_cli.batch import Outcome, Task
-from mambair_cli.choice import is_named
+from mambair_cli.catalog import AUTO, REAL, is_named
 from mambair_cli.endpoints import largest_factor, plan_result
+from mambair_cli.images.jpeg_quality import is_compressed
 from mambair_cli.jobs import Job, Source
 from mambair_cli.server.models import Means, Models
 from mambair_cli.server.parameters import Order
-from mambair_cli.size import NETWORK_SCALES, Size, network_scale
+from mambair_cli.size import NETWORK_SCALES, Size, network_scale, size_for_real
 from mambair_cli.work import Work
 
 T = TypeVar("T")
@@ -84,6 +85,13 @@ class Workshop:
         """
         output = replace(order.output, max_pixels=min(order.output.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
+        if (
+            order.task == "upscale"
+            and order.model == AUTO
+            and await _run(self._files, is_compressed, source.data)
+        ):
+            output = replace(output, size=size_for_real(output.size, order.scale))
+            order = replace(order, model=REAL)
         if output.size != Size() and not is_named(order.model):
             factor = await _run(self._files, largest_factor, [source], output.size, output.max_pixels)
             order = replace(order, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))

@@ -1,0 +1,105 @@
+"""The parts of a run: the images that one model restores, and those that another one does."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mambair_cli.cli.options import Options
+
+if TYPE_CHECKING:
+    from mambair_cli.catalog import Task
+    from mambair_cli.endpoints import Output
+    from mambair_cli.jobs import Job, Source
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that one model restores.
+
+    Attributes:
+        sources: The images.
+        options: The command's options, with the model of this part.
+        output: How results are written.
+        scale: Scale of the network, where it was asked for.
+        remark: Why this model was taken, for the user; None where the user chose it.
+    """
+
+    sources: tuple["Source", ...]
+    options: Options
+    output: "Output"
+    scale: int | None
+    remark: str | None = None
+
+    def pick(self, jobs: Iterable["Job"]) -> list["Job"]:
+        """Return the jobs of this part's images."""
+        mine = set(self.sources)
+        return [job for job in jobs if job.source in mine]
+
+
+def divide(
+    task: "Task", sources: list["Source"], options: Options, output: "Output", scale: int | None
+) -> list[Part]:
+    """Divide a run by the model for each image: compressed images are enlarged by one of their own.
+
+    Standard input is read to find that out.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        sources: The images.
+        options: The command's options.
+        output: How results are written.
+        scale: Scale of the network, where it was asked for.
+    """
+    from mambair_cli.catalog import AUTO, CLEAN, REAL
+    from mambair_cli.images.jpeg_quality import is_compressed
+    from mambair_cli.size import size_for_real
+
+    if task != "upscale" or options.model != AUTO or options.weights is not None:
+        return [_make_part(sources, options, output, scale)]
+    held = [source.hold() for source in sources]
+    real = [source for source in held if is_compressed(source.path or source.data or b"")]
+    clean = [source for source in held if source not in set(real)]
+    parts = []
+    if clean:
+        parts.append(_make_part(clean, replace(options, model=CLEAN), output, scale))
+    if real:
+        output = replace(output, size=size_for_real(output.size, scale))
+        remark = _explain(real, len(held))
+        parts.append(_make_part(real, replace(options, model=REAL), output, scale, remark))
+    return parts
+
+
+def _make_part(
+    sources: list["Source"], options: Options, output: "Output", scale: int | None, remark: str | None = None
+) -> Part:
+    """Make a part, and choose the scale of its network by the sizes of its results."""
+    from mambair_cli.catalog import is_named
+    from mambair_cli.size import Size
+
+    if output.size != Size() and not is_named(options.model) and options.weights is None:
+        scale = _choose_scale(sources, output)
+    return Part(tuple(sources), options, output, scale, remark)
+
+
+def _choose_scale(sources: list["Source"], output: "Output") -> int:
+    """Choose the smallest network that enlarges as far as any of the images needs."""
+    from mambair_cli import endpoints
+    from mambair_cli.size import NETWORK_SCALES, network_scale
+
+    factor = output.size.scale
+    if output.size.depends_on_image:
+        factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
+    return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
+
+
+def _explain(compressed: list["Source"], images: int) -> str:
+    """Say why some images, or all, are enlarged by the model for real photographs."""
+    from mambair_cli.images.jpeg_quality import CLEAN_QUALITY, estimate_jpeg_quality
+
+    advice = "using the model for real photographs; --clean overrules"
+    if images == 1:
+        source = compressed[0]
+        quality = estimate_jpeg_quality(source.path or source.data or b"")
+        return f"{source} is a JPEG of quality {quality}: {advice}"
+    share = "all" if len(compressed) == images else f"{len(compressed)}"
+    return f"{share} of {images} images are JPEGs of quality below {CLEAN_QUALITY}: {advice}"
