@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from mambair_cli.batch import computing_of, run_jobs, settings_of
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
-from mambair_cli.jobs import name_targets
-from mambair_cli.pipeline import perform_alone
-from mambair_cli.restore import Restorer
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.run import computing_of, run_jobs, settings_of
 
 
 def make_photographs(folder: Path, images: int, width: int, height: int) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.batch import make_photographs
 from benchmarks.kill import contents
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.runs.journal import JOURNAL_FILE
 
 COMMAND = (sys.executable, "-m", "mambair_cli", "upscale", "photos", "--json")
 

@@ -80,7 +80,7 @@ def median_of(results: list[dict[str, float]]) -> dict[str, float]:
 
 def measure(name: str, side: int, threads: int, passes: int = 5) -> dict[str, float]:
     """Time a network's first pass and the median of later ones, in this process."""
-    from mambair_cli.process import settle_process
+    from mambair_cli.system.process import settle_process
 
     settle_process()  # before PyTorch is imported
     import torch
@@ -109,9 +109,9 @@ def measure(name: str, side: int, threads: int, passes: int = 5) -> dict[str, fl
 
 def watch_scans() -> list[tuple[float, int]]:
     """Note the seconds and the elements (path, channel, state, token) of every scan from now on."""
-    from mambair_cli.kernels import cpu
+    from mambair_cli.kernels import cpu_scan
 
-    scan, noted = cpu.selective_scan, []
+    scan, noted = cpu_scan.selective_scan, []
 
     def timed(u: Any, dt: Any, B: Any, C: Any, paths: Any, params: Any) -> Any:
         begun = time.perf_counter()
@@ -119,17 +119,17 @@ def watch_scans() -> list[tuple[float, int]]:
         noted.append((time.perf_counter() - begun, u.shape[0] * u.shape[1] * params.A.numel()))
         return y
 
-    cpu.selective_scan = timed
+    cpu_scan.selective_scan = timed
     return noted
 
 
 def make_network(name: str) -> Any:
     if name in FOREIGN:
         return make_rival(name)
-    from mambair_cli.catalog import find_model
-    from mambair_cli.checkpoint import infer_config, load_network
-    from mambair_cli.hub import fetch
-    from mambair_cli.model import build_network
+    from mambair_cli.checkpoints.catalog import find_model
+    from mambair_cli.checkpoints.hub import fetch
+    from mambair_cli.checkpoints.load import infer_config, load_network
+    from mambair_cli.networks import build_network
 
     if name == BUNDLED:
         return load_network(fetch(find_model(BUNDLED)).path)

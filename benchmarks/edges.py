@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mambair_cli.catalog import load_catalog
-from mambair_cli.evaluate import average, choose_protocol, find_pairs, measure
-from mambair_cli.restore import Restorer
+from mambair_cli.checkpoints.catalog import load_catalog
+from mambair_cli.quality.evaluate import average, choose_protocol, find_pairs, measure
+from mambair_cli.restore.restorer import Restorer
 
 LEVELS = {"upscale": None, "denoise": 25, "dejpeg": 10}
 SIDE = 256  # pixels, of the image that is timed

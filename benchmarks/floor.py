@@ -6,10 +6,10 @@ before or after it. The residual stream is float32 in memory, all else has 16 bi
 
 from typing import NamedTuple
 
-from mambair_cli.model import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
-from mambair_cli.model.config import default_dt_rank
-from mambair_cli.model.layers import CAB_HIDDEN_DIVISOR
-from mambair_cli.model.trunk import UPSAMPLE_CHANNELS
+from mambair_cli.networks import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
+from mambair_cli.networks.config import default_dt_rank
+from mambair_cli.networks.layers import CAB_HIDDEN_DIVISOR
+from mambair_cli.networks.trunk import UPSAMPLE_CHANNELS
 
 
 class Card(NamedTuple):

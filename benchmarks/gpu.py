@@ -30,11 +30,8 @@ from official import Official
 from rivals import RIVALS, make_rival
 from torch import Tensor
 
-from mambair_cli.choice import OVERLAP, choose_tiles
-from mambair_cli.engine import Engine, restore_rows
-from mambair_cli.fitting import choose_batch
-from mambair_cli.kernels.graphs import Replayed
-from mambair_cli.model import (
+from mambair_cli.kernels.cuda_graph import Replayed
+from mambair_cli.networks import (
     Config,
     MambaIR,
     MambaIRConfig,
@@ -43,7 +40,10 @@ from mambair_cli.model import (
     Network,
     build_network,
 )
-from mambair_cli.tiling import Plan, plan_tiles
+from mambair_cli.restore.choice import OVERLAP, choose_tiles
+from mambair_cli.restore.engine import Engine, restore_rows
+from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
 LIGHT = {"upscale": 4, "upsampler": "pixelshuffledirect"}
@@ -157,7 +157,7 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
 
 def sweep(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> None:
     """Time the network by tiles and batches of several sizes."""
-    from mambair_cli.model import fuse_network
+    from mambair_cli.networks import fuse_network
 
     net = make_network(CASES[name], device)
     sides = (options.tile,) if options.tile else (256,) if max(height, width) <= 256 else SWEPT_TILES

@@ -15,8 +15,8 @@ import torch
 from floor import H200
 from gpu import measure
 
-from mambair_cli.kernels import cuda
-from mambair_cli.kernels.cuda import Shape
+from mambair_cli.kernels import cuda_scan
+from mambair_cli.kernels.cuda_scan import Shape
 
 CHUNKS = (1, 11, 22, 44, 132)
 
@@ -71,11 +71,11 @@ def describe(case: Case, device: torch.device, turns: int) -> str:
     """Time a case in every cut, and say what it took."""
     length = case.side**2
     work = case.tiles * case.paths, length, case.d, case.n
-    chosen = cuda.choose_cut(*work, cuda.multiprocessors(device))
+    chosen = cuda_scan.choose_cut(*work, cuda_scan.multiprocessors(device))
     operands = make_operands(case, device)
     times = {
         (shape, chunks): measure(
-            lambda shape=shape, chunks=chunks: cuda.scan_paths(**operands, shape=shape, chunks=chunks),
+            lambda shape=shape, chunks=chunks: cuda_scan.scan_paths(**operands, shape=shape, chunks=chunks),
             turns,
             device,
         ).ms
@@ -94,7 +94,7 @@ def describe(case: Case, device: torch.device, turns: int) -> str:
 
 def cuts_of(case: Case) -> Iterator[tuple[Shape, int]]:
     """Yield the cuts that are shipped, with several numbers of chunks where one would leave a card idle."""
-    for cost in cuda.COSTS:
+    for cost in cuda_scan.COSTS:
         for warps in cost.warps:
             shape = Shape(cost.lanes, cost.steps, threads=32 * warps, blocks=cost.threads // (32 * warps))
             for chunks in CHUNKS if case.tiles == 1 or case.paths == 1 else CHUNKS[:1]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.runs.journal import JOURNAL_FILE
 
 COMMAND = (sys.executable, "-m", "mambair_cli", "denoise", "photos", "--json", "--quiet")
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import running_nodes
-from mambair_cli import cluster
-from mambair_cli.batch import IsStopped, Outcome, Task, run_jobs, word_of
-from mambair_cli.cluster import Cluster
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
-from mambair_cli.jobs import Job, name_targets
-from mambair_cli.journal import JOURNAL_FILE, Entry, Journal, stamp_of
-from mambair_cli.sharing import Shares
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.runs.executors import ray_cluster
+from mambair_cli.runs.executors.ray_cluster import Cluster
+from mambair_cli.runs.executors.scheduler import Shares
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.journal import JOURNAL_FILE, Entry, Journal, stamp_of
+from mambair_cli.runs.run import IsStopped, Outcome, Task, run_jobs, word_of
 
 FOLDER = 1000  # images in each
 NOTED = 2000  # results that are noted one by one, each brought to the disk
@@ -134,14 +134,14 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
             return {"idle": True}
 
         def perform(self, task: Any) -> Any:
-            from mambair_cli.batch import Outcome
+            from mambair_cli.runs.run import Outcome
 
             return Outcome(task.job, None, None, False, None, 0.0)
 
         def stop(self) -> None:
             pass
 
-    cluster._make_actor_class = lambda: Idle
+    ray_cluster._make_actor_class = lambda: Idle
     with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
         workers = Cluster(nodes.address)
         try:

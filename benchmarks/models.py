@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mambair_cli.catalog import Model, load_catalog
-from mambair_cli.checkpoint import infer_config, load_network
-from mambair_cli.choice import OVERLAP, TILE_SIDE
-from mambair_cli.engine import Engine, restore_image
-from mambair_cli.hub import cached
-from mambair_cli.model import Network, build_network
-from mambair_cli.tiling import plan_tiles
+from mambair_cli.checkpoints.catalog import Model, load_catalog
+from mambair_cli.checkpoints.hub import cached
+from mambair_cli.checkpoints.load import infer_config, load_network
+from mambair_cli.networks import Network, build_network
+from mambair_cli.restore.choice import OVERLAP, TILE_SIDE
+from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.tiling import plan_tiles
 
 SIDE = 256  # pixels
 SHAPES = Path(__file__).parents[1] / "tests" / "fixtures" / "official_checkpoints.json.gz"

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.model import MambaIR, MambaIRv2
-from mambair_cli.model.layers import CAB, SS2D, VSSBlock
-from mambair_cli.model.mambair_v2 import AttentiveLayer, ConvFFN, GatedMLP, WindowAttention
+from mambair_cli.networks import MambaIR, MambaIRv2
+from mambair_cli.networks.layers import CAB, SS2D, VSSBlock
+from mambair_cli.networks.mambair_v2 import AttentiveLayer, ConvFFN, GatedMLP, WindowAttention
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """u, delta (b, k·d, l), A (k·d, n), B, C (b, k, n, l), D, delta_bias (k·d,) -> (b, k·d, l)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.images import read_picture
-from mambair_cli.restore import Restorer
+from mambair_cli.restore.restorer import Restorer
 
 
 def main() -> None:

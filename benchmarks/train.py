@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from mambair_cli.kernels import Backend, ScanParams, selective_scan
-from mambair_cli.model import MambaIRConfig
-from mambair_cli.model.layers import four_paths
+from mambair_cli.networks import MambaIRConfig
+from mambair_cli.networks.layers import four_paths
 from mambair_cli.train import TrainConfig
-from mambair_cli.train.run import EAGER_STEPS, Run
+from mambair_cli.train.trainer import EAGER_STEPS, Run
 
 PHOTOGRAPHS = 8
 SIDE = 400  # pixels

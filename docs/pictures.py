@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mambair_cli import Restorer
-from mambair_cli.degrade import add_noise, imresize
+from mambair_cli.quality.degrade import add_noise, imresize
 
 HERE = Path(__file__).parent
 SCALE = 4

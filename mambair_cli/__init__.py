@@ -9,13 +9,13 @@
 TYPE_CHECKING = False  # as type checkers read it; importing typing would make the start of commands longer
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoint import load_network
+    from mambair_cli.checkpoints.load import load_network
     from mambair_cli.errors import MambairError
-    from mambair_cli.restore import Restorer
+    from mambair_cli.restore.restorer import Restorer
 
 __all__ = ["MambairError", "Restorer", "load_network"]
 
-_HOMES = {"load_network": "checkpoint", "MambairError": "errors", "Restorer": "restore"}
+_HOMES = {"load_network": "checkpoints.load", "MambairError": "errors", "Restorer": "restore.restorer"}
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mambair_cli.model import MambaIR, MambaIRConfig, build_network
+from mambair_cli.networks import MambaIR, MambaIRConfig, build_network
 
 
 def save_nearest(path: Path, scale: int) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mambair_cli.kernels import cuda, cuda_depthwise, nvrtc
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
 
 HEADER = Path(__file__).with_name("cuda_twin.hpp")
 FLAGS = ("-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-pthread")
@@ -27,12 +27,12 @@ class TwinKernel:
 @contextmanager
 def run_on_cpu(folder: Path) -> Iterator[None]:
     """Have the CPU run the project's CUDA C++, as if it had a single multiprocessor."""
-    loaders = cuda._load, cuda_depthwise._load
+    loaders = cuda_scan._load, cuda_depthwise._load
     for load in loaders:
         load.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "load_kernels", lambda *args: _build(folder, *args[:3]))
-        patch.setattr(cuda, "multiprocessors", lambda device: 1)
+        patch.setattr(cuda_scan, "multiprocessors", lambda device: 1)
         yield
     for load in loaders:
         load.cache_clear()

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mambair_cli.model import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
+from mambair_cli.networks import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 
 V1 = MambaIRConfig(embed_dim=30, depths=(1, 2), d_state=3, d_inner=33)
 V2 = MambaIRv2Config(

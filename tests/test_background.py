@@ -12,7 +12,7 @@ from profiles import DISPLAY_P3, gray_profile
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
-from mambair_cli.server.parameters import read_order
+from mambair_cli.server.query import read_order
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from networks import CONFIGS
 
-from mambair_cli.model import build_network
+from mambair_cli.networks import build_network
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-5  # relative, in float32

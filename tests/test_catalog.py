@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mambair_cli.catalog import (
+from mambair_cli.checkpoints.catalog import (
     Task,
     bundled_model,
     choose_model,
@@ -20,9 +20,9 @@ from mambair_cli.catalog import (
     load_catalog,
     parse_catalog,
 )
-from mambair_cli.checkpoint import load_network
+from mambair_cli.checkpoints.hub import cached, verify
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import ModelError
-from mambair_cli.hub import cached, verify
 
 ROOT = Path(__file__).parents[1]
 OFFICIAL_CHECKPOINTS = ROOT.parent / "shared" / "parity" / "official_checkpoints.json"
@@ -411,7 +411,10 @@ def test_an_installed_package_has_the_catalogue_beside_it(tmp_path: Path) -> Non
         ROOT / "mambair_cli", tmp_path / "mambair_cli", ignore=shutil.ignore_patterns("__pycache__")
     )
     (tmp_path / "mambair_cli" / "weights.toml").write_text(ENTRY)
-    script = "from mambair_cli.catalog import load_catalog; print(*(model.name for model in load_catalog()))"
+    script = (
+        "from mambair_cli.checkpoints.catalog import load_catalog; "
+        "print(*(model.name for model in load_catalog()))"
+    )
     process = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True)
     assert process.stdout.decode().split() == ["trial-x4"]
 
@@ -421,7 +424,7 @@ def test_reading_it_takes_the_standard_library_only() -> None:
     script = f"""if True:
         import sys
         sys.path.insert(0, {str(ROOT)!r})
-        from mambair_cli.catalog import load_catalog
+        from mambair_cli.checkpoints.catalog import load_catalog
         load_catalog()
         print(*{{name.partition(".")[0] for name in sys.modules}} - sys.stdlib_module_names - {{"__main__"}})
     """

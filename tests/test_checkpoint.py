@@ -22,10 +22,10 @@ from recordings import FIXTURES, read_recording
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from mambair_cli.checkpoint import infer_config, load_network
+from mambair_cli.checkpoints.load import infer_config, load_network
 from mambair_cli.errors import CheckpointError
-from mambair_cli.model import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
-from mambair_cli.model.config import CabForm
+from mambair_cli.networks import Config, MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
+from mambair_cli.networks.config import CabForm
 
 OFFICIAL = json.loads(gzip.decompress((FIXTURES / "official_checkpoints.json.gz").read_bytes()))
 RECORDED = sorted(FIXTURES.glob("*.safetensors"))

@@ -19,13 +19,14 @@ from PIL import Image
 from rich.cells import cell_len
 from terminal import run_in_terminal
 
-from mambair_cli.batch import Outcome
-from mambair_cli.checkpoint import load_network
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.cli import main
 from mambair_cli.cli.progress import Progress, shorten
 from mambair_cli.errors import ImageError
-from mambair_cli.jobs import Job, Source, name_of
-from mambair_cli.journal import JOURNAL_FILE, Journal
+from mambair_cli.images.source import Source
+from mambair_cli.runs.jobs import Job, name_of
+from mambair_cli.runs.journal import JOURNAL_FILE, Journal
+from mambair_cli.runs.run import Outcome
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +227,7 @@ def test_running_out_of_memory_is_said_and_the_picture_is_made(run, weights, mon
         monkeypatch.setattr(net, "forward", cramped)
         return net
 
-    monkeypatch.setattr("mambair_cli.restore.load_network", load)
+    monkeypatch.setattr("mambair_cli.restore.restorer.load_network", load)
     pixels = photo("in.png", size=(100, 90))
     code, out, err = run("upscale", "in.png", "--weights", weights / "x4.safetensors")
     assert (code, out) == (0, ["in_x4.png"])
@@ -568,7 +569,7 @@ def test_models_list_and_show(run):
 
 def test_a_bug_of_ours_is_not_hidden(run, weights, monkeypatch):
     photo("in.png")
-    monkeypatch.setattr("mambair_cli.work.plan_result", lambda *_: 1 / 0)
+    monkeypatch.setattr("mambair_cli.runs.image_job.plan_result", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("upscale", "in.png", "--weights", weights / "x4.safetensors")
 

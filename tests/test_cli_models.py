@@ -11,10 +11,10 @@ import torch
 from hub_server import HubServer
 from PIL import Image
 
-from mambair_cli.catalog import find_model
+from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.checkpoints.hub import cached
 from mambair_cli.cli import main
-from mambair_cli.hub import cached
-from mambair_cli.model import MambaIRv2Config, build_network
+from mambair_cli.networks import MambaIRv2Config, build_network
 
 MODEL = find_model("mambairv2-light-x2")
 NETWORK = MambaIRv2Config(30, (1,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")

@@ -58,7 +58,7 @@ def test_the_end_of_a_command_looks_for_no_garbage():
 ALLOCATE = """
 import resource, sys
 import numpy as np
-from mambair_cli.process import settle_process
+from mambair_cli.system.process import settle_process
 if {settle}:
     settle_process()
 np.ones(2**25, np.uint8)

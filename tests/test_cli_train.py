@@ -77,7 +77,7 @@ def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
 
 
 def test_defaults_are_those_of_a_run_from_python():
-    from mambair_cli.cli.training import train
+    from mambair_cli.cli.train import train
 
     options = inspect.signature(train).parameters
     for field in dataclasses.fields(TrainConfig):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
-from mambair_cli.server.parameters import OF_TASK, SHARED
-from mambair_cli.values import plain_factor, plain_format, read_value
+from mambair_cli.server.query import OF_TASK, SHARED
+from mambair_cli.system.values import plain_factor, plain_format, read_value
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from PIL import Image
 
 from benchmarks.batch import make_photographs
 from benchmarks.cluster import lose_a_node, running_nodes
-from mambair_cli.batch import Task, run_jobs
 from mambair_cli.cli import main
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
 from mambair_cli.errors import UsageError
-from mambair_cli.jobs import Job, Source, name_targets
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.images.source import Source
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.run import Task, run_jobs
 
 IMAGES = 12
 
@@ -47,7 +48,7 @@ def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
 
 
 def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights):
-    from mambair_cli.cluster import Cluster
+    from mambair_cli.runs.executors.ray_cluster import Cluster
 
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mambair_cli.kernels import cpu_attention, has_vector_kernels
-from mambair_cli.model.mambair_v2 import WindowAttention, relative_position_index
+from mambair_cli.networks.mambair_v2 import WindowAttention, relative_position_index
 
 TOLERANCE = 5e-6  # of averages of numbers around 1, and of some 30 roundings
 

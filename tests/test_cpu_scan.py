@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mambair_cli import kernels
-from mambair_cli.kernels import ScanParams, choose_backend, cpu, reference, threads
-from mambair_cli.kernels.vector_code import Code, count_lanes
-from mambair_cli.kernels.vector_math import exp2, softplus
+from mambair_cli.kernels import ScanParams, choose_backend, cpu_scan, cpu_threads, reference
+from mambair_cli.kernels.llvm_builder import Code, count_lanes
+from mambair_cli.kernels.llvm_math import exp2, softplus
 
 CPU = torch.device("cpu")
 FLOAT32_ROUNDING = 2.0**-24
@@ -40,9 +40,9 @@ def one_thread():
 
 @pytest.fixture
 def fresh_kernels():
-    cpu._compile_kernel.cache_clear()
+    cpu_scan._compile_kernel.cache_clear()
     yield
-    cpu._compile_kernel.cache_clear()
+    cpu_scan._compile_kernel.cache_clear()
 
 
 class Operands(NamedTuple):
@@ -68,7 +68,7 @@ def make_operands(b=2, length=50, d=37, k=4, n=5, r=3, seed=0):
 
 def check(operands):
     u, dt, B, C, paths, params = operands
-    y, plain = cpu.selective_scan(*operands), reference.selective_scan(*operands)
+    y, plain = cpu_scan.selective_scan(*operands), reference.selective_scan(*operands)
     positive = u.abs(), dt, B.abs(), C.abs(), paths, params._replace(D=params.D.abs())
     magnitude = reference.selective_scan(*positive)  # of all that makes a value, where nothing cancels
     assert y.shape == plain.shape
@@ -77,8 +77,8 @@ def check(operands):
 
 def apply(function, values):
     """Compute a function of the kernel's for every value, in an array of whole vectors."""
-    code = Code("apply", ["source", "target"], ["size"], cpu.LANES)
-    with code.loop(0, code.job["size"], by=cpu.LANES) as i:
+    code = Code("apply", ["source", "target"], ["size"], cpu_scan.LANES)
+    with code.loop(0, code.job["size"], by=cpu_scan.LANES) as i:
         code.job["target"].at(i).store(function(code.job["source"].at(i).load()))
     result = np.empty_like(values)
     job = (ctypes.c_int64 * 3)(values.ctypes.data, result.ctypes.data, values.size)
@@ -100,7 +100,7 @@ def test_power_of_two_leaves_what_hardly_decays():
 
 
 def test_power_of_two_at_its_ends():
-    x = np.zeros(cpu.LANES, dtype=np.float32)
+    x = np.zeros(cpu_scan.LANES, dtype=np.float32)
     x[:7] = [0, -0.0, -127, -128, -1e30, -np.inf, np.nan]
     assert apply(exp2, x)[:7] == pytest.approx([1, 1, 0, 0, 0, 0, np.nan], abs=0, rel=0, nan_ok=True)
 
@@ -112,18 +112,22 @@ def test_softplus_is_right_to_a_few_roundings_however_small():
 
 
 def test_softplus_at_its_ends():
-    x = np.zeros(cpu.LANES, dtype=np.float32)
+    x = np.zeros(cpu_scan.LANES, dtype=np.float32)
     x[:6] = [-1e30, -np.inf, 1e30, np.inf, np.nan, 200]
     wanted = [0, 0, np.float32(1e30), np.inf, np.nan, 200]
     assert apply(softplus, x)[:6] == pytest.approx(wanted, abs=0, rel=0, nan_ok=True)
 
 
-@pytest.mark.parametrize("d", [1, cpu.LANES - 1, cpu.LANES, cpu.LANES + 1, 3 * cpu.LANES + 5])
+@pytest.mark.parametrize(
+    "d", [1, cpu_scan.LANES - 1, cpu_scan.LANES, cpu_scan.LANES + 1, 3 * cpu_scan.LANES + 5]
+)
 def test_channels_that_fill_no_vector(d):
     check(make_operands(d=d))
 
 
-@pytest.mark.parametrize("length", [1, cpu.STRETCH - 1, cpu.STRETCH, cpu.STRETCH + 1, 2 * cpu.STRETCH + 3])
+@pytest.mark.parametrize(
+    "length", [1, cpu_scan.STRETCH - 1, cpu_scan.STRETCH, cpu_scan.STRETCH + 1, 2 * cpu_scan.STRETCH + 3]
+)
 def test_tokens_that_fill_no_stretch(length):
     check(make_operands(length=length, d=3))
 
@@ -143,7 +147,7 @@ def test_agrees_with_reference_whatever_the_sizes(b, length, d, k, n_and_r, seed
 
 @pytest.mark.parametrize(("b", "d"), [(0, 3), (2, 0)])
 def test_nothing_in_nothing_out(b, d):
-    assert cpu.selective_scan(*make_operands(b=b, d=d)).shape == (b, 50, d)
+    assert cpu_scan.selective_scan(*make_operands(b=b, d=d)).shape == (b, 50, d)
 
 
 def test_channels_beside_the_last_are_not_touched():
@@ -151,7 +155,7 @@ def test_channels_beside_the_last_are_not_touched():
     wide = torch.full((1, 50, 24), torch.nan)
     wide[:, :, :5] = operands.u
     slices = operands._replace(u=wide[:, :, :5])
-    assert torch.equal(cpu.selective_scan(*slices), cpu.selective_scan(*operands))
+    assert torch.equal(cpu_scan.selective_scan(*slices), cpu_scan.selective_scan(*operands))
 
 
 @pytest.mark.parametrize("operand", ["u", "dt", "B", "C"])
@@ -159,14 +163,14 @@ def test_channels_beside_the_last_are_not_touched():
 def test_what_is_not_finite_comes_out(operand, value):
     operands = make_operands()
     getattr(operands, operand).fill_(value)
-    assert not cpu.selective_scan(*operands).isfinite().any()
+    assert not cpu_scan.selective_scan(*operands).isfinite().any()
 
 
 @pytest.mark.parametrize("param", ScanParams._fields)
 def test_nan_in_a_weight_comes_out(param):
     operands = make_operands()
     getattr(operands.params, param).fill_(torch.nan)
-    assert cpu.selective_scan(*operands).isnan().all()
+    assert cpu_scan.selective_scan(*operands).isnan().all()
 
 
 @pytest.mark.parametrize("pixel", [-1, 50, 2**31 - 1])
@@ -174,29 +178,29 @@ def test_pixel_that_does_not_exist_is_refused(pixel):
     operands = make_operands()
     operands.paths[2, 7] = pixel
     with pytest.raises(ValueError, match="paths must name pixels from 0 to 49, not "):
-        cpu.selective_scan(*operands)
+        cpu_scan.selective_scan(*operands)
 
 
 def test_operand_in_other_memory_is_refused():
     operands = make_operands()
     with pytest.raises(ValueError, match="needs its operands on the CPU, not on meta"):
-        cpu.selective_scan(*operands._replace(u=operands.u.to("meta")))
+        cpu_scan.selective_scan(*operands._replace(u=operands.u.to("meta")))
 
 
 @pytest.mark.parametrize("in_team", [True, False])
 @pytest.mark.parametrize("count", [2, 3, 7, 64])
 def test_threads_change_no_bit(count, in_team, monkeypatch):
     operands = make_operands()
-    alone = cpu.selective_scan(*operands)
+    alone = cpu_scan.selective_scan(*operands)
     if not in_team:
-        monkeypatch.setattr(threads, "_run_in_team", None)
+        monkeypatch.setattr(cpu_threads, "_run_in_team", None)
     torch.set_num_threads(count)
-    assert torch.equal(cpu.selective_scan(*operands), alone)
+    assert torch.equal(cpu_scan.selective_scan(*operands), alone)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")
 def test_threads_of_pytorch_are_found():
-    assert threads._run_in_team is not None
+    assert cpu_threads._run_in_team is not None
 
 
 @pytest.mark.usefixtures("fresh_kernels")
@@ -204,15 +208,15 @@ def test_callers_in_several_threads_do_not_disturb_each_other():
     torch.set_num_threads(2)
     operands = [make_operands(seed=seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda x: cpu.selective_scan(*x), operands))
+        together = list(pool.map(lambda x: cpu_scan.selective_scan(*x), operands))
     for y, x in zip(together, operands, strict=True):
-        assert torch.equal(y, cpu.selective_scan(*x))
+        assert torch.equal(y, cpu_scan.selective_scan(*x))
 
 
 def scan_of_seed(seed):
     """Scan in whatever process this is, in two threads."""
     torch.set_num_threads(2)
-    return cpu.selective_scan(*make_operands(seed=seed)).numpy()
+    return cpu_scan.selective_scan(*make_operands(seed=seed)).numpy()
 
 
 FORK = """
@@ -242,7 +246,7 @@ def test_spawned_process_scans():
 def test_needs_no_more_memory_than_its_result_and_a_little():
     operands = make_operands(b=1, length=2000, d=64)
     with torch.profiler.profile(profile_memory=True) as profiler:
-        y = cpu.selective_scan(*operands)
+        y = cpu_scan.selective_scan(*operands)
     allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profiler.key_averages())
     assert y.nbytes <= allocated < 1.2 * y.nbytes
 
@@ -251,18 +255,18 @@ def test_needs_no_more_memory_than_its_result_and_a_little():
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_lanes_change_no_bit(lanes, monkeypatch):
     operands = make_operands()
-    y = cpu.selective_scan(*operands)
-    monkeypatch.setattr(cpu, "LANES", lanes)
-    cpu._compile_kernel.cache_clear()
-    assert torch.equal(cpu.selective_scan(*operands), y)
+    y = cpu_scan.selective_scan(*operands)
+    monkeypatch.setattr(cpu_scan, "LANES", lanes)
+    cpu_scan._compile_kernel.cache_clear()
+    assert torch.equal(cpu_scan.selective_scan(*operands), y)
 
 
 @pytest.mark.usefixtures("fresh_kernels")
 def test_runs_on_the_plainest_processor(monkeypatch):
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "generic")
     monkeypatch.setattr(llvm, "get_host_cpu_features", llvm.FeatureMap)
-    monkeypatch.setattr(cpu, "LANES", count_lanes())
-    assert cpu.LANES == 8
+    monkeypatch.setattr(cpu_scan, "LANES", count_lanes())
+    assert cpu_scan.LANES == 8
     check(make_operands())
 
 
@@ -293,7 +297,7 @@ def test_torch_is_the_choice_where_code_must_not_be_made(monkeypatch):
         raise OSError(1, "cannot allocate executable memory")
 
     monkeypatch.setattr(llvm, "check_jit_execution", refuse)
-    for module in ("cpu", "vector_code"):
+    for module in ("cpu_scan", "llvm_builder"):
         monkeypatch.delitem(sys.modules, f"mambair_cli.kernels.{module}")
         monkeypatch.delattr(kernels, module)
     with pytest.warns(UserWarning, match="llvmlite is installed but not used.*executable memory"):
@@ -301,5 +305,5 @@ def test_torch_is_the_choice_where_code_must_not_be_made(monkeypatch):
 
 
 def test_llvm_is_imported_by_none_but_this_backend():
-    script = "import sys, mambair_cli.kernels, mambair_cli.model; sys.exit('llvmlite' in sys.modules)"
+    script = "import sys, mambair_cli.kernels, mambair_cli.networks; sys.exit('llvmlite' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mambair_cli.kernels import ScanParams, cuda, reference
-from mambair_cli.kernels.cuda import Shape
+from mambair_cli.kernels import ScanParams, cuda_scan, reference
+from mambair_cli.kernels.cuda_scan import Shape
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,8 +42,8 @@ def scan(u, projected, paths, params, dtype=torch.float32, **settings):
     r = params.dt_weight.shape[-1]
     ranks = projected[..., :r].float()
     steps = F.softplus(torch.einsum("blkr,kdr->blkd", ranks, params.dt_weight) + params.dt_bias)
-    steps = (steps * cuda.LOG2_E).to(dtype).contiguous()
-    return cuda.scan_paths(u, steps, projected[..., r:], paths, params.A, params.D, **settings)
+    steps = (steps * cuda_scan.LOG2_E).to(dtype).contiguous()
+    return cuda_scan.scan_paths(u, steps, projected[..., r:], paths, params.A, params.D, **settings)
 
 
 def solve(u, projected, paths, params):
@@ -69,7 +69,7 @@ def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, lanes, chunks):
     check(u, projected, paths, params, tolerance, dtype=dtype, shape=shape, chunks=chunks)
 
 
-@pytest.mark.parametrize("cost", cuda.COSTS)
+@pytest.mark.parametrize("cost", cuda_scan.COSTS)
 @pytest.mark.parametrize("d", [5, 6, 44, 72])
 def test_the_cuts_that_are_shipped_give_the_same(cost, d):
     shape = Shape(cost.lanes, cost.steps, threads=64, blocks=1)
@@ -99,14 +99,14 @@ def test_tokens_and_steps_may_differ_in_dtype(input, output):
 @pytest.mark.parametrize("itemsize", [2, 4])
 @pytest.mark.parametrize("n", [16, 32, 64, 128])
 def test_stages_fit_into_a_block_s_memory(n, itemsize):
-    for cost in cuda.COSTS:
+    for cost in cuda_scan.COSTS:
         for warps in cost.warps:
             shape = Shape(cost.lanes, cost.steps, threads=32 * warps)
-            fitted = cuda._fit(shape, 360, n, itemsize)
+            fitted = cuda_scan._fit(shape, 360, n, itemsize)
             assert fitted.stage in (shape.stage, shape.stage // 2, shape.stage // 4)
             assert fitted.stage >= 2 * shape.steps
             if n <= 64:
-                assert cuda.shared_bytes(fitted, n, itemsize) <= cuda.SHARED_BYTES
+                assert cuda_scan.shared_bytes(fitted, n, itemsize) <= cuda_scan.SHARED_BYTES
 
 
 CASES = {
@@ -154,27 +154,27 @@ def test_the_operator_takes_slices_and_whatever_lies_apart():
     dt, B, C = projected.split([3, 4, 4], -1)
     wanted = reference.selective_scan(u, dt, B, C, paths, params)
     for operands in ((dt, B, C), (dt.clone(), B.clone(), C.clone())):
-        got = cuda.selective_scan(u, *operands, paths, params)
+        got = cuda_scan.selective_scan(u, *operands, paths, params)
         torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_cuts_up_paths_where_few_images_are_at_work():
-    shape, chunks = cuda.choose_cut(4, 65536, 360, 16, 132)  # MambaIR on one image
+    shape, chunks = cuda_scan.choose_cut(4, 65536, 360, 16, 132)  # MambaIR on one image
     assert chunks > 30
-    shape, chunks = cuda.choose_cut(264, 16384, 360, 16, 132)  # on sixty-six tiles
+    shape, chunks = cuda_scan.choose_cut(264, 16384, 360, 16, 132)  # on sixty-six tiles
     assert chunks == 1
     assert shape.lanes == 1
-    assert cuda.choose_cut(1, 100, 360, 16, 132)[1] == 1  # hardly any steps
+    assert cuda_scan.choose_cut(1, 100, 360, 16, 132)[1] == 1  # hardly any steps
 
 
 @pytest.mark.parametrize("d", [1, 5, 72, 360])
 @pytest.mark.parametrize("lines", [1, 23, 500])
 def test_every_cut_fits_a_card(lines, d):
-    shape, chunks = cuda.choose_cut(lines, 25600, d, 16, 132)
+    shape, chunks = cuda_scan.choose_cut(lines, 25600, d, 16, 132)
     assert shape.stage <= shape.threads
     assert shape.stage % shape.steps == 0
     assert shape.steps % shape.lanes == 0
-    assert 1 <= chunks <= 25600 // cuda.LEAST_CHUNK
+    assert 1 <= chunks <= 25600 // cuda_scan.LEAST_CHUNK
     kept = 2 * shape.stage // shape.lanes * shape.threads * 4  # bytes of tokens and of steps
     assert kept <= 40_000  # of the 48 KiB that a block has
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mambair_cli.degradation import codecs, filters, noise
-from mambair_cli.degradation.apply import degrade, degrade_image, finish
-from mambair_cli.degradation.recipe import (
+from mambair_cli.quality.degradation import codecs, filters, noise
+from mambair_cli.quality.degradation.apply import degrade, degrade_image, finish
+from mambair_cli.quality.degradation.recipe import (
     ENLARGING,
     SAME_SIZE,
     Camera,
@@ -22,9 +22,9 @@ from mambair_cli.degradation.recipe import (
     draw_fates,
     recipe_for,
 )
-from mambair_cli.degradation.resample import FILTERS, resize
-from mambair_cli.degrade import imresize
-from mambair_cli.metrics import psnr
+from mambair_cli.quality.degradation.resample import FILTERS, resize
+from mambair_cli.quality.degrade import imresize
+from mambair_cli.quality.metrics import psnr
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

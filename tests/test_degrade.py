@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
+from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the test images are not part of the repository")

@@ -7,12 +7,12 @@ import pytest
 from checkpoints import save_identity, save_nearest
 from PIL import Image
 
-from mambair_cli import metrics
-from mambair_cli.catalog import find_model
+from mambair_cli.checkpoints.catalog import find_model
 from mambair_cli.cli import main
-from mambair_cli.degradation.apply import degrade_image
-from mambair_cli.degrade import imresize
-from mambair_cli.evaluate import find_pairs, published_psnr
+from mambair_cli.quality import metrics
+from mambair_cli.quality.degradation.apply import degrade_image
+from mambair_cli.quality.degrade import imresize
+from mambair_cli.quality.evaluate import find_pairs, published_psnr
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the standard images are not here")

@@ -18,17 +18,17 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.engine import Engine, restore_image
-from mambair_cli.kernels import cuda, cuda_depthwise, kept, routing, verdicts
-from mambair_cli.kernels.cuda import Shape
-from mambair_cli.kernels.graphs import Replayed
-from mambair_cli.model import MambaIRv2, build_network, fuse_network
-from mambair_cli.model.fused import convolutions as fused_convolutions
-from mambair_cli.model.fused import scan as fused_scan
-from mambair_cli.model.fused import v1 as fused_v1
-from mambair_cli.model.fused.v2 import ATTENTION, FusedMambaIRv2
-from mambair_cli.model.mambair_v2 import WindowAttention
-from mambair_cli.tiling import plan_tiles
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, disk_cache, self_check, triton_routing
+from mambair_cli.kernels.cuda_graph import Replayed
+from mambair_cli.kernels.cuda_scan import Shape
+from mambair_cli.networks import MambaIRv2, build_network, fuse_network
+from mambair_cli.networks.fused import convolutions as fused_convolutions
+from mambair_cli.networks.fused import scan as fused_scan
+from mambair_cli.networks.fused import v1 as fused_v1
+from mambair_cli.networks.fused.v2 import ATTENTION, FusedMambaIRv2
+from mambair_cli.networks.mambair_v2 import WindowAttention
+from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.tiling import plan_tiles
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -38,7 +38,7 @@ SHORT = {"v1": replace(V1, depths=(1,)), "v2": replace(V2, depths=(2,), num_head
 
 
 @pytest.fixture
-def cuda_scan(tmp_path_factory, monkeypatch):
+def scan_in_cuda(tmp_path_factory, monkeypatch):
     """Have the scan in CUDA C++ do its part, on the CPU where there is no GPU."""
     if not HAS_GPU and shutil.which("g++") is None:
         pytest.skip("needs a GPU or g++")
@@ -46,7 +46,7 @@ def cuda_scan(tmp_path_factory, monkeypatch):
         monkeypatch.setattr(module, "has_cuda_scan", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
         small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
-        monkeypatch.setattr(cuda, "choose_cut", lambda *work: (small, 2))
+        monkeypatch.setattr(cuda_scan, "choose_cut", lambda *work: (small, 2))
         monkeypatch.setattr(cuda_depthwise, "choose_shape", lambda *kernel: cuda_depthwise.Shape(2, 2, 16, 1))
     with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
         yield
@@ -87,23 +87,23 @@ ENDS = ("v1 gray", "v1 ×2", "v1 ×3", "v1 ×4", "v1 ×8", "v1 nearest", "v1 sam
 
 
 @pytest.mark.parametrize("name", [*BODIES, "v2 odd window"])
-def test_gives_what_the_network_gives(name, cuda_scan):
+def test_gives_what_the_network_gives(name, scan_in_cuda):
     check(CONFIGS[name], 5, 7)
 
 
 @pytest.mark.parametrize("narrow", [0, 64])
-def test_makes_the_gate_before_the_scan_or_after_it(narrow, cuda_scan, monkeypatch):
+def test_makes_the_gate_before_the_scan_or_after_it(narrow, scan_in_cuda, monkeypatch):
     monkeypatch.setattr(fused_v1, "NARROW", narrow)
     check(SHORT["v1"], 5, 7)
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_begins_and_ends_as_the_network_does(name, cuda_scan):
+def test_begins_and_ends_as_the_network_does(name, scan_in_cuda):
     check(replace(CONFIGS[name], depths=(1,)), 2, 3)
 
 
 @pytest.mark.parametrize("name", ["v2", "v2 light"])
-def test_routes_as_the_network_does(name, cuda_scan):
+def test_routes_as_the_network_does(name, scan_in_cuda):
     net = make_network(CONFIGS[name])
     x, origin = torch.rand(2, 3, 9, 6, device=DEVICE), torch.tensor([[0, 0], [144, 288]])
     with torch.inference_mode():
@@ -113,15 +113,15 @@ def test_routes_as_the_network_does(name, cuda_scan):
         assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
 
 
-def test_a_wrong_routing_is_seen(cuda_scan, monkeypatch):
+def test_a_wrong_routing_is_seen(scan_in_cuda, monkeypatch):
     net, tokens = make_network(SHORT["v2"], spread=0.1), 5
-    route = routing.route_pixels
+    route = triton_routing.route_pixels
 
     def turn(*operands):
         labels, path = route(*operands)
         return (labels + 1) % tokens, path
 
-    monkeypatch.setattr(routing, "route_pixels", turn)
+    monkeypatch.setattr(triton_routing, "route_pixels", turn)
     with torch.inference_mode():
         assert error_of(*fuse(net).compare(torch.rand(1, 3, 4, 4, device=DEVICE))) > 10 * TOLERANCE
 
@@ -150,7 +150,7 @@ def test_does_without_cuda_as_well(name, monkeypatch):
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch, tmp_path):
     """Let no test remember what another one found right."""
-    monkeypatch.setattr(kept, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(disk_cache, "cache_folder", lambda: tmp_path)
 
 
 class Wrong:
@@ -225,7 +225,7 @@ def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
     assert compare_once(*make_engine_with(0.001)) == 1
     assert compare_once(*make_engine_with(0.001)) == 0
     assert compare_once(*make_engine_with(0.001, "v1 light")) == 1  # another network
-    monkeypatch.setattr(verdicts, "_sources", lambda: "others")
+    monkeypatch.setattr(self_check, "_sources", lambda: "others")
     engine, x, origin = make_engine_with(0.05)
     for _ in range(2):
         with torch.inference_mode(), pytest.warns(UserWarning, match="its values differ by"):
@@ -236,7 +236,7 @@ def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
 def test_what_cannot_be_remembered_is_found_out_again(monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
-    monkeypatch.setattr(kept, "cache_folder", lambda: blocked / "folder")
+    monkeypatch.setattr(disk_cache, "cache_folder", lambda: blocked / "folder")
     for _ in range(2):
         assert compare_once(*make_engine_with(0.001)) == 1
 

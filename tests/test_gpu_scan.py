@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.kernels import ScanParams, gpu, reference
+from mambair_cli.kernels import ScanParams, reference, triton_scan
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = 2e-5  # relative, float32 against float64: some 40 roundings in a row
@@ -59,7 +59,7 @@ def run(scan, operands, paths, params, weights):
 
 def check(operands, paths, params, tolerance):
     weights = torch.randn(operands[0].shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    got = run(gpu.selective_scan, operands, paths, params, weights)
+    got = run(triton_scan.selective_scan, operands, paths, params, weights)
     exact = [x.double() for x in operands]
     wanted = run(
         reference.selective_scan, exact, paths, ScanParams(*(x.double() for x in params)), weights.double()
@@ -74,10 +74,10 @@ def check(operands, paths, params, tolerance):
 CASES = {
     "ordinary": {},
     "one token": {"length": 1},
-    "one chunk exactly": {"length": gpu.BACKWARD_BLOCK.steps},
-    "a chunk and one": {"length": gpu.BACKWARD_BLOCK.steps + 1},
+    "one chunk exactly": {"length": triton_scan.BACKWARD_BLOCK.steps},
+    "a chunk and one": {"length": triton_scan.BACKWARD_BLOCK.steps + 1},
     "states no power of two": {"n": 10, "d": 2, "b": 1, "k": 1},
-    "channels beyond a block": {"d": gpu.FORWARD_BLOCK.channels + 3, "length": 9, "b": 1},
+    "channels beyond a block": {"d": triton_scan.FORWARD_BLOCK.channels + 3, "length": 9, "b": 1},
     "one of everything": {"b": 1, "length": 3, "d": 1, "k": 1, "n": 1, "r": 1},
     "path of each image": {"batch_paths": True},
     "very slow": {"bias": (-18.0, -14.0)},
@@ -94,23 +94,23 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
 def test_takes_16_bit_operands():
     (u, dt, B, C), paths, params = make_operands(dtype=torch.bfloat16)
     check((u, dt, B, C), paths, params, TOLERANCE_16_BIT)
-    assert gpu.selective_scan(u, dt, B, C, paths, params).dtype == torch.float32
+    assert triton_scan.selective_scan(u, dt, B, C, paths, params).dtype == torch.float32
 
 
 def test_reads_slices_of_one_projection_where_they_lie():
     (u, *projected), paths, params = make_operands()
     dt, B, C = torch.cat(projected, -1).split([x.shape[-1] for x in projected], -1)
     assert not dt.is_contiguous()
-    apart = gpu.selective_scan(u, dt.contiguous(), B.contiguous(), C.contiguous(), paths, params)
-    assert torch.equal(gpu.selective_scan(u, dt, B, C, paths, params), apart)
+    apart = triton_scan.selective_scan(u, dt.contiguous(), B.contiguous(), C.contiguous(), paths, params)
+    assert torch.equal(triton_scan.selective_scan(u, dt, B, C, paths, params), apart)
 
 
 def test_repeats_to_the_bit():
     operands, paths, params = make_operands()
     weights = torch.ones_like(operands[0])
     for first, second in zip(
-        run(gpu.selective_scan, operands, paths, params, weights),
-        run(gpu.selective_scan, operands, paths, params, weights),
+        run(triton_scan.selective_scan, operands, paths, params, weights),
+        run(triton_scan.selective_scan, operands, paths, params, weights),
         strict=True,
     ):
         assert torch.equal(first, second)
@@ -118,7 +118,7 @@ def test_repeats_to_the_bit():
 
 def test_is_an_operator_that_torch_can_trace():
     operands, paths, params = make_operands(length=10, d=2)
-    torch.library.opcheck(gpu._scan, (*operands, paths, *params, True))
+    torch.library.opcheck(triton_scan._scan, (*operands, paths, *params, True))
 
 
 @pytest.mark.gpu
@@ -139,7 +139,7 @@ def test_the_compiler_sees_one_operator(needs_grad):
         return graph.forward
 
     def scan(u, dt, B, C):
-        return gpu.selective_scan(u * 2, dt, B, C, paths, params).sin()
+        return triton_scan.selective_scan(u * 2, dt, B, C, paths, params).sin()
 
     torch._dynamo.reset()
     got = torch.compile(scan, fullgraph=True, backend=keep)(*operands)
@@ -171,7 +171,7 @@ def test_compiles_into_a_graph_with_its_neighbours():
     operands, paths, params = make_operands(length=100, d=16)
 
     def scan(u, dt, B, C):
-        return gpu.selective_scan(u * 2, dt, B, C, paths, params).sin()
+        return triton_scan.selective_scan(u * 2, dt, B, C, paths, params).sin()
 
     compiled = torch.compile(scan, fullgraph=True)
     assert torch.allclose(compiled(*operands), scan(*operands), atol=1e-5)

@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mambair_cli import headstart, restore
-from mambair_cli.cli import services
+from mambair_cli.cli import executors
 from mambair_cli.cli.options import Options
 from mambair_cli.errors import MambairError
+from mambair_cli.restore import restorer
+from mambair_cli.system import warmup
 
 
 class Driver:
@@ -44,17 +45,17 @@ def driver(monkeypatch):
     stands_in = Driver()
 
     def load(name):
-        assert name == headstart.DRIVER
+        assert name == warmup.DRIVER
         return stands_in
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    monkeypatch.setattr(headstart, "_is_built_for_cuda", lambda: True)
+    monkeypatch.setattr(warmup, "_is_built_for_cuda", lambda: True)
     monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")  # by the user, which stays
     return stands_in
 
 
 def test_how_a_gpu_loads_kernels_is_the_users_to_say(driver):
-    headstart.import_torch("cuda")
+    warmup.import_torch("cuda")
     assert os.environ["CUDA_MODULE_LOADING"] == "EAGER"
     join()
 
@@ -70,7 +71,7 @@ def join():
 @pytest.mark.parametrize(("device", "asked"), [("auto", [7]), ("cuda", [7]), ("cuda:1", [8]), ("cpu", [])])
 def test_the_gpu_that_will_compute_is_prepared(device, asked, driver):
     driver.devices = 2
-    headstart.import_torch(device)
+    warmup.import_torch(device)
     join()
     assert driver.asked == asked
 
@@ -80,7 +81,7 @@ def test_the_gpu_that_will_compute_is_prepared(device, asked, driver):
     [("cuda:1", []), (f"cuda:{10**30}", []), ("cuda:x", [7]), ("cuda:", [7]), ("mps", []), ("nonsense", [])],
 )
 def test_what_does_not_exist_is_left_to_pytorch(device, asked, driver):
-    headstart.import_torch(device)
+    warmup.import_torch(device)
     join()
     assert driver.asked == asked
 
@@ -90,12 +91,12 @@ def test_a_pytorch_without_cuda_prepares_nothing(library, wanted, tmp_path, monk
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / library).touch()
     monkeypatch.setattr(
-        headstart, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+        warmup, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     )
     begun = []
-    monkeypatch.setattr(headstart, "_start", lambda *call: begun.append(call))
+    monkeypatch.setattr(warmup, "_start", lambda *call: begun.append(call))
     monkeypatch.setattr(os, "environ", environment := {})
-    headstart.import_torch("auto")
+    warmup.import_torch("auto")
     assert bool(begun) == wanted
     assert environment == ({"CUDA_MODULE_LOADING": "LAZY"} if wanted else {})
 
@@ -105,7 +106,7 @@ def test_a_system_without_threads_to_spare_is_no_error(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fail)
-    headstart._start(lambda: None)
+    warmup._start(lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -119,21 +120,21 @@ def test_a_system_without_threads_to_spare_is_no_error(monkeypatch):
 )
 def test_a_command_that_computes_itself_has_a_head_start(options, imported_for, loaded_for, monkeypatch):
     begun = []
-    monkeypatch.setattr(services, "import_torch", lambda device: begun.append(device))
-    monkeypatch.setattr(services, "load_libraries", lambda device: begun.append(device.type))
+    monkeypatch.setattr(executors, "import_torch", lambda device: begun.append(device))
+    monkeypatch.setattr(executors, "load_libraries", lambda device: begun.append(device.type))
 
     def end(**choices):
         raise MambairError("here it is the restorer's turn")
 
-    monkeypatch.setattr(restore, "Restorer", end)
+    monkeypatch.setattr(restorer, "Restorer", end)
     with pytest.raises(MambairError, match="turn"):
-        services.open_service("upscale", 4, None, Options(**options), cast(Any, None))
+        executors.open_service("upscale", 4, None, Options(**options), cast(Any, None))
     assert begun == [imported_for, *([loaded_for] if loaded_for else [])]
 
 
 def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch):
     driver.devices = 0
-    headstart.import_torch("auto")
+    warmup.import_torch("auto")
     join()
     assert not driver.asked
 
@@ -141,7 +142,7 @@ def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch)
         raise OSError("no such library")
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    headstart.import_torch("auto")
+    warmup.import_torch("auto")
     join()
 
 
@@ -149,7 +150,7 @@ def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch)
 def test_garbage_is_looked_for_again_afterwards(is_enabled):
     (gc.enable if is_enabled else gc.disable)()
     try:
-        headstart.import_torch("cpu")
+        warmup.import_torch("cpu")
         assert gc.isenabled() == is_enabled
     finally:
         gc.enable()
@@ -158,7 +159,7 @@ def test_garbage_is_looked_for_again_afterwards(is_enabled):
 def test_pytorch_is_imported_without_looking_for_garbage():
     program = """
 import gc, sys
-from mambair_cli.headstart import import_torch
+from mambair_cli.system.warmup import import_torch
 assert "torch" not in sys.modules
 looked = []
 gc.callbacks.append(lambda phase, told: looked.append(phase))
@@ -171,20 +172,20 @@ sys.exit(bool(looked))
 
 def test_libraries_are_for_gpus_alone(monkeypatch):
     begun = []
-    monkeypatch.setattr(headstart, "_start", lambda *call: begun.append(call))
-    headstart.load_libraries(torch.device("cpu"))
+    monkeypatch.setattr(warmup, "_start", lambda *call: begun.append(call))
+    warmup.load_libraries(torch.device("cpu"))
     assert not begun
-    headstart.load_libraries(torch.device("cuda", 1))
-    assert begun == [(headstart._make_products, torch.device("cuda", 1))]
+    warmup.load_libraries(torch.device("cuda", 1))
+    assert begun == [(warmup._make_products, torch.device("cuda", 1))]
 
 
 def test_what_libraries_raise_is_left_for_whoever_needs_them(monkeypatch):
-    headstart._make_products(torch.device("cpu"))
-    headstart._make_products(torch.device("meta"))
+    warmup._make_products(torch.device("cpu"))
+    warmup._make_products(torch.device("meta"))
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setitem(sys.modules, "triton.runtime", None)
     monkeypatch.setitem(sys.modules, "triton.runtime.cache", None)
-    headstart._know_triton()
+    warmup._know_triton()
 
 
 KNOW_BESIDE_PYTORCH = """

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 from hub_server import COMMIT, Fault, HubServer
 
-from mambair_cli import hub
-from mambair_cli.catalog import Model, find_model, load_catalog
+from mambair_cli.checkpoints import hub
+from mambair_cli.checkpoints.catalog import Model, find_model, load_catalog
+from mambair_cli.checkpoints.hub import Verification, WrongFileError
 from mambair_cli.errors import DownloadError
-from mambair_cli.hub import Verification, WrongFileError
 
 ROOT = Path(__file__).parents[1]
 CONTENT = b"some weights " * 1000
@@ -43,11 +43,11 @@ MODEL = Model(
     license="Apache-2.0",
 )
 
-# Calls one function of mambair_cli.hub on a model and prints what came of it.
+# Calls one function of mambair_cli.checkpoints.hub on a model and prints what came of it.
 CHILD = """
 import json, sys
 from mambair_cli import hub
-from mambair_cli.catalog import Model
+from mambair_cli.checkpoints.catalog import Model
 from mambair_cli.errors import DownloadError
 order = json.loads(sys.argv[1])
 if order["file_limit"]:
@@ -701,7 +701,7 @@ def test_discard_follows_every_link(tmp_path: Path) -> None:
 
 
 def test_a_bundled_model_is_read_from_the_package(tmp_path: Path) -> None:
-    package = Path(hub.__file__).parent
+    package = Path(hub.__file__).parents[1]
     file = tmp_path / "tiny.safetensors"
     bundled = dataclasses.replace(
         MODEL, repo="", files=(), certainty=None, bundled=os.path.relpath(file, package)
@@ -719,7 +719,8 @@ def test_a_bundled_model_is_read_from_the_package(tmp_path: Path) -> None:
 
 def test_the_library_is_imported_when_it_is_needed() -> None:
     script = (
-        "import sys, mambair_cli.hub; print([name for name in sys.modules if name.startswith('hugging')])"
+        "import sys, mambair_cli.checkpoints.hub; "
+        "print([name for name in sys.modules if name.startswith('hugging')])"
     )
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)
     assert process.stdout.decode().strip() == "[]"

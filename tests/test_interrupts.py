@@ -13,7 +13,7 @@ from checkpoints import save_nearest
 from PIL import Image
 
 from mambair_cli.cli import main
-from mambair_cli.journal import JOURNAL_FILE
+from mambair_cli.runs.journal import JOURNAL_FILE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 IMAGES, SIZE = 6, (400, 300)  # some tenths of a second for each

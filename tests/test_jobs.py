@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mambair_cli.discovery import Choice, find_sources, read_names
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
-from mambair_cli.jobs import Source, name_targets, target_file
+from mambair_cli.images.discovery import Choice, find_sources, read_names
+from mambair_cli.images.source import Source
+from mambair_cli.runs.jobs import name_targets, target_file
 
 SUFFIXES = [*sorted(READABLE_SUFFIXES), ".PNG", ".Jpg", ".xyz", ""]
 NAMES = st.builds(

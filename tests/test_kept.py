@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mambair_cli.kernels import kept
+from mambair_cli.kernels import disk_cache
 
 MAKER = """
 import sys, time
@@ -51,7 +51,7 @@ def test_of_several_threads_one_makes_it(folder):
         return b"made"
 
     with ThreadPoolExecutor(4) as threads:
-        results = list(threads.map(lambda _: kept.find_or_make("a.cubin", make), range(4)))
+        results = list(threads.map(lambda _: disk_cache.find_or_make("a.cubin", make), range(4)))
     assert results == [b"made"] * 4
     assert len(made) == 1
 
@@ -63,13 +63,13 @@ def test_a_process_that_is_killed_while_it_makes_it_keeps_nobody_waiting(folder)
         assert maker.stdout.readline() == "making\n"
         maker.kill()
     begun = time.monotonic()
-    assert kept.find_or_make("a.cubin", lambda: b"mine") == b"mine"
+    assert disk_cache.find_or_make("a.cubin", lambda: b"mine") == b"mine"
     assert time.monotonic() - begun < 5
 
 
 def test_what_nobody_has_used_for_long_is_removed_and_what_is_not_ours_stays(folder):
     folder.mkdir(parents=True)
-    past = time.time() - kept.KEPT_SECONDS - 60
+    past = time.time() - disk_cache.KEPT_SECONDS - 60
     for name in (
         "old.cubin",
         "old.right",
@@ -82,10 +82,10 @@ def test_what_nobody_has_used_for_long_is_removed_and_what_is_not_ours_stays(fol
         (folder / name).write_bytes(b"old")
         os.utime(folder / name, (past, past))
     (folder / "new.cubin").write_bytes(b"new")
-    assert kept.find_or_make("used.cubin", lambda: b"another") == b"old"
-    assert kept.is_kept("known.right")
-    assert not kept.is_kept("unknown.right")
-    kept.find_or_make("next.cubin", lambda: b"next")
+    assert disk_cache.find_or_make("used.cubin", lambda: b"another") == b"old"
+    assert disk_cache.is_kept("known.right")
+    assert not disk_cache.is_kept("unknown.right")
+    disk_cache.find_or_make("next.cubin", lambda: b"next")
     left = {"used.cubin", "known.right", "mine.txt", "new.cubin", "next.cubin"}
     assert set(os.listdir(folder)) == left
 
@@ -94,6 +94,6 @@ def test_without_a_place_to_keep_it_it_is_made_each_time(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for number in (b"1", b"2"):
-        assert kept.find_or_make("a.cubin", lambda number=number: number) == number
-    kept.keep("a.right")
-    assert not kept.is_kept("a.right")
+        assert disk_cache.find_or_make("a.cubin", lambda number=number: number) == number
+    disk_cache.keep("a.right")
+    assert not disk_cache.is_kept("a.right")

@@ -11,10 +11,11 @@ from checkpoints import save_identity, save_nearest
 from PIL import Image
 
 from mambair_cli.cli import main
-from mambair_cli.discovery import Choice, find_sources, take_once
 from mambair_cli.errors import UsageError
-from mambair_cli.jobs import Source, name_targets
-from mambair_cli.left_out import LeftOut
+from mambair_cli.images.discovery import Choice, find_sources, take_once
+from mambair_cli.images.left_out import LeftOut
+from mambair_cli.images.source import Source
+from mambair_cli.runs.jobs import name_targets
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mambair_cli import Restorer, load_network
-from mambair_cli.catalog import Task, load_catalog
-from mambair_cli.engine import Engine, restore_image
+from mambair_cli.checkpoints.catalog import Task, load_catalog
 from mambair_cli.errors import MambairError
 from mambair_cli.images import read_picture
-from mambair_cli.limits import REACH, limit
-from mambair_cli.model import MambaIRConfig
-from mambair_cli.tiling import plan_tiles
+from mambair_cli.networks import MambaIRConfig
+from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.limits import REACH, limit
+from mambair_cli.restore.tiling import plan_tiles
 
 BUILT_IN = [(model.name, model.task, model.scale) for model in load_catalog() if model.bundled]
 COLOURS = [(0, 0, 0), (255, 255, 255), (0, 255, 0), (254, 1, 128)]

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from mambair_cli.degrade import imresize, modcrop
-from mambair_cli.metrics import luma, psnr, ssim
+from mambair_cli.quality.degrade import imresize, modcrop
+from mambair_cli.quality.metrics import luma, psnr, ssim
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the test images are not part of the repository")

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from networks import CONFIGS, V1, V2
 from recordings import FIXTURES, read_recording
 
-from mambair_cli.model import MambaIRConfig, MambaIRUNet, MambaIRv2, Network, build_network
-from mambair_cli.model.layers import Conv2d, PixelShuffle, PixelUnshuffle, four_paths, mirror_pad
-from mambair_cli.model.mambair_v2 import MASKED, relative_position_index, shift_mask
-from mambair_cli.model.noise import gumbel_noise
+from mambair_cli.networks import MambaIRConfig, MambaIRUNet, MambaIRv2, Network, build_network
+from mambair_cli.networks.layers import Conv2d, PixelShuffle, PixelUnshuffle, four_paths, mirror_pad
+from mambair_cli.networks.mambair_v2 import MASKED, relative_position_index, shift_mask
+from mambair_cli.networks.noise import gumbel_noise
 
 CPU = torch.device("cpu")
 
@@ -448,7 +448,7 @@ def test_scan_starts_as_mamba_does(name):
 WITHOUT_MEMORY = """
 import sys, torch
 from networks import CONFIGS
-from mambair_cli.model import build_network
+from mambair_cli.networks import build_network
 with torch.device("meta"):
     for config in CONFIGS.values():
         build_network(config)

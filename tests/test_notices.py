@@ -12,13 +12,14 @@ import pytest
 from checkpoints import save_identity
 from PIL import Image
 
-from mambair_cli.batch import Outcome, Task
-from mambair_cli.cluster import Cluster, _Worker
-from mambair_cli.endpoints import Output
-from mambair_cli.jobs import Job, Source
-from mambair_cli.notices import SlowerWarning, telling
-from mambair_cli.restore import Restorer
-from mambair_cli.station import Station
+from mambair_cli.images.source import Source
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.executors.ray_cluster import Cluster, _Worker
+from mambair_cli.runs.executors.ray_worker import Station
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.run import Outcome, Task
+from mambair_cli.system.notices import SlowerWarning, telling
 
 LINE = "mambair: llvmlite is installed but not used, since it does not work: no code at run time"
 

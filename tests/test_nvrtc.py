@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mambair_cli.kernels import cuda, cuda_depthwise, nvrtc
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
 
 CARDS = [(7, 5), (8, 6), (9, 0), (12, 0)]
 WIDTHS = [(1, 5), (72, 10), (216, 16), (360, 16), (48, 8), (348, 16)]  # channels and states
@@ -20,7 +20,7 @@ def compiled(monkeypatch, tmp_path):
     if torch.version.cuda is None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
     nvrtc.open_compiler.cache_clear()
-    loaders = cuda._load, cuda_depthwise._load
+    loaders = cuda_scan._load, cuda_depthwise._load
     for load in loaders:
         load.cache_clear()
     try:
@@ -37,7 +37,7 @@ def compiled(monkeypatch, tmp_path):
             return tuple(Unlaunched() for _ in names)
 
         monkeypatch.setattr(nvrtc, "load_kernels", load)
-        monkeypatch.setattr(cuda, "multiprocessors", lambda device: 132)
+        monkeypatch.setattr(cuda_scan, "multiprocessors", lambda device: 132)
 
     yield compile_for, codes
     nvrtc.open_compiler.cache_clear()
@@ -51,7 +51,7 @@ def scan(d, n, dtype=torch.float16, dictionary=False, **settings):
     paths = torch.arange(32, dtype=torch.int32)[None]
     words = (torch.zeros(1, 32, dtype=torch.int32), torch.zeros(4, n)) if dictionary else (None, None)
     A, D = torch.zeros(1, d, n), torch.zeros(1, d)
-    cuda.scan_paths(u, steps, projected, paths, A, D, *words, **settings)
+    cuda_scan.scan_paths(u, steps, projected, paths, A, D, *words, **settings)
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -64,12 +64,12 @@ def test_scan_is_accepted_for_every_card_and_width(compiled, card, d, n):
     assert all(code.startswith(b"\x7fELF") for code in codes)
 
 
-@pytest.mark.parametrize("cost", cuda.COSTS)
+@pytest.mark.parametrize("cost", cuda_scan.COSTS)
 def test_every_form_of_the_scan_is_accepted(compiled, cost):
     compile_for, codes = compiled
     compile_for((9, 0))
     for warps in cost.warps:
-        shape = cuda.Shape(cost.lanes, cost.steps, threads=32 * warps, blocks=1)
+        shape = cuda_scan.Shape(cost.lanes, cost.steps, threads=32 * warps, blocks=1)
         scan(360, 16, shape=shape)
     assert len(codes) == len(cost.warps)
 
@@ -95,7 +95,7 @@ SHAPE = {"LANES": 1, "STEPS": 8, "STAGE": 32, "THREADS": 96, "BLOCKS": 4}
     ],
 )
 def test_a_shape_that_the_scan_would_go_wrong_with_is_not_compiled(compiled, changes, said):
-    source = nvrtc.read_source(*cuda.SOURCES)
+    source = nvrtc.read_source(*cuda_scan.SOURCES)
     nvrtc.compile_source(source, {**FORM, **SHAPE}, (9, 0))
     with pytest.raises(nvrtc.CompilerError, match=said):
         nvrtc.compile_source(source, {**FORM, **SHAPE, **changes}, (9, 0))

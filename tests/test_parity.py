@@ -7,8 +7,8 @@ import torch
 from recordings import FIXTURES, SHARED, Recording, read_recording
 
 from mambair_cli import kernels
-from mambair_cli.checkpoint import infer_config
-from mambair_cli.model import MambaIRv2, Network, build_network
+from mambair_cli.checkpoints.load import infer_config
+from mambair_cli.networks import MambaIRv2, Network, build_network
 
 CPU_BACKENDS = [backend for backend in get_args(kernels.Backend) if backend not in kernels.NEED_GPU]
 RECORDED = sorted(FIXTURES.glob("*.safetensors"))

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, gray_profile
 from skimage.color import deltaE_ciede2000
 
-from mambair_cli.checkpoint import load_network
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.cli import main
 from mambair_cli.images import read_picture
 
@@ -423,7 +423,7 @@ def test_running_out_of_memory_midway_begins_anew(run: Any, monkeypatch: pytest.
         monkeypatch.setattr(net, "forward", failing)
         return net
 
-    monkeypatch.setattr("mambair_cli.restore.load_network", load)
+    monkeypatch.setattr("mambair_cli.restore.restorer.load_network", load)
     values = np.random.default_rng(0).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     for suffix in (".png", ".tif"):
         Image.fromarray(values).save(f"in{suffix}")
@@ -474,7 +474,7 @@ def test_more_pixels_than_allowed_are_refused(run: Any) -> None:
 
 BUDGET = """
 import resource, sys
-from mambair_cli.checkpoint import load_network
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.cli import main
 from mambair_cli.images import read_picture
 code = main(sys.argv[1:])

@@ -13,14 +13,15 @@ from checkpoints import save_nearest, save_random
 from networks import V1
 from PIL import Image
 
-from mambair_cli import pipeline, restore, work
-from mambair_cli.batch import computing_of, run_jobs, settings_of
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
-from mambair_cli.jobs import name_targets
-from mambair_cli.pipeline import perform_alone
-from mambair_cli.restore import Restorer
-from mambair_cli.work import Work
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.restore import restorer
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs import image_job, pipeline
+from mambair_cli.runs.image_job import Work
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.run import computing_of, run_jobs, settings_of
 
 PATIENCE_SECONDS = 30
 
@@ -29,8 +30,8 @@ PATIENCE_SECONDS = 30
 def weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    monkeypatch.setitem(restore.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
-    monkeypatch.setitem(restore.PIXELS_TOGETHER, "cpu", 4 * 48**2)
+    monkeypatch.setitem(restorer.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
+    monkeypatch.setitem(restorer.PIXELS_TOGETHER, "cpu", 4 * 48**2)
     return save_random(Path("x2.safetensors"), replace(V1, upscale=2, upsampler="pixelshuffle"))
 
 
@@ -198,7 +199,7 @@ def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
 
 
 def test_a_large_image_is_not_decoded_before_its_turn(weights, monkeypatch):
-    monkeypatch.setattr(work, "DECODED_BYTES", 100 * 110 * 3 - 1)
+    monkeypatch.setattr(image_job, "DECODED_BYTES", 100 * 110 * 3 - 1)
     image = save_photo("a", 100, 110)
     save_photo("b", 20, 30)
     restorer, _ = record(weights)
@@ -263,7 +264,7 @@ def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(
 def test_a_bug_in_another_thread_is_raised_here(weights, monkeypatch):
     save_photo("a", 20, 30)
     restorer, _ = record(weights)
-    monkeypatch.setattr(work, "plan_result", lambda *_: 1 / 0)
+    monkeypatch.setattr(image_job, "plan_result", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(run(restorer))
 

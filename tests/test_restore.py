@@ -10,13 +10,14 @@ from checkpoints import save_identity, save_nearest, save_random
 from networks import V1
 from torch import nn
 
-from mambair_cli import engine, fitting, restore
-from mambair_cli.choice import choose_tiles
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
-from mambair_cli.kernels import cuda
-from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
-from mambair_cli.restore import Restorer
-from mambair_cli.tiling import plan_tiles
+from mambair_cli.kernels import cuda_scan
+from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
+from mambair_cli.restore import engine, tile_cost
+from mambair_cli.restore import restorer as restorer_module
+from mambair_cli.restore.choice import choose_tiles
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.tiling import plan_tiles
 
 V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
 
@@ -74,8 +75,8 @@ def test_colour_through_a_gray_network_keeps_its_chroma(tmp_path):
     image = noise(40, 40, 3, dtype="float32") * 0.1 + 0.4  # so that nothing is clipped
     restorer = Restorer(task="dejpeg", weights=path)
     restored = restorer(image)
-    luma, chroma = restore.split_luma(image)
-    new_luma, new_chroma = restore.split_luma(restored)
+    luma, chroma = restorer_module.split_luma(image)
+    new_luma, new_chroma = restorer_module.split_luma(restored)
     np.testing.assert_allclose(new_luma, restorer(luma), atol=1e-5)
     assert np.abs(new_luma - luma).max() > 1e-3
     np.testing.assert_allclose(new_chroma, chroma, atol=1e-5)
@@ -96,7 +97,7 @@ def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):
         time.sleep(0.05)  # as going to a device does
         return made[-1]
 
-    monkeypatch.setattr(restore, "Engine", make)
+    monkeypatch.setattr(restorer_module, "Engine", make)
     restorer = Restorer(weights=nearest)
     with ThreadPoolExecutor(4) as threads:
         computers = list(threads.map(lambda _: restorer.computer, range(4)))
@@ -164,7 +165,7 @@ def cramp(restorer, pixels):
 
 
 def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monkeypatch):
-    monkeypatch.setitem(fitting.TILES_AT_ONCE, "cpu", 4)
+    monkeypatch.setitem(tile_cost.TILES_AT_ONCE, "cpu", 4)
     restorer = Restorer(weights=nearest, tile=64, overlap=8)
     net = cramp(restorer, 64 * 64 // 4)
     image = noise(176, 176, 3)
@@ -177,7 +178,7 @@ def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monke
 
 
 def test_a_shrunk_image_does_not_shrink_the_next_one(nearest, monkeypatch):
-    monkeypatch.setitem(fitting.TILES_AT_ONCE, "cpu", 4)
+    monkeypatch.setitem(tile_cost.TILES_AT_ONCE, "cpu", 4)
     restorer = Restorer(weights=nearest, tile=64, overlap=8)
     cramp(restorer, 2 * 64 * 64)
     _, first = restorer.restore(noise(150, 170, 3))
@@ -250,7 +251,7 @@ def test_batch_does_not_move_the_result(tmp_path, monkeypatch):
     image = noise(70, 90, 3, dtype="float32")
     results = []
     for batch in (1, 3, 8):
-        monkeypatch.setitem(fitting.TILES_AT_ONCE, "cpu", batch)
+        monkeypatch.setitem(tile_cost.TILES_AT_ONCE, "cpu", batch)
         results.append(Restorer(weights=path, tile=32, overlap=16)(image))
     np.testing.assert_allclose(results[0], results[1], atol=2e-6)
     np.testing.assert_allclose(results[0], results[2], atol=2e-6)
@@ -324,12 +325,12 @@ def test_the_wider_a_network_the_fewer_tiles_it_computes_at_once_on_a_gpu():
     plan = plan_tiles(720, 1280, 136, 16)
     classic, light = replace(V1, embed_dim=180), replace(V1, embed_dim=60)
     unet = MambaIRUNetConfig(48, (1, 1, 1, 1), 1, (96, 192, 384, 768))
-    counts = [fitting.choose_batch(plan, config, "cuda") for config in (light, classic, unet)]
+    counts = [tile_cost.choose_batch(plan, config, "cuda") for config in (light, classic, unet)]
     assert counts == sorted(counts, reverse=True)
     assert counts[:2] == [66, 33]  # all of them, and two batches alike
     huge = plan_tiles(5000, 5000, 5000, 0)
-    assert fitting.choose_batch(huge, classic, "cuda") == 1
-    assert fitting.choose_batch(plan, classic, "cpu") == 1
+    assert tile_cost.choose_batch(huge, classic, "cuda") == 1
+    assert tile_cost.choose_batch(plan, classic, "cpu") == 1
 
 
 def test_tiles_go_by_the_device_and_the_network():
@@ -364,7 +365,7 @@ def test_tiles_are_fitted_to_what_a_network_takes_on_a_gpu():
     tiles = choose_tiles(None, None, "cuda", "MambaIR", CLASSIC)
     plan = tiles.plan(720, 1280)
     # Twice 22: two blocks of threads for each of 132 multiprocessors; measured, 2·33 squares took 3% longer.
-    assert (len(plan), fitting.choose_batch(plan, CLASSIC, "cuda")) == (44, 22)
+    assert (len(plan), tile_cost.choose_batch(plan, CLASSIC, "cuda")) == (44, 22)
     assert len(tiles.plan(256, 256)) == 1
     assert tiles.side == 256  # the largest there is
 
@@ -372,10 +373,10 @@ def test_tiles_are_fitted_to_what_a_network_takes_on_a_gpu():
 @pytest.mark.parametrize("config", [CLASSIC, LIGHT], ids=["classic", "light"])
 @pytest.mark.parametrize(("height", "width"), [(257, 257), (300, 2000), (1080, 1920), (4000, 3000)])
 def test_fitted_tiles_take_hardly_longer_than_squares_of_any_side(height, width, config):
-    plan = fitting.fit_tiles(height, width, 16, config)
-    least = fitting.estimate_cycles(plan, config)
+    plan = tile_cost.fit_tiles(height, width, 16, config)
+    least = tile_cost.estimate_cycles(plan, config)
     for side in (96, 136, 192, 256):
-        assert least < 1.03 * fitting.estimate_cycles(plan_tiles(height, width, side, 16), config)
+        assert least < 1.03 * tile_cost.estimate_cycles(plan_tiles(height, width, side, 16), config)
     assert max(plan.tile_height, plan.tile_width) <= 256
     assert plan.overlap == 16
 
@@ -388,17 +389,17 @@ def test_only_a_mambair_on_a_gpu_has_fitted_tiles():
 
 
 def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
-    monkeypatch.setitem(fitting.VALUES_AT_ONCE, "cpu", 10**6)  # as if it were a GPU
+    monkeypatch.setitem(tile_cost.VALUES_AT_ONCE, "cpu", 10**6)  # as if it were a GPU
     restorer = Restorer(weights=save_random(tmp_path / "x.safetensors", V1), task="denoise", device="cpu")
     assert restorer.tiles.fitted == restorer.info.config
     assert restorer.with_tiles(None, 8, 0).tiles.fitted == restorer.info.config
     assert restorer.with_tiles(64, 8, 0).tiles.fitted is None
-    assert restorer.plan(300, 500) == fitting.fit_tiles(300, 500, 16, restorer.info.config)
+    assert restorer.plan(300, 500) == tile_cost.fit_tiles(300, 500, 16, restorer.info.config)
 
 
 def test_results_tell_what_their_tiles_were_fitted_by():
     fitted, squares = (choose_tiles(tile, None, "cuda", "MambaIR", CLASSIC) for tile in (None, 256))
-    assert fitted.computing["fit"] == fitting.digest_costs()
+    assert fitted.computing["fit"] == tile_cost.digest_costs()
     assert squares.computing["fit"] is None
     assert fitted.computing["tile"] == squares.computing["tile"]
 
@@ -406,25 +407,25 @@ def test_results_tell_what_their_tiles_were_fitted_by():
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        (fitting, "VALUES_AT_ONCE", {"cuda": 10**8}),
-        (fitting, "SIDES", range(96, 257, 16)),
-        (fitting, "PATHS", 2),
-        (fitting, "MULTIPROCESSORS", 114),
-        (fitting, "INNER_CYCLES", 0.017),
-        (fitting, "OUTER_CYCLES", 0.032),
-        (fitting, "PREFERENCE", 0.2),
-        (cuda, "COSTS", cuda.COSTS[:2]),
-        (cuda, "EXPONENTIAL", 11),
-        (cuda, "STAGING", 800),
-        (cuda, "TWO_PASSES", 1.9),
-        (cuda, "LEAST_CHUNK", 128),
+        (tile_cost, "VALUES_AT_ONCE", {"cuda": 10**8}),
+        (tile_cost, "SIDES", range(96, 257, 16)),
+        (tile_cost, "PATHS", 2),
+        (tile_cost, "MULTIPROCESSORS", 114),
+        (tile_cost, "INNER_CYCLES", 0.017),
+        (tile_cost, "OUTER_CYCLES", 0.032),
+        (tile_cost, "PREFERENCE", 0.2),
+        (cuda_scan, "COSTS", cuda_scan.COSTS[:2]),
+        (cuda_scan, "EXPONENTIAL", 11),
+        (cuda_scan, "STAGING", 800),
+        (cuda_scan, "TWO_PASSES", 1.9),
+        (cuda_scan, "LEAST_CHUNK", 128),
     ],
 )
 def test_tiles_that_are_fitted_by_other_costs_are_told_apart(monkeypatch, module, name, value):
-    before = fitting.digest_costs()
-    assert fitting.digest_costs() == before
+    before = tile_cost.digest_costs()
+    assert tile_cost.digest_costs() == before
     monkeypatch.setattr(module, name, value)
-    assert fitting.digest_costs() != before
+    assert tile_cost.digest_costs() != before
 
 
 def test_an_overlap_that_some_default_has_room_for_is_not_refused_too_early():
@@ -435,6 +436,6 @@ def test_an_overlap_that_some_default_has_room_for_is_not_refused_too_early():
 
 @pytest.mark.parametrize("overlap", [0, 40, 200])
 def test_fitted_tiles_share_what_they_are_asked_to(overlap):
-    plan = fitting.fit_tiles(600, 500, overlap, LIGHT)
+    plan = tile_cost.fit_tiles(600, 500, overlap, LIGHT)
     for starts, side in ((plan.tops, plan.tile_height), (plan.lefts, plan.tile_width)):
         assert all(a + side - b >= overlap for a, b in pairwise(starts))

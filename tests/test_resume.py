@@ -18,19 +18,11 @@ from checkpoints import save_identity, save_nearest
 from PIL import Image
 
 from benchmarks import kill
-from mambair_cli import journal
-from mambair_cli.claims import GATE_FILE
 from mambair_cli.cli import main
-from mambair_cli.journal import (
-    JOURNAL_FILE,
-    PARTS_FOLDER,
-    Entry,
-    Journal,
-    Record,
-    Stamp,
-    stamp_of,
-)
-from mambair_cli.work import Work
+from mambair_cli.runs import journal
+from mambair_cli.runs.claims import GATE_FILE
+from mambair_cli.runs.image_job import Work
+from mambair_cli.runs.journal import JOURNAL_FILE, PARTS_FOLDER, Entry, Journal, Record, Stamp, stamp_of
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
 

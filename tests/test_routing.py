@@ -11,8 +11,8 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.kernels import routing
-from mambair_cli.model.noise import gumbel_noise, make_keys
+from mambair_cli.kernels import triton_routing
+from mambair_cli.networks.noise import gumbel_noise, make_keys
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -30,7 +30,7 @@ def make_operands(b=2, height=9, width=11, hidden=7, tokens=5, scale=1.0):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (9, 11)])
 def test_labels_and_sorts_as_pytorch_does(height, width, tokens):
     hidden, bias, weight, logit_bias = make_operands(height=height, width=width, tokens=tokens)
-    labels, path = routing.route_pixels(hidden, bias, weight, logit_bias, width, None, None)
+    labels, path = triton_routing.route_pixels(hidden, bias, weight, logit_bias, width, None, None)
     wanted = (F.gelu(hidden + bias) @ weight + logit_bias).argmax(-1)
     assert torch.equal(labels.long(), wanted)
     assert torch.equal(path.long(), wanted.sort(dim=-1, stable=True).indices)
@@ -42,7 +42,7 @@ def test_draws_the_same_noise(seed, layer, origin):
     height, width, tokens = 9, 11, 64
     corner = torch.tensor(origin, device=DEVICE)
     hidden, bias, weight, logit_bias = make_operands(height=height, width=width, tokens=tokens, scale=0.0)
-    labels, _ = routing.route_pixels(
+    labels, _ = triton_routing.route_pixels(
         hidden, bias, weight, logit_bias, width, make_keys(seed, layer), corner.int()
     )
     assert torch.equal(labels.long(), gumbel_noise(seed, layer, corner, height, width, tokens).argmax(-1))

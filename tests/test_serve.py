@@ -25,24 +25,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mambair_cli.address import Address, find_default_socket, listen, parse_address
-from mambair_cli.batch import Task
-from mambair_cli.catalog import load_catalog
-from mambair_cli.checkpoint import load_network
+from mambair_cli.checkpoints.catalog import load_catalog
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.cli import main
 from mambair_cli.cli.options import Options
-from mambair_cli.client import Client
-from mambair_cli.endpoints import Output
-from mambair_cli.engine import Precision
 from mambair_cli.errors import MemoryLimitError, UsageError
-from mambair_cli.jobs import Job, Source
-from mambair_cli.journal import JOURNAL_FILE, digest_settings
+from mambair_cli.images.source import Source
+from mambair_cli.restore.engine import Precision
+from mambair_cli.restore.tiling import Report, plan_tiles
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.journal import JOURNAL_FILE, digest_settings
+from mambair_cli.runs.run import Task
+from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
 from mambair_cli.server.app import App, build_server
-from mambair_cli.server.models import Models
-from mambair_cli.server.parameters import OF_TASK, SHARED, TASKS, read_order
-from mambair_cli.server.workshop import Workshop
-from mambair_cli.tiling import Report, plan_tiles
-from mambair_cli.wire import REPORT_HEADER, Account, describe_account, read_account
+from mambair_cli.server.client import Client
+from mambair_cli.server.network_cache import Models
+from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, read_account
+from mambair_cli.server.query import OF_TASK, SHARED, TASKS, read_order
+from mambair_cli.server.service import Workshop
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no Unix sockets")
 
@@ -516,11 +517,11 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, cap
     Path("a.png").write_bytes(encode(pixels(100, 100)))
     with serving() as address:
         with monkeypatch.context() as patch:
-            patch.setattr("mambair_cli.restore.load_network", load)
+            patch.setattr("mambair_cli.restore.restorer.load_network", load)
             code, _, err = run("upscale", "a.png", "--server", address, "-q")
         assert (code, len(err.splitlines())) == (MemoryLimitError.exit_code, 1)
         assert "a.png: out of memory on cpu even with one tile" in err
-        monkeypatch.setattr("mambair_cli.work.plan_result", lambda *_: 1 / 0)
+        monkeypatch.setattr("mambair_cli.runs.image_job.plan_result", lambda *_: 1 / 0)
         answer = ask(address, "POST", "/v1/denoise", encode(pixels()))
         assert (answer[0], "bug" in message(answer), b"Zero" in answer[2]) == (500, True, False)
         for _ in range(500):  # it is logged after the answer
@@ -586,13 +587,13 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert (*means.restorer.tiles[:2], means.restorer.seed) == (64, 16, 7)
     assert means.notice is not None
     assert "tiny-x2" in means.notice
-    monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)
+    monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
     assert models.find(orders[2]) is None
 
 
 @pytest.mark.parametrize("is_fallback", [False, True])
 def test_a_choice_is_made_anew_only_if_it_was_a_fallback(monkeypatch, is_fallback):
-    monkeypatch.setattr("mambair_cli.server.models.FALLBACK_SECONDS", -1)
+    monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
     order = read_order("denoise", [("model", "tiny-denoise")])
     models = Models("cpu", offline=True)
     choice = models.choose(order)
@@ -618,12 +619,12 @@ def test_what_is_remembered_of_orders_does_not_grow_with_them():
 def test_parameters_are_the_options_of_the_commands():
     from inspect import signature
 
-    from mambair_cli.cli import restoring
+    from mambair_cli.cli import restore
 
     shared = {field.name for field in fields(Options)}
     assert {parameter.name for parameter in SHARED} <= shared
     for task in TASKS:
-        own = signature(getattr(restoring, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
+        own = signature(getattr(restore, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
         assert {parameter.name for parameter in OF_TASK[task]} == own
         order = read_order(task, [])
         assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)

@@ -8,14 +8,15 @@ import pytest
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli import sharing
-from mambair_cli.batch import Task, run_jobs
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
 from mambair_cli.errors import ModelError
-from mambair_cli.jobs import Job, Source, name_targets
-from mambair_cli.sharing import Hand, Shares
-from mambair_cli.station import Station, Unseen
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.images.source import Source
+from mambair_cli.runs.executors import scheduler
+from mambair_cli.runs.executors.ray_worker import Station, Unseen
+from mambair_cli.runs.executors.scheduler import Hand, Shares
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.run import Task, run_jobs
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def draw_all(shares, hand):
 
 def test_a_hand_holds_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
     assert draw_all(Shares(reversed(tasks), lambda: False), Hand()) == list("012345")  # large ones first
-    monkeypatch.setattr(sharing, "BYTES_AHEAD", 20)
+    monkeypatch.setattr(scheduler, "BYTES_AHEAD", 20)
     shares, hand = Shares(tasks, lambda: False), Hand()
     assert draw_all(shares, hand) == list("012")
     hand.put_down(hand.tasks[1])
@@ -42,7 +43,7 @@ def test_a_hand_holds_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
 
 
 def test_what_a_worker_died_over_is_tried_alone_and_given_up(tasks, monkeypatch):
-    monkeypatch.setattr(sharing, "BYTES_AHEAD", 1)
+    monkeypatch.setattr(scheduler, "BYTES_AHEAD", 1)
     shares, first, second = Shares(tasks, lambda: False), Hand(), Hand()
     assert (draw_all(shares, first), draw_all(shares, second)) == (["0", "1"], ["2", "3"])
     assert shares.bury(first) is None

@@ -14,11 +14,11 @@ from checkpoints import save_nearest
 from PIL import Image
 
 from mambair_cli.cli import main
-from mambair_cli.engine import Engine
 from mambair_cli.images import read_picture
 from mambair_cli.images.encoding import Writer
-from mambair_cli.tiling import Report, plan_nothing
-from mambair_cli.wire import Account, describe_account, read_account
+from mambair_cli.restore.engine import Engine
+from mambair_cli.restore.tiling import Report, plan_nothing
+from mambair_cli.server.protocol import Account, describe_account, read_account
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mambair_cli.catalog import find_model, load_catalog
-from mambair_cli.spelling import find_alike
+from mambair_cli.checkpoints.catalog import find_model, load_catalog
+from mambair_cli.checkpoints.spelling import find_alike
 
 OFFICIAL = [file for model in load_catalog() for file in model.files]
 

@@ -11,7 +11,7 @@ from mambair_cli import Restorer
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.images import from_float, to_float
-from mambair_cli.strength import enlarge, mix
+from mambair_cli.restore.strength import enlarge, mix
 
 
 def picture(height, width, channels=3, dtype=np.uint8, seed=0):

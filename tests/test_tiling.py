@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mambair_cli.tiling import Plan, axis_weights, blend_tiles, plan_tiles, ramp
+from mambair_cli.restore.tiling import Plan, axis_weights, blend_tiles, plan_tiles, ramp
 
 
 @st.composite

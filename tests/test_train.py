@@ -16,17 +16,17 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mambair_cli.checkpoint import load_network
-from mambair_cli.degrade import imresize
-from mambair_cli.engine import restore_image
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
-from mambair_cli.model import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
-from mambair_cli.restore import Restorer
+from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
+from mambair_cli.quality.degrade import imresize
+from mambair_cli.restore.engine import restore_image
+from mambair_cli.restore.restorer import Restorer
 from mambair_cli.train import TrainConfig, loop, pace, real_batches, train, validation
-from mambair_cli.train.photographs import Photographs, Pool, load_photographs
+from mambair_cli.train.dataset import Photographs, Pool, load_photographs
 from mambair_cli.train.real_batches import RealBatches
-from mambair_cli.train.run import Run, serialize_weights
 from mambair_cli.train.schedule import Schedule
+from mambair_cli.train.trainer import Run, serialize_weights
 from mambair_cli.train.validation import load_validation
 
 CPU = torch.device("cpu")
@@ -137,6 +137,16 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
     assert rates[8] == pytest.approx(0.5)
     assert rates[12] == pytest.approx(0.0)
     assert all(now > later for now, later in itertools.pairwise(rates[4:]))
+
+
+def test_a_run_that_is_planned_anew_comes_down_to_nothing_at_its_new_end(config):
+    run = Run(dataclasses.replace(config, steps=1000, warmup=4))
+    run.plan(12)
+    assert run.config.steps == 12
+    run.step = 8
+    assert run.learning_rate == pytest.approx(config.learning_rate / 2)
+    run.step = 12
+    assert run.learning_rate == pytest.approx(0.0)
 
 
 def test_a_schedule_that_is_made_longer_goes_over_to_that_of_its_length():

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mambair_cli.errors import UsageError
-from mambair_cli.model import MambaIRConfig
+from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train import TrainConfig, loop, train
-from mambair_cli.train.run import Run
+from mambair_cli.train.trainer import Run
 
 STEPS = 6
 INTERRUPTED_AT = 4

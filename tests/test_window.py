@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mambair_cli.images import bleed
-from mambair_cli.size import Size, network_scale
-from mambair_cli.tiling import plan_tiles
-from mambair_cli.window import Converted, Window
+from mambair_cli.restore.row_window import Converted, Window
+from mambair_cli.restore.tiling import plan_tiles
+from mambair_cli.runs.output_size import Size, network_scale
 
 
 def image(height: int, width: int) -> np.ndarray:

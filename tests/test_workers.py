@@ -18,21 +18,21 @@ from checkpoints import save_nearest, save_random
 from networks import V2
 from PIL import Image
 
-from mambair_cli import choice
-from mambair_cli import crew as crew_module
-from mambair_cli.batch import computing_of, run_jobs, settings_of
-from mambair_cli.choice import choose_devices
 from mambair_cli.cli import main
-from mambair_cli.crew import Crew
-from mambair_cli.discovery import find_sources
-from mambair_cli.endpoints import Output
 from mambair_cli.errors import MambairError, ModelError, UsageError
-from mambair_cli.jobs import name_targets
-from mambair_cli.journal import JOURNAL_FILE
-from mambair_cli.notices import SlowerWarning
-from mambair_cli.pipeline import perform_alone
-from mambair_cli.restore import Restorer
-from mambair_cli.worker import Advanced, Noticed
+from mambair_cli.images.discovery import find_sources
+from mambair_cli.restore import choice
+from mambair_cli.restore.choice import choose_devices
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.executors import processes as crew_module
+from mambair_cli.runs.executors.process_worker import Advanced, Noticed
+from mambair_cli.runs.executors.processes import Crew
+from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.run import computing_of, run_jobs, settings_of
+from mambair_cli.system.notices import SlowerWarning
 
 IMAGES = 6
 

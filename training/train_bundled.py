@@ -9,7 +9,6 @@ rate comes down to nothing in time.
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from mambair_cli.model import MambaIRConfig
+from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
-from mambair_cli.train.run import STATE_FILE, Run
+from mambair_cli.train.trainer import STATE_FILE, Run
 from mambair_cli.train.validation import load_validation, measure
 
 SPEED_STEPS = 300  # by which the steps that fit into a time are estimated
@@ -109,7 +108,7 @@ def main() -> None:
             if done > UNTIMED_STEPS:
                 left = (arguments.fill - (now - timed)) * SPEED_STEPS / (now - timed)
                 for run in runs:
-                    run.config = dataclasses.replace(run.config, steps=run.step + int(left))
+                    run.plan(run.step + int(left))
                 print(f"{arguments.names}: {runs[0].config.steps} steps", flush=True)
             timed = now
         for run, log, validation, stream in zip(runs, logs, validations, streams, strict=True):

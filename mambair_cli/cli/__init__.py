@@ -10,20 +10,20 @@ from typing import Annotated
 
 import typer
 
-from mambair_cli import interrupts
 from mambair_cli.cli import models
 from mambair_cli.cli.commands import Command, Group
 from mambair_cli.cli.doctor import doctor
-from mambair_cli.cli.evaluating import evaluate
+from mambair_cli.cli.evaluate import evaluate
 from mambair_cli.cli.options import AsJson
 from mambair_cli.cli.output import complain, hush, remark, say
-from mambair_cli.cli.restoring import dejpeg, denoise, upscale
-from mambair_cli.cli.serving import serve
+from mambair_cli.cli.restore import dejpeg, denoise, upscale
+from mambair_cli.cli.serve import serve
 from mambair_cli.cli.streams import ReaderGoneError, settle_streams
-from mambair_cli.cli.training import train
+from mambair_cli.cli.train import train
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.notices import telling
-from mambair_cli.process import settle_process
+from mambair_cli.system import signals
+from mambair_cli.system.notices import telling
+from mambair_cli.system.process import settle_process
 
 app = typer.Typer(
     name="mambair",
@@ -106,6 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ReaderGoneError:
         return 1
-    if exit_code == interrupts.EXIT_INTERRUPTED:
-        interrupts.tell()
+    if exit_code == signals.EXIT_INTERRUPTED:
+        signals.tell()
     return exit_code

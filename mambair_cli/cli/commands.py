@@ -8,7 +8,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mambair_cli.cli.mistakes import check_dashes, explain_mistake, explain_unknown_command
 from mambair_cli.errors import UsageError
-from mambair_cli.values import describe_range
+from mambair_cli.system.values import describe_range
 
 
 class Command(TyperCommand):

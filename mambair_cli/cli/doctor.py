@@ -123,7 +123,7 @@ def _look_at_torch() -> Finding:
 def _look_at_devices() -> Finding:
     import torch
 
-    from mambair_cli.choice import choose_device
+    from mambair_cli.restore.choice import choose_device
 
     threads = torch.get_num_threads()
     devices = {"cpu": f"{threads} thread{'s' if threads > 1 else ''}"}
@@ -139,8 +139,8 @@ def _look_at_devices() -> Finding:
 
 def _look_at_scan() -> Finding:
     """Say what computes the scan where --device auto leads, and whether the fast way on a GPU is open."""
-    from mambair_cli.choice import choose_device
     from mambair_cli.kernels import choose_backend, has_cuda_scan
+    from mambair_cli.restore.choice import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
@@ -215,7 +215,7 @@ def _look_at_models() -> Finding:
     """Check the models that ship inside the package, and see which others are here."""
     from huggingface_hub import constants
 
-    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub
 
     here = {}
     for model in catalog.load_catalog():
@@ -236,7 +236,7 @@ def _look_at_models() -> Finding:
 def _look_at_hub(offline: bool) -> Finding:
     from huggingface_hub import constants
 
-    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub
     from mambair_cli.errors import DownloadError
 
     facts = {"endpoint": constants.ENDPOINT, "reachable": None, "message": None}
@@ -268,8 +268,8 @@ def _test_itself() -> Finding:
     """Have a model that ships inside the package restore a picture, on each kind of device."""
     import numpy as np
 
-    from mambair_cli.choice import choose_device
-    from mambair_cli.restore import Restorer
+    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.restorer import Restorer
 
     texts, facts, is_broken = [], {}, False
     for device in dict.fromkeys(("cpu", str(choose_device("auto")))):

@@ -10,7 +10,7 @@ from typer.core import TyperOption
 
 from mambair_cli.cli.other_tools import find_counterpart
 from mambair_cli.errors import UsageError
-from mambair_cli.values import Kind, describe_kind, read_value
+from mambair_cli.system.values import Kind, describe_kind, read_value
 
 _KINDS: Mapping[Any, Kind] = {int: "integer", float: "number"}
 

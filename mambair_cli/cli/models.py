@@ -11,7 +11,7 @@ from mambair_cli.cli.output import complain, print_json, say
 from mambair_cli.errors import MambairError
 
 if TYPE_CHECKING:
-    from mambair_cli.catalog import Model
+    from mambair_cli.checkpoints.catalog import Model
 
 SOURCES = {  # of a hash
     "catalogue": "as the catalogue has it",
@@ -30,7 +30,7 @@ def list_models(as_json: AsJson = False) -> None:
 
     With the published PSNR in dB, and the seconds that a picture of 256×256 takes on two cores of a CPU.
     """
-    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub
 
     models = catalog.load_catalog()
     if as_json:
@@ -58,7 +58,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 def show_model(name: Name, as_json: AsJson = False) -> None:
     """Show all that is known of a model."""
-    from mambair_cli import catalog
+    from mambair_cli.checkpoints import catalog
 
     facts = _describe(catalog.find_model(name))
     if as_json:
@@ -75,7 +75,7 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
 
 def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Fetch models, so that they are there without a network."""
-    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub
 
     for model in [catalog.find_model(name) for name in names]:
         fetched = hub.fetch(model, quiet=quiet)
@@ -91,8 +91,8 @@ def verify_models(
     as_json: AsJson = False,
 ) -> None:
     """Check the files of models against their hashes and networks."""
-    from mambair_cli import catalog, hub
-    from mambair_cli.checkpoint import load_network
+    from mambair_cli.checkpoints import catalog, hub
+    from mambair_cli.checkpoints.load import load_network
 
     models = [catalog.find_model(name) for name in names] if names else catalog.load_catalog()
     exit_code = 0
@@ -129,7 +129,7 @@ def verify_models(
 
 def print_path(name: Name, as_json: AsJson = False) -> None:
     """Print where a model's file is on this machine."""
-    from mambair_cli import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub
 
     _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)
 

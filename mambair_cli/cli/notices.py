@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.catalog import Task
+    from mambair_cli.checkpoints.catalog import Task
 
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
@@ -19,7 +19,7 @@ def explain_level(task: "Task", level: float | None, model: str) -> str | None:
         level: Noise sigma of 255, or JPEG quality, if it was given.
         model: Name of what does it.
     """
-    from mambair_cli.catalog import load_catalog
+    from mambair_cli.checkpoints.catalog import load_catalog
 
     entry = next((entry for entry in load_catalog() if entry.name == model), None)
     if level is None or entry is None or entry.level == level:

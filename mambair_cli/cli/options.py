@@ -11,7 +11,7 @@ import typer
 
 from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
-from mambair_cli.values import plain_factor, plain_format, read_value
+from mambair_cli.system.values import plain_factor, plain_format, read_value
 
 
 def finite(value: float | tuple[float, ...] | None) -> Any:
@@ -44,7 +44,7 @@ def _read_format(text: str) -> str:
 
 def _read_network_scale(text: str) -> int:
     """Read the scale of a network, as in 2x."""
-    from mambair_cli.size import NETWORK_SCALES
+    from mambair_cli.runs.output_size import NETWORK_SCALES
 
     ends = min(NETWORK_SCALES), max(NETWORK_SCALES)
     return read_value("--scale", plain_factor(text), "integer", *ends)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from mambair_cli.cli.options import Options
 
 if TYPE_CHECKING:
-    from mambair_cli.catalog import Task
-    from mambair_cli.endpoints import Output
-    from mambair_cli.jobs import Job, Source
+    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.images.source import Source
+    from mambair_cli.runs.job_files import Output
+    from mambair_cli.runs.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def divide(
         output: How results are written.
         scale: Scale of the network, where it was asked for.
     """
-    from mambair_cli.catalog import AUTO, CLEAN, REAL
+    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL
     from mambair_cli.images.jpeg_quality import is_compressed
-    from mambair_cli.size import size_for_real
+    from mambair_cli.runs.output_size import size_for_real
 
     if task != "upscale" or options.model != AUTO or options.weights is not None:
         return [_make_part(sources, options, output, scale)]
@@ -73,8 +74,8 @@ def _make_part(
     sources: list["Source"], options: Options, output: "Output", scale: int | None, remark: str | None = None
 ) -> Part:
     """Make a part, and choose the scale of its network by the sizes of its results."""
-    from mambair_cli.catalog import is_named
-    from mambair_cli.size import Size
+    from mambair_cli.checkpoints.catalog import is_named
+    from mambair_cli.runs.output_size import Size
 
     if output.size != Size() and not is_named(options.model) and options.weights is None:
         scale = _choose_scale(sources, output)
@@ -83,12 +84,12 @@ def _make_part(
 
 def _choose_scale(sources: list["Source"], output: "Output") -> int:
     """Choose the smallest network that enlarges as far as any of the images needs."""
-    from mambair_cli import endpoints
-    from mambair_cli.size import NETWORK_SCALES, network_scale
+    from mambair_cli.runs import job_files
+    from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale
 
     factor = output.size.scale
     if output.size.depends_on_image:
-        factor = endpoints.largest_factor(sources, output.size, output.max_pixels)
+        factor = job_files.largest_factor(sources, output.size, output.max_pixels)
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 

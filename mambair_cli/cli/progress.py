@@ -20,11 +20,11 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from mambair_cli.jobs import name_of
+from mambair_cli.runs.jobs import name_of
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Outcome
-    from mambair_cli.jobs import Source
+    from mambair_cli.images.source import Source
+    from mambair_cli.runs.run import Outcome
 
 WIDE, NARROW = 100, 80  # columns of a terminal; in one below the latter there is no room for speeds
 NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # cells, in a wide terminal and in others

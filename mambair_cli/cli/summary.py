@@ -3,10 +3,10 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from mambair_cli.memory import peak_memory
+from mambair_cli.system.memory import peak_memory
 
 if TYPE_CHECKING:
-    from mambair_cli.batch import Outcome
+    from mambair_cli.runs.run import Outcome
 
 NAMES_SHOWN = 5  # of each kind, in the sentence
 

@@ -1,21 +1,16 @@
 """Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
 
+from mambair_cli.images.alpha import bleed
 from mambair_cli.images.background import Colour, parse_colour, show_colour
-from mambair_cli.images.containers import (
-    WRITABLE_SUFFIXES,
-    find_losses,
-    fit_header,
-    format_of,
-    settle_format,
-)
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
-from mambair_cli.images.encoding import (
-    DEFAULT_QUALITY,
-    Writer,
-    encode_picture,
-    write_picture,
-)
-from mambair_cli.images.files import (
+from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
+from mambair_cli.images.formats import WRITABLE_SUFFIXES, find_losses, fit_header, format_of, settle_format
+from mambair_cli.images.picture import Header, Picture
+from mambair_cli.images.row_reader import Reader
+from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
+from mambair_cli.images.signatures import READABLE_SUFFIXES
+from mambair_cli.images.srgb import read_srgb
+from mambair_cli.system.files import (
     TEMPORARY_NAME,
     explain_unreadable,
     find_descriptor,
@@ -25,12 +20,6 @@ from mambair_cli.images.files import (
     open_stream,
     synchronize,
 )
-from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.reader import Reader
-from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
-from mambair_cli.images.signatures import READABLE_SUFFIXES
-from mambair_cli.images.srgb import read_srgb
-from mambair_cli.images.transparency import bleed
 
 __all__ = [
     "DEFAULT_QUALITY",

@@ -8,7 +8,7 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.boxes import find_box, find_in_track, read_boxes
-from mambair_cli.images.outside import Foreign
+from mambair_cli.images.lazy_image import Foreign
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration

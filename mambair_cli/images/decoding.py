@@ -16,21 +16,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import foreign
+from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.boxes import find_extras
 from mambair_cli.images.colours import find_avif_profile, find_png_profile
-from mambair_cli.images.containers import describe_masks
-from mambair_cli.images.files import explain_unreadable, show
-from mambair_cli.images.following import look_behind
+from mambair_cli.images.formats import describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import (
-    extract_exif,
-    find_iptc,
-    restate_exif,
-)
+from mambair_cli.images.metadata import extract_exif, find_iptc, restate_exif
 from mambair_cli.images.picture import (
     BAND_FORMATS,
     COMMENT,
@@ -41,17 +35,14 @@ from mambair_cli.images.picture import (
     decode_text,
 )
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
-from mambair_cli.images.reader import NO_END, Loaded, Reader, broken, leave_out, wrap
+from mambair_cli.images.row_reader import NO_END, Loaded, Reader, broken, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
-from mambair_cli.images.tiff import (
-    Page,
-    Samples,
-    choose_pages,
-    sort_samples,
-)
+from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
 from mambair_cli.images.tiff_kinds import look_at_tiff
+from mambair_cli.images.trailing_images import look_behind
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+from mambair_cli.system.files import explain_unreadable, show
 
 MAX_PIXELS = 2**30
 
@@ -285,8 +276,8 @@ def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
 def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     """Read the header of what libvips does not decode."""
     try:
-        image = foreign.read_header(format, bytes(data.bytes), data.name)
-    except foreign.BrokenImageError as error:
+        image = other_decoders.read_header(format, bytes(data.bytes), data.name)
+    except other_decoders.BrokenImageError as error:
         raise broken(data.name, format, str(error)) from error
     height, width, count = image.shape
     _check_size(width, height * image.frames, max_pixels, data.name)
@@ -294,7 +285,7 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
     def load(lenient: bool) -> Loaded:
         try:
             return Loaded(wrap(image.load(), bands))
-        except foreign.BrokenImageError as error:
+        except other_decoders.BrokenImageError as error:
             raise broken(data.name, format, str(error)) from error
 
     bands = image.bands or count - (count % 2 == 0)

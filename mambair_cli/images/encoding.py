@@ -11,7 +11,7 @@ import pyvips
 from mambair_cli.errors import ImageError
 from mambair_cli.images.avif_frames import write_avif_frames
 from mambair_cli.images.background import Colour, is_gray
-from mambair_cli.images.completion import (
+from mambair_cli.images.file_patches import (
     complete_avif,
     complete_gif,
     complete_jpeg,
@@ -20,16 +20,16 @@ from mambair_cli.images.completion import (
     has_png_pixels,
     hold_exif_place,
 )
-from mambair_cli.images.containers import CONTAINERS, fit_header, settle_format
-from mambair_cli.images.feed import Feed, FeedClosedError
-from mambair_cli.images.files import open_atomic, show
-from mambair_cli.images.finish import finish, samples_wanted
+from mambair_cli.images.formats import CONTAINERS, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
+from mambair_cli.images.resize_and_convert import finish, samples_wanted
+from mambair_cli.images.row_stream import Feed, FeedClosedError
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.targets import Front, describe_tiff_file, name_extra_samples, save_to
+from mambair_cli.images.vips_output import Front, describe_tiff_file, name_extra_samples, save_to
 from mambair_cli.images.xmp import restate_xmp
+from mambair_cli.system.files import open_atomic, show
 
 DEFAULT_QUALITY = 95
 

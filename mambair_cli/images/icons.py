@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 
-from mambair_cli.images.outside import Foreign
+from mambair_cli.images.lazy_image import Foreign
 
 _PNG_SIZE_AT, _BITMAP_SIZE_AT = 16, 4
 _MOST_PIXELS = 2**24  # far more than icons have; Pillow decodes them before it looks

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mambair_cli.images.reader import NO_END, leave_out
+from mambair_cli.images.row_reader import NO_END, leave_out
 from mambair_cli.images.xmp import VIDEO
 
 START, END = b"\xff\xd8", b"\xff\xd9"

@@ -3,7 +3,7 @@
 import re
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.files import enumerate_names
+from mambair_cli.system.files import enumerate_names
 
 SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(

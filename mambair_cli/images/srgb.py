@@ -7,12 +7,12 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.decoding import open_picture
-from mambair_cli.images.files import show
-from mambair_cli.images.finish import finish
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header
-from mambair_cli.images.reader import broken, wrap
+from mambair_cli.images.resize_and_convert import finish
+from mambair_cli.images.row_reader import broken, wrap
 from mambair_cli.images.samples import from_float, split_luma, to_float
+from mambair_cli.system.files import show
 
 
 def read_srgb(path: Path, bands: int) -> np.ndarray:

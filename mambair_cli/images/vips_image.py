@@ -10,7 +10,7 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
-from mambair_cli.images.reader import Loaded
+from mambair_cli.images.row_reader import Loaded
 from mambair_cli.images.tiff import split_runs
 
 LOADERS = MappingProxyType(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams, check_operands
-from mambair_cli.notices import SlowerWarning
+from mambair_cli.system.notices import SlowerWarning
 
 __all__ = [
     "NEED_GPU",
@@ -145,13 +145,13 @@ def _import(backend: Backend) -> ModuleType:
     if backend == "reference":
         from mambair_cli.kernels import reference as module
     elif backend == "torch":
-        from mambair_cli.kernels import torch_loop as module
+        from mambair_cli.kernels import torch_scan as module
     elif backend == "cpu":
-        from mambair_cli.kernels import cpu as module
+        from mambair_cli.kernels import cpu_scan as module
     elif backend == "cuda":
-        from mambair_cli.kernels import cuda as module
+        from mambair_cli.kernels import cuda_scan as module
     elif backend == "gpu":
-        from mambair_cli.kernels import gpu as module
+        from mambair_cli.kernels import triton_scan as module
     else:
         from mambair_cli.kernels import mamba_ssm as module
     return module

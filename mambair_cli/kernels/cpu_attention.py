@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels.threads import run_in_threads
-from mambair_cli.kernels.vector_code import Code, Index, Pointer, Program, Vector, count_lanes
-from mambair_cli.kernels.vector_math import LOG2_E, exp2
+from mambair_cli.kernels.cpu_threads import run_in_threads
+from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_math import LOG2_E, exp2
 
 LANES = count_lanes()
 KEYS_AT_ONCE = 4  # before sums over them go back to memory; more compile longer and are no faster

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mambair_cli.kernels.kept import find_or_make
+from mambair_cli.kernels.disk_cache import find_or_make
 
 LANGUAGE = "--std=c++17"
 

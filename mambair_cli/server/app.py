@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from mambair_cli.catalog import Task
+from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import (
     ImageError,
     MambairError,
@@ -30,12 +30,12 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
-from mambair_cli.journal import digest_settings
-from mambair_cli.server.guard import Guard
+from mambair_cli.runs.journal import digest_settings
+from mambair_cli.server.origin_check import Guard
 from mambair_cli.server.page import describe_api, write_page
-from mambair_cli.server.parameters import TASKS, read_order
-from mambair_cli.server.workshop import Restored, Workshop
-from mambair_cli.wire import REPORT_HEADER, Account, describe_account, describe_error
+from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, describe_error
+from mambair_cli.server.query import TASKS, read_order
+from mambair_cli.server.service import Restored, Workshop
 
 MAX_BYTES = 2**30
 MOST_WAITING = 32

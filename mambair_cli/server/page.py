@@ -5,8 +5,8 @@ from importlib.metadata import version
 from typing import Any
 
 from mambair_cli.images import WRITABLE_SUFFIXES
-from mambair_cli.server.parameters import OF_TASK, SHARED, TASKS, Parameter
-from mambair_cli.wire import REPORT_HEADER
+from mambair_cli.server.protocol import REPORT_HEADER
+from mambair_cli.server.query import OF_TASK, SHARED, TASKS, Parameter
 
 _SUMMARIES = {
     "upscale": "Enlarge an image up to 4 times.",

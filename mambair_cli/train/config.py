@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mambair_cli.catalog import Task
+from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.model import MambaIRConfig
+    from mambair_cli.networks import MambaIRConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrainConfig:
         output: Folder for the weights, the log and the state to go on from.
         scale: Of upscaling; 1 for the other tasks.
         degradation: "papers": bicubic reduction, white noise or JPEG, by the task; "real": all that
-            happens to real pictures, by the recipe for the scale in :mod:`mambair_cli.degradation.recipe`.
+            happens to real pictures, by the recipe for the scale (``quality/degradation/recipe.py``).
         sigma: Least and greatest noise, in 8-bit steps; every crop draws its own.
         quality: Least and greatest JPEG quality.
         shrink: Sizes at which each photograph is used; below 1 its grain and its compression fade.

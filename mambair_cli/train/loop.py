@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mambair_cli import interrupts
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.system import signals
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.pace import measure_pace, warn_of
-from mambair_cli.train.run import STATE_FILE, WEIGHTS_FILE, Run, write_whole, writing
+from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Run, write_whole, writing
 from mambair_cli.train.validation import Pair, load_validation, measure
 
 LOG_FILE = "log.jsonl"
@@ -67,7 +67,7 @@ def train(
     with writing(config.output):
         config.output.mkdir(parents=True, exist_ok=True)
     log = Log(config.output / LOG_FILE, run.step, report) if is_main else None
-    with interrupts.noting(ANSWER if is_main else None) as is_asked:
+    with signals.noting(ANSWER if is_main else None) as is_asked:
         _go_on(run, log, validation, is_asked, on_step, notify)
         _finite_loss(run)
         if is_main:

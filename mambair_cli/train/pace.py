@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from mambair_cli.model import MambaIRv2Config, Network
+from mambair_cli.networks import MambaIRv2Config, Network
 from mambair_cli.train.config import TrainConfig
 
 TRIAL_SIDE = 8  # pixels; time and memory grow with the area of a crop

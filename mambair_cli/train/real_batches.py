@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambair_cli.degradation.apply import Occasion, degrade, finish, send
-from mambair_cli.degradation.recipe import Fate, draw_fates, recipe_for
+from mambair_cli.quality.degradation.apply import Occasion, degrade, finish, send
+from mambair_cli.quality.degradation.recipe import Fate, draw_fates, recipe_for
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.photographs import Photographs
+from mambair_cli.train.dataset import Photographs
 
 CROPS_TOGETHER = {"cuda": 512}  # made at once: many small kernels, which take as long for a few as for many
 DRAWS_CROPS, DRAWS_FATES, DRAWS_NOISE = range(3)  # streams of random numbers

@@ -6,15 +6,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mambair_cli.choice import choose_tiles
-from mambair_cli.degradation.apply import degrade_image
-from mambair_cli.degrade import add_noise, compress_jpeg, imresize, modcrop
-from mambair_cli.discovery import find_images
-from mambair_cli.engine import Engine, restore_image
-from mambair_cli.fitting import choose_batch
 from mambair_cli.images import read_srgb
-from mambair_cli.metrics import psnr
-from mambair_cli.model import Network
+from mambair_cli.images.discovery import find_images
+from mambair_cli.networks import Network
+from mambair_cli.quality.degradation.apply import degrade_image
+from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
+from mambair_cli.quality.metrics import psnr
+from mambair_cli.restore.choice import choose_tiles
+from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.train.config import TrainConfig
 
 NOISE_LEVELS = (15, 25, 50)  # that the papers report

@@ -1,0 +1,1 @@
+"""Which checkpoint file does a job: fetched, verified and loaded strictly."""

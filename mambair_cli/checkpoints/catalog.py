@@ -1,0 +1,288 @@
+"""The checkpoints known by name: ``weights.toml``, read into frozen records."""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from mambair_cli.errors import ModelError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE = Path(__file__).parents[1]
+
+Task = Literal["upscale", "denoise", "dejpeg"]
+Certainty = Literal["certain", "very likely", "likely", "uncertain"]
+
+# In place of a model's name: the best for what the picture is, for real pictures, and for clean ones.
+AUTO, REAL, CLEAN = "auto", "real", "clean"
+
+_SCALES: Mapping[str, tuple[int, ...]] = {"upscale": (2, 3, 4), "denoise": (1,), "dejpeg": (1,)}
+_CHECKPOINT_SUFFIXES = (".pth", ".safetensors")
+_PATTERNS = {
+    "name": re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"),
+    "repo": re.compile(r"[\w.-]+/[\w.-]+"),
+    "revision": re.compile(r"[0-9a-f]{40}"),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "url": re.compile(r"https://\w[\w.-]*(/\w[\w.-]*)+\.(pth|safetensors)"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One checkpoint of the catalogue, on the Hub or inside the package.
+
+    Attributes:
+        name: What the user calls it.
+        task: What it does.
+        scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
+        level: Noise sigma (of 255) or JPEG quality that it was trained for; None: all of them, or none.
+        channels: 3 (RGB) or 1 (gray).
+        architecture: ``mambair``, ``mambair-unet`` or ``mambairv2``.
+        variant: Name of the configuration, such as ``light``.
+        parameters: Trained numbers; None where unknown.
+        repo: Repository on the Hub; empty where bundled.
+        revision: Commit of the repository; None: its main branch.
+        files: Paths in the repository, most likely first; empty where bundled.
+        url: Second official address of the file; None where there is none.
+        certainty: How sure the paths are; None where bundled.
+        sha256: Of the file, in hexadecimal; None where unknown.
+        size: Of the file, in bytes; None where unknown. One that ends in zeros is known to three digits.
+        license: SPDX identifier.
+        psnr: Published quality in dB, by data set, or by data set and level, such as "CBSD10, 25", of a
+            model for all levels; empty where none was published.
+        cpu_seconds: For a picture of 256×256 on two cores; None where it was not measured.
+        bundled: Path inside the package, of a model that ships with it.
+    """
+
+    name: str
+    task: Task
+    scale: int
+    level: int | None = None
+    channels: int
+    architecture: str
+    variant: str
+    parameters: int | None = None
+    repo: str = ""
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    url: str | None = None
+    certainty: Certainty | None = None
+    sha256: str | None = None
+    size: int | None = None
+    license: str
+    psnr: Mapping[str, float] = field(default_factory=dict, hash=False)
+    cpu_seconds: float | None = None
+    bundled: str | None = None
+
+    @property
+    def is_real(self) -> bool:
+        """Tell whether it is for real pictures, noisy or compressed, not for what the papers measure."""
+        return self.variant in ("real", "tiny-real")
+
+
+@cache
+def load_catalog() -> tuple[Model, ...]:
+    """Read the catalogue that ships with the package, in the order of the file."""
+    path = PACKAGE / "weights.toml"
+    if not path.is_file():  # only a wheel has it there; an editable install reads the checkout's
+        path = PACKAGE.parent / path.name
+    return parse_catalog(path.read_text(encoding="utf-8"))
+
+
+def parse_catalog(text: str) -> tuple[Model, ...]:
+    """Read a catalogue, strictly.
+
+    Args:
+        text: TOML, one ``[[model]]`` table for each model.
+
+    Raises:
+        ValueError: An entry is malformed; the message names it.
+    """
+    document = tomllib.loads(text)
+    if document.keys() != {"model"} or not isinstance(document["model"], list):
+        raise ValueError(f"a catalogue is a list of [[model]] tables, not {sorted(document)}")
+    models = tuple(_read_entry(entry) for entry in document["model"])
+    names = [model.name for model in models]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two models of one name: {', '.join(repeated)}")
+    return models
+
+
+def find_model(name: str) -> Model:
+    """Return the model of that name.
+
+    Raises:
+        ModelError: There is none; the message lists names like it.
+    """
+    models = {model.name: model for model in load_catalog()}
+    if name in models:
+        return models[name]
+    close = get_close_matches(name.lower(), models, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`mambair models list` shows all names"
+    raise ModelError(f"unknown model: {name}; {hint}")
+
+
+def is_named(model: str) -> bool:
+    """Tell whether this is the name of a model, not a word by which one is chosen."""
+    return model not in (AUTO, REAL, CLEAN)
+
+
+def default_scale(task: Task) -> int:
+    """Return the scale of a task that was asked for without one."""
+    return 4 if task == "upscale" else 1
+
+
+def choose_model(
+    task: Task, scale: int, level: float | None, device_kind: str, is_real: bool = False
+) -> Model:
+    """Choose the checkpoint that ``--model auto`` stands for, or ``--model real``.
+
+    On a GPU it is the official one of the best published PSNR. On a CPU it is the best of the light ones,
+    where the task has any. For real photographs, which the official networks take minutes for on a CPU,
+    that is the one that ships inside the package; denoising without a level is for these always.
+
+    A checkpoint for one level of damage leaves the rest of a stronger one in the picture, and smooths a
+    weaker one a little too much. So ``sigma`` takes the lowest level that covers it, or else the highest;
+    JPEG quality, where the grain of the scale is coarse, takes the nearest level, the stronger of two. For
+    JPEG of unknown quality there is no official checkpoint; the built-in one is for all of them.
+
+    Args:
+        task: What to do.
+        scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
+        level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
+        device_kind: As torch names it: ``cpu``, ``cuda``, ``mps``.
+        is_real: Whether the pictures are noisy, compressed or blurred. A network that enlarges them may do so
+            further than asked for.
+
+    Raises:
+        ModelError: No model has that scale, or is for real pictures.
+    """
+    if scale not in _SCALES[task]:
+        scales = " or ".join(str(known) for known in _SCALES[task])
+        raise ModelError(f"no model for {task} at that scale: {scale}; {scales} would work")
+
+    if is_real or (task == "denoise" and level is None):
+        return _choose_real(task, scale, device_kind)
+    models = [model for model in load_catalog() if (model.task, model.scale) == (task, scale)]
+    if task == "dejpeg" and level is None:
+        return next(model for model in models if model.bundled)
+    models = [model for model in models if not model.bundled]
+    if task == "upscale":
+        models = [model for model in models if not model.is_real]
+    else:
+        trained = _nearest_level(task, level, {model.level for model in models if model.level is not None})
+        models = [model for model in models if model.level == trained]
+    if device_kind == "cpu":
+        models = [model for model in models if model.variant == "light"] or models
+    return max(models, key=_mean_psnr)
+
+
+def bundled_model(task: Task, scale: int, is_real: bool = False) -> Model | None:
+    """Return the model for the task that ships inside the package, if one does.
+
+    Args:
+        task: What it does.
+        scale: Output pixels per input pixel and side; of models for real pictures, at least so many.
+        is_real: Whether it is for real pictures.
+    """
+    for model in sorted(load_catalog(), key=lambda model: model.scale):
+        fits = model.scale >= scale if is_real else model.scale == scale
+        if model.bundled and model.task == task and fits and model.is_real == is_real:
+            return model
+    return None
+
+
+def _choose_real(task: Task, scale: int, device_kind: str) -> Model:
+    """Choose the model for real pictures that enlarges as far as is asked for, or further."""
+    models = [model for model in load_catalog() if model.is_real and model.task == task]
+    models = [model for model in models if model.scale >= scale]
+    if not models:
+        raise ModelError(f"no model for real pictures does {task}: --model real; leave it out")
+    fast = [model for model in models if (model.bundled is not None) == (device_kind == "cpu")]
+    return min(fast or models, key=lambda model: model.scale)
+
+
+def _nearest_level(task: Task, level: float | None, known: Iterable[int]) -> int | None:
+    """Return the trained level for a wanted one; None, the level of real photographs, stays None."""
+    if level is None:
+        return None
+    if task == "denoise":
+        return min((sigma for sigma in known if sigma >= level), default=max(known))
+    return min(known, key=lambda quality: (abs(quality - level), quality))
+
+
+def _mean_psnr(model: Model) -> float:
+    return sum(model.psnr.values()) / len(model.psnr)
+
+
+def _read_entry(entry: Mapping[str, Any]) -> Model:
+    """Turn one table into a record, or say what is wrong with it."""
+    label = entry.get("name", "a model without a name")
+    known = {attribute.name for attribute in fields(Model)}
+    required = {
+        attribute.name
+        for attribute in fields(Model)
+        if attribute.default is MISSING and attribute.default_factory is MISSING
+    }
+    if stray := sorted(entry.keys() - known):
+        raise ValueError(f"{label}: unknown keys: {', '.join(stray)}")
+    if missing := sorted(required - entry.keys()):
+        raise ValueError(f"{label}: missing keys: {', '.join(missing)}")
+    for key, value in entry.items():
+        if not _is_sound(key, value):
+            raise ValueError(f"{label}: bad {key}: {value!r}")
+
+    model = Model(**{**entry, "files": tuple(entry.get("files", ()))})
+    if model.scale not in _SCALES[model.task]:
+        raise ValueError(f"{label}: {model.task} has no scale {model.scale}")
+    if model.level is not None and (model.task == "upscale" or model.is_real):
+        raise ValueError(
+            f"{label}: a level means nothing to {'real pictures' if model.is_real else 'upscale'}"
+        )
+    on_hub = (model.repo, model.files, model.certainty)
+    if model.bundled and (any(on_hub) or model.revision or model.url):
+        raise ValueError(f"{label}: bundled, and yet with a place on the Hub or elsewhere")
+    if not model.bundled and not all(on_hub):
+        raise ValueError(f"{label}: neither bundled nor with repo, files and certainty")
+    return model
+
+
+def _is_sound(key: str, value: object) -> bool:
+    """Tell whether a value is of the kind that the key wants."""
+    match key:
+        case "name" | "repo" | "revision" | "sha256" | "url":
+            return isinstance(value, str) and _PATTERNS[key].fullmatch(value) is not None
+        case "task":
+            return isinstance(value, str) and value in _SCALES
+        case "certainty":
+            return value in get_args(Certainty)
+        case "channels":
+            return type(value) is int and value in (1, 3)
+        case "scale" | "level" | "parameters" | "size":
+            return type(value) is int and value > 0
+        case "files":
+            return isinstance(value, list) and value != [] and all(map(_is_inner, value))
+        case "bundled":
+            return _is_inner(value)
+        case "cpu_seconds":
+            return type(value) is float and value > 0
+        case "psnr":
+            return isinstance(value, dict) and all(type(db) is float and db > 0 for db in value.values())
+        case _:
+            return isinstance(value, str) and value != ""
+
+
+def _is_inner(path: object) -> bool:
+    """Tell whether this is the path of a checkpoint that cannot lead out of its folder."""
+    if not isinstance(path, str) or "\\" in path:
+        return False
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts and parts.suffix in _CHECKPOINT_SUFFIXES

@@ -1,0 +1,380 @@
+"""Checkpoint files: read their tensors safely, tell the network from them, and build it strictly."""
+
+import math
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mambair_cli.errors import CheckpointError
+from mambair_cli.networks import (
+    Config,
+    MambaIRConfig,
+    MambaIRUNetConfig,
+    MambaIRv2Config,
+    Network,
+    build_network,
+)
+from mambair_cli.networks.config import CabForm, ResidualConv, Upsampler
+from mambair_cli.networks.layers import CAB_HIDDEN_DIVISOR
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+WRAPPERS = ("params", "params_ema")  # keys that BasicSR files hold their tensors under; the first wins
+NAMED_AT_MOST = 3  # tensors in one error message
+LONGEST_NAME = 200  # characters of a tensor's name and shape in it
+HEAD_BYTES = 256  # enough to tell what a file is
+
+# Networks that people are likely to try, by a key that no network here has.
+FOREIGN_NETWORKS = (
+    (r"\.overlap_attn\.", "HAT"),
+    (r"\.attn\.(relative_position_bias_table|relative_position_index)$", "SwinIR"),
+    (r"^(model\.1\.sub\.\d+\.RDB|RRDB_trunk|body\.\d+\.rdb\d)", "ESRGAN or Real-ESRGAN"),
+    (r"^encoder_level1\.\d+\.attn\.temperature$", "Restormer"),
+    (r"^intro\.weight$", "NAFNet"),
+    (r"\.(ss2d|mamba)\.|^backbone\.layers\.\d+\.mixer\.", "another Mamba network"),
+)
+
+
+def load_network(path: str | Path) -> Network:
+    """Load any checkpoint of the MambaIR family, whatever wrote it.
+
+    Args:
+        path: A .pth, .pt or .safetensors file.
+
+    Returns:
+        The network in eval mode, float32, on the CPU; ``net.info`` says what it is.
+
+    Raises:
+        CheckpointError: Where the file is broken, unsafe, or of another network.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    try:
+        config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        with torch.device("meta"):  # no memory and no random numbers for weights that the file brings
+            net = build_network(config, metadata.get("task"))
+        _check_tensors(tensors, net)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load {path}: {error}") from error
+    net.load_state_dict(tensors, strict=True, assign=True)
+    net.reset_buffers()
+    return net.eval().requires_grad_(False)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a checkpoint's tensors by their bare names, floating-point ones as float32, and its metadata.
+
+    The file's content decides how it is read, not its name. No code in it is run.
+
+    Raises:
+        CheckpointError: Where it is no checkpoint, a broken one, or one that would run code.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"cannot load {path}: it is a folder; give a .pth or .safetensors file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"cannot load {path}: {error.strerror}") from error
+    try:
+        if not head:
+            raise CheckpointError("the file is empty; download it again")
+        if head[8:9] == b"{" and not _is_text(head):  # after the length of the header, any eight bytes
+            tensors, metadata = _read_safetensors(path)
+        elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+            tensors, metadata = _read_pickle(path), {}
+        else:
+            raise CheckpointError(_foreign_file(head))
+        _check_stored(tensors, path.stat().st_size)
+        bare = {_bare(name): _plain(name, tensor) for name, tensor in tensors.items()}
+        if len(bare) < len(tensors):
+            raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
+    return bare, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()  # an open file is no mapping: it cannot be iterated itself
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError("the safetensors file is truncated or damaged; download it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        with path.open("rb") as file, warnings.catch_warnings():  # by its path, it would go by its suffix
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        culprit = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"would run code ({_shown(culprit[1])})" if culprit else "could run code"
+        raise CheckpointError(
+            f"it is a pickle that {what}, which is refused; ask its author for a file of tensors alone, "
+            "best a .safetensors"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # there is no end to what the reader of a damaged file stumbles over
+        raise CheckpointError("the PyTorch file is truncated or damaged; download it again") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it holds one {type(content).__name__}, not a dictionary of tensors")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"it is a dictionary of {_listed(content)}, not of tensors alone; "
+                f"tensors are looked for at the top and under {' and '.join(WRAPPERS)}"
+            )
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise unless a zip archive is what ``torch.save`` makes: a pickle, and tensors byte for byte."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = {PurePosixPath(member.filename).name for member in members}
+    if "constants.pkl" in names:
+        raise CheckpointError("it is a TorchScript program, which is refused; save its state_dict() instead")
+    if "data.pkl" not in names:
+        raise CheckpointError("it is a zip archive, not a PyTorch file; unpack it first")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError("it is compressed, which PyTorch files never are; save it anew with torch.save")
+
+
+def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
+    """Raise where a file describes tensors that it does not hold: sparse, or many views of few values."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
+        raise CheckpointError("its tensors claim to be larger than the file; save it anew with torch.save")
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor from a file in memory of its own, float32 if it is floating-point."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    try:
+        plain = tensor.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"the tensor {_shown(name)} is of numbers unknown here, {tensor.dtype}"
+        ) from error
+    if not plain.isfinite().all():
+        raise CheckpointError(
+            f"the tensor {_shown(name)} holds values that are not finite; the file is damaged"
+        )
+    return plain
+
+
+def _foreign_file(head: bytes) -> str:
+    if head.startswith(b"version https://git"):
+        return "it is a Git LFS pointer, not the file that it stands for; fetch that with `git lfs pull`"
+    if any(mark in head.lower() for mark in (b"<!doctype html", b"<html")):
+        return "it is a web page, not a checkpoint; download the file itself"
+    if _is_text(head):
+        return "it is a text file, not a checkpoint"
+    return "it is neither a PyTorch nor a safetensors file"
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r" or byte >= 32 for byte in head)
+
+
+def _bare(name: str) -> str:
+    while name.startswith("module."):  # DataParallel's wrapping
+        name = name.removeprefix("module.")
+    return name
+
+
+def infer_config(shapes: Shapes) -> Config:
+    """Tell the architecture and all its settings from the names and shapes of its tensors.
+
+    Nothing is guessed: ``img_range``, which no tensor shows, is 1.0 in every official network.
+
+    Raises:
+        CheckpointError: Where they are not a network of the MambaIR family.
+    """
+    for name, shape in shapes.items():
+        if 0 in shape:
+            raise CheckpointError(f"the tensor {_shown(name)} is empty, {tuple(shape)}")
+    try:
+        if _has(shapes, r"encoder_level1\.0\.self_attention\."):
+            return _infer_unet(shapes)
+        if _has(shapes, r"layers\.0\.residual_group\.blocks\.0\.self_attention\."):
+            return _infer_mambair(shapes)
+        if _has(shapes, r"layers\.0\.residual_group\.layers\.0\.assm\."):
+            return _infer_mambair_v2(shapes)
+    except KeyError as error:
+        raise CheckpointError(f"the tensor {error.args[0]} is missing from it") from error
+    except IndexError as error:
+        raise CheckpointError("the shapes of its tensors do not belong to one network") from error
+    except ValueError as error:  # of the configuration that they tell
+        raise CheckpointError(f"the shapes of its tensors make no network: {error}") from error
+    for pattern, network in FOREIGN_NETWORKS:
+        if any(re.search(pattern, name) for name in shapes):
+            raise CheckpointError(
+                f"it is a checkpoint of {network}; mambair runs MambaIR and MambaIRv2 alone"
+            )
+    if not shapes:
+        raise CheckpointError("it holds no tensors")
+    raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {_listed(shapes)})")
+
+
+def _infer_mambair(shapes: Shapes) -> MambaIRConfig:
+    embed_dim = shapes["conv_first.weight"][0]
+    scan = "layers.0.residual_group.blocks.0.self_attention"
+    return MambaIRConfig(
+        embed_dim=embed_dim,
+        depths=_depths(shapes, "blocks"),
+        d_state=shapes[f"{scan}.A_logs"][1],
+        d_inner=shapes[f"{scan}.x_proj_weight"][2],
+        cab=_cab_form(shapes, "layers.0.residual_group.blocks.0.conv_blk.cab"),
+        **_trunk_settings(shapes),
+    )
+
+
+def _infer_mambair_v2(shapes: Shapes) -> MambaIRv2Config:
+    layer = "layers.0.residual_group.layers.0"
+    depths = _depths(shapes, "layers")
+    table = "win_mhsa.relative_position_bias_table"
+    gated = _has(shapes, rf"{layer}\.convffn1\.sg\.")
+    kernel = f"{layer}.convffn1.{'sg.conv' if gated else 'dwconv.depthwise_conv.0'}.weight"
+    return MambaIRv2Config(
+        embed_dim=shapes["conv_first.weight"][0],
+        depths=depths,
+        num_heads=tuple(shapes[f"layers.{i}.residual_group.layers.0.{table}"][1] for i in range(len(depths))),
+        d_state=shapes[f"{layer}.assm.selectiveScan.A_logs"][1],
+        d_inner=shapes[f"{layer}.assm.selectiveScan.x_proj_weight"][2],
+        inner_rank=shapes[f"{layer}.assm.embeddingB.weight"][1],
+        num_tokens=shapes[f"{layer}.assm.embeddingB.weight"][0],
+        feed_forward="gated" if gated else "conv",
+        window_size=(math.isqrt(shapes[f"{layer}.{table}"][0]) + 1) // 2,
+        convffn_kernel_size=shapes[kernel][2],
+        **_trunk_settings(shapes),
+    )
+
+
+def _infer_unet(shapes: Shapes) -> MambaIRUNetConfig:
+    if _has(shapes, r"skip_conv\."):
+        raise CheckpointError("it is a dual-pixel network (6 input channels); photographs have 3")
+    n1, n2, n3, n4 = (
+        _count(shapes, rf"{level}\.(\d+)\.")
+        for level in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    )
+    scans = [
+        f"{level}.0.self_attention"
+        for level in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    ]
+    d1, d2, d3, d4 = (shapes[f"{scan}.x_proj_weight"][2] for scan in scans)
+    return MambaIRUNetConfig(
+        dim=shapes["patch_embed.proj.weight"][0],
+        num_blocks=(n1, n2, n3, n4),
+        num_refinement_blocks=_count(shapes, r"refinement\.(\d+)\."),
+        d_inner=(d1, d2, d3, d4),
+        d_state=shapes[f"{scans[0]}.A_logs"][1],
+        in_chans=shapes["patch_embed.proj.weight"][1],
+    )
+
+
+def _trunk_settings(shapes: Shapes) -> dict:
+    in_chans = shapes["conv_first.weight"][1]
+    upsampler: Upsampler = ""
+    upscale = 1
+    if _has(shapes, r"conv_up1\."):
+        upsampler, upscale = "nearest+conv", 4
+    elif _has(shapes, r"conv_before_upsample\."):
+        upsampler = "pixelshuffle"
+        factor = math.isqrt(shapes["upsample.0.weight"][0] // shapes["upsample.0.weight"][1])
+        upscale = factor ** _count(shapes, r"upsample\.(\d+)\.")
+    elif _has(shapes, r"upsample\."):
+        upsampler = "pixelshuffledirect"
+        upscale = math.isqrt(shapes["upsample.0.weight"][0] // in_chans)
+    resi_connection: ResidualConv = "3conv" if _has(shapes, r"conv_after_body\.\d") else "1conv"
+    return {
+        "in_chans": in_chans,
+        "upsampler": upsampler,
+        "upscale": upscale,
+        "resi_connection": resi_connection,
+    }
+
+
+def _cab_form(shapes: Shapes, cab: str) -> CabForm:
+    if _has(shapes, rf"{cab}\.1\.attention\."):
+        return "light-2024-02"
+    if _has(shapes, rf"{cab}\.5\.attention\."):
+        return "light"
+    hidden, channels = shapes[f"{cab}.0.weight"][0], shapes[f"{cab}.0.weight"][1]
+    for form in ("classic", "light-2024-03"):
+        if hidden == channels // CAB_HIDDEN_DIVISOR[form]:
+            return form
+    raise CheckpointError(
+        f"its channel attention squeezes {channels} channels to {hidden}, which no official form does"
+    )
+
+
+def _depths(shapes: Shapes, blocks: str) -> tuple[int, ...]:
+    groups = _count(shapes, r"layers\.(\d+)\.")
+    return tuple(_count(shapes, rf"layers\.{i}\.residual_group\.{blocks}\.(\d+)\.") for i in range(groups))
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """Count the different numbers in the names that begin as ``pattern`` says."""
+    return len({match[1] for name in shapes if (match := re.match(pattern, name))})
+
+
+def _has(shapes: Shapes, pattern: str) -> bool:
+    """Tell whether a name begins as ``pattern`` says."""
+    return any(re.match(pattern, name) for name in shapes)
+
+
+def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:
+    """Raise unless the tensors are exactly those of the network, by name, shape and kind of number."""
+    wanted = net.state_dict()
+    both = [name for name in wanted if name in tensors]
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "surplus": [name for name in tensors if name not in wanted],
+        "misshapen": [
+            f"{name} {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
+            for name in both
+            if tensors[name].shape != wanted[name].shape
+        ],
+        "not of floating-point numbers": [
+            name
+            for name in both
+            if wanted[name].is_floating_point() and not tensors[name].is_floating_point()
+        ],
+    }
+    problems = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    if problems:
+        raise CheckpointError(f"its tensors are not those of a {type(net).__name__}; {'; '.join(problems)}")
+
+
+def _listed(names: Iterable[object]) -> str:
+    """Return the first few of the names, and how many more there are."""
+    names = list(names)
+    rest = len(names) - NAMED_AT_MOST
+    return ", ".join(map(_shown, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _shown(name: object) -> str:
+    """Return a name from a file so that it can neither break nor flood a line, nor steer a terminal."""
+    if not isinstance(name, str):
+        return type(name).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])
+    return shown if len(name) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"

@@ -1,0 +1,77 @@
+"""Which file of a repository is a model's, where none is spelled as the catalogue has it."""
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from mambair_cli.checkpoints.catalog import Model, Task
+
+# Words by which a name tells the task; one with none of them upscales. ``car``: compression artefact removal.
+_TASKS: tuple[tuple[Task, str], ...] = (("denoise", r"dn|nois"), ("dejpeg", r"jpe?g|car(?=q?\d)|art[ei]fact"))
+# Words that tell models of one task apart; others, such as ``classic``, appear in some names only.
+_KINDS: dict[Task, str] = {
+    "upscale": r"light|small|base|large|real",
+    "denoise": r"real|gr[ae]y",
+    "dejpeg": r"colou?r",
+}
+
+
+class _Reading(NamedTuple):
+    """What a name tells.
+
+    Attributes:
+        task: Of the model.
+        kinds: Words that tell models of the task apart.
+        numbers: Scale or level, if it is a usual name.
+    """
+
+    task: Task
+    kinds: frozenset[str]
+    numbers: tuple[int, ...]
+
+
+def find_alike(model: Model, listed: Iterable[str]) -> list[str]:
+    """Find the files that are most likely the model's, of a repository that lists none of its paths.
+
+    They lie in the same folder as these. Those come first whose names differ in ``-``, ``_``, case and a
+    leading ``mambair`` only; if there are none, those whose names tell the same task, kind, and scale or
+    level.
+
+    Returns:
+        Paths in the repository. More than one is for the user to choose from.
+    """
+    folders = {PurePosixPath(file).parent for file in model.files}
+    files = [
+        file
+        for file in listed
+        if PurePosixPath(file).parent in folders and PurePosixPath(file).suffix.lower() == ".pth"
+    ]
+    wanted = {_fold(file) for file in model.files}
+    same = [file for file in files if _fold(file) in wanted]
+    return same or [file for file in files if _fits(_read(file), model)]
+
+
+def _fold(file: str) -> str:
+    """Leave out of a file's name what spellings differ in."""
+    return re.sub(r"[-_ ]", "", PurePosixPath(file).stem).lower().removeprefix("mambair")
+
+
+def _read(file: str) -> _Reading:
+    name = re.sub(r"(mambair)?v\d(?!\d)|mambair", "", _fold(file))
+    told: list[Task] = [task for task, words in _TASKS if re.search(words, name)]
+    task: Task = told[0] if told else "upscale"
+    kinds = frozenset(re.findall(_KINDS[task], name))
+    return _Reading(task, kinds, tuple(int(number) for number in re.findall(r"\d+", name)))
+
+
+def _fits(found: _Reading, model: Model) -> bool:
+    """Tell whether a name tells what the model's own names tell, and anything at all."""
+    if not found.kinds and not found.numbers:
+        return False
+    number = model.scale if model.task == "upscale" else model.level
+    for known in map(_read, model.files):
+        numbers = {known.numbers, () if number is None else (number,)}
+        if (found.task, found.kinds) == (known.task, known.kinds) and found.numbers in numbers:
+            return True
+    return False

@@ -1,0 +1,275 @@
+"""The commands that restore images: upscale, denoise, dejpeg."""
+
+import math
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mambair_cli.cli.dry_run import print_plan
+from mambair_cli.cli.notices import check_output_forgotten, explain_quality
+from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
+from mambair_cli.cli.output import say
+from mambair_cli.cli.parts import divide
+from mambair_cli.cli.run import Run
+from mambair_cli.cli.streams import is_stdout_closed
+from mambair_cli.errors import UsageError
+from mambair_cli.system.values import plain_factor, read_value
+
+if TYPE_CHECKING:
+    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.images.discovery import Choice
+    from mambair_cli.images.source import Source
+    from mambair_cli.runs.output_size import Size
+
+
+_STDOUT = 1
+
+
+def _read_scale(text: str) -> float:
+    """Read a scale, also where it is written with the sign of multiplication."""
+    from mambair_cli.runs.output_size import LARGEST_SCALE, check_scale
+
+    number = plain_factor(text)
+    try:
+        return read_value("--scale", number, "number", least=1, most=LARGEST_SCALE)
+    except UsageError:
+        with suppress(ValueError):
+            if math.isfinite(float(number)):
+                check_scale(float(number))
+        raise
+
+
+@with_options
+def upscale(
+    inputs: Inputs = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            "-s",
+            metavar="FACTOR",
+            parser=_read_scale,
+            help="1 to 4, such as 2 or 2.5. [default: 4]",
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
+    ] = None,
+    megapixels: Annotated[
+        float | None,
+        typer.Option(min=1e-6, metavar="N", callback=finite, help="Of the results, in place of a scale."),
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="Use the model for noisy, compressed or blurred pictures."),
+    ] = False,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="Use the model for clean pictures. "
+            "[default: --real for JPEGs of quality below 90, else --clean]",
+        ),
+    ] = False,
+    *,
+    options: Options,
+) -> None:
+    """Enlarge images up to 4 times.
+
+    What no network does exactly is done by the next larger one, and reduced.
+    """
+    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL
+    from mambair_cli.runs.output_size import settle_scale
+
+    if real and clean:
+        raise UsageError("--real and --clean exclude each other; give one")
+    if real or clean:
+        options = _take(options, REAL if real else CLEAN)
+    may_differ = options.model not in (AUTO, CLEAN) or options.weights is not None
+    network, size = settle_scale(scale, width, height, megapixels, may_differ)
+    _restore("upscale", inputs, options, scale=network, size=size)
+
+
+@with_options
+def denoise(
+    inputs: Inputs = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=255, metavar="SIGMA", callback=finite, help="Standard deviation of the noise, of 255."
+        ),
+    ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Noise of any kind, and JPEG; the default without --sigma.")
+    ] = False,
+    *,
+    options: Options,
+) -> None:
+    """Remove noise."""
+    if real and sigma is not None:
+        raise UsageError(f"--real and --sigma {sigma:g} exclude each other; give one")
+    if real:
+        options = _take(options, "real")
+    _restore("denoise", inputs, options, level=sigma)
+
+
+@with_options
+def dejpeg(
+    inputs: Inputs = None,
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="QUALITY",
+            help="Quality that it was saved with. [default: unknown, a model for all]",
+        ),
+    ] = None,
+    *,
+    options: Options,
+) -> None:
+    """Remove the artefacts of JPEG compression."""
+    _restore("dejpeg", inputs, options, level=jpeg_quality)
+
+
+def _restore(
+    task: "Task",
+    inputs: list[str] | None,
+    options: Options,
+    scale: int | None = None,
+    level: float | None = None,
+    size: "Size | None" = None,
+) -> None:
+    """Do what the restoring commands have in common, which is all but their names for things."""
+    from mambair_cli.images import DEFAULT_QUALITY, parse_colour
+    from mambair_cli.images.source import STANDARD_STREAM
+    from mambair_cli.runs import job_files, jobs
+    from mambair_cli.runs.output_size import Size, check_reach
+
+    options = _settle_output(options)
+    check_options(options)
+    if level is not None and (options.model != "auto" or options.weights is not None):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+        strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
+        raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
+    sources, choice = _find_sources(inputs, options)
+    file = jobs.target_file(sources, options.output, options.from_file is not None)
+    if file is not None:
+        if (format := jobs.settle_file(file, options.format)) is not None:
+            check_format(format, options)
+    elif options.output not in (None, STANDARD_STREAM) and _is_no_folder(options.output):
+        raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
+    output = job_files.Output(
+        quality=DEFAULT_QUALITY if options.quality is None else options.quality,
+        depth=None if options.depth == "auto" else int(options.depth),
+        strip=options.strip,
+        background=None if options.background is None else parse_colour(options.background),
+        preserve_times=options.preserve_times,
+        overwrite=options.overwrite,
+        size=size or Size(),
+        max_pixels=options.max_pixels,
+        resume=options.resume,
+        digest=options.json,
+        damaged=options.damaged,
+    )
+    _check_server(options)
+    if not options.quiet and (warning := explain_quality(task, options.quality, level)):
+        say(warning)
+    if options.dry_run:
+        parts = divide(task, sources, options, output, scale)
+        print_plan(task, parts, options, level, choice)
+        return
+    goes_to_stdout = options.output == STANDARD_STREAM
+    goes_to_stdout |= options.output is None and sources[0].path is None
+    if goes_to_stdout and is_stdout_closed():
+        raise UsageError(f"standard output is closed: {STANDARD_STREAM}; give -o a file")
+    if options.json and goes_to_stdout:
+        raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
+    parts = divide(task, sources, options, output, scale)
+    run = Run(task, level, parts, choice, options, output)
+    if (known := _known_scale(task, parts[0].scale, options)) is not None:
+        check_reach(output.size, known)
+        run.name(known)
+    run.perform()
+
+
+def _take(options: Options, kind: str) -> Options:
+    """Have the model for a kind of pictures chosen: "real" or "clean"."""
+    if options.weights is not None or options.model not in ("auto", kind):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+        raise UsageError(f"--{kind} chooses a model, and {given} is one; leave one out")
+    return replace(options, model=kind)
+
+
+def _settle_output(options: Options) -> Options:
+    """Take names such as /dev/stdout for what they are."""
+    from mambair_cli.images import find_descriptor
+    from mambair_cli.images.source import STANDARD_STREAM
+
+    if options.output and find_descriptor(Path(options.output)) == _STDOUT:
+        return replace(options, output=STANDARD_STREAM)
+    return options
+
+
+def _is_no_folder(name: str) -> bool:
+    return os.path.exists(name) and not os.path.isdir(name)
+
+
+def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
+    """Tell the scale of the network before it is loaded, where anything but its weights tells it."""
+    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, default_scale, find_model
+
+    asked = default_scale(task) if scale is None else scale
+    if options.weights is not None:
+        return None if task == "upscale" and scale is None else asked
+    if options.model in (AUTO, CLEAN):
+        return asked
+    if options.model == REAL:
+        return None
+    model = find_model(options.model)
+    return model.scale if model.task == task and scale in (None, model.scale) else None
+
+
+def _check_server(options: Options) -> None:
+    """Refuse what contradicts that a server does the work."""
+    asked = {
+        "--weights": options.weights is not None,
+        "--device": options.device != "auto",
+        "--devices": options.devices is not None,
+        "--workers": options.workers is not None,
+        "--ray": options.ray is not None,
+        "--dry-run": options.dry_run,
+    }
+    given = [name for name, is_given in asked.items() if is_given]
+    if options.server and given:
+        raise UsageError(
+            f"--server {options.server} and {given[0]} exclude each other: the server has its own models and "
+            "devices; give one (--server '' overrides MAMBAIR_SERVER)"
+        )
+
+
+def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Source"], "Choice"]:
+    """Find the images that arguments and lists of names mean, and tell by what choice."""
+    from mambair_cli.images import discovery
+
+    for name in (*(inputs or []), options.output or ""):
+        if "://" in name and not os.path.lexists(name):
+            is_download = name != options.output and name.startswith(("http://", "https://"))
+            advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
+            raise UsageError(f"no file or folder: {name}; {advice}")
+    if inputs and options.output is None and options.from_file is None:
+        check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
+    choice = discovery.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
+    sources = discovery.find_sources(inputs or [], choice)
+    if options.from_file is not None:
+        sources += discovery.read_names(options.from_file, options.null, choice)
+    if not sources:
+        raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
+    return discovery.take_once(sources, choice.left_out), choice

@@ -1,0 +1,99 @@
+"""The command that keeps networks loaded for others: serve."""
+
+import signal
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mambair_cli.cli.options import Device, Offline, Precision, Quiet
+from mambair_cli.cli.output import say
+from mambair_cli.errors import UsageError
+from mambair_cli.system.signals import SIGNALS, cleaning_up
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+def serve(
+    socket: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Unix socket to listen at. [default: one of your own]"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Listen at a port of 127.0.0.1 instead; 0 is any that is free.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    models: Annotated[int, typer.Option(min=1, metavar="N", help="How many stay loaded at most.")] = 4,
+    waiting: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images taken in at once; further ones are turned away.")
+    ] = 32,
+    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30,
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30,
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep models loaded for commands with --server.
+
+    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, the signal TERM or
+    a closed terminal ends it once the images that it has are done.
+    """
+    if socket is not None and port is not None:
+        raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"serving needs a package that is not here: {package}; "
+                '`pip install "mambair-cli[serve]"` brings it'
+            )
+    from mambair_cli.server.address import LOOPBACK, Address, find_default_socket, listen
+
+    if port is not None:
+        address = Address(None, LOOPBACK, port)
+    else:
+        address = Address(Path(socket) if socket else find_default_socket(make_folder=True))
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(address))  # before what takes long: who comes early can wait
+        if address.path is not None:
+            stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
+        else:
+            address = Address(None, LOOPBACK, listener.getsockname()[1])
+        print(address, flush=True)
+        from mambair_cli.server.app import App, build_server
+        from mambair_cli.server.network_cache import Models
+        from mambair_cli.server.service import Workshop
+
+        notify = (lambda sentence: None) if quiet else say
+        workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
+        stack.callback(workshop.close)
+        server = build_server(App(workshop, max_bytes, waiting))
+        if not quiet:
+            say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
+        with cleaning_up():
+            _end_by_signals(server)
+            server.run(sockets=[listener])
+
+
+def _end_by_signals(server: "uvicorn.Server") -> None:
+    """End a server in good order at TERM, and where its terminal is closed: nothing is amiss then."""
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, server.handle_exit)
+
+
+def _remove_socket(path: Path, inode: int) -> None:
+    """Remove a socket, if nobody has put another in its place."""
+    try:
+        if path.lstat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        pass

@@ -1,0 +1,117 @@
+"""Read TIFF files of 64-bit floats, which libvips does not read; they become floats of 32 bits."""
+
+import logging
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.metadata import extract_exif
+from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
+
+_ORIENTATION, _XMP, _ICC = 274, 700, 34675
+_RESOLUTIONS, _UNIT = (282, 283), 296
+_NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
+_COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's number of what samples mean: gray, and RGB
+_UNITS_PER_INCH = {2: 1.0, 3: 2.54}
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it would print what it logs
+
+
+def read_doubles(data: bytes, name: str) -> Foreign:
+    """Read the header of such a file.
+
+    Args:
+        data: What the file holds.
+        name: Of the file, for errors.
+
+    Raises:
+        ImageError: It is compressed in a way that is not read, or has several pages.
+        ValueError: It is broken.
+    """
+    try:
+        return _read_header(data, name)
+    except (TypeError, AttributeError) as error:  # tags of kinds that tifffile does not expect
+        raise ValueError(str(error)) from error
+
+
+def _read_header(data: bytes, name: str) -> Foreign:
+    import tifffile
+
+    choice = choose_pages(read_pages(data))
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        page = file.pages[choice.numbers[0]]
+        assert isinstance(page, tifffile.TiffPage)
+        if (oddity := _find_oddity(page, len(choice.numbers))) is not None:
+            raise ImageError(
+                f"cannot read {name}: it is a TIFF file of 64-bit floats and {oddity}; "
+                "convert it to 32-bit floats first"
+            )
+        colours = _COLOURS[int(page.photometric)]
+        extra = tuple(int(kind) for kind in page.extrasamples) or None
+        samples = sort_samples(colours, page.samplesperpixel - colours, extra)
+        orientation = page.tags.valueof(_ORIENTATION, 1)
+        dpi = _read_dpi(page)
+        icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
+        height, width = int(page.imagelength), int(page.imagewidth)
+    turned = (width, height) if orientation >= 5 else (height, width)
+
+    def load() -> np.ndarray:
+        with tifffile.TiffFile(BytesIO(data)) as file:
+            page = file.pages[choice.numbers[0]]
+            try:
+                image = page.asarray()
+            except (TypeError, AttributeError) as error:
+                raise ValueError(str(error)) from error
+            if int(page.planarconfig) == 2 and image.ndim == 3:
+                image = np.moveaxis(image, 0, 2)
+        with np.errstate(over="ignore"):  # what is too large is said to be
+            image = image.reshape(height, width, -1)[..., list(samples.order)].astype(np.float32)
+        return _turn_upright(image, orientation)
+
+    return Foreign(
+        (*turned, len(samples.order)),
+        "float32",
+        load,
+        bands=colours,
+        masks=samples.masks,
+        icc=icc,
+        exif=extract_exif(data),
+        xmp=xmp,
+        dpi=dpi,
+        warnings=choice.remarks,
+    )
+
+
+def _find_oddity(page: Any, pages: int) -> str | None:
+    """Say why a file is not read, if it is not."""
+    import tifffile
+
+    predictor = int(page.predictor)
+    if pages > 1:
+        return f"has {pages} pages"
+    if int(page.compression) not in (_NO_COMPRESSION, *_DEFLATE) or predictor != 1:
+        how = tifffile.COMPRESSION(page.compression).name
+        return f"is compressed by {how}" + (f" with predictor {predictor}" if predictor != 1 else "")
+    if int(page.photometric) not in _COLOURS:
+        return f"is of kind {tifffile.PHOTOMETRIC(page.photometric).name}"
+    return None
+
+
+def _read_dpi(page: Any) -> tuple[float, float] | None:
+    unit = _UNITS_PER_INCH.get(int(page.tags.valueof(_UNIT, 2)))
+    if unit is None or not all(tag in page.tags for tag in _RESOLUTIONS):
+        return None
+    (x, x_parts), (y, y_parts) = (page.tags[tag].value for tag in _RESOLUTIONS)
+    return (x / x_parts * unit, y / y_parts * unit) if x_parts and y_parts else None
+
+
+def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation, 1 to 8."""
+    if orientation in (3, 4, 6, 7):
+        image = image[::-1]
+    if orientation in (2, 3, 7, 8):
+        image = image[:, ::-1]
+    return image.swapaxes(0, 1) if orientation >= 5 else image

@@ -1,0 +1,254 @@
+"""Decode the formats that libvips' usual builds do not read; these are small enough to be held whole."""
+
+import re
+import struct
+import tempfile
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images.avif_frames import read_avif_frames
+from mambair_cli.images.float64_tiff import read_doubles
+from mambair_cli.images.icons import read_icon
+from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.samples import encode_srgb, widen
+from mambair_cli.images.trailing_images import several, tell_first
+from mambair_cli.system.files import show
+
+# What Pillow, OpenEXR and numpy raise for broken files.
+_BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
+
+
+class BrokenImageError(Exception):
+    """The data is no image of its format; the message is the reason, in one line."""
+
+
+def read_header(format: str, data: bytes, name: str) -> Foreign:
+    """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic", "exr" and "ico".
+
+    TIFF is one of them where its samples are floats of 64 bits, and AVIF where it is animated.
+
+    Args:
+        format: One of these.
+        data: What the file holds.
+        name: Of the file, for errors.
+
+    Raises:
+        BrokenImageError: The data is broken.
+        ImageError: Part of the picture would be lost, or a package is missing.
+    """
+    readers = {
+        "bmp": _bmp,
+        "ppm": _netpbm,
+        "jpeg2000": _jpeg2000,
+        "heic": _heic,
+        "exr": _exr,
+        "ico": read_icon,
+        "tiff": read_doubles,
+        "avif": read_avif_frames,
+    }
+    try:
+        image = readers[format](data, name)
+    except ModuleNotFoundError as error:
+        raise ImageError(
+            f"cannot read {name}: {format} needs the package {error.name}; "
+            f"pip install 'mambair-cli[{format}]' brings it"
+        ) from error
+    except _BROKEN as error:
+        raise BrokenImageError(show(str(error).strip())) from error
+
+    def load() -> np.ndarray:
+        try:
+            height, width, count = image.shape
+            return image.load().reshape(height * image.frames, width, count)
+        except _BROKEN as error:
+            raise BrokenImageError(show(str(error).strip())) from error
+
+    return replace(image, load=load)
+
+
+def _bmp(data: bytes, name: str) -> Foreign:
+    from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn of sizes that are welcome here
+
+    image = BmpImageFile(BytesIO(data))
+    mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    shape = (image.height, image.width, len(mode))
+    return Foreign(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
+
+
+_NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
+
+
+def _netpbm(data: bytes, name: str) -> Foreign:
+    """Read PBM, PGM and PPM, as text and binary, of 8 and 16 bits (Pillow would cut PPM to 8)."""
+    kind = int(data[1:2])
+    is_bitmap, bands = kind in (1, 4), 3 if kind in (3, 6) else 1
+    head = re.match(rb"P[1-6]" + _NUMBER * (2 if is_bitmap else 3) + rb"(?:\s|#[^\n\r]*[\n\r])", data)
+    if head is None:
+        raise ValueError("its header has no sizes")
+    width, height, white = (int(number) for number in (*head.groups(), 1)[:3])
+    if not (width and height and 1 <= white <= 65535):
+        raise ValueError(f"its header tells {width}×{height} pixels up to {white}")
+    dtype = np.uint8 if white < 256 else np.uint16
+    line = -(-width // 8) if kind == 4 else width * bands
+    if _has_more_netpbm(kind, data, head.end(), height * line, white):
+        raise several(name)
+
+    def load() -> np.ndarray:
+        total = width * height * bands
+        samples = _netpbm_samples(kind, data[head.end() :], total, width, is_deep=white > 255)
+        if samples.size != total:
+            raise ValueError(f"it ends after {samples.size} of {total} samples")
+        if samples.max() > white:
+            raise ValueError(f"a sample is larger than its white, {white}")
+        if is_bitmap:
+            samples = 1 - samples  # 1 is ink
+        full = np.iinfo(dtype).max
+        if white != full:
+            samples = (samples.astype(np.uint32) * full + white // 2) // white
+        return samples.astype(dtype)
+
+    return Foreign((height, width, bands), np.dtype(dtype).name, load)
+
+
+def _has_more_netpbm(kind: int, data: bytes, start: int, count: int, white: int) -> bool:
+    """Tell whether another image comes behind the first.
+
+    Args:
+        kind: Of the first.
+        data: Of the file.
+        start: Where its samples begin.
+        count: Of these, as numbers or as bytes of bits.
+        white: The largest.
+    """
+    if kind < 4:
+        return re.search(rb"\sP[1-6]\s", data[start:]) is not None
+    end = start + count * (2 if white > 255 else 1)
+    return re.match(rb"\s{0,2}P[1-6]\s", data[end : end + 8]) is not None
+
+
+def _netpbm_samples(kind: int, body: bytes, total: int, row: int, is_deep: bool) -> np.ndarray:
+    """Return the samples that come behind a header, as many as there are."""
+    if kind < 4:
+        numbers = re.findall(rb"[01]" if kind == 1 else rb"\d+", re.sub(rb"#[^\n\r]*", b"", body))[:total]
+        if max(map(len, numbers), default=0) > 5:  # beyond 65535; int() of a long one takes for ever
+            raise ValueError("a sample is larger than any white")
+        return np.array(numbers, dtype="S5").astype(np.uint32)
+    if kind > 4:
+        dtype = np.dtype(">u2" if is_deep else np.uint8)
+        return np.frombuffer(body, dtype, min(total, len(body) // dtype.itemsize))
+    line = (row + 7) // 8
+    lines = min(total // row, len(body) // line)
+    bits = np.frombuffer(body, np.uint8, lines * line).reshape(lines, line)
+    return np.unpackbits(bits, axis=1)[:, :row].astype(np.uint32)
+
+
+def _jpeg2000(data: bytes, name: str) -> Foreign:
+    from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+
+    start = data.index(b"\xff\x4f\xff\x51")
+    (bands,) = struct.unpack_from(">H", data, start + 40)
+    depth = max(((depth & 0x7F) + 1 for depth in data[start + 42 : start + 42 + 3 * bands : 3]), default=8)
+    if bands > 1 and depth > 8:
+        raise ImageError(
+            f"cannot read {name}: JPEG 2000 in colour is read with 8 bits, not {depth}; "
+            "convert it to TIFF first"
+        )
+    image = Jpeg2KImageFile(BytesIO(data))
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        raise ImageError(f"cannot read {name}: it is of the kind {image.mode}; convert it to TIFF first")
+    is_deep = image.mode == "I;16"
+
+    def load() -> np.ndarray:
+        samples = np.array(image)
+        return widen(samples, depth, shifted=False) if is_deep and depth < 16 else samples
+
+    shape = (image.height, image.width, 1 if is_deep else len(image.mode))
+    dtype = "uint16" if is_deep else "uint8"
+    return Foreign(shape, dtype, load, icc=_find_jp2_profile(data[:start]))
+
+
+def _find_jp2_profile(boxes: bytes) -> bytes | None:
+    """Find the ICC profile of a JP2 file, which Pillow leaves where it is."""
+    at = boxes.find(b"colr")
+    if at < 4 or boxes[at + 4 : at + 5] != b"\x02":  # 1: a colour space by its number
+        return None
+    (length,) = struct.unpack_from(">I", boxes, at - 4)
+    return boxes[at + 7 : at - 4 + length] or None
+
+
+def _heic(data: bytes, name: str) -> Foreign:
+    import pillow_heif
+
+    try:
+        file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    bits = file.info.get("bit_depth", 8)
+    first, count = file.primary_index, len(file)
+    is_deep = file.mode.endswith(";16")
+
+    def load() -> np.ndarray:
+        try:
+            samples = np.asarray(file)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        return widen(samples, bits) if is_deep else samples
+
+    width, height = file.size  # upright: the library turns pictures itself
+    return Foreign(
+        (height, width, len(file.mode.removesuffix(";16"))),
+        "uint16" if is_deep else "uint8",
+        load,
+        icc=file.info.get("icc_profile"),
+        exif=file.info.get("exif"),
+        xmp=file.info.get("xmp"),
+        warnings=(tell_first(first + 1, count),) if count > 1 else (),
+    )
+
+
+def _exr(data: bytes, name: str) -> Foreign:
+    """Read OpenEXR, whose samples are linear light, as those of a display: by sRGB's curve."""
+    head = _open_exr(data, header_only=True)
+    channels = {channel.name for channel in head.header()["channels"]}
+    names = next((names for names in ("RGBA", "RGB", "YA", "Y") if set(names) == channels), None)
+    if names is None or len(head.parts) > 1:
+        raise ImageError(
+            f"cannot read {name}: its channels are {', '.join(sorted(channels))}; "
+            "RGB or Y, with or without A, work"
+        )
+    low, high = (np.asarray(corner, np.int64) for corner in head.header()["dataWindow"])
+    width, height = (int(side) for side in high - low + 1)
+
+    def load() -> np.ndarray:
+        pixels = {key: channel.pixels for key, channel in _open_exr(data).channels().items()}
+        samples = np.stack([pixels[key] for key in names], axis=2).astype(np.float32)
+        low, high = float(samples.min()), float(samples.max())
+        if not (low >= 0 and high <= 1):
+            raise ImageError(
+                f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
+            )
+        if not names.endswith("A"):
+            return encode_srgb(samples)
+        colours, alpha = samples[..., :-1], samples[..., -1:]  # premultiplied, in OpenEXR
+        colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
+        return np.concatenate([encode_srgb(np.minimum(colours, 1)), alpha], axis=2)
+
+    return Foreign((height, width, len(names)), "float32", load)
+
+
+def _open_exr(data: bytes, header_only: bool = False) -> Any:
+    """Open an OpenEXR file by way of one on the disk: the library reads nothing else."""
+    import OpenEXR
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image.exr")
+        path.write_bytes(data)
+        try:
+            return OpenEXR.File(str(path), header_only=header_only, separate_channels=True)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error

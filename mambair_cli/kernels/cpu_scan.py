@@ -1,0 +1,211 @@
+"""The selective scan for CPUs, in vector instructions written for the processor at hand.
+
+A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks them along one
+path after the other, a stretch of tokens at a time: first it makes the stretch's steps, then it moves the
+states, which stay in the nearest caches. Paths are summed where the result lies, and no channel knows of
+another: there is nothing to reorder and nothing to lock, and the result does not depend on the threads.
+"""
+
+import ctypes
+import functools
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mambair_cli.kernels import torch_scan
+from mambair_cli.kernels.cpu_threads import run_in_threads
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, count_lanes
+from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
+from mambair_cli.kernels.operands import ScanParams
+
+LANES = count_lanes()
+STRETCH = 32  # tokens
+AHEAD = 8  # tokens; so early are the rows fetched that a path strews over the image
+
+# What the kernel is told, in this order. Strides and sizes count values of 4 bytes.
+POINTERS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D", "y", "scratch")
+COUNTER = "shares_taken"
+NUMBERS = (
+    *(COUNTER, "shares", "units", "k", "length", "d", "vectors", "scratch_share"),
+    *("u_image", "u_token", "y_image", "y_token", "paths_image"),
+    *("dt_image", "dt_token", "dt_path"),
+    *("B_image", "B_token", "B_path"),
+    *("C_image", "C_token", "C_path"),
+)
+
+
+@torch.no_grad()
+def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
+    """Run one selective scan per path and sum the results at each pixel, without a gradient.
+
+    See ``kernels.selective_scan``. Beyond its operands it needs some ten KiB for each thread.
+
+    Raises:
+        ValueError: For operands that are not in the CPU's memory, and for pixels that do not exist.
+    """
+    if u.dtype == torch.float64:
+        return torch_scan.selective_scan(u, dt, B, C, paths, params)
+    _check_memory(u, dt, B, C, paths, params)
+    b, length, d = u.shape
+    k, _, n = params.A.shape
+    r = params.dt_weight.shape[-1]
+    tokens = {"u": u, "dt": dt, "B": B, "C": C}
+    for name, token in tokens.items():
+        tokens[name] = token.float() if token.stride(-1) == 1 else token.float().contiguous()
+    y = u.new_empty(b, length, d, dtype=torch.float32)
+    if not y.numel():
+        return y
+    vectors = -(-d // LANES)
+    threads = min(torch.get_num_threads(), b * vectors)
+    scratch = y.new_empty(threads, vectors * (n + STRETCH) * LANES)
+    tensors = {
+        **tokens,
+        "paths": paths.int().contiguous(),
+        "dt_weight": _lay_out(params.dt_weight),
+        "dt_bias": _lay_out(params.dt_bias[:, :, None]),
+        "A": _lay_out(params.A.float() * LOG2_E),
+        "D": _lay_out(params.D[:, :, None]),
+        "y": y,
+        "scratch": scratch,
+    }
+    numbers = {
+        COUNTER: 0,
+        "shares": threads,
+        "units": b * vectors,
+        "k": k,
+        "length": length,
+        "d": d,
+        "vectors": vectors,
+        "scratch_share": scratch.stride(0),
+        "paths_image": k * length if paths.ndim == 3 else 0,
+    }
+    for name in ("u", "dt", "B", "C", "y"):
+        strides = zip(("image", "token", "path"), tensors[name].stride()[:-1], strict=False)
+        numbers |= {f"{name}_{along}": stride for along, stride in strides}
+    values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
+    run_in_threads(_compile_kernel(n, r), (ctypes.c_int64 * len(values))(*values), threads)
+    return y
+
+
+def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> None:
+    """Raise a ValueError for operands by which the kernel would read or write where it must not."""
+    for operand in (u, dt, B, C, paths, *params):
+        if operand.device.type != "cpu":
+            raise ValueError(f"the scan backend cpu needs its operands on the CPU, not on {operand.device}")
+    least, most = (int(bound) for bound in paths.aminmax()) if paths.numel() else (0, -1)
+    if least < 0 or most >= u.shape[1]:
+        raise ValueError(f"paths must name pixels from 0 to {u.shape[1] - 1}, not {least} to {most}")
+
+
+def _lay_out(param: Tensor) -> Tensor:
+    """Lay out a parameter as the kernel reads it: (k, d, m) -> (k, vectors, m, lanes), filled up with 0."""
+    k, d, m = param.shape
+    filled = F.pad(param.float(), (0, 0, 0, -d % LANES))
+    return filled.view(k, -1, LANES, m).transpose(2, 3).contiguous()
+
+
+class Walk(NamedTuple):
+    """What the kernel needs along one path of an image, for a run of its vectors of channels."""
+
+    pixels: Pointer  # the pixel at each position of the path
+    vectors: Index  # in this run
+    channels: Index  # from the first of this run to the image's last
+    u: Pointer  # the run's first channel of pixel 0
+    y: Pointer
+    dt: Pointer
+    B: Pointer
+    C: Pointer
+    dt_weight: Pointer  # (vectors, r, lanes)
+    dt_bias: Pointer  # (vectors, 1, lanes)
+    A: Pointer  # (vectors, n, lanes)
+    D: Pointer  # (vectors, 1, lanes)
+    states: Pointer  # (vectors, n, lanes)
+    steps: Pointer  # (tokens of a stretch, vectors, lanes)
+
+
+@functools.cache
+def _compile_kernel(n: int, r: int) -> Program:
+    """Compile the scan for n states and steps of rank r.
+
+    A unit of its work is a vector of channels of an image; a share is a run of units, done by one thread.
+    """
+    code = Code("selective_scan", POINTERS, NUMBERS, LANES)
+    job = SimpleNamespace(**code.job)
+    with code.loop_shared(COUNTER, job.shares) as share:
+        first = share * job.units // job.shares
+        stop = (share + 1) * job.units // job.shares
+        scratch = job.scratch.at(share * job.scratch_share)
+        with code.loop(first // job.vectors, (stop - 1) // job.vectors + 1) as image:
+            begin = (first - image * job.vectors).at_least(0)
+            end = (stop - image * job.vectors).at_most(job.vectors)
+            with code.loop(0, job.k) as path:
+                param = (path * job.vectors + begin) * LANES
+                walk = Walk(
+                    pixels=job.paths.at(image * job.paths_image + path * job.length),
+                    vectors=end - begin,
+                    channels=job.d - begin * LANES,
+                    u=job.u.at(image * job.u_image + begin * LANES),
+                    y=job.y.at(image * job.y_image + begin * LANES),
+                    dt=job.dt.at(image * job.dt_image + path * job.dt_path),
+                    B=job.B.at(image * job.B_image + path * job.B_path),
+                    C=job.C.at(image * job.C_image + path * job.C_path),
+                    dt_weight=job.dt_weight.at(param * r),
+                    dt_bias=job.dt_bias.at(param),
+                    A=job.A.at(param * n),
+                    D=job.D.at(param),
+                    states=scratch,
+                    steps=scratch.at((end - begin) * (n * LANES)),
+                )
+                with code.loop(0, walk.vectors * n) as i:
+                    walk.states.at(i * LANES).store(code.constant(0.0))
+                with code.loop(0, job.length, by=STRETCH) as start:
+                    tokens = (job.length - start).at_most(STRETCH)
+                    _write_steps(code, walk, r, start, tokens)
+                    _write_recurrence(code, walk, n, start, tokens, is_first_path=path < 1)
+    return code.compile()
+
+
+def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) -> None:
+    """Write what makes the steps of a stretch of tokens, and fetches the rows of those further ahead."""
+    job = SimpleNamespace(**code.job)
+    with code.loop(0, tokens) as t:
+        pixel = walk.pixels.at(start + t).load_index()
+        ahead = walk.pixels.at((start + t + AHEAD).at_most(job.length - 1)).load_index()
+        walk.dt.at(ahead * job.dt_token).prefetch()
+        walk.B.at(ahead * job.B_token).prefetch()
+        walk.C.at(ahead * job.C_token).prefetch()
+        dt = walk.dt.at(pixel * job.dt_token)
+        with code.loop(0, walk.vectors) as v:
+            walk.u.at(ahead * job.u_token + v * LANES).prefetch()
+            walk.y.at(ahead * job.y_token + v * LANES).prefetch(to_write=True)
+            step = walk.dt_bias.at(v * LANES).load()
+            for j in range(r):
+                weight = walk.dt_weight.at((v * r + j) * LANES).load()
+                step = weight.times_plus(dt.at(j).load_spread(), step)
+            walk.steps.at((t * walk.vectors + v) * LANES).store(softplus(step))
+
+
+def _write_recurrence(
+    code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition
+) -> None:
+    """Write what moves the states along a stretch of tokens, and adds what comes out to the other paths'."""
+    job = SimpleNamespace(**code.job)
+    with code.loop(0, tokens) as t:
+        pixel = walk.pixels.at(start + t).load_index()
+        B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
+        with code.loop(0, walk.vectors) as v:
+            lanes = code.first_lanes(walk.channels - v * LANES)
+            u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
+            step = walk.steps.at((t * walk.vectors + v) * LANES).load()
+            y = walk.D.at(v * LANES).load() * u
+            for i in range(n):
+                decay = exp2(step * walk.A.at((v * n + i) * LANES).load())
+                state = walk.states.at((v * n + i) * LANES)
+                h = decay.times_plus(state.load(), step * u * B.at(i).load_spread())
+                state.store(h)
+                y = h.times_plus(C.at(i).load_spread(), y)
+            total = walk.y.at(pixel * job.y_token + v * LANES)
+            total.store(y + total.load(lanes).unless(is_first_path), lanes)

@@ -1,0 +1,189 @@
+"""How MambaIRv2 routes pixels to tokens and sorts them by token, in Triton.
+
+Neither logits nor noise reach memory. The sort counts: one kernel labels a block of pixels and counts its
+labels, a running sum over all blocks says where each label's pixels of each block begin, another kernel puts
+them there. Pixels of one label stay in their order.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mambair_cli.kernels.triton_pointwise import gelu
+
+_jit: Any = triton.jit  # whose types do not know the options of a launch, such as num_warps
+
+ROWS = 64  # pixels of a block
+
+
+def route_pixels(
+    hidden: Tensor,
+    bias: Tensor,
+    weight: Tensor,
+    logit_bias: Tensor,
+    width: int,
+    keys: tuple[int, int] | None,
+    origin: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Label each pixel with the token of its largest logit, and order the pixels by their labels.
+
+    ``label = argmax(gelu(hidden + bias) @ weight + logit_bias + noise)``
+
+    Args:
+        hidden: (b, l, m) in the dtype of ``weight``.
+        bias: (m,) float32.
+        weight: (m, tokens).
+        logit_bias: (tokens,) float32.
+        width: Of the images, in pixels.
+        keys: For the rows and the columns of the Gumbel noise, from ``model.noise.make_keys``; None for no
+            noise.
+        origin: Row and column of each image's first pixel in the image it is a part of, (b, 2) int32.
+
+    Returns:
+        The labels, (b, l), and the pixel at each place of the order, (b, l); both int32.
+    """
+    b, length, m = hidden.shape
+    tokens = weight.shape[1]
+    blocks = triton.cdiv(length, ROWS)
+    labels = hidden.new_empty(b, length, dtype=torch.int32)
+    counts = hidden.new_empty(b, tokens, blocks, dtype=torch.int32)
+    path = torch.empty_like(labels)
+    row_key, column_key = keys or (0, 0)
+    columns = max(16, triton.next_power_of_2(tokens))
+    with torch.cuda.device_of(hidden):
+        _label_kernel[(blocks, b)](
+            hidden,
+            bias,
+            weight,
+            logit_bias,
+            origin,
+            labels,
+            counts,
+            row_key,
+            column_key,
+            length,
+            width,
+            M=m,
+            TOKENS=tokens,
+            NOISE=keys is not None,
+            ROWS=ROWS,
+            HIDDEN=max(16, triton.next_power_of_2(m)),
+            COLUMNS=columns,
+            num_warps=8 if columns > 64 else 4,
+        )
+        ends = counts.view(-1).cumsum(
+            0, dtype=torch.int32
+        )  # over all images, each of which has all its pixels
+        _sort_kernel[(blocks, b)](
+            labels,
+            counts,
+            ends,
+            path,
+            length,
+            blocks,
+            TOKENS=tokens,
+            ROWS=ROWS,
+            num_warps=4,
+        )
+    return labels, path
+
+
+@_jit(do_not_specialize=["row_key", "column_key"])
+def _label_kernel(
+    hidden_ptr,
+    bias_ptr,
+    weight_ptr,
+    logit_bias_ptr,
+    origin_ptr,
+    labels_ptr,
+    counts_ptr,
+    row_key,
+    column_key,
+    length,
+    width,
+    M: tl.constexpr,
+    TOKENS: tl.constexpr,
+    NOISE: tl.constexpr,
+    ROWS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Label ROWS pixels of one image, and count their labels."""
+    image = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0)
+    row = block * ROWS + tl.arange(0, ROWS)
+    m = tl.arange(0, HIDDEN)
+    token = tl.arange(0, COLUMNS)
+    exists = row < length
+    hidden = tl.load(
+        hidden_ptr + (image * length + row)[:, None] * M + m[None, :],
+        mask=exists[:, None] & (m < M)[None, :],
+        other=0.0,
+    ).to(tl.float32)
+    hidden += tl.load(bias_ptr + m, mask=m < M, other=0.0)[None, :]
+    hidden = gelu(hidden, hidden_ptr.dtype.element_ty == tl.float32)
+    weight = tl.load(
+        weight_ptr + m[:, None] * TOKENS + token[None, :],
+        mask=(m < M)[:, None] & (token < TOKENS)[None, :],
+        other=0.0,
+    )
+    logits = tl.dot(hidden.to(weight.dtype), weight, input_precision="ieee")
+    logits += tl.load(logit_bias_ptr + token, mask=token < TOKENS, other=0.0)[None, :]
+    if NOISE:
+        logits += _draw_noise(row, token, origin_ptr + image * 2, row_key, column_key, width)
+    logits = tl.where((token < TOKENS)[None, :], logits, float("-inf"))
+    label = tl.argmax(logits, 1)
+    tl.store(labels_ptr + image * length + row, label, mask=exists)
+    is_label = (label[:, None] == token[None, :]) & exists[:, None]
+    counts = tl.sum(is_label.to(tl.int32), 0)
+    at = (image * TOKENS + token) * tl.num_programs(0) + block
+    tl.store(counts_ptr + at, counts, mask=token < TOKENS)
+
+
+@_jit
+def _sort_kernel(
+    labels_ptr,
+    counts_ptr,
+    ends_ptr,
+    path_ptr,
+    length,
+    blocks,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Put ROWS pixels of one image in their places."""
+    image = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0)
+    row = block * ROWS + tl.arange(0, ROWS)
+    label = tl.load(labels_ptr + image * length + row, mask=row < length, other=0)
+    other_row = block * ROWS + tl.arange(0, ROWS)
+    other = tl.load(labels_ptr + image * length + other_row, mask=other_row < length, other=-1)
+    before = (label[:, None] == other[None, :]) & (other_row[None, :] < row[:, None])
+    at = (image * TOKENS + label) * blocks + block
+    start = tl.load(ends_ptr + at) - tl.load(counts_ptr + at)
+    place = start + tl.sum(before.to(tl.int32), 1)  # over all images
+    tl.store(path_ptr + place, row, mask=row < length)
+
+
+@_jit
+def _draw_noise(row, token, origin_ptr, row_key, column_key, width):
+    """Draw the Gumbel noise of pixels for each token: the numbers of ``model.noise``, by the same steps."""
+    y = row // width + tl.load(origin_ptr)
+    x = row % width + tl.load(origin_ptr + 1)
+    rows = _scramble(y.to(tl.uint32, bitcast=True) ^ row_key.to(tl.uint32, bitcast=True))
+    columns = _scramble(x.to(tl.uint32, bitcast=True) ^ column_key.to(tl.uint32, bitcast=True))
+    pixels = _scramble(rows ^ columns)
+    counters = token.to(tl.uint32, bitcast=True) * 0x9E3779B9
+    bits = _scramble(pixels[:, None] + counters[None, :])
+    uniform = ((bits >> 9).to(tl.float32) + 0.5) * (2.0**-23)
+    return -tl.log(-tl.log(uniform))
+
+
+@_jit
+def _scramble(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)

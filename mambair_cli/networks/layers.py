@@ -1,0 +1,234 @@
+"""Layers that the networks share; all of them work on channels-last images, (b, h, w, c)."""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mambair_cli.kernels import ScanParams, selective_scan
+from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
+
+CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution of (b, h, w, c) that keeps the sides; keys and weights are those of ``nn.Conv2d``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int = 1,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class PixelShuffle(nn.Module):
+    """Spread s² channels over s×s pixels: (b, h, w, c·s²) -> (b, s·h, s·w, c)."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        s = self.scale
+        return (
+            x.reshape(b, h, w, c // s**2, s, s).permute(0, 1, 4, 2, 5, 3).reshape(b, s * h, s * w, c // s**2)
+        )
+
+
+class PixelUnshuffle(nn.Module):
+    """Gather s×s pixels into s² channels: (b, s·h, s·w, c) -> (b, h, w, c·s²)."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, h, w, c = x.shape
+        s = self.scale
+        return (
+            x.reshape(b, h // s, s, w // s, s, c)
+            .permute(0, 1, 3, 5, 2, 4)
+            .reshape(b, h // s, w // s, c * s**2)
+        )
+
+
+class Mean(nn.Module):
+    """Average over the pixels of each image: (b, h, w, c) -> (b, 1, 1, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2), keepdim=True)
+
+
+class ChannelAttention(nn.Module):
+    """Weigh each channel by a gate that sees the channels' averages."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // ATTENTION_DIVISOR
+        self.attention = nn.Sequential(
+            Mean(), Conv2d(channels, hidden, 1), nn.ReLU(), Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+
+class CAB(nn.Module):
+    """Channel attention block: local convolutions, then channel attention."""
+
+    def __init__(self, channels: int, form: CabForm) -> None:
+        super().__init__()
+        c = channels
+        if form == "light-2024-02":
+            local: list[nn.Module] = [Conv2d(c, c, 3, groups=c)]
+        elif form == "light":
+            hidden = c // CAB_HIDDEN_DIVISOR[form]
+            local = [
+                Conv2d(c, hidden, 1),
+                Conv2d(hidden, hidden, 3, groups=hidden),
+                nn.GELU(),
+                Conv2d(hidden, c, 1),
+                Conv2d(c, c, 3, groups=c, dilation=2),
+            ]
+        else:
+            hidden = c // CAB_HIDDEN_DIVISOR[form]
+            local = [Conv2d(c, hidden, 3), nn.GELU(), Conv2d(hidden, c, 3)]
+        self.cab = nn.Sequential(*local, ChannelAttention(c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cab(x)
+
+
+class SS2D(nn.Module):
+    """Selective scan over an image along four paths, gated.
+
+    Source: MambaIR (arXiv:2402.15648), section 3.3; VMamba (arXiv:2401.10166).
+    """
+
+    def __init__(self, channels: int, d_inner: int, d_state: int) -> None:
+        super().__init__()
+        k, d, n, r = 4, d_inner, d_state, default_dt_rank(channels)
+        self.split = (r, n, n)
+        self.in_proj = nn.Linear(channels, 2 * d, bias=False)
+        self.conv2d = Conv2d(d, d, 3, groups=d)
+        self.x_proj_weight = nn.Parameter(torch.empty(k, r + 2 * n, d))
+        self.dt_projs_weight = nn.Parameter(torch.empty(k, d, r))
+        self.dt_projs_bias = nn.Parameter(torch.empty(k, d))
+        self.A_logs = nn.Parameter(torch.empty(k * d, n))
+        self.Ds = nn.Parameter(torch.empty(k * d))
+        self.out_norm = nn.LayerNorm(d)
+        self.out_proj = nn.Linear(d, channels, bias=False)
+        init_scan(self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
+
+    def forward(self, x: Tensor, paths: Tensor) -> Tensor:
+        """Mix the pixels of x, (b, h, w, c), along paths, (4, h·w)."""
+        b, h, w, _ = x.shape
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        u = F.silu(self.conv2d(x)).reshape(b, h * w, -1)
+        dt, B, C = project_scan(u, self.x_proj_weight).split(self.split, dim=-1)
+        params = scan_params(self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
+        y = selective_scan(u, dt, B, C, paths, params)
+        return self.out_proj(self.out_norm(y.view(b, h, w, -1)) * F.silu(z))
+
+
+class VSSBlock(nn.Module):
+    """A block of MambaIR: the scan mixes far pixels, the CAB near ones.
+
+    Source: MambaIR (arXiv:2402.15648), section 3.2 (RSSB).
+    """
+
+    def __init__(self, channels: int, d_inner: int, d_state: int, cab: CabForm) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(channels)
+        self.self_attention = SS2D(channels, d_inner, d_state)
+        self.skip_scale = nn.Parameter(torch.ones(channels))
+        self.conv_blk = CAB(channels, cab)
+        self.ln_2 = nn.LayerNorm(channels)
+        self.skip_scale2 = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor, paths: Tensor) -> Tensor:
+        """Map (b, h, w, c) to the same shape, scanning along paths, (4, h·w)."""
+        x = torch.addcmul(self.self_attention(self.ln_1(x), paths), x, self.skip_scale)
+        return torch.addcmul(self.conv_blk(self.ln_2(x)), x, self.skip_scale2)
+
+
+def project_scan(u: Tensor, weight: Tensor) -> Tensor:
+    """Project tokens for every path at once: u (b, l, d), weight (k, m, d) -> (b, l, k, m)."""
+    k, m, d = weight.shape
+    return F.linear(u, weight.reshape(k * m, d)).view(*u.shape[:2], k, m)
+
+
+def scan_params(dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor) -> ScanParams:
+    """Shape a checkpoint's scan tensors for the operator; its A_logs (k·d, n) and Ds (k·d) are path-major."""
+    k, d, _ = dt_weight.shape
+    A = -torch.exp(A_logs.to(torch.promote_types(A_logs.dtype, torch.float32)))
+    return ScanParams(dt_weight, dt_bias, A.view(k, d, -1), Ds.view(k, d))
+
+
+@torch.no_grad()
+def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor) -> None:
+    """Initialise scan tensors as Mamba does: A from 1 to n, steps log-uniform between 0.001 and 0.1.
+
+    Source: Mamba (arXiv:2312.00752), section 3.6 and appendix E.
+    """
+    if A_logs.is_meta:  # there is nothing to initialise, and PyTorch would take 0.8 s to find a way to do it
+        return
+    r = dt_weight.shape[-1]
+    n = A_logs.shape[-1]
+    nn.init.kaiming_uniform_(x_proj_weight.view(-1, x_proj_weight.shape[-1]), a=5**0.5)  # as nn.Linear
+    dt_weight.uniform_(-(r**-0.5), r**-0.5)
+    step = torch.empty_like(dt_bias).uniform_(math.log(0.001), math.log(0.1)).exp()
+    dt_bias.copy_(step + torch.log(-torch.expm1(-step)))  # the softplus's inverse
+    A_logs.copy_(torch.arange(1, n + 1, device=A_logs.device).float().log().expand_as(A_logs))
+    Ds.fill_(1.0)
+
+
+@functools.lru_cache(maxsize=16)
+def four_paths(height: int, width: int, device: torch.device) -> Tensor:
+    """Return MambaIR's paths over an image, (4, h·w) int32: rows, columns, and both backwards."""
+    with torch.inference_mode(False):  # a kept tensor must serve a later forward pass with gradients, too
+        rows = torch.arange(height * width, dtype=torch.int32, device=device)
+        columns = rows.view(height, width).T.reshape(-1)
+        return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
+
+
+def mirror_pad(x: Tensor, bottom: int, right: int, repeat_edge: bool) -> Tensor:
+    """Extend (b, h, w, c) downward and to the right by its mirror image, any number of times its size.
+
+    Args:
+        x: Images, (b, h, w, c).
+        bottom: Rows to add.
+        right: Columns to add.
+        repeat_edge: Whether the edge pixel is the first of its mirror image (abc|cba) or not (abc|ba).
+
+    Returns:
+        (b, h + bottom, w + right, c)
+    """
+
+    def mirror(size: int, extra: int) -> Tensor:
+        places = torch.arange(size + extra, device=x.device)
+        if size == 1:
+            return torch.zeros_like(places)
+        period = 2 * size if repeat_edge else 2 * size - 2
+        places = places % period
+        return torch.where(places < size, places, period - places - int(repeat_edge))
+
+    if bottom:
+        x = x.index_select(1, mirror(x.shape[1], bottom))
+    if right:
+        x = x.index_select(2, mirror(x.shape[2], right))
+    return x

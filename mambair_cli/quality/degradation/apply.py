@@ -1,0 +1,200 @@
+"""Do to a batch of pictures what was drawn for each, those of one kind of step together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mambair_cli.quality.degradation import codecs, noise
+from mambair_cli.quality.degradation.filters import convolve
+from mambair_cli.quality.degradation.recipe import (
+    Camera,
+    Fate,
+    Filter,
+    Jpeg,
+    Noise,
+    Step,
+    draw_fates,
+    recipe_for_measuring,
+)
+from mambair_cli.quality.degradation.resample import resize
+
+MOST_STEPS = 8  # of a round
+LUMA = (0.299, 0.587, 0.114)
+
+Occasion = tuple[int, int, int]
+"""When noise is added: whether the first round has a resolution of its own, the turn, the kind of noise."""
+
+Draw = Callable[[tuple[int, int], list[int], Occasion], Tensor]
+"""Given height and width, numbers of pictures and the occasion, returns white noise, (n, 4, h, w)."""
+
+
+def degrade(
+    truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw, finest: float
+) -> tuple[Tensor, Tensor]:
+    """Make a network's input of the truth, and of the truth what the network should make of the input.
+
+    WebP alone is left to :func:`finish`, since its library needs the pictures in memory.
+
+    Args:
+        truth: Clean pictures, (b, 3, s·h, s·w) in [0, 1].
+        fates: What happens to each.
+        scale: ``s``.
+        draw: Gives white noise. What it gives for a picture must not depend on the others of the
+            batch, nor on other occasions.
+        finest: Resolution of a first round that no fate exceeds, from 1 on.
+
+    Returns:
+        (b, 3, h, w), in [0, 1] but for pictures that are not rounded, and (b, 3, s·h, s·w).
+    """
+    truth = truth.clone()
+    _filter(truth, [fate.soft for fate in fates])
+    x = truth.clone()
+    _filter(x, [fate.blur for fate in fates])
+    height, width = truth.shape[2] // scale, truth.shape[3] // scale
+    resolutions = np.array([fate.resolution for fate in fates], dtype=np.float32)
+    here = [n for n, resolution in enumerate(resolutions) if resolution == 1]
+    there = [n for n, resolution in enumerate(resolutions) if resolution != 1]
+    result = x.new_empty(len(x), 3, height, width)
+    for group in (here, there):
+        if not group:
+            continue
+        of_group = [fates[n] for n in group]
+        reduced = x[send(group, x.device)]
+        largest = finest if group is there else 1
+        shape = (round(height * largest), round(width * largest))
+        if scale > 1 or group is there:
+            reduced = _resize(reduced, scale / resolutions[group], [f.filters[0] for f in of_group], shape)
+        elsewhere = int(group is there)
+        _round(reduced, group, [fate.first for fate in of_group], (elsewhere, 0), draw)
+        if group is there:
+            by = [fate.filters[1] for fate in of_group]
+            reduced = _resize(reduced, resolutions[group], by, (height, width))
+        _round(reduced, group, [fate.second for fate in of_group], (elsewhere, MOST_STEPS), draw)
+        result[send(group, x.device)] = reduced
+    for pictures in (result, truth):
+        _at(pictures, [n for n, fate in enumerate(fates) if fate.gray], _without_colour)
+    _at(result, [n for n, fate in enumerate(fates) if fate.rounded], codecs.round_to_bytes)
+    return result, truth
+
+
+def finish(inputs: np.ndarray, fates: Sequence[Fate]) -> np.ndarray:
+    """Send those pictures through WebP that are fated to.
+
+    Args:
+        inputs: (b, h, w, 3) uint8.
+        fates: What happens to each.
+
+    Returns:
+        The same; the others are as they were.
+    """
+    chosen = [n for n, fate in enumerate(fates) if fate.webp is not None]
+    if not chosen:
+        return inputs
+    finished = inputs.copy()
+    finished[chosen] = codecs.webp(inputs[chosen], [fates[n].webp or 0 for n in chosen])
+    return finished
+
+
+def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Degrade one picture on the CPU, by the recipe for measuring.
+
+    Args:
+        truth: (h, w, 1 or 3), uint8 or float32 in [0, 1]; both sides are multiples of the scale.
+        scale: Output pixels per input pixel and side.
+        seed: Numbers that say what happens to it: the same ones give the same input.
+
+    Returns:
+        The network's input, (h / s, w / s, 1 or 3) uint8.
+    """
+    fate = draw_fates(recipe_for_measuring(scale), scale, seed, 1)[0]
+    fate = replace(fate, gray=truth.shape[2] == 1)
+    state = np.random.SeedSequence((*seed, 1)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0]))
+    x = torch.from_numpy(truth.astype(np.float32) / (255 if truth.dtype == np.uint8 else 1))
+    x = x.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
+
+    def draw(shape: tuple[int, int], numbers: list[int], occasion: Occasion) -> Tensor:
+        return torch.randn(1, 4, *shape, generator=generator)
+
+    y, _ = degrade(x, [fate], scale, draw, max(1, fate.resolution))
+    pixels = (y.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(finish(pixels, [fate])[0, :, :, : truth.shape[2]])
+
+
+def _round(
+    x: Tensor, numbers: list[int], programs: Sequence[Sequence[Step]], when: tuple[int, int], draw: Draw
+) -> None:
+    """Do the steps of a round to pictures, in place, at each turn those of one kind together.
+
+    Args:
+        x: The pictures.
+        numbers: Which of the batch they are.
+        programs: Steps of each, in order.
+        when: Whether the resolution is another than the input's, and the number of the first turn.
+        draw: White noise.
+    """
+    for turn in range(max(map(len, programs), default=0)):
+        groups: dict[tuple, list[int]] = {}
+        for place, steps in enumerate(programs):
+            if turn < len(steps):
+                step = steps[turn]
+                kind = (type(step), step.subsampled if isinstance(step, Jpeg) else None)
+                groups.setdefault(kind, []).append(place)
+        for places in groups.values():
+            steps = [programs[place][turn] for place in places]
+            index = send(places, x.device)
+            white = None
+            if isinstance(steps[0], Noise | Camera):
+                occasion = (when[0], when[1] + turn, int(isinstance(steps[0], Camera)))
+                white = draw((x.shape[2], x.shape[3]), [numbers[place] for place in places], occasion)
+            x[index] = _do(x[index], steps, white)
+
+
+def _do(x: Tensor, steps: Sequence[Step], white: Tensor | None) -> Tensor:
+    """Do one step to each of some pictures, all of one kind."""
+
+    def of_all(name: str) -> Tensor:
+        return send([getattr(step, name) for step in steps], x.device)
+
+    step = steps[0]
+    if isinstance(step, Filter):
+        return convolve(x, of_all("kernel"))
+    if isinstance(step, Jpeg):
+        return codecs.jpeg(x, of_all("quality"), of_all("shift"), step.subsampled)
+    assert white is not None
+    strength = noise.Strength(of_all("sigma"), of_all("shot"))
+    if isinstance(step, Camera):
+        return noise.photograph(x, white, strength, of_all("balance"), of_all("mosaic"))
+    look = noise.Field(of_all("gray"), of_all("kernels"), of_all("gains"), of_all("grain"))
+    return noise.add(x, noise.make_field(white, look), strength)
+
+
+def _resize(x: Tensor, steps: np.ndarray, by: list[int], shape: tuple[int, int]) -> Tensor:
+    return resize(x, send(steps, x.device), send(by, x.device), shape, float(steps.max()))
+
+
+def _filter(x: Tensor, kernels: Sequence[np.ndarray | None]) -> None:
+    chosen = [n for n, kernel in enumerate(kernels) if kernel is not None]
+    _at(x, chosen, lambda y: convolve(y, send([kernels[n] for n in chosen], x.device)))
+
+
+def _without_colour(x: Tensor) -> Tensor:
+    weights = torch.tensor(LUMA, device=x.device)[:, None, None]
+    return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def _at(x: Tensor, numbers: list[int], change: Callable[[Tensor], Tensor]) -> None:
+    """Change some pictures of a batch, in place."""
+    if numbers:
+        index = send(numbers, x.device)
+        x[index] = change(x[index])
+
+
+def send(values: object, device: torch.device) -> Tensor:
+    """Bring numbers to a device, without waiting for what it computes."""
+    array = np.asarray(values)
+    tensor = torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,0 +1,322 @@
+"""What may happen to a picture, and what does happen to each: drawn from a seed, in numbers alone."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mambair_cli.quality.degradation import filters
+from mambair_cli.quality.degradation.resample import FILTERS
+
+Range = tuple[float, float]
+
+CAMERA_SHARE = 0.4  # of a sigma, in linear light: the way back to a picture's numbers amplifies it in shadows
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What may happen, and how often; all shares are from 0 to 1.
+
+    A picture that is enlarged was blurred, brought to some resolution near that of the input, degraded
+    there, brought to the input's resolution, degraded once more and saved. One that keeps its size has only
+    the second round, or both at its own resolution. A share of pictures has single faults alone, and some
+    none at all, so that nothing is lost on these.
+
+    Attributes:
+        clean: Share of pictures that are only reduced, by bicubic interpolation, or left as they are.
+        white: Share with white Gaussian noise alone, as the papers have it: independent in each channel;
+            half of these are neither clipped nor rounded.
+        compressed: Share with JPEG or WebP alone, once or twice.
+        gray: Share of pictures, of all kinds, without colour.
+        soft: Share of those kept in size whose truth itself is soft, as most photographs are when one looks
+            at their pixels: noise is taken from them, and no detail invented.
+        blur: Share that is blurred, before it is reduced.
+        blur_sigma: Standard deviation of that blur, in pixels of the network's input.
+        resolution: Pixels of the first round for each pixel of the input.
+        elsewhere: Share whose first round has another resolution than the input.
+        noise: Share with noise, in each round.
+        noise_sigma: Standard deviation of noise, in steps of 8 bits; small ones are more frequent, as the
+            logarithm is drawn.
+        white_sigma: Standard deviation of white noise alone, in steps of 8 bits.
+        noise_blur: Standard deviation of the blur of coloured noise, in pixels.
+        camera: Share of noise that goes through a camera's mosaic in linear light.
+        sharpened: Share that is sharpened, in each round.
+        sharpening: Amount of that unsharp mask.
+        saved: Share that is saved in a lossy format, in each round; in the first one half of it.
+        quality: Quality of JPEG and WebP, in each round.
+        low_quality: Quality of pictures that are compressed more than usual.
+        low: Share of those.
+        webp: Share of WebP among what is saved last.
+        subsampled: Share of JPEG with colours of half the resolution.
+    """
+
+    clean: float = 0.12
+    white: float = 0.0
+    compressed: float = 0.08
+    gray: float = 0.06
+    soft: float = 0.0
+    blur: float = 0.8
+    blur_sigma: Range = (0.05, 0.75)
+    resolution: Range = (0.5, 2.0)
+    elsewhere: float = 0.6
+    noise: float = 0.5
+    noise_sigma: Range = (1.0, 28.0)
+    white_sigma: Range = (0.0, 55.0)
+    noise_blur: Range = (0.35, 1.3)
+    camera: float = 0.2
+    sharpened: float = 0.12
+    sharpening: Range = (0.2, 1.5)
+    saved: float = 0.8
+    quality: Range = (40.0, 96.0)
+    low_quality: Range = (10.0, 40.0)
+    low: float = 0.15
+    webp: float = 0.08
+    subsampled: float = 0.7
+
+
+ENLARGING = Recipe()
+
+# Nothing that would have to be undone by making a picture sharper: who removes noise wants no other detail.
+SAME_SIZE = Recipe(
+    clean=0.08,
+    white=0.24,
+    compressed=0.15,
+    soft=0.5,
+    blur=0.0,
+    elsewhere=0.0,
+    noise=0.9,
+    noise_sigma=(1.5, 45.0),
+    camera=0.12,
+    sharpened=0.0,
+    saved=0.7,
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of one look; see :class:`mambair_cli.quality.degradation.noise.Field` and ``Strength``."""
+
+    sigma: float
+    shot: float
+    gray: float
+    kernels: np.ndarray
+    gains: tuple[float, float, float]
+    grain: float
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Noise behind a mosaic; see :func:`mambair_cli.quality.degradation.noise.photograph`."""
+
+    sigma: float
+    shot: float
+    balance: tuple[float, float]
+    mosaic: float
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Blur or sharpening by a kernel, (21, 21)."""
+
+    kernel: np.ndarray
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """See :func:`mambair_cli.quality.degradation.codecs.jpeg`."""
+
+    quality: float
+    shift: tuple[int, int]
+    subsampled: bool
+
+
+Step = Noise | Camera | Filter | Jpeg
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What happens to one picture, in this order.
+
+    Attributes:
+        gray: It loses its colour at the end, and so does the truth.
+        soft: Kernel by which the truth is softened as well.
+        blur: Kernel at the resolution of the truth.
+        resolution: Pixels of the first round for each of the input.
+        filters: Numbers of the filters of both resizings.
+        first: Steps of the first round.
+        second: Of the second one, at the resolution of the input.
+        rounded: It is clipped and rounded to 8 bits at the end.
+        webp: Quality of WebP at the very end.
+    """
+
+    gray: bool = False
+    soft: np.ndarray | None = None
+    blur: np.ndarray | None = None
+    resolution: float = 1.0
+    filters: tuple[int, int] = (0, 0)
+    first: tuple[Step, ...] = ()
+    second: tuple[Step, ...] = ()
+    rounded: bool = True
+    webp: int | None = None
+
+
+@dataclass
+class Drawing:
+    """Draws fates by a recipe.
+
+    Attributes:
+        recipe: What may happen.
+        scale: Output pixels per input pixel and side.
+        random: Where numbers come from.
+    """
+
+    recipe: Recipe
+    scale: int
+    random: np.random.Generator
+
+    def draw(self) -> Fate:
+        """Draw what happens to a picture."""
+        recipe, chance = self.recipe, self.random.random()
+        gray = self._is(recipe.gray)
+        soft = self._soften() if self._is(recipe.soft) else None
+        if chance < recipe.clean:
+            return Fate(gray, soft)
+        if chance < recipe.clean + recipe.white:
+            return self._draw_white(gray, soft)
+        if chance < recipe.clean + recipe.white + recipe.compressed:
+            return self._draw_compressed(gray, soft)
+        return self._draw_real(gray, soft)
+
+    def _draw_white(self, gray: bool, soft: np.ndarray | None) -> Fate:
+        sigma = self._between(self.recipe.white_sigma) / 255
+        white = Noise(sigma, 0.0, 0.0, _no_blur(), (1.0, 1.0, 1.0), 1.0)
+        return Fate(gray, soft, second=(white,), rounded=self._is(0.5))
+
+    def _draw_compressed(self, gray: bool, soft: np.ndarray | None) -> Fate:
+        low, high = self.recipe.low_quality[0], self.recipe.quality[1]
+        if self._is(self.recipe.webp):
+            return Fate(gray, soft, webp=int(self._between((low, high))))
+        saved = [self._jpeg((low, high)) for _ in range(1 + self._is(0.25))]
+        return Fate(gray, soft, second=tuple(saved))
+
+    def _draw_real(self, gray: bool, soft: np.ndarray | None) -> Fate:
+        recipe = self.recipe
+        blur = self._blur() if self._is(recipe.blur) else None
+        resolution, by = 1.0, (self._filter(), 0)
+        if self._is(recipe.elsewhere):
+            low, high = recipe.resolution
+            resolution = math.exp(self._between((math.log(low), math.log(high))))
+            by = (self._filter(), self._filter())
+        first = self._round(0.5 * recipe.saved, again=resolution == 1 and self.scale == 1)
+        second = self._round(0.0)
+        webp = None
+        if self._is(recipe.saved):
+            if self._is(recipe.webp):
+                webp = int(self._between(self._quality()))
+            else:
+                second.append(self._jpeg(self._quality()))
+        return Fate(gray, soft, blur, resolution, by, tuple(first), tuple(second), webp=webp)
+
+    def _round(self, saved: float, again: bool = False) -> list[Step]:
+        """Draw the steps of a round, in any order.
+
+        Args:
+            saved: Share that is saved in the midst of it.
+            again: Whether a round at the same resolution follows, to which noise is left.
+        """
+        recipe, steps = self.recipe, []
+        if not again and self._is(recipe.noise):
+            steps.append(self._noise())
+        if self._is(recipe.sharpened):
+            steps.append(Filter(filters.sharpen(self._between(recipe.sharpening), self._between((0.4, 1.5)))))
+        if self._is(saved):
+            steps.append(self._jpeg(self._quality()))
+        return [steps[place] for place in self.random.permutation(len(steps))]
+
+    def _noise(self) -> Noise | Camera:
+        recipe, random = self.recipe, self.random
+        low, high = recipe.noise_sigma
+        sigma = math.exp(self._between((math.log(low), math.log(high)))) / 255
+        shot = random.random() if self._is(0.5) else 0.0
+        if self._is(recipe.camera):
+            balance = (self._between((1.2, 2.4)), self._between((1.2, 2.4)))
+            return Camera(CAMERA_SHARE * sigma, self._between((0.3, 1)), balance, float(self._is(0.25)))
+        gains = (1.0, 1.0, 1.0)
+        kind = random.choice(["white", "gray", "coloured", "mixed"], p=[0.12, 0.13, 0.35, 0.4])
+        kernels, gray = _no_blur(), 1.0 if kind == "gray" else 0.0
+        if kind in ("coloured", "mixed") or self._is(0.3):
+            own, colours = self._between(recipe.noise_blur), self._between(recipe.noise_blur)
+            both = (own, colours) if kind == "mixed" else (own, own)
+            kernels = np.stack([filters.gaussian(sigma) for sigma in both])
+        if kind == "mixed":
+            gray = self._between((0.2, 0.95))
+            gains = (self._between((0.7, 1.4)), self._between((0.7, 1.2)), self._between((0.7, 1.6)))
+        grain = self._between((1.0, 2.5)) if self._is(0.2) else 1.0
+        return Noise(sigma, shot, gray, kernels, gains, grain)
+
+    def _blur(self) -> np.ndarray:
+        random = self.random
+        sigma = self._between(self.recipe.blur_sigma) * self.scale
+        kind = random.choice(["round", "long", "relative", "disc", "ringing"], p=[0.4, 0.3, 0.12, 0.08, 0.1])
+        if kind == "round":
+            return filters.gaussian(sigma)
+        aspect, angle = self._between((0.3, 1.0)), self._between((0, math.pi))
+        if kind == "long":
+            return filters.gaussian(sigma, aspect, angle)
+        if kind == "relative":
+            power = self._between((0.6, 4.0)) if self._is(0.5) else self._between((2.0, 4.0))
+            return filters.gaussian(sigma, aspect, angle, power, plateau=power >= 2 and self._is(0.5))
+        if kind == "disc":
+            return filters.disc(1.5 * sigma)
+        return filters.low_pass(self._between((math.pi / 3, math.pi)) if self.scale > 1 else math.pi)
+
+    def _soften(self) -> np.ndarray:
+        return filters.gaussian(self._between((0.35, 1.4)))
+
+    def _jpeg(self, quality: Range) -> Jpeg:
+        shift = (0, 0)
+        if self._is(0.5):
+            shift = (int(self.random.integers(16)), int(self.random.integers(16)))
+        return Jpeg(float(round(self._between(quality))), shift, self._is(self.recipe.subsampled))
+
+    def _quality(self) -> Range:
+        return self.recipe.low_quality if self._is(self.recipe.low) else self.recipe.quality
+
+    def _filter(self) -> int:
+        return int(self.random.choice(len(FILTERS), p=[0.4, 0.15, 0.15, 0.1, 0.1, 0.1]))
+
+    def _between(self, limits: Range) -> float:
+        return float(self.random.uniform(*limits))
+
+    def _is(self, share: float) -> bool:
+        return bool(self.random.random() < share)
+
+
+def draw_fates(recipe: Recipe, scale: int, seed: tuple[int, ...], count: int) -> list[Fate]:
+    """Draw what happens to each of some pictures.
+
+    Args:
+        recipe: What may happen.
+        scale: Output pixels per input pixel and side.
+        seed: Numbers that say which draw this is: the same ones give the same fates.
+        count: Pictures.
+    """
+    drawing = Drawing(recipe, scale, np.random.default_rng(seed))
+    return [drawing.draw() for _ in range(count)]
+
+
+def recipe_for(scale: int) -> Recipe:
+    """Return the recipe of networks that enlarge by a scale, or of those that keep the size (1)."""
+    return ENLARGING if scale > 1 else SAME_SIZE
+
+
+def recipe_for_measuring(scale: int) -> Recipe:
+    """Return what pictures are measured by: several faults in each, and a truth that is left as it is."""
+    recipe = replace(recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0)
+    return recipe if scale > 1 else replace(recipe, noise=1.0)
+
+
+def _no_blur() -> np.ndarray:
+    kernels = np.zeros((2, filters.SIDE, filters.SIDE))
+    kernels[:, filters.RADIUS, filters.RADIUS] = 1
+    return kernels

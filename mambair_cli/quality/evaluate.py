@@ -1,0 +1,248 @@
+"""Measure restored images against the truth, by the protocols of the papers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+
+from mambair_cli.checkpoints.catalog import Model, Task
+from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.images import read_picture, to_float
+from mambair_cli.images.discovery import find_images
+from mambair_cli.quality import metrics
+from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
+
+Degradation = Literal["papers", "real"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture of the truth, and what is compared with it or restored to it.
+
+    Attributes:
+        truth: File of the truth.
+        other: File of the input or of the finished image; None: the input is made from the truth.
+    """
+
+    truth: Path
+    other: Path | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a task is measured.
+
+    Attributes:
+        task: What the network does; None for images that are finished.
+        scale: Size of the truth over the size of the input.
+        level: Noise sigma of 255, or JPEG quality, of inputs that are made.
+        border: Pixels at each side that do not count.
+        luma: Whether colour images are compared on Y of BT.601 alone.
+        degradation: How inputs are made: as in the papers, or as real pictures are degraded.
+    """
+
+    task: Task | None
+    scale: int
+    level: float | None
+    border: int
+    luma: bool
+    degradation: Degradation = "papers"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near an image comes to the truth: PSNR in dB, and SSIM.
+
+    Attributes:
+        name: Of the picture, or "mean".
+        psnr: Of the restored image.
+        ssim: Likewise.
+        before: PSNR of the input, enlarged by bicubic interpolation where it is smaller; None where inputs
+            are not made as real pictures are.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+    before: float | None = None
+
+
+def choose_protocol(
+    task: Task | None,
+    scale: int,
+    level: float | None,
+    border: int | None = None,
+    luma: bool | None = None,
+    degradation: Degradation = "papers",
+) -> Protocol:
+    """Return the protocol of the papers for a task, but for what is set otherwise.
+
+    Super-resolution is measured on Y with a border of ``scale`` pixels cut, all else on every channel of
+    the whole image.
+    """
+    upscale = task == "upscale"
+    return Protocol(
+        task=task,
+        scale=scale,
+        level=level,
+        border=(scale if upscale else 0) if border is None else border,
+        luma=upscale if luma is None else luma,
+        degradation=degradation,
+    )
+
+
+def find_pairs(truth: Path, other: Path | None = None) -> list[Pair]:
+    """Pair the images of a folder of truth with those of another folder, by their names.
+
+    ``baby.png`` belongs to ``baby.*`` or to a name that adds a mark to it, as ``babyx4.png`` and
+    ``baby_denoised.jpg`` do.
+
+    Raises:
+        UsageError: A folder holds no images, or an image has no partner or more than one.
+    """
+    truths = find_images(truth)
+    if other is None:
+        return [Pair(path) for path in truths]
+    others = find_images(other)
+    return [Pair(path, _partner(path, others, other)) for path in truths]
+
+
+def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:
+    exact = [path for path in others if path.stem == truth.stem]
+    marked = [path for path in others if _is_marked(path.stem, truth.stem)]
+    partners = exact or marked
+    if len(partners) != 1:
+        count = "none" if not partners else ", ".join(path.name for path in partners)
+        raise UsageError(f"{truth.name} needs one partner in {folder}: {count}; name it {truth.stem}.*")
+    return partners[0]
+
+
+def _is_marked(stem: str, truth: str) -> bool:
+    """Tell whether a name is the truth's with a mark added: a word after _ or -, or x and a digit."""
+    mark = stem.removeprefix(truth)
+    return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
+
+
+def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndarray:
+    """Degrade the truth as the papers do, or as real pictures are degraded.
+
+    Args:
+        truth: (h, w, c), uint8, uint16 or float32.
+        protocol: The task with its scale or level.
+        name: Of the picture: what happens to it as to a real one follows from it.
+
+    Returns:
+        The input: for upscale smaller, for denoise float32 beyond [0, 1], for dejpeg uint8.
+    """
+    if protocol.degradation == "real":
+        return _make_real_input(truth, protocol, name)
+    if protocol.task == "upscale":
+        return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
+    if protocol.level is None:
+        wanted = "--sigma" if protocol.task == "denoise" else "--jpeg-quality"
+        raise UsageError(
+            f"inputs cannot be made for {protocol.task} of unknown strength; give {wanted} or --inputs"
+        )
+    if protocol.task == "denoise":
+        # The official scripts draw the noise for images in the order blue, green, red.
+        return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], protocol.level)[:, :, ::-1])
+    if truth.dtype != np.uint8:
+        raise ImageError(f"JPEG holds 8 bits a sample: the truth has {truth.dtype}; convert it first")
+    return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
+
+
+def _make_real_input(truth: np.ndarray, protocol: Protocol, name: str) -> np.ndarray:
+    if truth.shape[2] not in (1, 3):
+        raise ImageError(f"cannot degrade {name}: it has transparency; leave it out")
+    from mambair_cli.quality.degradation.apply import degrade_image
+
+    truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
+    return degrade_image(truth, protocol.scale, (0, crc32(name.encode())))
+
+
+def measure(
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    restore: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Iterator[Score]:
+    """Compare images with the truth, restoring them first if a restorer is given.
+
+    Args:
+        pairs: From ``find_pairs``.
+        protocol: From ``choose_protocol``.
+        restore: Maps an input to a restored image; None for images that are finished.
+
+    Yields:
+        A score per pair, in order.
+
+    Raises:
+        ImageError: A file cannot be read, is too small, or its size does not fit the truth's.
+    """
+    for pair in pairs:
+        truth = read_picture(pair.truth).pixels
+        compared = modcrop(truth, protocol.scale)
+        _check_size(pair.truth, compared, protocol.border)
+        given = None
+        if restore is not None:
+            if pair.other is not None:
+                given = read_picture(pair.other).pixels
+            else:
+                given = make_input(truth, protocol, pair.truth.stem)
+            image = restore(given)
+        elif pair.other is not None:
+            image = read_picture(pair.other).pixels
+        else:
+            raise ValueError("a finished image has a file")
+        score = _score(pair, image, compared, protocol)
+        if given is not None and protocol.degradation == "real":
+            enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
+            score = replace(score, before=_score(pair, enlarged, compared, protocol).psnr)
+        yield score
+
+
+def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
+    """Refuse what is smaller than the window of SSIM, before anything is restored."""
+    height, width = truth.shape[:2]
+    if min(height, width) - 2 * border < metrics.SSIM_WINDOW:
+        smallest = metrics.SSIM_WINDOW + 2 * border
+        raise ImageError(
+            f"cannot measure {path}: {width}×{height} with a border of {border} pixels is less than the "
+            f"{smallest}×{smallest} that are needed; leave it out, or set a smaller --border"
+        )
+
+
+def _score(pair: Pair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:
+    if image.shape != truth.shape:
+        sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
+        raise ImageError(f"{pair.truth.name} and its partner do not fit each other: {sizes}; check the scale")
+    arrays = [x if x.dtype == np.uint8 else to_float(x) for x in (image, truth)]
+    luma = protocol.luma and truth.shape[2] == 3
+    return Score(
+        name=pair.truth.stem,
+        psnr=metrics.psnr(*arrays, border=protocol.border, luma=luma),
+        ssim=metrics.ssim(*arrays, border=protocol.border, luma=luma),
+    )
+
+
+def average(scores: Sequence[Score]) -> Score:
+    """Return the mean of all scores, as tables have it."""
+    before = [score.before for score in scores if score.before is not None]
+    return Score(
+        before=float(np.mean(before)) if before else None,
+        name="mean",
+        psnr=float(np.mean([score.psnr for score in scores])),
+        ssim=float(np.mean([score.ssim for score in scores])),
+    )
+
+
+def published_psnr(model: Model, truth: Path, level: float | None) -> tuple[str, float] | None:
+    """Return the data set that the path of the truth names and the PSNR published for it, if there is one."""
+    names = {part.lower() for part in truth.resolve().parts}
+    for key, psnr in model.psnr.items():
+        data, _, of_level = key.partition(", ")
+        if data.lower() in names and (not of_level or float(of_level) == level):
+            return data, psnr
+    return None

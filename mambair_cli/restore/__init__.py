@@ -1,0 +1,1 @@
+"""Restore one image in memory: tiles, devices, blending."""

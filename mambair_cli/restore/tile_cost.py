@@ -1,0 +1,79 @@
+"""Tiles and batches that suit a device."""
+
+import functools
+import hashlib
+from itertools import product
+
+from mambair_cli.networks import Config, MambaIRConfig, MambaIRUNetConfig
+from mambair_cli.restore.tiling import Plan, plan_tiles
+
+TILES_AT_ONCE = {"cpu": 1, "mps": 4}
+# Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
+VALUES_AT_ONCE = {"cuda": 110_000_000}
+
+SIDES = range(96, 257, 8)  # pixels, of tiles that are tried
+PATHS = 4  # of MambaIR's scan
+# Of the GPU that tiles are fitted to, an H100 or H200. Others have more or fewer, but what an image becomes
+# is not to depend on that.
+MULTIPROCESSORS = 132
+# For a pixel in a block, beside its scan: for each channel within the block, and of the residual stream.
+INNER_CYCLES, OUTER_CYCLES = 0.016, 0.031
+PREFERENCE = 0.1  # for large tiles, where estimates hardly differ
+
+
+def digest_costs() -> str:
+    """Put all numbers by which tiles are fitted into one word: others give other tiles, and other pixels."""
+    from mambair_cli.kernels import cuda_scan
+
+    own = VALUES_AT_ONCE, list(SIDES), PATHS, MULTIPROCESSORS, INNER_CYCLES, OUTER_CYCLES, PREFERENCE
+    scan = (
+        [tuple(cost) for cost in cuda_scan.COSTS],
+        cuda_scan.EXPONENTIAL,
+        cuda_scan.STAGING,
+        cuda_scan.TWO_PASSES,
+        cuda_scan.LEAST_CHUNK,
+    )
+    return hashlib.sha256(repr((own, scan)).encode()).hexdigest()[:16]
+
+
+def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
+    """Say how many tiles a network computes at once on a kind of device: so many that batches are alike."""
+    most = TILES_AT_ONCE.get(device_kind, 1)
+    if device_kind in VALUES_AT_ONCE:
+        # A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
+        channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
+        most = max(1, VALUES_AT_ONCE[device_kind] // (channels * plan.tile_height * plan.tile_width))
+    return -(-len(plan) // -(-len(plan) // most))
+
+
+@functools.lru_cache
+def fit_tiles(height: int, width: int, overlap: int, config: MambaIRConfig) -> Plan:
+    """Place those tiles on an image that a MambaIR is estimated to take the least time for on a GPU.
+
+    Large ones have less in common with their neighbours. But a batch takes as long as the fullest of the
+    GPU's multiprocessors, and how full that is depends on their number: 24 tiles may take longer than 33
+    smaller ones.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Likewise.
+        overlap: Pixels that neighbours share at least, fewer than the largest of the sides.
+        config: Of the network.
+    """
+    sides = [side for side in SIDES if side > overlap]
+    plans = (plan_tiles(height, width, tile, overlap) for tile in product(sides, sides))
+    different = {(plan.tile_height, plan.tile_width): plan for plan in plans}
+    return min(
+        different.values(), key=lambda plan: estimate_cycles(plan, config) * plan.redundancy**PREFERENCE
+    )
+
+
+def estimate_cycles(plan: Plan, config: MambaIRConfig) -> float:
+    """Estimate what a block takes for all tiles of an image, in clock cycles of a GPU."""
+    from mambair_cli.kernels.cuda_scan import estimate_scan
+
+    batch = choose_batch(plan, config, "cuda")
+    pixels = plan.tile_height * plan.tile_width
+    scan = estimate_scan(PATHS * batch, pixels, config.d_inner, config.d_state, MULTIPROCESSORS)
+    rest = INNER_CYCLES * config.d_inner + OUTER_CYCLES * config.embed_dim
+    return -(-len(plan) // batch) * (scan + rest * batch * pixels)

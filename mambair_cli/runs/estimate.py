@@ -1,0 +1,124 @@
+"""Say beforehand what a picture will take: memory, room on the disk and time."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mambair_cli.images import Header, Reader
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.tiling import Plan
+from mambair_cli.system.memory import peak_memory
+
+_LOSSY = ("jpeg", "webp", "avif")
+_LOSSY_SHARE = 0.5  # of the samples' bytes, at the quality of 95 and for noise; photographs take less
+_WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
+_MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
+_ENCODER_BYTES = 2**28  # pieces on their way, and libvips' own lines and strips
+_BLEND_COPIES = 2.5  # the rows of tiles being summed, the band that leaves, what is made of it
+_WINDOW_COPIES = 3  # rows of two rows of tiles, and once more while they are joined
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a network took when it was tried.
+
+    Attributes:
+        seconds: For a pixel of the input.
+        memory: Bytes of the whole process at its peak; None where the system does not tell.
+    """
+
+    seconds: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a picture will take, estimated.
+
+    Attributes:
+        memory: Bytes beside the network's own.
+        disk: Bytes of the result at most, and of what is laid out there meanwhile.
+        seconds: None where the network was not tried.
+    """
+
+    memory: int
+    disk: int
+    seconds: float | None
+
+
+def estimate(
+    reader: Reader, result: Header, format: str, plan: Plan, scale: int, trial: Trial | None
+) -> Cost:
+    """Estimate what a picture will take.
+
+    Args:
+        reader: Opened; nothing is read from it.
+        result: Header of the result.
+        format: Of the result.
+        plan: Its tiles.
+        scale: Of the network.
+        trial: From :func:`try_network`.
+    """
+    header = reader.header
+    item = np.dtype(header.dtype).itemsize
+    row = header.width * header.samples
+    memory = _WINDOW_COPIES * 2 * plan.tile_height * row * item
+    memory += _BLEND_COPIES * plan.tile_height * row * scale**2 * np.dtype(np.float32).itemsize
+    memory += _ENCODER_BYTES
+    pixels = header.width * header.height * header.frames
+    result_bytes = result.width * result.height * result.frames * result.samples
+    result_bytes *= np.dtype(result.dtype).itemsize
+    image_bytes = pixels * header.samples * item
+    in_memory = reader.is_whole or (reader.is_turned and image_bytes < _MOST_TURNED_IN_MEMORY)
+    if in_memory:
+        memory += image_bytes
+    if format in _WHOLE_WHEN_WRITTEN:
+        memory += 2 * result_bytes
+    return Cost(
+        memory=int(memory),
+        disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1))
+        + (image_bytes if reader.is_turned and not in_memory else 0),
+        seconds=_foresee_seconds(plan, pixels, trial),
+    )
+
+
+def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | None:
+    if not len(plan):  # no network has anything to do
+        return 0.0
+    return None if trial is None else trial.seconds * pixels * plan.redundancy
+
+
+def try_network(restorer: Restorer, height: int, width: int) -> Trial:
+    """Restore noise, a batch of tiles such as an image of that size has, and take the time."""
+    plan = restorer.plan(height, width)
+    tiles = restorer.choose_batch(plan)
+    sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
+    shape = (sides[0], sides[1] + (tiles - 1) * (sides[1] - plan.overlap), 3)
+    if plan.tile_height > plan.tile_width:
+        shape = (shape[1], shape[0], 3)
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    if len(plan) > 1:
+        restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed, restorer.strength)
+    for _ in range(2 if restorer.device.type == "cuda" else 1):  # kernels are made, graphs are recorded
+        restorer(noise)
+    start = time.perf_counter()
+    _, report = restorer.restore(noise)
+    seconds = time.perf_counter() - start
+    return Trial(seconds / (report.plan.redundancy * shape[0] * shape[1]), peak_memory())
+
+
+class Disk(NamedTuple):
+    """A disk by its number, and the bytes that are free on it."""
+
+    number: int
+    free: int
+
+
+def disk_of(target: Path) -> Disk:
+    """Return the disk that a file will be on, also where its folder is still to be made."""
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    return Disk(folder.stat().st_dev, shutil.disk_usage(folder).free)

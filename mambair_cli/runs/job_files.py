@@ -1,0 +1,224 @@
+"""Where an image comes from and where its result goes: files, standard streams, and what is said of them."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import (
+    MAX_PIXELS,
+    WRITABLE_SUFFIXES,
+    Colour,
+    Header,
+    Reader,
+    Writer,
+    fit_header,
+    lacks_space,
+    open_atomic,
+    open_picture,
+    open_stream,
+    settle_format,
+)
+from mambair_cli.images.source import Source
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.output_size import Size
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
+        depth: Bits a sample, 8 or 16; None for those of the input.
+        strip: Whether to leave out all metadata.
+        background: Colour behind what is transparent, for formats without transparency.
+        preserve_times: Whether files get the times of their inputs.
+        overwrite: Whether to replace results that exist.
+        size: What was asked for.
+        max_pixels: Larger images are refused.
+        resume: Whether to leave alone what an earlier run has done, and to do what it has not.
+        digest: Whether to take the SHA-256 of results.
+        damaged: Whether to restore what is there of images of which a part is missing.
+    """
+
+    quality: int | None = None
+    depth: int | None = None
+    strip: bool = False
+    background: Colour | None = None
+    preserve_times: bool = False
+    overwrite: bool = False
+    size: Size = field(default_factory=Size)
+    max_pixels: int = MAX_PIXELS
+    resume: bool = False
+    digest: bool = False
+    damaged: bool = False
+
+
+def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
+    """Say what the result of a job will be: its header, its format, and its size before any reduction.
+
+    That size is the image's own where no network is needed.
+
+    Raises:
+        ImageError: The format cannot hold it, or the network does not enlarge so far.
+    """
+    if job.target is None or job.is_stream:
+        format = job.format or (header.format if header.format in WRITABLE_SUFFIXES else "png")
+    else:
+        format = settle_format(job.target, job.format)
+    width, height = output.size.target(header.width, header.height, scale)
+    restored = replace(header, width=width, height=height)
+    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip)
+    if not output.size.needs_network(header.width, header.height):
+        scale = 1
+    return restored, format, (header.width * scale, header.height * scale)
+
+
+@contextmanager
+def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Iterator[Reader]:
+    """Open an image in its file, in memory or on standard input."""
+    held = source.hold()
+    with open_picture(held.path or held.data or b"", max_pixels=max_pixels, damaged=damaged) as reader:
+        yield reader
+
+
+def check_target(job: Job, overwrite: bool) -> None:
+    """Refuse a result over what is there, before anything is computed.
+
+    Raises:
+        ImageError: It may not be replaced.
+    """
+    if job.target is None or job.is_stream:
+        return
+    if not overwrite and os.path.lexists(job.target):
+        raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
+
+
+def check_folder(target: Path) -> None:
+    """Refuse a file that could not be made where it is to be; nothing is made to find out.
+
+    Raises:
+        ImageError: Its folder, or the one that this is to be made in, cannot be written.
+    """
+    folder = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    if not folder.is_dir():
+        why = "is no folder"
+    elif os.access(folder, os.W_OK | os.X_OK):
+        return
+    elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        why = "is on a read-only disk"
+    else:
+        why = "may not be written into"
+    if folder != target.absolute().parent:
+        why += f", so {target.parent} cannot be made"
+    raise ImageError(f"cannot write {target}: {folder} {why}; choose another folder with -o")
+
+
+@contextmanager
+def open_result(
+    job: Job,
+    output: Output,
+    header: Header,
+    format: str,
+    size: tuple[int, int],
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[Writer]:
+    """Open the target of a job for the rows of its result.
+
+    Args:
+        job: Whose result it is.
+        output: How it is written.
+        header: From :func:`plan_result`, like the next two.
+        format: Of the file.
+        size: Of the frames that come.
+        overwrite: As of :func:`open_target`, like the next two.
+        on_begin: Given a name.
+        on_end: Given a name.
+    """
+    with (
+        open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
+        Writer(
+            file,
+            header,
+            format,
+            output.quality,
+            job.place,
+            strip=output.strip,
+            size=size,
+            background=output.background,
+        ) as writer,
+    ):
+        yield writer
+        writer.finish()
+
+
+@contextmanager
+def open_target(
+    job: Job,
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[BinaryIO]:
+    """Open the target of a job; what goes to standard output goes there whole, too.
+
+    Args:
+        job: Whose result it is.
+        overwrite: Whether it may replace what is there.
+        on_begin: As of ``images.open_atomic``.
+        on_end: As of ``images.open_atomic``.
+    """
+    if job.target is not None and job.is_stream:
+        with open_stream(job.target, on_end) as file:
+            yield file
+        return
+    if job.target is not None:
+        make_folder(job.target.parent)
+        with open_atomic(job.target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
+            yield file
+        return
+    try:
+        if job.result is not None:
+            yield job.result
+            return
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        remedy = "free some space" if job.result is not None else "give -o a file"
+        raise ImageError(f"cannot write {job.place}: {error.strerror or error}; {remedy}") from error
+
+
+def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
+    """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
+    factors = []
+    for source in sources:
+        if source.path is None and source.data is None:  # it can be read once
+            return None
+        try:
+            with open_source(source, max_pixels) as reader:
+                factors.append(size.factor(reader.header.width, reader.header.height))
+        except ImageError:  # the run will say so
+            continue
+    return max((factor for factor in factors if factor is not None), default=None)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
+        raise ImageError(f"cannot make the folder {folder}: {error.strerror}; {remedy}") from error

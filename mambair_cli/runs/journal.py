@@ -1,0 +1,371 @@
+"""What runs have done, kept beside their results, so that another run can go on where one stopped.
+
+A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
+its name: whatever ends a run, and when, a file that the journal does not know was not written by one. A
+result is done where its line tells the same input and settings, and the file is still the one that was
+written; that a file is there proves nothing.
+
+While a run lasts, each of its processes writes a part of its own, in a hidden folder: they may be on several
+machines, whose lines in one file would mix on a network's file system. Parts are put together when the run
+ends, or, where it was killed, when another begins or ends. Runs that write different results into a folder
+do so side by side; of those that write the same one, the later waits.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
+from mambair_cli.runs.claims import (
+    LOOK_SECONDS,
+    Claim,
+    clear_away,
+    digest_names,
+    has_ended,
+    hold_gate,
+    is_claimed,
+)
+from mambair_cli.system.digest import hash_of
+
+JOURNAL_FILE = ".mambair.jsonl"
+PARTS_FOLDER = ".mambair.parts"
+CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any more
+
+_PROCESS = secrets.token_hex(4)  # tells processes of one number apart
+_WRITING = threading.Lock()  # mounted buckets lose lines that threads add at once, each by a file of its own
+
+
+class Stamp(NamedTuple):
+    """What changes with a file, without reading it: its size in bytes, and its time in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a result came about.
+
+    Attributes:
+        settings: All that its pixels depend on beside the input, in one word.
+        content: SHA-256 of the input.
+        source: The input, when it was read.
+        result: The file, when it was written.
+    """
+
+    settings: str
+    content: str
+    source: Stamp
+    result: Stamp
+
+
+class Record:
+    """What the journal of a folder tells; nothing is locked, written or removed.
+
+    Of two lines for a result that which fits the file counts: who was taken for dead may have written one
+    after the other, and published nothing.
+
+    Args:
+        folder: Of the results; it need not be there.
+
+    Attributes:
+        entries: How results came about, by their names within the folder.
+
+    Raises:
+        OSError: The journal cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.entries: dict[str, Entry] = {}
+        for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
+            for line in _read(path):
+                entry = _parse(line)
+                if entry is not None:
+                    name = str(line["result"])
+                    before = self.entries.get(name)
+                    if before in (None, entry) or not _is_result(folder / name, before):
+                        self.entries[name] = entry
+
+    def is_done(self, source: Path, target: Path, settings: str) -> bool:
+        """Tell whether a result need not be made again."""
+        entry = self.entries.get(self._name(target))
+        if entry is None or entry.settings != settings or not self.is_ours(target):
+            return False
+        try:
+            return stamp_of(source) == entry.source or hash_of(source) == entry.content
+        except OSError:  # it cannot be read: whoever tries to will say why
+            return False
+
+    def is_ours(self, target: Path) -> bool:
+        """Tell whether a file is a result that a run has written, and nobody has changed since."""
+        return _is_result(target, self.entries.get(self._name(target)))
+
+    def _name(self, target: Path) -> str:
+        return _name_in(self._folder, target)
+
+
+class Journal:
+    """The journal of a folder of results, for one run; others may have theirs at the same time.
+
+    What a run that was killed has left half-written is removed. Where another run is about to write one of
+    the results, it is waited for.
+
+    Args:
+        folder: Of the results; it is made where it is missing.
+        targets: The results that the run may write.
+        notify: Told in a sentence that another run is waited for.
+
+    Attributes:
+        pen: Of those who do the run's work, in whatever process.
+        record: Of runs before this one, and of what others have done so far.
+
+    Raises:
+        ImageError: The folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Iterable[Path] = (),
+        notify: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.pen = Pen(folder, secrets.token_hex(8))
+        self.record: Record
+        self._folder = folder
+        self._path = folder / JOURNAL_FILE
+        self._claim: Claim | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._begin(digest_targets(folder, targets), notify)
+        except OSError as error:
+            if self._claim:
+                self._claim.release()
+            # In another folder, all that is done here would be done again.
+            remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
+            raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
+
+    def _begin(self, names: np.ndarray, notify: Callable[[str], None]) -> None:
+        is_told = False
+        while True:
+            with hold_gate(self._folder, notify):
+                if not is_claimed(self._folder / PARTS_FOLDER, names):
+                    self._gather()
+                    self._remove_unfinished()
+                    self.record = Record(self._folder)
+                    self._rewrite()
+                    self._claim = Claim(self.pen.parts, names)
+                    return
+            if not is_told:
+                is_told = True
+                notify(f"another run is writing the same results into {self._folder}; waiting for it to end")
+            time.sleep(LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Clear away what a worker that died has left unfinished, and leave the results to other runs."""
+        try:
+            with suppress(OSError), hold_gate(self._folder):
+                self.abandon()
+                self._gather()
+                self._remove_unfinished()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave everything as it is, as the system does with a run that is killed."""
+        if self._claim:
+            self._claim.release()
+
+    def _remove_unfinished(self) -> None:
+        left: dict[str, set[str]] = {}  # by folder: looked for one by one, a million would take their time
+        for line in _read(self._path):
+            match line:
+                case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
+                    parent = name.rpartition("/")[0]
+                    if parent not in left:
+                        left[parent] = _find_temporaries(self._folder / parent)
+                    if temporary in left[parent]:
+                        _remove_if_empty(self._folder / name)  # claimed by it where there are no hard links
+                        (self._folder / parent / temporary).unlink(missing_ok=True)
+
+    def _gather(self) -> None:
+        """Add the parts of runs that have ended to the journal, and remove them."""
+        folder = self._folder / PARTS_FOLDER
+        for run in [path for path in folder.glob("*") if path.is_dir() and has_ended(path)]:
+            closed = run.with_suffix(CLOSED)
+            run.rename(closed)  # who lives on finds nowhere to note its result, and publishes none
+            for part in sorted(closed.glob("*.jsonl")):
+                with self._path.open("ab") as file, part.open("rb") as lines:
+                    while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
+                        shutil.copyfileobj(lines, file)
+                        file.flush()
+                        os.fsync(file.fileno())
+                part.unlink()
+            clear_away(closed)
+        with suppress(OSError):  # others are at work, or somebody keeps something there
+            folder.rmdir()
+
+    def _rewrite(self) -> None:
+        """Write the journal anew without what is past."""
+        part = self._path.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+        synchronize(self._folder)
+
+
+class Pen:
+    """Adds to the journal of a folder, from any process; each writes a part of its own.
+
+    Args:
+        folder: Of the results, for which somebody holds the ``Journal``.
+        run: Its name.
+
+    Attributes:
+        parts: Where the parts of the journal lie during the run.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder = folder
+        self.parts = folder / PARTS_FOLDER / run
+
+    def begin(self, target: Path, temporary: Path) -> None:
+        """Note that a result is being written, under a name that means nothing yet."""
+        self._write({"begun": _name_in(self._folder, target), "temporary": temporary.name})
+
+    def finish(self, target: Path, entry: Entry) -> None:
+        """Note a result that is whole and on the disk, and is about to be given its name."""
+        self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
+
+    def has_written(self, target: Path) -> bool:
+        """Tell whether a file is a result that somebody has written in this run."""
+        name = _name_in(self._folder, target)
+        return any(
+            line.get("result") == name and _is_result(target, _parse(line))
+            for part in self.parts.glob("*.jsonl")
+            for line in _read(part, json.dumps(name).encode())
+        )
+
+    def _write(self, line: dict[str, Any], to_disk: bool = False) -> None:
+        part = self.parts / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl"
+        data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
+        with _WRITING:
+            is_new = not part.exists()
+            with part.open("ab", buffering=0) as file:  # a line is one write
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if to_disk:
+                    os.fsync(file.fileno())
+            if is_new:
+                synchronize(self.parts)
+
+
+def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
+    """Return numbers for the names of results in a folder, from ``claims.digest_names``."""
+    return digest_names(os.path.normcase(_name_in(folder, target)) for target in targets)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Take down a file's size and time.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def digest_settings(settings: dict[str, Any]) -> str:
+    """Put all that pixels depend on into one word."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ours_to_remove(name: str, temporary: str) -> bool:
+    """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
+    within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            path.unlink()
+
+
+def _find_temporaries(folder: Path) -> set[str]:
+    """Return the names in a folder that files have while they are being written."""
+    with suppress(OSError), os.scandir(folder) as entries:  # it may be gone
+        return {entry.name for entry in entries if TEMPORARY_NAME.fullmatch(entry.name)}
+    return set()
+
+
+def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
+    """Yield the lines that are whole: the last one may have been cut off, and others may be damaged.
+
+    Args:
+        path: Of a journal, or a part of one.
+        wanted: What the lines have in them.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            if wanted in line:
+                with suppress(ValueError, RecursionError):
+                    content = json.loads(line)
+                    if isinstance(content, dict):
+                        yield content
+
+
+def _parse(line: dict[str, Any]) -> Entry | None:
+    match line:
+        case {
+            "result": str(),
+            "settings": str(settings),
+            "content": str(content),
+            "source": [int(), int()] as source,
+            "written": [int(), int()] as written,
+        }:
+            return Entry(sys.intern(settings), content, Stamp(*source), Stamp(*written))
+    return None
+
+
+def _is_result(target: Path, entry: Entry | None) -> bool:
+    try:
+        return entry is not None and stamp_of(target) == entry.result
+    except OSError:
+        return False
+
+
+def _name_in(folder: Path, target: Path) -> str:
+    inside = str(target).removeprefix(f"{folder}{os.sep}")
+    if inside == str(target):
+        inside = os.path.relpath(target, folder)
+    return inside.replace(os.sep, "/")
+
+
+def _describe(name: str, entry: Entry) -> dict[str, Any]:
+    return {
+        "result": name,
+        "settings": entry.settings,
+        "content": entry.content,
+        "source": entry.source,
+        "written": entry.result,
+    }

@@ -1,0 +1,1 @@
+"""Files, processes, signals and memory: what the operating system gives."""
