@@ -41,7 +41,7 @@ from mambair_cli.networks import (
     build_network,
 )
 from mambair_cli.restore.choice import OVERLAP, choose_tiles
-from mambair_cli.restore.engine import Engine, restore_rows
+from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tiling import Plan, plan_tiles
 
@@ -218,7 +218,7 @@ def plan_as_shipped(
 
 def restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> None:
     """Bring an image from memory to the device, and the rows of the result back as 8-bit samples."""
-    for rows in restore_rows(engine, image, plan, batch, 0):
+    for rows in blend_rows(engine, image, plan, batch, 0):
         engine.bench.fetch(rows, np.dtype(np.uint8))
 
 

@@ -16,7 +16,7 @@ from floor import H200
 from gpu import measure
 
 from mambair_cli.kernels import cuda_scan
-from mambair_cli.kernels.cuda_scan import Shape
+from mambair_cli.kernels.cuda_scan import ScanShape
 
 CHUNKS = (1, 11, 22, 44, 132)
 
@@ -92,11 +92,11 @@ def describe(case: Case, device: torch.device, turns: int) -> str:
     )
 
 
-def cuts_of(case: Case) -> Iterator[tuple[Shape, int]]:
+def cuts_of(case: Case) -> Iterator[tuple[ScanShape, int]]:
     """Yield the cuts that are shipped, with several numbers of chunks where one would leave a card idle."""
     for cost in cuda_scan.COSTS:
         for warps in cost.warps:
-            shape = Shape(cost.lanes, cost.steps, threads=32 * warps, blocks=cost.threads // (32 * warps))
+            shape = ScanShape(cost.lanes, cost.steps, threads=32 * warps, blocks=cost.threads // (32 * warps))
             for chunks in CHUNKS if case.tiles == 1 or case.paths == 1 else CHUNKS[:1]:
                 yield shape, chunks
 
@@ -124,7 +124,7 @@ def make_operands(case: Case, device: torch.device) -> dict[str, Any]:
     return tokens | {"A": A, "D": D, "labels": labels, "dictionary": dictionary}
 
 
-def name_cut(shape: Shape, chunks: int) -> str:
+def name_cut(shape: ScanShape, chunks: int) -> str:
     """Say how the work is cut up, briefly."""
     lanes = "1 lane" if shape.lanes == 1 else f"{shape.lanes} lanes"
     return f"{lanes}, {shape.threads} threads" + (f", {chunks} chunks" if chunks > 1 else "")

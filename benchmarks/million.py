@@ -15,12 +15,12 @@ from typing import Any
 from benchmarks.cluster import running_nodes
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.runs.executors import ray_cluster
-from mambair_cli.runs.executors.ray_cluster import Cluster
-from mambair_cli.runs.executors.scheduler import Shares
+from mambair_cli.runs.executors.ray_cluster import RayCluster
+from mambair_cli.runs.executors.scheduler import Scheduler
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job, name_targets
-from mambair_cli.runs.journal import JOURNAL_FILE, Entry, Journal, stamp_of
-from mambair_cli.runs.run import IsStopped, Outcome, Task, run_jobs, word_of
+from mambair_cli.runs.journal import JOURNAL_FILE, Journal, JournalEntry, stamp_of
+from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob, run_jobs, word_of
 
 FOLDER = 1000  # images in each
 NOTED = 2000  # results that are noted one by one, each brought to the disk
@@ -72,10 +72,10 @@ def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
     with meter.measure("name the results"):
         jobs = name_targets(sources, str(folder / "results"), "_x4")
 
-    def perform(tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         yield from ()
         with meter.measure("order the tasks by size") as held:
-            held.append(Shares(tasks, is_stopped))
+            held.append(Scheduler(tasks, is_stopped))
 
     with meter.measure("make tasks, and order them"):
         for _ in run_jobs(jobs, Output(), SETTINGS, perform):
@@ -90,7 +90,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     with meter.measure("begin a journal"):
         journal = Journal(root, targets)
     sources = [job.source.path for job in jobs if job.source.path]
-    entries = [Entry(word, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources]
+    entries = [JournalEntry(word, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources]
     with meter.measure("note a result, on the disk", NOTED):
         for target, entry in zip(targets[:NOTED], entries, strict=False):
             journal.pen.begin(target, target.with_name(f".mambair-{0:016}.tmp"))
@@ -143,10 +143,10 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
 
     ray_cluster._make_actor_class = lambda: Idle
     with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
-        workers = Cluster(nodes.address)
+        workers = RayCluster(nodes.address)
         try:
             workers.start({}, Path(weights.name))
-            tasks = [Task(job, Output(), False, None) for job in jobs]
+            tasks = [PreparedJob(job, Output(), False, None) for job in jobs]
             with meter.measure(f"hand a task out: {workers.place}"):
                 for _ in workers.perform(tasks, lambda: False):
                     pass

@@ -20,7 +20,7 @@ from mambair_cli.checkpoints.hub import cached
 from mambair_cli.checkpoints.load import infer_config, load_network
 from mambair_cli.networks import Network, build_network
 from mambair_cli.restore.choice import OVERLAP, TILE_SIDE
-from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tiling import plan_tiles
 
 SIDE = 256  # pixels
@@ -55,7 +55,7 @@ def seconds_of(net: Network) -> float:
     seconds = []
     for _ in range(2):
         begun = time.perf_counter()
-        restore_image(engine, image, plan, 1, seed=0)
+        run_image(engine, image, plan, 1, seed=0)
         seconds.append(time.perf_counter() - begun)
     return seconds[-1]
 

@@ -21,7 +21,7 @@ from mambair_cli.kernels import Backend, ScanParams, selective_scan
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.networks.layers import four_paths
 from mambair_cli.train import TrainConfig
-from mambair_cli.train.trainer import EAGER_STEPS, Run
+from mambair_cli.train.trainer import EAGER_STEPS, Trainer
 
 PHOTOGRAPHS = 8
 SIDE = 400  # pixels
@@ -67,11 +67,11 @@ def compare_steps(arguments: argparse.Namespace, device: torch.device) -> None:
             batch=arguments.batch,
             device=arguments.device,
         )
-        plain = Run(dataclasses.replace(config, precision="fp32"))
+        plain = Trainer(dataclasses.replace(config, precision="fp32"))
         seconds = {"plain recipe": seconds_of(plain._compute, arguments.repeats, device)}
         if device.type == "cuda":
             for name, compiled in (("recorded", False), ("compiled", True)):
-                run = Run(dataclasses.replace(config, compile=compiled))
+                run = Trainer(dataclasses.replace(config, compile=compiled))
                 for _ in range(EAGER_STEPS):
                     run.advance()
                 seconds[name] = seconds_of(run.advance, arguments.repeats, device)

@@ -12,7 +12,7 @@ from profiles import DISPLAY_P3, gray_profile
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
-from mambair_cli.server.query import read_order
+from mambair_cli.server.query import read_request
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_what_is_no_colour_is_refused(run: Any, colour: str) -> None:
 
 
 def test_a_server_knows_it() -> None:
-    assert read_order("denoise", [("background", "#204060")]).output.background == (32, 64, 96)
-    assert read_order("denoise", []).output.background is None
+    assert read_request("denoise", [("background", "#204060")]).output.background == (32, 64, 96)
+    assert read_request("denoise", []).output.background is None
     with pytest.raises(UsageError, match="no colour: plaid"):
-        read_order("denoise", [("background", "plaid")])
+        read_request("denoise", [("background", "plaid")])

@@ -20,7 +20,7 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job, name_targets
 from mambair_cli.runs.journal import JOURNAL_FILE
-from mambair_cli.runs.run import Task, run_jobs
+from mambair_cli.runs.run import PreparedJob, run_jobs
 
 IMAGES = 12
 
@@ -48,12 +48,12 @@ def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
 
 
 def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights):
-    from mambair_cli.runs.executors.ray_cluster import Cluster
+    from mambair_cli.runs.executors.ray_cluster import RayCluster
 
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     told = []
-    cluster = Cluster(nodes.address, told.append)
+    cluster = RayCluster(nodes.address, told.append)
     try:
         settings = cluster.start({"task": "upscale", "scale": 4, "seed": 0}, weights)
         assert cluster.place == "cpu (2 workers on 2 Ray nodes)"
@@ -68,7 +68,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
 
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         outcomes = list(run_jobs(jobs, Output(), settings, spoil))
-        here_alone = Task(Job(Source(None), Path("out.png")), Output(), False, None)
+        here_alone = PreparedJob(Job(Source(None), Path("out.png")), Output(), False, None)
         with pytest.raises(UsageError, match="no standard input or output"):
             next(cluster.perform([here_alone], lambda: False))
     finally:

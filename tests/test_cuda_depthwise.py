@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from mambair_cli.kernels import cuda_depthwise
-from mambair_cli.kernels.cuda_depthwise import ACTIVATIONS, Shape
+from mambair_cli.kernels.cuda_depthwise import ACTIVATIONS, DepthwiseShape
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SMALL = Shape(width=3, height=2, threads=8, blocks=1)
+SMALL = DepthwiseShape(width=3, height=2, threads=8, blocks=1)
 COMBINED = {
     "": lambda v, x, other: v,
     "silu": lambda v, x, other: F.silu(v),
@@ -27,7 +27,7 @@ def check(
     stride=8,
     dtype=torch.float32,
     size=(2, 5, 7),
-    shape: Shape | None = SMALL,
+    shape: DepthwiseShape | None = SMALL,
 ):
     generator = torch.Generator().manual_seed(0)
     wide = (3 * torch.randn(*size, 2 * stride, generator=generator)).to(DEVICE, dtype)

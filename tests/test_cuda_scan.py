@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from mambair_cli.kernels import ScanParams, cuda_scan, reference
-from mambair_cli.kernels.cuda_scan import Shape
+from mambair_cli.kernels.cuda_scan import ScanShape
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = 2e-5  # relative, float32 against float64
-SMALL = Shape(lanes=1, steps=4, stage=8, threads=32, blocks=1)
+SMALL = ScanShape(lanes=1, steps=4, stage=8, threads=32, blocks=1)
 
 
 def make_operands(b=1, length=20, d=6, k=2, n=4, r=3, bias=(-2.0, 1.0), batch_paths=False, seed=0):
@@ -72,7 +72,7 @@ def test_every_cut_of_the_work_gives_the_same(dtype, tolerance, lanes, chunks):
 @pytest.mark.parametrize("cost", cuda_scan.COSTS)
 @pytest.mark.parametrize("d", [5, 6, 44, 72])
 def test_the_cuts_that_are_shipped_give_the_same(cost, d):
-    shape = Shape(cost.lanes, cost.steps, threads=64, blocks=1)
+    shape = ScanShape(cost.lanes, cost.steps, threads=64, blocks=1)
     u, projected, paths, params = make_operands(length=75, d=d, k=1, n=5)
     u, projected = u.half(), projected.half()
     check(u, projected, paths, params, 2e-3, dtype=torch.float16, shape=shape, chunks=2)
@@ -101,7 +101,7 @@ def test_tokens_and_steps_may_differ_in_dtype(input, output):
 def test_stages_fit_into_a_block_s_memory(n, itemsize):
     for cost in cuda_scan.COSTS:
         for warps in cost.warps:
-            shape = Shape(cost.lanes, cost.steps, threads=32 * warps)
+            shape = ScanShape(cost.lanes, cost.steps, threads=32 * warps)
             fitted = cuda_scan._fit(shape, 360, n, itemsize)
             assert fitted.stage in (shape.stage, shape.stage // 2, shape.stage // 4)
             assert fitted.stage >= 2 * shape.steps

@@ -20,14 +20,14 @@ pytest.importorskip("triton")
 
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, disk_cache, self_check, triton_routing
 from mambair_cli.kernels.cuda_graph import Replayed
-from mambair_cli.kernels.cuda_scan import Shape
+from mambair_cli.kernels.cuda_scan import ScanShape
 from mambair_cli.networks import MambaIRv2, build_network, fuse_network
 from mambair_cli.networks.fused import convolutions as fused_convolutions
 from mambair_cli.networks.fused import scan as fused_scan
 from mambair_cli.networks.fused import v1 as fused_v1
 from mambair_cli.networks.fused.v2 import ATTENTION, FusedMambaIRv2
 from mambair_cli.networks.mambair_v2 import WindowAttention
-from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tiling import plan_tiles
 
 HAS_GPU = torch.cuda.is_available()
@@ -45,9 +45,11 @@ def scan_in_cuda(tmp_path_factory, monkeypatch):
     for module in (fused_scan, fused_convolutions):
         monkeypatch.setattr(module, "has_cuda_scan", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
-        small = Shape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
+        small = ScanShape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
         monkeypatch.setattr(cuda_scan, "choose_cut", lambda *work: (small, 2))
-        monkeypatch.setattr(cuda_depthwise, "choose_shape", lambda *kernel: cuda_depthwise.Shape(2, 2, 16, 1))
+        monkeypatch.setattr(
+            cuda_depthwise, "choose_shape", lambda *kernel: cuda_depthwise.DepthwiseShape(2, 2, 16, 1)
+        )
     with nullcontext() if HAS_GPU else run_on_cpu(tmp_path_factory.mktemp("twin")):
         yield
 
@@ -248,15 +250,15 @@ def test_the_engine_replays_it_to_the_same_bits(name):
     engine = Engine(net, DEVICE)
     image = np.random.default_rng(0).random((64, 64, 3), np.float32)
     plan = plan_tiles(64, 64, 32, 16)
-    runs = [restore_image(engine, image, plan, 3, 0) for _ in range(3)]  # of three batches each
+    runs = [run_image(engine, image, plan, 3, 0) for _ in range(3)]  # of three batches each
     first, second, third = runs
     assert engine._fast is not None
     np.testing.assert_array_equal(second, first)  # recorded
     np.testing.assert_array_equal(third, first)  # and replayed
-    other = restore_image(engine, image, plan, 3, 1)
+    other = run_image(engine, image, plan, 3, 1)
     assert (name.startswith("v2")) == bool(np.any(other != first))  # another seed, another recording
     if name.startswith("v1"):  # in MambaIRv2 a few pixels choose another token
-        full = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 3, 0)
+        full = run_image(Engine(net, DEVICE, "fp32"), image, plan, 3, 0)
         assert 0 < np.abs(first - full).max() < 1 / 255
 
 
@@ -268,7 +270,7 @@ def test_works_on_a_card_that_is_not_the_current_one(name):
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     engines = [Engine(make_network(CONFIGS[name]), torch.device("cuda", number)) for number in (1, 0)]
     plan = plan_tiles(32, 32, 32, 0)
-    results = [restore_image(engine, image, plan, 1, 0) for engine in engines for _ in range(3)]
+    results = [run_image(engine, image, plan, 1, 0) for engine in engines for _ in range(3)]
     assert all(engine._fast is not None for engine in engines)
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
@@ -282,7 +284,7 @@ def test_what_overflows_in_16_bits_is_done_again_in_32():
     weights["upsample.0.weight"].mul_(1e-7)
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     plan = plan_tiles(32, 32, 32, 0)
-    wanted = restore_image(Engine(net, DEVICE, "fp32"), image, plan, 1, None)
+    wanted = run_image(Engine(net, DEVICE, "fp32"), image, plan, 1, None)
     with pytest.warns(UserWarning, match="not taken, since it fails: it gives values that are not finite"):
-        got = restore_image(Engine(net, DEVICE), image, plan, 1, None)
+        got = run_image(Engine(net, DEVICE), image, plan, 1, None)
     np.testing.assert_array_equal(got, wanted)

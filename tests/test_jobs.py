@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
-from mambair_cli.images.discovery import Choice, find_sources, read_names
+from mambair_cli.images.discovery import FileFilter, find_sources, read_names
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import name_targets, target_file
 
@@ -116,7 +116,7 @@ def names(sources):
     ],
 )
 def test_patterns_choose_among_the_images_of_a_folder(tree, include, exclude, left):
-    sources = find_sources(["photos"], Choice(include, exclude))
+    sources = find_sources(["photos"], FileFilter(include, exclude))
     assert names(sources) == [f"photos/{name}" for name in left]
 
 
@@ -124,14 +124,14 @@ def test_patterns_that_leave_nothing_are_named(tree):
     with pytest.raises(
         UsageError, match=r"images in the folder: photos; nothing is left by --include \*.gif"
     ):
-        find_sources(["photos"], Choice(include=("*.gif",)))
+        find_sources(["photos"], FileFilter(include=("*.gif",)))
 
 
 def test_results_are_no_inputs(tree):
     for name in ("a_x4.png", "b_denoised.png", "a_x2.5.png", "map_x4.png", "out/a.png", "raw/out/a.png"):
         Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
         Path("photos", name).touch()
-    found = names(find_sources(["photos"], Choice(output="photos/out")))
+    found = names(find_sources(["photos"], FileFilter(output="photos/out")))
     assert found == [
         f"photos/{name}"
         for name in ("a.png", "b.jpg", "map_x4.png", "raw/c.png", "raw/deep/d.tif", "raw/out/a.png")
@@ -148,7 +148,7 @@ def test_results_are_no_inputs(tree):
 )
 def test_names_come_from_a_list(tree, content, null, found):
     Path("list").write_bytes(content)
-    assert names(read_names("list", null, Choice(exclude=("*.tif",)))) == found
+    assert names(read_names("list", null, FileFilter(exclude=("*.tif",)))) == found
 
 
 def test_a_list_that_names_nothing_is_refused(tree):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
-from mambair_cli.images.discovery import Choice, find_sources, take_once
+from mambair_cli.images.discovery import FileFilter, find_sources, take_once
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import name_targets
@@ -149,7 +149,7 @@ def test_what_is_called_like_a_result_and_is_none_is_not_replaced(run):
 def test_a_pattern_that_is_expanded_here_takes_no_results(run):
     for name in ("a.png", "a_x4.png", "a_denoised.png", "map_x4.png", "sub/b.png", "sub/b_x4.png"):
         photo(name)
-    choice = Choice()
+    choice = FileFilter()
     found = find_sources(["**/*.png"], choice)
     assert [str(source) for source in found] == ["a.png", "map_x4.png", "sub/b.png"]
     assert sorted(map(str, choice.left_out.results)) == ["a_denoised.png", "a_x4.png", "sub/b_x4.png"]

@@ -17,7 +17,7 @@ from mambair_cli.checkpoints.catalog import Task, load_catalog
 from mambair_cli.errors import MambairError
 from mambair_cli.images import read_picture
 from mambair_cli.networks import MambaIRConfig
-from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.limits import REACH, limit
 from mambair_cli.restore.tiling import plan_tiles
 
@@ -118,7 +118,7 @@ def test_a_network_called_as_such_and_a_bare_engine_are_exact(tmp_path: Any) -> 
     assert np.abs(own - 0.25).max() > 0.01
     plan = plan_tiles(9, 12, 64, 0)
     bare, held = (
-        restore_image(Engine(net, torch.device("cpu"), is_bare=is_bare), image, plan, 1, None)
+        run_image(Engine(net, torch.device("cpu"), is_bare=is_bare), image, plan, 1, None)
         for is_bare in (True, False)
     )
     np.testing.assert_allclose(bare, own.clip(0, 1), atol=1e-5)
@@ -131,4 +131,4 @@ def test_values_that_are_not_finite_are_still_found(tmp_path: Any) -> None:
     net.state_dict()["conv_last.bias"].fill_(float("inf"))
     engine = Engine(net, torch.device("cpu"), is_bare=False)
     with pytest.raises(MambairError, match="not finite"):
-        restore_image(engine, np.zeros((8, 8, 3), np.float32), plan_tiles(8, 8, 8, 0), 1, None)
+        run_image(engine, np.zeros((8, 8, 3), np.float32), plan_tiles(8, 8, 8, 0), 1, None)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.executors.ray_cluster import Cluster, _Worker
+from mambair_cli.runs.executors.ray_cluster import RayCluster, _RayWorker
 from mambair_cli.runs.executors.ray_worker import Station
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.run import Outcome, Task
+from mambair_cli.runs.run import Outcome, PreparedJob
 from mambair_cli.system.notices import SlowerWarning, telling
 
 LINE = "mambair: llvmlite is installed but not used, since it does not work: no code at run time"
@@ -90,12 +90,12 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     options = {"task": "denoise", "device": "cpu"}
     station = Station(options, weights.read_bytes(), weights.name, 1, str(tmp_path))
     told = []
-    cluster = Cluster.__new__(Cluster)  # without Ray, which the test of a cluster needs
+    cluster = RayCluster.__new__(RayCluster)  # without Ray, which the test of a cluster needs
     cluster._notify, cluster._passed_on = told.append, set()
-    worker = _Worker("1a2b", "10.0.0.2", None)
+    worker = _RayWorker("1a2b", "10.0.0.2", None)
     for name in ("b.png", "c.png"):
         job = Job(Source(tmp_path / "a.png"), tmp_path / name)
-        outcome = station.perform(Task(job, Output(), overwrite=False, watch=None))
+        outcome = station.perform(PreparedJob(job, Output(), overwrite=False, watch=None))
         assert isinstance(outcome, Outcome)
         assert outcome.error is None
         cluster._pass_on(worker, outcome.remarks)

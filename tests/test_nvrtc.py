@@ -69,7 +69,7 @@ def test_every_form_of_the_scan_is_accepted(compiled, cost):
     compile_for, codes = compiled
     compile_for((9, 0))
     for warps in cost.warps:
-        shape = cuda_scan.Shape(cost.lanes, cost.steps, threads=32 * warps, blocks=1)
+        shape = cuda_scan.ScanShape(cost.lanes, cost.steps, threads=32 * warps, blocks=1)
         scan(360, 16, shape=shape)
     assert len(codes) == len(cost.warps)
 

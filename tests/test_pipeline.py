@@ -17,7 +17,7 @@ from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore import restorer
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import image_job, pipeline
-from mambair_cli.runs.image_job import Work
+from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import name_targets
 from mambair_cli.runs.pipeline import perform_alone
@@ -131,9 +131,9 @@ def test_the_next_image_is_decoded_while_one_is_computed(weights):
     restorer, recorder = record(weights)
     opened = {name: threading.Event() for name in ("a.png", "b.png")}
     recorder.before = lambda: assert_true(opened["b.png"].wait(PATIENCE_SECONDS))
-    open_work = Work.open
+    open_work = ImageJob.open
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Work, "open", lambda work: (open_work(work), opened[_name(work)].set()))
+        patch.setattr(ImageJob, "open", lambda work: (open_work(work), opened[_name(work)].set()))
         assert [outcome.error for outcome in run(restorer)] == [None] * 2
 
 
@@ -142,7 +142,7 @@ def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypat
         save_photo(name, 100, 110)
     restorer, recorder = record(weights)
     begun = threading.Semaphore(0)
-    finish = Work.finish
+    finish = ImageJob.finish
 
     def wait_for_the_next(work):
         if _name(work) != "c.png":
@@ -152,7 +152,7 @@ def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypat
         return finish(work)
 
     recorder.before = begun.release
-    monkeypatch.setattr(Work, "finish", wait_for_the_next)
+    monkeypatch.setattr(ImageJob, "finish", wait_for_the_next)
     names = [_name_of_outcome(outcome) for outcome in run(restorer)]
     assert names == ["a.png", "b.png", "c.png"]
 
@@ -186,14 +186,14 @@ def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
         save_photo(index, 100, 110, seed=index)
     restorer, recorder = record(weights)
     opened, ahead = [], []
-    open_work = Work.open
+    open_work = ImageJob.open
 
     def look():
         time.sleep(0.05)  # in which the other thread could open all of them
         ahead.append(len(opened) - len(ahead) - 1)
 
     recorder.before = look
-    monkeypatch.setattr(Work, "open", lambda work: (open_work(work), opened.append(None)))
+    monkeypatch.setattr(ImageJob, "open", lambda work: (open_work(work), opened.append(None)))
     assert len(list(run(restorer))) == 9
     assert max(ahead) == 3
 
@@ -204,9 +204,11 @@ def test_a_large_image_is_not_decoded_before_its_turn(weights, monkeypatch):
     save_photo("b", 20, 30)
     restorer, _ = record(weights)
     decoded = {}
-    open_work = Work.open
+    open_work = ImageJob.open
     monkeypatch.setattr(
-        Work, "open", lambda work: (open_work(work), decoded.update({_name(work): work.samples is not None}))
+        ImageJob,
+        "open",
+        lambda work: (open_work(work), decoded.update({_name(work): work.samples is not None})),
     )
     assert [outcome.error for outcome in run(restorer)] == [None] * 2
     assert decoded == {"a.png": False, "b.png": True}

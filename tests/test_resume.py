@@ -21,8 +21,16 @@ from benchmarks import kill
 from mambair_cli.cli import main
 from mambair_cli.runs import journal
 from mambair_cli.runs.claims import GATE_FILE
-from mambair_cli.runs.image_job import Work
-from mambair_cli.runs.journal import JOURNAL_FILE, PARTS_FOLDER, Entry, Journal, Record, Stamp, stamp_of
+from mambair_cli.runs.image_job import ImageJob
+from mambair_cli.runs.journal import (
+    JOURNAL_FILE,
+    PARTS_FOLDER,
+    Journal,
+    JournalEntry,
+    Record,
+    Stamp,
+    stamp_of,
+)
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
 
@@ -167,7 +175,7 @@ def test_runs_that_write_different_results_do_so_side_by_side(tmp_path):
     temporary = tmp_path / ".mambair-0123456789abcdef.tmp"
     first.pen.begin(tmp_path / "a.png", temporary)
     temporary.write_bytes(b"half")
-    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     second.pen.finish(tmp_path / "b.png", entry)
     second.close()
     assert temporary.exists()
@@ -215,8 +223,10 @@ def test_what_processes_write_side_by_side_is_put_together(tmp_path):
     journal = Journal(target.parent)
     for path in (source, target):
         path.write_bytes(path.parent.name.encode())
-    entry = Entry("settings", "content", stamp_of(source), stamp_of(target))
-    late = Entry("settings", "content", stamp_of(source), Stamp(3, 1))  # taken for dead, it published nothing
+    entry = JournalEntry("settings", "content", stamp_of(source), stamp_of(target))
+    late = JournalEntry(
+        "settings", "content", stamp_of(source), Stamp(3, 1)
+    )  # taken for dead, it published nothing
     assert not journal.pen.has_written(target)
     processes = multiprocessing.get_context("spawn")
     writers = [processes.Process(target=journal.pen.finish, args=(target, e)) for e in (entry, late)]
@@ -235,7 +245,7 @@ def test_what_processes_write_side_by_side_is_put_together(tmp_path):
 
 @pytest.mark.parametrize("fate", ["changed", "vanished"])
 def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch, fate):
-    compute = Work.compute
+    compute = ImageJob.compute
 
     def meddle(work, *arguments):
         yield from compute(work, *arguments)
@@ -243,7 +253,7 @@ def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch,
         if path.name == "b.png":
             path.write_bytes(b"more") if fate == "changed" else path.unlink()
 
-    monkeypatch.setattr(Work, "compute", meddle)
+    monkeypatch.setattr(ImageJob, "compute", meddle)
     code, became, err = run("photos")
     assert (code, became) == (1, {**ALL_DONE, "b.png": "failed"})
     assert "photos/b.png: it changed or vanished meanwhile; try it again" in err
@@ -345,7 +355,7 @@ def test_who_lives_on_after_a_run_publishes_nothing_that_the_next_one_does_not_k
     first.pen.begin(folder / "a.png", temporary)
     temporary.write_bytes(b"whole")
     second = Journal(folder)
-    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     with pytest.raises(FileNotFoundError):
         first.pen.finish(folder / "a.png", entry)
     second.pen.finish(folder / "b.png", entry)
@@ -358,7 +368,7 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     folder = Path("photos_denoised")
     first = Journal(folder)
     first.abandon()
-    entry = Entry("settings", "content", Stamp(1, 1), Stamp(5, 1))
+    entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     first.pen.begin(folder / "a.png", folder / ".mambair-0123456789abcdef.tmp")
     (part,) = first.pen.parts.glob("*.jsonl")
     file = part.open("ab")  # it was open before the next run came
@@ -402,7 +412,7 @@ def test_threads_add_to_the_journal_one_at_a_time(tmp_path, monkeypatch):
         busy.release()
 
     monkeypatch.setattr(journal.os, "fsync", synchronize)
-    entry = Entry("s", "c", Stamp(1, 1), Stamp(1, 1))
+    entry = JournalEntry("s", "c", Stamp(1, 1), Stamp(1, 1))
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: opened.pen.finish(folder / f"{number}.png", entry), range(16)))
     monkeypatch.undo()

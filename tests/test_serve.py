@@ -36,14 +36,14 @@ from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE, digest_settings
-from mambair_cli.runs.run import Task
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
 from mambair_cli.server.app import App, build_server
-from mambair_cli.server.client import Client
-from mambair_cli.server.network_cache import Models
+from mambair_cli.server.client import ServerClient
+from mambair_cli.server.network_cache import NetworkCache
 from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, read_account
-from mambair_cli.server.query import OF_TASK, SHARED, TASKS, read_order
-from mambair_cli.server.service import Workshop
+from mambair_cli.server.query import OF_TASK, SHARED, TASKS, read_request
+from mambair_cli.server.service import RestoreService
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no Unix sockets")
 
@@ -53,7 +53,7 @@ def serving(address=None, most=4, max_pixels=10**6, precision: Precision = "auto
     """Serve in a thread, at a socket whose path is short enough."""
     with tempfile.TemporaryDirectory(prefix="mambair-") as folder:
         address = address or Address(Path(folder, "s"))
-        workshop = Workshop(Models("cpu", precision, offline=True, most=most), max_pixels)
+        workshop = RestoreService(NetworkCache("cpu", precision, offline=True, most=most), max_pixels)
         server = build_server(App(workshop, **limits))
         with listen(address) as listener:
             if address.path is None:
@@ -575,14 +575,14 @@ def test_a_server_keeps_a_share_of_the_input(address):
 
 def test_networks_that_were_used_last_stay(monkeypatch):
     told = []
-    models = Models("cpu", offline=True, most=2, notify=told.append)
-    orders = {scale: read_order("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
+    models = NetworkCache("cpu", offline=True, most=2, notify=told.append)
+    orders = {scale: read_request("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
     for scale in (2, 3, 2, 4, 2):
         models.load(orders[scale], models.choose(orders[scale]))
     assert told == ["loaded tiny-x2 on cpu", "loaded tiny-x3 on cpu", "loaded tiny-x4 on cpu"]
     assert models.names == ["tiny-x4", "tiny-x2"]
     assert models.find(orders[3]) is None
-    means = models.find(read_order("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
+    means = models.find(read_request("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
     assert means is not None
     assert (*means.restorer.tiles[:2], means.restorer.seed) == (64, 16, 7)
     assert means.notice is not None
@@ -594,8 +594,8 @@ def test_networks_that_were_used_last_stay(monkeypatch):
 @pytest.mark.parametrize("is_fallback", [False, True])
 def test_a_choice_is_made_anew_only_if_it_was_a_fallback(monkeypatch, is_fallback):
     monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
-    order = read_order("denoise", [("model", "tiny-denoise")])
-    models = Models("cpu", offline=True)
+    order = read_request("denoise", [("model", "tiny-denoise")])
+    models = NetworkCache("cpu", offline=True)
     choice = models.choose(order)
     models.load(order, choice)
     (question,) = models._choices
@@ -607,11 +607,11 @@ def test_a_choice_is_made_anew_only_if_it_was_a_fallback(monkeypatch, is_fallbac
 
 
 def test_what_is_remembered_of_orders_does_not_grow_with_them():
-    models = Models("cpu", offline=True)
+    models = NetworkCache("cpu", offline=True)
     for number in range(1, 500):
-        order = read_order("denoise", [("sigma", f"{number / 10}")])
+        order = read_request("denoise", [("sigma", f"{number / 10}")])
         assert models.choose(order).name == "tiny-denoise"
-        order = read_order("upscale", [("model", "tiny-x2"), ("scale", f"{2 + number % 2}")])
+        order = read_request("upscale", [("model", "tiny-x2"), ("scale", f"{2 + number % 2}")])
         assert models.choose(order).name == "tiny-x2"
     assert len(models._choices) <= len(load_catalog())
 
@@ -626,7 +626,7 @@ def test_parameters_are_the_options_of_the_commands():
     for task in TASKS:
         own = signature(getattr(restore, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
         assert {parameter.name for parameter in OF_TASK[task]} == own
-        order = read_order(task, [])
+        order = read_request(task, [])
         assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)
 
 
@@ -641,7 +641,7 @@ VALUES = (
 @given(st.sampled_from(TASKS), st.lists(st.tuples(NAMES, VALUES), max_size=4))
 def test_any_query_is_an_order_or_an_error(task, query):
     with suppress(UsageError):
-        order = read_order(task, query)
+        order = read_request(task, query)
         assert order.output.quality in range(1, 101)
         assert order.tile is None or order.tile >= 16
 
@@ -884,9 +884,9 @@ def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, p
     source = Path(tmp_path, "a.png")
     source.write_bytes(encode(pixels()))
     jobs = [Job(Source(source), Path(tmp_path, f"{number}.png")) for number in range(9)]
-    tasks = [Task(job, Output(), overwrite=False, watch=None) for job in jobs]
+    tasks = [PreparedJob(job, Output(), overwrite=False, watch=None) for job in jobs]
     with serving(Address(place), precision="fp32"):
-        client = Client(Address(place), "upscale", {"model": "tiny-x2"})
+        client = ServerClient(Address(place), "upscale", {"model": "tiny-x2"})
         done = list(client.perform(tasks[:1], lambda: False))
     place.unlink()
     with serving(Address(place), precision=precision):

@@ -13,10 +13,10 @@ from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
 from mambair_cli.runs.executors import scheduler
 from mambair_cli.runs.executors.ray_worker import Station, Unseen
-from mambair_cli.runs.executors.scheduler import Hand, Shares
+from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job, name_targets
-from mambair_cli.runs.run import Task, run_jobs
+from mambair_cli.runs.run import PreparedJob, run_jobs
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def tasks(tmp_path):
     for index in range(6):
         path = tmp_path / f"{index}.png"
         path.write_bytes(bytes(10 - index))
-        made.append(Task(Job(Source(path), tmp_path / "out" / path.name), Output(), False, None))
+        made.append(PreparedJob(Job(Source(path), tmp_path / "out" / path.name), Output(), False, None))
     return made
 
 
@@ -34,9 +34,11 @@ def draw_all(shares, hand):
 
 
 def test_a_hand_holds_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
-    assert draw_all(Shares(reversed(tasks), lambda: False), Hand()) == list("012345")  # large ones first
+    assert draw_all(Scheduler(reversed(tasks), lambda: False), InFlight()) == list(
+        "012345"
+    )  # large ones first
     monkeypatch.setattr(scheduler, "BYTES_AHEAD", 20)
-    shares, hand = Shares(tasks, lambda: False), Hand()
+    shares, hand = Scheduler(tasks, lambda: False), InFlight()
     assert draw_all(shares, hand) == list("012")
     hand.put_down(hand.tasks[1])
     assert draw_all(shares, hand) == ["3"]
@@ -44,28 +46,28 @@ def test_a_hand_holds_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
 
 def test_what_a_worker_died_over_is_tried_alone_and_given_up(tasks, monkeypatch):
     monkeypatch.setattr(scheduler, "BYTES_AHEAD", 1)
-    shares, first, second = Shares(tasks, lambda: False), Hand(), Hand()
+    shares, first, second = Scheduler(tasks, lambda: False), InFlight(), InFlight()
     assert (draw_all(shares, first), draw_all(shares, second)) == (["0", "1"], ["2", "3"])
     assert shares.bury(first) is None
-    third = Hand()
+    third = InFlight()
     assert draw_all(shares, second) == []  # it has something else in hand
     assert draw_all(shares, third) == ["0"]
     assert shares.is_suspect(third.tasks[0])
     given_up = shares.bury(third)
     assert given_up is not None
     assert str(given_up.error).endswith("0.png: 2 workers died over it; leave it out")
-    third = Hand()
+    third = InFlight()
     assert draw_all(shares, third) == ["1"]
     third.put_down(third.tasks[0])
     assert draw_all(shares, third) == ["4", "5"]
     shares.return_all(second)
     assert not shares.is_over
-    assert draw_all(shares, Hand()) == ["2", "3"]
+    assert draw_all(shares, InFlight()) == ["2", "3"]
     assert shares.is_over
 
 
 def test_nothing_begins_once_it_is_stopped(tasks):
-    assert draw_all(Shares(tasks, lambda: True), Hand()) == []
+    assert draw_all(Scheduler(tasks, lambda: True), InFlight()) == []
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
 from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config, build_network
 from mambair_cli.quality.degrade import imresize
-from mambair_cli.restore.engine import restore_image
+from mambair_cli.restore.engine import run_image
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.train import TrainConfig, loop, pace, real_batches, train, validation
 from mambair_cli.train.dataset import Photographs, Pool, load_photographs
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
-from mambair_cli.train.trainer import Run, serialize_weights
+from mambair_cli.train.trainer import Trainer, serialize_weights
 from mambair_cli.train.validation import load_validation
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(config, tmp_p
 
 
 def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
-    run = Run(dataclasses.replace(config, steps=12, warmup=4))
+    run = Trainer(dataclasses.replace(config, steps=12, warmup=4))
     rates = []
     for run.step in range(13):
         rates.append(run.learning_rate / config.learning_rate)
@@ -140,7 +140,7 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
 
 
 def test_a_run_that_is_planned_anew_comes_down_to_nothing_at_its_new_end(config):
-    run = Run(dataclasses.replace(config, steps=1000, warmup=4))
+    run = Trainer(dataclasses.replace(config, steps=1000, warmup=4))
     run.plan(12)
     assert run.config.steps == 12
     run.step = 8
@@ -193,7 +193,7 @@ def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkey
         measured.append(image)
         if len(measured) == 4:  # there are three photographs
             os.kill(os.getpid(), signal.SIGINT)
-        return restore_image(engine, image, *others, **options)
+        return run_image(engine, image, *others, **options)
 
     monkeypatch.setattr(validation, "restore_image", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
@@ -212,7 +212,7 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
 
     def note(engine, image, plan, *others, **options):
         plans.append(plan)
-        return restore_image(engine, image, plan, *others, **options)
+        return run_image(engine, image, plan, *others, **options)
 
     monkeypatch.setattr(validation, "restore_image", note)
     net = build_network(NETWORK, "upscale")
@@ -222,7 +222,7 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
 
 def test_what_a_step_takes_is_found_by_smaller_crops(config):
     config = dataclasses.replace(config, crop=32, batch=2)
-    net = Run(config).net
+    net = Trainer(config).net
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     small = pace.measure_pace(net, dataclasses.replace(config, crop=16), CPU, 2)
     large = pace.measure_pace(net, config, CPU, 2)
@@ -242,7 +242,7 @@ def test_a_slow_run_says_how_long_it_takes_and_a_quick_one_nothing():
 
 
 def test_the_average_of_the_weights_forgets_the_first_ones(config):
-    run = Run(dataclasses.replace(config, ema_decay=0.75))
+    run = Trainer(dataclasses.replace(config, ema_decay=0.75))
     name = "conv_first.weight"
     expected = run.net.state_dict()[name].clone()
     for decay in (0.1, 2 / 11, 3 / 12, 4 / 13):
@@ -301,14 +301,14 @@ def real(config):
 def test_a_run_on_real_pictures_goes_on_as_if_it_had_not_been_interrupted(real, scale, tmp_path):
     if scale == 1:
         real = dataclasses.replace(real, task="denoise", scale=1, network=RESTORER)
-    alone, first = Run(real), Run(real)
+    alone, first = Trainer(real), Trainer(real)
     for _ in range(4):
         alone.advance()
     real.output.mkdir()
     for _ in range(2):
         first.advance()
     first.save()
-    second = Run(real)
+    second = Trainer(real)
     second.load()
     for _ in range(2):
         second.advance()
@@ -356,7 +356,7 @@ def test_real_pictures_are_measured_with_fixed_inputs(real, photos):
 def test_real_pictures_are_of_colour(real):
     gray = dataclasses.replace(NETWORK, in_chans=1)
     with pytest.raises(UsageError, match="gray images; take a colour one"):
-        Run(dataclasses.replace(real, network=gray))
+        Trainer(dataclasses.replace(real, network=gray))
 
 
 def test_large_images_are_drawn_more_often(config):
@@ -406,7 +406,7 @@ def test_photographs_shrink_and_small_ones_are_mirrored(config):
 def test_weights_of_another_scale_are_a_start(config, tmp_path):
     fourfold = build_network(dataclasses.replace(NETWORK, upscale=4), "upscale")
     (tmp_path / "x4.safetensors").write_bytes(serialize_weights(fourfold, config, 0))
-    run = Run(dataclasses.replace(config, weights=tmp_path / "x4.safetensors"))
+    run = Trainer(dataclasses.replace(config, weights=tmp_path / "x4.safetensors"))
     start, own = fourfold.state_dict(), run.net.state_dict()
     assert all(torch.equal(own[name], start[name]) for name in own if not name.startswith("upsample"))
 
@@ -514,7 +514,7 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
 
 
 def test_a_run_stays_on_its_kind_of_device(config):
-    run = Run(config)
+    run = Trainer(config)
     config.output.mkdir()
     run.save()
     state = torch.load(config.output / "state.pt", weights_only=True)
@@ -541,8 +541,8 @@ def test_divergence_ends_the_run_and_saves_nothing(config):
 @pytest.mark.gpu
 def test_recorded_steps_do_as_eager_ones(config, monkeypatch):
     config = dataclasses.replace(config, device="cuda", precision="bf16")
-    recorded = Run(config)
-    eager = Run(config)
+    recorded = Trainer(config)
+    eager = Trainer(config)
     monkeypatch.setattr(eager, "_eager_steps", 10)
     for _ in range(6):
         recorded.advance()
@@ -554,7 +554,7 @@ def test_recorded_steps_do_as_eager_ones(config, monkeypatch):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch):
-    run = Run(config)
+    run = Trainer(config)
     config.output.mkdir()
     run.save()
     before = {path.name: path.read_bytes() for path in config.output.iterdir()}

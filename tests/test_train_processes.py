@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from mambair_cli.errors import UsageError
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train import TrainConfig, loop, train
-from mambair_cli.train.trainer import Run
+from mambair_cli.train.trainer import Trainer
 
 STEPS = 6
 INTERRUPTED_AT = 4
@@ -94,7 +94,7 @@ def test_two_processes_interrupted_and_resumed_give_the_weights_of_one(config, t
     wanted, got = load_file(alone), load_file(weights)
     differences = [(wanted[name] - got[name]).abs().max().item() for name in wanted]
     assert max(differences) < 1e-5  # the mean of two means is rounded otherwise than one mean
-    moved = load_file(alone)["conv_first.weight"] - Run(config).net.state_dict()["conv_first.weight"]
+    moved = load_file(alone)["conv_first.weight"] - Trainer(config).net.state_dict()["conv_first.weight"]
     assert moved.abs().max() > 1e-3
     losses = [[record["loss"] for record in read_log(folder)] for folder in (alone.parent, config.output)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -107,4 +107,4 @@ def read_log(folder):
 def test_crops_that_cannot_be_shared_out_evenly_are_refused(config, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UsageError, match="4 crops a step among 3 processes; take a multiple of 3"):
-        Run(config)
+        Trainer(config)

@@ -26,7 +26,7 @@ from mambair_cli.restore.choice import choose_devices
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.executors import processes as crew_module
 from mambair_cli.runs.executors.process_worker import Advanced, Noticed
-from mambair_cli.runs.executors.processes import Crew
+from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import name_targets
 from mambair_cli.runs.journal import JOURNAL_FILE
@@ -69,7 +69,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
     assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
     told = []
-    crew = Crew(["cpu", "cpu"], alone, {"weights": weights}, threads=1, notify=told.append)
+    crew = WorkerProcesses(["cpu", "cpu"], alone, {"weights": weights}, threads=1, notify=told.append)
     try:
         assert restore(crew.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
-    crew = Crew(["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    crew = WorkerProcesses(["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
@@ -113,7 +113,7 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
-    crew = Crew(["cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    crew = WorkerProcesses(["cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
     try:
         tiles = np.zeros((1, 8, 8, 3), np.float32)
         batch = crew.launch(tiles, [(0, 0)], None)
@@ -154,7 +154,7 @@ class Failing:
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
 def test_a_device_that_fails_hands_its_images_to_another(weights):
     told = []
-    crew = Crew(
+    crew = WorkerProcesses(
         ["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1, notify=told.append
     )
 
@@ -190,7 +190,9 @@ def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled):
     alone = Restorer(**options, device="cpu")
     assert restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone") == {}
     seen = []
-    crew = Crew(["cpu", "cpu"], alone, options, threads=1, on_tiles=lambda *facts: seen.append(facts))
+    crew = WorkerProcesses(
+        ["cpu", "cpu"], alone, options, threads=1, on_tiles=lambda *facts: seen.append(facts)
+    )
     sent = [[] for _ in crew._workers]
     for worker, batches in zip(crew._workers, sent, strict=True):
         worker.batches = Listed(batches)
@@ -230,7 +232,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
             for worker in crew._workers[survivors:]:
                 worker.process.kill()
 
-    crew = Crew(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
+    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
     try:
         if survivors:
             assert restore(crew.perform, tiled["weights"], "spread") == {}
@@ -247,7 +249,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
     options = {**tiled, "tile": 64, "overlap": 8}
     alone = Restorer(**options, device="cpu")
-    crew = Crew(["cpu", "cpu"], alone, options, threads=1)
+    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1)
 
     def launch(crew, tiles, corners, seed):
         batch = launch_batch(crew, tiles, corners, seed)
@@ -255,8 +257,8 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
             batch.error = torch.OutOfMemoryError("no room")
         return batch
 
-    launch_batch = Crew.launch
-    monkeypatch.setattr(Crew, "launch", launch)
+    launch_batch = WorkerProcesses.launch
+    monkeypatch.setattr(WorkerProcesses, "launch", launch)
     try:
         jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
         settings = settings_of(computing_of(alone), Output())
@@ -277,7 +279,7 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
     restorer = Restorer(weights=weights)
     told = []
-    crew = Crew(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
+    crew = WorkerProcesses(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         settings = settings_of(computing_of(restorer), Output())
@@ -294,7 +296,7 @@ def test_what_a_worker_cannot_load_is_an_error_here(weights):
     restorer = Restorer(weights=weights)
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        Crew(["cpu"], restorer, {"weights": weights})
+        WorkerProcesses(["cpu"], restorer, {"weights": weights})
 
 
 def test_the_command_shares_images_out(weights, capsys):

@@ -19,7 +19,7 @@ import torch
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
-from mambair_cli.train.trainer import STATE_FILE, Run
+from mambair_cli.train.trainer import STATE_FILE, Trainer
 from mambair_cli.train.validation import load_validation, measure
 
 SPEED_STEPS = 300  # by which the steps that fit into a time are estimated
@@ -86,7 +86,7 @@ def main() -> None:
     for name in arguments.names:
         config = configure(name, arguments)
         config.output.mkdir(parents=True, exist_ok=True)
-        run = Run(config)
+        run = Trainer(config)
         if (config.output / STATE_FILE).exists():
             run.load()
         runs.append(run)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mambair_cli.cli import models
-from mambair_cli.cli.commands import Command, Group
+from mambair_cli.cli.commands import Command, CommandGroup
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluate import evaluate
 from mambair_cli.cli.options import AsJson
@@ -27,7 +27,7 @@ from mambair_cli.system.process import settle_process
 
 app = typer.Typer(
     name="mambair",
-    cls=Group,
+    cls=CommandGroup,
     help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.",
     epilog="Exit codes: 0 all done; 1 some input failed; 2 usage; 3 no model or no server; 4 out of memory; "
     "130 interrupted.",
@@ -37,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(
-    cls=Group,
+    cls=CommandGroup,
     help="List, fetch and check the models known by name.",
     invoke_without_command=True,
     rich_markup_mode=None,

@@ -30,7 +30,7 @@ class Command(TyperCommand):
         _write_parameters(self.get_params(ctx), formatter)
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -50,7 +50,7 @@ class Group(TyperGroup):
         self.format_commands(ctx, formatter)
 
 
-def _parse(command: Command | Group, parse: Any, context: Any, arguments: list[str]) -> list[str]:
+def _parse(command: Command | CommandGroup, parse: Any, context: Any, arguments: list[str]) -> list[str]:
     """Have the parser read arguments; what it refuses is said in our words."""
     given = list(arguments)
     parameters = command.get_params(context)

@@ -18,7 +18,7 @@ from mambair_cli.errors import MambairError
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.images import Header
-    from mambair_cli.images.discovery import Choice
+    from mambair_cli.images.discovery import FileFilter
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.restore.tiling import Plan
     from mambair_cli.runs.estimate import Cost, Disk, Trial
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Means:
+class _RunModel:
     """What a run will restore with.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Forecast:
 
 
 def print_plan(
-    task: "Task", parts: list[Part], options: Options, level: float | None, choice: "Choice"
+    task: "Task", parts: list[Part], options: Options, level: float | None, choice: "FileFilter"
 ) -> None:
     """Say what a run would do: models, results, tiles, memory, room and time; only headers are read."""
     from mambair_cli.runs import jobs
@@ -135,7 +135,7 @@ class _PartPlan:
     exit_code: int
 
 
-def _plan_part(work: list["Job"], part: Part, means: _Means) -> _PartPlan:
+def _plan_part(work: list["Job"], part: Part, means: _RunModel) -> _PartPlan:
     """Say of each image of a part what will become of it."""
     options, output = part.options, part.output
     past, clairvoyant = _Past(output, means.restorer), _Clairvoyant(means, options, output)
@@ -163,7 +163,7 @@ def _plan_part(work: list["Job"], part: Part, means: _Means) -> _PartPlan:
     return plan
 
 
-def _find_means(task: "Task", options: Options, scale: int | None, level: float | None) -> _Means:
+def _find_means(task: "Task", options: Options, scale: int | None, level: float | None) -> _RunModel:
     """Find what a run will restore with, and load it if it is on this machine."""
     from mambair_cli.checkpoints import hub
     from mambair_cli.restore.choice import choose_device, choose_devices, name_model
@@ -175,7 +175,7 @@ def _find_means(task: "Task", options: Options, scale: int | None, level: float 
     if options.weights is None and not options.offline:
         model = name_model(task, scale, level, options.model, device.type)
         if hub.cached(model) is None:
-            return _Means(model.name, model.scale, names, device.type, None)
+            return _RunModel(model.name, model.scale, names, device.type, None)
     restorer = Restorer(
         task=task,
         scale=scale,
@@ -191,7 +191,7 @@ def _find_means(task: "Task", options: Options, scale: int | None, level: float 
         offline=True,
         notify=say if not options.quiet else lambda sentence: None,
     )
-    return _Means(restorer.model.name, restorer.info.scale, names, device.type, restorer)
+    return _RunModel(restorer.model.name, restorer.info.scale, names, device.type, restorer)
 
 
 class _Clairvoyant:
@@ -206,7 +206,7 @@ class _Clairvoyant:
         trial: What the network took; None before the first image, and where it is not here.
     """
 
-    def __init__(self, means: _Means, options: Options, output: "Output") -> None:
+    def __init__(self, means: _RunModel, options: Options, output: "Output") -> None:
         self.trial: Trial | None = None
         self._means, self._options, self._output = means, options, output
 

@@ -116,7 +116,7 @@ def _open_client(
 ) -> Service:
     """Find a server that has the model loaded, or loads it."""
     from mambair_cli.server.address import parse_address
-    from mambair_cli.server.client import Client
+    from mambair_cli.server.client import ServerClient
 
     address = parse_address(server)
     query = {
@@ -131,7 +131,7 @@ def _open_client(
         "strength": options.strength,
         "offline": options.offline or None,
     }
-    client = Client(address, task, query, partial(progress.start, pixels=0))
+    client = ServerClient(address, task, query, partial(progress.start, pixels=0))
     means = client.means
     if means.notice and not options.quiet:
         say(means.notice)
@@ -156,12 +156,12 @@ def _open_crew(
     """Start a process for each device."""
     import torch
 
-    from mambair_cli.runs.executors.processes import Crew
+    from mambair_cli.runs.executors.processes import WorkerProcesses
 
     if progress.is_shown:  # it is seconds until there is something to show
         say(f"starting {len(devices)} workers")
     with cleaning_up():
-        crew = Crew(
+        crew = WorkerProcesses(
             devices,
             restorer,
             {**choices, "weights": restorer.model.path},
@@ -178,9 +178,9 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
     """Start workers on the machines of a cluster."""
     from mambair_cli.restore.choice import choose_model
     from mambair_cli.restore.restorer import Restorer
-    from mambair_cli.runs.executors.ray_cluster import Cluster
+    from mambair_cli.runs.executors.ray_cluster import RayCluster
 
-    cluster = Cluster(address, say)
+    cluster = RayCluster(address, say)
     try:
         model = choose_model(
             choices["task"],

@@ -21,7 +21,7 @@ from mambair_cli.system.values import plain_factor, read_value
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
-    from mambair_cli.images.discovery import Choice
+    from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.runs.output_size import Size
 
@@ -255,7 +255,7 @@ def _check_server(options: Options) -> None:
         )
 
 
-def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Source"], "Choice"]:
+def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Source"], "FileFilter"]:
     """Find the images that arguments and lists of names mean, and tell by what choice."""
     from mambair_cli.images import discovery
 
@@ -266,7 +266,7 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
             raise UsageError(f"no file or folder: {name}; {advice}")
     if inputs and options.output is None and options.from_file is None:
         check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
-    choice = discovery.Choice(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
+    choice = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
     sources = discovery.find_sources(inputs or [], choice)
     if options.from_file is not None:
         sources += discovery.read_names(options.from_file, options.null, choice)

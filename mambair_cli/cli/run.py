@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.executors import Service
     from mambair_cli.cli.progress import Progress
-    from mambair_cli.images.discovery import Choice
+    from mambair_cli.images.discovery import FileFilter
     from mambair_cli.runs.job_files import Output
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.run import Outcome
@@ -43,7 +43,7 @@ class Run:
         task: "Task",
         level: float | None,
         parts: list[Part],
-        choice: "Choice",
+        choice: "FileFilter",
         options: Options,
         output: "Output",
     ) -> None:

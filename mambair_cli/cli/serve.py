@@ -69,11 +69,11 @@ def serve(
             address = Address(None, LOOPBACK, listener.getsockname()[1])
         print(address, flush=True)
         from mambair_cli.server.app import App, build_server
-        from mambair_cli.server.network_cache import Models
-        from mambair_cli.server.service import Workshop
+        from mambair_cli.server.network_cache import NetworkCache
+        from mambair_cli.server.service import RestoreService
 
         notify = (lambda sentence: None) if quiet else say
-        workshop = Workshop(Models(device, precision, offline, models, notify), max_pixels)
+        workshop = RestoreService(NetworkCache(device, precision, offline, models, notify), max_pixels)
         stack.callback(workshop.close)
         server = build_server(App(workshop, max_bytes, waiting))
         if not quiet:

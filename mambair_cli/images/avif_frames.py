@@ -8,7 +8,7 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.boxes import find_box, find_in_track, read_boxes
-from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.lazy_image import LazyImage
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
@@ -26,7 +26,7 @@ def is_avif_animated(data: Any) -> bool:
         return True  # libvips would take the first image of one that is cut short
 
 
-def read_avif_frames(data: bytes, name: str) -> Foreign:
+def read_avif_frames(data: bytes, name: str) -> LazyImage:
     """Read the header of an animated AVIF file.
 
     Args:
@@ -48,7 +48,7 @@ def read_avif_frames(data: bytes, name: str) -> Foreign:
 
     configuration = find_in_track(data, b"av1C")
     is_deep = configuration is not None and data[configuration.start + 2] & _HIGH_DEPTH
-    return Foreign(
+    return LazyImage(
         (image.height, image.width, len(image.mode)),
         "uint8",
         load,

@@ -19,7 +19,7 @@ _RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")  # as 
 
 
 @dataclass(frozen=True)
-class Choice:
+class FileFilter:
     """Which of the images in folders are meant, and what there was to choose from.
 
     Patterns are held against names, of files and of the folders that they lie in; those with a slash,
@@ -75,7 +75,7 @@ def is_there(name: str) -> bool:
     return name == STANDARD_STREAM or glob.has_magic(name) or os.path.lexists(name)
 
 
-def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[Source]:
+def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> list[Source]:
     """Find the images that are meant, in the order given, those of a folder by name.
 
     A folder stands for the images in it and below it; hidden files and folders are left out, and so are
@@ -90,7 +90,7 @@ def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[So
     Raises:
         UsageError: A folder or pattern holds no image, a name is empty, or standard input is meant twice.
     """
-    choice = choice or Choice()
+    choice = choice or FileFilter()
     sources: list[Source] = []
     for name in inputs:
         if not name:
@@ -111,7 +111,7 @@ def find_sources(inputs: Sequence[str], choice: Choice | None = None) -> list[So
     return sources
 
 
-def read_names(list_file: str, null: bool = False, choice: Choice | None = None) -> list[Source]:
+def read_names(list_file: str, null: bool = False, choice: FileFilter | None = None) -> list[Source]:
     """Read names of images and folders from a file; each is taken as it stands.
 
     Args:
@@ -130,7 +130,7 @@ def read_names(list_file: str, null: bool = False, choice: Choice | None = None)
     sources: list[Source] = []
     for name in map(os.fsdecode, filter(None, names)):
         if os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), choice or Choice()))
+            sources.extend(_find_in_folder(Path(name), choice or FileFilter()))
         else:
             sources.append(Source(Path(name)))
     if not sources:
@@ -157,7 +157,7 @@ def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
     return taken
 
 
-def _leave_out_results(names: Sequence[str], choice: Choice) -> list[str]:
+def _leave_out_results(names: Sequence[str], choice: FileFilter) -> list[str]:
     """Leave out of what fits a pattern the results of others that fit it."""
     images: dict[str, set[str]] = {}
     for name in names:
@@ -179,7 +179,7 @@ def _is_result(name: str, images: Collection[str]) -> bool:
     return result is not None and result[1] in images
 
 
-def _find_in_folder(folder: Path, choice: Choice) -> list[Source]:
+def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
     found: list[Source] = []
     is_empty, left_out = True, choice.left_out
     kinds_before = left_out.kinds.copy()
@@ -226,14 +226,14 @@ def find_images(folder: Path) -> list[Path]:
         if not folder.exists():
             raise UsageError(f"no such file or folder: {folder}; check its name")
         return [folder]
-    choice = Choice()
+    choice = FileFilter()
     found = [Path(str(source)) for source in _find_in_folder(folder, choice)]
     for error in choice.left_out.unreadable:
         raise UsageError(f"cannot look into {error.filename}: {error.strerror}; change its permissions")
     return sorted(found + choice.left_out.results)
 
 
-def _explain_nothing(choice: Choice, is_empty: bool, kinds: Counter[str]) -> str:
+def _explain_nothing(choice: FileFilter, is_empty: bool, kinds: Counter[str]) -> str:
     if choice.left_out.unreadable:
         error = choice.left_out.unreadable[-1]
         return f"cannot look into {error.filename}: {error.strerror}; change its permissions"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.metadata import extract_exif
 from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
 
@@ -20,7 +20,7 @@ _UNITS_PER_INCH = {2: 1.0, 3: 2.54}
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it would print what it logs
 
 
-def read_doubles(data: bytes, name: str) -> Foreign:
+def read_doubles(data: bytes, name: str) -> LazyImage:
     """Read the header of such a file.
 
     Args:
@@ -37,7 +37,7 @@ def read_doubles(data: bytes, name: str) -> Foreign:
         raise ValueError(str(error)) from error
 
 
-def _read_header(data: bytes, name: str) -> Foreign:
+def _read_header(data: bytes, name: str) -> LazyImage:
     import tifffile
 
     choice = choose_pages(read_pages(data))
@@ -71,7 +71,7 @@ def _read_header(data: bytes, name: str) -> Foreign:
             image = image.reshape(height, width, -1)[..., list(samples.order)].astype(np.float32)
         return _turn_upright(image, orientation)
 
-    return Foreign(
+    return LazyImage(
         (*turned, len(samples.order)),
         "float32",
         load,

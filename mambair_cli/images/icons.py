@@ -5,13 +5,13 @@ from io import BytesIO
 
 import numpy as np
 
-from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.lazy_image import LazyImage
 
 _PNG_SIZE_AT, _BITMAP_SIZE_AT = 16, 4
 _MOST_PIXELS = 2**24  # far more than icons have; Pillow decodes them before it looks
 
 
-def read_icon(data: bytes, name: str) -> Foreign:
+def read_icon(data: bytes, name: str) -> LazyImage:
     """Read the header of a file.
 
     Args:
@@ -36,7 +36,7 @@ def read_icon(data: bytes, name: str) -> Foreign:
     mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
     count = len(icons.sizes())
     remark = f"the largest of its {count} sizes is restored, {image.width}×{image.height}"
-    return Foreign(
+    return LazyImage(
         (image.height, image.width, len(mode)),
         "uint8",
         lambda: np.array(image.convert(mode)),

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Foreign:
+class LazyImage:
     """An image of such a format, its header read.
 
     Attributes:

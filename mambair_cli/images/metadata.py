@@ -41,7 +41,7 @@ MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExifEntry:
     """One tag of a directory."""
 
     kind: int  # TIFF's number of the type
@@ -50,7 +50,7 @@ class Entry:
     at: int = 0  # where the entry lies
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, ExifEntry]
 Buffer = bytes | bytearray | mmap
 
 
@@ -148,7 +148,7 @@ def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
         (following,) = struct.unpack_from(layout.offset, block, end)
     except MALFORMED:
         return exif
-    main[_IPTC] = Entry(_BYTES, len(records), records)
+    main[_IPTC] = ExifEntry(_BYTES, len(records), records)
     at = _append_directory(block, layout, main, 0, following)
     struct.pack_into(layout.offset, block, layout.first, at)
     return bytes(block)
@@ -237,11 +237,11 @@ def read_directory(
             value_at = at + length - struct.calcsize(layout.offset)
         if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
             room -= size
-            entries[tag] = Entry(kind, count, bytes(block[value_at : value_at + size]), at)
+            entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
     return entries, end
 
 
-def read_number(entry: Entry, layout: Layout) -> int:
+def read_number(entry: ExifEntry, layout: Layout) -> int:
     """Give the value of an entry that holds one whole number."""
     return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
 
@@ -300,7 +300,7 @@ def _append_directories(
     main = dict(main)
     for tag, part in parts.items():
         at = _append_directory(block, layout, part, start, 0)
-        main[tag] = Entry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
+        main[tag] = ExifEntry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
     return _append_directory(block, layout, main, start, following)
 
 

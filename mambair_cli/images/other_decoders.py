@@ -14,7 +14,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.float64_tiff import read_doubles
 from mambair_cli.images.icons import read_icon
-from mambair_cli.images.lazy_image import Foreign
+from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, widen
 from mambair_cli.images.trailing_images import several, tell_first
 from mambair_cli.system.files import show
@@ -27,7 +27,7 @@ class BrokenImageError(Exception):
     """The data is no image of its format; the message is the reason, in one line."""
 
 
-def read_header(format: str, data: bytes, name: str) -> Foreign:
+def read_header(format: str, data: bytes, name: str) -> LazyImage:
     """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic", "exr" and "ico".
 
     TIFF is one of them where its samples are floats of 64 bits, and AVIF where it is animated.
@@ -71,19 +71,19 @@ def read_header(format: str, data: bytes, name: str) -> Foreign:
     return replace(image, load=load)
 
 
-def _bmp(data: bytes, name: str) -> Foreign:
+def _bmp(data: bytes, name: str) -> LazyImage:
     from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn of sizes that are welcome here
 
     image = BmpImageFile(BytesIO(data))
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
-    return Foreign(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
+    return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
 
 
 _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
 
 
-def _netpbm(data: bytes, name: str) -> Foreign:
+def _netpbm(data: bytes, name: str) -> LazyImage:
     """Read PBM, PGM and PPM, as text and binary, of 8 and 16 bits (Pillow would cut PPM to 8)."""
     kind = int(data[1:2])
     is_bitmap, bands = kind in (1, 4), 3 if kind in (3, 6) else 1
@@ -112,7 +112,7 @@ def _netpbm(data: bytes, name: str) -> Foreign:
             samples = (samples.astype(np.uint32) * full + white // 2) // white
         return samples.astype(dtype)
 
-    return Foreign((height, width, bands), np.dtype(dtype).name, load)
+    return LazyImage((height, width, bands), np.dtype(dtype).name, load)
 
 
 def _has_more_netpbm(kind: int, data: bytes, start: int, count: int, white: int) -> bool:
@@ -147,7 +147,7 @@ def _netpbm_samples(kind: int, body: bytes, total: int, row: int, is_deep: bool)
     return np.unpackbits(bits, axis=1)[:, :row].astype(np.uint32)
 
 
-def _jpeg2000(data: bytes, name: str) -> Foreign:
+def _jpeg2000(data: bytes, name: str) -> LazyImage:
     from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
     start = data.index(b"\xff\x4f\xff\x51")
@@ -169,7 +169,7 @@ def _jpeg2000(data: bytes, name: str) -> Foreign:
 
     shape = (image.height, image.width, 1 if is_deep else len(image.mode))
     dtype = "uint16" if is_deep else "uint8"
-    return Foreign(shape, dtype, load, icc=_find_jp2_profile(data[:start]))
+    return LazyImage(shape, dtype, load, icc=_find_jp2_profile(data[:start]))
 
 
 def _find_jp2_profile(boxes: bytes) -> bytes | None:
@@ -181,7 +181,7 @@ def _find_jp2_profile(boxes: bytes) -> bytes | None:
     return boxes[at + 7 : at - 4 + length] or None
 
 
-def _heic(data: bytes, name: str) -> Foreign:
+def _heic(data: bytes, name: str) -> LazyImage:
     import pillow_heif
 
     try:
@@ -200,7 +200,7 @@ def _heic(data: bytes, name: str) -> Foreign:
         return widen(samples, bits) if is_deep else samples
 
     width, height = file.size  # upright: the library turns pictures itself
-    return Foreign(
+    return LazyImage(
         (height, width, len(file.mode.removesuffix(";16"))),
         "uint16" if is_deep else "uint8",
         load,
@@ -211,7 +211,7 @@ def _heic(data: bytes, name: str) -> Foreign:
     )
 
 
-def _exr(data: bytes, name: str) -> Foreign:
+def _exr(data: bytes, name: str) -> LazyImage:
     """Read OpenEXR, whose samples are linear light, as those of a display: by sRGB's curve."""
     head = _open_exr(data, header_only=True)
     channels = {channel.name for channel in head.header()["channels"]}
@@ -238,7 +238,7 @@ def _exr(data: bytes, name: str) -> Foreign:
         colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
         return np.concatenate([encode_srgb(np.minimum(colours, 1)), alpha], axis=2)
 
-    return Foreign((height, width, len(names)), "float32", load)
+    return LazyImage((height, width, len(names)), "float32", load)
 
 
 def _open_exr(data: bytes, header_only: bool = False) -> Any:

@@ -11,7 +11,7 @@ from mambair_cli.images.metadata import (
     MALFORMED,
     Buffer,
     Directory,
-    Entry,
+    ExifEntry,
     Layout,
     read_directory,
     read_header,
@@ -112,7 +112,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenPages:
     """Which pages of a file are pictures for themselves.
 
     Attributes:
@@ -129,11 +129,11 @@ def name_compression(page: Page) -> str | None:
     return _COMPRESSIONS.get(page.compression)
 
 
-def choose_pages(pages: Sequence[Page]) -> Choice:
+def choose_pages(pages: Sequence[Page]) -> ChosenPages:
     """Leave out smaller copies and masks, if there is anything else."""
     numbers = tuple(number for number, page in enumerate(pages) if page.is_picture)
     if not numbers:
-        return Choice(tuple(range(len(pages))), ())
+        return ChosenPages(tuple(range(len(pages))), ())
     masks = sum(page.is_mask for page in pages)
     reduced = len(pages) - len(numbers) - masks
     remarks = []
@@ -141,7 +141,7 @@ def choose_pages(pages: Sequence[Page]) -> Choice:
         if count:
             each = "a page that" if count == 1 else f"{count} pages each of which"
             remarks.append(f"{each} {what} left out")
-    return Choice(numbers, tuple(remarks))
+    return ChosenPages(numbers, tuple(remarks))
 
 
 def split_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -270,7 +270,7 @@ def _describe(directory: Directory, layout: Layout) -> Page:
     )
 
 
-def _place(data: Buffer, entry: Entry, layout: Layout) -> int:
+def _place(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
     """Tell where the value of an entry lies."""
     room = struct.calcsize(layout.offset)
     at = entry.at + struct.calcsize(layout.entry) - room

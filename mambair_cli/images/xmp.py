@@ -8,7 +8,7 @@ _VALUE = rb"\"[^\"]*\"|'[^']*'"
 _SEMANTIC = re.compile(rb"Semantic(?:\s*=\s*[\"']|\s*>\s*)(\w+)")
 
 
-class _Lost(NamedTuple):
+class _LostProperty(NamedTuple):
     """Entries that describe what is not carried along: their namespace, names, and what it is, if clear."""
 
     namespace: bytes
@@ -20,19 +20,19 @@ _EXTENDED = "extended XMP"
 GAIN_MAP, VIDEO, DEPTH_MAP = "gain map", "video", "depth map"
 
 _LOST = (
-    _Lost(rb"http://ns\.adobe\.com/hdr-gain-map/1\.0/", what=GAIN_MAP),
-    _Lost(rb"http://ns\.apple\.com/HDRGainMap/1\.0/", what=GAIN_MAP),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/camera/", rb"(?:MotionPhoto|MicroVideo)\w*", VIDEO),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/depthmap/", what=DEPTH_MAP),
-    _Lost(rb"http://ns\.google\.com/photos/dd/1\.0/\w+/", what=DEPTH_MAP),
-    _Lost(rb"http://ns\.apple\.com/depthData/1\.0/", what=DEPTH_MAP),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/focus/"),
-    _Lost(rb"http://ns\.apple\.com/pixeldatainfo/1\.0/"),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/image/", what="picture before it was edited"),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/audio/", what="sound"),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/container/"),
-    _Lost(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
-    _Lost(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
+    _LostProperty(rb"http://ns\.adobe\.com/hdr-gain-map/1\.0/", what=GAIN_MAP),
+    _LostProperty(rb"http://ns\.apple\.com/HDRGainMap/1\.0/", what=GAIN_MAP),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/camera/", rb"(?:MotionPhoto|MicroVideo)\w*", VIDEO),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/depthmap/", what=DEPTH_MAP),
+    _LostProperty(rb"http://ns\.google\.com/photos/dd/1\.0/\w+/", what=DEPTH_MAP),
+    _LostProperty(rb"http://ns\.apple\.com/depthData/1\.0/", what=DEPTH_MAP),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/focus/"),
+    _LostProperty(rb"http://ns\.apple\.com/pixeldatainfo/1\.0/"),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/image/", what="picture before it was edited"),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/audio/", what="sound"),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/container/"),
+    _LostProperty(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
+    _LostProperty(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
 )
 _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_MAP, b"DepthMap": DEPTH_MAP}
 

@@ -14,7 +14,7 @@ ACTIVATIONS = {"": 0, "silu": 1, "gate": 2, "gelu_add": 3, "times": 4}
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-class Shape(NamedTuple):
+class DepthwiseShape(NamedTuple):
     """How the work is cut up.
 
     Attributes:
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
     blocks: int
 
 
-class _Operands(ctypes.Structure):
+class _DepthwiseOperands(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "own", "y")),
         *((name, ctypes.c_int) for name in ("height", "width", "channels")),
@@ -44,7 +44,7 @@ def convolve_depthwise(
     activation: str = "",
     dilation: int = 1,
     other: Tensor | None = None,
-    shape: Shape | None = None,
+    shape: DepthwiseShape | None = None,
 ) -> Tensor:
     """Convolve each channel with its own kernel, and apply an activation.
 
@@ -73,17 +73,19 @@ def convolve_depthwise(
     shape = shape or choose_shape(side, activation)
     form = side, dilation, ACTIVATIONS[activation], TYPES[x.dtype], x.stride(2), each
     kernel = _load(*form, shape, x.device)
-    operands = _Operands(*(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels)
+    operands = _DepthwiseOperands(
+        *(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels
+    )
     items = -(-w // shape.width) * (channels // each)
     kernel.launch((-(-items // shape.threads), -(-h // shape.height), b), operands)
     return y
 
 
-def choose_shape(side: int, activation: str) -> Shape:
+def choose_shape(side: int, activation: str) -> DepthwiseShape:
     """Cut up the work such that its registers suffice: for the weights, and the sums of a thread's pixels."""
     if side <= 3:  # measured, as the others: benchmarks/README.md
-        return Shape(4, 4, 128, 6) if activation == "gate" else Shape(8, 4, 128, 4)
-    return Shape(4, 4, 64, 8 if side == 5 else 4)
+        return DepthwiseShape(4, 4, 128, 6) if activation == "gate" else DepthwiseShape(8, 4, 128, 4)
+    return DepthwiseShape(4, 4, 64, 8 if side == 5 else 4)
 
 
 @functools.cache
@@ -94,7 +96,7 @@ def _load(
     element: int,
     stride: int,
     channels: int,
-    shape: Shape,
+    shape: DepthwiseShape,
     device: torch.device,
 ) -> Any:
     settings = {"SIDE": side, "DILATION": dilation, "ACTIVATION": activation, "ELEMENT": element}

@@ -21,7 +21,7 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LOG2_E = math.log2(math.e)
 
 
-class Shape(NamedTuple):
+class ScanShape(NamedTuple):
     """How the work is cut up; see the source.
 
     Attributes:
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
     blocks: int = 4
 
 
-class _Operands(ctypes.Structure):
+class _ScanOperands(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("u", "projected", "paths", "A", "D")),
         *((name, ctypes.c_void_p) for name in ("labels", "dictionary", "values", "ends", "sums")),
@@ -77,7 +77,7 @@ def scan_paths(
     D: Tensor,
     labels: Tensor | None = None,
     dictionary: Tensor | None = None,
-    shape: Shape | None = None,
+    shape: ScanShape | None = None,
     chunks: int | None = None,
 ) -> Tensor:
     """Run a scan along each path, and write the paths' results over their steps.
@@ -122,7 +122,7 @@ def scan_paths(
     ends = u.new_empty(b, k, chunks, n, d, dtype=torch.float32) if chunks > 1 else None
     sums = u.new_empty(b, k, chunks, d, dtype=torch.float32) if chunks > 1 else None
     tensors = (u, projected, paths, A, D, labels, dictionary, steps, ends, sums)
-    operands = _Operands(
+    operands = _ScanOperands(
         *(None if x is None else x.data_ptr() for x in tensors),
         image_stride,
         paths.stride(0) if paths.ndim == 3 else 0,
@@ -178,7 +178,7 @@ TWO_PASSES = 1.85  # times the cost of one
 LEAST_CHUNK = 256  # steps
 
 
-def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[Shape, int]:
+def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[ScanShape, int]:
     """Cut up the work such that it is estimated to take the least time.
 
     What decides is how evenly blocks fall on the multiprocessors: the fullest one is waited for.
@@ -201,16 +201,16 @@ def estimate_scan(lines: int, length: int, d: int, n: int, processors: int) -> f
     return length * _find_cut(lines, length, d, n, processors)[0]
 
 
-def _find_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[float, Shape, int]:
+def _find_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[float, ScanShape, int]:
     """Find the best cut: cycles for each step of a path, shape and number of chunks."""
-    best: tuple[float, Shape, int] | None = None
+    best: tuple[float, ScanShape, int] | None = None
     for cost in COSTS:
         exponentials = -(-n // cost.lanes)
         for warps in cost.warps:
             threads = 32 * warps
             resident = cost.threads // threads
             blocks = lines * -(-d // (threads // cost.lanes))
-            shape = Shape(cost.lanes, cost.steps, threads=threads, blocks=resident)
+            shape = ScanShape(cost.lanes, cost.steps, threads=threads, blocks=resident)
             fill = min(processors * resident // blocks, length // LEAST_CHUNK)
             for chunks in {1, max(1, fill)}:
                 busy = -(-(-(-blocks * chunks // processors) * warps) // 4)  # warps of the fullest scheduler
@@ -229,7 +229,7 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
+def _fit(shape: ScanShape, d: int, n: int, itemsize: int) -> ScanShape:
     """Give a block no more threads than it needs, and stages that its shared memory holds."""
     shape = shape._replace(threads=min(shape.threads, -(-d * shape.lanes // 32) * 32))
     while shared_bytes(shape, n, itemsize) > SHARED_BYTES and shape.stage > 2 * shape.steps:
@@ -237,7 +237,7 @@ def _fit(shape: Shape, d: int, n: int, itemsize: int) -> Shape:
     return shape
 
 
-def shared_bytes(shape: Shape, n: int, itemsize: int) -> int:
+def shared_bytes(shape: ScanShape, n: int, itemsize: int) -> int:
     """Count what a block holds of tokens, steps, projections and places, as the source lays them out."""
     row = shape.threads // shape.lanes * itemsize
     row = row + 64 if shape.lanes == 1 else -(-row // 128) * 128 + 128 // shape.lanes
@@ -253,7 +253,7 @@ def _load(
     output: int,
     dictionary: int,
     each: int,
-    shape: Shape,
+    shape: ScanShape,
     device: torch.device,
 ) -> tuple[Any, Any]:
     settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output}

@@ -32,7 +32,7 @@ from mambair_cli.networks.config import (
     MambaIRUNetConfig,
     MambaIRv2Config,
     NetworkInfo,
-    Task,
+    NetworkTask,
 )
 from mambair_cli.networks.mambair import MambaIR
 from mambair_cli.networks.mambair_v2 import MambaIRv2
@@ -113,7 +113,7 @@ def fuse_network(net: Network, dtype: torch.dtype = torch.float16) -> FusedNetwo
     return FusedMambaIRv2(net, dtype)
 
 
-def _task_of(config: Config, scale: int, claimed: str | None) -> Task:
+def _task_of(config: Config, scale: int, claimed: str | None) -> NetworkTask:
     if scale > 1:
         return "upscale"
     if claimed == "denoise" or isinstance(config, MambaIRUNetConfig):

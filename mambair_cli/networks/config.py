@@ -9,7 +9,7 @@ from typing import Literal
 
 CabForm = Literal["classic", "light", "light-2024-03", "light-2024-02"]
 ResidualConv = Literal["1conv", "3conv"]
-Task = Literal["upscale", "denoise", "dejpeg", "restore"]
+NetworkTask = Literal["upscale", "denoise", "dejpeg", "restore"]
 Upsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 
 ATTENTION_DIVISOR = 30  # channels per hidden channel of a CAB's channel attention
@@ -144,7 +144,7 @@ class NetworkInfo:
     """
 
     architecture: str
-    task: Task
+    task: NetworkTask
     scale: int
     channels: int
     config: Config

@@ -19,7 +19,7 @@ Degradation = Literal["papers", "real"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """A picture of the truth, and what is compared with it or restored to it.
 
     Attributes:
@@ -94,7 +94,7 @@ def choose_protocol(
     )
 
 
-def find_pairs(truth: Path, other: Path | None = None) -> list[Pair]:
+def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
     """Pair the images of a folder of truth with those of another folder, by their names.
 
     ``baby.png`` belongs to ``baby.*`` or to a name that adds a mark to it, as ``babyx4.png`` and
@@ -105,9 +105,9 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[Pair]:
     """
     truths = find_images(truth)
     if other is None:
-        return [Pair(path) for path in truths]
+        return [ImagePair(path) for path in truths]
     others = find_images(other)
-    return [Pair(path, _partner(path, others, other)) for path in truths]
+    return [ImagePair(path, _partner(path, others, other)) for path in truths]
 
 
 def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:
@@ -164,7 +164,7 @@ def _make_real_input(truth: np.ndarray, protocol: Protocol, name: str) -> np.nda
 
 
 def measure(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ImagePair],
     protocol: Protocol,
     restore: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Score]:
@@ -214,7 +214,7 @@ def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
         )
 
 
-def _score(pair: Pair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:
+def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:
     if image.shape != truth.shape:
         sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
         raise ImageError(f"{pair.truth.name} and its partner do not fit each other: {sizes}; check the scale")

@@ -22,7 +22,7 @@ WHOLE_SIDE = {"cuda": 256}  # up to which an image is a single tile: faster ther
 OVERLAP = 16  # measured: benchmarks/README.md
 
 
-class Tiles(NamedTuple):
+class TileSettings(NamedTuple):
     """Into what images are cut, in pixels.
 
     Attributes:
@@ -121,7 +121,7 @@ def choose_tiles(
     device_kind: str,
     architecture: str | None = None,
     config: "Config | None" = None,
-) -> Tiles:
+) -> TileSettings:
     """Fill in what was left out of tile and overlap.
 
     Args:
@@ -146,7 +146,7 @@ def choose_tiles(
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:
         raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return Tiles(tile, overlap, whole, fitted)
+    return TileSettings(tile, overlap, whole, fitted)
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:

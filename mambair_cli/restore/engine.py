@@ -75,7 +75,7 @@ class TileComputer(Protocol):
         ...
 
 
-def restore_rows(
+def blend_rows(
     computer: TileComputer,
     image: Pixels,
     plan: Plan,
@@ -101,7 +101,7 @@ def restore_rows(
         torch.OutOfMemoryError: Where the device does not hold a batch.
         MambairError: Where even float32 gives values that are not finite.
     """
-    tiles = restore_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
+    tiles = run_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
     bands = blend_tiles(plan, tiles, computer.scale, computer.bench.arrays)
 
     def blend() -> Iterator[Any]:
@@ -115,15 +115,15 @@ def restore_rows(
     return blend()
 
 
-def restore_image(
+def run_image(
     computer: TileComputer, image: Pixels, plan: Plan, batch: int, seed: int | None, dtype: str = "float32"
 ) -> np.ndarray:
     """Restore an image as :func:`restore_rows` does, and fetch it, rounded to samples of a dtype."""
-    rows = restore_rows(computer, image, plan, batch, seed)
+    rows = blend_rows(computer, image, plan, batch, seed)
     return np.concatenate([computer.bench.fetch(band, np.dtype(dtype)) for band in rows])
 
 
-def restore_tiles(
+def run_tiles(
     computer: TileComputer,
     image: Pixels,
     plan: Plan,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mambair_cli.images import to_float
-from mambair_cli.restore.engine import TileComputer, restore_tiles
+from mambair_cli.restore.engine import TileComputer, run_tiles
 from mambair_cli.restore.row_window import Converted, Window
 from mambair_cli.restore.tiling import Report, blend_tiles
 
@@ -43,7 +43,7 @@ def enlarge_mask(
                 left: mask[top : top + plan.tile_height, left : left + plan.tile_width] for left in plan.lefts
             }
             varied = [(top, left) for left, tile in tiles.items() if tile.min() < tile.max()]
-            restored = restore_tiles(computer, pixels, plan, varied, report.batch, seed)
+            restored = run_tiles(computer, pixels, plan, varied, report.batch, seed)
             for left, tile in tiles.items():
                 if (top, left) in varied:
                     yield computer.bench.fetch(next(restored), None).mean(axis=2, keepdims=True)

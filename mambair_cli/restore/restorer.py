@@ -15,7 +15,7 @@ from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
 from mambair_cli.restore.choice import check_fit, choose_device, choose_model, choose_tiles
-from mambair_cli.restore.engine import Engine, OnTiles, Precision, TileComputer, restore_rows
+from mambair_cli.restore.engine import Engine, OnTiles, Precision, TileComputer, blend_rows
 from mambair_cli.restore.masks import enlarge_mask
 from mambair_cli.restore.row_window import Converted, ReadRows, Window
 from mambair_cli.restore.strength import REACH, check_strength, enlarge, mix
@@ -355,7 +355,7 @@ class Restorer:
         visible, scale = samples - masks, self.info.scale
         colors = visible - (visible % 2 == 0)
         pixels = Converted(window, lambda tile: self._prepare(tile[..., :visible], colors))
-        bands = restore_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
+        bands = blend_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
         fetch = self.computer.bench.fetch
         others = [
             enlarge_mask(self.computer, self.info.channels, window, report, sample, self.seed)

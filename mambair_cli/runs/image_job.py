@@ -15,14 +15,14 @@ from mambair_cli.restore.restorer import Band, Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
-from mambair_cli.runs.run import Outcome, Task
+from mambair_cli.runs.run import Outcome, PreparedJob
 from mambair_cli.system.memory import peak_memory
 
 ROWS_AT_ONCE = 256  # of an image that goes past the network
 DECODED_BYTES = 2**26  # of samples; a larger image is decoded row after row, when its turn has come
 
 
-class Work:
+class ImageJob:
     """A task on its way: opened, computed, finished, each stage in whatever thread.
 
     Args:
@@ -37,7 +37,7 @@ class Work:
         header: Of the image, once it is open.
     """
 
-    def __init__(self, task: Task, restorer: Restorer) -> None:
+    def __init__(self, task: PreparedJob, restorer: Restorer) -> None:
         self.task = task
         self.error: MambairError | None = None
         self.samples: np.ndarray | None = None
@@ -159,7 +159,7 @@ class Work:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
         return tuple(warnings)
 
-    def is_like(self, other: "Work") -> bool:
+    def is_like(self, other: "ImageJob") -> bool:
         """Tell whether the two could share a batch."""
         if self.samples is None or other.samples is None:
             return False

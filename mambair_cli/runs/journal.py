@@ -59,7 +59,7 @@ class Stamp(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """How a result came about.
 
     Attributes:
@@ -93,7 +93,7 @@ class Record:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, JournalEntry] = {}
         for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
             for line in _read(path):
                 entry = _parse(line)
@@ -251,7 +251,7 @@ class Pen:
         """Note that a result is being written, under a name that means nothing yet."""
         self._write({"begun": _name_in(self._folder, target), "temporary": temporary.name})
 
-    def finish(self, target: Path, entry: Entry) -> None:
+    def finish(self, target: Path, entry: JournalEntry) -> None:
         """Note a result that is whole and on the disk, and is about to be given its name."""
         self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
 
@@ -334,7 +334,7 @@ def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
                         yield content
 
 
-def _parse(line: dict[str, Any]) -> Entry | None:
+def _parse(line: dict[str, Any]) -> JournalEntry | None:
     match line:
         case {
             "result": str(),
@@ -343,11 +343,11 @@ def _parse(line: dict[str, Any]) -> Entry | None:
             "source": [int(), int()] as source,
             "written": [int(), int()] as written,
         }:
-            return Entry(sys.intern(settings), content, Stamp(*source), Stamp(*written))
+            return JournalEntry(sys.intern(settings), content, Stamp(*source), Stamp(*written))
     return None
 
 
-def _is_result(target: Path, entry: Entry | None) -> bool:
+def _is_result(target: Path, entry: JournalEntry | None) -> bool:
     try:
         return entry is not None and stamp_of(target) == entry.result
     except OSError:
@@ -361,7 +361,7 @@ def _name_in(folder: Path, target: Path) -> str:
     return inside.replace(os.sep, "/")
 
 
-def _describe(name: str, entry: Entry) -> dict[str, Any]:
+def _describe(name: str, entry: JournalEntry) -> dict[str, Any]:
     return {
         "result": name,
         "settings": entry.settings,

@@ -19,9 +19,9 @@ import torch
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restorer import Band, Restorer
-from mambair_cli.runs.image_job import Work
+from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import name_of
-from mambair_cli.runs.run import IsStopped, Outcome, Task
+from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
 
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # beyond which no further one is
@@ -34,7 +34,7 @@ OnStart = Callable[[str, int], None]
 
 
 def perform_alone(
-    tasks: Iterable[Task],
+    tasks: Iterable[PreparedJob],
     is_stopped: IsStopped,
     restorer: Restorer,
     on_start: OnStart = lambda name, pixels: None,
@@ -52,13 +52,13 @@ def perform_alone(
     Yields:
         What became of each, in their order.
     """
-    begun: deque[tuple[list[Work], Generator[None]]] = deque()
+    begun: deque[tuple[list[ImageJob], Generator[None]]] = deque()
     finishing: deque[Future[Outcome]] = deque()
 
     def is_one_finished() -> bool:
         return bool(finishing) and finishing[0].done()
 
-    works = (Work(task, restorer) for task in tasks)
+    works = (ImageJob(task, restorer) for task in tasks)
     with (
         ThreadPoolExecutor(MOST_BEHIND, "mambair-finish") as finishers,
         closing(_Ahead(works, is_stopped)) as ahead,
@@ -95,7 +95,7 @@ def perform_alone(
             yield finishing.popleft().result()
 
 
-def _leave(begun: Iterable[tuple[list[Work], Generator[None]]]) -> None:
+def _leave(begun: Iterable[tuple[list[ImageJob], Generator[None]]]) -> None:
     """Undo what is begun, and finish what of it is computed."""
     for group, steps in begun:
         steps.close()
@@ -104,7 +104,7 @@ def _leave(begun: Iterable[tuple[list[Work], Generator[None]]]) -> None:
 
 
 def _compute(
-    group: list[Work], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
+    group: list[ImageJob], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
 ) -> Generator[None]:
     """Compute works, in one batch if they are several; yields at first when a GPU has something to do."""
     shared: list[Iterator[Band] | None] = [None] * len(group)
@@ -134,10 +134,10 @@ class _Ahead:
         is_stopped: Whether no further one is to be.
     """
 
-    def __init__(self, works: Iterator[Work], is_stopped: IsStopped) -> None:
+    def __init__(self, works: Iterator[ImageJob], is_stopped: IsStopped) -> None:
         self._works, self._is_stopped = works, is_stopped
-        self._events: queue.SimpleQueue[Work | BaseException | _Over | None] = queue.SimpleQueue()
-        self._ready: deque[Work] = deque()
+        self._events: queue.SimpleQueue[ImageJob | BaseException | _Over | None] = queue.SimpleQueue()
+        self._ready: deque[ImageJob] = deque()
         self._is_over = False
         self._room = threading.Condition()
         self._count = self._pixels = 0  # of those that are opened and not taken
@@ -145,7 +145,7 @@ class _Ahead:
         self._thread = threading.Thread(target=self._open_all, name="mambair-read", daemon=True)
         self._thread.start()
 
-    def take(self, is_wanted: Callable[[], bool]) -> list[Work]:
+    def take(self, is_wanted: Callable[[], bool]) -> list[ImageJob]:
         """Wait for the next work; take it, or several that share a batch.
 
         Args:
@@ -198,7 +198,7 @@ class _Ahead:
             event = self._events.get(timeout=None if seconds is None else max(seconds, 0))
         except queue.Empty:
             return False
-        if isinstance(event, Work):
+        if isinstance(event, ImageJob):
             self._ready.append(event)
         elif isinstance(event, _Over):
             self._is_over = True
@@ -206,7 +206,7 @@ class _Ahead:
             raise event
         return True
 
-    def _alike(self) -> list[Work]:
+    def _alike(self) -> list[ImageJob]:
         """Return the first one, and those that follow it and could share its batch."""
         first = self._ready[0]
         return [first, *takewhile(first.is_like, list(self._ready)[1:])]

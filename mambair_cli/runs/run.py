@@ -14,7 +14,7 @@ from mambair_cli.images import explain_unreadable
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.job_files import Output, check_folder, check_target, make_folder
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Entry, Journal, Pen, Record, Stamp, digest_settings, stamp_of
+from mambair_cli.runs.journal import Journal, JournalEntry, Pen, Record, Stamp, digest_settings, stamp_of
 from mambair_cli.system.digest import hash_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Task:
+class PreparedJob:
     """A job, ready to be done by whoever has the network.
 
     Attributes:
@@ -66,13 +66,13 @@ class Task:
     job: Job
     output: Output
     overwrite: bool
-    watch: "Watch | None"
+    watch: "ResultGuard | None"
 
 
 IsStopped = Callable[[], bool]
 """Tells whether no further task is to begin; those in work come to their end."""
 
-Perform = Callable[[Iterable[Task], IsStopped], Generator[Outcome]]
+Perform = Callable[[Iterable[PreparedJob], IsStopped], Generator[Outcome]]
 """Does tasks, one after the other or side by side, and yields what became of each as it is known."""
 
 
@@ -122,12 +122,12 @@ def run_jobs(
             if job.source.path is not None and job.target is not None:
                 pen = journal.pen if journal else None
                 word = word_of(job, settings)
-                watch = Watch(job.source.path, job.target, pen, word, output)
+                watch = ResultGuard(job.source.path, job.target, pen, word, output)
                 if record and output.resume and record.is_done(job.source.path, job.target, word):
                     seconds = time.perf_counter() - start
                     yield Outcome(job, None, None, False, None, seconds, is_skipped=True)
                     continue
-            tasks.append(Task(job, output, overwrite, watch))
+            tasks.append(PreparedJob(job, output, overwrite, watch))
         with closing(perform(tasks, lambda: has_failed and fail_fast)) as outcomes:
             for outcome in outcomes:
                 has_failed = has_failed or outcome.error is not None
@@ -211,7 +211,7 @@ def _look_at(path: Path) -> os.stat_result:
         raise explain_unreadable(path, error) from error
 
 
-class Watch:
+class ResultGuard:
     """Sees that a result is that of its input as it is now, and notes it in the journal, if there is one.
 
     Attributes:
@@ -276,7 +276,7 @@ class Watch:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
-            entry = Entry(self._settings, self._content, source, stamp_of(temporary))
+            entry = JournalEntry(self._settings, self._content, source, stamp_of(temporary))
             self._pen.finish(self._target, entry)
 
 

@@ -31,11 +31,11 @@ from mambair_cli.errors import (
     UsageError,
 )
 from mambair_cli.runs.journal import digest_settings
-from mambair_cli.server.origin_check import Guard
+from mambair_cli.server.origin_check import OriginCheck
 from mambair_cli.server.page import describe_api, write_page
 from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, describe_error
-from mambair_cli.server.query import TASKS, read_order
-from mambair_cli.server.service import Restored, Workshop
+from mambair_cli.server.query import TASKS, read_request
+from mambair_cli.server.service import RestoreService, ServiceResult
 
 MAX_BYTES = 2**30
 MOST_WAITING = 32
@@ -63,7 +63,7 @@ class App:
 
     def __init__(
         self,
-        workshop: Workshop,
+        workshop: RestoreService,
         max_bytes: int = MAX_BYTES,
         most_waiting: int = MOST_WAITING,
         idle_seconds: float = IDLE_SECONDS,
@@ -88,7 +88,7 @@ class App:
                 Route("/docs", self._show_page),
                 Route("/", self._show_page),
             ],
-            middleware=[Middleware(Guard)],
+            middleware=[Middleware(OriginCheck)],
             exception_handlers={
                 MambairError: _answer_error,
                 HTTPException: _answer_stranger,
@@ -118,7 +118,7 @@ class App:
         return HTMLResponse(write_page(self._api), headers=_PLAIN_PAGE)
 
     async def _tell_means(self, task: Task, request: Request) -> Response:
-        means = await self._workshop.prepare(read_order(task, request.query_params.multi_items()))
+        means = await self._workshop.prepare(read_request(task, request.query_params.multi_items()))
         return JSONResponse(
             {
                 "version": version("mambair-cli"),
@@ -132,7 +132,7 @@ class App:
         )
 
     async def _restore(self, task: Task, request: Request) -> Response:
-        order = read_order(task, request.query_params.multi_items())
+        order = read_request(task, request.query_params.multi_items())
         if self._waiting >= self._most_waiting:
             await self._take_in(request, None)  # a client that is still sending hears no answer
             raise ServerError(f"too many images wait: {self._waiting}; try again later")
@@ -217,7 +217,7 @@ def build_server(app: App) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-async def _until_gone(request: Request, work: Awaitable[Restored]) -> Restored:
+async def _until_gone(request: Request, work: Awaitable[ServiceResult]) -> ServiceResult:
     """Wait for an image, but no longer than the client does.
 
     Raises:
@@ -274,7 +274,7 @@ class _Answer(StreamingResponse):
         held: What to let go of when it is sent.
     """
 
-    def __init__(self, restored: Restored, result: BinaryIO, size: int, held: ExitStack) -> None:
+    def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, held: ExitStack) -> None:
         outcome, format, means = restored
         if outcome.size is None or outcome.report is None:
             raise ValueError("what has no error has a result")

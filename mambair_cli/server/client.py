@@ -24,7 +24,7 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.job_files import Output, check_target, open_target
 from mambair_cli.runs.jobs import name_of
 from mambair_cli.runs.journal import digest_settings
-from mambair_cli.runs.run import IsStopped, Outcome, Task
+from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
 from mambair_cli.server.address import Address
 from mambair_cli.server.protocol import REPORT_HEADER, Account, read_account, read_error
 
@@ -35,7 +35,7 @@ GREETING_SECONDS = 10  # that it may take to accept a connection
 _PIECE_BYTES = 2**20
 
 
-class Means(NamedTuple):
+class ServerInfo(NamedTuple):
     """By what a server restores.
 
     Attributes:
@@ -86,7 +86,7 @@ class _BusyError(Exception):
         self.error = error
 
 
-class Client:
+class ServerClient:
     """Has a server do a task.
 
     Args:
@@ -122,7 +122,7 @@ class Client:
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = digest_settings(self.means.computing)
 
-    def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
 
         Where there is no server any more, no further one is begun.
@@ -156,7 +156,7 @@ class Client:
                     with suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, query: dict[str, Any]) -> Means:
+    def _ask(self, query: dict[str, Any]) -> ServerInfo:
         """Ask by what images will be restored."""
         with self._connect() as connection:
             with self._speaking():
@@ -167,11 +167,11 @@ class Client:
                 facts = json.loads(body)
                 if response.status != 200:
                     raise read_error(facts)
-                return Means(*(facts[name] for name in Means._fields))
+                return ServerInfo(*(facts[name] for name in ServerInfo._fields))
             except (ValueError, KeyError, TypeError) as error:
                 raise self._strange() from error
 
-    def _do(self, task: Task, data: bytes | None) -> Outcome:
+    def _do(self, task: PreparedJob, data: bytes | None) -> Outcome:
         """Have a task done, however often the server is too busy at first."""
         begun = time.perf_counter()
         account, failure = None, None
@@ -197,7 +197,7 @@ class Client:
         sha256 = task.watch.sha256 if task.watch else None
         return Outcome(task.job, None, seconds=seconds, sha256=sha256, **account._asdict())
 
-    def _exchange(self, task: Task, data: bytes | None) -> Account:
+    def _exchange(self, task: PreparedJob, data: bytes | None) -> Account:
         """Send an image, and write what comes back.
 
         Raises:

@@ -14,7 +14,7 @@ from mambair_cli.restore.choice import ChosenModel, check_fit, choose_device, ch
 from mambair_cli.restore.engine import Precision
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.run import computing_of, computing_of_image
-from mambair_cli.server.query import Order
+from mambair_cli.server.query import RestoreRequest
 
 FALLBACK_SECONDS = 600  # after which the model that could not be had is asked for again
 
@@ -43,7 +43,7 @@ class _Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Means:
+class LoadedModel:
     """By what an order is done.
 
     Attributes:
@@ -57,7 +57,7 @@ class Means:
     notice: str | None = None
 
 
-class Models:
+class NetworkCache:
     """Finds the network for an order, and keeps those that were used last.
 
     Args:
@@ -88,10 +88,10 @@ class Models:
         self._most = most
         self._notify = notify
         self._choices: dict[_Question, tuple[ChosenModel, float]] = {}
-        self._loaded: OrderedDict[_Key, Means] = OrderedDict()
+        self._loaded: OrderedDict[_Key, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, order: Order) -> Means | None:
+    def find(self, order: RestoreRequest) -> LoadedModel | None:
         """Return by what an order is done, if that is loaded.
 
         Raises:
@@ -108,7 +108,7 @@ class Models:
             loaded = self._loaded[key]
         return self._adapt(loaded, choice, order)
 
-    def choose(self, order: Order) -> ChosenModel:
+    def choose(self, order: RestoreRequest) -> ChosenModel:
         """Choose the model for an order, and fetch it where it is not on this machine.
 
         Raises:
@@ -132,7 +132,7 @@ class Models:
                 self._choices[question] = choice, time.monotonic()
         return choice
 
-    def load(self, order: Order, choice: ChosenModel) -> Means:
+    def load(self, order: RestoreRequest, choice: ChosenModel) -> LoadedModel:
         """Return by what an order is done, with the network loaded now if it was not.
 
         What is done with a device is done by one thread: CUDA's graphs allow nothing beside their recording.
@@ -154,7 +154,7 @@ class Models:
                 offline=True,
             )
             _ = restorer.computer  # which has all that are made from this one
-            loaded = Means(restorer, computing_of(restorer))
+            loaded = LoadedModel(restorer, computing_of(restorer))
             self._notify(f"loaded {choice.name} on {self.device}")
         with self._lock:
             self._loaded[key] = loaded
@@ -185,22 +185,22 @@ class Models:
         with self._lock:
             return [one.restorer.model.name for one in self._loaded.values()]
 
-    def _ask(self, order: Order) -> _Question:
+    def _ask(self, order: RestoreRequest) -> _Question:
         best = name_model(order.task, order.scale, order.level, order.model, self.device.type)
         return _Question(order.task, best.name, is_named(order.model), self.offline or order.offline)
 
-    def _recall(self, order: Order) -> ChosenModel | None:
+    def _recall(self, order: RestoreRequest) -> ChosenModel | None:
         """Return what was chosen before, unless it was for want of something better, and long ago."""
         choice, seconds = self._choices.get(self._ask(order), (None, 0.0))
         is_stale = choice and choice.is_fallback and time.monotonic() - seconds > FALLBACK_SECONDS
         return None if is_stale else choice
 
-    def _key(self, choice: ChosenModel, order: Order) -> _Key:
+    def _key(self, choice: ChosenModel, order: RestoreRequest) -> _Key:
         return _Key(choice.path, order.precision or self._precision)
 
-    def _adapt(self, loaded: Means, choice: ChosenModel, order: Order) -> Means:
+    def _adapt(self, loaded: LoadedModel, choice: ChosenModel, order: RestoreRequest) -> LoadedModel:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, None if order.model == REAL else order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed, order.strength)
         computing = {**loaded.computing, **computing_of_image(restorer)}
-        return Means(restorer, computing, choice.tell(order.offline))
+        return LoadedModel(restorer, computing, choice.tell(order.offline))

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
-class Guard:
+class OriginCheck:
     """Refuses what was not sent to this machine by its name, and what a page of another site sends.
 
     A browser names the site of a page in ``Origin`` and the server that it believes to speak to in ``Host``:

@@ -123,7 +123,7 @@ OF_TASK: dict[Task, tuple[Parameter, ...]] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class RestoreRequest:
     """What is to be done with an image.
 
     Attributes:
@@ -155,7 +155,7 @@ class Order:
     output: Output
 
 
-def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
+def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest:
     """Read a query.
 
     Args:
@@ -182,7 +182,7 @@ def read_order(task: Task, query: Iterable[tuple[str, str]]) -> Order:
     if level is not None and values["model"] != "auto":
         name = OF_TASK[task][0].name
         raise UsageError(f"{name} chooses a model, and {values['model']} is one; leave one out")
-    return Order(
+    return RestoreRequest(
         task=task,
         scale=scale,
         level=level,

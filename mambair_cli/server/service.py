@@ -13,18 +13,18 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
 from mambair_cli.images.jpeg_quality import is_compressed
 from mambair_cli.images.source import Source
-from mambair_cli.runs.image_job import Work
+from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import largest_factor, plan_result
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import NETWORK_SCALES, Size, network_scale, size_for_real
-from mambair_cli.runs.run import Outcome, Task
-from mambair_cli.server.network_cache import Means, Models
-from mambair_cli.server.query import Order
+from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.server.network_cache import LoadedModel, NetworkCache
+from mambair_cli.server.query import RestoreRequest
 
 T = TypeVar("T")
 
 
-class Restored(NamedTuple):
+class ServiceResult(NamedTuple):
     """What became of an image.
 
     Attributes:
@@ -35,14 +35,14 @@ class Restored(NamedTuple):
 
     outcome: Outcome
     format: str
-    means: Means
+    means: LoadedModel
 
 
 class _AbandonedError(Exception):
     """Nobody waits for the result any more."""
 
 
-class Workshop:
+class RestoreService:
     """Does orders, several at once as far as the network is not concerned.
 
     Args:
@@ -53,7 +53,7 @@ class Workshop:
         models: Has the networks.
     """
 
-    def __init__(self, models: Models, max_pixels: int) -> None:
+    def __init__(self, models: NetworkCache, max_pixels: int) -> None:
         self.models = models
         self._max_pixels = max_pixels
         # One thread each: that is a queue, and OpenMP keeps threads for every one that computes.
@@ -61,7 +61,7 @@ class Workshop:
         self._network = ThreadPoolExecutor(1, "mambair-network")
         self._files = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "mambair-files")
 
-    async def prepare(self, order: Order) -> Means:
+    async def prepare(self, order: RestoreRequest) -> LoadedModel:
         """Load what an order needs.
 
         Raises:
@@ -73,7 +73,7 @@ class Workshop:
         choice = await _run(self._fetcher, self.models.choose, order)
         return await _run(self._network, self.models.load, order, choice)
 
-    async def restore(self, order: Order, image: BinaryIO, result: BinaryIO) -> Restored:
+    async def restore(self, order: RestoreRequest, image: BinaryIO, result: BinaryIO) -> ServiceResult:
         """Restore an image; cancelled, it stops soon.
 
         Args:
@@ -98,7 +98,7 @@ class Workshop:
             order = replace(order, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
         means = await self.prepare(order)
         job = Job(source, None, order.format, result=result)
-        work = Work(Task(job, output, overwrite=False, watch=None), means.restorer)
+        work = ImageJob(PreparedJob(job, output, overwrite=False, watch=None), means.restorer)
         is_left = threading.Event()
         try:
             await _run(self._files, work.open)
@@ -112,7 +112,7 @@ class Workshop:
         if work.header is None:
             raise ValueError("what has a result was opened")
         format = plan_result(job, work.header, output, means.restorer.info.scale)[1]
-        return Restored(outcome, format, means)
+        return ServiceResult(outcome, format, means)
 
     def close(self) -> None:
         """Let the threads go, once they are done with what they have."""
@@ -130,7 +130,7 @@ def _map(file: BinaryIO) -> mmap | bytes:
     return mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
 
 
-def _compute(work: Work, is_left: threading.Event) -> None:
+def _compute(work: ImageJob, is_left: threading.Event) -> None:
     """Run the network; give up between two batches of tiles where nobody waits any more."""
 
     def check(done: int = 0, total: int = 0) -> None:

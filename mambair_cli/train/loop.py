@@ -10,8 +10,8 @@ from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system import signals
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.pace import measure_pace, warn_of
-from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Run, write_whole, writing
-from mambair_cli.train.validation import Pair, load_validation, measure
+from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Trainer, write_whole, writing
+from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
 LOG_FILE = "log.jsonl"
 LOG_EVERY = 100  # steps
@@ -59,7 +59,7 @@ def train(
             f"cannot train into {config.output}: it holds a run; go on with it by --resume, "
             "or choose another folder"
         )
-    run = Run(config)
+    run = Trainer(config)
     if resume:
         run.load()
     is_main = run.processes.is_main
@@ -79,9 +79,9 @@ def train(
 
 
 def _go_on(
-    run: Run,
+    run: Trainer,
     log: "Log | None",
-    validation: dict[str, list[Pair]],
+    validation: dict[str, list[ValidationPair]],
     is_asked: Callable[[], bool],
     on_step: Callable[[int], None] | None,
     notify: Callable[[str], None],
@@ -118,12 +118,14 @@ def _go_on(
             return
 
 
-def _is_measured(run: Run) -> bool:
+def _is_measured(run: Trainer) -> bool:
     """Tell whether there is to be a measurement after the last step."""
     return run.step > 0 and (run.step == run.config.steps or run.step % run.config.validate_every == 0)
 
 
-def _log_psnr(run: Run, log: "Log", validation: dict[str, list[Pair]], is_asked: Callable[[], bool]) -> None:
+def _log_psnr(
+    run: Trainer, log: "Log", validation: dict[str, list[ValidationPair]], is_asked: Callable[[], bool]
+) -> None:
     """Measure and log; nothing where somebody asks to stop meanwhile: it is done when the run goes on."""
     measured = measure(run.averaged, validation, run.config, is_asked)
     if measured:
@@ -167,7 +169,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _finite_loss(run: Run) -> float:
+def _finite_loss(run: Trainer) -> float:
     loss = run.mean_loss()
     if not math.isfinite(loss):
         raise MambairError(

@@ -38,7 +38,7 @@ CHARBONNIER_EPSILON = 1e-3
 BETAS = (0.9, 0.99)  # AdamW's
 
 
-class Run:
+class Trainer:
     """A network in training.
 
     Attributes:

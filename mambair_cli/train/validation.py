@@ -13,7 +13,7 @@ from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.quality.metrics import psnr
 from mambair_cli.restore.choice import choose_tiles
-from mambair_cli.restore.engine import Engine, restore_image
+from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.train.config import TrainConfig
 
@@ -22,14 +22,14 @@ QUALITY_LEVELS = (10, 30, 40)
 TILES_AT_ONCE = 4  # at most: the training itself fills the memory
 
 
-class Pair(NamedTuple):
+class ValidationPair(NamedTuple):
     """An input, (h, w, c) float32 in [0, 1], and the truth behind it, (s·h, s·w, c) uint8."""
 
     image: np.ndarray
     truth: np.ndarray
 
 
-def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]:
+def load_validation(config: TrainConfig, channels: int) -> dict[str, list[ValidationPair]]:
     """Make the images to measure on, under the name of their level of degradation.
 
     Raises:
@@ -42,22 +42,28 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Pair]]
     truths = [modcrop(read_srgb(file, channels), config.scale) for file in files]
     if config.degradation == "real":
         return {
-            "real": [Pair(_to_float(degrade_image(t, config.scale, (0, n))), t) for n, t in enumerate(truths)]
+            "real": [
+                ValidationPair(_to_float(degrade_image(t, config.scale, (0, n))), t)
+                for n, t in enumerate(truths)
+            ]
         }
     if config.task == "upscale":
-        return {f"x{config.scale}": [Pair(_to_float(imresize(t, 1 / config.scale)), t) for t in truths]}
+        return {
+            f"x{config.scale}": [ValidationPair(_to_float(imresize(t, 1 / config.scale)), t) for t in truths]
+        }
     if config.task == "denoise":
         levels = _levels(NOISE_LEVELS, config.sigma)
         return {
-            f"sigma{sigma:g}": [Pair(add_noise(_to_float(t), sigma), t) for t in truths] for sigma in levels
+            f"sigma{sigma:g}": [ValidationPair(add_noise(_to_float(t), sigma), t) for t in truths]
+            for sigma in levels
         }
     levels = _levels(QUALITY_LEVELS, config.quality)
-    return {f"q{q}": [Pair(_to_float(compress_jpeg(t, int(q))), t) for t in truths] for q in levels}
+    return {f"q{q}": [ValidationPair(_to_float(compress_jpeg(t, int(q))), t) for t in truths] for q in levels}
 
 
 def measure(
     net: Network,
-    validation: dict[str, list[Pair]],
+    validation: dict[str, list[ValidationPair]],
     config: TrainConfig,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
@@ -78,7 +84,7 @@ def measure(
                 return {}
             plan = tiles.plan(image.shape[0], image.shape[1])
             batch = min(TILES_AT_ONCE, choose_batch(plan, net.info.config, device.type))
-            restored = restore_image(engine, image, plan, batch, seed=None)
+            restored = run_image(engine, image, plan, batch, seed=None)
             total += psnr(restored, truth, border=config.scale if upscale else 0, luma=upscale)
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record

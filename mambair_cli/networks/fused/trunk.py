@@ -14,7 +14,7 @@ from mambair_cli.networks.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.networks.trunk import Group, Trunk
 
 
-class Entry(NamedTuple):
+class Preparation(NamedTuple):
     """How the stream is to be prepared for what comes next.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pending(NamedTuple):
     w: Tensor | None = None
     w_places: Tensor | None = None
 
-    def settle(self, entry: Entry, keep: bool = True) -> tuple[Tensor, Tensor]:
+    def settle(self, entry: Preparation, keep: bool = True) -> tuple[Tensor, Tensor]:
         """Add it, and prepare the sum for what comes next; see ``pointwise.advance_residual``."""
         added = self.v if self.v is not None else self.w
         assert added is not None
@@ -64,7 +64,7 @@ class Pending(NamedTuple):
 class FusedBlock(Protocol):
     """A block, from the prepared stream to what its last part adds."""
 
-    def entry(self, around: Any) -> Entry:
+    def entry(self, around: Any) -> Preparation:
         """Tell how it wants the stream."""
         ...
 
@@ -105,15 +105,15 @@ class FusedTrunk:
         for i, blocks in enumerate(self.groups):
             shortcut, last = stream, i + 1 == len(self.groups)
             for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-                entry = following.entry(around) if following else Entry()
+                entry = following.entry(around) if following else Preparation()
                 stream, prepared = block(stream, prepared, around).settle(entry, keep=following is not None)
             v, bias = self.convolutions[i](prepared.view(b, h, w, -1))
-            entry = Entry(self.norm) if last else entries[i + 1]
+            entry = Preparation(self.norm) if last else entries[i + 1]
             stream, prepared = Pending(shortcut, v, bias=bias).settle(entry, keep=not last)
             del shortcut, v
         del stream
         body, bias = self.after_body(prepared.view(b, h, w, -1))
-        _, features = Pending(first, body, bias=bias).settle(Entry(), keep=False)
+        _, features = Pending(first, body, bias=bias).settle(Preparation(), keep=False)
         del first, prepared, body  # the head wants as much memory as a block
         return self.head(features.view(b, h, w, -1), x) / config.img_range + net.mean
 

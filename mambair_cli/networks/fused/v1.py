@@ -10,7 +10,7 @@ from mambair_cli.kernels import triton_pointwise
 from mambair_cli.networks.fused.convolutions import Convolutions, Depthwise
 from mambair_cli.networks.fused.packing import pack_norm, pad_channels, pad_matrix
 from mambair_cli.networks.fused.scan import FusedScan
-from mambair_cli.networks.fused.trunk import Entry, FusedTrunk, Pending
+from mambair_cli.networks.fused.trunk import FusedTrunk, Pending, Preparation
 from mambair_cli.networks.layers import CAB, ChannelAttention, VSSBlock, four_paths, scan_params
 from mambair_cli.networks.mambair import Blocks, MambaIR
 from mambair_cli.networks.trunk import Group
@@ -18,7 +18,7 @@ from mambair_cli.networks.trunk import Group
 NARROW = 64  # channels of the stream up to which one product for both halves is worth its memory
 
 
-class Around(NamedTuple):
+class V1Context(NamedTuple):
     """What every block needs to know beside its input."""
 
     size: tuple[int, int, int]  # images, and their height and width
@@ -30,7 +30,7 @@ class FusedMambaIR:
 
     def __init__(self, net: MambaIR, dtype: torch.dtype) -> None:
         groups = [cast(Blocks, cast(Group, group).residual_group).blocks for group in net.layers]
-        blocks = [[FusedBlock(cast(VSSBlock, block), dtype) for block in group] for group in groups]
+        blocks = [[FusedV1Block(cast(VSSBlock, block), dtype) for block in group] for group in groups]
         self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
         self._paths: dict[tuple[int, int], Tensor] = {}  # kept, since a recorded graph goes on reading them
 
@@ -41,14 +41,14 @@ class FusedMambaIR:
             self._paths = {size: four_paths(*size, x.device)}
         x = x.permute(0, 2, 3, 1).contiguous()
         b, h, w, _ = x.shape
-        return self.trunk(x, Around((b, h, w), self._paths[h, w])).permute(0, 3, 1, 2)
+        return self.trunk(x, V1Context((b, h, w), self._paths[h, w])).permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what this makes of images, and what the network itself does."""
         return self(x), self.net(x)
 
 
-class FusedBlock:
+class FusedV1Block:
     """A block of MambaIR, from the normalised stream to what its second half adds."""
 
     def __init__(self, block: VSSBlock, dtype: torch.dtype) -> None:
@@ -66,11 +66,11 @@ class FusedBlock:
         self.out_proj = pad_matrix(ssm.out_proj.weight, dtype)[:, : pad_channels(d)].contiguous()
         self.cab = FusedCAB(block.conv_blk, dtype)
 
-    def entry(self, around: Around) -> Entry:
+    def entry(self, around: V1Context) -> Preparation:
         """Want the stream normalised."""
-        return Entry(self.norm_1)
+        return Preparation(self.norm_1)
 
-    def __call__(self, x: Tensor, prepared: Tensor, around: Around) -> Pending:
+    def __call__(self, x: Tensor, prepared: Tensor, around: V1Context) -> Pending:
         """Take the stream, (b, p, c), and its normalised form, (b, p, padded)."""
         b, h, w = around.size
         # Memory is the fullest around the scan: there the gate of a wide network is not made yet.
@@ -85,7 +85,7 @@ class FusedBlock:
         v = triton_pointwise.merge_paths(y, self.out_norm, z[..., : self.d], z.dtype)
         del y, z
         v = F.linear(v, self.out_proj)
-        x, prepared = Pending(x, v, self.skip_1).settle(Entry(self.norm_2))
+        x, prepared = Pending(x, v, self.skip_1).settle(Preparation(self.norm_2))
         v, gate, bias = self.cab(prepared.view(b, h, w, -1))
         return Pending(x, v.view(b, h * w, -1), self.skip_2, gate, bias)
 

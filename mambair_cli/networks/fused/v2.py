@@ -26,7 +26,7 @@ from mambair_cli.networks.fused.packing import (
     round_up,
 )
 from mambair_cli.networks.fused.scan import FusedScan
-from mambair_cli.networks.fused.trunk import Entry, FusedTrunk, Pending
+from mambair_cli.networks.fused.trunk import FusedTrunk, Pending, Preparation
 from mambair_cli.networks.layers import mirror_pad, scan_params
 from mambair_cli.networks.mambair_v2 import ASSM, AttentiveLayer, ConvFFN, GatedMLP, Layers, MambaIRv2
 from mambair_cli.networks.noise import gumbel_noise, make_keys
@@ -49,7 +49,7 @@ class Places(NamedTuple):
     counts: tuple[int, ...]
 
 
-class Around(NamedTuple):
+class V2Context(NamedTuple):
     """What every layer needs to know beside its input.
 
     Attributes:
@@ -120,7 +120,7 @@ class FusedMambaIRv2:
         if self._places is None:
             place = functools.partial(place_windows, b, h, w, window, device=x.device)
             self._places = place(shift=0), place(shift=window // 2)
-        y = self.trunk(x, Around((b, h, w), self._places, origin, seed, labels))
+        y = self.trunk(x, V2Context((b, h, w), self._places, origin, seed, labels))
         return y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,21 +154,21 @@ class FusedLayer:
         # x * scale + f with f = x + w + v is x * (1 + scale) + w + v: x + w need not be kept
         self.skip_1, self.skip_2 = 1 + layer.scale1.detach().float(), 1 + layer.scale2.detach().float()
 
-    def entry(self, around: Around) -> Entry:
+    def entry(self, around: V2Context) -> Preparation:
         """Want the stream normalised and in windows."""
-        return Entry(self.norm_1, around.places[self.attention.shifted].rows)
+        return Preparation(self.norm_1, around.places[self.attention.shifted].rows)
 
-    def __call__(self, x: Tensor, prepared: Tensor, around: Around) -> Pending:
+    def __call__(self, x: Tensor, prepared: Tensor, around: V2Context) -> Pending:
         """Take the stream, (b, p, c), and its normalised form in windows, (b, p, padded)."""
         places = around.places[self.attention.shifted]
         attended = self.attention(prepared, places.counts)
         pending = Pending(x, w=attended, w_places=places.rows)
-        _, prepared = pending.settle(Entry(self.norm_2), keep=False)
+        _, prepared = pending.settle(Preparation(self.norm_2), keep=False)
         v, bias = self.feed_forward_1(prepared, around.size)
         pending = Pending(x, v, self.skip_1, bias=bias, w=attended, w_places=places.rows)
-        x, prepared = pending.settle(Entry(self.norm_3))
+        x, prepared = pending.settle(Preparation(self.norm_3))
         scanned = self.assm(prepared, around)
-        _, prepared = Pending(x, w=scanned).settle(Entry(self.norm_4), keep=False)
+        _, prepared = Pending(x, w=scanned).settle(Preparation(self.norm_4), keep=False)
         v, bias = self.feed_forward_2(prepared, around.size)
         return Pending(x, v, self.skip_2, bias=bias, w=scanned)
 
@@ -256,7 +256,7 @@ class FusedASSM:
         self.out_proj = pad_matrix(assm.out_proj.weight, dtype)[:, : pad_channels(d)].contiguous()
         self.out_bias = pad_vector(assm.out_proj.bias, len(self.out_proj)).to(dtype)
 
-    def __call__(self, prepared: Tensor, around: Around) -> Tensor:
+    def __call__(self, prepared: Tensor, around: V2Context) -> Tensor:
         """Mix the pixels of (b, p, padded)."""
         b, h, w = around.size
         keys = None if around.seed is None else make_keys(around.seed, self.number)

@@ -19,7 +19,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import Task
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
 from mambair_cli.system.process import leave_process
 from mambair_cli.system.signals import OF_TERMINALS
@@ -59,7 +59,7 @@ class Crashed(NamedTuple):
     trace: str
 
 
-class Tiles(NamedTuple):
+class TileBatch(NamedTuple):
     """A batch of tiles that a worker is to compute, whose values follow."""
 
     shape: tuple[int, ...]
@@ -71,7 +71,7 @@ class Stop(NamedTuple):
     """A worker is to begin with no further task, and to end when those in work are done."""
 
 
-class Restored(NamedTuple):
+class TileResult(NamedTuple):
     """A worker has computed a batch of tiles, (b, s·h, s·w, c), or why it could not."""
 
     values: np.ndarray | None
@@ -166,7 +166,7 @@ class _Mouth:
     def _send_all(self) -> None:
         with suppress(OSError):  # nobody listens any more
             while (message := self._waiting.get()) is not None:
-                if isinstance(message, Restored) and message.values is not None:
+                if isinstance(message, TileResult) and message.values is not None:
                     self._connection.send(message.values.shape)
                     send_values(self._connection, message.values)
                 else:
@@ -175,14 +175,14 @@ class _Mouth:
 
 def _receive_tasks(
     connection: Connection, restorer: Restorer, out: _Mouth, is_stopped: threading.Event
-) -> Iterator[Task]:
+) -> Iterator[PreparedJob]:
     """Yield the tasks that come, until none is to begin any more; batches of tiles are computed here."""
     computer = restorer.computer
     launched: deque[Any] = deque()
     with suppress(EOFError, ConnectionError):  # nobody sends any more
         while True:
             message = connection.recv()
-            if isinstance(message, Task):
+            if isinstance(message, PreparedJob):
                 yield message
                 continue
             if isinstance(message, Stop):
@@ -197,12 +197,12 @@ def _receive_tasks(
                 out.send(_collect(computer, launched.popleft()))
 
 
-def _collect(computer: TileComputer, launched: Any) -> Restored:
+def _collect(computer: TileComputer, launched: Any) -> TileResult:
     try:
         if isinstance(launched, Exception):
             raise launched
         with computer.bench.at_work():
             restored = computer.collect(launched)
-        return Restored(computer.bench.fetch(restored, None))
+        return TileResult(computer.bench.fetch(restored, None))
     except _UNRESTORED as error:
-        return Restored(None, error)
+        return TileResult(None, error)

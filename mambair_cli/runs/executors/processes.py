@@ -27,17 +27,17 @@ from mambair_cli.runs.executors.process_worker import (
     Crashed,
     Failed,
     Noticed,
-    Restored,
     Started,
     Stop,
-    Tiles,
+    TileBatch,
+    TileResult,
     receive_values,
     send_values,
     serve,
 )
-from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, Hand, Shares, cost_of
+from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import IsStopped, Outcome, Task
+from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
 from mambair_cli.system.signals import OF_TERMINALS
 
@@ -72,12 +72,12 @@ class _Batch:
 
 
 @dataclass
-class _Worker:
+class _Process:
     number: int
     device: str
     process: BaseProcess
     connection: Connection
-    hand: Hand = field(default_factory=Hand)  # its tasks
+    hand: InFlight = field(default_factory=InFlight)  # its tasks
     batches: deque[_Batch] = field(default_factory=deque)  # of tiles
     is_stopping: bool = False  # it begins with no further task
 
@@ -86,7 +86,7 @@ class _Died(NamedTuple):
     """A worker is no more; what it had in hand is to be done by others."""
 
 
-class Crew:
+class WorkerProcesses:
     """Workers that wait for tasks, or for tiles of an image that all of them compute.
 
     Args:
@@ -122,7 +122,7 @@ class Crew:
         self.bench = MEMORY
         self._restorer = restorer
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
-        self._workers: list[_Worker] = []
+        self._workers: list[_Process] = []
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         try:
             for number, device in enumerate(devices):
@@ -132,7 +132,7 @@ class Crew:
                 with _deaf_to_interrupts():  # so is the worker then, before it can say so itself
                     process.start()
                 theirs.close()
-                self._workers.append(_Worker(number, device, process, ours))
+                self._workers.append(_Process(number, device, process, ours))
             for worker in self._workers:
                 while isinstance(ready := _receive(worker), Noticed):
                     _pass_on(ready)
@@ -146,7 +146,7 @@ class Crew:
             self.close()
             raise
 
-    def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Share tasks out among the workers, large ones first; yield what becomes of each, as it is known."""
         costs = [(task, cost_of(task)) for task in tasks]
         fair = sum(cost for _, cost in costs) / max(1, len(self._workers))
@@ -160,9 +160,9 @@ class Crew:
                 partial(self._on_tiles, 0),
             )
         rest = (task for task, cost in costs if cost <= fair and task.job.source.path is not None)
-        yield from self._share_out(Shares(rest, is_stopped))
+        yield from self._share_out(Scheduler(rest, is_stopped))
 
-    def _share_out(self, shares: Shares) -> Iterator[Outcome]:
+    def _share_out(self, shares: Scheduler) -> Iterator[Outcome]:
         """Give each task to one worker."""
         try:
             while not shares.is_over or any(worker.hand.tasks for worker in self._workers):
@@ -235,10 +235,10 @@ class Crew:
         worker = min(self._workers, key=lambda worker: len(worker.batches))
         worker.batches.append(batch)
         with suppress(OSError):  # it has died, as it will be seen to have
-            worker.connection.send(Tiles(batch.tiles.shape, batch.corners, batch.seed))
+            worker.connection.send(TileBatch(batch.tiles.shape, batch.corners, batch.seed))
             send_values(worker.connection, batch.tiles)
 
-    def _listen(self) -> Iterator[tuple[_Worker, "Outcome | _Died"]]:
+    def _listen(self) -> Iterator[tuple[_Process, "Outcome | _Died"]]:
         """Wait for workers to say something; yield those that did a task, and those that died."""
         ready = wait([worker.connection for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.connection in ready]:
@@ -249,7 +249,7 @@ class Crew:
                     self._on_start(worker.number, name, pixels)
                 case Advanced(done, total):
                     self._on_tiles(worker.number, done, total)
-                case Restored(values, error):
+                case TileResult(values, error):
                     batch = worker.batches.popleft()
                     batch.result, batch.error = values, error
                 case Noticed() as notice:
@@ -265,7 +265,7 @@ class Crew:
                 case message:
                     raise ValueError(f"a worker says what nobody knows: {message!r}")
 
-    def _lose(self, worker: _Worker, why: str) -> None:
+    def _lose(self, worker: _Process, why: str) -> None:
         """Do without a worker that has died."""
         self._workers.remove(worker)
         if not worker.is_stopping:
@@ -298,11 +298,11 @@ def _end(process: BaseProcess) -> None:
         process.join()
 
 
-def _receive(worker: _Worker) -> Any:
+def _receive(worker: _Process) -> Any:
     """Return what a worker sends; None where it has died."""
     try:
         message = worker.connection.recv()
-        return Restored(receive_values(worker.connection, message)) if type(message) is tuple else message
+        return TileResult(receive_values(worker.connection, message)) if type(message) is tuple else message
     except (EOFError, OSError):
         return None
 

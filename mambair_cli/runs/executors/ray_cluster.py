@@ -20,9 +20,9 @@ from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import explain_unreadable
 from mambair_cli.runs.executors.ray_connection import join_cluster
 from mambair_cli.runs.executors.ray_worker import Unseen
-from mambair_cli.runs.executors.scheduler import Hand, Shares
+from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
 from mambair_cli.runs.pipeline import MOST_AHEAD
-from mambair_cli.runs.run import IsStopped, Outcome, Task
+from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, one after the other with nothing done, before it is left alone
@@ -39,14 +39,14 @@ _REASONS = {
 }  # of Ray's errors, in a few words
 
 
-class _Lost(NamedTuple):
+class _LostJob(NamedTuple):
     """A worker, or the way to it, is no more."""
 
     reason: str
 
 
 @dataclass(eq=False)
-class _Worker:
+class _RayWorker:
     """A worker as it is known here.
 
     Attributes:
@@ -60,11 +60,11 @@ class _Worker:
     node: str
     place: str
     actor: Any
-    hand: Hand = field(default_factory=Hand)
+    hand: InFlight = field(default_factory=InFlight)
     is_ready: bool = False
 
 
-class Cluster:
+class RayCluster:
     """Workers on the nodes of a running Ray cluster: one a GPU, or, if there is none, one for four CPUs.
 
     Nodes that come later are used, too. A worker that is lost is replaced, and its tasks are done again.
@@ -83,8 +83,10 @@ class Cluster:
     def __init__(self, address: str, notify: Callable[[str], None] = lambda sentence: None) -> None:
         self._ray = join_cluster(address)
         self._notify = notify
-        self._workers: list[_Worker] = []
-        self._refs: dict[Any, tuple[_Worker, Task | None]] = {}  # what is waited for; None: that it loads
+        self._workers: list[_RayWorker] = []
+        self._refs: dict[
+            Any, tuple[_RayWorker, PreparedJob | None]
+        ] = {}  # what is waited for; None: that it loads
         self._losses: Counter[str] = Counter()
         self._refused: set[str] = set()
         self._passed_on: set[tuple[str, str]] = set()  # nodes and what they have said
@@ -138,12 +140,12 @@ class Cluster:
             for worker, _, message in self._listen():
                 if isinstance(message, dict):
                     computing = message
-                elif isinstance(message, _Lost):
+                elif isinstance(message, _LostJob):
                     self._lose(worker, message.reason)
                 else:
                     raise message
 
-    def perform(self, tasks: Iterable[Task], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Share tasks out among the workers, large ones first; yield what becomes of each, as it is known.
 
         Raises:
@@ -156,7 +158,7 @@ class Cluster:
             raise UsageError(
                 "other machines reach no standard input or output, no pipes and no devices; leave out --ray"
             )
-        shares = Shares(tasks, is_stopped)
+        shares = Scheduler(tasks, is_stopped)
         del tasks
         alive = time.monotonic()
         while True:
@@ -173,7 +175,7 @@ class Cluster:
             for worker, task, message in self._listen():
                 if task is not None:
                     yield from self._settle(shares, worker, task, message)
-                elif isinstance(message, _Lost):
+                elif isinstance(message, _LostJob):
                     self._lose(worker, message.reason)
                 elif isinstance(message, MambairError):
                     self._dismiss(worker, shares, str(message))
@@ -194,10 +196,10 @@ class Cluster:
             self._ray.shutdown()
 
     def _settle(
-        self, shares: Shares, worker: _Worker, task: Task, message: Outcome | Unseen | _Lost
+        self, shares: Scheduler, worker: _RayWorker, task: PreparedJob, message: Outcome | Unseen | _LostJob
     ) -> Iterator[Outcome]:
         """Deal with what a worker says of a task."""
-        if isinstance(message, _Lost):
+        if isinstance(message, _LostJob):
             self._lose(worker, message.reason)
             given_up = shares.bury(worker.hand)
             if given_up is not None:
@@ -217,7 +219,7 @@ class Cluster:
             else:
                 yield replace(message, job=task.job)
 
-    def _pass_on(self, worker: _Worker, remarks: Iterable[str]) -> None:
+    def _pass_on(self, worker: _RayWorker, remarks: Iterable[str]) -> None:
         """Tell what a node has to say of how it computes, once."""
         for sentence in remarks:
             if (worker.node, sentence) not in self._passed_on:
@@ -254,18 +256,18 @@ class Cluster:
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote()
-        worker = _Worker(node["NodeID"], node["NodeManagerAddress"], actor)
+        worker = _RayWorker(node["NodeID"], node["NodeManagerAddress"], actor)
         self._workers.append(worker)
         self._refs[actor.load.remote(threads, *self._loading)] = worker, None
 
-    def _listen(self) -> Iterator[tuple[_Worker, Task | None, Any]]:
+    def _listen(self) -> Iterator[tuple[_RayWorker, PreparedJob | None, Any]]:
         """Wait for workers to say something; yield what was waited for, and what is said, losses last."""
         refs = list(self._refs)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=LOOK_SECONDS)
         if ready:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         said = [(*self._refs.pop(ref), self._receive(ref)) for ref in ready]
-        for worker, task, message in sorted(said, key=lambda item: isinstance(item[2], _Lost)):
+        for worker, task, message in sorted(said, key=lambda item: isinstance(item[2], _LostJob)):
             if worker not in self._workers:  # it is done without, and what it had is with others
                 continue
             if isinstance(message, dict):
@@ -284,9 +286,9 @@ class Cluster:
             raise RuntimeError(f"in a worker of the Ray cluster:\n{error}") from error
         except self._ray.exceptions.RayError as error:
             name = type(error).__name__
-            return _Lost(_REASONS.get(name, name))
+            return _LostJob(_REASONS.get(name, name))
 
-    def _lose(self, worker: _Worker, reason: str) -> None:
+    def _lose(self, worker: _RayWorker, reason: str) -> None:
         """Do without a worker from now on."""
         self._losses[worker.node] += 1
         held = f" with {worker.hand} in hand" if worker.hand.tasks else ""
@@ -296,7 +298,7 @@ class Cluster:
             self._notify(f"no further worker is started on the node {worker.place}: {MOST_LOSSES} were lost")
         self._forget(worker)
 
-    def _dismiss(self, worker: _Worker, shares: Shares, reason: str) -> None:
+    def _dismiss(self, worker: _RayWorker, shares: Scheduler, reason: str) -> None:
         """Do without the workers of a node, on which there is no working."""
         self._notify(f"the node {worker.place} is left out: {reason}")
         self._refused.add(worker.node)
@@ -304,13 +306,13 @@ class Cluster:
             shares.return_all(other.hand)
             self._forget(other)
 
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: _RayWorker) -> None:
         self._workers.remove(worker)
         self._refs = {ref: item for ref, item in self._refs.items() if item[0] is not worker}
         self._kill(worker)
         self._looked = -math.inf  # it may be replaced at once
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: _RayWorker) -> None:
         with suppress(self._ray.exceptions.RayError, ValueError):  # it is dead
             self._ray.kill(worker.actor)
 
@@ -368,6 +370,6 @@ def _count_workers(resources: dict[str, float], kind: str) -> int:
     return min(cpus, max(1, cpus // CPUS_EACH))
 
 
-def _is_finished(task: Task) -> bool:
+def _is_finished(task: PreparedJob) -> bool:
     """Tell whether a result is there that this run has written, of a task that may not replace one."""
     return not task.overwrite and task.watch is not None and task.watch.is_written()

@@ -18,7 +18,7 @@ import torch
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import Outcome, Task, computing_of
+from mambair_cli.runs.run import Outcome, PreparedJob, computing_of
 from mambair_cli.system.notices import telling
 
 
@@ -59,13 +59,13 @@ class Station:
             weights.write_bytes(checkpoint)
             self._restorer = Restorer(**options, weights=weights)
             self.computing = computing_of(self._restorer)
-        self._waiting: queue.SimpleQueue[tuple[Task, Future[Outcome]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mambair-compute", daemon=True)
         self._thread.start()
 
-    def perform(self, task: Task) -> Outcome | Unseen:
+    def perform(self, task: PreparedJob) -> Outcome | Unseen:
         """Do a task, and return when something has become of it."""
         source, root = task.job.source.path, task.job.root
         if root is not None and task.watch is not None and not task.watch.is_at_home():
@@ -88,7 +88,7 @@ class Station:
         self._thread.join()
         self._telling.close()
 
-    def _take(self) -> Iterator[Task]:
+    def _take(self) -> Iterator[PreparedJob]:
         while (item := self._waiting.get()) is not None:
             task, future = item
             self._taken.append(future)
