@@ -25,7 +25,7 @@ RELEASE = "/owner/name/releases/download/v1.0/light.pth"
 # The command line, with a second address in the catalogue that is on this machine.
 WITH_RELEASE = """
 import dataclasses, sys
-from mambair_cli import catalog
+from mambair_cli.checkpoints import catalog
 name, url, *arguments = sys.argv[1:]
 models = {model.name: model for model in catalog.load_catalog()}
 models[name] = dataclasses.replace(models[name], url=url)
