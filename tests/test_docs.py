@@ -1,13 +1,14 @@
 """The documents: nothing that a command can do is missing, and links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
 from typer.core import TyperOption
 
-from mambair_cli.cli import app
+from mambair_cli.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -68,3 +69,15 @@ def test_links_lead_somewhere(name):
         assert page.exists(), target
         if anchor:
             assert anchor in anchors(page.read_text(encoding="utf-8")), target
+
+
+def test_the_first_command_of_the_readme_prints_what_is_shown(tmp_path, monkeypatch, capsys):
+    _, block, after = read("README.md").split("```", 2)
+    command = next(line for line in block.splitlines() if line.startswith("mambair "))
+    shown = re.findall(r"^    (.*)$", after.split("##")[0], re.M)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main([*shlex.split(command)[1:], "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert (err + out).splitlines() == shown
