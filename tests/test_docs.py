@@ -81,3 +81,24 @@ def test_the_first_command_of_the_readme_prints_what_is_shown(tmp_path, monkeypa
     assert main([*shlex.split(command)[1:], "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert (err + out).splitlines() == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "is_shown"), [(None, False), ("", False), ("0", False), ("1", True)], ids=repr
+)
+def test_mambair_debug_shows_the_traceback_behind_an_error(value, is_shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MAMBAIR_DEBUG", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MAMBAIR_DEBUG", value)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for command in (
+        "upscale missing.png",  # ends the command
+        "upscale broken.png --offline --device cpu",  # an image of a run
+        "upscale broken.png --workers none",  # found by the parser
+        "models path tiny-x4 --unknown",
+    ):
+        assert main(command.split()) != 0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].startswith("mambair: error: ")
+        assert ("Traceback (most recent call last):" in lines) is is_shown, command
