@@ -102,3 +102,12 @@ def test_mambair_debug_shows_the_traceback_behind_an_error(value, is_shown, tmp_
         lines = capsys.readouterr().err.splitlines()
         assert lines[-1].startswith("mambair: error: ")
         assert ("Traceback (most recent call last):" in lines) is is_shown, command
+
+
+def test_tests_that_documents_name_exist():
+    for document in DOCUMENTS:
+        file = None
+        for path, name in re.findall(r"`(tests/\w+\.py|…)(?:::(\w+))?`", read(document)):
+            file = path if path != "…" else file
+            assert (ROOT / str(file)).exists(), f"{document}: {file}"
+            assert not name or f"def {name}(" in read(file), f"{document}: {file}::{name}"
