@@ -6,7 +6,7 @@
     restore = mambair_cli.Restorer(task="upscale", scale=4)
 """
 
-TYPE_CHECKING = False  # as type checkers read it; importing typing would make the start of commands longer
+TYPE_CHECKING = False  # type checkers take it as true; importing typing would make each command start later
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.load import load_network

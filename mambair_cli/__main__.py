@@ -1,4 +1,4 @@
-"""``mambair`` and ``python -m mambair_cli``: heed interrupts first, and import the command line then."""
+"""``mambair`` and ``python -m mambair_cli``: handle interrupts first, then import the command line."""
 
 import sys
 
@@ -6,13 +6,13 @@ from mambair_cli.system.signals import end_at_once
 
 
 def main() -> int:
-    """Run the command that the process was started for, and return its exit code."""
+    """Run the command of this process and return its exit code."""
     end_at_once()
     from mambair_cli.cli import main as run
     from mambair_cli.system.process import leave_process
 
     code = run()
-    if code == 0:  # else threads may be at work still
+    if code == 0:  # otherwise threads may still run
         leave_process()
     return code
 

@@ -15,7 +15,7 @@ from mambair_cli.cli.commands import Command, CommandGroup
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluate import evaluate
 from mambair_cli.cli.options import AsJson
-from mambair_cli.cli.output import complain, hush, remark, say
+from mambair_cli.cli.output import complain, hush, remark, say, show_traceback
 from mambair_cli.cli.restore import dejpeg, denoise, upscale
 from mambair_cli.cli.serve import serve
 from mambair_cli.cli.streams import ReaderGoneError, settle_streams
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return error.exit_code
     except typer.TyperException as error:
+        show_traceback(error)
         message = " ".join(error.format_message().split())  # its lists have a line each
         say(f"error: {message}")
         return error.exit_code

@@ -1,6 +1,7 @@
 """What commands print: data as JSON lines on stdout, talk on stderr."""
 
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -44,7 +45,16 @@ def remark(sentence: str) -> None:
 
 def complain(error: MambairError) -> None:
     """Tell the user what failed, on stderr."""
+    show_traceback(error)
     say(f"error: {error}")
+
+
+def show_traceback(error: Exception) -> None:
+    """Print the traceback behind an error, if MAMBAIR_DEBUG is set."""
+    if os.environ.get("MAMBAIR_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
 
 
 def format_bytes(count: int) -> str:
