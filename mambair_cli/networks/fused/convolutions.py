@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import has_cuda_scan, triton_pointwise
+from mambair_cli.kernels import has_cuda_scan, triton_gelu
 from mambair_cli.networks.fused.packing import pack_convolution, pack_depthwise, pad
 
 ACTIVATIONS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
@@ -69,7 +69,7 @@ class Convolutions:
             elif isinstance(layer, nn.GELU):
                 none = torch.zeros(x.shape[-1], device=x.device)
                 x, missing = (
-                    triton_pointwise.gelu_in_place(x.contiguous(), none if missing is None else missing),
+                    triton_gelu.gelu_in_place(x.contiguous(), none if missing is None else missing),
                     None,
                 )
             else:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels.triton_pointwise import Norm
+from mambair_cli.kernels.triton_rows import Norm
 
 MULTIPLES = (64, 8)  # of channels; the first is faster, unless more than an eighth would be padding
 

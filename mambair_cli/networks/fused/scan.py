@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels import has_cuda_scan, triton_pointwise
+from mambair_cli.kernels import has_cuda_scan, triton_steps
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.kernels.triton_pointwise import LEAST_RANKS
+from mambair_cli.kernels.triton_steps import LEAST_RANKS
 from mambair_cli.networks.fused.packing import pad, pad_channels
 
 
@@ -39,14 +39,14 @@ class FusedScan:
         if k * r <= LEAST_RANKS:  # a block for each path, on a diagonal
             ranks, bias = ranks.reshape(1, k * r, d), bias.view(1, k * d)
             dt_weight = torch.block_diag(*dt_weight)[None]
-        more = triton_pointwise.round_ranks(ranks.shape[1]) - ranks.shape[1]
+        more = triton_steps.round_ranks(ranks.shape[1]) - ranks.shape[1]
         ranks, self.dt_weight = (F.pad(x, (0, 0, 0, more)) for x in (ranks, dt_weight))
         self.bias = bias.contiguous()
         weight = torch.cat([x_proj.detach()[:, r:].reshape(-1, d), ranks.reshape(-1, d)])
         self.x_proj = F.pad(weight, (0, 0, 0, pad(len(weight)) - len(weight))).to(dtype)
         self.params = ScanParams(*(param.contiguous() for param in params))
         self.by_cuda = has_cuda_scan(params.A.device)
-        self.halves = triton_pointwise.split_weight(self.dt_weight) if dtype == torch.float16 else None
+        self.halves = triton_steps.split_weight(self.dt_weight) if dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None
@@ -76,6 +76,6 @@ class FusedScan:
     def _make_steps(self, ranks: Tensor) -> Tensor:
         """Make log2(e) times the steps of rows of ranks, (b, p, rows, r) -> (b, p, rows, channels)."""
         if self.halves is not None:
-            return triton_pointwise.make_steps(ranks, self.halves, self.bias)
+            return triton_steps.make_steps(ranks, self.halves, self.bias)
         x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.dt_weight) + self.bias
         return torch.logaddexp2(x, torch.zeros_like(x)).to(ranks.dtype).contiguous()

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import triton_pointwise
-from mambair_cli.kernels.triton_pointwise import Norm
+from mambair_cli.kernels import triton_residual
+from mambair_cli.kernels.triton_rows import Norm
 from mambair_cli.networks.fused.convolutions import Convolutions, convolve, shuffle
 from mambair_cli.networks.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.networks.trunk import Group, Trunk
@@ -42,10 +42,10 @@ class Pending(NamedTuple):
     w_places: Tensor | None = None
 
     def settle(self, entry: Preparation, keep: bool = True) -> tuple[Tensor, Tensor]:
-        """Add it, and prepare the sum for what comes next; see ``pointwise.advance_residual``."""
+        """Add it, and prepare the sum for what comes next; see ``triton_residual.advance_residual``."""
         added = self.v if self.v is not None else self.w
         assert added is not None
-        return triton_pointwise.advance_residual(
+        return triton_residual.advance_residual(
             self.x,
             pad(self.x.shape[-1]),
             self.v,
@@ -95,11 +95,11 @@ class FusedTrunk:
         b, h, w, _ = x.shape
         x = (x - net.mean) * config.img_range
         first = net.conv_first(x).contiguous().view(b, h * w, -1)
-        _, stream = triton_pointwise.advance_residual(
+        _, stream = triton_residual.advance_residual(
             first, first.shape[-1], norm=self.embed, dtype=torch.float32
         )  # PyTorch's own takes ten times as long for rows as short as these
         entries = [blocks[0].entry(around) for blocks in self.groups]
-        _, prepared = triton_pointwise.advance_residual(
+        _, prepared = triton_residual.advance_residual(
             stream, pad(stream.shape[-1]), norm=entries[0].norm, places=entries[0].places, dtype=self.dtype
         )
         for i, blocks in enumerate(self.groups):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import triton_pointwise
+from mambair_cli.kernels import triton_channel_gate, triton_merge
 from mambair_cli.networks.fused.convolutions import Convolutions, Depthwise
 from mambair_cli.networks.fused.packing import pack_norm, pad_channels, pad_matrix
 from mambair_cli.networks.fused.scan import FusedScan
@@ -82,7 +82,7 @@ class FusedV1Block:
         del u
         if z is None:
             z = F.linear(prepared, self.into[self.inner :])
-        v = triton_pointwise.merge_paths(y, self.out_norm, z[..., : self.d], z.dtype)
+        v = triton_merge.merge_paths(y, self.out_norm, z[..., : self.d], z.dtype)
         del y, z
         v = F.linear(v, self.out_proj)
         x, prepared = Pending(x, v, self.skip_1).settle(Preparation(self.norm_2))
@@ -113,4 +113,4 @@ class FusedCAB:
         """Take (b, h, w, padded); return as much, the gate (b, c) and the bias (c,)."""
         v, bias = self.local(x)
         b, h, w, c = v.shape
-        return v, triton_pointwise.gate_channels(v.view(b, h * w, c), bias, *self.gate), bias
+        return v, triton_channel_gate.gate_channels(v.view(b, h * w, c), bias, *self.gate), bias

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mambair_cli.kernels import triton_pointwise, triton_routing
+from mambair_cli.kernels import triton_gelu, triton_merge, triton_routing
 from mambair_cli.networks.fused.convolutions import Depthwise
 from mambair_cli.networks.fused.packing import (
     pack_norm,
@@ -269,7 +269,7 @@ class FusedASSM:
         v = F.linear(prepared, self.in_proj, self.in_bias).view(b, h, w, -1)
         u = self.window(v).view(b, h * w, -1)
         y = self.scan(u, path[:, None], labels, self.dictionary)
-        y = triton_pointwise.merge_paths(y, self.out_norm, None, prepared.dtype)
+        y = triton_merge.merge_paths(y, self.out_norm, None, prepared.dtype)
         return F.linear(y, self.out_proj, self.out_bias)
 
 
@@ -284,7 +284,7 @@ class FusedConvFFN:
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
-        x = triton_pointwise.gelu_in_place(F.linear(prepared, self.fc1), self.bias_1)
+        x = triton_gelu.gelu_in_place(F.linear(prepared, self.fc1), self.bias_1)
         x = self.window(x.view(*size, -1))
         return F.linear(x.view(*prepared.shape[:2], -1), self.fc2), self.bias_2
 
@@ -303,9 +303,7 @@ class FusedGatedMLP:
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
-        x = triton_pointwise.prepare_gate(F.linear(prepared, self.fc1), self.bias_1, self.norm).view(
-            *size, -1
-        )
+        x = triton_gelu.prepare_gate(F.linear(prepared, self.fc1), self.bias_1, self.norm).view(*size, -1)
         gate, seen = x[..., : self.half], x[..., self.half : 2 * self.half]
         x = self.window(seen, gate)
         return F.linear(x.view(*prepared.shape[:2], -1), self.fc2), self.bias_2

@@ -13,14 +13,14 @@ from mambair_cli.kernels import disk_cache
 
 MAKER = """
 import sys, time
-from mambair_cli.kernels import kept
+from mambair_cli.kernels import disk_cache
 
 def make():
     print("making", flush=True)
     time.sleep(float(sys.argv[1]))
     return b"made"
 
-print(kept.find_or_make("a.cubin", make).decode(), flush=True)
+print(disk_cache.find_or_make("a.cubin", make).decode(), flush=True)
 """
 
 
