@@ -28,7 +28,7 @@ def advance_residual(
 ) -> tuple[Tensor, Tensor]:
     """Add to the residual stream, and write the sum as the input of the next product.
 
-    ``x' = x * skip + (v + bias) * gate + w``
+    ``x' = x * skip + (v + bias) * gate + w``; long for its many arguments, each of which is one term.
 
     Args:
         x: Residual stream, (b, p, c) float32.
