@@ -34,7 +34,7 @@ SCANS = {
     "reference": "step by step, slow",
     "torch": "plain PyTorch",
     "cpu": "vector instructions made at run time",
-    "gpu": "Triton",
+    "triton": "Triton",
     "mamba_ssm": "the package mamba-ssm",
 }
 
@@ -139,14 +139,14 @@ def _look_at_devices() -> Finding:
 
 def _look_at_scan() -> Finding:
     """Say what computes the scan where --device auto leads, and whether the fast way on a GPU is open."""
-    from mambair_cli.kernels import choose_backend, has_cuda_scan
+    from mambair_cli.kernels import choose_backend, has_nvrtc
     from mambair_cli.restore.choice import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         backend = choose_backend(device)
-        by_cuda = has_cuda_scan(device)
+        by_cuda = has_nvrtc(device)
     reasons = [str(warning.message) for warning in caught]
     text = f"{SCANS[backend]} on {device}"
     is_fused = device.type == "cuda" and importlib.util.find_spec("triton") is not None
