@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,49 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 
 settings.register_profile("mambair", deadline=None)  # a first call imports, compiles or allocates
 settings.load_profile("mambair")
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str], str]]:
+    """Run a command in an empty folder, as a user would, and return (exit code, stdout lines, stderr)."""
+    from mambair_cli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: object) -> tuple[int, list[str], str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of checkpoints: x2 and x4 repeat pixels, same and gray (one channel) keep them."""
+    from checkpoints import save_identity, save_nearest
+
+    folder = tmp_path_factory.mktemp("weights")
+    save_nearest(folder / "x2.safetensors", 2)
+    save_nearest(folder / "x4.safetensors", 4)
+    save_identity(folder / "same.safetensors")
+    save_identity(folder / "gray.safetensors", channels=1)
+    return folder
+
+
+@pytest.fixture
+def restore(
+    run: Callable[..., tuple[int, list[str], str]], weights: Path
+) -> Callable[..., tuple[int, list[str], str]]:
+    """Run a command with a small checkpoint, named second, as ``run`` does; it says nothing but errors."""
+
+    def call(command: str, checkpoint: str, *arguments: object) -> tuple[int, list[str], str]:
+        return run(command, *arguments, "--weights", weights / f"{checkpoint}.safetensors", "-q")
+
+    return call
 
 
 @pytest.fixture(scope="module")
