@@ -4,11 +4,15 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from hub_client import Client
 
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
@@ -62,6 +66,17 @@ def restore(
         return run(command, *arguments, "--weights", weights / f"{checkpoint}.safetensors", "-q")
 
     return call
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator["Client"]:
+    """Return a machine with an empty cache, and a Hub that has a file of its model."""
+    from hub_client import CONTENT, MODEL, Client
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        server.add_repo(MODEL.repo, {"README.md": b"hello", "ckpt/first.pth": CONTENT})
+        yield Client(server, tmp_path)
 
 
 @pytest.fixture(scope="module")
