@@ -81,7 +81,7 @@ def client(tmp_path: Path) -> Iterator["Client"]:
 
 @pytest.fixture(scope="module")
 def cuda_kernels(tmp_path_factory):
-    """Have the kernels in CUDA C++ at hand: on a GPU where there is one, else as the CPU runs them."""
+    """Make the kernels in CUDA C++ usable: on a GPU if there is one, else compiled for the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -97,7 +97,7 @@ def cuda_kernels(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Return a folder that is a disk of 64 KiB."""
+    """Mount a disk of 64 KiB, and return its folder."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]

@@ -1,4 +1,4 @@
-"""A machine that knows the server of hub_server.py as the Hub, and downloads a model from there.
+"""A machine that uses the server of hub_server.py as the Hub, and downloads a model from it.
 
 huggingface_hub reads its environment when it is imported, so every call is made in a process of its own.
 """
@@ -38,7 +38,7 @@ MODEL = Model(
 )
 
 
-# Calls one function of mambair_cli.checkpoints.hub on a model and prints what came of it.
+# Calls one function of mambair_cli.checkpoints.hub on a model and prints the result.
 CHILD = """
 import json, sys
 from mambair_cli.checkpoints import hub
@@ -60,7 +60,7 @@ except DownloadError as error:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call came to: a path, None, or an error; and what appeared on stderr."""
+    """Result of a call: a path, None, or an error; and what appeared on stderr."""
 
     path: Path | None
     notice: str | None
@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass
 class Client:
-    """A machine that knows the server as the Hub, with a cache of its own."""
+    """A machine that uses the server as the Hub, with its own cache."""
 
     server: HubServer
     home: Path
@@ -115,22 +115,22 @@ class Client:
         return Outcome(path, result.get("notice"), error, message, shown, seconds)
 
     def blobs(self) -> list[Path]:
-        """Return every file of the cache that passes for a whole one."""
+        """Return every file of the cache that counts as complete."""
         files = self.home.glob("hub/models--*/blobs/*")
         return [path for path in files if path.is_file() and path.suffix != ".incomplete"]
 
     def assets(self) -> list[Path]:
-        """Return every file that came from elsewhere, whole or not."""
+        """Return every file from the second address, complete or not."""
         files = self.home.glob("assets/**/*")
         return [path for path in files if path.is_file() and path.suffix != ".lock"]
 
     def links(self) -> list[Path]:
-        """Return every name that the cache has for a file, dangling ones included."""
+        """Return every link of the cache to a file, also those to a missing one."""
         return [path for path in self.home.glob("hub/models--*/snapshots/*/**/*") if path.is_symlink()]
 
 
 def _open_terminal() -> tuple[int, int]:
-    """Return both ends of a terminal of the usual size: without one, it would have no room for a bar."""
+    """Return both ends of a terminal of the usual size; a terminal without a size has no room for a bar."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     master, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
