@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean: everything is in ``requests``."""
 
     def send(self, status: int, body: bytes = b"", fault: Fault | None = None, /, **headers: str) -> None:
-        """Send an answer, or the part of it that a fault lets pass; ``_`` in a header's name is ``-``."""
+        """Send an answer, or the part that a fault lets pass; ``_`` in names of headers stands for ``-``."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
