@@ -195,7 +195,7 @@ def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkey
             os.kill(os.getpid(), signal.SIGINT)
         return run_image(engine, image, *others, **options)
 
-    monkeypatch.setattr(validation, "restore_image", interrupt_second)
+    monkeypatch.setattr(validation, "run_image", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert len(measured) == 4
@@ -214,7 +214,7 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
         plans.append(plan)
         return run_image(engine, image, plan, *others, **options)
 
-    monkeypatch.setattr(validation, "restore_image", note)
+    monkeypatch.setattr(validation, "run_image", note)
     net = build_network(NETWORK, "upscale")
     validation.measure(net, load_validation(config, 3), config)
     assert plans == [Restorer(scale=2, device="cpu", offline=True).plan(20, 300)]

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from torch import nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
-from mambair_cli.images import synchronize
 from mambair_cli.networks import Network, build_network
 from mambair_cli.networks.layers import VSSBlock
+from mambair_cli.system.files import atomic_write
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.dataset import load_photographs
 from mambair_cli.train.distributed import Processes
@@ -326,21 +325,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the run, which is there as it was or as it is to be, whatever happens.
+    """Replace a file of the run in one step: whatever happens, it is the old one or the new one.
 
     Raises:
-        MambairError: Where it cannot be written.
+        MambairError: It cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            synchronize(path.parent)
-    except MambairError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with writing(path), atomic_write(path, path.with_name(path.name + ".part")) as file:
+        file.write(content)
