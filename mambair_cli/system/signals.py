@@ -56,7 +56,7 @@ def cleaning_up() -> Iterator[None]:
 
 
 @contextmanager
-def noting(answer: str | None) -> "Iterator[Callable[[], bool]]":
+def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
     """In the block, turn the first signal into a question to ask; the second ends the process at once.
 
     Args:
