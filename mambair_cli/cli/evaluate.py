@@ -53,20 +53,20 @@ _NETWORK_OPTIONS = (
 class EvaluateOptions:
     """The options of ``evaluate``."""
 
-    task: Annotated[
-        Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
-    ] = None
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="Task to measure.")] = (
+        None
+    )
     scale: NetworkScale = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
-            help="How inputs are made: as in the papers, or blurred, noisy and compressed as real pictures."
+            help="How inputs are made: as in the papers, or blurred, noisy and compressed like real pictures."
         ),
     ] = "papers"
     sigma: Annotated[
         float | None,
         typer.Option(
-            min=0, max=255, metavar="SIGMA", callback=finite, help="Noise that is added for denoise, of 255."
+            min=0, max=255, metavar="SIGMA", callback=finite, help="Noise to add for denoise, of 255."
         ),
     ] = None
     jpeg_quality: Annotated[
@@ -74,20 +74,22 @@ class EvaluateOptions:
         typer.Option(min=1, max=100, metavar="QUALITY", help="Quality to compress with for dejpeg."),
     ] = None
     inputs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, in place of made ones.")
+        Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, instead of made ones.")
     ] = None
     restored: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Finished images to compare, in place of a task.")
+        Path | None, typer.Option(metavar="FOLDER", help="Finished images to compare, instead of a task.")
     ] = None
     border: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="PIXELS", help="Left out at each side. [default: the scale for upscale, else 0]"
+            min=0,
+            metavar="PIXELS",
+            help="Pixels left out at each side. [default: the scale for upscale, else 0]",
         ),
     ] = None
     luma: Annotated[
         bool | None,
-        typer.Option("--luma/--rgb", help="Compare on Y or on all channels. [default: Y for upscale]"),
+        typer.Option("--luma/--rgb", help="Compare Y or all channels. [default: Y for upscale]"),
     ] = None
     model: ModelName = "auto"
     weights: Weights = None
@@ -115,10 +117,10 @@ def evaluate(
 ) -> None:
     """Measure PSNR and SSIM by the papers' protocols.
 
-    Inputs are made from the truth where none are given: by MATLAB's bicubic imresize for upscale, with
-    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real, what
-    happens to a picture follows from its name, and the PSNR of the input is told beside. What the
-    network itself gives is measured; other commands also hold it to the input where that is smooth.
+    Without --inputs, inputs are made from the truth: by MATLAB's bicubic imresize for upscale, with
+    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real
+    the degradation depends on the name of the picture, and the PSNR of the input is printed, too. The
+    plain output of the network is measured; other commands also keep it close to smooth inputs.
     """
     _check(options, typed(context))
     from mambair_cli.quality.evaluate import average, find_pairs, measure
@@ -219,7 +221,7 @@ def _find_published(
 
 
 def _facts(score: "Score") -> dict[str, Any]:
-    """Return a score as JSON knows it, which has no infinity."""
+    """Return a score for JSON, which has no infinity."""
     psnr = score.psnr if math.isfinite(score.psnr) else None
     before = {"input_psnr": score.before} if score.before is not None else {}
     return {"name": score.name, "psnr": psnr, "ssim": score.ssim, **before}

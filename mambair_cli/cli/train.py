@@ -19,65 +19,69 @@ if TYPE_CHECKING:
 class TrainOptions:
     """The options of ``train``."""
 
-    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="What to learn.")]
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="Task to learn.")]
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="For weights, log and state.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
     ]
     scale: NetworkScale = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
-            help="What to undo: that of the papers, by the task, or all that happens to real pictures."
+            help="What the network learns to undo: the papers' degradation, or all faults of real pictures."
         ),
     ] = "papers"
     sigma: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", callback=finite, help="Noise of denoise, of 255."),
+        typer.Option(metavar="LOW HIGH", callback=finite, help="Range of noise for denoise, of 255."),
     ] = TrainConfig.sigma
     jpeg_quality: Annotated[
-        tuple[int, int], typer.Option(metavar="LOW HIGH", help="Qualities of dejpeg.")
+        tuple[int, int], typer.Option(metavar="LOW HIGH", help="Range of JPEG qualities for dejpeg.")
     ] = TrainConfig.quality
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint to go on from. [default: a new network]"),
+        typer.Option(metavar="FILE", help="Checkpoint to train further. [default: a new network]"),
     ] = None
     embed_dim: Annotated[int, typer.Option(min=30, metavar="N", help="Channels of a new network.")] = 48
-    depths: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Blocks of its groups, with commas between.")
-    ] = "3,3,3"
-    d_state: Annotated[int, typer.Option(min=1, metavar="N", help="States of each channel of its scans.")] = 8
-    d_inner: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of its scans.")] = 72
+    depths: Annotated[str, typer.Option(metavar="N,N,...", help="Blocks in each group of a new network.")] = (
+        "3,3,3"
+    )
+    d_state: Annotated[
+        int, typer.Option(min=1, metavar="N", help="States per channel in the scans of a new network.")
+    ] = 8
+    d_inner: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Channels in the scans of a new network.")
+    ] = 72
     validation: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Photographs to measure the PSNR on.")
+        Path | None, typer.Option(metavar="FOLDER", help="Images to measure the PSNR on.")
     ] = None
     crop: Annotated[int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")] = (
         TrainConfig.crop
     )
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops in a step.")] = TrainConfig.batch
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps in all.")] = TrainConfig.steps
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Number of steps.")] = TrainConfig.steps
     learning_rate: Annotated[
-        float, typer.Option(min=0, metavar="RATE", callback=finite, help="At its peak.")
+        float, typer.Option(min=0, metavar="RATE", callback=finite, help="Peak learning rate.")
     ] = TrainConfig.learning_rate
-    warmup: Annotated[int, typer.Option(min=0, metavar="N", help="Steps up to the peak.")] = (
+    warmup: Annotated[int, typer.Option(min=0, metavar="N", help="Steps up to the peak learning rate.")] = (
         TrainConfig.warmup
     )
     ema_decay: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="SHARE", callback=finite, help="Of the averaged weights, a step."),
+        typer.Option(
+            min=0, max=1, metavar="SHARE", callback=finite, help="Decay per step of the averaged weights."
+        ),
     ] = TrainConfig.ema_decay
-    loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="What is made small.")] = TrainConfig.loss
-    precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of products and convolutions.")] = (
-        TrainConfig.precision
-    )
+    loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="Loss function.")] = TrainConfig.loss
+    precision: Annotated[
+        Literal["bf16", "fp32"], typer.Option(help="Precision of matrix products and convolutions.")
+    ] = TrainConfig.precision
     compile: Annotated[
-        bool, typer.Option("--compile", help="Fuse the blocks: a minute at the start, faster after.")
+        bool, typer.Option("--compile", help="Compile the network: a minute at the start, then faster.")
     ] = False
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the output folder; --steps may be more.")
     ] = False
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything that is drawn.")] = (
-        TrainConfig.seed
-    )
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed.")] = TrainConfig.seed
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto"
     quiet: Quiet = False
 
@@ -85,17 +89,19 @@ class TrainOptions:
 @with_options
 def train(
     context: typer.Context,
-    images: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Photographs, with all subfolders.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of images, with all subfolders.")
+    ],
     *,
     options: TrainOptions,
 ) -> None:
     """Train a small network, or a checkpoint further.
 
-    Prints its log as JSON lines: loss and learning rate, and the PSNR where there is a folder to measure
-    it on; last the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped.
-    With --resume, --steps may be more than before: over as many steps as the warm-up has, the learning rate
-    goes to where it would be in a run of that length.
-    Several GPUs share the work: torchrun --nproc-per-node 2 -m mambair_cli train ...
+    Prints its log as JSON lines: loss and learning rate, and the PSNR with --validation; the last line is
+    the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
+    --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
+    of a run of the new length.
+    For several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
     """
     _check(options, typed(context))
     from mambair_cli import train as training
