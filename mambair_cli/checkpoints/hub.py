@@ -21,7 +21,7 @@ from mambair_cli.checkpoints import mirror
 from mambair_cli.checkpoints.catalog import PACKAGE, Model
 from mambair_cli.checkpoints.spelling import find_alike
 from mambair_cli.errors import DownloadError
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import hash_of
 
 _LISTED_FILES = 8  # of a repository, in an error message
 

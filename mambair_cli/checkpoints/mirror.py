@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from mambair_cli.errors import DownloadError
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import hash_of
 
 _HEAD_BYTES = 64  # enough to tell text from tensors
 

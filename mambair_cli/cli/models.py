@@ -1,4 +1,4 @@
-"""The commands on the models known by name."""
+"""The commands for the models in the catalogue."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,22 +13,22 @@ from mambair_cli.errors import MambairError
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Model
 
-SOURCES = {  # of a hash
-    "catalogue": "as the catalogue has it",
-    "hub": "as the Hub has it",
+SOURCES = {  # where the expected hash is from
+    "catalogue": "as in the catalogue",
+    "hub": "as on the Hub",
     "cache": "as when it was downloaded",
-    None: "not known to anybody",
+    None: "(no hash known to compare with)",
 }
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a model, as `mambair models list` shows it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model; see `mambair models list`.")]
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME", help="Of models, as `mambair models list` shows them.")
+    list[str], typer.Argument(metavar="NAME", help="Names of models; see `mambair models list`.")
 ]
 
 
 def list_models(as_json: AsJson = False) -> None:
     """List all models.
 
-    With the published PSNR in dB, and the seconds that a picture of 256×256 takes on two cores of a CPU.
+    The columns PSNR (published, in dB) and seconds (a picture of 256×256 on two CPU cores) help to choose.
     """
     from mambair_cli.checkpoints import catalog, hub
 
@@ -57,7 +57,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def show_model(name: Name, as_json: AsJson = False) -> None:
-    """Show all that is known of a model."""
+    """Show all details of a model."""
     from mambair_cli.checkpoints import catalog
 
     facts = _describe(catalog.find_model(name))
@@ -66,7 +66,7 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())  # as in the list
+            value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())
         elif isinstance(value, list):
             value = " or ".join(value)
         if value not in (None, ""):
@@ -74,7 +74,7 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
 
 
 def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Fetch models, so that they are there without a network."""
+    """Download models, for use without a network."""
     from mambair_cli.checkpoints import catalog, hub
 
     for model in [catalog.find_model(name) for name in names]:
@@ -86,11 +86,12 @@ def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False)
 
 def verify_models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Of models; by default, of all that are here.")
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Names of models; by default all on this machine."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the files of models against their hashes and networks."""
+    """Check model files: their hashes, and that their networks load."""
     from mambair_cli.checkpoints import catalog, hub
     from mambair_cli.checkpoints.load import load_network
 
@@ -100,7 +101,7 @@ def verify_models(
         if not names and hub.cached(model) is None:
             continue
         try:
-            fetched = hub.fetch(model, offline=True)  # which removes a wrong file
+            fetched = hub.fetch(model, offline=True)  # it removes a wrong file
             info = load_network(fetched.path).info
         except MambairError as error:
             complain(error)
@@ -128,7 +129,7 @@ def verify_models(
 
 
 def print_path(name: Name, as_json: AsJson = False) -> None:
-    """Print where a model's file is on this machine."""
+    """Print the path of a model's file on this machine."""
     from mambair_cli.checkpoints import catalog, hub
 
     _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)
@@ -139,6 +140,6 @@ def _print_place(name: str, path: Path, as_json: bool) -> None:
 
 
 def _describe(model: "Model") -> dict[str, Any]:
-    """Turn a catalogue entry into what JSON can hold."""
+    """Return a catalogue entry in types that JSON has."""
     facts = {f.name: getattr(model, f.name) for f in fields(model)}
     return {**facts, "files": list(model.files), "psnr": dict(model.psnr)}

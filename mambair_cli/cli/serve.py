@@ -2,13 +2,14 @@
 
 import signal
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.options import Device, Offline, Precision, Quiet
+from mambair_cli.cli.options import Device, Offline, Precision, Quiet, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import SIGNALS, cleaning_up
@@ -16,12 +17,17 @@ from mambair_cli.system.signals import SIGNALS, cleaning_up
 if TYPE_CHECKING:
     import uvicorn
 
+    from mambair_cli.server.address import Address
 
-def serve(
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``serve``."""
+
     socket: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Unix socket to listen at. [default: one of your own]"),
-    ] = None,
+    ] = None
     port: Annotated[
         int | None,
         typer.Option(
@@ -30,39 +36,34 @@ def serve(
             metavar="N",
             help="Listen at a port of 127.0.0.1 instead; 0 is any that is free.",
         ),
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    models: Annotated[int, typer.Option(min=1, metavar="N", help="How many stay loaded at most.")] = 4,
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    models: Annotated[int, typer.Option(min=1, metavar="N", help="How many stay loaded at most.")] = 4
     waiting: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images taken in at once; further ones are turned away.")
-    ] = 32,
-    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30,
-    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30,
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
+    ] = 32
+    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30
+    offline: Offline = False
+    quiet: Quiet = False
+
+
+@with_options
+def serve(*, options: ServeOptions) -> None:
     """Keep models loaded for commands with --server.
 
     Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, the signal TERM or
     a closed terminal ends it once the images that it has are done.
     """
-    if socket is not None and port is not None:
-        raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
-    for package in ("starlette", "uvicorn"):
-        if find_spec(package) is None:
-            raise UsageError(
-                f"serving needs a package that is not here: {package}; "
-                '`pip install "mambair-cli[serve]"` brings it'
-            )
-    from mambair_cli.server.address import LOOPBACK, Address, find_default_socket, listen
+    _check(options)
+    from mambair_cli.server.address import LOOPBACK, Address, listen
 
-    if port is not None:
-        address = Address(None, LOOPBACK, port)
-    else:
-        address = Address(Path(socket) if socket else find_default_socket(make_folder=True))
+    address = _settle_address(options)
     with ExitStack() as stack:
-        listener = stack.enter_context(listen(address))  # before what takes long: who comes early can wait
+        listener = stack.enter_context(
+            listen(address)
+        )  # first: early clients wait while the rest is imported
         if address.path is not None:
             stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
         else:
@@ -72,15 +73,37 @@ def serve(
         from mambair_cli.server.network_cache import NetworkCache
         from mambair_cli.server.service import RestoreService
 
-        notify = (lambda sentence: None) if quiet else say
-        workshop = RestoreService(NetworkCache(device, precision, offline, models, notify), max_pixels)
-        stack.callback(workshop.close)
-        server = build_server(App(workshop, max_bytes, waiting))
-        if not quiet:
-            say(f"serving at {address} on {workshop.models.device}; Ctrl-C ends it")
+        notify = (lambda sentence: None) if options.quiet else say
+        networks = NetworkCache(options.device, options.precision, options.offline, options.models, notify)
+        service = RestoreService(networks, options.max_pixels)
+        stack.callback(service.close)
+        server = build_server(App(service, options.max_bytes, options.waiting))
+        if not options.quiet:
+            say(f"serving at {address} on {service.models.device}; Ctrl-C ends it")
         with cleaning_up():
             _end_by_signals(server)
             server.run(sockets=[listener])
+
+
+def _check(options: ServeOptions) -> None:
+    """Refuse two addresses, and a machine without the packages that serving needs."""
+    if options.socket is not None and options.port is not None:
+        raise UsageError(f"--socket {options.socket} and --port {options.port} exclude each other; give one")
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"serving needs a package that is not here: {package}; "
+                '`pip install "mambair-cli[serve]"` brings it'
+            )
+
+
+def _settle_address(options: ServeOptions) -> "Address":
+    """Return the address that the options ask for; a port of 0 is still to be replaced by a free one."""
+    from mambair_cli.server.address import LOOPBACK, Address, find_default_socket
+
+    if options.port is not None:
+        return Address(None, LOOPBACK, options.port)
+    return Address(Path(options.socket) if options.socket else find_default_socket(make_folder=True))
 
 
 def _end_by_signals(server: "uvicorn.Server") -> None:

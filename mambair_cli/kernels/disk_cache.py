@@ -5,7 +5,6 @@ If the disk cannot be written, files are made again each time, without an error.
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,19 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mambair_cli.system.files import atomic_write
+
 LIFETIME_SECONDS = 90 * 86400  # after a file's last use
 NOTED_SECONDS = 86400  # precision of the time of a file's last use
 WAIT_SECONDS = 120  # for another process to make a file; after that this process makes it as well
-_LOCK, _PART = ".lock", ".part"
-_OURS = (".cubin", ".right", _LOCK, _PART)  # endings of all names in the folder
+_LOCK = ".lock"
+_OURS = (
+    ".cubin",
+    ".right",
+    _LOCK,
+    ".part",
+    ".tmp",
+)  # endings of all names in the folder, older versions' too
 
 
 def cache_folder() -> Path:
@@ -52,9 +59,8 @@ def store(name: str, data: bytes = b"") -> None:
     folder = cache_folder()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=_PART, delete=False) as file:
+        with atomic_write(folder / name) as file:  # another process sees all of it or nothing
             file.write(data)
-        os.replace(file.name, folder / name)  # other processes see all of it or nothing
     _remove_old(folder)
 
 
