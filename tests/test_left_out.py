@@ -15,7 +15,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images.discovery import FileFilter, find_sources, take_once
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import Source
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.naming import name_targets
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.system.memory import peak_memory
 
 if TYPE_CHECKING:
-    from mambair_cli.runs.run import Outcome
+    from mambair_cli.runs.outcomes import Outcome
 
 NAMES_SHOWN = 5  # of each kind, in the sentence
 

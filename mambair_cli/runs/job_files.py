@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import (
-    MAX_PIXELS,
     WRITABLE_SUFFIXES,
     Colour,
     Header,
@@ -31,21 +30,16 @@ from mambair_cli.runs.output_size import Size
 
 
 @dataclass(frozen=True)
-class Output:
+class WriteOptions:
     """How results are written.
 
     Attributes:
-        quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
         depth: Bits a sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
-        background: Colour behind what is transparent, for formats without transparency.
+        background: Colour behind transparent pixels, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
-        overwrite: Whether to replace results that exist.
-        size: What was asked for.
-        max_pixels: Larger images are refused.
-        resume: Whether to leave alone what an earlier run has done, and to do what it has not.
-        digest: Whether to take the SHA-256 of results.
-        damaged: Whether to restore what is there of images of which a part is missing.
+        size: Size that was asked for.
     """
 
     quality: int | None = None
@@ -53,15 +47,12 @@ class Output:
     strip: bool = False
     background: Colour | None = None
     preserve_times: bool = False
-    overwrite: bool = False
     size: Size = field(default_factory=Size)
-    max_pixels: int = MAX_PIXELS
-    resume: bool = False
-    digest: bool = False
-    damaged: bool = False
 
 
-def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
+def plan_result(
+    job: Job, header: Header, output: WriteOptions, scale: int
+) -> tuple[Header, str, tuple[int, int]]:
     """Say what the result of a job will be: its header, its format, and its size before any reduction.
 
     That size is the image's own where no network is needed.
@@ -124,7 +115,7 @@ def check_folder(target: Path) -> None:
 @contextmanager
 def open_result(
     job: Job,
-    output: Output,
+    output: WriteOptions,
     header: Header,
     format: str,
     size: tuple[int, int],

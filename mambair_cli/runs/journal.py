@@ -12,7 +12,6 @@ do so side by side; of those that write the same one, the later waits.
 """
 
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -40,6 +39,7 @@ from mambair_cli.runs.claims import (
     has_ended,
     hold_gate,
     is_claimed,
+    seems_over,
 )
 from mambair_cli.system.digest import hash_of
 
@@ -174,7 +174,7 @@ class Journal:
                     return
             if not is_told:
                 is_told = True
-                notify(f"another run is writing the same results into {self._folder}; waiting for it to end")
+                notify(f"{explain_wait(self._folder)}; waiting for it to end")
             time.sleep(LOOK_SECONDS)
 
     def close(self) -> None:
@@ -283,6 +283,18 @@ def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
     return digest_names(os.path.normcase(_name_in(folder, target)) for target in targets)
 
 
+def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
+    """Tell whether a run would wait for another one, as far as that is seen without a change of any file."""
+    with suppress(OSError):
+        return is_claimed(folder / PARTS_FOLDER, digest_targets(folder, targets), seems_over)
+    return False
+
+
+def explain_wait(folder: Path) -> str:
+    """Say why a run waits for another one before it writes into a folder."""
+    return f"another run is writing the same results into {folder}"
+
+
 def stamp_of(path: Path) -> Stamp:
     """Take down a file's size and time.
 
@@ -291,11 +303,6 @@ def stamp_of(path: Path) -> Stamp:
     """
     status = path.stat()
     return Stamp(status.st_size, status.st_mtime_ns)
-
-
-def digest_settings(settings: dict[str, Any]) -> str:
-    """Put all that pixels depend on into one word."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _is_ours_to_remove(name: str, temporary: str) -> bool:
