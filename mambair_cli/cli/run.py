@@ -1,4 +1,4 @@
-"""A run over images: its start, what becomes of each, and its end, as people and scripts are told of it."""
+"""A run over images, and what people and scripts are told of it: its start, each image, its end."""
 
 from collections.abc import Iterable
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Where an image comes from and where its result goes: files, standard streams, and what is said of them."""
+"""Where an image comes from and where its result goes: files, standard streams, and their errors."""
 
 import os
 import shutil
@@ -81,10 +81,10 @@ def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Itera
 
 
 def check_target(job: Job, overwrite: bool) -> None:
-    """Refuse a result over what is there, before anything is computed.
+    """Refuse a result whose name a file has that may not be replaced, before anything is computed.
 
     Raises:
-        ImageError: It may not be replaced.
+        ImageError: There is such a file.
     """
     if job.target is None or job.is_stream:
         return
@@ -93,10 +93,10 @@ def check_target(job: Job, overwrite: bool) -> None:
 
 
 def check_folder(target: Path) -> None:
-    """Refuse a file that could not be made where it is to be; nothing is made to find out.
+    """Refuse a file whose folder cannot be written to or made; nothing is made to find out.
 
     Raises:
-        ImageError: Its folder, or the one that this is to be made in, cannot be written.
+        ImageError: The folder, or the one that it would be made in, cannot be written to.
     """
     folder = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def check_folder(target: Path) -> None:
     elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
         why = "is on a read-only disk"
     else:
-        why = "may not be written into"
+        why = "cannot be written to"
     if folder != target.absolute().parent:
         why += f", so {target.parent} cannot be made"
     raise ImageError(f"cannot write {target}: {folder} {why}; choose another folder with -o")
@@ -127,14 +127,14 @@ def open_result(
     """Open the target of a job for the rows of its result.
 
     Args:
-        job: Whose result it is.
-        output: How it is written.
-        header: From :func:`plan_result`, like the next two.
-        format: Of the file.
-        size: Of the frames that come.
-        overwrite: As of :func:`open_target`, like the next two.
-        on_begin: Given a name.
-        on_end: Given a name.
+        job: The job.
+        output: How the result is written.
+        header: Header of the result, from :func:`plan_result`, like the next two.
+        format: Format of the file.
+        size: Width and height of the frames that are written, in pixels, before any reduction.
+        overwrite: Whether the result may replace a file.
+        on_begin: Called with the temporary name, before anything is written.
+        on_end: Called with the temporary name, when the file is complete.
     """
     with (
         open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
@@ -161,13 +161,13 @@ def open_target(
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
-    """Open the target of a job; what goes to standard output goes there whole, too.
+    """Open the target of a job; standard output, too, gets the complete result or nothing.
 
     Args:
-        job: Whose result it is.
-        overwrite: Whether it may replace what is there.
-        on_begin: As of ``images.open_atomic``.
-        on_end: As of ``images.open_atomic``.
+        job: The job.
+        overwrite: Whether the result may replace a file.
+        on_begin: Called with the temporary name, before anything is written.
+        on_end: Called with the temporary name, when the file is complete.
     """
     if job.target is not None and job.is_stream:
         with open_stream(job.target, on_end) as file:
@@ -193,10 +193,10 @@ def open_target(
 
 
 def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
-    """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
+    """Return the largest factor that an image is enlarged by; None where it is not known beforehand."""
     factors = []
     for source in sources:
-        if source.path is None and source.data is None:  # it can be read once
+        if source.path is None and source.data is None:  # it can be read only once
             return None
         try:
             with open_source(source, max_pixels) as reader:
@@ -207,7 +207,7 @@ def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> fl
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, as far as they are missing."""
+    """Make a folder and those above it, where they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,7 @@ _MOST_NAMED = 5  # in an error
 
 
 def suffix_of(task: Task, scale: int, size: Size) -> str:
-    """Say what is added to the names of results of a task, by a network of that scale."""
+    """Return what is added to names of results: that of the task, the scale or the size."""
     if task == "upscale" and size.depends_on_image:
         return "_upscaled"
     if task == "upscale" and size.scale is not None:
@@ -42,21 +42,21 @@ def name_targets(
     their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
     as another format becomes ``a.bmp.png``.
 
-    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``. A result
-    whose name cannot be had costs itself alone: its job is refused.
+    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``. A job whose
+    result cannot have its name is refused; the others are done.
 
     Args:
         sources: The images.
         output: A file (one input), a folder, "-" for standard output, or None.
         suffix: Added to names where there is no output, such as ``_x4``.
-        format: Of all results; by default each is written as its input is, or as PNG.
-        is_list: Whether they come from a list, which may be of any length: then an output is a folder,
+        format: Format of all results; by default each is written as its input is, or as PNG.
+        is_list: Whether the images come from a list, which may be of any length: then an output is a folder,
             also for one image.
-        left_out: Told which inputs are results.
+        left_out: Collects the inputs that are results.
 
     Raises:
-        UsageError: No result can have its name, since it is another's, too, or an input's; several go into
-            one file, or the file's name asks for another format or for none.
+        UsageError: No result can have its name, because others have the same or an input has it; several
+            results would go into one file; or the file's name stands for another format or for none.
     """
     if output == STANDARD_STREAM or (output is None and sources[0].path is None):
         if len(sources) > 1:
@@ -78,10 +78,10 @@ def name_targets(
 
 
 def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
-    """Return the one file that an output means; None where it is a folder or a stream, or there is none.
+    """Return the file that an output names; None for a folder, for standard output or without an output.
 
     Raises:
-        UsageError: It is a file's name, and the results need a folder.
+        UsageError: The output names a file, and the results need a folder.
     """
     if output in (None, STANDARD_STREAM):
         return None
@@ -94,16 +94,16 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
             )
             raise UsageError(f"-o names one file: {output}, and {many}; give a folder")
         return None
-    if path is not None and not os.path.lexists(path):  # that is to be said, not what its result lacks
+    if path is not None and not os.path.lexists(path):  # the error is the input, not the output's suffix
         is_folder = is_folder or not Path(output).suffix
     return None if is_folder else Path(output)
 
 
 def settle_file(target: Path, format: str | None) -> str | None:
-    """Name the format of a file that an output means; None for a stream whose name says nothing of it.
+    """Return the format of a file that an output names; None for a stream whose name tells none.
 
     Raises:
-        UsageError: Its name asks for another, or for none.
+        UsageError: The name stands for another format, or for none.
     """
     suffixes = {suffix for suffixes in WRITABLE_SUFFIXES.values() for suffix in suffixes}
     if format is None and target.suffix.lower() not in suffixes and is_stream(target):
@@ -124,7 +124,7 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     elif source.folder is not None:
         folder = source.folder.resolve()
         if not folder.name:
-            raise UsageError(f"nothing is beside {folder}, where its results could be; give -o a folder")
+            raise UsageError(f"no place for results beside the root folder: {folder}; give -o a folder")
         root = folder.with_name(folder.name + suffix)
         if not source.folder.is_absolute():
             root = Path(os.path.relpath(root))
@@ -141,13 +141,13 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
 
 
 class _Places:
-    """What paths are, without links; a million of them lie in few folders."""
+    """Finds real paths, without links; fast for a million files in few folders."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def find(self, path: Path) -> str:
-        """Return what all names of a file have in common."""
+        """Return the real path of a file, the same for all its names."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
@@ -155,15 +155,15 @@ class _Places:
         return os.path.normcase(os.path.realpath(place) if os.path.islink(place) else place)
 
     def of_target(self, job: Job) -> str | None:
-        """Return where a result goes."""
+        """Return the real path of a result."""
         return self.find(job.target) if job.target else None
 
     def of_source(self, job: Job) -> str | None:
-        """Return where an image lies."""
+        """Return the real path of an image."""
         return self.find(job.source.path) if job.source.path else None
 
     def group(self, jobs: Sequence[Job]) -> dict[str | None, list[Job]]:
-        """Sort jobs by where their results go."""
+        """Group jobs by the real paths of their results."""
         groups: dict[str | None, list[Job]] = {}
         for job in jobs:
             groups.setdefault(self.of_target(job), []).append(job)
@@ -171,7 +171,7 @@ class _Places:
 
 
 def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
-    """Drop the jobs of images that are the results of others, beside which they lie."""
+    """Drop the jobs of images that are the results of other inputs, beside them."""
     targets = {places.of_target(job) for job in jobs}
     named = {places.of_source(job): job.source.path for job in jobs if job.source.folder is None}
     results = {place: path for place, path in named.items() if place in targets and path is not None}
@@ -184,7 +184,7 @@ def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
 
 
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
-    """Keep the suffix of an input in the name of its result, where another one would have the same."""
+    """Keep the suffix of an input in the name of its result, where another result would have that name."""
     groups = places.group(jobs)
     told = []
     for job in jobs:
@@ -197,10 +197,10 @@ def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
 
 
 def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
-    """Refuse the jobs whose results would have one name, or that of an input.
+    """Refuse the jobs whose results would have one name, or the name of an input.
 
     Raises:
-        UsageError: That is all of them.
+        UsageError: All jobs are refused.
     """
     inputs = {places.of_source(job) for job in jobs if job.source.path}
     groups = {place: group for place, group in places.group(jobs).items() if len(group) > 1}
@@ -212,7 +212,7 @@ def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
         if place in inputs:
             refusal = f"cannot write {job.target}: it is an input; choose another output with -o"
             job = replace(job, refusal=refusal)
-        elif place in repeated and job is not group[0]:  # by links of one name
+        elif place in repeated and job is not group[0]:  # one image, named several times by links
             left_out.repeated.extend([job.source.path] if job.source.path else [])
             continue
         elif place in groups and place not in repeated:
