@@ -30,8 +30,6 @@ REASON = "Long because "
 
 LONG_MODULES: set[str] = {
     "cli/dry_run.py",
-    "kernels/triton_pointwise.py",
-    "kernels/triton_scan.py",
     "restore/restorer.py",
 }
 LONG_FUNCTIONS: set[str] = {
@@ -39,11 +37,6 @@ LONG_FUNCTIONS: set[str] = {
     "cli/executors.py: open_service",
     "cli/serve.py: serve",
     "cli/train.py: train",
-    "kernels/cuda_scan.py: scan_paths",
-    "kernels/triton_pointwise.py: advance_residual",
-    "kernels/triton_routing.py: route_pixels",
-    "kernels/triton_scan.py: _backward_kernel",
-    "kernels/triton_scan.py: _forward_kernel",
     "restore/restorer.py: Restorer.restore_rows",
     "server/page.py: describe_api",
 }
@@ -81,16 +74,6 @@ DANGLING_DOCSTRINGS: set[str] = {
     "images/tiff.py",
     "images/trailing_images.py",
     "images/vips_image.py",
-    "kernels/cuda_depthwise.py",
-    "kernels/cuda_scan.py",
-    "kernels/llvm_builder.py",
-    "kernels/nvrtc.py",
-    "kernels/triton_pointwise.py",
-    "kernels/triton_routing.py",
-    "networks/__init__.py",
-    "networks/config.py",
-    "networks/fused/v2.py",
-    "networks/mambair_v2.py",
     "quality/degradation/filters.py",
     "quality/degradation/noise.py",
     "quality/degradation/recipe.py",

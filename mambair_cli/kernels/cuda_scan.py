@@ -80,7 +80,9 @@ def scan_paths(
     shape: ScanShape | None = None,
     chunks: int | None = None,
 ) -> Tensor:
-    """Run a scan along each path, and overwrite the steps with the results; long for its many arguments.
+    """Run a scan along each path, and overwrite the steps with the results.
+
+    Long because it has many arguments, all of which it documents.
 
     Args:
         u: Tokens in pixel order, (b, l, d).
