@@ -221,13 +221,13 @@ def scan_of_seed(seed):
 
 FORK = """
 import os, sys, torch
-from test_cpu_scan import cpu, make_operands
+from test_cpu_scan import cpu_scan, make_operands
 torch.set_num_threads(2)
 operands = make_operands()
-y = cpu.selective_scan(*operands)
+y = cpu_scan.selective_scan(*operands)
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(cpu.selective_scan(*operands), y) else 1)
+    os._exit(0 if torch.equal(cpu_scan.selective_scan(*operands), y) else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

@@ -60,9 +60,7 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     weight, bias, A, D = (param.detach().float() for param in params)
     projected = torch.cat([B.to(u.dtype), C.to(u.dtype)], dim=-1)
     total = u.new_empty(u.shape, dtype=torch.float32)
-    for i, ranks in enumerate(
-        dt.detach().float()
-    ):  # (l, k, r): the steps of one image at a time, to save memory
+    for i, ranks in enumerate(dt.detach().float()):  # (l, k, r): one image at a time, to save memory
         steps = F.softplus(torch.einsum("lkr,kdr->lkd", ranks, weight) + bias).mul_(LOG2_E).contiguous()
         along = paths[i : i + 1] if paths.ndim == 3 else paths
         results = scan_paths(u[i : i + 1], steps[None], projected[i : i + 1], along, A, D)
@@ -83,6 +81,8 @@ def scan_paths(
     chunks: int | None = None,
 ) -> Tensor:
     """Run a scan along each path, and overwrite the steps with the results.
+
+    Long because it has many arguments, all of which it documents.
 
     Args:
         u: Tokens in pixel order, (b, l, d).

@@ -28,7 +28,9 @@ def advance_residual(
 ) -> tuple[Tensor, Tensor]:
     """Add to the residual stream, and write the sum as the input of the next product.
 
-    ``x' = x * skip + (v + bias) * gate + w``; long for its many arguments, each of which is one term.
+    ``x' = x * skip + (v + bias) * gate + w``
+
+    Long because each term is an argument, and passed on to the kernel.
 
     Args:
         x: Residual stream, (b, p, c) float32.

@@ -26,7 +26,9 @@ def route_pixels(
 ) -> tuple[Tensor, Tensor]:
     """Label each pixel with the token of its largest logit, and order the pixels by their labels.
 
-    ``label = argmax(gelu(hidden + bias) @ weight + logit_bias + noise)``; long for its two launches.
+    ``label = argmax(gelu(hidden + bias) @ weight + logit_bias + noise)``
+
+    Long because it starts two kernels with many arguments.
 
     Args:
         hidden: Hidden values of the router before bias and GELU, (b, l, m) in the dtype of ``weight``.

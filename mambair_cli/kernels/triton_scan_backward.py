@@ -50,7 +50,7 @@ def backward_kernel(
 
         g[t] = grad_y[t] * C[t] + exp(step[t+1] * A) * g[t+1]
 
-    A long function, since every helper would need all its registers as arguments.
+    Long because every helper would need all its registers as arguments.
     """
     image = (tl.program_id(0) // K).to(tl.int64)
     path = tl.program_id(0) % K

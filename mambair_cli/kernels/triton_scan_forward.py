@@ -41,8 +41,9 @@ def forward_kernel(
 ):
     """Write y of one path for one block of channels, at the path's pixels.
 
-    If KEPT_STEPS is not 0, also write the states from which each stretch of so many steps starts. A long
-    function, since every helper would need all its registers as arguments.
+    If KEPT_STEPS is not 0, also write the states from which each stretch of so many steps starts.
+
+    Long because every helper would need all its registers as arguments.
     """
     image = (tl.program_id(0) // K).to(tl.int64)
     path = tl.program_id(0) % K

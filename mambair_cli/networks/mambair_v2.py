@@ -25,7 +25,7 @@ DrawNoise = Callable[[int], Tensor | None]
 
 
 class LayerContext(NamedTuple):
-    """What every layer needs beside its input.
+    """What every layer needs besides its input.
 
     Attributes:
         bias_index: Row of the table of relative positions, (window², window²) int64.

@@ -14,7 +14,7 @@ from mambair_cli.networks.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.networks.trunk import Group, Trunk
 
 Context = TypeVar("Context", contravariant=True)
-"""What every block of a network needs beside its input."""
+"""What every block of a network needs besides its input."""
 
 
 class Preparation(NamedTuple):

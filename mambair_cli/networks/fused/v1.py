@@ -19,7 +19,7 @@ NARROW = 64  # channels; up to here one product for scan and gate is worth its m
 
 
 class V1Context(NamedTuple):
-    """What every block needs beside its input.
+    """What every block needs besides its input.
 
     Attributes:
         size: Number of images, height and width, in pixels.
@@ -37,9 +37,8 @@ class FusedMambaIR:
         groups = [cast(Blocks, cast(Group, group).residual_group).blocks for group in net.layers]
         blocks = [[FusedV1Block(cast(VSSBlock, block), dtype) for block in group] for group in groups]
         self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
-        self._paths: dict[
-            tuple[int, int], Tensor
-        ] = {}  # kept, since a recorded CUDA graph reads the same memory again
+        # Kept between calls, since a recorded CUDA graph reads the same memory again.
+        self._paths: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, x: Tensor, origin: Tensor | None = None, seed: int | None = None) -> Tensor:
         """Restore images, (b, ch, h, w) float32 in [0, 1] -> (b, ch, s·h, s·w), not clipped."""

@@ -52,7 +52,7 @@ class Places(NamedTuple):
 
 
 class V2Context(NamedTuple):
-    """What every layer needs beside its input.
+    """What every layer needs besides its input.
 
     Attributes:
         size: Number of images, height and width, in pixels.
@@ -81,9 +81,8 @@ class FusedMambaIRv2:
         self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
         self._attention = blocks[0][0].attention.choose_backend() if net.mean.is_cuda else None
         self._size: tuple[int, ...] = ()  # shape of the last images
-        self._places: tuple[Places, Places] | None = (
-            None  # kept, since a recorded CUDA graph reads the same memory again
-        )
+        # Kept between calls, since a recorded CUDA graph reads the same memory again.
+        self._places: tuple[Places, Places] | None = None
 
     def __call__(
         self,
