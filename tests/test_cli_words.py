@@ -211,4 +211,4 @@ def test_help_says_what_may_be_given(run):
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
-    assert "What to learn. [required]" in text
+    assert "Task to learn. [required]" in text

@@ -41,8 +41,6 @@ LONG_FUNCTIONS: set[str] = {
 SAME_NAMES: dict[str, str] = {}
 DANGLING_DOCSTRINGS: set[str] = {
     "checkpoints/catalog.py",
-    "checkpoints/hub.py",
-    "checkpoints/spelling.py",
     "cli/dry_run.py",
     "cli/executors.py",
     "cli/mistakes.py",
@@ -55,10 +53,6 @@ DANGLING_DOCSTRINGS: set[str] = {
     "images/encoding.py",
     "images/lazy_image.py",
     "images/picture.py",
-    "quality/degradation/filters.py",
-    "quality/degradation/noise.py",
-    "quality/degradation/recipe.py",
-    "quality/evaluate.py",
     "quality/metrics.py",
     "restore/choice.py",
     "restore/engine.py",

@@ -103,8 +103,8 @@ def open_atomic(
     Args:
         target: The file.
         overwrite: Whether to replace an existing one.
-        on_begin: As for :func:`atomic_write`.
-        on_end: As for :func:`atomic_write`.
+        on_begin: Same as in :func:`atomic_write`.
+        on_end: Same as in :func:`atomic_write`.
 
     Raises:
         ImageError: The name is taken, or the system refuses to write.
