@@ -40,9 +40,9 @@ from mambair_cli.networks import (
     Network,
     build_network,
 )
-from mambair_cli.restore.choice import OVERLAP, choose_tiles
 from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tile_size import OVERLAP, choose_tiles
 from mambair_cli.restore.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6

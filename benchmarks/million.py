@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.cluster import running_nodes
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import ray_cluster
 from mambair_cli.runs.executors.ray_cluster import RayCluster
 from mambair_cli.runs.executors.scheduler import Scheduler
@@ -145,7 +146,7 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
     with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
         workers = RayCluster(nodes.address)
         try:
-            workers.start({}, Path(weights.name))
+            workers.start(RestoreSettings(), Path(weights.name))
             tasks = [PreparedJob(job, Output(), False, None) for job in jobs]
             with meter.measure(f"hand a task out: {workers.place}"):
                 for _ in workers.perform(tasks, lambda: False):

@@ -17,6 +17,7 @@ from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job, name_targets
 from mambair_cli.runs.journal import JOURNAL_FILE
@@ -55,7 +56,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     told = []
     cluster = RayCluster(nodes.address, told.append)
     try:
-        settings = cluster.start({"task": "upscale", "scale": 4, "seed": 0}, weights)
+        settings = cluster.start(RestoreSettings(scale=4), weights)
         assert cluster.place == "cpu (2 workers on 2 Ray nodes)"
         blind = ray.get_runtime_context().get_node_id()
 

@@ -123,10 +123,10 @@ def test_a_command_that_computes_itself_has_a_head_start(options, imported_for, 
     monkeypatch.setattr(executors, "import_torch", lambda device: begun.append(device))
     monkeypatch.setattr(executors, "load_libraries", lambda device: begun.append(device.type))
 
-    def end(**choices):
+    def end(settings, notify):
         raise MambairError("here it is the restorer's turn")
 
-    monkeypatch.setattr(restorer, "Restorer", end)
+    monkeypatch.setattr(restorer.Restorer, "from_settings", end)
     with pytest.raises(MambairError, match="turn"):
         executors.open_service("upscale", 4, None, Options(**options), cast(Any, None))
     assert begun == [imported_for, *([loaded_for] if loaded_for else [])]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.ray_cluster import RayCluster, _RayWorker
 from mambair_cli.runs.executors.ray_worker import Station
 from mambair_cli.runs.job_files import Output
@@ -87,8 +88,8 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     monkeypatch.setattr(Restorer, "restore_rows", warn_and_restore)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     weights = Path(save_identity(tmp_path / "same.safetensors"))
-    options = {"task": "denoise", "device": "cpu"}
-    station = Station(options, weights.read_bytes(), weights.name, 1, str(tmp_path))
+    settings = RestoreSettings("denoise", device="cpu")
+    station = Station(settings, weights.read_bytes(), weights.name, 1, str(tmp_path))
     told = []
     cluster = RayCluster.__new__(RayCluster)  # without Ray, which the test of a cluster needs
     cluster._notify, cluster._passed_on = told.append, set()

@@ -1,3 +1,5 @@
+import inspect
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,8 +17,9 @@ from mambair_cli.kernels import cuda_scan
 from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import engine, tile_cost
 from mambair_cli.restore import restorer as restorer_module
-from mambair_cli.restore.choice import choose_tiles
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import plan_tiles
 
 V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
@@ -87,6 +90,16 @@ def test_gray_network_refuses_to_enlarge_colour(tmp_path):
     restorer = Restorer(weights=save_random(tmp_path / "gray.safetensors", config))
     with pytest.raises(UsageError, match="gray"):
         restorer(noise(8, 8, 3))
+
+
+def test_a_record_of_settings_has_the_arguments_of_a_restorer_and_their_defaults(nearest):
+    parameters = dict(inspect.signature(Restorer).parameters)
+    assert parameters.pop("notify")
+    assert {name: parameter.default for name, parameter in parameters.items()} == vars(RestoreSettings())
+    settings = RestoreSettings("denoise", weights=nearest, device="cpu")
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    with pytest.raises(ModelError, match="denoise was asked for"):
+        Restorer.from_settings(settings)
 
 
 def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):

@@ -11,6 +11,7 @@ from PIL import Image
 from mambair_cli.errors import ModelError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import scheduler
 from mambair_cli.runs.executors.ray_worker import Station, Unseen
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
@@ -77,7 +78,7 @@ def station(tmp_path, monkeypatch):
     for index in range(4):
         Image.new("RGB", (30, 20), (index, 0, 0)).save(f"photos/{index}.png")
     checkpoint = save_nearest(Path("x4.safetensors"), 4).read_bytes()
-    station = Station({"device": "cpu", "scale": 4}, checkpoint, "x4.safetensors", 1, os.getcwd())
+    station = Station(RestoreSettings(device="cpu", scale=4), checkpoint, "x4.safetensors", 1, os.getcwd())
     yield station
     station.close()
 
@@ -112,4 +113,4 @@ def test_a_station_tells_of_what_it_does_not_see(station, tmp_path):
 
 def test_a_station_without_a_network_is_an_error(tmp_path):
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        Station({"device": "cpu"}, b"no checkpoint", "x4.safetensors", 1, str(tmp_path))
+        Station(RestoreSettings(device="cpu"), b"no checkpoint", "x4.safetensors", 1, str(tmp_path))

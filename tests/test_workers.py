@@ -21,9 +21,10 @@ from PIL import Image
 from mambair_cli.cli import main
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.images.discovery import find_sources
-from mambair_cli.restore import choice
-from mambair_cli.restore.choice import choose_devices
+from mambair_cli.restore import devices
+from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import processes as crew_module
 from mambair_cli.runs.executors.process_worker import Advanced, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
@@ -69,7 +70,9 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
     assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
     told = []
-    crew = WorkerProcesses(["cpu", "cpu"], alone, {"weights": weights}, threads=1, notify=told.append)
+    crew = WorkerProcesses(
+        ["cpu", "cpu"], alone, RestoreSettings(weights=weights), threads=1, notify=told.append
+    )
     try:
         assert restore(crew.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
@@ -97,7 +100,9 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
-    crew = WorkerProcesses(["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    crew = WorkerProcesses(
+        ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
+    )
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
@@ -113,7 +118,9 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
-    crew = WorkerProcesses(["cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    crew = WorkerProcesses(
+        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
+    )
     try:
         tiles = np.zeros((1, 8, 8, 3), np.float32)
         batch = crew.launch(tiles, [(0, 0)], None)
@@ -155,7 +162,11 @@ class Failing:
 def test_a_device_that_fails_hands_its_images_to_another(weights):
     told = []
     crew = WorkerProcesses(
-        ["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1, notify=told.append
+        ["cpu", "cpu", "cpu"],
+        Restorer(weights=weights),
+        RestoreSettings(weights=weights),
+        threads=1,
+        notify=told.append,
     )
 
     def fail_once(tasks, is_stopped):
@@ -182,22 +193,23 @@ def tiled(tmp_path, monkeypatch):
     for name, (height, width) in {"large": (100, 130), "small": (20, 30), "other": (24, 20)}.items():
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{name}.png")
-    return {"weights": save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))}
+    weights = save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))
+    return RestoreSettings(weights=weights, device="cpu", overlap=8)
 
 
 def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled):
-    options = {**tiled, "tile": 32, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    assert restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone") == {}
+    settings = replace(tiled, tile=32)
+    alone = Restorer.from_settings(settings)
+    assert restore(partial(perform_alone, restorer=alone), tiled.weights, "alone") == {}
     seen = []
     crew = WorkerProcesses(
-        ["cpu", "cpu"], alone, options, threads=1, on_tiles=lambda *facts: seen.append(facts)
+        ["cpu", "cpu"], alone, settings, threads=1, on_tiles=lambda *facts: seen.append(facts)
     )
     sent = [[] for _ in crew._workers]
     for worker, batches in zip(crew._workers, sent, strict=True):
         worker.batches = Listed(batches)
     try:
-        assert restore(crew.perform, tiled["weights"], "spread") == {}
+        assert restore(crew.perform, tiled.weights, "spread") == {}
     finally:
         crew.close()
     assert results("spread") == results("alone")
@@ -222,9 +234,9 @@ class Listed(deque):
 
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
-    options = {**tiled, "tile": 32, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone")
+    settings = replace(tiled, tile=32)
+    alone = Restorer.from_settings(settings)
+    restore(partial(perform_alone, restorer=alone), tiled.weights, "alone")
     told = []
 
     def kill(number, done, total):
@@ -232,13 +244,13 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
             for worker in crew._workers[survivors:]:
                 worker.process.kill()
 
-    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
+    crew = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
     try:
         if survivors:
-            assert restore(crew.perform, tiled["weights"], "spread") == {}
+            assert restore(crew.perform, tiled.weights, "spread") == {}
         else:
             with pytest.raises(MambairError, match="all workers have died"):
-                restore(crew.perform, tiled["weights"], "spread")
+                restore(crew.perform, tiled.weights, "spread")
     finally:
         crew.close()
     assert len(told) == 2 - survivors
@@ -247,9 +259,9 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
 
 
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
-    options = {**tiled, "tile": 64, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1)
+    settings = replace(tiled, tile=64)
+    alone = Restorer.from_settings(settings)
+    crew = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
     def launch(crew, tiles, corners, seed):
         batch = launch_batch(crew, tiles, corners, seed)
@@ -261,13 +273,13 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     monkeypatch.setattr(WorkerProcesses, "launch", launch)
     try:
         jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
-        settings = settings_of(computing_of(alone), Output())
-        (outcome,) = run_jobs(jobs, Output(), settings, crew.perform)
+        digested = settings_of(computing_of(alone), Output())
+        (outcome,) = run_jobs(jobs, Output(), digested, crew.perform)
     finally:
         crew.close()
     assert outcome.report
     assert outcome.report.shrunk
-    small = Restorer(**{**options, "tile": 32}, device="cpu")
+    small = Restorer.from_settings(replace(settings, tile=32))
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )
@@ -279,7 +291,9 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
     restorer = Restorer(weights=weights)
     told = []
-    crew = WorkerProcesses(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
+    crew = WorkerProcesses(
+        ["cpu", "cpu"], restorer, RestoreSettings(weights=weights), threads=1, notify=told.append
+    )
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         settings = settings_of(computing_of(restorer), Output())
@@ -296,7 +310,7 @@ def test_what_a_worker_cannot_load_is_an_error_here(weights):
     restorer = Restorer(weights=weights)
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        WorkerProcesses(["cpu"], restorer, {"weights": weights})
+        WorkerProcesses(["cpu"], restorer, RestoreSettings(weights=weights))
 
 
 def test_the_command_shares_images_out(weights, capsys):
@@ -369,9 +383,9 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_devices_of_different_kinds_are_refused(monkeypatch):
-    monkeypatch.setattr(choice, "choose_device", torch.device)  # as if all of them were there
+    monkeypatch.setattr(devices, "choose_device", torch.device)  # as if all of them were there
     assert choose_devices("cuda:0,cuda:1", None) == ["cuda:0", "cuda:1"]
-    with pytest.raises(UsageError, match="different kinds give different bits: cpu,cuda"):
+    with pytest.raises(UsageError, match="of one kind: cpu,cuda; results differ between kinds"):
         choose_devices("cpu,cuda", None)
 
 

@@ -123,7 +123,7 @@ def _look_at_torch() -> Finding:
 def _look_at_devices() -> Finding:
     import torch
 
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
 
     threads = torch.get_num_threads()
     devices = {"cpu": f"{threads} thread{'s' if threads > 1 else ''}"}
@@ -140,7 +140,7 @@ def _look_at_devices() -> Finding:
 def _look_at_scan() -> Finding:
     """Say what computes the scan where --device auto leads, and whether the fast way on a GPU is open."""
     from mambair_cli.kernels import choose_backend, has_cuda_scan
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
@@ -268,7 +268,7 @@ def _test_itself() -> Finding:
     """Have a model that ships inside the package restore a picture, on each kind of device."""
     import numpy as np
 
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
     from mambair_cli.restore.restorer import Restorer
 
     texts, facts, is_broken = [], {}, False

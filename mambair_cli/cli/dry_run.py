@@ -166,7 +166,8 @@ def _plan_part(work: list["Job"], part: Part, means: _RunModel) -> _PartPlan:
 def _find_means(task: "Task", options: Options, scale: int | None, level: float | None) -> _RunModel:
     """Find what a run will restore with, and load it if it is on this machine."""
     from mambair_cli.checkpoints import hub
-    from mambair_cli.restore.choice import choose_device, choose_devices, name_model
+    from mambair_cli.checkpoints.select import name_model
+    from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
 
     devices = choose_devices(options.devices, options.workers)
@@ -239,7 +240,7 @@ class _Clairvoyant:
     def _place_tiles(self, height: int, width: int) -> "Plan":
         """Place tiles as the run will; squares, where they are to be fitted to a network that is not here."""
         from mambair_cli.checkpoints.catalog import find_model
-        from mambair_cli.restore.choice import choose_tiles
+        from mambair_cli.restore.tile_size import choose_tiles
 
         kind, options = self._means.kind, self._options
         if self._means.restorer is not None:

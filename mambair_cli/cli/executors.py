@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
     from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.restore.settings import RestoreSettings
     from mambair_cli.runs.run import Perform
 
 
@@ -61,35 +62,20 @@ def open_service(
         return _open_client(options.server, task, scale, level, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     import_torch("cpu" if has_workers else options.device)
-    from mambair_cli.restore.choice import choose_device, choose_devices
+    from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.pipeline import perform_alone
     from mambair_cli.runs.run import computing_of
 
-    choices: dict[str, Any] = {
-        "task": task,
-        "scale": scale,
-        "level": level,
-        "precision": options.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "seed": options.seed,
-        "strength": options.strength,
-    }
+    settings = settings_for(task, scale, level, options)
     if options.ray is not None:
-        return _open_cluster(options.ray, options, choices)
+        return _open_cluster(options.ray, settings)
     devices = choose_devices(options.devices, options.workers)
     if not devices:
         load_libraries(choose_device(options.device))
-    restorer = Restorer(
-        **choices,
-        model=options.model,
-        weights=options.weights,
-        device=devices[0] if devices else options.device,
-        offline=options.offline,
-        quiet=options.quiet,
-        notify=say if not options.quiet else lambda sentence: None,
-    )
+    settings = replace(settings, device=devices[0] if devices else options.device)
+    notify = (lambda sentence: None) if options.quiet else say
+    restorer = Restorer.from_settings(settings, notify)
     service = Service(
         model=restorer.model.name,
         scale=restorer.info.scale,
@@ -103,7 +89,28 @@ def open_service(
         ),
         notice=restorer.model.tell(options.offline),
     )
-    return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
+    return _open_crew(service, devices, restorer, settings, progress) if len(devices) > 1 else service
+
+
+def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":
+    """Make a record of the settings that a command's options give."""
+    from mambair_cli.restore.settings import RestoreSettings
+
+    return RestoreSettings(
+        task=task,
+        scale=scale,
+        level=level,
+        model=options.model,
+        weights=options.weights,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        seed=options.seed,
+        offline=options.offline,
+        quiet=options.quiet,
+        strength=options.strength,
+    )
 
 
 def _open_client(
@@ -150,7 +157,7 @@ def _open_crew(
     service: Service,
     devices: list[str],
     restorer: "Restorer",
-    choices: dict[str, Any],
+    settings: "RestoreSettings",
     progress: "Progress",
 ) -> Service:
     """Start a process for each device."""
@@ -164,7 +171,7 @@ def _open_crew(
         crew = WorkerProcesses(
             devices,
             restorer,
-            {**choices, "weights": restorer.model.path},
+            replace(settings, model="auto", weights=restorer.model.path),
             max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
             say,
             progress.start,
@@ -174,30 +181,31 @@ def _open_crew(
     return replace(service, place=place, perform=crew.perform, close=crew.close)
 
 
-def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Service:
+def _open_cluster(address: str, settings: "RestoreSettings") -> Service:
     """Start workers on the machines of a cluster."""
-    from mambair_cli.restore.choice import choose_model
+    from mambair_cli.checkpoints.select import choose_model
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.ray_cluster import RayCluster
 
     cluster = RayCluster(address, say)
     try:
         model = choose_model(
-            choices["task"],
-            choices["scale"],
-            choices["level"],
-            options.model,
-            options.weights,
+            settings.task,
+            settings.scale,
+            settings.level,
+            settings.model,
+            settings.weights,
             cluster.kind,
-            options.offline,
-            options.quiet,
+            settings.offline,
+            settings.quiet,
         )
-        notice = model.tell(options.offline)
-        if notice and not options.quiet:
+        notice = model.tell(settings.offline)
+        if notice and not settings.quiet:
             say(notice)
-        here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
+        settings = replace(settings, model="auto", weights=model.path)
+        here = Restorer.from_settings(replace(settings, device="cpu"))  # what is wrong with it shows here
         with cleaning_up():
-            computing = cluster.start(choices, model.path)
+            computing = cluster.start(settings, model.path)
     except BaseException:
         cluster.close()
         raise

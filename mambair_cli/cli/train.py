@@ -103,8 +103,9 @@ def train(
     if weights is not None:
         refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{weights} has its own network")
     from mambair_cli import train as training
+    from mambair_cli.checkpoints.catalog import default_scale
     from mambair_cli.cli.progress import show_training
-    from mambair_cli.restore.choice import choose_device, default_scale
+    from mambair_cli.restore.devices import choose_device
 
     config = TrainConfig(
         task=task,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.networks import Network, fuse_network
 from mambair_cli.restore.limits import limit
 from mambair_cli.restore.row_window import Pixels
+from mambair_cli.restore.settings import Precision
 from mambair_cli.restore.tiling import NUMPY, Arrays, Plan, blend_tiles
 from mambair_cli.system.notices import SlowerWarning
 
-Precision = Literal["auto", "fp32", "fp16"]
 OnTiles = Callable[[int, int], None]
 """Called with the number of tiles that are done and of all tiles, after every batch."""
 

@@ -12,14 +12,17 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.checkpoints.catalog import REAL, Task
 from mambair_cli.checkpoints.load import load_network
+from mambair_cli.checkpoints.select import check_fit, choose_model
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
-from mambair_cli.restore.choice import check_fit, choose_device, choose_model, choose_tiles
-from mambair_cli.restore.engine import Engine, OnTiles, Precision, TileComputer, blend_rows
+from mambair_cli.restore.devices import choose_device
+from mambair_cli.restore.engine import Engine, OnTiles, TileComputer, blend_rows
 from mambair_cli.restore.masks import enlarge_mask
 from mambair_cli.restore.row_window import Converted, ReadRows, Window
+from mambair_cli.restore.settings import Precision, RestoreSettings
 from mambair_cli.restore.strength import REACH, check_strength, enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 
 SMALLEST_TILE = 32  # pixels
@@ -117,6 +120,13 @@ class Restorer:
         self._computer: TileComputer | None = None
         self._making = threading.Lock()
         self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
+
+    @classmethod
+    def from_settings(
+        cls, settings: RestoreSettings, notify: Callable[[str], None] = lambda sentence: None
+    ) -> "Restorer":
+        """Make a restorer from a record of its arguments."""
+        return cls(**vars(settings), notify=notify)
 
     @property
     def computer(self) -> TileComputer:

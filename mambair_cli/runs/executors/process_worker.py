@@ -18,6 +18,7 @@ import torch
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import DEVICE_ERROR, TileComputer
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.pipeline import perform_alone
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
@@ -90,14 +91,14 @@ def send_values(connection: Connection, values: np.ndarray) -> None:
     connection.send_bytes(np.ascontiguousarray(values).data.cast("B"))
 
 
-def serve(connection: Connection, options: dict[str, Any], threads: int | None) -> None:
+def serve(connection: Connection, settings: RestoreSettings, threads: int | None) -> None:
     """Do tasks as they come, until there is nobody to send them; this is the worker.
 
     Who asks it to terminate ends it at once: what it leaves half-written, its parent's journal clears away.
 
     Args:
         connection: To the parent, which sends tasks and tiles, and closes it at the end.
-        options: Of the ``Restorer``.
+        settings: Settings of its restorer.
         threads: Of PyTorch; None for its own choice.
     """
     for number in OF_TERMINALS:
@@ -107,15 +108,15 @@ def serve(connection: Connection, options: dict[str, Any], threads: int | None) 
         torch.set_num_threads(threads)
     out = _Mouth(connection)
     with telling(lambda sentence: out.send(Noticed(sentence))):
-        _work(connection, options, out)
+        _work(connection, settings, out)
     out.close()
 
 
-def _work(connection: Connection, options: dict[str, Any], out: "_Mouth") -> None:
+def _work(connection: Connection, settings: RestoreSettings, out: "_Mouth") -> None:
     """Load the network, and do tasks."""
     try:
         try:
-            restorer = Restorer(**options)
+            restorer = Restorer.from_settings(settings)
         except MambairError as error:
             out.send(error)
             return

@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ import numpy as np
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.restore.engine import MEMORY
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.process_worker import (
     Advanced,
     Crashed,
@@ -92,7 +93,7 @@ class WorkerProcesses:
     Args:
         devices: Of the workers, one each, all of one kind.
         restorer: Leaves its tiles to them where an image is shared out.
-        options: Of the ``Restorer`` that each makes, all but its device.
+        settings: Settings of the restorer that each makes, except its device.
         threads: Of PyTorch in each worker; None for its own choice.
         notify: Told in a sentence of a worker that died.
         on_start: Told of each image that a worker begins with.
@@ -111,7 +112,7 @@ class WorkerProcesses:
         self,
         devices: Sequence[str],
         restorer: Restorer,
-        options: dict[str, Any],
+        settings: RestoreSettings,
         threads: int | None = None,
         notify: Callable[[str], None] = lambda sentence: None,
         on_start: OnStart = lambda number, name, pixels: None,
@@ -127,7 +128,7 @@ class WorkerProcesses:
         try:
             for number, device in enumerate(devices):
                 ours, theirs = context.Pipe()
-                arguments = (theirs, {**options, "device": device}, threads)
+                arguments = (theirs, replace(settings, device=device), threads)
                 process = context.Process(target=serve, args=arguments, name=f"mambair-{device}")
                 with _deaf_to_interrupts():  # so is the worker then, before it can say so itself
                     process.start()

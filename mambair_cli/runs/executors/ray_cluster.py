@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import explain_unreadable
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.ray_connection import join_cluster
 from mambair_cli.runs.executors.ray_worker import Unseen
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
@@ -103,11 +104,11 @@ class RayCluster:
         workers, nodes = len(ready), len({worker.node for worker in ready})
         return f"{self.kind} ({workers} worker{'s' * (workers > 1)} on {nodes} Ray node{'s' * (nodes > 1)})"
 
-    def start(self, options: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    def start(self, settings: RestoreSettings, checkpoint: Path) -> dict[str, Any]:
         """Start the workers, and have them load the network.
 
         Args:
-            options: Of the ``Restorer`` that each makes, all but its device and weights.
+            settings: Settings of the restorer that each makes, except its device and weights.
             checkpoint: These; workers are sent the file.
 
         Returns:
@@ -119,7 +120,7 @@ class RayCluster:
         """
         self._loading = (
             version("mambair-cli"),
-            {**options, "device": self.kind},
+            replace(settings, device=self.kind, model="auto", weights=None),
             self._ray.put(checkpoint.read_bytes()),
             checkpoint.name,
             os.getcwd(),
@@ -328,7 +329,7 @@ def _make_actor_class() -> type:
             self,
             threads: int,
             wanted: str,
-            options: dict[str, Any],
+            settings: Any,
             checkpoint: bytes,
             name: str,
             folder: str,
@@ -348,7 +349,7 @@ def _make_actor_class() -> type:
             from mambair_cli.runs.executors.ray_worker import Station
 
             try:
-                self._station = Station(options, checkpoint, name, threads, folder)
+                self._station = Station(settings, checkpoint, name, threads, folder)
             except MambairError as error:
                 return error
             return self._station.computing

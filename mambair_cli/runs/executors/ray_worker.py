@@ -11,12 +11,13 @@ from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.pipeline import perform_alone
 from mambair_cli.runs.run import Outcome, PreparedJob, computing_of
 from mambair_cli.system.notices import telling
@@ -32,7 +33,7 @@ class Station:
     """Does tasks that come from any thread, in their order: read ahead, and written behind.
 
     Args:
-        options: Of the ``Restorer``, all but its weights.
+        settings: Settings of its restorer, except the weights.
         checkpoint: The file of these.
         name: Of that file.
         threads: Of PyTorch.
@@ -46,7 +47,7 @@ class Station:
     """
 
     def __init__(
-        self, options: dict[str, Any], checkpoint: bytes, name: str, threads: int, folder: str
+        self, settings: RestoreSettings, checkpoint: bytes, name: str, threads: int, folder: str
     ) -> None:
         torch.set_num_threads(threads)
         self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -57,7 +58,7 @@ class Station:
         with tempfile.TemporaryDirectory(prefix="mambair-") as place:
             weights = Path(place, name)
             weights.write_bytes(checkpoint)
-            self._restorer = Restorer(**options, weights=weights)
+            self._restorer = Restorer.from_settings(replace(settings, weights=weights))
             self.computing = computing_of(self._restorer)
         self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
