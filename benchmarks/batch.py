@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from safetensors.torch import save_file
 
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import name_targets
-from mambair_cli.runs.pipeline import perform_alone
 from mambair_cli.runs.run import computing_of, run_jobs, settings_of
 
 
@@ -108,7 +107,7 @@ def restore_folder(folder: Path, restorer: Restorer) -> None:
     jobs = name_targets(find_sources([str(folder)]), f"{folder}_results", "_x4")
     output = Output()
     settings = settings_of(computing_of(restorer), output)
-    for outcome in run_jobs(jobs, output, settings, partial(perform_alone, restorer=restorer)):
+    for outcome in run_jobs(jobs, output, settings, ThisProcess(restorer).perform):
         if outcome.error is not None:
             raise outcome.error
 

@@ -219,7 +219,7 @@ def plan_as_shipped(
 def restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> None:
     """Bring an image from memory to the device, and the rows of the result back as 8-bit samples."""
     for rows in blend_rows(engine, image, plan, batch, 0):
-        engine.bench.fetch(rows, np.dtype(np.uint8))
+        engine.buffers.fetch_samples(rows, np.dtype(np.uint8))
 
 
 def forward_of(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import running_nodes
+from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import ray_cluster
@@ -131,24 +132,27 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
     """Measure how fast the driver hands tasks out to workers that do nothing."""
 
     class Idle:
-        def load(self, *arguments: Any) -> dict[str, Any]:
-            return {"idle": True}
+        def load(self, *arguments: Any) -> Any:
+            from mambair_cli.runs.executors.messages import Loaded
+
+            return Loaded(1, {"idle": True})
 
         def perform(self, task: Any) -> Any:
+            from mambair_cli.runs.executors.messages import Done
             from mambair_cli.runs.run import Outcome
 
-            return Outcome(task.job, None, None, False, None, 0.0)
+            return Done(Outcome(task.job, None, None, False, None, 0.0))
 
         def stop(self) -> None:
             pass
 
-    ray_cluster._make_actor_class = lambda: Idle
+    ray_cluster.make_actor_class = lambda: Idle
     with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
         workers = RayCluster(nodes.address)
         try:
-            workers.start(RestoreSettings(), Path(weights.name))
+            workers.start(RestoreSettings(), ChosenModel("idle", Path(weights.name)))
             tasks = [PreparedJob(job, Output(), False, None) for job in jobs]
-            with meter.measure(f"hand a task out: {workers.place}"):
+            with meter.measure(f"hand a task out: {workers.info.place}"):
                 for _ in workers.perform(tasks, lambda: False):
                     pass
         finally:

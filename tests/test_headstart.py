@@ -128,7 +128,7 @@ def test_a_command_that_computes_itself_has_a_head_start(options, imported_for, 
 
     monkeypatch.setattr(restorer.Restorer, "from_settings", end)
     with pytest.raises(MambairError, match="turn"):
-        executors.open_service("upscale", 4, None, Options(**options), cast(Any, None))
+        executors.open_executor("upscale", 4, None, Options(**options), cast(Any, None))
     assert begun == [imported_for, *([loaded_for] if loaded_for else [])]
 
 

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from mambair_cli.runs import image_job, pipeline
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import name_targets
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import computing_of, run_jobs, settings_of
 
 PATIENCE_SECONDS = 30
@@ -46,7 +45,8 @@ class Recorder:
     """Passes tiles on to a computer, and remembers the shapes of the batches."""
 
     def __init__(self, computer, most_pixels=2**30, is_moved_by_place=False):
-        self.scale, self.ahead, self.bench = computer.scale, computer.ahead, computer.bench
+        self.scale, self.ahead, self.buffers = computer.scale, computer.ahead, computer.buffers
+        self.allocate = computer.allocate
         self.computer, self.most_pixels, self.is_moved_by_place = computer, most_pixels, is_moved_by_place
         self.shapes = []
         self.before = lambda: None
@@ -74,7 +74,11 @@ def record(weights, **options):
 def run(restorer, fail_fast=False, **told):
     jobs = name_targets(find_sources(["photos"]), "out", "_x2")
     settings = settings_of(computing_of(restorer), Output())
-    return run_jobs(jobs, Output(), settings, partial(perform_alone, restorer=restorer, **told), fail_fast)
+
+    def perform(prepared, is_stopped):
+        return Pipeline(prepared, is_stopped, restorer, **told).outcomes()
+
+    return run_jobs(jobs, Output(), settings, perform, fail_fast)
 
 
 def written(name):
@@ -275,8 +279,8 @@ def assert_true(value):
     assert value
 
 
-def _name(work):
-    return work.task.job.source.path.name
+def _name(job):
+    return job.prepared.job.source.path.name
 
 
 def _name_of_outcome(outcome):

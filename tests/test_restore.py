@@ -13,10 +13,12 @@ from networks import V1
 from torch import nn
 
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
+from mambair_cli.images import split_luma
 from mambair_cli.kernels import cuda_scan
 from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import engine, tile_cost
 from mambair_cli.restore import restorer as restorer_module
+from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.restore.tile_size import choose_tiles
@@ -78,8 +80,8 @@ def test_colour_through_a_gray_network_keeps_its_chroma(tmp_path):
     image = noise(40, 40, 3, dtype="float32") * 0.1 + 0.4  # so that nothing is clipped
     restorer = Restorer(task="dejpeg", weights=path)
     restored = restorer(image)
-    luma, chroma = restorer_module.split_luma(image)
-    new_luma, new_chroma = restorer_module.split_luma(restored)
+    luma, chroma = split_luma(image)
+    new_luma, new_chroma = split_luma(restored)
     np.testing.assert_allclose(new_luma, restorer(luma), atol=1e-5)
     assert np.abs(new_luma - luma).max() > 1e-3
     np.testing.assert_allclose(new_chroma, chroma, atol=1e-5)
@@ -321,16 +323,16 @@ def test_blending_where_it_is_computed_gives_the_same_bits(tmp_path, monkeypatch
     path = save_random(tmp_path / "x.safetensors", replace(V1, upscale=2, upsampler="pixelshuffle"))
     image = noise(50, 70, samples, dtype=dtype)
     expected = Restorer(weights=path, device="cpu", tile=32, overlap=8)(image)
-    monkeypatch.setattr(engine, "STAYS", ("cpu",))  # as results on a GPU do
+    monkeypatch.setattr(engine, "BLENDING_DEVICES", ("cpu",))  # as results on a GPU do
     there = Restorer(weights=path, device="cpu", tile=32, overlap=8)
-    assert there.computer.bench is not engine.MEMORY
+    assert isinstance(there.computer.buffers, DeviceBuffers)
     restored = there(image)
     assert restored.dtype == expected.dtype
     np.testing.assert_array_equal(restored, expected)
 
 
 def test_what_overflows_is_done_again_where_it_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "STAYS", ("cpu",))
+    monkeypatch.setattr(engine, "BLENDING_DEVICES", ("cpu",))
     test_only_the_tiles_that_overflow_are_done_again(tmp_path)
 
 

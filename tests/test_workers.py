@@ -1,14 +1,14 @@
 """Several workers do what one process does, also where some of them die."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +21,19 @@ from PIL import Image
 from mambair_cli.cli import main
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.images.source import Source
 from mambair_cli.restore import devices
 from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.executors import processes as crew_module
-from mambair_cli.runs.executors.process_worker import Advanced, Noticed
+from mambair_cli.runs.executors import processes
+from mambair_cli.runs.executors.messages import Advanced, Done, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
+from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.jobs import Job, name_targets
 from mambair_cli.runs.journal import JOURNAL_FILE
-from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import computing_of, run_jobs, settings_of
+from mambair_cli.runs.run import Outcome, computing_of, run_jobs, settings_of
 from mambair_cli.system.notices import SlowerWarning
 
 IMAGES = 6
@@ -57,6 +58,11 @@ def restore(perform, weights, output):
     return {str(outcome.job.source): str(outcome.error) for outcome in outcomes if outcome.error}
 
 
+def workers():
+    """Return the worker processes that are alive."""
+    return [child for child in multiprocessing.active_children() if child.name.startswith("mambair-")]
+
+
 def results(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != JOURNAL_FILE}
 
@@ -68,30 +74,31 @@ def journal(folder):
 
 def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
-    assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
+    assert restore(ThisProcess(alone).perform, weights, "alone") == {}
     told = []
-    crew = WorkerProcesses(
+    executor = WorkerProcesses(
         ["cpu", "cpu"], alone, RestoreSettings(weights=weights), threads=1, notify=told.append
     )
     try:
-        assert restore(crew.perform, weights, "side_by_side") == {}
+        assert restore(executor.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
 
         def kill_one(tasks, is_stopped):
-            for number, outcome in enumerate(crew.perform(tasks, is_stopped)):
+            for number, outcome in enumerate(executor.perform(tasks, is_stopped)):
                 if number == 0:
-                    crew._workers[0].process.kill()
+                    workers()[0].kill()
                 yield outcome
 
         errors = restore(kill_one, weights, "one_killed")
         assert len(told) == 1
-        assert "the worker on cpu died with photos/" in told[0]
+        assert "the worker on cpu died while it had photos/" in told[0]
         assert list(errors) == ["photos/3.png"]
-        crew._workers[0].process.kill()
+        for worker in workers():
+            worker.kill()
         with pytest.raises(MambairError, match=r"all workers have died.*--resume"):
-            restore(crew.perform, weights, "all_killed")
+            restore(executor.perform, weights, "all_killed")
     finally:
-        crew.close()
+        executor.close()
     assert results("side_by_side") == results("alone")
     assert journal("side_by_side") == journal("alone")
     wanted = {name: data for name, data in results("alone").items() if name != "3.png"}
@@ -100,48 +107,53 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
-    crew = WorkerProcesses(
+    executor = WorkerProcesses(
         ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
     )
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
         tasks[2].watch.begin = Deadly()
-        return crew.perform(tasks, is_stopped)
+        return executor.perform(tasks, is_stopped)
 
     try:
         errors = restore(poison, weights, "out")
     finally:
-        crew.close()
+        executor.close()
     assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
     assert len(results("out")) == IMAGES - 1
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
-    crew = WorkerProcesses(
-        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
+    told = []
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), 1, told.append
     )
+    outcome = Outcome(Job(Source(Path("photos/0.png")), Path("0.png")), None, (1, 1), False, None, 0.0)
+    receive = processes.receive
+
+    def say_first(*messages):
+        waiting = iter(messages)
+        monkeypatch.setattr(processes, "receive", lambda pipe: next(waiting, None) or receive(pipe))
+
     try:
         tiles = np.zeros((1, 8, 8, 3), np.float32)
-        batch = crew.launch(tiles, [(0, 0)], None)
-        busy = next(worker for worker in crew._workers if worker.batches)
-        said = iter([Noticed("it is slow"), Advanced(1, 2)])
-        receive = crew_module._receive
-        monkeypatch.setattr(
-            crew_module, "_receive", lambda worker: next(said, None) or receive(worker), raising=True
-        )
+        say_first(Noticed("it is slow"), Advanced(1, 2))
+        batch = executor.launch(tiles, [(0, 0)], None)
         with pytest.warns(SlowerWarning, match="it is slow"):
-            assert crew.collect(batch).shape == (1, 32, 32, 3)
+            assert executor.collect(batch).shape == (1, 32, 32, 3)
         assert batch.deaths == 0
-        assert busy in crew._workers
-        assert len(crew._workers) == 2
-        monkeypatch.setattr(crew_module, "_receive", lambda worker: "what?")
-        batch = crew.launch(tiles, [(0, 0)], None)
-        with pytest.raises(ValueError, match="says what nobody knows: 'what"):
-            crew.collect(batch)
+        for message, error in {
+            "what?": "no message of a worker: 'what",
+            Done(outcome): "given only tiles",
+        }.items():
+            say_first(message)
+            with pytest.raises(ValueError, match=error):
+                executor.collect(executor.launch(tiles, [(0, 0)], None))
+        assert told == []
+        assert len(workers()) == 2
     finally:
-        monkeypatch.undo()
-        crew.close()
+        executor.close()
 
 
 class Deadly:
@@ -161,7 +173,7 @@ class Failing:
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
 def test_a_device_that_fails_hands_its_images_to_another(weights):
     told = []
-    crew = WorkerProcesses(
+    executor = WorkerProcesses(
         ["cpu", "cpu", "cpu"],
         Restorer(weights=weights),
         RestoreSettings(weights=weights),
@@ -173,12 +185,12 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
         for task in tasks:
             if task.job.source.path.name == "4.png":
                 task.watch.look = Failing()
-        return crew.perform(tasks, is_stopped)
+        return executor.perform(tasks, is_stopped)
 
     try:
         errors = restore(fail_once, weights, "out")
     finally:
-        crew.close()
+        executor.close()
     assert len(results("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
     assert list(errors) == ["photos/4.png"]
     assert all("CUDA error: launch failure" in sentence for sentence in told)
@@ -197,74 +209,63 @@ def tiled(tmp_path, monkeypatch):
     return RestoreSettings(weights=weights, device="cpu", overlap=8)
 
 
-def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled):
+def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypatch):
     settings = replace(tiled, tile=32)
     alone = Restorer.from_settings(settings)
-    assert restore(partial(perform_alone, restorer=alone), tiled.weights, "alone") == {}
+    assert restore(ThisProcess(alone).perform, tiled.weights, "alone") == {}
     seen = []
-    crew = WorkerProcesses(
+    executor = WorkerProcesses(
         ["cpu", "cpu"], alone, settings, threads=1, on_tiles=lambda *facts: seen.append(facts)
     )
-    sent = [[] for _ in crew._workers]
-    for worker, batches in zip(crew._workers, sent, strict=True):
-        worker.batches = Listed(batches)
+    batches = []
+    launch = executor.launch
+    monkeypatch.setattr(executor, "launch", lambda *given: batches.append(launch(*given)) or batches[-1])
     try:
-        assert restore(crew.perform, tiled.weights, "spread") == {}
+        assert restore(executor.perform, tiled.weights, "spread") == {}
     finally:
-        crew.close()
+        executor.close()
     assert results("spread") == results("alone")
     tiles = len(alone.plan(100, 130))
-    assert len(sent[0]) + len(sent[1]) == tiles  # of the large image: the others are given out as a whole
-    assert min(len(sent[0]), len(sent[1])) >= tiles // 4
+    counts = Counter(batch.worker for batch in batches)
+    assert counts.total() == tiles  # of the large image: the others are given out as a whole
+    assert min(counts[0], counts[1]) >= tiles // 4
     assert (0, tiles, tiles) in seen
     assert {total for _, _, total in seen} == {1, tiles}
-
-
-class Listed(deque):
-    """Remembers what was ever put into it."""
-
-    def __init__(self, all_ever):
-        super().__init__()
-        self.all_ever = all_ever
-
-    def append(self, item):
-        self.all_ever.append(item)
-        super().append(item)
 
 
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     settings = replace(tiled, tile=32)
     alone = Restorer.from_settings(settings)
-    restore(partial(perform_alone, restorer=alone), tiled.weights, "alone")
+    restore(ThisProcess(alone).perform, tiled.weights, "alone")
     told = []
 
     def kill(number, done, total):
         if done == 5:
-            for worker in crew._workers[survivors:]:
-                worker.process.kill()
+            for worker in workers()[survivors:]:
+                worker.kill()
 
-    crew = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
+    executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
     try:
         if survivors:
-            assert restore(crew.perform, tiled.weights, "spread") == {}
+            assert restore(executor.perform, tiled.weights, "spread") == {}
         else:
             with pytest.raises(MambairError, match="all workers have died"):
-                restore(crew.perform, tiled.weights, "spread")
+                restore(executor.perform, tiled.weights, "spread")
     finally:
-        crew.close()
+        executor.close()
     assert len(told) == 2 - survivors
-    assert "the worker on cpu died with tiles of an image in hand" in told[0]
+    assert "the worker on cpu died while it had tiles of an image" in told[0]
     assert results("spread") == (results("alone") if survivors else {})
 
 
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
     settings = replace(tiled, tile=64)
     alone = Restorer.from_settings(settings)
-    crew = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
+    executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
-    def launch(crew, tiles, corners, seed):
-        batch = launch_batch(crew, tiles, corners, seed)
+    def launch(executor, tiles, corners, seed):
+        batch = launch_batch(executor, tiles, corners, seed)
         if tiles.shape[1] > 32:
             batch.error = torch.OutOfMemoryError("no room")
         return batch
@@ -274,9 +275,9 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     try:
         jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
         digested = settings_of(computing_of(alone), Output())
-        (outcome,) = run_jobs(jobs, Output(), digested, crew.perform)
+        (outcome,) = run_jobs(jobs, Output(), digested, executor.perform)
     finally:
-        crew.close()
+        executor.close()
     assert outcome.report
     assert outcome.report.shrunk
     small = Restorer.from_settings(replace(settings, tile=32))
@@ -291,15 +292,15 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
     restorer = Restorer(weights=weights)
     told = []
-    crew = WorkerProcesses(
+    executor = WorkerProcesses(
         ["cpu", "cpu"], restorer, RestoreSettings(weights=weights), threads=1, notify=told.append
     )
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         settings = settings_of(computing_of(restorer), Output())
-        outcomes = list(run_jobs(jobs, Output(), settings, crew.perform, fail_fast=True))
+        outcomes = list(run_jobs(jobs, Output(), settings, executor.perform, fail_fast=True))
     finally:
-        crew.close()
+        executor.close()
     done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)
     assert done == sorted(results("out"))
     assert len(done) < 40

@@ -56,8 +56,8 @@ def choose_model(
     """Choose a checkpoint, and fetch it if it is not on this machine.
 
     A file or a model that was named is used, or is an error. "clean" takes the best official model for the
-    device, and if that is unavailable, the built-in one. "real" does the same with models for pictures that are
-    noisy, compressed or blurred. "auto" means "clean" here, where no picture is seen.
+    device, and if that is unavailable, the built-in one. "real" does the same with models for pictures that
+    are noisy, compressed or blurred. "auto" means "clean" here, where no picture is seen.
 
     Raises:
         ModelError: No model is available.

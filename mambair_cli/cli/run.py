@@ -15,9 +15,9 @@ from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
-    from mambair_cli.cli.executors import Service
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.discovery import FileFilter
+    from mambair_cli.runs.executors.protocol import ExecutorInfo
     from mambair_cli.runs.job_files import Output
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.run import Outcome
@@ -96,7 +96,7 @@ class Run:
 
     def _perform_part(self, part: Part) -> None:
         """Load the model of a part, and restore its images."""
-        from mambair_cli.cli.executors import open_service
+        from mambair_cli.cli.executors import open_executor
         from mambair_cli.cli.progress import Progress
         from mambair_cli.runs import run
         from mambair_cli.runs.output_size import check_reach
@@ -107,14 +107,15 @@ class Run:
         if part.remark and not options.quiet:
             say(part.remark)
         progress = Progress(shown=not options.quiet)
-        service = open_service(self._task, part.scale, self._level, options, progress)
-        with closing(service), cleaning_up():
-            check_reach(output.size, service.scale)
+        executor = open_executor(self._task, part.scale, self._level, options, progress)
+        with closing(executor), cleaning_up():
+            info = executor.info
+            check_reach(output.size, info.scale)
             if self._jobs is None:
-                self.name(service.scale)
+                self.name(info.scale)
             everything = self._jobs or []
             work = part.pick(everything)
-            settings = run.settings_of(service.computing, output)
+            settings = run.settings_of(info.computing, output)
             progress.expect([job.source for job in work])
             with (
                 progress,
@@ -123,21 +124,21 @@ class Run:
                         work,
                         output,
                         settings,
-                        service.perform,
+                        executor.perform,
                         options.fail_fast,
-                        service.is_remote or len(everything) > 1,
+                        info.is_remote or len(everything) > 1,
                         say if not options.quiet else lambda sentence: None,
                     )
                 ) as outcomes,
-                closing(service),  # before the journals: nobody writes without one
+                closing(executor),  # before the journals: nobody writes without one
             ):
-                self._tell_start(service, len(everything), part)
-                self._tell(outcomes, service, progress)
+                self._tell_start(info, len(everything), part)
+                self._tell(outcomes, info, progress)
 
     def _tell(
         self,
         outcomes: Iterable["Outcome"],
-        service: "Service | None" = None,
+        info: "ExecutorInfo | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
         """Print what becomes of each image."""
@@ -156,22 +157,22 @@ class Run:
                 if outcome.report and not len(outcome.report.plan) and not self._is_small_told:
                     self._is_small_told = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
-            _print_outcome(outcome, service, options.json)
+            _print_outcome(outcome, info, options.json)
 
-    def _tell_start(self, service: "Service | None", files: int, part: Part) -> None:
+    def _tell_start(self, info: "ExecutorInfo | None", files: int, part: Part) -> None:
         """Say what restores the images of a part; for the first, also what was left out of them all."""
-        notices = [service.notice] if service and service.notice else []
-        notices += [part.remark] if service and part.remark else []
-        if service and (remark := explain_level(self._task, self._level, service.model)):
+        notices = [info.notice] if info and info.notice else []
+        notices += [part.remark] if info and part.remark else []
+        if info and (remark := explain_level(self._task, self._level, info.model)):
             notices.append(remark)
             if not self._options.quiet:
                 say(remark)
-        if service and not self._options.quiet and not service.notice:
-            say(f"using {service.model} on {service.place}")
+        if info and not self._options.quiet and not info.notice:
+            say(f"using {info.model} on {info.place}")
         facts = {
-            "model": service and service.model,
-            "weights": service and service.computing["weights"],
-            "device": service and service.place,
+            "model": info and info.model,
+            "weights": info and info.computing["weights"],
+            "device": info and info.place,
         }
         is_first = self._summary is None
         if is_first:
@@ -188,7 +189,7 @@ class Run:
             print_event("left_out", **left_out)
 
 
-def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome", info: "ExecutorInfo | None", as_json: bool) -> None:
     """Print what became of a job: a path, or an event."""
     job, report = outcome.job, outcome.report
     if outcome.error is not None:
@@ -198,13 +199,13 @@ def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool)
     elif outcome.is_skipped:
         if as_json:
             print_event("skipped", input=str(job.source), output=job.place)
-    elif as_json and job.target is not None and outcome.size and report and service:
+    elif as_json and job.target is not None and outcome.size and report and info:
         print_event(
             "done",
             input=str(job.source),
             output=job.place,
-            model=service.model,
-            scale=service.scale,
+            model=info.model,
+            scale=info.scale,
             width=outcome.size[0],
             height=outcome.size[1],
             reduced=outcome.reduced,

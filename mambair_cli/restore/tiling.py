@@ -1,27 +1,14 @@
 """Cut an image into equal overlapping tiles and blend the results into finished rows; knows no network."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class Arrays(NamedTuple):
-    """How to make arrays of the kind that tiles come in: numpy's, or tensors of a device.
-
-    Attributes:
-        zeros: Makes one of a shape, float32.
-        take: Makes one of numpy's.
-    """
-
-    zeros: Callable[[tuple[int, ...]], Any]
-    take: Callable[[np.ndarray], Any]
-
-
-NUMPY = Arrays(lambda shape: np.zeros(shape, np.float32), lambda array: array)
+from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,12 @@ def axis_weights(starts: Sequence[int], side: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = NUMPY) -> Iterator[Any]:
+_HOST = HostBuffers()
+
+
+def blend_tiles(
+    plan: Plan, tiles: Iterable[Any], scale: int, buffers: OutputBuffers = _HOST
+) -> Iterator[Any]:
     """Blend computed tiles into bands of finished rows.
 
     At each pixel the weights of :func:`axis_weights` sum to one: nothing is divided afterwards, and tiles
@@ -173,7 +165,7 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
         plan: Where the tiles lie in the input.
         tiles: (scale * tile_height, scale * tile_width, c) float32 each, in the plan's order.
         scale: Pixels of the output per pixel of the input along each axis.
-        arrays: Of the kind of the tiles; so are the bands.
+        buffers: Buffers that the tiles are in; the bands are in them, too.
 
     Yields:
         (n, scale * width, c) float32, from top to bottom, scale * height rows altogether; the receiver's
@@ -188,7 +180,7 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
     tops = [scale * top for top in plan.tops]
     lefts = [scale * left for left in plan.lefts]
     height, width = scale * plan.height, scale * plan.width
-    row_weights = arrays.take(axis_weights(tops, tile_height))
+    row_weights = buffers.put(axis_weights(tops, tile_height))
     column_weights: Any = ()  # when the number of channels is known
 
     # Bands end where a row of tiles begins or ends: so every row of tiles covers its bands as a whole, and
@@ -206,14 +198,14 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
                 raise ValueError(f"too few tiles: {taken} came, the plan has {len(plan)}")
             if not channels and tile.ndim == 3:
                 channels = tile.shape[2]
-                column_weights = arrays.take(axis_weights(lefts, tile_width).repeat(channels, axis=1))
+                column_weights = buffers.put(axis_weights(lefts, tile_width).repeat(channels, axis=1))
             if tile.shape != (tile_height, tile_width, channels):
                 wanted = f"({tile_height}, {tile_width}, {channels or 'c'})"
                 raise ValueError(f"tile {taken} has the shape {tile.shape}, the plan needs {wanted}")
             taken += 1
             while ahead and ahead[0][1] <= top + tile_height:
                 start, stop = ahead.popleft()
-                unfinished.append(_Band(start, arrays.zeros((stop - start, width * channels))))
+                unfinished.append(_Band(start, buffers.zeros((stop - start, width * channels))))
             _add_tile(unfinished, tile, top, left, row_weights[row], column_weights[column])
             del tile  # not to be held while the next one is computed
         if taken == len(plan) and next(tiles, None) is not None:

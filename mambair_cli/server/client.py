@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.images.source import Source
+from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.job_files import Output, check_target, open_target
 from mambair_cli.runs.jobs import name_of
 from mambair_cli.runs.journal import digest_settings
@@ -122,7 +123,14 @@ class ServerClient:
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = digest_settings(self.means.computing)
 
-    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
+    @property
+    def info(self) -> ExecutorInfo:
+        """Return the model, and the device of the server."""
+        means = self.means
+        place = f"{means.device} of {self._address}"
+        return ExecutorInfo(means.model, means.scale, place, means.computing, means.notice)
+
+    def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
 
         Where there is no server any more, no further one is begun.
@@ -130,7 +138,7 @@ class ServerClient:
         sent: deque[Future[Outcome]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "mambair-client") as senders:
             try:
-                for number, task in enumerate(tasks):
+                for number, task in enumerate(jobs):
                     if is_stopped() or self._is_lost.is_set():
                         break
                     held = task.job.source.hold().data  # here, where an interrupt is heard
