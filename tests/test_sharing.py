@@ -22,7 +22,7 @@ from mambair_cli.runs.run import PreparedJob, run_jobs
 
 
 @pytest.fixture
-def tasks(tmp_path):
+def jobs(tmp_path):
     made = []
     for index in range(6):
         path = tmp_path / f"{index}.png"
@@ -35,20 +35,20 @@ def draw_all(scheduler, given):
     return [job.job.source.path.stem for job in iter(lambda: scheduler.next_job(given), None)]
 
 
-def test_a_worker_is_given_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
-    assert draw_all(Scheduler(reversed(tasks), lambda: False), InFlight()) == list(
+def test_a_worker_is_given_many_small_tasks_and_few_large_ones(jobs, monkeypatch):
+    assert draw_all(Scheduler(reversed(jobs), lambda: False), InFlight()) == list(
         "012345"
     )  # large ones first
     monkeypatch.setattr(scheduler_module, "BYTES_AHEAD", 20)
-    shared, given = Scheduler(tasks, lambda: False), InFlight()
+    shared, given = Scheduler(jobs, lambda: False), InFlight()
     assert draw_all(shared, given) == list("012")
     given.remove(given.jobs[1])
     assert draw_all(shared, given) == ["3"]
 
 
-def test_what_a_worker_died_over_is_tried_alone_and_given_up(tasks, monkeypatch):
+def test_what_a_worker_died_over_is_tried_alone_and_given_up(jobs, monkeypatch):
     monkeypatch.setattr(scheduler_module, "BYTES_AHEAD", 1)
-    shared, first, second = Scheduler(tasks, lambda: False), InFlight(), InFlight()
+    shared, first, second = Scheduler(jobs, lambda: False), InFlight(), InFlight()
     assert (draw_all(shared, first), draw_all(shared, second)) == (["0", "1"], ["2", "3"])
     assert shared.worker_died(first) is None
     third = InFlight()
@@ -68,8 +68,8 @@ def test_what_a_worker_died_over_is_tried_alone_and_given_up(tasks, monkeypatch)
     assert shared.is_over
 
 
-def test_nothing_begins_once_it_is_stopped(tasks):
-    assert draw_all(Scheduler(tasks, lambda: True), InFlight()) == []
+def test_nothing_begins_once_it_is_stopped(jobs):
+    assert draw_all(Scheduler(jobs, lambda: True), InFlight()) == []
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def worker(tmp_path, monkeypatch):
 
 
 def test_a_worker_does_jobs_that_come_at_once(worker):
-    def perform(tasks, is_stopped):
+    def perform(jobs, is_stopped):
         with ThreadPoolExecutor() as threads:
-            for message in threads.map(worker.perform, tasks):
+            for message in threads.map(worker.perform, jobs):
                 assert isinstance(message, Done)
                 yield message.outcome
 
@@ -102,11 +102,11 @@ def test_a_worker_tells_of_what_it_does_not_see(worker, tmp_path):
     jobs = name_targets([*find_sources(["photos"]), Source(Path("gone.png"))], "out", "_x4")
     said = []
 
-    def perform(tasks, is_stopped):
-        tasks = list(tasks)
-        said.append(worker.perform(tasks[-1]))
+    def perform(jobs, is_stopped):
+        jobs = list(jobs)
+        said.append(worker.perform(jobs[-1]))
         (tmp_path / "out").rename(tmp_path / "elsewhere")
-        said.append(worker.perform(tasks[0]))
+        said.append(worker.perform(jobs[0]))
         (tmp_path / "elsewhere").rename(tmp_path / "out")
         yield from ()
 

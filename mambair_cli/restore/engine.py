@@ -146,7 +146,7 @@ def run_tiles(
     return collect()
 
 
-# What PyTorch raises where a device fails; before 2.8 there was no name for it.
+# The error that PyTorch raises when a device fails; before 2.8 it has no name of its own.
 DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError", (Exception,), {}))
 
 BLENDING_DEVICES = ("cuda",)  # kinds of devices that blend the tiles that they compute
@@ -160,13 +160,13 @@ class Engine:
 
     Attributes:
         net: The network, in eval mode.
-        device: Where it computes.
+        device: Device that computes.
         scale: Output pixels per input pixel and side.
         ahead: Number of batches that may be under way while another is collected.
         buffers: Where results are blended.
-        half: Whether products and convolutions are in float16. The scan's recurrence, the norms and the
-            residual stream are in float32 always.
-        is_bare: Whether results are left as the network gives them, not held to their input by ``limits``.
+        half: Whether matrix products and convolutions are in float16. The scan's recurrence, the norms and
+            the residual stream are always in float32.
+        is_bare: Whether results are the network's own, not kept close to their input by ``limits``.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Engine:
             except Exception as error:  # run-time compilers may raise anything; the plain path needs none
                 self._fast = self._fused = None
                 warnings.warn(
-                    f"using the slower PyTorch path on this GPU: the faster one failed: {error}",
+                    f"using the slower PyTorch path on this GPU: {error}",
                     SlowerWarning,
                     stacklevel=2,
                 )
@@ -230,9 +230,9 @@ class Engine:
                 raise RuntimeError(f"{error} {reason}") from error
         difference = (got - wanted).abs().max().item()
         if not math.isfinite(difference):
-            raise ArithmeticError("it gives values that are not finite")
+            raise ArithmeticError("the faster path gives values that are not finite")
         if difference > PROBE_TOLERANCE:
-            raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain path")
+            raise ArithmeticError(f"the faster path differs by {difference:.2g} from the plain one")
         self_check.remember(what, self.device)
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -259,7 +259,7 @@ class Engine:
             return _Launched(tiles, x, origin, seed, rows, kept, event)
 
     def collect(self, launched: "_Launched") -> Any:
-        """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
+        """Wait for a batch, (b, s·h, s·w, c); tiles that are not finite are computed again in float32."""
         if launched.event is not None:
             launched.event.synchronize()
         finite, rows = launched.finite.all((1, 2, 3)), launched.rows
@@ -279,7 +279,7 @@ class Engine:
         return rows if self._blends else rows.cpu().numpy()
 
     def _hold(self, x: Tensor, y: Tensor) -> Tensor:
-        """Make rows of what the network gives, (b, s·h, s·w, c), held to its input unless bare."""
+        """Return the network's result as (b, s·h, s·w, c), kept close to its input unless bare."""
         y = y if self.is_bare else limit(x, y, self.scale)
         return y.permute(0, 2, 3, 1).contiguous()
 
@@ -294,13 +294,13 @@ class _Launched(NamedTuple):
     """A batch that is being computed.
 
     Attributes:
-        tiles: In memory, (b, h, w, c), from which they may still be on their way.
-        x: On the device, (b, c, h, w).
-        origin: Row and column of each in the image, (b, 2).
-        seed: Of the noise that MambaIRv2 draws.
-        rows: Results on the device, (b, s·h, s·w, c), once the event has happened.
-        finite: Whether each tile's values are, (b, 1, 1, 1), in memory.
-        event: On a GPU.
+        tiles: Tiles in the host's memory, (b, h, w, c); the copy to the device may still be under way.
+        x: Tiles on the device, (b, c, h, w).
+        origin: Row and column of each tile in the image, (b, 2).
+        seed: Random seed of MambaIRv2's inference noise; None for no noise.
+        rows: Results on the device, (b, s·h, s·w, c), valid after the event.
+        finite: Whether all values of a tile are finite, (b, 1, 1, 1), in the host's memory after the event.
+        event: Event after which the batch is computed; None on devices that are not GPUs.
     """
 
     tiles: np.ndarray
@@ -322,10 +322,10 @@ _turns = threading.RLock()
 
 @contextmanager
 def _exact_convolutions(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by the clock.
+    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by measured time.
 
-    Such is set for a whole process: its threads take turns at giving a GPU work, as recorded graphs, which
-    have one place for their input, want it, too.
+    These settings hold for the whole process, so its threads take turns at giving work to a GPU. Recorded
+    graphs need that, too: they have one place for their input.
     """
     if device.type != "cuda":
         yield
