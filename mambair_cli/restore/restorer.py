@@ -104,7 +104,9 @@ class Restorer:
         self.net = net
         self._computer: TileComputer | None = None
         self._making = threading.Lock()
-        self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
+        self._is_neutral: dict[
+            tuple[int, ...], bool
+        ] = {}  # whether images do not affect each other, by shape
 
     @classmethod
     def from_settings(
@@ -245,10 +247,10 @@ class Restorer:
         def collect() -> tuple[list[np.ndarray], Report]:
             restored = compute()
             if len(images) > 1:
-                if shape not in self._shares:
+                if shape not in self._is_neutral:
                     alone = self._compute_together(images[-1:])()[0]
-                    self._shares[shape] = np.array_equal(alone, restored[-1])
-                if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
+                    self._is_neutral[shape] = np.array_equal(alone, restored[-1])
+                if not self._is_neutral[shape]:  # a result must not depend on the other images
                     restored = [self._compute_together([image])()[0] for image in images]
             finished = []
             for rows, image in zip(restored, images, strict=True):

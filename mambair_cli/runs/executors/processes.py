@@ -284,8 +284,8 @@ class WorkerProcesses:
         """Go on without a worker that has died."""
         self._workers.remove(worker)
         if not worker.is_stopping:
-            what = str(worker.jobs) or "tiles of an image"
-            self._notify(f"the worker on {worker.device} died while it had {what}{reason and ': '}{reason}")
+            what, why = str(worker.jobs) or "tiles of an image", f": {reason}" if reason else ""
+            self._notify(f"the worker on {worker.device} died while it had {what}{why}")
         worker.process.terminate()
         _end(worker.process)
 
@@ -332,8 +332,11 @@ def _wait_until_ready(worker: _Worker) -> None:
                 raise error
             case Crashed(trace):
                 raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
-            case _:
-                raise UsageError(f"the worker on {worker.device} died at its start; use fewer workers")
+            case DeviceFailed(reason) | Died(reason):
+                why = f": {reason}" if reason else ""
+                raise UsageError(f"the worker on {worker.device} died at its start{why}; use fewer workers")
+            case message:
+                raise ValueError(f"no message of a worker that starts: {message!r}")
 
 
 def _warn(notice: Noticed) -> None:
