@@ -18,7 +18,6 @@ from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.messages import Done
 from mambair_cli.runs.executors.ray_cluster import NodeNotices
 from mambair_cli.runs.executors.ray_worker import RayWorker
-from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import SlowerWarning, telling
@@ -95,7 +94,7 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     notices = NodeNotices(told.append)
     for name in ("b.png", "c.png"):
         job = Job(Source(tmp_path / "a.png"), tmp_path / name)
-        done = worker.perform(PreparedJob(job, Output(), overwrite=False, watch=None))
+        done = worker.perform(PreparedJob(job))
         assert isinstance(done, Done)
         assert done.outcome.error is None
         notices.show("10.0.0.2", done.outcome.remarks)

@@ -33,15 +33,16 @@ from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images.source import Source
 from mambair_cli.restore.settings import Precision
 from mambair_cli.restore.tiling import Report, plan_tiles
-from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE, digest_settings
+from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
 from mambair_cli.server.app import App, build_server
 from mambair_cli.server.client import ServerClient
 from mambair_cli.server.network_cache import NetworkCache
-from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, read_account
+from mambair_cli.server.protocol import REPORT_HEADER, describe_report, read_report
 from mambair_cli.server.query import OF_TASK, SHARED, TASKS, read_request
 from mambair_cli.server.service import RestoreService
 
@@ -627,7 +628,7 @@ def test_parameters_are_the_options_of_the_commands():
         own = signature(getattr(restore, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
         assert {parameter.name for parameter in OF_TASK[task]} == own
         order = read_request(task, [])
-        assert (order.seed, order.output.max_pixels) == (Options().seed, Options().max_pixels)
+        assert (order.seed, order.policy.max_pixels) == (Options().seed, Options().max_pixels)
 
 
 NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *OF_TASK["upscale"])]) | st.text(
@@ -743,9 +744,11 @@ def test_a_stranger_at_the_address_is_one_line(run):
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
 def test_a_result_of_unknown_length_is_one_line(run, length):
-    means = {"model": "m", "scale": 2, "device": "cpu", "computing": {"weights": "w"}}
-    report = describe_account(Account((8, 8), False, Report(plan_tiles(4, 4, 16, 0), 1, False), None))
-    report["computing"] = digest_settings(means["computing"])
+    fingerprint = Fingerprint("w", "cpu", "fp32", 16, 0, 0, None, 0)
+    means = {"model": "m", "scale": 2, "device": "cpu", "computing": fingerprint.describe()}
+    made = Report(plan_tiles(4, 4, 16, 0), 1, False)
+    outcome = Outcome(Job(Source(None), None), size=(8, 8), report=made)
+    report = describe_report(outcome, "m", 2, fingerprint.digest())
     first = b"\r\n\r\n" + json.dumps({**means, "notice": None, "max_bytes": 10**6}).encode()
     then = f"\r\n{REPORT_HEADER}: {json.dumps(report)}\r\n".encode() + length + b"\r\nresult"
     Path("a.png").write_bytes(encode(pixels()))
@@ -884,7 +887,7 @@ def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, p
     source = Path(tmp_path, "a.png")
     source.write_bytes(encode(pixels()))
     jobs = [Job(Source(source), Path(tmp_path, f"{number}.png")) for number in range(9)]
-    tasks = [PreparedJob(job, Output(), overwrite=False, watch=None) for job in jobs]
+    tasks = [PreparedJob(job) for job in jobs]
     with serving(Address(place), precision="fp32"):
         client = ServerClient(Address(place), "upscale", {"model": "tiny-x2"})
         done = list(client.perform(tasks[:1], lambda: False))
@@ -957,7 +960,8 @@ def test_addresses_are_read_as_they_are_written(path, port):
     st.integers(0, 15),
     st.booleans(),
 )
-def test_an_account_comes_through(height, width, tile, overlap, shrunk):
-    report = Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
-    account = Account((3, 4), shrunk, report, None, ("gain map left out",))
-    assert read_account(json.loads(json.dumps(describe_account(account)))) == account
+def test_what_is_said_of_a_result_comes_through(height, width, tile, overlap, shrunk):
+    job, report = Job(Source(None), None), Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
+    outcome = Outcome(job, None, (3, 4), shrunk, report, 1.5, warnings=("gain map left out",))
+    said = json.dumps(describe_report(outcome, "tiny-x2", 2, "digest"))
+    assert read_report(json.loads(said), job) == outcome

@@ -16,8 +16,10 @@ from mambair_cli.runs.executors import scheduler as scheduler_module
 from mambair_cli.runs.executors.messages import Done, Unseen
 from mambair_cli.runs.executors.ray_worker import RayWorker
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.naming import name_targets
+from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import PreparedJob, run_jobs
 
 
@@ -27,7 +29,7 @@ def jobs(tmp_path):
     for index in range(6):
         path = tmp_path / f"{index}.png"
         path.write_bytes(bytes(10 - index))
-        made.append(PreparedJob(Job(Source(path), tmp_path / "out" / path.name), Output(), False, None))
+        made.append(PreparedJob(Job(Source(path), tmp_path / "out" / path.name)))
     return made
 
 
@@ -92,7 +94,7 @@ def test_a_worker_does_jobs_that_come_at_once(worker):
                 yield message.outcome
 
     jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-    outcomes = list(run_jobs(jobs, Output(), worker.loaded.computing, perform))
+    outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), worker.loaded.fingerprint, perform))
     assert [(outcome.job, outcome.error) for outcome in outcomes] == [(job, None) for job in jobs]
     for index in range(4):
         assert Image.open(f"out/{index}.png").getpixel((0, 0)) == (index, 0, 0)
@@ -110,7 +112,7 @@ def test_a_worker_tells_of_what_it_does_not_see(worker, tmp_path):
         (tmp_path / "elsewhere").rename(tmp_path / "out")
         yield from ()
 
-    list(run_jobs(jobs, Output(), worker.loaded.computing, perform))
+    list(run_jobs(jobs, WriteOptions(), RunPolicy(), worker.loaded.fingerprint, perform))
     assert said == [Unseen(Path("gone.png")), Unseen(Path("out"))]
 
 

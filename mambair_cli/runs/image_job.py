@@ -17,7 +17,8 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
-from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.memory import peak_memory
 
 ROWS_AT_ONCE = 256  # of an image that needs no network
@@ -85,12 +86,12 @@ class ImageJob:
     def open(self) -> None:
         """Look at the input, and decode it if it is small."""
         with self._stage():
-            job, output = self.prepared.job, self.prepared.output
+            job, output, policy = self.prepared.job, self.prepared.output, self.prepared.policy
             check_target(job, self.prepared.overwrite)
             if self.prepared.watch:
                 self.prepared.watch.look()
             with ExitStack() as opening:
-                reader = opening.enter_context(open_source(job.source, output.max_pixels, output.damaged))
+                reader = opening.enter_context(open_source(job.source, policy.max_pixels, policy.damaged))
                 self.header = header = reader.header
                 self._warnings = reader.warnings
                 self._read = reader.read
@@ -190,14 +191,13 @@ class ImageJob:
         with self._stage():
             self._open.close()
         if self.error is not None:
-            return Outcome(job, self.error, None, False, None, self._seconds)
+            return Outcome.failed(job, self.error, self._seconds)
         return Outcome(
             job,
-            None,
-            self._size,
-            self._reduced,
-            self._report,
-            self._seconds,
+            size=self._size,
+            reduced=self._reduced,
+            report=self._report,
+            seconds=self._seconds,
             peak_memory=peak_memory(),
             sha256=guard.sha256 if guard else None,
             warnings=self._collect_warnings(),

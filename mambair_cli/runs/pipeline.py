@@ -19,7 +19,8 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import name_of
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # of opened images, beyond which no further one is opened

@@ -30,10 +30,9 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
-from mambair_cli.runs.journal import digest_settings
 from mambair_cli.server.origin_check import OriginCheck
 from mambair_cli.server.page import describe_api, write_page
-from mambair_cli.server.protocol import REPORT_HEADER, Account, describe_account, describe_error
+from mambair_cli.server.protocol import REPORT_HEADER, describe_error, describe_report
 from mambair_cli.server.query import TASKS, read_request
 from mambair_cli.server.service import RestoreService, ServiceResult
 
@@ -125,7 +124,7 @@ class App:
                 "model": means.restorer.model.name,
                 "scale": means.restorer.info.scale,
                 "device": str(means.restorer.device),
-                "computing": means.computing,
+                "computing": means.fingerprint.describe(),
                 "notice": means.notice,
                 "max_bytes": self._max_bytes,
             }
@@ -276,18 +275,9 @@ class _Answer(StreamingResponse):
 
     def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, held: ExitStack) -> None:
         outcome, format, means = restored
-        if outcome.size is None or outcome.report is None:
-            raise ValueError("what has no error has a result")
-        account = Account(
-            outcome.size, outcome.reduced, outcome.report, outcome.peak_memory, outcome.warnings
-        )
-        facts = {
-            "model": means.restorer.model.name,
-            "scale": means.restorer.info.scale,
-            "computing": digest_settings(means.computing),
-            **describe_account(account),
-            "seconds": round(outcome.seconds, 3),
-        }
+        restorer = means.restorer
+        digest = means.fingerprint.digest()
+        facts = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
         headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(facts)}
         super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
         self._held = held

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,12 +23,14 @@ from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.images.source import Source
 from mambair_cli.runs.executors.protocol import ExecutorInfo
-from mambair_cli.runs.job_files import Output, check_target, open_target
-from mambair_cli.runs.jobs import name_of
-from mambair_cli.runs.journal import digest_settings
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
+from mambair_cli.runs.jobs import Job, name_of
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.server.address import Address
-from mambair_cli.server.protocol import REPORT_HEADER, Account, read_account, read_error
+from mambair_cli.server.protocol import REPORT_HEADER, read_error, read_report
 
 AT_ONCE = 3  # images at the server: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # that a server may be too busy, before it is given up
@@ -43,7 +46,7 @@ class ServerInfo(NamedTuple):
         model: Name of the model.
         scale: Output pixels per input pixel and side.
         device: Where it computes.
-        computing: As from ``batch.computing_of``.
+        fingerprint: All that pixels depend on besides the images.
         notice: What the user should know of the choice of model, if anything.
         max_bytes: Of an image that it takes.
     """
@@ -51,7 +54,7 @@ class ServerInfo(NamedTuple):
     model: str
     scale: int
     device: str
-    computing: dict[str, Any]
+    fingerprint: Fingerprint
     notice: str | None
     max_bytes: int
 
@@ -121,14 +124,14 @@ class ServerClient:
         self.means = self._ask(query)
         kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
-        self._computing = digest_settings(self.means.computing)
+        self._computing = self.means.fingerprint.digest()
 
     @property
     def info(self) -> ExecutorInfo:
         """Return the model, and the device of the server."""
         means = self.means
         place = f"{means.device} of {self._address}"
-        return ExecutorInfo(means.model, means.scale, place, means.computing, means.notice)
+        return ExecutorInfo(means.model, means.scale, place, means.fingerprint, means.notice)
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
@@ -175,6 +178,8 @@ class ServerClient:
                 facts = json.loads(body)
                 if response.status != 200:
                     raise read_error(facts)
+                fingerprint = Fingerprint.read(facts["computing"])
+                facts = {**facts, "fingerprint": fingerprint}
                 return ServerInfo(*(facts[name] for name in ServerInfo._fields))
             except (ValueError, KeyError, TypeError) as error:
                 raise self._strange() from error
@@ -182,30 +187,27 @@ class ServerClient:
     def _do(self, task: PreparedJob, data: bytes | None) -> Outcome:
         """Have a task done, however often the server is too busy at first."""
         begun = time.perf_counter()
-        account, failure = None, None
+        outcome = None
         try:
             check_target(task.job, task.overwrite)
             if task.watch:
                 task.watch.look()
             if data is None:
                 data = _read_pipe(task.job.source)
-            while account is None:
+            while outcome is None:
                 try:
-                    account = self._exchange(task, data)
+                    outcome = self._exchange(task, data)
                 except _BusyError as busy:
                     if time.perf_counter() - begun > BUSY_SECONDS or self._is_closed.wait(busy.seconds):
                         raise busy.error from busy
         except MambairError as error:
-            failure = error
             if isinstance(error, ServerError):
                 self._is_lost.set()
-        seconds = time.perf_counter() - begun
-        if account is None:
-            return Outcome(task.job, failure, None, False, None, seconds)
+            return Outcome.failed(task.job, error, time.perf_counter() - begun)
         sha256 = task.watch.sha256 if task.watch else None
-        return Outcome(task.job, None, seconds=seconds, sha256=sha256, **account._asdict())
+        return replace(outcome, seconds=time.perf_counter() - begun, sha256=sha256)
 
-    def _exchange(self, task: PreparedJob, data: bytes | None) -> Account:
+    def _exchange(self, task: PreparedJob, data: bytes | None) -> Outcome:
         """Send an image, and write what comes back.
 
         Raises:
@@ -216,7 +218,7 @@ class ServerClient:
         format = job.format
         if job.target is not None and not job.is_stream:
             format = settle_format(job.target, format)
-        query = {**self._query, **_query_of(task.output), "format": format}
+        query = {**self._query, **_query_of(task.output, task.policy), "format": format}
         told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
         with _open_source(job.source, data) as (pieces, length):
             if length > self.means.max_bytes:
@@ -232,9 +234,9 @@ class ServerClient:
                 self._connect() as connection,
                 self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):
-                account = self._read_head(response, about)
+                outcome = self._read_head(response, about, job)
                 self._copy(response, file, about)
-        return account
+        return outcome
 
     def _send(
         self, connection: HTTPConnection, path: str, pieces: Iterator[bytes], length: int, about: str
@@ -253,7 +255,7 @@ class ServerClient:
         with self._speaking(about):
             return connection.getresponse()
 
-    def _read_head(self, response: HTTPResponse, about: str) -> Account:
+    def _read_head(self, response: HTTPResponse, about: str, job: Job) -> Outcome:
         """Read what comes before a result.
 
         Raises:
@@ -265,7 +267,7 @@ class ServerClient:
                 facts = json.loads(response.headers[REPORT_HEADER])
                 if facts["computing"] != self._computing:
                     raise self._changed(about)
-                return read_account(facts)
+                return read_report(facts, job)
             with self._speaking(about):
                 body = response.read()
             error = read_error(json.loads(body), about)
@@ -343,7 +345,7 @@ def _compose(path: str, query: dict[str, Any]) -> str:
     return f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
 
 
-def _query_of(output: Output) -> dict[str, Any]:
+def _query_of(output: WriteOptions, policy: RunPolicy) -> dict[str, Any]:
     """Name how a result is written."""
     return {
         "scale": output.size.scale,
@@ -354,8 +356,8 @@ def _query_of(output: Output) -> dict[str, Any]:
         "depth": output.depth,
         "strip": output.strip,
         "background": output.background and show_colour(output.background),
-        "max_pixels": output.max_pixels,
-        "damaged": output.damaged or None,
+        "max_pixels": policy.max_pixels,
+        "damaged": policy.damaged or None,
     }
 
 

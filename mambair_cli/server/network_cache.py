@@ -14,7 +14,7 @@ from mambair_cli.checkpoints.select import ChosenModel, check_fit, choose_model,
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import Precision
-from mambair_cli.runs.run import computing_of, computing_of_image
+from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.query import RestoreRequest
 
 FALLBACK_SECONDS = 600  # after which the model that could not be had is asked for again
@@ -49,12 +49,12 @@ class LoadedModel:
 
     Attributes:
         restorer: Has the network, the tiles and the seed.
-        computing: All that pixels depend on beside the image, from ``batch.computing_of``.
+        fingerprint: All that pixels depend on besides the images.
         notice: What the user should know about the choice of the model, if anything.
     """
 
     restorer: Restorer
-    computing: dict[str, Any]
+    fingerprint: Fingerprint
     notice: str | None = None
 
 
@@ -155,7 +155,7 @@ class NetworkCache:
                 offline=True,
             )
             _ = restorer.computer  # which has all that are made from this one
-            loaded = LoadedModel(restorer, computing_of(restorer))
+            loaded = LoadedModel(restorer, Fingerprint.of(restorer))
             self._notify(f"loaded {choice.name} on {self.device}")
         with self._lock:
             self._loaded[key] = loaded
@@ -203,5 +203,5 @@ class NetworkCache:
         """Set tiles and seed as they were ordered."""
         check_fit(loaded.restorer.info, order.task, None if order.model == REAL else order.scale, choice)
         restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed, order.strength)
-        computing = {**loaded.computing, **computing_of_image(restorer)}
-        return LoadedModel(restorer, computing, choice.tell(order.offline))
+        fingerprint = loaded.fingerprint.with_tiles_of(restorer)
+        return LoadedModel(restorer, fingerprint, choice.tell(order.offline))

@@ -1,57 +1,50 @@
 """What a server and its clients tell each other beside images, as JSON."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome, describe_result
 
 REPORT_HEADER = "Mambair-Report"
 """Beside a result: how it came about, as JSON of ASCII letters."""
 
 
-class Account(NamedTuple):
-    """What is told of a result.
+def describe_report(outcome: Outcome, model: str, scale: int, computing: str) -> dict[str, Any]:
+    """Describe a result as JSON, under the names of the event ``done``.
 
-    Attributes:
-        size: Width and height of the result in pixels.
-        reduced: Whether the result was reduced from what the network gave.
-        report: How it was computed.
-        peak_memory: Of the server, in bytes, so far; None where that is not known.
-        warnings: Sentences about what is not as it was to be.
+    Args:
+        outcome: Outcome with a result.
+        model: Name of the model.
+        scale: Output pixels per input pixel and side of the model.
+        computing: Digest of all that pixels depend on besides the image.
     """
-
-    size: tuple[int, int]
-    reduced: bool
-    report: Report
-    peak_memory: int | None
-    warnings: tuple[str, ...] = ()
-
-
-def describe_account(account: Account) -> dict[str, Any]:
-    """Turn an account into what JSON can hold, under the names of the event ``done``."""
-    size, reduced, report, peak_memory, warnings = account
-    plan = report.plan
+    facts = describe_result(outcome)
+    del facts["sha256"]  # the client takes it of the file that it writes
+    if outcome.report is None:
+        raise ValueError(f"only a result can be described: {outcome}")
+    plan = outcome.report.plan
     return {
-        "width": size[0],
-        "height": size[1],
-        "reduced": reduced,
+        "model": model,
+        "scale": scale,
+        "computing": computing,
+        **facts,
         "input": [plan.width, plan.height],
-        "tiles": len(plan),
-        "tile": [plan.tile_width, plan.tile_height],
-        "overlap": plan.overlap,
-        "batch": report.batch,
-        "shrunk": report.shrunk,
-        "peak_memory": peak_memory,
-        "warnings": list(warnings),
+        "batch": outcome.report.batch,
     }
 
 
-def read_account(facts: dict[str, Any]) -> Account:
-    """Undo :func:`describe_account`.
+def read_report(facts: dict[str, Any], job: Job) -> Outcome:
+    """Undo :func:`describe_report`.
+
+    Args:
+        facts: The report.
+        job: Job that the result belongs to.
 
     Raises:
-        KeyError, TypeError, ValueError: It was not made by it.
+        KeyError, TypeError, ValueError: The facts are not such a report.
     """
     (width, height), overlap = facts["input"], facts["overlap"]
     plan = plan_nothing(height, width)
@@ -59,9 +52,15 @@ def read_account(facts: dict[str, Any]) -> Account:
         # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
         tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
         plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
-    report = Report(plan, facts["batch"], facts["shrunk"])
-    size = facts["width"], facts["height"]
-    return Account(size, facts["reduced"], report, facts["peak_memory"], tuple(facts["warnings"]))
+    return Outcome(
+        job,
+        size=(facts["width"], facts["height"]),
+        reduced=facts["reduced"],
+        report=Report(plan, facts["batch"], facts["shrunk"]),
+        seconds=facts["seconds"],
+        peak_memory=facts["peak_memory"],
+        warnings=tuple(facts["warnings"]),
+    )
 
 
 def describe_error(error: MambairError) -> dict[str, str]:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mambair_cli.errors import MambairError
-from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import PreparedJob
 
 
 class DoJob(NamedTuple):
@@ -37,11 +39,11 @@ class Loaded(NamedTuple):
 
     Attributes:
         scale: Output pixels per input pixel and side.
-        computing: All that pixels depend on, except the image and how it is written.
+        fingerprint: All that pixels depend on besides the images.
     """
 
     scale: int
-    computing: dict[str, Any]
+    fingerprint: Fingerprint
 
 
 class NotLoaded(NamedTuple):

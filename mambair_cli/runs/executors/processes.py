@@ -44,8 +44,9 @@ from mambair_cli.runs.executors.messages import (
 from mambair_cli.runs.executors.process_worker import serve
 from mambair_cli.runs.executors.protocol import describe_restorer
 from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import Pipeline
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
 from mambair_cli.system.signals import OF_TERMINALS
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob, computing_of
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
@@ -18,17 +20,15 @@ class ExecutorInfo:
         model: Name of the model.
         scale: Output pixels per input pixel and side.
         place: Device or machines that compute, in a few words.
-        computing: All that pixels depend on, except the image and how it is written.
+        fingerprint: All that pixels depend on besides the images.
         notice: Sentence about the choice of model for the user, if there is one.
-        is_remote: Whether other machines write the results.
     """
 
     model: str
     scale: int
     place: str
-    computing: dict[str, Any]
+    fingerprint: Fingerprint
     notice: str | None = None
-    is_remote: bool = False
 
 
 class Executor(Protocol):
@@ -56,5 +56,5 @@ class Executor(Protocol):
 def describe_restorer(restorer: "Restorer", place: str) -> ExecutorInfo:
     """Return the facts about an executor that restores as a restorer of this process does."""
     return ExecutorInfo(
-        restorer.model.name, restorer.info.scale, place, computing_of(restorer), restorer.notice
+        restorer.model.name, restorer.info.scale, place, Fingerprint.of(restorer), restorer.notice
     )

@@ -24,8 +24,9 @@ from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.executors.ray_actor import make_actor_class
 from mambair_cli.runs.executors.ray_connection import join_cluster
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, with no image done between, before the node is not used any more
@@ -168,9 +169,9 @@ class RayCluster:
                 )
             for worker, _, message in self._listen():
                 match message:
-                    case Loaded(scale, computing):
+                    case Loaded(scale, fingerprint):
                         notice = model.tell(settings.offline)
-                        self._info = ExecutorInfo(model.name, scale, "", computing, notice, is_remote=True)
+                        self._info = ExecutorInfo(model.name, scale, "", fingerprint, notice)
                     case NotLoaded(error):
                         raise error
                     case Died(reason):
@@ -235,9 +236,7 @@ class RayCluster:
                 self._refuse_node(worker, scheduler, f"it does not see {path} as this machine does")
             case Unseen(path) if job is not None:
                 error = explain_unreadable(path, FileNotFoundError(errno.ENOENT, ""))
-                yield from self._settle(
-                    scheduler, worker, job, Outcome(job.job, error, None, False, None, 0.0)
-                )
+                yield from self._settle(scheduler, worker, job, Outcome.failed(job.job, error))
             case Done(outcome) if job is not None:
                 self._notices.show(worker.place, outcome.remarks)
                 yield from self._settle(scheduler, worker, job, outcome)

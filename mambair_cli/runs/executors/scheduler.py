@@ -7,8 +7,9 @@ from operator import itemgetter
 
 from mambair_cli.errors import MambairError
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 AHEAD = 2  # jobs that a worker is given at least: one to do, and the next
 BYTES_AHEAD = 2**18  # of small images, up to which a worker is given more
@@ -129,7 +130,7 @@ class Scheduler:
 
 def _give_up(job: Job) -> Outcome:
     error = MambairError(f"cannot restore {job.source}: {MOST_DEATHS} workers died over it; leave it out")
-    return Outcome(job, error, None, False, None, 0.0)
+    return Outcome.failed(job, error)
 
 
 def renew(job: PreparedJob) -> PreparedJob:

@@ -5,8 +5,9 @@ from collections.abc import Generator, Iterable
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.executors.protocol import describe_restorer
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import OnStart, Pipeline
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 
 class ThisProcess:
