@@ -139,9 +139,9 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
 
     class Idle:
         def load(self, *arguments: Any) -> Any:
-            from mambair_cli.runs.executors.messages import Loaded
+            from mambair_cli.runs.executors.messages import NetworkLoaded
 
-            return Loaded(1, FINGERPRINT)
+            return NetworkLoaded(1, FINGERPRINT)
 
         def perform(self, task: Any) -> Any:
             from mambair_cli.runs.executors.messages import Done

@@ -121,7 +121,9 @@ class ServerClient:
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._is_lost = threading.Event()
-        self.means = self._ask(query)
+        self.means = means = self._ask(query)
+        place = f"{means.device} of {address}"
+        self.info = ExecutorInfo(means.model, means.scale, place, means.fingerprint, means.notice)
         kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = self.means.fingerprint.digest()
@@ -228,9 +230,7 @@ class ServerClient:
                 )
             about = f"{job.source}: " if job.source.path else ""
             with (
-                open_target(
-                    job, overwrite=task.overwrite, **told
-                ) as file,  # if it cannot be, before any work
+                open_target(job, overwrite=task.overwrite, **told) as file,  # before any work
                 self._connect() as connection,
                 self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):

@@ -34,7 +34,7 @@ class Ready(NamedTuple):
     """From a worker process: its network is loaded."""
 
 
-class Loaded(NamedTuple):
+class NetworkLoaded(NamedTuple):
     """From a worker on another machine: its network is loaded.
 
     Attributes:

@@ -19,7 +19,7 @@ from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import explain_unreadable
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.executors.messages import Died, Done, Loaded, NotLoaded, Unseen
+from mambair_cli.runs.executors.messages import Died, Done, NetworkLoaded, NotLoaded, Unseen
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.executors.ray_actor import make_actor_class
 from mambair_cli.runs.executors.ray_connection import join_cluster
@@ -169,7 +169,7 @@ class RayCluster:
                 )
             for worker, _, message in self._listen():
                 match message:
-                    case Loaded(scale, fingerprint):
+                    case NetworkLoaded(scale, fingerprint):
                         notice = model.tell(settings.offline)
                         self._info = ExecutorInfo(model.name, scale, "", fingerprint, notice)
                     case NotLoaded(error):
@@ -299,10 +299,10 @@ class RayCluster:
         for worker, job, message in sorted(received, key=lambda item: isinstance(item[2], Died)):
             if worker not in self._workers:  # it is not used any more, and its jobs are with others
                 continue
-            worker.is_ready = worker.is_ready or isinstance(message, Loaded)
+            worker.is_ready = worker.is_ready or isinstance(message, NetworkLoaded)
             yield worker, job, message
 
-    def _receive(self, ref: Any, worker: _Worker) -> Loaded | NotLoaded | Done | Unseen | Died:
+    def _receive(self, ref: Any, worker: _Worker) -> NetworkLoaded | NotLoaded | Done | Unseen | Died:
         """Return the message of a worker; errors about loading name its node."""
         try:
             message = self._ray.get(ref)

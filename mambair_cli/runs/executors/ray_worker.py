@@ -17,7 +17,7 @@ import torch
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.executors.messages import Done, Loaded, Unseen
+from mambair_cli.runs.executors.messages import Done, NetworkLoaded, Unseen
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import Pipeline
@@ -55,7 +55,7 @@ class RayWorker:
             weights = Path(place, name)
             weights.write_bytes(checkpoint)
             self._restorer = Restorer.from_settings(replace(settings, model="auto", weights=weights))
-            self.loaded = Loaded(self._restorer.info.scale, Fingerprint.of(self._restorer))
+            self.loaded = NetworkLoaded(self._restorer.info.scale, Fingerprint.of(self._restorer))
         self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
         self._is_closed = threading.Event()
