@@ -128,13 +128,6 @@ class ServerClient:
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = self.means.fingerprint.digest()
 
-    @property
-    def info(self) -> ExecutorInfo:
-        """Return the model, and the device of the server."""
-        means = self.means
-        place = f"{means.device} of {self._address}"
-        return ExecutorInfo(means.model, means.scale, place, means.fingerprint, means.notice)
-
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
 
