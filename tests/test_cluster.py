@@ -73,7 +73,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), cluster.info.fingerprint, spoil))
         here_alone = PreparedJob(Job(Source(None), Path("out.png")))
-        with pytest.raises(UsageError, match="no standard input or output"):
+        with pytest.raises(UsageError, match="cannot use standard input or output"):
             next(cluster.perform([here_alone], lambda: False))
     finally:
         cluster.close()
