@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from safetensors.torch import save_file
 
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.naming import name_targets
-from mambair_cli.runs.pipeline import perform_alone
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import run_jobs
 
@@ -110,7 +109,7 @@ def idle_share(function: Callable[[], object]) -> float:
 
 def restore_folder(folder: Path, restorer: Restorer) -> None:
     jobs = name_targets(find_sources([str(folder)]), f"{folder}_results", "_x4")
-    perform = partial(perform_alone, restorer=restorer)
+    perform = ThisProcess(restorer).perform
     for outcome in run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(restorer), perform):
         if outcome.error is not None:
             raise outcome.error

@@ -40,9 +40,9 @@ from mambair_cli.networks import (
     Network,
     build_network,
 )
-from mambair_cli.restore.choice import OVERLAP, choose_tiles
 from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tile_size import OVERLAP, choose_tiles
 from mambair_cli.restore.tiling import Plan, plan_tiles
 
 SIX = (6,) * 6
@@ -224,7 +224,7 @@ def plan_as_shipped(
 def restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> None:
     """Restore an image from memory, and bring the rows of the result back as 8-bit samples."""
     for rows in blend_rows(engine, image, plan, batch, 0):
-        engine.bench.fetch(rows, np.dtype(np.uint8))
+        engine.buffers.fetch_samples(rows, np.dtype(np.uint8))
 
 
 def forward_of(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import running_nodes
+from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import ray_cluster
 from mambair_cli.runs.executors.ray_cluster import RayCluster
 from mambair_cli.runs.executors.scheduler import Scheduler
@@ -136,24 +138,27 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
     """Measure how fast the driver gives tasks to workers that do nothing."""
 
     class Idle:
-        def load(self, *arguments: Any) -> Fingerprint:
-            return FINGERPRINT
+        def load(self, *arguments: Any) -> Any:
+            from mambair_cli.runs.executors.messages import NetworkLoaded
+
+            return NetworkLoaded(1, FINGERPRINT)
 
         def perform(self, task: Any) -> Any:
+            from mambair_cli.runs.executors.messages import Done
             from mambair_cli.runs.outcomes import Outcome
 
-            return Outcome(task.job)
+            return Done(Outcome(task.job))
 
         def stop(self) -> None:
             pass
 
-    ray_cluster._make_actor_class = lambda: Idle
+    ray_cluster.make_actor_class = lambda: Idle
     with running_nodes() as nodes, tempfile.NamedTemporaryFile() as weights:
         workers = RayCluster(nodes.address)
         try:
-            workers.start({}, Path(weights.name))
+            workers.start(RestoreSettings(), ChosenModel("idle", Path(weights.name)))
             tasks = [PreparedJob(job) for job in jobs]
-            with meter.measure(f"hand a task out: {workers.place}"):
+            with meter.measure(f"hand a task out: {workers.info.place}"):
                 for _ in workers.perform(tasks, lambda: False):
                     pass
         finally:

@@ -19,8 +19,8 @@ from mambair_cli.checkpoints.catalog import Model, load_catalog
 from mambair_cli.checkpoints.hub import cached
 from mambair_cli.checkpoints.load import infer_config, load_network
 from mambair_cli.networks import Network, build_network
-from mambair_cli.restore.choice import OVERLAP, TILE_SIDE
 from mambair_cli.restore.engine import Engine, run_image
+from mambair_cli.restore.tile_size import OVERLAP, TILE_SIDE
 from mambair_cli.restore.tiling import plan_tiles
 
 SIDE = 256  # pixels

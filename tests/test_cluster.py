@@ -13,10 +13,12 @@ from PIL import Image
 
 from benchmarks.batch import make_photographs
 from benchmarks.cluster import lose_a_node, running_nodes
+from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
+from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE
@@ -46,7 +48,7 @@ def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
     make_photographs(tmp_path / "photos", 16, 192, 192)
     findings = lose_a_node(tmp_path, ["--weights", str(weights)], nodes, images=2)
     assert findings.is_sound, findings
-    assert "was lost with photos/" in findings.said[0]
+    assert "was lost while it had photos/" in findings.said[0]
 
 
 def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights):
@@ -57,8 +59,8 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     told = []
     cluster = RayCluster(nodes.address, told.append)
     try:
-        fingerprint = cluster.start({"task": "upscale", "scale": 4, "seed": 0}, weights)
-        assert cluster.place == "cpu (2 workers on 2 Ray nodes)"
+        cluster.start(RestoreSettings(scale=4), ChosenModel(weights.name, weights))
+        assert cluster.info.place == "cpu (2 workers on 2 Ray nodes)"
         blind = ray.get_runtime_context().get_node_id()
 
         def spoil(tasks, is_stopped):
@@ -69,9 +71,9 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
             return cluster.perform(tasks, is_stopped)
 
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-        outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), fingerprint, spoil))
+        outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), cluster.info.fingerprint, spoil))
         here_alone = PreparedJob(Job(Source(None), Path("out.png")))
-        with pytest.raises(UsageError, match="no standard input or output"):
+        with pytest.raises(UsageError, match="cannot use standard input or output"):
             next(cluster.perform([here_alone], lambda: False))
     finally:
         cluster.close()
@@ -87,7 +89,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
         [JOURNAL_FILE, *(f"{index:04}.png" for index in range(IMAGES) if index != 2)]
     )
     assert sum("is left out: it does not see out as this machine does" in line for line in told) == 1
-    assert sum("was lost with photos/" in line and line.endswith("it died") for line in told) == 2
+    assert sum("was lost while it had photos/" in line and line.endswith("it died") for line in told) == 2
 
 
 class Elsewhere:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mambair_cli.restore import tile_cost
-from mambair_cli.restore.choice import TileSettings
+from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import Size

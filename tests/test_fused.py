@@ -184,7 +184,7 @@ def make_engine_with(error, name="v1"):
 def test_the_engine_goes_on_without_it_where_it_fails():
     engine, x, origin = make_engine_with(OSError("no compiler"))
     with torch.inference_mode():
-        with pytest.warns(UserWarning, match="not taken, since it fails: no compiler"):
+        with pytest.warns(UserWarning, match="slower PyTorch path on this GPU: no compiler"):
             y = engine.run(x, origin, None)
         torch.testing.assert_close(y, engine.net(x))
         engine.run(x, origin, None)  # and says so once
@@ -192,7 +192,7 @@ def test_the_engine_goes_on_without_it_where_it_fails():
 
 def test_the_engine_says_what_pytorch_only_warns_of():
     engine, x, origin = make_engine_with(RuntimeError("No kernel."))
-    said = r"since it fails: No kernel\. no kernel, since rows are apart\.$"
+    said = r"on this GPU: No kernel\. no kernel, since rows are apart\.$"
     with torch.inference_mode(), pytest.warns(UserWarning, match=said):
         engine.run(x, origin, None)
 
@@ -211,8 +211,8 @@ def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_tak
         if is_taken:
             torch.testing.assert_close(engine.run(x, origin, None), engine.net(x) + error)
         else:
-            said = "values that are not finite" if math.isnan(error) else "its values differ by 0.05 from"
-            with pytest.warns(UserWarning, match=f"not taken, since it fails: .*{said}"):
+            said = "gives values that are not finite" if math.isnan(error) else "differs by 0.05 from"
+            with pytest.warns(UserWarning, match=f"on this GPU: the faster path {said}"):
                 y = engine.run(x, origin, None)
             torch.testing.assert_close(y, engine.net(x))
 
@@ -230,7 +230,7 @@ def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
     monkeypatch.setattr(self_check, "source_files", list)  # other sources
     engine, x, origin = make_engine_with(0.05)
     for _ in range(2):
-        with torch.inference_mode(), pytest.warns(UserWarning, match="its values differ by"):
+        with torch.inference_mode(), pytest.warns(UserWarning, match="the faster path differs by"):
             engine.run(x, origin, None)
         engine, x, origin = make_engine_with(0.05)
 
@@ -285,6 +285,6 @@ def test_what_overflows_in_16_bits_is_done_again_in_32():
     image = np.random.default_rng(0).random((32, 32, 3), np.float32)
     plan = plan_tiles(32, 32, 32, 0)
     wanted = run_image(Engine(net, DEVICE, "fp32"), image, plan, 1, None)
-    with pytest.warns(UserWarning, match="not taken, since it fails: it gives values that are not finite"):
+    with pytest.warns(UserWarning, match="on this GPU: the faster path gives values that are not finite"):
         got = run_image(Engine(net, DEVICE), image, plan, 1, None)
     np.testing.assert_array_equal(got, wanted)

@@ -14,10 +14,11 @@ from PIL import Image
 
 from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.executors.ray_cluster import RayCluster, _RayWorker
-from mambair_cli.runs.executors.ray_worker import Station
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.messages import Done
+from mambair_cli.runs.executors.ray_cluster import NodeNotices
+from mambair_cli.runs.executors.ray_worker import RayWorker
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import SlowerWarning, telling
 
@@ -78,28 +79,26 @@ def test_a_server_says_it_in_a_line(slow):
 
 @pytest.mark.filterwarnings("default")
 def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once(tmp_path, monkeypatch):
-    restore_rows = Restorer.restore_rows
+    open_rows = Restorer.open_rows
 
     def warn_and_restore(self, *arguments):
         warnings.warn("the slower way is taken", SlowerWarning, stacklevel=1)
-        return restore_rows(self, *arguments)
+        return open_rows(self, *arguments)
 
-    monkeypatch.setattr(Restorer, "restore_rows", warn_and_restore)
+    monkeypatch.setattr(Restorer, "open_rows", warn_and_restore)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     weights = Path(save_identity(tmp_path / "same.safetensors"))
-    options = {"task": "denoise", "device": "cpu"}
-    station = Station(options, weights.read_bytes(), weights.name, 1, str(tmp_path))
+    settings = RestoreSettings("denoise", device="cpu")
+    worker = RayWorker(settings, weights.read_bytes(), weights.name, 1, str(tmp_path))
     told = []
-    cluster = RayCluster.__new__(RayCluster)  # without Ray, which the test of a cluster needs
-    cluster._notify, cluster._passed_on = told.append, set()
-    worker = _RayWorker("1a2b", "10.0.0.2", None)
+    notices = NodeNotices(told.append)
     for name in ("b.png", "c.png"):
         job = Job(Source(tmp_path / "a.png"), tmp_path / name)
-        outcome = station.perform(PreparedJob(job))
-        assert isinstance(outcome, Outcome)
-        assert outcome.error is None
-        cluster._pass_on(worker, outcome.remarks)
-    station.close()
+        done = worker.perform(PreparedJob(job))
+        assert isinstance(done, Done)
+        assert done.outcome.error is None
+        notices.show("10.0.0.2", done.outcome.remarks)
+    worker.close()
     assert told == ["on the node 10.0.0.2: the slower way is taken"]
 
 

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.naming import name_targets
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import run_jobs
 
@@ -48,7 +47,8 @@ class Recorder:
     """Passes tiles on to a computer, and remembers the shapes of the batches."""
 
     def __init__(self, computer, most_pixels=2**30, is_moved_by_place=False):
-        self.scale, self.ahead, self.bench = computer.scale, computer.ahead, computer.bench
+        self.scale, self.ahead, self.buffers = computer.scale, computer.ahead, computer.buffers
+        self.allocate = computer.allocate
         self.computer, self.most_pixels, self.is_moved_by_place = computer, most_pixels, is_moved_by_place
         self.shapes = []
         self.before = lambda: None
@@ -75,7 +75,10 @@ def record(weights, **options):
 
 def run(restorer, fail_fast=False, **told):
     jobs = name_targets(find_sources(["photos"]), "out", "_x2")
-    perform = partial(perform_alone, restorer=restorer, **told)
+
+    def perform(prepared, is_stopped):
+        return Pipeline(prepared, is_stopped, restorer, **told).outcomes()
+
     policy = RunPolicy(fail_fast=fail_fast)
     return run_jobs(jobs, WriteOptions(), policy, Fingerprint.of(restorer), perform)
 
@@ -278,8 +281,8 @@ def assert_true(value):
     assert value
 
 
-def _name(work):
-    return work.task.job.source.path.name
+def _name(job):
+    return job.prepared.job.source.path.name
 
 
 def _name_of_outcome(outcome):

@@ -1,3 +1,5 @@
+import inspect
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,12 +13,15 @@ from networks import V1
 from torch import nn
 
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
+from mambair_cli.images import split_luma
 from mambair_cli.kernels import cuda_scan
 from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.restore import engine, tile_cost
 from mambair_cli.restore import restorer as restorer_module
-from mambair_cli.restore.choice import choose_tiles
+from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import plan_tiles
 
 V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
@@ -75,8 +80,8 @@ def test_colour_through_a_gray_network_keeps_its_chroma(tmp_path):
     image = noise(40, 40, 3, dtype="float32") * 0.1 + 0.4  # so that nothing is clipped
     restorer = Restorer(task="dejpeg", weights=path)
     restored = restorer(image)
-    luma, chroma = restorer_module.split_luma(image)
-    new_luma, new_chroma = restorer_module.split_luma(restored)
+    luma, chroma = split_luma(image)
+    new_luma, new_chroma = split_luma(restored)
     np.testing.assert_allclose(new_luma, restorer(luma), atol=1e-5)
     assert np.abs(new_luma - luma).max() > 1e-3
     np.testing.assert_allclose(new_chroma, chroma, atol=1e-5)
@@ -87,6 +92,16 @@ def test_gray_network_refuses_to_enlarge_colour(tmp_path):
     restorer = Restorer(weights=save_random(tmp_path / "gray.safetensors", config))
     with pytest.raises(UsageError, match="gray"):
         restorer(noise(8, 8, 3))
+
+
+def test_a_record_of_settings_has_the_arguments_of_a_restorer_and_their_defaults(nearest):
+    parameters = dict(inspect.signature(Restorer).parameters)
+    assert parameters.pop("notify")
+    assert {name: parameter.default for name, parameter in parameters.items()} == vars(RestoreSettings())
+    settings = RestoreSettings("denoise", weights=nearest, device="cpu")
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    with pytest.raises(ModelError, match="denoise was asked for"):
+        Restorer.from_settings(settings)
 
 
 def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):
@@ -308,16 +323,16 @@ def test_blending_where_it_is_computed_gives_the_same_bits(tmp_path, monkeypatch
     path = save_random(tmp_path / "x.safetensors", replace(V1, upscale=2, upsampler="pixelshuffle"))
     image = noise(50, 70, samples, dtype=dtype)
     expected = Restorer(weights=path, device="cpu", tile=32, overlap=8)(image)
-    monkeypatch.setattr(engine, "STAYS", ("cpu",))  # as results on a GPU do
+    monkeypatch.setattr(engine, "BLENDING_DEVICES", ("cpu",))  # as results on a GPU do
     there = Restorer(weights=path, device="cpu", tile=32, overlap=8)
-    assert there.computer.bench is not engine.MEMORY
+    assert isinstance(there.computer.buffers, DeviceBuffers)
     restored = there(image)
     assert restored.dtype == expected.dtype
     np.testing.assert_array_equal(restored, expected)
 
 
 def test_what_overflows_is_done_again_where_it_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "STAYS", ("cpu",))
+    monkeypatch.setattr(engine, "BLENDING_DEVICES", ("cpu",))
     test_only_the_tiles_that_overflow_are_done_again(tmp_path)
 
 

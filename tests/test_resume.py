@@ -245,15 +245,15 @@ def test_what_processes_write_side_by_side_is_put_together(tmp_path):
 
 @pytest.mark.parametrize("fate", ["changed", "vanished"])
 def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch, fate):
-    compute = ImageJob.compute
+    rows = ImageJob.rows
 
-    def meddle(work, *arguments):
-        yield from compute(work, *arguments)
-        path = work.task.job.source.path
+    def meddle(job):
+        yield from rows(job)
+        path = job.prepared.job.source.path
         if path.name == "b.png":
             path.write_bytes(b"more") if fate == "changed" else path.unlink()
 
-    monkeypatch.setattr(ImageJob, "compute", meddle)
+    monkeypatch.setattr(ImageJob, "rows", meddle)
     code, became, err = run("photos")
     assert (code, became) == (1, {**ALL_DONE, "b.png": "failed"})
     assert "photos/b.png: it changed or vanished meanwhile; try it again" in err

@@ -31,7 +31,7 @@ from mambair_cli.cli import main
 from mambair_cli.cli.options import Options
 from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images.source import Source
-from mambair_cli.restore.engine import Precision
+from mambair_cli.restore.settings import Precision
 from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job

@@ -1,4 +1,4 @@
-"""Who of several workers does what, where some die; and a network that waits for tasks."""
+"""The order of jobs among several workers, some of which die; and a worker of a cluster."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,10 @@ from PIL import Image
 from mambair_cli.errors import ModelError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
-from mambair_cli.runs.executors import scheduler
-from mambair_cli.runs.executors.ray_worker import Station, Unseen
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors import scheduler as scheduler_module
+from mambair_cli.runs.executors.messages import Done, Unseen
+from mambair_cli.runs.executors.ray_worker import RayWorker
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
@@ -22,7 +24,7 @@ from mambair_cli.runs.run import PreparedJob, run_jobs
 
 
 @pytest.fixture
-def tasks(tmp_path):
+def jobs(tmp_path):
     made = []
     for index in range(6):
         path = tmp_path / f"{index}.png"
@@ -31,87 +33,89 @@ def tasks(tmp_path):
     return made
 
 
-def draw_all(shares, hand):
-    return [task.job.source.path.stem for task in iter(lambda: shares.draw(hand), None)]
+def draw_all(scheduler, given):
+    return [job.job.source.path.stem for job in iter(lambda: scheduler.next_job(given), None)]
 
 
-def test_a_hand_holds_many_small_tasks_and_few_large_ones(tasks, monkeypatch):
-    assert draw_all(Scheduler(reversed(tasks), lambda: False), InFlight()) == list(
+def test_a_worker_is_given_many_small_tasks_and_few_large_ones(jobs, monkeypatch):
+    assert draw_all(Scheduler(reversed(jobs), lambda: False), InFlight()) == list(
         "012345"
     )  # large ones first
-    monkeypatch.setattr(scheduler, "BYTES_AHEAD", 20)
-    shares, hand = Scheduler(tasks, lambda: False), InFlight()
-    assert draw_all(shares, hand) == list("012")
-    hand.put_down(hand.tasks[1])
-    assert draw_all(shares, hand) == ["3"]
+    monkeypatch.setattr(scheduler_module, "BYTES_AHEAD", 20)
+    shared, given = Scheduler(jobs, lambda: False), InFlight()
+    assert draw_all(shared, given) == list("012")
+    given.remove(given.jobs[1])
+    assert draw_all(shared, given) == ["3"]
 
 
-def test_what_a_worker_died_over_is_tried_alone_and_given_up(tasks, monkeypatch):
-    monkeypatch.setattr(scheduler, "BYTES_AHEAD", 1)
-    shares, first, second = Scheduler(tasks, lambda: False), InFlight(), InFlight()
-    assert (draw_all(shares, first), draw_all(shares, second)) == (["0", "1"], ["2", "3"])
-    assert shares.bury(first) is None
+def test_what_a_worker_died_over_is_tried_alone_and_given_up(jobs, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "BYTES_AHEAD", 1)
+    shared, first, second = Scheduler(jobs, lambda: False), InFlight(), InFlight()
+    assert (draw_all(shared, first), draw_all(shared, second)) == (["0", "1"], ["2", "3"])
+    assert shared.worker_died(first) is None
     third = InFlight()
-    assert draw_all(shares, second) == []  # it has something else in hand
-    assert draw_all(shares, third) == ["0"]
-    assert shares.is_suspect(third.tasks[0])
-    given_up = shares.bury(third)
+    assert draw_all(shared, second) == []  # it has other jobs
+    assert draw_all(shared, third) == ["0"]
+    assert shared.is_suspect(third.jobs[0])
+    given_up = shared.worker_died(third)
     assert given_up is not None
     assert str(given_up.error).endswith("0.png: 2 workers died over it; leave it out")
     third = InFlight()
-    assert draw_all(shares, third) == ["1"]
-    third.put_down(third.tasks[0])
-    assert draw_all(shares, third) == ["4", "5"]
-    shares.return_all(second)
-    assert not shares.is_over
-    assert draw_all(shares, InFlight()) == ["2", "3"]
-    assert shares.is_over
+    assert draw_all(shared, third) == ["1"]
+    third.remove(third.jobs[0])
+    assert draw_all(shared, third) == ["4", "5"]
+    shared.take_back(second)
+    assert not shared.is_over
+    assert draw_all(shared, InFlight()) == ["2", "3"]
+    assert shared.is_over
 
 
-def test_nothing_begins_once_it_is_stopped(tasks):
-    assert draw_all(Scheduler(tasks, lambda: True), InFlight()) == []
+def test_nothing_begins_once_it_is_stopped(jobs):
+    assert draw_all(Scheduler(jobs, lambda: True), InFlight()) == []
 
 
 @pytest.fixture
-def station(tmp_path, monkeypatch):
+def worker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     for index in range(4):
         Image.new("RGB", (30, 20), (index, 0, 0)).save(f"photos/{index}.png")
     checkpoint = save_nearest(Path("x4.safetensors"), 4).read_bytes()
-    station = Station({"device": "cpu", "scale": 4}, checkpoint, "x4.safetensors", 1, os.getcwd())
-    yield station
-    station.close()
+    worker = RayWorker(RestoreSettings(device="cpu", scale=4), checkpoint, "x4.safetensors", 1, os.getcwd())
+    yield worker
+    worker.close()
 
 
-def test_a_station_does_tasks_that_come_at_once(station):
-    def perform(tasks, is_stopped):
+def test_a_worker_does_jobs_that_come_at_once(worker):
+    def perform(jobs, is_stopped):
         with ThreadPoolExecutor() as threads:
-            yield from threads.map(station.perform, tasks)
+            for message in threads.map(worker.perform, jobs):
+                assert isinstance(message, Done)
+                yield message.outcome
 
     jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-    outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), station.fingerprint, perform))
+    outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), worker.loaded.fingerprint, perform))
     assert [(outcome.job, outcome.error) for outcome in outcomes] == [(job, None) for job in jobs]
     for index in range(4):
         assert Image.open(f"out/{index}.png").getpixel((0, 0)) == (index, 0, 0)
 
 
-def test_a_station_tells_of_what_it_does_not_see(station, tmp_path):
+def test_a_worker_tells_of_what_it_does_not_see(worker, tmp_path):
     jobs = name_targets([*find_sources(["photos"]), Source(Path("gone.png"))], "out", "_x4")
     said = []
 
-    def perform(tasks, is_stopped):
-        tasks = list(tasks)
-        said.append(station.perform(tasks[-1]))
+    def perform(jobs, is_stopped):
+        jobs = list(jobs)
+        said.append(worker.perform(jobs[-1]))
         (tmp_path / "out").rename(tmp_path / "elsewhere")
-        said.append(station.perform(tasks[0]))
+        said.append(worker.perform(jobs[0]))
         (tmp_path / "elsewhere").rename(tmp_path / "out")
         yield from ()
 
-    list(run_jobs(jobs, WriteOptions(), RunPolicy(), station.fingerprint, perform))
+    list(run_jobs(jobs, WriteOptions(), RunPolicy(), worker.loaded.fingerprint, perform))
     assert said == [Unseen(Path("gone.png")), Unseen(Path("out"))]
 
 
-def test_a_station_without_a_network_is_an_error(tmp_path):
+def test_a_worker_without_a_network_is_an_error(tmp_path):
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        Station({"device": "cpu"}, b"no checkpoint", "x4.safetensors", 1, str(tmp_path))
+        RayWorker(RestoreSettings(device="cpu"), b"no checkpoint", "x4.safetensors", 1, str(tmp_path))

@@ -1,14 +1,14 @@
 """Several workers do what one process does, also where some of them die."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,21 @@ from PIL import Image
 from mambair_cli.cli import main
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.images.discovery import find_sources
-from mambair_cli.restore import choice
-from mambair_cli.restore.choice import choose_devices
+from mambair_cli.images.source import Source
+from mambair_cli.restore import devices
+from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.executors import processes as crew_module
-from mambair_cli.runs.executors.process_worker import Advanced, Noticed
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors import processes
+from mambair_cli.runs.executors.messages import Advanced, Done, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
+from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE
 from mambair_cli.runs.naming import name_targets
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import run_jobs
 from mambair_cli.system.notices import SlowerWarning
@@ -58,6 +62,11 @@ def restore(perform, weights, output):
     return {str(outcome.job.source): str(outcome.error) for outcome in outcomes if outcome.error}
 
 
+def workers():
+    """Return the worker processes that are alive."""
+    return [child for child in multiprocessing.active_children() if child.name.startswith("mambair-")]
+
+
 def results(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != JOURNAL_FILE}
 
@@ -69,28 +78,31 @@ def journal(folder):
 
 def test_a_worker_that_dies_hands_its_image_to_another(weights):
     alone = Restorer(weights=weights, device="cpu")
-    assert restore(partial(perform_alone, restorer=alone), weights, "alone") == {}
+    assert restore(ThisProcess(alone).perform, weights, "alone") == {}
     told = []
-    crew = WorkerProcesses(["cpu", "cpu"], alone, {"weights": weights}, threads=1, notify=told.append)
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], alone, RestoreSettings(weights=weights), threads=1, notify=told.append
+    )
     try:
-        assert restore(crew.perform, weights, "side_by_side") == {}
+        assert restore(executor.perform, weights, "side_by_side") == {}
         Path("photos/3.png").write_text("no picture")
 
         def kill_one(tasks, is_stopped):
-            for number, outcome in enumerate(crew.perform(tasks, is_stopped)):
+            for number, outcome in enumerate(executor.perform(tasks, is_stopped)):
                 if number == 0:
-                    crew._workers[0].process.kill()
+                    workers()[0].kill()
                 yield outcome
 
         errors = restore(kill_one, weights, "one_killed")
         assert len(told) == 1
-        assert "the worker on cpu died with photos/" in told[0]
+        assert "the worker on cpu died while it had photos/" in told[0]
         assert list(errors) == ["photos/3.png"]
-        crew._workers[0].process.kill()
+        for worker in workers():
+            worker.kill()
         with pytest.raises(MambairError, match=r"all workers have died.*--resume"):
-            restore(crew.perform, weights, "all_killed")
+            restore(executor.perform, weights, "all_killed")
     finally:
-        crew.close()
+        executor.close()
     assert results("side_by_side") == results("alone")
     assert journal("side_by_side") == journal("alone")
     wanted = {name: data for name, data in results("alone").items() if name != "3.png"}
@@ -99,44 +111,53 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
-    crew = WorkerProcesses(["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    executor = WorkerProcesses(
+        ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
+    )
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
         tasks[2].watch.begin = Deadly()
-        return crew.perform(tasks, is_stopped)
+        return executor.perform(tasks, is_stopped)
 
     try:
         errors = restore(poison, weights, "out")
     finally:
-        crew.close()
+        executor.close()
     assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
     assert len(results("out")) == IMAGES - 1
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
-    crew = WorkerProcesses(["cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1)
+    told = []
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), 1, told.append
+    )
+    outcome = Outcome(Job(Source(Path("photos/0.png")), Path("0.png")), None, (1, 1))
+    receive = processes.receive
+
+    def say_first(*messages):
+        waiting = iter(messages)
+        monkeypatch.setattr(processes, "receive", lambda pipe: next(waiting, None) or receive(pipe))
+
     try:
         tiles = np.zeros((1, 8, 8, 3), np.float32)
-        batch = crew.launch(tiles, [(0, 0)], None)
-        busy = next(worker for worker in crew._workers if worker.batches)
-        said = iter([Noticed("it is slow"), Advanced(1, 2)])
-        receive = crew_module._receive
-        monkeypatch.setattr(
-            crew_module, "_receive", lambda worker: next(said, None) or receive(worker), raising=True
-        )
+        say_first(Noticed("it is slow"), Advanced(1, 2))
+        batch = executor.launch(tiles, [(0, 0)], None)
         with pytest.warns(SlowerWarning, match="it is slow"):
-            assert crew.collect(batch).shape == (1, 32, 32, 3)
+            assert executor.collect(batch).shape == (1, 32, 32, 3)
         assert batch.deaths == 0
-        assert busy in crew._workers
-        assert len(crew._workers) == 2
-        monkeypatch.setattr(crew_module, "_receive", lambda worker: "what?")
-        batch = crew.launch(tiles, [(0, 0)], None)
-        with pytest.raises(ValueError, match="says what nobody knows: 'what"):
-            crew.collect(batch)
+        for message, error in {
+            "what?": "no message of a worker: 'what",
+            Done(outcome): "given only tiles",
+        }.items():
+            say_first(message)
+            with pytest.raises(ValueError, match=error):
+                executor.collect(executor.launch(tiles, [(0, 0)], None))
+        assert told == []
+        assert len(workers()) == 2
     finally:
-        monkeypatch.undo()
-        crew.close()
+        executor.close()
 
 
 class Deadly:
@@ -156,20 +177,24 @@ class Failing:
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
 def test_a_device_that_fails_hands_its_images_to_another(weights):
     told = []
-    crew = WorkerProcesses(
-        ["cpu", "cpu", "cpu"], Restorer(weights=weights), {"weights": weights}, threads=1, notify=told.append
+    executor = WorkerProcesses(
+        ["cpu", "cpu", "cpu"],
+        Restorer(weights=weights),
+        RestoreSettings(weights=weights),
+        threads=1,
+        notify=told.append,
     )
 
     def fail_once(tasks, is_stopped):
         for task in tasks:
             if task.job.source.path.name == "4.png":
                 task.watch.look = Failing()
-        return crew.perform(tasks, is_stopped)
+        return executor.perform(tasks, is_stopped)
 
     try:
         errors = restore(fail_once, weights, "out")
     finally:
-        crew.close()
+        executor.close()
     assert len(results("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
     assert list(errors) == ["photos/4.png"]
     assert all("CUDA error: launch failure" in sentence for sentence in told)
@@ -184,77 +209,67 @@ def tiled(tmp_path, monkeypatch):
     for name, (height, width) in {"large": (100, 130), "small": (20, 30), "other": (24, 20)}.items():
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{name}.png")
-    return {"weights": save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))}
+    weights = save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))
+    return RestoreSettings(weights=weights, device="cpu", overlap=8)
 
 
-def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled):
-    options = {**tiled, "tile": 32, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    assert restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone") == {}
+def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypatch):
+    settings = replace(tiled, tile=32)
+    alone = Restorer.from_settings(settings)
+    assert restore(ThisProcess(alone).perform, tiled.weights, "alone") == {}
     seen = []
-    crew = WorkerProcesses(
-        ["cpu", "cpu"], alone, options, threads=1, on_tiles=lambda *facts: seen.append(facts)
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], alone, settings, threads=1, on_tiles=lambda *facts: seen.append(facts)
     )
-    sent = [[] for _ in crew._workers]
-    for worker, batches in zip(crew._workers, sent, strict=True):
-        worker.batches = Listed(batches)
+    batches = []
+    launch = executor.launch
+    monkeypatch.setattr(executor, "launch", lambda *given: batches.append(launch(*given)) or batches[-1])
     try:
-        assert restore(crew.perform, tiled["weights"], "spread") == {}
+        assert restore(executor.perform, tiled.weights, "spread") == {}
     finally:
-        crew.close()
+        executor.close()
     assert results("spread") == results("alone")
     tiles = len(alone.plan(100, 130))
-    assert len(sent[0]) + len(sent[1]) == tiles  # of the large image: the others are given out as a whole
-    assert min(len(sent[0]), len(sent[1])) >= tiles // 4
+    counts = Counter(batch.worker for batch in batches)
+    assert counts.total() == tiles  # of the large image: the others are given out as a whole
+    assert min(counts[0], counts[1]) >= tiles // 4
     assert (0, tiles, tiles) in seen
     assert {total for _, _, total in seen} == {1, tiles}
 
 
-class Listed(deque):
-    """Remembers what was ever put into it."""
-
-    def __init__(self, all_ever):
-        super().__init__()
-        self.all_ever = all_ever
-
-    def append(self, item):
-        self.all_ever.append(item)
-        super().append(item)
-
-
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
-    options = {**tiled, "tile": 32, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    restore(partial(perform_alone, restorer=alone), tiled["weights"], "alone")
+    settings = replace(tiled, tile=32)
+    alone = Restorer.from_settings(settings)
+    restore(ThisProcess(alone).perform, tiled.weights, "alone")
     told = []
 
     def kill(number, done, total):
         if done == 5:
-            for worker in crew._workers[survivors:]:
-                worker.process.kill()
+            for worker in workers()[survivors:]:
+                worker.kill()
 
-    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1, notify=told.append, on_tiles=kill)
+    executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
     try:
         if survivors:
-            assert restore(crew.perform, tiled["weights"], "spread") == {}
+            assert restore(executor.perform, tiled.weights, "spread") == {}
         else:
             with pytest.raises(MambairError, match="all workers have died"):
-                restore(crew.perform, tiled["weights"], "spread")
+                restore(executor.perform, tiled.weights, "spread")
     finally:
-        crew.close()
+        executor.close()
     assert len(told) == 2 - survivors
-    assert "the worker on cpu died with tiles of an image in hand" in told[0]
+    assert "the worker on cpu died while it had tiles of an image" in told[0]
     assert results("spread") == (results("alone") if survivors else {})
 
 
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
-    options = {**tiled, "tile": 64, "overlap": 8}
-    alone = Restorer(**options, device="cpu")
-    crew = WorkerProcesses(["cpu", "cpu"], alone, options, threads=1)
+    settings = replace(tiled, tile=64)
+    alone = Restorer.from_settings(settings)
+    executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
-    def launch(crew, tiles, corners, seed):
-        batch = launch_batch(crew, tiles, corners, seed)
+    def launch(executor, tiles, corners, seed):
+        batch = launch_batch(executor, tiles, corners, seed)
         if tiles.shape[1] > 32:
             batch.error = torch.OutOfMemoryError("no room")
         return batch
@@ -263,12 +278,12 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     monkeypatch.setattr(WorkerProcesses, "launch", launch)
     try:
         jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
-        (outcome,) = run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(alone), crew.perform)
+        (outcome,) = run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(alone), executor.perform)
     finally:
-        crew.close()
+        executor.close()
     assert outcome.report
     assert outcome.report.shrunk
-    small = Restorer(**{**options, "tile": 32}, device="cpu")
+    small = Restorer.from_settings(replace(settings, tile=32))
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )
@@ -280,13 +295,15 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     Path("photos/bad.png").write_bytes(bytes(10**6))  # the largest, so the first
     restorer = Restorer(weights=weights)
     told = []
-    crew = WorkerProcesses(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
+    executor = WorkerProcesses(
+        ["cpu", "cpu"], restorer, RestoreSettings(weights=weights), threads=1, notify=told.append
+    )
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
         fingerprint, policy = Fingerprint.of(restorer), RunPolicy(fail_fast=True)
-        outcomes = list(run_jobs(jobs, WriteOptions(), policy, fingerprint, crew.perform))
+        outcomes = list(run_jobs(jobs, WriteOptions(), policy, fingerprint, executor.perform))
     finally:
-        crew.close()
+        executor.close()
     done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)
     assert done == sorted(results("out"))
     assert len(done) < 40
@@ -297,7 +314,7 @@ def test_what_a_worker_cannot_load_is_an_error_here(weights):
     restorer = Restorer(weights=weights)
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        WorkerProcesses(["cpu"], restorer, {"weights": weights})
+        WorkerProcesses(["cpu"], restorer, RestoreSettings(weights=weights))
 
 
 def test_the_command_shares_images_out(weights, capsys):
@@ -370,9 +387,9 @@ def test_devices_that_are_not_there_are_refused():
 
 
 def test_devices_of_different_kinds_are_refused(monkeypatch):
-    monkeypatch.setattr(choice, "choose_device", torch.device)  # as if all of them were there
+    monkeypatch.setattr(devices, "choose_device", torch.device)  # as if all of them were there
     assert choose_devices("cuda:0,cuda:1", None) == ["cuda:0", "cuda:1"]
-    with pytest.raises(UsageError, match="different kinds give different bits: cpu,cuda"):
+    with pytest.raises(UsageError, match="of one kind: cpu,cuda; results differ between kinds"):
         choose_devices("cpu,cuda", None)
 
 

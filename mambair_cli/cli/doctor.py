@@ -123,7 +123,7 @@ def _check_torch() -> Finding:
 def _check_devices() -> Finding:
     import torch
 
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
 
     threads = torch.get_num_threads()
     devices = {"cpu": f"{threads} thread{'s' if threads > 1 else ''}"}
@@ -140,7 +140,7 @@ def _check_devices() -> Finding:
 def _check_scan() -> Finding:
     """Find what computes the scan on the device of --device auto, and whether its fast path is available."""
     from mambair_cli.kernels import choose_backend, has_nvrtc
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
@@ -266,7 +266,7 @@ def _run_model() -> Finding:
     """Restore a picture with a built-in model on each kind of device, and compare the result."""
     import numpy as np
 
-    from mambair_cli.restore.choice import choose_device
+    from mambair_cli.restore.devices import choose_device
     from mambair_cli.restore.restorer import Restorer
 
     texts, facts, is_broken = [], {}, False

@@ -1,6 +1,6 @@
 """The dry run, printed: what a run would do with each image, and what all of them would take."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -66,8 +66,11 @@ def print_plan(
 def _open_model(task: "Task", options: Options, scale: int | None, level: float | None) -> "RunModel":
     """Find the model that a run would restore with, and load it if it is on this machine."""
     from mambair_cli.checkpoints import hub
-    from mambair_cli.restore.choice import choose_device, choose_devices, choose_tiles, name_model
+    from mambair_cli.checkpoints.select import name_model
+    from mambair_cli.cli.executors import settings_for
+    from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.restore.tile_size import choose_tiles
     from mambair_cli.runs.dry_run import RunModel
 
     devices = choose_devices(options.devices, options.workers)
@@ -79,21 +82,8 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
             # Squares, where tiles are to be fitted to a network that is not here.
             tiles = choose_tiles(options.tile, options.overlap, device.type, model.architecture)
             return RunModel(model.name, model.scale, names, tiles, None)
-    restorer = Restorer(
-        task=task,
-        scale=scale,
-        level=level,
-        model=options.model,
-        weights=options.weights,
-        device=str(device),
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        seed=options.seed,
-        strength=options.strength,
-        offline=True,
-        notify=say if not options.quiet else lambda sentence: None,
-    )
+    settings = replace(settings_for(task, scale, level, options), device=str(device), offline=True)
+    restorer = Restorer.from_settings(settings, (lambda sentence: None) if options.quiet else say)
     return RunModel(restorer.model.name, restorer.info.scale, names, restorer.tiles, restorer)
 
 

@@ -1,9 +1,8 @@
-"""Who restores the images of a run: this process, several on this machine, a server, or a cluster."""
+"""The executor that a command's options ask for: this process, worker processes, a cluster, or a server."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import say
@@ -14,95 +13,69 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
     from mambair_cli.restore.restorer import Restorer
-    from mambair_cli.runs.fingerprint import Fingerprint
-    from mambair_cli.runs.run import Perform
+    from mambair_cli.restore.settings import RestoreSettings
+    from mambair_cli.runs.executors.processes import WorkerProcesses
+    from mambair_cli.runs.executors.protocol import Executor
+    from mambair_cli.runs.executors.ray_cluster import RayCluster
+    from mambair_cli.server.client import ServerClient
 
 
-@dataclass(frozen=True)
-class Service:
-    """Who restores the images of a run, and by what.
-
-    Attributes:
-        model: Name of the model.
-        scale: Output pixels per input pixel and side.
-        place: Where it is computed, in a word.
-        fingerprint: All that pixels depend on besides the images.
-        perform: Does tasks.
-        close: Ends it, at once; what is in work is left undone.
-        notice: What the user was told of the choice of model, if anything.
-    """
-
-    model: str
-    scale: int
-    place: str
-    fingerprint: "Fingerprint"
-    perform: "Perform"
-    close: Callable[[], None] = lambda: None
-    notice: str | None = None
-
-
-def open_service(
+def open_executor(
     task: "Task", scale: int | None, level: float | None, options: Options, progress: "Progress"
-) -> Service:
-    """Load the model, wherever it is to compute.
+) -> "Executor":
+    """Load the model where it is to compute.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
-        scale: Of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        options: Of the command.
-        progress: Told of images and tiles.
+        scale: Scale of the network; None for the model's own, or the default.
+        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        options: Options of the command.
+        progress: Shows images and tiles.
 
     Raises:
-        MambairError: There is no such model or device.
+        MambairError: There is no such model, device, cluster or server.
     """
     if options.server:
         return _open_client(options.server, task, scale, level, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     import_torch("cpu" if has_workers else options.device)
-    from mambair_cli.restore.choice import choose_device, choose_devices
+    from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
-    from mambair_cli.runs.fingerprint import Fingerprint
-    from mambair_cli.runs.pipeline import perform_alone
+    from mambair_cli.runs.executors.this_process import ThisProcess
 
-    choices: dict[str, Any] = {
-        "task": task,
-        "scale": scale,
-        "level": level,
-        "precision": options.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "seed": options.seed,
-        "strength": options.strength,
-    }
+    settings = settings_for(task, scale, level, options)
     if options.ray is not None:
-        return _open_cluster(options.ray, options, choices)
+        return _open_cluster(options.ray, settings)
     devices = choose_devices(options.devices, options.workers)
     if not devices:
         load_libraries(choose_device(options.device))
-    restorer = Restorer(
-        **choices,
+    settings = replace(settings, device=devices[0] if devices else options.device)
+    notify = (lambda sentence: None) if options.quiet else say
+    restorer = Restorer.from_settings(settings, notify)
+    if len(devices) > 1:
+        return _open_processes(devices, restorer, settings, progress)
+    return ThisProcess(restorer, partial(progress.start, 0), partial(progress.advance, 0))
+
+
+def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":
+    """Return the settings of a restorer that a command's options give."""
+    from mambair_cli.restore.settings import RestoreSettings
+
+    return RestoreSettings(
+        task=task,
+        scale=scale,
+        level=level,
         model=options.model,
         weights=options.weights,
-        device=devices[0] if devices else options.device,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        seed=options.seed,
         offline=options.offline,
         quiet=options.quiet,
-        notify=say if not options.quiet else lambda sentence: None,
+        strength=options.strength,
     )
-    service = Service(
-        model=restorer.model.name,
-        scale=restorer.info.scale,
-        place=", ".join(dict.fromkeys(devices)) or str(restorer.device),
-        fingerprint=Fingerprint.of(restorer),
-        perform=partial(
-            perform_alone,
-            restorer=restorer,
-            on_start=partial(progress.start, 0),
-            on_tiles=partial(progress.advance, 0),
-        ),
-        notice=restorer.model.tell(options.offline),
-    )
-    return _open_crew(service, devices, restorer, choices, progress) if len(devices) > 1 else service
 
 
 def _open_client(
@@ -112,12 +85,11 @@ def _open_client(
     level: float | None,
     options: Options,
     progress: "Progress",
-) -> Service:
-    """Find a server that has the model loaded, or loads it."""
+) -> "ServerClient":
+    """Connect to a server, which loads the model if it has not."""
     from mambair_cli.server.address import parse_address
     from mambair_cli.server.client import ServerClient
 
-    address = parse_address(server)
     query = {
         "scale": scale,
         "sigma": level if task == "denoise" else None,
@@ -130,82 +102,60 @@ def _open_client(
         "strength": options.strength,
         "offline": options.offline or None,
     }
-    client = ServerClient(address, task, query, partial(progress.start, pixels=0))
-    means = client.means
-    if means.notice and not options.quiet:
-        say(means.notice)
-    return Service(
-        model=means.model,
-        scale=means.scale,
-        place=f"{means.device} of {address}",
-        fingerprint=means.fingerprint,
-        perform=client.perform,
-        close=client.close,
-        notice=means.notice,
-    )
+    client = ServerClient(parse_address(server), task, query, partial(progress.start, pixels=0))
+    if client.info.notice and not options.quiet:
+        say(client.info.notice)
+    return client
 
 
-def _open_crew(
-    service: Service,
-    devices: list[str],
-    restorer: "Restorer",
-    choices: dict[str, Any],
-    progress: "Progress",
-) -> Service:
-    """Start a process for each device."""
+def _open_processes(
+    devices: list[str], restorer: "Restorer", settings: "RestoreSettings", progress: "Progress"
+) -> "WorkerProcesses":
+    """Start a worker process for each device."""
     import torch
 
     from mambair_cli.runs.executors.processes import WorkerProcesses
 
-    if progress.is_shown:  # it is seconds until there is something to show
+    if progress.is_shown:  # nothing else is shown for seconds
         say(f"starting {len(devices)} workers")
     with cleaning_up():
-        crew = WorkerProcesses(
+        return WorkerProcesses(
             devices,
             restorer,
-            {**choices, "weights": restorer.model.path},
+            replace(settings, model="auto", weights=restorer.model.path),
             max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
             say,
             progress.start,
             progress.advance,
         )
-    place = f"{service.place} ({len(devices)} workers)"
-    return replace(service, place=place, perform=crew.perform, close=crew.close)
 
 
-def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Service:
+def _open_cluster(address: str, settings: "RestoreSettings") -> "RayCluster":
     """Start workers on the machines of a cluster."""
-    from mambair_cli.restore.choice import choose_model
+    from mambair_cli.checkpoints.select import choose_model
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.ray_cluster import RayCluster
 
     cluster = RayCluster(address, say)
     try:
         model = choose_model(
-            choices["task"],
-            choices["scale"],
-            choices["level"],
-            options.model,
-            options.weights,
+            settings.task,
+            settings.scale,
+            settings.level,
+            settings.model,
+            settings.weights,
             cluster.kind,
-            options.offline,
-            options.quiet,
+            settings.offline,
+            settings.quiet,
         )
-        notice = model.tell(options.offline)
-        if notice and not options.quiet:
+        notice = model.tell(settings.offline)
+        if notice and not settings.quiet:
             say(notice)
-        here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
+        here = replace(settings, model="auto", weights=model.path, device="cpu")
+        Restorer.from_settings(here)  # shows here what is wrong with the model or the settings
         with cleaning_up():
-            fingerprint = cluster.start(choices, model.path)
+            cluster.start(settings, model)
     except BaseException:
         cluster.close()
         raise
-    return Service(
-        model=model.name,
-        scale=here.info.scale,
-        place=cluster.place,
-        fingerprint=fingerprint,
-        perform=cluster.perform,
-        close=cluster.close,
-        notice=notice,
-    )
+    return cluster

@@ -16,9 +16,9 @@ from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
-    from mambair_cli.cli.executors import Service
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.discovery import FileFilter
+    from mambair_cli.runs.executors.protocol import ExecutorInfo
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.outcomes import Outcome
     from mambair_cli.runs.policy import RunPolicy
@@ -89,7 +89,7 @@ class Run:
 
     def _perform_part(self, part: Part) -> None:
         """Load the model of a part, and restore its images."""
-        from mambair_cli.cli.executors import open_service
+        from mambair_cli.cli.executors import open_executor
         from mambair_cli.cli.progress import Progress
         from mambair_cli.runs.output_size import check_reach
         from mambair_cli.runs.run import run_jobs
@@ -100,26 +100,27 @@ class Run:
         if part.remark and not options.quiet:
             say(part.remark)
         progress = Progress(shown=not options.quiet)
-        service = open_service(self._task, part.scale, self._level, options, progress)
-        with closing(service), cleaning_up():
-            check_reach(part.output.size, service.scale)
+        executor = open_executor(self._task, part.scale, self._level, options, progress)
+        with closing(executor), cleaning_up():
+            info = executor.info
+            check_reach(part.output.size, info.scale)
             if self._jobs is None:
-                self.name(service.scale)
+                self.name(info.scale)
             everything = self._jobs or []
             jobs = part.pick(everything)
             policy = replace(self._policy, keep_journal=self._policy.keep_journal or len(everything) > 1)
             notify = say if not options.quiet else lambda sentence: None
             progress.expect([job.source for job in jobs])
-            outcomes = run_jobs(jobs, part.output, policy, service.fingerprint, service.perform, notify)
-            # The service ends before the journals: nobody writes without one.
-            with progress, closing(outcomes), closing(service):
-                self._tell_start(service, len(everything), part)
-                self._tell(outcomes, service, progress)
+            outcomes = run_jobs(jobs, part.output, policy, info.fingerprint, executor.perform, notify)
+            # The executor ends before the journals: nobody writes without one.
+            with progress, closing(outcomes), closing(executor):
+                self._tell_start(info, len(everything), part)
+                self._tell(outcomes, info, progress)
 
     def _tell(
         self,
         outcomes: Iterable["Outcome"],
-        service: "Service | None" = None,
+        info: "ExecutorInfo | None" = None,
         progress: "Progress | None" = None,
     ) -> None:
         """Print what becomes of each image."""
@@ -138,22 +139,22 @@ class Run:
                 if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
                     self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
-            _print_outcome(outcome, service, options.json)
+            _print_outcome(outcome, info, options.json)
 
-    def _tell_start(self, service: "Service | None", files: int, part: Part) -> None:
+    def _tell_start(self, info: "ExecutorInfo | None", files: int, part: Part) -> None:
         """Say what restores the images of a part; for the first part, also what was left out of them all."""
-        notices = [service.notice] if service and service.notice else []
-        notices += [part.remark] if service and part.remark else []
-        if service and (remark := explain_level(self._task, self._level, service.model)):
+        notices = [info.notice] if info and info.notice else []
+        notices += [part.remark] if info and part.remark else []
+        if info and (remark := explain_level(self._task, self._level, info.model)):
             notices.append(remark)
             if not self._options.quiet:
                 say(remark)
-        if service and not self._options.quiet and not service.notice:
-            say(f"using {service.model} on {service.place}")
+        if info and not self._options.quiet and not info.notice:
+            say(f"using {info.model} on {info.place}")
         facts = {
-            "model": service and service.model,
-            "weights": service and service.fingerprint.weights,
-            "device": service and service.place,
+            "model": info and info.model,
+            "weights": info and info.fingerprint.weights,
+            "device": info and info.place,
         }
         is_first = self._summary is None
         if is_first:
@@ -170,11 +171,11 @@ class Run:
             print_event("left_out", **left_out)
 
 
-def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome", info: "ExecutorInfo | None", as_json: bool) -> None:
     """Print what became of a job: the path of a new result, or an event."""
     if as_json:
         from mambair_cli.runs.outcomes import describe
 
-        print_json(describe(outcome, service and service.model, service and service.scale))
+        print_json(describe(outcome, info and info.model, info and info.scale))
     elif outcome.error is None and not outcome.is_skipped and outcome.job.target is not None:
         print(outcome.job.target, flush=True)

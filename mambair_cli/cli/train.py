@@ -144,7 +144,8 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
 
 def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
     """Return the settings of the run."""
-    from mambair_cli.restore.choice import choose_device, default_scale
+    from mambair_cli.checkpoints.catalog import default_scale
+    from mambair_cli.restore.devices import choose_device
 
     return TrainConfig(
         task=options.task,

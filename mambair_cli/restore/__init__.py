@@ -1,1 +1,1 @@
-"""Restore one image in memory: tiles, devices, blending."""
+"""One image in memory, restored: tiles, devices, blending."""

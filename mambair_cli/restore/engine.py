@@ -1,4 +1,4 @@
-"""Run a network over an image, tile by tile; knows no files and no names of models."""
+"""The network on a device, and an image through it tile by tile; knows no files and no names of models."""
 
 import math
 import threading
@@ -6,72 +6,51 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mambair_cli.errors import MambairError
-from mambair_cli.images import from_float
 from mambair_cli.kernels import self_check
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.networks import Network, fuse_network
+from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.limits import limit
+from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.row_window import Pixels
-from mambair_cli.restore.tiling import NUMPY, Arrays, Plan, blend_tiles
+from mambair_cli.restore.settings import Precision
+from mambair_cli.restore.tiling import Plan, blend_tiles
 from mambair_cli.system.notices import SlowerWarning
 
-Precision = Literal["auto", "fp32", "fp16"]
 OnTiles = Callable[[int, int], None]
-"""Called with the number of tiles that are done and of all tiles, after every batch."""
-
-
-class Bench(NamedTuple):
-    """Where tiles lie, and results are blended and made into samples: in memory, or on the computing device.
-
-    Attributes:
-        room: Given a shape, returns memory for tiles, float32, from which a device takes them the fastest.
-        arrays: Results come in.
-        at_work: Opens a context in which that is done.
-        fetch: Given rows of the result and a dtype, returns them in memory, clipped to [0, 1] and rounded to
-            samples of the dtype; without one, as they are.
-    """
-
-    room: Callable[[tuple[int, ...]], np.ndarray]
-    arrays: Arrays
-    at_work: Callable[[], AbstractContextManager]
-    fetch: Callable[[Any, np.dtype | None], np.ndarray]
-
-
-MEMORY = Bench(
-    partial(np.empty, dtype=np.float32),
-    NUMPY,
-    nullcontext,
-    lambda rows, dtype: rows if dtype is None else from_float(rows, dtype),
-)
+"""Called with the number of tiles done and the number of all tiles, after every batch."""
 
 
 class TileComputer(Protocol):
-    """What computes batches of tiles: an engine of this process, or those of others.
+    """What computes batches of tiles: an engine of this process, or worker processes.
 
     Attributes:
         scale: Output pixels per input pixel and side.
-        ahead: Batches that may be under way while another is collected.
-        bench: Where its results are blended.
+        ahead: Number of batches that may be under way while another is collected.
+        buffers: Where results are blended.
     """
 
     scale: int
     ahead: int
-    bench: Bench
+    buffers: OutputBuffers
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return memory for tiles, float32, from which they reach the device the fastest."""
+        ...
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> Any:
-        """Begin with a batch of tiles, (b, h, w, c), whose top left corners in the image are given."""
+        """Begin a batch of tiles, (b, h, w, c), at the given top left corners of the image."""
         ...
 
     def collect(self, launched: Any) -> Any:
-        """Wait for a batch, (b, s·h, s·w, c), in arrays of the bench."""
+        """Wait for a batch, and return it in the buffers, (b, s·h, s·w, c)."""
         ...
 
 
@@ -83,30 +62,30 @@ def blend_rows(
     seed: int | None,
     on_tiles: OnTiles | None = None,
 ) -> Iterator[Any]:
-    """Restore an image and yield its rows as they are done; the first tiles are begun with at once.
+    """Restore an image and yield its rows as they are done; the first tiles are begun at once.
 
     Args:
-        computer: Has the network.
+        computer: What computes the tiles.
         image: (h, w, c) float32 in [0, 1], with as many channels as the network has.
         plan: Tiles of that image.
-        batch: Tiles computed at once. A last batch that is short is filled up with its last tile, so
-            that a tile's result does not depend on how many others there are.
-        seed: Of the noise that MambaIRv2 draws; None for none.
-        on_tiles: Told of progress.
+        batch: Number of tiles computed at once. A last batch that is short is filled up with its last tile,
+            so that a tile's result does not depend on how many others there are.
+        seed: Random seed of MambaIRv2's inference noise; None for no noise.
+        on_tiles: Called with the progress.
 
     Yields:
-        (rows, s·w, c) float32, from top to bottom, not clipped, for the computer's bench to fetch.
+        (rows, s·w, c) float32, from top to bottom, not clipped, in the computer's buffers.
 
     Raises:
-        torch.OutOfMemoryError: Where the device does not hold a batch.
-        MambairError: Where even float32 gives values that are not finite.
+        torch.OutOfMemoryError: The device does not hold a batch.
+        MambairError: Even float32 gives values that are not finite.
     """
     tiles = run_tiles(computer, image, plan, list(plan), batch, seed, on_tiles)
-    bands = blend_tiles(plan, tiles, computer.scale, computer.bench.arrays)
+    bands = blend_tiles(plan, tiles, computer.scale, computer.buffers)
 
     def blend() -> Iterator[Any]:
         while True:
-            with computer.bench.at_work():
+            with computer.buffers.blending():
                 rows = next(bands, None)
             if rows is None:
                 return
@@ -118,9 +97,9 @@ def blend_rows(
 def run_image(
     computer: TileComputer, image: Pixels, plan: Plan, batch: int, seed: int | None, dtype: str = "float32"
 ) -> np.ndarray:
-    """Restore an image as :func:`restore_rows` does, and fetch it, rounded to samples of a dtype."""
+    """Restore an image as :func:`blend_rows` does, and return it rounded to samples of a dtype."""
     rows = blend_rows(computer, image, plan, batch, seed)
-    return np.concatenate([computer.bench.fetch(band, np.dtype(dtype)) for band in rows])
+    return np.concatenate([computer.buffers.fetch_samples(band, np.dtype(dtype)) for band in rows])
 
 
 def run_tiles(
@@ -132,13 +111,13 @@ def run_tiles(
     seed: int | None,
     on_tiles: OnTiles | None = None,
 ) -> Iterator[Any]:
-    """Restore some tiles of a plan, those of the given corners; else as :func:`restore_rows`.
+    """Restore the tiles of a plan at the given corners; for the rest, see :func:`blend_rows`.
 
     Yields:
-        (s·h, s·w, c) float32 for each, not blended, in arrays of the bench.
+        (s·h, s·w, c) float32 for each, not blended, in the computer's buffers.
     """
     batches = -(-len(corners) // batch) if corners else 0
-    batch = -(-len(corners) // batches) if batches else 0  # batches alike: little to fill up
+    batch = -(-len(corners) // batches) if batches else 0  # batches of one size: little to fill up
     waiting = deque(corners[start : start + batch] for start in range(0, len(corners), batch or 1))
     launched: deque[tuple[int, Any]] = deque()
 
@@ -146,7 +125,7 @@ def run_tiles(
         group = waiting.popleft()
         filled = group + group[-1:] * (batch - len(group))
         tiles = [image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled]
-        together = np.stack(tiles, out=computer.bench.room((batch, *tiles[0].shape)))
+        together = np.stack(tiles, out=computer.allocate((batch, *tiles[0].shape)))
         launched.append((len(group), computer.launch(together, filled, seed)))
 
     def collect() -> Iterator[Any]:
@@ -167,11 +146,10 @@ def run_tiles(
     return collect()
 
 
-# What PyTorch raises where a device fails; before 2.8 there was no name for it.
+# The error that PyTorch raises when a device fails; before 2.8 it has no name of its own.
 DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError", (Exception,), {}))
 
-STAYS = ("cuda",)  # kinds of devices that blend what they compute
-_BITS = {"uint8": torch.uint8, "uint16": torch.int16}  # what samples are computed as
+BLENDING_DEVICES = ("cuda",)  # kinds of devices that blend the tiles that they compute
 
 PROBE_SIDE = 64  # pixels
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
@@ -182,13 +160,13 @@ class Engine:
 
     Attributes:
         net: The network, in eval mode.
-        device: Where it computes.
+        device: Device that computes.
         scale: Output pixels per input pixel and side.
-        ahead: Batches that may be under way while another is collected.
-        bench: Where results are blended: where they are computed.
-        half: Whether products and convolutions are in float16. The scan's recurrence, the norms and the
-            residual stream are in float32 always.
-        is_bare: Whether results are left as the network gives them, not held to their input by ``limits``.
+        ahead: Number of batches that may be under way while another is collected.
+        buffers: Where results are blended.
+        half: Whether matrix products and convolutions are in float16. The scan's recurrence, the norms and
+            the residual stream are always in float32.
+        is_bare: Whether results are the network's own, not kept close to their input by ``limits``.
     """
 
     def __init__(
@@ -201,14 +179,10 @@ class Engine:
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
         self.ahead = 2 if self._on_gpu else 0
-        self._stays = device.type in STAYS
         self._main = torch.cuda.current_stream(device) if self._on_gpu else None
         self._side = torch.cuda.Stream(device) if self._on_gpu else None
-        self.bench = MEMORY
-        if self._stays:
-            arrays = Arrays(partial(torch.zeros, device=device), partial(torch.as_tensor, device=device))
-            room = _pinned_room if self._on_gpu else MEMORY.room
-            self.bench = Bench(room, arrays, self._blending, self._fetch)
+        self._blends = device.type in BLENDING_DEVICES
+        self.buffers: OutputBuffers = DeviceBuffers(device, self._side) if self._blends else HostBuffers()
         self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
@@ -222,10 +196,10 @@ class Engine:
                 return self._fast(x, origin, seed)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # whatever compilers at run time raise: there is a way without them
+            except Exception as error:  # run-time compilers may raise anything; the plain path needs none
                 self._fast = self._fused = None
                 warnings.warn(
-                    f"the faster way on this GPU is not taken, since it fails: {error}",
+                    f"using the slower PyTorch path on this GPU: {error}",
                     SlowerWarning,
                     stacklevel=2,
                 )
@@ -233,7 +207,7 @@ class Engine:
             return self.net(x, seed=seed, origin=origin).float()
 
     def _try_fast(self, channels: int) -> None:
-        """Hold the faster way against the plain one, once on a machine: cards differ, and so do compilers.
+        """Compare the faster path with the plain one, once per machine: cards differ, and so do compilers.
 
         Raises:
             ArithmeticError: They disagree.
@@ -251,18 +225,24 @@ class Engine:
             except RuntimeError as error:
                 if type(error) is not RuntimeError or not said:  # memory, or the device itself
                     raise
-                # Of why it has no kernel PyTorch warns, and the exception does not tell.
+                # PyTorch warns why it has no kernel; its exception does not say so.
                 reason = str(said[-1].message).split(" (Triggered")[0]
                 raise RuntimeError(f"{error} {reason}") from error
         difference = (got - wanted).abs().max().item()
         if not math.isfinite(difference):
-            raise ArithmeticError("it gives values that are not finite")
+            raise ArithmeticError("the faster path gives values that are not finite")
         if difference > PROBE_TOLERANCE:
-            raise ArithmeticError(f"its values differ by {difference:.2g} from those of the plain way")
+            raise ArithmeticError(f"the faster path differs by {difference:.2g} from the plain one")
         self_check.remember(what, self.device)
 
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return memory for tiles; for a GPU, pinned memory, which it copies from while it computes."""
+        if self._on_gpu:
+            return torch.empty(shape, pin_memory=True).numpy()
+        return np.empty(shape, np.float32)
+
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
-        """Have the network run on a batch of tiles, (b, h, w, c), without waiting for it on a GPU."""
+        """Run the network on a batch of tiles, (b, h, w, c), without waiting for a GPU."""
         with torch.inference_mode(), _exact_convolutions(self.device), self._stream():
             x, origin = torch.from_numpy(tiles), torch.tensor(corners)
             if self._on_gpu and not x.is_pinned():
@@ -279,7 +259,7 @@ class Engine:
             return _Launched(tiles, x, origin, seed, rows, kept, event)
 
     def collect(self, launched: "_Launched") -> Any:
-        """Wait for a batch, and do tiles that are not finite again in float32; (b, s·h, s·w, c)."""
+        """Wait for a batch, (b, s·h, s·w, c); tiles that are not finite are computed again in float32."""
         if launched.event is not None:
             launched.event.synchronize()
         finite, rows = launched.finite.all((1, 2, 3)), launched.rows
@@ -296,33 +276,12 @@ class Engine:
             )
         if self._side is not None:
             rows.record_stream(self._side)
-        return rows if self._stays else rows.cpu().numpy()
+        return rows if self._blends else rows.cpu().numpy()
 
     def _hold(self, x: Tensor, y: Tensor) -> Tensor:
-        """Make rows of what the network gives, (b, s·h, s·w, c), held to its input unless bare."""
+        """Return the network's result as (b, s·h, s·w, c), kept close to its input unless bare."""
         y = y if self.is_bare else limit(x, y, self.scale)
         return y.permute(0, 2, 3, 1).contiguous()
-
-    @contextmanager
-    def _blending(self) -> Iterator[None]:
-        """Blend beside the batch that is being computed meanwhile."""
-        with torch.inference_mode(), nullcontext() if self._side is None else torch.cuda.stream(self._side):
-            yield
-
-    def _fetch(self, rows: Tensor, dtype: np.dtype | None) -> np.ndarray:
-        """Round on the device: what is brought to memory is a quarter then."""
-        with self._blending():
-            if dtype is not None:
-                rows = rows.clamp(0, 1)
-                if dtype != np.float32:  # devices know hardly anything of uint16, but its bits
-                    rows = (rows * float(np.iinfo(dtype).max)).round().to(torch.int32).to(_BITS[dtype.name])
-            if self._side is None:
-                kept = rows.cpu()
-            else:
-                kept = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-                kept.copy_(rows, non_blocking=True)
-                self._side.synchronize()
-            return kept.numpy().view(dtype or np.float32)
 
     def _stream(self) -> AbstractContextManager:
         return nullcontext() if self._main is None else torch.cuda.stream(self._main)
@@ -335,13 +294,13 @@ class _Launched(NamedTuple):
     """A batch that is being computed.
 
     Attributes:
-        tiles: In memory, (b, h, w, c), from which they may still be on their way.
-        x: On the device, (b, c, h, w).
-        origin: Row and column of each in the image, (b, 2).
-        seed: Of the noise that MambaIRv2 draws.
-        rows: Results on the device, (b, s·h, s·w, c), once the event has happened.
-        finite: Whether each tile's values are, (b, 1, 1, 1), in memory.
-        event: On a GPU.
+        tiles: Tiles in the host's memory, (b, h, w, c); the copy to the device may still be under way.
+        x: Tiles on the device, (b, c, h, w).
+        origin: Row and column of each tile in the image, (b, 2).
+        seed: Random seed of MambaIRv2's inference noise; None for no noise.
+        rows: Results on the device, (b, s·h, s·w, c), valid after the event.
+        finite: Whether all values of a tile are finite, (b, 1, 1, 1), in the host's memory after the event.
+        event: Event after which the batch is computed; None on devices that are not GPUs.
     """
 
     tiles: np.ndarray
@@ -351,11 +310,6 @@ class _Launched(NamedTuple):
     rows: Tensor
     finite: Tensor
     event: torch.cuda.Event | None
-
-
-def _pinned_room(shape: tuple[int, ...]) -> np.ndarray:
-    """Return memory that the system leaves where it is, such that a GPU can read it beside all else."""
-    return torch.empty(shape, pin_memory=True).numpy()
 
 
 def _is_finite(y: Tensor) -> Tensor:
@@ -368,10 +322,10 @@ _turns = threading.RLock()
 
 @contextmanager
 def _exact_convolutions(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by the clock.
+    """Keep cuDNN from rounding float32 to 19 bits and from choosing algorithms by measured time.
 
-    Such is set for a whole process: its threads take turns at giving a GPU work, as recorded graphs, which
-    have one place for their input, want it, too.
+    These settings hold for the whole process, so its threads take turns at giving work to a GPU. Recorded
+    graphs need that, too: they have one place for their input.
     """
     if device.type != "cuda":
         yield

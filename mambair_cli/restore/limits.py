@@ -1,30 +1,30 @@
-"""Hold what a network gives to its input where that is smooth; knows no network."""
+"""Keep results close to their input where that is smooth; knows no network."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Pixels of the input from a detail within which anything is allowed. A JPEG block of one colour must see the
-# next one: what belongs there may lie between the two.
+# Pixels of the input around a detail within which any result is allowed. A JPEG block of one colour must see
+# the next block: the right value may lie between the two.
 REACH = 8
 
 
 def limit(x: Tensor, y: Tensor, scale: int) -> Tensor:
-    """Keep a result from straying further from its input than this bends nearby.
+    """Limit how far a result differs from its input, by how much the input bends nearby.
 
-    Networks see zeros beyond the rim of what they are given, and have seen few pictures of one pure colour:
-    at the corners of a green area a result may be off by 46 of 255. With ``least`` and ``most`` of a pixel
-    and its eight neighbours in the input, and ``bend`` the largest second difference along rows and columns
+    Networks see zeros beyond the border of a tile, and were trained on few pictures of one pure colour: at
+    the corners of a green area a result may be wrong by 46 of 255. With ``least`` and ``most`` of a pixel and
+    its eight neighbours in the input, and ``bend`` the largest second difference along rows and columns
     within ``REACH``, in each channel::
 
         least - bend <= limit(x, y) <= most + bend
 
-    So flat colours stay what they are, slopes stay straight up to the rim, and where there is any detail or
-    noise, nothing is changed. It is a property of pictures, not of a network: none needs to be known here.
+    So flat colours stay the same, slopes stay straight up to the border, and where there is any detail or
+    noise, nothing is changed.
 
     Args:
-        x: What the network was given, (b, c, h, w).
-        y: What it gave, (b, c, s·h, s·w).
+        x: Input of the network, (b, c, h, w).
+        y: Result of the network, (b, c, s·h, s·w).
         scale: s.
 
     Returns:
@@ -41,7 +41,7 @@ def limit(x: Tensor, y: Tensor, scale: int) -> Tensor:
 
 
 def _bend(x: Tensor) -> Tensor:
-    """Return the larger of the second differences along rows and columns; at a rim, it goes on level."""
+    """Return the larger second difference along rows and columns; borders are repeated outwards."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     down = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1] - 2 * x
     across = padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:] - 2 * x
@@ -49,7 +49,7 @@ def _bend(x: Tensor) -> Tensor:
 
 
 def _largest_near(x: Tensor, reach: int) -> Tensor:
-    """Return the largest value within some pixels of each, along both sides."""
+    """Return the largest value within ``reach`` pixels of each pixel."""
     side = 2 * reach + 1
     x = F.max_pool2d(x, (side, 1), 1, (reach, 0))
     return F.max_pool2d(x, (1, side), 1, (0, reach))

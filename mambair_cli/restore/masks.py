@@ -1,4 +1,4 @@
-"""Enlarge what lies beside the colours of an image: alpha, saved selections, spot colours."""
+"""Enlarge samples that are no colours: alpha, saved selections, spot colours."""
 
 from collections.abc import Iterator
 
@@ -13,18 +13,18 @@ from mambair_cli.restore.tiling import Report, blend_tiles
 def enlarge_mask(
     computer: TileComputer, channels: int, window: Window, report: Report, sample: int, seed: int | None
 ) -> Iterator[np.ndarray]:
-    """Enlarge one sample of each pixel like a gray image of its own; noise and JPEG artefacts it has none.
+    """Enlarge one sample of each pixel as a gray image; it has no noise and no JPEG artefacts to remove.
 
     Args:
-        computer: Has the network.
-        channels: Of the network.
-        window: On the image.
-        report: How its colours are computed.
-        sample: Which of each pixel's samples it is.
-        seed: Of the noise that MambaIRv2 draws.
+        computer: What computes the tiles.
+        channels: Number of the network's channels.
+        window: Window on the image.
+        report: How the image's colours are computed.
+        sample: Index of the sample in each pixel.
+        seed: Random seed of MambaIRv2's inference noise.
 
     Yields:
-        As many rows as bands of colours have, (n, s·w, 1).
+        (n, s·w, 1) float32, with as many rows as the bands of colours have.
     """
     plan, scale = report.plan, computer.scale
     mask = Converted(window, lambda tile: to_float(tile[..., sample : sample + 1]))
@@ -46,7 +46,7 @@ def enlarge_mask(
             restored = run_tiles(computer, pixels, plan, varied, report.batch, seed)
             for left, tile in tiles.items():
                 if (top, left) in varied:
-                    yield computer.bench.fetch(next(restored), None).mean(axis=2, keepdims=True)
+                    yield computer.buffers.fetch(next(restored)).mean(axis=2, keepdims=True)
                 else:
                     yield tile[:1, :1].repeat(scale * plan.tile_height, 0).repeat(scale * plan.tile_width, 1)
 

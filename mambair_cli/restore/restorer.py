@@ -1,49 +1,34 @@
-"""The restorer: image in, image out, tile by tile, and what to do about memory."""
+"""The restorer: image in, image out, by one model on one device."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 
 from mambair_cli.checkpoints.catalog import REAL, Task
 from mambair_cli.checkpoints.load import load_network
-from mambair_cli.errors import MemoryLimitError, UsageError
-from mambair_cli.images import bleed, from_float, join_luma, split_luma, to_float
-from mambair_cli.restore.choice import check_fit, choose_device, choose_model, choose_tiles
-from mambair_cli.restore.engine import Engine, OnTiles, Precision, TileComputer, blend_rows
-from mambair_cli.restore.masks import enlarge_mask
-from mambair_cli.restore.row_window import Converted, ReadRows, Window
-from mambair_cli.restore.strength import REACH, check_strength, enlarge, mix
+from mambair_cli.checkpoints.select import check_fit, choose_model
+from mambair_cli.errors import UsageError
+from mambair_cli.images import from_float, to_float
+from mambair_cli.restore.channels import from_channels, to_channels
+from mambair_cli.restore.devices import choose_device
+from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
+from mambair_cli.restore.restoration import Restoration
+from mambair_cli.restore.row_window import ReadRows
+from mambair_cli.restore.settings import Precision, RestoreSettings
+from mambair_cli.restore.strength import check_strength, enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 
-SMALLEST_TILE = 32  # pixels
-
-# Pixels up to which small images of one size are computed together, and how many at most. It follows from
-# their size alone: how many there happen to be must not move a bit, and the shape of a batch does. Not on a
-# CPU: there the place in a batch does, too, and several workers do better.
+# Pixels up to which small images of one size are computed together, and the largest number of them.
+# Both follow from the size alone: the shape of a batch moves bits, the number of images in a run must not.
+# Not on a CPU: there the place in a batch moves bits, too, and several workers do better.
 PIXELS_TOGETHER = {"cuda": 256**2}
 MOST_TOGETHER = {"cuda": 16}
-
-
-@dataclass(frozen=True)
-class Band:
-    """Finished rows of a result.
-
-    Attributes:
-        top: Number of the first one.
-        rows: (n, s·w, c), alpha last, of the dtype that was asked for.
-        report: How they were computed.
-    """
-
-    top: int
-    rows: np.ndarray
-    report: Report
 
 
 class Restorer:
@@ -52,33 +37,35 @@ class Restorer:
     Args:
         task: "upscale", "denoise" or "dejpeg".
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
-        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
+        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
         model: Name in the catalogue; "auto"; or "real", for noisy, compressed or blurred pictures: it may
             enlarge further than ``scale``, ``info.scale`` times.
-        weights: A checkpoint to use in place of a model of the catalogue.
+        weights: Checkpoint to use instead of a model of the catalogue.
         device: "auto", or a device as torch names it.
-        precision: "fp32"; "fp16" for products and convolutions; "auto" is fp16 on CUDA.
-        tile: Largest side of a tile in pixels of the input; by default 256, and on CUDA, where an image is
-            larger than that, what suits it with MambaIR, 192 with MambaIRv2, and 136 with a U-Net.
-        overlap: Pixels that neighbouring tiles share at least; by default 16.
-        seed: Of the noise that MambaIRv2 draws; None for none.
+        precision: "fp32"; "fp16" for matrix products and convolutions; "auto" is fp16 on CUDA, else fp32.
+        tile: Largest side of a tile, in pixels of the input; by default 256. On CUDA images up to 256 are one
+            tile; for larger ones the default is fitted to the image for MambaIR, 192 for MambaIRv2, and 136
+            for a U-Net.
+        overlap: Smallest number of pixels that neighbouring tiles share; by default 16.
+        seed: Random seed of MambaIRv2's inference noise; None for no noise.
         offline: Use only what is on this machine.
         quiet: Show no progress of downloads.
-        notify: Given a sentence where the user should know of something; by default nobody is.
-        strength: Share of what the network does, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
-        bare: Whether results are the network's own, as the papers measure them; by default they are held to
+        notify: Called with a sentence that the user should read; by default, nothing is called.
+        strength: Share of the network's result, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
+        bare: Whether results are the network's own, as the papers measure them; by default they stay close to
             their input where that is smooth, see ``limits``.
 
     Attributes:
         model: The chosen checkpoint.
+        notice: Sentence about that choice for the user, if there is one.
         net: Its network.
-        info: What that is.
-        tiles: Into which images are cut.
-        device: Where it computes.
+        info: Facts about the network.
+        tiles: Sizes by which images are cut into tiles.
+        device: Device that computes.
 
     Raises:
-        ModelError: Where no model can be had, or the one that was named does not fit the task.
-        UsageError: For a device or tile that cannot be.
+        ModelError: No model is available, or the named one does not fit the task.
+        UsageError: There is no such device, or the tile and the overlap do not fit each other.
     """
 
     def __init__(
@@ -102,13 +89,14 @@ class Restorer:
         check_strength(strength)
         self.strength = strength
         self.device = choose_device(device)
-        choose_tiles(tile, overlap, self.device.type)  # what cannot be is said before anything is fetched
+        choose_tiles(tile, overlap, self.device.type)  # refuses wrong ones before anything is fetched
         self.seed = seed
         self.precision: Precision = precision
         self.bare = bare
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
-        if notice := self.model.tell(offline):
-            notify(notice)
+        self.notice = self.model.tell(offline)
+        if self.notice:
+            notify(self.notice)
         net = load_network(self.model.path)
         check_fit(net.info, task, None if model == REAL else scale, self.model)
         self.info = net.info
@@ -116,18 +104,27 @@ class Restorer:
         self.net = net
         self._computer: TileComputer | None = None
         self._making = threading.Lock()
-        self._shares: dict[tuple[int, ...], bool] = {}  # whether images of a shape leave each other alone
+        self._is_neutral: dict[
+            tuple[int, ...], bool
+        ] = {}  # whether images do not affect each other, by shape
+
+    @classmethod
+    def from_settings(
+        cls, settings: RestoreSettings, notify: Callable[[str], None] = lambda sentence: None
+    ) -> "Restorer":
+        """Make a restorer from a record of its arguments."""
+        return cls(**vars(settings), notify=notify)
 
     @property
     def computer(self) -> TileComputer:
-        """What has the network; it goes to its device when it is first asked for, by whichever thread."""
+        """What computes tiles; the network goes to its device at the first use, in any thread."""
         with self._making:
             if self._computer is None:
                 self._computer = Engine(self.net, self.device, self.precision, self.bare)
             return self._computer
 
     def by(self, computer: TileComputer) -> "Restorer":
-        """Return a restorer that leaves the tiles to another computer of the same network."""
+        """Return a restorer whose tiles another computer of the same network computes."""
         other = copy(self)
         other._computer = computer
         return other
@@ -138,10 +135,10 @@ class Restorer:
         """Return a restorer by the same network on the same device, with tiles, seed and strength of its own.
 
         Args:
-            tile: As for the class, like the next two.
-            overlap: Pixels.
-            seed: Of the noise.
-            strength: Share of what the network does.
+            tile: Largest side of a tile, in pixels; None for the default.
+            overlap: Smallest number of pixels that neighbours share; None for the default.
+            seed: Random seed of MambaIRv2's inference noise; None for no noise.
+            strength: Share of the network's result, 0 to 1.
         """
         other = self.by(self.computer)
         other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
@@ -159,14 +156,14 @@ class Restorer:
         Args:
             image: (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1]; c is 1 gray, 2 gray and alpha,
                 3 RGB, 4 RGB and alpha.
-            on_tiles: Told of progress.
+            on_tiles: Called with the progress.
 
         Returns:
             The restored image, of the same kind and ``scale`` times the size, and how it was computed.
 
         Raises:
-            MemoryLimitError: Where the device does not hold even the smallest tile.
-            UsageError: Where the network cannot restore such an image.
+            MemoryLimitError: The device does not hold even the smallest tile.
+            UsageError: The network cannot restore such an image.
         """
         if image.ndim == 2:
             restored, report = self.restore(image[:, :, None], on_tiles)
@@ -176,91 +173,47 @@ class Restorer:
         height, width, samples = image.shape
         result = np.empty((height * self.info.scale, width * self.info.scale, samples), image.dtype)
         report = None
-        for band in self.restore_rows(
-            lambda top, bottom: image[top:bottom], image.shape, on_tiles, image.dtype
-        ):
-            if band is not None:
-                result[band.top : band.top + len(band.rows)] = band.rows
-                report = band.report
+        opened = self.open_rows(lambda top, bottom: image[top:bottom], image.shape, on_tiles, image.dtype)
+        for band in opened.rows():
+            result[band.top : band.top + len(band.rows)] = band.rows
+            report = band.report
         if report is None:
             raise ValueError(f"an image has at least one pixel, not {image.shape}")
         return result, report
 
-    def restore_rows(
+    def open_rows(
         self,
         read: ReadRows,
         shape: tuple[int, ...],
         on_tiles: OnTiles | None = None,
         dtype: DTypeLike = np.float32,
         masks: int = 0,
-    ) -> Iterator[Band | None]:
-        """Restore an image that is read row after row, and yield the rows of the result as they are done.
-
-        Where memory turns out too small, tiles become smaller and all begins anew: the next band is the top
-        one again. What is held is the rows that a row of tiles covers, of the image and of the result.
+    ) -> Restoration:
+        """Return a restoration of an image that is read row after row, not begun yet.
 
         Args:
-            read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; asked for them in order, but
-                for when it begins anew.
-            shape: Of the image: (h, w, c), c as for :meth:`restore`, and the masks.
-            on_tiles: Told of progress.
-            dtype: Of the rows: uint8, uint16 or float32; they are rounded once.
-            masks: Samples that come after colours and alpha, each enlarged like alpha.
-
-        Yields:
-            None as soon as a GPU has something to do, such that another image can be begun with; then rows.
+            read: Reads rows, see :class:`Restoration`.
+            shape: Shape of the image, (h, w, c): c as for :meth:`restore`, and the masks.
+            on_tiles: Called with the progress.
+            dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once.
+            masks: Number of samples after colours and alpha, each enlarged like alpha.
 
         Raises:
-            MemoryLimitError: Where the device does not hold even the smallest tile.
-            UsageError: Where the network cannot restore such an image.
+            UsageError: The network cannot restore such an image.
         """
-        height, width, samples = shape
-        dtype = np.dtype(dtype)
-        self._check_samples(samples - masks)
-        plan, shrunk = self.plan(height, width), False
-        if self.count_together(shape, masks) > 1:
-            try:
-                collect = self.restore_together([read(0, height)], dtype)
-                yield None
-                restored, report = collect()
-                yield Band(0, restored[0], report)
-                if on_tiles:
-                    on_tiles(1, 1)
-                return
-            except (torch.OutOfMemoryError, MemoryError):
-                shrunk = True
-        batch = self.choose_batch(plan)
-        while True:
-            report = Report(plan, batch, shrunk)
-            try:
-                yield from self._attempt(Window(read, height), samples, masks, report, on_tiles, dtype)
-                return
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                shrunk = True
-                if batch > 1:
-                    batch = -(-batch // 2)
-                elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
-                    side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
-                    plan = plan_tiles(height, width, side, min(plan.overlap, side // 2))
-                else:
-                    remedy = "free some" if self.device.type == "cpu" else "free some, or use --device cpu"
-                    raise MemoryLimitError(
-                        f"out of memory on {self.device} even with one tile of {plan.tile_width}×"
-                        f"{plan.tile_height}; {remedy}"
-                    ) from error
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+        self._check_samples(shape[2] - masks)
+        return Restoration(self, read, shape, on_tiles, dtype, masks)
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
         return self.tiles.plan(height, width)
 
     def choose_batch(self, plan: Plan) -> int:
-        """Say how many of an image's tiles are computed at once."""
+        """Return the number of an image's tiles that are computed at once."""
         return choose_batch(plan, self.info.config, self.device.type)
 
     def count_together(self, shape: tuple[int, ...], masks: int = 0) -> int:
-        """Say how many images of a shape (h, w, c) are computed at once; 1 where it is no small one."""
+        """Return the number of images of a shape (h, w, c) that are computed at once; 1 for large ones."""
         height, width, samples = shape
         has_more = masks > 0 or samples % 2 == 0  # masks, or alpha
         if has_more or max(height, width) > max(self.tiles.side, self.tiles.whole):
@@ -271,21 +224,21 @@ class Restorer:
     def restore_together(
         self, images: Sequence[np.ndarray], dtype: DTypeLike = np.float32
     ) -> Callable[[], tuple[list[np.ndarray], Report]]:
-        """Begin to restore small images of one shape in one batch, which is filled up where they are too few.
+        """Begin small images of one shape in one batch, which is filled up if they are too few.
 
-        Where the device lets an image's place in the batch move a bit, each is done for itself.
+        On a device where an image's place in the batch moves a bit, each image is then computed alone.
 
         Args:
-            images: As many as :meth:`count_together` says, or fewer; (h, w, 1 or 3), of any dtype that
+            images: Images, no more than :meth:`count_together` returns; (h, w, 1 or 3), of any dtype that
                 :meth:`restore` takes.
-            dtype: Of the results, as for :meth:`restore_rows`.
+            dtype: Type of the results' samples, as for :meth:`open_rows`.
 
         Returns:
-            What waits for them and returns them, (s·h, s·w, c) each, and how they were computed.
+            A function that waits for them and returns them, (s·h, s·w, c) each, and how they were computed.
 
         Raises:
             torch.OutOfMemoryError: The device does not hold them at once.
-            UsageError: Where the network cannot restore such images.
+            UsageError: The network cannot restore such images.
         """
         shape = images[0].shape
         self._check_samples(shape[2])
@@ -294,14 +247,14 @@ class Restorer:
         def collect() -> tuple[list[np.ndarray], Report]:
             restored = compute()
             if len(images) > 1:
-                if shape not in self._shares:
+                if shape not in self._is_neutral:
                     alone = self._compute_together(images[-1:])()[0]
-                    self._shares[shape] = np.array_equal(alone, restored[-1])
-                if not self._shares[shape]:  # what an image becomes must not depend on its neighbours
+                    self._is_neutral[shape] = np.array_equal(alone, restored[-1])
+                if not self._is_neutral[shape]:  # a result must not depend on the other images
                     restored = [self._compute_together([image])()[0] for image in images]
             finished = []
             for rows, image in zip(restored, images, strict=True):
-                rows = self._complete(rows, image, shape[2])
+                rows = from_channels(rows, image, shape[2], self.info.channels)
                 if self.strength < 1:
                     rows = mix(rows, enlarge(to_float(image), self.info.scale), self.strength)
                 finished.append(from_float(rows, dtype))
@@ -311,99 +264,20 @@ class Restorer:
         return collect
 
     def _compute_together(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-        """Begin with a batch, filled up with its last image."""
+        """Begin a batch, filled up with its last image."""
         batch = self.count_together(images[0].shape)
         filled = [*images, *[images[-1]] * (batch - len(images))]
-        prepared = [self._prepare(image, images[0].shape[2]) for image in filled]
-        tiles = np.stack(prepared, out=self.computer.bench.room((batch, *prepared[0].shape)))
+        prepared = [to_channels(image, images[0].shape[2], self.info.channels) for image in filled]
+        tiles = np.stack(prepared, out=self.computer.allocate((batch, *prepared[0].shape)))
         launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
 
         def collect() -> list[np.ndarray]:
-            with self.computer.bench.at_work():
+            with self.computer.buffers.blending():
                 restored = self.computer.collect(launched)[: len(images)]
-            return [self.computer.bench.fetch(rows, None) for rows in restored]
+            return [self.computer.buffers.fetch(rows) for rows in restored]
 
         return collect
 
     def _check_samples(self, samples: int) -> None:
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
             raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
-
-    def _prepare(self, tile: np.ndarray, colors: int) -> np.ndarray:
-        """Make of samples what the network takes, (h, w, channels) floats."""
-        tile = _visible_colors(tile, colors)
-        if colors == 3 and self.info.channels == 1:
-            return split_luma(tile)[0]
-        return tile.repeat(self.info.channels // colors, axis=2)
-
-    def _complete(self, rows: np.ndarray, samples: np.ndarray, colors: int) -> np.ndarray:
-        """Make colours of what the network gave and of the samples it was given, (n, w, colors) floats."""
-        if colors == 3 and self.info.channels == 1:
-            return join_luma(rows, split_luma(_visible_colors(samples, colors))[1])
-        return rows.mean(axis=2, keepdims=True) if colors < rows.shape[2] else rows
-
-    def _attempt(
-        self,
-        window: Window,
-        samples: int,
-        masks: int,
-        report: Report,
-        on_tiles: OnTiles | None,
-        dtype: np.dtype,
-    ) -> Iterator[Band | None]:
-        """Restore an image by the given tiles, whatever the network's own channels."""
-        visible, scale = samples - masks, self.info.scale
-        colors = visible - (visible % 2 == 0)
-        pixels = Converted(window, lambda tile: self._prepare(tile[..., :visible], colors))
-        bands = blend_rows(self.computer, pixels, report.plan, report.batch, self.seed, on_tiles)
-        fetch = self.computer.bench.fetch
-        others = [
-            enlarge_mask(self.computer, self.info.channels, window, report, sample, self.seed)
-            for sample in range(colors, samples)
-        ]
-        yield None
-        top = 0
-        for rows in bands:
-            bottom = top + len(rows)
-            is_whole = colors == self.info.channels and not others and self.strength == 1
-            if is_whole:  # nothing is left to do but to round
-                rows = fetch(rows, dtype)
-            else:
-                by_luma = colors == 3 and self.info.channels == 1  # then the scale is 1
-                rows = fetch(rows, None)
-                given = window[top:bottom, :][..., :visible] if by_luma else rows
-                rows = self._complete(rows, given, colors)
-                if others:
-                    rows = np.concatenate([rows, *map(next, others)], axis=2)
-                if self.strength < 1:
-                    rows = mix(rows, self._enlarge(window, top, bottom, visible, report.plan), self.strength)
-                rows = from_float(rows, dtype)
-            yield Band(top, rows, report)
-            window.release(max(0, bottom // scale - (0 if self.strength == 1 else REACH)))
-            top = bottom
-
-    def _enlarge(self, window: Window, top: int, bottom: int, visible: int, plan: Plan) -> np.ndarray:
-        """Enlarge the input without the network to rows of a result, (bottom - top, s·w, samples) floats.
-
-        Args:
-            window: On the input.
-            top: First row of the result.
-            bottom: The one after its last.
-            visible: Samples that are colours and alpha.
-            plan: Of the input's size.
-        """
-        scale = self.info.scale
-        first = max(0, top // scale - REACH)
-        given = to_float(window[first : min(plan.height, -(-bottom // scale) + REACH), :])
-        if visible % 2 == 0 and scale > 1:  # what nobody sees must not come into sight
-            colors = visible - 1
-            given = np.concatenate(
-                [_visible_colors(given[..., :visible], colors), given[..., colors:]], axis=2
-            )
-        return enlarge(given, scale)[top - first * scale : bottom - first * scale]
-
-
-def _visible_colors(tile: np.ndarray, colors: int) -> np.ndarray:
-    """Return the colours of samples, as floats, and where alpha is 0 those around it."""
-    pixels = to_float(tile[..., :colors])
-    return pixels if tile.shape[2] == colors else bleed(pixels, to_float(tile[..., colors:]))

@@ -1,4 +1,4 @@
-"""The rows of an image that tiles are cut from, read when they are needed and dropped when they are done."""
+"""The rows of an image that tiles are cut from, read when they are needed and then dropped."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,11 +6,11 @@ from typing import Protocol
 import numpy as np
 
 ReadRows = Callable[[int, int], np.ndarray]
-"""Given the first row and the one after the last, returns these rows, (n, w, c)."""
+"""Called with the first row and the row after the last one; returns these rows, (n, w, c)."""
 
 
 class Pixels(Protocol):
-    """What tiles are cut from, by ``pixels[top:bottom, left:right]``: an array, or what reads like one."""
+    """What tiles are cut from, by ``pixels[top:bottom, left:right]``: an array, or something like it."""
 
     def __getitem__(self, key: tuple[slice, slice], /) -> np.ndarray:
         """Cut out a tile, (h, w, c)."""
@@ -18,11 +18,11 @@ class Pixels(Protocol):
 
 
 class Window:
-    """A part of an image, over its whole width, that moves down as tiles are asked for.
+    """A part of an image, over its whole width, that moves down as tiles are cut.
 
     Args:
-        read: Reads rows; asked for each of them once, from the top.
-        height: Rows of the image.
+        read: Reads rows; called for each row once, from the top.
+        height: Number of rows of the image.
     """
 
     def __init__(self, read: ReadRows, height: int) -> None:
@@ -32,7 +32,7 @@ class Window:
         self._rows: np.ndarray | None = None
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        """Cut out a tile, or rows; none of them released."""
+        """Cut out a tile, or rows, which must not be released."""
         rows, columns = key
         top, bottom, _ = rows.indices(self._height)
         if top < self._top:

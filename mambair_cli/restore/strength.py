@@ -1,4 +1,4 @@
-"""Mix what a network gives with the input: less than all of it keeps grain, or softens what it sharpens."""
+"""The strength of a restoration: a mix of the network's result and the input, which keeps grain."""
 
 from functools import cache
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from mambair_cli.errors import UsageError
 
-REACH = 3  # pixels of the input to each side that an enlarged one follows from
+REACH = 3  # pixels of the input to each side that an enlarged pixel depends on
 
 
 def check_strength(strength: float) -> None:
-    """Refuse a share that is none.
+    """Refuse a strength that is not from 0 to 1.
 
     Raises:
-        UsageError: It is not from 0 to 1.
+        UsageError: It is not.
     """
     if not 0 <= strength <= 1:
-        raise UsageError(f"the strength is from 0 (the input) to 1 (all that the network does): {strength:g}")
+        raise UsageError(f"the strength must be from 0 (the input) to 1 (the network's result): {strength:g}")
 
 
 def mix(restored: np.ndarray, given: np.ndarray, strength: float) -> np.ndarray:
-    """Return ``strength * restored + (1 - strength) * given``, either of the two exactly at 1 and 0.
+    """Return ``strength * restored + (1 - strength) * given``; at 1 and 0, exactly one of the two.
 
     Args:
         restored: Any shape, float32.
@@ -34,7 +34,7 @@ def mix(restored: np.ndarray, given: np.ndarray, strength: float) -> np.ndarray:
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """Enlarge an image, or some of its rows, by Lanczos' kernel of three lobes.
+    """Enlarge an image, or some of its rows, by the Lanczos kernel of three lobes.
 
     With ``k(x) = sinc(x) * sinc(x / 3)`` within three pixels::
 
@@ -75,7 +75,7 @@ def _enlarge_axis(pixels: np.ndarray, scale: int, axis: int) -> np.ndarray:
 
 @cache
 def _weights(scale: int) -> np.ndarray:
-    """Return what the pixels around one weigh in each that is made of it, (scale, 2 * REACH + 1) float32."""
+    """Return the weights of input pixels in each output pixel of one, (scale, 2 * REACH + 1) float32."""
     offset = (np.arange(scale) + 0.5) / scale - 0.5
     distance = offset[:, None] - np.arange(-REACH, REACH + 1)
     kernel = np.sinc(distance) * np.sinc(distance / REACH) * (np.abs(distance) < REACH)

@@ -1,4 +1,4 @@
-"""Tiles and batches that suit a device."""
+"""The cost of tiles on a GPU, and the tiles and batches that cost least."""
 
 import functools
 import hashlib
@@ -8,21 +8,21 @@ from mambair_cli.networks import Config, MambaIRConfig, MambaIRUNetConfig
 from mambair_cli.restore.tiling import Plan, plan_tiles
 
 TILES_AT_ONCE = {"cpu": 1, "mps": 4}
-# Values of the residual stream, of all pixels of a batch: 5.8 GiB with MambaIR.
+# Values of the residual stream, in all pixels of a batch: 5.8 GiB with MambaIR.
 VALUES_AT_ONCE = {"cuda": 110_000_000}
 
-SIDES = range(96, 257, 8)  # pixels, of tiles that are tried
+SIDES = range(96, 257, 8)  # pixels; sides of tiles that are tried
 PATHS = 4  # of MambaIR's scan
-# Of the GPU that tiles are fitted to, an H100 or H200. Others have more or fewer, but what an image becomes
-# is not to depend on that.
+# Of an H100 or H200, which tiles are fitted to. Other GPUs have more or fewer, but results must not depend on
+# that.
 MULTIPROCESSORS = 132
-# For a pixel in a block, beside its scan: for each channel within the block, and of the residual stream.
+# Per pixel and block, without the scan: for each channel within the block, and of the residual stream.
 INNER_CYCLES, OUTER_CYCLES = 0.016, 0.031
-PREFERENCE = 0.1  # for large tiles, where estimates hardly differ
+PREFERENCE = 0.1  # for large tiles, when estimates hardly differ
 
 
 def digest_costs() -> str:
-    """Put all numbers by which tiles are fitted into one word: others give other tiles, and other pixels."""
+    """Digest all numbers that tiles are fitted by: other numbers give other tiles, and other pixels."""
     from mambair_cli.kernels import cuda_scan
 
     own = VALUES_AT_ONCE, list(SIDES), PATHS, MULTIPROCESSORS, INNER_CYCLES, OUTER_CYCLES, PREFERENCE
@@ -37,7 +37,7 @@ def digest_costs() -> str:
 
 
 def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
-    """Say how many tiles a network computes at once on a kind of device: so many that batches are alike."""
+    """Return the number of tiles that a network computes at once, so that batches are of equal size."""
     most = TILES_AT_ONCE.get(device_kind, 1)
     if device_kind in VALUES_AT_ONCE:
         # A U-Net is widest inside, and has no kernels that save memory: four times is an estimate.
@@ -48,17 +48,16 @@ def choose_batch(plan: Plan, config: Config, device_kind: str) -> int:
 
 @functools.lru_cache
 def fit_tiles(height: int, width: int, overlap: int, config: MambaIRConfig) -> Plan:
-    """Place those tiles on an image that a MambaIR is estimated to take the least time for on a GPU.
+    """Place the tiles on an image for which a MambaIR is estimated to take the least time on a GPU.
 
-    Large ones have less in common with their neighbours. But a batch takes as long as the fullest of the
-    GPU's multiprocessors, and how full that is depends on their number: 24 tiles may take longer than 33
-    smaller ones.
+    Large tiles compute fewer pixels twice. But a batch takes as long as the busiest multiprocessor of the
+    GPU, and its load depends on the number of tiles: 24 tiles may take longer than 33 smaller ones.
 
     Args:
-        height: Of the image, in pixels.
-        width: Likewise.
-        overlap: Pixels that neighbours share at least, fewer than the largest of the sides.
-        config: Of the network.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        overlap: Smallest number of pixels that neighbours share; less than the largest of the sides.
+        config: Configuration of the network.
     """
     sides = [side for side in SIDES if side > overlap]
     plans = (plan_tiles(height, width, tile, overlap) for tile in product(sides, sides))
@@ -69,7 +68,7 @@ def fit_tiles(height: int, width: int, overlap: int, config: MambaIRConfig) -> P
 
 
 def estimate_cycles(plan: Plan, config: MambaIRConfig) -> float:
-    """Estimate what a block takes for all tiles of an image, in clock cycles of a GPU."""
+    """Estimate the time of a block for all tiles of an image, in clock cycles of a GPU."""
     from mambair_cli.kernels.cuda_scan import estimate_scan
 
     batch = choose_batch(plan, config, "cuda")

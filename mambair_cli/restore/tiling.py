@@ -1,27 +1,14 @@
 """Cut an image into equal overlapping tiles and blend the results into finished rows; knows no network."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class Arrays(NamedTuple):
-    """How to make arrays of the kind that tiles come in: numpy's, or tensors of a device.
-
-    Attributes:
-        zeros: Makes one of a shape, float32.
-        take: Makes one of numpy's.
-    """
-
-    zeros: Callable[[tuple[int, ...]], Any]
-    take: Callable[[np.ndarray], Any]
-
-
-NUMPY = Arrays(lambda shape: np.zeros(shape, np.float32), lambda array: array)
+from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 
 
 @dataclass(frozen=True)
@@ -29,7 +16,7 @@ class Plan:
     """Where the tiles of an image lie; all sizes in pixels of the input.
 
     ``tops`` and ``lefts`` rise from 0, and there is a tile at each pair of them: iterating gives every
-    ``(top, left)`` row by row. ``overlap`` is what was asked for; neighbours share that much or more.
+    ``(top, left)`` row by row. ``overlap`` is what was asked for; neighbours share at least that much.
     """
 
     height: int
@@ -49,7 +36,7 @@ class Plan:
         return ((top, left) for top in self.tops for left in self.lefts)
 
     def __str__(self) -> str:
-        """Describe the plan in one line, width before height as photographers do."""
+        """Describe the plan in one line, width before height."""
         if not len(self):
             return f"{self.width}×{self.height} without the network"
         return (
@@ -69,7 +56,7 @@ class Report:
 
     Attributes:
         plan: The tiles.
-        batch: Tiles computed at once.
+        batch: Number of tiles computed at once.
         shrunk: Whether the device's memory forced smaller tiles or batches than planned.
     """
 
@@ -79,19 +66,19 @@ class Report:
 
 
 def plan_nothing(height: int, width: int) -> Plan:
-    """Place no tiles, on an image that needs no network."""
+    """Return a plan without tiles, for an image that needs no network."""
     return Plan(height, width, 0, 0, 0, (), ())
 
 
 def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: int) -> Plan:
-    """Place the fewest tiles of one size that cover an image exactly, and make them no larger than need be.
+    """Place the fewest tiles of one size that cover an image exactly, as small as possible.
 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        tile: Largest side of a tile in pixels, or its largest height and width. Where the image is smaller,
+        tile: Largest side of a tile in pixels, or its largest height and width. If the image is smaller,
             the tile's side is the image's.
-        overlap: Pixels that neighbours share at least; what is left over is spread evenly among them.
+        overlap: Smallest number of pixels that neighbours share; what is left over is spread evenly.
 
     Raises:
         ValueError: A size is not positive, or the overlap is negative or leaves no room to advance.
@@ -117,16 +104,16 @@ def _place(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
 
 
 def ramp(length: int) -> np.ndarray:
-    """Weigh the ``length`` pixels that a tile shares with a neighbour, from its rim inwards.
+    """Return weights of the ``length`` pixels that a tile shares with a neighbour, from its rim inwards.
 
     A raised cosine sampled at the pixels' centres::
 
         ramp[i] = sin(pi / 2 * (i + 1/2) / length) ** 2
 
-    A tile's outermost pixels lack context on one side and are its least right ones. This curve leaves the
-    rim with zero slope, so that they count for next to nothing (0.0006 for the first of 32, where a
-    straight line gives it 0.016), meets the tile's inside without an edge and adds up to one with its own
-    mirror image. It is positive throughout: whatever else covers a pixel, the weights can be normalised.
+    A tile's outermost pixels lack context on one side and are its worst ones. This curve leaves the rim with
+    zero slope, so that they have little weight (0.0006 for the first of 32, where a straight line gives
+    0.016). It meets the tile's inside without an edge, and adds up to one with its own mirror image. It is
+    positive everywhere, so the weights at a pixel can always be normalised.
 
     Returns:
         (length,) float64, rising, in (0, 1).
@@ -135,7 +122,7 @@ def ramp(length: int) -> np.ndarray:
 
 
 def axis_weights(starts: Sequence[int], side: int) -> np.ndarray:
-    """Weigh every tile's pixels along one axis, such that the weights sum to one at each pixel.
+    """Return weights of every tile's pixels along one axis; they sum to one at each pixel of the image.
 
     A side falls by :func:`ramp` over what it shares with its neighbour. The outer sides of the first and
     the last tile do not: they are the image's own border. A pixel of a single tile has weight 1 exactly.
@@ -162,7 +149,12 @@ def axis_weights(starts: Sequence[int], side: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = NUMPY) -> Iterator[Any]:
+_HOST = HostBuffers()
+
+
+def blend_tiles(
+    plan: Plan, tiles: Iterable[Any], scale: int, buffers: OutputBuffers = _HOST
+) -> Iterator[Any]:
     """Blend computed tiles into bands of finished rows.
 
     At each pixel the weights of :func:`axis_weights` sum to one: nothing is divided afterwards, and tiles
@@ -173,7 +165,7 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
         plan: Where the tiles lie in the input.
         tiles: (scale * tile_height, scale * tile_width, c) float32 each, in the plan's order.
         scale: Pixels of the output per pixel of the input along each axis.
-        arrays: Of the kind of the tiles; so are the bands.
+        buffers: Buffers that the tiles are in; the bands are in them, too.
 
     Yields:
         (n, scale * width, c) float32, from top to bottom, scale * height rows altogether; the receiver's
@@ -188,7 +180,7 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
     tops = [scale * top for top in plan.tops]
     lefts = [scale * left for left in plan.lefts]
     height, width = scale * plan.height, scale * plan.width
-    row_weights = arrays.take(axis_weights(tops, tile_height))
+    row_weights = buffers.put(axis_weights(tops, tile_height))
     column_weights: Any = ()  # when the number of channels is known
 
     # Bands end where a row of tiles begins or ends: so every row of tiles covers its bands as a whole, and
@@ -206,14 +198,14 @@ def blend_tiles(plan: Plan, tiles: Iterable[Any], scale: int, arrays: Arrays = N
                 raise ValueError(f"too few tiles: {taken} came, the plan has {len(plan)}")
             if not channels and tile.ndim == 3:
                 channels = tile.shape[2]
-                column_weights = arrays.take(axis_weights(lefts, tile_width).repeat(channels, axis=1))
+                column_weights = buffers.put(axis_weights(lefts, tile_width).repeat(channels, axis=1))
             if tile.shape != (tile_height, tile_width, channels):
                 wanted = f"({tile_height}, {tile_width}, {channels or 'c'})"
                 raise ValueError(f"tile {taken} has the shape {tile.shape}, the plan needs {wanted}")
             taken += 1
             while ahead and ahead[0][1] <= top + tile_height:
                 start, stop = ahead.popleft()
-                unfinished.append(_Band(start, arrays.zeros((stop - start, width * channels))))
+                unfinished.append(_Band(start, buffers.zeros((stop - start, width * channels))))
             _add_tile(unfinished, tile, top, left, row_weights[row], column_weights[column])
             del tile  # not to be held while the next one is computed
         if taken == len(plan) and next(tiles, None) is not None:

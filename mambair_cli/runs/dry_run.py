@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mambair_cli.errors import ImageError, MambairError
 from mambair_cli.images import Header, find_losses
-from mambair_cli.restore.choice import TileSettings
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.restore.tiling import Plan, plan_nothing
 from mambair_cli.runs.estimate import Cost, Disk, Trial, disk_of, estimate, try_network
 from mambair_cli.runs.fingerprint import Fingerprint

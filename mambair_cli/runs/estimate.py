@@ -1,4 +1,4 @@
-"""Say beforehand what a picture will take: memory, room on the disk and time."""
+"""An estimate of what a picture will take: memory, room on the disk and time."""
 
 import shutil
 import time
@@ -14,21 +14,21 @@ from mambair_cli.restore.tiling import Plan
 from mambair_cli.system.process import peak_memory
 
 _LOSSY = ("jpeg", "webp", "avif")
-_LOSSY_SHARE = 0.5  # of the samples' bytes, at the quality of 95 and for noise; photographs take less
+_LOSSY_SHARE = 0.5  # of the samples' bytes, at quality 95 and for noise; photographs take less
 _WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
 _MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
-_ENCODER_BYTES = 2**28  # pieces on their way, and libvips' own lines and strips
-_BLEND_COPIES = 2.5  # the rows of tiles being summed, the band that leaves, what is made of it
+_ENCODER_BYTES = 2**28  # pieces that wait, and libvips' own lines and strips
+_BLEND_COPIES = 2.5  # the rows of tiles being summed, the finished band, and its samples
 _WINDOW_COPIES = 3  # rows of two rows of tiles, and once more while they are joined
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a network took when it was tried.
+    """Time and memory of a network, measured by a trial.
 
     Attributes:
-        seconds: For a pixel of the input.
-        memory: Bytes of the whole process at its peak; None where the system does not tell.
+        seconds: Seconds per pixel of the input.
+        memory: Peak memory of the whole process, in bytes; None if the system does not report it.
     """
 
     seconds: float
@@ -37,12 +37,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a picture will take, estimated.
+    """Estimated cost of a picture.
 
     Attributes:
-        memory: Bytes beside the network's own.
-        disk: Bytes of the result at most, and of what is laid out there meanwhile.
-        seconds: None where the network was not tried.
+        memory: Bytes in addition to the network's own.
+        disk: Largest number of bytes of the result and of temporary files.
+        seconds: Seconds; None if there was no trial of the network.
     """
 
     memory: int
@@ -53,15 +53,15 @@ class Cost:
 def estimate(
     reader: Reader, result: Header, format: str, plan: Plan, scale: int, trial: Trial | None
 ) -> Cost:
-    """Estimate what a picture will take.
+    """Estimate the cost of a picture.
 
     Args:
-        reader: Opened; nothing is read from it.
+        reader: Opened reader; nothing is read from it.
         result: Header of the result.
-        format: Of the result.
-        plan: Its tiles.
-        scale: Of the network.
-        trial: From :func:`try_network`.
+        format: Format of the result.
+        plan: Tiles of the picture.
+        scale: Scale of the network.
+        trial: Trial from :func:`try_network`; None if there was none.
     """
     header = reader.header
     item = np.dtype(header.dtype).itemsize
@@ -87,13 +87,13 @@ def estimate(
 
 
 def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | None:
-    if not len(plan):  # no network has anything to do
+    if not len(plan):  # no network is needed
         return 0.0
     return None if trial is None else trial.seconds * pixels * plan.redundancy
 
 
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
-    """Restore noise, a batch of tiles such as an image of that size has, and take the time."""
+    """Restore noise, as large as one batch of tiles of an image of that size, and measure it."""
     plan = restorer.plan(height, width)
     tiles = restorer.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
@@ -103,7 +103,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     if len(plan) > 1:
         restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed, restorer.strength)
-    for _ in range(2 if restorer.device.type == "cuda" else 1):  # kernels are made, graphs are recorded
+    for _ in range(2 if restorer.device.type == "cuda" else 1):  # the first compiles kernels
         restorer(noise)
     start = time.perf_counter()
     _, report = restorer.restore(noise)
@@ -112,13 +112,13 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
 
 
 class Disk(NamedTuple):
-    """A disk by its number, and the bytes that are free on it."""
+    """A disk by its number, and its free bytes."""
 
     number: int
     free: int
 
 
 def disk_of(target: Path) -> Disk:
-    """Return the disk that a file will be on, also where its folder is still to be made."""
+    """Return the disk that a file will be on, even if its folder does not exist yet."""
     folder = next(folder for folder in target.absolute().parents if folder.is_dir())
     return Disk(folder.stat().st_dev, shutil.disk_usage(folder).free)

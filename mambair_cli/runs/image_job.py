@@ -1,17 +1,19 @@
-"""One task on its way through: its image opened, restored, and its result finished."""
+"""One image on its way through a run: opened, restored, and its result finished."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header, find_losses
+from mambair_cli.images import Header, Writer, find_losses
 from mambair_cli.restore.engine import OnTiles
-from mambair_cli.restore.restorer import Band, Restorer
+from mambair_cli.restore.restoration import Band
+from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
@@ -19,27 +21,47 @@ from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.process import peak_memory
 
-ROWS_AT_ONCE = 256  # of an image that goes past the network
+ROWS_AT_ONCE = 256  # of an image that needs no network
 DECODED_BYTES = 2**26  # of samples; a larger image is decoded row after row, when its turn has come
 
 
-class ImageJob:
-    """A task on its way: opened, computed, finished, each stage in whatever thread.
-
-    Args:
-        task: What is to be done.
-        restorer: Does it.
+class _Begun(NamedTuple):
+    """A result that is being written.
 
     Attributes:
-        task: What is to be done.
-        error: Why it has failed, if it has.
-        samples: The decoded image, (h, w, c), if it is small enough and of one frame.
-        together: Images of which it shares a batch; 1 where it is computed by itself.
-        header: Of the image, once it is open.
+        writer: Encoder of the result.
+        frames: Rows of each frame; the first frame is begun.
+        height: Rows of a frame as they are written.
     """
 
-    def __init__(self, task: PreparedJob, restorer: Restorer) -> None:
-        self.task = task
+    writer: Writer
+    frames: Iterator[Iterable[Band]]
+    height: int
+
+
+class _AbandonedError(Exception):
+    """Nobody wants the result any more."""
+
+
+class ImageJob:
+    """One image on its way: open, begin, rows and finish, in this order, each in any thread.
+
+    An error in one of them is kept, and the later ones do nothing.
+
+    Args:
+        prepared: The job.
+        restorer: The restorer, with the network.
+
+    Attributes:
+        prepared: The job.
+        error: Error of the job, if it has failed.
+        samples: Decoded image, (h, w, c), if it is small enough and has one frame.
+        together: Number of images that share a batch with it; 1 if it is computed alone.
+        header: Header of the image, once it is open.
+    """
+
+    def __init__(self, prepared: PreparedJob, restorer: Restorer) -> None:
+        self.prepared = prepared
         self.error: MambairError | None = None
         self.samples: np.ndarray | None = None
         self.together = 1
@@ -48,6 +70,8 @@ class ImageJob:
         self._read: ReadRows | None = None
         self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
+        self._begun: _Begun | None = None
+        self._is_complete = False  # all rows are with the encoder
         self._losses: list[str] = []
         self._report: Report | None = None
         self._size: tuple[int, int] | None = None
@@ -56,22 +80,22 @@ class ImageJob:
 
     @property
     def pixels(self) -> int:
-        """Of all frames."""
+        """Number of pixels in all frames."""
         return self.header.width * self.header.height * self.header.frames if self.header else 0
 
     def open(self) -> None:
         """Look at the input, and decode it if it is small."""
         with self._stage():
-            job, output, policy = self.task.job, self.task.output, self.task.policy
-            check_target(job, self.task.overwrite)
-            if self.task.watch:
-                self.task.watch.look()
+            job, output, policy = self.prepared.job, self.prepared.output, self.prepared.policy
+            check_target(job, self.prepared.overwrite)
+            if self.prepared.watch:
+                self.prepared.watch.look()
             with ExitStack() as opening:
                 reader = opening.enter_context(open_source(job.source, policy.max_pixels, policy.damaged))
                 self.header = header = reader.header
                 self._warnings = reader.warnings
                 self._read = reader.read
-                # What cannot be is said early.
+                # Refuse early what cannot be written.
                 result, format, _ = plan_result(job, header, output, self._restorer.info.scale)
                 self._losses = find_losses(header, format, output.strip)
                 if header.masks != result.masks:
@@ -88,99 +112,126 @@ class ImageJob:
                 self.samples = rows
                 self.together = self._restorer.count_together(rows.shape, len(header.masks))
 
-    def compute(self, bands: Iterator[Band] | None, on_tiles: OnTiles | None) -> Iterator[None]:
-        """Restore the image, and hand its rows to the encoder.
+    def begin(self, on_tiles: OnTiles | None = None, bands: Iterable[Band] | None = None) -> None:
+        """Open the result, and give the device the first tiles, without waiting for them.
 
         Args:
-            bands: What was computed with others; None where it is still to be computed.
-            on_tiles: Told of progress.
-
-        Yields:
-            As soon as a GPU has something to do, and then from time to time.
+            on_tiles: Called with the progress.
+            bands: Rows that were computed together with other images; None to compute them here.
         """
+        if self.error is not None:
+            return
         with self._stage():
-            header, task, read = self.header, self.task, self._read
-            if header is None or read is None:
-                raise ValueError("what is computed was opened before")
-            result, format, size = plan_result(task.job, header, task.output, self._restorer.info.scale)
-            told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
-            writer = self._open.enter_context(
-                open_result(task.job, task.output, result, format, size, overwrite=task.overwrite, **told)
+            header, _ = self._opened()
+            prepared = self.prepared
+            result, format, size = plan_result(
+                prepared.job, header, prepared.output, self._restorer.info.scale
             )
-            shape = (header.height, header.width, header.samples)
-            needs_network = task.output.size.needs_network(header.width, header.height)
-            restore = self._restorer.restore_rows if needs_network else _pass_rows
-            for frame in range(header.frames):
-                start = frame * header.height
+            guard = prepared.watch
+            callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
+            opened = open_result(
+                prepared.job, prepared.output, result, format, size, overwrite=prepared.overwrite, **callbacks
+            )
+            writer = self._open.enter_context(opened)
+            self._size = (result.width, result.height)
+            self._reduced = self._size != size
+            frames = (
+                self._begin_frame(frame, on_tiles, writer) if bands is None else bands
+                for frame in range(header.frames)
+            )
+            self._begun = _Begun(writer, chain([next(frames)], frames), size[1])
+
+    def rows(self) -> Iterator[Band]:
+        """Restore the image and write its rows; yield these, so that the caller can do other work."""
+        if self.error is not None:
+            return
+        with self._stage():
+            if self._begun is None:
+                raise ValueError("the rows of an image come after its begin")
+            writer, frames, height = self._begun
+            for number, frame in enumerate(frames):
                 held: list[np.ndarray] = []
-                for band in bands or restore(
-                    lambda top, bottom, start=start: read(start + top, start + bottom),
-                    shape,
-                    _count_frames(on_tiles, frame, header.frames),
-                    writer.dtype,
-                    len(header.masks),
-                ):
-                    if band is None:
-                        pass
-                    elif header.frames == 1:
+                for band in frame:
+                    if self._opened()[0].frames == 1:
                         writer.write(band.top, band.rows)
-                    else:  # a frame that begins anew must not show
+                    else:  # a frame that starts again must not show
                         held = [*(held if band.top else []), band.rows]
-                    self._report = band.report if band else self._report
-                    yield
-                top = frame * size[1]
+                    self._report = band.report
+                    yield band
+                top = number * height
                 for rows in held:
                     writer.write(top, rows)
                     top += len(rows)
-            self._size = (result.width, result.height)
-            self._reduced = self._size != size
+            self._is_complete = True
+
+    def _opened(self) -> tuple[Header, ReadRows]:
+        if self.header is None or self._read is None:
+            raise ValueError("an image is opened before it is begun")
+        return self.header, self._read
+
+    def _begin_frame(self, frame: int, on_tiles: OnTiles | None, writer: Writer) -> Iterator[Band]:
+        """Begin a frame, and return its restored rows; if it needs no network, its own rows."""
+        header, read = self._opened()
+        start = frame * header.height
+        count = _count_frames(on_tiles, frame, header.frames)
+
+        def read_frame(top: int, bottom: int) -> np.ndarray:
+            return read(start + top, start + bottom)
+
+        if not self.prepared.output.size.needs_network(header.width, header.height):
+            return _pass_rows(read_frame, header.height, header.width, count)
+        shape = (header.height, header.width, header.samples)
+        restoration = self._restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
+        restoration.begin()
+        return restoration.rows()
 
     def finish(self) -> Outcome:
-        """Wait until the result is written, and tell what became of the task."""
+        """Wait until the result is written, and return the outcome."""
+        job, guard = self.prepared.job, self.prepared.watch
         with self._stage():
             self._open.close()
         if self.error is not None:
-            return Outcome.failed(self.task.job, self.error, self._seconds)
+            return Outcome.failed(job, self.error, self._seconds)
         return Outcome(
-            self.task.job,
+            job,
             size=self._size,
             reduced=self._reduced,
             report=self._report,
             seconds=self._seconds,
             peak_memory=peak_memory(),
-            sha256=self.task.watch.sha256 if self.task.watch else None,
+            sha256=guard.sha256 if guard else None,
             warnings=self._collect_warnings(),
         )
 
     def _collect_warnings(self) -> tuple[str, ...]:
-        """Return what is to be said of a result, when all rows have been read."""
+        """Return the warnings about a result, after all rows have been read."""
         warnings = [*self._warnings, *self._losses]
         if self._report and self._report.shrunk:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
         return tuple(warnings)
 
     def is_like(self, other: "ImageJob") -> bool:
-        """Tell whether the two could share a batch."""
+        """Tell whether the two can share a batch."""
         if self.samples is None or other.samples is None:
             return False
         return min(self.together, other.together) > 1 and self.samples.shape == other.samples.shape
 
     def abandon(self) -> None:
-        """Let go of what is open: of an image whose turn never comes, or of a result that is whole."""
-        self._open.close()
+        """Close what is open: a result is finished if all its rows are there, and undone if not."""
+        with suppress(_AbandonedError), self._stage():
+            if self._begun is not None and not self._is_complete:
+                raise _AbandonedError
+            self._open.close()
 
     @contextmanager
     def _stage(self) -> Iterator[None]:
-        """Take the time of a stage; where it fails, undo what is open, and keep why.
-
-        What has failed already stays failed, and no stage of it is run.
-        """
+        """Measure the time of a stage; if it fails, undo what is open, and keep the error."""
         start = time.perf_counter()
         try:
             try:
                 yield
             except BaseException as error:
-                # On the way out, what is open undoes itself, and says in its own words what was the matter.
+                # What is open undoes itself on the way out, and may raise a clearer error.
                 if not self._open.__exit__(type(error), error, error.__traceback__):
                     raise
         except MambairError as error:
@@ -189,11 +240,8 @@ class ImageJob:
             self._seconds += time.perf_counter() - start
 
 
-def _pass_rows(
-    read: ReadRows, shape: tuple[int, ...], on_tiles: OnTiles | None, dtype: DTypeLike, masks: int
-) -> Iterator[Band]:
-    """Hand an image on as it is, some rows at a time; else as ``Restorer.restore_rows``."""
-    height, width, _ = shape
+def _pass_rows(read: ReadRows, height: int, width: int, on_tiles: OnTiles | None) -> Iterator[Band]:
+    """Yield the rows of an image as they are, some at a time."""
     report = Report(plan_nothing(height, width), 0, False)
     for top in range(0, height, ROWS_AT_ONCE):
         yield Band(top, read(top, min(top + ROWS_AT_ONCE, height)), report)
@@ -202,7 +250,7 @@ def _pass_rows(
 
 
 def _count_frames(on_tiles: OnTiles | None, frame: int, frames: int) -> OnTiles | None:
-    """Count the tiles of all frames together."""
+    """Return a callback that counts the tiles of all frames together."""
     if on_tiles is None:
         return None
     return lambda done, total: on_tiles(frame * total + done, frames * total)

@@ -1,159 +1,210 @@
-"""Images one after another through one network: read ahead, computed, and written behind.
-
-The next images are decoded while one is computed, and those before it are encoded and brought to the disk;
-small ones of one size are computed together.
-"""
+"""Images one after another through one network: read ahead, computed, and written behind."""
 
 import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from itertools import takewhile
 
-import torch
+import numpy as np
 
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import OnTiles
-from mambair_cli.restore.restorer import Band, Restorer
+from mambair_cli.restore.restoration import OUT_OF_MEMORY, Band
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import name_of
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import IsStopped, PreparedJob
 
 MOST_AHEAD = 16  # images that are opened before their turn
-PIXELS_AHEAD = 2**22  # beyond which no further one is
+PIXELS_AHEAD = 2**22  # of opened images, beyond which no further one is opened
 MOST_BEHIND = min(8, os.cpu_count() or 1)  # images that are finished side by side
-LEAVING_SECONDS = 1  # for the image that is being opened when nobody wants it any more
-PATIENCE_SECONDS = 0.02  # for images that could share a batch with one whose turn has come
+LEAVING_SECONDS = 1  # to wait at the end for an image that is being opened
+PATIENCE_SECONDS = 0.02  # to wait for images that could share a batch with the next one
 
 OnStart = Callable[[str, int], None]
 """Called with the name and the number of pixels of an image whose turn has come."""
 
 
-def perform_alone(
-    tasks: Iterable[PreparedJob],
-    is_stopped: IsStopped,
-    restorer: Restorer,
-    on_start: OnStart = lambda name, pixels: None,
-    on_tiles: OnTiles | None = None,
-) -> Generator[Outcome]:
-    """Do tasks by one network; broken off, it leaves the image in work undone and finishes those computed.
+class Pipeline:
+    """A run of images through one network, in which the stages of neighbouring images overlap.
+
+    On a GPU, with time from left to right::
+
+        reading thread      open 1   open 2    open 3    open 4
+        calling thread               begin 1   begin 2   rows 1   begin 3   rows 2   begin 4   rows 3
+        GPU                          [ tiles of 1      ] [ tiles of 2     ] [ tiles of 3     ] [ ...
+        finishing threads                                         finish 1           finish 2
+
+    ``begin`` gives the GPU its first tiles and returns; ``rows`` waits for tiles and hands blended rows to
+    the encoder. The next image is begun before the rows of one are taken, so that the GPU is never idle. On a
+    CPU only reading and finishing overlap with the computing: begin 1, rows 1, begin 2, rows 2.
+
+    Small images of one size share a batch, and count as one image above. A reader is at most ``MOST_AHEAD``
+    images ahead; at most ``MOST_BEHIND`` images are being finished.
 
     Args:
-        tasks: What is to be done; asked for in another thread, and ahead.
-        is_stopped: Whether no further one is to begin.
-        restorer: Does the work.
-        on_start: Told of each image whose turn has come.
-        on_tiles: Told of the progress within an image.
-
-    Yields:
-        What became of each, in their order.
+        jobs: Jobs to do; the reading thread takes them from the iterator, ahead of their turn.
+        is_stopped: Tells whether no further job may begin.
+        restorer: The restorer, with the network.
+        on_start: Called with each image whose turn has come.
+        on_tiles: Called with the progress within an image.
     """
-    begun: deque[tuple[list[ImageJob], Generator[None]]] = deque()
-    finishing: deque[Future[Outcome]] = deque()
 
-    def is_one_finished() -> bool:
-        return bool(finishing) and finishing[0].done()
+    def __init__(
+        self,
+        jobs: Iterable[PreparedJob],
+        is_stopped: IsStopped,
+        restorer: Restorer,
+        on_start: OnStart = lambda name, pixels: None,
+        on_tiles: OnTiles | None = None,
+    ) -> None:
+        self._jobs, self._is_stopped, self._restorer = jobs, is_stopped, restorer
+        self._on_start, self._on_tiles = on_start, on_tiles
+        self._begun: deque[_Group] = deque()
+        self._finishing: deque[Future[Outcome]] = deque()
 
-    works = (ImageJob(task, restorer) for task in tasks)
-    with (
-        ThreadPoolExecutor(MOST_BEHIND, "mambair-finish") as finishers,
-        closing(_Ahead(works, is_stopped)) as ahead,
-        ExitStack() as leaving,
-    ):
-        leaving.callback(_leave, begun)
-        try:
-            while True:
-                while is_one_finished() or len(finishing) > MOST_BEHIND:
-                    yield finishing.popleft().result()
-                # On a GPU the next images are begun with before the first is done: it must not fall idle.
-                while len(begun) <= (restorer.computer.ahead > 0) and not is_stopped():
-                    group = ahead.take(lambda: bool(begun) or is_one_finished())
-                    if not group:
-                        break
-                    begun.append((group, _compute(group, restorer, on_start, on_tiles)))
-                    next(begun[-1][1], None)
-                if begun:
-                    group, steps = begun[0]
-                    for _ in steps:
-                        while is_one_finished():
-                            yield finishing.popleft().result()
-                    begun.popleft()
-                    for work in group:
-                        finishing.append(finishers.submit(work.finish))
-                        finishing[-1].add_done_callback(lambda _: ahead.wake())
-                elif not is_one_finished():
-                    break
-        except KeyboardInterrupt:  # what is computed is finished, and what is finished is told
-            while finishing:
-                yield finishing.popleft().result()
-            raise
-        while finishing:
-            yield finishing.popleft().result()
+    def outcomes(self) -> Generator[Outcome]:
+        """Do the jobs, and yield the outcome of each, in their order.
 
+        After an interrupt, or when the caller stops early, images whose rows are all there are finished, and
+        the others leave no result.
+        """
+        jobs = (ImageJob(job, self._restorer) for job in self._jobs)
+        with (
+            ThreadPoolExecutor(MOST_BEHIND, "mambair-finish") as finishers,
+            closing(_Reader(jobs, self._is_stopped)) as reader,
+        ):
+            try:
+                yield from self._work(reader, finishers)
+            except KeyboardInterrupt:  # what is finished is reported, too
+                yield from self._finished(wait=True)
+                raise
+            finally:
+                for group in self._begun:
+                    group.abandon()
+            yield from self._finished(wait=True)
 
-def _leave(begun: Iterable[tuple[list[ImageJob], Generator[None]]]) -> None:
-    """Undo what is begun, and finish what of it is computed."""
-    for group, steps in begun:
-        steps.close()
-        for work in group:
-            work.abandon()
+    def _work(self, reader: "_Reader", finishers: ThreadPoolExecutor) -> Iterator[Outcome]:
+        """Begin images, compute the rows of the first one, and send it to be finished, until all are."""
+        while True:
+            yield from self._finished()
+            self._begin_next(reader)
+            if self._begun:
+                for _ in self._begun[0].rows():
+                    yield from self._finished()
+                for job in self._begun.popleft().jobs:
+                    self._finishing.append(finishers.submit(job.finish))
+                    self._finishing[-1].add_done_callback(lambda _: reader.wake())
+            elif not self._is_one_finished():
+                return
 
+    def _begin_next(self, reader: "_Reader") -> None:
+        """Begin the next images; wait for the reader only if there is nothing else to do."""
+        most = 2 if self._restorer.computer.ahead > 0 else 1
+        while len(self._begun) < most and not self._is_stopped():
+            jobs = reader.take(lambda: bool(self._begun) or self._is_one_finished())
+            if not jobs:
+                return
+            self._begun.append(_Group(jobs, self._restorer, self._on_start, self._on_tiles))
+            self._begun[-1].begin()
 
-def _compute(
-    group: list[ImageJob], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
-) -> Generator[None]:
-    """Compute works, in one batch if they are several; yields at first when a GPU has something to do."""
-    shared: list[Iterator[Band] | None] = [None] * len(group)
-    if len(group) > 1:
-        samples = [work.samples for work in group if work.samples is not None]
-        try:
-            collect = restorer.restore_together(samples)
-            yield
-            rows, report = collect()
-            shared = [iter([Band(0, image, report)]) for image in rows]
-        except (torch.OutOfMemoryError, MemoryError, MambairError):
-            pass  # by itself, each has room, or an error of its own
-    for work, bands in zip(group, shared, strict=True):
-        if work.error is None:
-            on_start(name_of(work.task.job.source), work.pixels)
-            yield from work.compute(bands, on_tiles)
+    def _is_one_finished(self) -> bool:
+        return bool(self._finishing) and self._finishing[0].done()
+
+    def _finished(self, wait: bool = False) -> Iterator[Outcome]:
+        """Yield the outcomes that are there; wait where too many images are being finished, or for all."""
+        while self._finishing and (wait or self._is_one_finished() or len(self._finishing) > MOST_BEHIND):
+            yield self._finishing.popleft().result()
 
 
-class _Ahead:
-    """Opens works in a thread, some of them before their turn.
+class _Group:
+    """Images that are computed in one batch, or a single image."""
 
-    What other threads have to tell comes through a queue: an interrupt may break the main thread off
-    anywhere, and must not leave a lock behind that they wait for.
+    def __init__(
+        self, jobs: list[ImageJob], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
+    ) -> None:
+        self.jobs = jobs
+        self._restorer, self._on_start, self._on_tiles = restorer, on_start, on_tiles
+        self._collect: Callable[[], tuple[list[np.ndarray], Report]] | None = None
+
+    def begin(self) -> None:
+        """Give the device something to do, without waiting for it."""
+        if len(self.jobs) == 1:
+            self._begin_job(self.jobs[0], None)
+            return
+        samples = [job.samples for job in self.jobs if job.samples is not None]
+        with suppress(*OUT_OF_MEMORY, MambairError):  # computed alone, each has room, or its own error
+            self._collect = self._restorer.restore_together(samples)
+
+    def rows(self) -> Iterator[Band]:
+        """Compute the images and write their rows; yield these, so that the caller can do other work."""
+        if len(self.jobs) == 1:
+            yield from self.jobs[0].rows()
+            return
+        for job, bands in zip(self.jobs, self._collect_bands(), strict=True):
+            self._begin_job(job, bands)
+            yield from job.rows()
+
+    def abandon(self) -> None:
+        """Undo the images whose rows are not all there, and finish the others."""
+        for job in self.jobs:
+            job.abandon()
+
+    def _begin_job(self, job: ImageJob, bands: list[Band] | None) -> None:
+        if job.error is None:
+            self._on_start(name_of(job.prepared.job.source), job.pixels)
+            job.begin(self._on_tiles, bands)
+
+    def _collect_bands(self) -> Sequence[list[Band] | None]:
+        """Wait for the batch; return None for images that are to be computed alone."""
+        if self._collect is not None:
+            with suppress(*OUT_OF_MEMORY, MambairError):
+                images, report = self._collect()
+                return [[Band(0, image, report)] for image in images]
+        return [None] * len(self.jobs)
+
+
+class _End:
+    """The reader's last event: it opens no further image."""
+
+
+class _Reader:
+    """Opens images in a thread, some of them before their turn.
+
+    Other threads report through a queue: an interrupt may stop the main thread anywhere, and must not leave
+    a lock behind that they wait for.
 
     Args:
-        works: To be opened.
-        is_stopped: Whether no further one is to be.
+        jobs: Images to open.
+        is_stopped: Tells whether no further one may begin.
     """
 
-    def __init__(self, works: Iterator[ImageJob], is_stopped: IsStopped) -> None:
-        self._works, self._is_stopped = works, is_stopped
-        self._events: queue.SimpleQueue[ImageJob | BaseException | _Over | None] = queue.SimpleQueue()
+    def __init__(self, jobs: Iterator[ImageJob], is_stopped: IsStopped) -> None:
+        self._jobs, self._is_stopped = jobs, is_stopped
+        self._events: queue.SimpleQueue[ImageJob | BaseException | _End | None] = queue.SimpleQueue()
         self._ready: deque[ImageJob] = deque()
         self._is_over = False
         self._room = threading.Condition()
-        self._count = self._pixels = 0  # of those that are opened and not taken
-        # It may wait for standard input, and must not keep the process from ending.
+        self._count = self._pixels = 0  # of images that are opened and not taken
+        # A daemon: it may wait for standard input, and must not keep the process from ending.
         self._thread = threading.Thread(target=self._open_all, name="mambair-read", daemon=True)
         self._thread.start()
 
     def take(self, is_wanted: Callable[[], bool]) -> list[ImageJob]:
-        """Wait for the next work; take it, or several that share a batch.
+        """Wait for the next image; return it, or several that share a batch.
 
         Args:
-            is_wanted: Whether the caller is wanted elsewhere, and waits no longer; see :meth:`wake`.
+            is_wanted: Tells whether the caller has other work, and should not wait; see :meth:`wake`.
 
         Returns:
-            None of them where there are no more, or the caller is wanted elsewhere.
+            The images; empty if there are no more, or the caller has other work.
         """
         while self._hear(0):
             pass
@@ -171,44 +222,44 @@ class _Ahead:
             self._ready.popleft()
         with self._room:
             self._count -= len(group)
-            self._pixels -= sum(work.pixels for work in group)
+            self._pixels -= sum(job.pixels for job in group)
             self._room.notify()
         return group
 
     def wake(self) -> None:
-        """Have :meth:`take` look whether its caller is wanted elsewhere."""
+        """Have :meth:`take` ask again whether its caller has other work."""
         self._events.put(None)
 
     def close(self) -> None:
-        """Open no more, and let go of those whose turn never came."""
+        """Open no more images, and close those whose turn never came."""
         self._is_over = True
         with self._room:
             self._room.notify()
-        with suppress(BaseException):  # of the other thread, which nobody asks for any more
+        with suppress(BaseException):  # an error of the other thread, which is too late to matter
             while self._hear(0):
                 pass
-        for work in self._ready:
-            work.abandon()
+        for job in self._ready:
+            job.abandon()
         self._ready.clear()
-        # Python ends threads that are left by unwinding them, which what decodes may not bear.
+        # Python ends daemon threads by unwinding them, which decoders may not survive.
         self._thread.join(LEAVING_SECONDS)
 
     def _hear(self, seconds: float | None) -> bool:
-        """Wait for what other threads tell; return whether they did."""
+        """Wait for an event of another thread; return whether there was one."""
         try:
             event = self._events.get(timeout=None if seconds is None else max(seconds, 0))
         except queue.Empty:
             return False
         if isinstance(event, ImageJob):
             self._ready.append(event)
-        elif isinstance(event, _Over):
+        elif isinstance(event, _End):
             self._is_over = True
         elif event is not None:
             raise event
         return True
 
     def _alike(self) -> list[ImageJob]:
-        """Return the first one, and those that follow it and could share its batch."""
+        """Return the first image, and those after it that could share its batch."""
         first = self._ready[0]
         return [first, *takewhile(first.is_like, list(self._ready)[1:])]
 
@@ -216,22 +267,18 @@ class _Ahead:
         return self._is_over or (self._count < MOST_AHEAD and self._pixels < PIXELS_AHEAD)
 
     def _open_all(self) -> None:
-        """Open one after the other; this is the thread."""
+        """Open one image after the other; this is the thread."""
         try:
-            for work in self._works:
+            for job in self._jobs:
                 with self._room:
                     self._room.wait_for(self._has_room)
                 if self._is_over or self._is_stopped():
                     break
-                work.open()
+                job.open()
                 with self._room:
                     self._count += 1
-                    self._pixels += work.pixels
-                self._events.put(work)
-        except BaseException as error:  # the main thread raises it
+                    self._pixels += job.pixels
+                self._events.put(job)
+        except BaseException as error:  # the calling thread raises it
             self._events.put(error)
-        self._events.put(_Over())
-
-
-class _Over:
-    """All is opened that is to be."""
+        self._events.put(_End())

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.images.source import Source
+from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
 from mambair_cli.runs.jobs import Job, name_of
@@ -120,12 +121,14 @@ class ServerClient:
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._is_lost = threading.Event()
-        self.means = self._ask(query)
+        self.means = means = self._ask(query)
+        place = f"{means.device} of {address}"
+        self.info = ExecutorInfo(means.model, means.scale, place, means.fingerprint, means.notice)
         kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
         self._computing = self.means.fingerprint.digest()
 
-    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send tasks to the server, several at once; yield what became of each, in their order.
 
         Where there is no server any more, no further one is begun.
@@ -133,7 +136,7 @@ class ServerClient:
         sent: deque[Future[Outcome]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "mambair-client") as senders:
             try:
-                for number, task in enumerate(tasks):
+                for number, task in enumerate(jobs):
                     if is_stopped() or self._is_lost.is_set():
                         break
                     held = task.job.source.hold().data  # here, where an interrupt is heard
@@ -220,9 +223,7 @@ class ServerClient:
                 )
             about = f"{job.source}: " if job.source.path else ""
             with (
-                open_target(
-                    job, overwrite=task.overwrite, **told
-                ) as file,  # if it cannot be, before any work
+                open_target(job, overwrite=task.overwrite, **told) as file,  # before any work
                 self._connect() as connection,
                 self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):

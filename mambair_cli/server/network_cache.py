@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import REAL, is_named
-from mambair_cli.restore.choice import ChosenModel, check_fit, choose_device, choose_model, name_model
-from mambair_cli.restore.engine import Precision
+from mambair_cli.checkpoints.select import ChosenModel, check_fit, choose_model, name_model
+from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import Precision
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.query import RestoreRequest
 

@@ -140,6 +140,6 @@ def _compute(work: ImageJob, is_left: threading.Event) -> None:
             raise _AbandonedError
 
     check()
-    if work.error is None:
-        for _ in work.compute(None, check):
-            check()
+    work.begin(check)
+    for _ in work.rows():
+        check()

@@ -12,9 +12,9 @@ from mambair_cli.networks import Network
 from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.quality.metrics import psnr
-from mambair_cli.restore.choice import choose_tiles
 from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tile_cost import choose_batch
+from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers

@@ -1,1 +1,1 @@
-"""Who does the jobs of a run: this process, several on this machine, a Ray cluster."""
+"""What does the jobs of a run: this process, worker processes, a Ray cluster."""

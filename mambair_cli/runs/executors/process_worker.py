@@ -1,4 +1,4 @@
-"""The process of a worker: what it is told and what it says, and how it goes about its tasks."""
+"""A worker process: it does the jobs, and computes the tiles, that its parent sends."""
 
 import multiprocessing
 import os
@@ -10,143 +10,98 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import DEVICE_ERROR, TileComputer
+from mambair_cli.restore.restoration import OUT_OF_MEMORY
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.messages import (
+    Advanced,
+    ComputeTiles,
+    Crashed,
+    DeviceFailed,
+    DoJob,
+    Done,
+    Noticed,
+    NotLoaded,
+    Ready,
+    Started,
+    Stop,
+    TilesComputed,
+    TilesFailed,
+    receive,
+    send,
+)
+from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
 from mambair_cli.system.process import leave_process
 from mambair_cli.system.signals import OF_TERMINALS
 
-_UNRESTORED = (torch.OutOfMemoryError, MemoryError, MambairError)  # an engine's errors for tiles
+_TILE_ERRORS = (*OUT_OF_MEMORY, MambairError)  # an engine's errors about tiles
 
 
-class Started(NamedTuple):
-    """A worker has begun with an image."""
+def serve(connection: Connection, settings: RestoreSettings, threads: int | None) -> None:
+    """Do jobs as they come, until the parent is gone; this is the worker's whole life.
 
-    name: str
-    pixels: int
-
-
-class Advanced(NamedTuple):
-    """A worker has computed so many tiles of its image."""
-
-    done: int
-    total: int
-
-
-class Noticed(NamedTuple):
-    """The user should know something, although nothing failed."""
-
-    sentence: str
-
-
-class Failed(NamedTuple):
-    """A worker cannot go on, since its device fails."""
-
-    reason: str
-
-
-class Crashed(NamedTuple):
-    """A worker has come upon a bug of ours."""
-
-    trace: str
-
-
-class TileBatch(NamedTuple):
-    """A batch of tiles that a worker is to compute, whose values follow."""
-
-    shape: tuple[int, ...]
-    corners: list[tuple[int, int]]
-    seed: int | None
-
-
-class Stop(NamedTuple):
-    """A worker is to begin with no further task, and to end when those in work are done."""
-
-
-class TileResult(NamedTuple):
-    """A worker has computed a batch of tiles, (b, s·h, s·w, c), or why it could not."""
-
-    values: np.ndarray | None
-    error: Exception | None = None
-
-
-def receive_values(connection: Connection, shape: tuple[int, ...]) -> np.ndarray:
-    """Receive float32 values, without a copy."""
-    values = np.empty(shape, np.float32)
-    connection.recv_bytes_into(values.data.cast("B"))
-    return values
-
-
-def send_values(connection: Connection, values: np.ndarray) -> None:
-    """Send float32 values, whose shape the other side knows."""
-    connection.send_bytes(np.ascontiguousarray(values).data.cast("B"))
-
-
-def serve(connection: Connection, options: dict[str, Any], threads: int | None) -> None:
-    """Do tasks as they come, until there is nobody to send them; this is the worker.
-
-    Who asks it to terminate ends it at once: what it leaves half-written, its parent's journal clears away.
+    A request to terminate ends it at once; the parent's journal removes what it leaves half-written.
 
     Args:
-        connection: To the parent, which sends tasks and tiles, and closes it at the end.
-        options: Of the ``Restorer``.
-        threads: Of PyTorch; None for its own choice.
+        connection: Pipe to the parent, which sends jobs and tiles, and closes it at the end.
+        settings: Settings of the restorer.
+        threads: Threads of PyTorch; None for its default.
     """
     for number in OF_TERMINALS:
-        signal.signal(number, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     threading.Thread(target=_end_with_parent, name="mambair-parent", daemon=True).start()
     if threads is not None:
         torch.set_num_threads(threads)
-    out = _Mouth(connection)
-    with telling(lambda sentence: out.send(Noticed(sentence))):
-        _work(connection, options, out)
-    out.close()
+    sender = _Sender(connection)
+    with telling(lambda sentence: sender.send(Noticed(sentence))):
+        _work(connection, settings, sender)
+    sender.close()
 
 
-def _work(connection: Connection, options: dict[str, Any], out: "_Mouth") -> None:
-    """Load the network, and do tasks."""
+def _work(connection: Connection, settings: RestoreSettings, sender: "_Sender") -> None:
+    """Load the network, and do jobs."""
     try:
         try:
-            restorer = Restorer(**options)
+            restorer = Restorer.from_settings(settings)
         except MambairError as error:
-            out.send(error)
+            sender.send(NotLoaded(error))
             return
-        out.send(True)
-
-        is_stopped = threading.Event()
-        for outcome in perform_alone(
-            _receive_tasks(connection, restorer, out, is_stopped),
-            is_stopped.is_set,
+        sender.send(Ready())
+        dispatcher = _Dispatcher(connection, restorer, sender)
+        pipeline = Pipeline(
+            dispatcher.jobs(),
+            dispatcher.is_stopped.is_set,
             restorer,
-            lambda name, pixels: out.send(Started(name, pixels)),
-            lambda done, total: out.send(Advanced(done, total)),
-        ):
-            out.send(outcome)
+            lambda name, pixels: sender.send(Started(name, pixels)),
+            lambda done, total: sender.send(Advanced(done, total)),
+        )
+        for outcome in pipeline.outcomes():
+            sender.send(Done(outcome))
         leave_process()
     except DEVICE_ERROR as error:
-        out.send(Failed(str(error).partition("\n")[0]))
+        sender.send(DeviceFailed(str(error).partition("\n")[0]))
     except Exception:
-        out.send(Crashed(traceback.format_exc()))
+        sender.send(Crashed(traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as its parent has, however that came about: another run may begin at once."""
+    """End this process as soon as its parent has ended, for any reason: another run may begin at once."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-class _Mouth:
-    """Sends what a worker has to say, in a thread: while the parent speaks, it does not listen."""
+class _Sender:
+    """Sends a worker's messages in a thread: while the parent sends, it does not receive."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -155,7 +110,7 @@ class _Mouth:
         self._thread.start()
 
     def send(self, message: Any) -> None:
-        """Send a message, without waiting for it to arrive."""
+        """Send a message, without waiting until it arrives."""
         self._waiting.put(message)
 
     def close(self) -> None:
@@ -164,45 +119,73 @@ class _Mouth:
         self._thread.join()
 
     def _send_all(self) -> None:
-        with suppress(OSError):  # nobody listens any more
+        with suppress(OSError):  # the parent is gone
             while (message := self._waiting.get()) is not None:
-                if isinstance(message, TileResult) and message.values is not None:
-                    self._connection.send(message.values.shape)
-                    send_values(self._connection, message.values)
-                else:
-                    self._connection.send(message)
+                send(self._connection, message)
 
 
-def _receive_tasks(
-    connection: Connection, restorer: Restorer, out: _Mouth, is_stopped: threading.Event
-) -> Iterator[PreparedJob]:
-    """Yield the tasks that come, until none is to begin any more; batches of tiles are computed here."""
-    computer = restorer.computer
-    launched: deque[Any] = deque()
-    with suppress(EOFError, ConnectionError):  # nobody sends any more
+class _Dispatcher:
+    """Receives the parent's messages in a thread: it queues jobs for the pipeline, and computes tiles itself.
+
+    Args:
+        connection: Pipe to the parent.
+        restorer: The restorer, with the network.
+        sender: Sends computed tiles.
+
+    Attributes:
+        is_stopped: Whether no further job may begin.
+    """
+
+    def __init__(self, connection: Connection, restorer: Restorer, sender: _Sender) -> None:
+        self.is_stopped = threading.Event()
+        self._connection, self._restorer, self._sender = connection, restorer, sender
+        self._queue: queue.SimpleQueue[PreparedJob | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._dispatch, name="mambair-receive", daemon=True).start()
+
+    def jobs(self) -> Iterator[PreparedJob]:
+        """Yield jobs as they come, until the last one; raise what stopped the thread."""
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _dispatch(self) -> None:
+        """Receive messages until the last one; this is the thread."""
+        try:
+            with suppress(EOFError, ConnectionError):  # the parent is gone
+                self._receive_all()
+        except BaseException as error:
+            self._queue.put(error)
+        self._queue.put(None)
+
+    def _receive_all(self) -> None:
+        computer = self._restorer.computer
+        launched: deque[Any] = deque()
         while True:
-            message = connection.recv()
-            if isinstance(message, PreparedJob):
-                yield message
-                continue
-            if isinstance(message, Stop):
-                is_stopped.set()
-                return
-            tiles = receive_values(connection, message.shape)
-            try:
-                launched.append(computer.launch(tiles, message.corners, message.seed))
-            except _UNRESTORED as error:
-                launched.append(error)
-            while len(launched) > computer.ahead or (launched and not connection.poll()):
-                out.send(_collect(computer, launched.popleft()))
+            match receive(self._connection):
+                case DoJob(job):
+                    self._queue.put(job)
+                case Stop():
+                    self.is_stopped.set()
+                    return
+                case ComputeTiles(values, corners, seed):
+                    try:
+                        launched.append(computer.launch(values, corners, seed))
+                    except _TILE_ERRORS as error:
+                        launched.append(error)
+                    while len(launched) > computer.ahead or (launched and not self._connection.poll()):
+                        self._sender.send(_collect(computer, launched.popleft()))
+                case message:
+                    raise ValueError(f"no message to a worker: {message!r}")
 
 
-def _collect(computer: TileComputer, launched: Any) -> TileResult:
+def _collect(computer: TileComputer, launched: Any) -> TilesComputed | TilesFailed:
+    """Wait for a batch of tiles, or for why there is none."""
+    if isinstance(launched, Exception):
+        return TilesFailed(launched)
     try:
-        if isinstance(launched, Exception):
-            raise launched
-        with computer.bench.at_work():
+        with computer.buffers.blending():
             restored = computer.collect(launched)
-        return TileResult(computer.bench.fetch(restored, None))
-    except _UNRESTORED as error:
-        return TileResult(None, error)
+        return TilesComputed(computer.buffers.fetch(restored))
+    except _TILE_ERRORS as error:
+        return TilesFailed(error)

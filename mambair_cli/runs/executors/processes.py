@@ -1,7 +1,7 @@
-"""Processes that restore images side by side, each with the network loaded once on a device of its own.
+"""Worker processes that restore images side by side, each with the network loaded once on its own device.
 
-A worker that dies hands its images to others. An image that would keep one busy after the others are done is
-computed by all of them, tile by tile. What comes out does not depend on who did it, nor on how many.
+The images of a worker that dies go to others. An image that would take longer than all the others is computed
+by all workers, tile by tile. Results depend neither on the worker nor on the number of workers.
 """
 
 import multiprocessing
@@ -11,33 +11,41 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.restore.engine import MEMORY
+from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.executors.process_worker import (
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.messages import (
     Advanced,
+    ComputeTiles,
     Crashed,
-    Failed,
+    DeviceFailed,
+    Died,
+    DoJob,
+    Done,
     Noticed,
+    NotLoaded,
+    Ready,
     Started,
     Stop,
-    TileBatch,
-    TileResult,
-    receive_values,
-    send_values,
-    serve,
+    TilesComputed,
+    TilesFailed,
+    receive,
+    send,
 )
+from mambair_cli.runs.executors.process_worker import serve
+from mambair_cli.runs.executors.protocol import describe_restorer
 from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
 from mambair_cli.runs.outcomes import Outcome
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
 from mambair_cli.system.signals import OF_TERMINALS
@@ -45,10 +53,10 @@ from mambair_cli.system.signals import OF_TERMINALS
 PATIENCE_SECONDS = 10  # for a worker that is told to end
 
 OnStart = Callable[[int, str, int], None]
-"""Called with the number of a worker, and the name and pixels of an image that it begins with."""
+"""Called with the number of a worker, and the name and pixels of an image whose turn has come."""
 
 OnTiles = Callable[[int, int, int], None]
-"""Called with the number of a worker, and the tiles of its image that are done, of how many."""
+"""Called with the number of a worker, and the number of its image's tiles: of those done, and of all."""
 
 
 @dataclass
@@ -57,156 +65,163 @@ class _Batch:
 
     Attributes:
         tiles: (b, h, w, c).
-        corners: Of each in the image.
-        seed: Of the noise that MambaIRv2 draws.
-        result: (b, s·h, s·w, c), once there is one.
-        error: Why there is none.
-        deaths: Of workers that had it in hand.
+        corners: Row and column of each tile in the image.
+        seed: Random seed of MambaIRv2's inference noise.
+        worker: Number of the worker that computes it.
+        result: (b, s·h, s·w, c), once it is computed.
+        error: Error, if it cannot be computed.
+        deaths: Number of workers that died while they had it.
     """
 
     tiles: np.ndarray
     corners: list[tuple[int, int]]
     seed: int | None
+    worker: int = -1
     result: np.ndarray | None = None
     error: Exception | None = None
     deaths: int = 0
 
 
 @dataclass
-class _Process:
+class _Worker:
+    """A worker process as its parent sees it.
+
+    Attributes:
+        number: Number of the worker, from 0.
+        device: Device that it computes on.
+        process: The process.
+        connection: Pipe to it.
+        jobs: Jobs that it was given and has not done.
+        batches: Batches of tiles that it was given and has not computed.
+        is_stopping: Whether it begins no further job.
+    """
+
     number: int
     device: str
     process: BaseProcess
     connection: Connection
-    hand: InFlight = field(default_factory=InFlight)  # its tasks
-    batches: deque[_Batch] = field(default_factory=deque)  # of tiles
-    is_stopping: bool = False  # it begins with no further task
-
-
-class _Died(NamedTuple):
-    """A worker is no more; what it had in hand is to be done by others."""
+    jobs: InFlight = field(default_factory=InFlight)
+    batches: deque[_Batch] = field(default_factory=deque)
+    is_stopping: bool = False
 
 
 class WorkerProcesses:
-    """Workers that wait for tasks, or for tiles of an image that all of them compute.
+    """Worker processes that wait for jobs, or for tiles of an image that all of them compute.
 
     Args:
-        devices: Of the workers, one each, all of one kind.
-        restorer: Leaves its tiles to them where an image is shared out.
-        options: Of the ``Restorer`` that each makes, all but its device.
-        threads: Of PyTorch in each worker; None for its own choice.
-        notify: Told in a sentence of a worker that died.
-        on_start: Told of each image that a worker begins with.
-        on_tiles: Told of the progress of each.
+        devices: Device of each worker, all of one kind.
+        restorer: Restorer of this process; the workers compute its tiles where they share an image.
+        settings: Settings of the restorer that each worker makes, except its device.
+        threads: Threads of PyTorch in each worker; None for its default.
+        notify: Called with a sentence about a worker that died.
+        on_start: Called with each image that a worker begins.
+        on_tiles: Called with the progress of each worker.
 
     Attributes:
+        info: The model, and the devices.
         scale: Output pixels per input pixel and side.
-        ahead: Batches of tiles that may be under way at once.
-        bench: Where their results are blended: here.
+        ahead: Number of batches of tiles that may be under way while another is collected.
+        buffers: Where tiles are blended: in the memory of this process.
 
     Raises:
-        MambairError: As the ``Restorer`` does.
+        UsageError: A worker died at its start.
+        MambairError: A worker cannot load the network.
     """
 
     def __init__(
         self,
         devices: Sequence[str],
         restorer: Restorer,
-        options: dict[str, Any],
+        settings: RestoreSettings,
         threads: int | None = None,
         notify: Callable[[str], None] = lambda sentence: None,
         on_start: OnStart = lambda number, name, pixels: None,
         on_tiles: OnTiles = lambda number, done, total: None,
     ) -> None:
+        place = f"{', '.join(dict.fromkeys(devices))} ({len(devices)} workers)"
+        self.info = describe_restorer(restorer, place)
         self.scale = restorer.info.scale
         self.ahead = AHEAD * len(devices)
-        self.bench = MEMORY
+        self.buffers: OutputBuffers = HostBuffers()
         self._restorer = restorer
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
-        self._workers: list[_Process] = []
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self._workers: list[_Worker] = []
         try:
             for number, device in enumerate(devices):
-                ours, theirs = context.Pipe()
-                arguments = (theirs, {**options, "device": device}, threads)
-                process = context.Process(target=serve, args=arguments, name=f"mambair-{device}")
-                with _deaf_to_interrupts():  # so is the worker then, before it can say so itself
-                    process.start()
-                theirs.close()
-                self._workers.append(_Process(number, device, process, ours))
+                self._workers.append(_start_worker(number, device, settings, threads))
             for worker in self._workers:
-                while isinstance(ready := _receive(worker), Noticed):
-                    _pass_on(ready)
-                if ready is None:
-                    raise UsageError(f"the worker on {worker.device} died at its start; use fewer workers")
-                if isinstance(ready, MambairError):
-                    raise ready
+                _wait_until_ready(worker)
         except BaseException:
-            for worker in self._workers:  # nothing is begun
+            for worker in self._workers:  # nothing has begun
                 worker.process.terminate()
             self.close()
             raise
 
-    def perform(self, tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
-        """Share tasks out among the workers, large ones first; yield what becomes of each, as it is known."""
-        costs = [(task, cost_of(task)) for task in tasks]
+    def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
+        """Share jobs out among the workers, large ones first; yield the outcome of each as it is known."""
+        costs = [(job, cost_of(job)) for job in jobs]
         fair = sum(cost for _, cost in costs) / max(1, len(self._workers))
-        large = [task for task, cost in costs if cost > fair or task.job.source.path is None]
+        large = [job for job, cost in costs if cost > fair or job.job.source.path is None]
         if large:
-            yield from perform_alone(
+            yield from Pipeline(
                 large,
                 is_stopped,
                 self._restorer.by(self),
                 partial(self._on_start, 0),
                 partial(self._on_tiles, 0),
-            )
-        rest = (task for task, cost in costs if cost <= fair and task.job.source.path is not None)
+            ).outcomes()
+        rest = (job for job, cost in costs if cost <= fair and job.job.source.path is not None)
         yield from self._share_out(Scheduler(rest, is_stopped))
 
-    def _share_out(self, shares: Scheduler) -> Iterator[Outcome]:
-        """Give each task to one worker."""
+    def _share_out(self, scheduler: Scheduler) -> Iterator[Outcome]:
+        """Give each job to one worker."""
         try:
-            while not shares.is_over or any(worker.hand.tasks for worker in self._workers):
+            while not scheduler.is_over or any(worker.jobs for worker in self._workers):
                 if not self._workers:
                     raise MambairError(
                         "all workers have died; see their messages, use fewer, and go on with --resume"
                     )
                 for worker in self._workers:
-                    while (task := shares.draw(worker.hand)) is not None:
-                        with suppress(OSError):  # it has died, as it will be seen to have
-                            worker.connection.send(task)
-                if shares.is_stopped:
+                    while (job := scheduler.next_job(worker.jobs)) is not None:
+                        _send(worker, DoJob(job))
+                if scheduler.is_stopped:
                     self._stop()
                 for worker, message in self._listen():
-                    if isinstance(message, Outcome):
-                        worker.hand.put_down(worker.hand.tasks[0])  # they are done in their order
-                        yield message
-                    elif not shares.is_stopped and (given_up := shares.bury(worker.hand)) is not None:
-                        yield given_up
+                    match message:
+                        case Done(outcome):
+                            worker.jobs.remove(worker.jobs.jobs[0])  # they are done in their order
+                            yield outcome
+                        case Died() if not scheduler.is_stopped:
+                            given_up = scheduler.worker_died(worker.jobs)
+                            if given_up is not None:
+                                yield given_up
         except KeyboardInterrupt:
-            yield from self._hear_last()
+            yield from self._last_outcomes()
             raise
 
     def _stop(self) -> None:
-        """Have the workers begin with no further task; they end when those in work are done."""
+        """Have the workers begin no further job; they end after those that have begun."""
         for worker in self._workers:
             if not worker.is_stopping:
                 worker.is_stopping = True
-                with suppress(OSError):
-                    worker.connection.send(Stop())
+                _send(worker, Stop())
 
-    def _hear_last(self) -> Iterator[Outcome]:
-        """Yield what workers have said already: what is done is told."""
+    def _last_outcomes(self) -> Iterator[Outcome]:
+        """Yield the outcomes that workers have sent already: what is done is reported."""
         for worker in self._workers:
             while worker.connection.poll():
-                message = _receive(worker)
-                if message is None:
-                    break
-                if isinstance(message, Outcome):
-                    yield message
+                match _receive(worker):
+                    case Done(outcome):
+                        yield outcome
+                    case Died():
+                        break
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return memory for tiles, float32."""
+        return np.empty(shape, np.float32)
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> _Batch:
-        """Give a batch of tiles, (b, h, w, c), to the worker that has the least to do."""
+        """Give a batch of tiles, (b, h, w, c), to the worker that has the fewest batches."""
         batch = _Batch(tiles, corners, seed)
         self._give(batch)
         return batch
@@ -216,100 +231,144 @@ class WorkerProcesses:
 
         Raises:
             torch.OutOfMemoryError: The worker's device does not hold it.
-            MambairError: As an engine does; or workers died over it.
+            MambairError: The values are not finite, or workers died over the batch.
         """
         while launched.result is None and launched.error is None:
             for worker, message in self._listen():
-                if not isinstance(message, _Died):
-                    raise ValueError(f"a worker that has tiles alone did a task: {message}")
-                for batch in worker.batches:
-                    batch.deaths += 1
-                    self._give(batch)
+                match message:
+                    case Died():
+                        for batch in worker.batches:
+                            batch.deaths += 1
+                            self._give(batch)
+                    case _:
+                        raise ValueError(f"a worker that was given only tiles sent {message!r}")
         if launched.result is None:
             raise launched.error or ValueError("a batch has a result or an error")
         return launched.result
 
     def _give(self, batch: _Batch) -> None:
+        """Give a batch to a worker; if it has killed some, or none is left, give it up."""
         if batch.deaths == MOST_DEATHS or not self._workers:
             batch.error = MambairError("workers died over its tiles; see their messages, or use one device")
             return
         worker = min(self._workers, key=lambda worker: len(worker.batches))
         worker.batches.append(batch)
-        with suppress(OSError):  # it has died, as it will be seen to have
-            worker.connection.send(TileBatch(batch.tiles.shape, batch.corners, batch.seed))
-            send_values(worker.connection, batch.tiles)
+        batch.worker = worker.number
+        _send(worker, ComputeTiles(batch.tiles, batch.corners, batch.seed))
 
-    def _listen(self) -> Iterator[tuple[_Process, "Outcome | _Died"]]:
-        """Wait for workers to say something; yield those that did a task, and those that died."""
+    def _listen(self) -> Iterator[tuple[_Worker, Done | Died]]:
+        """Wait for messages of workers; yield done jobs and deaths, and deal with the others here."""
         ready = wait([worker.connection for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             match _receive(worker):
-                case Outcome() as outcome:
-                    yield worker, outcome
+                case Done() as done:
+                    yield worker, done
                 case Started(name, pixels):
                     self._on_start(worker.number, name, pixels)
                 case Advanced(done, total):
                     self._on_tiles(worker.number, done, total)
-                case TileResult(values, error):
-                    batch = worker.batches.popleft()
-                    batch.result, batch.error = values, error
+                case TilesComputed(values):
+                    worker.batches.popleft().result = values
+                case TilesFailed(error):
+                    worker.batches.popleft().error = error
                 case Noticed() as notice:
-                    _pass_on(notice)
+                    _warn(notice)
                 case Crashed(trace):
                     raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
-                case Failed(reason):
-                    self._lose(worker, f": {reason}")
-                    yield worker, _Died()
-                case None:
-                    self._lose(worker, "")
-                    yield worker, _Died()
+                case DeviceFailed(reason) | Died(reason):
+                    self._lose(worker, reason)
+                    yield worker, Died(reason)
                 case message:
-                    raise ValueError(f"a worker says what nobody knows: {message!r}")
+                    raise ValueError(f"no message of a worker: {message!r}")
 
-    def _lose(self, worker: _Process, why: str) -> None:
-        """Do without a worker that has died."""
+    def _lose(self, worker: _Worker, reason: str) -> None:
+        """Go on without a worker that has died."""
         self._workers.remove(worker)
         if not worker.is_stopping:
-            what = str(worker.hand) or "tiles of an image"
-            self._notify(f"the worker on {worker.device} died with {what} in hand{why}")
+            what, why = str(worker.jobs) or "tiles of an image", f": {reason}" if reason else ""
+            self._notify(f"the worker on {worker.device} died while it had {what}{why}")
         worker.process.terminate()
         _end(worker.process)
 
     def close(self) -> None:
-        """Send the workers home; what they have not finished is left as if it had not begun."""
+        """End the workers; what they have not finished leaves no result."""
         for worker in self._workers:
-            if worker.hand.tasks or worker.batches:
+            if worker.jobs or worker.batches:
                 worker.process.terminate()
-            worker.connection.close()  # which tells one that has nothing to do
+            worker.connection.close()  # which ends a worker that has nothing to do
         for worker in self._workers:
             _end(worker.process)
         self._workers = []
 
 
-def _pass_on(notice: Noticed) -> None:
-    """Say here what a worker says, once for all of them."""
+def _start_worker(number: int, device: str, settings: RestoreSettings, threads: int | None) -> _Worker:
+    """Start a worker process; it loads its network meanwhile."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=serve,
+        args=(theirs, replace(settings, device=device), threads),
+        name=f"mambair-{number}-{device}",
+    )
+    with _ignoring_interrupts():  # the worker inherits it, before it can do so itself
+        process.start()
+    theirs.close()
+    return _Worker(number, device, process, ours)
+
+
+def _wait_until_ready(worker: _Worker) -> None:
+    """Wait until a worker has loaded its network.
+
+    Raises:
+        UsageError: It died.
+        MambairError: It cannot load the network.
+    """
+    while True:
+        match _receive(worker):
+            case Ready():
+                return
+            case Noticed() as notice:
+                _warn(notice)
+            case NotLoaded(error):
+                raise error
+            case Crashed(trace):
+                raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
+            case DeviceFailed(reason) | Died(reason):
+                why = f": {reason}" if reason else ""
+                raise UsageError(f"the worker on {worker.device} died at its start{why}; use fewer workers")
+            case message:
+                raise ValueError(f"no message of a worker that starts: {message!r}")
+
+
+def _warn(notice: Noticed) -> None:
+    """Repeat here what a worker says; a warning is shown once for all of them."""
     warnings.warn(notice.sentence, SlowerWarning, stacklevel=2)
 
 
 def _end(process: BaseProcess) -> None:
-    """Wait for a process that was told to end, and make it end where it does not."""
+    """Wait for a process that was told to end; kill it if it does not."""
     process.join(PATIENCE_SECONDS)
     if process.is_alive():
         process.kill()
         process.join()
 
 
-def _receive(worker: _Process) -> Any:
-    """Return what a worker sends; None where it has died."""
+def _send(worker: _Worker, message: Any) -> None:
+    """Send a message; if the worker has died, receiving will show it."""
+    with suppress(OSError):
+        send(worker.connection, message)
+
+
+def _receive(worker: _Worker) -> Any:
+    """Receive a message of a worker, or its death."""
     try:
-        message = worker.connection.recv()
-        return TileResult(receive_values(worker.connection, message)) if type(message) is tuple else message
+        return receive(worker.connection)
     except (EOFError, OSError):
-        return None
+        return Died()
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignoring_interrupts() -> Iterator[None]:
     """Start processes that ignore interrupts from their first moment."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A network that waits for tasks in a process of its own, perhaps on another machine."""
+"""A worker of a Ray cluster: a network that waits for jobs, perhaps on another machine."""
 
 import os
 import queue
@@ -11,101 +11,97 @@ from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.messages import Done, NetworkLoaded, Unseen
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.outcomes import Outcome
-from mambair_cli.runs.pipeline import perform_alone
+from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
 
 
-class Unseen(NamedTuple):
-    """A file or folder of a task is not to be seen from the station."""
-
-    path: Path
-
-
-class Station:
-    """Does tasks that come from any thread, in their order: read ahead, and written behind.
+class RayWorker:
+    """Does jobs that come from any thread, in their order: reads ahead, and writes behind.
 
     Args:
-        options: Of the ``Restorer``, all but its weights.
-        checkpoint: The file of these.
-        name: Of that file.
-        threads: Of PyTorch.
-        folder: In which relative paths begin.
+        settings: Settings of the restorer, except the weights.
+        checkpoint: Content of the checkpoint's file.
+        name: Name of that file.
+        threads: Threads of PyTorch.
+        folder: Folder in which relative paths begin.
 
     Attributes:
-        fingerprint: All that pixels depend on besides the images.
+        loaded: Message that the network is loaded.
 
     Raises:
-        MambairError: As the ``Restorer`` does.
+        MambairError: The network cannot be loaded.
     """
 
     def __init__(
-        self, options: dict[str, Any], checkpoint: bytes, name: str, threads: int, folder: str
+        self, settings: RestoreSettings, checkpoint: bytes, name: str, threads: int, folder: str
     ) -> None:
         torch.set_num_threads(threads)
         self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._telling = ExitStack()  # as long as the process lives: nobody reads what it prints
-        self._telling.enter_context(telling(self._remarks.put))
-        with suppress(OSError):  # where it matters, its tasks will not be seen
+        self._warnings = ExitStack()  # open until the worker ends: nobody reads what it prints
+        self._warnings.enter_context(telling(self._remarks.put))
+        with suppress(OSError):  # if it matters, the worker does not see the files of its jobs
             os.chdir(folder)
         with tempfile.TemporaryDirectory(prefix="mambair-") as place:
             weights = Path(place, name)
             weights.write_bytes(checkpoint)
-            self._restorer = Restorer(**options, weights=weights)
-            self.fingerprint = Fingerprint.of(self._restorer)
+            self._restorer = Restorer.from_settings(replace(settings, model="auto", weights=weights))
+            self.loaded = NetworkLoaded(self._restorer.info.scale, Fingerprint.of(self._restorer))
         self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mambair-compute", daemon=True)
         self._thread.start()
 
-    def perform(self, task: PreparedJob) -> Outcome | Unseen:
-        """Do a task, and return when something has become of it."""
-        source, root = task.job.source.path, task.job.root
-        if root is not None and task.watch is not None and not task.watch.is_at_home():
+    def perform(self, job: PreparedJob) -> Done | Unseen:
+        """Do a job, and return when its outcome is known."""
+        source, root = job.job.source.path, job.job.root
+        if root is not None and job.watch is not None and not job.watch.is_at_home():
             return Unseen(root)
         if source is not None and not os.path.lexists(source):
             return Unseen(source)
         future: Future[Outcome] = Future()
-        self._waiting.put((task, future))
+        self._waiting.put((job, future))
         outcome = future.result()
         remarks = []
         with suppress(queue.Empty):
             while True:
                 remarks.append(self._remarks.get_nowait())
-        return replace(outcome, remarks=tuple(remarks))
+        return Done(replace(outcome, remarks=tuple(remarks)))
 
     def close(self) -> None:
-        """Finish what is computed, and leave the rest as if it had not begun."""
+        """Finish the images whose rows are computed; the others leave no result."""
         self._is_closed.set()
         self._waiting.put(None)
         self._thread.join()
-        self._telling.close()
+        self._warnings.close()
 
-    def _take(self) -> Iterator[PreparedJob]:
+    def _jobs(self) -> Iterator[PreparedJob]:
         while (item := self._waiting.get()) is not None:
-            task, future = item
+            job, future = item
             self._taken.append(future)
-            yield task
+            yield job
 
     def _work(self) -> None:
-        """Compute; this is the thread."""
+        """Do jobs; this is the thread."""
+        pipeline = Pipeline(
+            self._jobs(), self._is_closed.is_set, self._restorer, on_tiles=self._leave_if_closed
+        )
         try:
-            for outcome in perform_alone(
-                self._take(), self._is_closed.is_set, self._restorer, on_tiles=self._leave_if_closed
-            ):
+            for outcome in pipeline.outcomes():
                 self._taken.popleft().set_result(outcome)
         except SystemExit:
             return
-        except DEVICE_ERROR:  # it is of no use to this process any more; another will be started
+        except DEVICE_ERROR:  # this process cannot use the device any more; another will be started
             traceback.print_exc()
             os._exit(1)
         except Exception as error:

@@ -1,0 +1,104 @@
+"""The model for a job: chosen by name or by the task, fetched, and held against the task."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from mambair_cli.checkpoints import catalog, hub
+from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
+from mambair_cli.errors import DownloadError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.networks import NetworkInfo
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A checkpoint on this machine, and why it was chosen.
+
+    Attributes:
+        name: Name in the catalogue, or the name of the file.
+        path: The checkpoint's file.
+        notice: Sentence about the choice for the user, if there is one.
+        sha256: Hash of the file, if it is known already.
+        is_fallback: Whether it replaces a better model that is unavailable.
+    """
+
+    name: str
+    path: Path
+    notice: str | None = None
+    sha256: str | None = None
+    is_fallback: bool = False
+
+    def tell(self, offline: bool) -> str | None:
+        """Return the notice for the user; who asks to stay offline has asked for the fall-back, too."""
+        return None if offline and self.is_fallback else self.notice
+
+
+def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
+    """Choose an entry of the catalogue by its name, or by the task for "auto", "clean" and "real"."""
+    if is_named(model):
+        return catalog.find_model(model)
+    scale = default_scale(task) if scale is None else scale
+    return catalog.choose_model(task, scale, level, device_kind, model == REAL)
+
+
+def choose_model(
+    task: Task,
+    scale: int | None,
+    level: float | None,
+    model: str,
+    weights: str | Path | None,
+    device_kind: str,
+    offline: bool,
+    quiet: bool = False,
+) -> ChosenModel:
+    """Choose a checkpoint, and fetch it if it is not on this machine.
+
+    A file or a model that was named is used, or is an error. "clean" takes the best official model for the
+    device, and if that is unavailable, the built-in one. "real" does the same with models for pictures that
+    are noisy, compressed or blurred. "auto" means "clean" here, where no picture is seen.
+
+    Raises:
+        ModelError: No model is available.
+        UsageError: Both a model and weights are given.
+    """
+    if weights is not None:
+        if model != AUTO:
+            raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
+        return ChosenModel(Path(weights).name, Path(weights))
+    best = name_model(task, scale, level, model, device_kind)
+    try:
+        fetched = hub.fetch(best, offline=offline, quiet=quiet)
+        return ChosenModel(best.name, fetched.path, fetched.notice, fetched.verification.sha256)
+    except hub.WrongFileError:  # somebody damaged or exchanged it: no fall-back hides that
+        raise
+    except DownloadError as error:
+        shipped = catalog.bundled_model(task, best.scale, best.is_real)
+        if is_named(model) or shipped is None or hub.cached(shipped) is None:
+            raise
+        fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
+        return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
+
+
+def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
+    """Refuse a network that does not do the task.
+
+    Raises:
+        ModelError: It does another task, or another scale.
+    """
+    does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
+    if info.scale == 1:
+        does = f"{model.name} ({info.architecture}) does {info.task}, at the same size"
+    fits = info.task == task or (info.task == "restore" and task != "upscale")
+    if not fits:
+        raise ModelError(f"the model does not fit the task: {does}; {task} was asked for")
+    if task == "upscale" and scale is not None and scale != info.scale:
+        raise ModelError(f"the model does not fit the scale: {does}; ×{scale} was asked for")
+
+
+def _explain_fallback(best: Model, shipped: Model, error: DownloadError) -> str:
+    losses = [best.psnr[name] - shipped.psnr[name] for name in shipped.psnr if name in best.psnr]
+    cost = f" (about {sum(losses) / len(losses):.1f} dB lower)" if losses else ""
+    reason = cast(str, error.args[0]).split(";")[0].split(": ")[0]  # `mambair doctor` has the rest
+    return f"using the built-in model {shipped.name}{cost}: {reason}"

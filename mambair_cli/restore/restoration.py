@@ -1,0 +1,214 @@
+"""One image on its way through a network: begun, then taken row by row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+
+from mambair_cli.errors import MemoryLimitError
+from mambair_cli.images import from_float, to_float
+from mambair_cli.restore.channels import from_channels, to_channels, visible_colors
+from mambair_cli.restore.engine import OnTiles, blend_rows
+from mambair_cli.restore.masks import enlarge_mask
+from mambair_cli.restore.row_window import Converted, ReadRows, Window
+from mambair_cli.restore.strength import REACH, enlarge, mix
+from mambair_cli.restore.tiling import Report, plan_tiles
+
+if TYPE_CHECKING:
+    from mambair_cli.restore.restorer import Restorer
+
+SMALLEST_TILE = 32  # pixels
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Finished rows of a result.
+
+    Attributes:
+        top: Number of the first row.
+        rows: (n, s·w, c), alpha last, of the dtype that was asked for.
+        report: How they were computed.
+    """
+
+    top: int
+    rows: np.ndarray
+    report: Report
+
+
+class Restoration:
+    """One image, which is begun, then taken row by row.
+
+    Between :meth:`begin` and the first of :meth:`rows`, a GPU computes while the caller begins another image.
+    Where memory turns out too small, batches and then tiles become smaller, and the image starts again: the
+    next band is the top one. Memory holds the rows of a row of tiles, of the image and of the result.
+
+    Args:
+        restorer: The restorer, with the network.
+        read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; called for them in order, and for
+            the first ones again when the image starts again.
+        shape: Shape of the image, (h, w, c): c as for ``Restorer.restore``, and the masks.
+        on_tiles: Called with the progress.
+        dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once.
+        masks: Number of samples after colours and alpha, each enlarged like alpha.
+    """
+
+    def __init__(
+        self,
+        restorer: "Restorer",
+        read: ReadRows,
+        shape: tuple[int, ...],
+        on_tiles: OnTiles | None,
+        dtype: DTypeLike,
+        masks: int,
+    ) -> None:
+        self._height, self._width, self._samples = shape
+        self._restorer, self._read, self._on_tiles = restorer, read, on_tiles
+        self._dtype, self._masks = np.dtype(dtype), masks
+        self._plan = restorer.plan(self._height, self._width)
+        self._batch = restorer.choose_batch(self._plan)
+        self._is_small = restorer.count_together(shape, masks) > 1  # computed in a batch of whole images
+        self._shrunk = False
+        self._bands: Iterator[Band] | None = None
+
+    def begin(self) -> None:
+        """Give the device its first tiles, without waiting for them.
+
+        Raises:
+            MemoryLimitError: The device does not hold even the smallest tile.
+        """
+        while self._bands is None:
+            try:
+                self._bands = self._begin_small() if self._is_small else self._begin_tiles()
+            except OUT_OF_MEMORY as error:
+                self._shrink(error)
+
+    def rows(self) -> Iterator[Band]:
+        """Yield the rows of the result as they are done; begin, if that is not done yet.
+
+        Raises:
+            MemoryLimitError: The device does not hold even the smallest tile.
+        """
+        while True:
+            self.begin()
+            try:
+                yield from self._bands or ()
+                return
+            except OUT_OF_MEMORY as error:
+                self._bands = None
+                self._shrink(error)
+
+    def _shrink(self, error: BaseException) -> None:
+        """Choose a smaller batch, or smaller tiles.
+
+        Raises:
+            MemoryLimitError: There are none.
+        """
+        self._shrunk = True
+        if self._is_small:
+            self._is_small = False
+            return
+        plan, device = self._plan, self._restorer.device
+        if self._batch > 1:
+            self._batch = -(-self._batch // 2)
+        elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
+            side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
+            self._plan = plan_tiles(self._height, self._width, side, min(plan.overlap, side // 2))
+        else:
+            remedy = "free some" if device.type == "cpu" else "free some, or use --device cpu"
+            raise MemoryLimitError(
+                f"out of memory on {device} even with one tile of {plan.tile_width}×{plan.tile_height}; "
+                f"{remedy}"
+            ) from error
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _begin_small(self) -> Iterator[Band]:
+        """Begin a small image in a batch of whole images, which has only this one."""
+        collect = self._restorer.restore_together([self._read(0, self._height)], self._dtype)
+
+        def bands() -> Iterator[Band]:
+            restored, report = collect()
+            yield Band(0, restored[0], report)
+            if self._on_tiles:
+                self._on_tiles(1, 1)
+
+        return bands()
+
+    def _begin_tiles(self) -> Iterator[Band]:
+        """Begin an image by the tiles planned now."""
+        restorer = self._restorer
+        report = Report(self._plan, self._batch, self._shrunk)
+        window = Window(self._read, self._height)
+        visible = self._samples - self._masks
+        colors, channels = visible - (visible % 2 == 0), restorer.info.channels
+        pixels = Converted(window, lambda tile: to_channels(tile[..., :visible], colors, channels))
+        blended = blend_rows(
+            restorer.computer, pixels, report.plan, report.batch, restorer.seed, self._on_tiles
+        )
+        others = [
+            enlarge_mask(restorer.computer, channels, window, report, sample, restorer.seed)
+            for sample in range(colors, self._samples)
+        ]
+
+        def bands() -> Iterator[Band]:
+            top = 0
+            for rows in blended:
+                bottom = top + len(rows)
+                yield Band(top, self._finish(rows, window, others, top, bottom), report)
+                reach = 0 if restorer.strength == 1 else REACH
+                window.release(max(0, bottom // restorer.info.scale - reach))
+                top = bottom
+
+        return bands()
+
+    def _finish(
+        self, rows: Any, window: Window, others: list[Iterator[np.ndarray]], top: int, bottom: int
+    ) -> np.ndarray:
+        """Make samples of blended rows: colours, alpha and masks, and the share of the input.
+
+        Args:
+            rows: Rows of the result, in the computer's buffers.
+            window: Window on the input.
+            others: Rows of alpha and of each mask, (n, s·w, 1) float32.
+            top: Number of the first row of the result.
+            bottom: Number of the row after the last one.
+        """
+        restorer = self._restorer
+        buffers, channels, strength = restorer.computer.buffers, restorer.info.channels, restorer.strength
+        visible = self._samples - self._masks
+        colors = visible - (visible % 2 == 0)
+        if colors == channels and not others and strength == 1:  # nothing is left to do but to round
+            return buffers.fetch_samples(rows, self._dtype)
+        rows = buffers.fetch(rows)
+        is_by_luma = colors == 3 and channels == 1  # then the scale is 1
+        given = window[top:bottom, :][..., :visible] if is_by_luma else rows
+        rows = from_channels(rows, given, colors, channels)
+        if others:
+            rows = np.concatenate([rows, *map(next, others)], axis=2)
+        if strength < 1:
+            rows = mix(rows, self._enlarge(window, top, bottom, visible), strength)
+        return from_float(rows, self._dtype)
+
+    def _enlarge(self, window: Window, top: int, bottom: int, visible: int) -> np.ndarray:
+        """Enlarge the input without the network to rows of a result, (bottom - top, s·w, samples) float32.
+
+        Args:
+            window: Window on the input.
+            top: Number of the first row of the result.
+            bottom: Number of the row after the last one.
+            visible: Number of samples that are colours and alpha.
+        """
+        scale = self._restorer.info.scale
+        first = max(0, top // scale - REACH)
+        given = to_float(window[first : min(self._height, -(-bottom // scale) + REACH), :])
+        if visible % 2 == 0 and scale > 1:  # hidden colours must not come into sight
+            colors = visible - 1
+            given = np.concatenate(
+                [visible_colors(given[..., :visible], colors), given[..., colors:]], axis=2
+            )
+        return enlarge(given, scale)[top - first * scale : bottom - first * scale]

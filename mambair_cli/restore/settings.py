@@ -1,0 +1,32 @@
+"""The settings of a restorer in one record, which worker processes and other machines are sent whole."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mambair_cli.checkpoints.catalog import Task
+
+Precision = Literal["auto", "fp32", "fp16"]
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How images are restored, and by which model; for ``Restorer.from_settings``.
+
+    Attributes are the arguments of ``Restorer``, with the same defaults, except ``notify``.
+    """
+
+    task: Task = "upscale"
+    scale: int | None = None
+    level: float | None = None
+    model: str = "auto"
+    weights: str | Path | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    seed: int | None = 0
+    offline: bool = False
+    quiet: bool = False
+    strength: float = 1.0
+    bare: bool = False
