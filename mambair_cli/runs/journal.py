@@ -153,7 +153,7 @@ class Journal:
         self._claim: Claim | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._begin(digest_targets(folder, targets), notify)
+            self._begin(_digest_targets(folder, targets), notify)
         except OSError as error:
             if self._claim:
                 self._claim.release()
@@ -274,7 +274,7 @@ class Pen:
                 synchronize(self.parts)
 
 
-def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
+def _digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
     """Return numbers for the names of results in a folder, from ``claims.digest_names``."""
     return digest_names(os.path.normcase(_name_in(folder, target)) for target in targets)
 
@@ -282,7 +282,7 @@ def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
 def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
     """Tell whether a run would wait for another one, as far as that is seen without a change of any file."""
     with suppress(OSError):
-        return is_claimed(folder / PARTS_FOLDER, digest_targets(folder, targets), seems_over)
+        return is_claimed(folder / PARTS_FOLDER, _digest_targets(folder, targets), seems_over)
     return False
 
 
