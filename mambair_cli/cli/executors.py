@@ -132,7 +132,7 @@ def _open_client(
         "offline": options.offline or None,
     }
     client = ServerClient(address, task, query, partial(progress.start, pixels=0))
-    means = client.means
+    means = client.info
     if means.notice and not options.quiet:
         say(means.notice)
     return Service(

@@ -1,24 +1,140 @@
-"""What a server and its clients tell each other beside images, as JSON."""
+"""What a server and its clients send each other besides images: JSON, described by dataclasses."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar, cast
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
 
+T = TypeVar("T")
+
 REPORT_HEADER = "Mambair-Report"
-"""Beside a result: how it came about, as JSON of ASCII letters."""
+"""Header of a result: a :class:`ResultReport` as JSON of ASCII letters."""
 
 
-class Account(NamedTuple):
-    """What is told of a result.
+@dataclass(frozen=True)
+class ErrorReport:
+    """Why a request failed.
 
     Attributes:
-        size: Width and height of the result in pixels.
-        reduced: Whether the result was reduced from what the network gave.
+        kind: Name of the class of the error.
+        message: What failed and what would work, in one line.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """State of the server.
+
+    Attributes:
+        version: Version of mambair.
+        device: Device that it computes on.
+        loaded: Names of the models in memory, the last used at the end.
+        waiting: Number of images that it has.
+    """
+
+    version: str
+    device: str
+    loaded: list[str]
+    waiting: int
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model that requests can name.
+
+    Attributes:
+        name: Name in the catalogue.
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Output pixels per input pixel and side.
+        level: Noise sigma or JPEG quality that it is made for; None for any.
+        loaded: Whether it is in the server's memory.
+        here: Whether its file is on the server's machine.
+    """
+
+    name: str
+    task: str
+    scale: int
+    level: int | None
+    loaded: bool
+    here: bool
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """How a server restores the images of a query.
+
+    Attributes:
+        version: Version of mambair.
+        model: Name of the model.
+        scale: Output pixels per input pixel and side.
+        device: Device that it computes on.
+        computing: All that pixels depend on besides the image, from ``run.computing_of``.
+        notice: What the user should know about the choice of the model, if anything.
+        max_bytes: Largest file that it accepts.
+    """
+
+    version: str
+    model: str
+    scale: int
+    device: str
+    computing: dict[str, Any]
+    notice: str | None
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class ResultReport:
+    """How a result was made, under the names of the event ``done``.
+
+    Attributes:
+        model: Name of the model.
+        scale: Output pixels per input pixel and side of the model.
+        computing: Digest of all that pixels depend on besides the image.
+        width: Width of the result, in pixels.
+        height: Height of the result, in pixels.
+        reduced: Whether the output of the network was scaled down.
+        input: Width and height of the image, in pixels.
+        tiles: Number of tiles.
+        tile: Width and height of a tile, in pixels.
+        overlap: Pixels that neighbouring tiles share.
+        batch: Tiles computed at a time.
+        shrunk: Whether too little memory made tiles smaller.
+        peak_memory: Most memory that the server has used, in bytes; None where that is unknown.
+        warnings: Sentences about what differs from what was asked for.
+        seconds: Time that the image took.
+    """
+
+    model: str
+    scale: int
+    computing: str
+    width: int
+    height: int
+    reduced: bool
+    input: tuple[int, int]
+    tiles: int
+    tile: tuple[int, int]
+    overlap: int
+    batch: int
+    shrunk: bool
+    peak_memory: int | None
+    warnings: list[str]
+    seconds: float
+
+
+class ResultFacts(NamedTuple):
+    """What an outcome says of a result, under its names.
+
+    Attributes:
+        size: Width and height of the result, in pixels.
+        reduced: Whether the output of the network was scaled down.
         report: How it was computed.
-        peak_memory: Of the server, in bytes, so far; None where that is not known.
-        warnings: Sentences about what is not as it was to be.
+        peak_memory: Most memory that the server has used, in bytes; None where that is unknown.
+        warnings: Sentences about what differs from what was asked for.
     """
 
     size: tuple[int, int]
@@ -28,55 +144,78 @@ class Account(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def describe_account(account: Account) -> dict[str, Any]:
-    """Turn an account into what JSON can hold, under the names of the event ``done``."""
-    size, reduced, report, peak_memory, warnings = account
-    plan = report.plan
-    return {
-        "width": size[0],
-        "height": size[1],
-        "reduced": reduced,
-        "input": [plan.width, plan.height],
-        "tiles": len(plan),
-        "tile": [plan.tile_width, plan.tile_height],
-        "overlap": plan.overlap,
-        "batch": report.batch,
-        "shrunk": report.shrunk,
-        "peak_memory": peak_memory,
-        "warnings": list(warnings),
-    }
+def describe_result(
+    facts: ResultFacts, model: str, scale: int, computing: str, seconds: float
+) -> ResultReport:
+    """Write the report of a result.
+
+    Args:
+        facts: What the outcome says of it.
+        model: Name of the model.
+        scale: Output pixels per input pixel and side of the model.
+        computing: Digest of all that pixels depend on besides the image.
+        seconds: Time that the image took.
+    """
+    plan = facts.report.plan
+    return ResultReport(
+        model=model,
+        scale=scale,
+        computing=computing,
+        width=facts.size[0],
+        height=facts.size[1],
+        reduced=facts.reduced,
+        input=(plan.width, plan.height),
+        tiles=len(plan),
+        tile=(plan.tile_width, plan.tile_height),
+        overlap=plan.overlap,
+        batch=facts.report.batch,
+        shrunk=facts.report.shrunk,
+        peak_memory=facts.peak_memory,
+        warnings=list(facts.warnings),
+        seconds=seconds,
+    )
 
 
-def read_account(facts: dict[str, Any]) -> Account:
-    """Undo :func:`describe_account`.
+def read_result(sent: ResultReport) -> ResultFacts:
+    """Undo :func:`describe_result`.
 
     Raises:
-        KeyError, TypeError, ValueError: It was not made by it.
+        TypeError, ValueError: The report does not come from it.
     """
-    (width, height), overlap = facts["input"], facts["overlap"]
+    (width, height), overlap = sent.input, sent.overlap
     plan = plan_nothing(height, width)
-    if facts["tiles"]:
-        # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
-        tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
+    if sent.tiles:
+        # A tile is no larger than the overlap only where the image is as small, and then it is the only one.
+        tile_width, tile_height = (max(side, overlap + 1) for side in sent.tile)
         plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
-    report = Report(plan, facts["batch"], facts["shrunk"])
-    size = facts["width"], facts["height"]
-    return Account(size, facts["reduced"], report, facts["peak_memory"], tuple(facts["warnings"]))
+    report = Report(plan, sent.batch, sent.shrunk)
+    return ResultFacts(
+        (sent.width, sent.height), sent.reduced, report, sent.peak_memory, tuple(sent.warnings)
+    )
 
 
-def describe_error(error: MambairError) -> dict[str, str]:
-    """Turn an error into what JSON can hold."""
+def describe_error(error: MambairError) -> ErrorReport:
+    """Write the report of an error."""
     kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return {"kind": next(kinds), "message": str(error)}
+    return ErrorReport(next(kinds), str(error))
 
 
-def read_error(facts: dict[str, Any], prefix: str = "") -> MambairError:
-    """Undo :func:`describe_error`, and put something before its message.
-
-    Raises:
-        KeyError: It was not made by it.
-    """
-    kind = getattr(errors, facts["kind"], None)
+def read_error(sent: ErrorReport, prefix: str = "") -> MambairError:
+    """Undo :func:`describe_error`, and put a prefix before the message."""
+    kind = getattr(errors, sent.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, MambairError)):
         kind = MambairError
-    return kind(f"{prefix}{facts['message']}")
+    return kind(f"{prefix}{sent.message}")
+
+
+def read_record(record: type[T], sent: Any) -> T:
+    """Return one of the dataclasses above from JSON; other names in it are ignored.
+
+    Args:
+        record: The dataclass.
+        sent: The value read from JSON.
+
+    Raises:
+        KeyError, TypeError: It is not such a record.
+    """
+    return record(**{each.name: sent[each.name] for each in fields(cast(Any, record))})
