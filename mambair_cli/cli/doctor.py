@@ -70,9 +70,11 @@ class Finding:
 
 
 def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
-    """Tell what this installation can do, and try it.
+    """Show what this installation can do, and test it.
 
-    Exits with 1 where something is broken; an extra that is not installed is none of that.
+    Exits with 1 if something is broken; a missing optional extra is not an error.
+
+    Example: mambair doctor --offline
     """
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("mambair", _look_at_versions),

@@ -48,42 +48,55 @@ _OF_NETWORKS = (
 
 def evaluate(
     context: typer.Context,
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground truth.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground-truth images.")],
     task: Annotated[
-        Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="What to restore and measure.")
+        Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="Task to measure.")
     ] = None,
     scale: NetworkScale = None,
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
-            help="How inputs are made: as in the papers, or blurred, noisy and compressed as real pictures."
+            help="How inputs are made: as in the papers, or blurred, noisy and compressed like real images."
         ),
     ] = "papers",
     sigma: Annotated[
         float | None,
         typer.Option(
-            min=0, max=255, metavar="SIGMA", callback=finite, help="Noise that is added for denoise, of 255."
+            min=0,
+            max=255,
+            metavar="SIGMA",
+            callback=finite,
+            help="Standard deviation of the noise added for denoise, for samples from 0 to 255.",
         ),
     ] = None,
     jpeg_quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, metavar="QUALITY", help="Quality to compress with for dejpeg."),
+        typer.Option(min=1, max=100, metavar="QUALITY", help="JPEG quality to compress with for dejpeg."),
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, in place of made ones.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of inputs to restore, instead of making them."),
     ] = None,
     restored: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Finished images to compare, in place of a task.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of restored images to compare, instead of --task."),
     ] = None,
     border: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="PIXELS", help="Left out at each side. [default: the scale for upscale, else 0]"
+            min=0,
+            metavar="PIXELS",
+            help="Border of each image that is not compared.",
+            show_default="the scale for upscale, else 0",
         ),
     ] = None,
     luma: Annotated[
         bool | None,
-        typer.Option("--luma/--rgb", help="Compare on Y or on all channels. [default: Y for upscale]"),
+        typer.Option(
+            "--luma/--rgb",
+            help="Compare luma (Y) only, or all channels.",
+            show_default="--luma for upscale, else --rgb",
+        ),
     ] = None,
     model: ModelName = "auto",
     weights: Weights = None,
@@ -96,12 +109,14 @@ def evaluate(
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
-    """Measure PSNR and SSIM by the papers' protocols.
+    """Measure PSNR and SSIM by the protocols of the papers.
 
-    Inputs are made from the truth where none are given: by MATLAB's bicubic imresize for upscale, with
-    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real, what
-    happens to a picture follows from its name, and the PSNR of the input is told beside. What the
-    network itself gives is measured; other commands also hold it to the input where that is smooth.
+    Without --inputs, the inputs are made from the ground truth: with MATLAB's bicubic imresize for upscale,
+    Gaussian noise of numpy's seed 0 for denoise, Pillow's JPEG for dejpeg. With --degradation real, the
+    name of an image decides what is done to it, and the PSNR of the input is shown too. The bare output of
+    the network is measured; the other commands also correct it towards the input in smooth areas.
+
+    Example: mambair evaluate Set5/ --task upscale --scale 4
     """
     if (task is None) == (restored is None):
         raise UsageError("what is to be measured? give either --task, or --restored with finished images")

@@ -19,16 +19,16 @@ SOURCES = {  # of a hash
     "cache": "as when it was downloaded",
     None: "not known to anybody",
 }
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a model, as `mambair models list` shows it.")]
-Names = Annotated[
-    list[str], typer.Argument(metavar="NAME", help="Of models, as `mambair models list` shows them.")
-]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name from `mambair models list`.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Model names from `mambair models list`.")]
 
 
 def list_models(as_json: AsJson = False) -> None:
     """List all models.
 
-    With the published PSNR in dB, and the seconds that a picture of 256×256 takes on two cores of a CPU.
+    Shows the published PSNR in dB, and the seconds that an image of 256×256 takes on two CPU cores.
+
+    Example: mambair models list --json
     """
     from mambair_cli.checkpoints import catalog, hub
 
@@ -57,7 +57,10 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def show_model(name: Name, as_json: AsJson = False) -> None:
-    """Show all that is known of a model."""
+    """Show details of a model.
+
+    Example: mambair models show tiny-x4
+    """
     from mambair_cli.checkpoints import catalog
 
     facts = _describe(catalog.find_model(name))
@@ -74,7 +77,10 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
 
 
 def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Fetch models, so that they are there without a network."""
+    """Download models, for use without a network.
+
+    Example: mambair models download mambairv2-light-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
 
     for model in [catalog.find_model(name) for name in names]:
@@ -86,11 +92,15 @@ def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False)
 
 def verify_models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Of models; by default, of all that are here.")
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Model names; by default all models on this machine."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the files of models against their hashes and networks."""
+    """Check that the files of models have the right hash and load.
+
+    Example: mambair models verify tiny-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
     from mambair_cli.checkpoints.load import load_network
 
@@ -128,7 +138,10 @@ def verify_models(
 
 
 def print_path(name: Name, as_json: AsJson = False) -> None:
-    """Print where a model's file is on this machine."""
+    """Print the path of a model's file on this machine.
+
+    Example: mambair models path tiny-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
 
     _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)

@@ -16,80 +16,91 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    images: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Photographs, with all subfolders.")],
-    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="What to learn.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of photographs, with their subfolders.")
+    ],
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="Task to train for.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="For weights, log and state.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
     ],
     scale: NetworkScale = None,
     degradation: Annotated[
         Literal["papers", "real"],
-        typer.Option(
-            help="What to undo: that of the papers, by the task, or all that happens to real pictures."
-        ),
+        typer.Option(help="Damage to remove: that of the task in the papers, or all that real images have."),
     ] = "papers",
     sigma: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", callback=finite, help="Noise of denoise, of 255."),
+        typer.Option(
+            metavar="LOW HIGH", callback=finite, help="Range of noise for denoise, for samples from 0 to 255."
+        ),
     ] = TrainConfig.sigma,
     jpeg_quality: Annotated[
-        tuple[int, int], typer.Option(metavar="LOW HIGH", help="Qualities of dejpeg.")
+        tuple[int, int], typer.Option(metavar="LOW HIGH", help="Range of JPEG quality for dejpeg.")
     ] = TrainConfig.quality,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint to go on from. [default: a new network]"),
+        typer.Option(metavar="FILE", help="Checkpoint to start from.", show_default="a new network"),
     ] = None,
     embed_dim: Annotated[int, typer.Option(min=30, metavar="N", help="Channels of a new network.")] = 48,
     depths: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Blocks of its groups, with commas between.")
+        str, typer.Option(metavar="N,N,...", help="Number of blocks in each group of a new network.")
     ] = "3,3,3",
-    d_state: Annotated[
-        int, typer.Option(min=1, metavar="N", help="States of each channel of its scans.")
-    ] = 8,
+    d_state: Annotated[int, typer.Option(min=1, metavar="N", help="States per channel of its scans.")] = 8,
     d_inner: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of its scans.")] = 72,
     validation: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Photographs to measure the PSNR on.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of photographs to measure PSNR on.")
     ] = None,
     crop: Annotated[
         int, typer.Option(min=8, metavar="PIXELS", help="Side of a crop of the input.")
     ] = TrainConfig.crop,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops in a step.")] = TrainConfig.batch,
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps in all.")] = TrainConfig.steps,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Crops per step.")] = TrainConfig.batch,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Total number of steps.")
+    ] = TrainConfig.steps,
     learning_rate: Annotated[
-        float, typer.Option(min=0, metavar="RATE", callback=finite, help="At its peak.")
+        float, typer.Option(min=0, metavar="RATE", callback=finite, help="Peak learning rate.")
     ] = TrainConfig.learning_rate,
     warmup: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Steps up to the peak.")
+        int, typer.Option(min=0, metavar="N", help="Steps until the peak learning rate.")
     ] = TrainConfig.warmup,
     ema_decay: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="SHARE", callback=finite, help="Of the averaged weights, a step."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            callback=finite,
+            help="Decay per step of the moving average of the weights.",
+        ),
     ] = TrainConfig.ema_decay,
-    loss: Annotated[
-        Literal["l1", "charbonnier"], typer.Option(help="What is made small.")
-    ] = TrainConfig.loss,
+    loss: Annotated[Literal["l1", "charbonnier"], typer.Option(help="Loss function.")] = TrainConfig.loss,
     precision: Annotated[
-        Literal["bf16", "fp32"], typer.Option(help="Of products and convolutions.")
+        Literal["bf16", "fp32"], typer.Option(help="Precision of matrix products and convolutions.")
     ] = TrainConfig.precision,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Fuse the blocks: a minute at the start, faster after.")
+        bool, typer.Option("--compile", help="Compile the blocks: slower start (a minute), faster steps.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the output folder; --steps may be more.")
+        bool, typer.Option("--resume", help="Continue the run in the output folder; --steps may be larger.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of everything that is drawn.")] = (
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed of weights, crops and damage.")] = (
         TrainConfig.seed
     ),
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Device to train on: auto, cpu, cuda or cuda:1.")
+    ] = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Train a small network, or a checkpoint further.
+    """Train a small network, or train a checkpoint further.
 
-    Prints its log as JSON lines: loss and learning rate, and the PSNR where there is a folder to measure
-    it on; last the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped.
-    With --resume, --steps may be more than before: over as many steps as the warm-up has, the learning rate
-    goes to where it would be in a run of that length.
-    Several GPUs share the work: torchrun --nproc-per-node 2 -m mambair_cli train ...
+    Prints its log as lines of JSON: loss, learning rate and, with --validation, PSNR; the last line is the
+    path of the weights. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
+    --steps may be larger than before: within as many steps as the warm-up has, the learning rate moves to
+    its value in a run of that length.
+
+    To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
+
+    Example: mambair train photos/ --task upscale --scale 2 --output run/
     """
     given = typed(context)
     if task != "upscale":
