@@ -92,14 +92,14 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale --threads 4", "here it is --workers"),
         ("upscale --resize 200%", "here it is --width"),
         ("denoise --noise-level 2", "here it is --sigma"),
-        ("upscale --noise-level 2", "noise is removed by `mambair denoise`, with --sigma"),
+        ("upscale --noise-level 2", "`mambair denoise` removes noise, with --sigma"),
         (
             "denoise --resize 50%",
-            "`mambair upscale` sets sizes, with --scale, --width",
+            "`mambair upscale` changes the size, with --scale, --width",
         ),  # it has no --width
         ("upscale -i cat.png", "inputs need no option: mambair upscale FILE ..."),
         ("upscale --input cat.png", "inputs need no option"),
-        ("upscale photos --recursive", "a folder is taken with all folders in it; leave it out"),
+        ("upscale photos --recursive", "folders are always read with their subfolders; leave it out"),
         ("upscale -quality 90", "no such option: -quality; did you mean --quality?"),
         ("upscale -scale 2", "no such option: -scale; did you mean --scale?"),
         ("upscale cat.png -output out.png", "no such option: -output; did you mean --output?"),

@@ -958,7 +958,7 @@ def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, p
 def test_what_is_no_socket_is_left_alone(run, place, monkeypatch):
     place.write_text("precious")
     code, _, err = run("serve", "--socket", place)
-    assert (code, "it is no socket" in err, place.read_text()) == (2, True, "precious")
+    assert (code, "it is not a socket" in err, place.read_text()) == (2, True, "precious")
     assert run("serve", "--socket", "x" * 200)[0] == 2
     assert run("serve", "--socket", place, "--port", "0")[0] == 2
     assert run("serve", "--socket", place, "--device", "toaster")[0] == 2

@@ -1,4 +1,4 @@
-"""Options that commands share: a name means the same everywhere."""
+"""Options that commands share: a name means the same in each of them."""
 
 import functools
 import inspect
@@ -17,10 +17,10 @@ from mambair_cli.system.values import plain_factor, read_value
 
 
 def finite(value: float | tuple[float, ...] | None) -> Any:
-    """Refuse numbers that are none; for options, as their callback."""
+    """Refuse infinity and NaN; a callback of options."""
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None and not math.isfinite(number):
-            raise typer.BadParameter(f"{number} is no number to compute with")
+            raise typer.BadParameter(f"{number} is not a finite number")
     return value
 
 
@@ -190,7 +190,7 @@ class Options:
 
 
 def typed(context: typer.Context) -> dict[str, Any]:
-    """Return the options that stand on the command line, and their values, by the names of parameters."""
+    """Return the options given on the command line: names of parameters and values."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {
         name: context.params[name]
@@ -203,12 +203,12 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
     """Refuse options that would do nothing.
 
     Args:
-        options: From :func:`typed`.
-        names: Of parameters that mean nothing here.
-        why: That is so.
+        options: Options that were given, from :func:`typed`.
+        names: Names of parameters that have no effect.
+        why: Reason, for the error.
 
     Raises:
-        UsageError: One of them stands on the command line.
+        UsageError: One of them was given.
     """
     for name in names:
         if name in options:
@@ -216,22 +216,22 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
 
 
 def _show(name: str, value: Any) -> str:
-    """Show an option as it was typed."""
+    """Write an option as on the command line."""
     values = () if value is True else value if isinstance(value, tuple) else (value,)
     shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
     return " ".join([f"--{name.replace('_', '-')}", *shown])
 
 
 def check_options(options: Options) -> None:
-    """Refuse what contradicts itself or would do nothing, whatever the inputs are."""
+    """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
-        raise UsageError("-o has an empty name; give it a file, a folder or -")
+        raise UsageError("--output is empty; give it a file, a folder or -")
     if options.null and options.from_file is None:
-        raise UsageError("--null is of names that come from a list; give one with --from-file")
+        raise UsageError("--null has no effect without --from-file; give both, or leave it out")
     several = None if options.workers is None else f"--workers {options.workers}"
     if options.devices is not None:
         several = f"--devices {options.devices}"
-    is_repeated = options.device == "cpu" and options.devices is None  # workers are there anyway
+    is_repeated = options.device == "cpu" and options.devices is None  # the device of --workers in any case
     if several and options.device != "auto" and not is_repeated:
         raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
     if options.ray is not None:
@@ -241,7 +241,7 @@ def check_options(options: Options) -> None:
             raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
         check_format(options.format, options)
-        # Not where the name alone says the format: scripts go through formats by that.
+        # Not where only the name of the output gives the format: scripts try several formats that way.
         if options.quality is not None and options.format not in ("jpeg", "webp", "avif"):
             raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
         if options.background is not None and options.format != "jpeg":
@@ -251,9 +251,9 @@ def check_options(options: Options) -> None:
 
 
 def check_format(format: str, options: Options) -> None:
-    """Refuse what the format of all results has not."""
+    """Refuse options that the output format cannot do."""
     if options.depth == "16" and format not in ("png", "tiff", "avif"):
-        raise UsageError(f"{format} has no 16 bits a sample; png, tiff and avif have")
+        raise UsageError(f"{format} cannot store 16 bits per sample; png, tiff and avif can")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
