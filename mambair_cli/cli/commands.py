@@ -65,7 +65,9 @@ class CommandGroup(TyperGroup):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the epilog and the example, at the end."""
-        super().format_epilog(ctx, formatter)
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write_text(self.epilog)
         _write_example(self.help, formatter)
 
 
