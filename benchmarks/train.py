@@ -68,7 +68,7 @@ def compare_steps(arguments: argparse.Namespace, device: torch.device) -> None:
             device=arguments.device,
         )
         plain = Trainer(dataclasses.replace(config, precision="fp32"))
-        seconds = {"plain recipe": seconds_of(plain._compute, arguments.repeats, device)}
+        seconds = {"plain recipe": seconds_of(plain._step_eagerly, arguments.repeats, device)}
         if device.type == "cuda":
             for name, compiled in (("recorded", False), ("compiled", True)):
                 run = Trainer(dataclasses.replace(config, compile=compiled))
@@ -78,8 +78,8 @@ def compare_steps(arguments: argparse.Namespace, device: torch.device) -> None:
         for name, step in seconds.items():
             ratio = seconds["plain recipe"] / step
             print(f"{name:13} {1 / step:7.2f} steps/s, {ratio:5.2f} times the plain recipe")
-        photographs, generator = plain._photographs, plain._generator
-        drawing = seconds_of(lambda: photographs.draw(config, generator), arguments.repeats, device)
+        dataset, generator = plain._dataset, plain._generator
+        drawing = seconds_of(lambda: dataset.draw_batch(config, generator), arguments.repeats, device)
         share = drawing / min(seconds.values())
         print(f"cutting out crops, from Python: {drawing * 1e3:.2f} ms, {share:.1%} of the fastest step")
 

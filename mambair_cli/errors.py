@@ -1,4 +1,4 @@
-"""The errors a user can cause or mend; everything else that escapes is a bug of ours.
+"""The errors that a user can cause or fix; every other error is a bug.
 
 A message is one line, ``what failed: the value; what would work``. The command line prints it after
 ``mambair: error:`` and exits with the class's ``exit_code``.
@@ -6,7 +6,7 @@ A message is one line, ``what failed: the value; what would work``. The command 
 
 
 class MambairError(Exception):
-    """Something went wrong that its message explains."""
+    """An error that its message explains."""
 
     exit_code = 1
 
@@ -20,32 +20,32 @@ class OutputError(MambairError):
 
 
 class UsageError(MambairError):
-    """The request itself makes no sense."""
+    """The request is impossible or contradicts itself."""
 
     exit_code = 2
 
 
 class ModelError(MambairError):
-    """No model can be had for the request."""
+    """There is no model for the request."""
 
     exit_code = 3
 
 
 class DownloadError(ModelError):
-    """A checkpoint cannot be fetched or is not the file it should be."""
+    """A checkpoint cannot be downloaded, or is the wrong file."""
 
 
 class CheckpointError(ModelError):
-    """A file is not a checkpoint of a network known here."""
+    """A file is not a checkpoint of a supported network."""
 
 
 class ServerError(MambairError):
-    """A server does not answer, or not as it should."""
+    """A server does not answer, or answers wrongly."""
 
     exit_code = 3
 
 
 class MemoryLimitError(MambairError):
-    """The device's memory does not hold even the smallest tile."""
+    """The device's memory cannot hold even the smallest tile."""
 
     exit_code = 4

@@ -624,7 +624,7 @@ def test_what_is_left_out_is_told_once(run, weights):
     _, out, err = run(*arguments, "--exclude", "sub", "--exclude", "*.tif")
     assert out == ["out/a.png"]
     assert "mambair: left out an image that is a result: photos/a_x4.png; name it alone to" in err
-    assert "mambair: nothing in a folder fits --exclude *.tif" in err
+    assert "mambair: no file or folder matches --exclude *.tif" in err
     _, _, err = run(*arguments, "--exclude", "*.tif", "-q")
     assert err == ""
 

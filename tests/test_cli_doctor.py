@@ -26,9 +26,9 @@ def test_a_sound_installation_is_told_and_tried(run):
     lines = {line[:12].rstrip(): line[12:] for line in out.splitlines()}
     assert re.match(r"cpu: (1 thread|([2-9]|\d\d+) threads);", lines["devices"])
     assert "reads and writes png, jpeg, webp, tiff, avif, gif" in lines["images"]
-    assert lines["models"].startswith("those built in are whole")
-    assert lines["hub"].endswith("is not asked: this is offline")
-    assert "tiny-x4 on cpu is 0 of 255 from what it should be" in lines["self-test"]
+    assert lines["models"].startswith("built-in models verified")
+    assert lines["hub"].endswith("not checked: offline")
+    assert "tiny-x4 on cpu differs by 0 of 255 from the expected result" in lines["self-test"]
     code, out = run("--offline", "--json")
     report = json.loads(out)
     assert (code, report.pop("ok")) == (0, True)
@@ -43,7 +43,7 @@ def test_wrong_pixels_are_found(run, monkeypatch):
     monkeypatch.setattr(module, "EXPECTED", bytes(len(module.EXPECTED)))
     code, out = run("--offline")
     assert code == 1
-    assert "self-test   BROKEN: tiny-x4 on cpu is 2" in out
+    assert "self-test   BROKEN: tiny-x4 on cpu differs by 2" in out
     assert out.count("BROKEN") == 1
     code, out = run("--offline", "--json")
     report = json.loads(out)

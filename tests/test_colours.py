@@ -14,7 +14,7 @@ from profiles import ADOBE_RGB
 
 from mambair_cli.cli import main
 from mambair_cli.images import Picture, Writer, encode_picture, read_picture
-from mambair_cli.images.boxes import find_extras, read_colour_numbers
+from mambair_cli.images.iso_boxes import find_extras, read_colour_numbers
 
 ADOBE_POINTS = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
 SRGB_POINTS = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)

@@ -103,7 +103,7 @@ def test_what_comes_row_by_row_is_told_when_it_is_met() -> None:
 def test_a_jpeg_cut_short_is_refused_or_restored_as_far_as_it_goes() -> None:
     whole = saved(noise(400, 64))
     half = whole[: len(whole) // 2]
-    with pytest.raises(ImageError, match=r"cut short .+ --damaged restores what is there"):
+    with pytest.raises(ImageError, match=r"truncated .+ --damaged restores what is there"):
         read_picture(half)
     before, after = read_picture(whole), read_picture(half, damaged=True)
     assert after.warnings[0] == NO_END
@@ -145,7 +145,7 @@ def odd_limits(data: bytes) -> bytes:
     ("change", "warnings"),
     [
         (stray_bytes, ("3 bytes between its headers were skipped",)),
-        (bytes_before, ("2 bytes before its beginning were skipped",)),
+        (bytes_before, ("2 bytes before its start were skipped",)),
         (bytes_behind, ()),
         (odd_limits, ()),
     ],

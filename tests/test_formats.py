@@ -252,7 +252,7 @@ def test_gray_and_alpha_in_planes_are_refused() -> None:
     tifffile.imwrite(
         file, planes, photometric="minisblack", planarconfig="separate", extrasamples=["unassalpha"]
     )
-    with pytest.raises(ImageError, match="planes of their own"):
+    with pytest.raises(ImageError, match="in separate planes"):
         read_picture(file.getvalue())
 
 

@@ -677,7 +677,7 @@ def test_verify_names_who_knew_the_hash(tmp_path: Path) -> None:
     assert hub.verify(blob, unknown) == Verification(SHA256, None)
 
     blob.write_bytes(b"other")
-    with pytest.raises(WrongFileError, match=r"`mambair models download trial-x4` fetches it anew"):
+    with pytest.raises(WrongFileError, match=r"`mambair models download trial-x4` downloads it again"):
         hub.verify(link, unknown)
     assert link.exists()
     with pytest.raises(DownloadError, match=r"cannot read: .*nowhere.pth: No such file"):

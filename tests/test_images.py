@@ -725,25 +725,25 @@ JPEG = encode_picture(picture(40, 30), "jpeg")
         (b"Dear photographer,\nthis is text.", ["no image of a known kind", "png, jpeg"]),
         (b"\n", ["no image of a known kind"]),
         (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", ["no image of a known kind"]),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", ["heic data is broken"]),
-        (b"P6 2 2 255 " + bytes(11), ["ppm data is broken", "11 of 12 samples"]),
-        (b"P6 2 2 70000 " + bytes(11), ["ppm data is broken", "70000"]),
-        (b"P2 2 2 7 1 2 3 8 ", ["ppm data is broken", "larger than its white, 7"]),
-        (b"P6 two 2 255 ", ["ppm data is broken", "no sizes"]),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", ["heic data is corrupt"]),
+        (b"P6 2 2 255 " + bytes(11), ["ppm data is corrupt", "11 of 12 samples"]),
+        (b"P6 2 2 70000 " + bytes(11), ["ppm data is corrupt", "70000"]),
+        (b"P2 2 2 7 1 2 3 8 ", ["ppm data is corrupt", "larger than its white, 7"]),
+        (b"P6 two 2 255 ", ["ppm data is corrupt", "no sizes"]),
         (b"P7 WIDTH 2", ["PAM"]),
-        (b"v/1\x01", ["exr data is broken"]),
-        (b"\0\0\0\x0cjP  ", ["jpeg2000 data is broken"]),
-        (b"\xff\x4f\xff\x51", ["jpeg2000 data is broken"]),
+        (b"v/1\x01", ["exr data is corrupt"]),
+        (b"\0\0\0\x0cjP  ", ["jpeg2000 data is corrupt"]),
+        (b"\xff\x4f\xff\x51", ["jpeg2000 data is corrupt"]),
         (b"%PDF-1.7", ["PDF"]),
-        (b"\x89PNG\r\n\x1a\n", ["png data is broken"]),
-        (b"\xff\xd8\xff", ["jpeg data is broken"]),
-        (b"II*\0", ["tiff data is broken"]),
-        (b"II+\0\x08\0\0\0" + bytes([16]) + bytes(13) + b"\1\0", ["tiff data is broken"]),  # 2**40 entries
-        (b"BM", ["bmp data is broken"]),
-        (b"BMW is a maker of cars", ["bmp data is broken"]),
-        (b"GIF89a", ["gif data is broken"]),
-        (b"RIFF\0\0\0\0WEBP", ["webp data is broken"]),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", ["avif data is broken"]),
+        (b"\x89PNG\r\n\x1a\n", ["png data is corrupt"]),
+        (b"\xff\xd8\xff", ["jpeg data is corrupt"]),
+        (b"II*\0", ["tiff data is corrupt"]),
+        (b"II+\0\x08\0\0\0" + bytes([16]) + bytes(13) + b"\1\0", ["tiff data is corrupt"]),  # 2**40 entries
+        (b"BM", ["bmp data is corrupt"]),
+        (b"BMW is a maker of cars", ["bmp data is corrupt"]),
+        (b"GIF89a", ["gif data is corrupt"]),
+        (b"RIFF\0\0\0\0WEBP", ["webp data is corrupt"]),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", ["avif data is corrupt"]),
     ],
     ids=lambda value: repr(value)[:20] if isinstance(value, bytes) else "",
 )
@@ -813,7 +813,7 @@ def test_directories_that_hold_too_much_take_no_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10 * length
     finally:
         tracemalloc.stop()
-    assert_line(error, "tiff data is broken")
+    assert_line(error, "tiff data is corrupt")
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff", "gif", "avif", "bmp"])

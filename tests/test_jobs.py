@@ -121,9 +121,7 @@ def test_patterns_choose_among_the_images_of_a_folder(tree, include, exclude, le
 
 
 def test_patterns_that_leave_nothing_are_named(tree):
-    with pytest.raises(
-        UsageError, match=r"images in the folder: photos; nothing is left by --include \*.gif"
-    ):
+    with pytest.raises(UsageError, match=r"images in the folder: photos; nothing matches --include \*.gif"):
         find_sources(["photos"], FileFilter(include=("*.gif",)))
 
 
@@ -153,7 +151,7 @@ def test_names_come_from_a_list(tree, content, null, found):
 
 def test_a_list_that_names_nothing_is_refused(tree):
     Path("list").write_bytes(b"\n\n")
-    with pytest.raises(UsageError, match="no names in list; write one a line"):
+    with pytest.raises(UsageError, match="no names in list; write one per line"):
         read_names("list")
     with pytest.raises(UsageError, match="cannot read the names in photos: Is a directory"):
         read_names("photos")

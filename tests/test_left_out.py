@@ -186,7 +186,7 @@ def test_kinds_that_are_not_read_are_told_in_a_line_and_an_event(run):
     code, out, err = run("upscale", "in", "--exclude", "skip", "--json")
     assert code == 0
     line = (
-        "mambair: left out 5 files of kinds that are not read: "
+        "mambair: left out 5 files of formats that are not supported: "
         "2 .cr2, 1 without a suffix, 1 .psd, 1 .dng; such as in/README"
     )
     assert [text for text in err if "left out" in text] == [line]
@@ -198,7 +198,7 @@ def test_kinds_that_are_not_read_are_told_in_a_line_and_an_event(run):
         "kinds": {".cr2": 2, "": 1, ".psd": 1, ".dng": 1},
     }
     _, _, err = run("upscale", "in", "--include", "*.psd", "--include", "a.png", "--dry-run")
-    assert "mambair: left out a file of a kind that is not read: in/b.psd" in err
+    assert "mambair: left out a file of a format that is not supported: in/b.psd" in err
     assert run("upscale", "in", "--overwrite", "-q")[2] == []
 
 
@@ -209,7 +209,7 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(run):
     code, _, (error,) = run("upscale", "in")
     assert code == 2
     assert error.endswith(
-        "no images in the folder: in; it holds only files of kinds that are not read: "
+        "no images in the folder: in; it has only files of formats that are not supported: "
         "2 .cr2, 1 without a suffix"
     )
 
@@ -233,7 +233,7 @@ def test_linked_folders_are_left_out_and_told(run):
     ("inputs", "says"),
     [
         (["a.png", "out.png"], "no such file or folder: out.png; did you mean -o out.png?"),
-        (["a.png", "*.gif"], "no file fits the pattern: *.gif"),
+        (["a.png", "*.gif"], "no file matches the pattern: *.gif"),
         (["in", "out"], "no such file or folder: out; did you mean -o out?"),
         (["a.png", "b.png", "-o", "out.png"], "-o names one file: out.png, and there are 2 images"),
         (["in", "-o", "out.jpg"], "-o names one file: out.jpg, and the input is a folder or a list"),

@@ -299,7 +299,7 @@ def test_one_bad_file_costs_itself_alone(run, address):
         "in/b.png": "ImageError",
         "in/e.png": "ImageError",
     }
-    assert "mambair: error: in/b.png: cannot read the image: its png data is broken" in err
+    assert "mambair: error: in/b.png: cannot read the image: its png data is corrupt" in err
     code, out, err = run("upscale", "in", "--server", address, "--fail-fast", "-o", "other", "-q", "--json")
     assert (code, len(err.splitlines())) == (1, json.loads(out[-1])["failed"])
     assert json.loads(out[-1])["left"] >= 0

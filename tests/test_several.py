@@ -87,14 +87,14 @@ def test_pictures_one_behind_the_other_are_refused(format: str) -> None:
     first, second = FILES[format](0), FILES[format](1)
     assert read_picture(first).warnings == ()
     for together in (first + second, first + second + first):
-        with pytest.raises(ImageError, match="several images, one behind the other; split it"):
+        with pytest.raises(ImageError, match="several images, one after another; split it"):
             read_picture(together)
 
 
 @pytest.mark.parametrize("first", ["png", "jpeg", "progressive", "webp", "gif", "bmp"])
 @pytest.mark.parametrize("second", ["png", "jpeg", "webp", "gif", "bmp", "P6"])
 def test_pictures_of_two_kinds_are_refused_too(first: str, second: str) -> None:
-    with pytest.raises(ImageError, match="several images, one behind the other; split it"):
+    with pytest.raises(ImageError, match="several images, one after another; split it"):
         read_picture(FILES[first](0) + FILES[second](1))
 
 

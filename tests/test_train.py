@@ -23,7 +23,7 @@ from mambair_cli.quality.degrade import imresize
 from mambair_cli.restore.engine import run_image
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.train import TrainConfig, loop, pace, real_batches, train, validation
-from mambair_cli.train.dataset import Photographs, Pool, load_photographs
+from mambair_cli.train.dataset import Dataset, ImagePool, load_dataset
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.trainer import Trainer, serialize_weights
@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, task, name, tm
 
     with pytest.raises(KeyboardInterrupt):
         train(config, report=interrupt)
-    assert "finishing this step, to save the state" in capfd.readouterr().err  # at once, not when it is done
+    assert "finishing this step and saving the state" in capfd.readouterr().err  # at once
     assert [record["step"] for record in read_log(config.output)] == [2, 4]
     resumed = train(config, resume=True)
     wanted, got = tensors_of(whole), tensors_of(resumed)
@@ -141,7 +141,7 @@ def test_the_learning_rate_rises_along_a_line_and_falls_along_a_cosine(config):
 
 def test_a_run_that_is_planned_anew_comes_down_to_nothing_at_its_new_end(config):
     run = Trainer(dataclasses.replace(config, steps=1000, warmup=4))
-    run.plan(12)
+    run.set_steps(12)
     assert run.config.steps == 12
     run.step = 8
     assert run.learning_rate == pytest.approx(config.learning_rate / 2)
@@ -195,7 +195,7 @@ def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkey
             os.kill(os.getpid(), signal.SIGINT)
         return run_image(engine, image, *others, **options)
 
-    monkeypatch.setattr(validation, "restore_image", interrupt_second)
+    monkeypatch.setattr(validation, "run_image", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert len(measured) == 4
@@ -214,7 +214,7 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
         plans.append(plan)
         return run_image(engine, image, plan, *others, **options)
 
-    monkeypatch.setattr(validation, "restore_image", note)
+    monkeypatch.setattr(validation, "run_image", note)
     net = build_network(NETWORK, "upscale")
     validation.measure(net, load_validation(config, 3), config)
     assert plans == [Restorer(scale=2, device="cpu", offline=True).plan(20, 300)]
@@ -233,12 +233,12 @@ def test_what_a_step_takes_is_found_by_smaller_crops(config):
 
 
 def test_a_slow_run_says_how_long_it_takes_and_a_quick_one_nothing():
-    said = pace.warn_of(pace.Pace(4.0, 3 * 2**29), 10_000, "cpu")
+    said = pace.warn_if_slow(pace.Pace(4.0, 3 * 2**29), 10_000, "cpu")
     assert said
     assert said.startswith("a step takes about 4 s on cpu and over 1.5 GiB of memory, 10000 steps 11 hours; ")
     assert "GPU" in said
     assert "--embed-dim" in said
-    assert pace.warn_of(pace.Pace(4.0, 0), 149, "cpu") is None
+    assert pace.warn_if_slow(pace.Pace(4.0, 0), 149, "cpu") is None
 
 
 def test_the_average_of_the_weights_forgets_the_first_ones(config):
@@ -262,7 +262,7 @@ def make_numbered_photographs(scale):
 
     def pool(images):
         areas = torch.tensor([image.size for image in images])
-        return Pool(
+        return ImagePool(
             torch.from_numpy(np.concatenate([image.reshape(-1, 1) for image in images])),
             areas.cumsum(0) - areas,
             torch.tensor([len(image) for image in images]),
@@ -270,13 +270,13 @@ def make_numbered_photographs(scale):
         )
 
     share = torch.tensor([h * w for h, w in sizes]).double().cumsum(0)
-    return Photographs(pool(truths), pool(inputs), torch.arange(2), share), inputs
+    return Dataset(pool(truths), pool(inputs), torch.arange(2), share), inputs
 
 
 def test_a_crop_and_its_truth_are_the_same_place_in_the_same_orientation(config):
     config = dataclasses.replace(config, batch=512, crop=5, scale=3)
-    photographs, images = make_numbered_photographs(scale=3)
-    x, wanted = photographs.draw(config, torch.Generator().manual_seed(0))
+    dataset, images = make_numbered_photographs(scale=3)
+    x, wanted = dataset.draw_batch(config, torch.Generator().manual_seed(0))
     assert torch.equal(wanted, x.repeat_interleave(3, 2).repeat_interleave(3, 3))
     crops = {crop.tobytes() for crop in (x[:, 0] * 255).round().byte().numpy()}
     all_crops = {
@@ -317,16 +317,16 @@ def test_a_run_on_real_pictures_goes_on_as_if_it_had_not_been_interrupted(real, 
 
 
 def test_crops_of_real_pictures_are_new_at_each_step_and_are_those_of_the_photographs(real):
-    batches = RealBatches(load_photographs(real, 3, CPU), real, CPU, slice(None))
+    batches = RealBatches(load_dataset(real, 3, CPU), real, CPU, slice(None))
     seen = []
     for step in range(3):
         batches.load(step)
         assert batches.x.shape == (4, 3, 8, 8)
-        assert batches.wanted.shape == (4, 3, 16, 16)
+        assert batches.target.shape == (4, 3, 16, 16)
         assert batches.x.isfinite().all()
-        seen.append((batches.x.clone(), batches.wanted.clone()))
+        seen.append((batches.x.clone(), batches.target.clone()))
         enlarged = torch.nn.functional.interpolate(batches.x, scale_factor=2)
-        assert (enlarged - batches.wanted).abs().mean() < 0.25  # crops and their truth are one place
+        assert (enlarged - batches.target).abs().mean() < 0.25  # crops and their truth are one place
     assert not torch.equal(seen[0][1], seen[1][1])
     batches.load(1)
     assert torch.equal(batches.x, seen[1][0])
@@ -335,13 +335,13 @@ def test_crops_of_real_pictures_are_new_at_each_step_and_are_those_of_the_photog
 @pytest.mark.parametrize("together", [1, 12])
 def test_processes_that_share_a_batch_of_real_pictures_see_its_parts(real, together, monkeypatch):
     monkeypatch.setitem(real_batches.CROPS_TOGETHER, "cpu", together)
-    photographs = load_photographs(real, 3, CPU)
-    whole, part = (RealBatches(photographs, real, CPU, rows) for rows in (slice(None), slice(2, 4)))
+    dataset = load_dataset(real, 3, CPU)
+    whole, part = (RealBatches(dataset, real, CPU, rows) for rows in (slice(None), slice(2, 4)))
     for step in (3, 4):
         whole.load(step)
         part.load(step)
         torch.testing.assert_close(part.x, whole.x[2:], rtol=0, atol=1.01 / 255)
-        torch.testing.assert_close(part.wanted, whole.wanted[2:])
+        torch.testing.assert_close(part.target, whole.target[2:])
 
 
 def test_real_pictures_are_measured_with_fixed_inputs(real, photos):
@@ -361,8 +361,8 @@ def test_real_pictures_are_of_colour(real):
 
 def test_large_images_are_drawn_more_often(config):
     config = dataclasses.replace(config, batch=4000, crop=5, scale=1)
-    photographs, (first, second) = make_numbered_photographs(scale=1)
-    x, _ = photographs.draw(config, torch.Generator().manual_seed(0))
+    dataset, (first, second) = make_numbered_photographs(scale=1)
+    x, _ = dataset.draw_batch(config, torch.Generator().manual_seed(0))
     share = (x.amax((1, 2, 3)) * 255 < first.size).float().mean().item()
     assert share == pytest.approx(first.size / (first.size + second.size), abs=0.03)
 
@@ -371,7 +371,7 @@ def test_noise_is_drawn_from_the_whole_range(config):
     config = dataclasses.replace(
         config, task="denoise", scale=1, network=RESTORER, sigma=(10, 50), batch=256, crop=16
     )
-    x, clean = load_photographs(config, 3, CPU).draw(config, torch.Generator().manual_seed(0))
+    x, clean = load_dataset(config, 3, CPU).draw_batch(config, torch.Generator().manual_seed(0))
     sigma = ((x - clean) * 255).flatten(1).std(1)
     assert 9 < sigma.min() < 13
     assert 47 < sigma.max() < 53
@@ -380,24 +380,24 @@ def test_noise_is_drawn_from_the_whole_range(config):
 
 def test_photographs_are_compressed_all_over_the_range_of_quality(config):
     config = dataclasses.replace(config, task="dejpeg", scale=1, network=RESTORER, quality=(5, 95))
-    photographs = load_photographs(config, 3, CPU)
-    assert photographs.degraded is not None
-    heights = photographs.clean.heights[photographs.original]
-    assert torch.equal(photographs.degraded.heights, heights)
-    size = int(heights[0] * photographs.clean.widths[0])
-    clean = photographs.clean.pixels[:size].float()
+    dataset = load_dataset(config, 3, CPU)
+    assert dataset.degraded is not None
+    heights = dataset.clean.heights[dataset.original]
+    assert torch.equal(dataset.degraded.heights, heights)
+    size = int(heights[0] * dataset.clean.widths[0])
+    clean = dataset.clean.pixels[:size].float()
     errors = [
-        (photographs.degraded.pixels[first : first + size].float() - clean).abs().mean().item()
-        for first in photographs.degraded.first[:12].tolist()
+        (dataset.degraded.pixels[first : first + size].float() - clean).abs().mean().item()
+        for first in dataset.degraded.first[:12].tolist()
     ]
     assert errors[0] > 3 * errors[-1]
     assert sorted(errors, reverse=True) == pytest.approx(errors, rel=0.3)
 
 
 def test_photographs_shrink_and_small_ones_are_mirrored(config):
-    large = load_photographs(dataclasses.replace(config, shrink=(1.0, 0.5)), 3, CPU)
+    large = load_dataset(dataclasses.replace(config, shrink=(1.0, 0.5)), 3, CPU)
     assert large.clean.heights.tolist() == [36, 18] * 3
-    small = load_photographs(dataclasses.replace(config, crop=40, shrink=(1.0, 0.5)), 3, CPU)
+    small = load_dataset(dataclasses.replace(config, crop=40, shrink=(1.0, 0.5)), 3, CPU)
     assert small.clean.heights.tolist() == [80] * 3  # twice the crop; half the size was left out
     first = small.clean.pixels[: 80 * 80].view(80, 80, 3)
     assert torch.equal(first[36:72], first[:36].flip(0))
@@ -564,11 +564,15 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch
 
     monkeypatch.setattr(os, "fsync", fail)
     run.advance()
-    with pytest.raises(MambairError, match=r"cannot write .*state.pt: No space left on device; make room"):
+    with pytest.raises(
+        MambairError, match=r"cannot write .*state.pt: No space left on device; free some space"
+    ):
         run.save()
     assert {path.name: path.read_bytes() for path in config.output.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(config, photos):
-    with pytest.raises(MambairError, match=r"cannot write .*a\.png/run: .*; make room, or choose another"):
+    with pytest.raises(
+        MambairError, match=r"cannot write .*a\.png/run: .*; free some space, or choose another"
+    ):
         train(dataclasses.replace(config, output=photos / "a.png" / "run"))

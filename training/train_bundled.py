@@ -1,17 +1,18 @@
 """Train the small models that ship inside the package, several side by side on one GPU.
 
-A network this small leaves a large GPU partly idle; two on streams of their own make better use of it than
-one after the other. Runs go on where they were left.
+A network this small leaves a large GPU partly idle; two at once, each on its own stream, use it better than
+one after the other. Interrupted runs continue.
 
 A network learns from small crops first, and then, with ``--start``, from larger ones at a lower rate. With
-``--fill``, the steps are as many as the given seconds hold, counted from when all is compiled, so that the
-rate comes down to nothing in time.
+``--fill`` the number of steps is what the given seconds allow, counted after compilation, so that the rate
+reaches zero in time.
 """
 
 import argparse
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +21,12 @@ from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
 from mambair_cli.train.trainer import STATE_FILE, Trainer
-from mambair_cli.train.validation import load_validation, measure
+from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
-SPEED_STEPS = 300  # by which the steps that fit into a time are estimated
+SPEED_STEPS = 300  # steps that are timed, to estimate how many fit
 UNTIMED_STEPS = 60  # before those: compiling, recording
+SAVE_SECONDS = 60  # between two saved states
+TELL_SECONDS = 15  # between two lines on the speed
 
 
 def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
@@ -59,15 +62,86 @@ def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
     )
 
 
-def main() -> None:
+@dataclass
+class BundledRun:
+    """A run with its log, its measurements and the stream on which it computes."""
+
+    name: str
+    trainer: Trainer
+    log: Log
+    validation: dict[str, list[ValidationPair]]
+    stream: torch.cuda.Stream
+
+    def advance(self, validate_every: int) -> None:
+        """Do a step, and log and measure where that is due."""
+        trainer = self.trainer
+        with torch.cuda.stream(self.stream):
+            rate = trainer.learning_rate
+            trainer.advance()
+            if trainer.step % LOG_EVERY == 0:
+                self.log.write({"step": trainer.step, "loss": trainer.mean_loss(), "learning_rate": rate})
+                trainer.reset_loss()
+            if trainer.step % validate_every == 0 or trainer.step == trainer.config.steps:
+                with torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
+                    measured = measure(trainer.averaged, self.validation, trainer.config)
+                self.log.write({"step": trainer.step, **measured})
+
+    def save(self) -> None:
+        """Write the state and the weights."""
+        with torch.cuda.stream(self.stream):
+            self.trainer.save()
+
+
+def start(name: str, arguments: argparse.Namespace) -> BundledRun:
+    config = configure(name, arguments)
+    config.output.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config)
+    if (config.output / STATE_FILE).exists():
+        trainer.load()
+    log = Log(config.output / LOG_FILE, trainer.step, None)
+    return BundledRun(
+        name, trainer, log, load_validation(config, trainer.net.info.channels), torch.cuda.Stream()
+    )
+
+
+def train(runs: list[BundledRun], arguments: argparse.Namespace, begun: float) -> None:
+    first = runs[0].trainer
+    saved = told = time.monotonic()
+    told_step = first_step = first.step
+    timed = begun
+    while first.step < first.config.steps and time.monotonic() - begun < arguments.stop_after:
+        done = first.step - first_step
+        if arguments.fill and done in (UNTIMED_STEPS, UNTIMED_STEPS + SPEED_STEPS):
+            torch.cuda.synchronize()
+            now = time.monotonic()
+            if done > UNTIMED_STEPS:
+                left = (arguments.fill - (now - timed)) * SPEED_STEPS / (now - timed)
+                for run in runs:
+                    run.trainer.set_steps(run.trainer.step + int(left))
+                print(f"{arguments.names}: {first.config.steps} steps", flush=True)
+            timed = now
+        for run in runs:
+            run.advance(arguments.validate_every)
+        now = time.monotonic()
+        if now - saved > SAVE_SECONDS:
+            for run in runs:
+                run.save()
+            saved = time.monotonic()
+        if now - told > TELL_SECONDS:
+            speed = (first.step - told_step) / (now - told)
+            print(f"{arguments.names} step {first.step}: {speed:.1f} steps/s", flush=True)
+            told, told_step = now, first.step
+
+
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+")
     parser.add_argument("--data", type=Path, required=True, nargs="+")
     parser.add_argument("--shrink", type=float, nargs="+", default=(1.0, 0.8, 0.65))
-    parser.add_argument("--gray", type=Path, help="gray photographs, for dejpeg in addition")
+    parser.add_argument("--gray", type=Path, help="more gray images for dejpeg")
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="checkpoint to start from: what fits of it")
+    parser.add_argument("--start", type=Path, help="checkpoint to start from; tensors that fit are taken")
     parser.add_argument("--embed-dim", type=int, default=72)
     parser.add_argument("--depths", type=int, nargs="+", default=(3, 3, 3))
     parser.add_argument("--d-state", type=int, default=8)
@@ -79,65 +153,24 @@ def main() -> None:
     parser.add_argument("--fill", type=float, help="seconds to the last step")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")
     parser.add_argument("--validate-every", type=int, default=8000)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments()
     begun = time.monotonic()
     torch.backends.cudnn.benchmark = True
-    runs, logs, validations = [], [], []
-    for name in arguments.names:
-        config = configure(name, arguments)
-        config.output.mkdir(parents=True, exist_ok=True)
-        run = Trainer(config)
-        if (config.output / STATE_FILE).exists():
-            run.load()
-        runs.append(run)
-        logs.append(Log(config.output / LOG_FILE, run.step, None))
-        validations.append(load_validation(config, run.net.info.channels))
-    print(
-        f"{arguments.names}: ready after {time.monotonic() - begun:.0f} s, at step {runs[0].step}", flush=True
-    )
+    runs = [start(name, arguments) for name in arguments.names]
+    seconds = time.monotonic() - begun
+    print(f"{arguments.names}: ready after {seconds:.0f} s, at step {runs[0].trainer.step}", flush=True)
     torch.cuda.synchronize()
-    streams = [torch.cuda.Stream() for _ in runs]
-    saved = told = time.monotonic()
-    told_step = first_step = runs[0].step
-    timed = begun
-    while runs[0].step < runs[0].config.steps and time.monotonic() - begun < arguments.stop_after:
-        done = runs[0].step - first_step
-        if arguments.fill and done in (UNTIMED_STEPS, UNTIMED_STEPS + SPEED_STEPS):
-            torch.cuda.synchronize()
-            now = time.monotonic()
-            if done > UNTIMED_STEPS:
-                left = (arguments.fill - (now - timed)) * SPEED_STEPS / (now - timed)
-                for run in runs:
-                    run.plan(run.step + int(left))
-                print(f"{arguments.names}: {runs[0].config.steps} steps", flush=True)
-            timed = now
-        for run, log, validation, stream in zip(runs, logs, validations, streams, strict=True):
-            with torch.cuda.stream(stream):
-                rate = run.learning_rate
-                run.advance()
-                if run.step % LOG_EVERY == 0:
-                    log.write({"step": run.step, "loss": run.mean_loss(), "learning_rate": rate})
-                    run.forget_loss()
-                if run.step % arguments.validate_every == 0 or run.step == run.config.steps:
-                    with torch.backends.cudnn.flags(benchmark=False, allow_tf32=False):
-                        log.write({"step": run.step, **measure(run.averaged, validation, run.config)})
-        now = time.monotonic()
-        if now - saved > 60:
-            for run, stream in zip(runs, streams, strict=True):
-                with torch.cuda.stream(stream):
-                    run.save()
-            saved = time.monotonic()
-        if now - told > 15:
-            speed = (runs[0].step - told_step) / (now - told)
-            print(f"{arguments.names} step {runs[0].step}: {speed:.1f} steps/s", flush=True)
-            told, told_step = now, runs[0].step
-    for run, stream in zip(runs, streams, strict=True):
-        with torch.cuda.stream(stream):
-            run.save()
-    for name, log in zip(arguments.names, logs, strict=True):
-        lines = log.path.read_text().splitlines()
-        print(name, *[line for line in lines if "psnr" in line], *lines[-2:], sep="\n  ", flush=True)
-    print(json.dumps({"seconds": round(time.monotonic() - begun), "step": runs[0].step}), flush=True)
+    train(runs, arguments, begun)
+    for run in runs:
+        run.save()
+    for run in runs:
+        lines = run.log.path.read_text().splitlines()
+        print(run.name, *[line for line in lines if "psnr" in line], *lines[-2:], sep="\n  ", flush=True)
+    print(json.dumps({"seconds": round(time.monotonic() - begun), "step": runs[0].trainer.step}), flush=True)
 
 
 if __name__ == "__main__":

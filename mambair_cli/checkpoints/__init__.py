@@ -1,1 +1,1 @@
-"""Which checkpoint file does a job: fetched, verified and loaded strictly."""
+"""Choose a checkpoint, download it, verify it, and load it strictly."""

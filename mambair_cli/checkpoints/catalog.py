@@ -1,4 +1,4 @@
-"""The checkpoints known by name: ``weights.toml``, read into frozen records."""
+"""The catalogue of models, ``weights.toml``, read into frozen records."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1]
 Task = Literal["upscale", "denoise", "dejpeg"]
 Certainty = Literal["certain", "very likely", "likely", "uncertain"]
 
-# In place of a model's name: the best for what the picture is, for real pictures, and for clean ones.
+# Words instead of a model's name: the best model for the picture, for real pictures, for clean pictures.
 AUTO, REAL, CLEAN = "auto", "real", "clean"
 
 _SCALES: Mapping[str, tuple[int, ...]] = {"upscale": (2, 3, 4), "denoise": (1,), "dejpeg": (1,)}
@@ -40,26 +40,26 @@ class Model:
     """One checkpoint of the catalogue, on the Hub or inside the package.
 
     Attributes:
-        name: What the user calls it.
-        task: What it does.
+        name: Name for the user.
+        task: Task that it does.
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
-        level: Noise sigma (of 255) or JPEG quality that it was trained for; None: all of them, or none.
+        level: Noise sigma (of 255) or JPEG quality that it was trained for; None: any, or not used.
         channels: 3 (RGB) or 1 (gray).
         architecture: ``mambair``, ``mambair-unet`` or ``mambairv2``.
         variant: Name of the configuration, such as ``light``.
-        parameters: Trained numbers; None where unknown.
+        parameters: Number of parameters; None where unknown.
         repo: Repository on the Hub; empty where bundled.
         revision: Commit of the repository; None: its main branch.
         files: Paths in the repository, most likely first; empty where bundled.
-        url: Second official address of the file; None where there is none.
+        url: Second official address of the file; None if there is none.
         certainty: How sure the paths are; None where bundled.
-        sha256: Of the file, in hexadecimal; None where unknown.
-        size: Of the file, in bytes; None where unknown. One that ends in zeros is known to three digits.
+        sha256: Hash of the file, in hexadecimal; None where unknown.
+        size: Size of the file, in bytes; None where unknown. Zeros at its end mean three digits.
         license: SPDX identifier.
-        psnr: Published quality in dB, by data set, or by data set and level, such as "CBSD10, 25", of a
-            model for all levels; empty where none was published.
-        cpu_seconds: For a picture of 256×256 on two cores; None where it was not measured.
-        bundled: Path inside the package, of a model that ships with it.
+        psnr: Published PSNR in dB, by data set or, for a model for all levels, by data set and level, such as
+            "CBSD10, 25"; empty where none was published.
+        cpu_seconds: Seconds for a picture of 256×256 on two cores; None where it was not measured.
+        bundled: Path inside the package of a built-in model; None for others.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Model:
 
     @property
     def is_real(self) -> bool:
-        """Tell whether it is for real pictures, noisy or compressed, not for what the papers measure."""
+        """Whether it is for real pictures, noisy or compressed, not for the papers' test images."""
         return self.variant in ("real", "tiny-real")
 
 
@@ -92,7 +92,7 @@ class Model:
 def load_catalog() -> tuple[Model, ...]:
     """Read the catalogue that ships with the package, in the order of the file."""
     path = PACKAGE / "weights.toml"
-    if not path.is_file():  # only a wheel has it there; an editable install reads the checkout's
+    if not path.is_file():  # it is there in a wheel; an editable install reads the checkout's
         path = PACKAGE.parent / path.name
     return parse_catalog(path.read_text(encoding="utf-8"))
 
@@ -120,7 +120,7 @@ def find_model(name: str) -> Model:
     """Return the model of that name.
 
     Raises:
-        ModelError: There is none; the message lists names like it.
+        ModelError: There is none; the message lists similar names.
     """
     models = {model.name: model for model in load_catalog()}
     if name in models:
@@ -131,36 +131,35 @@ def find_model(name: str) -> Model:
 
 
 def is_named(model: str) -> bool:
-    """Tell whether this is the name of a model, not a word by which one is chosen."""
+    """Tell whether this is the name of a model, not a word for choosing one."""
     return model not in (AUTO, REAL, CLEAN)
 
 
 def default_scale(task: Task) -> int:
-    """Return the scale of a task that was asked for without one."""
+    """Return the scale of a task without a given one."""
     return 4 if task == "upscale" else 1
 
 
 def choose_model(
     task: Task, scale: int, level: float | None, device_kind: str, is_real: bool = False
 ) -> Model:
-    """Choose the checkpoint that ``--model auto`` stands for, or ``--model real``.
+    """Choose the model for ``--model auto`` or ``--model real``.
 
-    On a GPU it is the official one of the best published PSNR. On a CPU it is the best of the light ones,
-    where the task has any. For real photographs, which the official networks take minutes for on a CPU,
-    that is the one that ships inside the package; denoising without a level is for these always.
+    On a GPU it is the official model with the best published PSNR. On a CPU it is the best light model, if
+    the task has one, and for real photographs, which take the official networks minutes, the built-in model.
+    Denoising without a level is always for real photographs.
 
-    A checkpoint for one level of damage leaves the rest of a stronger one in the picture, and smooths a
-    weaker one a little too much. So ``sigma`` takes the lowest level that covers it, or else the highest;
-    JPEG quality, where the grain of the scale is coarse, takes the nearest level, the stronger of two. For
-    JPEG of unknown quality there is no official checkpoint; the built-in one is for all of them.
+    A model for one level leaves part of stronger noise in the picture, and smooths weaker noise a little too
+    much. So ``sigma`` chooses the lowest level that covers it, or else the highest. JPEG quality, with few
+    levels, chooses the nearest one, the stronger of two. For JPEG of unknown quality there is no official
+    model; the built-in one is for all qualities.
 
     Args:
-        task: What to do.
+        task: Task to do.
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
         device_kind: As torch names it: ``cpu``, ``cuda``, ``mps``.
-        is_real: Whether the pictures are noisy, compressed or blurred. A network that enlarges them may do so
-            further than asked for.
+        is_real: Whether the pictures are noisy, compressed or blurred. The model's scale may be larger then.
 
     Raises:
         ModelError: No model has that scale, or is for real pictures.
@@ -186,11 +185,11 @@ def choose_model(
 
 
 def bundled_model(task: Task, scale: int, is_real: bool = False) -> Model | None:
-    """Return the model for the task that ships inside the package, if one does.
+    """Return the built-in model for the task, if there is one.
 
     Args:
-        task: What it does.
-        scale: Output pixels per input pixel and side; of models for real pictures, at least so many.
+        task: Task that it does.
+        scale: Output pixels per input pixel and side; for real pictures, the smallest scale that will do.
         is_real: Whether it is for real pictures.
     """
     for model in sorted(load_catalog(), key=lambda model: model.scale):
@@ -201,7 +200,7 @@ def bundled_model(task: Task, scale: int, is_real: bool = False) -> Model | None
 
 
 def _choose_real(task: Task, scale: int, device_kind: str) -> Model:
-    """Choose the model for real pictures that enlarges as far as is asked for, or further."""
+    """Choose the model for real pictures with this scale or the next larger one."""
     models = [model for model in load_catalog() if model.is_real and model.task == task]
     models = [model for model in models if model.scale >= scale]
     if not models:
@@ -211,7 +210,7 @@ def _choose_real(task: Task, scale: int, device_kind: str) -> Model:
 
 
 def _nearest_level(task: Task, level: float | None, known: Iterable[int]) -> int | None:
-    """Return the trained level for a wanted one; None, the level of real photographs, stays None."""
+    """Return the trained level for a wanted one; None, for real photographs, stays None."""
     if level is None:
         return None
     if task == "denoise":
@@ -224,7 +223,11 @@ def _mean_psnr(model: Model) -> float:
 
 
 def _read_entry(entry: Mapping[str, Any]) -> Model:
-    """Turn one table into a record, or say what is wrong with it."""
+    """Turn one table into a record.
+
+    Raises:
+        ValueError: The table is malformed; the message says why.
+    """
     label = entry.get("name", "a model without a name")
     known = {attribute.name for attribute in fields(Model)}
     required = {
@@ -256,7 +259,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
 
 
 def _is_sound(key: str, value: object) -> bool:
-    """Tell whether a value is of the kind that the key wants."""
+    """Tell whether a value has the type and form that its key needs."""
     match key:
         case "name" | "repo" | "revision" | "sha256" | "url":
             return isinstance(value, str) and _PATTERNS[key].fullmatch(value) is not None
@@ -281,7 +284,7 @@ def _is_sound(key: str, value: object) -> bool:
 
 
 def _is_inner(path: object) -> bool:
-    """Tell whether this is the path of a checkpoint that cannot lead out of its folder."""
+    """Tell whether this is a relative path of a checkpoint that stays inside its folder."""
     if not isinstance(path, str) or "\\" in path:
         return False
     parts = PurePosixPath(path)

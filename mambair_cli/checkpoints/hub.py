@@ -1,11 +1,10 @@
-"""Catalogue entry -> verified file on this machine, by way of the Hugging Face Hub and its cache.
+"""Catalogue entry -> verified file on this machine, through the Hugging Face Hub and its cache.
 
-What users of huggingface_hub know holds here: its cache, shared with other programs, its login, its retries,
-its variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` ...), and its progress bar, on
-stderr where that is a terminal.
+All of huggingface_hub works as usual: its cache, shared with other programs, its login, its retries, its
+variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` ...), and its progress bar.
 
-A file is looked for by the names of the catalogue, then at its second address (:mod:`mirror`), then by a name
-that is spelled in another way (:mod:`spelling`): on this machine, and then on the network.
+A file is searched for by the names in the catalogue, then at its second address (:mod:`mirror`), then by a
+similar name (:mod:`spelling`): first on this machine, then on the network.
 """
 
 import re
@@ -21,23 +20,23 @@ from mambair_cli.checkpoints import mirror
 from mambair_cli.checkpoints.catalog import PACKAGE, Model
 from mambair_cli.checkpoints.spelling import find_alike
 from mambair_cli.errors import DownloadError
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import hash_of
 
-_LISTED_FILES = 8  # of a repository, in an error message
+_LISTED_FILES = 8  # files of a repository in an error message
 
 
 class WrongFileError(DownloadError):
-    """A file is not the one that the catalogue or the Hub describes: nothing to work around quietly."""
+    """A file is not the one in the catalogue or on the Hub; no other model replaces it silently."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a file's hash was found to be.
+    """The verified hash of a file.
 
     Attributes:
-        sha256: In hexadecimal.
-        source: Who says that it is right: the catalogue, or else the Hub, or else, for a file that came from
-            elsewhere, the cache; None: nobody knows a hash.
+        sha256: Hash, in hexadecimal.
+        source: Where the expected hash is from: the catalogue, or else the Hub, or else, for a file from
+            another address, the cache; None: no hash is known.
     """
 
     sha256: str
@@ -49,9 +48,9 @@ class Fetched:
     """A model's file on this machine.
 
     Attributes:
-        path: Where it is.
-        verification: Of its hash.
-        notice: What the user should know of where it is from, if anything.
+        path: Path of the file.
+        verification: Verification of its hash.
+        notice: Sentence for the user about where it is from; None if there is nothing to say.
     """
 
     path: Path
@@ -64,12 +63,12 @@ def fetch(model: Model, *, offline: bool = False, quiet: bool = False) -> Fetche
 
     Args:
         model: Entry of the catalogue.
-        offline: Do without the network.
-        quiet: Show no progress.
+        offline: Whether to avoid the network.
+        quiet: Whether to show no progress.
 
     Raises:
-        WrongFileError: The file has another hash than it should; it is removed from the cache.
-        DownloadError: The file is neither in the cache nor to be had.
+        WrongFileError: The file has the wrong hash; it is removed from the cache.
+        DownloadError: The file is not in the cache and cannot be downloaded.
     """
     path, notice = _find(model)
     if path is None and model.bundled:
@@ -88,12 +87,12 @@ def fetch(model: Model, *, offline: bool = False, quiet: bool = False) -> Fetche
 
 
 def cached(model: Model) -> Path | None:
-    """Return the model's file if it is on this machine already; the network is not touched."""
+    """Return the model's file if it is on this machine; the network is not used."""
     return _find(model)[0]
 
 
 def _find(model: Model) -> tuple[Path | None, str | None]:
-    """Return the model's file on this machine, if there is one, and what the user should know of it."""
+    """Return the model's file on this machine, if there is one, and a notice for the user."""
     if model.bundled:
         path = PACKAGE / model.bundled
         return (path if path.is_file() else None), None
@@ -102,7 +101,7 @@ def _find(model: Model) -> tuple[Path | None, str | None]:
     with _translated_errors(model):
         for file in model.files:
             found = try_to_load_from_cache(model.repo, file, revision=model.revision)
-            if isinstance(found, str):  # it could also be a mark that the repository lacks the file
+            if isinstance(found, str):  # it can also be a marker that the repository lacks the file
                 return Path(found), None
         if model.url and (path := mirror.find(model.url)):
             return path, None
@@ -117,7 +116,7 @@ def _find(model: Model) -> tuple[Path | None, str | None]:
 
 
 def _snapshot_of(model: Model) -> Path:
-    """Return the folder of the Hub's cache with the model's repository, which may not be there."""
+    """Return the folder of the model's repository in the Hub's cache; it may not exist."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -130,14 +129,14 @@ def _snapshot_of(model: Model) -> Path:
 
 
 def reach(model: Model, seconds: float) -> None:
-    """Ask the Hub for a model's repository.
+    """Check that the Hub answers for a model's repository.
 
     Args:
-        model: Of the catalogue, not one that is bundled.
-        seconds: To wait for the answer.
+        model: Entry of the catalogue, not a built-in model.
+        seconds: Time limit for the answer.
 
     Raises:
-        DownloadError: There is none, or no access.
+        DownloadError: There is no answer, or no access.
     """
     from huggingface_hub import model_info
 
@@ -146,7 +145,7 @@ def reach(model: Model, seconds: float) -> None:
 
 
 def verify(path: Path, model: Model) -> Verification:
-    """Hold a file's hash against the catalogue's or, where that has none, the one that it came with.
+    """Compare a file's hash with the catalogue's or, where that has none, with the one that it came with.
 
     Raises:
         WrongFileError: They differ.
@@ -167,7 +166,7 @@ def verify(path: Path, model: Model) -> Verification:
         remedy = (
             "reinstall mambair-cli"
             if model.bundled
-            else f"`mambair models download {model.name}` fetches it anew"
+            else f"`mambair models download {model.name}` downloads it again"
         )
         raise WrongFileError(
             f"not the file that {model.name} should be: {path} has sha256 {actual}, not {expected}; {remedy}"
@@ -176,7 +175,7 @@ def verify(path: Path, model: Model) -> Verification:
 
 
 def discard(path: Path) -> None:
-    """Remove a file from the cache: the link that names it, and what that leads to, link by link.
+    """Remove a file from the cache: its link, and the targets of the link.
 
     Raises:
         DownloadError: It cannot be removed.
@@ -192,7 +191,7 @@ def discard(path: Path) -> None:
 
 
 def _download(model: Model, quiet: bool) -> tuple[Path, str | None]:
-    """Fetch the model's file from where it can be had, and say what the user should know of that."""
+    """Download the model's file from the first source that has it; return its path and a notice."""
     listed: list[str] = []
     try:
         listed = _list_files(model)
@@ -202,7 +201,7 @@ def _download(model: Model, quiet: bool) -> tuple[Path, str | None]:
     except DownloadError as error:
         if _is_local(error):
             raise
-        trouble, listed = error, []  # if it lists the file and does not give it, no other is meant
+        trouble, listed = error, []  # the repository may list the file, so no other file is tried
     if model.url:
         try:
             with _translated_errors(model):
@@ -229,8 +228,8 @@ def _list_files(model: Model) -> list[str]:
     from huggingface_hub import constants, model_info
 
     with _translated_errors(model):
-        # Asked once and with a time limit, so that an unreachable Hub is known for what it is within seconds:
-        # a download would go on trying for minutes.
+        # One request with a time limit shows within seconds that the Hub is unreachable; a download would
+        # retry for minutes.
         info = model_info(model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     return [sibling.rfilename for sibling in info.siblings or ()]
 
@@ -256,8 +255,8 @@ def _bar(quiet: bool) -> type | None:
 def _sha256_on_hub(path: Path) -> str | None:
     """Return the hash that the Hub gave for a cached file.
 
-    The cache keeps it as the name of what a snapshot's link leads to. Small files go by their git hash, and
-    without links (on Windows) there is no name to read.
+    It is the name of the target of a snapshot's link in the cache. Small files have their git hash there, and
+    without links (on Windows) there is no such name.
     """
     name = path.readlink().name if path.is_symlink() else ""
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
@@ -265,11 +264,11 @@ def _sha256_on_hub(path: Path) -> str | None:
 
 @contextmanager
 def _translated_errors(model: Model) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a DownloadError of one line.
+    """Turn any error of huggingface_hub into a DownloadError of one line.
 
-    That can be anything: its own errors, the disk's, those of an HTTP client that is another package from one
-    version to the next, RuntimeError from Xet (its other way of transfer), ValueError where a proxy's login
-    page came in place of an answer. So nothing but its calls stands in the block.
+    It can raise anything: its own errors, those of the disk, those of an HTTP client that changes with its
+    version, RuntimeError from Xet (its other transfer), ValueError where a proxy's login page came instead of
+    an answer. So the block has only calls to it.
     """
     try:
         yield
@@ -280,7 +279,7 @@ def _translated_errors(model: Model) -> Iterator[None]:
 
 
 def _is_local(error: DownloadError) -> bool:
-    """Tell whether the trouble is with this machine, offline or out of disk: no other address would help."""
+    """Tell whether the cause is on this machine, offline or its disk: no other address would help."""
     from huggingface_hub import errors
 
     cause = _root_of(error.__cause__) if error.__cause__ else None
@@ -289,7 +288,7 @@ def _is_local(error: DownloadError) -> bool:
 
 
 def _root_of(error: BaseException) -> BaseException:
-    """Return what is behind an error that says no more than that the file is not in the cache either."""
+    """Return the cause of an error that says only that the file is not in the cache either."""
     from huggingface_hub import errors
 
     is_empty = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
@@ -297,12 +296,12 @@ def _root_of(error: BaseException) -> BaseException:
 
 
 def _reason(error: DownloadError) -> str:
-    """Return an error's message without what would work."""
+    """Return an error's message without its advice."""
     return str(error).partition("; ")[0]
 
 
 def _explain(error: BaseException, model: Model) -> str:
-    """Phrase an error of huggingface_hub: what failed, the value, what would work."""
+    """Return the message for an error of huggingface_hub: what failed, the value, what would work."""
     from huggingface_hub import constants, errors
 
     hub, repo = constants.ENDPOINT, model.repo
@@ -321,7 +320,7 @@ def _explain(error: BaseException, model: Model) -> str:
         if isinstance(error, errors.RepositoryNotFoundError):
             return f"no such repository on {hub}: {repo}; if it is private, give a token in HF_TOKEN"
         if isinstance(error, errors.RevisionNotFoundError):
-            return f"no such revision of {repo} on {hub}: {model.revision}; a newer mambair may know another"
+            return f"no such revision of {repo} on {hub}: {model.revision}; a newer mambair may have another"
         return f"cannot download {model.name} from {hub}: HTTP {status}; try again later"
     if isinstance(error, OSError) and error.errno is not None:
         where = error.filename or constants.HF_HUB_CACHE
@@ -337,7 +336,7 @@ def _explain_offline(model: Model) -> str:
 
     return (
         f"{model.name} is not in the cache, and this is offline: {constants.HF_HUB_CACHE}; "
-        f"`mambair models download {model.name}` fetches it when online"
+        f"`mambair models download {model.name}` downloads it when online"
     )
 
 
@@ -346,7 +345,7 @@ def _explain_alike(model: Model, file: str) -> str:
 
 
 def _explain_missing(model: Model, listed: list[str]) -> str:
-    """Say what a repository has in place of a model's files, likely ones first."""
+    """Say which checkpoints a repository has instead of the model's file, likely ones first."""
     wanted = model.files[0]
     others = (
         f" (or {len(model.files) - 1} other spelling{'s' if len(model.files) > 2 else ''})"

@@ -1,4 +1,4 @@
-"""Checkpoint files: read their tensors safely, tell the network from them, and build it strictly."""
+"""Load checkpoint files: read tensors safely, infer the network from them, and build it strictly."""
 
 import math
 import pickle
@@ -26,12 +26,12 @@ from mambair_cli.networks.layers import CAB_HIDDEN_DIVISOR
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-WRAPPERS = ("params", "params_ema")  # keys that BasicSR files hold their tensors under; the first wins
+WRAPPERS = ("params", "params_ema")  # keys of the tensors in BasicSR files; the first has priority
 NAMED_AT_MOST = 3  # tensors in one error message
 LONGEST_NAME = 200  # characters of a tensor's name and shape in it
-HEAD_BYTES = 256  # enough to tell what a file is
+HEAD_BYTES = 256  # enough to identify a file
 
-# Networks that people are likely to try, by a key that no network here has.
+# Other networks that users may try, by a key that no supported network has.
 FOREIGN_NETWORKS = (
     (r"\.overlap_attn\.", "HAT"),
     (r"\.attn\.(relative_position_bias_table|relative_position_index)$", "SwinIR"),
@@ -43,7 +43,7 @@ FOREIGN_NETWORKS = (
 
 
 def load_network(path: str | Path) -> Network:
-    """Load any checkpoint of the MambaIR family, whatever wrote it.
+    """Load any checkpoint of the MambaIR family, whatever program wrote it.
 
     Args:
         path: A .pth, .pt or .safetensors file.
@@ -52,13 +52,13 @@ def load_network(path: str | Path) -> Network:
         The network in eval mode, float32, on the CPU; ``net.info`` says what it is.
 
     Raises:
-        CheckpointError: Where the file is broken, unsafe, or of another network.
+        CheckpointError: The file is damaged, unsafe, or of another network.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
     try:
         config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        with torch.device("meta"):  # no memory and no random numbers for weights that the file brings
+        with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
             net = build_network(config, metadata.get("task"))
         _check_tensors(tensors, net)
     except CheckpointError as error:
@@ -69,12 +69,12 @@ def load_network(path: str | Path) -> Network:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a checkpoint's tensors by their bare names, floating-point ones as float32, and its metadata.
+    """Read a checkpoint's metadata and tensors, by names without ``module.``, floating-point as float32.
 
     The file's content decides how it is read, not its name. No code in it is run.
 
     Raises:
-        CheckpointError: Where it is no checkpoint, a broken one, or one that would run code.
+        CheckpointError: It is no checkpoint, is damaged, or would run code.
     """
     if path.is_dir():
         raise CheckpointError(f"cannot load {path}: it is a folder; give a .pth or .safetensors file")
@@ -104,7 +104,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
-            names = file.keys()  # an open file is no mapping: it cannot be iterated itself
+            names = file.keys()  # an open file is not a mapping and cannot be iterated
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError("the safetensors file is truncated or damaged; download it again") from error
@@ -114,8 +114,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path):
             _check_archive(path)
-        with path.open("rb") as file, warnings.catch_warnings():  # by its path, it would go by its suffix
-            warnings.simplefilter("ignore")  # of old formats, which are read all the same
+        with path.open("rb") as file, warnings.catch_warnings():  # with a path, torch would use its suffix
+            warnings.simplefilter("ignore")  # about old formats, which can still be read
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -126,7 +126,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except CheckpointError:
         raise
-    except Exception as error:  # there is no end to what the reader of a damaged file stumbles over
+    except Exception as error:  # a damaged file can raise any error
         raise CheckpointError("the PyTorch file is truncated or damaged; download it again") from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -144,7 +144,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise unless a zip archive is what ``torch.save`` makes: a pickle, and tensors byte for byte."""
+    """Raise unless a zip archive is like those of ``torch.save``: a pickle, and uncompressed tensors."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     names = {PurePosixPath(member.filename).name for member in members}
@@ -157,7 +157,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
-    """Raise where a file describes tensors that it does not hold: sparse, or many views of few values."""
+    """Raise if a file describes tensors that it does not hold: sparse ones, or many views of few values."""
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
@@ -166,14 +166,12 @@ def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    """Return a tensor from a file in memory of its own, float32 if it is floating-point."""
+    """Return a copy of a tensor from a file, float32 if it is floating-point."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     try:
         plain = tensor.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
     except NotImplementedError as error:
-        raise CheckpointError(
-            f"the tensor {_shown(name)} is of numbers unknown here, {tensor.dtype}"
-        ) from error
+        raise CheckpointError(f"the tensor {_shown(name)} has an unsupported type, {tensor.dtype}") from error
     if not plain.isfinite().all():
         raise CheckpointError(
             f"the tensor {_shown(name)} holds values that are not finite; the file is damaged"
@@ -183,7 +181,7 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 def _foreign_file(head: bytes) -> str:
     if head.startswith(b"version https://git"):
-        return "it is a Git LFS pointer, not the file that it stands for; fetch that with `git lfs pull`"
+        return "it is a Git LFS pointer, not the file itself; get the file with `git lfs pull`"
     if any(mark in head.lower() for mark in (b"<!doctype html", b"<html")):
         return "it is a web page, not a checkpoint; download the file itself"
     if _is_text(head):
@@ -196,18 +194,18 @@ def _is_text(head: bytes) -> bool:
 
 
 def _bare(name: str) -> str:
-    while name.startswith("module."):  # DataParallel's wrapping
+    while name.startswith("module."):  # added by DataParallel
         name = name.removeprefix("module.")
     return name
 
 
 def infer_config(shapes: Shapes) -> Config:
-    """Tell the architecture and all its settings from the names and shapes of its tensors.
+    """Infer the architecture and its configuration from the names and shapes of the tensors.
 
     Nothing is guessed: ``img_range``, which no tensor shows, is 1.0 in every official network.
 
     Raises:
-        CheckpointError: Where they are not a network of the MambaIR family.
+        CheckpointError: The tensors are not of a network of the MambaIR family.
     """
     for name, shape in shapes.items():
         if 0 in shape:
@@ -223,13 +221,11 @@ def infer_config(shapes: Shapes) -> Config:
         raise CheckpointError(f"the tensor {error.args[0]} is missing from it") from error
     except IndexError as error:
         raise CheckpointError("the shapes of its tensors do not belong to one network") from error
-    except ValueError as error:  # of the configuration that they tell
+    except ValueError as error:  # raised by the inferred configuration
         raise CheckpointError(f"the shapes of its tensors make no network: {error}") from error
     for pattern, network in FOREIGN_NETWORKS:
         if any(re.search(pattern, name) for name in shapes):
-            raise CheckpointError(
-                f"it is a checkpoint of {network}; mambair runs MambaIR and MambaIRv2 alone"
-            )
+            raise CheckpointError(f"it is a checkpoint of {network}; mambair runs only MambaIR and MambaIRv2")
     if not shapes:
         raise CheckpointError("it holds no tensors")
     raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {_listed(shapes)})")
@@ -333,23 +329,23 @@ def _depths(shapes: Shapes, blocks: str) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Count the different numbers in the names that begin as ``pattern`` says."""
+    """Count the different numbers in the names whose start matches ``pattern``."""
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
 def _has(shapes: Shapes, pattern: str) -> bool:
-    """Tell whether a name begins as ``pattern`` says."""
+    """Tell whether the start of a name matches ``pattern``."""
     return any(re.match(pattern, name) for name in shapes)
 
 
 def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:
-    """Raise unless the tensors are exactly those of the network, by name, shape and kind of number."""
+    """Raise unless the tensors are exactly those of the network, by name, shape and type."""
     wanted = net.state_dict()
     both = [name for name in wanted if name in tensors]
     problems = {
         "missing": [name for name in wanted if name not in tensors],
-        "surplus": [name for name in tensors if name not in wanted],
-        "misshapen": [
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape": [
             f"{name} {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
             for name in both
             if tensors[name].shape != wanted[name].shape
@@ -366,14 +362,14 @@ def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:
 
 
 def _listed(names: Iterable[object]) -> str:
-    """Return the first few of the names, and how many more there are."""
+    """Return the first few names and the number of the others, as text."""
     names = list(names)
     rest = len(names) - NAMED_AT_MOST
     return ", ".join(map(_shown, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shown(name: object) -> str:
-    """Return a name from a file so that it can neither break nor flood a line, nor steer a terminal."""
+    """Return a name from a file as short, printable text of one line."""
     if not isinstance(name, str):
         return type(name).__name__
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])

@@ -1,8 +1,8 @@
 """A checkpoint's second official address, and the cache of what came from there.
 
-The cache lies where huggingface_hub keeps what programs have from elsewhere: ``HF_ASSETS_CACHE``, by default
-in ``HF_HOME``. A file lies in the folder that its address names, and its own name ends with the SHA-256
-that it had when it came. It appears whole and under that name, or not at all.
+The cache is in huggingface_hub's folder for files from other sources: ``HF_ASSETS_CACHE``, by default in
+``HF_HOME``. A file is in the folder that its address names, and its name ends with its SHA-256 after the
+download. That hash is known only when the file is complete, so it is written under another name and renamed.
 """
 
 import glob
@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from mambair_cli.errors import DownloadError
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import hash_of
 
-_HEAD_BYTES = 64  # enough to tell text from tensors
+_HEAD_BYTES = 64  # enough to distinguish text from tensors
 
 
 def find(url: str) -> Path | None:
-    """Return the file that came from an address before; the network is not touched."""
+    """Return the file that was downloaded from an address before; the network is not used."""
     place = _place_of(url)
     for path in sorted(place.parent.glob(f"{glob.escape(place.stem)}-*{place.suffix}")):
         if path.stem == f"{place.stem}-{recorded_hash(path)}":
@@ -30,24 +30,24 @@ def find(url: str) -> Path | None:
 
 
 def recorded_hash(path: Path) -> str | None:
-    """Return the hash that a file of this cache had when it came; None for other files."""
+    """Return the hash that a file of this cache had after its download; None for other files."""
     match = re.fullmatch(r".+-([0-9a-f]{64})", path.stem)
     return match[1] if match else None
 
 
 def download(url: str, bar: type | None = None) -> Path:
-    """Fetch the file at an address, by way of proxies and redirections.
+    """Download the file at an address, through proxies and redirections.
 
-    What breaks off midway is taken up again. Other processes that want the same file wait for this one's.
+    A broken download is continued. Other processes that need the same file wait for this one.
 
     Args:
-        url: Ends with the name of the file.
-        bar: Class of the progress bar; None: huggingface_hub's own.
+        url: Address, which ends with the name of the file.
+        bar: Class of the progress bar; None: that of huggingface_hub.
 
     Raises:
-        DownloadError: The address does not give it; the message says why, and leaves it to the caller to say
-            what, and what would work.
-        OSError: The disk does not take it.
+        DownloadError: The download failed; the message says only why, and the caller adds what failed and
+            what would work.
+        OSError: The file cannot be written.
     """
     from huggingface_hub.file_download import http_get
 
@@ -70,7 +70,7 @@ def download(url: str, bar: type | None = None) -> Path:
 
 
 def _ask(url: str) -> None:
-    """Raise unless an address has something to give: once and with a time limit, where a download retries."""
+    """Check with one request and a time limit that an address has a file; a download would retry."""
     from huggingface_hub import constants, get_session
 
     answer = get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, follow_redirects=False)
@@ -80,7 +80,7 @@ def _ask(url: str) -> None:
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn what the network raises into a DownloadError; what the disk does is left alone."""
+    """Turn errors of the network into a DownloadError; errors of the disk pass."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -89,7 +89,7 @@ def _translated_errors() -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         raise DownloadError(f"HTTP {error.response.status_code}") from error
-    except Exception as error:  # of an HTTP client that is another package from one version to the next
+    except Exception as error:  # the HTTP client depends on the version of huggingface_hub
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DownloadError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -102,7 +102,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _place_of(url: str) -> Path:
-    """Return where the file of an address would lie, but for the hash in its name."""
+    """Return the path for the file of an address, without the hash in its name."""
     from huggingface_hub import constants
 
     parts = urlsplit(url)

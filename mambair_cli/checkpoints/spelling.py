@@ -1,4 +1,4 @@
-"""Which file of a repository is a model's, where none is spelled as the catalogue has it."""
+"""Find a model's file in a repository that has none of the names in the catalogue."""
 
 import re
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from mambair_cli.checkpoints.catalog import Model, Task
 
-# Words by which a name tells the task; one with none of them upscales. ``car``: compression artefact removal.
+# Words in a name that stand for a task; without any it is upscale. ``car``: compression artefact removal.
 _TASKS: tuple[tuple[Task, str], ...] = (("denoise", r"dn|nois"), ("dejpeg", r"jpe?g|car(?=q?\d)|art[ei]fact"))
-# Words that tell models of one task apart; others, such as ``classic``, appear in some names only.
+# Words that distinguish models of one task; others, such as ``classic``, are only in some names.
 _KINDS: dict[Task, str] = {
     "upscale": r"light|small|base|large|real",
     "denoise": r"real|gr[ae]y",
@@ -18,11 +18,11 @@ _KINDS: dict[Task, str] = {
 
 
 class _Reading(NamedTuple):
-    """What a name tells.
+    """The parts of a name that describe a model.
 
     Attributes:
-        task: Of the model.
-        kinds: Words that tell models of the task apart.
+        task: Task of the model.
+        kinds: Words that distinguish models of the task.
         numbers: Scale or level, if it is a usual name.
     """
 
@@ -32,14 +32,13 @@ class _Reading(NamedTuple):
 
 
 def find_alike(model: Model, listed: Iterable[str]) -> list[str]:
-    """Find the files that are most likely the model's, of a repository that lists none of its paths.
+    """Find the files that are most likely the model's in a repository without its known paths.
 
-    They lie in the same folder as these. Those come first whose names differ in ``-``, ``_``, case and a
-    leading ``mambair`` only; if there are none, those whose names tell the same task, kind, and scale or
-    level.
+    They are in the same folder. Names that differ only in ``-``, ``_``, case and a leading ``mambair`` come
+    first; if there are none, names with the same task, kind, and scale or level.
 
     Returns:
-        Paths in the repository. More than one is for the user to choose from.
+        Paths in the repository; if there are several, the user has to choose.
     """
     folders = {PurePosixPath(file).parent for file in model.files}
     files = [
@@ -53,7 +52,7 @@ def find_alike(model: Model, listed: Iterable[str]) -> list[str]:
 
 
 def _fold(file: str) -> str:
-    """Leave out of a file's name what spellings differ in."""
+    """Return a file's name without the parts in which spellings differ."""
     return re.sub(r"[-_ ]", "", PurePosixPath(file).stem).lower().removeprefix("mambair")
 
 
@@ -66,7 +65,7 @@ def _read(file: str) -> _Reading:
 
 
 def _fits(found: _Reading, model: Model) -> bool:
-    """Tell whether a name tells what the model's own names tell, and anything at all."""
+    """Tell whether a name describes the same model as the model's own names."""
     if not found.kinds and not found.numbers:
         return False
     number = model.scale if model.task == "upscale" else model.level

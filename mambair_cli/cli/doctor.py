@@ -1,4 +1,4 @@
-"""The command that tells what this installation can do, and whether it does it right."""
+"""The command that checks an installation: what it can do, and whether its results are right."""
 
 import importlib.util
 import os
@@ -19,8 +19,8 @@ from mambair_cli.cli.options import AsJson, Offline
 from mambair_cli.cli.output import format_bytes, print_json
 from mambair_cli.errors import MambairError
 
-HUB_SECONDS = 5  # for an answer
-EXTRAS = {  # of pyproject.toml: what each is made of
+HUB_SECONDS = 5  # limit for an answer
+EXTRAS = {  # the optional extras of pyproject.toml, and a package of each
     "heic": "pillow-heif",
     "exr": "OpenEXR",
     "mamba": "mamba-ssm",
@@ -33,7 +33,7 @@ VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE
 SCANS = {
     "reference": "step by step, slow",
     "torch": "plain PyTorch",
-    "cpu": "vector instructions made at run time",
+    "cpu": "vector code compiled at run time",
     "gpu": "Triton",
     "mamba_ssm": "the package mamba-ssm",
 }
@@ -49,18 +49,18 @@ EXPECTED = bytes.fromhex(
     "33a63b4fb17a5da48c6e9d4983a53a9bad74aea88fbc9e4ad2a33707c9d212cfd123c44939c81f56d5a263cccb"
     "75c9538ac81fa2d19fb2cbc8bec245d9cd19"
 )
-TOLERANCE = 3  # of 255: 16-bit products move a sample by one or two
+TOLERANCE = 3  # of 255: 16-bit products change a sample by one or two
 
 
 @dataclass
 class Finding:
-    """What was found out about a part of the installation.
+    """The result of checking a part of the installation.
 
     Attributes:
-        name: Of the part.
-        text: For people.
-        facts: For scripts.
-        is_broken: Whether it does not do what it should.
+        name: Name of the part.
+        text: Result as text.
+        facts: Result for JSON.
+        is_broken: Whether the part does not work.
     """
 
     name: str
@@ -70,29 +70,29 @@ class Finding:
 
 
 def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
-    """Show what this installation can do, and test it.
+    """Check what this installation can do, and try it.
 
     Exits with 1 if something is broken; a missing optional extra is not an error.
 
     Example: mambair doctor --offline
     """
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
-        ("mambair", _look_at_versions),
-        ("torch", _look_at_torch),
-        ("devices", _look_at_devices),
-        ("scan", _look_at_scan),
-        ("images", _look_at_images),
-        ("extras", _look_at_extras),
-        ("models", _look_at_models),
-        ("hub", lambda: _look_at_hub(offline)),
-        ("room", _look_at_room),
-        ("self-test", _test_itself),
+        ("mambair", _check_versions),
+        ("torch", _check_torch),
+        ("devices", _check_devices),
+        ("scan", _check_scan),
+        ("images", _check_images),
+        ("extras", _check_extras),
+        ("models", _check_models),
+        ("hub", lambda: _check_hub(offline)),
+        ("room", _check_room),
+        ("self-test", _run_model),
     )
     is_broken, findings = False, {}
     for name, check in checks:
         try:
             finding = check()
-        except Exception as error:  # whatever it is, it is what was looked for
+        except Exception as error:  # any error is a finding
             reason = str(error) if isinstance(error, MambairError) else f"{type(error).__name__}: {error}"
             finding = Finding(name, reason, is_broken=True)
         is_broken |= finding.is_broken
@@ -105,14 +105,14 @@ def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _look_at_versions() -> Finding:
+def _check_versions() -> Finding:
     own, system = version("mambair-cli"), platform.platform(terse=True)
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     facts = {"version": own, "python": platform.python_version(), "system": system, "variables": variables}
     return Finding("mambair", f"{own}; Python {facts['python']} on {system}, in {sys.prefix}", facts)
 
 
-def _look_at_torch() -> Finding:
+def _check_torch() -> Finding:
     import torch
 
     toolkit = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
@@ -122,7 +122,7 @@ def _look_at_torch() -> Finding:
     return Finding("torch", f"{torch.__version__}, {toolkit}", facts)
 
 
-def _look_at_devices() -> Finding:
+def _check_devices() -> Finding:
     import torch
 
     from mambair_cli.restore.choice import choose_device
@@ -136,11 +136,11 @@ def _look_at_devices() -> Finding:
         devices["mps"] = "Apple GPU"
     auto = str(choose_device("auto"))
     text = "; ".join(f"{name}: {what}" for name, what in devices.items())
-    return Finding("devices", f"{text}; --device auto takes {auto}", {"devices": devices, "auto": auto})
+    return Finding("devices", f"{text}; --device auto uses {auto}", {"devices": devices, "auto": auto})
 
 
-def _look_at_scan() -> Finding:
-    """Say what computes the scan where --device auto leads, and whether the fast way on a GPU is open."""
+def _check_scan() -> Finding:
+    """Find what computes the scan on the device of --device auto, and whether its fast path is available."""
     from mambair_cli.kernels import choose_backend, has_cuda_scan
     from mambair_cli.restore.choice import choose_device
 
@@ -159,8 +159,8 @@ def _look_at_scan() -> Finding:
     return Finding("scan", "; ".join([text, *reasons]), facts, is_broken=bool(reasons))
 
 
-def _look_at_images() -> Finding:
-    """Write a small picture in each format, and read it again."""
+def _check_images() -> Finding:
+    """Write a small picture in each format, and read it back."""
     import numpy as np
     import pyvips
 
@@ -196,7 +196,7 @@ def _has_jpeg2000() -> bool:
     return bool(features.check("jpg_2000"))
 
 
-def _look_at_extras() -> Finding:
+def _check_extras() -> Finding:
     found = {extra: _version_of(package) for extra, package in EXTRAS.items()}
     here = [f"{extra} ({EXTRAS[extra]} {number})" for extra, number in found.items() if number]
     missing = [extra for extra, number in found.items() if not number]
@@ -213,8 +213,8 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def _look_at_models() -> Finding:
-    """Check the models that ship inside the package, and see which others are here."""
+def _check_models() -> Finding:
+    """Verify the built-in models, and list the others that are on this machine."""
     from huggingface_hub import constants
 
     from mambair_cli.checkpoints import catalog, hub
@@ -222,20 +222,20 @@ def _look_at_models() -> Finding:
     here = {}
     for model in catalog.load_catalog():
         if model.bundled:
-            hub.fetch(model)  # which holds its hash against the catalogue's
+            hub.fetch(model)  # it verifies the hash
         else:
             path = hub.cached(model)
             if path is not None:
                 here[model.name] = path.stat().st_size
     size = format_bytes(sum(here.values()))
     cache = constants.HF_HUB_CACHE
-    text = f"those built in are whole; in the cache {cache}: " + (
+    text = f"built-in models verified; in the cache {cache}: " + (
         f"{', '.join(here)}, {size}" if here else "none"
     )
     return Finding("models", text, {"cache": cache, "cached": here})
 
 
-def _look_at_hub(offline: bool) -> Finding:
+def _check_hub(offline: bool) -> Finding:
     from huggingface_hub import constants
 
     from mambair_cli.checkpoints import catalog, hub
@@ -243,19 +243,17 @@ def _look_at_hub(offline: bool) -> Finding:
 
     facts = {"endpoint": constants.ENDPOINT, "reachable": None, "message": None}
     if offline or constants.HF_HUB_OFFLINE:
-        return Finding("hub", f"{constants.ENDPOINT} is not asked: this is offline", facts)
+        return Finding("hub", f"{constants.ENDPOINT} not checked: offline", facts)
     start = time.perf_counter()
     try:
         hub.reach(catalog.find_model("mambairv2-light-x4"), HUB_SECONDS)
-    except DownloadError as error:  # the models that ship inside the package do without
-        return Finding(
-            "hub", f"not to be reached: {error}", {**facts, "reachable": False, "message": str(error)}
-        )
+    except DownloadError as error:  # not an error: the built-in models need no Hub
+        return Finding("hub", f"unreachable: {error}", {**facts, "reachable": False, "message": str(error)})
     text = f"{constants.ENDPOINT} answers in {time.perf_counter() - start:.1f} s"
     return Finding("hub", text, {**facts, "reachable": True})
 
 
-def _look_at_room() -> Finding:
+def _check_room() -> Finding:
     facts = {"disk_free": shutil.disk_usage(".").free, "memory": None, "memory_free": None}
     text = f"{format_bytes(facts['disk_free'])} free on the disk of {Path.cwd()}"
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
@@ -266,8 +264,8 @@ def _look_at_room() -> Finding:
     return Finding("room", text, facts)
 
 
-def _test_itself() -> Finding:
-    """Have a model that ships inside the package restore a picture, on each kind of device."""
+def _run_model() -> Finding:
+    """Restore a picture with a built-in model on each kind of device, and compare the result."""
     import numpy as np
 
     from mambair_cli.restore.choice import choose_device
@@ -283,12 +281,14 @@ def _test_itself() -> Finding:
         apart = int(abs(got - wanted).max())
         is_broken |= apart > TOLERANCE
         facts[device] = {"apart": apart, "seconds": round(seconds, 3)}
-        texts.append(f"tiny-x4 on {device} is {apart} of 255 from what it should be, in {seconds:.1f} s")
+        texts.append(
+            f"tiny-x4 on {device} differs by {apart} of 255 from the expected result, in {seconds:.1f} s"
+        )
     return Finding("self-test", "; ".join(texts), {"devices": facts}, is_broken)
 
 
 def _make_picture() -> Any:
-    """Make a picture with edges and slopes, (16, 24, 3) uint8, the same everywhere."""
+    """Make a picture with edges and slopes, (16, 24, 3) uint8, the same on every machine."""
     import numpy as np
 
     y, x = np.mgrid[:16, :24]

@@ -1,6 +1,7 @@
 """The command that measures quality."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,16 +22,18 @@ from mambair_cli.cli.options import (
     finite,
     refuse,
     typed,
+    with_options,
 )
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.quality.evaluate import Score
+    from mambair_cli.quality.evaluate import Protocol, Score
+    from mambair_cli.restore.restorer import Restorer
 
 
-# What a network is chosen by and runs with: finished images need none.
-_OF_NETWORKS = (
+# Options that choose a network and how it runs; finished images need no network.
+_NETWORK_OPTIONS = (
     "inputs",
     "degradation",
     "sigma",
@@ -46,19 +49,20 @@ _OF_NETWORKS = (
 )
 
 
-def evaluate(
-    context: typer.Context,
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground-truth images.")],
-    task: Annotated[
-        Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="Task to measure.")
-    ] = None,
-    scale: NetworkScale = None,
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of ``evaluate``."""
+
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="Task to measure.")] = (
+        None
+    )
+    scale: NetworkScale = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
             help="How inputs are made: as in the papers, or blurred, noisy and compressed like real images."
         ),
-    ] = "papers",
+    ] = "papers"
     sigma: Annotated[
         float | None,
         typer.Option(
@@ -68,19 +72,19 @@ def evaluate(
             callback=finite,
             help="Standard deviation of the noise added for denoise, for samples from 0 to 255.",
         ),
-    ] = None,
+    ] = None
     jpeg_quality: Annotated[
         int | None,
         typer.Option(min=1, max=100, metavar="QUALITY", help="JPEG quality to compress with for dejpeg."),
-    ] = None,
+    ] = None
     inputs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of inputs to restore, instead of making them."),
-    ] = None,
+    ] = None
     restored: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of restored images to compare, instead of --task."),
-    ] = None,
+    ] = None
     border: Annotated[
         int | None,
         typer.Option(
@@ -89,7 +93,7 @@ def evaluate(
             help="Border of each image that is not compared.",
             show_default="the scale for upscale, else 0",
         ),
-    ] = None,
+    ] = None
     luma: Annotated[
         bool | None,
         typer.Option(
@@ -97,17 +101,30 @@ def evaluate(
             help="Compare luma (Y) only, or all channels.",
             show_default="--luma for upscale, else --rgb",
         ),
-    ] = None,
-    model: ModelName = "auto",
-    weights: Weights = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    tile: Tile = None,
-    overlap: Overlap = None,
-    seed: Seed = 0,
-    offline: Offline = False,
-    quiet: Quiet = False,
-    json: AsJson = False,
+    ] = None
+    model: ModelName = "auto"
+    weights: Weights = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    tile: Tile = None
+    overlap: Overlap = None
+    seed: Seed = 0
+    offline: Offline = False
+    quiet: Quiet = False
+    json: AsJson = False
+
+    @property
+    def level(self) -> float | None:
+        """Noise sigma or JPEG quality of the inputs, for the tasks that have one."""
+        return {"denoise": self.sigma, "dejpeg": self.jpeg_quality}.get(self.task or "")
+
+
+@with_options
+def evaluate(
+    context: typer.Context,
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground-truth images.")],
+    *,
+    options: EvaluateOptions,
 ) -> None:
     """Measure PSNR and SSIM by the protocols of the papers.
 
@@ -118,65 +135,22 @@ def evaluate(
 
     Example: mambair evaluate Set5/ --task upscale --scale 4
     """
-    if (task is None) == (restored is None):
-        raise UsageError("what is to be measured? give either --task, or --restored with finished images")
-    given = typed(context)
-    if task is None:
-        refuse(given, _OF_NETWORKS, "finished images need no network")
-    if task in ("denoise", "dejpeg"):
-        refuse(given, ["scale"], f"{task} keeps the size")
-    if task in ("upscale", "dejpeg"):
-        refuse(given, ["sigma"], f"{task} is measured without noise")
-    if task in ("upscale", "denoise"):
-        refuse(given, ["jpeg_quality"], f"{task} is measured without JPEG")
-    if degradation == "real":
-        refuse(given, ["sigma", "jpeg_quality", "inputs"], "--degradation real makes the inputs")
-    from mambair_cli.quality.evaluate import average, choose_protocol, find_pairs, measure, published_psnr
+    _check(options, typed(context))
+    from mambair_cli.quality.evaluate import average, find_pairs, measure
 
-    restorer = published = None
-    if task is not None:
-        from mambair_cli.checkpoints import catalog
-        from mambair_cli.restore.restorer import Restorer
-
-        level = {"upscale": None, "denoise": sigma, "dejpeg": jpeg_quality}[task]
-        restorer = Restorer(
-            task=task,
-            scale=scale,
-            level=level,
-            model=model,
-            weights=weights,
-            device=device,
-            precision=precision,
-            tile=tile,
-            overlap=overlap,
-            seed=seed,
-            offline=offline,
-            quiet=quiet,
-            notify=say if not quiet else lambda sentence: None,
-            bare=True,  # the papers measure what the network itself gives
-        )
-        if offline and not quiet:
-            say(f"using {restorer.model.name} on {restorer.device}")
-        protocol = choose_protocol(task, restorer.info.scale, level, border, luma, degradation)
-        known = {entry.name: entry for entry in catalog.load_catalog()}
-        if restorer.model.name in known:
-            published = (
-                None if degradation == "real" else published_psnr(known[restorer.model.name], truth, level)
-            )
-    else:
-        protocol = choose_protocol(None, scale or 1, None, scale or 0 if border is None else border, luma)
-
-    scores = []
-    pairs = find_pairs(truth, inputs if restored is None else restored)
+    restorer = _make_restorer(options)
+    protocol = _settle_protocol(options, restorer)
+    pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
+    scores = []
     for score in measure(pairs, protocol, restorer):
         scores.append(score)
-        if json:
+        if options.json:
             print_event("image", **_facts(score))
         else:
             print(_line(score, width), flush=True)
-    mean = average(scores)
-    if json:
+    mean, published = average(scores), _find_published(options, restorer, truth)
+    if options.json:
         name = restorer.model.name if restorer else None
         figure = {"data": published[0], "psnr": published[1]} if published else None
         print_event("mean", **_facts(mean), model=name, published=figure)
@@ -185,8 +159,82 @@ def evaluate(
         print(_line(mean, width) + remark)
 
 
+def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:
+    """Refuse options that contradict each other or would do nothing.
+
+    Args:
+        options: The options, with their defaults.
+        given: Those on the command line, from ``typed``.
+    """
+    task = options.task
+    if (task is None) == (options.restored is None):
+        raise UsageError("what is to be measured? give either --task, or --restored with finished images")
+    if task is None:
+        refuse(given, _NETWORK_OPTIONS, "finished images need no network")
+    if task in ("denoise", "dejpeg"):
+        refuse(given, ["scale"], f"{task} keeps the size")
+    if task in ("upscale", "dejpeg"):
+        refuse(given, ["sigma"], f"{task} is measured without noise")
+    if task in ("upscale", "denoise"):
+        refuse(given, ["jpeg_quality"], f"{task} is measured without JPEG")
+    if options.degradation == "real":
+        refuse(given, ["sigma", "jpeg_quality", "inputs"], "--degradation real makes the inputs")
+
+
+def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
+    """Load the network to measure; None where the images are finished."""
+    if options.task is None:
+        return None
+    from mambair_cli.restore.restorer import Restorer
+
+    restorer = Restorer(
+        task=options.task,
+        scale=options.scale,
+        level=options.level,
+        model=options.model,
+        weights=options.weights,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        overlap=options.overlap,
+        seed=options.seed,
+        offline=options.offline,
+        quiet=options.quiet,
+        notify=say if not options.quiet else lambda sentence: None,
+        bare=True,  # the papers measure what the network itself gives
+    )
+    if options.offline and not options.quiet:
+        say(f"using {restorer.model.name} on {restorer.device}")
+    return restorer
+
+
+def _settle_protocol(options: EvaluateOptions, restorer: "Restorer | None") -> "Protocol":
+    """Return the protocol of the task, changed where the options say so."""
+    from mambair_cli.quality.evaluate import choose_protocol
+
+    if restorer is None:
+        border = options.scale or 0 if options.border is None else options.border
+        return choose_protocol(None, options.scale or 1, None, border, options.luma)
+    return choose_protocol(
+        options.task, restorer.info.scale, options.level, options.border, options.luma, options.degradation
+    )
+
+
+def _find_published(
+    options: EvaluateOptions, restorer: "Restorer | None", truth: Path
+) -> tuple[str, float] | None:
+    """Return the data set and the PSNR published for it, where the catalogue has one for this measurement."""
+    from mambair_cli.checkpoints.catalog import load_catalog
+    from mambair_cli.quality.evaluate import published_psnr
+
+    if restorer is None or options.degradation == "real":
+        return None
+    model = next((model for model in load_catalog() if model.name == restorer.model.name), None)
+    return None if model is None else published_psnr(model, truth, options.level)
+
+
 def _facts(score: "Score") -> dict[str, Any]:
-    """Return a score as JSON knows it, which has no infinity."""
+    """Return a score for JSON, which has no infinity."""
     psnr = score.psnr if math.isfinite(score.psnr) else None
     before = {"input_psnr": score.before} if score.before is not None else {}
     return {"name": score.name, "psnr": psnr, "ssim": score.ssim, **before}

@@ -1,4 +1,4 @@
-"""The commands on the models known by name."""
+"""The commands for the models in the catalogue."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,20 +13,22 @@ from mambair_cli.errors import MambairError
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Model
 
-SOURCES = {  # of a hash
-    "catalogue": "as the catalogue has it",
-    "hub": "as the Hub has it",
+SOURCES = {  # where the expected hash is from
+    "catalogue": "as in the catalogue",
+    "hub": "as on the Hub",
     "cache": "as when it was downloaded",
-    None: "not known to anybody",
+    None: "(no hash known to compare with)",
 }
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name from `mambair models list`.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Model names from `mambair models list`.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model; see `mambair models list`.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME", help="Names of models; see `mambair models list`.")
+]
 
 
 def list_models(as_json: AsJson = False) -> None:
     """List all models.
 
-    Shows the published PSNR in dB, and the seconds that an image of 256×256 takes on two CPU cores.
+    The columns PSNR (published, in dB) and seconds (a picture of 256×256 on two CPU cores) help to choose.
 
     Example: mambair models list --json
     """
@@ -57,7 +59,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def show_model(name: Name, as_json: AsJson = False) -> None:
-    """Show details of a model.
+    """Show all details of a model.
 
     Example: mambair models show tiny-x4
     """
@@ -69,7 +71,7 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())  # as in the list
+            value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())
         elif isinstance(value, list):
             value = " or ".join(value)
         if value not in (None, ""):
@@ -93,11 +95,11 @@ def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False)
 def verify_models(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Model names; by default all models on this machine."),
+        typer.Argument(metavar="NAME", help="Names of models; by default all on this machine."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that the files of models have the right hash and load.
+    """Check model files: their hashes, and that their networks load.
 
     Example: mambair models verify tiny-x4
     """
@@ -110,7 +112,7 @@ def verify_models(
         if not names and hub.cached(model) is None:
             continue
         try:
-            fetched = hub.fetch(model, offline=True)  # which removes a wrong file
+            fetched = hub.fetch(model, offline=True)  # it removes a wrong file
             info = load_network(fetched.path).info
         except MambairError as error:
             complain(error)
@@ -152,6 +154,6 @@ def _print_place(name: str, path: Path, as_json: bool) -> None:
 
 
 def _describe(model: "Model") -> dict[str, Any]:
-    """Turn a catalogue entry into what JSON can hold."""
+    """Return a catalogue entry in types that JSON has."""
     facts = {f.name: getattr(model, f.name) for f in fields(model)}
     return {**facts, "files": list(model.files), "psnr": dict(model.psnr)}

@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
@@ -257,18 +257,25 @@ def check_format(format: str, options: Options) -> None:
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of ``Options``, collected in its argument ``options``."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    shared = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(Options)
+    """Give a command every option of the dataclass of its argument ``options``, and collect them in it."""
+    parameters = inspect.signature(command).parameters
+    kind = parameters["options"].annotation
+    own = [p for p in parameters.values() if p.name != "options"]
+    options = [
+        inspect.Parameter(
+            f.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if f.default is MISSING else f.default,
+            annotation=f.type,
+        )
+        for f in fields(kind)
     ]
 
     @functools.wraps(command)
     def collect(**values: Any) -> None:
-        options = Options(**{f.name: values.pop(f.name) for f in fields(Options)})
-        command(**values, options=options)
+        collected = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        command(**values, options=collected)
 
-    collect.__annotations__ = {p.name: p.annotation for p in own + shared}
-    collect.__signature__ = inspect.Signature(own + shared)  # pyright: ignore[reportAttributeAccessIssue] PEP 362
+    collect.__annotations__ = {p.name: p.annotation for p in own + options}
+    collect.__signature__ = inspect.Signature(own + options)  # pyright: ignore[reportAttributeAccessIssue] PEP 362
     return collect

@@ -1,14 +1,15 @@
-"""The command that keeps models loaded for other commands: serve."""
+"""The command that keeps networks loaded for others: serve."""
 
 import signal
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.options import Device, MaxPixels, Offline, Precision, Quiet
+from mambair_cli.cli.options import Device, MaxPixels, Offline, Precision, Quiet, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
@@ -17,14 +18,19 @@ from mambair_cli.system.signals import SIGNALS, cleaning_up
 if TYPE_CHECKING:
     import uvicorn
 
+    from mambair_cli.server.address import Address
 
-def serve(
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``serve``."""
+
     socket: Annotated[
         str | None,
         typer.Option(
             metavar="PATH", help="Unix socket to listen at.", show_default="one that only you can use"
         ),
-    ] = None,
+    ] = None
     port: Annotated[
         int | None,
         typer.Option(
@@ -33,22 +39,24 @@ def serve(
             metavar="N",
             help="Listen at a port of 127.0.0.1 instead; 0: any free port.",
         ),
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
     models: Annotated[
         int, typer.Option(min=1, metavar="N", help="Maximum number of models to keep loaded.")
-    ] = 4,
+    ] = 4
     waiting: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Maximum number of images at a time; the server refuses more."),
-    ] = 32,
-    max_pixels: MaxPixels = parameters.MAX_PIXELS.default,
-    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger image files.")] = 2
-    ** 30,
-    offline: Offline = False,
-    quiet: Quiet = False,
-) -> None:
+    ] = 32
+    max_pixels: MaxPixels = parameters.MAX_PIXELS.default
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger image files.")] = 2**30
+    offline: Offline = False
+    quiet: Quiet = False
+
+
+@with_options
+def serve(*, options: ServeOptions) -> None:
     """Keep models loaded for commands and other programs.
 
     Prints its address, for --server. Other programs use HTTP: see docs/serve.md.
@@ -56,20 +64,10 @@ def serve(
 
     Example: mambair serve --port 8765
     """
-    if socket is not None and port is not None:
-        raise UsageError(f"--socket {socket} and --port {port} exclude each other; give one")
-    for package in ("starlette", "uvicorn"):
-        if find_spec(package) is None:
-            raise UsageError(
-                f"serve needs a package that is not installed: {package}; "
-                '`pip install "mambair-cli[serve]"` installs it'
-            )
-    from mambair_cli.server.address import LOOPBACK, Address, find_default_socket, listen
+    _check(options)
+    from mambair_cli.server.address import LOOPBACK, Address, listen
 
-    if port is not None:
-        address = Address(None, LOOPBACK, port)
-    else:
-        address = Address(Path(socket) if socket else find_default_socket(make_folder=True))
+    address = _settle_address(options)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(address))  # before the slow imports: early clients wait
         if address.path is not None:
@@ -81,26 +79,48 @@ def serve(
         from mambair_cli.server.network_cache import NetworkCache
         from mambair_cli.server.service import RestoreService
 
-        notify = (lambda sentence: None) if quiet else say
-        service = RestoreService(NetworkCache(device, precision, offline, models, notify), max_pixels)
+        notify = (lambda sentence: None) if options.quiet else say
+        networks = NetworkCache(options.device, options.precision, options.offline, options.models, notify)
+        service = RestoreService(networks, options.max_pixels)
         stack.callback(service.close)
-        server = build_server(App(service, max_bytes, waiting))
-        if not quiet:
+        server = build_server(App(service, options.max_bytes, options.waiting))
+        if not options.quiet:
             say(f"serving at {address} on {service.cache.device}; Ctrl-C ends it")
         with cleaning_up():
             _end_by_signals(server)
             server.run(sockets=[listener])
 
 
+def _check(options: ServeOptions) -> None:
+    """Refuse two addresses, and a machine without the packages that serving needs."""
+    if options.socket is not None and options.port is not None:
+        raise UsageError(f"--socket {options.socket} and --port {options.port} exclude each other; give one")
+    for package in ("starlette", "uvicorn"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"serve needs a package that is not installed: {package}; "
+                '`pip install "mambair-cli[serve]"` installs it'
+            )
+
+
+def _settle_address(options: ServeOptions) -> "Address":
+    """Return the address that the options ask for; a port of 0 is still to be replaced by a free one."""
+    from mambair_cli.server.address import LOOPBACK, Address, find_default_socket
+
+    if options.port is not None:
+        return Address(None, LOOPBACK, options.port)
+    return Address(Path(options.socket) if options.socket else find_default_socket(make_folder=True))
+
+
 def _end_by_signals(server: "uvicorn.Server") -> None:
-    """End the server in good order at TERM, and when its terminal is closed: neither is an error."""
+    """End a server in good order at TERM, and where its terminal is closed: nothing is amiss then."""
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
 
 
 def _remove_socket(path: Path, inode: int) -> None:
-    """Remove a socket, unless another one has taken its place."""
+    """Remove a socket, if nobody has put another in its place."""
     try:
         if path.lstat().st_ino == inode:
             path.unlink()

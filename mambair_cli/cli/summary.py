@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from mambair_cli.system.memory import peak_memory
+from mambair_cli.system.process import peak_memory
 
 if TYPE_CHECKING:
     from mambair_cli.runs.run import Outcome

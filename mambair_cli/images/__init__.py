@@ -1,4 +1,4 @@
-"""Turn image files into arrays and back: depth, alpha, colour, metadata, atomic writes; knows no torch."""
+"""Read image files into arrays and write them: depth, alpha, colour, metadata; without torch."""
 
 from mambair_cli.images.alpha import bleed
 from mambair_cli.images.background import Colour, parse_colour, show_colour

@@ -1,12 +1,12 @@
-"""Give invisible pixels the colours around them, so that no garbage runs into edges."""
+"""Give transparent pixels the colours around them, so that hidden colours do not show at edges."""
 
 import numpy as np
 
 
 def bleed(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Let visible colours run into the pixels of alpha 0, nearer ones before others.
+    """Fill the pixels of alpha 0 with the nearest visible colours.
 
-    The image is halved, weighted by alpha, until no pixel is without colour; what is invisible takes its
+    The image is halved, weighted by alpha, until every pixel has a colour; each transparent pixel takes its
     colour from the finest size that has one.
 
     Args:
@@ -14,7 +14,7 @@ def bleed(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         alpha: (h, w, 1) float32 in [0, 1].
 
     Returns:
-        (h, w, c) float32; where there is alpha, as it was.
+        (h, w, c) float32; unchanged where alpha is above 0.
 
     Source: the push-pull filling of Gortler et al., The Lumigraph (1996), section 3.4.
     """
@@ -33,5 +33,5 @@ def bleed(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _sum_quads(image: np.ndarray) -> np.ndarray:
-    """Sum two by two pixels, (2h, 2w, c) -> (h, w, c)."""
+    """Sum blocks of 2×2 pixels, (2h, 2w, c) -> (h, w, c)."""
     return image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]

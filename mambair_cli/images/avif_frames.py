@@ -1,4 +1,4 @@
-"""Animated AVIF, which libvips neither reads nor writes: by Pillow."""
+"""Read and write animated AVIF with Pillow, since libvips does neither."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import find_box, find_in_track, read_boxes
+from mambair_cli.images.iso_boxes import find_box, find_in_track, read_boxes
 from mambair_cli.images.lazy_image import LazyImage
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
 _FOLDERS, _DATED = (b"moov", b"trak", b"mdia"), (b"mvhd", b"tkhd", b"mdhd")
-_USUAL_MS = 100  # that a page is shown which has no time of its own
+_USUAL_MS = 100  # duration of a frame whose file gives none
 
 
 def is_avif_animated(data: Any) -> bool:
@@ -23,28 +23,28 @@ def is_avif_animated(data: Any) -> bool:
     try:
         return _open(bytes(data)).n_frames > 1
     except (OSError, SyntaxError, ValueError, RuntimeError):
-        return True  # libvips would take the first image of one that is cut short
+        return True  # libvips would read only the first image of a truncated file
 
 
 def read_avif_frames(data: bytes, name: str) -> LazyImage:
     """Read the header of an animated AVIF file.
 
     Args:
-        data: What the file holds.
-        name: Of the file, for errors.
+        data: Bytes of the file.
+        name: Name of the file, for errors.
 
     Raises:
-        ImageError: Its frames are turned.
+        ImageError: Its frames are rotated.
     """
     image = _open(data)
     if image.getexif().get(_ORIENTATION, 1) != 1:
-        raise ImageError(f"cannot read {name}: its frames are turned; split it into single images")
+        raise ImageError(f"cannot read {name}: its frames are rotated; split it into single images")
     delays = []
-    for _ in _frames_of(image):
+    for _ in _decode_frames(image):
         delays.append(round(image.info.get("duration", _USUAL_MS)))
 
     def load() -> np.ndarray:
-        return np.concatenate([np.array(image) for _ in _frames_of(image)])
+        return np.concatenate([np.array(image) for _ in _decode_frames(image)])
 
     configuration = find_in_track(data, b"av1C")
     is_deep = configuration is not None and data[configuration.start + 2] & _HIGH_DEPTH
@@ -57,7 +57,7 @@ def read_avif_frames(data: bytes, name: str) -> LazyImage:
         icc=image.info.get("icc_profile"),
         exif=image.info.get("exif"),
         xmp=image.info.get("xmp"),
-        warnings=("its frames have more than 8 bits a sample, and are read with 8",) if is_deep else (),
+        warnings=("its frames have more than 8 bits per sample and are read with 8",) if is_deep else (),
     )
 
 
@@ -68,9 +68,9 @@ def write_avif_frames(
 
     Args:
         frames: (h, w, 3 or 4) uint8 each.
-        delays: Milliseconds that each is shown; None for the usual.
+        delays: Duration of each frame, in milliseconds; None for the usual one.
         quality: 1 to 100.
-        blocks: Profile, EXIF and XMP, as Pillow names them.
+        blocks: Profile, EXIF and XMP, by the names that Pillow gives them.
     """
     from PIL import Image
 
@@ -84,14 +84,14 @@ def write_avif_frames(
         duration=list(delays or [_USUAL_MS] * len(frames)),
         quality=quality,
         subsampling="4:4:4",
-        autotiling=False,  # which would go by the number of processors
+        autotiling=False,  # the file would depend on the number of processors
         **{key: block for key, block in blocks.items() if block},
     )
     return _forget_times(file.getvalue())
 
 
 def _forget_times(data: bytes) -> bytes:
-    """Take out when a file was made: the same frames are to give the same bytes."""
+    """Set the dates in a file to zero, so that the same frames give the same bytes."""
     changed = bytearray(data)
     pending = list(read_boxes(data, 0, len(data)))
     while pending:
@@ -104,11 +104,11 @@ def _forget_times(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _frames_of(image: Any) -> Iterator[int]:
-    """Decode one frame after the other.
+def _decode_frames(image: Any) -> Iterator[int]:
+    """Decode one frame after another.
 
     Raises:
-        ValueError: One of them is broken.
+        ValueError: A frame is corrupt.
     """
     for frame in range(image.n_frames):
         try:

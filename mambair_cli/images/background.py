@@ -1,4 +1,4 @@
-"""Colours that users name, and what they are in the profile of a picture."""
+"""Read background colours, and convert them to the profile of a picture."""
 
 import io
 
@@ -13,7 +13,7 @@ def parse_colour(text: str) -> Colour:
     """Read a colour: a name of CSS, such as white, or #rrggbb.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is no colour.
     """
     from PIL import ImageColor
 
@@ -21,24 +21,24 @@ def parse_colour(text: str) -> Colour:
         colour = ImageColor.getrgb(text)
     except ValueError:
         colour = ()
-    if len(colour) != 3:  # of four the last would be alpha
+    if len(colour) != 3:  # a fourth number would be alpha
         raise UsageError(f"no colour: {show(text)}; names such as white and numbers such as #f0f0f0 work")
     red, green, blue = colour
     return red, green, blue
 
 
 def show_colour(colour: Colour) -> str:
-    """Write a colour such that :func:`parse_colour` reads it."""
+    """Write a colour so that :func:`parse_colour` reads it."""
     return f"#{bytes(colour).hex()}"
 
 
 def is_gray(colour: Colour) -> bool:
-    """Tell whether a colour is one of a gray picture, too."""
+    """Tell whether a gray picture can hold a colour."""
     return len(set(colour)) == 1
 
 
 def convert_colour(colour: Colour, icc: bytes | None) -> list[float]:
-    """Give the samples, in [0, 1], that show a colour in a profile of gray or RGB; without one, sRGB's."""
+    """Return the samples, in [0, 1], of an sRGB colour in a gray or RGB profile; None stands for sRGB."""
     samples: tuple[float, ...] = colour
     if icc is not None:
         from PIL import Image, ImageCms
@@ -54,7 +54,7 @@ def convert_colour(colour: Colour, icc: bytes | None) -> list[float]:
                 ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
             pixel = ImageCms.applyTransform(Image.new("RGB", (1, 1), colour), transform)
-        except (ImageCms.PyCMSError, OSError):  # of a profile that says nothing, the samples are sRGB's
+        except (ImageCms.PyCMSError, OSError):  # an unreadable profile is taken for sRGB
             pixel = None
         if pixel is not None:
             value = pixel.getpixel((0, 0))

@@ -1,8 +1,8 @@
-"""Read image files: row after row, or into pictures.
+"""Read image files: row by row, or into pictures.
 
-libvips does most of the decoding. It is handed open files, never a file name: in names it would take
-``[...]`` for options, and its cache of results could answer for a file that has changed since. Which of its
-loaders runs is decided here, by the first bytes; left to itself it would also render SVG and parse CSV.
+libvips does most of the decoding. It gets open files, never a file name: in names it would take ``[...]`` for
+options, and its cache could return the pixels of a file that has changed since. The loader is chosen here, by
+the first bytes; by itself libvips would also render SVG and parse CSV.
 """
 
 import mmap
@@ -18,10 +18,10 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
-from mambair_cli.images.boxes import find_extras
-from mambair_cli.images.colours import find_avif_profile, find_png_profile
+from mambair_cli.images.file_profile import find_avif_profile, find_png_profile
 from mambair_cli.images.formats import describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
+from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import extract_exif, find_iptc, restate_exif
@@ -35,18 +35,18 @@ from mambair_cli.images.picture import (
     decode_text,
 )
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
-from mambair_cli.images.row_reader import NO_END, Loaded, Reader, broken, leave_out, wrap
+from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
-from mambair_cli.images.tiff_kinds import look_at_tiff
-from mambair_cli.images.trailing_images import look_behind
+from mambair_cli.images.tiff_check import check_tiff
+from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 from mambair_cli.system.files import explain_unreadable, show
 
 MAX_PIXELS = 2**30
 
-_HELD = ("webp", "avif")
+_DECODED_WHOLE = ("webp", "avif")
 _MM_PER_INCH = 25.4
 _MOST_DPI = 1e6
 _ROWS_AT_ONCE = 256
@@ -61,12 +61,12 @@ def open_picture(
     EXIF orientation is applied and CMYK is brought to sRGB through its profile; nothing else is converted.
 
     Args:
-        source: A file, or what one holds, to be kept as long as it is read.
-        max_pixels: Larger images are refused before anything is decoded; frames count.
-        damaged: Whether to read what is there of a file of which a part is missing, too.
+        source: A file, or the bytes of one, which must not change while it is read.
+        max_pixels: Most pixels of all frames together; a larger image is refused before it is decoded.
+        damaged: Whether to read the rest of a file of which a part is missing.
 
     Raises:
-        ImageError: The file cannot be read, or part of it would be lost or made up.
+        ImageError: The file cannot be read, or part of it would be lost or invented.
     """
     if not isinstance(source, Path):
         reader = _open(FileData("the image", source), max_pixels, damaged)
@@ -96,7 +96,7 @@ def open_picture(
 
 @contextmanager
 def _reopen(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
-    """Open a file once more, if it is still the one it was."""
+    """Open a file again, if it has not changed."""
     try:
         with path.open("rb") as file:
             now = os.fstat(file.fileno())
@@ -109,10 +109,10 @@ def _reopen(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
 
 
 def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged: bool = False) -> Picture:
-    """Read an image file as a whole, as :func:`open_picture` does.
+    """Read a whole image file; see :func:`open_picture`.
 
     Raises:
-        ImageError: As there, and for more pages or frames than one.
+        ImageError: The file cannot be read, or has more than one page or frame.
     """
     with open_picture(source, max_pixels=max_pixels, damaged=damaged) as reader:
         header = reader.header
@@ -142,24 +142,24 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
-    remarks = look_behind(data.bytes, format, data.name)
-    pages = look_at_tiff(data) if format == "tiff" else []
-    is_double = bool(pages) and pages[0].is_double
-    if format not in LOADERS or is_double or (format == "avif" and is_avif_animated(data.bytes)):
-        reader = _open_foreign(data, format, max_pixels)
+    remarks = find_trailing_images(data.bytes, format, data.name)
+    pages = check_tiff(data) if format == "tiff" else []
+    is_float64 = bool(pages) and pages[0].is_float64
+    if format not in LOADERS or is_float64 or (format == "avif" and is_avif_animated(data.bytes)):
+        reader = _open_with_other_decoder(data, format, max_pixels)
     else:
         try:
             with explained():
                 reader = _open_with_vips(data, format, pages, max_pixels, damaged)
         except LibvipsError as error:
-            raise broken(data.name, format, str(error)) from error
+            raise corrupt_error(data.name, format, str(error)) from error
     for remark in remarks:
         reader.warn(remark)
     return reader
 
 
 def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: int, damaged: bool) -> Reader:
-    """Read the header of what libvips decodes."""
+    """Read the header of an image that libvips decodes."""
     facts = read_png_facts(data.bytes) if format == "png" else PngFacts()
     if facts.frames > 1:
         raise ImageError(
@@ -168,12 +168,12 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         )
     gif = read_gif_facts(data.bytes) if format == "gif" else GifFacts("marked")
     if gif.end == "cut" and not damaged:
-        raise broken(data.name, format, "it ends within a frame", is_partial=True)
+        raise corrupt_error(data.name, format, "it ends within a frame", is_partial=True)
     choice = choose_pages(pages)
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
     image = VipsImage(data, format, damaged, choice.numbers)
     if pages and (image.field("n-pages") or 1) > len(pages):
-        raise broken(data.name, format, "its pages cannot be counted")
+        raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         image.take_frames()
@@ -212,7 +212,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         image.load,
         data.name,
         image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
-        is_whole=format in _HELD or bool(image.field("interlaced")),
+        is_whole=format in _DECODED_WHOLE or bool(image.field("interlaced")),
         is_turned=image.orientation > 2,
         warnings=dict.fromkeys(warnings),
     )
@@ -221,7 +221,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
 def _find_profile(
     data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool, warnings: list[str]
 ) -> bytes | None:
-    """Return the profile that a file means, and warn of what else it says in vain."""
+    """Return the profile of a file, and warn of what is left out."""
     if format == "png":
         if b"iCCP" in facts.chunks and icc is None:
             warnings.append("its colour profile cannot be read and is left out")
@@ -233,13 +233,13 @@ def _find_profile(
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
-    """Say what the samples of a pixel mean, as the file has them."""
+    """Return what the samples of a pixel mean, in the order of the file."""
     colours = 4 if head.interpretation == "cmyk" else bands
     return sort_samples(colours, head.bands - colours, page.extra if page else None)
 
 
 def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:
-    """Read the texts that a file holds beside EXIF, XMP and IPTC."""
+    """Read the texts of a file that are not in EXIF, XMP or IPTC."""
     if format == "png":
         return facts.texts
     comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
@@ -247,7 +247,7 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
 
 
 def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Make EXIF true of a picture of a size that is upright."""
+    """Change EXIF so that it describes an upright picture of this size."""
     restated = restate_exif(exif, *size) if exif else None
     if exif and restated is None:
         warnings.append("its EXIF cannot be read and is left out")
@@ -255,7 +255,7 @@ def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]
 
 
 def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Make XMP true of a picture of a size that comes alone."""
+    """Change XMP so that it describes a single picture of this size."""
     if not xmp:
         return None
     restated, lost = drop_lost_parts(restate_xmp(xmp, *size))
@@ -264,7 +264,7 @@ def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) 
 
 
 def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
-    """Say what a PNG or GIF file lacks, as far as its decoder would not."""
+    """Return faults of a PNG or GIF file that its decoder does not report."""
     faults = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
     if not facts.has_end or gif.end == "unmarked":
         faults.append(NO_END)
@@ -273,12 +273,12 @@ def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
     return faults
 
 
-def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
-    """Read the header of what libvips does not decode."""
+def _open_with_other_decoder(data: FileData, format: str, max_pixels: int) -> Reader:
+    """Read the header of an image that libvips does not decode."""
     try:
         image = other_decoders.read_header(format, bytes(data.bytes), data.name)
     except other_decoders.BrokenImageError as error:
-        raise broken(data.name, format, str(error)) from error
+        raise corrupt_error(data.name, format, str(error)) from error
     height, width, count = image.shape
     _check_size(width, height * image.frames, max_pixels, data.name)
 
@@ -286,7 +286,7 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
         try:
             return Loaded(wrap(image.load(), bands))
         except other_decoders.BrokenImageError as error:
-            raise broken(data.name, format, str(error)) from error
+            raise corrupt_error(data.name, format, str(error)) from error
 
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
@@ -314,7 +314,7 @@ def _open_foreign(data: FileData, format: str, max_pixels: int) -> Reader:
 
 
 def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
-    """Refuse an image by its header, before it fills the memory."""
+    """Refuse an image that is too large, by its header, before it fills the memory."""
     if width * height > max_pixels:
         raise ImageError(
             f"cannot read {name}: it has {width}×{height} pixels, more than {max_pixels}; "
@@ -323,12 +323,15 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
 
 
 def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
-    """Count the bands of colour that the picture will have, or refuse what is no such picture.
+    """Return the number of colour bands that the picture will have: 1 or 3.
 
     Args:
-        image: As libvips has it.
-        name: Of the file.
-        has_more: Whether more than alpha may come after them.
+        image: Image of libvips.
+        name: Name of the file, for errors.
+        has_more: Whether more samples than alpha may follow the colours.
+
+    Raises:
+        ImageError: It is neither gray, RGB nor CMYK, or its samples are of another type.
     """
     if image.format not in BAND_FORMATS.values():
         raise ImageError(
@@ -348,18 +351,18 @@ def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
 
 
 def _read_dpi(image: Any) -> tuple[float, float] | None:
-    """Find out the resolution, where a file tells one."""
+    """Return the resolution of a file, if it has one."""
     if _field(image, "resolution-unit"):
         return image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH
     return None
 
 
 def _sensible_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Round a resolution, as files keep it in other units, and take nonsense for none."""
+    """Round a resolution, since files store it in other units; return None for an impossible one."""
     x, y = (round(side, 2) for side in dpi or (0, 0))
     return (x, y) if 0 < x < _MOST_DPI and 0 < y < _MOST_DPI else None
 
 
 def _field(image: Any, name: str) -> Any:
-    """Get a field of a libvips image, or None."""
+    """Return a field of a libvips image, or None."""
     return image.get(name) if image.get_typeof(name) else None

@@ -1,4 +1,4 @@
-"""Inputs -> images: which files are meant, and what of the inputs is left out."""
+"""Find the images among the inputs, for restoring, evaluating and training, and note what is left out."""
 
 import fnmatch
 import glob
@@ -15,80 +15,80 @@ from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds
 from mambair_cli.images.source import STANDARD_STREAM, Source
 
-_RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")  # as jobs.suffix_of calls them
+_RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")  # the names of jobs.suffix_of
 
 
 @dataclass(frozen=True)
 class FileFilter:
-    """Which of the images in folders are meant, and what there was to choose from.
+    """Which images in folders are taken, and what was left out.
 
-    Patterns are held against names, of files and of the folders that they lie in; those with a slash,
-    against paths below the folder that was given.
+    Patterns are matched with names of files and of their folders; patterns with a slash, with paths below the
+    input folder.
 
     Attributes:
-        include: Patterns, one of which each image must fit; without one all do.
-        exclude: Patterns that none may fit.
-        output: Where results go, which are no inputs.
-        fitted: Patterns that something has fitted.
+        include: Patterns; an image must match one of them, if there are any.
+        exclude: Patterns; an image must match none of them.
+        output: Folder of the results, which are no inputs.
+        matched: Patterns that something has matched.
         left_out: What is not restored.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     output: str | None = None
-    fitted: set[str] = field(default_factory=set)
+    matched: set[str] = field(default_factory=set)
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def excludes(self, path: PurePath) -> bool:
-        """Tell whether a file or folder, by its path below the folder that was given, is left out."""
-        return self._fits_one(path, self.exclude)
+        """Tell whether a file or folder, by its path below the input folder, is left out."""
+        return self._matches_one(path, self.exclude)
 
-    def fits(self, path: PurePath) -> bool:
-        """Tell whether an image is meant."""
-        is_included = not self.include or self._fits_one(path, self.include)
+    def matches(self, path: PurePath) -> bool:
+        """Tell whether an image, by its path below the input folder, is taken."""
+        is_included = not self.include or self._matches_one(path, self.include)
         return not self.excludes(path) and is_included
 
-    def _fits_one(self, path: PurePath, patterns: tuple[str, ...]) -> bool:
-        fitted = {pattern for pattern in patterns if _fits(path, pattern)}
-        self.fitted.update(fitted)
-        return bool(fitted)
+    def _matches_one(self, path: PurePath, patterns: tuple[str, ...]) -> bool:
+        matched = {pattern for pattern in patterns if _matches(path, pattern)}
+        self.matched.update(matched)
+        return bool(matched)
 
     def remarks(self) -> Iterator[str]:
-        """Say what a user might not expect of the choice."""
+        """Yield sentences about what was left out and about patterns without a match."""
         yield from self.left_out.remarks()
         for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
             for pattern in patterns:
-                if pattern not in self.fitted:
-                    yield f"nothing in a folder fits {option} {pattern}"
+                if pattern not in self.matched:
+                    yield f"no file or folder matches {option} {pattern}"
 
 
-def _fits(path: PurePath, pattern: str) -> bool:
-    """Hold a pattern against a path: against the names in it, or against the path and those above it."""
+def _matches(path: PurePath, pattern: str) -> bool:
+    """Match a pattern with the names in a path or, if it has a slash, with the path and its parents."""
     if "/" not in pattern.rstrip("/"):
         return any(fnmatch.fnmatch(part, pattern.rstrip("/")) for part in path.parts)
-    plain = PurePosixPath(pattern).as_posix()  # without ./ and without / at its end
+    plain = PurePosixPath(pattern).as_posix()  # without a leading ./ and a final /
     return any(fnmatch.fnmatch(part.as_posix(), plain) for part in (path, *path.parents))
 
 
 def is_there(name: str) -> bool:
-    """Tell whether an input is there, as far as its name tells: a pattern may fit something."""
+    """Tell whether an input may exist; for a pattern this is not checked."""
     return name == STANDARD_STREAM or glob.has_magic(name) or os.path.lexists(name)
 
 
 def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> list[Source]:
-    """Find the images that are meant, in the order given, those of a folder by name.
+    """Find the images of the inputs, in the order given, those of a folder by name.
 
-    A folder stands for the images in it and below it; hidden files and folders are left out, and so are
-    results: what lies in the output folder, and ``a_x4.png`` where there is an ``a.png`` or ``a.jpg``.
-    Linked folders are not followed. A pattern that the shell has left alone is expanded, to no results
-    either. What is left out is counted.
+    A folder stands for all images in it and below it, without hidden files and folders, and without results:
+    files in the output folder, and ``a_x4.png`` if there is an ``a.png`` or ``a.jpg``. Linked folders are not
+    followed. A pattern that the shell has not expanded is expanded here, also without results. What is left
+    out is counted.
 
     Args:
         inputs: Files, folders, patterns, or "-" for standard input.
-        choice: Of the images in folders; by default all.
+        choice: Filter for the images in folders; by default all are taken.
 
     Raises:
-        UsageError: A folder or pattern holds no image, a name is empty, or standard input is meant twice.
+        UsageError: A folder or pattern has no image, a name is empty, or standard input is given twice.
     """
     choice = choice or FileFilter()
     sources: list[Source] = []
@@ -102,7 +102,7 @@ def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> lis
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True))
             if not matches:
-                raise UsageError(f"no file fits the pattern: {name}; check it")
+                raise UsageError(f"no file matches the pattern: {name}; check it")
             sources.extend(find_sources(_leave_out_results(matches, choice), choice))
         else:
             sources.append(Source(Path(name)))
@@ -116,11 +116,11 @@ def read_names(list_file: str, null: bool = False, choice: FileFilter | None = N
 
     Args:
         list_file: The file, or "-" for standard input.
-        null: Whether names end with a NUL, as ``find -print0`` has it, not with a line.
-        choice: Of the images in folders; by default all.
+        null: Whether names are separated by NUL bytes, as ``find -print0`` writes them, not by lines.
+        choice: Filter for the images in folders; by default all are taken.
 
     Raises:
-        UsageError: The file cannot be read, or names nothing.
+        UsageError: The file cannot be read, or is empty.
     """
     try:
         data = sys.stdin.buffer.read() if list_file == STANDARD_STREAM else Path(list_file).read_bytes()
@@ -134,13 +134,13 @@ def read_names(list_file: str, null: bool = False, choice: FileFilter | None = N
         else:
             sources.append(Source(Path(name)))
     if not sources:
-        raise UsageError(f"no names in {list_file}; write one a line")
+        raise UsageError(f"no names in {list_file}; write one per line")
     return sources
 
 
 def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
-    """Keep the first of several sources that are the same file of the same name."""
-    folders: dict[str, str] = {}  # a million images lie in few
+    """Keep only the first of several sources with the same path."""
+    folders: dict[str, str] = {}  # real paths; a million images are in few folders
     seen: set[str] = set()
     taken: list[Source] = []
     for source in sources:
@@ -158,7 +158,7 @@ def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
 
 
 def _leave_out_results(names: Sequence[str], choice: FileFilter) -> list[str]:
-    """Leave out of what fits a pattern the results of others that fit it."""
+    """Leave out files that are results of others among those that match a pattern."""
     images: dict[str, set[str]] = {}
     for name in names:
         folder, file = os.path.split(name)
@@ -174,7 +174,7 @@ def _leave_out_results(names: Sequence[str], choice: FileFilter) -> list[str]:
 
 
 def _is_result(name: str, images: Collection[str]) -> bool:
-    """Tell whether a file is called as the result of one of these images, by their names and stems."""
+    """Tell whether a file has the name of a result of one of these images, given by names and stems."""
     result = _RESULT.fullmatch(Path(name).stem)
     return result is not None and result[1] in images
 
@@ -199,7 +199,7 @@ def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
         is_empty = is_empty and not images
         known = {*images, *(Path(name).stem for name in images)}
         for name in shown:
-            if not choice.fits(below / name):
+            if not choice.matches(below / name):
                 continue
             if Path(name).suffix.lower() not in READABLE_SUFFIXES:
                 left_out.add_unread(Path(root, name))
@@ -214,13 +214,15 @@ def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """List all images in a folder and below it, found as those to restore are, results among them.
+    """List all images in a folder and below it, for measuring and training.
+
+    They are the images that restoring the folder would find, and the results among them.
 
     Args:
-        folder: A folder, or an image alone.
+        folder: A folder, or a single image.
 
     Raises:
-        UsageError: There is no such folder, nothing in it, or something that cannot be looked into.
+        UsageError: The folder does not exist, has no images, or holds a folder that cannot be read.
     """
     if not folder.is_dir():
         if not folder.exists():
@@ -229,20 +231,20 @@ def find_images(folder: Path) -> list[Path]:
     choice = FileFilter()
     found = [Path(str(source)) for source in _find_in_folder(folder, choice)]
     for error in choice.left_out.unreadable:
-        raise UsageError(f"cannot look into {error.filename}: {error.strerror}; change its permissions")
+        raise UsageError(f"cannot read the folder {error.filename}: {error.strerror}; change its permissions")
     return sorted(found + choice.left_out.results)
 
 
 def _explain_nothing(choice: FileFilter, is_empty: bool, kinds: Counter[str]) -> str:
     if choice.left_out.unreadable:
         error = choice.left_out.unreadable[-1]
-        return f"cannot look into {error.filename}: {error.strerror}; change its permissions"
+        return f"cannot read the folder {error.filename}: {error.strerror}; change its permissions"
     if kinds:
-        return f"it holds only files of kinds that are not read: {describe_kinds(kinds)}"
+        return f"it has only files of formats that are not supported: {describe_kinds(kinds)}"
     patterns = [f"--include {pattern}" for pattern in choice.include]
     patterns += [f"--exclude {pattern}" for pattern in choice.exclude]
     if patterns:
-        return f"nothing is left by {' and '.join(patterns)}"
+        return f"nothing matches {' and '.join(patterns)}"
     if is_empty:
-        return f"it takes {', '.join(sorted(READABLE_SUFFIXES))}"
-    return "all are results themselves; name those to restore"
+        return f"these are read: {', '.join(sorted(READABLE_SUFFIXES))}"
+    return "all are results; name those to restore"

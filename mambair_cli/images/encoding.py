@@ -1,4 +1,4 @@
-"""Write pictures to image files: as a whole, or row after row as they come."""
+"""Write pictures to image files: whole, or row by row as the rows come."""
 
 import io
 import threading
@@ -18,41 +18,41 @@ from mambair_cli.images.file_patches import (
     complete_png,
     complete_webp,
     has_png_pixels,
-    hold_exif_place,
+    make_exif_placeholder,
 )
 from mambair_cli.images.formats import CONTAINERS, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import finish, samples_wanted
-from mambair_cli.images.row_stream import Feed, FeedClosedError
+from mambair_cli.images.resize_and_convert import choose_input_dtype, resize_and_convert
+from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.vips_output import Front, describe_tiff_file, name_extra_samples, save_to
+from mambair_cli.images.vips_output import HeaderPatcher, add_exif_to_tiff, label_extra_samples, save_to
 from mambair_cli.images.xmp import restate_xmp
 from mambair_cli.system.files import open_atomic, show
 
 DEFAULT_QUALITY = 95
 
-_NO_DPI = (72, 72)  # what libvips, too, takes for granted where a file does not tell
+_NO_DPI = (72, 72)  # libvips assumes the same where a file has no resolution
 _MM_PER_INCH = 25.4
-_BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the rest is for alpha and what does not compress
+_BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the margin is for alpha and data that grows by compression
 _SAMPLES_AT_ONCE = 2**22
 _JPEG_HEAD_BYTES = 64
-_STRAIGHT_ALPHA = 2  # as TIFF numbers the kinds of samples
+_STRAIGHT_ALPHA = 2  # TIFF's number of this kind of sample
 
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
-    """Encode a picture as a file of the given format, metadata included.
+    """Encode a picture as a file of a format, with its metadata.
 
-    Samples deeper than the format holds are rounded to its deepest. Alpha is left out where it is opaque
-    throughout and the format has none. Gray stays gray, except in WebP and AVIF, which have only RGB.
+    Samples deeper than the format allows are rounded to its largest depth. Alpha is left out if all pixels
+    are opaque and the format has no alpha. Gray stays gray, except in WebP and AVIF, which have only RGB.
 
     Args:
-        picture: What to encode.
+        picture: Picture to encode.
         format: ``"png"``, ``"jpeg"`` (never subsampled), ``"webp"``, ``"tiff"`` (deflate), ``"avif"`` or
             ``"gif"``.
-        quality: 1 to 100 for JPEG, WebP and AVIF, 95 if None; 100 is lossless for the last two. Others
-            ignore it.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100, 95 if None; 100 is lossless for the last two.
+            Other formats ignore it.
 
     Raises:
         ImageError: The format cannot be written, or has no room for the picture's size, alpha or metadata.
@@ -73,13 +73,13 @@ def write_picture(
     format: str | None = None,
     quality: int | None = None,
 ) -> None:
-    """Write a picture to a file, whole or not at all, as :func:`encode_picture` and :func:`open_atomic` do.
+    """Write a picture to a file, complete or not at all; see :func:`encode_picture` and :func:`open_atomic`.
 
     Args:
-        picture: What to write.
+        picture: Picture to write.
         target: The file; its suffix names the format.
-        overwrite: Replace the file if there is one.
-        format: For a name whose suffix names none.
+        overwrite: Whether to replace an existing file.
+        format: Format of a file whose suffix names none.
         quality: As for :func:`encode_picture`.
 
     Raises:
@@ -97,23 +97,23 @@ def write_picture(
 
 
 class Writer:
-    """Encodes a picture from rows that come one after another, in a thread of its own.
+    """Encodes a picture from rows that come one after another, in its own thread.
 
     Args:
-        file: To write to; to read from, too, for TIFF. Positioned at its start.
-        header: From :func:`fit_header`.
-        format: Of the file.
+        file: File to write; for TIFF it is read, too. Its position is its start.
+        header: Header from :func:`fit_header`.
+        format: Format of the file.
         quality: As for :func:`encode_picture`.
-        name: Of the file, for errors.
-        strip: Write sRGB in place of a profile.
-        size: Width and height of the frames that come, where they are to be reduced to the header's.
-        background: To be seen through what is transparent, where the format has no transparency.
+        name: Name of the file, for errors.
+        strip: Whether to convert to sRGB instead of keeping a profile.
+        size: Width and height of the input frames, if they are to be reduced to the header's size.
+        background: Colour behind transparent pixels, where the format has no transparency.
 
     Attributes:
-        dtype: In which rows are best given; others are rounded to it.
+        dtype: Type of the rows that need no conversion; others are rounded to it.
 
     Raises:
-        ImageError: For a quality beyond 1 to 100.
+        ImageError: The quality is not from 1 to 100.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class Writer:
             strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
-        self.dtype = samples_wanted(header, self._size, convert, background)
+        self.dtype = choose_input_dtype(header, self._size, convert, background)
         has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
         self._exif = exif
-        self._feed: Feed | None = None
+        self._stream: RowStream | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._rows = 0
@@ -165,20 +165,20 @@ class Writer:
         self._stop()
 
     def write(self, top: int, rows: np.ndarray) -> None:
-        """Add rows, or begin anew with those of the top.
+        """Add the next rows, or start again with the first ones.
 
         Args:
-            top: Number of the first row; frames lie one below the other.
-            rows: (n, width, c), alpha and masks last; floats in [0, 1], or integers of whatever depth.
-                They are rounded once.
+            top: Number of the first row; frames lie one below another.
+            rows: (n, width, c), alpha and masks last; floats in [0, 1], or integers of any depth. They are
+                rounded once.
 
         Raises:
-            ImageError: The rows are transparent, and the format cannot be; or libvips fails.
+            ImageError: The rows are transparent and the format has no transparency, or libvips fails.
             OSError: The file cannot be written.
         """
         if top == 0:
             self._start()
-        if top != self._rows or self._feed is None:
+        if top != self._rows or self._stream is None:
             raise ValueError(f"row {top} came where row {self._rows} is the next one")
         at_once = max(1, _SAMPLES_AT_ONCE // (rows.shape[1] * rows.shape[2]))
         for start in range(0, len(rows), at_once):
@@ -189,14 +189,14 @@ class Writer:
             if piece.dtype != self.dtype:
                 piece = from_float(to_float(piece), self.dtype)
             try:
-                self._feed.put(piece)
-            except FeedClosedError as error:
+                self._stream.put(piece)
+            except RowStreamClosedError as error:
                 self._raise_error()
-                raise ValueError("libvips ended before the picture did") from error
+                raise ValueError("libvips stopped before the last row") from error
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Wait until everything is written."""
+        """Wait until the file is complete."""
         if self._thread is None:
             raise ValueError("no row came")
         self._thread.join()
@@ -219,28 +219,30 @@ class Writer:
             raise self._error
 
     def _start(self) -> None:
-        """Begin, or begin anew."""
+        """Start, or start again."""
         self._stop()
         self._file.seek(0)
         self._file.truncate()
         width, height = self._size
-        self._feed = Feed(width, height * self._header.frames, self._header.bands, self._extra, self.dtype)
-        self._thread = threading.Thread(target=self._encode, args=(self._feed,), name="mambair-encode")
+        self._stream = RowStream(
+            width, height * self._header.frames, self._header.bands, self._extra, self.dtype
+        )
+        self._thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
         self._rows, self._error = 0, None
         self._thread.start()
 
     def _stop(self) -> None:
-        if self._feed is not None and self._thread is not None:
-            self._feed.close()
+        if self._stream is not None and self._thread is not None:
+            self._stream.close()
             self._thread.join()
 
-    def _encode(self, feed: Feed) -> None:
-        """Run libvips over what comes; this is the thread."""
+    def _encode(self, stream: RowStream) -> None:
+        """Have libvips encode the rows; this runs in the thread."""
         try:
-            source = feed.source()  # to be held as long as libvips may call it
+            source = stream.source()  # must live as long as libvips may call it
             with explained():
                 image = pyvips.Operation.call("tiffload_source", source, access="sequential", fail_on="error")
-                image = finish(
+                image = resize_and_convert(
                     image,
                     self._header,
                     self._size,
@@ -253,10 +255,10 @@ class Writer:
         except BaseException as error:  # the main thread raises it
             self._error = error
         finally:
-            feed.close()
+            stream.close()
 
     def _describe(self, image: Any) -> Any:
-        """Add what the file is to say beside its pixels, but for EXIF."""
+        """Add the metadata of the file, except EXIF."""
         header = self._header
         x, y = header.dpi or _NO_DPI
         image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
@@ -264,7 +266,7 @@ class Writer:
             "icc-profile-data": None if self._to_srgb else header.icc,
             "xmp-data": restate_xmp(header.xmp, header.width, header.height) if header.xmp else None,
             "iptc-data": header.iptc if self._format == "jpeg" else None,
-            "exif-data": b"Exif\0\0" + hold_exif_place(self._exif)
+            "exif-data": b"Exif\0\0" + make_exif_placeholder(self._exif)
             if self._exif and self._format == "avif"
             else None,
         }
@@ -281,49 +283,59 @@ class Writer:
         return image
 
     def _save(self, image: Any) -> None:
-        header, container, format = self._header, self._container, self._format
+        """Encode the image to the file, and patch what libvips does not write as wanted."""
+        header, format, exif = self._header, self._format, self._exif
+        options = self._save_options(image)
+        operation = f"{self._container.saver}save"
+        if format == "avif" and header.frames > 1:
+            self._file.write(self._encode_avif_frames(image))
+        elif format in ("webp", "avif", "gif"):
+            self._file.write(self._encode_whole(image, operation, options))
+        elif format == "tiff":
+            save_to(self._file, operation, image, options)
+            if header.masks:  # libvips labels all samples besides colours as alpha
+                label_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
+            if exif:
+                add_exif_to_tiff(self._file, exif)
+        else:
+            complete = complete_png if format == "png" else complete_jpeg
+            is_ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
+            patcher = HeaderPatcher(
+                self._file, lambda data: complete(data, exif, header.dpi, header.texts), is_ready
+            )
+            save_to(patcher, operation, image, options)
+            patcher.flush()
+
+    def _save_options(self, image: Any) -> dict[str, Any]:
+        """Return the options of libvips for the format."""
+        header, format = self._header, self._format
         kept = pyvips.enums.ForeignKeep
-        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **container.options}
+        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._container.options}
         if format in ("webp", "avif") and self._quality == 100:
             options["lossless"] = True
         elif format in ("jpeg", "webp", "avif"):
             options["Q"] = self._quality
         if format == "tiff":
-            # Of floats, many readers know no predictor.
+            # Many readers support no predictor for floats.
             options["predictor"] = "none" if header.dtype == "float32" else "horizontal"
             size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
             options["bigtiff"] = size > _BIGTIFF_BYTES
         elif format == "avif":
             options["keep"] |= kept.EXIF
             options["bitdepth"] = 8 if header.dtype == "uint8" else 12
+        return options
 
-        exif = self._exif
-        save = f"{container.saver}save"
-        if format == "avif" and header.frames > 1:
-            self._file.write(self._encode_avif_frames(image))
-            return
-        if format in ("webp", "avif", "gif"):  # these come as a whole
-            data: bytes = pyvips.Operation.call(f"{save}_buffer", image, **options)
-            if format == "gif":
-                data = complete_gif(data, header.texts)
-            if exif and format == "webp":
-                data = complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
-            elif exif and format == "avif":
-                data = complete_avif(data, exif)
-            self._file.write(data)
-            return
-        if format == "tiff":
-            save_to(self._file, save, image, options)
-            if header.masks:  # libvips takes all that is beside colours for alpha
-                name_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
-            if exif:
-                describe_tiff_file(self._file, exif)
-            return
-        complete = complete_png if format == "png" else complete_jpeg
-        ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
-        front = Front(self._file, lambda data: complete(data, exif, header.dpi, header.texts), ready)
-        save_to(front, save, image, options)
-        front.flush()
+    def _encode_whole(self, image: Any, operation: str, options: dict[str, Any]) -> bytes:
+        """Encode WebP, AVIF or GIF, which libvips returns as one piece."""
+        header, exif = self._header, self._exif
+        data: bytes = pyvips.Operation.call(f"{operation}_buffer", image, **options)
+        if self._format == "gif":
+            return complete_gif(data, header.texts)
+        if exif and self._format == "webp":
+            return complete_webp(data, exif, header.width, header.height, has_alpha=image.bands > 3)
+        if exif and self._format == "avif":
+            return complete_avif(data, exif)
+        return data
 
     def _encode_avif_frames(self, image: Any) -> bytes:
         header = self._header

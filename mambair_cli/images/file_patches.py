@@ -1,4 +1,4 @@
-"""Complete the files that libvips writes: EXIF that it would rewrite, resolutions that it makes up, texts."""
+"""Patch the files that libvips writes: add EXIF and texts unchanged, and take out invented resolutions."""
 
 import struct
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 def complete_jpeg(
     data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
 ) -> bytes:
-    """Give the beginning of a JPEG file a JFIF header, which libvips leaves out with EXIF, EXIF and texts."""
+    """Add a JFIF header (which libvips omits with EXIF), EXIF and texts to the start of a JPEG file."""
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
@@ -29,7 +29,7 @@ def complete_jpeg(
 def complete_png(
     data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
 ) -> bytes:
-    """Add EXIF and texts to the beginning of a PNG file; take out a resolution that libvips makes up."""
+    """Add EXIF and texts to the start of a PNG file; take out a resolution that libvips has invented."""
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
     chunks = (write_chunk(b"eXIf", exif) if exif else b"") + b"".join(map(write_text, texts))
@@ -37,7 +37,7 @@ def complete_png(
 
 
 def complete_gif(data: bytes, texts: Sequence[Text]) -> bytes:
-    """Add texts to a GIF file, behind the colours that all frames share."""
+    """Add texts to a GIF file, behind the global colour table."""
     at = 13 + (3 * 2 ** ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
     blocks = b""
     for comment in map(write_comment, texts):
@@ -47,17 +47,17 @@ def complete_gif(data: bytes, texts: Sequence[Text]) -> bytes:
 
 
 def write_comment(text: Text) -> bytes:
-    """Write a text as formats hold it that know no keywords."""
+    """Write a text for formats without keywords."""
     return (text.text if text.keyword == COMMENT else f"{text.keyword}: {text.text}").encode()
 
 
 def has_png_pixels(data: bytes) -> bool:
-    """Tell whether the beginning of a PNG file reaches as far as its pixels."""
+    """Tell whether the start of a PNG file includes the start of its pixels."""
     return _find_png_chunk(data, b"IDAT") is not None
 
 
 def _find_png_chunk(data: Buffer, kind: bytes) -> int | None:
-    """Tell where the chunk of a kind begins, if there is one before the pixels."""
+    """Return the offset of a chunk of a kind, if there is one before the pixels."""
     at = _PNG_HEADER_BYTES
     while data[at + 4 : at + 8] not in (kind, b"IDAT", b""):
         at += 12 + int.from_bytes(data[at : at + 4], "big")
@@ -77,18 +77,18 @@ def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: 
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
 
 
-def hold_exif_place(exif: bytes) -> bytes:
-    """Make an EXIF block in whose place :func:`complete_avif` can put another."""
+def make_exif_placeholder(exif: bytes) -> bytes:
+    """Make an EXIF block that :func:`complete_avif` can replace by another."""
     text = _PLACE * (len(exif) // len(_PLACE) + 1) + b"\0"
     head = struct.pack(">2sHIHHHIII", b"MM", 42, 8, 1, _DESCRIPTION, 2, len(text), 26, 0)
     return head + text
 
 
 def complete_avif(data: bytes, exif: bytes) -> bytes:
-    """Put an EXIF block in place of what libvips made of :func:`hold_exif_place`."""
+    """Replace the placeholder of :func:`make_exif_placeholder` in a file of libvips by an EXIF block."""
     text = data.find(_PLACE)
     start = max(data.rfind(b"MM\0*", 0, text), data.rfind(b"II*\0", 0, text))
     if text < 0 or start < 0:
-        raise ValueError("the place held for EXIF is gone")
+        raise ValueError("the placeholder for EXIF is missing")
     end = text + len(_PLACE) * (len(exif) // len(_PLACE) + 1)
     return data[:start] + exif.ljust(end - start, b"\0") + data[end:]

@@ -1,4 +1,4 @@
-"""Read TIFF files of 64-bit floats, which libvips does not read; they become floats of 32 bits."""
+"""Read TIFF files of 64-bit floats, which libvips does not read, as 32-bit floats."""
 
 import logging
 from io import BytesIO
@@ -14,26 +14,26 @@ from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
 _ORIENTATION, _XMP, _ICC = 274, 700, 34675
 _RESOLUTIONS, _UNIT = (282, 283), 296
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
-_COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's number of what samples mean: gray, and RGB
+_COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
 _UNITS_PER_INCH = {2: 1.0, 3: 2.54}
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it would print what it logs
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # without a handler it prints to stderr
 
 
-def read_doubles(data: bytes, name: str) -> LazyImage:
-    """Read the header of such a file.
+def read_float64_tiff(data: bytes, name: str) -> LazyImage:
+    """Read the header of a file.
 
     Args:
-        data: What the file holds.
-        name: Of the file, for errors.
+        data: Bytes of the file.
+        name: Name of the file, for errors.
 
     Raises:
-        ImageError: It is compressed in a way that is not read, or has several pages.
-        ValueError: It is broken.
+        ImageError: Its compression is not supported, or it has several pages.
+        ValueError: It is corrupt.
     """
     try:
         return _read_header(data, name)
-    except (TypeError, AttributeError) as error:  # tags of kinds that tifffile does not expect
+    except (TypeError, AttributeError) as error:  # tags of types that tifffile does not expect
         raise ValueError(str(error)) from error
 
 
@@ -67,7 +67,7 @@ def _read_header(data: bytes, name: str) -> LazyImage:
                 raise ValueError(str(error)) from error
             if int(page.planarconfig) == 2 and image.ndim == 3:
                 image = np.moveaxis(image, 0, 2)
-        with np.errstate(over="ignore"):  # what is too large is said to be
+        with np.errstate(over="ignore"):  # reported later as out of range
             image = image.reshape(height, width, -1)[..., list(samples.order)].astype(np.float32)
         return _turn_upright(image, orientation)
 
@@ -86,7 +86,7 @@ def _read_header(data: bytes, name: str) -> LazyImage:
 
 
 def _find_oddity(page: Any, pages: int) -> str | None:
-    """Say why a file is not read, if it is not."""
+    """Say why a file is not supported; None where it is."""
     import tifffile
 
     predictor = int(page.predictor)

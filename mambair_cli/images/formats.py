@@ -1,4 +1,4 @@
-"""The formats of files that can be written, and what each has room for."""
+"""The file formats that can be written, and what each can hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.picture import Header, Text
 from mambair_cli.system.files import enumerate_names, show
 
-_RAW_PROFILE = "Raw profile type "  # of ImageMagick's texts, which hold EXIF and the like
+_RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a format has room for, and how libvips is to write it."""
+    """What a format can hold, and how libvips writes it."""
 
     suffixes: tuple[str, ...]
-    dtypes: tuple[str, ...]  # deepest last
+    dtypes: tuple[str, ...]  # largest depth last
     options: Mapping[str, Any]
     saver: str
     has_alpha: bool = True
@@ -27,9 +27,9 @@ class Container:
     has_profile: bool = True
     has_frames: bool = False
     has_masks: bool = False
-    frames_dtype: str | None = None  # of several frames, where that is not as of one
+    frames_dtype: str | None = None  # for several frames, if it differs from a single one
     longest_side: int | None = None  # pixels
-    longest_exif: int | None = None  # bytes, as of the next
+    longest_exif: int | None = None  # bytes, like longest_xmp
     longest_xmp: int | None = None
     has_texts: bool = False
     longest_text: int | None = None  # bytes
@@ -37,8 +37,8 @@ class Container:
 
 CONTAINERS = MappingProxyType(
     {
-        # Filters "sub" and "up", between which each line chooses: without any, photographs take three times
-        # the room; with more of them, no less, in twice the time. Measured: benchmarks/README.md.
+        # Each line takes the better of the filters "sub" and "up". Without filters photographs take three
+        # times the space; more filters save none and take twice the time. Measured: benchmarks/README.md.
         "png": Container(
             (".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png", has_texts=True
         ),
@@ -54,7 +54,7 @@ CONTAINERS = MappingProxyType(
             has_texts=True,
             longest_text=65533,
         ),
-        # Exact: colours under transparent pixels are kept, too.
+        # exact: colours under transparent pixels are kept.
         "webp": Container(
             (".webp",),
             ("uint8",),
@@ -96,30 +96,30 @@ CONTAINERS = MappingProxyType(
         ),
     }
 )
-WRITABLE_SUFFIXES = MappingProxyType({format: held.suffixes for format, held in CONTAINERS.items()})
+WRITABLE_SUFFIXES = MappingProxyType({format: container.suffixes for format, container in CONTAINERS.items()})
 
 
 def format_of(path: Path) -> str:
-    """Name the format that a file name asks for.
+    """Return the format of a file name.
 
     Raises:
-        ImageError: The suffix names none that can be written.
+        ImageError: The suffix names no format that can be written.
     """
     for format, container in CONTAINERS.items():
         if path.suffix.lower() in container.suffixes:
             return format
     suffix = f"the suffix {show(path.suffix)}" if path.suffix else "a name without a suffix"
     raise ImageError(
-        f"cannot write {show(path)}: {suffix} asks for no format known here; "
+        f"cannot write {show(path)}: {suffix} names no known format; "
         f"{enumerate_names(CONTAINERS)} can be written"
     )
 
 
 def settle_format(target: Path, format: str | None) -> str:
-    """Name the format that a file is to have: its name's, or another where its name says nothing.
+    """Return the format of a file: that of its name, or the given one where the name has no known suffix.
 
     Raises:
-        ImageError: The name says something else, or neither says anything.
+        ImageError: The name contradicts the given format, or there is neither.
     """
     named = any(target.suffix.lower() in suffixes for suffixes in WRITABLE_SUFFIXES.values())
     if format is not None and not named:
@@ -133,19 +133,19 @@ def settle_format(target: Path, format: str | None) -> str:
 def fit_header(
     header: Header, format: str, name: str, depth: int | None = None, strip: bool = False
 ) -> Header:
-    """Say how a picture will be in a file of a format.
+    """Return the header of a picture as a file of a format will have it.
 
-    Samples deeper than the format holds become its deepest, and masks that it does not hold are left out.
+    Samples get the format's largest depth where theirs is larger, and masks that it cannot hold are left out.
 
     Args:
-        header: Of the result.
-        format: Of the file.
-        name: Of the file, for errors.
-        depth: 8 or 16 bits; None for those of the header.
-        strip: Whether to leave out all metadata, a profile among them, whose colours become sRGB.
+        header: Header of the result.
+        format: Format of the file.
+        name: Name of the file, for errors.
+        depth: Bits per sample, 8 or 16; None for those of the header.
+        strip: Whether to leave out all metadata, and the profile: colours become sRGB.
 
     Raises:
-        ImageError: The format is unknown, or has no room for the picture's size, depth, frames or metadata.
+        ImageError: The format is unknown, or cannot hold the picture's size, depth, frames or metadata.
     """
     if format not in CONTAINERS:
         raise ImageError(f"cannot write {name}: no such format; {enumerate_names(CONTAINERS)} can be written")
@@ -168,7 +168,7 @@ def fit_header(
 
 
 def keep_texts(header: Header, format: str) -> list[Text]:
-    """Return those of a picture's texts that a format has room for."""
+    """Return the texts of a picture that a format can hold."""
     container = CONTAINERS[format]
     longest = container.longest_text
     return [
@@ -181,12 +181,12 @@ def keep_texts(header: Header, format: str) -> list[Text]:
 
 
 def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
-    """Say what of a picture a format has no room for, where that is no reason to refuse it.
+    """Say what a file of a format will lose, where that is no reason to refuse the picture.
 
     Args:
-        header: Of the picture.
-        format: Of the file.
-        strip: Whether metadata is not wanted.
+        header: Header of the picture.
+        format: Format of the file.
+        strip: Whether metadata is left out anyway.
     """
     losses = []
     masks = describe_masks(header.masks)
@@ -204,14 +204,14 @@ def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
 
 
 def describe_masks(masks: tuple[int, ...]) -> str:
-    """Name the masks of an image."""
+    """Describe the masks of an image for a message."""
     if len(masks) == 1:
         return "extra channel (a saved selection or spot colour)"
     return f"{len(masks)} extra channels (saved selections or spot colours)"
 
 
 def _check_room(header: Header, format: str, container: Container, name: str) -> None:
-    """Refuse to write what the format would cut."""
+    """Refuse what the format would cut off."""
     if container.longest_side and max(header.height, header.width) > container.longest_side:
         raise ImageError(
             f"cannot write {name}: {format} has room for {container.longest_side} pixels a side, "

@@ -1,4 +1,4 @@
-"""Look through the blocks of a GIF file: libvips takes one that ends within a frame for a shorter one."""
+"""Read the blocks of a GIF file, since libvips does not notice that a file ends within a frame."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,15 +6,15 @@ _HEADER_BYTES = 13
 _EXTENSION, _FRAME = 0x21, 0x2C
 _COMMENT = 0xFE
 _FRAME_BYTES = 10
-_MOST_BLOCKS = 2**20  # that are looked at
+_MOST_BLOCKS = 2**20  # read at most
 
 
 class GifFacts(NamedTuple):
-    """What a GIF file says beside its pixels.
+    """What a GIF file holds besides its pixels.
 
     Attributes:
-        end: How it ends: with its mark, behind a block, or within one.
-        comments: In their order.
+        end: How it ends: "marked" by its trailer, "unmarked" after a block, or "cut" within one.
+        comments: Comments in the order of the file.
     """
 
     end: Literal["marked", "unmarked", "cut"]
@@ -22,10 +22,10 @@ class GifFacts(NamedTuple):
 
 
 def read_gif_facts(data: Any) -> GifFacts:
-    """Read what a GIF file says beside its pixels.
+    """Read what a GIF file holds besides its pixels.
 
     Args:
-        data: Bytes, or a file that is mapped.
+        data: Bytes, or a mapped file.
 
     Source: GIF89a specification, appendix B.
     """
@@ -40,7 +40,7 @@ def read_gif_facts(data: Any) -> GifFacts:
                 at += 2
             elif kind == _FRAME:
                 at += _FRAME_BYTES + _count_colour_bytes(data[at + 9]) + 1
-            else:  # the mark, or what decoders take for it
+            else:  # the trailer, or what decoders take for it
                 break
             pieces: list[bytes] = []
             while data[at]:
@@ -56,5 +56,5 @@ def read_gif_facts(data: Any) -> GifFacts:
 
 
 def _count_colour_bytes(flags: int) -> int:
-    """Return the bytes of a table of colours that follows."""
+    """Return the bytes of the colour table that follows."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""Read Windows icons, of which a file holds several sizes: the largest, by Pillow."""
+"""Read the largest image of a Windows icon, with Pillow."""
 
 import struct
 from io import BytesIO
@@ -8,20 +8,20 @@ import numpy as np
 from mambair_cli.images.lazy_image import LazyImage
 
 _PNG_SIZE_AT, _BITMAP_SIZE_AT = 16, 4
-_MOST_PIXELS = 2**24  # far more than icons have; Pillow decodes them before it looks
+_MOST_PIXELS = 2**24  # far more than icons have; Pillow decodes them before it checks the size
 
 
 def read_icon(data: bytes, name: str) -> LazyImage:
     """Read the header of a file.
 
     Args:
-        data: What the file holds.
-        name: Of the file, for errors.
+        data: Bytes of the file.
+        name: Name of the file, for errors.
 
     Raises:
-        ValueError, struct.error and others: It is broken.
+        ValueError, struct.error and others: It is corrupt.
     """
-    from PIL.IcoImagePlugin import IcoFile  # its ImageFile would warn of sizes that are not as told
+    from PIL.IcoImagePlugin import IcoFile  # its ImageFile warns where sizes differ from the directory
 
     icons = IcoFile(BytesIO(data))
     entries = icons.entry
@@ -31,7 +31,7 @@ def read_icon(data: bytes, name: str) -> LazyImage:
     place = at + (_PNG_SIZE_AT if is_png else _BITMAP_SIZE_AT)
     width, height = struct.unpack_from(">II" if is_png else "<II", data, place)
     if width * height > _MOST_PIXELS:
-        raise ValueError(f"it tells {width}×{height} pixels")
+        raise ValueError(f"its header says {width}×{height} pixels")
     image = icons.frame(largest)
     mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
     count = len(icons.sizes())

@@ -1,8 +1,8 @@
-"""Look through the markers of a JPEG file, and mend what would hide damage from libvips.
+"""Read the markers of a JPEG file, and repair what would hide damage from libvips.
 
-libjpeg tells of the first trouble only, be it harmless. libvips looks for trouble before it decodes eight
-more rows, and so sees none in the last ones. Hence harmless trouble is taken out of what libvips reads, and
-the last rows are followed by others that are decoded for this reason alone.
+libjpeg reports only the first fault, even a harmless one. libvips checks for faults before it decodes the
+next eight rows, and so misses those in the last ones. So harmless faults are taken out of the data that
+libvips reads, and extra rows follow the last ones, decoded only for that check.
 """
 
 import re
@@ -19,18 +19,18 @@ SCAN = 0xDA
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # restarts are part of a scan
-_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # kinds of markers
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PLAIN_FRAMES = (0xC0, 0xC1)  # Huffman-coded and sequential
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)  # Huffman-coded and sequential
 _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)
-_WHOLE_SPECTRUM = bytes([0, 63, 0])  # what a scan holds that is not progressive
-_BLOCK = 8  # rows of a block, which are also those that libvips decodes at a time
-_MOST_ROWS = 65500  # that libjpeg takes
+_WHOLE_SPECTRUM = bytes([0, 63, 0])  # parameters of a scan that is not progressive
+_BLOCK = 8  # rows of a block; libvips also decodes so many at a time
+_MOST_ROWS = 65500  # limit of libjpeg
 _COMMENT = 0xFE
-_VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # that phones append
+_VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # appended by phones
 _TRAILER_BYTES = 64
-_ALL_BITS = 15  # more than are ever left out of a scan
-_LONGEST_JUNK = 8  # bytes before a file's beginning
+_ALL_BITS = 15  # more than a scan ever leaves out
+_LONGEST_JUNK = 8  # bytes before the start of the image
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Segment:
     """A marker of a file.
 
     Attributes:
-        kind: Its number.
-        start: Where it stands.
-        at: Where what belongs to it begins, behind its length.
-        end: Where that ends.
-        stray: Bytes before it that belong to nothing.
+        kind: Number of the marker.
+        start: Offset of the marker.
+        at: Offset of its content, behind its length.
+        end: Offset behind its content.
+        stray: Number of bytes before it that belong to no segment.
     """
 
     kind: int
@@ -54,13 +54,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class MendedJpeg:
-    """A JPEG file as libvips is to read it.
+    """A JPEG file repaired for libvips.
 
     Attributes:
-        data: Of the file.
-        has_end: Whether its end is marked. If not, rows are missing where libvips meets trouble.
+        data: Bytes of the file.
+        has_end: Whether its end is marked. If not, rows are missing where libvips reports a fault.
         lacks_scans: Whether detail of all rows is missing.
-        warnings: Sentences about what was mended, and about scans that are missing.
+        warnings: Sentences about what was repaired, and about missing scans.
     """
 
     data: bytes
@@ -70,22 +70,22 @@ class MendedJpeg:
 
 
 def find_start(data: Any) -> int:
-    """Tell where a JPEG file begins: some programs put a line's end or a mark of UTF-8 before it."""
+    """Return the offset of the image: some programs put a line end or a UTF-8 mark before it."""
     return max(bytes(data[: _LONGEST_JUNK + len(START)]).find(START), 0)
 
 
 def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
-    """Yield the markers of a file, up to its end or to where it is cut short; what scans hold is skipped.
+    """Yield the segments of a file up to its end, or to where it is truncated; data of scans is skipped.
 
     Args:
-        data: Bytes, or a file that is mapped.
-        start: Where it begins.
+        data: Bytes, or a mapped file.
+        start: Offset of the image.
     """
     at, is_scan = start + len(START), False
     while (found := (_MARKER_IN_SCAN if is_scan else _MARKER).search(data, at)) is not None:
         kind, behind = found[1][0], found.end()
         stray = 0 if is_scan else found.start() - at
-        if kind in _ALONE:
+        if kind in _WITHOUT_LENGTH:
             yield Segment(kind, found.start(), behind, behind, stray)
             if kind == END[1]:
                 return
@@ -99,10 +99,10 @@ def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
 
 
 def mend(data: Any) -> MendedJpeg:
-    """Look through a file, and mend what would hide other trouble.
+    """Repair the faults of a file that would hide others.
 
     Args:
-        data: Bytes, or a file that is mapped.
+        data: Bytes, or a mapped file.
     """
     start = find_start(data)
     edits = [_Edit(0, start)]
@@ -115,15 +115,15 @@ def mend(data: Any) -> MendedJpeg:
             frame = _Frame(segment.kind, segment.at, body)
         elif segment.kind == SCAN and frame is not None:
             edits += frame.take_scan(segment.at, body)
-            # Looked for as such: what a scan holds may be damaged, and look like other markers.
+            # Search for the end itself: damaged data of a scan may look like other markers.
             end = data.find(END, segment.end) if end < 0 else end
-            if frame.is_sequential:  # there is but this scan
+            if frame.is_sequential:  # there is only this scan
                 break
     if frame is not None:
         edits += frame.add_rows()
     warnings = []
     if start:
-        warnings.append(f"{_count_bytes(start)} before its beginning were skipped")
+        warnings.append(f"{_count_bytes(start)} before its start were skipped")
     stray = sum(edit.end - edit.start for edit in edits[1:] if not edit.by)
     if stray:
         warnings.append(f"{_count_bytes(stray)} between its headers were skipped")
@@ -151,7 +151,7 @@ def read_comments(data: Any) -> list[bytes]:
 
 @dataclass(frozen=True)
 class _Edit:
-    """Bytes of a file that are to be others, or none."""
+    """Bytes of a file to replace by others, or by nothing."""
 
     start: int
     end: int
@@ -159,16 +159,16 @@ class _Edit:
 
 
 class _Frame:
-    """What a file says of its picture, and which coefficients of it came.
+    """The frame header of a file, and which coefficients of the picture the scans have had so far.
 
     Args:
         kind: Number of its marker.
-        at: Where what it says lies.
-        body: What it says.
+        at: Offset of its content.
+        body: Its content.
 
     Attributes:
-        scans: How many came.
-        is_sequential: Whether the first of them holds all of the picture, from the top to the bottom.
+        scans: Number of scans so far.
+        is_sequential: Whether the first scan holds the whole picture, from top to bottom.
     """
 
     def __init__(self, kind: int, at: int, body: bytes) -> None:
@@ -176,38 +176,40 @@ class _Frame:
         self._kind, self._at = kind, at
         self._height = int.from_bytes(body[1:3], "big")
         fields = [body[6 + 3 * index : 9 + 3 * index] for index in range(body[5] if len(body) > 5 else 0)]
-        self._rows = {part[0]: part[1] & 15 for part in fields if len(part) == 3}  # of blocks, together
+        self._rows = {
+            part[0]: part[1] & 15 for part in fields if len(part) == 3
+        }  # rows of blocks, by component
         self._bits_left = {component: [_ALL_BITS] * 64 for component in self._rows}
         self.is_sequential = True
 
     @property
     def is_complete(self) -> bool:
-        """Whether every bit of every coefficient was in some scan."""
+        """Whether the scans had every bit of every coefficient."""
         return not any(any(left) for left in self._bits_left.values())
 
     def take_scan(self, at: int, body: bytes) -> list[_Edit]:
-        """Note what a scan holds, and mend what it says of that."""
+        """Note what a scan holds, and repair its parameters."""
         self.scans += 1
         count = body[0] if body else 0
         components, limits = body[1 : 1 + 2 * count : 2], body[1 + 2 * count :][:3]
         if len(limits) < 3:
             return []
-        self.is_sequential &= self._kind in _PLAIN_FRAMES and len(components) == len(self._rows)
+        self.is_sequential &= self._kind in _SEQUENTIAL_FRAMES and len(components) == len(self._rows)
         first, last, low = limits[0], limits[1], limits[2] & 15
         if self._kind not in _PROGRESSIVE_FRAMES:
             first, last, low = 0, 63, 0
         for component in components:
             if component in self._bits_left and first <= last < 64:
                 self._bits_left[component][first : last + 1] = [low] * (last + 1 - first)
-        if self._kind in _PLAIN_FRAMES and limits != _WHOLE_SPECTRUM:  # as some phones write
+        if self._kind in _SEQUENTIAL_FRAMES and limits != _WHOLE_SPECTRUM:  # as some phones write
             place = at + 1 + 2 * count
             return [_Edit(place, place + 3, _WHOLE_SPECTRUM)]
         return []
 
     def add_rows(self) -> list[_Edit]:
-        """Have the picture end later than it does, by rows of which those that count do not depend.
+        """Extend the picture by rows that the real ones do not depend on.
 
-        They lie in the last row of blocks that are coded together; where that is one of single blocks, below.
+        They lie in the last row of blocks that are coded together; if that is one block high, below it.
         """
         if not self.is_sequential or not self._rows or not self._height:
             return []
@@ -215,7 +217,7 @@ class _Frame:
         rows = _BLOCK * max(together, 1)
         height = -(-self._height // rows) * rows + (_BLOCK if together == 1 else 0)
         edits = [_Edit(self._at + 1, self._at + 3, struct.pack(">H", height))] if height <= _MOST_ROWS else []
-        if len(self._rows) == 1:  # its sampling means nothing, but libjpeg would go by it
+        if len(self._rows) == 1:  # the sampling of one component has no meaning, but libjpeg uses it
             edits.append(_Edit(self._at + 7, self._at + 8, b"\x11"))
         return edits
 

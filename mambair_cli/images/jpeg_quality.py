@@ -1,4 +1,4 @@
-"""Tell with which quality a JPEG file was saved, from its quantisation tables."""
+"""Estimate the quality that a JPEG file was saved with, from its quantisation tables."""
 
 import io
 from functools import cache
@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLEAN_QUALITY = 90  # from which on the traces of compression are not enlarged visibly
-_HEADER_BYTES = 2**22  # more than profiles and previews ahead of the tables take
+CLEAN_QUALITY = 90  # from here on, enlarged traces of compression are not visible
+_HEADER_BYTES = 2**22  # more than the profiles and previews before the tables take
 _FIRST_BYTES = b"\xff\xd8\xff"
 
 
 def is_compressed(source: Path | bytes | mmap) -> bool:
-    """Tell whether this is a JPEG file whose compression shows: of a quality below 90.
+    """Tell whether this is a JPEG file with visible compression: a quality below 90.
 
     Args:
-        source: A file, or what one holds; a pipe is left alone, since it can be read once.
+        source: A file, or the bytes of one; a pipe is not read, since it can be read only once.
     """
     if isinstance(source, Path):
         try:
@@ -25,7 +25,7 @@ def is_compressed(source: Path | bytes | mmap) -> bool:
                 return False
             with source.open("rb") as file:
                 first = file.read(len(_FIRST_BYTES))
-        except (OSError, ValueError):  # whoever reads the image says why
+        except (OSError, ValueError):  # reported when the image is read
             return False
     else:
         first = source[: len(_FIRST_BYTES)]
@@ -34,12 +34,12 @@ def is_compressed(source: Path | bytes | mmap) -> bool:
 
 
 def estimate_jpeg_quality(source: Path | bytes | mmap) -> int | None:
-    """Return the quality, in libjpeg's sense, whose table is nearest to the file's own for light.
+    """Return the libjpeg quality whose table for luma is nearest to the file's.
 
-    Only the header is read. Cameras have tables of their own; the nearest quality says how coarse they are.
+    Only the header is read. Cameras use their own tables; the nearest quality says how coarse these are.
 
     Args:
-        source: A file, or what one holds.
+        source: A file, or the bytes of one.
 
     Returns:
         1 to 100; None where it is no JPEG file, or cannot be read.
@@ -55,19 +55,19 @@ def estimate_jpeg_quality(source: Path | bytes | mmap) -> int | None:
     if own.shape != (64,):
         return None
     known = _tables()
-    # Steps count by their ratio: from 1 to 2 is as far as from 50 to 100.
+    # Steps are compared by their ratio: 1 to 2 is as far as 50 to 100.
     apart = np.abs(np.log(known) - np.log(np.maximum(own, 1))).mean(1)
     return int(np.flatnonzero(apart == apart.min())[-1]) + 1
 
 
 def _tables_of(image: Image.Image) -> dict[int, list[int]]:
-    """Return the tables of an image that was opened; none where it is no JPEG."""
+    """Return the tables of an open image; an empty dict where it is no JPEG."""
     return getattr(image, "quantization", None) or {}
 
 
 @cache
 def _tables() -> np.ndarray:
-    """Return libjpeg's table for light at each quality from 1 to 100, (100, 64)."""
+    """Return libjpeg's table for luma at each quality from 1 to 100, (100, 64)."""
     tables = []
     for quality in range(1, 101):
         file = io.BytesIO()

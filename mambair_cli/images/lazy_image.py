@@ -1,4 +1,4 @@
-"""What is known of an image that another library than libvips decodes."""
+"""An image from another decoder than libvips: its header now, its samples on demand."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LazyImage:
-    """An image of such a format, its header read.
+    """An image whose header was read and whose samples are decoded when ``load`` is called.
 
     Attributes:
-        shape: Of a frame, (h, w, c).
-        dtype: Of its samples.
-        load: Decodes them, frames one below the other.
-        bands: Of colour; None where all are, or all but an alpha that makes an even number.
+        shape: Shape of a frame, (h, w, c).
+        dtype: Type of its samples.
+        load: Function that decodes the samples, frames one below another.
+        bands: Number of colour bands; None: all samples, without the last of an even number, which is alpha.
         masks: As in :class:`mambair_cli.images.picture.Header`.
-        frames, delays: As there.
+        frames, delays: As in :class:`mambair_cli.images.picture.Header`.
         icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
         warnings: Sentences about what is damaged or left out.
     """

@@ -1,4 +1,4 @@
-"""What lies among the inputs and is not restored: told, so that nobody finds it out by counting results."""
+"""What is among the inputs and is not restored, reported to the user so that no file is missing unnoticed."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-KINDS_SHOWN = 8  # in a sentence
+KINDS_SHOWN = 8  # in one sentence
 
 
 @dataclass
@@ -14,12 +14,12 @@ class LeftOut:
     """What was left out of a run.
 
     Attributes:
-        kinds: How many files of kinds that are not read there are in folders, by suffix in small letters.
+        kinds: Number of files in folders that cannot be read, by suffix in small letters.
         unread: One of these files.
         links: Linked folders, which are not followed.
-        results: Images that are results of others among the inputs.
-        repeated: Images that are meant several times, and taken once.
-        unreadable: Folders that cannot be looked into, and why.
+        results: Images that are results of other inputs.
+        repeated: Images that were named several times, and are restored once.
+        unreadable: Errors of folders that cannot be read.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -30,19 +30,19 @@ class LeftOut:
     unreadable: list[OSError] = field(default_factory=list)
 
     def add_unread(self, path: Path) -> None:
-        """Count a file of a kind that is not read."""
+        """Count a file that cannot be read, by its suffix."""
         self.kinds[path.suffix.lower()] += 1
         self.unread = self.unread or path
 
     def remarks(self) -> Iterator[str]:
-        """Say it to a person, a line for each reason."""
+        """Yield a sentence for each reason."""
         for error in self.unreadable:
-            yield f"cannot look into {error.filename}: {error.strerror}; what is in it is left out"
+            yield f"cannot read the folder {error.filename}: {error.strerror}; its files are left out"
         if self.kinds.total() == 1:
-            yield f"left out a file of a kind that is not read: {self.unread}"
+            yield f"left out a file of a format that is not supported: {self.unread}"
         elif self.kinds:
             yield (
-                f"left out {self.kinds.total()} files of kinds that are not read: "
+                f"left out {self.kinds.total()} files of formats that are not supported: "
                 f"{describe_kinds(self.kinds)}; such as {self.unread}"
             )
         if self.links:
@@ -59,7 +59,7 @@ class LeftOut:
             yield f"named several times, restored once: {images}"
 
     def facts(self) -> Iterator[dict[str, Any]]:
-        """Say it to a script, a record for each reason."""
+        """Yield a record for each reason, for JSON."""
         found: list[tuple[str, int, object, dict[str, int]]] = [
             (why, len(paths), paths[0], {})
             for why, paths in (
@@ -77,7 +77,7 @@ class LeftOut:
 
 
 def describe_kinds(kinds: Counter[str]) -> str:
-    """Say how many files of which kinds there are, the most frequent first."""
+    """Return the number of files by kind as text, the most frequent kinds first."""
     shown = [f"{count} {kind or 'without a suffix'}" for kind, count in kinds.most_common(KINDS_SHOWN)]
     more = sum(kinds.values()) - sum(count for _, count in kinds.most_common(KINDS_SHOWN))
     return ", ".join([*shown, f"{more} of other kinds"] if more else shown)

@@ -1,8 +1,8 @@
-"""What files say beside their pixels: EXIF, brought up to date and carried byte for byte, and IPTC.
+"""Read and update EXIF, which is otherwise copied byte for byte, and IPTC.
 
-EXIF is a piece of TIFF: a header and directories of tagged values, one of them the image's, others hanging
-on it. libvips would write it anew through libexif, with maker notes moved, tags and a resolution made up,
-and for TIFF files not at all; so it is kept away from EXIF, and the finished files are completed.
+EXIF is a piece of TIFF: a header and directories of tagged values; the image's directory points to others.
+libvips would rewrite it with libexif, move maker notes and invent tags and a resolution, and write none to
+TIFF files. So libvips gets no EXIF, and the finished files are patched.
 """
 
 import struct
@@ -18,8 +18,8 @@ _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
-# What a TIFF file's own directory says of the picture, not of how its samples are stored: description,
-# make, model, software, date, artist, host, ratings, copyright, IPTC, Windows' titles and comments.
+# Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: description,
+# make, model, software, date, artist, host, ratings, copyright, IPTC, titles and comments of Windows.
 _DESCRIPTIVE = frozenset(
     {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, 0x83BB}
     | set(range(0x9C9B, 0x9CA0))
@@ -28,7 +28,7 @@ _DESCRIPTIVE = frozenset(
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
 
 _SHORT, _LONG, _BYTES, _LONG8 = 3, 4, 7, 16
-# Bytes that are swapped together and bytes of one value, by type: rationals are two numbers.
+# Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
     **dict.fromkeys((1, 2, 6, 7), (1, 1)),
     **dict.fromkeys((3, 8), (2, 2)),
@@ -56,41 +56,41 @@ Buffer = bytes | bytearray | mmap
 
 @dataclass(frozen=True)
 class Layout:
-    """How a block writes its numbers."""
+    """How a block stores its numbers."""
 
     order: str  # struct's < or >
     big: bool  # BigTIFF: counts and offsets of 8 bytes
 
     @property
     def offset(self) -> str:
-        """Where something lies."""
+        """Format of an offset, for struct."""
         return self.order + ("Q" if self.big else "I")
 
     @property
     def count(self) -> str:
-        """How many entries a directory has."""
+        """Format of the number of entries in a directory."""
         return self.order + ("Q" if self.big else "H")
 
     @property
     def entry(self) -> str:
-        """Tag, type, count and a value or where it lies."""
+        """Format of an entry: tag, type, count, and the value or its offset."""
         return self.order + ("HHQ8s" if self.big else "HHI4s")
 
     @property
     def first(self) -> int:
-        """Where the header points to the first directory."""
+        """Place in the header of the first directory's offset."""
         return 8 if self.big else 4
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
-    """Make a block true of a picture that is upright and of a size: the rest of its bytes stay.
+    """Change a block so that it describes an upright picture of a size; its other bytes stay.
 
-    The orientation becomes 1, the pixel sizes those given, and the thumbnail, which shows the file as it
-    was, is unlinked, and cut off where it lies at the end.
+    The orientation becomes 1, and the sizes become the given ones. The thumbnail, which shows the old
+    picture, is unlinked, and cut off if it lies at the end.
 
     Returns:
-        The block without the ``Exif`` marker, or None if it is broken: what it says of the orientation
-        would not be known, and might turn the picture a second time.
+        The block without the ``Exif`` marker; None if it is corrupt: its unknown orientation might rotate
+        the picture a second time.
     """
     block = bytearray(exif.removeprefix(b"Exif\0\0"))
     try:
@@ -111,12 +111,12 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
 
 
 def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
-    """Cut a thumbnail off a block, if it ends with it.
+    """Cut the thumbnail off a block that ends with it.
 
     Args:
-        block: Of EXIF.
-        layout: Of its numbers.
-        end: Where the pointer to the directory of the thumbnail lies.
+        block: EXIF block.
+        layout: Layout of its numbers.
+        end: Place of the offset of the thumbnail's directory.
     """
     with suppress(*MALFORMED):
         (at,) = struct.unpack_from(layout.offset, block, end)
@@ -127,7 +127,7 @@ def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
 
 
 def find_iptc(exif: bytes | None) -> bytes | None:
-    """Find the IPTC that an EXIF or TIFF block holds, as JPEG files have it: in a block of Photoshop's."""
+    """Return the IPTC in an EXIF or TIFF block, wrapped in a Photoshop block as in JPEG files."""
     try:
         layout, first = read_header(exif or b"")
         main, _ = read_directory(exif or b"", layout, first)
@@ -139,7 +139,7 @@ def find_iptc(exif: bytes | None) -> bytes | None:
 
 
 def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
-    """Put the IPTC of a JPEG file into an EXIF block, where other formats have a place for it."""
+    """Add the IPTC of a JPEG file to an EXIF block, where other formats store it."""
     try:
         records = _unwrap_iptc(iptc)
         block = bytearray(exif or struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0))
@@ -155,7 +155,7 @@ def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
 
 
 def _unwrap_iptc(iptc: bytes) -> bytes:
-    """Find the IPTC among the resources in a block of Photoshop's."""
+    """Return the IPTC among the resources of a Photoshop block."""
     at = len(_PHOTOSHOP)
     while iptc[at : at + 4] == b"8BIM":
         (kind,) = struct.unpack_from(">H", iptc, at + 4)
@@ -168,7 +168,7 @@ def _unwrap_iptc(iptc: bytes) -> bytes:
 
 
 def extract_exif(tiff: Buffer) -> bytes | None:
-    """Gather what a TIFF file says of its picture into an EXIF block, or None if that is nothing."""
+    """Collect the tags that describe a TIFF file's picture in an EXIF block; None if there are none."""
     try:
         layout, main, parts = _read_descriptions(tiff)
     except MALFORMED:
@@ -182,11 +182,11 @@ def extract_exif(tiff: Buffer) -> bytes | None:
     return head + struct.pack(small.offset, first) + bytes(block)
 
 
-def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
-    """Add what an EXIF block says to a TIFF file: new directories at its end take the place of the first.
+def add_exif_directories(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
+    """Add the tags of an EXIF block to a TIFF file: new directories at its end replace the first one.
 
     Returns:
-        A new header, and what is to be appended.
+        The new header, and the bytes to append.
     """
     layout, first = read_header(data)
     main, end = read_directory(data, layout, first)
@@ -200,7 +200,7 @@ def describe_tiff(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
 
 
 def read_header(block: Buffer) -> tuple[Layout, int]:
-    """Read a block's layout and where its first directory lies."""
+    """Return a block's layout and the offset of its first directory."""
     order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
     layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
     return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
@@ -209,16 +209,16 @@ def read_header(block: Buffer) -> tuple[Layout, int]:
 def read_directory(
     block: Buffer, layout: Layout, at: int, longest: int | None = None
 ) -> tuple[Directory, int]:
-    """Read the directory at an offset, leaving out entries that make no sense.
+    """Read the directory at an offset, without entries that make no sense.
 
     Args:
-        block: What it lies in.
-        layout: How that writes its numbers.
-        at: Where it begins.
-        longest: Bytes of the values that are wanted; None for all.
+        block: Bytes with the directory.
+        layout: Layout of their numbers.
+        at: Offset of the directory.
+        longest: Largest size of a value that is read, in bytes; None for all.
 
     Returns:
-        The entries, and where the pointer to the next directory lies.
+        The entries, and the place of the next directory's offset.
     """
     (number,) = struct.unpack_from(layout.count, block, at)
     if number > _MOST_ENTRIES:
@@ -227,7 +227,7 @@ def read_directory(
     start = at + struct.calcsize(layout.count)
     end = start + number * length
     entries: Directory = {}
-    room = len(block)  # values do not overlap: those of a hostile file must not add up to terabytes
+    room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
     for at in range(start, end, length):
         tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
         size = count * _SIZES.get(kind, (0, 0))[1]
@@ -242,12 +242,12 @@ def read_directory(
 
 
 def read_number(entry: ExifEntry, layout: Layout) -> int:
-    """Give the value of an entry that holds one whole number."""
+    """Return the value of an entry that holds one integer."""
     return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
 
 
 def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Directory]]:
-    """Read what describes the picture: entries of the first directory, and whole parts."""
+    """Read the descriptive entries of the first directory, and the directories that it points to."""
     layout, first = read_header(block)
     main, _ = read_directory(block, layout, first)
     parts = _read_parts(block, layout, main)
@@ -260,12 +260,12 @@ def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Dir
     for tag in (_EXIF, _GPS):
         with suppress(*MALFORMED):
             parts[tag], _ = read_directory(block, layout, read_number(main[tag], layout))
-            parts[tag].pop(_INTEROPERABILITY, None)  # where it points, nothing will be
+            parts[tag].pop(_INTEROPERABILITY, None)  # its target is not copied
     return parts
 
 
 def _reorder(directory: Directory, source: str, target: str) -> Directory:
-    """Bring values from one byte order to another."""
+    """Convert values from one byte order to another."""
     if source == target:
         return directory
     reordered = {}
@@ -284,18 +284,18 @@ def _append_directories(
     start: int = 0,
     following: int = 0,
 ) -> int:
-    """Append a file's first directory, and the parts that it points to.
+    """Append a file's first directory, and the directories that it points to.
 
     Args:
-        block: To append to.
-        layout: How to write numbers.
-        main: The directory.
-        parts: Directories, by the tag of the pointer to each.
-        start: Where the block lies in its file.
-        following: Where the file's next directory lies; 0 for none.
+        block: Bytes to append to.
+        layout: Layout of its numbers.
+        main: The first directory.
+        parts: Other directories, by the tag of the pointer to each.
+        start: Offset of the block in its file.
+        following: Offset of the file's next directory; 0 for none.
 
     Returns:
-        Where the first directory lies.
+        Offset of the first directory.
     """
     main = dict(main)
     for tag, part in parts.items():
@@ -307,7 +307,7 @@ def _append_directories(
 def _append_directory(
     block: bytearray, layout: Layout, directory: Directory, start: int, following: int
 ) -> int:
-    """Append one directory and the values that its entries have no room for, and tell where it lies."""
+    """Append one directory and the values too long for its entries, and return its offset."""
     block.extend(bytes((start + len(block)) % 2))  # directories and values lie at even offsets
     at = start + len(block)
     offset_bytes = struct.calcsize(layout.offset)

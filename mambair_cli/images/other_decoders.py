@@ -1,4 +1,4 @@
-"""Decode the formats that libvips' usual builds do not read; these are small enough to be held whole."""
+"""Decode the formats that the usual builds of libvips do not read; such images are held in memory whole."""
 
 import re
 import struct
@@ -12,15 +12,15 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.avif_frames import read_avif_frames
-from mambair_cli.images.float64_tiff import read_doubles
+from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, widen
-from mambair_cli.images.trailing_images import several, tell_first
+from mambair_cli.images.trailing_images import name_restored_image, several_images_error
 from mambair_cli.system.files import show
 
-# What Pillow, OpenEXR and numpy raise for broken files.
-_BROKEN = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
+# Errors of Pillow, OpenEXR and numpy for corrupt files.
+_CORRUPT = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
 
 
 class BrokenImageError(Exception):
@@ -28,17 +28,15 @@ class BrokenImageError(Exception):
 
 
 def read_header(format: str, data: bytes, name: str) -> LazyImage:
-    """Read the header of a file of one of the formats "bmp", "ppm", "jpeg2000", "heic", "exr" and "ico".
-
-    TIFF is one of them where its samples are floats of 64 bits, and AVIF where it is animated.
+    """Read the header of a file.
 
     Args:
-        format: One of these.
-        data: What the file holds.
-        name: Of the file, for errors.
+        format: "bmp", "ppm", "jpeg2000", "heic", "exr", "ico", "tiff" of 64-bit floats, or animated "avif".
+        data: Bytes of the file.
+        name: Name of the file, for errors.
 
     Raises:
-        BrokenImageError: The data is broken.
+        BrokenImageError: The data is corrupt.
         ImageError: Part of the picture would be lost, or a package is missing.
     """
     readers = {
@@ -48,7 +46,7 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
         "heic": _heic,
         "exr": _exr,
         "ico": read_icon,
-        "tiff": read_doubles,
+        "tiff": read_float64_tiff,
         "avif": read_avif_frames,
     }
     try:
@@ -58,21 +56,21 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
             f"cannot read {name}: {format} needs the package {error.name}; "
             f"pip install 'mambair-cli[{format}]' brings it"
         ) from error
-    except _BROKEN as error:
+    except _CORRUPT as error:
         raise BrokenImageError(show(str(error).strip())) from error
 
     def load() -> np.ndarray:
         try:
             height, width, count = image.shape
             return image.load().reshape(height * image.frames, width, count)
-        except _BROKEN as error:
+        except _CORRUPT as error:
             raise BrokenImageError(show(str(error).strip())) from error
 
     return replace(image, load=load)
 
 
 def _bmp(data: bytes, name: str) -> LazyImage:
-    from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn of sizes that are welcome here
+    from PIL.BmpImagePlugin import BmpImageFile  # Image.open would warn about sizes that are allowed here
 
     image = BmpImageFile(BytesIO(data))
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
@@ -84,7 +82,7 @@ _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
 
 
 def _netpbm(data: bytes, name: str) -> LazyImage:
-    """Read PBM, PGM and PPM, as text and binary, of 8 and 16 bits (Pillow would cut PPM to 8)."""
+    """Read PBM, PGM and PPM, text and binary, of 8 and 16 bits; Pillow would reduce PPM to 8."""
     kind = int(data[1:2])
     is_bitmap, bands = kind in (1, 4), 3 if kind in (3, 6) else 1
     head = re.match(rb"P[1-6]" + _NUMBER * (2 if is_bitmap else 3) + rb"(?:\s|#[^\n\r]*[\n\r])", data)
@@ -92,11 +90,11 @@ def _netpbm(data: bytes, name: str) -> LazyImage:
         raise ValueError("its header has no sizes")
     width, height, white = (int(number) for number in (*head.groups(), 1)[:3])
     if not (width and height and 1 <= white <= 65535):
-        raise ValueError(f"its header tells {width}×{height} pixels up to {white}")
+        raise ValueError(f"its header says {width}×{height} pixels up to {white}")
     dtype = np.uint8 if white < 256 else np.uint16
     line = -(-width // 8) if kind == 4 else width * bands
     if _has_more_netpbm(kind, data, head.end(), height * line, white):
-        raise several(name)
+        raise several_images_error(name)
 
     def load() -> np.ndarray:
         total = width * height * bands
@@ -116,14 +114,14 @@ def _netpbm(data: bytes, name: str) -> LazyImage:
 
 
 def _has_more_netpbm(kind: int, data: bytes, start: int, count: int, white: int) -> bool:
-    """Tell whether another image comes behind the first.
+    """Tell whether another image follows the first.
 
     Args:
-        kind: Of the first.
-        data: Of the file.
-        start: Where its samples begin.
-        count: Of these, as numbers or as bytes of bits.
-        white: The largest.
+        kind: Number of the first image's format, 1 to 6.
+        data: Bytes of the file.
+        start: Offset of the first image's samples.
+        count: Number of its samples, or of their bytes where they are bits.
+        white: Largest sample.
     """
     if kind < 4:
         return re.search(rb"\sP[1-6]\s", data[start:]) is not None
@@ -132,10 +130,10 @@ def _has_more_netpbm(kind: int, data: bytes, start: int, count: int, white: int)
 
 
 def _netpbm_samples(kind: int, body: bytes, total: int, row: int, is_deep: bool) -> np.ndarray:
-    """Return the samples that come behind a header, as many as there are."""
+    """Return the samples behind a header, fewer where some are missing."""
     if kind < 4:
         numbers = re.findall(rb"[01]" if kind == 1 else rb"\d+", re.sub(rb"#[^\n\r]*", b"", body))[:total]
-        if max(map(len, numbers), default=0) > 5:  # beyond 65535; int() of a long one takes for ever
+        if max(map(len, numbers), default=0) > 5:  # above 65535; int() of a very long one takes forever
             raise ValueError("a sample is larger than any white")
         return np.array(numbers, dtype="S5").astype(np.uint32)
     if kind > 4:
@@ -173,7 +171,7 @@ def _jpeg2000(data: bytes, name: str) -> LazyImage:
 
 
 def _find_jp2_profile(boxes: bytes) -> bytes | None:
-    """Find the ICC profile of a JP2 file, which Pillow leaves where it is."""
+    """Return the ICC profile of a JP2 file, which Pillow does not read."""
     at = boxes.find(b"colr")
     if at < 4 or boxes[at + 4 : at + 5] != b"\x02":  # 1: a colour space by its number
         return None
@@ -199,7 +197,7 @@ def _heic(data: bytes, name: str) -> LazyImage:
             raise ValueError(str(error)) from error
         return widen(samples, bits) if is_deep else samples
 
-    width, height = file.size  # upright: the library turns pictures itself
+    width, height = file.size  # upright: the library rotates images itself
     return LazyImage(
         (height, width, len(file.mode.removesuffix(";16"))),
         "uint16" if is_deep else "uint8",
@@ -207,12 +205,12 @@ def _heic(data: bytes, name: str) -> LazyImage:
         icc=file.info.get("icc_profile"),
         exif=file.info.get("exif"),
         xmp=file.info.get("xmp"),
-        warnings=(tell_first(first + 1, count),) if count > 1 else (),
+        warnings=(name_restored_image(first + 1, count),) if count > 1 else (),
     )
 
 
 def _exr(data: bytes, name: str) -> LazyImage:
-    """Read OpenEXR, whose samples are linear light, as those of a display: by sRGB's curve."""
+    """Read OpenEXR, and convert its linear light to samples by sRGB's curve."""
     head = _open_exr(data, header_only=True)
     channels = {channel.name for channel in head.header()["channels"]}
     names = next((names for names in ("RGBA", "RGB", "YA", "Y") if set(names) == channels), None)
@@ -242,7 +240,7 @@ def _exr(data: bytes, name: str) -> LazyImage:
 
 
 def _open_exr(data: bytes, header_only: bool = False) -> Any:
-    """Open an OpenEXR file by way of one on the disk: the library reads nothing else."""
+    """Open OpenEXR data from a temporary file, since the library reads only files."""
     import OpenEXR
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""An image as its file has it: what it is, its samples, its metadata."""
+"""An image as its file holds it: header, samples and metadata."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-# libvips' names for what the samples mean, by bands (alpha aside) and dtype.
+# libvips' names for the meaning of samples, by bands (without alpha) and dtype.
 INTERPRETATIONS = {
     (1, "uint8"): "b-w",
     (1, "uint16"): "grey16",
@@ -19,16 +19,16 @@ BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
 COMMENT = "Comment"
-"""The keyword of a text of which nothing else is known."""
+"""Keyword of a text that has no keyword of its own."""
 
 
 class Text(NamedTuple):
-    """A text that a file holds: a title, a comment, how it was made.
+    """A text in a file: a title, a comment, or how the picture was made.
 
     Attributes:
-        keyword: What it is, as PNG files name it; "Comment" for those of other files.
-        text: In any number of lines.
-        language: Its code, such as "de"; empty where it is not told.
+        keyword: Keyword as in PNG files; "Comment" for texts of other files.
+        text: The text, of any number of lines.
+        language: Code of the language, such as "de"; empty where unknown.
         translated: The keyword in that language.
     """
 
@@ -39,7 +39,7 @@ class Text(NamedTuple):
 
 
 def decode_text(data: bytes) -> str:
-    """Read a text of which nobody says how it is written: as UTF-8, or else as Latin-1."""
+    """Decode a text of unknown encoding: as UTF-8, or else as Latin-1."""
     data = data.rstrip(b"\0")
     try:
         return data.decode()
@@ -49,26 +49,26 @@ def decode_text(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """All that is known of an image but its samples.
+    """Everything about an image except its samples.
 
     Attributes:
-        width: In pixels.
-        height: In pixels, of one frame.
-        bands: 1 gray, 3 RGB; alpha aside.
+        width: Width, in pixels.
+        height: Height of one frame, in pixels.
+        bands: Number of colour bands: 1 gray, 3 RGB; alpha is not counted.
         dtype: uint8, uint16 or float32.
-        has_alpha: Whether there is alpha, which is straight, not premultiplied.
-        masks: Further samples of each pixel, after alpha, by TIFF's number of their kind: 0 for saved
-            selections, spot colours and whatever else is neither colour nor alpha.
+        has_alpha: Whether there is alpha; it is straight, not premultiplied.
+        masks: Kinds of the samples of each pixel after alpha, as TIFF numbers them: 0 for saved selections,
+            spot colours and everything else that is neither colour nor alpha.
         format: Format of the file it came from, such as ``"png"``.
-        frames: Pages of a document or frames of an animation, of one size.
-        delays: Milliseconds that each frame is shown; None for pages.
-        loop: How often an animation is shown; 0 for ever.
-        icc: Colour profile that the pixels are in.
+        frames: Number of pages of a document or frames of an animation, all of one size.
+        delays: Duration of each frame, in milliseconds; None for pages.
+        loop: Number of times that an animation is shown; 0: without end.
+        icc: Colour profile of the pixels.
         exif: EXIF block from its byte order mark on; its orientation is 1, its thumbnail unlinked.
-        xmp: XMP packet; its orientation is 1, too.
-        iptc: IPTC in a block of Photoshop's, as JPEG files have it.
-        dpi: Pixels per inch, horizontally and vertically, or None where the file does not tell.
-        texts: Of the file, but for those that stand in EXIF, XMP or IPTC.
+        xmp: XMP packet; its orientation is 1.
+        iptc: IPTC in a Photoshop block, as in JPEG files.
+        dpi: Pixels per inch, horizontal and vertical; None where the file has none.
+        texts: Texts of the file that are not in EXIF, XMP or IPTC.
     """
 
     width: int
@@ -90,20 +90,20 @@ class Header:
 
     @property
     def samples(self) -> int:
-        """Count the samples of a pixel, alpha and masks among them."""
+        """Number of samples of a pixel, with alpha and masks."""
         return self.bands + self.has_alpha + len(self.masks)
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image the right way up, in memory as a whole, with what is needed to write it back.
+    """A whole image in memory, upright, with everything that is needed to write it back.
 
-    Pixels and alpha have the depth of the file's type, whatever their values; floats lie in [0, 1]. Alpha
+    Pixels and alpha have the depth of the file's samples, whatever their values; floats are in [0, 1]. Alpha
     is straight, not premultiplied.
 
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
-        alpha: (h, w), of the same dtype, or None.
+        alpha: (h, w), of the same dtype; None without transparency.
         format, icc, exif, xmp, iptc, dpi, texts: As in :class:`Header`.
         warnings: Sentences about what was damaged in its file or left out of it.
     """
@@ -120,7 +120,7 @@ class Picture:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse arrays that are no image."""
+        """Refuse arrays of other shapes or types."""
         shape, dtype = self.pixels.shape, self.pixels.dtype
         if len(shape) != 3 or 0 in shape or (shape[2], dtype.name) not in INTERPRETATIONS:
             raise ValueError(
@@ -132,7 +132,7 @@ class Picture:
 
     @property
     def header(self) -> Header:
-        """All but the samples."""
+        """Everything except the samples."""
         height, width, bands = self.pixels.shape
         return Header(
             width=width,

@@ -1,4 +1,4 @@
-"""Read what PNG files say beside their pixels, chunk by chunk; texts may come behind the pixels, too."""
+"""Read the chunks of PNG files: texts (also behind the pixels), resolution and colours; write texts."""
 
 import struct
 import zlib
@@ -10,14 +10,14 @@ from mambair_cli.images.picture import Text
 
 _SIGNATURE_BYTES = 8
 _METRES_PER_INCH = 0.0254
-_MOST_TEXT = 2**24  # characters of one, unpacked
+_MOST_TEXT = 2**24  # bytes of a text when decompressed
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_XMP = "XML:com.adobe.xmp"  # read as such, not as a text
-_OF_FIRST = (b"pHYs", b"acTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # that are looked at here
+_XMP = "XML:com.adobe.xmp"  # read as XMP, not as a text
+_SINGLE = (b"pHYs", b"acTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # chunks kept whole
 
 
 class Chunk(NamedTuple):
-    """A chunk: its kind, and where what it holds begins and ends."""
+    """A chunk: its kind, and where its content begins and ends."""
 
     kind: bytes
     start: int
@@ -26,13 +26,13 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class PngFacts:
-    """What a PNG file says beside its pixels.
+    """What a PNG file holds besides its pixels.
 
     Attributes:
-        chunks: What those hold of which there is one, by kind.
-        texts: In their order.
+        chunks: Content of the chunks that occur once, by kind.
+        texts: Texts in the order of the file.
         has_end: Whether its end is marked.
-        damaged_texts: How many texts cannot be unpacked.
+        damaged_texts: Number of texts that cannot be decompressed.
     """
 
     chunks: dict[bytes, bytes] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class PngFacts:
 
     @property
     def dpi(self) -> tuple[float, float] | None:
-        """Pixels per inch; libvips would take EXIF's, or invent some."""
+        """Pixels per inch; libvips would take those of EXIF, or invent some."""
         body = self.chunks.get(b"pHYs", b"")
         if len(body) < 9:
             return None
@@ -51,15 +51,15 @@ class PngFacts:
 
     @property
     def frames(self) -> int:
-        """How many frames there are; more than one make it an animated PNG."""
+        """Number of frames; an animated PNG has more than one."""
         return int.from_bytes(self.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")
 
 
 def read_chunks(data: Any) -> Iterator[Chunk]:
-    """Yield the chunks of a file, as far as they are whole.
+    """Yield the complete chunks of a file.
 
     Args:
-        data: Bytes, or a file that is mapped.
+        data: Bytes, or a mapped file.
     """
     at = _SIGNATURE_BYTES
     while at + 12 <= len(data):
@@ -72,12 +72,12 @@ def read_chunks(data: Any) -> Iterator[Chunk]:
 
 
 def read_png_facts(data: Any) -> PngFacts:
-    """Read what a PNG file says beside its pixels."""
+    """Read what a PNG file holds besides its pixels."""
     chunks: dict[bytes, bytes] = {}
     texts: list[Text] = []
     has_end, damaged = False, 0
     for kind, start, end in read_chunks(data):
-        if kind in _OF_FIRST:
+        if kind in _SINGLE:
             chunks.setdefault(kind, bytes(data[start:end]))
         elif kind in _TEXTS:
             try:
@@ -97,23 +97,23 @@ def _read_text(kind: bytes, body: bytes) -> Text:
     """Read a text chunk.
 
     Raises:
-        ValueError, IndexError, zlib.error: It is none.
+        ValueError, IndexError, zlib.error: The chunk is corrupt.
     """
     keyword, rest = _split(body)
     name = keyword.decode("latin-1")
     if kind == b"tEXt":
         return Text(name, rest.decode("latin-1"))
     if kind == b"zTXt":
-        return Text(name, _unpack(rest[1:]).decode("latin-1"))
+        return Text(name, _decompress(rest[1:]).decode("latin-1"))
     is_packed = rest[0]
     language, rest = _split(rest[2:])
     translated, rest = _split(rest)
-    text = (_unpack(rest) if is_packed else rest).decode()
+    text = (_decompress(rest) if is_packed else rest).decode()
     return Text(name, text, language.decode("ascii"), translated.decode())
 
 
 def write_text(text: Text) -> bytes:
-    """Write a text as a chunk: as tEXt where that holds it, else as iTXt."""
+    """Write a text as a chunk: tEXt if that can hold it, else iTXt."""
     keyword = text.keyword.encode("latin-1", "replace")
     try:
         if text.language or text.translated:
@@ -126,7 +126,7 @@ def write_text(text: Text) -> bytes:
 
 
 def write_chunk(kind: bytes, body: bytes) -> bytes:
-    """Write a chunk, with its length and its sum."""
+    """Write a chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -137,8 +137,8 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
     return before, behind
 
 
-def _unpack(data: bytes) -> bytes:
-    """Unpack a text that is not a trap."""
+def _decompress(data: bytes) -> bytes:
+    """Decompress a text, and refuse one that grows too large."""
     unpacked = zlib.decompressobj().decompress(data, _MOST_TEXT + 1)
     if len(unpacked) > _MOST_TEXT:
         raise ValueError("a text is too long")

@@ -1,4 +1,4 @@
-"""What happens to a picture's rows on their way into a file: reduction, conversion of colours, rounding."""
+"""Reduce a picture, convert its colours and round its samples, on the way into a file."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ import pyvips
 from mambair_cli.images.background import Colour, convert_colour, is_gray
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 
-_MOST_BY_KERNEL = 300  # times that libvips' kernels reduce at once
+_MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
 _WHITE_16 = 65535
-_AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper ones of 16
+_AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper bits of 16
 
 
-def samples_wanted(
+def choose_input_dtype(
     header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None = None
 ) -> str:
-    """Name the dtype that rows are to come in, such that they are rounded once."""
+    """Return the dtype that input rows should have so that samples are rounded only once."""
     if size != (header.width, header.height):
         return "float32"
     return "uint16" if to_srgb or background is not None else header.dtype
 
 
-def finish(
+def resize_and_convert(
     image: Any,
     header: Header,
     size: tuple[int, int],
@@ -31,31 +31,31 @@ def finish(
     background: Colour | None = None,
     masks: int = 0,
 ) -> Any:
-    """Make of the rows that come what the header says.
+    """Bring an image to the size, colours and depth of its file.
 
     Args:
-        image: For libvips, of the dtype of :func:`samples_wanted`.
-        header: Of the file.
-        size: Width and height of the frames that come.
+        image: Image of libvips, of the dtype of :func:`choose_input_dtype`.
+        header: Header of the file.
+        size: Width and height of the input frames.
         to_srgb: Whether to convert from the header's profile to sRGB.
-        format: Of the file.
-        background: To be seen through what is transparent, which nothing is any more then.
-        masks: Samples that come after colours and alpha, and are no part of the picture.
+        format: Format of the file.
+        background: Colour behind transparent pixels; the result then has no alpha.
+        masks: Number of samples after colours and alpha, which are no part of the picture.
     """
     image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
-    image = _finish_picture(image, header, size, to_srgb, background)
+    image = _convert_picture(image, header, size, to_srgb, background)
     if format == "avif" and header.dtype == "uint16":
         image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
     bands = image.bands - (image.bands % 2 == 0)
     if others is not None:
-        image = image.bandjoin(_finish_masks(others, header, size))
+        image = image.bandjoin(_convert_masks(others, header, size))
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
-def _finish_picture(
+def _convert_picture(
     image: Any, header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None
 ) -> Any:
-    """Do so with colours and alpha."""
+    """Convert colours and alpha."""
     dtype = "uint16" if to_srgb or background is not None else header.dtype
     if size != (header.width, header.height):
         image = _reduce(image, header, size)
@@ -67,11 +67,11 @@ def _finish_picture(
     return image
 
 
-def _finish_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
-    """Do so with samples that are shares of something, not light."""
+def _convert_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
+    """Convert masks, whose samples are shares, not light."""
     if size != (header.width, header.height):
         masks = _clip(_resize(masks, header, size))
-    elif masks.format != BAND_FORMATS[header.dtype]:  # with colours that are converted
+    elif masks.format != BAND_FORMATS[header.dtype]:  # they have the dtype of colours to be converted
         masks = masks / 65535
     else:
         return masks
@@ -79,10 +79,10 @@ def _finish_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
 
 
 def _resize(image: Any, header: Header, size: tuple[int, int]) -> Any:
-    """Reduce frames, which lie one below the other, by Lanczos' kernel of three lobes."""
+    """Reduce frames, which lie one below another, by the Lanczos kernel of three lobes."""
     width, height = size
     factors = width / header.width, height / header.height
-    gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond, by averages first
+    gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond it, averages first
     frames = [image.crop(0, height * frame, width, height) for frame in range(header.frames)]
     frames = [
         frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
@@ -92,10 +92,9 @@ def _resize(image: Any, header: Header, size: tuple[int, int]) -> Any:
 
 
 def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
-    """Reduce floats by Lanczos' kernel of three lobes, in light as it adds up, weighted by alpha.
+    """Reduce floats by the Lanczos kernel of three lobes, in linear light, weighted by alpha.
 
-    Profiles differ in their curves; sRGB's is near enough to all of them for this, and what is taken off
-    with it is put on with it.
+    Profiles have different curves; sRGB's is close enough to all of them here, since it is applied both ways.
     """
     alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
     colours = image if alpha is None else image[: image.bands - 1]
@@ -128,7 +127,7 @@ def _round(image: Any, dtype: str) -> Any:
 
 
 def _flatten(image: Any, background: Colour, icc: bytes | None, dtype: str) -> Any:
-    """Lay 16-bit samples with alpha before a colour; gray becomes RGB where that is none of its own."""
+    """Put a colour behind 16-bit samples with alpha; gray becomes RGB if the colour is not gray."""
     colours, share = image[: image.bands - 1], image[image.bands - 1] / _WHITE_16
     samples = convert_colour(background, icc)
     if colours.bands == 1 and not is_gray(background):
@@ -138,10 +137,10 @@ def _flatten(image: Any, background: Colour, icc: bytes | None, dtype: str) -> A
 
 
 def _convert(image: Any, header: Header, dtype: str) -> Any:
-    """Convert 16-bit samples from the header's profile to sRGB of a depth; gray stays gray.
+    """Convert 16-bit samples from the header's profile to sRGB of a dtype; gray stays gray.
 
-    By way of XYZ, in floats: from 16 bits to 16 bits littleCMS interpolates in a coarse table, and saturated
-    colours would be off by up to 19 of 255.
+    It goes through XYZ in floats: from 16 bits to 16 bits littleCMS interpolates in a coarse table, with
+    errors of up to 19 of 255 in saturated colours.
     """
     alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
     colours = (image if alpha is None else image[: image.bands - 1]).copy()

@@ -1,4 +1,4 @@
-"""Read the samples of an open image, row after row."""
+"""Read the samples of an open image row by row."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -15,19 +15,19 @@ from mambair_cli.images.samples import widen
 
 NO_END = "the mark of its end is missing"
 
-_FORGIVING = ("jpeg", "png", "gif", "tiff")  # of which libvips decodes what comes before damage
-_ROWS_AT_ONCE = 8  # that libvips decodes of most files
+_FORGIVING = ("jpeg", "png", "gif", "tiff")  # libvips decodes what comes before damage
+_ROWS_AT_ONCE = 8  # libvips decodes so many of most files at a time
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that libvips is about to decode.
+    """An image that is ready to be decoded.
 
     Attributes:
-        image: For libvips; rows below those of the header are decoded, too, but not given out.
-        forgives: Whether damage costs a warning only, and the rest is read all the same.
-        warnings: What is known of it so far.
-        fault: What is missing of all rows, if anything is.
+        image: Image of libvips; rows below those of the header are decoded, too, but not returned.
+        forgives: Whether damage causes only a warning and the rest is still read.
+        warnings: Warnings so far.
+        fault: What all rows lack, as a sentence; None if nothing is missing.
     """
 
     image: Any
@@ -37,16 +37,16 @@ class Loaded:
 
 
 class Reader:
-    """An image that is read row after row, from the top; frames lie one below the other.
+    """An image that is read row by row from the top; frames lie one below another.
 
-    What is decoded at a time is what a format allows: rows of most, all of WebP, AVIF and whatever libvips
-    does not read, of interlaced PNG and progressive JPEG. An image that EXIF turns is laid out in memory or,
-    beyond 100 MB, in a file of the system's temporary folder.
+    Most formats are decoded a few rows at a time; WebP, AVIF, interlaced PNG, progressive JPEG and formats
+    that libvips does not read are decoded whole. An image that EXIF rotates is kept in memory or, above
+    100 MB, in a file in the system's temporary folder.
 
     Attributes:
-        header: All but the samples.
-        is_whole: Whether all of it is in memory when rows are read.
-        is_turned: Whether it is laid out as a whole to be turned, in memory or on the disk.
+        header: Everything except the samples.
+        is_whole: Whether all of it is in memory while rows are read.
+        is_turned: Whether all of it is kept to be rotated, in memory or on the disk.
         warnings: Sentences about what is damaged or left out; more may come while rows are read.
     """
 
@@ -68,20 +68,20 @@ class Reader:
         self._load = load
         self._name = name
         self._bits = bits
-        self._is_lenient = False  # once damage was met that is forgiven
+        self._is_lenient = False  # True after damage that is forgiven
         self._loaded: Loaded | None = None
         self._region: Any = None
-        self._rows = 0  # that are decoded
+        self._rows = 0  # rows of the decoded image
         self._next = 0
 
     def read(self, top: int, bottom: int) -> np.ndarray:
-        """Read rows, which lie below those read before, or else it begins anew at the top.
+        """Read rows; where they lie above the last ones, decoding starts again at the top.
 
         Returns:
-            (bottom - top, width, 1 to 4), of the header's dtype, alpha last.
+            (bottom - top, width, samples), of the header's dtype, alpha and masks last.
 
         Raises:
-            ImageError: The data is broken, or its floats are no fractions of white.
+            ImageError: The data is corrupt, or its floats are not in [0, 1].
         """
         header = self.header
         try:
@@ -92,7 +92,7 @@ class Reader:
         except LibvipsError as error:
             if self._is_lenient or self._loaded is None or not self._loaded.forgives:
                 is_partial = self._loaded is not None and header.format in _FORGIVING
-                raise broken(self._name, header.format, str(error), is_partial) from error
+                raise corrupt_error(self._name, header.format, str(error), is_partial) from error
             self._forgive(top, bottom, str(error))
             return self.read(top, bottom)
         self._next = bottom
@@ -105,23 +105,23 @@ class Reader:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether damage was met in what was read, and forgiven with a warning."""
+        """Whether the rows so far had damage that was forgiven with a warning."""
         return self._is_lenient
 
     def warn(self, sentence: str) -> None:
-        """Add a warning, once: what is read anew must not be told again."""
+        """Add a warning once, also when rows are read again."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     def close(self) -> None:
-        """Let go of what is held; reading begins anew."""
+        """Free the decoded image; reading starts again at the top."""
         self._region = self._loaded = None
         self._next = 0
 
     def _begin(self) -> None:
-        """Begin at the top."""
+        """Start at the top."""
         self.close()
-        self._loaded = loaded = self._load(self._is_lenient)  # held: a region does not hold what is below it
+        self._loaded = loaded = self._load(self._is_lenient)  # a region does not keep its image alive
         for sentence in loaded.warnings:
             self.warn(sentence)
         if loaded.fault and not loaded.forgives:
@@ -130,7 +130,7 @@ class Reader:
         self._region = pyvips.Region.new(loaded.image)
 
     def _fetch(self, top: int, bottom: int) -> Any:
-        """Decode rows; behind the last ones, find out whether these were whole."""
+        """Decode rows, and after the last ones the extra rows that show whether those were complete."""
         header = self.header
         data = self._region.fetch(0, top, header.width, bottom - top)
         if bottom == header.height * header.frames and self._rows > bottom:
@@ -138,7 +138,7 @@ class Reader:
         return data
 
     def _forgive(self, top: int, bottom: int, reason: str) -> None:
-        """Warn of damage somewhere in these rows, and go on in spite of it."""
+        """Warn of damage somewhere in these rows, and accept it from now on."""
         place = ""
         if not (self.is_whole or self.is_turned):
             row, rows = self._find_damage(top, bottom), self.header.height * self.header.frames
@@ -148,7 +148,7 @@ class Reader:
         self.close()
 
     def _find_damage(self, top: int, bottom: int) -> int:
-        """Tell with which rows decoding fails."""
+        """Return the first of the rows that cannot be decoded."""
         row = top
         with suppress(LibvipsError), explained():
             self._begin()
@@ -158,7 +158,7 @@ class Reader:
 
 
 def wrap(samples: np.ndarray, bands: int) -> Any:
-    """Wrap (h, w, c) samples as a libvips image, the first of them gray or RGB."""
+    """Wrap (h, w, c) samples as a libvips image; the first ``bands`` are gray or RGB."""
     height, width, count = samples.shape
     dtype = samples.dtype.name
     memory = np.ascontiguousarray(samples).data.cast("B")
@@ -167,7 +167,7 @@ def wrap(samples: np.ndarray, bands: int) -> Any:
 
 
 def _check_range(samples: np.ndarray, name: str) -> None:
-    """Refuse floats that are no fractions of white: to clip them unasked would lose what they mean."""
+    """Refuse floats outside [0, 1]: clipping them would lose information."""
     low, high = float(samples.min()), float(samples.max())
     if not (low >= 0 and high <= 1):  # NaN, too, comes out of min() and max()
         raise ImageError(
@@ -176,14 +176,14 @@ def _check_range(samples: np.ndarray, name: str) -> None:
 
 
 def leave_out(part: str) -> str:
-    """Phrase that something a file holds beside its picture is not carried along."""
+    """Say that a part of a file besides its picture is not copied to the result."""
     return f"its {part} is left out"
 
 
-def broken(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:
-    """Phrase that a file is no image of its format."""
+def corrupt_error(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:
+    """Return the error for a file that cannot be decoded."""
     remedy = "--damaged restores what is there" if is_partial else "save it as PNG in an image editor"
     return ImageError(
-        f"cannot read {name}: its {format} data is broken, cut short or of a rare kind ({reason}); "
+        f"cannot read {name}: its {format} data is corrupt, truncated or unsupported ({reason}); "
         f"try another copy, or {remedy}"
     )

@@ -1,8 +1,8 @@
-"""Feed libvips an image row after row.
+"""Pass an image to libvips row by row.
 
-libvips asks for pixels when it wants them; networks hand them over when they have them. So an image goes to
-libvips as a TIFF file that is read while it comes into being: its header is known at once, and its samples,
-uncompressed, follow in the order in which they are read.
+libvips asks for pixels when it needs them; networks deliver them when they are done. So libvips reads the
+image as a TIFF file while it is written: the header is known at once, and the uncompressed samples follow in
+the order in which they are read.
 """
 
 import struct
@@ -14,22 +14,22 @@ import numpy as np
 import pyvips
 
 _STRIP_BYTES = 2**18
-_BYTES_AHEAD = 2**26  # that may wait to be read: most pictures are handed over whole, and encoded behind
+_BYTES_AHEAD = 2**26  # may wait to be read: most pictures fit, and are encoded while others are computed
 _WORD, _LONG8 = 3, 16  # TIFF's numbers of the types
 
 
-class FeedClosedError(Exception):
-    """Nobody reads any more."""
+class RowStreamClosedError(Exception):
+    """libvips has stopped reading."""
 
 
-class Feed:
-    """An image that is written on one side, by rows, and read on the other, by libvips in another thread.
+class RowStream:
+    """An image that one thread writes by rows while libvips reads it in another.
 
     Args:
-        width: In pixels.
-        height: Rows that will come.
+        width: Width, in pixels.
+        height: Number of rows.
         bands: 1 gray, 3 RGB.
-        extra: Further samples of a pixel, the first of them alpha or none.
+        extra: Number of further samples of a pixel: alpha and masks.
         dtype: uint8, uint16 or float32.
     """
 
@@ -42,33 +42,33 @@ class Feed:
         self._waiting = 0  # bytes
         self._moved = threading.Condition()
         self._piece = memoryview(b"")
-        self._given = len(self._header)  # bytes that were handed to libvips, header included
+        self._given = len(self._header)  # bytes that libvips has read, with the header
         self._position = 0
         self._closed = False
 
     def put(self, rows: np.ndarray) -> None:
-        """Add rows, which are the feed's from now on, waiting for libvips where it lags far behind.
+        """Add rows, which must not change afterwards; wait where libvips is far behind.
 
         Raises:
-            FeedClosedError: libvips has ended.
+            RowStreamClosedError: libvips has stopped reading.
         """
         data = np.ascontiguousarray(rows, self._dtype).data.cast("B")
         with self._moved:
             self._moved.wait_for(lambda: self._closed or self._waiting < _BYTES_AHEAD)
             if self._closed:
-                raise FeedClosedError
+                raise RowStreamClosedError
             self._pieces.append(data)
             self._waiting += len(data)
             self._moved.notify_all()
 
     def close(self) -> None:
-        """End: whoever writes gets an error, and whoever reads, an image that is cut short."""
+        """End the stream: the writer gets an error, and the reader a truncated image."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
 
     def source(self) -> Any:
-        """Return what libvips reads; its callbacks run in libvips' threads."""
+        """Return the source that libvips reads; its callbacks run in threads of libvips."""
         source = pyvips.SourceCustom()
         source.on_read(self._read)  # pyright: ignore[reportArgumentType] any buffer does
         source.on_seek(self._seek)
@@ -83,7 +83,7 @@ class Feed:
             data = self._header[self._position : self._position + length]
             self._position += len(data)
             return data
-        if self._position != self._given:  # at the end, or back: neither happens with strips in order
+        if self._position != self._given:  # libvips reads strips in order: it never goes back
             return None
         if not self._piece:
             with self._moved:
@@ -100,7 +100,7 @@ class Feed:
 
 
 def _tiff_header(width: int, height: int, bands: int, extra: int, dtype: np.dtype, line: int) -> bytes:
-    """Lay out a BigTIFF file whose strips follow its header, its samples of ``dtype``."""
+    """Return the header of a BigTIFF file whose strips of ``dtype`` follow it."""
     count = bands + extra
     rows = max(1, _STRIP_BYTES // line)
     strips = -(-height // rows)
@@ -114,12 +114,12 @@ def _tiff_header(width: int, height: int, bands: int, extra: int, dtype: np.dtyp
         277: (_WORD, [count]),
         278: (_LONG8, [rows]),
         279: (_LONG8, [line * rows] * (strips - 1) + [line * (height - rows * (strips - 1))]),
-        **({338: (_WORD, [2] * extra)} if extra else {}),  # alpha, not premultiplied: nothing is made of it
+        **({338: (_WORD, [2] * extra)} if extra else {}),  # straight alpha, which libvips does not change
         339: (_WORD, [3 if dtype.kind == "f" else 1] * count),
     }
     end = 16 + 8 + 20 * len(tags) + 8
     sizes = [len(values) * (2 if kind == _WORD else 8) for kind, values in tags.values()]
-    end += sum(size for size in sizes if size > 8)  # values that have no room in their entries
+    end += sum(size for size in sizes if size > 8)  # values too long for their entries
     tags[273] = (_LONG8, [end + line * rows * strip for strip in range(strips)])
     head = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
     outside = b""

@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Red's and blue's part in luma (ITU-R BT.601); green has the rest.
+# Weights of red and blue in luma (ITU-R BT.601); green has the rest.
 _RED, _BLUE = 0.299, 0.114
 _GREEN = 1 - _RED - _BLUE
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Convert samples to float32, the type's white to 1; floats are taken as they are.
+    """Convert samples to float32, the largest value to 1; floats stay as they are.
 
     Args:
         pixels: uint8, uint16, or float32 in [0, 1]; any shape.
@@ -23,19 +23,19 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
 
 
 def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """Clip floats to [0, 1] and round them once, to the nearest sample; halves go to the even one.
+    """Clip floats to [0, 1] and round them to the nearest sample, halves to the even one.
 
     Inverts :func:`to_float` for every uint8 and uint16 value.
 
     Args:
         array: Floats, any shape.
-        dtype: uint8, uint16 or float32; the last is clipped only.
+        dtype: uint8, uint16 or float32; float32 is only clipped.
 
     Returns:
         The same shape, of that dtype.
 
     Raises:
-        ValueError: The array holds NaN or an infinity, or the dtype is another.
+        ValueError: The array holds NaN or an infinity, or the dtype is not one of these.
     """
     if not np.isfinite(array).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} of {array.size} samples are not finite")
@@ -47,12 +47,12 @@ def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def widen(samples: np.ndarray, bits: int, shifted: bool = True) -> np.ndarray:
-    """Stretch samples of fewer than 16 bits such that white is 65535.
+    """Scale samples of fewer than 16 bits so that white is 65535.
 
     Args:
-        samples: uint16.
-        bits: How many of them count.
-        shifted: Whether they are the upper ones.
+        samples: Samples, uint16.
+        bits: Number of significant bits.
+        shifted: Whether these are the upper bits.
     """
     white = 2**bits - 1
     wide = (samples >> (16 - bits) if shifted else samples).astype(np.uint32)
@@ -103,7 +103,7 @@ def join_luma(y: np.ndarray, cbcr: np.ndarray) -> np.ndarray:
 
 
 def _white(dtype: DTypeLike) -> int:
-    """Give the largest sample of an integer type."""
+    """Return the largest sample of an integer type."""
     for samples in (np.uint8, np.uint16):
         if np.dtype(dtype) == samples:
             return np.iinfo(samples).max

@@ -1,4 +1,4 @@
-"""Tell a file's format by its first bytes, whatever its name says."""
+"""Find the format of a file by its first bytes, whatever its name says."""
 
 import re
 
@@ -50,10 +50,10 @@ _UNREADABLE = {
 
 
 def identify(head: bytes, name: str) -> str:
-    """Name the format of the file that begins so.
+    """Return the format of a file by its first bytes.
 
     Raises:
-        ImageError: It is none that can be read.
+        ImageError: The file is empty, or its format is not supported.
     """
     if not head:
         raise ImageError(f"cannot read {name}: it is empty; try another copy of it")

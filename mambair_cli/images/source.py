@@ -1,4 +1,4 @@
-"""Where an image comes from: a file, standard input, or bytes in memory."""
+"""The source of an image: a file, standard input, or bytes in memory."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ class Source:
     """An image to restore.
 
     Attributes:
-        path: Of its file; None for standard input.
-        folder: The folder among the inputs that it was found in; None where it was named itself.
-        data: What its file holds, if it came without a path; None for standard input that is not read yet.
+        path: Path of its file; None for standard input.
+        folder: Input folder that it was found in; None if the image itself was named.
+        data: Bytes of an image without a path; None for standard input before it is read.
     """
 
     path: Path | None
@@ -23,11 +23,11 @@ class Source:
     data: bytes | mmap | None = None
 
     def __str__(self) -> str:
-        """Name it as its user did."""
+        """Return its name as the user gave it."""
         return STANDARD_STREAM if self.path is None else str(self.path)
 
     def hold(self) -> "Source":
-        """Return a source that can be read again: what standard input has is read into memory."""
+        """Return a source that can be read again; standard input is read into memory."""
         if self.path is not None or self.data is not None:
             return self
         return replace(self, data=sys.stdin.buffer.read())

@@ -1,4 +1,4 @@
-"""Read image files as plain 8-bit sRGB or gray, whatever depth and profile they have."""
+"""Read image files as 8-bit sRGB or gray, whatever depth and profile they have."""
 
 import dataclasses
 from pathlib import Path
@@ -9,20 +9,20 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.decoding import open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import finish
-from mambair_cli.images.row_reader import broken, wrap
+from mambair_cli.images.resize_and_convert import resize_and_convert
+from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, split_luma, to_float
 from mambair_cli.system.files import show
 
 
 def read_srgb(path: Path, bands: int) -> np.ndarray:
-    """Read an image file the right way up, its colours brought to sRGB by its profile.
+    """Read an image file upright, with its colours converted to sRGB by its profile.
 
-    Alpha is left out; of several pages or frames the first is taken.
+    Alpha is left out; only the first of several pages or frames is read.
 
     Args:
         path: A file of any readable format.
-        bands: 3 for colour, 1 for gray: of colours, the luma.
+        bands: 3 for colour, 1 for gray (the luma of colours).
 
     Returns:
         (h, w, bands) uint8.
@@ -47,12 +47,12 @@ def read_srgb(path: Path, bands: int) -> np.ndarray:
 
 
 def _convert(pixels: np.ndarray, header: Header, path: Path) -> np.ndarray:
-    """Bring pixels from the header's profile to sRGB."""
+    """Convert pixels from the header's profile to sRGB."""
     plain = dataclasses.replace(header, has_alpha=False, masks=(), frames=1)
     try:
         with explained():
             image = wrap(from_float(to_float(pixels), np.uint16), header.bands)
-            converted = finish(image, plain, (header.width, header.height), True, "png").numpy()
+            converted = resize_and_convert(image, plain, (header.width, header.height), True, "png").numpy()
     except LibvipsError as error:
-        raise broken(show(path), header.format, str(error)) from error
+        raise corrupt_error(show(path), header.format, str(error)) from error
     return converted.reshape(pixels.shape)

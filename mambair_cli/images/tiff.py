@@ -1,4 +1,4 @@
-"""What the directories of a TIFF file say of its pages: which are pictures, and what their samples mean."""
+"""Read the pages of TIFF files: which of them are pictures, and what their samples mean."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152,
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
 _INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
-_ALPHAS = (1, 2)  # kinds of extra samples: associated and not
+_ALPHAS = (1, 2)  # kinds of extra samples: premultiplied and straight alpha
 _UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
 
-_LONGEST_VALUE = 4096  # bytes that are looked at; places of strips take more
-_MOST_ENTRIES = 2**21  # of all pages; more are a trap
+_LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are not read
+_MOST_ENTRIES = 2**21  # of all pages: a hostile file may have any number
 
-# What libvips does not read, or not as colours, in words.
+# Photometric interpretations that libvips does not read, or not as colours, in words for messages.
 _COLOURS = {
     4: "that is a transparency mask",
     8: "of kind CIELAB",
@@ -44,7 +44,7 @@ _COLOURS = {
 }
 
 
-# What not every libvips decompresses, and no reader of old.
+# Compressions that some builds of libvips do not support.
 _COMPRESSIONS = {
     6: "old JPEG",
     33003: "JPEG 2000",
@@ -67,13 +67,13 @@ class Page:
 
     Attributes:
         is_reduced: Whether it is a smaller copy of another page, such as a thumbnail.
-        is_mask: Whether it says only where another page is transparent.
-        extra: Kinds of the samples beside colours, as TIFF numbers them; None where it does not tell.
-        compression: As TIFF numbers it, like the next three.
-        photometric: What the samples mean.
-        bits: Of a sample.
-        sample_format: Unsigned, signed, floating or complex.
-        samples: Of a pixel.
+        is_mask: Whether it is the transparency mask of another page.
+        extra: Kinds of the samples after the colours, as TIFF numbers them; None where the file has no list.
+        compression: TIFF's number of the compression.
+        photometric: TIFF's number for the meaning of the samples.
+        bits: Bits per sample.
+        sample_format: TIFF's number of the type: unsigned, signed, floating or complex.
+        samples: Samples per pixel.
         ink_set: 1 for CMYK, where samples are inks.
     """
 
@@ -89,17 +89,17 @@ class Page:
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is one for itself."""
+        """Whether it is a picture of its own."""
         return not (self.is_reduced or self.is_mask)
 
     @property
-    def is_double(self) -> bool:
-        """Whether its samples are floats of 64 bits, which libvips does not read."""
+    def is_float64(self) -> bool:
+        """Whether its samples are 64-bit floats, which libvips does not read."""
         return self.bits == 64 and self.sample_format == _FLOAT
 
     @property
     def oddity(self) -> str | None:
-        """What it is that is not read as a picture, in words, if that is known."""
+        """Why it is not read as a picture, in words; None if no reason is known."""
         if self.photometric in _COLOURS:
             return _COLOURS[self.photometric]
         if self.photometric == _SEPARATED and (self.samples < 4 or self.ink_set != _CMYK):
@@ -113,11 +113,11 @@ class Page:
 
 @dataclass(frozen=True)
 class ChosenPages:
-    """Which pages of a file are pictures for themselves.
+    """The pages of a file that are pictures of their own.
 
     Attributes:
-        numbers: Theirs, from 0.
-        remarks: Sentences about those that are left out.
+        numbers: Numbers of these pages, from 0.
+        remarks: Sentences about the others, which are left out.
     """
 
     numbers: tuple[int, ...]
@@ -125,12 +125,12 @@ class ChosenPages:
 
 
 def name_compression(page: Page) -> str | None:
-    """Name a compression that may not be read; None for one that is."""
+    """Name the compression of a page if some builds of libvips do not support it; else None."""
     return _COMPRESSIONS.get(page.compression)
 
 
 def choose_pages(pages: Sequence[Page]) -> ChosenPages:
-    """Leave out smaller copies and masks, if there is anything else."""
+    """Choose the pages that are pictures, or all if there are only smaller copies and masks."""
     numbers = tuple(number for number, page in enumerate(pages) if page.is_picture)
     if not numbers:
         return ChosenPages(tuple(range(len(pages))), ())
@@ -145,7 +145,7 @@ def choose_pages(pages: Sequence[Page]) -> ChosenPages:
 
 
 def split_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Split page numbers, in their order, into runs without a gap: the first of each, and how many."""
+    """Split page numbers in their order into runs without a gap: the first number and the length of each."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and sum(runs[-1]) == number:
@@ -160,8 +160,8 @@ class Samples:
     """What the samples of a pixel mean.
 
     Attributes:
-        order: Which of them are colours, alpha and masks, in this order.
-        has_alpha: Whether one is alpha.
+        order: Numbers of the samples, sorted to colours, alpha, masks.
+        has_alpha: Whether there is alpha.
         masks: Kinds of the masks.
     """
 
@@ -171,13 +171,12 @@ class Samples:
 
 
 def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Samples:
-    """Say what the samples of a pixel mean.
+    """Return what the samples of a pixel mean.
 
     Args:
-        colours: How many are.
-        extra: How many come after them.
-        kinds: Of these, as the file tells them. Where it does not, a single one is alpha, as all readers
-            have it.
+        colours: Number of colour samples.
+        extra: Number of samples after them.
+        kinds: Kinds of these in the file. If it has no list, a single one is alpha, as all readers assume.
     """
     if kinds is None or len(kinds) != extra:
         kinds = (_ALPHAS[-1],) if extra == 1 else (0,) * extra
@@ -189,7 +188,7 @@ def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Sam
 
 
 def read_pages(data: Buffer) -> list[Page]:
-    """Read the directories of a file, in their order; none where the file is broken."""
+    """Read the pages of a file in their order; a corrupt file has none."""
     pages: list[Page] = []
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
@@ -198,7 +197,7 @@ def read_pages(data: Buffer) -> list[Page]:
 
 
 def is_camera_raw(data: Buffer) -> bool:
-    """Tell the TIFF files of cameras, whose first image is a preview or not developed."""
+    """Tell whether a TIFF file is a camera's raw file: its first image is a preview or not developed."""
     try:
         layout, first = read_header(data)
         tags, _ = read_directory(data, layout, first)
@@ -206,11 +205,11 @@ def is_camera_raw(data: Buffer) -> bool:
         has_more = _SUB_DIRECTORIES not in tags and any(page.is_picture for page in read_pages(data))
         return (is_preview and not has_more) or _DNG_VERSION in tags or data[8:10] == b"CR"
     except MALFORMED:
-        return False  # for libvips to refuse
+        return False  # libvips will refuse it
 
 
 def has_gray_planes(data: Buffer) -> bool:
-    """Tell the TIFF files that hold gray in one plane and alpha in another, which libvips mixes up."""
+    """Tell whether a TIFF file holds gray and alpha in separate planes, which libvips mixes up."""
     try:
         layout, first = read_header(data)
         tags, _ = read_directory(data, layout, first)
@@ -221,19 +220,19 @@ def has_gray_planes(data: Buffer) -> bool:
 
 
 def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[int, bytes]]:
-    """Say what to write where, such that each page names the kinds of its samples beside colours."""
+    """Return the changes, offset and bytes, that set the kinds of the extra samples on each page."""
     layout, _ = read_header(data)
     changes = []
     for directory in _walk(data):
         entry = directory.get(_EXTRA_SAMPLES)
         if entry is not None and entry.count == len(kinds):
             value = struct.pack(f"{layout.order}{len(kinds)}H", *kinds)
-            changes.append((_place(data, entry, layout), value))
+            changes.append((_value_offset(data, entry, layout), value))
     return changes
 
 
 def _walk(data: Buffer) -> Iterator[Directory]:
-    """Go through the chain of directories; a broken or endless one ends it."""
+    """Yield the chain of directories; a corrupt or repeated one ends it."""
     layout, at = read_header(data)
     seen: set[int] = set()
     entries = 0
@@ -270,8 +269,8 @@ def _describe(directory: Directory, layout: Layout) -> Page:
     )
 
 
-def _place(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
-    """Tell where the value of an entry lies."""
+def _value_offset(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
+    """Return the offset of an entry's value."""
     room = struct.calcsize(layout.offset)
     at = entry.at + struct.calcsize(layout.entry) - room
     return at if len(entry.value) <= room else struct.unpack_from(layout.offset, data, at)[0]

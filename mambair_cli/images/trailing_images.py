@@ -1,12 +1,12 @@
-"""Find out whether a file holds several pictures one behind the other, as pipes and cameras make them."""
+"""Find further images behind the first one of a file, as pipes and cameras write them."""
 
 import re
 import struct
 from typing import Any
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import read_boxes
 from mambair_cli.images.gif_blocks import read_gif_facts
+from mambair_cli.images.iso_boxes import read_boxes
 from mambair_cli.images.jpeg import END, SCAN, find_start, read_segments
 from mambair_cli.images.png_chunks import read_chunks
 
@@ -20,7 +20,7 @@ _SIGNATURE_BYTES = 32
 _JPEG2000_BOX = b"jP  "
 _IMAGE_BRAND = re.compile(rb"avi[fs]|hei[cxms]|hev[cxms]|mi[af]1|msf1")
 _APP1, _APP2 = 0xE1, 0xE2
-# In whose XMP it is said what follows: gain maps, depth maps and the like, which are told of by their names.
+# XMP of these namespaces names the images that follow: gain maps, depth maps and the like.
 _DEPENDENT = (
     b"http://ns.google.com/photos/",
     b"http://ns.adobe.com/hdr-gain-map/",
@@ -28,52 +28,52 @@ _DEPENDENT = (
     b"http://ns.apple.com/depthData/",
 )
 
-# Of Multi-Picture Format: CIPA DC-007, 5.2.3.
+# Multi-Picture Format: CIPA DC-007, 5.2.3.
 _MPF = b"MPF\0"
 _ENTRIES, _ENTRY_BYTES = 0xB002, 16
 _KIND_BITS = 0xFFFFFF
-_OF_EQUAL_RIGHT = (0x020001, 0x020002, 0x020003)  # panorama, stereo, several angles
+_FULL_IMAGES = (0x020001, 0x020002, 0x020003)  # panorama, stereo, several angles
 
 
-def look_behind(data: Any, format: str, name: str) -> list[str]:
-    """Say what comes behind a file's first picture; smaller previews are not worth a word.
+def find_trailing_images(data: Any, format: str, name: str) -> list[str]:
+    """Look for images behind a file's first one; smaller previews do not count.
 
     Args:
-        data: Bytes, or a file that is mapped.
-        format: Of the first picture.
-        name: Of the file, for errors.
+        data: Bytes, or a mapped file.
+        format: Format of the first image.
+        name: Name of the file, for errors.
 
     Returns:
-        Sentences.
+        Sentences about images that are not restored.
 
     Raises:
-        ImageError: There are more pictures that have nothing to do with the first.
+        ImageError: There are more images that are not related to the first.
     """
     try:
         if format in ("avif", "heic"):
             types = [box for box in read_boxes(data, 0, len(data)) if box.kind == b"ftyp"]
             if any(_IMAGE_BRAND.match(data[box.start : box.start + 4]) for box in types[1:]):
-                raise several(name)
+                raise several_images_error(name)
             return []
         if format == "jpeg":
-            return _look_behind_jpeg(data, name)
+            return _find_behind_jpeg(data, name)
         if _is_followed(data, format):
-            raise several(name)
+            raise several_images_error(name)
     except (struct.error, IndexError):
-        pass  # for the decoder to refuse
+        pass  # the decoder will refuse it
     return []
 
 
-def several(name: str) -> ImageError:
-    """Phrase that a file holds several pictures."""
+def several_images_error(name: str) -> ImageError:
+    """Return the error for a file that holds several images."""
     return ImageError(
-        f"cannot read {name}: it holds several images, one behind the other; split it into files first, "
+        f"cannot read {name}: it holds several images, one after another; split it into files first, "
         "as with ffmpeg -f image2pipe -i FILE image%03d.png"
     )
 
 
 def _is_followed(data: Any, format: str) -> bool:
-    """Tell whether another picture comes behind the first, of whatever format."""
+    """Tell whether another image of any format follows the first."""
     if format == "png":
         end = next((chunk.end + 4 for chunk in read_chunks(data) if chunk.kind == b"IEND"), None)
         return end is not None and _PICTURE.match(data[end : end + _SIGNATURE_BYTES]) is not None
@@ -91,7 +91,7 @@ def _is_followed(data: Any, format: str) -> bool:
     return False
 
 
-def _look_behind_jpeg(data: Any, name: str) -> list[str]:
+def _find_behind_jpeg(data: Any, name: str) -> list[str]:
     kinds: list[int] | None = None
     is_dependent = False
     for segment in read_segments(data, find_start(data)):
@@ -99,19 +99,19 @@ def _look_behind_jpeg(data: Any, name: str) -> list[str]:
             end = data.find(END, segment.end)
             is_explained = is_dependent or kinds is not None
             if not is_explained and end >= 0 and _PICTURE.match(data[end + 2 : end + 2 + _SIGNATURE_BYTES]):
-                raise several(name)
+                raise several_images_error(name)
             break
         body = bytes(data[segment.at : segment.end]) if segment.kind in (_APP1, _APP2) else b""
         if segment.kind == _APP2 and body.startswith(_MPF):
             kinds = _read_mpf(body[len(_MPF) :])
         elif segment.kind == _APP1 and any(space in body for space in _DEPENDENT):
             is_dependent = True
-    further = [kind for kind in kinds or [] if kind in _OF_EQUAL_RIGHT or (kind == 0 and not is_dependent)]
-    return [tell_first(1, len(further) + 1)] if further else []
+    further = [kind for kind in kinds or [] if kind in _FULL_IMAGES or (kind == 0 and not is_dependent)]
+    return [name_restored_image(1, len(further) + 1)] if further else []
 
 
 def _read_mpf(block: bytes) -> list[int]:
-    """Read the kinds of the pictures behind the first."""
+    """Return the kinds of the images behind the first."""
     order = "<" if block[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", block, 4)
     (number,) = struct.unpack_from(f"{order}H", block, at)
@@ -123,6 +123,6 @@ def _read_mpf(block: bytes) -> list[int]:
     return []
 
 
-def tell_first(number: int, count: int) -> str:
-    """Phrase that only one of a file's pictures is restored."""
+def name_restored_image(number: int, count: int) -> str:
+    """Say which of a file's images is restored."""
     return f"only image {number} of {count} in it is restored"

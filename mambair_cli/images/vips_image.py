@@ -1,4 +1,4 @@
-"""Images that libvips decodes: their headers at once, their rows as often as they are asked for."""
+"""Images that libvips decodes: the header at once, the rows as often as they are read."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -21,12 +21,12 @@ _FRAMED = ("gif", "webp", "tiff")
 
 @dataclass(frozen=True)
 class FileData:
-    """What a file holds.
+    """The data of a file.
 
     Attributes:
-        name: Of the file, for errors.
-        bytes: What it holds; of a file on the disk, as long as its header is read.
-        reopen: Opens that file once more; None for what is in memory anyway.
+        name: Name of the file, for errors.
+        bytes: Its bytes; for a file on the disk, only valid while its header is read.
+        reopen: Opens the file again; None for data in memory.
     """
 
     name: str
@@ -34,14 +34,14 @@ class FileData:
     reopen: Callable[[], AbstractContextManager[BinaryIO]] | None = None
 
     def source(self) -> Any:
-        """Return a source for libvips, a new one at each call."""
+        """Return a new source for libvips."""
         if self.reopen is None:
             return pyvips.Source.new_from_memory(memoryview(self.bytes))
         with self.reopen() as file:
-            return pyvips.Source.new_from_descriptor(file.fileno())  # which keeps a copy of it
+            return pyvips.Source.new_from_descriptor(file.fileno())  # libvips duplicates the descriptor
 
     def read(self) -> Any:
-        """Return all of it."""
+        """Return all bytes."""
         if self.reopen is None:
             return self.bytes
         with self.reopen() as file:
@@ -52,16 +52,16 @@ class VipsImage:
     """An image that libvips decodes.
 
     Args:
-        data: Of its file.
+        data: Data of its file.
         format: One of ``LOADERS``.
-        damaged: Whether what is there is wanted of a file of which a part is missing.
-        pages: Numbers of those that count, from 0; by default all.
+        damaged: Whether to read the rest of a file of which a part is missing.
+        pages: Numbers of the pages to read, from 0; by default all.
 
     Attributes:
-        head: For libvips, as the file has it: nothing is turned or converted.
-        frames: Pages of a document or frames of an animation.
-        orientation: As EXIF counts them, 1 to 8.
-        order: In which samples of a pixel are given out, by their numbers; None for that of the file.
+        head: Image of libvips as in the file: nothing is rotated or converted.
+        frames: Number of pages of a document or frames of an animation.
+        orientation: Orientation of EXIF, 1 to 8.
+        order: Numbers of the samples of a pixel in the order of the result; None for that of the file.
 
     Raises:
         pyvips.Error: libvips does not read it.
@@ -86,19 +86,19 @@ class VipsImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of a frame, the right way up."""
+        """Width and height of an upright frame."""
         width, height = self.head.width, self.head.height // (self.frames if self._takes_frames else 1)
         return (height, width) if self.orientation >= 5 else (width, height)
 
     def take_frames(self) -> None:
-        """Take all frames, one below the other; before, it is the first one.
+        """Read all frames, one below another, instead of the first one.
 
         Raises:
-            ImageError: They differ, or are turned.
+            ImageError: They differ, or are rotated.
         """
         if self.orientation != 1:
             raise ImageError(
-                f"cannot read {self._data.name}: its {self.frames} pages are turned; "
+                f"cannot read {self._data.name}: its {self.frames} pages are rotated; "
                 "split it into single images"
             )
         self._takes_frames = True
@@ -111,19 +111,19 @@ class VipsImage:
             ) from error
 
     def field(self, name: str) -> Any:
-        """Get what libvips read beside the pixels, or None."""
+        """Return a field of libvips' metadata, or None."""
         return self.head.get(name) if self.head.get_typeof(name) else None
 
     def show(self) -> Any:
-        """Return the image in the colours that its rows will have: CMYK becomes sRGB."""
+        """Return the image with the colours that its rows will have: CMYK becomes sRGB."""
         head = self._arrange(self.head)
         return _to_srgb(head) if head.interpretation == "cmyk" else head
 
     def load(self, lenient: bool) -> Loaded:
-        """Return what rows are read from.
+        """Return the image to read rows from.
 
         Args:
-            lenient: Whether to go on where the file is damaged.
+            lenient: Whether to continue where the file is damaged.
         """
         if self._format == "jpeg":
             jpeg = self._mended = self._mended or mend(self._data.read())
@@ -142,8 +142,8 @@ class VipsImage:
         return replace(loaded, image=_turn_upright(decoded, self.orientation))
 
     def _load(self, source: Any = None, fail_on: str | None = None) -> Any:
-        # Gray rows where a file was cut short are no image, unless they are asked for. Of GIF files that
-        # are, libvips does not even read the header.
+        # Gray rows in place of a truncated file's end are an error, unless the user accepts them. libvips
+        # reads not even the header of a truncated GIF file.
         if fail_on is None:
             fail_on = "none" if self._damaged and self._format == "gif" else "error"
 
@@ -165,7 +165,7 @@ class VipsImage:
         return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
 
     def _arrange(self, image: Any) -> Any:
-        """Bring the samples of each pixel into their order."""
+        """Sort the samples of each pixel."""
         if self.order is None or list(self.order) == list(range(image.bands)):
             return image
         first, *others = (image[number] for number in self.order)
@@ -177,7 +177,7 @@ def _page_height(image: Any) -> int:
 
 
 def _to_srgb(cmyk: Any) -> Any:
-    """Convert by the embedded profile, or a usual one where there is none; what comes after stays."""
+    """Convert by the embedded profile, or else a usual one; samples after the colours stay."""
     colours, others = (cmyk[:4], cmyk[4:]) if cmyk.bands > 4 else (cmyk, None)
     converted = colours.icc_transform(
         "srgb",

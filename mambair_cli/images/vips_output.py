@@ -1,4 +1,4 @@
-"""Let libvips write to files of Python, and complete these files."""
+"""Let libvips write to Python files, and patch these files."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,19 +8,19 @@ from typing import Any, BinaryIO
 
 import pyvips
 
-from mambair_cli.images.metadata import describe_tiff
+from mambair_cli.images.metadata import add_exif_directories
 from mambair_cli.images.tiff import restate_extra_samples
 
 
 def save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> None:
-    """Let libvips write to a file of Python, and raise the file's own errors."""
+    """Let libvips write to a Python file, and raise the file's own errors."""
     errors: list[BaseException] = []
 
     def guard(action: Callable[..., Any], failed: Any) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             try:
                 return action(*arguments)
-            except BaseException as error:  # must not pass through C
+            except BaseException as error:  # exceptions must not pass through C
                 errors.append(error)
                 return failed
 
@@ -41,8 +41,8 @@ def save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> N
         raise errors[0]
 
 
-class Front:
-    """Holds the beginning of a file back until it can be completed, and passes on the rest."""
+class HeaderPatcher:
+    """Holds back the start of a file until it can be patched, and passes on the rest."""
 
     def __init__(
         self, file: BinaryIO, complete: Callable[[bytes], bytes], is_ready: Callable[[bytes], bool]
@@ -53,7 +53,7 @@ class Front:
         self._held: bytes | None = b""
 
     def write(self, data: Any) -> int:
-        """Take the file's next bytes."""
+        """Write the next bytes of the file."""
         if self._held is None:
             self._file.write(data)
         else:
@@ -63,14 +63,14 @@ class Front:
         return len(data)
 
     def flush(self) -> None:
-        """Complete and pass on what is held back."""
+        """Patch and pass on the bytes that are held back."""
         if self._held is not None:
             self._file.write(self._complete(self._held))
             self._held = None
 
 
-def name_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
-    """Write into a TIFF file of what kinds the samples beside its colours are."""
+def label_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
+    """Set the kinds of the extra samples in a TIFF file."""
     with _written(file) as data:
         changes = restate_extra_samples(data, kinds)
     for at, value in changes:
@@ -80,7 +80,7 @@ def name_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
 
 @contextmanager
 def _written(file: BinaryIO) -> Iterator[bytes | mmap]:
-    """Look at what has been written."""
+    """Give read access to the bytes that were written."""
     file.flush()
     if isinstance(file, io.BytesIO):
         yield file.getvalue()
@@ -89,10 +89,10 @@ def _written(file: BinaryIO) -> Iterator[bytes | mmap]:
         yield data
 
 
-def describe_tiff_file(file: BinaryIO, exif: bytes) -> None:
-    """Add EXIF to a TIFF file that is finished otherwise."""
+def add_exif_to_tiff(file: BinaryIO, exif: bytes) -> None:
+    """Add EXIF to a finished TIFF file."""
     with _written(file) as data:
-        head, tail = describe_tiff(data, exif)
+        head, tail = add_exif_directories(data, exif)
     file.seek(0, io.SEEK_END)
     file.write(tail)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""Bring XMP packets up to date: what they say of sizes, and of what is not carried along."""
+"""Update XMP packets: sizes, and properties of parts that a result does not have."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ _SEMANTIC = re.compile(rb"Semantic(?:\s*=\s*[\"']|\s*>\s*)(\w+)")
 
 
 class _LostProperty(NamedTuple):
-    """Entries that describe what is not carried along: their namespace, names, and what it is, if clear."""
+    """Properties of a part that a result does not have: their namespace and names, and the part if known."""
 
     namespace: bytes
     names: bytes = _NAME
@@ -38,7 +38,7 @@ _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_
 
 
 def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    """Make an XMP packet true of a picture that is upright and of a size, and take thumbnails out."""
+    """Change an XMP packet so that it describes an upright picture of a size, without thumbnails."""
     values = {
         rb"tiff:Orientation": 1,
         rb"tiff:ImageWidth|exif:PixelXDimension": width,
@@ -51,10 +51,10 @@ def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
 
 
 def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
-    """Take out what a packet says of pictures, videos and sound that files hold beside their main picture.
+    """Remove the properties of pictures, videos and sound that a file holds besides its main picture.
 
     Returns:
-        The packet, of which the rest is as it was, and what these are.
+        The packet, otherwise unchanged, and the names of these parts.
     """
     lost: dict[str, None] = {}
     for entry in _LOST:
@@ -74,6 +74,6 @@ def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
             if not re.search(rb"[<\s/]%b:" % re.escape(prefix), xmp):
                 declared = rb"\s+xmlns:%b\s*=\s*(?:%b)" % (re.escape(prefix), _VALUE)
                 xmp = re.sub(declared, b"", xmp)
-    if len(lost) > 1:  # then it holds what was named already
+    if len(lost) > 1:  # extended XMP then holds a part that is named already
         lost.pop(_EXTENDED, None)
     return xmp, list(lost)

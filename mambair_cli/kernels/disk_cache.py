@@ -5,7 +5,6 @@ removed. Where nothing can be written, it is made anew each time, and that is al
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mambair_cli.system.files import atomic_write
+
 KEPT_SECONDS = 90 * 86400  # after its last use
 NOTED_SECONDS = 86400  # a file's last use need not be known better than that
 WAIT_SECONDS = 120  # for another process to make a file, after which this one makes it, too
-_LOCK, _PART = ".lock", ".part"
-_OURS = (".cubin", ".right", _LOCK, _PART)  # what names of files that are kept end with
+_LOCK = ".lock"
+_OURS = (".cubin", ".right", _LOCK, ".part", ".tmp")  # what names of files that are kept end with
 
 
 def cache_folder() -> Path:
@@ -52,9 +53,8 @@ def keep(name: str, data: bytes = b"") -> None:
     folder = cache_folder()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=_PART, delete=False) as file:
+        with atomic_write(folder / name) as file:  # another process sees all of it or nothing
             file.write(data)
-        os.replace(file.name, folder / name)  # so that another process sees all of it or nothing
     _remove_old(folder)
 
 

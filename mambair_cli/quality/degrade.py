@@ -1,4 +1,4 @@
-"""Make the papers' degraded inputs from ground truth: bicubic resizing, noise and JPEG compression."""
+"""Degrade ground truth as in the papers: bicubic resizing, noise and JPEG compression."""
 
 import io
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image
 
-CUBIC_RADIUS = 2  # pixels of the input, or of the output where that is the coarser grid
+CUBIC_RADIUS = 2  # pixels of the coarser grid, input or output
 
 
 def imresize(image: np.ndarray, scale: float) -> np.ndarray:
@@ -18,18 +18,18 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
         w[j] = k(s * (i / scale + (1 - 1 / scale) / 2 - j)),  s = min(scale, 1)
 
     ``k`` is the cubic convolution kernel with a = -1/2; stretched by ``1 / s`` where the image shrinks, it
-    keeps out what the coarser grid cannot hold (antialiasing). Beyond its border the image is mirrored.
-    The vertical axis comes first, as in MATLAB where both have one scale, and 8-bit images are rounded
-    after each: the published test images hold that order and that rounding. With a scale above 1 this is
-    the bicubic baseline.
+    removes what the coarser grid cannot show (antialiasing). Beyond its border the image is mirrored. The
+    vertical axis comes first, as in MATLAB for equal scales, and 8-bit images are rounded after each axis:
+    the published test images have that order and that rounding. With a scale above 1 this is the bicubic
+    baseline.
 
     Args:
         image: (h, w) or (h, w, c), uint8 or floating point of any range.
-        scale: Size of the result by size of the image.
+        scale: Size of the result divided by the size of the image.
 
     Returns:
-        (ceil(scale * h), ceil(scale * w)) or the same with c, of the image's type. Floating point is
-        neither rounded nor clipped; its sums are double precision.
+        (ceil(scale * h), ceil(scale * w)), with c if the image has it, of the image's type. Floating point
+        is neither rounded nor clipped; sums are in double precision.
 
     Raises:
         ValueError: The image has another shape or type, or the scale is not positive.
@@ -66,7 +66,7 @@ def _resize_axis(image: np.ndarray, axis: int, scale: float) -> np.ndarray:
 
 
 def _taps(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Find which pixels make up each pixel of a resized line, and with which weights.
+    """Return the source pixels of each pixel of a resized line, and their weights.
 
     Returns:
         Indices into the line and weights that sum to one, both (ceil(scale * length), taps).
@@ -90,7 +90,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
-    """Cut what is left over at the right and the bottom, so that both sides are multiples of ``scale``."""
+    """Crop at the right and the bottom, so that both sides are multiples of ``scale``."""
     height, width = image.shape[:2]
     return image[: height - height % scale, : width - width % scale]
 
@@ -98,13 +98,13 @@ def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
 def add_noise(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
     """Add white Gaussian noise, the same for every image of one shape.
 
-    The noise is what ``numpy.random.seed(seed)`` and ``numpy.random.normal`` give; numpy promises never to
-    change that stream. Its global generator is left alone.
+    It is the noise of ``numpy.random.seed(seed)`` and ``numpy.random.normal``, which numpy promises never to
+    change. The global generator is not used.
 
     Args:
         image: Any shape, floating point in [0, 1].
-        sigma: Standard deviation in 8-bit steps, 1/255 of the range.
-        seed: The papers use 0 for each image.
+        sigma: Standard deviation, in 8-bit steps of 1/255.
+        seed: Random seed; the papers use 0 for each image.
 
     Returns:
         The image's shape, float32, not clipped.
@@ -121,11 +121,11 @@ def add_noise(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
 
 
 def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Send an image through Pillow's JPEG encoder and back, colour with its usual 4:2:0 subsampling.
+    """Encode an image with Pillow's JPEG encoder and decode it, colour with the usual 4:2:0 subsampling.
 
     Args:
         image: (h, w), (h, w, 1) or (h, w, 3) uint8.
-        quality: 1 to 100, in libjpeg's sense.
+        quality: Quality of libjpeg, 1 to 100.
 
     Returns:
         The image's shape, uint8.

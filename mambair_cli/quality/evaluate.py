@@ -1,4 +1,4 @@
-"""Measure restored images against the truth, by the protocols of the papers."""
+"""Compare restored images with ground truth, by the protocols of the papers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ Degradation = Literal["papers", "real"]
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A picture of the truth, and what is compared with it or restored to it.
+    """A ground truth image and its input or finished image.
 
     Attributes:
-        truth: File of the truth.
+        truth: File of the ground truth.
         other: File of the input or of the finished image; None: the input is made from the truth.
     """
 
@@ -36,12 +36,12 @@ class Protocol:
     """How a task is measured.
 
     Attributes:
-        task: What the network does; None for images that are finished.
-        scale: Size of the truth over the size of the input.
-        level: Noise sigma of 255, or JPEG quality, of inputs that are made.
-        border: Pixels at each side that do not count.
-        luma: Whether colour images are compared on Y of BT.601 alone.
-        degradation: How inputs are made: as in the papers, or as real pictures are degraded.
+        task: Task of the network; None for finished images.
+        scale: Size of the truth divided by the size of the input.
+        level: Noise sigma of 255, or JPEG quality, of made inputs.
+        border: Pixels at each side that are not compared.
+        luma: Whether colour images are compared only on Y of BT.601.
+        degradation: How inputs are made: as in the papers, or degraded like real pictures.
     """
 
     task: Task | None
@@ -54,14 +54,14 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Score:
-    """How near an image comes to the truth: PSNR in dB, and SSIM.
+    """The quality of an image: PSNR in dB, and SSIM.
 
     Attributes:
-        name: Of the picture, or "mean".
-        psnr: Of the restored image.
-        ssim: Likewise.
-        before: PSNR of the input, enlarged by bicubic interpolation where it is smaller; None where inputs
-            are not made as real pictures are.
+        name: Name of the picture, or "mean".
+        psnr: PSNR of the restored image.
+        ssim: SSIM of the restored image.
+        before: PSNR of the input, enlarged by bicubic interpolation if it is smaller; None where inputs are
+            not degraded like real pictures.
     """
 
     name: str
@@ -78,10 +78,10 @@ def choose_protocol(
     luma: bool | None = None,
     degradation: Degradation = "papers",
 ) -> Protocol:
-    """Return the protocol of the papers for a task, but for what is set otherwise.
+    """Return the protocol of the papers for a task, with the given changes.
 
-    Super-resolution is measured on Y with a border of ``scale`` pixels cut, all else on every channel of
-    the whole image.
+    Super-resolution is measured on Y without a border of ``scale`` pixels, other tasks on all channels of the
+    whole image.
     """
     upscale = task == "upscale"
     return Protocol(
@@ -95,13 +95,13 @@ def choose_protocol(
 
 
 def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
-    """Pair the images of a folder of truth with those of another folder, by their names.
+    """Pair the images of the truth with those of another folder, by their names.
 
-    ``baby.png`` belongs to ``baby.*`` or to a name that adds a mark to it, as ``babyx4.png`` and
-    ``baby_denoised.jpg`` do.
+    The partner of ``baby.png`` is ``baby.*`` or a name with a mark, such as ``babyx4.png`` or
+    ``baby_denoised.jpg``.
 
     Raises:
-        UsageError: A folder holds no images, or an image has no partner or more than one.
+        UsageError: A folder has no images, or an image has no partner or more than one.
     """
     truths = find_images(truth)
     if other is None:
@@ -121,21 +121,21 @@ def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:
 
 
 def _is_marked(stem: str, truth: str) -> bool:
-    """Tell whether a name is the truth's with a mark added: a word after _ or -, or x and a digit."""
+    """Tell whether a name is the truth's name with a mark: a word after _ or -, or x and a number."""
     mark = stem.removeprefix(truth)
     return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
 
 
 def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndarray:
-    """Degrade the truth as the papers do, or as real pictures are degraded.
+    """Degrade the truth as in the papers, or like real pictures.
 
     Args:
         truth: (h, w, c), uint8, uint16 or float32.
-        protocol: The task with its scale or level.
-        name: Of the picture: what happens to it as to a real one follows from it.
+        protocol: Task, with its scale or level.
+        name: Name of the picture, which decides how it is degraded like a real one.
 
     Returns:
-        The input: for upscale smaller, for denoise float32 beyond [0, 1], for dejpeg uint8.
+        The input: smaller for upscale; float32, also outside [0, 1], for denoise; uint8 for dejpeg.
     """
     if protocol.degradation == "real":
         return _make_real_input(truth, protocol, name)
@@ -168,12 +168,12 @@ def measure(
     protocol: Protocol,
     restore: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Score]:
-    """Compare images with the truth, restoring them first if a restorer is given.
+    """Compare images with the truth, after restoring them if a restorer is given.
 
     Args:
         pairs: From ``find_pairs``.
         protocol: From ``choose_protocol``.
-        restore: Maps an input to a restored image; None for images that are finished.
+        restore: Function from an input to a restored image; None for finished images.
 
     Yields:
         A score per pair, in order.
@@ -204,7 +204,7 @@ def measure(
 
 
 def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
-    """Refuse what is smaller than the window of SSIM, before anything is restored."""
+    """Refuse an image smaller than the window of SSIM, before it is restored."""
     height, width = truth.shape[:2]
     if min(height, width) - 2 * border < metrics.SSIM_WINDOW:
         smallest = metrics.SSIM_WINDOW + 2 * border
@@ -217,7 +217,7 @@ def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
 def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:
     if image.shape != truth.shape:
         sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
-        raise ImageError(f"{pair.truth.name} and its partner do not fit each other: {sizes}; check the scale")
+        raise ImageError(f"{pair.truth.name} and its partner differ in size: {sizes}; check the scale")
     arrays = [x if x.dtype == np.uint8 else to_float(x) for x in (image, truth)]
     luma = protocol.luma and truth.shape[2] == 3
     return Score(
@@ -228,7 +228,7 @@ def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Prot
 
 
 def average(scores: Sequence[Score]) -> Score:
-    """Return the mean of all scores, as tables have it."""
+    """Return the mean of all scores."""
     before = [score.before for score in scores if score.before is not None]
     return Score(
         before=float(np.mean(before)) if before else None,
@@ -239,7 +239,7 @@ def average(scores: Sequence[Score]) -> Score:
 
 
 def published_psnr(model: Model, truth: Path, level: float | None) -> tuple[str, float] | None:
-    """Return the data set that the path of the truth names and the PSNR published for it, if there is one."""
+    """Return the data set in the path of the truth and the PSNR published for it, if there is one."""
     names = {part.lower() for part in truth.resolve().parts}
     for key, psnr in model.psnr.items():
         data, _, of_level = key.partition(", ")

@@ -1,4 +1,4 @@
-"""Measure how near an image comes to its ground truth, PSNR and SSIM, as BasicSR and the papers count."""
+"""Measure PSNR and SSIM between an image and its ground truth, as BasicSR and the papers do."""
 
 import math
 
@@ -22,14 +22,14 @@ def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0, luma: bool = False) -
         a: (h, w) or (h, w, c), uint8 or floating point in [0, 1]; floating point is clipped and rounded
             to 8 bits first.
         b: The same; the order of the two does not matter, and their types may differ.
-        border: Pixels cut off at each side, ``scale`` for super-resolution.
-        luma: Compare :func:`luma` of colour images. Gray ones are compared as they are.
+        border: Pixels cut off at each side; ``scale`` for super-resolution.
+        luma: Whether to compare :func:`luma` of colour images; gray images are compared as they are.
 
     Returns:
-        Decibels, infinite for images that are equal.
+        Decibels; infinite for equal images.
 
     Raises:
-        ValueError: The shapes or types do not do, or the border leaves nothing.
+        ValueError: The shapes or types are not allowed, or the border leaves nothing.
     """
     a, b = _comparable(a, b, border, luma, smallest=1)
     error = np.mean((a - b) ** 2)
@@ -43,26 +43,26 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0, luma: bool = False) -
 
         ssim = (2 * μa * μb + C1) * (2 * σab + C2) / ((μa² + μb² + C1) * (σa² + σb² + C2))
 
-    averaged over the places where the window lies inside the image, and over the channels.
+    averaged over all positions of the window inside the image, and over the channels.
 
     Args:
         a: As for :func:`psnr`.
         b: As for :func:`psnr`.
-        border: Pixels cut off at each side, before the window is laid.
+        border: Pixels cut off at each side, before the window is applied.
         luma: As for :func:`psnr`.
 
     Returns:
-        -1 to 1; exactly 1 for images that are equal.
+        -1 to 1; exactly 1 for equal images.
 
     Raises:
-        ValueError: The shapes or types do not do, or the border leaves less than the window.
+        ValueError: The shapes or types are not allowed, or the border leaves less than the window.
 
     Source: Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """
     a, b = _comparable(a, b, border, luma, smallest=SSIM_WINDOW)
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     covariance = _window_mean(a * b) - mean_a * mean_b
-    # In this order, equal images make the numerator and the denominator equal to the last bit.
+    # In this order, numerator and denominator are equal to the last bit for equal images.
     variances = (_window_mean(a * a) - mean_a * mean_a) + (_window_mean(b * b) - mean_b * mean_b)
     similarity = (2 * (mean_a * mean_b) + SSIM_C1) * (2 * covariance + SSIM_C2)
     similarity /= (mean_a * mean_a + mean_b * mean_b + SSIM_C1) * (variances + SSIM_C2)
@@ -93,7 +93,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def _comparable(
     a: np.ndarray, b: np.ndarray, border: int, to_luma: bool, smallest: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bring two images to float64 of 8-bit steps, cropped and as luma if asked."""
+    """Convert two images to float64 in 8-bit steps, cropped, and to luma if asked."""
     if a.shape != b.shape or a.ndim not in (2, 3):
         raise ValueError(
             f"images to compare have one shape, (h, w) or (h, w, c), not {a.shape} and {b.shape}"
@@ -118,7 +118,7 @@ def _to_8_bits(image: np.ndarray) -> np.ndarray:
 
 
 def _window_mean(values: np.ndarray) -> np.ndarray:
-    """Average under the Gaussian window wherever it fits; height and width shrink by the window less 1."""
+    """Average under the Gaussian window where it fits; height and width shrink by its size minus 1."""
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     window /= window.sum()

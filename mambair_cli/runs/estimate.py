@@ -11,7 +11,7 @@ import numpy as np
 from mambair_cli.images import Header, Reader
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Plan
-from mambair_cli.system.memory import peak_memory
+from mambair_cli.system.process import peak_memory
 
 _LOSSY = ("jpeg", "webp", "avif")
 _LOSSY_SHARE = 0.5  # of the samples' bytes, at the quality of 95 and for noise; photographs take less

@@ -16,7 +16,7 @@ from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
 from mambair_cli.runs.run import Outcome, PreparedJob
-from mambair_cli.system.memory import peak_memory
+from mambair_cli.system.process import peak_memory
 
 ROWS_AT_ONCE = 256  # of an image that goes past the network
 DECODED_BYTES = 2**26  # of samples; a larger image is decoded row after row, when its turn has come

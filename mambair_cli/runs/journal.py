@@ -41,7 +41,7 @@ from mambair_cli.runs.claims import (
     hold_gate,
     is_claimed,
 )
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import atomic_write, hash_of
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -223,13 +223,9 @@ class Journal:
 
     def _rewrite(self) -> None:
         """Write the journal anew without what is past."""
-        part = self._path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
-        synchronize(self._folder)
+        with atomic_write(self._path, self._path.with_suffix(".part")) as file:
+            lines = (json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
+            file.writelines(line.encode() for line in lines)
 
 
 class Pen:

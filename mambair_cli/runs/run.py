@@ -15,7 +15,7 @@ from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.job_files import Output, check_folder, check_target, make_folder
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Journal, JournalEntry, Pen, Record, Stamp, digest_settings, stamp_of
-from mambair_cli.system.digest import hash_of
+from mambair_cli.system.files import hash_of
 
 if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer

@@ -1,1 +1,1 @@
-"""Files, processes, signals and memory: what the operating system gives."""
+"""The operating system: files, processes, signals and memory."""

@@ -1,6 +1,7 @@
-"""Write files whole or not at all, and say in a line why one cannot be read or written."""
+"""Write files whole or not at all, hash them, and say in a line why one cannot be read or written."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -15,10 +16,10 @@ from typing import BinaryIO
 from mambair_cli.errors import ImageError
 
 TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
-"""What a file is called while it is being written."""
+"""Name of a file while it is written."""
 
 _DESCRIPTORS = re.compile(r"(/proc/\d+(/task/\d+)?|/dev)/fd")  # folders of open files
-_MOST_LINKS = 40  # as Linux has it
+_MOST_LINKS = 40  # the limit of Linux
 
 _WHY_UNREADABLE = {
     errno.ENOENT: "it does not exist; check its name",
@@ -45,6 +46,48 @@ _WHY_UNSENT = {
 
 
 @contextmanager
+def atomic_write(
+    target: Path,
+    temporary: Path | None = None,
+    *,
+    overwrite: bool = True,
+    on_begin: Callable[[Path], None] = lambda temporary: None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
+) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when the block ends well, complete and on disk, or never.
+
+    A file that is replaced hands on its permissions and, where the system allows it, its owner and group.
+
+    Args:
+        target: The file.
+        temporary: Its name while it is written, in the same folder; None for a name that nobody else uses.
+            With a fixed name, what a killed process has left is replaced by the next one.
+        overwrite: Whether to replace a file of the target's name, also one that appears during the block.
+        on_begin: Called with the temporary name before the file is opened.
+        on_end: Called with it when the file is complete and on disk, before it gets its name.
+
+    Raises:
+        FileExistsError: There is a file of that name, and it must not be replaced.
+        OSError: The system refuses to write.
+    """
+    # The temporary name must not grow with the target's, which may be as long as names can be.
+    temporary = temporary or target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
+    try:
+        on_begin(temporary)
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            if overwrite:
+                _take_over_access(file.fileno(), target)
+            os.fsync(file.fileno())
+        on_end(temporary)
+        _publish(temporary, target, overwrite)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
 def open_atomic(
     target: Path,
     *,
@@ -52,17 +95,16 @@ def open_atomic(
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when the block ends well, complete and on disk, or never.
+    """Open a file as :func:`atomic_write` does, for a result; say in a sentence why it cannot be written.
 
-    Without ``overwrite`` a file of that name is left alone, also one that appears while the block runs. One
-    that is replaced hands on its permissions and, where the system allows it, its owner and group. A link
-    that is replaced is replaced itself; what it points to stays.
+    Without ``overwrite`` an existing file is left alone, also one that appears during the block. A link
+    that is replaced is replaced itself; the file that it points to stays.
 
     Args:
         target: The file.
-        overwrite: Whether to replace one that is there.
-        on_begin: Given the name under which it is written, before it is.
-        on_end: Given that name when the file is whole and on the disk, before it is published.
+        overwrite: Whether to replace an existing one.
+        on_begin: As for :func:`atomic_write`.
+        on_end: As for :func:`atomic_write`.
 
     Raises:
         ImageError: The name is taken, or the system refuses to write.
@@ -72,29 +114,17 @@ def open_atomic(
         raise ImageError(f"cannot write {show(target)}: it is {kind}")
     if not overwrite and os.path.lexists(target):
         raise _taken(target)
-    # Its name must not grow with the target's, which may be as long as names can be.
-    temporary = target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
     try:
-        on_begin(temporary)
-        with temporary.open("x+b") as file:
+        with atomic_write(target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
             yield file
-            file.flush()
-            if overwrite:
-                _take_over_access(file.fileno(), target)
-            os.fsync(file.fileno())
-        on_end(temporary)
-        _publish(temporary, target, overwrite)
     except FileExistsError as error:
         raise _taken(target) from error
     except OSError as error:
         raise _explain("write", target, _WHY_UNWRITABLE, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _take_over_access(number: int, target: Path) -> None:
-    """Give a file the owner, group and permissions of the one that it is to replace."""
+    """Give a file the owner, group and permissions of the file that it will replace."""
     try:
         old = target.lstat()
     except FileNotFoundError:
@@ -102,17 +132,17 @@ def _take_over_access(number: int, target: Path) -> None:
     if not stat.S_ISREG(old.st_mode) or os.name != "posix":
         return
     mode = stat.S_IMODE(old.st_mode) & 0o777
-    with suppress(OSError):  # only root may give a file away; its group, one who is in it
+    with suppress(OSError):  # only root may change the owner; the group, only a member of both
         os.fchown(number, -1, old.st_gid)
         os.fchown(number, old.st_uid, -1)
-    if os.fstat(number).st_gid != old.st_gid:  # what one group may do, another may not
+    if os.fstat(number).st_gid != old.st_gid:  # permissions of one group are not for another
         mode = mode & ~0o070 | (mode & 0o007) << 3
-    with suppress(OSError):  # FAT and some network drives have none
+    with suppress(OSError):  # FAT and some network drives have no permissions
         os.fchmod(number, mode)
 
 
 def is_stream(path: Path) -> bool:
-    """Tell whether a path is a pipe, a device or a file that is open already: written to, never replaced.
+    """Tell whether a path is a pipe, a device or a file that is already open: written to, never replaced.
 
     ``/dev/stdout`` and ``/dev/fd/3`` are links on Linux, which would be replaced like any other.
     """
@@ -139,19 +169,19 @@ def find_descriptor(path: Path) -> int | None:
 
 @contextmanager
 def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary: None) -> Iterator[BinaryIO]:
-    """Open a file that goes to a pipe, a device or an open file, whole, when the block ends well.
+    """Open a temporary file that is copied to a pipe, a device or an open file when the block ends well.
 
     Args:
-        target: Where to.
-        on_end: Given the name of the file when it is whole, before any of it goes there.
+        target: Path of the pipe, device or open file.
+        on_end: Called with the name of the temporary file when it is complete, before it is copied.
 
     Raises:
         ImageError: The system refuses to write.
     """
     try:
         number = find_descriptor(target)
-        # Opened first: whoever waits at the other end of a pipe is there before anything is computed.
-        # An open file is written on where it stands: opening it anew would begin at its start.
+        # Opened first: the reader at the other end of a pipe is there before anything is computed.
+        # An open file is continued at its position: opening it anew would begin at its start.
         stream = target.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
         with stream, tempfile.TemporaryDirectory(prefix="mambair-") as folder:
             temporary = Path(folder, "result")
@@ -166,7 +196,7 @@ def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary:
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name, in one step; without ``overwrite`` one that fails if it is taken."""
+    """Give a finished file its name in one step, which fails without ``overwrite`` if the name is taken."""
     if overwrite:
         temporary.replace(target)
     else:
@@ -181,7 +211,7 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
 
 
 def synchronize(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Write the names in a folder to disk, where the system can."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -190,18 +220,31 @@ def synchronize(folder: Path) -> None:
             os.close(number)
 
 
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def explain_unreadable(path: Path, error: OSError) -> ImageError:
     """Phrase why the system did not let a file be read."""
     if os.path.islink(path) and not os.path.exists(path):
         gone = show(os.readlink(path))
         return ImageError(
-            f"cannot read {show(path)}: it is a link to {gone}, which is missing; mend the link"
+            f"cannot read {show(path)}: it is a link to {gone}, which is missing; repair the link"
         )
     return _explain("read", path, _WHY_UNREADABLE, error)
 
 
 def lacks_space(error: OSError) -> bool:
-    """Tell whether the disk, or the part of it that a user may have, was full."""
+    """Tell whether the disk, or the user's quota of it, was full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -215,11 +258,11 @@ def _explain(action: str, path: Path, reasons: dict[int, str], error: OSError) -
 
 
 def show(path: Path | str) -> str:
-    """Give a path as it goes into a message of one line."""
+    """Return a path as a message of one line shows it."""
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def enumerate_names(names: Iterable[str]) -> str:
-    """Join two or more names as a sentence does."""
+    """Join two or more names with commas and "and"."""
     *others, last = names
     return f"{', '.join(others)} and {last}"

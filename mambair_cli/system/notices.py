@@ -1,7 +1,7 @@
-"""What users should know although nothing failed: Python's warnings, as sentences for whoever talks to them.
+"""Notices to the user: Python's warnings, passed on as sentences.
 
-What is deep inside knows nobody to tell. It warns, as libraries do; a process that talks to somebody, or is
-some other's worker, says here where its warnings go.
+Inner modules do not know how to reach the user. They warn, as libraries do; a command, or a worker process,
+decides here where its warnings go.
 """
 
 import warnings
@@ -11,15 +11,15 @@ from typing import Any
 
 
 class SlowerWarning(UserWarning):
-    """Something is computed in a slower way than it could be."""
+    """A slower path is used than the machine could offer."""
 
 
 @contextmanager
 def telling(notify: Callable[[str], None]) -> Iterator[None]:
-    """In the block, in whatever thread, pass warnings on in a sentence; each is told once.
+    """Pass on the warnings of all threads during the block, each sentence once.
 
     Args:
-        notify: Given the sentence.
+        notify: Called with the sentence.
     """
     before = warnings.showwarning
     told: set[str] = set()

@@ -1,4 +1,4 @@
-"""How the process of a command uses processors and memory: for a command to settle, not for a library."""
+"""How a process uses processors and memory; only a command changes that, never a library."""
 
 import ctypes
 import gc
@@ -6,42 +6,52 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-# As OpenMP does by itself where it knows of more threads than processors. By default a thread that waits for
-# others keeps its processor busy for 300,000 turns, some 8 ms; and where another program has taken one of two
-# processors, the one that it waits for may wait for that very processor. Measured: benchmarks/README.md.
+# The value that OpenMP uses itself with more threads than processors. By default a waiting thread keeps its
+# processor busy for 300,000 turns, about 8 ms; where another program uses one of two processors, the thread
+# that it waits for may need that very one. Measured: benchmarks/README.md.
 SPINS = "1000"
 
 # Parameters of mallopt, as malloc.h numbers them, and their largest values.
 TRIM_THRESHOLD, MOST_TO_TRIM = -1, 2**31 - 1
 MMAP_THRESHOLD, MOST_TO_MMAP = -3, 2**30
-MOST_TO_MMAP_BEFORE_2_35 = 2**25  # of glibc
+MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
 
 
 def settle_process() -> None:
     """Have threads sleep while they wait, and freed memory stay with the process.
 
-    To be called before PyTorch is imported, which is when OpenMP reads the environment.
+    Call it before PyTorch is imported, which is when OpenMP reads the environment.
     """
     _limit_spinning(os.environ)
     _keep_memory()
 
 
 def leave_process() -> None:
-    """Have Python end without looking for garbage: among PyTorch's objects that takes 0.4 seconds."""
+    """Have Python end without a garbage collection: among PyTorch's objects that takes 0.4 seconds."""
     gc.freeze()
 
 
+def peak_memory() -> int | None:
+    """Return the most memory that the process has used so far, in bytes; None where that is unknown."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _limit_spinning(environment: MutableMapping[str, str]) -> None:
-    """Have threads of GNU's OpenMP sleep soon, unless the user says how they are to wait."""
+    """Have waiting threads of GNU's OpenMP sleep soon, unless the user has set how they wait."""
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _keep_memory() -> None:
-    """Have the GNU C library give no freed memory back to the system.
+    """Have the GNU C library keep freed memory in the process.
 
-    Every layer frees what the next one needs again. Fetched from the system each time, page by page and
-    filled with zeros, it costs a network up to a third of its time.
+    Every layer frees memory that the next one needs again. Getting it from the system each time, page by page
+    and filled with zeros, costs a network up to a third of its time.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C, a request to terminate and a closed terminal: they end a command at once, or let it clean up."""
+"""Ctrl-C, a request to terminate and a closed terminal: end a command at once, or let it clean up."""
 
 import atexit
 import os
@@ -17,32 +17,31 @@ EXIT_INTERRUPTED = 130
 
 # Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# What a terminal sends to all processes of a command.
+# Signals that a terminal sends to all processes of a command.
 OF_TERMINALS = tuple(number for number in SIGNALS if number != signal.SIGTERM)
-# A closed terminal sends it more than once: the second must not break off what the first began.
+# A closed terminal sends SIGHUP more than once: the second must not interrupt what the first one started.
 _REPEATED = tuple(number for number in OF_TERMINALS if number != signal.SIGINT)
-_ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # of a terminal: its line, and the cursor that a bar hides
+_ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # erases the line of a progress bar, and shows the cursor
 _is_told = False
 
 
 def end_at_once() -> None:
-    """From now on end the process at the first signal, in a line.
+    """From now on end the process at the first signal, with one line.
 
-    That is right as long as nothing is begun that is to be undone. An exception would come out of whatever
-    is being imported, some of which turns it into another.
+    This is right while there is nothing to undo. An exception would be raised inside an import, and some
+    packages turn it into another one.
     """
     _handle(_end)
-    atexit.register(_ignore)  # the last of all: when Python has ended, the system would end the process
+    atexit.register(_ignore)  # runs last: after Python has ended, the system would end the process
 
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
     """In the block, raise KeyboardInterrupt at the first signal; the second ends the process at once.
 
-    What is left half-written then has no name of a result; where there is a journal, the next run clears it
-    away.
+    Half-written files that are left have temporary names; with a journal the next run removes them.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+    if threading.current_thread() is not threading.main_thread():  # only it receives signals
         yield
         return
     before = _handle(_interrupt)
@@ -56,22 +55,22 @@ def cleaning_up() -> Iterator[None]:
 
 
 @contextmanager
-def noting(answer: str | None) -> "Iterator[Callable[[], bool]]":
-    """In the block, turn the first signal into a question to ask; the second ends the process at once.
+def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
+    """In the block, note the first signal as a request to stop; the second ends the process at once.
 
     Args:
-        answer: Told to the user as soon as the first comes.
+        answer: Sentence for the user, printed when the first signal comes; None for no line.
 
     Yields:
-        Whether it has come.
+        Function that tells whether a stop was requested.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+    if threading.current_thread() is not threading.main_thread():  # only it receives signals
         yield lambda: False
         return
     import socket
 
     asked = threading.Event()
-    # Python hears of signals between two of its own instructions, and a step may be minutes of one.
+    # Python handles signals only between two of its instructions, and a step may be one of minutes.
     heard, told = socket.socketpair()
     told.setblocking(False)
     before = _handle(lambda number, frame: None)
@@ -91,7 +90,7 @@ def noting(answer: str | None) -> "Iterator[Callable[[], bool]]":
 
 
 def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
-    """Hear of signals as they come; this is the thread."""
+    """Receive signals at once; this runs in a thread."""
     while numbers := heard.recv(1):
         if numbers[0] not in SIGNALS:
             continue
@@ -104,7 +103,7 @@ def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) 
 
 
 def tell() -> None:
-    """Tell the user, once."""
+    """Print that the command was interrupted, once."""
     global _is_told
     if not _is_told:
         _is_told = True
@@ -112,13 +111,13 @@ def tell() -> None:
 
 
 def _write(sentence: str) -> None:
-    """Write a line to stderr, past Python's buffers: a signal may come while they are in use."""
-    with suppress(OSError):  # nobody may be there to read it
+    """Write a line to stderr without Python's buffers: a signal may come while they are in use."""
+    with suppress(OSError):  # stderr may be closed
         os.write(2, (_ERASE_BAR if os.isatty(2) else b"") + f"mambair: {sentence}\n".encode())
 
 
 def _handle(handler: "Callable[[int, object], object]") -> "dict[int, Any]":
-    """Handle the signals that are not ignored, as nohup has it; return what was done with them before."""
+    """Handle the signals that are not ignored, as with nohup; return the previous handlers."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     _restore({number: handler for number, old in before.items() if old is not signal.SIG_IGN})
     return before
@@ -142,7 +141,7 @@ def _interrupt(number: int, frame: object) -> "NoReturn":
 
 
 def _see_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """End the process where an interrupt came while something was destroyed, which passes no error on."""
+    """End the process after an interrupt in a destructor, which cannot pass it on."""
     if unraisable.exc_type is KeyboardInterrupt:
         _end()
     sys.__unraisablehook__(unraisable)

@@ -1,4 +1,4 @@
-"""Fit a network to folders of photographs: a checkpoint further, or a small network from nothing."""
+"""Train a network on folders of images: a checkpoint further, or a small network from scratch."""
 
 from typing import TYPE_CHECKING
 

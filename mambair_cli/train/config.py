@@ -1,4 +1,4 @@
-"""What is trained, on what, and how."""
+"""The settings of a training run, and the checks on them."""
 
 import dataclasses
 import json
@@ -19,33 +19,33 @@ class TrainConfig:
 
     Attributes:
         task: "upscale", "denoise" or "dejpeg".
-        images: Folders of photographs, searched with all their subfolders.
-        output: Folder for the weights, the log and the state to go on from.
-        scale: Of upscaling; 1 for the other tasks.
-        degradation: "papers": bicubic reduction, white noise or JPEG, by the task; "real": all that
-            happens to real pictures, by the recipe for the scale (``quality/degradation/recipe.py``).
-        sigma: Least and greatest noise, in 8-bit steps; every crop draws its own.
-        quality: Least and greatest JPEG quality.
-        shrink: Sizes at which each photograph is used; below 1 its grain and its compression fade.
-        network: What to build; None to take the network of ``weights``.
-        weights: Checkpoint to start from; with ``network``, whatever of it fits by name and shape.
-        validation: Folder of photographs to measure the PSNR on; None to measure nothing.
+        images: Folders of images, searched with all their subfolders.
+        output: Folder for the weights, the log and the state to resume from.
+        scale: Factor of upscaling; 1 for the other tasks.
+        degradation: "papers": bicubic reduction, white noise or JPEG, by the task; "real": the faults of real
+            pictures, by the recipe for the scale (``quality/degradation/recipe.py``).
+        sigma: Lowest and highest noise sigma, in 8-bit steps; each crop gets a random one.
+        quality: Lowest and highest JPEG quality.
+        shrink: Sizes at which each image is used; below 1 its grain and its compression fade.
+        network: Configuration of a new network; None for the network of ``weights``.
+        weights: Checkpoint to start from; with ``network``, only tensors that fit by name and shape.
+        validation: Folder of images to measure the PSNR on; None to measure nothing.
         crop: Side of a crop, in pixels of the network's input.
         batch: Crops in a step.
-        steps: Until the learning rate has come down to nothing; a run that goes on may be given more.
-        learning_rate: At its peak.
-        warmup: Steps from nothing to the peak.
-        weight_decay: Of matrices and kernels; norms, biases and the scan's own parameters have none.
-        ema_decay: Per step, of the running average of the weights, which is what is saved; in the first
-            steps less, (1 + step) / (10 + step).
+        steps: Number of steps, until the learning rate is zero; a resumed run may have more.
+        learning_rate: Peak learning rate.
+        warmup: Steps from zero to the peak.
+        weight_decay: Weight decay of matrices and kernels; norms, biases and the scan's parameters have none.
+        ema_decay: Decay per step of the running average of the weights, which is saved; at first the decay is
+            smaller, (1 + step) / (10 + step).
         loss: "l1" or "charbonnier".
-        precision: "bf16" for products and convolutions in bfloat16, or "fp32". The scan, the residual
-            stream and the loss are in float32 always.
-        compile: Whether to fuse the blocks with torch.compile: half a minute at the start, faster after.
+        precision: "bf16" for matrix products and convolutions in bfloat16, or "fp32". The scan, the residual
+            stream and the loss are always in float32.
+        compile: Whether to fuse the blocks with torch.compile: half a minute at the start, then faster.
         validate_every: Steps between two measurements.
         save_every: Seconds between two saved states.
-        seed: Of everything that is drawn.
-        device: As PyTorch names it.
+        seed: Random seed of the run.
+        device: Device, as PyTorch names it.
     """
 
     task: Task
@@ -75,17 +75,17 @@ class TrainConfig:
     device: str = "cpu"
 
 
-# What may change when a run goes on: where things lie and how they are computed, not what is computed.
+# Settings that may change when a run is resumed: where files are and how it computes, not the result.
 CHANGEABLE = frozenset(
     {"images", "output", "weights", "validation", "compile", "validate_every", "save_every", "device"}
 )
 
 
 def check_config(config: TrainConfig) -> None:
-    """Refuse settings that make no sense together.
+    """Refuse settings that are impossible or contradict each other.
 
     Raises:
-        UsageError: With the first that does not.
+        UsageError: The message names the first of them.
     """
     if (config.task == "upscale") == (config.scale == 1):
         raise UsageError(
@@ -103,23 +103,23 @@ def check_config(config: TrainConfig) -> None:
             )
     for name in ("crop", "batch", "steps", "validate_every"):
         if getattr(config, name) < 1:
-            raise UsageError(f"cannot train with {name} {getattr(config, name)}: it is 1 at least")
+            raise UsageError(f"cannot train with {name} {getattr(config, name)}: it must be at least 1")
     if not config.shrink or not all(0 < size <= 1 for size in config.shrink):
-        raise UsageError(f"cannot shrink photographs to {config.shrink}: sizes are above 0 and at most 1")
+        raise UsageError(f"cannot shrink images to {config.shrink}: sizes must be above 0 and at most 1")
 
 
-_NAMES = {"quality": "jpeg_quality"}  # of options, where they are others
+_OPTION_NAMES = {"quality": "jpeg_quality"}  # where they differ from the settings
 
 
 def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] | None:
-    """Find what must not change when a run goes on, and has, as options of the command line.
+    """Find a setting that must not change when a run is resumed, and has changed.
 
     Args:
-        ours: Settings, from :func:`describe_config`.
-        begun: Those that the run was begun with.
+        ours: New settings, from :func:`describe_config`.
+        begun: Settings that the run was begun with.
 
     Returns:
-        The first such setting as it is and as it was; None where there is none.
+        The first such setting, new and old, as options of the command line; None if there is none.
     """
     network, before = ours.get("network"), begun.get("network")
     if isinstance(network, dict) and isinstance(before, dict):
@@ -129,7 +129,7 @@ def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] 
         return (given, new) if network is None else (new, f"{given} {begun.get('weights')}")
     for name, value in begun.items():
         if name == "steps" and ours[name] > value:
-            continue  # it is made longer
+            continue  # the run is extended
         if ours.get(name) != value and name not in CHANGEABLE:
             return _as_option(name, ours.get(name)), _as_option(name, value)
     return None
@@ -140,9 +140,9 @@ def _as_option(name: str, value: Any) -> str:
         value = ",".join(map(str, value))
     values = value if isinstance(value, list) else [value]
     shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
-    return " ".join([f"--{_NAMES.get(name, name).replace('_', '-')}", *shown])
+    return " ".join([f"--{_OPTION_NAMES.get(name, name).replace('_', '-')}", *shown])
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings as JSON knows them."""
+    """Return the settings in types that JSON has."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -1,7 +1,7 @@
-"""Photographs in the device's memory, whole and degraded, and the drawing of random crops from them.
+"""The training images, whole and degraded, in the device's memory, and random crops of them.
 
-All lie there as bytes, with what they are degraded to beside them, so that a batch is one gather and the
-device never waits for files.
+All are stored there as bytes, with their degraded forms, so that a batch is one gather and the device never
+waits for files.
 """
 
 import os
@@ -22,17 +22,17 @@ from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
 
-JPEG_VARIANTS = 12  # compressed forms of each photograph, at qualities spread over the range
+JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
 
-class Pool(NamedTuple):
+class ImagePool(NamedTuple):
     """Images of any sizes in one tensor, so that crops of many are one gather.
 
     Attributes:
-        pixels: Of all images, one after the other, (pixels, ch) uint8.
-        first: Where each image begins, (images,).
-        heights: Of the images, (images,).
-        widths: Of the images, (images,).
+        pixels: Pixels of all images, one after another, (pixels, ch) uint8.
+        first: Index of each image's first pixel, (images,).
+        heights: Height of each image, in pixels, (images,).
+        widths: Width of each image, in pixels, (images,).
     """
 
     pixels: Tensor
@@ -41,14 +41,14 @@ class Pool(NamedTuple):
     widths: Tensor
 
     def crop(self, image: Tensor, top: Tensor, left: Tensor, side: int, orientation: Tensor) -> Tensor:
-        """Cut out squares, each turned or mirrored its own way.
+        """Cut out squares, each with its own rotation or reflection.
 
         Args:
-            image: Number of each crop's image, (b,).
+            image: Index of each crop's image, (b,).
             top: First row of each crop, (b,).
             left: First column of each crop, (b,).
-            side: Of all crops.
-            orientation: 0 to 7, the symmetries of the square, (b,).
+            side: Side of all crops, in pixels.
+            orientation: Symmetry of the square for each crop, 0 to 7, (b,).
 
         Returns:
             (b, ch, side, side) float32 in [0, 1], channels last in memory.
@@ -64,72 +64,72 @@ class Pool(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """What is trained on.
+class Dataset:
+    """The images to train on.
 
     Attributes:
-        clean: The photographs.
-        degraded: What they are degraded to, one or more of each; None where noise is drawn instead.
-        original: Number of the photograph behind each degraded image, or behind itself, (images,).
-        share: Running sum of the areas of the network's inputs, (images,) float64.
+        clean: The images as they are.
+        degraded: Their degraded forms, one or more for each; None where crops are degraded when drawn.
+        original: Index of the clean image of each input, (images,).
+        cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
     """
 
-    clean: Pool
-    degraded: Pool | None
+    clean: ImagePool
+    degraded: ImagePool | None
     original: Tensor
-    share: Tensor
+    cumulative_areas: Tensor
 
-    def draw(
-        self, config: TrainConfig, generator: torch.Generator, part: slice = slice(None)
+    def draw_batch(
+        self, config: TrainConfig, generator: torch.Generator, share: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """Draw a batch: crops of the network's input and of what it should make of them.
+        """Draw a batch: crops of inputs, and the target of each.
 
-        An image is drawn as often as it is large.
+        The chance of an image is proportional to its area.
 
         Args:
-            config: Says how many crops, how large, and how degraded.
-            generator: Of all random numbers; it moves on by those of a whole batch.
-            part: Of the batch, to cut out; the rest is only drawn.
+            config: Settings of the run: number, size and degradation of crops.
+            generator: Source of random numbers; it always advances by those of a whole batch.
+            share: Crops of the batch to return; for the others only random numbers are drawn.
 
         Returns:
             (b, ch, crop, crop) and (b, ch, s·crop, s·crop), float32 in [0, 1]; noise may leave that range.
         """
-        device = self.share.device
+        device = self.cumulative_areas.device
         chance = torch.rand(5, config.batch, dtype=torch.float64, device=device, generator=generator)
-        chance = chance[:, part]
+        chance = chance[:, share]
         inputs = self.degraded or self.clean
-        image = torch.searchsorted(self.share, chance[0] * self.share[-1], right=True)
-        image = image.clamp(max=len(self.share) - 1)
+        image = torch.searchsorted(self.cumulative_areas, chance[0] * self.cumulative_areas[-1], right=True)
+        image = image.clamp(max=len(self.cumulative_areas) - 1)
         top = (chance[1] * (inputs.heights[image] - config.crop + 1)).long()
         left = (chance[2] * (inputs.widths[image] - config.crop + 1)).long()
         orientation = (chance[3] * 8).long()
         s = config.scale
-        wanted = self.clean.crop(self.original[image], top * s, left * s, config.crop * s, orientation)
+        target = self.clean.crop(self.original[image], top * s, left * s, config.crop * s, orientation)
         if self.degraded:
-            return self.degraded.crop(image, top, left, config.crop, orientation), wanted
+            return self.degraded.crop(image, top, left, config.crop, orientation), target
         low, high = config.sigma
         sigma = (low + (high - low) * chance[4]).float()[:, None, None, None] / 255
-        noise = torch.randn(config.batch, *wanted.shape[1:], device=device, generator=generator)
-        return wanted + sigma * noise[part], wanted
+        noise = torch.randn(config.batch, *target.shape[1:], device=device, generator=generator)
+        return target + sigma * noise[share], target
 
 
-def load_photographs(config: TrainConfig, channels: int, device: torch.device) -> Photographs:
-    """Read all photographs, degrade them for the task and bring both to the device.
+def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Dataset:
+    """Read all images, degrade them for the task and copy both to the device.
 
     Args:
-        config: Names the folders and the task.
+        config: Settings of the run, with the folders and the task.
         channels: 3 for colour, 1 for gray.
-        device: Where the run computes.
+        device: Device of the run.
 
     Raises:
-        UsageError: Where there are none.
-        ImageError: Where one cannot be read.
-        MemoryLimitError: Where the device does not hold them.
+        UsageError: There are no images.
+        ImageError: An image cannot be read.
+        MemoryLimitError: The device's memory cannot hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
-    pairs = [pair for of_file in prepared for pair in of_file]
+    pairs = [pair for pairs_of_file in prepared for pair in pairs_of_file]
     try:
         clean = _make_pool((image for image, _ in pairs), device)
         degraded, original = None, torch.arange(len(pairs), device=device)
@@ -138,15 +138,15 @@ def load_photographs(config: TrainConfig, channels: int, device: torch.device) -
             original = original.repeat_interleave(len(pairs[0][1]))
     except torch.OutOfMemoryError as error:
         raise MemoryLimitError(
-            f"cannot hold {len(files)} photographs in the memory of {device}: they are used from there; "
-            "take fewer or smaller ones"
+            f"cannot load {len(files)} images into the memory of {device}: all must fit; "
+            "use fewer or smaller ones"
         ) from error
     inputs = degraded or clean
-    return Photographs(clean, degraded, original, (inputs.heights * inputs.widths).double().cumsum(0))
+    return Dataset(clean, degraded, original, (inputs.heights * inputs.widths).double().cumsum(0))
 
 
 def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yield a photograph at each of its sizes, with what it is degraded to."""
+    """Yield an image at each of its sizes, with its degraded forms."""
     whole = read_srgb(file, channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
@@ -159,30 +159,30 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[n
         elif config.task == "upscale":
             yield clean, [imresize(clean, 1 / config.scale)]
         elif config.task == "dejpeg":
-            yield clean, _compress_variously(clean, config.quality, f"{config.seed} {file.name} {size}")
+            yield clean, _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
         else:
             yield clean, []
 
 
-def _compress_variously(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:
-    """Compress an image at a random quality from each of equal parts of the range."""
+def _compress_at_qualities(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:
+    """Compress an image at random qualities, one from each of equal parts of the range."""
     low, high = quality
     draw = random.Random(seed)
-    shares = [(part + draw.random()) / JPEG_VARIANTS for part in range(JPEG_VARIANTS)]
-    return [compress_jpeg(image, low + int(share * (high - low + 1))) for share in shares]
+    places = [(part + draw.random()) / JPEG_VARIANTS for part in range(JPEG_VARIANTS)]
+    return [compress_jpeg(image, low + int(place * (high - low + 1))) for place in places]
 
 
-def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> Pool:
+def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> ImagePool:
     images = list(images)
     heights, widths = (
         torch.tensor([image.shape[axis] for image in images], device=device) for axis in (0, 1)
     )
     areas = heights * widths
     pixels = np.concatenate([image.reshape(-1, image.shape[2]) for image in images])
-    return Pool(torch.from_numpy(pixels).to(device), areas.cumsum(0) - areas, heights, widths)
+    return ImagePool(torch.from_numpy(pixels).to(device), areas.cumsum(0) - areas, heights, widths)
 
 
 def _mirror_to(image: np.ndarray, shortest: int) -> np.ndarray:
-    """Extend an image by its mirror image where a side is too short for a crop."""
+    """Extend an image by reflection where a side is too short for a crop."""
     missing = [max(0, shortest - side) for side in image.shape[:2]]
     return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")

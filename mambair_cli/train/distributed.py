@@ -1,6 +1,6 @@
-"""The processes that train one network together, a device each, by way of Accelerate.
+"""The processes that train one network together with Accelerate, each on its own device.
 
-A launcher, ``torchrun`` or ``accelerate launch``, starts them and says in the environment how many there are.
+A launcher, ``torchrun`` or ``accelerate launch``, starts them and sets their number in the environment.
 """
 
 import os
@@ -12,27 +12,27 @@ from torch import Tensor
 from mambair_cli.errors import UsageError
 
 
-class Processes:
-    """All processes of a run; one alone needs no engine.
+class ProcessGroup:
+    """All processes of a run, seen from one of them; a single process does not need Accelerate.
 
     Attributes:
-        count: How many there are.
-        is_main: Whether this is the one that writes and talks.
-        device: Where this one computes.
-        part: Of each batch, which this one computes.
+        count: Number of processes.
+        is_main: Whether this process writes files and prints.
+        device: Device of this process.
+        share: Crops of each batch that this process computes.
 
     Raises:
-        UsageError: Where a batch cannot be shared out evenly, or there are several and Accelerate is not
+        UsageError: A batch cannot be shared evenly, or there are several processes and Accelerate is not
             installed.
     """
 
     def __init__(self, device: str, batch: int) -> None:
         count = os.environ.get("WORLD_SIZE", "1")  # a launcher sets it
         if not count.isdecimal() or int(count) < 1:
-            raise UsageError(f"WORLD_SIZE is no number of processes: {count}; unset it")
+            raise UsageError(f"WORLD_SIZE is not a number of processes: {count}; unset it")
         self.count = int(count)
         self.device = torch.device(device)
-        self._engine = None
+        self._accelerator = None
         rank = 0
         if batch % self.count:
             raise UsageError(
@@ -47,20 +47,20 @@ class Processes:
                     f"cannot train with {self.count} processes: accelerate is not installed; "
                     "pip install mambair-cli[distributed]"
                 ) from error
-            self._engine = accelerate.Accelerator(cpu=self.device.type == "cpu")
-            rank = self._engine.process_index
+            self._accelerator = accelerate.Accelerator(cpu=self.device.type == "cpu")
+            rank = self._accelerator.process_index
             if self.device.type != "cpu":
-                self.device = self._engine.device  # a GPU each
+                self.device = self._accelerator.device  # one GPU for each process
         self.is_main = rank == 0
-        share = batch // self.count
-        self.part = slice(rank * share, (rank + 1) * share)
+        size = batch // self.count
+        self.share = slice(rank * size, (rank + 1) * size)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Give all processes, which must all ask for it, the mean of their tensors.
+        """Replace tensors by their mean over all processes, which must all call this.
 
-        In one message: for networks this small the number of messages counts, not their size.
+        They are sent in one message: for networks this small the number of messages counts, not their size.
         """
-        if self._engine is None:
+        if self._accelerator is None:
             return
         whole = self._reduce(torch.cat([tensor.flatten() for tensor in tensors]))
         parts = whole.split([tensor.numel() for tensor in tensors])
@@ -68,19 +68,19 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
     def any(self, here: bool) -> bool:
-        """Tell whether something is so in any process; all must ask."""
-        if self._engine is None:
+        """Tell whether something is true in any process; all processes must call this."""
+        if self._accelerator is None:
             return here
         return self._reduce(torch.tensor(float(here), device=self.device)).item() > 0
 
-    def leave(self) -> None:
-        """End what the processes share, once none of them needs it any more."""
-        if self._engine is not None:
-            self._engine.wait_for_everyone()
-            self._engine.end_training()
+    def close(self) -> None:
+        """Wait for all processes, and end their communication."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+            self._accelerator.end_training()
 
     def _reduce(self, tensor: Tensor) -> Tensor:
-        assert self._engine is not None
-        mean = self._engine.reduce(tensor, reduction="mean")
+        assert self._accelerator is not None
+        mean = self._accelerator.reduce(tensor, reduction="mean")
         assert isinstance(mean, Tensor)
         return mean

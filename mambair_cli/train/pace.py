@@ -1,4 +1,4 @@
-"""What a step takes where training is slow, measured before the first one."""
+"""Time and memory of a step, measured before a slow run starts."""
 
 import time
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ from mambair_cli.networks import MambaIRv2Config, Network
 from mambair_cli.train.config import TrainConfig
 
 TRIAL_SIDE = 8  # pixels; time and memory grow with the area of a crop
-WARM_SECONDS = 1.0  # a trial that takes less is done again: the first time, memory is allocated
-SAID_FROM_SECONDS = 600.0  # what takes less than this needs no word
+WARM_SECONDS = 1.0  # a faster trial is repeated, since the first one allocates memory
+SAID_FROM_SECONDS = 600.0  # a shorter run needs no warning
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # in seconds
 
 
 class Pace(NamedTuple):
-    """What a step takes: seconds, and bytes of memory for what its gradients are found from."""
+    """Seconds of a step, and bytes of memory for the values that its gradients need."""
 
     seconds: float
     memory: int
 
 
 def measure_pace(net: Network, config: TrainConfig, device: torch.device, batch: int) -> Pace:
-    """Find out what a step takes by a trial with smaller crops; the network stays as it is.
+    """Measure a step with smaller crops, and extrapolate; the network does not change.
 
     Args:
-        net: In training.
-        config: Of the run.
-        device: On which it computes.
+        net: Network in training.
+        config: Settings of the run.
+        device: Device of the network.
         batch: Crops in a step.
     """
     side = net.config.window_size if isinstance(net.config, MambaIRv2Config) else TRIAL_SIDE
@@ -52,7 +52,7 @@ def measure_pace(net: Network, config: TrainConfig, device: torch.device, batch:
 
 @contextmanager
 def _counting_saved() -> Iterator[dict[int, int]]:
-    """Collect, by their addresses, the sizes of what is kept for gradients."""
+    """Collect the sizes of the memory that is kept for gradients, by address."""
     sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -63,8 +63,8 @@ def _counting_saved() -> Iterator[dict[int, int]]:
         yield sizes
 
 
-def warn_of(pace: Pace, steps: int, device: str) -> str | None:
-    """Say how long a run takes, and what would help; nothing of one that is soon done."""
+def warn_if_slow(pace: Pace, steps: int, device: str) -> str | None:
+    """Say how long a run will take and what makes it faster; None for a short run."""
     seconds = pace.seconds * steps
     if seconds < SAID_FROM_SECONDS:
         return None

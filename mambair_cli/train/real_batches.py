@@ -1,7 +1,7 @@
-"""Batches of crops degraded as real pictures are, made on the device while it trains on the ones before.
+"""Batches of crops degraded like real pictures, made on the device while it trains on earlier ones.
 
-What a batch holds follows from the seed and the number of its step alone, so that a run which goes on, or
-which several processes share, sees the same.
+A batch depends only on the seed and the number of its step, so that a resumed run and a run of several
+processes get the same batches.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from torch import Tensor
 from mambair_cli.quality.degradation.apply import Occasion, degrade, finish, send
 from mambair_cli.quality.degradation.recipe import Fate, draw_fates, recipe_for
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.dataset import Photographs
+from mambair_cli.train.dataset import Dataset
 
-CROPS_TOGETHER = {"cuda": 512}  # made at once: many small kernels, which take as long for a few as for many
+CROPS_TOGETHER = {"cuda": 512}  # made at once: many small kernels take as long for a few crops as for many
 DRAWS_CROPS, DRAWS_FATES, DRAWS_NOISE = range(3)  # streams of random numbers
 
 
 class _Chunk(NamedTuple):
-    """The batches of some steps in a row, made together.
+    """The batches of several steps in a row, made together.
 
     Attributes:
         x: Inputs, (crops, 3, crop, crop).
-        wanted: What the network should make of them, (crops, 3, s·crop, s·crop).
-        saved: Crops that go through WebP, once they have, (n, crop, crop, 3) uint8; None without any.
-        places: Which those are.
-        made: On a GPU, when all but these is there.
+        target: Targets, (crops, 3, s·crop, s·crop).
+        saved: Future crops after compression by WebP, (n, crop, crop, 3) uint8; None if there are none.
+        places: Indices of these crops.
+        made: Event on a GPU after which all other crops are complete.
     """
 
     x: Tensor
-    wanted: Tensor
+    target: Tensor
     saved: Future[np.ndarray] | None
     places: list[int]
     made: torch.cuda.Event | None
@@ -44,52 +44,50 @@ class RealBatches:
     """Makes the batches of a run.
 
     Attributes:
-        x: Inputs of the step that was loaded last, always in one place: (b, 3, crop, crop).
-        wanted: What the network should make of them, (b, 3, s·crop, s·crop).
+        x: Inputs of the step that was loaded last, always in the same memory, (b, 3, crop, crop).
+        target: Their targets, (b, 3, s·crop, s·crop).
     """
 
-    def __init__(
-        self, photographs: Photographs, config: TrainConfig, device: torch.device, part: slice
-    ) -> None:
-        self._photographs = photographs
+    def __init__(self, dataset: Dataset, config: TrainConfig, device: torch.device, share: slice) -> None:
+        self._dataset = dataset
         self._config = config
         self._recipe = recipe_for(config.scale)
         self._device = device
-        self._steps = max(1, CROPS_TOGETHER.get(device.type, 1) // config.batch)  # of a chunk
-        mine = np.arange(config.batch)[part]
+        self._steps = max(1, CROPS_TOGETHER.get(device.type, 1) // config.batch)  # in a chunk
+        mine = np.arange(config.batch)[share]
         self._batch = len(mine)
         self._mine = (np.arange(self._steps)[:, None] * config.batch + mine).ravel()
-        self._shares = photographs.share.cpu().numpy()
-        self._sides = [side.cpu().numpy() for side in (photographs.clean.heights, photographs.clean.widths)]
+        self._cumulative_areas = dataset.cumulative_areas.cpu().numpy()
+        self._sides = [side.cpu().numpy() for side in (dataset.clean.heights, dataset.clean.widths)]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._threads = ThreadPoolExecutor(2, "webp")
         self._chunks: dict[int, _Chunk] = {}
         shape = (self._batch, 3, config.crop, config.crop)
         large = (*shape[:2], config.crop * config.scale, config.crop * config.scale)
-        self.x, self.wanted = (
+        self.x, self.target = (
             torch.empty(size, device=device, memory_format=torch.channels_last) for size in (shape, large)
         )
 
     def load(self, step: int) -> None:
-        """Bring the batch of a step to its place, and begin with the chunk after its own."""
+        """Copy the batch of a step to ``x`` and ``target``, and start on the next chunk."""
         number, place = divmod(step, self._steps)
-        for wanted in (number, number + 1) if self._stream else (number,):
-            if wanted not in self._chunks:
-                self._chunks[wanted] = self._begin(wanted)
+        for needed in (number, number + 1) if self._stream else (number,):
+            if needed not in self._chunks:
+                self._chunks[needed] = self._begin(needed)
         chunk = self._take(number)
         rows = slice(place * self._batch, (place + 1) * self._batch)
         self.x.copy_(chunk.x[rows])
-        self.wanted.copy_(chunk.wanted[rows])
+        self.target.copy_(chunk.target[rows])
         if place == self._steps - 1:
             del self._chunks[number]
 
     def _take(self, number: int) -> _Chunk:
-        """Return a chunk when it is whole."""
+        """Return a chunk when it is complete."""
         chunk = self._chunks[number]
         if chunk.made:
             current = torch.cuda.current_stream(self._device)
             current.wait_event(chunk.made)
-            for tensor in (chunk.x, chunk.wanted):
+            for tensor in (chunk.x, chunk.target):
                 tensor.record_stream(current)
         if chunk.saved:
             pixels = torch.from_numpy(chunk.saved.result()).float().permute(0, 3, 1, 2) / 255
@@ -112,21 +110,21 @@ class RealBatches:
 
         with torch.no_grad(), torch.cuda.stream(self._stream) if self._stream else nullcontext():
             truth = self._cut(np.random.default_rng((*seed, DRAWS_CROPS)).random((4, crops)))
-            x, wanted = degrade(truth, fates, config.scale, draw, self._recipe.resolution[1])
+            x, target = degrade(truth, fates, config.scale, draw, self._recipe.resolution[1])
             places = [place for place, fate in enumerate(fates) if fate.webp is not None]
             saved = self._save(x[places], [fates[place] for place in places]) if places else None
             made = None
             if self._stream:
                 made = torch.cuda.Event()
                 made.record()
-        return _Chunk(x, wanted, saved, places, made)
+        return _Chunk(x, target, saved, places, made)
 
     def _cut(self, chance: np.ndarray) -> Tensor:
-        """Cut the truth of a chunk out of the photographs, by four random numbers for each crop of it."""
-        config, clean = self._config, self._photographs.clean
+        """Cut the truth of a chunk out of the images, by four random numbers for each crop."""
+        config, clean = self._config, self._dataset.clean
         chance = chance[:, self._mine]
-        image = np.searchsorted(self._shares, chance[0] * self._shares[-1], side="right")
-        image = image.clip(max=len(self._shares) - 1)
+        image = np.searchsorted(self._cumulative_areas, chance[0] * self._cumulative_areas[-1], side="right")
+        image = image.clip(max=len(self._cumulative_areas) - 1)
         side = config.crop * config.scale
         top, left = (
             (share * (sides[image] - side + 1)).astype(np.int64)
@@ -136,17 +134,17 @@ class RealBatches:
         return clean.crop(place[0], place[1], place[2], side, place[3])
 
     def _save(self, x: Tensor, fates: Sequence[Fate]) -> Future[np.ndarray]:
-        """Have crops sent through WebP on a processor, as soon as the device has made them."""
+        """Have the CPU compress crops by WebP as soon as the device has made them."""
         pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         if not self._stream:
             return self._threads.submit(finish, pixels.numpy(), fates)
-        kept = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
-        kept.copy_(pixels, non_blocking=True)
-        there = torch.cuda.Event()
-        there.record()
+        pinned = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+        pinned.copy_(pixels, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
 
         def work() -> np.ndarray:
-            there.synchronize()
-            return finish(kept.numpy(), fates)
+            copied.synchronize()
+            return finish(pinned.numpy(), fates)
 
         return self._threads.submit(work)

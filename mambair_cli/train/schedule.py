@@ -1,4 +1,4 @@
-"""The learning rate of each step of a run, which may be made longer while it lasts or when it is done."""
+"""The learning rate of each step; a run can be extended while it lasts or after its end."""
 
 import dataclasses
 import math
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """Up to the peak along a line, then down to nothing along a cosine.
+    """A linear rise to the peak, then a cosine down to zero.
 
     Attributes:
-        peak: The highest rate.
-        warmup: Steps up to it.
-        steps: All of them.
-        extended: Of a run that was made longer: when that was, in steps, and the rate of that moment. From
-            there the rate goes to what it would be in a run that was meant to be as long from the start, in
-            as many steps as the warm-up has.
+        peak: Highest rate.
+        warmup: Steps up to the peak.
+        steps: Number of all steps.
+        extended: Step at which the run was extended, and the rate of that step; None if it was not. Then
+            the rate moves, over as many steps as the warm-up has, to that of a run with this length from the
+            start.
     """
 
     peak: float
@@ -24,7 +24,7 @@ class Schedule:
     extended: tuple[int, float] | None = None
 
     def rate(self, step: int) -> float:
-        """Return the rate of the step after so many that are done."""
+        """Return the rate of a step, counted from 0."""
         rate = self._plan(step)
         if self.extended is None:
             return rate
@@ -33,7 +33,7 @@ class Schedule:
         return before + share * (rate - before)
 
     def extend(self, step: int, steps: int) -> "Schedule":
-        """Return the schedule of a run that gets more steps when so many are done."""
+        """Return the schedule of a run that is extended to ``steps`` after ``step`` steps."""
         return dataclasses.replace(self, steps=steps, extended=(step, self.rate(step)))
 
     def _plan(self, step: int) -> float:

@@ -1,8 +1,7 @@
-"""The state of a run on its device, and one step of it.
+"""The state of a training run on its device, and one step of it.
 
-On CUDA a step, from the crops to the running average of the weights, is recorded as graphs: the networks
-worth training on one device are too small to keep it busy from Python. Between its two halves processes
-exchange their gradients.
+On CUDA a step, from the crops to the running average of the weights, is recorded as two graphs: a network
+small enough to train on one GPU does not keep it busy from Python. Between them, processes average gradients.
 """
 
 import contextlib
@@ -10,7 +9,6 @@ import copy
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,18 @@ from torch import nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
-from mambair_cli.images import synchronize
 from mambair_cli.networks import Network, build_network
 from mambair_cli.networks.layers import VSSBlock
+from mambair_cli.system.files import atomic_write
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
-from mambair_cli.train.dataset import load_photographs
-from mambair_cli.train.distributed import Processes
+from mambair_cli.train.dataset import load_dataset
+from mambair_cli.train.distributed import ProcessGroup
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
-EAGER_STEPS = 3  # before a graph is recorded: in the first ones libraries choose and allocate
+EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and allocate memory in them
 MAX_GRADIENT_NORM = 1.0
 CHARBONNIER_EPSILON = 1e-3
 BETAS = (0.9, 0.99)  # AdamW's
@@ -42,35 +40,35 @@ class Trainer:
     """A network in training.
 
     Attributes:
-        config: The settings.
-        net: The network that is trained.
-        averaged: The same with the running average of the weights.
-        step: Steps done.
-        processes: Those that share the work: each draws all crops of a step and computes its part of them,
-            so that the result is that of a single one but for rounding.
-        device: Where this process computes.
+        config: Settings of the run.
+        net: Network in training.
+        averaged: Copy of it with the running average of the weights.
+        step: Number of steps done.
+        group: Processes that share each batch: each draws all crops of a step and computes its share, so that
+            the result is that of a single process except for rounding.
+        device: Device of this process.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.step = 0
         self._schedule = Schedule(config.learning_rate, config.warmup, config.steps)
-        self.processes = Processes(config.device, config.batch)
-        self.device = self.processes.device
+        self.group = ProcessGroup(config.device, config.batch)
+        self.device = self.group.device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)  # of the first weights
+            torch.manual_seed(config.seed)  # for the initial weights
             net = make_network(config)
         self.net = net.to(self.device).train().requires_grad_(True)
         self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: no stub has it
         self.averaged = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self._photographs = load_photographs(config, net.info.channels, self.device)
+        self._dataset = load_dataset(config, net.info.channels, self.device)
         self._generator = torch.Generator(self.device).manual_seed(config.seed)
         self._batches = None
         if config.degradation == "real":
-            self._batches = RealBatches(self._photographs, config, self.device, self.processes.part)
+            self._batches = RealBatches(self._dataset, config, self.device, self.group.share)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.net, config.weight_decay),
-            lr=torch.tensor(0.0, device=self.device),  # a tensor, so that a recorded graph sees it change
+            lr=torch.tensor(0.0, device=self.device),  # a tensor, so that recorded graphs see it change
             betas=BETAS,
             fused=True,
             capturable=self.device.type == "cuda",
@@ -88,19 +86,19 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """Learning rate of the next step."""
         return self._schedule.rate(self.step)
 
-    def plan(self, steps: int) -> None:
-        """Settle anew how many steps the run has, and with them the rates of all that are to come."""
+    def set_steps(self, steps: int) -> None:
+        """Change the number of steps of the run, and with it the rates of the coming ones."""
         self.config = dataclasses.replace(self.config, steps=steps)
         self._schedule = dataclasses.replace(self._schedule, steps=steps)
 
     @property
     def ema_share(self) -> float:
-        """What the next step's weights weigh in the running average.
+        """Share of the next step's weights in the running average.
 
-        At first more than later, so that the average forgets the weights that it began with.
+        It is larger at first, so that the average forgets the initial weights.
         """
         return max(1 - self.config.ema_decay, 9 / (self.step + 10))
 
@@ -112,43 +110,43 @@ class Trainer:
         if self._batches:
             self._batches.load(self.step)
         if self.device.type != "cuda":
-            self._compute()
+            self._step_eagerly()
         elif self._eager_steps:
             self._eager_steps -= 1
-            self._compute_aside()
+            self._step_on_side_stream()
         else:
             if not self._graphs:
-                self._graphs = self._record()
-            find_gradients, update = self._graphs
-            find_gradients.replay()
-            self._exchange()
+                self._graphs = self._record_graphs()
+            compute_gradients, update = self._graphs
+            compute_gradients.replay()
+            self._average_gradients()
             update.replay()
         self.step += 1
         self._losses += 1
 
     def mean_loss(self) -> float:
-        """Return the mean loss since it was last forgotten; not finite once a single one was not."""
+        """Return the mean loss since the last reset; it is not finite if a single loss was not."""
         return self._loss_sum.item() / max(1, self._losses)
 
-    def forget_loss(self) -> None:
-        """Begin a new mean."""
+    def reset_loss(self) -> None:
+        """Start a new mean."""
         self._loss_sum.zero_()
         self._losses = 0
 
-    def _compute(self) -> None:
-        self._find_gradients()
-        self._exchange()
+    def _step_eagerly(self) -> None:
+        self._compute_gradients()
+        self._average_gradients()
         self._update()
 
-    def _find_gradients(self) -> None:
+    def _compute_gradients(self) -> None:
         config = self.config
         if self._batches:
-            x, wanted = self._batches.x, self._batches.wanted
+            x, target = self._batches.x, self._batches.target
         else:
-            x, wanted = self._photographs.draw(config, self._generator, self.processes.part)
+            x, target = self._dataset.draw_batch(config, self._generator, self.group.share)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
-        error = y.float() - wanted
+        error = y.float() - target
         if config.loss == "l1":
             loss = error.abs().mean()
         else:
@@ -157,9 +155,9 @@ class Trainer:
         loss.backward()
         self._loss.copy_(loss.detach())
 
-    def _exchange(self) -> None:
+    def _average_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
-        self.processes.average([*gradients, self._loss])
+        self.group.average([*gradients, self._loss])
 
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT_NORM)
@@ -169,30 +167,30 @@ class Trainer:
             for mean, weights in zip(self.averaged.parameters(), self.net.parameters(), strict=True):
                 mean.lerp_(weights, self._ema_share)
 
-    def _compute_aside(self) -> None:
-        """Do a step on a stream of its own, as graphs are recorded on one."""
+    def _step_on_side_stream(self) -> None:
+        """Do a step on a side stream, as graphs are recorded on one."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            self._compute()
+            self._step_eagerly()
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
-    def _record(self) -> list[torch.cuda.CUDAGraph]:
-        """Record the halves of a step, without doing them."""
+    def _record_graphs(self) -> list[torch.cuda.CUDAGraph]:
+        """Record the two halves of a step without running them."""
         self._optimizer.zero_grad(set_to_none=True)
         halves = [torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()]
         halves[0].register_generator_state(self._generator)
         with torch.cuda.graph(halves[0]):
-            self._find_gradients()
+            self._compute_gradients()
         with torch.cuda.graph(halves[1], pool=halves[0].pool()):
             self._update()
         return halves
 
     def save(self) -> None:
-        """Write the state and the averaged weights, each whole or not at all.
+        """Write the state and the averaged weights, each complete or not at all.
 
         Raises:
-            MambairError: Where they cannot be written.
+            MambairError: They cannot be written.
         """
         folder = self.config.output
         state = {
@@ -208,15 +206,15 @@ class Trainer:
         }
         serialized = io.BytesIO()
         torch.save(state, serialized)
-        write_whole(folder / STATE_FILE, serialized.getbuffer())
-        write_whole(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
+        write_file(folder / STATE_FILE, serialized.getbuffer())
+        write_file(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
-        """Go on from the state in the run's folder.
+        """Continue from the state in the run's folder.
 
         Raises:
-            CheckpointError: Where there is none, or it is damaged.
-            UsageError: Where it is the state of another run.
+            CheckpointError: There is no state, or it is damaged.
+            UsageError: It is the state of another run.
         """
         path = self.config.output / STATE_FILE
         again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
@@ -226,12 +224,12 @@ class Trainer:
             raise CheckpointError(
                 f"cannot resume {path.parent}: it holds no {path.name}; leave out --resume"
             ) from error
-        except Exception as error:  # a damaged pickle fails in as many ways as it has bytes
+        except Exception as error:  # a damaged pickle can raise any error
             raise CheckpointError(
                 f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
             ) from error
-        wanted = {"config", "step", "net", "averaged", "optimizer", "generator", "loss_sum", "losses"}
-        if not isinstance(state, dict) or not wanted <= state.keys():
+        keys = {"config", "step", "net", "averaged", "optimizer", "generator", "loss_sum", "losses"}
+        if not isinstance(state, dict) or not keys <= state.keys():
             raise CheckpointError(
                 f"cannot resume from {path}: it is not the state of a run; begin one in another folder"
             )
@@ -260,11 +258,11 @@ class Trainer:
 
 
 def make_network(config: TrainConfig) -> Network:
-    """Build the network of a run, with the weights that it starts from.
+    """Build the network of a run, with its initial weights.
 
     Raises:
-        CheckpointError: Where the weights cannot be loaded.
-        UsageError: Where the network does not fit the task.
+        CheckpointError: The weights cannot be loaded.
+        UsageError: The network does not fit the task.
     """
     if config.network is not None:
         net = build_network(config.network, config.task)
@@ -289,7 +287,7 @@ def make_network(config: TrainConfig) -> Network:
 
 
 def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:
-    """Return a checkpoint, as safetensors, that tells what it is and how it was made."""
+    """Return a checkpoint as safetensors, with metadata on the network and its training."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     metadata = {
         "task": config.task,
@@ -301,7 +299,7 @@ def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:
 
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters into those that weight decay is for and those that it would only hurt."""
+    """Split the parameters into those with weight decay and those without."""
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for name, parameter in net.named_parameters():
         is_plain = parameter.ndim < 2 or name.endswith(("A_logs", "Ds", "dt_projs_bias"))
@@ -311,36 +309,25 @@ def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Explain why a file or folder of the run cannot be written.
+def explaining_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a sentence on why a file or folder of the run cannot be written.
 
     Raises:
-        MambairError: In place of an OSError.
+        MambairError: The system refuses to write.
     """
     try:
         yield
     except OSError as error:
         raise MambairError(
-            f"cannot write {path}: {error.strerror}; make room, or choose another folder"
+            f"cannot write {path}: {error.strerror}; free some space, or choose another folder"
         ) from error
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the run, which is there as it was or as it is to be, whatever happens.
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file of the run in one step: whatever happens, it is the old one or the new one.
 
     Raises:
-        MambairError: Where it cannot be written.
+        MambairError: It cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            synchronize(path.parent)
-    except MambairError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with explaining_write_errors(path), atomic_write(path, path.with_name(path.name + ".part")) as file:
+        file.write(content)

@@ -1,4 +1,4 @@
-"""The PSNR of a network in training, as the papers count it."""
+"""The PSNR of a network in training, measured as in the papers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.train.config import TrainConfig
 
-NOISE_LEVELS = (15, 25, 50)  # that the papers report
+NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
-TILES_AT_ONCE = 4  # at most: the training itself fills the memory
+TILES_AT_ONCE = 4  # limit: the training itself needs most of the memory
 
 
 class ValidationPair(NamedTuple):
@@ -30,11 +30,11 @@ class ValidationPair(NamedTuple):
 
 
 def load_validation(config: TrainConfig, channels: int) -> dict[str, list[ValidationPair]]:
-    """Make the images to measure on, under the name of their level of degradation.
+    """Make the image pairs to measure on, by the name of their level of degradation.
 
     Raises:
-        UsageError: Where there are none.
-        ImageError: Where one cannot be read.
+        UsageError: There are no images.
+        ImageError: An image cannot be read.
     """
     if config.validation is None:
         return {}
@@ -67,10 +67,10 @@ def measure(
     config: TrainConfig,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """Return the mean PSNR at each level; of upscaling, that of the Y channel.
+    """Return the mean PSNR at each level; for upscaling, that of the Y channel.
 
-    Images are cut into tiles as a restoration on the device has them. Where it is stopped nothing is
-    returned.
+    Images are cut into the same tiles as when they are restored on this device. The result is empty if
+    ``is_stopped`` becomes true.
     """
     device = torch.device(config.device)
     engine = Engine(net, device, "fp32")
@@ -91,7 +91,7 @@ def measure(
 
 
 def _levels(usual: tuple[int, ...], trained: tuple[float, float]) -> list[float]:
-    """Return the usual levels among the trained ones, or else the ends of these."""
+    """Return the usual levels within the trained range, or else the ends of that range."""
     low, high = trained
     return [level for level in usual if low <= level <= high] or sorted({low, high})
 

@@ -1,4 +1,4 @@
-"""Do to a batch of pictures what was drawn for each, those of one kind of step together."""
+"""Apply the drawn steps to a batch of pictures, one kind of step at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,33 +21,33 @@ from mambair_cli.quality.degradation.recipe import (
 )
 from mambair_cli.quality.degradation.resample import resize
 
-MOST_STEPS = 8  # of a round
+MOST_STEPS = 8  # in a round
 LUMA = (0.299, 0.587, 0.114)
 
 Occasion = tuple[int, int, int]
-"""When noise is added: whether the first round has a resolution of its own, the turn, the kind of noise."""
+"""When noise is added: 1 if the first round has its own resolution, else 0; the turn; the kind of noise."""
 
 Draw = Callable[[tuple[int, int], list[int], Occasion], Tensor]
-"""Given height and width, numbers of pictures and the occasion, returns white noise, (n, 4, h, w)."""
+"""Function from height and width, indices of pictures and the occasion to white noise, (n, 4, h, w)."""
 
 
 def degrade(
     truth: Tensor, fates: Sequence[Fate], scale: int, draw: Draw, finest: float
 ) -> tuple[Tensor, Tensor]:
-    """Make a network's input of the truth, and of the truth what the network should make of the input.
+    """Make a network's inputs and targets from clean pictures.
 
-    WebP alone is left to :func:`finish`, since its library needs the pictures in memory.
+    WebP is left to :func:`finish`, since its library needs the pictures in main memory.
 
     Args:
         truth: Clean pictures, (b, 3, s·h, s·w) in [0, 1].
-        fates: What happens to each.
+        fates: Steps for each picture.
         scale: ``s``.
-        draw: Gives white noise. What it gives for a picture must not depend on the others of the
-            batch, nor on other occasions.
-        finest: Resolution of a first round that no fate exceeds, from 1 on.
+        draw: Source of white noise. The noise of a picture must not depend on the others of the batch, nor on
+            other occasions.
+        finest: Largest resolution of a first round in any fate, 1 at least.
 
     Returns:
-        (b, 3, h, w), in [0, 1] but for pictures that are not rounded, and (b, 3, s·h, s·w).
+        Inputs (b, 3, h, w), in [0, 1] except for pictures that are not rounded, and targets (b, 3, s·h, s·w).
     """
     truth = truth.clone()
     _filter(truth, [fate.soft for fate in fates])
@@ -81,14 +81,14 @@ def degrade(
 
 
 def finish(inputs: np.ndarray, fates: Sequence[Fate]) -> np.ndarray:
-    """Send those pictures through WebP that are fated to.
+    """Compress pictures by WebP whose fates say so.
 
     Args:
         inputs: (b, h, w, 3) uint8.
-        fates: What happens to each.
+        fates: Steps for each picture.
 
     Returns:
-        The same; the others are as they were.
+        (b, h, w, 3) uint8; the other pictures are unchanged.
     """
     chosen = [n for n, fate in enumerate(fates) if fate.webp is not None]
     if not chosen:
@@ -104,7 +104,7 @@ def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.nd
     Args:
         truth: (h, w, 1 or 3), uint8 or float32 in [0, 1]; both sides are multiples of the scale.
         scale: Output pixels per input pixel and side.
-        seed: Numbers that say what happens to it: the same ones give the same input.
+        seed: Seed of all random numbers: the same seed gives the same input.
 
     Returns:
         The network's input, (h / s, w / s, 1 or 3) uint8.
@@ -127,14 +127,14 @@ def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.nd
 def _round(
     x: Tensor, numbers: list[int], programs: Sequence[Sequence[Step]], when: tuple[int, int], draw: Draw
 ) -> None:
-    """Do the steps of a round to pictures, in place, at each turn those of one kind together.
+    """Apply the steps of a round to pictures, in place; at each turn those of one kind together.
 
     Args:
-        x: The pictures.
-        numbers: Which of the batch they are.
-        programs: Steps of each, in order.
-        when: Whether the resolution is another than the input's, and the number of the first turn.
-        draw: White noise.
+        x: Pictures, (n, 3, h, w).
+        numbers: Their indices in the batch.
+        programs: Steps of each picture, in order.
+        when: 1 if the first round has its own resolution, else 0; and the number of the first turn.
+        draw: Source of white noise.
     """
     for turn in range(max(map(len, programs), default=0)):
         groups: dict[tuple, list[int]] = {}
@@ -150,25 +150,25 @@ def _round(
             if isinstance(steps[0], Noise | Camera):
                 occasion = (when[0], when[1] + turn, int(isinstance(steps[0], Camera)))
                 white = draw((x.shape[2], x.shape[3]), [numbers[place] for place in places], occasion)
-            x[index] = _do(x[index], steps, white)
+            x[index] = _apply_step(x[index], steps, white)
 
 
-def _do(x: Tensor, steps: Sequence[Step], white: Tensor | None) -> Tensor:
-    """Do one step to each of some pictures, all of one kind."""
+def _apply_step(x: Tensor, steps: Sequence[Step], white: Tensor | None) -> Tensor:
+    """Apply one step to each picture; all steps are of one kind."""
 
-    def of_all(name: str) -> Tensor:
+    def collect(name: str) -> Tensor:
         return send([getattr(step, name) for step in steps], x.device)
 
     step = steps[0]
     if isinstance(step, Filter):
-        return convolve(x, of_all("kernel"))
+        return convolve(x, collect("kernel"))
     if isinstance(step, Jpeg):
-        return codecs.jpeg(x, of_all("quality"), of_all("shift"), step.subsampled)
+        return codecs.jpeg(x, collect("quality"), collect("shift"), step.subsampled)
     assert white is not None
-    strength = noise.Strength(of_all("sigma"), of_all("shot"))
+    strength = noise.Strength(collect("sigma"), collect("shot"))
     if isinstance(step, Camera):
-        return noise.photograph(x, white, strength, of_all("balance"), of_all("mosaic"))
-    look = noise.Field(of_all("gray"), of_all("kernels"), of_all("gains"), of_all("grain"))
+        return noise.photograph(x, white, strength, collect("balance"), collect("mosaic"))
+    look = noise.Field(collect("gray"), collect("kernels"), collect("gains"), collect("grain"))
     return noise.add(x, noise.make_field(white, look), strength)
 
 
@@ -194,7 +194,7 @@ def _at(x: Tensor, numbers: list[int], change: Callable[[Tensor], Tensor]) -> No
 
 
 def send(values: object, device: torch.device) -> Tensor:
-    """Bring numbers to a device, without waiting for what it computes."""
+    """Copy numbers to a device without waiting for its other work."""
     array = np.asarray(values)
     tensor = torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,4 +1,4 @@
-"""Compress pictures: JPEG for a whole batch by matrix products, and WebP by its own library."""
+"""Compress and decode pictures: JPEG for a batch by matrix products, WebP by its library."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-BLOCK = 8  # pixels, the side of what JPEG transforms
+BLOCK = 8  # pixels: side of a JPEG block
 
 # The quantisation tables that the JPEG standard suggests (ITU-T T.81, annex K), which libjpeg scales.
 _LUMA = (
@@ -44,22 +44,22 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.
 
 
 def round_to_bytes(x: Tensor) -> Tensor:
-    """Clip to [0, 1] and round to 8 bits, as a file that is saved does."""
+    """Clip to [0, 1] and round to 8 bits, as in a saved file."""
     return (x.clamp(0, 1) * 255).round() / 255
 
 
 def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
-    """Send pictures through JPEG and back, as libjpeg does but for the last bit of a few pixels.
+    """Encode and decode pictures as JPEG, like libjpeg except for the last bit of a few pixels.
 
     Args:
         x: (b, 3, h, w) in [0, 1]; clipped and rounded to 8 bits first.
-        quality: 1 to 100 in libjpeg's sense, (b,).
-        shift: How many rows and columns of the first blocks lie outside the picture, 0 to 15, (b, 2) int64.
-            A picture that is cropped after it was saved has such.
-        subsampled: Whether the colours have half the resolution (4:2:0), or the whole (4:4:4).
+        quality: Quality of libjpeg, 1 to 100, (b,).
+        shift: Rows and columns of the first blocks outside the picture, 0 to 15, (b, 2) int64; not 0 for a
+            picture that was cropped after it was saved.
+        subsampled: Whether colours have half the resolution (4:2:0) or the full one (4:4:4).
 
     Returns:
-        (b, 3, h, w), whole numbers of 1/255.
+        (b, 3, h, w), multiples of 1/255.
     """
     height, width = x.shape[2:]
     rows, columns = (
@@ -68,7 +68,7 @@ def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
     )
     picture = torch.arange(len(x), device=x.device)[:, None, None]
     samples = (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None]]
-    ycc = (samples @ _constant(_TO_YCC, x.device).T).round().permute(0, 3, 1, 2)  # luma around 0 is wanted
+    ycc = (samples @ _constant(_TO_YCC, x.device).T).round().permute(0, 3, 1, 2)  # luma is centred next
     luma, chroma = ycc[:, :1] - 128, ycc[:, 1:]
     luma_table, chroma_table = (
         _scale_table(_constant(table, x.device), quality) for table in (_LUMA, _CHROMA)
@@ -78,7 +78,7 @@ def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
         chroma = F.interpolate(
             _quantize(F.avg_pool2d(chroma, 2).round(), chroma_table),
             scale_factor=2,
-            mode="bilinear",  # with these weights, 9, 3, 3 and 1 of 16, libjpeg enlarges them
+            mode="bilinear",  # libjpeg uses the same weights: 9, 3, 3 and 1 of 16
         )
     else:
         chroma = _quantize(chroma, chroma_table)
@@ -92,11 +92,11 @@ def jpeg(x: Tensor, quality: Tensor, shift: Tensor, subsampled: bool) -> Tensor:
 
 
 def webp(pictures: np.ndarray, qualities: Sequence[int]) -> np.ndarray:
-    """Send pictures through lossy WebP and back.
+    """Encode and decode pictures as lossy WebP.
 
     Args:
         pictures: (b, h, w, 3) uint8.
-        qualities: 0 to 100 of libwebp, b of them.
+        qualities: Quality of libwebp for each picture, 0 to 100.
 
     Returns:
         (b, h, w, 3) uint8.
@@ -110,20 +110,20 @@ def webp(pictures: np.ndarray, qualities: Sequence[int]) -> np.ndarray:
 
 
 def _padded(side: int) -> int:
-    """Return a side rounded up to whole blocks of subsampled colours, with room for any shift."""
+    """Return a side rounded up to complete blocks of subsampled colours, with room for any shift."""
     unit = 2 * BLOCK
     return -(-(side + unit - 1) // unit) * unit
 
 
 def _scale_table(table: Tensor, quality: Tensor) -> Tensor:
-    """Return the steps of a quality, (b, 1, 1, 8, 1, 8), beside blocks (b, c, rows, 8, columns, 8)."""
+    """Return the steps of a quality, (b, 1, 1, 8, 1, 8), for blocks (b, c, rows, 8, columns, 8)."""
     percent = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
     steps = torch.floor((table * percent[:, None, None] + 50) / 100).clamp(1, 255)
     return steps[:, None, None, :, None, :]
 
 
 def _quantize(x: Tensor, steps: Tensor) -> Tensor:
-    """Transform blocks, round their coefficients to steps, and transform them back; rounded to numbers."""
+    """Transform blocks, round their coefficients to steps, transform them back, and round to integers."""
     b, c, height, width = x.shape
     blocks = x.reshape(b, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     cosines = _cosines(x.device)

@@ -1,4 +1,4 @@
-"""Blur and sharpen: one small kernel for each picture, applied by way of the Fourier transform."""
+"""Blur and sharpen: a small kernel for each picture, applied by the Fourier transform."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RADIUS = 10  # pixels: kernels are of 21×21
+RADIUS = 10  # pixels: kernels are 21×21
 SIDE = 2 * RADIUS + 1
 
 _Y, _X = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1].astype(np.float64)
@@ -16,18 +16,18 @@ _Y, _X = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1].astype(np.float64)
 def gaussian(
     sigma: float, aspect: float = 1.0, angle: float = 0.0, power: float = 2.0, plateau: bool = False
 ) -> np.ndarray:
-    """Return a Gaussian kernel, or one of its relatives.
+    """Return a Gaussian kernel, or a generalised one.
 
-    With ``r`` the distance in standard deviations, along axes turned by ``angle``::
+    With ``r`` the distance in standard deviations, along axes rotated by ``angle``::
 
         exp(-r ** power / 2)      or, as a plateau,      1 / (1 + r ** power)
 
     Args:
         sigma: Standard deviation along the first axis, in pixels.
-        aspect: That along the second axis over that along the first.
-        angle: In radians.
+        aspect: Standard deviation along the second axis, divided by that along the first.
+        angle: Angle of the axes, in radians.
         power: 2 for a Gaussian; less for longer tails, more for a flatter top.
-        plateau: The second form.
+        plateau: Whether to use the second form.
 
     Returns:
         (21, 21) float64, summing to one.
@@ -41,10 +41,10 @@ def gaussian(
 
 
 def disc(radius: float) -> np.ndarray:
-    """Return the kernel of a lens out of focus: a disc whose rim is a pixel wide.
+    """Return the kernel of a lens out of focus: a disc with a rim of one pixel.
 
     Args:
-        radius: In pixels.
+        radius: Radius, in pixels.
 
     Returns:
         (21, 21) float64, summing to one.
@@ -54,10 +54,10 @@ def disc(radius: float) -> np.ndarray:
 
 
 def low_pass(cutoff: float) -> np.ndarray:
-    """Return the kernel that keeps a disc of frequencies; it rings as strong reduction and compression do.
+    """Return the kernel that keeps a disc of frequencies; it rings like strong reduction or compression.
 
     Args:
-        cutoff: The highest frequency kept, in radians a pixel, up to pi.
+        cutoff: Highest frequency that is kept, in radians per pixel, up to pi.
 
     Returns:
         (21, 21) float64, summing to one.
@@ -75,7 +75,7 @@ def sharpen(amount: float, sigma: float) -> np.ndarray:
 
     Args:
         amount: Share of the difference that is added.
-        sigma: Of the blur, in pixels.
+        sigma: Standard deviation of the blur, in pixels.
 
     Returns:
         (21, 21) float64, summing to one.
@@ -86,7 +86,7 @@ def sharpen(amount: float, sigma: float) -> np.ndarray:
 
 
 def convolve(x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve each picture with a kernel of its own; beyond its border it is mirrored.
+    """Convolve each picture with its own kernel; beyond its border it is mirrored.
 
     Args:
         x: (b, c, h, w).

@@ -1,4 +1,4 @@
-"""Add noise as cameras, scanners and their software leave it."""
+"""Add noise like that of cameras, scanners and their software."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from mambair_cli.quality.degradation.filters import convolve
 from mambair_cli.quality.degradation.resample import FILTERS, resize
 
-GAMMA = 2.2  # between the numbers of a picture and light
+GAMMA = 2.2  # power that maps samples to light
 
 
 class Strength(NamedTuple):
-    """How strong noise is, one number for each picture.
+    """The strength of noise, one number for each picture.
 
     Attributes:
         sigma: Standard deviation in [0, 1], at a value of 1/2, (b,).
@@ -25,14 +25,14 @@ class Strength(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What noise looks like.
+    """The look of noise.
 
     Attributes:
-        gray: Share of the standard deviation that all channels have in common, 0 to 1, (b,).
-        kernels: Blur of the common part and of the colours', (b, 2, 21, 21).
+        gray: Share of the standard deviation that all channels share, 0 to 1, (b,).
+        kernels: Blur of the shared part and of the colours, (b, 2, 21, 21).
         gains: Strength in each channel, around 1, (b, 3).
-        grain: Pixels of the picture for each pixel of the noise, from 1 on; noise of a picture that was
-            enlarged afterwards has more than one, (b,).
+        grain: Pixels of the picture for each pixel of the noise, 1 at least; more for a picture that was
+            enlarged afterwards, (b,).
     """
 
     gray: Tensor
@@ -45,9 +45,9 @@ def make_field(white: Tensor, field: Field) -> Tensor:
     """Turn white noise into noise of another look, with a standard deviation around 1.
 
     Args:
-        white: Independent numbers of a normal distribution, (b, 4, h, w): one common to all channels, and
-            one for each of three.
-        field: The look.
+        white: Independent normal random numbers, (b, 4, h, w): one for all channels together, and one for
+            each of three.
+        field: Look of the noise.
 
     Returns:
         (b, 3, h, w).
@@ -64,7 +64,7 @@ def make_field(white: Tensor, field: Field) -> Tensor:
 
 
 def add(x: Tensor, noise: Tensor, strength: Strength) -> Tensor:
-    """Add noise, more of it where a picture is bright as far as it is shot noise.
+    """Add noise; the part that is shot noise is stronger where the picture is brighter.
 
     With ``s`` the share of shot noise, its variance at a value ``x`` is::
 
@@ -72,8 +72,8 @@ def add(x: Tensor, noise: Tensor, strength: Strength) -> Tensor:
 
     Args:
         x: (b, 3, h, w), around [0, 1].
-        noise: Of a standard deviation around 1, the shape of ``x``.
-        strength: How strong.
+        noise: Noise of standard deviation around 1, the shape of ``x``.
+        strength: Strength of the noise.
 
     Returns:
         The shape of ``x``, not clipped.
@@ -83,18 +83,19 @@ def add(x: Tensor, noise: Tensor, strength: Strength) -> Tensor:
 
 
 def photograph(x: Tensor, white: Tensor, strength: Strength, balance: Tensor, mosaic: Tensor) -> Tensor:
-    """Take a picture's photograph: noise in linear light, behind a mosaic of colour filters.
+    """Simulate a camera: noise in linear light, behind a mosaic of colour filters.
 
-    The picture is brought to linear light and to the sensor's balance of colours; noise is added to the one
-    colour that each pixel sees; the others are interpolated from its neighbours; and the way back is taken.
+    The picture is converted to linear light and to the sensor's colour balance; noise is added to the one
+    colour that each pixel sees; the other colours are interpolated from its neighbours; and the picture is
+    converted back.
 
     Args:
         x: (b, 3, h, w).
-        white: Independent numbers of a normal distribution, (b, 4, h, w), of which the first are used.
-        strength: In linear light.
-        balance: By how much red and blue are amplified after the sensor, (b, 2).
-        mosaic: How far the mosaic blurs the picture itself: 0, not at all, or 1; (b,). Good converters
-            keep the picture's detail, yet colour the noise all the same.
+        white: Independent normal random numbers, (b, 4, h, w); only the first channel is used.
+        strength: Strength of the noise, in linear light.
+        balance: Gains of red and blue after the sensor, (b, 2).
+        mosaic: How much the mosaic blurs the picture itself, from 0 to 1, (b,). Good converters keep its
+            detail, but still colour the noise.
 
     Returns:
         (b, 3, h, w) in [0, 1].
@@ -112,7 +113,7 @@ def photograph(x: Tensor, white: Tensor, strength: Strength, balance: Tensor, mo
 
 
 def _bayer(height: int, width: int, device: torch.device) -> Tensor:
-    """Tell which of red, green and blue each pixel sees, (1, 3, h, w) of 0 and 1."""
+    """Return the mask of the colour that each pixel sees, (1, 3, h, w) of 0 and 1."""
     y = torch.arange(height, device=device)[:, None] % 2
     x = torch.arange(width, device=device) % 2
     red, blue = (1 - y) * (1 - x), y * x
@@ -120,7 +121,7 @@ def _bayer(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _interpolate(raw: Tensor, seen: Tensor) -> Tensor:
-    """Fill in the colours that a pixel does not see from those around it, (b, 3, h, w)."""
+    """Interpolate the colours that a pixel does not see from its neighbours, (b, 3, h, w)."""
     near = torch.tensor([1.0, 2.0, 1.0], device=raw.device)
     kernel = (near[:, None] * near)[None, None].repeat(3, 1, 1, 1)
     weight = F.conv2d(seen, kernel, padding=1, groups=3)

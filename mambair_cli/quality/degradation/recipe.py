@@ -1,4 +1,4 @@
-"""What may happen to a picture, and what does happen to each: drawn from a seed, in numbers alone."""
+"""The probabilities of all degradations, and the steps drawn from them for each picture, from a seed."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,44 +10,44 @@ from mambair_cli.quality.degradation.resample import FILTERS
 
 Range = tuple[float, float]
 
-CAMERA_SHARE = 0.4  # of a sigma, in linear light: the way back to a picture's numbers amplifies it in shadows
+CAMERA_SHARE = 0.4  # of a sigma, in linear light: conversion to samples amplifies it in shadows
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What may happen, and how often; all shares are from 0 to 1.
+    """The degradations and their probabilities; all shares are from 0 to 1.
 
-    A picture that is enlarged was blurred, brought to some resolution near that of the input, degraded
-    there, brought to the input's resolution, degraded once more and saved. One that keeps its size has only
-    the second round, or both at its own resolution. A share of pictures has single faults alone, and some
-    none at all, so that nothing is lost on these.
+    The input of an enlarging network was blurred, resized to a resolution near that of the input, degraded
+    there, resized to the input's resolution, degraded again and saved. The input of a network that keeps the
+    size has only the second round, or both at its own resolution. Some pictures have a single fault, and some
+    none, so that the network does not damage these.
 
     Attributes:
-        clean: Share of pictures that are only reduced, by bicubic interpolation, or left as they are.
-        white: Share with white Gaussian noise alone, as the papers have it: independent in each channel;
-            half of these are neither clipped nor rounded.
-        compressed: Share with JPEG or WebP alone, once or twice.
+        clean: Share of pictures that are only reduced, by bicubic interpolation, or unchanged.
+        white: Share with only white Gaussian noise, as in the papers: independent in each channel; half of
+            these are neither clipped nor rounded.
+        compressed: Share with only JPEG or WebP, once or twice.
         gray: Share of pictures, of all kinds, without colour.
-        soft: Share of those kept in size whose truth itself is soft, as most photographs are when one looks
-            at their pixels: noise is taken from them, and no detail invented.
-        blur: Share that is blurred, before it is reduced.
+        soft: Share of pictures of unchanged size with a soft truth, since most photographs are soft at full
+            size: noise is to be removed, and no detail invented.
+        blur: Share that is blurred before it is reduced.
         blur_sigma: Standard deviation of that blur, in pixels of the network's input.
         resolution: Pixels of the first round for each pixel of the input.
         elsewhere: Share whose first round has another resolution than the input.
         noise: Share with noise, in each round.
-        noise_sigma: Standard deviation of noise, in steps of 8 bits; small ones are more frequent, as the
-            logarithm is drawn.
-        white_sigma: Standard deviation of white noise alone, in steps of 8 bits.
+        noise_sigma: Standard deviation of noise, in steps of 8 bits; its logarithm is uniform, so small
+            values are more frequent.
+        white_sigma: Standard deviation where there is only white noise, in steps of 8 bits.
         noise_blur: Standard deviation of the blur of coloured noise, in pixels.
         camera: Share of noise that goes through a camera's mosaic in linear light.
         sharpened: Share that is sharpened, in each round.
         sharpening: Amount of that unsharp mask.
-        saved: Share that is saved in a lossy format, in each round; in the first one half of it.
+        saved: Share that is saved in a lossy format in the second round; half of it in the first.
         quality: Quality of JPEG and WebP, in each round.
         low_quality: Quality of pictures that are compressed more than usual.
-        low: Share of those.
-        webp: Share of WebP among what is saved last.
-        subsampled: Share of JPEG with colours of half the resolution.
+        low: Share of pictures with low quality.
+        webp: Share of WebP in the last saving.
+        subsampled: Share of JPEG with half the colour resolution.
     """
 
     clean: float = 0.12
@@ -76,7 +76,7 @@ class Recipe:
 
 ENLARGING = Recipe()
 
-# Nothing that would have to be undone by making a picture sharper: who removes noise wants no other detail.
+# No fault that a network would undo by sharpening: removing noise must not change the detail.
 SAME_SIZE = Recipe(
     clean=0.08,
     white=0.24,
@@ -94,7 +94,7 @@ SAME_SIZE = Recipe(
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of one look; see :class:`mambair_cli.quality.degradation.noise.Field` and ``Strength``."""
+    """Noise of a look; see :class:`mambair_cli.quality.degradation.noise.Field` and ``Strength``."""
 
     sigma: float
     shot: float
@@ -135,18 +135,18 @@ Step = Noise | Camera | Filter | Jpeg
 
 @dataclass(frozen=True)
 class Fate:
-    """What happens to one picture, in this order.
+    """The steps for one picture, in this order.
 
     Attributes:
-        gray: It loses its colour at the end, and so does the truth.
-        soft: Kernel by which the truth is softened as well.
-        blur: Kernel at the resolution of the truth.
-        resolution: Pixels of the first round for each of the input.
+        gray: Whether the result and the truth lose their colour, at the end.
+        soft: Kernel that softens the truth, too; None for no change.
+        blur: Kernel at the resolution of the truth; None for no blur.
+        resolution: Pixels of the first round for each pixel of the input.
         filters: Numbers of the filters of both resizings.
         first: Steps of the first round.
-        second: Of the second one, at the resolution of the input.
-        rounded: It is clipped and rounded to 8 bits at the end.
-        webp: Quality of WebP at the very end.
+        second: Steps of the second round, at the resolution of the input.
+        rounded: Whether it is clipped and rounded to 8 bits at the end.
+        webp: Quality of WebP after all else; None for no WebP.
     """
 
     gray: bool = False
@@ -165,9 +165,9 @@ class Drawing:
     """Draws fates by a recipe.
 
     Attributes:
-        recipe: What may happen.
+        recipe: Probabilities of the degradations.
         scale: Output pixels per input pixel and side.
-        random: Where numbers come from.
+        random: Source of random numbers.
     """
 
     recipe: Recipe
@@ -175,7 +175,7 @@ class Drawing:
     random: np.random.Generator
 
     def draw(self) -> Fate:
-        """Draw what happens to a picture."""
+        """Draw the steps for a picture."""
         recipe, chance = self.recipe, self.random.random()
         gray = self._is(recipe.gray)
         soft = self._soften() if self._is(recipe.soft) else None
@@ -221,8 +221,8 @@ class Drawing:
         """Draw the steps of a round, in any order.
 
         Args:
-            saved: Share that is saved in the midst of it.
-            again: Whether a round at the same resolution follows, to which noise is left.
+            saved: Share that is saved within it.
+            again: Whether a round at the same resolution follows, which will add the noise.
         """
         recipe, steps = self.recipe, []
         if not again and self._is(recipe.noise):
@@ -293,25 +293,25 @@ class Drawing:
 
 
 def draw_fates(recipe: Recipe, scale: int, seed: tuple[int, ...], count: int) -> list[Fate]:
-    """Draw what happens to each of some pictures.
+    """Draw the steps for several pictures.
 
     Args:
-        recipe: What may happen.
+        recipe: Probabilities of the degradations.
         scale: Output pixels per input pixel and side.
-        seed: Numbers that say which draw this is: the same ones give the same fates.
-        count: Pictures.
+        seed: Seed of all random numbers: the same seed gives the same fates.
+        count: Number of pictures.
     """
     drawing = Drawing(recipe, scale, np.random.default_rng(seed))
     return [drawing.draw() for _ in range(count)]
 
 
 def recipe_for(scale: int) -> Recipe:
-    """Return the recipe of networks that enlarge by a scale, or of those that keep the size (1)."""
+    """Return the recipe for networks of a scale; those of scale 1 keep the size."""
     return ENLARGING if scale > 1 else SAME_SIZE
 
 
 def recipe_for_measuring(scale: int) -> Recipe:
-    """Return what pictures are measured by: several faults in each, and a truth that is left as it is."""
+    """Return the recipe for measuring: several faults in each picture, and an unchanged truth."""
     recipe = replace(recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0)
     return recipe if scale > 1 else replace(recipe, noise=1.0)
 

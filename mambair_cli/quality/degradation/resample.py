@@ -1,4 +1,4 @@
-"""Resize each picture of a batch by a factor and a filter of its own, as two matrix products."""
+"""Resize each picture of a batch by its own factor and filter, as two matrix products."""
 
 import math
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 FILTERS = ("cubic", "linear", "area", "lanczos", "sharp cubic", "plain linear")
-"""Names of the filters, by number. The first four widen where a picture shrinks, so that it does not alias;
-the last two, as quick resizers have them, do not."""
+"""Names of the filters, by number. The first four get wider where a picture shrinks, which avoids aliasing;
+the last two, like those of quick resizers, do not."""
 
 _WIDENED = 4
-_REACH = 3  # pixels, of the widest
+_REACH = 3  # radius of the widest filter, in pixels
 
 
 def resize(x: Tensor, steps: Tensor, filters: Tensor, shape: tuple[int, int], widest: float) -> Tensor:
-    """Resize pictures by the usual rule for the centres of pixels.
+    """Resize pictures with the usual positions of pixel centres.
 
     With ``k`` a filter::
 
@@ -24,10 +24,10 @@ def resize(x: Tensor, steps: Tensor, filters: Tensor, shape: tuple[int, int], wi
 
     Args:
         x: (b, c, h, w).
-        steps: Pixels of the input for each of the output, (b,).
-        filters: Numbers of filters, (b,).
-        shape: Height and width of the output; what lies beyond the input repeats its border.
-        widest: No step is larger.
+        steps: Pixels of the input for each pixel of the output, (b,).
+        filters: Number of each picture's filter, (b,).
+        shape: Height and width of the output; beyond the input its border is repeated.
+        widest: Upper limit of all steps.
 
     Returns:
         (b, c, *shape).
@@ -39,7 +39,7 @@ def resize(x: Tensor, steps: Tensor, filters: Tensor, shape: tuple[int, int], wi
 
 
 def _weights(have: int, want: int, steps: Tensor, filters: Tensor, widest: float) -> Tensor:
-    """Return what each input pixel weighs in each output pixel, (b, want, have)."""
+    """Return the weight of each input pixel in each output pixel, (b, want, have)."""
     beyond = min(have, math.ceil(_REACH * max(widest, 1)) + 1)
     output = torch.arange(want, device=steps.device)
     centre = ((output + 0.5) * steps[:, None] - 0.5).clamp(-0.5, have - 0.5)

@@ -1,4 +1,4 @@
-"""Find the colour profile that a file means, also where it tells its colours by numbers."""
+"""Find the colour profile of a file: an embedded one, or one made from the numbers that it gives."""
 
 import struct
 from typing import Any
@@ -6,42 +6,40 @@ from typing import Any
 import pyvips
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.boxes import read_colour_numbers
+from mambair_cli.images.icc_profile import P3, SRGB, Primaries, make_gray_profile, make_profile
+from mambair_cli.images.iso_boxes import read_colour_numbers
 from mambair_cli.images.png_chunks import PngFacts
-from mambair_cli.images.profiles import P3, SRGB, Primaries, make_gray_profile, make_profile
 
 _DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
 _UNSPECIFIED = 2
-_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # of H.273's other curves; those of video and sRGB are taken for one
-_UNIT = 100_000  # of PNG's numbers
-_SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's as PNG files tell it, and what is taken for it
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # for H.273's other curves; those of video and sRGB count as one
+_UNIT = 100_000  # PNG stores 1.0 as this number
+_SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's gamma in PNG files, and the tolerance
 _NEAR_POINT = 0.002
 _GAMMA_RANGE = (0.1, 10)
 
 
 def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:
-    """Return the profile of an AVIF or HEIC file: its own, or one for the numbers it tells.
+    """Return the profile of an AVIF or HEIC file: the embedded one, or one for its colour numbers.
 
     Raises:
-        ImageError: Its colours are those of HDR.
+        ImageError: Its colours are HDR.
     """
     numbers = None if icc else read_colour_numbers(data)
     return icc if numbers is None else _profile_of_numbers(*numbers, name)
 
 
 def find_png_profile(facts: PngFacts, icc: bytes | None, is_gray: bool, name: str) -> bytes | None:
-    """Return the profile of a PNG file.
-
-    What counts is, in this order: cICP, iCCP, sRGB, gAMA and cHRM.
+    """Return the profile of a PNG file, from the first of its chunks cICP, iCCP, sRGB, gAMA and cHRM.
 
     Args:
-        facts: Of the file.
-        icc: The profile that it holds, if it can be read.
+        facts: Facts about the file.
+        icc: Its embedded profile, if it can be read.
         is_gray: Whether it is gray.
-        name: Of the file, for errors.
+        name: Name of the file, for errors.
 
     Raises:
-        ImageError: Its colours are those of HDR.
+        ImageError: Its colours are HDR.
 
     Source: PNG specification, third edition, 13.1.
     """
@@ -60,7 +58,7 @@ def find_png_profile(facts: PngFacts, icc: bytes | None, is_gray: bool, name: st
     colours = "sRGB's primaries" if primaries is None else "primaries"
     try:
         return make_profile(primaries or SRGB, gamma, f"{colours} and {curve}, from PNG")
-    except ValueError:  # chromaticities that are none
+    except ValueError:  # impossible chromaticities
         return None
 
 
@@ -71,7 +69,7 @@ def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool 
     """
     if transfer in _HDR_CURVES or primaries == _BT2020:
         raise ImageError(
-            f"cannot read {name}: its colours are those of HDR (primaries {primaries}, curve {transfer})"
+            f"cannot read {name}: its colours are HDR (primaries {primaries}, curve {transfer})"
             "; convert it to sRGB or Display P3 first"
         )
     gamma = _GAMMAS.get(transfer)
@@ -83,14 +81,14 @@ def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool 
 
 
 def _read_gamma(body: bytes) -> float | None:
-    """Return the power that makes light of samples; None where none is told that makes sense."""
+    """Return the power that maps samples to light; None where the file gives none that makes sense."""
     stored = int.from_bytes(body[:4], "big")
     low, high = _GAMMA_RANGE
     return _UNIT / stored if stored and low <= _UNIT / stored <= high else None
 
 
 def _read_primaries(body: bytes) -> Primaries | None:
-    """Return chromaticities; None for those of sRGB."""
+    """Return the chromaticities of a file; None for those of sRGB."""
     if len(body) < 32:
         return None
     numbers = [value / _UNIT for value in struct.unpack_from(">8I", body)]

@@ -1,4 +1,4 @@
-"""Tell the kinds of TIFF files that are not read, and name them."""
+"""Refuse the kinds of TIFF files that are not supported, by name."""
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.libvips import LibvipsError, explained
@@ -13,17 +13,17 @@ from mambair_cli.images.tiff import (
 from mambair_cli.images.vips_image import FileData, VipsImage
 
 
-def look_at_tiff(data: FileData) -> list[Page]:
-    """Read what a TIFF file says of its pages.
+def check_tiff(data: FileData) -> list[Page]:
+    """Return the pages of a TIFF file.
 
     Raises:
-        ImageError: It is of a kind that is not read.
+        ImageError: The kind of the file is not supported.
     """
     if is_camera_raw(data.bytes):
         raise ImageError(f"cannot read {data.name}: it is a camera's raw file; develop it to TIFF first")
     if has_gray_planes(data.bytes):
         raise ImageError(
-            f"cannot read {data.name}: gray and alpha lie in planes of their own; save it with them together"
+            f"cannot read {data.name}: gray and alpha are in separate planes; save them interleaved"
         )
     pages = read_pages(data.bytes)
     chosen = choose_pages(pages).numbers

@@ -1,4 +1,4 @@
-"""Make colour profiles from what files tell of their colours by numbers."""
+"""Make ICC profiles from primaries and a curve."""
 
 import struct
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from mambair_cli.images.samples import encode_srgb
 
 Chromaticity = tuple[float, float]
 
-_D50 = (0.9642, 1.0, 0.8249)  # of the profile connection space
-# Source: Bradford's cone responses, as the ICC specification takes them, annex E.
+_D50 = (0.9642, 1.0, 0.8249)  # white of the profile connection space
+# Source: Bradford's cone responses, ICC specification, annex E.
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _CURVE_SAMPLES = 4096
 _HEADER_BYTES, _ENTRY_BYTES = 128, 12
@@ -18,7 +18,7 @@ _HEADER_BYTES, _ENTRY_BYTES = 128, 12
 
 @dataclass(frozen=True)
 class Primaries:
-    """The chromaticities, x and y, of white and of what colours are mixed from."""
+    """The chromaticities, x and y, of white and of the three primary colours."""
 
     white: Chromaticity
     red: Chromaticity
@@ -31,15 +31,15 @@ P3 = Primaries((0.3127, 0.3290), (0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
 
 
 def make_profile(primaries: Primaries, gamma: float | None, description: str) -> bytes:
-    """Make an RGB profile of a matrix and a curve.
+    """Make an RGB profile from primaries and a curve.
 
     Args:
-        primaries: Of the colours.
-        gamma: Power that makes light of samples; None for sRGB's curve.
-        description: What programs show to people, in ASCII.
+        primaries: Primaries of the colours.
+        gamma: Power that maps samples to light; None for sRGB's curve.
+        description: Text that programs show, in ASCII.
 
     Raises:
-        ValueError: Such colours cannot be mixed.
+        ValueError: No colours can be mixed from these primaries.
     """
     columns = np.array([_xyz_of(point) for point in (primaries.red, primaries.green, primaries.blue)]).T
     white = np.array(_xyz_of(primaries.white))
@@ -58,7 +58,7 @@ def make_profile(primaries: Primaries, gamma: float | None, description: str) ->
 
 
 def make_gray_profile(gamma: float, description: str) -> bytes:
-    """Make a gray profile of a power, as :func:`make_profile` does."""
+    """Make a gray profile with a power as its curve; see :func:`make_profile`."""
     return _assemble(b"GRAY", {b"kTRC": _curve_tag(gamma)}, description)
 
 
@@ -79,7 +79,7 @@ def _assemble(space: bytes, tags: dict[bytes, bytes], description: str) -> bytes
         **tags,
     }
     start, table, body = _HEADER_BYTES + 4 + _ENTRY_BYTES * len(tags), b"", b""
-    places: dict[bytes, int] = {}  # curves are the same
+    places: dict[bytes, int] = {}  # equal curves are stored once
     for name, data in tags.items():
         if data not in places:
             places[data] = start + len(body)
@@ -91,7 +91,7 @@ def _assemble(space: bytes, tags: dict[bytes, bytes], description: str) -> bytes
 
 
 def _curve_tag(gamma: float | None) -> bytes:
-    """Write a curve: a power of which 256ths count, or a table."""
+    """Write a curve: a power in steps of 1/256, or a table."""
     if gamma is not None:
         return b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256))
     light = np.linspace(0, 1, 65536)

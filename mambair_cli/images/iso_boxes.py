@@ -1,18 +1,18 @@
-"""Walk through the boxes of which AVIF and HEIC files are made, and find what they say of their colours."""
+"""Read the boxes of AVIF and HEIC files (ISO base media file format), and find colours and extras in them."""
 
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_MOST_BOXES = 65536  # that are looked at; more are a trap
-_VISUAL_ENTRY_BYTES = 78  # of a track's description, before its boxes
+_MOST_BOXES = 65536  # read at most: a hostile file may hold any number
+_VISUAL_ENTRY_BYTES = 78  # before the boxes of a track's description
 _TRACK_PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _EXTRAS = {b"gainmap": "gain map", b"auxid:2": "depth map", b"auxiliary:depth": "depth map"}
 _MALFORMED = (struct.error, IndexError, KeyError)
 
 
 class Box(NamedTuple):
-    """A box: its kind, and where what it holds begins and ends."""
+    """A box: its kind, and where its content begins and ends."""
 
     kind: bytes
     start: int
@@ -20,12 +20,12 @@ class Box(NamedTuple):
 
 
 def read_boxes(data: Any, start: int, end: int) -> Iterator[Box]:
-    """Yield the boxes that lie one behind the other; one that breaks its bounds ends them.
+    """Yield boxes in a row; a box that exceeds its bounds ends them.
 
     Args:
-        data: Bytes, or a file that is mapped.
-        start: Where the first begins.
-        end: Where the last ends.
+        data: Bytes, or a mapped file.
+        start: Offset of the first box.
+        end: Offset behind the last one.
 
     Source: ISO/IEC 14496-12, 4.2.
     """
@@ -46,7 +46,7 @@ def read_boxes(data: Any, start: int, end: int) -> Iterator[Box]:
 
 
 def find_box(data: Any, path: tuple[bytes, ...], start: int, end: int) -> Box | None:
-    """Find the first box of a path of kinds, each within the one before; None if there is none."""
+    """Find the first box at a path of kinds, each inside the one before; None if there is none."""
     for box in read_boxes(data, start, end):
         if box.kind == path[0]:
             inner = box.start + (4 if box.kind == b"meta" else 0)  # a version and flags
@@ -57,10 +57,10 @@ def find_box(data: Any, path: tuple[bytes, ...], start: int, end: int) -> Box | 
 
 
 def read_colour_numbers(data: Any) -> tuple[int, int] | None:
-    """Give the numbers of H.273 for primaries and curve of a file's main image, if it tells them.
+    """Return H.273's numbers for the primaries and the curve of a file's main image, if it has them.
 
     Args:
-        data: An AVIF or HEIC file.
+        data: Bytes of an AVIF or HEIC file.
 
     Source: ISO/IEC 23008-12, 6.5.5 and 9.3; ISO/IEC 14496-12, 12.1.5.
     """
@@ -72,7 +72,7 @@ def read_colour_numbers(data: Any) -> tuple[int, int] | None:
 
 
 def find_extras(data: Any) -> list[str]:
-    """Name what an AVIF or HEIC file holds beside its image, as far as a picture would lose it.
+    """Name what an AVIF or HEIC file holds besides its image and a result would lose.
 
     Source: ISO/IEC 23008-12, 6.5.8; ISO/IEC 21496-1; for the video, Google's Motion Photo format 1.0.
     """
@@ -84,7 +84,7 @@ def find_extras(data: Any) -> list[str]:
                 kind = bytes(data[box.start + 4 : box.end]).lower()
                 extras.update({what: None for mark, what in _EXTRAS.items() if mark in kind})
         kinds = [box.kind for box in read_boxes(data, 0, len(data))]
-        if b"mpvd" in kinds or kinds.count(b"ftyp") > 1:  # a box of its own, or a file behind this one
+        if b"mpvd" in kinds or kinds.count(b"ftyp") > 1:  # its own box, or another file behind this one
             extras["video"] = None
     except _MALFORMED:
         pass
@@ -92,7 +92,7 @@ def find_extras(data: Any) -> list[str]:
 
 
 def _colours_of_item(data: Any) -> Iterator[tuple[int, int]]:
-    """Yield what is said of the main image, or of the first one that it is put together from."""
+    """Yield the colour numbers of the main image, or of the images that it is assembled from."""
     item = _main_item(data)
     if item is None:
         return
@@ -108,7 +108,7 @@ def _colours_of_item(data: Any) -> Iterator[tuple[int, int]]:
 
 
 def _colours_of_track(data: Any) -> Iterator[tuple[int, int]]:
-    """Yield what is said of a sequence of images."""
+    """Yield the colour numbers of an image sequence."""
     description = find_box(data, _TRACK_PATH, 0, len(data))
     if description is not None:
         for entry in read_boxes(data, description.start + 8, description.end):
@@ -117,7 +117,7 @@ def _colours_of_track(data: Any) -> Iterator[tuple[int, int]]:
 
 
 def find_in_track(data: Any, kind: bytes) -> Box | None:
-    """Find a box of what a file says of its sequence of images; None if there is none."""
+    """Find a box in the description of a file's image sequence; None if there is none."""
     try:
         description = find_box(data, _TRACK_PATH, 0, len(data))
         for entry in read_boxes(data, description.start + 8, description.end) if description else ():
@@ -142,7 +142,7 @@ def _main_item(data: Any) -> int | None:
 
 
 def _read_associations(data: Any, box: Box) -> dict[int, list[int]]:
-    """Read which properties belong to each item, by their place among all."""
+    """Read the properties of each item, as indices into the list of all properties."""
     version, flags = data[box.start], int.from_bytes(data[box.start + 1 : box.start + 4], "big")
     (count,) = struct.unpack_from(">I", data, box.start + 4)
     at, associated = box.start + 8, {}
@@ -157,7 +157,7 @@ def _read_associations(data: Any, box: Box) -> dict[int, list[int]]:
 
 
 def _parts_of(data: Any, item: int) -> tuple[int, ...]:
-    """Return the items that an item is put together from."""
+    """Return the items that an item is assembled from."""
     box = find_box(data, (b"meta", b"iref"), 0, len(data))
     if box is None:
         return ()
