@@ -21,10 +21,12 @@ from safetensors.torch import save_file
 
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import computing_of, run_jobs, settings_of
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import run_jobs
 
 
 def make_photographs(folder: Path, images: int, width: int, height: int) -> list[np.ndarray]:
@@ -106,9 +108,8 @@ def idle_share(function: Callable[[], object]) -> float:
 
 def restore_folder(folder: Path, restorer: Restorer) -> None:
     jobs = name_targets(find_sources([str(folder)]), f"{folder}_results", "_x4")
-    output = Output()
-    settings = settings_of(computing_of(restorer), output)
-    for outcome in run_jobs(jobs, output, settings, partial(perform_alone, restorer=restorer)):
+    perform = partial(perform_alone, restorer=restorer)
+    for outcome in run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(restorer), perform):
         if outcome.error is not None:
             raise outcome.error
 

@@ -17,14 +17,18 @@ from mambair_cli.images.discovery import find_sources
 from mambair_cli.runs.executors import ray_cluster
 from mambair_cli.runs.executors.ray_cluster import RayCluster
 from mambair_cli.runs.executors.scheduler import Scheduler
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE, Journal, JournalEntry, stamp_of
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob, run_jobs, word_of
+from mambair_cli.runs.naming import name_targets
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import IsStopped, PreparedJob, run_jobs
 
 FOLDER = 1000  # images in each
 NOTED = 2000  # results that are noted one by one, each brought to the disk
-SETTINGS = {"weights": "a" * 64}
+FINGERPRINT = Fingerprint("a" * 64, "cpu", "fp32", 256, 16, 0, None, 0)
 
 
 class Meter:
@@ -78,19 +82,21 @@ def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
             held.append(Scheduler(tasks, is_stopped))
 
     with meter.measure("make tasks, and order them"):
-        for _ in run_jobs(jobs, Output(), SETTINGS, perform):
+        for _ in run_jobs(jobs, WriteOptions(), RunPolicy(), FINGERPRINT, perform):
             pass
     return jobs
 
 
 def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     """Measure what is noted of results, and what it takes to look it up."""
-    root, word = folder / "results", word_of(jobs[0], SETTINGS)
+    root, settings = folder / "results", FINGERPRINT.digest_result(WriteOptions(), jobs[0].format)
     targets = [job.target for job in jobs if job.target]
     with meter.measure("begin a journal"):
         journal = Journal(root, targets)
     sources = [job.source.path for job in jobs if job.source.path]
-    entries = [JournalEntry(word, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources]
+    entries = [
+        JournalEntry(settings, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources
+    ]
     with meter.measure("note a result, on the disk", NOTED):
         for target, entry in zip(targets[:NOTED], entries, strict=False):
             journal.pen.begin(target, target.with_name(f".mambair-{0:016}.tmp"))
@@ -122,7 +128,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     print(f"{'':48} {size:6.0f} bytes on the disk")
     with meter.measure("ask whether it is done"):
         for source, target in zip(sources, targets, strict=True):
-            assert journal.record.is_done(source, target, word)
+            assert journal.record.is_done(source, target, settings)
     journal.close()
 
 
@@ -130,13 +136,13 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
     """Measure how fast the driver hands tasks out to workers that do nothing."""
 
     class Idle:
-        def load(self, *arguments: Any) -> dict[str, Any]:
-            return {"idle": True}
+        def load(self, *arguments: Any) -> Fingerprint:
+            return FINGERPRINT
 
         def perform(self, task: Any) -> Any:
-            from mambair_cli.runs.run import Outcome
+            from mambair_cli.runs.outcomes import Outcome
 
-            return Outcome(task.job, None, None, False, None, 0.0)
+            return Outcome(task.job)
 
         def stop(self) -> None:
             pass
@@ -146,7 +152,7 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
         workers = RayCluster(nodes.address)
         try:
             workers.start({}, Path(weights.name))
-            tasks = [PreparedJob(job, Output(), False, None) for job in jobs]
+            tasks = [PreparedJob(job) for job in jobs]
             with meter.measure(f"hand a task out: {workers.place}"):
                 for _ in workers.perform(tasks, lambda: False):
                     pass

@@ -26,7 +26,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job, name_of
 from mambair_cli.runs.journal import JOURNAL_FILE, Journal
-from mambair_cli.runs.run import Outcome
+from mambair_cli.runs.outcomes import Outcome
 
 
 @pytest.fixture(scope="session")
@@ -493,7 +493,7 @@ def test_the_row_of_an_image_that_failed_goes_and_one_of_its_name_comes_back(mon
         for worker, source in enumerate(sources):
             progress.start(worker, name_of(source), pixels=10**6)
             progress.advance(worker, 1, 9)
-        progress.count(Outcome(Job(sources[1], None), ImageError("cut short"), None, False, None, 1.0))
+        progress.count(Outcome.failed(Job(sources[1], None), ImageError("cut short"), 1.0))
         progress.advance(2, 2, 9)
     table = terminal.getvalue().rpartition("1/3 images, 1 failed")[2]
     assert table.count("good.png") == 1

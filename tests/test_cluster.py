@@ -17,9 +17,11 @@ from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.naming import name_targets
+from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import PreparedJob, run_jobs
 
 IMAGES = 12
@@ -55,7 +57,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     told = []
     cluster = RayCluster(nodes.address, told.append)
     try:
-        settings = cluster.start({"task": "upscale", "scale": 4, "seed": 0}, weights)
+        fingerprint = cluster.start({"task": "upscale", "scale": 4, "seed": 0}, weights)
         assert cluster.place == "cpu (2 workers on 2 Ray nodes)"
         blind = ray.get_runtime_context().get_node_id()
 
@@ -67,8 +69,8 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
             return cluster.perform(tasks, is_stopped)
 
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-        outcomes = list(run_jobs(jobs, Output(), settings, spoil))
-        here_alone = PreparedJob(Job(Source(None), Path("out.png")), Output(), False, None)
+        outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), fingerprint, spoil))
+        here_alone = PreparedJob(Job(Source(None), Path("out.png")))
         with pytest.raises(UsageError, match="no standard input or output"):
             next(cluster.perform([here_alone], lambda: False))
     finally:

@@ -9,7 +9,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
 from mambair_cli.images.discovery import FileFilter, find_sources, read_names
 from mambair_cli.images.source import Source
-from mambair_cli.runs.jobs import name_targets, target_file
+from mambair_cli.runs.naming import name_targets, target_file
 
 SUFFIXES = [*sorted(READABLE_SUFFIXES), ".PNG", ".Jpg", ".xyz", ""]
 NAMES = st.builds(

@@ -15,7 +15,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images.discovery import FileFilter, find_sources, take_once
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import Source
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.naming import name_targets
 
 
 @pytest.fixture(scope="module")
@@ -332,8 +332,8 @@ def test_a_level_that_no_model_is_made_for_is_told():
 def test_the_two_qualities_of_dejpeg_are_told_apart(run):
     photo("a.jpg")
     trap = (
-        "mambair: warning: --quality 20 is what results are saved with; "
-        "what the inputs were saved with is --jpeg-quality 20"
+        "mambair: warning: --quality 20 is the quality of the results; "
+        "for the quality of the inputs use --jpeg-quality 20"
     )
     assert trap in run("dejpeg", "a.jpg", "--quality", "20")[2]
     assert trap in run("dejpeg", "a.jpg", "--quality", "20", "--dry-run", "--overwrite")[2]

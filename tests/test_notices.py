@@ -16,9 +16,9 @@ from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.executors.ray_cluster import RayCluster, _RayWorker
 from mambair_cli.runs.executors.ray_worker import Station
-from mambair_cli.runs.job_files import Output
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import SlowerWarning, telling
 
 LINE = "mambair: llvmlite is installed but not used, since it does not work: no code at run time"
@@ -95,7 +95,7 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     worker = _RayWorker("1a2b", "10.0.0.2", None)
     for name in ("b.png", "c.png"):
         job = Job(Source(tmp_path / "a.png"), tmp_path / name)
-        outcome = station.perform(PreparedJob(job, Output(), overwrite=False, watch=None))
+        outcome = station.perform(PreparedJob(job))
         assert isinstance(outcome, Outcome)
         assert outcome.error is None
         cluster._pass_on(worker, outcome.remarks)

@@ -281,7 +281,7 @@ def test_a_size_beyond_the_network_is_refused(run: Any) -> None:
     Image.fromarray(colours(16, 16)).save("in.png")
     code, _, err = run("upscale", "x4", "in.png", "--width", 65)
     assert code == 1
-    assert "cannot enlarge 16×16 pixels 4.062 times: the network does so 4 times" in err
+    assert "cannot enlarge 16×16 pixels 4.062 times: the network enlarges 4 times" in err
     code, _, err = run("upscale", "x4", "in.png", "--width", 65, "--megapixels", 2)
     assert code == 2
     assert "asked for more than once" in err

@@ -17,11 +17,13 @@ from mambair_cli.images.discovery import find_sources
 from mambair_cli.restore import restorer
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import image_job, pipeline
+from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.image_job import ImageJob
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import computing_of, run_jobs, settings_of
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import run_jobs
 
 PATIENCE_SECONDS = 30
 
@@ -73,8 +75,9 @@ def record(weights, **options):
 
 def run(restorer, fail_fast=False, **told):
     jobs = name_targets(find_sources(["photos"]), "out", "_x2")
-    settings = settings_of(computing_of(restorer), Output())
-    return run_jobs(jobs, Output(), settings, partial(perform_alone, restorer=restorer, **told), fail_fast)
+    perform = partial(perform_alone, restorer=restorer, **told)
+    policy = RunPolicy(fail_fast=fail_fast)
+    return run_jobs(jobs, WriteOptions(), policy, Fingerprint.of(restorer), perform)
 
 
 def written(name):

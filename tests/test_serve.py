@@ -37,9 +37,10 @@ from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Precision
 from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs import parameters
-from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE, digest_settings
+from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
@@ -48,12 +49,11 @@ from mambair_cli.server.client import ServerClient
 from mambair_cli.server.network_cache import NetworkCache
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
-    ResultFacts,
     ResultReport,
     ServerInfo,
-    describe_result,
+    describe_report,
     read_record,
-    read_result,
+    read_report,
 )
 from mambair_cli.server.query import QUERIES, TASKS, read_request
 from mambair_cli.server.service import RestoreService
@@ -681,7 +681,7 @@ def test_parameters_are_those_of_the_modules_that_use_them():
     assert parameters.MAX_PIXELS.default == MAX_PIXELS
     for task in TASKS:
         request = read_request(task, [])
-        assert (request.seed, request.output.max_pixels) == (Options().seed, Options().max_pixels)
+        assert (request.seed, request.policy.max_pixels) == (Options().seed, Options().max_pixels)
 
 
 NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *TASK_PARAMETERS["upscale"])]) | st.text(
@@ -797,9 +797,11 @@ def test_a_stranger_at_the_address_is_one_line(run):
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
 def test_a_result_of_unknown_length_is_one_line(run, length):
-    info = ServerInfo("0", "m", 2, "cpu", {"weights": "w"}, None, 10**6)
-    facts = ResultFacts((8, 8), False, Report(plan_tiles(4, 4, 16, 0), 1, False), None)
-    report = describe_result(facts, info.model, info.scale, digest_settings(info.computing), 1.0)
+    fingerprint = Fingerprint("w", "cpu", "fp32", 16, 0, 0, None, 0)
+    info = ServerInfo("0", "m", 2, "cpu", fingerprint.describe(), None, 10**6)
+    made = Report(plan_tiles(4, 4, 16, 0), 1, False)
+    outcome = Outcome(Job(Source(None), None), size=(8, 8), report=made)
+    report = describe_report(outcome, info.model, info.scale, fingerprint.digest())
     first = b"\r\n\r\n" + json.dumps(asdict(info)).encode()
     then = f"\r\n{REPORT_HEADER}: {json.dumps(asdict(report))}\r\n".encode() + length + b"\r\nresult"
     Path("a.png").write_bytes(encode(pixels()))
@@ -938,7 +940,7 @@ def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, p
     source = Path(tmp_path, "a.png")
     source.write_bytes(encode(pixels()))
     jobs = [Job(Source(source), Path(tmp_path, f"{number}.png")) for number in range(9)]
-    tasks = [PreparedJob(job, Output(), overwrite=False, watch=None) for job in jobs]
+    tasks = [PreparedJob(job) for job in jobs]
     with serving(Address(place), precision="fp32"):
         client = ServerClient(Address(place), "upscale", {"model": "tiny-x2"})
         done = list(client.perform(tasks[:1], lambda: False))
@@ -1012,7 +1014,7 @@ def test_addresses_are_read_as_they_are_written(path, port):
     st.booleans(),
 )
 def test_the_report_of_a_result_comes_through(height, width, tile, overlap, shrunk):
-    report = Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
-    facts = ResultFacts((3, 4), shrunk, report, None, ("gain map left out",))
-    sent = json.loads(json.dumps(asdict(describe_result(facts, "tiny-x4", 4, "digest", 1.5))))
-    assert read_result(read_record(ResultReport, sent)) == facts
+    job, report = Job(Source(None), None), Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
+    outcome = Outcome(job, None, (3, 4), shrunk, report, 1.5, warnings=("gain map left out",))
+    sent = json.loads(json.dumps(asdict(describe_report(outcome, "tiny-x2", 2, "digest"))))
+    assert read_report(read_record(ResultReport, sent), job) == outcome

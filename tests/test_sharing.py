@@ -14,8 +14,10 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.executors import scheduler
 from mambair_cli.runs.executors.ray_worker import Station, Unseen
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import Job, name_targets
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.naming import name_targets
+from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import PreparedJob, run_jobs
 
 
@@ -25,7 +27,7 @@ def tasks(tmp_path):
     for index in range(6):
         path = tmp_path / f"{index}.png"
         path.write_bytes(bytes(10 - index))
-        made.append(PreparedJob(Job(Source(path), tmp_path / "out" / path.name), Output(), False, None))
+        made.append(PreparedJob(Job(Source(path), tmp_path / "out" / path.name)))
     return made
 
 
@@ -88,7 +90,7 @@ def test_a_station_does_tasks_that_come_at_once(station):
             yield from threads.map(station.perform, tasks)
 
     jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-    outcomes = list(run_jobs(jobs, Output(), station.computing, perform))
+    outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), station.fingerprint, perform))
     assert [(outcome.job, outcome.error) for outcome in outcomes] == [(job, None) for job in jobs]
     for index in range(4):
         assert Image.open(f"out/{index}.png").getpixel((0, 0)) == (index, 0, 0)
@@ -106,7 +108,7 @@ def test_a_station_tells_of_what_it_does_not_see(station, tmp_path):
         (tmp_path / "elsewhere").rename(tmp_path / "out")
         yield from ()
 
-    list(run_jobs(jobs, Output(), station.computing, perform))
+    list(run_jobs(jobs, WriteOptions(), RunPolicy(), station.fingerprint, perform))
     assert said == [Unseen(Path("gone.png")), Unseen(Path("out"))]
 
 

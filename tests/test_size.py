@@ -16,9 +16,12 @@ from PIL import Image
 from mambair_cli.cli import main
 from mambair_cli.images import read_picture
 from mambair_cli.images.encoding import Writer
+from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
-from mambair_cli.server.protocol import Account, describe_account, read_account
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.server.protocol import describe_report, read_report
 
 
 @pytest.fixture
@@ -173,5 +176,7 @@ def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None)
 
 
 def test_a_server_can_tell_that_no_network_was_needed() -> None:
-    account = Account((3, 4), True, Report(plan_nothing(40, 30), 0, False), None)
-    assert read_account(json.loads(json.dumps(describe_account(account)))) == account
+    job, report = Job(Source(None), None), Report(plan_nothing(40, 30), 0, False)
+    outcome = Outcome(job, size=(3, 4), reduced=True, report=report)
+    said = json.dumps(describe_report(outcome, "tiny-x2", 2, "digest"))
+    assert read_report(json.loads(said), job) == outcome

@@ -27,11 +27,13 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.executors import processes as crew_module
 from mambair_cli.runs.executors.process_worker import Advanced, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
-from mambair_cli.runs.job_files import Output
-from mambair_cli.runs.jobs import name_targets
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import computing_of, run_jobs, settings_of
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import run_jobs
 from mambair_cli.system.notices import SlowerWarning
 
 IMAGES = 6
@@ -50,8 +52,8 @@ def weights(tmp_path, monkeypatch):
 def restore(perform, weights, output):
     """Restore the photographs into a folder; return the error of each that has one."""
     jobs = name_targets(find_sources(["photos"]), output, "_x4")
-    settings = settings_of(computing_of(Restorer(weights=weights, device="cpu")), Output())
-    outcomes = list(run_jobs(jobs, Output(), settings, perform))
+    fingerprint = Fingerprint.of(Restorer(weights=weights, device="cpu"))
+    outcomes = list(run_jobs(jobs, WriteOptions(), RunPolicy(), fingerprint, perform))
     assert sorted(outcome.job.place for outcome in outcomes) == sorted(job.place for job in jobs)
     return {str(outcome.job.source): str(outcome.error) for outcome in outcomes if outcome.error}
 
@@ -261,8 +263,7 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     monkeypatch.setattr(WorkerProcesses, "launch", launch)
     try:
         jobs = name_targets(find_sources(["photos/large.png"]), "out/", "_x2")
-        settings = settings_of(computing_of(alone), Output())
-        (outcome,) = run_jobs(jobs, Output(), settings, crew.perform)
+        (outcome,) = run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(alone), crew.perform)
     finally:
         crew.close()
     assert outcome.report
@@ -282,8 +283,8 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     crew = WorkerProcesses(["cpu", "cpu"], restorer, {"weights": weights}, threads=1, notify=told.append)
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
-        settings = settings_of(computing_of(restorer), Output())
-        outcomes = list(run_jobs(jobs, Output(), settings, crew.perform, fail_fast=True))
+        fingerprint, policy = Fingerprint.of(restorer), RunPolicy(fail_fast=True)
+        outcomes = list(run_jobs(jobs, WriteOptions(), policy, fingerprint, crew.perform))
     finally:
         crew.close()
     done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)

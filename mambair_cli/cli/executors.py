@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
     from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.runs.fingerprint import Fingerprint
     from mambair_cli.runs.run import Perform
 
 
@@ -25,21 +26,19 @@ class Service:
         model: Name of the model.
         scale: Output pixels per input pixel and side.
         place: Where it is computed, in a word.
-        computing: All that pixels depend on beside the image, from ``batch.computing_of``.
+        fingerprint: All that pixels depend on besides the images.
         perform: Does tasks.
         close: Ends it, at once; what is in work is left undone.
         notice: What the user was told of the choice of model, if anything.
-        is_remote: Whether other machines write the results.
     """
 
     model: str
     scale: int
     place: str
-    computing: dict[str, Any]
+    fingerprint: "Fingerprint"
     perform: "Perform"
     close: Callable[[], None] = lambda: None
     notice: str | None = None
-    is_remote: bool = False
 
 
 def open_service(
@@ -63,8 +62,8 @@ def open_service(
     import_torch("cpu" if has_workers else options.device)
     from mambair_cli.restore.choice import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.runs.fingerprint import Fingerprint
     from mambair_cli.runs.pipeline import perform_alone
-    from mambair_cli.runs.run import computing_of
 
     choices: dict[str, Any] = {
         "task": task,
@@ -94,7 +93,7 @@ def open_service(
         model=restorer.model.name,
         scale=restorer.info.scale,
         place=", ".join(dict.fromkeys(devices)) or str(restorer.device),
-        computing=computing_of(restorer),
+        fingerprint=Fingerprint.of(restorer),
         perform=partial(
             perform_alone,
             restorer=restorer,
@@ -139,7 +138,7 @@ def _open_client(
         model=means.model,
         scale=means.scale,
         place=f"{means.device} of {address}",
-        computing=means.computing,
+        fingerprint=client.fingerprint,
         perform=client.perform,
         close=client.close,
         notice=means.notice,
@@ -197,7 +196,7 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
             say(notice)
         here = Restorer(**choices, weights=model.path, device="cpu")  # whatever is wrong with it shows here
         with cleaning_up():
-            computing = cluster.start(choices, model.path)
+            fingerprint = cluster.start(choices, model.path)
     except BaseException:
         cluster.close()
         raise
@@ -205,9 +204,8 @@ def _open_cluster(address: str, options: Options, choices: dict[str, Any]) -> Se
         model=model.name,
         scale=here.info.scale,
         place=cluster.place,
-        computing=computing,
+        fingerprint=fingerprint,
         perform=cluster.perform,
         close=cluster.close,
         notice=notice,
-        is_remote=True,
     )

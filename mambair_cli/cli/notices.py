@@ -1,4 +1,4 @@
-"""What a user might not expect of the options of a command, said once."""
+"""Remarks on options that may not do what the user expects."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 
 def explain_level(task: "Task", level: float | None, model: str) -> str | None:
-    """Say what becomes of the level of damage that was asked for; None where the model is made for it.
+    """Say what the given level of damage has for an effect; None where the model is made for that level.
 
     Args:
-        task: What is done.
+        task: "upscale", "denoise" or "dejpeg".
         level: Noise sigma of 255, or JPEG quality, if it was given.
-        model: Name of what does it.
+        model: Name of the model.
     """
     from mambair_cli.checkpoints.catalog import load_catalog
 
@@ -32,21 +32,21 @@ def explain_level(task: "Task", level: float | None, model: str) -> str | None:
 
 
 def explain_quality(task: "Task", quality: int | None, jpeg_quality: float | None) -> str | None:
-    """Tell apart the two qualities of dejpeg, where the one is given that results are saved with."""
+    """Explain the two qualities of dejpeg, where only that of the results is given."""
     if task != "dejpeg" or quality is None or jpeg_quality is not None:
         return None
     return (
-        f"warning: --quality {quality} is what results are saved with; "
-        f"what the inputs were saved with is --jpeg-quality {quality}"
+        f"warning: --quality {quality} is the quality of the results; "
+        f"for the quality of the inputs use --jpeg-quality {quality}"
     )
 
 
 def check_output_forgotten(inputs: Sequence[str], exists: Sequence[bool]) -> None:
-    """Refuse a command whose last input is rather its output.
+    """Refuse a command whose last input was probably meant as its output.
 
     Args:
-        inputs: As they were named.
-        exists: Whether each is there.
+        inputs: Names of the inputs.
+        exists: Whether each of them exists.
 
     Raises:
         UsageError: Only the first one exists.

@@ -1,6 +1,6 @@
 """The parts of a run: the images that one model restores, and those that another one does."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,9 +8,11 @@ from mambair_cli.cli.options import Options
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
-    from mambair_cli.runs.job_files import Output
+    from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.jobs import Job
+    from mambair_cli.runs.output_size import Size
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Part:
         options: The command's options, with the model of this part.
         output: How results are written.
         scale: Scale of the network, where it was asked for.
-        remark: Why this model was taken, for the user; None where the user chose it.
+        remark: Why this model is used, for the user; None where the user chose it.
     """
 
     sources: tuple["Source", ...]
     options: Options
-    output: "Output"
+    output: "WriteOptions"
     scale: int | None
     remark: str | None = None
 
@@ -38,11 +40,11 @@ class Part:
 
 
 def divide(
-    task: "Task", sources: list["Source"], options: Options, output: "Output", scale: int | None
+    task: "Task", sources: list["Source"], options: Options, output: "WriteOptions", scale: int | None
 ) -> list[Part]:
-    """Divide a run by the model for each image: compressed images are enlarged by one of their own.
+    """Divide a run by the model for each image: compressed images are enlarged by a model of their own.
 
-    Standard input is read to find that out.
+    Standard input is read to find out whether it is compressed.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
@@ -70,26 +72,48 @@ def divide(
     return parts
 
 
+def name_jobs(
+    task: "Task", scale: int, parts: Sequence[Part], options: Options, choice: "FileFilter"
+) -> list["Job"]:
+    """Name the result of each image; a run and a dry run name them alike.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network.
+        parts: The images, by model.
+        options: Options of the command.
+        choice: Filter that found the images; it is told which of them are left out.
+    """
+    from mambair_cli.runs.naming import name_targets, suffix_of
+
+    suffix = suffix_of(task, scale, parts[0].output.size)
+    sources = [source for part in parts for source in part.sources]
+    is_list = options.from_file is not None
+    return name_targets(sources, options.output, suffix, options.format, is_list, choice.left_out)
+
+
 def _make_part(
-    sources: list["Source"], options: Options, output: "Output", scale: int | None, remark: str | None = None
+    sources: list["Source"],
+    options: Options,
+    output: "WriteOptions",
+    scale: int | None,
+    remark: str | None = None,
 ) -> Part:
     """Make a part, and choose the scale of its network by the sizes of its results."""
     from mambair_cli.checkpoints.catalog import is_named
     from mambair_cli.runs.output_size import Size
 
     if output.size != Size() and not is_named(options.model) and options.weights is None:
-        scale = _choose_scale(sources, output)
+        scale = _choose_scale(sources, output.size, options.max_pixels)
     return Part(tuple(sources), options, output, scale, remark)
 
 
-def _choose_scale(sources: list["Source"], output: "Output") -> int:
+def _choose_scale(sources: list["Source"], size: "Size", max_pixels: int) -> int:
     """Choose the smallest network that enlarges as far as any of the images needs."""
-    from mambair_cli.runs import job_files
+    from mambair_cli.runs.job_files import largest_factor
     from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale
 
-    factor = output.size.scale
-    if output.size.depends_on_image:
-        factor = job_files.largest_factor(sources, output.size, output.max_pixels)
+    factor = largest_factor(sources, size, max_pixels) if size.depends_on_image else size.scale
     return NETWORK_SCALES[-1] if factor is None else network_scale(factor)
 
 

@@ -24,7 +24,7 @@ from mambair_cli.runs.jobs import name_of
 
 if TYPE_CHECKING:
     from mambair_cli.images.source import Source
-    from mambair_cli.runs.run import Outcome
+    from mambair_cli.runs.outcomes import Outcome
 
 WIDE, NARROW = 100, 80  # columns of a terminal; a narrower one has no room for speeds
 NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # terminal cells, in a wide terminal and in others

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
+    from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.output_size import Size
+    from mambair_cli.runs.policy import RunPolicy
 
 
 _STDOUT = 1
@@ -135,44 +137,31 @@ def _restore(
     level: float | None = None,
     size: "Size | None" = None,
 ) -> None:
-    """Do what the restoring commands have in common, which is all but their names for things."""
-    from mambair_cli.images import DEFAULT_QUALITY, parse_colour
+    """Do what the restoring commands have in common.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        inputs: Names of files and folders.
+        options: Options that all these commands have.
+        scale: Scale of the network; None where it follows from the size, or is the default.
+        level: Noise sigma of 255, or JPEG quality, if it was given.
+        size: Size of the results; None for the network's own.
+    """
     from mambair_cli.images.source import STANDARD_STREAM
-    from mambair_cli.runs import job_files, jobs
-    from mambair_cli.runs.output_size import Size, check_reach
+    from mambair_cli.runs.output_size import check_reach
 
     options = _settle_output(options)
     check_options(options)
-    if level is not None and (options.model != "auto" or options.weights is not None):
-        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
-        strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
-        raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
+    _check_level(task, level, options)
     sources, choice = _find_sources(inputs, options)
-    file = jobs.target_file(sources, options.output, options.from_file is not None)
-    if file is not None:
-        if (format := jobs.settle_file(file, options.format)) is not None:
-            check_format(format, options)
-    elif options.output not in (None, STANDARD_STREAM) and _is_no_folder(options.output):
-        raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
-    output = job_files.Output(
-        quality=DEFAULT_QUALITY if options.quality is None else options.quality,
-        depth=None if options.depth == "auto" else int(options.depth),
-        strip=options.strip,
-        background=None if options.background is None else parse_colour(options.background),
-        preserve_times=options.preserve_times,
-        overwrite=options.overwrite,
-        size=size or Size(),
-        max_pixels=options.max_pixels,
-        resume=options.resume,
-        digest=options.json,
-        damaged=options.damaged,
-    )
+    _check_output(sources, options)
+    output, policy = _write_options(options, size), _policy(options)
     _check_server(options)
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
     if options.dry_run:
         parts = divide(task, sources, options, output, scale)
-        print_plan(task, parts, options, level, choice)
+        print_plan(task, parts, options, policy, level, choice)
         return
     goes_to_stdout = options.output == STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -181,15 +170,73 @@ def _restore(
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
     parts = divide(task, sources, options, output, scale)
-    run = Run(task, level, parts, choice, options, output)
+    run = Run(task, level, parts, choice, options, policy)
     if (known := _known_scale(task, parts[0].scale, options)) is not None:
         check_reach(output.size, known)
         run.name(known)
     run.perform()
 
 
+def _check_level(task: "Task", level: float | None, options: Options) -> None:
+    """Refuse a level of damage together with a model: each chooses a model.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if level is not None and (options.model != "auto" or options.weights is not None):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+        strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
+        raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
+
+
+def _check_output(sources: list["Source"], options: Options) -> None:
+    """Refuse an output that cannot hold the results, as far as its name and kind tell.
+
+    Raises:
+        UsageError: The output is such a one.
+    """
+    from mambair_cli.images.source import STANDARD_STREAM
+    from mambair_cli.runs.naming import settle_file, target_file
+
+    file = target_file(sources, options.output, options.from_file is not None)
+    if file is not None:
+        if (format := settle_file(file, options.format)) is not None:
+            check_format(format, options)
+    elif options.output not in (None, STANDARD_STREAM) and _is_no_folder(options.output):
+        raise UsageError(f"results go to a folder here, and {options.output} is a file; name another with -o")
+
+
+def _write_options(options: Options, size: "Size | None") -> "WriteOptions":
+    from mambair_cli.images import DEFAULT_QUALITY, parse_colour
+    from mambair_cli.runs.job_files import WriteOptions
+    from mambair_cli.runs.output_size import Size
+
+    return WriteOptions(
+        quality=DEFAULT_QUALITY if options.quality is None else options.quality,
+        depth=None if options.depth == "auto" else int(options.depth),
+        strip=options.strip,
+        background=None if options.background is None else parse_colour(options.background),
+        preserve_times=options.preserve_times,
+        size=size or Size(),
+    )
+
+
+def _policy(options: Options) -> "RunPolicy":
+    from mambair_cli.runs.policy import RunPolicy
+
+    return RunPolicy(
+        overwrite=options.overwrite,
+        resume=options.resume,
+        max_pixels=options.max_pixels,
+        damaged=options.damaged,
+        digest=options.json,
+        fail_fast=options.fail_fast,
+        keep_journal=options.ray is not None,
+    )
+
+
 def _take(options: Options, kind: str) -> Options:
-    """Have the model for a kind of pictures chosen: "real" or "clean"."""
+    """Choose the model for a kind of pictures: "real" or "clean"."""
     if options.weights is not None or options.model not in ("auto", kind):
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
         raise UsageError(f"--{kind} chooses a model, and {given} is one; leave one out")
@@ -197,7 +244,7 @@ def _take(options: Options, kind: str) -> Options:
 
 
 def _settle_output(options: Options) -> Options:
-    """Take names such as /dev/stdout for what they are."""
+    """Replace names of standard output, such as /dev/stdout, by "-"."""
     from mambair_cli.images import find_descriptor
     from mambair_cli.images.source import STANDARD_STREAM
 
@@ -211,7 +258,7 @@ def _is_no_folder(name: str) -> bool:
 
 
 def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
-    """Tell the scale of the network before it is loaded, where anything but its weights tells it."""
+    """Return the scale of the network before it is loaded; None where only its weights tell it."""
     from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, default_scale, find_model
 
     asked = default_scale(task) if scale is None else scale
@@ -226,7 +273,7 @@ def _known_scale(task: "Task", scale: int | None, options: Options) -> int | Non
 
 
 def _check_server(options: Options) -> None:
-    """Refuse what contradicts that a server does the work."""
+    """Refuse options that contradict --server."""
     asked = {
         "--weights": options.weights is not None,
         "--device": options.device != "auto",
@@ -244,7 +291,7 @@ def _check_server(options: Options) -> None:
 
 
 def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Source"], "FileFilter"]:
-    """Find the images that arguments and lists of names mean, and tell by what choice."""
+    """Find the images that arguments and lists of names mean; return also the filter that found them."""
     from mambair_cli.images import discovery
 
     for name in (*(inputs or []), options.output or ""):

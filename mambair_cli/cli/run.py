@@ -1,15 +1,16 @@
-"""A run over images: its start, what becomes of each, and its end, as people and scripts are told of it."""
+"""A run over images, and what people and scripts are told of it: its start, each image, its end."""
 
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from mambair_cli.cli.notices import explain_level, explain_quality
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, print_event, say
-from mambair_cli.cli.parts import Part
+from mambair_cli.cli.output import complain, print_event, print_json, say
+from mambair_cli.cli.parts import Part, name_jobs
 from mambair_cli.cli.summary import Summary
 from mambair_cli.system.signals import cleaning_up
 
@@ -18,24 +19,24 @@ if TYPE_CHECKING:
     from mambair_cli.cli.executors import Service
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.discovery import FileFilter
-    from mambair_cli.runs.job_files import Output
     from mambair_cli.runs.jobs import Job
-    from mambair_cli.runs.run import Outcome
+    from mambair_cli.runs.outcomes import Outcome
+    from mambair_cli.runs.policy import RunPolicy
 
 _MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
 class Run:
-    """A run over images: what is to be done, who does it, and what is told of it.
+    """A run over images: the jobs, who does them, and what users and scripts are told.
 
     Args:
-        task: What is done.
+        task: "upscale", "denoise" or "dejpeg".
         level: Noise sigma of 255, or JPEG quality, if it was given.
-        parts: The images, by the model for them.
-        choice: By which they were found.
-        options: Of the command.
-        output: How results are written.
+        parts: The images, by model.
+        choice: Filter that found the images.
+        options: Options of the command.
+        policy: What the run may do.
     """
 
     def __init__(
@@ -45,41 +46,33 @@ class Run:
         parts: list[Part],
         choice: "FileFilter",
         options: Options,
-        output: "Output",
+        policy: "RunPolicy",
     ) -> None:
         self._task: Task = task
-        self._level, self._options, self._output = level, options, output
+        self._level, self._options, self._policy = level, options, policy
         self._parts, self._choice = parts, choice
         self._jobs: list[Job] | None = None
         self._exit_code = 0
         self._summary: Summary | None = None
-        self._is_small_told = False
+        self._has_told_smaller = False
 
     def name(self, scale: int) -> None:
         """Settle where each result goes, and say what is left out.
 
         Args:
-            scale: Of the network.
+            scale: Scale of the network.
         """
-        from mambair_cli.runs import jobs
-
-        suffix = jobs.suffix_of(self._task, scale, self._output.size)
-        is_list = self._options.from_file is not None
-        left_out = self._choice.left_out
-        sources = [source for part in self._parts for source in part.sources]
-        self._jobs = jobs.name_targets(
-            sources, self._options.output, suffix, self._options.format, is_list, left_out
-        )
+        self._jobs = name_jobs(self._task, scale, self._parts, self._options, self._choice)
         if not self._options.quiet:
             for remark in self._choice.remarks():
                 say(remark)
 
     def perform(self) -> None:
-        """Do it; without a model, where nothing can come of it whatever the model."""
-        from mambair_cli.runs import run
+        """Restore the images; no model is loaded where all of them fail whatever the model."""
+        from mambair_cli.runs.run import foresee_failures
 
         options = self._options
-        failures = run.foresee_failures(self._jobs, self._output) if self._jobs else None
+        failures = foresee_failures(self._jobs, self._policy) if self._jobs else None
         if failures is not None:
             self._tell_start(None, len(failures), self._parts[0])
             self._tell(failures)
@@ -98,39 +91,28 @@ class Run:
         """Load the model of a part, and restore its images."""
         from mambair_cli.cli.executors import open_service
         from mambair_cli.cli.progress import Progress
-        from mambair_cli.runs import run
         from mambair_cli.runs.output_size import check_reach
+        from mambair_cli.runs.run import run_jobs
 
         if self._jobs is not None and not part.pick(self._jobs):  # all are results of others
             return
-        options, output = part.options, part.output
+        options = part.options
         if part.remark and not options.quiet:
             say(part.remark)
         progress = Progress(shown=not options.quiet)
         service = open_service(self._task, part.scale, self._level, options, progress)
         with closing(service), cleaning_up():
-            check_reach(output.size, service.scale)
+            check_reach(part.output.size, service.scale)
             if self._jobs is None:
                 self.name(service.scale)
             everything = self._jobs or []
-            work = part.pick(everything)
-            settings = run.settings_of(service.computing, output)
-            progress.expect([job.source for job in work])
-            with (
-                progress,
-                closing(
-                    run.run_jobs(
-                        work,
-                        output,
-                        settings,
-                        service.perform,
-                        options.fail_fast,
-                        service.is_remote or len(everything) > 1,
-                        say if not options.quiet else lambda sentence: None,
-                    )
-                ) as outcomes,
-                closing(service),  # before the journals: nobody writes without one
-            ):
+            jobs = part.pick(everything)
+            policy = replace(self._policy, keep_journal=self._policy.keep_journal or len(everything) > 1)
+            notify = say if not options.quiet else lambda sentence: None
+            progress.expect([job.source for job in jobs])
+            outcomes = run_jobs(jobs, part.output, policy, service.fingerprint, service.perform, notify)
+            # The service ends before the journals: nobody writes without one.
+            with progress, closing(outcomes), closing(service):
                 self._tell_start(service, len(everything), part)
                 self._tell(outcomes, service, progress)
 
@@ -153,13 +135,13 @@ class Run:
             elif not options.quiet:
                 if outcome.warnings:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
-                if outcome.report and not len(outcome.report.plan) and not self._is_small_told:
-                    self._is_small_told = True
+                if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
+                    self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, service, options.json)
 
     def _tell_start(self, service: "Service | None", files: int, part: Part) -> None:
-        """Say what restores the images of a part; for the first, also what was left out of them all."""
+        """Say what restores the images of a part; for the first part, also what was left out of them all."""
         notices = [service.notice] if service and service.notice else []
         notices += [part.remark] if service and part.remark else []
         if service and (remark := explain_level(self._task, self._level, service.model)):
@@ -170,7 +152,7 @@ class Run:
             say(f"using {service.model} on {service.place}")
         facts = {
             "model": service and service.model,
-            "weights": service and service.computing["weights"],
+            "weights": service and service.fingerprint.weights,
             "device": service and service.place,
         }
         is_first = self._summary is None
@@ -189,33 +171,10 @@ class Run:
 
 
 def _print_outcome(outcome: "Outcome", service: "Service | None", as_json: bool) -> None:
-    """Print what became of a job: a path, or an event."""
-    job, report = outcome.job, outcome.report
-    if outcome.error is not None:
-        if as_json:
-            kind = type(outcome.error).__name__
-            print_event("failed", input=str(job.source), kind=kind, message=str(outcome.error))
-    elif outcome.is_skipped:
-        if as_json:
-            print_event("skipped", input=str(job.source), output=job.place)
-    elif as_json and job.target is not None and outcome.size and report and service:
-        print_event(
-            "done",
-            input=str(job.source),
-            output=job.place,
-            model=service.model,
-            scale=service.scale,
-            width=outcome.size[0],
-            height=outcome.size[1],
-            reduced=outcome.reduced,
-            tiles=len(report.plan),
-            tile=[report.plan.tile_width, report.plan.tile_height],
-            overlap=report.plan.overlap,
-            shrunk=report.shrunk,
-            seconds=round(outcome.seconds, 3),
-            peak_memory=outcome.peak_memory,
-            sha256=outcome.sha256,
-            warnings=list(outcome.warnings),
-        )
-    elif job.target is not None:
-        print(job.target, flush=True)
+    """Print what became of a job: the path of a new result, or an event."""
+    if as_json:
+        from mambair_cli.runs.outcomes import describe
+
+        print_json(describe(outcome, service and service.model, service and service.scale))
+    elif outcome.error is None and not outcome.is_skipped and outcome.job.target is not None:
+        print(outcome.job.target, flush=True)

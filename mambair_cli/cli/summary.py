@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.system.process import peak_memory
 
 if TYPE_CHECKING:
-    from mambair_cli.runs.run import Outcome
+    from mambair_cli.runs.outcomes import Outcome
 
-NAMES_SHOWN = 5  # of each kind, in the sentence
+NAMES_SHOWN = 5  # of warned and of failed images each, in the sentence
 
 
 class Summary:
     """Counts what became of the images of a run.
 
     Args:
-        files: Of the run.
+        files: Number of images of the run.
     """
 
     def __init__(self, files: int) -> None:
@@ -40,11 +40,11 @@ class Summary:
 
     @property
     def counted(self) -> int:
-        """How many images something has become of."""
+        """Number of images that are done, skipped or failed."""
         return self._done + self._skipped + len(self._failed)
 
     def facts(self) -> dict[str, Any]:
-        """Return the counts, as JSON knows them."""
+        """Return the counts, for JSON."""
         return {
             "done": self._done,
             "skipped": self._skipped,
@@ -56,7 +56,7 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        """Say it to a person."""
+        """Return the summary in a sentence, for people."""
         seconds = time.perf_counter() - self._start
         counts = {"done": self._done, "done before": self._skipped, "failed": len(self._failed)}
         parts = [", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")]

@@ -1,7 +1,7 @@
-"""Runs that write into one folder at the same time: which of them last, and which results each will write.
+"""Runs that write into one folder at the same time: which of them go on, and which results each will write.
 
-Each run holds a lock of its own as long as it lasts, so that it is seen to have ended however it did. What
-changes for all of them is done behind a gate, by one at a time.
+Each run holds a lock of its own until it ends, so that others see its end even where it was killed. What
+changes for all of them is done by one at a time, which holds the lock of the folder, its gate.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 GATE_FILE = ".mambair.lock"
-GATE_SECONDS = 2.0  # after which whoever waits at the gate says so: it is held for a moment
+GATE_SECONDS = 2.0  # after which a run that waits for the gate says so: others hold it for a moment only
 LOOK_SECONDS = 0.2  # between two looks whether another has ended
 _LOCK, _TARGETS = ".lock", "targets"
-_DIGEST_BYTES = 8  # of a name; where two names have one digest, a run waits that need not
+_DIGEST_BYTES = 8  # of a name; where two names have one digest, a run waits without need
 
 
 @contextmanager
 def hold_gate(folder: Path, notify: Callable[[str], None] = lambda sentence: None) -> Iterator[None]:
-    """Be alone behind the gate of a folder of results, once it is free.
+    """Hold the gate of a folder of results in the block, once it is free.
 
     Args:
-        folder: Of the results.
-        notify: Told in a sentence that others are in the way for long.
+        folder: Folder of the results.
+        notify: Called with a sentence when the gate is not free for long.
 
     Raises:
         OSError: The folder cannot be written.
@@ -39,7 +39,7 @@ def hold_gate(folder: Path, notify: Callable[[str], None] = lambda sentence: Non
     try:
         yield
     finally:
-        with suppress(OSError):  # who waits with the file open sees that it is gone, and opens another
+        with suppress(OSError):  # a run that waits with the file open sees that it is gone, and opens another
             (folder / GATE_FILE).unlink()
         gate.release()
 
@@ -54,17 +54,17 @@ def digest_names(names: Iterable[str]) -> np.ndarray:
 
 
 class Claim:
-    """The results that a run will write, from now on until it ends; the gate is held.
+    """The results that a run will write, from now until it ends; the caller holds the gate.
 
     Args:
-        run: Folder of what the run notes; it is made.
-        names: From :func:`digest_names`.
+        run: Folder for what the run notes; it is made.
+        names: Digests of the results' names, from :func:`digest_names`.
     """
 
     def __init__(self, run: Path, names: np.ndarray) -> None:
         run.mkdir(parents=True)
         (run / _TARGETS).write_bytes(names.tobytes())
-        # Whichever thread ends the run releases it.
+        # Any thread may end the run and release it.
         self._lock = FileLock(run.with_suffix(_LOCK), timeout=0, thread_local=False)
         self._lock.acquire()
 
@@ -74,12 +74,12 @@ class Claim:
 
 
 def is_claimed(runs: Path, names: np.ndarray, is_over: Callable[[Path], bool] | None = None) -> bool:
-    """Tell whether a run that lasts will write one of the results.
+    """Tell whether a run that has not ended will write one of the results.
 
     Args:
-        runs: Where the folders of all runs lie.
-        names: From :func:`digest_names`.
-        is_over: Tells of a run's folder whether it has ended; by default :func:`has_ended`.
+        runs: Folder with the folders of all runs.
+        names: Digests of the results' names, from :func:`digest_names`.
+        is_over: Tells whether the run of a folder has ended; by default :func:`has_ended`.
     """
     for path in runs.glob(f"*/{_TARGETS}"):
         claimed = np.fromfile(path, np.uint64)
@@ -89,7 +89,7 @@ def is_claimed(runs: Path, names: np.ndarray, is_over: Callable[[Path], bool] | 
 
 
 def has_ended(run: Path) -> bool:
-    """Tell whether a run has ended, as itself or killed; the gate is held."""
+    """Tell whether a run has ended, by itself or killed; the caller holds the gate."""
     lock = FileLock(run.with_suffix(_LOCK), timeout=0)
     try:
         lock.acquire()
@@ -114,7 +114,7 @@ def seems_over(run: Path) -> bool:
 
 
 def clear_away(run: Path) -> None:
-    """Remove what is left of a run that has ended, but for files that are not ours; the gate is held."""
+    """Remove what is left of a run that has ended, except foreign files; the caller holds the gate."""
     for path in (*run.glob(_TARGETS), run.with_suffix(_LOCK)):
         with suppress(OSError):
             path.unlink()

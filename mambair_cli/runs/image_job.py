@@ -15,7 +15,8 @@ from mambair_cli.restore.restorer import Band, Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
-from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.process import peak_memory
 
 ROWS_AT_ONCE = 256  # of an image that goes past the network
@@ -61,12 +62,12 @@ class ImageJob:
     def open(self) -> None:
         """Look at the input, and decode it if it is small."""
         with self._stage():
-            job, output = self.task.job, self.task.output
+            job, output, policy = self.task.job, self.task.output, self.task.policy
             check_target(job, self.task.overwrite)
             if self.task.watch:
                 self.task.watch.look()
             with ExitStack() as opening:
-                reader = opening.enter_context(open_source(job.source, output.max_pixels, output.damaged))
+                reader = opening.enter_context(open_source(job.source, policy.max_pixels, policy.damaged))
                 self.header = header = reader.header
                 self._warnings = reader.warnings
                 self._read = reader.read
@@ -139,14 +140,13 @@ class ImageJob:
         with self._stage():
             self._open.close()
         if self.error is not None:
-            return Outcome(self.task.job, self.error, None, False, None, self._seconds)
+            return Outcome.failed(self.task.job, self.error, self._seconds)
         return Outcome(
             self.task.job,
-            None,
-            self._size,
-            self._reduced,
-            self._report,
-            self._seconds,
+            size=self._size,
+            reduced=self._reduced,
+            report=self._report,
+            seconds=self._seconds,
             peak_memory=peak_memory(),
             sha256=self.task.watch.sha256 if self.task.watch else None,
             warnings=self._collect_warnings(),

@@ -1,4 +1,4 @@
-"""Where an image comes from and where its result goes: files, standard streams, and what is said of them."""
+"""Where an image comes from and where its result goes: files, standard streams, and their errors."""
 
 import os
 import shutil
@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import (
-    MAX_PIXELS,
     WRITABLE_SUFFIXES,
     Colour,
     Header,
@@ -31,21 +30,16 @@ from mambair_cli.runs.output_size import Size
 
 
 @dataclass(frozen=True)
-class Output:
+class WriteOptions:
     """How results are written.
 
     Attributes:
-        quality: 1 to 100, of JPEG, WebP and AVIF; None for the default.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
         depth: Bits a sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
-        background: Colour behind what is transparent, for formats without transparency.
+        background: Colour behind transparent pixels, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
-        overwrite: Whether to replace results that exist.
-        size: What was asked for.
-        max_pixels: Larger images are refused.
-        resume: Whether to leave alone what an earlier run has done, and to do what it has not.
-        digest: Whether to take the SHA-256 of results.
-        damaged: Whether to restore what is there of images of which a part is missing.
+        size: Size that was asked for.
     """
 
     quality: int | None = None
@@ -53,15 +47,12 @@ class Output:
     strip: bool = False
     background: Colour | None = None
     preserve_times: bool = False
-    overwrite: bool = False
     size: Size = field(default_factory=Size)
-    max_pixels: int = MAX_PIXELS
-    resume: bool = False
-    digest: bool = False
-    damaged: bool = False
 
 
-def plan_result(job: Job, header: Header, output: Output, scale: int) -> tuple[Header, str, tuple[int, int]]:
+def plan_result(
+    job: Job, header: Header, output: WriteOptions, scale: int
+) -> tuple[Header, str, tuple[int, int]]:
     """Say what the result of a job will be: its header, its format, and its size before any reduction.
 
     That size is the image's own where no network is needed.
@@ -90,10 +81,10 @@ def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Itera
 
 
 def check_target(job: Job, overwrite: bool) -> None:
-    """Refuse a result over what is there, before anything is computed.
+    """Refuse a result whose name a file has that may not be replaced, before anything is computed.
 
     Raises:
-        ImageError: It may not be replaced.
+        ImageError: There is such a file.
     """
     if job.target is None or job.is_stream:
         return
@@ -102,10 +93,10 @@ def check_target(job: Job, overwrite: bool) -> None:
 
 
 def check_folder(target: Path) -> None:
-    """Refuse a file that could not be made where it is to be; nothing is made to find out.
+    """Refuse a file whose folder cannot be written to or made; nothing is made to find out.
 
     Raises:
-        ImageError: Its folder, or the one that this is to be made in, cannot be written.
+        ImageError: The folder, or the one that it would be made in, cannot be written to.
     """
     folder = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
     if not folder.is_dir():
@@ -115,7 +106,7 @@ def check_folder(target: Path) -> None:
     elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
         why = "is on a read-only disk"
     else:
-        why = "may not be written into"
+        why = "cannot be written to"
     if folder != target.absolute().parent:
         why += f", so {target.parent} cannot be made"
     raise ImageError(f"cannot write {target}: {folder} {why}; choose another folder with -o")
@@ -124,7 +115,7 @@ def check_folder(target: Path) -> None:
 @contextmanager
 def open_result(
     job: Job,
-    output: Output,
+    output: WriteOptions,
     header: Header,
     format: str,
     size: tuple[int, int],
@@ -136,14 +127,14 @@ def open_result(
     """Open the target of a job for the rows of its result.
 
     Args:
-        job: Whose result it is.
-        output: How it is written.
-        header: From :func:`plan_result`, like the next two.
-        format: Of the file.
-        size: Of the frames that come.
-        overwrite: As of :func:`open_target`, like the next two.
-        on_begin: Given a name.
-        on_end: Given a name.
+        job: The job.
+        output: How the result is written.
+        header: Header of the result, from :func:`plan_result`, like the next two.
+        format: Format of the file.
+        size: Width and height of the frames that are written, in pixels, before any reduction.
+        overwrite: Whether the result may replace a file.
+        on_begin: Called with the temporary name, before anything is written.
+        on_end: Called with the temporary name, when the file is complete.
     """
     with (
         open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
@@ -170,13 +161,13 @@ def open_target(
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
-    """Open the target of a job; what goes to standard output goes there whole, too.
+    """Open the target of a job; standard output, too, gets the complete result or nothing.
 
     Args:
-        job: Whose result it is.
-        overwrite: Whether it may replace what is there.
-        on_begin: As of ``images.open_atomic``.
-        on_end: As of ``images.open_atomic``.
+        job: The job.
+        overwrite: Whether the result may replace a file.
+        on_begin: Called with the temporary name, before anything is written.
+        on_end: Called with the temporary name, when the file is complete.
     """
     if job.target is not None and job.is_stream:
         with open_stream(job.target, on_end) as file:
@@ -202,10 +193,10 @@ def open_target(
 
 
 def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
-    """Return how often the image that is enlarged most is enlarged; None where nobody can tell beforehand."""
+    """Return the largest factor that an image is enlarged by; None where it is not known beforehand."""
     factors = []
     for source in sources:
-        if source.path is None and source.data is None:  # it can be read once
+        if source.path is None and source.data is None:  # it can be read only once
             return None
         try:
             with open_source(source, max_pixels) as reader:
@@ -216,7 +207,7 @@ def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> fl
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, as far as they are missing."""
+    """Make a folder and those above it, where they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

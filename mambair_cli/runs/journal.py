@@ -1,7 +1,7 @@
-"""What runs have done, kept beside their results, so that another run can go on where one stopped.
+"""What runs have done, kept beside their results, so that another run can continue where one stopped.
 
 A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
-its name: whatever ends a run, and when, a file that the journal does not know was not written by one. A
+its name: whatever ends a run, and when, a file that the journal does not know was not written by a run. A
 result is done where its line tells the same input and settings, and the file is still the one that was
 written; that a file is there proves nothing.
 
@@ -12,7 +12,6 @@ do so side by side; of those that write the same one, the later waits.
 """
 
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -40,6 +39,7 @@ from mambair_cli.runs.claims import (
     has_ended,
     hold_gate,
     is_claimed,
+    seems_over,
 )
 from mambair_cli.system.files import atomic_write, hash_of
 
@@ -63,7 +63,7 @@ class JournalEntry:
     """How a result came about.
 
     Attributes:
-        settings: All that its pixels depend on beside the input, in one word.
+        settings: Digest of all that the result depends on besides the input.
         content: SHA-256 of the input.
         source: The input, when it was read.
         result: The file, when it was written.
@@ -76,13 +76,13 @@ class JournalEntry:
 
 
 class Record:
-    """What the journal of a folder tells; nothing is locked, written or removed.
+    """What the journal of a folder says; nothing is locked, written or removed.
 
-    Of two lines for a result that which fits the file counts: who was taken for dead may have written one
-    after the other, and published nothing.
+    Of two lines for a result, the one that fits the file counts: a worker that was taken for dead may have
+    written the other one later, without a file.
 
     Args:
-        folder: Of the results; it need not be there.
+        folder: Folder of the results; it need not exist.
 
     Attributes:
         entries: How results came about, by their names within the folder.
@@ -110,7 +110,7 @@ class Record:
             return False
         try:
             return stamp_of(source) == entry.source or hash_of(source) == entry.content
-        except OSError:  # it cannot be read: whoever tries to will say why
+        except OSError:  # it cannot be read: the attempt to restore it will say why
             return False
 
     def is_ours(self, target: Path) -> bool:
@@ -124,17 +124,17 @@ class Record:
 class Journal:
     """The journal of a folder of results, for one run; others may have theirs at the same time.
 
-    What a run that was killed has left half-written is removed. Where another run is about to write one of
-    the results, it is waited for.
+    What a run that was killed has left half-written is removed. Where another run will write one of the
+    results, this one waits for its end.
 
     Args:
-        folder: Of the results; it is made where it is missing.
+        folder: Folder of the results; it is made where it is missing.
         targets: The results that the run may write.
-        notify: Told in a sentence that another run is waited for.
+        notify: Called with a sentence when the run waits for another one.
 
     Attributes:
-        pen: Of those who do the run's work, in whatever process.
-        record: Of runs before this one, and of what others have done so far.
+        pen: Adds to the journal, from any process that does jobs of the run.
+        record: What runs before this one have done, and what others have done so far.
 
     Raises:
         ImageError: The folder cannot be written.
@@ -174,7 +174,7 @@ class Journal:
                     return
             if not is_told:
                 is_told = True
-                notify(f"another run is writing the same results into {self._folder}; waiting for it to end")
+                notify(f"{explain_wait(self._folder)}; waiting for it to end")
             time.sleep(LOOK_SECONDS)
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ class Journal:
         folder = self._folder / PARTS_FOLDER
         for run in [path for path in folder.glob("*") if path.is_dir() and has_ended(path)]:
             closed = run.with_suffix(CLOSED)
-            run.rename(closed)  # who lives on finds nowhere to note its result, and publishes none
+            run.rename(closed)  # a worker that is still alive cannot note a result, and so publishes none
             for part in sorted(closed.glob("*.jsonl")):
                 with self._path.open("ab") as file, part.open("rb") as lines:
                     while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
@@ -218,11 +218,11 @@ class Journal:
                         os.fsync(file.fileno())
                 part.unlink()
             clear_away(closed)
-        with suppress(OSError):  # others are at work, or somebody keeps something there
+        with suppress(OSError):  # other runs go on, or the user keeps a file there
             folder.rmdir()
 
     def _rewrite(self) -> None:
-        """Write the journal anew without what is past."""
+        """Write the journal again without outdated lines."""
         with atomic_write(self._path, self._path.with_suffix(".part")) as file:
             lines = (json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
             file.writelines(line.encode() for line in lines)
@@ -232,11 +232,11 @@ class Pen:
     """Adds to the journal of a folder, from any process; each writes a part of its own.
 
     Args:
-        folder: Of the results, for which somebody holds the ``Journal``.
-        run: Its name.
+        folder: Folder of the results; the run holds its ``Journal``.
+        run: Name of the run.
 
     Attributes:
-        parts: Where the parts of the journal lie during the run.
+        parts: Folder with the parts of the journal during the run.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
@@ -244,15 +244,15 @@ class Pen:
         self.parts = folder / PARTS_FOLDER / run
 
     def begin(self, target: Path, temporary: Path) -> None:
-        """Note that a result is being written, under a name that means nothing yet."""
+        """Note that a result is being written, under a temporary name."""
         self._write({"begun": _name_in(self._folder, target), "temporary": temporary.name})
 
     def finish(self, target: Path, entry: JournalEntry) -> None:
-        """Note a result that is whole and on the disk, and is about to be given its name."""
+        """Note a result that is complete and on the disk, and will be given its name next."""
         self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
 
     def has_written(self, target: Path) -> bool:
-        """Tell whether a file is a result that somebody has written in this run."""
+        """Tell whether a file is a result that a process of this run has written."""
         name = _name_in(self._folder, target)
         return any(
             line.get("result") == name and _is_result(target, _parse(line))
@@ -279,23 +279,30 @@ def digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
     return digest_names(os.path.normcase(_name_in(folder, target)) for target in targets)
 
 
+def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
+    """Tell whether a run would wait for another one, as far as that is seen without a change of any file."""
+    with suppress(OSError):
+        return is_claimed(folder / PARTS_FOLDER, digest_targets(folder, targets), seems_over)
+    return False
+
+
+def explain_wait(folder: Path) -> str:
+    """Say why a run waits for another one before it writes into a folder."""
+    return f"another run is writing the same results into {folder}"
+
+
 def stamp_of(path: Path) -> Stamp:
-    """Take down a file's size and time.
+    """Return a file's size and time.
 
     Raises:
-        OSError: It is not there.
+        OSError: There is no such file.
     """
     status = path.stat()
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def digest_settings(settings: dict[str, Any]) -> str:
-    """Put all that pixels depend on into one word."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 def _is_ours_to_remove(name: str, temporary: str) -> bool:
-    """Tell whether a line of the journal means a file that was being written; anybody can write lines."""
+    """Tell whether a line names a temporary file of a run: anybody can write lines into a journal."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
 
@@ -309,17 +316,17 @@ def _remove_if_empty(path: Path) -> None:
 
 def _find_temporaries(folder: Path) -> set[str]:
     """Return the names in a folder that files have while they are being written."""
-    with suppress(OSError), os.scandir(folder) as entries:  # it may be gone
+    with suppress(OSError), os.scandir(folder) as entries:  # the folder may be gone
         return {entry.name for entry in entries if TEMPORARY_NAME.fullmatch(entry.name)}
     return set()
 
 
 def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
-    """Yield the lines that are whole: the last one may have been cut off, and others may be damaged.
+    """Yield the complete lines: the last one may have been cut off, and others may be damaged.
 
     Args:
-        path: Of a journal, or a part of one.
-        wanted: What the lines have in them.
+        path: Journal, or a part of one.
+        wanted: Bytes that a line must contain.
     """
     with suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:

@@ -1,4 +1,4 @@
-"""How large a result is to be: as the network gives it, or reduced to what was asked for."""
+"""Size of a result: that of the network's output, or a smaller one that was asked for."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from mambair_cli.errors import ImageError, ModelError, UsageError
 NETWORK_SCALES = (2, 3, 4)
 LARGEST_SCALE = 4
 # Up to this factor results are reduced from the image itself. Enlarged first they would be the same to 46 dB;
-# an image that is reduced before it is enlarged comes out over-sharp: measured: benchmarks/README.md.
+# an image that is reduced before it is enlarged comes out too sharp; measured: benchmarks/README.md.
 LARGEST_REDUCTION = 0.5
 
 
@@ -17,10 +17,10 @@ class Size:
     """A size that was asked for; without one, the network's own.
 
     Attributes:
-        scale: Pixels of the result per pixel of the input along each side.
-        width: Of the result at most, in pixels.
-        height: Of the result at most, in pixels.
-        megapixels: Of the result.
+        scale: Output pixels per input pixel and side.
+        width: Largest width of the result, in pixels.
+        height: Largest height of the result, in pixels.
+        megapixels: Size of the result, in millions of pixels.
     """
 
     scale: float | None = None
@@ -29,7 +29,7 @@ class Size:
     megapixels: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse a size that is asked for twice."""
         asked = [f"--{name}" for name, value in asdict(self).items() if value is not None]
         if len(asked) > 1 and asked != ["--width", "--height"]:
             raise UsageError(f"the size is asked for more than once: {', '.join(asked)}; give one of them")
@@ -40,7 +40,7 @@ class Size:
         return self != Size(scale=self.scale)
 
     def factor(self, width: int, height: int) -> float | None:
-        """Return how often an image is to be enlarged; None for as often as the network does."""
+        """Return the factor that an image is enlarged by; None for that of the network."""
         if self.megapixels is not None:
             return math.sqrt(self.megapixels * 1e6 / (width * height))
         if self.width is not None or self.height is not None:
@@ -48,7 +48,7 @@ class Size:
         return self.scale
 
     def needs_network(self, width: int, height: int) -> bool:
-        """Tell whether a network adds anything to the result of an image that is so large."""
+        """Tell whether a network adds anything to the result of an image of that width and height."""
         factor = self.factor(width, height)
         return factor is None or factor > LARGEST_REDUCTION
 
@@ -56,12 +56,12 @@ class Size:
         """Return width and height of the result of an image.
 
         Args:
-            width: Of the image.
-            height: Of the image.
-            scale: What the network enlarges by.
+            width: Width of the image, in pixels.
+            height: Height of the image, in pixels.
+            scale: Scale of the network.
 
         Raises:
-            ImageError: The network does not enlarge so far.
+            ImageError: The network does not enlarge that much.
         """
         factor = self.factor(width, height)
         if factor is None:
@@ -69,7 +69,7 @@ class Size:
         if factor > scale:
             raise ImageError(
                 f"cannot enlarge {width}×{height} pixels {factor:.4g} times: "
-                f"the network does so {scale} times; ask for less, or enlarge the result once more"
+                f"the network enlarges {scale} times; ask for less, or enlarge the result once more"
             )
         return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -81,17 +81,17 @@ def settle_scale(
     megapixels: float | None,
     may_differ: bool = False,
 ) -> tuple[int | None, Size]:
-    """Tell a scale that a network does exactly from a size that its result is reduced to.
+    """Separate a scale that a network has from a size that its output is reduced to.
 
     Args:
-        scale: Pixels of the result per pixel of the input along each side.
-        width: Of the result at most, in pixels.
-        height: Of the result at most, in pixels.
-        megapixels: Of the result.
-        may_differ: Whether the network may have another scale, so that its result would have to be reduced.
+        scale: Output pixels per input pixel and side.
+        width: Largest width of the result, in pixels.
+        height: Largest height of the result, in pixels.
+        megapixels: Size of the result, in millions of pixels.
+        may_differ: Whether the network may have another scale, so that its output would have to be reduced.
 
     Returns:
-        The scale of the network, where it is chosen by that, and the size.
+        The scale of the network, where the network is chosen by it, and the size.
 
     Raises:
         UsageError: The size is asked for twice, or no network enlarges by such a scale.
@@ -105,27 +105,27 @@ def settle_scale(
 
 
 def size_for_real(size: Size, scale: int | None) -> Size:
-    """Return a size that also holds where the network for real pictures enlarges further than was asked for.
+    """Return the size to ask of the network for real pictures, which may enlarge more than was asked for.
 
     Args:
-        size: That was asked for.
-        scale: That was asked for by the choice of a network, if it was.
+        size: Size that was asked for.
+        scale: Scale of the network that was asked for, if any.
     """
     return size if scale is None or size != Size() else Size(float(scale))
 
 
 def check_scale(scale: float) -> None:
-    """Refuse a scale that no network does, and say what would work.
+    """Refuse a scale that no network can reach, and say what would work.
 
     Raises:
-        UsageError: It is one.
+        UsageError: It is such a scale.
     """
     if not 1 <= scale <= LARGEST_SCALE:
         raise UsageError(f"cannot enlarge by -s {scale:g}: {_advise(scale)}")
 
 
 def _advise(scale: float) -> str:
-    """Say how to come by a scale that is beyond all networks."""
+    """Say how to get a scale that no network reaches."""
     most = LARGEST_SCALE
     if scale < 1:
         return "it is less than 1; --width, --height and --megapixels make images smaller"
@@ -141,8 +141,12 @@ def _advise(scale: float) -> str:
 def check_reach(size: Size, network: int) -> None:
     """Refuse a scale that the network of a run does not reach, before any image is read.
 
+    Args:
+        size: Size that was asked for.
+        network: Scale of the network.
+
     Raises:
-        ModelError: It does not.
+        ModelError: The network does not reach it.
     """
     if size.scale is not None and size.scale > network:
         raise ModelError(
@@ -152,5 +156,5 @@ def check_reach(size: Size, network: int) -> None:
 
 
 def network_scale(factor: float) -> int:
-    """Return the scale of the smallest network that enlarges so far, or of the largest."""
+    """Return the scale of the smallest network that enlarges that much, or of the largest network."""
     return next((scale for scale in NETWORK_SCALES if scale >= factor), NETWORK_SCALES[-1])

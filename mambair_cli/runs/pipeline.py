@@ -21,7 +21,8 @@ from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restorer import Band, Restorer
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import name_of
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # beyond which no further one is

@@ -31,17 +31,15 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
-from mambair_cli.runs.journal import digest_settings
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
 from mambair_cli.server.page import write_page
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
     Health,
-    ResultFacts,
     ServerInfo,
     describe_error,
-    describe_result,
+    describe_report,
 )
 from mambair_cli.server.query import TASKS, read_request
 from mambair_cli.server.service import RestoreService, ServiceResult
@@ -128,7 +126,7 @@ class App:
             model=loaded.restorer.model.name,
             scale=loaded.restorer.info.scale,
             device=str(loaded.restorer.device),
-            computing=loaded.computing,
+            computing=loaded.fingerprint.describe(),
             notice=loaded.notice,
             max_bytes=self._max_bytes,
         )
@@ -280,15 +278,9 @@ class _Answer(StreamingResponse):
 
     def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, stack: ExitStack) -> None:
         outcome, format, loaded = restored
-        if outcome.size is None or outcome.report is None:
-            raise ValueError("an outcome without an error has a result")
-        report = describe_result(
-            ResultFacts(outcome.size, outcome.reduced, outcome.report, outcome.peak_memory, outcome.warnings),
-            model=loaded.restorer.model.name,
-            scale=loaded.restorer.info.scale,
-            computing=digest_settings(loaded.computing),
-            seconds=round(outcome.seconds, 3),
-        )
+        restorer = loaded.restorer
+        digest = loaded.fingerprint.digest()
+        report = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
         headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(asdict(report))}
         super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
         self._stack = stack

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -21,20 +22,21 @@ from urllib.parse import urlencode
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import explain_unreadable, settle_format, show_colour
 from mambair_cli.images.source import Source
-from mambair_cli.runs.job_files import Output, check_target, open_target
-from mambair_cli.runs.jobs import name_of
-from mambair_cli.runs.journal import digest_settings
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
+from mambair_cli.runs.jobs import Job, name_of
+from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.server.address import Address
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
     ErrorReport,
-    ResultFacts,
     ResultReport,
     ServerInfo,
     read_error,
     read_record,
-    read_result,
+    read_report,
 )
 
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
@@ -90,6 +92,7 @@ class ServerClient:
 
     Attributes:
         info: How the server restores the images.
+        fingerprint: All that pixels depend on besides the images.
 
     Raises:
         ServerError: There is no server.
@@ -110,10 +113,10 @@ class ServerClient:
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._is_lost = threading.Event()
-        self.info = self._ask(query)
+        self.info, self.fingerprint = self._ask(query)
         kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query = {**{name: query.get(name) for name in kept}, "model": self.info.model}
-        self._computing = digest_settings(self.info.computing)
+        self._computing = self.fingerprint.digest()
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Send the images of jobs to the server, several at a time; yield their outcomes, in order.
@@ -149,7 +152,7 @@ class ServerClient:
                     with suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, query: Query) -> ServerInfo:
+    def _ask(self, query: Query) -> tuple[ServerInfo, Fingerprint]:
         """Ask the server how it will restore images."""
         with self._connect() as connection:
             with self._translated():
@@ -160,37 +163,35 @@ class ServerClient:
                 sent = json.loads(body)
                 if response.status != 200:
                     raise read_error(read_record(ErrorReport, sent))
-                return read_record(ServerInfo, sent)
+                info = read_record(ServerInfo, sent)
+                return info, Fingerprint.read(info.computing)
             except (ValueError, KeyError, TypeError) as error:
                 raise self._strange() from error
 
     def _restore(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
         """Have an image restored; try again while the server has too many."""
         begun = time.perf_counter()
-        result, failure = None, None
+        outcome = None
         try:
             check_target(prepared.job, prepared.overwrite)
             if prepared.watch:
                 prepared.watch.look()
             if data is None:
                 data = _read_pipe(prepared.job.source)
-            while result is None:
+            while outcome is None:
                 try:
-                    result = self._exchange(prepared, data)
+                    outcome = self._exchange(prepared, data)
                 except _BusyError as busy:
                     if time.perf_counter() - begun > BUSY_SECONDS or self._is_closed.wait(busy.seconds):
                         raise busy.error from busy
         except MambairError as error:
-            failure = error
             if isinstance(error, ServerError):
                 self._is_lost.set()
-        seconds = time.perf_counter() - begun
-        if result is None:
-            return Outcome(prepared.job, failure, None, False, None, seconds)
+            return Outcome.failed(prepared.job, error, time.perf_counter() - begun)
         sha256 = prepared.watch.sha256 if prepared.watch else None
-        return Outcome(prepared.job, None, seconds=seconds, sha256=sha256, **result._asdict())
+        return replace(outcome, seconds=time.perf_counter() - begun, sha256=sha256)
 
-    def _exchange(self, prepared: PreparedJob, data: bytes | None) -> ResultFacts:
+    def _exchange(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
         """Send an image, and write the result.
 
         Raises:
@@ -201,7 +202,7 @@ class ServerClient:
         format = job.format
         if job.target is not None and not job.is_stream:
             format = settle_format(job.target, format)
-        query = {**self._query, **_query_of(prepared.output), "format": format}
+        query = {**self._query, **_query_of(prepared.output, prepared.policy), "format": format}
         watch = prepared.watch
         callbacks = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
         with _open_source(job.source, data) as (pieces, length):
@@ -217,9 +218,9 @@ class ServerClient:
                 self._connect() as connection,
                 self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):
-                result = self._read_head(response, about)
+                outcome = self._read_head(response, about, job)
                 self._copy(response, file, about)
-        return result
+        return outcome
 
     def _send(
         self, connection: HTTPConnection, path: str, pieces: Iterator[bytes], length: int, about: str
@@ -238,7 +239,7 @@ class ServerClient:
         with self._translated(about):
             return connection.getresponse()
 
-    def _read_head(self, response: HTTPResponse, about: str) -> ResultFacts:
+    def _read_head(self, response: HTTPResponse, about: str, job: Job) -> Outcome:
         """Read the headers of a result, or the error in its place.
 
         Raises:
@@ -250,7 +251,7 @@ class ServerClient:
                 report = read_record(ResultReport, json.loads(response.headers[REPORT_HEADER]))
                 if report.computing != self._computing:
                     raise self._changed(about)
-                return read_result(report)
+                return read_report(report, job)
             with self._translated(about):
                 body = response.read()
             error = read_error(read_record(ErrorReport, json.loads(body)), about)
@@ -328,7 +329,7 @@ def _compose(path: str, query: Query) -> str:
     return f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
 
 
-def _query_of(output: Output) -> Query:
+def _query_of(output: WriteOptions, policy: RunPolicy) -> Query:
     """Return the parameters for how a result is written."""
     return {
         "scale": output.size.scale,
@@ -339,8 +340,8 @@ def _query_of(output: Output) -> Query:
         "depth": output.depth,
         "strip": output.strip,
         "background": output.background and show_colour(output.background),
-        "max_pixels": output.max_pixels,
-        "damaged": output.damaged or None,
+        "max_pixels": policy.max_pixels,
+        "damaged": policy.damaged or None,
     }
 
 

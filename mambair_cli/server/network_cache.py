@@ -6,14 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import REAL, is_named
 from mambair_cli.restore.choice import ChosenModel, check_fit, choose_device, choose_model, name_model
 from mambair_cli.restore.engine import Precision
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.run import computing_of, computing_of_image
+from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
 
@@ -49,12 +49,12 @@ class LoadedModel:
 
     Attributes:
         restorer: The network with tiles, seed and strength.
-        computing: All that pixels depend on besides the image, from ``run.computing_of``.
+        fingerprint: All that pixels depend on besides the images.
         notice: What the user should know about the choice of the model, if anything.
     """
 
     restorer: Restorer
-    computing: dict[str, Any]
+    fingerprint: Fingerprint
     notice: str | None = None
 
 
@@ -159,7 +159,7 @@ class NetworkCache:
                 offline=True,
             )
             _ = restorer.computer  # made once, for all restorers that are copies of this one
-            loaded = LoadedModel(restorer, computing_of(restorer))
+            loaded = LoadedModel(restorer, Fingerprint.of(restorer))
             self._notify(f"loaded {model.name} on {self.device}")
         with self._lock:
             self._loaded[key] = loaded
@@ -207,5 +207,5 @@ class NetworkCache:
         """Apply the tiles, seed and strength of a request."""
         check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
         restorer = loaded.restorer.with_tiles(request.tile, request.overlap, request.seed, request.strength)
-        computing = {**loaded.computing, **computing_of_image(restorer)}
-        return LoadedModel(restorer, computing, model.tell(request.offline))
+        fingerprint = loaded.fingerprint.with_tiles_of(restorer)
+        return LoadedModel(restorer, fingerprint, model.tell(request.offline))

@@ -1,11 +1,13 @@
 """What a server and its clients send each other besides images: JSON, described by dataclasses."""
 
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome, describe_result
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ class ServerInfo:
         model: Name of the model.
         scale: Output pixels per input pixel and side.
         device: Device that it computes on.
-        computing: All that pixels depend on besides the image, from ``run.computing_of``.
+        computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.
         notice: What the user should know about the choice of the model, if anything.
         max_bytes: Largest file that it accepts.
     """
@@ -126,58 +128,33 @@ class ResultReport:
     seconds: float
 
 
-class ResultFacts(NamedTuple):
-    """What an outcome says of a result, under its names.
-
-    Attributes:
-        size: Width and height of the result, in pixels.
-        reduced: Whether the output of the network was scaled down.
-        report: How it was computed.
-        peak_memory: Most memory that the server has used, in bytes; None where that is unknown.
-        warnings: Sentences about what differs from what was asked for.
-    """
-
-    size: tuple[int, int]
-    reduced: bool
-    report: Report
-    peak_memory: int | None
-    warnings: tuple[str, ...] = ()
-
-
-def describe_result(
-    facts: ResultFacts, model: str, scale: int, computing: str, seconds: float
-) -> ResultReport:
+def describe_report(outcome: Outcome, model: str, scale: int, computing: str) -> ResultReport:
     """Write the report of a result.
 
     Args:
-        facts: What the outcome says of it.
+        outcome: Outcome with a result.
         model: Name of the model.
         scale: Output pixels per input pixel and side of the model.
         computing: Digest of all that pixels depend on besides the image.
-        seconds: Time that the image took.
+
+    Raises:
+        ValueError: The outcome has no result.
     """
-    plan = facts.report.plan
-    return ResultReport(
-        model=model,
-        scale=scale,
-        computing=computing,
-        width=facts.size[0],
-        height=facts.size[1],
-        reduced=facts.reduced,
-        input=(plan.width, plan.height),
-        tiles=len(plan),
-        tile=(plan.tile_width, plan.tile_height),
-        overlap=plan.overlap,
-        batch=facts.report.batch,
-        shrunk=facts.report.shrunk,
-        peak_memory=facts.peak_memory,
-        warnings=list(facts.warnings),
-        seconds=seconds,
-    )
+    facts = describe_result(outcome)
+    del facts["sha256"]  # the client computes that of the file that it writes
+    if outcome.report is None:
+        raise ValueError(f"only a result can be described: {outcome}")
+    plan = outcome.report.plan
+    size = (plan.width, plan.height)
+    return ResultReport(model, scale, computing, input=size, batch=outcome.report.batch, **facts)
 
 
-def read_result(sent: ResultReport) -> ResultFacts:
-    """Undo :func:`describe_result`.
+def read_report(sent: ResultReport, job: Job) -> Outcome:
+    """Undo :func:`describe_report`.
+
+    Args:
+        sent: The report.
+        job: Job that the result belongs to.
 
     Raises:
         TypeError, ValueError: The report does not come from it.
@@ -188,9 +165,14 @@ def read_result(sent: ResultReport) -> ResultFacts:
         # A tile is no larger than the overlap only where the image is as small, and then it is the only one.
         tile_width, tile_height = (max(side, overlap + 1) for side in sent.tile)
         plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
-    report = Report(plan, sent.batch, sent.shrunk)
-    return ResultFacts(
-        (sent.width, sent.height), sent.reduced, report, sent.peak_memory, tuple(sent.warnings)
+    return Outcome(
+        job,
+        size=(sent.width, sent.height),
+        reduced=sent.reduced,
+        report=Report(plan, sent.batch, sent.shrunk),
+        seconds=sent.seconds,
+        peak_memory=sent.peak_memory,
+        warnings=tuple(sent.warnings),
     )
 
 

@@ -10,9 +10,10 @@ from mambair_cli.checkpoints.catalog import REAL, Task, is_named
 from mambair_cli.errors import UsageError
 from mambair_cli.images import parse_colour
 from mambair_cli.runs import parameters
-from mambair_cli.runs.job_files import Output
+from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import network_scale, settle_scale
 from mambair_cli.runs.parameters import Parameter
+from mambair_cli.runs.policy import RunPolicy
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
@@ -63,6 +64,7 @@ class RestoreRequest:
         offline: Whether to download no model.
         format: Output format; None for that of the image.
         output: How the result is written.
+        policy: Which images are refused.
     """
 
     task: Task
@@ -76,7 +78,8 @@ class RestoreRequest:
     strength: float
     offline: bool
     format: str | None
-    output: Output
+    output: WriteOptions
+    policy: RunPolicy
 
 
 def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest:
@@ -121,13 +124,12 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
         strength=values["strength"],
         offline=values["offline"],
         format=values["format"],
-        output=Output(
+        output=WriteOptions(
             quality=values["quality"],
             depth=None if values["depth"] == "auto" else int(values["depth"]),
             strip=values["strip"],
             background=None if values["background"] is None else parse_colour(values["background"]),
             size=size,
-            max_pixels=values["max_pixels"],
-            damaged=values["damaged"],
         ),
+        policy=RunPolicy(max_pixels=values["max_pixels"], damaged=values["damaged"]),
     )

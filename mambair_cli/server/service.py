@@ -16,8 +16,9 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import largest_factor, plan_result
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.output_size import NETWORK_SCALES, Size, network_scale, size_for_real
-from mambair_cli.runs.run import Outcome, PreparedJob
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.network_cache import LoadedModel, NetworkCache
 from mambair_cli.server.query import RestoreRequest
 
@@ -84,7 +85,8 @@ class RestoreService:
         Raises:
             MambairError: There is no result.
         """
-        output = replace(request.output, max_pixels=min(request.output.max_pixels, self._max_pixels))
+        output = request.output
+        policy = replace(request.policy, max_pixels=min(request.policy.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
         if (
             request.task == "upscale"
@@ -94,11 +96,11 @@ class RestoreService:
             output = replace(output, size=size_for_real(output.size, request.scale))
             request = replace(request, model=REAL)
         if output.size != Size() and not is_named(request.model):
-            factor = await _run(self._files, largest_factor, [source], output.size, output.max_pixels)
+            factor = await _run(self._files, largest_factor, [source], output.size, policy.max_pixels)
             request = replace(request, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
         loaded = await self.prepare(request)
         job = Job(source, None, request.format, result=result)
-        image_job = ImageJob(PreparedJob(job, output, overwrite=False, watch=None), loaded.restorer)
+        image_job = ImageJob(PreparedJob(job, output, policy), loaded.restorer)
         is_abandoned = threading.Event()
         try:
             await _run(self._files, image_job.open)

@@ -36,8 +36,9 @@ from mambair_cli.runs.executors.process_worker import (
     serve,
 )
 from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
 from mambair_cli.system.signals import OF_TERMINALS
 

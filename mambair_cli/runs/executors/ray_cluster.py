@@ -21,8 +21,10 @@ from mambair_cli.images import explain_unreadable
 from mambair_cli.runs.executors.ray_connection import join_cluster
 from mambair_cli.runs.executors.ray_worker import Unseen
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, one after the other with nothing done, before it is left alone
@@ -103,7 +105,7 @@ class RayCluster:
         workers, nodes = len(ready), len({worker.node for worker in ready})
         return f"{self.kind} ({workers} worker{'s' * (workers > 1)} on {nodes} Ray node{'s' * (nodes > 1)})"
 
-    def start(self, options: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    def start(self, options: dict[str, Any], checkpoint: Path) -> Fingerprint:
         """Start the workers, and have them load the network.
 
         Args:
@@ -111,7 +113,7 @@ class RayCluster:
             checkpoint: These; workers are sent the file.
 
         Returns:
-            All that pixels depend on beside the image, from ``batch.computing_of``.
+            All that pixels depend on besides the images.
 
         Raises:
             UsageError: No worker starts, or one cannot work with this process.
@@ -124,22 +126,22 @@ class RayCluster:
             checkpoint.name,
             os.getcwd(),
         )
-        computing: dict[str, Any] = {}
+        fingerprint: Fingerprint | None = None
         begun = time.monotonic()
         while True:
             self._look()
             waited = time.monotonic() - begun
             if not self._workers:
                 raise UsageError("no worker starts on the Ray cluster; see the logs of its nodes")
-            if computing and (waited > OTHERS_SECONDS or all(worker.is_ready for worker in self._workers)):
-                return computing
+            if fingerprint and (waited > OTHERS_SECONDS or all(worker.is_ready for worker in self._workers)):
+                return fingerprint
             if waited > START_SECONDS:
                 raise UsageError(
                     f"no worker has started within {START_SECONDS} s: the cluster is busy; see `ray status`"
                 )
             for worker, _, message in self._listen():
-                if isinstance(message, dict):
-                    computing = message
+                if isinstance(message, Fingerprint):
+                    fingerprint = message
                 elif isinstance(message, _LostJob):
                     self._lose(worker, message.reason)
                 else:
@@ -213,7 +215,7 @@ class RayCluster:
                 self._pass_on(worker, message.remarks)
             if isinstance(message, Unseen):
                 error = explain_unreadable(message.path, FileNotFoundError(errno.ENOENT, ""))
-                message = Outcome(task.job, error, None, False, None, 0.0)
+                message = Outcome.failed(task.job, error)
             if isinstance(message.error, ImageError) and shares.is_suspect(task) and _is_finished(task):
                 shares.retry(task)  # who was taken for dead has written it meanwhile
             else:
@@ -270,7 +272,7 @@ class RayCluster:
         for worker, task, message in sorted(said, key=lambda item: isinstance(item[2], _LostJob)):
             if worker not in self._workers:  # it is done without, and what it had is with others
                 continue
-            if isinstance(message, dict):
+            if isinstance(message, Fingerprint):
                 worker.is_ready = True
             elif isinstance(message, str):  # what its node lacks
                 message = UsageError(f"{message}: {worker.place}; install the same as here")
@@ -351,7 +353,7 @@ def _make_actor_class() -> type:
                 self._station = Station(options, checkpoint, name, threads, folder)
             except MambairError as error:
                 return error
-            return self._station.computing
+            return self._station.fingerprint
 
         def perform(self, task: Any) -> Any:
             return self._station.perform(task)

@@ -17,8 +17,10 @@ import torch
 
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import perform_alone
-from mambair_cli.runs.run import Outcome, PreparedJob, computing_of
+from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
 
 
@@ -39,7 +41,7 @@ class Station:
         folder: In which relative paths begin.
 
     Attributes:
-        computing: All that pixels depend on beside the image.
+        fingerprint: All that pixels depend on besides the images.
 
     Raises:
         MambairError: As the ``Restorer`` does.
@@ -58,7 +60,7 @@ class Station:
             weights = Path(place, name)
             weights.write_bytes(checkpoint)
             self._restorer = Restorer(**options, weights=weights)
-            self.computing = computing_of(self._restorer)
+            self.fingerprint = Fingerprint.of(self._restorer)
         self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
         self._is_closed = threading.Event()

@@ -7,8 +7,9 @@ from operator import itemgetter
 
 from mambair_cli.errors import MambairError
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
-from mambair_cli.runs.run import IsStopped, Outcome, PreparedJob
+from mambair_cli.runs.run import IsStopped, PreparedJob
 
 AHEAD = 2  # tasks that a worker has at least: one to do, and the next
 BYTES_AHEAD = 2**18  # up to which it has more of them, small ones
@@ -125,7 +126,7 @@ class Scheduler:
 
 def _fail(job: Job, why: str) -> Outcome:
     error = MambairError(f"cannot restore {job.source}: {why}")
-    return Outcome(job, error, None, False, None, 0.0)
+    return Outcome.failed(job, error)
 
 
 def renew(task: PreparedJob) -> PreparedJob:

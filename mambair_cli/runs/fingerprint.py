@@ -1,0 +1,107 @@
+"""All that the pixels of a result depend on besides its image, and the digests of it.
+
+A journal keeps the digest of each result, so that ``--resume`` knows whether a run would make the same one. A
+digest never changes from version to version: what was done then stays done.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.system.files import hash_of
+
+if TYPE_CHECKING:
+    from mambair_cli.restore.restorer import Restorer
+
+WHOLE_STRENGTH = 1.0
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All that the pixels of results depend on besides images and how results are written.
+
+    Attributes:
+        weights: SHA-256 of the checkpoint.
+        device: Kind of the device: "cpu", "cuda" or "mps".
+        precision: "fp32" or "fp16".
+        tile: Largest side of a tile, in pixels of the input.
+        overlap: Pixels that neighbouring tiles share.
+        whole: Side of an image up to which it is a single tile, in pixels.
+        fit: Digest of the costs that tiles are fitted to; None where they are not.
+        seed: Random seed of MambaIRv2's inference noise; None without noise.
+        strength: Share of what the model does, 0 to 1.
+    """
+
+    weights: str
+    device: str
+    precision: str
+    tile: int
+    overlap: int
+    whole: int
+    fit: str | None
+    seed: int | None
+    strength: float = WHOLE_STRENGTH
+
+    @classmethod
+    def of(cls, restorer: "Restorer") -> "Fingerprint":
+        """Return the fingerprint of what a restorer makes."""
+        return cls(
+            weights=restorer.model.sha256 or hash_of(restorer.model.path),
+            device=restorer.device.type,
+            precision=restorer.precision,
+            **_of_image(restorer),
+        )
+
+    def with_tiles_of(self, restorer: "Restorer") -> "Fingerprint":
+        """Return that of a restorer with the same network, and tiles, a seed and a strength of its own."""
+        return replace(self, **_of_image(restorer))
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as JSON; :meth:`read` undoes that."""
+        facts = asdict(self)
+        if self.strength == WHOLE_STRENGTH:  # older journals do not have it
+            del facts["strength"]
+        return facts
+
+    @classmethod
+    def read(cls, facts: dict[str, Any]) -> "Fingerprint":
+        """Undo :meth:`describe`.
+
+        Raises:
+            TypeError: The facts are those of another version, or of something else.
+        """
+        return cls(**facts)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of it."""
+        return _digest(self.describe())
+
+    def digest_result(self, output: WriteOptions, format: str | None) -> str:
+        """Return the SHA-256 of all that a result depends on besides its image.
+
+        Args:
+            output: How the result is written.
+            format: Format of the result; None where its name tells.
+        """
+        facts = {
+            **self.describe(),
+            "quality": output.quality,
+            "depth": output.depth,
+            "strip": output.strip,
+            "size": asdict(output.size),
+            "format": format,
+        }
+        if output.background is not None:  # older journals do not have it
+            facts["background"] = output.background
+        return _digest(facts)
+
+
+def _of_image(restorer: "Restorer") -> dict[str, Any]:
+    """Return what may differ from image to image where one network serves many."""
+    return {**restorer.tiles.computing, "seed": restorer.seed, "strength": restorer.strength}
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,245 @@
+"""Where results go: images -> jobs, each with the name of its result, or why it is refused."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, is_stream, settle_format
+from mambair_cli.images.left_out import LeftOut
+from mambair_cli.images.source import STANDARD_STREAM, Source
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.output_size import Size
+from mambair_cli.system.files import enumerate_names
+
+_TELL_APART = "restore them into different folders"
+_MOST_NAMED = 5  # in an error
+
+
+def suffix_of(task: Task, scale: int, size: Size) -> str:
+    """Return what is added to names of results: that of the task, the scale or the size."""
+    if task == "upscale" and size.depends_on_image:
+        return "_upscaled"
+    if task == "upscale" and size.scale is not None:
+        return f"_x{size.scale:g}"
+    return {"upscale": f"_x{scale}", "denoise": "_denoised", "dejpeg": "_dejpeg"}[task]
+
+
+def name_targets(
+    sources: Sequence[Source],
+    output: str | None,
+    suffix: str,
+    format: str | None = None,
+    is_list: bool = False,
+    left_out: LeftOut | None = None,
+) -> list[Job]:
+    """Say where each result goes.
+
+    Without an output, ``in.png`` becomes ``in_x4.png`` beside it, and a folder ``photos`` becomes
+    ``photos_x4`` beside it, its tree and names kept. An output that is a folder receives results under
+    their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
+    as another format becomes ``a.bmp.png``.
+
+    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``. A job whose
+    result cannot have its name is refused; the others are done.
+
+    Args:
+        sources: The images.
+        output: A file (one input), a folder, "-" for standard output, or None.
+        suffix: Added to names where there is no output, such as ``_x4``.
+        format: Format of all results; by default each is written as its input is, or as PNG.
+        is_list: Whether the images come from a list, which may be of any length: then an output is a folder,
+            also for one image.
+        left_out: Collects the inputs that are results.
+
+    Raises:
+        UsageError: No result can have its name, because others have the same or an input has it; several
+            results would go into one file; or the file's name stands for another format or for none.
+    """
+    if output == STANDARD_STREAM or (output is None and sources[0].path is None):
+        if len(sources) > 1:
+            raise UsageError(f"standard output takes one image: {len(sources)} inputs; give -o a folder")
+        return [Job(sources[0], None, format)]
+
+    left_out, places = left_out or LeftOut(), _Places()
+    file = target_file(sources, output, is_list)
+    if file is not None and is_stream(file):
+        jobs = [Job(sources[0], file, settle_file(file, format), is_stream=True)]
+    elif file is not None:
+        jobs = [Job(sources[0], file, settle_file(file, format), file.parent)]
+    else:
+        jobs = [_name_target(source, output, suffix, format) for source in sources]
+        jobs = _tell_apart(jobs, places)
+        if output is None:
+            jobs = _leave_out_results(jobs, places, left_out)
+    return _refuse_collisions(jobs, places, left_out)
+
+
+def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
+    """Return the file that an output names; None for a folder, for standard output or without an output.
+
+    Raises:
+        UsageError: The output names a file, and the results need a folder.
+    """
+    if output in (None, STANDARD_STREAM):
+        return None
+    path = sources[0].path
+    is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    if is_list or len(sources) != 1 or sources[0].folder is not None:
+        if not is_folder and Path(output).suffix.lower() in READABLE_SUFFIXES:
+            many = (
+                f"there are {len(sources)} images" if len(sources) > 1 else "the input is a folder or a list"
+            )
+            raise UsageError(f"-o names one file: {output}, and {many}; give a folder")
+        return None
+    if path is not None and not os.path.lexists(path):  # the error is the input, not the output's suffix
+        is_folder = is_folder or not Path(output).suffix
+    return None if is_folder else Path(output)
+
+
+def settle_file(target: Path, format: str | None) -> str | None:
+    """Return the format of a file that an output names; None for a stream whose name tells none.
+
+    Raises:
+        UsageError: The name stands for another format, or for none.
+    """
+    suffixes = {suffix for suffixes in WRITABLE_SUFFIXES.values() for suffix in suffixes}
+    if format is None and target.suffix.lower() not in suffixes and is_stream(target):
+        return None
+    try:
+        return settle_format(target, format)
+    except ImageError as error:
+        raise UsageError(str(error)) from error
+
+
+def _name_target(source: Source, output: str | None, suffix: str, format: str | None) -> Job:
+    if source.path is None:
+        raise UsageError("the result of standard input needs a name: give -o a file, or - alone")
+    path = source.path
+    if output is not None:
+        root = Path(output)
+        target = root / (path.relative_to(source.folder) if source.folder else path.name)
+    elif source.folder is not None:
+        folder = source.folder.resolve()
+        if not folder.name:
+            raise UsageError(f"no place for results beside the root folder: {folder}; give -o a folder")
+        root = folder.with_name(folder.name + suffix)
+        if not source.folder.is_absolute():
+            root = Path(os.path.relpath(root))
+        target = root / path.relative_to(source.folder)
+    else:
+        root = path.parent
+        target = path.with_name(path.stem + suffix + path.suffix)
+    kept = {name for name in WRITABLE_SUFFIXES if path.suffix.lower() in WRITABLE_SUFFIXES[name]}
+    if format is None and not kept:
+        format = "png"
+    if format is not None and format not in kept:
+        target = target.with_name(target.name.removesuffix(path.suffix) + WRITABLE_SUFFIXES[format][0])
+    return Job(source, target, format, root)
+
+
+class _Places:
+    """Finds real paths, without links; fast for a million files in few folders."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def find(self, path: Path) -> str:
+        """Return the real path of a file, the same for all its names."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        place = os.path.join(self._folders[folder], name)
+        return os.path.normcase(os.path.realpath(place) if os.path.islink(place) else place)
+
+    def of_target(self, job: Job) -> str | None:
+        """Return the real path of a result."""
+        return self.find(job.target) if job.target else None
+
+    def of_source(self, job: Job) -> str | None:
+        """Return the real path of an image."""
+        return self.find(job.source.path) if job.source.path else None
+
+    def group(self, jobs: Sequence[Job]) -> dict[str | None, list[Job]]:
+        """Group jobs by the real paths of their results."""
+        groups: dict[str | None, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(self.of_target(job), []).append(job)
+        return groups
+
+
+def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
+    """Drop the jobs of images that are the results of other inputs, beside them."""
+    targets = {places.of_target(job) for job in jobs}
+    named = {places.of_source(job): job.source.path for job in jobs if job.source.folder is None}
+    results = {place: path for place, path in named.items() if place in targets and path is not None}
+    left_out.results.extend(results.values())
+    return [
+        replace(job, replaces_input=places.of_target(job) in results)
+        for job in jobs
+        if job.source.folder is not None or places.of_source(job) not in results
+    ]
+
+
+def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
+    """Keep the suffix of an input in the name of its result, where another result would have that name."""
+    groups = places.group(jobs)
+    told = []
+    for job in jobs:
+        source, target = job.source.path, job.target
+        if source and target and len(groups[places.find(target)]) > 1 and source.suffix != target.suffix:
+            mark = target.stem.removeprefix(source.stem)
+            job = replace(job, target=target.with_name(source.name + mark + target.suffix))
+        told.append(job)
+    return told
+
+
+def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
+    """Refuse the jobs whose results would have one name, or the name of an input.
+
+    Raises:
+        UsageError: All jobs are refused.
+    """
+    inputs = {places.of_source(job) for job in jobs if job.source.path}
+    groups = {place: group for place, group in places.group(jobs).items() if len(group) > 1}
+    repeated = {place for place, group in groups.items() if len(set(map(places.of_source, group))) == 1}
+    settled: list[Job] = []
+    for job in jobs:
+        place = places.of_target(job)
+        group = groups.get(place, [job])
+        if place in inputs:
+            refusal = f"cannot write {job.target}: it is an input; choose another output with -o"
+            job = replace(job, refusal=refusal)
+        elif place in repeated and job is not group[0]:  # one image, named several times by links
+            left_out.repeated.extend([job.source.path] if job.source.path else [])
+            continue
+        elif place in groups and place not in repeated:
+            other = group[group[0] is job].source
+            more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+            clash = f"{other}{more} would become {job.target}, too"
+            job = replace(job, refusal=f"cannot restore {job.source}: {clash}; {_TELL_APART}")
+        settled.append(job)
+    if all(job.refusal for job in settled):
+        clashes = [group for place, group in groups.items() if place not in inputs]
+        if clashes:
+            raise UsageError(
+                f"results of one name: {_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}"
+            )
+        targets = _enumerate(str(job.target) for job in settled)
+        raise UsageError(f"an input is never overwritten: {targets}; choose another output with -o")
+    return settled
+
+
+def _describe_clash(group: Sequence[Job]) -> str:
+    return f"{_enumerate(str(job.source) for job in group)} would become {group[0].target}"
+
+
+def _enumerate(words: Iterable[str]) -> str:
+    """Name the first of several, and count the rest."""
+    first = list(words)
+    more = f" and {len(first) - _MOST_NAMED} more" if len(first) > _MOST_NAMED else ""
+    if not more and len(first) > 1:
+        return enumerate_names(first)
+    return ", ".join(first[:_MOST_NAMED]) + more

@@ -1,0 +1,95 @@
+"""The guard of a result: its input must stay as it was read, and the journal is told of it."""
+
+import os
+import stat
+from pathlib import Path
+
+from mambair_cli.errors import ImageError
+from mambair_cli.images import explain_unreadable
+from mambair_cli.runs.journal import JournalEntry, Pen, Stamp, stamp_of
+from mambair_cli.system.files import hash_of
+
+
+class ResultGuard:
+    """Makes sure that a result is that of its input as it is now, and notes it in the journal, if any.
+
+    It can be pickled: the process that does the job calls it.
+
+    Args:
+        source: The input.
+        target: File of the result.
+        pen: Writes to the journal; None where there is none.
+        settings: Digest of all that the result depends on besides the input.
+        takes_digest: Whether to take the SHA-256 of the result's file.
+        preserve_times: Whether the file gets the times of its input.
+
+    Attributes:
+        sha256: SHA-256 of the result's file, once it is written and if it was asked for.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        pen: Pen | None,
+        settings: str,
+        takes_digest: bool = False,
+        preserve_times: bool = False,
+    ) -> None:
+        self.sha256: str | None = None
+        self._source, self._target = source, target
+        self._pen, self._settings = pen, settings
+        self._takes_digest, self._preserve_times = takes_digest, preserve_times
+        self._is_file = True
+        self._before: os.stat_result | None = None
+        self._content = ""
+
+    def look(self) -> None:
+        """Look at the input, before it is read.
+
+        Raises:
+            ImageError: The input cannot be read.
+        """
+        try:
+            self._before = self._source.stat()
+            self._is_file = stat.S_ISREG(self._before.st_mode)  # a pipe can be read once
+            self._content = hash_of(self._source) if self._pen and self._is_file else ""
+        except OSError as error:
+            raise explain_unreadable(self._source, error) from error
+
+    def begin(self, temporary: Path) -> None:
+        """Note that the result is being written, under a temporary name."""
+        if self._pen:
+            self._pen.begin(self._target, temporary)
+
+    def is_at_home(self) -> bool:
+        """Tell whether this process sees the journal: on another machine the folder may be another one."""
+        return self._pen is None or self._pen.parts.is_dir()
+
+    def is_written(self) -> bool:
+        """Tell whether a process of this run has written the result."""
+        return self._pen is not None and self._pen.has_written(self._target)
+
+    def end(self, temporary: Path) -> None:
+        """Look at the input again, and note the result, which is complete and has only a temporary name yet.
+
+        Raises:
+            ImageError: The input has changed or vanished.
+        """
+        before = self._before
+        if before is None:
+            raise ValueError("what has not begun cannot end")
+        try:
+            is_same = not self._is_file or stamp_of(self._source) == (before.st_size, before.st_mtime_ns)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
+        if self._takes_digest:
+            self.sha256 = hash_of(temporary)
+        if self._preserve_times:
+            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if self._pen:
+            source = Stamp(before.st_size, before.st_mtime_ns)
+            entry = JournalEntry(self._settings, self._content, source, stamp_of(temporary))
+            self._pen.finish(self._target, entry)

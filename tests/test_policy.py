@@ -1,0 +1,78 @@
+"""What a run decides of a job: do it, replace what is there, skip it, or refuse it."""
+
+import itertools
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mambair_cli.images.source import Source
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.policy import Action, RunPolicy, decide
+
+JOB = Job(Source(Path("in/a.png")), Path("out/a.png"), root=Path("out"))
+SECOND = Job(Source(Path("a.png")), Path("a_x4.png"), root=Path("."), replaces_input=True)
+STREAM = Job(Source(Path("a.png")), None)
+
+
+class Past:
+    """What a journal says: whether a run has written the result, and whether it would be the same now."""
+
+    def __init__(self, is_ours: bool, is_done: bool) -> None:
+        self._is_ours, self._is_done = is_ours, is_done
+
+    def is_ours(self, target: Path) -> bool:
+        return self._is_ours
+
+    def is_done(self, source: Path, target: Path, settings: str) -> bool:
+        return self._is_done
+
+
+NEVER, OUTDATED, DONE = Past(False, False), Past(True, False), Past(True, True)
+PLAIN, OVERWRITE, RESUME = RunPolicy(), RunPolicy(overwrite=True), RunPolicy(resume=True)
+BOTH = RunPolicy(overwrite=True, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("job", "record", "policy", "action"),
+    [
+        (JOB, None, PLAIN, Action.DO),
+        (JOB, DONE, PLAIN, Action.DO),
+        (JOB, DONE, OVERWRITE, Action.REPLACE),
+        (JOB, None, RESUME, Action.DO),
+        (JOB, NEVER, RESUME, Action.DO),
+        (JOB, OUTDATED, RESUME, Action.REPLACE),
+        (JOB, DONE, RESUME, Action.SKIP),
+        (JOB, NEVER, BOTH, Action.REPLACE),
+        (JOB, DONE, BOTH, Action.SKIP),
+        (SECOND, None, OVERWRITE, Action.REFUSE),
+        (SECOND, NEVER, BOTH, Action.REFUSE),
+        (SECOND, NEVER, PLAIN, Action.DO),
+        (SECOND, OUTDATED, OVERWRITE, Action.REPLACE),
+        (SECOND, DONE, RESUME, Action.SKIP),
+        (STREAM, None, PLAIN, Action.DO),
+        (STREAM, None, BOTH, Action.REPLACE),
+    ],
+)
+def test_a_decision_follows_from_the_past_and_from_what_is_allowed(
+    job: Job, record: Any, policy: RunPolicy, action: Action
+) -> None:
+    assert decide(job, record, policy, "settings").action is action
+
+
+def test_what_cannot_have_its_name_is_refused_whatever_is_allowed() -> None:
+    refused = Job(Source(Path("a.png")), Path("out/a.png"), refusal="cannot restore a.png")
+    for record, policy in itertools.product((None, DONE), (PLAIN, OVERWRITE, RESUME, BOTH)):
+        decision = decide(refused, record, policy, "settings")  # pyright: ignore[reportArgumentType]
+        assert (decision.action, decision.reason) == (Action.REFUSE, "cannot restore a.png")
+
+
+def test_a_model_that_has_done_nothing_skips_nothing() -> None:
+    done: Any = DONE
+    assert decide(JOB, done, RESUME, None).action is Action.REPLACE
+
+
+def test_workers_are_given_the_policy_whole() -> None:
+    policy = RunPolicy(overwrite=True, max_pixels=5, damaged=True)
+    assert pickle.loads(pickle.dumps(policy)) == policy
