@@ -3,7 +3,7 @@
     python benchmarks/batch.py --images 200
     python benchmarks/batch.py --images 40 --rounds 2 --size 1280x720 --network v1-classic
 
-On a GPU, one more run tells how much of the time between its first and its last kernel the GPU is idle.
+On a GPU, one more run measures how long the GPU is idle between its first and its last kernel.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from mambair_cli.runs.run import run_jobs
 
 
 def make_photographs(folder: Path, images: int, width: int, height: int) -> list[np.ndarray]:
-    """Make pictures with edges and grain, as costly to compress as photographs are."""
+    """Make pictures with edges and grain, which take as long to compress as photographs."""
     folder.mkdir()
     pictures = []
     for index in range(images):
@@ -46,11 +46,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--size", default="256x256", help="of an image, multiples of 16 pixels [256x256]")
-    parser.add_argument("--network", help="of gpu.py, with random weights; by default tiny-x4")
+    parser.add_argument(
+        "--size", default="256x256", help="size of an image, multiples of 16 pixels [256x256]"
+    )
+    parser.add_argument("--network", help="a network of gpu.py, with random weights; by default tiny-x4")
     parser.add_argument("--device", default="auto")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="of both by turns, over a part of the images each"
+        "--rounds", type=int, default=5, help="rounds of both, in turn, each over a part of the images"
     )
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
@@ -61,7 +63,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             folder = Path(name, str(number))
             pictures = make_photographs(folder, images, width, height)
-            restorer(pictures[0])  # what is done once
+            restorer(pictures[0])  # work that is done only once
             network = time_of(lambda pictures=pictures: [restorer(picture) for picture in pictures])
             run = time_of(lambda folder=folder: restore_folder(folder, restorer))
             ratios.append(run / network)
@@ -81,7 +83,7 @@ def main() -> None:
 def make_restorer(network: str | None, device: str, folder: Path) -> Restorer:
     if network is None:
         return Restorer(task="upscale", scale=4, model="tiny-x4", device=device, offline=True)
-    from gpu import CASES, make_network  # which lies beside this script, not beside who imports it
+    from gpu import CASES, make_network  # in this script's folder, which may not be that of its importer
 
     net, weights = make_network(CASES[network], torch.device("cpu")), folder / "random.safetensors"
     save_file(net.state_dict(), weights)
@@ -90,7 +92,7 @@ def make_restorer(network: str | None, device: str, folder: Path) -> Restorer:
 
 
 def idle_share(function: Callable[[], object]) -> float:
-    """Return the share of the time between the first kernel and the last in which none of them runs."""
+    """Return the share of the time between the first and the last kernel in which no kernel runs."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
         function()
         torch.cuda.synchronize()

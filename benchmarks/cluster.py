@@ -1,6 +1,6 @@
-"""Kill a node of a Ray cluster in the middle of a run, and hold what comes out against one process's work.
+"""Kill a node of a Ray cluster in the middle of a run, and compare the results with those of one process.
 
-The cluster is two nodes on this machine, started and ended here.
+The cluster has two nodes on this machine, which this script starts and stops.
 
 python -m benchmarks.cluster --images 200
 """
@@ -29,18 +29,18 @@ COMMAND = (sys.executable, "-m", "mambair_cli", "upscale", "photos", "--json")
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen.
+    """The outcome of a trial.
 
     Attributes:
-        killed_after: Images that were done when the node was killed; None where it never was.
-        differing: Results that are not those of one process alone, or are missing.
+        killed_after: Images that were done when the node was killed; None if it was never killed.
+        differing: Results that differ from those of one process, or are missing.
         stray: Files that are neither results nor the journal.
-        repeated: Images that were told to be done more than once, or not at all.
-        failed: Images that were told to have failed.
+        repeated: Images that were reported as done more than once, or never.
+        failed: Images that were reported as failed.
         redone: Images that another run with --resume did again.
-        computed_twice: Results that the journal has twice: what the node had done and could not say.
-        said: What the run said of the loss, on stderr.
-        seconds: Of the run, from its first word.
+        computed_twice: Results that the journal has twice: the node had done them, but not reported them.
+        said: Lines about the loss on the run's stderr.
+        seconds: Time of the run after its start event, in seconds.
     """
 
     killed_after: int | None
@@ -55,7 +55,7 @@ class Findings:
 
     @property
     def is_sound(self) -> bool:
-        """Whether a node was lost, and nothing else."""
+        """Whether a node was lost, and nothing else went wrong."""
         wrong = self.differing or self.stray or self.repeated or self.failed or self.redone
         return self.killed_after is not None and bool(self.said) and not wrong
 
@@ -64,7 +64,7 @@ class Nodes:
     """A Ray cluster of two nodes on this machine.
 
     Args:
-        cpus: Of each.
+        cpus: Processors of each node.
     """
 
     def __init__(self, cpus: int = 1) -> None:
@@ -78,7 +78,7 @@ class Nodes:
         self._other: Any = self._cluster.add_node(num_cpus=cpus)
 
     def kill_one(self) -> None:
-        """Kill the node that is not the head, as if its machine had lost its power."""
+        """Kill the node that is not the head, as if its machine had lost power."""
         raylet = self._other.all_processes["raylet"][0].process.pid
         workers = subprocess.run(["pgrep", "-P", str(raylet)], capture_output=True, text=True).stdout.split()
         for number in (raylet, *map(int, workers)):
@@ -105,13 +105,13 @@ def running_nodes(cpus: int = 1) -> Iterator[Nodes]:
 
 
 def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> Findings:
-    """Do the trial.
+    """Run a trial.
 
     Args:
-        folder: Holds ``photos``; receives the results.
-        options: More for the command, such as its model.
-        nodes: One of which is killed, and replaced afterwards.
-        images: That are done before.
+        folder: Folder that holds ``photos`` and receives the results.
+        options: More options of the command, for example its model.
+        nodes: Cluster, of which one node is killed, and replaced afterwards.
+        images: Number of images that are done before the kill.
     """
     run_to_end([*options, "--quiet", "-o", "alone"], folder)
     on_nodes = [*options, "--ray", nodes.address, "-o", "results"]
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--side", type=int, default=96, help="pixels")
-    parser.add_argument("--cpus", type=int, default=1, help="of each node")
+    parser.add_argument("--cpus", type=int, default=1, help="processors of each node [1]")
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with tempfile.TemporaryDirectory() as name, running_nodes(arguments.cpus) as nodes:

@@ -1,9 +1,9 @@
 """Compare networks on the CPU in one run: seconds, ratios, peak memory, and how fast the scan is.
 
-Each network is made with fresh weights in a process of its own, since memory is counted by process, and the
-processes take turns, so that what else the machine does weighs on all alike. All keep freed memory as the
-commands do, and wait as they do. SwinIR and RRDB come from spandrel (``pip install -e .[benchmarks]``, or
-``pip install einops`` and ``pip install --no-deps spandrel`` where torchvision is not to be had):
+Each network is made with fresh weights in a separate process, since memory is counted by process, and the
+processes take turns, so that other work on the machine affects all alike. Memory and threads are set up as in
+the commands. SwinIR and RRDB come from spandrel (``pip install -e .[benchmarks]``; without torchvision
+``pip install einops`` and ``pip install --no-deps spandrel``):
 
     python benchmarks/cpu.py [--side 128] [--threads 2] [--turns 3] [--networks v1-light swinir-light ...]
 """
@@ -39,11 +39,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = (BUNDLED, *OFFICIAL, *FOREIGN)
-    parser.add_argument("--side", type=int, default=128, help="of the input, in pixels [128]")
+    parser.add_argument("--side", type=int, default=128, help="side of the input, in pixels [128]")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3, help="processes for each network [3]")
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one network, here
+    parser.add_argument(
+        "--alone", action="store_true", help=argparse.SUPPRESS
+    )  # one network, in this process
     options = parser.parse_args()
     if options.alone:
         print(json.dumps(measure(options.networks[0], options.side, options.threads)))
@@ -79,7 +81,7 @@ def median_of(results: list[dict[str, float]]) -> dict[str, float]:
 
 
 def measure(name: str, side: int, threads: int, passes: int = 5) -> dict[str, float]:
-    """Time a network's first pass and the median of later ones, in this process."""
+    """Time a network's first pass and later ones, of which the median counts, in this process."""
     from mambair_cli.system.process import settle_process
 
     settle_process()  # before PyTorch is imported
@@ -108,7 +110,7 @@ def measure(name: str, side: int, threads: int, passes: int = 5) -> dict[str, fl
 
 
 def watch_scans() -> list[tuple[float, int]]:
-    """Note the seconds and the elements (path, channel, state, token) of every scan from now on."""
+    """Return a list that receives seconds and elements (path, channel, state, token) of each later scan."""
     from mambair_cli.kernels import cpu_scan
 
     scan, noted = cpu_scan.selective_scan, []
@@ -138,7 +140,7 @@ def make_network(name: str) -> Any:
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process has held, in MiB; 0 where the system does not tell."""
+    """Return the peak memory of this process, in MiB; 0 if the system does not tell."""
     if os.name == "nt":
         return 0.0
     import resource

@@ -1,8 +1,8 @@
-"""What holding results to their input changes: flat colours, pictures' PSNR, and time, against bare networks.
+"""Compare results that are held to their input with those of bare networks: flat colours, PSNR and time.
 
     python benchmarks/edges.py [--truth FOLDER] [--turns 5]
 
-FOLDER is truth to measure PSNR on, for every built-in model.
+FOLDER holds true images, on which the PSNR of every built-in model is measured.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from mambair_cli.quality.evaluate import average, choose_protocol, find_pairs, m
 from mambair_cli.restore.restorer import Restorer
 
 LEVELS = {"upscale": None, "denoise": 25, "dejpeg": 10}
-SIDE = 256  # pixels, of the image that is timed
+SIDE = 256  # of the image that is timed, in pixels
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _worst_flat(restorer: Restorer) -> int:
-    """Return how far any sample of a flat image is off, for colours of a grid."""
+    """Return the largest error of any sample of a flat image, over a grid of colours."""
     worst = 0
     for colour in product((0, 128, 255), repeat=3):
         image = np.full((12, 16, 3), colour, np.uint8)

@@ -1,7 +1,7 @@
-"""The least time that a network can take on a card: each kernel at the limit that binds it, summed.
+"""The least time of a network on a card: the sum of its kernels, each at its own limit.
 
-Kernels are as few as could be: each norm, activation and sum is done by the product, convolution or scan
-before or after it. The residual stream is float32 in memory, all else has 16 bits.
+There are as few kernels as possible: each norm, activation and sum is computed by the product, convolution or
+scan before or after it. The residual stream is float32 in memory, everything else has 16 bits.
 """
 
 from typing import NamedTuple
@@ -13,25 +13,31 @@ from mambair_cli.networks.trunk import UPSAMPLE_CHANNELS
 
 
 class Card(NamedTuple):
-    """What a card does in a second."""
+    """The most that a card can do in a second.
 
-    operations: float  # of products in 16 bits
-    bytes: float  # read or written
-    exponentials: float  # or logarithms, in float32
+    Attributes:
+        operations: Multiplications and additions of matrix products in 16 bits.
+        bytes: Bytes read or written.
+        exponentials: Exponentials or logarithms in float32.
+    """
+
+    operations: float
+    bytes: float
+    exponentials: float
 
 
-H200 = Card(operations=738e12, bytes=4.2e12, exponentials=16 * 132 * 1.98e9)  # the first two as measured
+H200 = Card(operations=738e12, bytes=4.2e12, exponentials=16 * 132 * 1.98e9)  # the first two are measured
 
 
 class Kernel(NamedTuple):
-    """What a kernel does for a pixel of the input.
+    """The work of a kernel for one pixel of the input.
 
     Attributes:
-        multiplications: Each with an addition.
-        values: Of 16 bits, read or written.
+        multiplications: Multiplications, each with an addition.
+        values: Values of 16 bits, read or written.
         stream: Values of the residual stream, read or written.
-        exponentials: Or logarithms.
-        times: How many there are of it.
+        exponentials: Exponentials or logarithms.
+        times: Number of such kernels in the network.
     """
 
     multiplications: float
@@ -42,7 +48,7 @@ class Kernel(NamedTuple):
 
 
 def least_seconds(config: Config, pixels: int, card: Card = H200) -> float:
-    """Sum over the kernels what each takes at least, for an image of so many pixels."""
+    """Return the sum of the kernels' least times, for an image of so many pixels."""
     return sum(
         kernel.times
         * pixels
@@ -56,7 +62,7 @@ def least_seconds(config: Config, pixels: int, card: Card = H200) -> float:
 
 
 def list_kernels(config: Config) -> list[Kernel]:
-    """Name the kernels of a network."""
+    """List the kernels of a network."""
     if isinstance(config, MambaIRUNetConfig):
         raise ValueError("the U-Net works at four resolutions, which is not counted here")
     block = list_block(config) if isinstance(config, MambaIRConfig) else list_layer(config)
@@ -89,7 +95,7 @@ def list_kernels(config: Config) -> list[Kernel]:
 
 
 def list_block(config: MambaIRConfig) -> list[Kernel]:
-    """Name those of a block of MambaIR."""
+    """List the kernels of a block of MambaIR."""
     c, d, n, k = config.embed_dim, config.d_inner, config.d_state, 4
     rows = k * (default_dt_rank(c) + 2 * n)
     kernels = [
@@ -111,7 +117,7 @@ def list_block(config: MambaIRConfig) -> list[Kernel]:
 
 
 def list_layer(config: MambaIRv2Config) -> list[Kernel]:
-    """Name those of a layer of MambaIRv2."""
+    """List the kernels of a layer of MambaIRv2."""
     c, d, n, t = config.embed_dim, config.d_inner, config.d_state, config.num_tokens
     taps, window, heads = config.convffn_kernel_size**2, config.window_size**2, config.num_heads[0]
     rank = default_dt_rank(d)

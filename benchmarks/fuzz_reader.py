@@ -1,9 +1,9 @@
-"""Damage image files at random, read them, and keep what crashes, hangs, swells or fails in another way.
+"""Damage image files at random, read them, and keep those that crash the reader, hang it or fill memory.
 
     python benchmarks/fuzz_reader.py --minutes 10 --kept fuzz
 
-A picture or an error of one line is right; anything else is kept as a file that shows it. Each batch of
-files is read in a process of its own, which has a limit of memory and of time.
+A picture or an error of one line is right; for any other outcome the file is kept. Each batch of files is
+read in a separate process, with limited memory and time.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +36,60 @@ INTERESTING = (0, 1, 2, 7, 8, 16, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2
 def make_seeds() -> list[bytes]:
     """Make small files of every format and of many kinds."""
     generator = np.random.default_rng(0)
-    seeds = []
+    seeds = list(make_pictures(generator))
+    frames = [Image.fromarray(generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(3)]
+    for format in ("gif", "webp", "tiff", "png", "avif", "mpo"):
+        seeds.append(save(frames[0], format, save_all=True, append_images=frames[1:], duration=[10, 20, 30]))
+    seeds += make_strips_and_tiles(generator)
+    icon = Image.fromarray(generator.integers(0, 256, (32, 32, 4), dtype=np.uint8))
+    seeds.append(save(icon, "ico", sizes=[(16, 16), (32, 32)]))
+    seeds += make_tiffs_with_extra_bands(generator)
+    cmyk = Image.fromarray(generator.integers(0, 256, (12, 17, 4), dtype=np.uint8), "CMYK")
+    seeds += [save(cmyk, format) for format in ("jpeg", "tiff")]
+    seeds += [b"P3 2 2 7 1 2 3 4 5 6 7 0 1 2 3 4", b"P1 3 2 101 010", b"P4 9 2 " + bytes(4)]
+    with suppress(ModuleNotFoundError):
+        import pillow_heif
+
+        file = io.BytesIO()
+        pillow_heif.from_pillow(frames[0].resize((64, 64))).save(file)
+        seeds.append(file.getvalue())
+    return seeds
+
+
+def save(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def make_pictures(generator: np.random.Generator) -> Iterator[bytes]:
+    """Yield pictures of one, three and four bands in the usual formats, with Exif where it is possible."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Camera"
     exif.get_ifd(0x8825)[2] = (48.0, 8.0, 12.5)
-
-    def add(array: np.ndarray, format: str, **options: Any) -> None:
-        file = io.BytesIO()
-        Image.fromarray(array.squeeze()).save(file, format, **options)
-        seeds.append(file.getvalue())
-
+    options: dict[str, dict[str, Any]] = {name: {"exif": exif} for name in ("png", "webp", "avif", "tiff")}
     for bands in (1, 3, 4):
-        array = generator.integers(0, 256, (12, 17, bands), dtype=np.uint8)
-        for format in ("png", "webp", "avif", "tiff", "jpeg2000"):
-            add(array, format, **({"exif": exif} if format != "jpeg2000" else {}))
-        if bands < 4:
-            for format in ("jpeg", "bmp", "ppm", "gif"):
-                add(array, format, **({"exif": exif, "progressive": bands == 1} if format == "jpeg" else {}))
-    add(generator.integers(0, 65536, (12, 17), dtype=np.uint16), "png")
-    frames = [Image.fromarray(generator.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(3)]
-    for format in ("gif", "webp", "tiff", "png", "avif", "mpo"):
-        file = io.BytesIO()
-        frames[0].save(file, format, save_all=True, append_images=frames[1:], duration=[10, 20, 30])
-        seeds.append(file.getvalue())
+        options["jpeg"] = {"exif": exif, "progressive": bands == 1}
+        formats = ["png", "webp", "avif", "tiff", "jpeg2000"]
+        formats += ["jpeg", "bmp", "ppm", "gif"] if bands < 4 else []
+        image = Image.fromarray(generator.integers(0, 256, (12, 17, bands), dtype=np.uint8).squeeze())
+        for format in formats:
+            yield save(image, format, **options.get(format, {}))
+    yield save(Image.fromarray(generator.integers(0, 65536, (12, 17), dtype=np.uint16)), "png")
+
+
+def make_strips_and_tiles(generator: np.random.Generator) -> Iterator[bytes]:
+    """Yield TIFFs of three types of samples, in tiles and in strips."""
     for dtype in (np.uint8, np.uint16, np.float32):
         for options in ({"tile": (16, 16)}, {"rowsperstrip": 5, "compression": "zlib"}):
             file = io.BytesIO()
             with tifffile.TiffWriter(file, bigtiff=dtype is np.uint16) as writer:
                 writer.write(generator.random((20, 20, 3)).astype(dtype), photometric="rgb", **options)
-            seeds.append(file.getvalue())
-    add(generator.integers(0, 256, (32, 32, 4), dtype=np.uint8), "ico", sizes=[(16, 16), (32, 32)])
+            yield file.getvalue()
+
+
+def make_tiffs_with_extra_bands(generator: np.random.Generator) -> Iterator[bytes]:
+    """Yield TIFFs of four bands and more; those of 8 bits have a thumbnail and a second page."""
     for dtype, bands in ((np.uint8, 4), (np.uint8, 6), (np.float64, 5)):
         file = io.BytesIO()
         with tifffile.TiffWriter(file) as writer:
@@ -73,24 +98,8 @@ def make_seeds() -> list[bytes]:
             writer.write(samples, **options)
             if dtype is np.uint8:
                 for side, kind in ((5, 1), (20, 0)):
-                    page = samples[:side, :side]
-                    writer.write(page, **options, subfiletype=kind)
-        seeds.append(file.getvalue())
-    cmyk = Image.fromarray(generator.integers(0, 256, (12, 17, 4), dtype=np.uint8), "CMYK")
-    for format in ("jpeg", "tiff"):
-        file = io.BytesIO()
-        cmyk.save(file, format)
-        seeds.append(file.getvalue())
-    seeds += [b"P3 2 2 7 1 2 3 4 5 6 7 0 1 2 3 4", b"P1 3 2 101 010", b"P4 9 2 " + bytes(4)]
-    try:
-        import pillow_heif
-
-        file = io.BytesIO()
-        pillow_heif.from_pillow(frames[0].resize((64, 64))).save(file)
-        seeds.append(file.getvalue())
-    except ModuleNotFoundError:
-        pass
-    return seeds
+                    writer.write(samples[:side, :side], **options, subfiletype=kind)
+        yield file.getvalue()
 
 
 def damage(data: bytes, draw: random.Random) -> bytes:
@@ -98,7 +107,7 @@ def damage(data: bytes, draw: random.Random) -> bytes:
     block = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 3, 6))):
         at = draw.randrange(len(block) or 1)
-        # Headers hold what is worth breaking.
+        # Headers are more worth breaking than pixels.
         at = draw.randrange(min(len(block), 64) or 1) if draw.random() < 0.5 else at
         changes: list[Callable[[], None]] = [
             lambda at=at: block.__setitem__(slice(at, at + 1), bytes([draw.randrange(256)])),
@@ -119,7 +128,7 @@ def damage(data: bytes, draw: random.Random) -> bytes:
 
 
 def read(data: bytes) -> str | None:
-    """Read a file, and return what is wrong with how that went, if anything."""
+    """Read a file; return what went wrong, or None for a picture or a proper error."""
     try:
         with open_picture(data, max_pixels=MAX_PIXELS) as reader:
             header = reader.header
@@ -136,8 +145,8 @@ def read(data: bytes) -> str | None:
     return None
 
 
-def work(first: int, last: int, present: Path) -> None:
-    """Read the files of some numbers; whoever looks finds the one that is at work in ``present``."""
+def read_batch(first: int, last: int, present: Path) -> None:
+    """Read the files of some numbers; ``present`` holds the one that is being read, in case of a crash."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     seeds = make_seeds()
     for number in range(first, last):
@@ -156,14 +165,16 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--start", type=int, default=0, help="number of the first file")
-    parser.add_argument("--kept", type=Path, default=Path("fuzz"), help="folder for what is found")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("fuzz"), help="folder for files that show an error [fuzz]"
+    )
     parser.add_argument("--work", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.kept.mkdir(exist_ok=True)
     present = options.kept / "present"
     if options.work:
         first, last = options.work
-        work(first, last, present)
+        read_batch(first, last, present)
         return 0
     number, found, end = options.start, 0, time.monotonic() + 60 * options.minutes
     while time.monotonic() < end:
@@ -190,7 +201,7 @@ def main() -> int:
             print(f"{kept}: {wrong}", flush=True)
         number = last
     present.unlink(missing_ok=True)
-    print(f"{number - options.start} files read, {found} findings; go on with --start {number}")
+    print(f"{number - options.start} files read, {found} findings; continue with --start {number}")
     return 1 if found else 0
 
 

@@ -1,17 +1,17 @@
-"""Time networks of the official shapes on a GPU, with random weights, beside what others take there.
+"""Time networks of the official shapes on a GPU, with random weights, and compare them with others.
 
-An image in memory is restored by tiles of the default size. In one run, in this order:
+An image in memory is restored in tiles of the default size. One run prints, in this order:
 
 - "network": the GPU alone, summed over the batches; "image": from the image in memory to the blended result;
-- "floor": the share that the least time for the image has in the network's, see ``floor.py``;
-- "official": the same network computed as its authors' code does it, on the whole image, see ``official.py``,
-  and how many times longer it takes; in float32 with PyTorch's own settings, and under autocast in bfloat16;
-- with --rivals, networks of others on the whole image, in float32 and in bfloat16, where they can all of it.
+- "floor": the least possible time for the image as a share of the network's time, see ``floor.py``;
+- "official": the same network computed as in its authors' code, on the whole image, see ``official.py``, and
+  how many times longer it takes; in float32 with PyTorch's own settings, and under autocast in bfloat16;
+- with --rivals, networks of other authors on the whole image, in float32 and in bfloat16 or autocast.
 
     python benchmarks/gpu.py [NETWORK ...] [--rivals] [--profile] [--sweep]
 
---sweep tries tiles and batches in place of all that. Whatever fails, or needs more
-memory than there is, is said so in its line, and the rest goes on.
+With --sweep, it tries tiles and batches instead. If one case fails or runs out of memory, its line says so,
+and the others continue.
 """
 
 import argparse
@@ -58,12 +58,12 @@ CASES: dict[str, Config] = {
     "toy-v2": MambaIRv2Config(24, (2,), (2,), 3, 30, 4, 5, **LIGHT),
 }
 SIZES = ((256, 256), (720, 1280))
-SWEPT_TILES = (112, 136, 160, 176, 192, 256)  # largest side; they are made no larger than need be
-SWEPT_BATCHES = (3, 2, 1)  # of all tiles
+SWEPT_TILES = (112, 136, 160, 176, 192, 256)  # largest side, in pixels; tiles may be smaller
+SWEPT_BATCHES = (3, 2, 1)  # batches into which all tiles are divided
 
 
 class Measured(NamedTuple):
-    """Milliseconds, and GiB at the peak."""
+    """Milliseconds, and GiB of peak memory."""
 
     ms: float
     gib: float
@@ -73,16 +73,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("networks", nargs="*", help=f"of {', '.join(CASES)}; by default all but the toys")
-    parser.add_argument("--rivals", nargs="*", metavar="NAME", help=f"time them, too: {', '.join(RIVALS)}")
-    parser.add_argument("--own", action="store_true", help="leave out the official way")
+    parser.add_argument("networks", nargs="*", help=f"from {', '.join(CASES)}; by default all but the toys")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        metavar="NAME",
+        help=f"also time networks of other authors: {', '.join(RIVALS)}",
+    )
+    parser.add_argument("--own", action="store_true", help="do not time the official code's way")
     parser.add_argument("--profile", action="store_true", help="show where a batch spends its time")
     parser.add_argument("--sweep", action="store_true", help="try tiles and batches")
-    parser.add_argument("--turns", type=int, default=5, help="of which the median counts [5]")
-    parser.add_argument("--tile", type=int, help="side of a tile, by default the device's")
-    parser.add_argument("--batch", type=int, help="tiles at once, by default the device's")
+    parser.add_argument("--turns", type=int, default=5, help="turns; the median counts [5]")
+    parser.add_argument("--tile", type=int, help="side of a tile, in pixels; by default that of the device")
+    parser.add_argument("--batch", type=int, help="tiles at once; by default that of the device")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # cpu: to try this script
-    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)  # of a single, square image
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)  # side of a single, square image
     options = parser.parse_args()
     device = torch.device(options.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
@@ -92,7 +97,7 @@ def main() -> None:
     own: dict[tuple[str, tuple[int, int]], float] = {}
     if options.sweep:
         for name, size in product(networks, sizes):
-            with said(f"{name} {size}"):
+            with errors_printed(f"{name} {size}"):
                 sweep(name, *size, device, options)
         return
     print(
@@ -100,18 +105,18 @@ def main() -> None:
         f"{'official ms':>13}{'GiB':>6}{'times':>7}{'bf16 ms':>10}{'times':>7}"
     )
     for name, size in product(networks, sizes):
-        with said(f"{name} {size}"), torch.inference_mode():
+        with errors_printed(f"{name} {size}"), torch.inference_mode():
             own[name, size] = compare(name, *size, device, options)
     if options.rivals is not None:
         print(f"\n{'rival':14}{'input':>10}{'fp32 ms':>10}{'GiB':>6}{'bf16 ms':>10}  times that of")
         for name, size in product(options.rivals or RIVALS, sizes):
-            with said(f"{name} {size}"), torch.inference_mode():
+            with errors_printed(f"{name} {size}"), torch.inference_mode():
                 time_rival(name, *size, device, options.turns, own)
 
 
 @contextmanager
-def said(what: str) -> Iterator[None]:
-    """Print what fails, and go on."""
+def errors_printed(what: str) -> Iterator[None]:
+    """Print an error, and continue."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -121,7 +126,7 @@ def said(what: str) -> Iterator[None]:
 
 
 def compare(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> float:
-    """Print a line; return the milliseconds of our network."""
+    """Print a line about a network of ours; return its milliseconds."""
     config, net = CASES[name], make_network(CASES[name], device)
     plan, most = plan_as_shipped(config, height, width, device, options)
     engine = Engine(net, device)
@@ -156,7 +161,7 @@ def compare(name: str, height: int, width: int, device: torch.device, options: a
 
 
 def sweep(name: str, height: int, width: int, device: torch.device, options: argparse.Namespace) -> None:
-    """Time the network by tiles and batches of several sizes."""
+    """Time a network with tiles and batches of several sizes."""
     from mambair_cli.networks import fuse_network
 
     net = make_network(CASES[name], device)
@@ -169,7 +174,7 @@ def sweep(name: str, height: int, width: int, device: torch.device, options: arg
         if batches > len(plan):
             continue
         batch = -(-len(plan) // batches)
-        with said(f"{name} {plan}, {batch} at once"):
+        with errors_printed(f"{name} {plan}, {batch} at once"):
             fused = fuse_network(net)
             assert fused is not None
             run = Replayed(fused) if device.type == "cuda" else fused
@@ -194,7 +199,7 @@ def time_rival(
     turns = min(2, turns)
     exact = measure(lambda: net(x), turns, device, 1)
     print(f"{name:14}{f'{width}×{height}':>10}{exact.ms:10.1f}{exact.gib:6.1f}", end="", flush=True)
-    by_autocast = name.startswith("swinir")  # whose masks are float32, come what may
+    by_autocast = name.startswith("swinir")  # its masks are always float32
     if not by_autocast:
         net, x = net.bfloat16(), x.bfloat16()
     with torch.autocast(device.type, torch.bfloat16, enabled=by_autocast):
@@ -217,7 +222,7 @@ def plan_as_shipped(
 
 
 def restore(engine: Engine, image: np.ndarray, plan: Plan, batch: int) -> None:
-    """Bring an image from memory to the device, and the rows of the result back as 8-bit samples."""
+    """Restore an image from memory, and bring the rows of the result back as 8-bit samples."""
     for rows in blend_rows(engine, image, plan, batch, 0):
         engine.bench.fetch(rows, np.dtype(np.uint8))
 
@@ -251,7 +256,7 @@ def make_network(config: Config, device: torch.device) -> MambaIR | MambaIRv2:
 
 
 def measure(function: Callable[[], object], turns: int, device: torch.device, uncounted: int = 2) -> Measured:
-    """Take the median time, on a GPU after turns that do not count: they compile, and ours record graphs."""
+    """Return the median time; on a GPU after uncounted turns, which compile and record graphs."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()

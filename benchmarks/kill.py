@@ -1,4 +1,4 @@
-"""Kill a run over a folder at random moments, go on each time, and hold the end against an undisturbed run.
+"""Kill a run over a folder at random moments, resume each time, and compare the end with an undisturbed run.
 
 python benchmarks/kill.py --kills 100
 """
@@ -25,13 +25,13 @@ COMMAND = (sys.executable, "-m", "mambair_cli", "denoise", "photos", "--json", "
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen.
+    """The outcome of a trial.
 
     Attributes:
-        kills: How often a run was ended by SIGKILL before it had come to its end.
-        differing: Results that are not those of the undisturbed run, or are missing.
+        kills: Number of runs that were ended by SIGKILL before they were complete.
+        differing: Results that differ from those of the undisturbed run, or are missing.
         stray: Files that are neither results nor the journal.
-        repeated: Images that were told to be done more than once.
+        repeated: Images that were reported as done more than once.
     """
 
     kills: int
@@ -41,19 +41,19 @@ class Findings:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all is as it would have been undisturbed."""
+        """Whether the result is that of the undisturbed run."""
         return not (self.differing or self.stray or self.repeated)
 
 
 def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float, seed: int = 0) -> Findings:
-    """Do the trial.
+    """Run a trial.
 
     Args:
-        folder: Holds ``photos``; receives the results.
-        options: More for the command, such as its model.
-        kills: Runs to end.
-        longest: Seconds after a run's first word within which it is ended.
-        seed: Of the moments.
+        folder: Folder that holds ``photos`` and receives the results.
+        options: More options of the command, for example its model.
+        kills: Number of runs to kill.
+        longest: Longest time from a run's first event to its kill, in seconds.
+        seed: Random seed of the moments.
     """
     run_to_end([*options, "-o", "undisturbed"], folder)
     draw = random.Random(seed)
@@ -68,7 +68,7 @@ def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float
             process.send_signal(signal.SIGKILL)
             told = [first, *process.stdout.readlines()]
         done.update(inputs_done(told))
-        if any('"summary"' in line for line in told):  # it came to its end: begin anew
+        if any('"summary"' in line for line in told):  # the run was complete: start again
             for path in (folder / "results").rglob("*"):
                 if path.is_file():
                     path.unlink()
@@ -91,7 +91,7 @@ def run_to_end(options: list[str], folder: Path) -> list[str]:
 
 
 def inputs_done(lines: list[str]) -> list[str]:
-    """Return the inputs that whole lines tell to be done."""
+    """Return the inputs that whole lines report as done."""
     events = [json.loads(line) for line in lines if line.rstrip().endswith("}")]
     return [event["input"] for event in events if event["event"] == "done"]
 

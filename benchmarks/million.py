@@ -1,4 +1,4 @@
-"""Measure what a run over very many images costs beside the images: names, tasks, the journal, a cluster.
+"""Measure the cost of a run over very many images without the images: names, tasks, the journal, a cluster.
 
 python -m benchmarks.million --images 100000
 """
@@ -27,15 +27,15 @@ from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob, run_jobs
 
 FOLDER = 1000  # images in each
-NOTED = 2000  # results that are noted one by one, each brought to the disk
+NOTED = 2000  # results that are written to the journal one by one, each with a sync
 FINGERPRINT = Fingerprint("a" * 64, "cpu", "fp32", 256, 16, 0, None, 0)
 
 
 class Meter:
-    """Takes time and memory.
+    """Measures time and memory.
 
     Args:
-        images: That both are divided by.
+        images: Number of images, by which both are divided.
     """
 
     def __init__(self, images: int) -> None:
@@ -44,7 +44,7 @@ class Meter:
 
     @contextmanager
     def measure(self, what: str, images: int | None = None) -> Iterator[list[object]]:
-        """Print what the block takes for each image; what it puts into the list is kept."""
+        """Print the cost of the block for each image; objects that it puts into the list stay alive."""
         images = images or self._images
         memory, begun, busy = resident_memory(), time.perf_counter(), time.process_time()
         yield self._held
@@ -70,7 +70,7 @@ def make_files(folder: Path, images: int) -> None:
 
 
 def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
-    """Measure what the driver does before the first image."""
+    """Measure the driver's work before the first image."""
     with meter.measure("list the folder"):
         sources = find_sources([str(folder / "photos")])
     with meter.measure("name the results"):
@@ -88,7 +88,7 @@ def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
 
 
 def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
-    """Measure what is noted of results, and what it takes to look it up."""
+    """Measure how long it takes to note results in the journal, and to look them up."""
     root, settings = folder / "results", FINGERPRINT.digest_result(WriteOptions(), jobs[0].format)
     targets = [job.target for job in jobs if job.target]
     with meter.measure("begin a journal"):
@@ -133,7 +133,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
 
 
 def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
-    """Measure how fast the driver hands tasks out to workers that do nothing."""
+    """Measure how fast the driver gives tasks to workers that do nothing."""
 
     class Idle:
         def load(self, *arguments: Any) -> Fingerprint:

@@ -1,7 +1,7 @@
 """Time each kind of network of the catalogue on a picture of 256×256, for the catalogue's ``cpu_seconds``.
 
-What is not on this machine is made with fresh weights from the shapes of the official checkpoints.
-The scale changes little: each kind is timed at its greatest.
+Networks that are not on this machine are made with fresh weights, in the shapes of the official checkpoints.
+The scale changes little: each kind is timed at its largest scale.
 
 python benchmarks/models.py
 """
@@ -28,7 +28,7 @@ SHAPES = Path(__file__).parents[1] / "tests" / "fixtures" / "official_checkpoint
 
 
 def official_name(model: Model) -> str:
-    """Return what the file of shapes calls a model."""
+    """Return a model's name in the file of shapes."""
     if model.architecture == "mambair-unet":
         return "v1_unet_real_denoise"
     version = "v2" if model.architecture == "mambairv2" else "v1"
@@ -62,7 +62,7 @@ def seconds_of(net: Network) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", help="such as tiny or light; by default all")
+    parser.add_argument("kinds", nargs="*", help="for example tiny or light; by default all")
     arguments = parser.parse_args()
     official = json.loads(gzip.decompress(SHAPES.read_bytes()))
     kinds = {}

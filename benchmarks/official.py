@@ -1,11 +1,11 @@
-"""MambaIR and MambaIRv2 as their papers' code computes them, in float32 by PyTorch's kernels, to be timed.
+"""MambaIR and MambaIRv2, computed as in their papers' code, by PyTorch's kernels, to be timed.
 
-The same weights and the same results as the project's networks, but every step in the order and the layout
-of the official implementation: images as (b, c, h, w) for convolutions and as tokens for all else, with the
-copies between them; four directions of a scan as stacked, transposed and flipped copies; windows rolled, cut
-out and put back; the mask of shifted windows made on the host for each image; pixels gathered by label and
-scattered back. The scan is mamba_ssm's CUDA kernel where that is to be had (the package, or its compiled part
-``selective_scan_cuda``), else a loop, for tests alone.
+Weights and results are those of the project's networks, but every step has the order and the layout of the
+official implementation: images are (b, c, h, w) for convolutions and tokens for everything else, with copies
+between them; the four directions of a scan are stacked, transposed and flipped copies; windows are rolled,
+cut out and put back; the mask of shifted windows is made on the host for each image; pixels are gathered by
+label and scattered back. The scan is mamba_ssm's CUDA kernel if it is installed (the package, or its compiled part
+``selective_scan_cuda``), else a loop, which is only for tests.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor
 
 
 class Official:
-    """One of the project's networks, computed the official way."""
+    """A network of the project, computed in the official way."""
 
     def __init__(self, net: MambaIR | MambaIRv2) -> None:
         self.net = net
@@ -55,7 +55,7 @@ class Official:
         return finish(net, features, x) / config.img_range + mean
 
     def run_block(self, block: nn.Module, x: Tensor, size: tuple[int, int], masks: Tensor | None) -> Tensor:
-        """Take tokens (b, l, c), and return as many."""
+        """Run a block on tokens, (b, l, c) -> (b, l, c)."""
         if isinstance(block, VSSBlock):
             image = x.view(len(x), *size, -1)
             image = image * block.skip_scale + self.scan_image(block.self_attention, block.ln_1(image))
@@ -72,7 +72,7 @@ class Official:
         return x * layer.scale2 + scanned + forward
 
     def scan_image(self, ssm: SS2D, x: Tensor) -> Tensor:
-        """Scan (b, h, w, c) in four directions, each a copy of the image in its order."""
+        """Scan (b, h, w, c) in four directions; each is a copy of the image in its order."""
         b, h, w, _ = x.shape
         x, z = ssm.in_proj(x).chunk(2, dim=-1)
         x = F.silu(convolve(ssm.conv2d, x.permute(0, 3, 1, 2).contiguous()))
@@ -87,7 +87,7 @@ class Official:
         return ssm.out_proj(ssm.out_norm(total) * F.silu(z))
 
     def scan_ways(self, parameters: Any, ways: Tensor, prompt: Tensor | float = 0.0) -> Tensor:
-        """Scan (b, k, d, l) along l, with the tensors of an SS2D or of a v2 scan, and a prompt added to C."""
+        """Scan (b, k, d, l) along l with the tensors of an SS2D or a v2 scan; ``prompt`` is added to C."""
         b, _, _, length = ways.shape
         n = parameters.A_logs.shape[1]
         projected = torch.einsum("bkdl,kcd->bkcl", ways, parameters.x_proj_weight)
@@ -123,13 +123,13 @@ class Official:
 
 
 def find_scan(device: torch.device) -> tuple[Scan, str]:
-    """Return the CUDA scan of mamba_ssm where there is one, and what it is called."""
+    """Return the CUDA scan of mamba_ssm, or a loop on the CPU, and its name."""
     if device.type != "cuda":
         return scan_step_by_step, "a loop"
     try:
         scan = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
         return (lambda *operands: scan(*operands[:6], None, operands[6], True)), "mamba_ssm"
-    except (ImportError, OSError):  # the package wants more than its compiled part does
+    except (ImportError, OSError):  # the package needs more than its compiled part does
         forward = import_module("selective_scan_cuda").fwd
         return (lambda *operands: forward(*operands[:6], None, operands[6], True)[0]), "selective_scan_cuda"
 
@@ -183,7 +183,7 @@ def make_masks(h: int, w: int, window: int) -> Tensor:
 
 
 def feed_forward(net: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Go through a feed-forward network, (b, l, c), whose convolution wants an image."""
+    """Run a feed-forward network on tokens, (b, l, c); its convolution needs an image."""
     if isinstance(net, ConvFFN):
         x = F.gelu(net.fc1(x))
         seen = F.gelu(convolve(net.dwconv.depthwise_conv[0], to_image(x, size).contiguous()))
@@ -195,7 +195,7 @@ def feed_forward(net: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def finish(net: MambaIR | MambaIRv2, x: Tensor, image: Tensor) -> Tensor:
-    """Go from features to the image, (b, c, h, w)."""
+    """Turn features into the image, (b, c, h, w)."""
     upsampler = net.config.upsampler
     if upsampler == "pixelshuffle":
         x = convolve(net.upsample, convolve(net.conv_before_upsample, x))
@@ -217,7 +217,7 @@ def convolve(layers: nn.Module, x: Tensor) -> Tensor:
             x = F.conv2d(
                 x, layer.weight, layer.bias, 1, cast(Any, layer.padding), layer.dilation, layer.groups
             )
-        elif hasattr(layer, "attention"):  # of channels
+        elif hasattr(layer, "attention"):  # channel attention
             _, down, relu, up, sigmoid = cast(Any, layer).attention
             gate = F.adaptive_avg_pool2d(x, 1)
             x = x * sigmoid(convolve(up, relu(convolve(down, gate))))

@@ -1,7 +1,7 @@
-"""Networks of others to compare with, from spandrel (the extra ``benchmarks``), with fresh weights.
+"""Networks of other authors to compare with, from spandrel (the extra ``benchmarks``), with fresh weights.
 
-spandrel imports torchvision for networks that are not asked for here, and torchvision has no build for every
-PyTorch; so where it is missing, what is imported of it is an empty stand-in.
+spandrel imports torchvision for networks that are not used here, and torchvision has no build for every
+PyTorch. If it is missing, empty modules take its place.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Compare the speed of the scan's CPU backends: elements per second and core, and how often ``reference``'s.
+"""Compare the speed of the scan's CPU backends: elements per second and core, and the ratio to ``reference``.
 
 An element is one state of one channel at one position of one path. The backends take turns, and the median of
-several turns counts, so that what else the machine does weighs on all alike.
+several turns counts, so that other work on the machine affects all alike.
 
     python benchmarks/scan.py [--turns 7]
 """
@@ -19,7 +19,7 @@ PATHS = 4
 
 
 class Size(NamedTuple):
-    """The scan of a network, over as many tokens as a small tile has."""
+    """The scan of a network, over the tokens of a small tile."""
 
     network: str
     d: int
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--turns", type=int, default=7, help="of each backend; the median counts [7]")
+    parser.add_argument("--turns", type=int, default=7, help="turns of each backend; the median counts [7]")
     turns = parser.parse_args().turns
     backends = [backend for backend in get_args(Backend) if backend not in NEED_GPU]
     all_threads = torch.get_num_threads()
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def make_operands(size: Size) -> tuple:
-    """Make operands with steps as they are in trained networks, from slow channels to fast ones."""
+    """Make operands with the steps of trained networks, from slow channels to fast ones."""
     torch.manual_seed(0)
     tokens, d, n, r = size.tokens, size.d, size.n, size.r
     paths = torch.stack([torch.randperm(tokens) for _ in range(PATHS)]).int()
@@ -71,7 +71,7 @@ def make_operands(size: Size) -> tuple:
 
 
 def time_in_turns(backends: list[Backend], operands: tuple, turns: int) -> dict[Backend, float]:
-    """Return the median seconds of each backend, after a first turn that does not count."""
+    """Return the median seconds of each backend, after a first turn that is not counted."""
     seconds: dict[Backend, list[float]] = {backend: [] for backend in backends}
     with torch.inference_mode():
         for _ in range(turns + 1):

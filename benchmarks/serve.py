@@ -1,4 +1,4 @@
-"""Compare the time of a command on one small image with that of the same command by way of a server.
+"""Compare the time of a command on one small image with that of the same command through a server.
 
 python benchmarks/serve.py --turns 7
 """
@@ -46,9 +46,9 @@ def main() -> None:
                     "Python": (sys.executable, "-c", "pass"),
                     "import torch": (sys.executable, "-c", "import torch"),
                     "alone": (*common, "--offline", "-o", "alone.png"),
-                    "by a server": (*common, "--server", address, "-o", "served.png"),
+                    "with a server": (*common, "--server", address, "-o", "served.png"),
                 }
-                measure(commands["by a server"], folder)  # what is done once
+                measure(commands["with a server"], folder)  # work that is done only once
                 seconds: dict[str, list[float]] = {what: [] for what in commands}
                 for _ in range(arguments.turns):
                     for what, command in commands.items():
@@ -57,9 +57,9 @@ def main() -> None:
                 print(f"{side}×{side}, {arguments.turns} turns, the same bytes: {same}")
                 for what, all_seconds in seconds.items():
                     low, high = min(all_seconds), max(all_seconds)
-                    print(f"{what:13}{median(all_seconds):6.2f} s, {low:.2f} to {high:.2f}")
-                ratio = median(seconds["by a server"]) / median(seconds["alone"])
-                print(f"by a server it takes {ratio:.2f} of the time")
+                    print(f"{what:14}{median(all_seconds):6.2f} s, {low:.2f} to {high:.2f}")
+                ratio = median(seconds["with a server"]) / median(seconds["alone"])
+                print(f"with a server it takes {ratio:.2f} of the time")
             server.terminate()
 
 

@@ -1,8 +1,8 @@
-"""How much tiling costs: PSNR of tiled results against the untiled one, and seconds, for tiles and overlaps.
+"""Measure the cost of tiling: PSNR of tiled results against the untiled one, and seconds.
 
     python benchmarks/tiles.py FOLDER [--model NAME | --weights FILE] [--tiles 64 96 128] [--overlaps 8 16 32]
 
-The images of FOLDER are inputs; they should be larger than the largest tile, and fit memory untiled.
+The images of FOLDER are inputs. They should be larger than the largest tile, and fit into memory untiled.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--tiles", type=int, nargs="+", default=[64, 96, 128, 192, 256])
     parser.add_argument("--overlaps", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--images", type=int, default=3, help="how many of the folder")
+    parser.add_argument("--images", type=int, default=3, help="number of images to take from the folder [3]")
     options = parser.parse_args()
 
     paths = sorted(path for path in options.folder.iterdir() if path.is_file())[: options.images]

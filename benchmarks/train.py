@@ -1,7 +1,7 @@
 """Compare the speed of training with that of a plain recipe, and of the scan's backends with a gradient.
 
-The plain recipe is float32 throughout and starts each operation from Python. Here all photographs lie in the
-device's memory, and nothing is waited for; what is left of loading is to cut out the crops.
+The plain recipe is in float32 and starts each operation from Python. All photographs are in the device's
+memory here, so the only time for loading is that for cutting out the crops.
 
 python benchmarks/train.py --device cuda
 """
@@ -28,7 +28,7 @@ SIDE = 400  # pixels
 
 
 def seconds_of(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Return the mean seconds of some work, after a first time that does not count."""
+    """Return the mean seconds of some work, after a first time that is not counted."""
     work()
     wait_for(device)
     begun = time.perf_counter()
@@ -101,7 +101,7 @@ def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
         torch.autograd.grad(selective_scan(u, dt, B, C, paths, params, backend).sum(), leaves)
 
     times = {}
-    for backend in ("mamba_ssm", "gpu") if device.type == "cuda" else ("reference",):
+    for backend in ("mamba_ssm", "triton") if device.type == "cuda" else ("reference",):
         try:
             times[backend] = seconds_of(lambda name=backend: scan(name), arguments.repeats, device)
         except ImportError:
@@ -109,7 +109,7 @@ def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
             continue
         print(f"{backend:9} {times[backend] * 1e3:7.2f} ms, forward and backward")
     if len(times) == 2:
-        print(f"gpu is {times['mamba_ssm'] / times['gpu']:.2f} times as fast as mamba_ssm")
+        print(f"triton is {times['mamba_ssm'] / times['triton']:.2f} times as fast as mamba_ssm")
 
 
 def main() -> None:

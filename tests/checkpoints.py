@@ -1,4 +1,4 @@
-"""Real checkpoints with weights chosen so that everybody knows what must come out."""
+"""Small checkpoints whose weights are chosen so that the result is known in advance."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def save_nearest(path: Path, scale: int) -> Path:
 
 
 def save_identity(path: Path, channels: int = 3, task: str | None = None) -> Path:
-    """Save a MambaIR network that returns what it is given."""
+    """Save a MambaIR network that returns its input."""
     net = MambaIR(MambaIRConfig(32, (1,), 4, 32, in_chans=channels))
     net.state_dict()["conv_last.weight"].zero_()
     net.state_dict()["conv_last.bias"].zero_()

@@ -4,9 +4,15 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from hub_client import Client
 
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
@@ -19,9 +25,63 @@ settings.register_profile("mambair", deadline=None)  # a first call imports, com
 settings.load_profile("mambair")
 
 
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str], str]]:
+    """Run a command in an empty folder, as a user would, and return (exit code, stdout lines, stderr)."""
+    from mambair_cli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: object) -> tuple[int, list[str], str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of checkpoints: x2 and x4 repeat pixels, same and gray (one channel) keep them."""
+    from checkpoints import save_identity, save_nearest
+
+    folder = tmp_path_factory.mktemp("weights")
+    save_nearest(folder / "x2.safetensors", 2)
+    save_nearest(folder / "x4.safetensors", 4)
+    save_identity(folder / "same.safetensors")
+    save_identity(folder / "gray.safetensors", channels=1)
+    return folder
+
+
+@pytest.fixture
+def restore(
+    run: Callable[..., tuple[int, list[str], str]], weights: Path
+) -> Callable[..., tuple[int, list[str], str]]:
+    """Run a command with a small checkpoint, named second, as ``run`` does; it says nothing but errors."""
+
+    def call(command: str, checkpoint: str, *arguments: object) -> tuple[int, list[str], str]:
+        return run(command, *arguments, "--weights", weights / f"{checkpoint}.safetensors", "-q")
+
+    return call
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator["Client"]:
+    """Return a machine with an empty cache, and a Hub that has a file of its model."""
+    from hub_client import CONTENT, MODEL, Client
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        server.add_repo(MODEL.repo, {"README.md": b"hello", "ckpt/first.pth": CONTENT})
+        yield Client(server, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def cuda_kernels(tmp_path_factory):
-    """Have the kernels in CUDA C++ at hand: on a GPU where there is one, else as the CPU runs them."""
+    """Make the kernels in CUDA C++ usable: on a GPU if there is one, else compiled for the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -37,7 +97,7 @@ def cuda_kernels(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Return a folder that is a disk of 64 KiB."""
+    """Mount a disk of 64 KiB, and return its folder."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]

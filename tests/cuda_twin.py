@@ -1,4 +1,4 @@
-"""Kernels in CUDA C++ without a GPU: the same source compiled for the CPU, a block's threads as threads."""
+"""Kernels in CUDA C++ without a GPU: the same source compiled for the CPU, one thread for each of a block."""
 
 import ctypes
 import subprocess
@@ -15,7 +15,7 @@ FLAGS = ("-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-pthread")
 
 
 class TwinKernel:
-    """A kernel on the CPU, launched as one on a card is."""
+    """A kernel on the CPU, launched in the same way as one on a GPU."""
 
     def __init__(self, library: ctypes.CDLL, name: str, threads: int) -> None:
         self.function, self.threads = getattr(library, f"run_{name}"), threads
@@ -26,7 +26,7 @@ class TwinKernel:
 
 @contextmanager
 def run_on_cpu(folder: Path) -> Iterator[None]:
-    """Have the CPU run the project's CUDA C++, as if it had a single multiprocessor."""
+    """Run the package's CUDA C++ on the CPU, as if that were a GPU with a single multiprocessor."""
     loaders = cuda_scan._load, cuda_depthwise._load
     for load in loaders:
         load.cache_clear()
@@ -38,7 +38,7 @@ def run_on_cpu(folder: Path) -> Iterator[None]:
         load.cache_clear()
 
 
-_built = {}  # by source and settings: a compiler takes its time
+_built = {}  # by source and settings, since compiling takes seconds
 
 
 def _build(folder, source, settings, names):

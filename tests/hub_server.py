@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on the loopback: the protocol that downloads use, and the ways in which it fails.
+"""A small Hugging Face Hub on this machine: the protocol of downloads, and the ways in which it fails.
 
 Point ``HF_ENDPOINT`` at it (``environment()`` does) in a process that has not imported huggingface_hub yet::
 
@@ -6,11 +6,11 @@ Point ``HF_ENDPOINT`` at it (``environment()`` does) in a process that has not i
         hub.add_repo("owner/name", {"folder/model.pth": b"..."})
         subprocess.run([...], env=hub.environment(cache_folder))
 
-Large files are redirected to a second address, as on the Hub, where they lie in a storage that must never see
-the user's token. Small ones come from the Hub itself, by way of a relative redirect.
+Large files are redirected to a second address, as on the Hub: a storage that must never see the user's token.
+Small files come from the Hub itself, after a relative redirect.
 
-A third address plays GitHub, whose releases are redirected to the storage, too. It is a proxy as well, which
-refuses to connect to any other host: no test leaves this machine.
+A third address plays GitHub, whose releases are redirected to the storage too. It is also a proxy, which
+refuses to connect to any other host, so that no test leaves this machine.
 """
 
 import hashlib
@@ -28,7 +28,9 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE_BYTES = 1000  # from here on a file lies in the storage, as binary files and those from 10 MB on do
+LARGE_BYTES = (
+    1000  # files from this size on are in the storage; on the Hub, binary files and those from 10 MB
+)
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one transfer from the storage: after some bytes of the body the connection ends."""
+    """A failure of one transfer from the storage: the connection ends after some bytes of the body."""
 
     after: int
     how: Literal["closed", "reset"] = "closed"
@@ -66,16 +68,16 @@ class HubServer:
     """The three servers and what they serve; a context manager.
 
     Attributes:
-        repos: By name.
+        repos: Repositories by name.
         releases: Files by the path of their address.
-        token: Where set, every request to the Hub must carry it.
-        gated: Access to every repository must be asked for, and has not been granted.
-        status: Where set, every request to the Hub is answered by this status.
-        page: Where set, every request to the Hub is answered by this web page.
-        silent: Requests to the Hub are taken, but not answered.
-        xet: Large files are said to be in Xet, the Hub's other way of transfer; but nobody lets in there.
-        faults: Used up by the transfers from the storage, in order.
-        requests: All that came in.
+        token: Token that every request to the Hub must carry; None if none is needed.
+        gated: Whether every repository needs permission, which the user does not have.
+        status: Status of every answer of the Hub; None for the right one.
+        page: Web page that the Hub answers every request with; None for the right answer.
+        silent: Whether the Hub accepts requests and never answers.
+        xet: Whether large files are offered by Xet, the Hub's other way of transfer, which refuses access.
+        faults: Failures of the next transfers from the storage, in order.
+        requests: All requests received.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -119,9 +121,9 @@ class HubServer:
         return f"http://127.0.0.1:{self._servers[2].server_port}"
 
     def environment(self, cache: Path, **more: str) -> dict[str, str]:
-        """Return the environment of a process that takes this for the Hub and keeps its cache in a folder.
+        """Return the environment of a process that uses this as the Hub and a folder as its cache.
 
-        Nothing of the caller's own settings of the Hub, token and proxies included, gets through.
+        The caller's own settings of the Hub, its token and its proxies are left out.
         """
         inherited = {
             name: value
@@ -132,11 +134,11 @@ class HubServer:
         return {**inherited, **ours, **more}
 
     def add_repo(self, name: str, files: Mapping[str, bytes], commit: str = COMMIT) -> None:
-        """Put a repository up, in the place of one of that name."""
+        """Add a repository, or replace the one of that name."""
         self.repos[name] = Repo(dict(files), commit)
 
     def downloads(self) -> list[Request]:
-        """Return the transfers of large files that were asked for."""
+        """Return the requests for transfers of large files."""
         return [request for request in self.requests if (request.where, request.method) == ("storage", "GET")]
 
     def wait_for_stop(self) -> None:
@@ -145,7 +147,7 @@ class HubServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """What the three have in common."""
+    """The common part of the three servers."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -167,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean: everything is in ``requests``."""
 
     def send(self, status: int, body: bytes = b"", fault: Fault | None = None, /, **headers: str) -> None:
-        """Send an answer, or what a fault lets through of it; a ``_`` in a header's name stands for ``-``."""
+        """Send an answer, or the part that a fault lets pass; ``_`` in names of headers stands for ``-``."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
@@ -187,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _HubHandler(_Handler):
-    """Facts about repositories, and where their files are."""
+    """The Hub: facts about repositories, and the addresses of their files."""
 
     def answer(self, path: str) -> None:
         hub = self.hub
@@ -219,7 +221,7 @@ class _HubHandler(_Handler):
                 self.send(404)
 
     def find(self, name: str, revision: str) -> Repo | None:
-        """Return the repository, or answer that there is none of that name or revision."""
+        """Return the repository, or answer that no repository has that name or revision."""
         repo = self.hub.repos.get(name)
         if repo is None:
             self.send(404, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
@@ -236,7 +238,7 @@ class _HubHandler(_Handler):
             self.send_json({"id": name, "sha": repo.commit, "private": False, "siblings": siblings})
 
     def resolve(self, name: str, revision: str, path: str) -> None:
-        """Say where a file is."""
+        """Redirect to a file."""
         repo = self.find(name, revision)
         if repo is None:
             return
@@ -266,7 +268,7 @@ class _HubHandler(_Handler):
 
 
 class _StorageHandler(_Handler):
-    """Large files by their hash, whole or from some byte on."""
+    """The storage: large files by their hash, whole or from some byte on."""
 
     where = "storage"
 
@@ -290,7 +292,7 @@ class _StorageHandler(_Handler):
 
 
 class _ReleasesHandler(_Handler):
-    """Where the files of releases are, also for other hosts' names; the address of the proxy."""
+    """Releases: redirects to their files, also for names of other hosts; this is the proxy too."""
 
     where = "releases"
 

@@ -1,4 +1,4 @@
-"""Networks small enough for tests, one for each part that networks differ in."""
+"""Configurations of small networks, one for each part in which networks differ."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Colour profiles made from their definitions: three RGB spaces of a matrix and a curve, and gray."""
+"""Colour profiles made from their definitions: three RGB spaces (a matrix and a curve), and gray."""
 
 import struct
 
@@ -6,19 +6,19 @@ import numpy as np
 
 D50 = (0.9642, 1.0, 0.8249)
 D65 = (0.9505, 1.0, 1.0891)
-# Source: Bradford's cone responses, as the ICC specification takes them, annex E.
+# Source: Bradford's cone responses, ICC specification, annex E.
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def gray_profile(gamma: float) -> bytes:
-    """Make a gray profile of one power."""
+    """Make a gray profile whose curve is a power."""
     return _profile(b"GRAY", {b"kTRC": _curve(gamma)})
 
 
 def rgb_profile(
     primaries: tuple[tuple[float, float], ...], white: tuple[float, float, float], gamma: float
 ) -> bytes:
-    """Make an RGB profile from its primaries' chromaticities, its white and its power."""
+    """Make an RGB profile from the chromaticities of its primaries, its white point and its power."""
     columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
     matrix = columns * np.linalg.solve(columns, np.array(white))
     cones = (BRADFORD @ np.array(D50)) / (BRADFORD @ np.array(white))

@@ -8,21 +8,20 @@ from safetensors import safe_open
 from torch import Tensor
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SHARED = Path(__file__).parents[2] / "shared"
 
-# Recorded in float32 on a CPU; what is left is the order of summation, more of it in the deeper U-Net.
+# Recorded in float32 on a CPU; only the order of summation differs, more so in the deeper U-Net.
 TOLERANCES = {"MambaIR": 5e-6, "MambaIRv2": 5e-6, "MambaIRv2Light": 5e-6, "MambaIRUNet": 2e-5}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A network with random weights, and what its official code made of some images.
+    """A network with random weights, and the outputs of its official code for some images.
 
     Attributes:
-        network: Class in the official code.
-        settings: Its arguments there.
-        weights: Its state.
-        runs: Input, output, and the noise of each layer, if any was drawn.
+        network: Name of the class in the official code.
+        settings: Arguments of that class.
+        weights: State of the network.
+        runs: Input, output, and the noise of each layer if the network draws any.
     """
 
     network: str

@@ -1,4 +1,4 @@
-"""A command run with a terminal for its stderr, as a person at one would run it."""
+"""A command run with a pseudo-terminal as its stderr."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Seen(NamedTuple):
-    """What a command showed, and what it gave to a pipe."""
+    """Exit code of a command, what the terminal showed, and what went to the pipe."""
 
     code: int
     shown: bytes

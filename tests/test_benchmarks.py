@@ -1,4 +1,4 @@
-"""The benchmarks for GPUs, tried on the CPU: where they are run, time is dear."""
+"""The benchmarks for GPUs, tried on the CPU, since time on a GPU is expensive."""
 
 import os
 import re
@@ -6,16 +6,15 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import CONFIGS
+from repository import ROOT
 
 from mambair_cli.networks import build_network
 
-ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-5  # relative, in float32
 
 
@@ -26,7 +25,7 @@ def scripts(monkeypatch):
 
 @pytest.mark.parametrize("paths", [1, 4])
 def test_the_scan_is_timed_in_every_cut(paths, cuda_kernels):
-    module = import_module("gpu_scan")
+    module = import_module("cuda_scan")
     said = module.describe(module.Case("toy", 2, 6, paths, 6, 4), torch.device("cpu"), 1)
     assert re.fullmatch(
         r"toy +2 of 6×6: least 0\.000 ms, [\d.]+ \(\d lanes?, \d+ threads\), \d+%; others .*", said

@@ -43,7 +43,7 @@ def scan_in_cuda(tmp_path_factory, monkeypatch):
     if not HAS_GPU and shutil.which("g++") is None:
         pytest.skip("needs a GPU or g++")
     for module in (fused_scan, fused_convolutions):
-        monkeypatch.setattr(module, "has_cuda_scan", lambda device: True)
+        monkeypatch.setattr(module, "has_nvrtc", lambda device: True)
     if not HAS_GPU:  # few threads, which wait for each other less
         small = ScanShape(lanes=2, steps=4, stage=8, threads=32, blocks=1)
         monkeypatch.setattr(cuda_scan, "choose_cut", lambda *work: (small, 2))
@@ -145,7 +145,7 @@ def test_a_fused_attention_is_taken(dtype):
 @pytest.mark.parametrize("name", SHORT)
 def test_does_without_cuda_as_well(name, monkeypatch):
     for module in (fused_scan, fused_convolutions):
-        monkeypatch.setattr(module, "has_cuda_scan", lambda device: False)
+        monkeypatch.setattr(module, "has_nvrtc", lambda device: False)
     check(SHORT[name], 2, 3)
 
 
@@ -227,7 +227,7 @@ def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
     assert compare_once(*make_engine_with(0.001)) == 1
     assert compare_once(*make_engine_with(0.001)) == 0
     assert compare_once(*make_engine_with(0.001, "v1 light")) == 1  # another network
-    monkeypatch.setattr(self_check, "_sources", lambda: "others")
+    monkeypatch.setattr(self_check, "source_files", list)  # other sources
     engine, x, origin = make_engine_with(0.05)
     for _ in range(2):
         with torch.inference_mode(), pytest.warns(UserWarning, match="its values differ by"):

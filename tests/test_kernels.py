@@ -287,7 +287,7 @@ def test_gradient_is_had_without_asking_for_a_backend():
 def test_backend_that_is_chosen_is_the_slow_one_only_for_gradients(device, dtype):
     assert choose_backend(torch.device(device), dtype) != "reference"
     needing_grad = choose_backend(torch.device(device), dtype, needs_grad=True)
-    assert needing_grad in ("reference", "gpu", "mamba_ssm")
+    assert needing_grad in ("reference", "triton", "mamba_ssm")
 
 
 def test_float64_is_kept_without_asking_for_a_backend():
@@ -309,7 +309,7 @@ def test_broken_package_is_passed_over_with_a_warning(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('undefined symbol: made for another PyTorch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(kernels._PACKAGES, "gpu", "no_triton")  # which goes before it
+    monkeypatch.setitem(kernels._PACKAGES, "triton", "no_triton")  # which goes before it
     with pytest.warns(UserWarning, match="mamba_ssm is installed but not used.*undefined symbol"):
         backend = choose_backend(torch.device("cuda"))
     assert backend == "torch"

@@ -4,7 +4,8 @@ from typing import get_args
 
 import pytest
 import torch
-from recordings import FIXTURES, SHARED, Recording, read_recording
+from recordings import FIXTURES, Recording, read_recording
+from repository import SHARED
 
 from mambair_cli import kernels
 from mambair_cli.checkpoints.load import infer_config

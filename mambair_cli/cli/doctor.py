@@ -34,7 +34,7 @@ SCANS = {
     "reference": "step by step, slow",
     "torch": "plain PyTorch",
     "cpu": "vector code compiled at run time",
-    "gpu": "Triton",
+    "triton": "Triton",
     "mamba_ssm": "the package mamba-ssm",
 }
 
@@ -141,14 +141,14 @@ def _check_devices() -> Finding:
 
 def _check_scan() -> Finding:
     """Find what computes the scan on the device of --device auto, and whether its fast path is available."""
-    from mambair_cli.kernels import choose_backend, has_cuda_scan
+    from mambair_cli.kernels import choose_backend, has_nvrtc
     from mambair_cli.restore.choice import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         backend = choose_backend(device)
-        by_cuda = has_cuda_scan(device)
+        by_cuda = has_nvrtc(device)
     reasons = [str(warning.message) for warning in caught]
     text = f"{SCANS[backend]} on {device}"
     is_fused = device.type == "cuda" and importlib.util.find_spec("triton") is not None

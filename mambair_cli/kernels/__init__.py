@@ -1,17 +1,17 @@
-"""The one operator that carries the speed: a selective scan along given paths over the pixels.
+"""The operator on which speed depends most: a selective scan along given paths over the pixels.
 
-Backends differ in nothing but speed, and each is held to ``reference``:
+Backends differ only in speed, and each is tested against ``reference``:
 
-=============  ==========================================  ========  =========
-backend        made of                                     gradient  runs on
-=============  ==========================================  ========  =========
-``reference``  the equation, step by step                  yes       everything
-``torch``      PyTorch, in place, memory bounded           no        everything
-``cpu``        vector instructions, compiled by LLVM       no        CPUs
-``cuda``       CUDA C++, compiled at run time              no        CUDA
-``gpu``        Triton                                      yes       CUDA
-``mamba_ssm``  the CUDA kernel of the package of the name  yes       CUDA
-=============  ==========================================  ========  =========
+=============  ===========================================  ========  ==========
+backend        computed by                                  gradient  runs on
+=============  ===========================================  ========  ==========
+``reference``  the equation, step by step                   yes       everything
+``torch``      PyTorch, in place, in bounded memory         no        everything
+``cpu``        vector instructions, compiled by LLVM        no        CPUs
+``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
+``triton``     Triton                                       yes       CUDA
+``mamba_ssm``  the CUDA kernel of the package mamba-ssm     yes       CUDA
+=============  ===========================================  ========  ==========
 """
 
 import importlib.util
@@ -30,14 +30,14 @@ __all__ = [
     "Backend",
     "ScanParams",
     "choose_backend",
-    "has_cuda_scan",
+    "has_nvrtc",
     "has_vector_kernels",
     "selective_scan",
 ]
 
-Backend = Literal["reference", "torch", "cpu", "cuda", "gpu", "mamba_ssm"]
-_PACKAGES = {"cpu": "llvmlite", "gpu": "triton", "mamba_ssm": "mamba_ssm"}  # what a backend is made of
-NEED_GPU: tuple[Backend, ...] = ("cuda", "gpu", "mamba_ssm")
+Backend = Literal["reference", "torch", "cpu", "cuda", "triton", "mamba_ssm"]
+_PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
+NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
 _usable: dict[Backend, bool] = {}
 
 
@@ -66,15 +66,15 @@ def selective_scan(
         C: Output projection, (b, l, k, n).
         paths: Pixel visited at each step, (k, l) or (b, k, l), int32; each path visits each pixel once.
         params: dt_weight (k, d, r), dt_bias (k, d), A (k, d, n) negative, D (k, d).
-        backend: Who computes it; by default the fastest that fits the device and gives a gradient if one
-            is asked for.
+        backend: Backend to use; by default the fastest for the device that gives a gradient if one is
+            needed.
 
     Returns:
         (b, l, d) in the dtype of the recurrence, in pixel order.
 
     Raises:
-        ValueError: Where shapes do not fit each other, or for an unknown backend.
-        ImportError: Where the backend asked for is not installed.
+        ValueError: Shapes do not fit each other, or the backend is unknown.
+        ImportError: The given backend is not installed.
 
     Source: Mamba (arXiv:2312.00752), Algorithm 2.
     """
@@ -84,7 +84,7 @@ def selective_scan(
         backend = choose_backend(u.device, u.dtype, needs_grad)
     elif backend not in get_args(Backend):
         raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
-    with torch.autocast(u.device.type, enabled=False):  # which would make products of the recurrence 16-bit
+    with torch.autocast(u.device.type, enabled=False):  # which would compute the recurrence in 16 bits
         return _import(backend).selective_scan(u, dt, B, C, paths, params)
 
 
@@ -93,8 +93,9 @@ def choose_backend(
 ) -> Backend:
     """Name the fastest backend for tokens of ``dtype`` on ``device``."""
     if device.type == "cuda" and dtype != torch.float64:
-        backends: tuple[Backend, ...] = ("gpu", "mamba_ssm")  # as fast as each other, but for what the latter
-        for backend in backends:  # wants reordered around it
+        # Their kernels are equally fast, but mamba_ssm needs its operands reordered.
+        backends: tuple[Backend, ...] = ("triton", "mamba_ssm")
+        for backend in backends:
             if _is_usable(backend):
                 return backend
     if needs_grad:
@@ -104,25 +105,25 @@ def choose_backend(
 
 
 def has_vector_kernels(x: Tensor) -> bool:
-    """Tell whether what is computed of x may be left to the CPU's vector kernels, which give no gradient."""
+    """Tell whether the CPU's vector kernels, which give no gradient, can compute with x."""
     plain = x.dtype == torch.float32 and not torch.is_grad_enabled()
     return plain and choose_backend(x.device, x.dtype) == "cpu"
 
 
-def has_cuda_scan(device: torch.device) -> bool:
-    """Tell whether the scan in CUDA C++ works on a device; it is what the fused networks are built around."""
+def has_nvrtc(device: torch.device) -> bool:
+    """Tell whether kernels in CUDA C++ can be compiled for a device at run time, by NVRTC."""
     return device.type == "cuda" and _is_usable("cuda")
 
 
 def _is_usable(backend: Backend) -> bool:
-    """Tell whether a backend is installed, and works; what remembers it is plain enough for torch.compile."""
+    """Tell whether a backend is installed and works; remembered in a dict, which torch.compile can follow."""
     if backend not in _usable:
         _usable[backend] = _works(backend)
     return _usable[backend]
 
 
 def _works(backend: Backend) -> bool:
-    """Try a backend: one whose package was built for another PyTorch, say, is installed but does not work."""
+    """Try a backend: a package built for another PyTorch, for example, is installed but does not work."""
     if backend == "cuda" and (torch.version.hip or not torch.cuda.is_available()):
         return False
     package = _PACKAGES.get(backend)
@@ -132,7 +133,7 @@ def _works(backend: Backend) -> bool:
         module = _import(backend)
         if backend == "cuda":
             module.check_usable()
-    except (ImportError, OSError) as error:  # an OSError where the system forbids code made at run time
+    except (ImportError, OSError) as error:  # OSError: the system forbids code made at run time
         name = package or "the scan in CUDA C++"
         text = f"{name} is installed but not used, since it does not work: {error}"
         warnings.warn(text, SlowerWarning, stacklevel=2)
@@ -141,7 +142,7 @@ def _works(backend: Backend) -> bool:
 
 
 def _import(backend: Backend) -> ModuleType:
-    """Import a backend's module; by plain imports, which torch.compile can follow."""
+    """Import a backend's module, by plain import statements, which torch.compile can follow."""
     if backend == "reference":
         from mambair_cli.kernels import reference as module
     elif backend == "torch":
@@ -150,7 +151,7 @@ def _import(backend: Backend) -> ModuleType:
         from mambair_cli.kernels import cpu_scan as module
     elif backend == "cuda":
         from mambair_cli.kernels import cuda_scan as module
-    elif backend == "gpu":
+    elif backend == "triton":
         from mambair_cli.kernels import triton_scan as module
     else:
         from mambair_cli.kernels import mamba_ssm as module

@@ -1,8 +1,8 @@
-"""Attention within windows for CPUs, in vector instructions, straight from an image into another.
+"""Attention within windows for CPUs, in vector instructions, from one image directly into another.
 
-A vector holds one number of neighbouring queries of a window, one in each lane: no product and no sum crosses
-lanes, whatever the number of channels, and the scores of a vector's queries stay in the nearest cache until
-they are weights. No window is cut out of the image: to shift windows is to compute other addresses.
+A vector holds neighbouring queries of a window, one in each lane: no product or sum crosses lanes, whatever
+the number of channels, and the scores of a vector's queries stay in the nearest cache until they are weights.
+No window is cut out of the image: shifted windows only have other addresses.
 """
 
 import ctypes
@@ -19,10 +19,10 @@ from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Program, Vect
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2
 
 LANES = count_lanes()
-KEYS_AT_ONCE = 4  # before sums over them go back to memory; more compile longer and are no faster
+KEYS_AT_ONCE = 4  # keys before the sums go back to memory; more compile longer and are no faster
 SHARES_PER_THREAD = 4
 
-# What the kernel is told, in this order. Strides and sizes count values of 4 bytes.
+# The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 POINTERS = ("qkv", "bias", "y", "scratch")
 COUNTER = "shares_taken"
 NUMBERS = (
@@ -39,11 +39,11 @@ def attend(qkv: Tensor, bias: Tensor, window: int, shift: int) -> Tensor:
     Args:
         qkv: Queries, keys and values of e channels for each head, (b, h, w, 3·heads·e) float32; h and w are
             multiples of the window.
-        bias: Added to the scores by query and key, (1, heads, window², window²); or (4, ...): for all but
-            the last row and column of windows, for the last column, for the last row, for their corner.
+        bias: Added to the score of each query and key, (1, heads, window², window²); or (4, ...): for
+            windows not in the last row or column, in the last column, in the last row, in the corner.
         window: Side of a window, in pixels.
-        shift: Pixels from the image's corner to that of the first window, to the right and down; the last
-            windows continue at the opposite border.
+        shift: Distance of the first window from the image's corner, to the right and down, in pixels; the
+            last windows continue at the opposite border.
 
     Returns:
         (b, h, w, heads·e) float32
@@ -55,7 +55,7 @@ def attend(qkv: Tensor, bias: Tensor, window: int, shift: int) -> Tensor:
     y = qkv.new_empty(b, h, w, heads * e)
     keys, queries = _fill_up(tokens, KEYS_AT_ONCE), _fill_up(tokens, LANES)
     bias = F.pad((bias * LOG2_E).transpose(2, 3), (0, queries - tokens))
-    bias = F.pad(bias, (0, 0, 0, keys - tokens), value=-math.inf).contiguous()  # a key that is none
+    bias = F.pad(bias, (0, 0, 0, keys - tokens), value=-math.inf).contiguous()  # no weight for added keys
     units = heads * b * (h // window) * (w // window)
     threads = min(torch.get_num_threads(), units)
     shares = min(SHARES_PER_THREAD * threads, units)
@@ -85,14 +85,15 @@ def attend(qkv: Tensor, bias: Tensor, window: int, shift: int) -> Tensor:
 
 
 def _fill_up(count: int, multiple: int) -> int:
+    """Round up to a multiple."""
     return -(-count // multiple) * multiple
 
 
 @functools.cache
 def _compile_kernel(window: int, e: int) -> Program:
-    """Compile the attention of heads with e channels in windows of that side.
+    """Compile the attention of heads with e channels in windows of a given side.
 
-    A unit of its work is a head in a window; a share is a run of units, done by one thread.
+    A unit of work is one head in one window; a share is a run of units for one thread.
     """
     tokens = window**2
     key_count, query_count = _fill_up(tokens, KEYS_AT_ONCE), _fill_up(tokens, LANES)
@@ -104,7 +105,7 @@ def _compile_kernel(window: int, e: int) -> Program:
         queries = values.at(key_count * e)  # (e, queries)
         scores = queries.at(query_count * e)  # (keys, lanes)
         largest = scores.at(key_count * LANES)  # (lanes)
-        sums = largest.at(LANES)  # (e + 1, lanes); the last are those of the weights
+        sums = largest.at(LANES)  # (e + 1, lanes); the last row sums the weights
         first_unit = share * job.units // job.shares
         with code.loop(first_unit, (share + 1) * job.units // job.shares) as unit:
             head, place = _divide(unit, job.units // job.heads)  # a head's bias stays in the cache
@@ -112,7 +113,7 @@ def _compile_kernel(window: int, e: int) -> Program:
             row, column = _divide(place, job.columns)
 
             def find(token: Index, of: Pointer, strides: tuple[Index, Index, Index]) -> Pointer:
-                """Return where a token of the window begins, in the channels of the head."""
+                """Return the address of a token of the window, at the head's first channel."""
                 y, x = _divide(token, code.index(window))
                 _, y = _divide(row * window + y + job.shift, job.height)
                 _, x = _divide(column * window + x + job.shift, job.width)
@@ -147,7 +148,7 @@ def _compile_kernel(window: int, e: int) -> Program:
 def _write_scores(
     code: Code, tokens: int, q: list[Vector], keys: Pointer, bias: Pointer, scores: Pointer, largest: Pointer
 ) -> None:
-    """Write what scores each key by a vector of queries, and finds the largest score of each."""
+    """Write the code that scores each key for a vector of queries, and finds each query's largest score."""
     e, query_count = len(q), _fill_up(tokens, LANES)
     largest.store(code.constant(-math.inf))
     with code.loop(0, code.index(tokens), by=KEYS_AT_ONCE) as first:
@@ -165,7 +166,7 @@ def _write_scores(
 def _write_sums(
     code: Code, tokens: int, e: int, values: Pointer, scores: Pointer, largest: Pointer, sums: Pointer
 ) -> None:
-    """Write what turns the scores into weights, and averages the values by them."""
+    """Write the code that turns the scores into weights, and averages the values by them."""
     most = largest.load()
     for i in range(e + 1):
         sums.at(i * LANES).store(code.constant(0.0))

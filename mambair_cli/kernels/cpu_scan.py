@@ -1,9 +1,9 @@
-"""The selective scan for CPUs, in vector instructions written for the processor at hand.
+"""The selective scan for CPUs, in vector instructions for this processor.
 
-A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks them along one
-path after the other, a stretch of tokens at a time: first it makes the stretch's steps, then it moves the
-states, which stay in the nearest caches. Paths are summed where the result lies, and no channel knows of
-another: there is nothing to reorder and nothing to lock, and the result does not depend on the threads.
+A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks with them along
+one path after the other, a stretch of tokens at a time: first it computes the stretch's steps, then it
+updates the states, which stay in the nearest caches. Paths are summed in the result's memory, and channels
+do not depend on each other: nothing is reordered or locked, and the number of threads does not matter.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ from mambair_cli.kernels.operands import ScanParams
 
 LANES = count_lanes()
 STRETCH = 32  # tokens
-AHEAD = 8  # tokens; so early are the rows fetched that a path strews over the image
+AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
 
-# What the kernel is told, in this order. Strides and sizes count values of 4 bytes.
+# The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 POINTERS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D", "y", "scratch")
 COUNTER = "shares_taken"
 NUMBERS = (
@@ -41,10 +41,10 @@ NUMBERS = (
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel, without a gradient.
 
-    See ``kernels.selective_scan``. Beyond its operands it needs some ten KiB for each thread.
+    See ``kernels.selective_scan``. Besides its operands it needs about ten KiB for each thread.
 
     Raises:
-        ValueError: For operands that are not in the CPU's memory, and for pixels that do not exist.
+        ValueError: Operands are not in the CPU's memory, or a path names a pixel that does not exist.
     """
     if u.dtype == torch.float64:
         return torch_scan.selective_scan(u, dt, B, C, paths, params)
@@ -91,7 +91,7 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
 
 
 def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> None:
-    """Raise a ValueError for operands by which the kernel would read or write where it must not."""
+    """Raise a ValueError for operands with which the kernel would read or write outside its memory."""
     for operand in (u, dt, B, C, paths, *params):
         if operand.device.type != "cpu":
             raise ValueError(f"the scan backend cpu needs its operands on the CPU, not on {operand.device}")
@@ -101,14 +101,14 @@ def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, pa
 
 
 def _lay_out(param: Tensor) -> Tensor:
-    """Lay out a parameter as the kernel reads it: (k, d, m) -> (k, vectors, m, lanes), filled up with 0."""
+    """Lay out a parameter for the kernel: (k, d, m) -> (k, vectors, m, lanes), padded with 0."""
     k, d, m = param.shape
     filled = F.pad(param.float(), (0, 0, 0, -d % LANES))
     return filled.view(k, -1, LANES, m).transpose(2, 3).contiguous()
 
 
 class Walk(NamedTuple):
-    """What the kernel needs along one path of an image, for a run of its vectors of channels."""
+    """The addresses and sizes for one path of an image and one run of its vectors of channels."""
 
     pixels: Pointer  # the pixel at each position of the path
     vectors: Index  # in this run
@@ -130,7 +130,7 @@ class Walk(NamedTuple):
 def _compile_kernel(n: int, r: int) -> Program:
     """Compile the scan for n states and steps of rank r.
 
-    A unit of its work is a vector of channels of an image; a share is a run of units, done by one thread.
+    A unit of work is one vector of channels of one image; a share is a run of units for one thread.
     """
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -169,7 +169,7 @@ def _compile_kernel(n: int, r: int) -> Program:
 
 
 def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) -> None:
-    """Write what makes the steps of a stretch of tokens, and fetches the rows of those further ahead."""
+    """Write the code that computes the steps of a stretch of tokens and fetches rows further ahead."""
     job = SimpleNamespace(**code.job)
     with code.loop(0, tokens) as t:
         pixel = walk.pixels.at(start + t).load_index()
@@ -191,7 +191,7 @@ def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) ->
 def _write_recurrence(
     code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition
 ) -> None:
-    """Write what moves the states along a stretch of tokens, and adds what comes out to the other paths'."""
+    """Write the code that updates the states along a stretch of tokens and adds their output to y."""
     job = SimpleNamespace(**code.job)
     with code.loop(0, tokens) as t:
         pixel = walk.pixels.at(start + t).load_index()

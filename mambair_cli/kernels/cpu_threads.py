@@ -1,4 +1,4 @@
-"""Have a compiled job done in several threads."""
+"""Run a compiled job in several threads."""
 
 import ctypes
 import os
@@ -12,10 +12,10 @@ from mambair_cli.kernels.llvm_builder import Program
 
 
 def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
-    """Have a job done by threads that share it among themselves.
+    """Run a job in threads that share it among themselves.
 
-    They are PyTorch's own threads where those can be had: after each operation these spin for some
-    milliseconds before they sleep, and other threads would share the cores with them.
+    PyTorch's own threads are used where possible: after each operation they spin for some milliseconds
+    before they sleep, and other threads would have to share the cores with them.
     """
     if threads == 1:
         kernel(job)
@@ -31,7 +31,7 @@ def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
 
 
 def _find_team() -> Any:
-    """Return OpenMP's function that has each thread of a team run a function, or None.
+    """Return OpenMP's function that runs a function in each thread of a team, or None.
 
     Its arguments are the address of the function, its one argument, the number of threads, and flags.
     """
@@ -45,4 +45,4 @@ def _find_team() -> Any:
 
 
 _run_in_team = _find_team()
-_PROCESS = os.getpid()  # one that was forked from it has no team, but OpenMP would wait for it
+_PROCESS = os.getpid()  # a forked process has no team, but OpenMP would wait for one

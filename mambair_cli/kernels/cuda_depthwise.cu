@@ -1,11 +1,11 @@
 // Depthwise convolution of channels-last images with an activation, in CUDA C++ without headers.
 //
-// One thread makes WIDTH by HEIGHT pixels of CHANNELS channels, neighbouring threads neighbouring channels: each
-// row of the input is read once for all the outputs that it belongs to, and weights stay in registers.
+// One thread computes WIDTH by HEIGHT pixels of CHANNELS channels, and neighbouring threads neighbouring channels:
+// each row of the input is read once for all outputs that need it, and weights stay in registers.
 //
-// Set by the compiler's caller: SIDE, DILATION, ACTIVATION (see cuda_depthwise.ACTIVATIONS), ELEMENT (of x, own and y: 0:
-// float32, 1: float16, 2: bfloat16), STRIDE (elements from a pixel of x or own to the next), CHANNELS, WIDTH, HEIGHT,
-// THREADS, BLOCKS.
+// Macros set by the caller of the compiler: SIDE, DILATION, ACTIVATION (see cuda_depthwise.ACTIVATIONS), ELEMENT,
+// the type of x, own and y (0: float32, 1: float16, 2: bfloat16), STRIDE, the elements from a pixel of x or own to
+// the next, CHANNELS, WIDTH, HEIGHT, THREADS, BLOCKS.
 
 #define REACH (SIDE / 2 * DILATION)
 #define COLUMNS_READ (WIDTH + 2 * REACH)
@@ -18,7 +18,7 @@ struct Operands {
     const Value::Stored* x;    // (b, h, w, channels), its pixels STRIDE apart
     const float* weight;       // (SIDE * SIDE, channels)
     const float* bias;         // (channels,)
-    const Value::Stored* own;  // what the activation combines the result with, laid out as x
+    const Value::Stored* own;  // second operand of the activation, with the strides of x
     Value::Stored* y;          // (b, h, w, channels)
     int height;
     int width;
@@ -27,7 +27,7 @@ struct Operands {
 
 __device__ __forceinline__ float sigmoid(float v) { return reciprocal(1.0f + power_of_2(-1.4426950408889634f * v)); }
 
-// Gaussian error linear unit; for 16 bits by a logistic function whose exponent is fitted, right to 4e-6.
+// Gaussian error linear unit; for 16 bits by a logistic function with a fitted exponent, error 4e-6.
 __device__ __forceinline__ float gelu(float v) {
     if (ELEMENT == 0) return 0.5f * v * (1.0f + erff(0.7071067811865476f * v));
     const float s = v * v;
@@ -35,10 +35,10 @@ __device__ __forceinline__ float gelu(float v) {
     return v * reciprocal(1.0f + power_of_2(-v * p));
 }
 
-// Read what lies at a place, or zeros.
+// Read the values at an address, or zeros if they are not wanted.
 __device__ __forceinline__ void read_where(bool wanted, const Values* place, float (&values)[CHANNELS]) {
 #ifndef TWIN
-    if constexpr (ELEMENT == 1 && CHANNELS == 2) {  // in one word, of which the card converts either half
+    if constexpr (ELEMENT == 1 && CHANNELS == 2) {  // in one word, since the card can convert either half
         asm("{ .reg .pred p; .reg .b32 word; .reg .b16 low, high; setp.ne.s32 p, %2, 0; mov.b32 word, 0;"
             "@p ld.global.nc.b32 word, [%3]; mov.b32 {low, high}, word; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
             : "=f"(values[0]), "=f"(values[1])
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) depthwise(const Op
                 for (int y = 0; y < SIDE; y++)
 #pragma unroll
                     for (int x = 0; x < SIDE; x++) {
-                        const int down = i - y * DILATION, across = j - x * DILATION;  // the output this tap is for
+                        const int down = i - y * DILATION, across = j - x * DILATION;  // output of this tap
                         if (down >= 0 && down < HEIGHT && across >= 0 && across < WIDTH)
                             total[down][across][c] += value * weight[y * SIDE + x][c];
                     }

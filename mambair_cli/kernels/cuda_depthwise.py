@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +15,13 @@ TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 class DepthwiseShape(NamedTuple):
-    """How the work is cut up.
+    """How the work is divided among threads.
 
     Attributes:
-        width: Of the pixels of one thread.
-        height: Likewise.
-        threads: Of a block.
-        blocks: That a multiprocessor must hold at once: a bound on registers.
+        width: Width of a thread's rectangle, in pixels.
+        height: Its height, in pixels.
+        threads: Threads of a block.
+        blocks: Blocks that a multiprocessor must hold at once, which limits their registers.
     """
 
     width: int
@@ -48,17 +48,17 @@ def convolve_depthwise(
 ) -> Tensor:
     """Convolve each channel with its own kernel, and apply an activation.
 
-    With ``v`` the convolution's result, bias included: "" gives v, "silu" silu(v), "gate"
-    x * sigmoid(v), "gelu_add" x + gelu(v), "times" other * v.
+    With ``v`` the result of the convolution, including the bias: "" gives v, "silu" silu(v), "gate"
+    other * sigmoid(v), "gelu_add" other + gelu(v), "times" other * v.
 
     Args:
-        x: (b, h, w, c), contiguous but for the distance of pixels.
-        weight: (side², channels) float32.
-        bias: (channels,) float32.
-        activation: One of those above.
-        dilation: Distance of the kernel's taps, in pixels.
-        other: What is multiplied, (b, h, w, channels), laid out as x.
-        shape: How to cut up the work; by default what was measured to be fast.
+        x: Images, (b, h, w, c), contiguous except for the distance between pixels.
+        weight: Kernels, (side², channels) float32.
+        bias: Added to the convolution, (channels,) float32.
+        activation: Name of the activation; see above.
+        dilation: Distance between the kernel's taps, in pixels.
+        other: Operand of the activation, (b, h, w, channels), with the strides of x; by default x.
+        shape: How the work is divided; by default by ``choose_shape``.
 
     Returns:
         (b, h, w, channels) in the dtype of x.
@@ -82,8 +82,8 @@ def convolve_depthwise(
 
 
 def choose_shape(side: int, activation: str) -> DepthwiseShape:
-    """Cut up the work such that its registers suffice: for the weights, and the sums of a thread's pixels."""
-    if side <= 3:  # measured, as the others: benchmarks/README.md
+    """Divide the work so that registers hold the weights and the sums of a thread's pixels."""
+    if side <= 3:  # these numbers are measured; see benchmarks/README.md
         return DepthwiseShape(4, 4, 128, 6) if activation == "gate" else DepthwiseShape(8, 4, 128, 4)
     return DepthwiseShape(4, 4, 64, 8 if side == 5 else 4)
 
@@ -98,7 +98,8 @@ def _load(
     channels: int,
     shape: DepthwiseShape,
     device: torch.device,
-) -> Any:
+) -> nvrtc.Kernel:
+    """Compile or find the kernel for these settings; see the source."""
     settings = {"SIDE": side, "DILATION": dilation, "ACTIVATION": activation, "ELEMENT": element}
     settings |= {"STRIDE": stride, "CHANNELS": channels}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}

@@ -1,4 +1,4 @@
-"""A function of tensors, recorded as a CUDA graph and replayed: no time lost between many small kernels."""
+"""A function of tensors, recorded as a CUDA graph and replayed, to start many small kernels at once."""
 
 import functools
 import warnings
@@ -12,26 +12,26 @@ from mambair_cli.system.notices import SlowerWarning
 
 @functools.cache
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
-    """Return the one on which a card's graphs are recorded; libraries keep memory for each that they see."""
+    """Return the one stream on which a card's graphs are recorded: libraries keep memory for each stream."""
     return torch.cuda.Stream(device)
 
 
 class Replayed:
-    """Calls a function; from the second call in a row of one kind on, replays what it did.
+    """Calls a function; from the second call of the same kind in a row, replays a recording of it.
 
-    Calls are of one kind where tensors have the same shapes and all else is equal. One graph is held at a
-    time, with the memory that it works in; results are copies. The function must do the same for every call
-    of a kind, and must not wait for the device.
+    Two calls are of the same kind if tensors have equal shapes and other arguments are equal. One graph is
+    held at a time, with the memory that it works in; results are copies. The function must do the same for
+    every call of a kind, and must not wait for the device.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self._function = function
-        self._kind: object = None  # of the last call
+        self._kind: object = None  # kind of the last call
         self._graph: torch.cuda.CUDAGraph | None = None
         self._refused = False
 
     def __call__(self, *arguments: Tensor | int | None) -> Tensor:
-        """Call the function, or replay it; its first argument is a tensor on the card."""
+        """Call the function, or replay it; the first argument is a tensor on the card."""
         kind = tuple(x.shape if isinstance(x, Tensor) else x for x in arguments)
         if kind != self._kind:
             self.release()
@@ -58,7 +58,7 @@ class Replayed:
         self._inputs = tuple(x.to(device, copy=True) if isinstance(x, Tensor) else x for x in arguments)
         graph = torch.cuda.CUDAGraph()
         try:
-            # thread_local: what other threads do on a card meanwhile does no harm
+            # thread_local: other threads may use the card meanwhile
             with torch.cuda.graph(graph, stream=_stream_of(device), capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
         except torch.OutOfMemoryError:

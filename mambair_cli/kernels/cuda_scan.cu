@@ -1,27 +1,28 @@
-// The selective scan for inference, in CUDA C++ without headers, compiled at run time for the card at hand.
+// The selective scan for inference, in CUDA C++ without headers, compiled at run time for the card.
 //
 // One thread holds STATES of the N states of a channel in registers; LANES neighbouring threads hold all of
 // them. A block walks along one path of one image, or along one chunk of it. B and C of the path's next STAGE
-// tokens lie in shared memory as float32, read four at a time by all threads alike; tokens and steps are read and
-// results written at the pixels that the path names. Everything is asked for one stage or one group ahead.
+// tokens are in shared memory as float32, and all threads read the same four at a time; tokens and steps are read
+// and results written at the pixels that the path names. Everything is loaded one stage or one group ahead.
 //
-// Steps come as step * log2(e), so that every decay is a power of 2, which is what the card computes; the factor
-// ln(2) that the entering token lacks is multiplied into B while that is staged. A result takes the place of its
-// step, in shared memory, and then in memory: the threads that write the one have long read the other.
+// Steps are given as step * log2(e), so that every decay is a power of 2, which the card computes directly. The
+// token that is added to the states needs the step itself: the factor ln(2) is multiplied into B when B is staged.
+// A result overwrites its step, in shared memory and then in memory, after all threads have read the step.
 //
-// Set by the compiler's caller: N, LANES, STEPS, STAGE, THREADS, BLOCKS, VECTOR (elements of a row of
-// projections that are read at once), INPUT (u, B, C) and OUTPUT (steps, results) (0: float32, 1: float16, 2:
-// bfloat16), DICTIONARY (0 or 1), EACH (tokens, and steps, that are copied at once: as many as have 16 bytes, the
-// most that a card copies without waiting, or what their number and place allow; below 4 bytes it waits).
+// Macros set by the caller of the compiler: N, LANES, STEPS, STAGE, THREADS, BLOCKS; VECTOR, the elements of a row
+// of projections that are read at once; INPUT, the type of u, B and C, and OUTPUT, that of steps and results (0:
+// float32, 1: float16, 2: bfloat16); DICTIONARY (0 or 1); EACH, the tokens, or steps, that are copied at once: at
+// most 16 bytes, which a card copies asynchronously, or fewer if their number or address requires it (below 4 bytes
+// the copy is synchronous).
 
 #define STATES ((N + LANES - 1) / LANES)
-#define SLOTS ((STATES + 3) / 4 * 4)  // places of one lane in a staged row
+#define SLOTS ((STATES + 3) / 4 * 4)  // floats of one lane in a staged row
 #define COLUMNS (2 * N)
 #define ROW (2 * LANES * SLOTS)  // staged: B of each lane, C of each lane
-#define MINE (STEPS / LANES)     // steps of a group that one lane takes from shared memory and writes
+#define MINE (STEPS / LANES)     // steps of a group that one lane reads from shared memory and writes
 #define WARP_CHANNELS (32 / LANES)
 #define BLOCK_CHANNELS (THREADS / LANES)
-#define PIECES (WARP_CHANNELS / EACH)  // that a warp copies of a step's tokens
+#define PIECES (WARP_CHANNELS / EACH)  // pieces of a step's tokens that a warp copies
 #define AHEAD (STAGE / STEPS - 1)  // groups; AHEAD + 1 is a power of 2
 
 static_assert(LANES == 1 || LANES == 2 || LANES == 4, "LANES is 1, 2 or 4: sums are gathered so");
@@ -46,7 +47,7 @@ typedef Pack<Out::Stored, EACH> ValuePiece;
 static_assert(sizeof(Columns) <= 16, "VECTOR elements have 16 bytes at most: they are read at once");
 static_assert(sizeof(TokenPiece) <= 16 && sizeof(ValuePiece) <= 16, "EACH elements have 16 bytes at most");
 
-// Store under a predicate, without a branch for which everything that is under way would have to arrive.
+// Store under a predicate: a branch would wait for all loads that are under way.
 #ifndef TWIN
 template <typename Values>
 __device__ __forceinline__ void store_where(bool wanted, Values* place, const Values& values) {
@@ -76,7 +77,7 @@ __device__ __forceinline__ void store_where(bool wanted, Values* place, const Va
 
 struct Operands {
     const In::Stored* u;          // (b, l, d)
-    const In::Stored* projected;  // B and C side by side, (b, l, k, 2 N), strided
+    const In::Stored* projected;  // B and C, joined, (b, l, k, 2 N), strided
     const int* paths;             // (k, l) or (b, k, l)
     const float* A;               // (k, d, N)
     const float* D;               // (k, d)
@@ -86,7 +87,7 @@ struct Operands {
     float* ends;                  // (b, k, chunks, N, d): states after each chunk that starts from zero
     float* sums;                  // (b, k, chunks, d): sum of each chunk's steps
     long long image_stride;       // of projected
-    long long paths_stride;       // of an image's paths; 0 where all have the same
+    long long paths_stride;       // of an image's paths; 0 if all images share them
     int token_stride;
     int path_stride;
     int k;
@@ -96,7 +97,7 @@ struct Operands {
     int chunks;
 };
 
-// Copy tokens or steps to shared memory: without waiting, where the card can.
+// Copy tokens or steps to shared memory, asynchronously if the card can.
 #ifndef TWIN
 template <typename T>
 __device__ __forceinline__ void copy_ahead(T* place, const T* source) {
@@ -116,8 +117,8 @@ __device__ __forceinline__ void end_group() {
 #endif
 }
 
-// Wait for all groups but the last AHEAD - 1: for what the warp has copied, and until what is to be written over
-// has been read.
+// Wait for the warp's copies of all groups but the last AHEAD - 1, and until the warp has read what will be
+// overwritten.
 __device__ __forceinline__ void await_group() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
@@ -126,8 +127,8 @@ __device__ __forceinline__ void await_group() {
 }
 #endif
 
-// Elements from one step's channels to the next one's: lanes read steps that follow each other, and a warp writes
-// some at once, from and to other banks.
+// Elements from one step's channels to the next one's: chosen so that lanes that read successive steps, and a warp
+// that writes several, use different banks.
 #define ROW_BYTES(T) (BLOCK_CHANNELS * sizeof(T))
 template <typename T>
 constexpr int ROW_OF = (LANES == 1 ? ROW_BYTES(T) + 64 : (ROW_BYTES(T) + 127) / 128 * 128 + 128 / LANES) / sizeof(T);
@@ -196,7 +197,7 @@ struct Walk {
     }
 };
 
-// Walk along a chunk; with WRITES, write y; without, what the chunk does to the states it starts from.
+// Walk along a chunk. With WRITES, write y; without, write how the chunk changes the states it starts from.
 template <bool WRITES>
 __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     const int lane = threadIdx.x % LANES;
@@ -227,7 +228,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
         A[s] = state < N ? operands.A[row * N + state] : 0.0f;
         h[s] = 0.0f;
     }
-    if (WRITES) {  // the states in which the chunks before leave the path
+    if (WRITES) {  // compute the states after the chunks before this one
 #pragma unroll 2
         for (int before = 0; before < (int)blockIdx.z; before++) {
             long long at = (long long)line * operands.chunks + before;
@@ -241,7 +242,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
         }
     }
 
-    // Places of states that do not exist stay zero.
+    // Slots of states that do not exist stay zero.
     for (int i = threadIdx.x; i < 2 * STAGE * ROW; i += THREADS) (&shared.rows[0][0][0])[i] = 0.0f;
     for (int i = threadIdx.x; i < 2 * STAGE; i += THREADS)
         shared.pixels[i] = along.pixel(along.start + i);
@@ -249,7 +250,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
     Columns ahead[ITEMS_PER_THREAD];
     along.fetch_rows(0, ahead);
     along.keep_rows(0, ahead);
-    // A warp copies for its threads, each of them the same channels of some steps.
+    // A warp copies for its threads; each thread copies the same channels of some steps.
     const int piece = threadIdx.x % 32 % PIECES, first_step = threadIdx.x % 32 / PIECES;
     const int copied = threadIdx.x / 32 * WARP_CHANNELS + piece * EACH;  // channel, counted from the block's first
     const bool copies = blockIdx.x * BLOCK_CHANNELS + copied < d;
@@ -307,7 +308,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
                     step = __shfl_sync(0xFFFFFFFF, step, t % LANES, LANES);
                     enter = __shfl_sync(0xFFFFFFFF, enter, t % LANES, LANES);
                 }
-                if (!WRITES) sum += step;  // such chunks are full
+                if (!WRITES) sum += step;  // without WRITES, all chunks are full
                 y_here[t] = 0.0f;
                 const float* row = rows + t * ROW + lane * SLOTS;
 #pragma unroll
@@ -327,7 +328,7 @@ __device__ __forceinline__ void walk(const Operands& operands, Shared& shared) {
             }
 
             if (WRITES) {
-                // Results take their steps' places here, too, and leave in pieces as wide as those that came.
+                // Results overwrite their steps in shared memory, too, and are written in pieces of the same width.
 #pragma unroll
                 for (int i = 0; i < MINE; i++) {
                     float total = own_y[i];

@@ -1,13 +1,13 @@
 """The selective scan in CUDA C++, for inference on NVIDIA cards; its source is compiled at run time.
 
-Where too few images are at work to fill a card, each path is cut into chunks: a first pass finds what every
-chunk does to the states it starts from, a second one starts each from what the chunks before it leave.
+If there are too few images to fill a card, each path is cut into chunks: a first pass computes how each chunk
+changes the states it starts from, and a second pass starts each chunk from the states that result.
 """
 
 import ctypes
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +22,14 @@ LOG2_E = math.log2(math.e)
 
 
 class ScanShape(NamedTuple):
-    """How the work is cut up; see the source.
+    """How the work is divided among threads; see the source.
 
     Attributes:
         lanes: Threads that share a channel's states: 1, 2 or 4.
-        steps: Read, computed and written at once; a multiple of ``lanes`` and of 4.
-        stage: Steps whose projections are staged at once; a multiple of ``steps``, no more than ``threads``.
-        threads: Of a block.
-        blocks: That a multiprocessor must hold at once: a bound on registers.
+        steps: Steps that are read, computed and written at once; a multiple of ``lanes`` and of 4.
+        stage: Steps whose projections are staged at once; a multiple of ``steps``, at most ``threads``.
+        threads: Threads of a block.
+        blocks: Blocks that a multiprocessor must hold at once, which limits their registers.
     """
 
     lanes: int = 1
@@ -51,19 +51,21 @@ class _ScanOperands(ctypes.Structure):
 
 
 def check_usable() -> None:
-    """Raise an OSError where CUDA C++ cannot be compiled at run time."""
+    """Raise an OSError if CUDA C++ cannot be compiled at run time."""
     nvrtc.open_compiler()
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
     weight, bias, A, D = (param.detach().float() for param in params)
-    leaving = torch.cat([B.to(u.dtype), C.to(u.dtype)], dim=-1)
+    projected = torch.cat([B.to(u.dtype), C.to(u.dtype)], dim=-1)
     total = u.new_empty(u.shape, dtype=torch.float32)
-    for i, ranks in enumerate(dt.detach().float()):  # (l, k, r); one image's steps at a time
+    for i, ranks in enumerate(
+        dt.detach().float()
+    ):  # (l, k, r): the steps of one image at a time, to save memory
         steps = F.softplus(torch.einsum("lkr,kdr->lkd", ranks, weight) + bias).mul_(LOG2_E).contiguous()
         along = paths[i : i + 1] if paths.ndim == 3 else paths
-        results = scan_paths(u[i : i + 1], steps[None], leaving[i : i + 1], along, A, D)
+        results = scan_paths(u[i : i + 1], steps[None], projected[i : i + 1], along, A, D)
         torch.sum(results[0], 1, out=total[i])
     return total
 
@@ -80,22 +82,25 @@ def scan_paths(
     shape: ScanShape | None = None,
     chunks: int | None = None,
 ) -> Tensor:
-    """Run a scan along each path, and write the paths' results over their steps.
+    """Run a scan along each path, and overwrite the steps with the results.
 
     Args:
         u: Tokens in pixel order, (b, l, d).
         steps: log2(e) times each path's steps, (b, l, k, d), contiguous; overwritten.
-        projected: B and C side by side, (b, l, k, 2n), in the dtype of ``u``.
+        projected: B and C, joined, (b, l, k, 2n), in the dtype of ``u``.
         paths: Pixel visited at each step, (k, l) or (b, k, l), int32.
         A: Rate of decay, negative, (k, d, n) float32.
-        D: Weight of the token's own way, (k, d) float32.
+        D: Weight with which a token is added to its output directly, (k, d) float32.
         labels: Row of the dictionary that is added to C at each step of the path, (b, l) int32.
-        dictionary: (t, n) float32.
-        shape: How to cut up the work; by default what was measured to be fast.
-        chunks: Of each path; by default as many as the card can use.
+        dictionary: Rows that are added to C, (t, n) float32.
+        shape: How the work is divided; by default by ``choose_cut``.
+        chunks: Number of chunks of each path; by default by ``choose_cut``.
 
     Returns:
         ``steps``, which now holds each path's results.
+
+    Raises:
+        ValueError: ``steps`` is not contiguous.
     """
     b, length, d = u.shape
     k, _, n = A.shape
@@ -106,33 +111,23 @@ def scan_paths(
         shape, best_chunks = choose_cut(b * k, length, d, n, multiprocessors(u.device))
         chunks = best_chunks if chunks is None else chunks
     shape = _fit(shape, d, n, max(u.itemsize, steps.itemsize))
-    image_stride, token_stride, path_stride, _ = projected.stride()
-    addresses = (projected.data_ptr() // u.itemsize, image_stride, token_stride, path_stride, 2 * n)
-    vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
+    vector, each = _find_widths(u, steps, projected, shape)
     types = TYPES[u.dtype], TYPES[steps.dtype]
-    places = (d, *(x.data_ptr() // x.itemsize for x in (u, steps)))
-    widest = min(16 // max(u.itemsize, steps.itemsize), shape.steps // shape.lanes)  # every lane has work
-    each = next(e for e in (8, 4, 2, 1) if e <= widest and all(x % e == 0 for x in places))
     scan, scan_ends = _load(n, vector, *types, int(labels is not None), each, shape, u.device)
 
     blocks = -(-d // (shape.threads // shape.lanes))
     chunk = -(-length // (chunks or 1))
-    chunk = -(-chunk // shape.stage) * shape.stage  # every chunk but the last is made of full stages
+    chunk = -(-chunk // shape.stage) * shape.stage  # only the last chunk may end with a part of a stage
     chunks = -(-length // chunk)
     ends = u.new_empty(b, k, chunks, n, d, dtype=torch.float32) if chunks > 1 else None
     sums = u.new_empty(b, k, chunks, d, dtype=torch.float32) if chunks > 1 else None
     tensors = (u, projected, paths, A, D, labels, dictionary, steps, ends, sums)
     operands = _ScanOperands(
         *(None if x is None else x.data_ptr() for x in tensors),
-        image_stride,
+        projected.stride(0),
         paths.stride(0) if paths.ndim == 3 else 0,
-        token_stride,
-        path_stride,
-        k,
-        length,
-        d,
-        chunk,
-        chunks,
+        *projected.stride()[1:3],
+        *(k, length, d, chunk, chunks),
     )
     if chunks > 1:
         scan_ends.launch((blocks, b * k, chunks - 1), operands)
@@ -140,20 +135,30 @@ def scan_paths(
     return steps
 
 
-class _Cost(NamedTuple):
-    """What a form of the kernel takes, in clock cycles of one of a multiprocessor's four schedulers.
+def _find_widths(u: Tensor, steps: Tensor, projected: Tensor, shape: ScanShape) -> tuple[int, int]:
+    """Return how many elements may be read at once: of a row of projections, and of tokens and steps."""
+    addresses = (projected.data_ptr() // u.itemsize, *projected.stride()[:3], projected.shape[-1])
+    vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
+    widest = min(16 // max(u.itemsize, steps.itemsize), shape.steps // shape.lanes)  # every lane has work
+    addresses = (u.shape[-1], *(x.data_ptr() // x.itemsize for x in (u, steps)))
+    each = next(e for e in (8, 4, 2, 1) if e <= widest and all(x % e == 0 for x in addresses))
+    return vector, each
 
-    Measured on an H200; other cards share their proportions. Copies have become wider since: one and two
-    lanes take a tenth less, alike.
+
+class _Cost(NamedTuple):
+    """The cost of a form of the kernel, in clock cycles of one of a multiprocessor's four schedulers.
+
+    Measured on an H200; the proportions hold for other cards. Copies have become wider since: with one and
+    with two lanes it takes a tenth less.
 
     Attributes:
-        lanes: As of a shape, like the next one.
-        steps: Likewise.
-        step: Of a warp, where there are warps enough, beside what follows.
-        exponential: Of each state of its threads.
-        least: Of a step, however few warps there are, beside its exponentials one after the other.
-        threads: That a multiprocessor holds at once, by the registers they need.
-        warps: Of a block.
+        lanes: ``ScanShape.lanes`` of this form.
+        steps: ``ScanShape.steps`` of this form.
+        step: Cycles of a warp for a step if there are enough warps, without its exponentials.
+        exponential: Cycles of a warp for each exponential of its threads.
+        least: Cycles of a step, however few warps there are, without its exponentials.
+        threads: Threads that a multiprocessor holds at once, limited by their registers.
+        warps: Possible numbers of warps of a block.
     """
 
     lanes: int
@@ -165,44 +170,45 @@ class _Cost(NamedTuple):
     warps: tuple[int, ...]
 
 
-# Tiles are fitted by these, too: with others, images become others (``fitting.digest_costs``).
+# Tile sizes depend on these, too: other costs give other images (``restore.tile_cost.digest_costs``).
 COSTS = (
     _Cost(1, 8, 71, 7.1, 150, 512, (3, 4)),
     _Cost(2, 8, 20, 11.4, 67, 640, (3, 4, 5)),
     _Cost(4, 8, 55, 1.2, 207, 576, (3, 9)),
 )
-EXPONENTIAL = 10  # cycles, where nothing else is done meanwhile
-STAGING = 900  # cycles for a step's projections, divided among a block's threads
-SHARED_BYTES = 48 * 1024  # that a block may have without asking
-TWO_PASSES = 1.85  # times the cost of one
+EXPONENTIAL = 10  # cycles, if nothing else is computed meanwhile
+STAGING = 900  # cycles for a step's projections, shared by a block's threads
+SHARED_BYTES = 48 * 1024  # of shared memory, which every block may use
+TWO_PASSES = 1.85  # times the cost of one pass
 LEAST_CHUNK = 256  # steps
 
 
 def choose_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[ScanShape, int]:
-    """Cut up the work such that it is estimated to take the least time.
+    """Divide the work so that its estimated time is the shortest.
 
-    What decides is how evenly blocks fall on the multiprocessors: the fullest one is waited for.
+    The time depends most on how evenly blocks are spread over the multiprocessors: the fullest one finishes
+    last.
 
     Args:
-        lines: Paths of all images.
-        length: Steps of each.
-        d: Channels of each.
+        lines: Number of paths, of all images together.
+        length: Steps of each path.
+        d: Channels of each path.
         n: States of each channel.
         processors: Multiprocessors of the card.
 
     Returns:
-        The shape, and the number of chunks.
+        The shape, and the number of chunks of each path.
     """
     return _find_cut(lines, length, d, n, processors)[1:]
 
 
 def estimate_scan(lines: int, length: int, d: int, n: int, processors: int) -> float:
-    """Estimate what the best cut takes, in clock cycles; see :func:`choose_cut`."""
+    """Estimate the time of the best cut, in clock cycles; the arguments are those of ``choose_cut``."""
     return length * _find_cut(lines, length, d, n, processors)[0]
 
 
 def _find_cut(lines: int, length: int, d: int, n: int, processors: int) -> tuple[float, ScanShape, int]:
-    """Find the best cut: cycles for each step of a path, shape and number of chunks."""
+    """Find the best cut; return cycles per step of a path, shape and number of chunks."""
     best: tuple[float, ScanShape, int] | None = None
     for cost in COSTS:
         exponentials = -(-n // cost.lanes)
@@ -230,7 +236,7 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def _fit(shape: ScanShape, d: int, n: int, itemsize: int) -> ScanShape:
-    """Give a block no more threads than it needs, and stages that its shared memory holds."""
+    """Reduce a block's threads to those it needs, and its stages to those that fit shared memory."""
     shape = shape._replace(threads=min(shape.threads, -(-d * shape.lanes // 32) * 32))
     while shared_bytes(shape, n, itemsize) > SHARED_BYTES and shape.stage > 2 * shape.steps:
         shape = shape._replace(stage=shape.stage // 2)
@@ -238,7 +244,7 @@ def _fit(shape: ScanShape, d: int, n: int, itemsize: int) -> ScanShape:
 
 
 def shared_bytes(shape: ScanShape, n: int, itemsize: int) -> int:
-    """Count what a block holds of tokens, steps, projections and places, as the source lays them out."""
+    """Return the size of a block's shared memory, in bytes; see ``Shared`` in the source."""
     row = shape.threads // shape.lanes * itemsize
     row = row + 64 if shape.lanes == 1 else -(-row // 128) * 128 + 128 // shape.lanes
     slots = -(-n // shape.lanes // 4) * 4
@@ -255,7 +261,8 @@ def _load(
     each: int,
     shape: ScanShape,
     device: torch.device,
-) -> tuple[Any, Any]:
+) -> tuple[nvrtc.Kernel, nvrtc.Kernel]:
+    """Compile or find the kernels for these settings; see the source."""
     settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output}
     settings |= {"DICTIONARY": dictionary, "EACH": each}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}

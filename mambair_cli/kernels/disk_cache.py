@@ -1,7 +1,7 @@
-"""What was compiled or found out on this machine, kept on disk, since it takes seconds.
+"""A cache on disk of compiled kernels and of checks that passed, each of which takes seconds.
 
-A file is made by one process, while others that want it wait; one that nobody has used for a season is
-removed. Where nothing can be written, it is made anew each time, and that is all.
+One process makes a file while others that need it wait. A file that was not used for three months is removed.
+If the disk cannot be written, files are made again each time, without an error.
 """
 
 import os
@@ -14,42 +14,48 @@ from filelock import FileLock
 
 from mambair_cli.system.files import atomic_write
 
-KEPT_SECONDS = 90 * 86400  # after its last use
-NOTED_SECONDS = 86400  # a file's last use need not be known better than that
-WAIT_SECONDS = 120  # for another process to make a file, after which this one makes it, too
+LIFETIME_SECONDS = 90 * 86400  # after a file's last use
+NOTED_SECONDS = 86400  # precision of the time of a file's last use
+WAIT_SECONDS = 120  # for another process to make a file; after that this process makes it as well
 _LOCK = ".lock"
-_OURS = (".cubin", ".right", _LOCK, ".part", ".tmp")  # what names of files that are kept end with
+_OURS = (
+    ".cubin",
+    ".right",
+    _LOCK,
+    ".part",
+    ".tmp",
+)  # endings of all names in the folder, older versions' too
 
 
 def cache_folder() -> Path:
-    """Name the folder of all that is kept."""
+    """Return the folder of the cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mambair" / "kernels"
 
 
 def find_or_make(name: str, make: Callable[[], bytes]) -> bytes:
-    """Read what is kept under a name; make and keep it, where there is nothing."""
+    """Return the bytes stored under a name; if there are none, make and store them."""
     path = cache_folder() / name
     data = _read(path)
     if data is not None:
         return data
     with _alone(path):
-        data = _read(path)  # perhaps somebody has made it meanwhile
+        data = _read(path)  # another process may have made it meanwhile
         if data is None:
             data = make()
-            keep(name, data)
+            store(name, data)
     return data
 
 
-def is_kept(name: str) -> bool:
-    """Tell whether there is something under a name."""
+def is_stored(name: str) -> bool:
+    """Tell whether anything is stored under a name."""
     path = cache_folder() / name
     _note_use(path)
     return path.exists()
 
 
-def keep(name: str, data: bytes = b"") -> None:
-    """Keep something under a name, if that can be, and remove what nobody has used for long."""
+def store(name: str, data: bytes = b"") -> None:
+    """Store bytes under a name, if the disk can be written, and remove files that were long unused."""
     folder = cache_folder()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +66,9 @@ def keep(name: str, data: bytes = b"") -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Be the only one that makes a file, as far as that can be had."""
+    """Hold the lock for making a file; without it where the disk or the wait does not allow it."""
     lock = FileLock(path.with_name(path.name + _LOCK), timeout=WAIT_SECONDS)
-    with suppress(OSError):  # a home that cannot be written; or the other one takes for ever
+    with suppress(OSError):  # the folder cannot be written, or the other process takes too long
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -83,6 +89,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _note_use(path: Path) -> None:
+    """Note in a file's time that it is used."""
     with suppress(OSError):
         if time.time() - path.stat().st_mtime > NOTED_SECONDS:
             os.utime(path)
@@ -91,6 +98,6 @@ def _note_use(path: Path) -> None:
 def _remove_old(folder: Path) -> None:
     with suppress(OSError):
         for path in folder.iterdir():
-            with suppress(OSError):  # another process is at it
-                if path.suffix in _OURS and time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            with suppress(OSError):  # another process has removed it
+                if path.suffix in _OURS and time.time() - path.stat().st_mtime > LIFETIME_SECONDS:
                     path.unlink()

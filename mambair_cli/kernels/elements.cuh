@@ -1,6 +1,6 @@
-// What the kernels in CUDA C++ share: powers of 2, elements as they lie in memory. It comes before their source.
+// Parts that the kernels in CUDA C++ share: powers of 2, types of elements. It is put before their source.
 
-// ---- What the twin on the CPU defines for itself.
+// ---- Replaced by definitions for the CPU in tests, which set TWIN.
 #ifndef TWIN
 typedef unsigned short Half;
 

@@ -1,7 +1,7 @@
-"""Writes a function over vectors of float32 in LLVM's language and compiles it for the processor at hand.
+"""Writes a function over vectors of float32 in LLVM's language and compiles it for this processor.
 
-For loops that must become vector instructions whatever a compiler thinks of them: each operation on a
-``Vector`` here is an instruction there. Compiling takes some 30 ms, so nothing is kept on disk.
+It is for loops that must become vector instructions: each operation on a ``Vector`` here is one instruction
+there, whatever a compiler would choose. Compiling takes about 30 ms, so nothing is stored on disk.
 """
 
 import ctypes
@@ -12,21 +12,21 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-llvm.check_jit_execution()  # raises an OSError where a program must not run code that it made
+llvm.check_jit_execution()  # raises an OSError if a program must not run code that it made
 
 _FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _POINTER, _VOID = ir.PointerType(), ir.VoidType()
-_VALUE_BYTES = 4  # of a float, and of a whole number in memory
+_VALUE_BYTES = 4  # of a float, and of an integer in memory
 _MANTISSA_BITS = 23
 
 
 def count_lanes() -> int:
-    """Return how many floats a vector should have: 16 where the processor's have 512 bits, else 8."""
+    """Return how many floats a vector should have: 16 if the processor's have 512 bits, else 8."""
     return 16 if llvm.get_host_cpu_features().get("avx512f") else 8
 
 
 class Value:
-    """A value in the function that is being written; numbers of Python join in as constants of its type."""
+    """A value in the function that is written; Python numbers become constants of its type."""
 
     def __init__(self, code: "Code", value: Any) -> None:
         self.code = code
@@ -44,7 +44,7 @@ class Condition(Value):
 
 
 class Index(Value):
-    """A whole number of 64 bits."""
+    """An integer of 64 bits."""
 
     def __add__(self, other: "Index | int") -> "Index":
         return Index(self.code, self.code.build.add(self.value, self._lift(other)))
@@ -63,11 +63,11 @@ class Index(Value):
         return Condition(self.code, self.code.build.icmp_signed("<", self.value, self._lift(other)))
 
     def at_least(self, bound: "Index | int") -> "Index":
-        """Return the larger one."""
+        """Return the larger of the two."""
         return Index(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
     def at_most(self, bound: "Index | int") -> "Index":
-        """Return the smaller one."""
+        """Return the smaller of the two."""
         return Index(self.code, self.code.build.select((self < bound).value, self.value, self._lift(bound)))
 
 
@@ -90,7 +90,7 @@ class Vector(Value):
         return Condition(self.code, self.code.build.fcmp_ordered("<", self.value, self._lift(other)))
 
     def times_plus(self, factor: "Vector | float", summand: "Vector | float") -> "Vector":
-        """Return self * factor + summand, rounded once where the processor can."""
+        """Return self * factor + summand, rounded once if the processor can."""
         operands = [self.value, self._lift(factor), self._lift(summand)]
         return Vector(self.code, self.code.call("fmuladd", operands, self.value.type))
 
@@ -109,7 +109,7 @@ class Vector(Value):
         return Vector(self.code, self.code.call("fabs", [self.value], self.value.type))
 
     def at_least(self, bound: "Vector | float") -> "Vector":
-        """Return the larger one; NaN stays NaN."""
+        """Return the larger of the two; NaN stays NaN."""
         return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
     def unless(self, condition: Condition) -> "Vector":
@@ -118,15 +118,15 @@ class Vector(Value):
 
 
 class Pointer(Value):
-    """A place in memory where floats lie, or whole numbers of 32 bits."""
+    """An address of floats, or of integers of 32 bits."""
 
     def at(self, offset: Index | int) -> "Pointer":
-        """Return the place ``offset`` values further on."""
+        """Return the address ``offset`` values further on."""
         offset = self.code.index(offset) if isinstance(offset, int) else offset
         return Pointer(self.code, self.code.build.gep(self.value, [offset.value], source_etype=_FLOAT))
 
     def load(self, lanes: Condition | None = None) -> Vector:
-        """Read a vector; where lanes are named, only theirs, and 0 into the others."""
+        """Read a vector; if lanes are given, read only these, and 0 into the others."""
         kind = self.code.vector
         if lanes is None:
             return Vector(self.code, self.code.build.load(self.value, typ=kind, align=_VALUE_BYTES))
@@ -135,7 +135,7 @@ class Pointer(Value):
         return Vector(self.code, self.code.call("masked.load", operands, kind, f"{self.code.suffix}.p0"))
 
     def store(self, vector: Vector, lanes: Condition | None = None) -> None:
-        """Write a vector; where lanes are named, only theirs."""
+        """Write a vector; if lanes are given, write only these."""
         if lanes is None:
             self.code.build.store(vector.value, self.value, align=_VALUE_BYTES)
             return
@@ -152,28 +152,28 @@ class Pointer(Value):
         build.store(build.load(self.value, typ=_FLOAT), place.value)
 
     def load_index(self) -> Index:
-        """Read a whole number of 32 bits."""
+        """Read an integer of 32 bits."""
         build = self.code.build
         return Index(self.code, build.sext(build.load(self.value, typ=_INT32), _INT64))
 
     def prefetch(self, to_write: bool = False) -> None:
-        """Have the processor fetch what lies here into its caches."""
+        """Ask the processor to read this address into its caches."""
         all_caches, data = 3, 1
         hints = [ir.Constant(_INT32, hint) for hint in (int(to_write), all_caches, data)]
         self.code.call("prefetch", [self.value, *hints], _VOID, "p0")
 
 
 class Code:
-    """A function in the making. Its one argument points to a job: an array of 64-bit values.
+    """A function that is being written. Its one argument points to a job: an array of 64-bit values.
 
     Args:
-        name: Of the function.
+        name: Name of the function.
         pointers: Names of the job's first values, which are addresses.
-        numbers: Names of the job's other values, which are whole numbers.
-        lanes: Floats in a vector; where the processor's hold fewer, each operation is some instructions.
+        numbers: Names of the job's other values, which are integers.
+        lanes: Floats in a vector; if the processor's hold fewer, each operation is several instructions.
 
     Attributes:
-        job: The job's values by name.
+        job: The job's values by name, ``Pointer`` or ``Index``.
     """
 
     def __init__(self, name: str, pointers: Sequence[str], numbers: Sequence[str], lanes: int) -> None:
@@ -190,37 +190,37 @@ class Code:
             self.job[key] = Index(self, self.build.load(self._next_place(), typ=_INT64))
 
     def constant(self, number: float) -> Vector:
-        """Return a vector of one number."""
+        """Return a vector with the same number in all lanes."""
         return Vector(self, ir.Constant(self.vector, [number] * self.lanes))
 
     def index(self, number: int) -> Index:
-        """Return a whole number."""
+        """Return an integer as a constant."""
         return Index(self, ir.Constant(_INT64, number))
 
     def spread(self, value: Any) -> Any:
-        """Return LLVM's vector of one value of LLVM's."""
+        """Return LLVM's vector with the same LLVM value in all lanes."""
         nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.build.insert_element(nothing, value, ir.Constant(_INT32, 0))
         places = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
         return self.build.shuffle_vector(first, nothing, places)
 
     def first_lanes(self, count: Index) -> Condition:
-        """Tell of each lane whether it is among the first ``count``."""
+        """Return for each lane whether it is among the first ``count``."""
         numbers = ir.Constant(ir.VectorType(_INT64, self.lanes), list(range(self.lanes)))
         return Condition(self, self.build.icmp_signed("<", numbers, self.spread(count.value)))
 
     @contextmanager
     def loop(self, start: Index | int, stop: Index, by: int = 1) -> Iterator[Index]:
-        """Repeat what is written inside for each i of range(start, stop, by)."""
+        """Repeat the code written inside for each i of range(start, stop, by)."""
         first = self.index(start) if isinstance(start, int) else start
         with self._repeat(lambda i: i + by if i else first, stop) as i:
             yield i
 
     @contextmanager
     def loop_shared(self, counter: str, stop: Index) -> Iterator[Index]:
-        """Repeat what is written inside for each i of range(stop) that no other thread has taken.
+        """Repeat the code written inside for each i of range(stop) that no other thread has taken.
 
-        ``counter`` names the number of the job by which the threads count; it must be 0 at first.
+        ``counter`` is the name of the job's number with which the threads count; it must be 0 at first.
         """
         place, one = self._place(list(self.job).index(counter)), ir.Constant(_INT64, 1)
         with self._repeat(
@@ -245,7 +245,7 @@ class Code:
         self.build.position_at_end(after)
 
     def call(self, name: str, operands: list[Any], returns: ir.Type, suffix: str | None = None) -> Any:
-        """Call a function of LLVM's own, the one for vectors of floats unless told otherwise."""
+        """Call an intrinsic function of LLVM, by default its form for vectors of floats."""
         name = f"llvm.{name}.{suffix or self.suffix}"
         if name not in self.module.globals:
             ir.Function(self.module, ir.FunctionType(returns, [x.type for x in operands]), name)
@@ -278,7 +278,7 @@ class Program:
     """A compiled function.
 
     Attributes:
-        address: Of the function in memory.
+        address: Address of the function in memory.
     """
 
     def __init__(self, engine: llvm.ExecutionEngine, address: int) -> None:
@@ -287,5 +287,5 @@ class Program:
         self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
     def __call__(self, job: ctypes.Array) -> None:
-        """Do a job, without Python's lock."""
+        """Do a job, with Python's global lock released."""
         self._function(ctypes.addressof(job))

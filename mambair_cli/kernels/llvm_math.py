@@ -1,4 +1,4 @@
-"""Functions of vectors, as the kernels write them: exponentials and what is made of them."""
+"""Functions of vectors, written in instructions: exponentials, softplus and polynomials."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from mambair_cli.kernels.llvm_builder import Vector
 LOG2_E = 1.4426950408889634
 LOG2_E_HIGH = 1.44269502162933349609375  # LOG2_E in float32
 LOG2_E_LOW = LOG2_E - LOG2_E_HIGH
-# Minimax polynomial of (2**x - 1) / x for |x| <= 1/2, relative error 4.3e-7. The 2**x made of it is exactly 1
-# at 0, and right in what little a slow state loses in a step: along a path, a bias of 1e-7 would add up.
+# Minimax polynomial of (2**x - 1) / x for |x| <= 1/2, relative error 4.3e-7. The 2**x computed with it is
+# exactly 1 at 0, and accurate near 1: in slow states, a bias of 1e-7 in each step would add up along a path.
 EXP2 = (0.69314714, 0.24022351, 0.05550500, 0.00966625, 0.00133335)
 # Minimax polynomial of log(1 + x) / x for 0 <= x <= 1, relative error 3e-8.
 LOG1P = (
     *(0.99999997, -0.49999493, 0.33319097, -0.24842982, 0.19106007),
     *(-0.13663247, 0.07822596, -0.02950524, 0.00523269),
 )
-# A float of this size has no bits for fractions: added to a small one, it rounds it to an integer, which the
-# lowest bits of the sum then hold.
+# A float of this size has no bits for fractions: adding it to a small number rounds that to an integer, which
+# is then in the lowest bits of the sum.
 TO_INTEGER = 1.5 * 2.0**23
-LEAST_EXPONENT = -127.0  # 1.0 times 2 to that power has no bit set: it is 0
-LEAST_LOG = -87.0  # of a float that is not denormal
+LEAST_EXPONENT = -127.0  # 1.0 times 2 to this power has no bit set: it is 0
+LEAST_LOG = -87.0  # logarithm of the smallest float that is not denormal, rounded up
 
 
 def exp2(x: Vector) -> Vector:
@@ -30,7 +30,7 @@ def exp2(x: Vector) -> Vector:
 
 
 def exp(x: Vector) -> Vector:
-    """Return e**x for x <= 0: not by 2**x, for the more x is, the more its rounding would weigh."""
+    """Return e**x for x <= 0; not as 2**(x * log2(e)), whose rounding error grows with |x|."""
     bounded = x.at_least(LEAST_LOG)
     shifted = bounded * LOG2_E + TO_INTEGER
     fraction = bounded.times_plus(LOG2_E_HIGH, (shifted - TO_INTEGER) * -1.0)
@@ -39,7 +39,7 @@ def exp(x: Vector) -> Vector:
 
 
 def softplus(x: Vector) -> Vector:
-    """Return log(1 + exp(x)), right in proportion however small."""
+    """Return log(1 + exp(x)), with a small relative error even where it is close to 0."""
     small = exp(x.magnitude() * -1.0)
     return polynomial(small, LOG1P).times_plus(small, x.at_least(0.0))
 

@@ -1,4 +1,4 @@
-"""The selective scan by the CUDA kernel of the package mamba-ssm, where that is installed."""
+"""The selective scan by the CUDA kernel of the package mamba-ssm, if it is installed."""
 
 import torch
 from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]: optional
@@ -12,8 +12,8 @@ from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``.
 
-    The kernel wants channels before positions and one position after the other, so everything is
-    reordered and transposed for it, and back.
+    The kernel needs channels before positions, and positions in the order of the path, so all operands are
+    reordered and transposed, and the result back.
     """
     b, length, d = u.shape
     k, _, n = params.A.shape

@@ -1,7 +1,7 @@
-"""CUDA C++ compiled at run time for the card at hand, by the compiler that comes with PyTorch's CUDA builds.
+"""CUDA C++, compiled at run time for the card by NVRTC, which comes with PyTorch's CUDA builds.
 
-Libraries are called through ctypes, so that nothing is needed beside PyTorch and the driver. What was
-compiled is kept on disk, under a name that follows from the source, its settings, the card and the compiler.
+Libraries are called through ctypes, so that PyTorch and the driver are enough. Machine code is cached on
+disk, under a name made from the source, its settings, the card and the compiler.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ LANGUAGE = "--std=c++17"
 
 
 class CompilerError(OSError):
-    """The run-time compiler is missing, or does not accept the source."""
+    """The run-time compiler is missing, or rejects the source."""
 
 
 def read_source(*names: str) -> str:
@@ -49,16 +49,16 @@ class Kernel:
 def load_kernels(
     source: str, settings: Mapping[str, int], names: tuple[str, ...], device: torch.device
 ) -> tuple[Kernel, ...]:
-    """Compile a source for a card, or take what was kept of an earlier time, and load it there.
+    """Compile a source for a card, or find its machine code on disk, and load it there.
 
     Args:
         source: CUDA C++ without headers.
         settings: Macros; THREADS is the size of a block.
-        names: Of its ``extern "C"`` functions.
+        names: Names of its ``extern "C"`` functions.
         device: The card; its context must be the current one.
 
     Raises:
-        CompilerError: Where that cannot be.
+        CompilerError: There is no compiler or driver, or the compiler rejects the source.
     """
     driver = _open_driver()
     torch.cuda.current_stream(device)  # makes PyTorch's context exist
@@ -78,7 +78,7 @@ def compile_source(source: str, settings: Mapping[str, int], capability: tuple[i
     """Compile to a card's machine code, or read it from the disk.
 
     Raises:
-        CompilerError: Where there is no compiler, or it refuses.
+        CompilerError: There is no compiler, or it rejects the source.
     """
     compiler = open_compiler()
     options = [LANGUAGE, f"--gpu-architecture=sm_{capability[0]}{capability[1]}"]
@@ -114,10 +114,10 @@ def _compile(compiler: ctypes.CDLL, source: str, options: list[str]) -> bytes:
 
 @functools.cache
 def open_compiler() -> ctypes.CDLL:
-    """Find NVRTC among the packages that PyTorch's CUDA builds need, or in the system.
+    """Find NVRTC among the packages that PyTorch's CUDA builds need, or in the system's libraries.
 
     Raises:
-        CompilerError: Where there is none.
+        CompilerError: There is none.
     """
     major = (torch.version.cuda or "").split(".")[0]
     if sys.platform == "win32":

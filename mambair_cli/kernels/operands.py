@@ -1,4 +1,4 @@
-"""What a selective scan is given, and the checks that every backend shares."""
+"""The operands of a selective scan, and the checks that every backend shares."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 class ScanParams(NamedTuple):
-    """The learned part of a selective scan over ``k`` paths, ``d`` channels and ``n`` states.
+    """The learned parameters of a selective scan over ``k`` paths, ``d`` channels and ``n`` states.
 
     Attributes:
-        dt_weight: Expands the low-rank step, (k, d, r).
+        dt_weight: Weight that expands the low-rank step, (k, d, r).
         dt_bias: Added before the softplus, (k, d).
         A: Rate of decay, negative, (k, d, n).
-        D: Weight of the input that skips the recurrence, (k, d).
+        D: Weight of the input that is added to the output directly, (k, d).
     """
 
     dt_weight: Tensor

@@ -1,22 +1,42 @@
-"""What was found right on this machine before, remembered on disk, since finding out takes time."""
+"""Results of checks that this machine has passed, remembered on disk, since a check takes time."""
 
 import hashlib
-from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from mambair_cli.kernels.disk_cache import is_kept, keep
+from mambair_cli.kernels.disk_cache import is_stored, store
+
+_KERNELS = __name__.rpartition(".")[0]
+PACKAGES = (_KERNELS, f"{_KERNELS.rpartition('.')[0]}.networks")  # all that a result depends on
+SUFFIXES = (".py", ".cu", ".cuh")
 
 
 def is_known(what: str, device: torch.device) -> bool:
-    """Tell whether it was found right, by these very sources, on such a card, with this PyTorch."""
-    return is_kept(_name_of(what, device))
+    """Tell whether a check has passed before, with the same sources and PyTorch, on the same kind of card."""
+    return is_stored(_name_of(what, device))
 
 
 def remember(what: str, device: torch.device) -> None:
-    """Keep that it was found right; where nothing can be written, it is found out again next time."""
-    keep(_name_of(what, device))
+    """Remember that a check has passed; if the disk cannot be written, it is done again next time."""
+    store(_name_of(what, device))
+
+
+def source_files() -> list[Path]:
+    """Return the files of the networks and the kernels.
+
+    Raises:
+        ImportError: A package of ``PACKAGES`` does not exist.
+    """
+    files: list[Path] = []
+    for name in PACKAGES:
+        package = find_spec(name)  # by name: to import the networks here would be an import upwards
+        if package is None:
+            raise ImportError(f"no package is called {name}, though results depend on it")
+        for folder in package.submodule_search_locations or ():
+            files += (file for file in Path(folder).rglob("*") if file.suffix in SUFFIXES)
+    return sorted(files)
 
 
 def _name_of(what: str, device: torch.device) -> str:
@@ -35,17 +55,8 @@ def _triton() -> str:
     return triton.__version__
 
 
-@cache
 def _sources() -> str:
-    """Digest all that a result depends on: the networks and the kernels."""
-    package = Path(__file__).parent.parent
-    files = sorted(
-        file
-        for folder in ("kernels", "networks")
-        for file in (package / folder).rglob("*")
-        if file.suffix in (".py", ".cu", ".cuh")
-    )
     digest = hashlib.sha256()
-    for file in files:
+    for file in source_files():
         digest.update(file.read_bytes())
     return digest.hexdigest()

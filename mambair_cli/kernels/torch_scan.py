@@ -1,7 +1,7 @@
 """The selective scan in plain PyTorch, in place and in bounded memory, for devices without a faster backend.
 
-All paths and images advance together. The exponentials and products of a stretch of steps are made at once;
-what is left for each single step is one fused multiply-add over all states.
+All paths and images advance together. The exponentials and products of a stretch of steps are computed at
+once; only one fused multiply-add over all states remains for each single step.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams, path_per_image, state_dtype
 
-STRETCH_BYTES = 2**21  # of each of the two temporaries; measured best from 0.25 to 4 MiB, at d 64 to 360
-# A state that decays by exp(-50) is gone beside any rounding. Below exp(-87), where float32 has only denormal
-# numbers left, the exponential of a CPU is 10 to 30 times as slow.
+STRETCH_BYTES = 2**21  # of each of the two temporaries; the fastest of 0.25 to 4 MiB, at d 64 to 360
+# A decay of exp(-50) is smaller than any rounding error. Below exp(-87), where float32 has only denormal
+# numbers, the exponential of a CPU is 10 to 30 times as slow.
 MOST_DECAY = -50.0
 
 
@@ -20,7 +20,7 @@ MOST_DECAY = -50.0
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel, without a gradient.
 
-    See ``kernels.selective_scan``. Beyond its operands it needs memory for one stretch of steps only.
+    See ``kernels.selective_scan``. Besides its operands it needs memory for one stretch of steps.
     """
     b, length, d = u.shape
     k, _, n = params.A.shape
@@ -52,6 +52,6 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
             h = torch.addcmul(states[i], decay[i], h, out=states[i])
         h = h.clone()  # the next stretch writes over `states`
         y = torch.matmul(C_t, states[:t])[..., 0, :].permute(1, 2, 0, 3).addcmul(u_t, D)  # (b, k, t, d)
-        for j in range(k):  # one path visits a pixel once, so no two additions of a call meet
+        for j in range(k):  # a path visits each pixel once, so no two additions of a call collide
             total[image[:, 0], pixels[:, j]] += y[:, j]
     return total

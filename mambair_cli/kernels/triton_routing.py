@@ -1,20 +1,16 @@
-"""How MambaIRv2 routes pixels to tokens and sorts them by token, in Triton.
+"""The routing of MambaIRv2 in Triton: label each pixel with a token, and sort pixels by label.
 
-Neither logits nor noise reach memory. The sort counts: one kernel labels a block of pixels and counts its
-labels, a running sum over all blocks says where each label's pixels of each block begin, another kernel puts
-them there. Pixels of one label stay in their order.
+Neither logits nor noise are written to memory. It is a counting sort: one kernel labels a block of pixels and
+counts its labels, a running sum over all blocks gives the first place of each label and block, and a second
+kernel writes the pixels to their places. Pixels of one label stay in their order.
 """
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_pointwise import gelu
-
-_jit: Any = triton.jit  # whose types do not know the options of a launch, such as num_warps
+from mambair_cli.kernels.triton_rows import gelu, jit
 
 ROWS = 64  # pixels of a block
 
@@ -30,20 +26,21 @@ def route_pixels(
 ) -> tuple[Tensor, Tensor]:
     """Label each pixel with the token of its largest logit, and order the pixels by their labels.
 
-    ``label = argmax(gelu(hidden + bias) @ weight + logit_bias + noise)``
+    ``label = argmax(gelu(hidden + bias) @ weight + logit_bias + noise)``; long for its two launches.
 
     Args:
-        hidden: (b, l, m) in the dtype of ``weight``.
-        bias: (m,) float32.
-        weight: (m, tokens).
-        logit_bias: (tokens,) float32.
-        width: Of the images, in pixels.
-        keys: For the rows and the columns of the Gumbel noise, from ``model.noise.make_keys``; None for no
+        hidden: Hidden values of the router before bias and GELU, (b, l, m) in the dtype of ``weight``.
+        bias: Bias of ``hidden``, (m,) float32.
+        weight: Weight of the logits, (m, tokens).
+        logit_bias: Bias of the logits, (tokens,) float32.
+        width: Width of the images, in pixels.
+        keys: Keys of the Gumbel noise for rows and for columns, from ``networks.noise.make_keys``; None for
+            no noise.
+        origin: Row and column of each image's first pixel in the whole image, (b, 2) int32; None without
             noise.
-        origin: Row and column of each image's first pixel in the image it is a part of, (b, 2) int32.
 
     Returns:
-        The labels, (b, l), and the pixel at each place of the order, (b, l); both int32.
+        The labels, (b, l), and the path, which is the pixel at each place of the order, (b, l); both int32.
     """
     b, length, m = hidden.shape
     tokens = weight.shape[1]
@@ -74,9 +71,8 @@ def route_pixels(
             COLUMNS=columns,
             num_warps=8 if columns > 64 else 4,
         )
-        ends = counts.view(-1).cumsum(
-            0, dtype=torch.int32
-        )  # over all images, each of which has all its pixels
+        # One sum over all images: since each has all its pixels, an image's places begin at its first row.
+        ends = counts.view(-1).cumsum(0, dtype=torch.int32)
         _sort_kernel[(blocks, b)](
             labels,
             counts,
@@ -91,7 +87,7 @@ def route_pixels(
     return labels, path
 
 
-@_jit(do_not_specialize=["row_key", "column_key"])
+@jit(do_not_specialize=["row_key", "column_key"])
 def _label_kernel(
     hidden_ptr,
     bias_ptr,
@@ -111,7 +107,7 @@ def _label_kernel(
     HIDDEN: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Label ROWS pixels of one image, and count their labels."""
+    """Label ROWS pixels of one image, and count the labels."""
     image = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0)
     row = block * ROWS + tl.arange(0, ROWS)
@@ -143,7 +139,7 @@ def _label_kernel(
     tl.store(counts_ptr + at, counts, mask=token < TOKENS)
 
 
-@_jit
+@jit
 def _sort_kernel(
     labels_ptr,
     counts_ptr,
@@ -154,7 +150,7 @@ def _sort_kernel(
     TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Put ROWS pixels of one image in their places."""
+    """Write ROWS pixels of one image to their places."""
     image = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0)
     row = block * ROWS + tl.arange(0, ROWS)
@@ -164,13 +160,13 @@ def _sort_kernel(
     before = (label[:, None] == other[None, :]) & (other_row[None, :] < row[:, None])
     at = (image * TOKENS + label) * blocks + block
     start = tl.load(ends_ptr + at) - tl.load(counts_ptr + at)
-    place = start + tl.sum(before.to(tl.int32), 1)  # over all images
+    place = start + tl.sum(before.to(tl.int32), 1)  # counted over all images
     tl.store(path_ptr + place, row, mask=row < length)
 
 
-@_jit
+@jit
 def _draw_noise(row, token, origin_ptr, row_key, column_key, width):
-    """Draw the Gumbel noise of pixels for each token: the numbers of ``model.noise``, by the same steps."""
+    """Draw the Gumbel noise of pixels for each token: the same numbers as in ``networks.noise``."""
     y = row // width + tl.load(origin_ptr)
     x = row % width + tl.load(origin_ptr + 1)
     rows = _scramble(y.to(tl.uint32, bitcast=True) ^ row_key.to(tl.uint32, bitcast=True))
@@ -182,8 +178,9 @@ def _draw_noise(row, token, origin_ptr, row_key, column_key, width):
     return -tl.log(-tl.log(uniform))
 
 
-@_jit
+@jit
 def _scramble(x):
+    """Map 32-bit integers to others that look random; see ``networks.noise``."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)

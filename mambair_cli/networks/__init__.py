@@ -2,21 +2,29 @@
 
 Attribute names in this package are the keys of official checkpoints and stay as they are.
 
-Glossary, from the papers to the code:
+Glossary, from the papers' letters to the code:
 
 ==================  ===========================================================================
 u                   a token: the channels of one pixel, as the scan sees them
-dt                  low-rank step; ``softplus(dt @ dt_weight.T + dt_bias)`` is how far the state moves
-A, ``A_logs``       rate at which a state decays, ``A = -exp(A_logs)``
-B, C                how a token enters the states, and how the states leave
-D, ``Ds``           weight of the token's own way around the states
-d, ``d_inner``      channels of the scan;  n, ``d_state``: states per channel;  r: rank of dt
-path                an order in which a scan visits the pixels (MambaIR: four; MambaIRv2: one)
-SS2D, VSSBlock      MambaIR's four-way scan, and the block around it
+h                   the states of a channel, updated at each token of a path
+dt                  the step in low-rank form; the step, ``softplus(dt @ dt_weight.T + dt_bias)``, is
+                    the time that passes from one token to the next
+A, ``A_logs``       rate of a state's decay, ``A = -exp(A_logs)``; in one step: ``exp(step * A)``
+B, C                weights with which a token is added to the states, and the states to the output
+D, ``Ds``           weight with which a token is added to its output directly
+y                   the scan's output
+b, l, k             images of a batch;  pixels of an image, h·w;  paths of a scan
+d, ``d_inner``      channels of the scan
+n, ``d_state``      states per channel
+r                   rank of dt
+path                the order in which a scan visits the pixels (MambaIR: four; MambaIRv2: one)
+SS2D, VSSBlock      MambaIR's scan along four paths, and the block around it
 CAB                 channel attention block
-ASSM, ASE, SGN      MambaIRv2's attentive state-space module: its dictionary of tokens enters C
-                    (attentive state-space equation), and pixels are sorted by token before the
-                    scan (semantic guided neighbouring)
+ASSM                MambaIRv2's attentive state-space module: a router gives each pixel a token of a
+                    learned dictionary (its label)
+ASE                 attentive state-space equation: the label's row of the dictionary is added to C
+SGN                 semantic guided neighbouring: the path visits pixels sorted by label
+CPE                 the depthwise convolution before MambaIRv2's scan (conditional positional encoding)
 ==================  ===========================================================================
 """
 
@@ -57,14 +65,14 @@ Network = MambaIR | MambaIRv2 | MambaIRUNet
 
 
 class FusedNetwork(Protocol):
-    """A network in another form, for a GPU, called as the network is."""
+    """Another form of a network, for inference on a GPU, with the same arguments."""
 
     def __call__(self, x: Tensor, origin: Tensor | None = None, seed: int | None = None) -> Tensor:
-        """Restore images; see the networks."""
+        """Restore images; see the ``forward`` of the networks."""
         ...
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what this makes of images, and what the network itself does."""
+        """Return this network's result for images, and that of the network it was made from."""
         ...
 
 
@@ -72,12 +80,11 @@ def build_network(config: Config, task: str | None = None) -> Network:
     """Make the network of a configuration, with fresh weights.
 
     Args:
-        config: What makes it different from others of the family.
-        task: What the one who made the weights says they are for; what contradicts the configuration or
-            is no task is passed over.
+        config: Configuration of the network.
+        task: Task that the file of the weights names; ignored if it is unknown or contradicts ``config``.
 
     Returns:
-        The network; ``net.info`` says what it is.
+        The network, with its facts in ``net.info``.
     """
     if isinstance(config, MambaIRConfig):
         net = MambaIR(config)
@@ -98,11 +105,11 @@ def build_network(config: Config, task: str | None = None) -> Network:
 
 
 def fuse_network(net: Network, dtype: torch.dtype = torch.float16) -> FusedNetwork | None:
-    """Return a form of a network that is faster on its GPU, in 16 bits, if there is one.
+    """Return a faster form of a network for its GPU, or None if there is none.
 
     Args:
-        net: On its device.
-        dtype: Of products and convolutions.
+        net: Network, on its device.
+        dtype: Type of matrix products and convolutions.
     """
     if isinstance(net, MambaIRUNet) or find_spec("triton") is None:
         return None

@@ -1,7 +1,7 @@
-"""What makes one network of the family differ from another: one frozen record per architecture.
+"""The configurations of the networks: one frozen record per architecture.
 
-A ratio in the official settings (``expand``, ``mlp_ratio``) reaches a checkpoint only as the integer
-``int(ratio * channels)``; the integer is kept here, as ``d_inner``.
+A checkpoint does not hold the ratios of the official settings (``expand``, ``mlp_ratio``), only the integer
+``int(ratio * channels)``, which is ``d_inner`` here.
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class MambaIRConfig:
         cab: Form of the channel attention block.
         in_chans: Channels of the image, 1 or 3.
         upscale: Output pixels per input pixel and side; 1 for denoising and JPEG artefacts.
-        upsampler: How the image is enlarged; empty where it is not.
+        upsampler: How the image is enlarged; empty if it is not.
         resi_connection: Convolution that ends a group.
-        img_range: Factor on the input, divided out of the output.
+        img_range: Factor by which the input is multiplied and the output divided.
     """
 
     embed_dim: int
@@ -58,7 +58,7 @@ class MambaIRConfig:
 
 @dataclass(frozen=True)
 class MambaIRv2Config:
-    """MambaIRv2 (arXiv:2411.15269), and its light form, which differs in the feed-forward network alone.
+    """MambaIRv2 (arXiv:2411.15269), and its light form, which differs only in the feed-forward network.
 
     Attributes:
         embed_dim: Channels between the layers; a multiple of every entry of ``num_heads``.
@@ -71,7 +71,7 @@ class MambaIRv2Config:
         feed_forward: "conv" (ConvFFN) or "gated" (GatedMLP, the light network).
         window_size: Side of the attention's windows, in pixels.
         convffn_kernel_size: Side of the feed-forward's depthwise kernel.
-        in_chans, upscale, upsampler, resi_connection, img_range: As in MambaIRConfig.
+        in_chans, upscale, upsampler, resi_connection, img_range: The same as in MambaIRConfig.
     """
 
     embed_dim: int
@@ -131,15 +131,15 @@ Config = MambaIRConfig | MambaIRv2Config | MambaIRUNetConfig
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """What a network is, and what it is for.
+    """The facts about a network and its purpose.
 
     Attributes:
         architecture: "MambaIR", "MambaIRv2" or "MambaIRUNet".
-        task: "upscale"; or "denoise" or "dejpeg" where the file says so; else "restore", which a network
-            that keeps the size is, since its tensors do not tell noise from JPEG artefacts.
+        task: "upscale"; "denoise" or "dejpeg" if the file says so; else "restore", since the tensors of a
+            network that keeps the size do not tell whether it removes noise or JPEG artefacts.
         scale: Output pixels per input pixel and side.
-        channels: Of the image, 1 or 3.
-        config: All that can be read from the tensors.
+        channels: Channels of the image, 1 or 3.
+        config: Everything that can be read from the tensors.
         parameters: Number of learned values.
     """
 

@@ -1,4 +1,4 @@
-"""Layers that the networks share; all of them work on channels-last images, (b, h, w, c)."""
+"""Layers that the networks share; all work on channels-last images, (b, h, w, c)."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03":
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of (b, h, w, c) that keeps the sides; keys and weights are those of ``nn.Conv2d``."""
+    """A convolution of (b, h, w, c) that keeps its size, with the keys and weights of ``nn.Conv2d``."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Mean(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weigh each channel by a gate that sees the channels' averages."""
+    """Multiply each channel by a gate, computed from all channels' averages."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class SS2D(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """A block of MambaIR: the scan mixes far pixels, the CAB near ones.
+    """A block of MambaIR: the scan mixes distant pixels, the CAB near ones.
 
     Source: MambaIR (arXiv:2402.15648), section 3.2 (RSSB).
     """
@@ -161,7 +161,7 @@ class VSSBlock(nn.Module):
         self.skip_scale2 = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
-        """Map (b, h, w, c) to the same shape, scanning along paths, (4, h·w)."""
+        """Map x, (b, h, w, c), to the same shape, scanning along paths, (4, h·w)."""
         x = torch.addcmul(self.self_attention(self.ln_1(x), paths), x, self.skip_scale)
         return torch.addcmul(self.conv_blk(self.ln_2(x)), x, self.skip_scale2)
 
@@ -185,14 +185,14 @@ def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs:
 
     Source: Mamba (arXiv:2312.00752), section 3.6 and appendix E.
     """
-    if A_logs.is_meta:  # there is nothing to initialise, and PyTorch would take 0.8 s to find a way to do it
+    if A_logs.is_meta:  # no memory, nothing to initialise; PyTorch would take 0.8 s to find that out
         return
     r = dt_weight.shape[-1]
     n = A_logs.shape[-1]
     nn.init.kaiming_uniform_(x_proj_weight.view(-1, x_proj_weight.shape[-1]), a=5**0.5)  # as nn.Linear
     dt_weight.uniform_(-(r**-0.5), r**-0.5)
     step = torch.empty_like(dt_bias).uniform_(math.log(0.001), math.log(0.1)).exp()
-    dt_bias.copy_(step + torch.log(-torch.expm1(-step)))  # the softplus's inverse
+    dt_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse of softplus
     A_logs.copy_(torch.arange(1, n + 1, device=A_logs.device).float().log().expand_as(A_logs))
     Ds.fill_(1.0)
 
@@ -200,14 +200,14 @@ def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs:
 @functools.lru_cache(maxsize=16)
 def four_paths(height: int, width: int, device: torch.device) -> Tensor:
     """Return MambaIR's paths over an image, (4, h·w) int32: rows, columns, and both backwards."""
-    with torch.inference_mode(False):  # a kept tensor must serve a later forward pass with gradients, too
+    with torch.inference_mode(False):  # the cached tensor must also serve a later forward pass with gradients
         rows = torch.arange(height * width, dtype=torch.int32, device=device)
         columns = rows.view(height, width).T.reshape(-1)
         return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
 
 
 def mirror_pad(x: Tensor, bottom: int, right: int, repeat_edge: bool) -> Tensor:
-    """Extend (b, h, w, c) downward and to the right by its mirror image, any number of times its size.
+    """Extend (b, h, w, c) at the bottom and right by its mirror image, repeated as often as needed.
 
     Args:
         x: Images, (b, h, w, c).

@@ -8,7 +8,7 @@ from mambair_cli.networks.trunk import Group, Trunk
 
 
 class Blocks(nn.Module):
-    """The blocks of a group, one after the other."""
+    """The blocks of a group, in order."""
 
     def __init__(self, config: MambaIRConfig, depth: int) -> None:
         super().__init__()

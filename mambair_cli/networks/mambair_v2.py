@@ -21,13 +21,18 @@ ROUTE_DIVISOR = 3  # channels per hidden channel of the router
 MASKED = -100.0  # added to the attention between pixels that the cyclic shift brought together
 
 DrawNoise = Callable[[int], Tensor | None]
-"""Number of a layer in the network -> (b, l, tokens) to add to its routing logits, or None for nothing."""
+"""Function from a layer's number in the network to its routing noise, (b, l, tokens); None for no noise."""
 
 
-class Surroundings(NamedTuple):
-    """What every layer needs to know beside its input."""
+class LayerContext(NamedTuple):
+    """What every layer needs beside its input.
 
-    bias_index: Tensor  # (window², window²) int64, into the table of relative positions
+    Attributes:
+        bias_index: Row of the table of relative positions, (window², window²) int64.
+        draw_noise: Source of each layer's routing noise.
+    """
+
+    bias_index: Tensor
     draw_noise: DrawNoise
 
 
@@ -74,11 +79,11 @@ class WindowAttention(nn.Module):
         return self.proj(y.roll((shift, shift), (1, 2)) if shift else y)
 
     def biases(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what is added to the scores: (1, heads, window², window²), or for shifted windows 4 of them.
+        """Return the bias of the scores: (1, heads, window², window²), or 4 of them for shifted windows.
 
         Only the windows of the last row and column hold pixels that the shift brought together: the four are
-        for all other windows, for the last column, for the last row, and for the corner. They lie in rows:
-        PyTorch's fused attentions take no others.
+        for all other windows, for the last column, for the last row, and for the corner. Their rows are
+        contiguous, which PyTorch's fused attentions require.
         """
         bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(dtype).contiguous()
         if not self.shift:
@@ -94,7 +99,7 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     """Attend in each window: (3, b, rows, columns, heads, s², e) -> (b, rows, columns, heads, s², e)."""
     _, *batch, heads, tokens, channels = qkv.shape
     q, k, v = qkv.reshape(3, -1, heads, tokens, channels)
-    mask = bias[None]  # with a dimension less, PyTorch's fused kernels do not take it
+    mask = bias[None]  # PyTorch's fused kernels accept no mask of three dimensions
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).view(*batch, heads, tokens, channels)
 
 
@@ -102,7 +107,7 @@ def shift_mask(window: int, shift: int, last_row: bool, last_column: bool, devic
     """Return the mask of a shifted window, (window², window²): 0 within a region of the image, else −100.
 
     A cyclic shift brings opposite borders of the image together in the windows of the last row and
-    column; there the last ``shift`` rows or columns came from the other side.
+    column: there the last ``shift`` rows or columns come from the other side.
     """
     wrapped = torch.arange(window, device=device) >= window - shift
     row = wrapped if last_row else torch.zeros_like(wrapped)
@@ -112,7 +117,7 @@ def shift_mask(window: int, shift: int, last_row: bool, last_column: bool, devic
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Return for each pair of a window's pixels the row of the bias table, (window², window²) int64."""
+    """Return the row of the bias table for each pair of a window's pixels, (window², window²) int64."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = y.flatten(), x.flatten()
     rows = y[:, None] - y[None, :] + window - 1
@@ -166,8 +171,8 @@ class ASSM(nn.Module):
         v = self.in_proj(x)
         u = (v * torch.sigmoid(self.CPE(v))).flatten(1, 2)
         dt, B, C = project_scan(u, self.selectiveScan.x_proj_weight).split(self.split, dim=-1)
-        # The tokens are sorted, the rows of the dictionary are not: the step at place t along the path
-        # sees the entry of pixel number t. So the official network was trained.
+        # The tokens are sorted, but the rows of the dictionary are not: step t of the path gets the row of
+        # pixel t. The official network was trained this way.
         C = C + dictionary[label.gather(1, place)][:, :, None]
         scan = self.selectiveScan
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
@@ -182,7 +187,7 @@ def _embedding(rows: int, channels: int) -> nn.Embedding:
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution and GELU; a module of its own for its key's sake."""
+    """A depthwise convolution and GELU; a separate module only for its key."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -193,7 +198,7 @@ class DepthwiseConv(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Feed-forward network that sees its neighbours through a depthwise convolution."""
+    """Feed-forward network with a depthwise convolution, through which a pixel sees its neighbours."""
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
@@ -207,7 +212,7 @@ class ConvFFN(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Gate one half of the channels by the other half's surroundings."""
+    """Multiply one half of the channels by a depthwise convolution of the other half."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -220,7 +225,7 @@ class SpatialGate(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """Feed-forward network with a spatial gate, of the light network."""
+    """Feed-forward network with a spatial gate, for the light network."""
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
@@ -251,10 +256,10 @@ class AttentiveLayer(nn.Module):
         self.scale1 = nn.Parameter(torch.full((c,), 1e-4))
         self.scale2 = nn.Parameter(torch.full((c,), 1e-4))
 
-    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
-        attended = self.win_mhsa(self.wqkv(self.norm1(x)), around.bias_index) + x
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
+        attended = self.win_mhsa(self.wqkv(self.norm1(x)), context.bias_index) + x
         x = x * self.scale1 + attended + self.convffn1(self.norm2(attended))
-        scanned = self.assm(self.norm3(x), self.embeddingA.weight, around.draw_noise(self.number)) + x
+        scanned = self.assm(self.norm3(x), self.embeddingA.weight, context.draw_noise(self.number)) + x
         return x * self.scale2 + scanned + self.convffn2(self.norm4(scanned))
 
 
@@ -268,9 +273,9 @@ class Layers(nn.Module):
             for j in range(depth)
         )
 
-    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         for layer in self.layers:
-            x = layer(x, around)
+            x = layer(x, context)
         return x
 
 
@@ -291,7 +296,7 @@ class MambaIRv2(Trunk):
 
     def reset_buffers(self) -> None:
         super().reset_buffers()
-        with torch.device("cpu"):  # never without memory; see init_scan
+        with torch.device("cpu"):  # it needs values even in a network that is built without memory
             index = relative_position_index(self.config.window_size)
         self.register_buffer("relative_position_index_SA", index)
 
@@ -306,10 +311,9 @@ class MambaIRv2(Trunk):
 
         Args:
             x: Images, (b, ch, h, w) in [0, 1], of any size.
-            seed: Of the Gumbel noise in the routing; None for no noise.
-            origin: Row and column of each image's first pixel in the image it is a tile of, (b, 2); by
-                default (0, 0).
-            draw_noise: Gives the noise in place of the seed, over the padded image.
+            seed: Seed of the Gumbel noise in the routing; None for no noise.
+            origin: Row and column of each image's first pixel in the whole image, (b, 2); None for (0, 0).
+            draw_noise: Source of the noise over the padded image, instead of the seed.
 
         Returns:
             (b, ch, s·h, s·w), not clipped.
@@ -319,11 +323,12 @@ class MambaIRv2(Trunk):
         x = mirror_pad(x, -height % self.window, -width % self.window, repeat_edge=True).contiguous()
         if draw_noise is None:
             draw_noise = self._noise_of(seed, origin, x)
-        y = self.run(x, Surroundings(self.relative_position_index_SA, draw_noise))
+        y = self.run(x, LayerContext(self.relative_position_index_SA, draw_noise))
         scale = self.config.upscale
         return y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
 
     def _noise_of(self, seed: int | None, origin: Tensor | None, x: Tensor) -> DrawNoise:
+        """Return the source of a seed's noise over padded images x, (b, h, w, ch)."""
         if seed is None:
             return lambda layer: None
         height, width = x.shape[1:3]

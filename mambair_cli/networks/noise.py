@@ -14,9 +14,9 @@ def gumbel_noise(seed: int, layer: int, origin: Tensor, height: int, width: int,
     Args:
         seed: Any integer.
         layer: Number of the layer in the network.
-        origin: Row and column of each image's first pixel in the image it is a part of, (b, 2) int64.
-        height: Rows, in pixels.
-        width: Columns, in pixels.
+        origin: Row and column of each image's first pixel in the whole image, (b, 2) int64.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
         tokens: Values per pixel.
 
     Returns:
@@ -37,7 +37,7 @@ def gumbel_noise(seed: int, layer: int, origin: Tensor, height: int, width: int,
 
 
 def make_keys(seed: int, layer: int) -> tuple[int, int]:
-    """Return what the numbers of rows and of columns are mixed with, as int32: two, for no symmetry."""
+    """Return the keys for row and for column numbers, int32; they differ, so that noise is not symmetric."""
     key = _STRIDE  # not 0, which scrambles to 0
     for word in (seed >> 32, seed, layer):
         key = _scramble_word(key ^ word)
@@ -45,7 +45,7 @@ def make_keys(seed: int, layer: int) -> tuple[int, int]:
 
 
 def _scramble_word(x: int) -> int:
-    """Do as ``_scramble`` does with a single number, of which the lowest 32 bits count."""
+    """Scramble the lowest 32 bits of one number, as ``_scramble`` does those of a tensor."""
     x %= 2**32
     for places, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = (x ^ x >> places) * factor % 2**32
@@ -53,9 +53,9 @@ def _scramble_word(x: int) -> int:
 
 
 def _scramble(x: Tensor) -> Tensor:
-    """Map 32-bit integers, in place, one to one onto others that look random.
+    """Map 32-bit integers, in place, one to one to others that look random.
 
-    They are int32, of which only the bits matter: what overflows is cut off.
+    Only the bits of the int32 values matter: overflow is cut off.
 
     Source: Chris Wellons, "Prospecting for Hash Functions" (2018), the function called lowbias32.
     """
@@ -65,7 +65,7 @@ def _scramble(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, places: int) -> Tensor:
-    """Shift int32 as if it had no sign: zeros come in."""
+    """Shift int32 as if it had no sign: zeros enter from the left."""
     return (x >> places).bitwise_and_((1 << (32 - places)) - 1)
 
 

@@ -1,6 +1,4 @@
-"""What MambaIR and MambaIRv2 share: everything before, between and after their blocks."""
-
-from typing import Any
+"""The parts that MambaIR and MambaIRv2 share: everything before, between and after their blocks."""
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +13,12 @@ from mambair_cli.networks.config import (
 )
 from mambair_cli.networks.layers import Conv2d, PixelShuffle
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from colour images
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # mean of DIV2K; subtracted from colour images
 UPSAMPLE_CHANNELS = 64  # between the body and the enlarged image
 
 
 class PatchEmbed(nn.Module):
-    """The norm between the first convolution and the blocks; a module of its own for its key's sake."""
+    """The norm between the first convolution and the blocks; a separate module only for its key."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,19 +29,22 @@ class PatchEmbed(nn.Module):
 
 
 class Group(nn.Module):
-    """A residual group: blocks, a convolution, and the way around both."""
+    """A residual group: blocks and a convolution, and their input added to the result."""
 
     def __init__(self, blocks: nn.Module, channels: int, resi_connection: ResidualConv) -> None:
         super().__init__()
         self.residual_group = blocks
         self.conv = residual_conv(channels, resi_connection)
 
-    def forward(self, x: Tensor, context: Any) -> Tensor:
+    def forward(self, x: Tensor, context: object) -> Tensor:
         return x + self.conv(self.residual_group(x, context))
 
 
 class Trunk(nn.Module):
-    """A network but for its blocks, which a subclass makes and provides with what they need to know."""
+    """A whole network, around the blocks that a subclass makes.
+
+    Whatever else those blocks need, their context, passes through ``run`` unchanged.
+    """
 
     info: NetworkInfo
     mean: Tensor
@@ -74,12 +75,12 @@ class Trunk(nn.Module):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Compute what a network holds beside its weights, also for one that was built without memory."""
+        """Compute the tensors that are not weights; also called after a network was built without memory."""
         mean = RGB_MEAN if self.config.in_chans == 3 else (0.0,) * self.config.in_chans
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
 
-    def run(self, x: Tensor, context: Any) -> Tensor:
-        """Restore images x, (b, h, w, ch) in [0, 1]; every block is given ``context``."""
+    def run(self, x: Tensor, context: object) -> Tensor:
+        """Restore images x, (b, h, w, ch) in [0, 1], with ``context`` for every block."""
         x = (x - self.mean) * self.config.img_range
         first = self.conv_first(x)
         features = self.patch_embed(first)
@@ -117,9 +118,11 @@ def residual_conv(channels: int, form: ResidualConv) -> nn.Module:
 
 
 def _shuffles(channels: int, scale: int) -> list[nn.Module]:
+    """Make the convolutions and pixel shuffles that enlarge by 3, or by 2 as often as needed."""
     steps = [3] if scale == 3 else [2] * (scale.bit_length() - 1)
     return [layer for s in steps for layer in (Conv2d(channels, channels * s**2, 3), PixelShuffle(s))]
 
 
 def _double(x: Tensor) -> Tensor:
+    """Enlarge (b, h, w, c) twofold, by nearest neighbour."""
     return x.repeat_interleave(2, 1).repeat_interleave(2, 2)

@@ -17,7 +17,7 @@ SIDE_MULTIPLE = 8  # three halvings
 
 
 class Projection(nn.Module):
-    """The first convolution; a module of its own for its key's sake."""
+    """The first convolution; a separate module only for its key."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Projection(nn.Module):
 
 
 class Resample(nn.Module):
-    """Change the width by a convolution and the side by a shuffle."""
+    """Change the number of channels by a convolution, and the size by a pixel shuffle."""
 
     def __init__(self, in_channels: int, out_channels: int, shuffle: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Resample(nn.Module):
 
 
 class MambaIRUNet(nn.Module):
-    """Real denoising at four resolutions."""
+    """Denoising of real photographs, at four resolutions."""
 
     info: NetworkInfo
 
@@ -75,7 +75,7 @@ class MambaIRUNet(nn.Module):
         self.output = Conv2d(w2, config.in_chans, 3, bias=False)
 
     def reset_buffers(self) -> None:
-        """Do nothing: this network holds nothing beside its weights."""
+        """Do nothing: this network has no tensors but its weights."""
 
     def forward(self, x: Tensor, seed: int | None = None, origin: Tensor | None = None) -> Tensor:
         """Denoise images.
@@ -104,6 +104,7 @@ class MambaIRUNet(nn.Module):
 
 
 def _run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    """Run blocks in order on (b, h, w, c)."""
     paths = four_paths(x.shape[1], x.shape[2], x.device)
     for block in blocks:
         x = block(x, paths)
@@ -111,4 +112,5 @@ def _run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 def _join(up: Tensor, skip: Tensor) -> Tensor:
+    """Join the channels of a decoder's input with those of its encoder."""
     return torch.cat([up, skip], dim=-1)

@@ -1,47 +1,47 @@
 """Convolutions of channels-last images in a fused network."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import has_cuda_scan, triton_pointwise
+from mambair_cli.kernels import has_nvrtc, triton_gelu
 from mambair_cli.networks.fused.packing import pack_convolution, pack_depthwise, pad
 
-ACTIVATIONS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
-    "": lambda v, x, other: v,
-    "silu": lambda v, x, other: F.silu(v),
-    "gate": lambda v, x, other: x * v.sigmoid(),
-    "gelu_add": lambda v, x, other: x + F.gelu(v),
-    "times": lambda v, x, other: other * v,
+ACTIVATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of v and other; see cuda_depthwise
+    "": lambda v, other: v,
+    "silu": lambda v, other: F.silu(v),
+    "gate": lambda v, other: other * v.sigmoid(),
+    "gelu_add": lambda v, other: other + F.gelu(v),
+    "times": lambda v, other: other * v,
 }
 
 
 class Depthwise:
-    """A depthwise convolution with an activation; see ``cuda_depthwise``, which is not on every GPU."""
+    """A depthwise convolution with an activation: ``cuda_depthwise`` where NVRTC works, else PyTorch."""
 
     def __init__(self, conv: nn.Conv2d, activation: str = "", padded: int | None = None) -> None:
-        self.window = pack_depthwise(conv, padded)
+        self.packed = pack_depthwise(conv, padded)
         self.activation, self.dilation = activation, conv.dilation[0]
-        self.by_cuda = has_cuda_scan(conv.weight.device)
+        self.by_cuda = has_nvrtc(conv.weight.device)
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Convolve (b, h, w, padded or more)."""
+        """Convolve x, (b, h, w, padded or more); ``other``, (b, h, w, padded), is by default x."""
         if self.by_cuda:
             from mambair_cli.kernels.cuda_depthwise import convolve_depthwise
 
-            return convolve_depthwise(x, *self.window, self.activation, self.dilation, other=other)
-        weight, bias = (parameter.to(x.dtype) for parameter in self.window)
+            return convolve_depthwise(x, *self.packed, self.activation, self.dilation, other=other)
+        weight, bias = (parameter.to(x.dtype) for parameter in self.packed)
         side, c = int(len(weight) ** 0.5), len(bias)
         x, weight = x[..., :c], weight.T.reshape(c, 1, side, side)
         v = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, 1, side // 2 * self.dilation, self.dilation, c)
-        return ACTIVATIONS[self.activation](v.permute(0, 2, 3, 1), x, other).contiguous()
+        v = v.permute(0, 2, 3, 1)
+        return ACTIVATIONS[self.activation](v, x if other is None else other).contiguous()
 
 
 class Convolutions:
-    """Convolutions and the activations between them; the last one's bias is handed over, not added."""
+    """Convolutions and the activations between them; the last bias is returned, not added."""
 
     def __init__(self, layers: nn.Module, dtype: torch.dtype) -> None:
         self.layers = list(layers) if isinstance(layers, nn.Sequential) else [layers]
@@ -51,7 +51,7 @@ class Convolutions:
         self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), device=convolutions[-1].weight.device)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Take (b, h, w, padded); return as much, and the bias, (c,), that it lacks."""
+        """Take (b, h, w, padded); return the same shape, and the bias, (c,), that is not yet added."""
         packed, depthwise = iter(self.packed), iter(self.depthwise)
         missing: Tensor | None = None
         for layer in self.layers:
@@ -67,11 +67,9 @@ class Convolutions:
                 else:
                     x, missing = convolve(x, weight), bias
             elif isinstance(layer, nn.GELU):
-                none = torch.zeros(x.shape[-1], device=x.device)
-                x, missing = (
-                    triton_pointwise.gelu_in_place(x.contiguous(), none if missing is None else missing),
-                    None,
-                )
+                if missing is None:
+                    missing = torch.zeros(x.shape[-1], device=x.device)
+                x, missing = triton_gelu.gelu_in_place(x.contiguous(), missing), None
             else:
                 assert isinstance(layer, nn.LeakyReLU)
                 if missing is not None:
@@ -96,5 +94,5 @@ def shuffle(x: Tensor, bias: Tensor, scale: int) -> Tensor:
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Tell whether each channel is convolved on its own."""
+    """Tell whether a layer convolves each channel on its own."""
     return isinstance(layer, nn.Conv2d) and layer.groups > 1

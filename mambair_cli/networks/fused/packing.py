@@ -1,4 +1,4 @@
-"""Weights as the fused networks want them: padded with zeros, in their dtype, in the kernels' order."""
+"""Weights as the fused networks read them: padded with zeros, in their dtype and in the kernels' order."""
 
 from typing import cast
 
@@ -6,24 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels.triton_pointwise import Norm
+from mambair_cli.kernels.triton_rows import Norm
 
-MULTIPLES = (64, 8)  # of channels; the first is faster, unless more than an eighth would be padding
+MULTIPLES = (64, 8)  # channels; the first is faster, unless the padding is more than an eighth
 
 
 def pad(channels: int) -> int:
-    """Round up to what the matrix units want."""
+    """Round a number of channels up to what the matrix units compute fast."""
     best, least = (round_up(channels, multiple) for multiple in MULTIPLES)
     return best if best * 8 <= channels * 9 else least
 
 
 def round_up(count: int, multiple: int) -> int:
-    """Return the next multiple."""
+    """Round up to a multiple."""
     return -(-count // multiple) * multiple
 
 
 def pad_channels(d: int) -> int:
-    """Round a scan's channels up to rows that products read in whole words of 16 bytes."""
+    """Round a scan's channels up, so that products read rows in whole words of 16 bytes."""
     return round_up(d, MULTIPLES[-1])
 
 
@@ -34,15 +34,19 @@ def pad_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def pad_vector(x: Tensor | None, length: int) -> Tensor:
-    """Pad a bias with zeros, in float32; it must be there."""
+    """Pad a bias with zeros, in float32; it must not be None."""
     assert x is not None
     return F.pad(x.detach().float(), (0, length - len(x)))
 
 
 def pack_convolution(conv: nn.Conv2d, dtype: torch.dtype, spread: int = 1) -> tuple[Tensor, Tensor]:
-    """Pad a convolution's channels to multiples: weight in the dtype, channels last, and bias in float32.
+    """Pad a convolution's channels: weight in ``dtype``, channels last, and bias in float32.
 
-    Where its channels, (c, s, s), are to be spread over s times s pixels each, they are packed as (s, s, c).
+    Args:
+        conv: The convolution, on its device.
+        dtype: Type of the packed weight.
+        spread: Side s of the square of pixels over which a pixel shuffle will spread the output: channels
+            (c, s, s) are packed as (s, s, c).
     """
     weight = conv.weight.detach()
     out, into = weight.shape[:2]

@@ -1,4 +1,4 @@
-"""The scan within a fused network, from the tokens to each path's results."""
+"""The scan in a fused network, from the tokens to each path's results."""
 
 import math
 
@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels import has_cuda_scan, triton_pointwise
+from mambair_cli.kernels import has_nvrtc, triton_steps
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.kernels.triton_pointwise import LEAST_RANKS
+from mambair_cli.kernels.triton_steps import LEAST_RANKS
 from mambair_cli.networks.fused.packing import pad, pad_channels
 
 
 class FusedScan:
-    """A selective scan that leaves its paths apart, to be merged with what follows.
+    """A selective scan that leaves its paths apart; ``triton_merge`` sums them with the next norm.
 
-    One product gives B and C of each path, and then the ranks of dt: those of each path in a row that fits
-    wide reads, or, where they are few, those of all paths in a single one. Tokens are as wide as
-    ``pad_channels`` makes them: channels that are not there are scanned as zeros.
+    One product gives B and C of each path, and then the ranks of dt: a row for each path, padded for wide
+    reads, or, where the ranks are few, one row for all paths. Tokens have as many channels as
+    ``pad_channels`` gives; the added ones are zeros.
     """
 
     def __init__(
@@ -36,22 +36,32 @@ class FusedScan:
         log2_e = math.log2(math.e)
         dt_weight = (params.dt_weight * log2_e).transpose(1, 2)  # (k, r, d)
         ranks, bias = x_proj.detach()[:, :r], params.dt_bias * log2_e
-        if k * r <= LEAST_RANKS:  # a block for each path, on a diagonal
+        if k * r <= LEAST_RANKS:  # one product for all paths, by a block-diagonal weight
             ranks, bias = ranks.reshape(1, k * r, d), bias.view(1, k * d)
             dt_weight = torch.block_diag(*dt_weight)[None]
-        more = triton_pointwise.round_ranks(ranks.shape[1]) - ranks.shape[1]
+        more = triton_steps.round_ranks(ranks.shape[1]) - ranks.shape[1]
         ranks, self.dt_weight = (F.pad(x, (0, 0, 0, more)) for x in (ranks, dt_weight))
         self.bias = bias.contiguous()
         weight = torch.cat([x_proj.detach()[:, r:].reshape(-1, d), ranks.reshape(-1, d)])
         self.x_proj = F.pad(weight, (0, 0, 0, pad(len(weight)) - len(weight))).to(dtype)
         self.params = ScanParams(*(param.contiguous() for param in params))
-        self.by_cuda = has_cuda_scan(params.A.device)
-        self.halves = triton_pointwise.split_weight(self.dt_weight) if dtype == torch.float16 else None
+        self.by_cuda = has_nvrtc(params.A.device)
+        self.halves = triton_steps.split_weight(self.dt_weight) if dtype == torch.float16 else None
 
     def __call__(
         self, u: Tensor, paths: Tensor, labels: Tensor | None = None, dictionary: Tensor | None = None
     ) -> Tensor:
-        """Scan u, (b, p, d), with the dictionary's rows of labels added to C -> (b, p, paths or 1, d)."""
+        """Scan tokens along paths.
+
+        Args:
+            u: Tokens, (b, p, d).
+            paths: Pixel visited at each step, (k, p) or (b, k, p), int32.
+            labels: Row of the dictionary that is added to C at each step of the path, (b, p) int32.
+            dictionary: Rows to add, (t, n) float32.
+
+        Returns:
+            (b, p, k, d), or (b, p, 1, d) where the paths are summed already.
+        """
         projected = F.linear(u, self.x_proj)
         first, last = math.prod(self.shape), math.prod(self.shape) + math.prod(self.dt_weight.shape[:2])
         BC = projected[..., :first].unflatten(-1, self.shape)
@@ -74,8 +84,8 @@ class FusedScan:
         return triton_scan.selective_scan(u, ranks, B, C, paths, self.params)[:, :, None]
 
     def _make_steps(self, ranks: Tensor) -> Tensor:
-        """Make log2(e) times the steps of rows of ranks, (b, p, rows, r) -> (b, p, rows, channels)."""
+        """Make the steps, times log2(e), from rows of ranks: (b, p, rows, r) -> (b, p, rows, channels)."""
         if self.halves is not None:
-            return triton_pointwise.make_steps(ranks, self.halves, self.bias)
+            return triton_steps.make_steps(ranks, self.halves, self.bias)
         x = torch.einsum("bpkr,krd->bpkd", ranks.float(), self.dt_weight) + self.bias
         return torch.logaddexp2(x, torch.zeros_like(x)).to(ranks.dtype).contiguous()

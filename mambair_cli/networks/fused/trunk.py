@@ -1,25 +1,28 @@
-"""What the fused networks share: everything before, between and after their blocks."""
+"""The parts that the fused networks share: everything before, between and after their blocks."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import triton_pointwise
-from mambair_cli.kernels.triton_pointwise import Norm
+from mambair_cli.kernels import triton_residual
+from mambair_cli.kernels.triton_rows import Norm
 from mambair_cli.networks.fused.convolutions import Convolutions, convolve, shuffle
 from mambair_cli.networks.fused.packing import pack_convolution, pack_norm, pad
 from mambair_cli.networks.trunk import Group, Trunk
 
+Context = TypeVar("Context", contravariant=True)
+"""What every block of a network needs beside its input."""
+
 
 class Preparation(NamedTuple):
-    """How the stream is to be prepared for what comes next.
+    """How the next part wants the stream.
 
     Attributes:
-        norm: To apply.
-        places: Row at which each pixel's is wanted; by default its own.
+        norm: Layer norm to apply; None for no norm.
+        places: Row at which to write each pixel, (b, p) int32; None for the pixel's own.
     """
 
     norm: Norm | None = None
@@ -27,10 +30,16 @@ class Preparation(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """What is still to be added to the residual stream: ``x * skip + (v + bias) * gate + w``.
+    """A sum that is still to be computed: ``x * skip + (v + bias) * gate + w``, the stream's next value.
 
     Attributes:
-        w_places: Row of w that belongs to each pixel; by default its own.
+        x: Stream, (b, p, c) float32.
+        v: First summand, (b, p, c or more).
+        skip: Weight of the stream, (c,).
+        gate: Weight of ``v``, (b, c).
+        bias: Added to ``v``, (c,).
+        w: Second summand, (b, p, c or more).
+        w_places: Row of ``w`` for each pixel, (b, p) int32; None for the pixel's own.
     """
 
     x: Tensor
@@ -41,42 +50,47 @@ class Pending(NamedTuple):
     w: Tensor | None = None
     w_places: Tensor | None = None
 
-    def settle(self, entry: Preparation, keep: bool = True) -> tuple[Tensor, Tensor]:
-        """Add it, and prepare the sum for what comes next; see ``pointwise.advance_residual``."""
+    def settle(self, preparation: Preparation, keep: bool = True) -> tuple[Tensor, Tensor]:
+        """Compute the sum and prepare it; without ``keep`` the sum itself is not written.
+
+        See ``triton_residual.advance_residual``.
+        """
         added = self.v if self.v is not None else self.w
         assert added is not None
-        return triton_pointwise.advance_residual(
+        return triton_residual.advance_residual(
             self.x,
             pad(self.x.shape[-1]),
-            self.v,
-            self.skip,
-            self.gate,
-            self.bias,
-            entry.norm,
-            keep,
-            added.dtype,
-            self.w,
-            self.w_places,
-            entry.places,
+            v=self.v,
+            skip=self.skip,
+            gate=self.gate,
+            bias=self.bias,
+            norm=preparation.norm,
+            keep=keep,
+            dtype=added.dtype,
+            w=self.w,
+            w_places=self.w_places,
+            places=preparation.places,
         )
 
 
-class FusedBlock(Protocol):
-    """A block, from the prepared stream to what its last part adds."""
+class FusedBlock(Protocol[Context]):
+    """A block, from the prepared stream to the sum that its last part leaves pending."""
 
-    def entry(self, around: Any) -> Preparation:
-        """Tell how it wants the stream."""
+    def preparation(self, context: Context) -> Preparation:
+        """Return how the block wants the stream."""
         ...
 
-    def __call__(self, x: Tensor, prepared: Tensor, around: Any) -> Pending:
+    def __call__(self, x: Tensor, prepared: Tensor, context: Context) -> Pending:
         """Take the stream, (b, p, c), and its prepared form, (b, p, padded)."""
         ...
 
 
-class FusedTrunk:
-    """A network but for its blocks, which it is given."""
+class FusedTrunk(Generic[Context]):
+    """A whole network, around the blocks that it is given."""
 
-    def __init__(self, net: Trunk, groups: Sequence[Sequence[FusedBlock]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, net: Trunk, groups: Sequence[Sequence[FusedBlock[Context]]], dtype: torch.dtype
+    ) -> None:
         self.net, self.groups, self.dtype = net, groups, dtype
         convolutions = [group.conv for group in net.layers if isinstance(group, Group)]
         self.convolutions = [Convolutions(conv, dtype) for conv in convolutions]
@@ -85,41 +99,42 @@ class FusedTrunk:
         self.after_body = Convolutions(net.conv_after_body, dtype)
         self.head = Head(net, dtype)
 
-    def __call__(self, x: Tensor, around: Any) -> Tensor:
-        """Restore images, (b, h, w, ch) in [0, 1] -> (b, s·h, s·w, ch); every block is given ``around``."""
+    def __call__(self, x: Tensor, context: Context) -> Tensor:
+        """Restore images, (b, h, w, ch) in [0, 1] -> (b, s·h, s·w, ch); every block is given ``context``."""
         with torch.cuda.device_of(x):
-            return self._restore(x, around)
+            return self._run(x, context)
 
-    def _restore(self, x: Tensor, around: Any) -> Tensor:
+    def _run(self, x: Tensor, context: Context) -> Tensor:
         net, config = self.net, self.net.config
         b, h, w, _ = x.shape
         x = (x - net.mean) * config.img_range
         first = net.conv_first(x).contiguous().view(b, h * w, -1)
-        _, stream = triton_pointwise.advance_residual(
+        _, stream = triton_residual.advance_residual(
             first, first.shape[-1], norm=self.embed, dtype=torch.float32
-        )  # PyTorch's own takes ten times as long for rows as short as these
-        entries = [blocks[0].entry(around) for blocks in self.groups]
-        _, prepared = triton_pointwise.advance_residual(
-            stream, pad(stream.shape[-1]), norm=entries[0].norm, places=entries[0].places, dtype=self.dtype
+        )  # PyTorch's own layer norm takes ten times as long for rows as short as these
+        wanted = [blocks[0].preparation(context) for blocks in self.groups]
+        _, prepared = triton_residual.advance_residual(
+            stream, pad(stream.shape[-1]), norm=wanted[0].norm, places=wanted[0].places, dtype=self.dtype
         )
         for i, blocks in enumerate(self.groups):
             shortcut, last = stream, i + 1 == len(self.groups)
             for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-                entry = following.entry(around) if following else Preparation()
-                stream, prepared = block(stream, prepared, around).settle(entry, keep=following is not None)
+                preparation = following.preparation(context) if following else Preparation()
+                pending = block(stream, prepared, context)
+                stream, prepared = pending.settle(preparation, keep=following is not None)
             v, bias = self.convolutions[i](prepared.view(b, h, w, -1))
-            entry = Preparation(self.norm) if last else entries[i + 1]
-            stream, prepared = Pending(shortcut, v, bias=bias).settle(entry, keep=not last)
+            preparation = Preparation(self.norm) if last else wanted[i + 1]
+            stream, prepared = Pending(shortcut, v, bias=bias).settle(preparation, keep=not last)
             del shortcut, v
         del stream
         body, bias = self.after_body(prepared.view(b, h, w, -1))
         _, features = Pending(first, body, bias=bias).settle(Preparation(), keep=False)
-        del first, prepared, body  # the head wants as much memory as a block
+        del first, prepared, body  # the head needs as much memory as a block
         return self.head(features.view(b, h, w, -1), x) / config.img_range + net.mean
 
 
 class Head:
-    """What follows the body, from padded features to the image."""
+    """The layers after the body, from padded features to the image."""
 
     def __init__(self, net: Trunk, dtype: torch.dtype) -> None:
         self.config = net.config
@@ -165,5 +180,5 @@ class Head:
 
 
 def is_head(name: str) -> bool:
-    """Tell whether a layer of that name belongs to what follows the body."""
+    """Tell whether a layer of that name belongs to the head."""
     return name.startswith(("conv_before_upsample", "upsample", "conv_up", "conv_hr", "conv_last"))

@@ -1,8 +1,8 @@
 """MambaIRv2 for inference on a GPU.
 
-Windows are never cut out: the rows of the stream are written where a window's attention wants them while they
-are normalised, and what attention gives is read from there while it is added. Shifted windows lie sorted by
-the mask they need, so that each of the four masks is kept once.
+Windows are never cut out: while the stream is normalised, its rows are written in the order of windows, and
+while the result of attention is added, it is read in that order. Shifted windows are sorted by the mask that
+they need, so that each of the four masks is stored once.
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mambair_cli.kernels import triton_pointwise, triton_routing
+from mambair_cli.kernels import triton_gelu, triton_merge, triton_routing
 from mambair_cli.networks.fused.convolutions import Depthwise
 from mambair_cli.networks.fused.packing import (
     pack_norm,
@@ -32,17 +32,19 @@ from mambair_cli.networks.mambair_v2 import ASSM, AttentiveLayer, ConvFFN, Gated
 from mambair_cli.networks.noise import gumbel_noise, make_keys
 from mambair_cli.networks.trunk import Group
 
-HEAD_MULTIPLE = 8  # of a head's channels, for the fused attention of PyTorch
+HEAD_MULTIPLE = (
+    8  # channels of a head, before padding are padded to a multiple, for PyTorch's fused attention
+)
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)  # the faster first
-TIE = 0.25  # logits that two tokens may be apart and still fit equally well; noise is 1.3 on average
+TIE = 0.25  # logits; two tokens this close fit equally well, since the noise is 1.3 on average
 
 
 class Places(NamedTuple):
     """Where the pixels of images lie when they are sorted by window.
 
     Attributes:
-        rows: Of each pixel, counted over all images, (b, p) int32.
-        counts: Windows that need the first mask, the second and so on.
+        rows: Row of each pixel, counted over all images, (b, p) int32.
+        counts: Number of windows that need the first mask, the second and so on.
     """
 
     rows: Tensor
@@ -50,14 +52,14 @@ class Places(NamedTuple):
 
 
 class V2Context(NamedTuple):
-    """What every layer needs to know beside its input.
+    """What every layer needs beside its input.
 
     Attributes:
-        size: Images, and their height and width.
-        places: In windows, not shifted and shifted.
-        origin: Row and column of each image's first pixel in the image it is a part of, (b, 2) int32.
-        seed: Of the noise; None for none.
-        labels: Where each layer leaves its labels; None where they are not wanted.
+        size: Number of images, height and width, in pixels.
+        places: The pixels' places in windows without a shift, and in shifted windows.
+        origin: Row and column of each image's first pixel in the whole image, (b, 2) int32.
+        seed: Seed of the noise in the routing; None for no noise.
+        labels: List to which each layer appends its labels, (b, p) int32; None to drop them.
     """
 
     size: tuple[int, int, int]
@@ -78,8 +80,10 @@ class FusedMambaIRv2:
         ]
         self.net, self.trunk = net, FusedTrunk(net, blocks, dtype)
         self._attention = blocks[0][0].attention.choose_backend() if net.mean.is_cuda else None
-        self._size: tuple[int, ...] = ()  # of the last images
-        self._places: tuple[Places, Places] | None = None  # kept, since a recorded graph goes on reading them
+        self._size: tuple[int, ...] = ()  # shape of the last images
+        self._places: tuple[Places, Places] | None = (
+            None  # kept, since a recorded CUDA graph reads the same memory again
+        )
 
     def __call__(
         self,
@@ -92,10 +96,9 @@ class FusedMambaIRv2:
 
         Args:
             x: Images, (b, ch, h, w) float32 in [0, 1].
-            origin: Row and column of each image's first pixel in the image it is a tile of, (b, 2); by
-                default (0, 0).
-            seed: Of the noise in the routing; None for no noise.
-            labels: Given each layer's, (b, p) int32.
+            origin: Row and column of each image's first pixel in the whole image, (b, 2); None for (0, 0).
+            seed: Seed of the noise in the routing; None for no noise.
+            labels: List to which each layer appends its labels, (b, p) int32; None to drop them.
 
         Returns:
             (b, ch, s·h, s·w), not clipped.
@@ -107,11 +110,9 @@ class FusedMambaIRv2:
         if origin is not None:
             origin = origin.to(x.device, torch.int32)
         with prefer_attention(self._attention):
-            return self._restore(x, origin, seed, labels)
+            return self._run(x, origin, seed, labels)
 
-    def _restore(
-        self, x: Tensor, origin: Tensor | None, seed: int | None, labels: list[Tensor] | None
-    ) -> Tensor:
+    def _run(self, x: Tensor, origin: Tensor | None, seed: int | None, labels: list[Tensor] | None) -> Tensor:
         window, scale = self.net.window, self.net.config.upscale
         height, width = x.shape[2:]
         x = x.permute(0, 2, 3, 1)
@@ -124,10 +125,11 @@ class FusedMambaIRv2:
         return y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
 
     def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what this makes of images, and what the network itself does when ties are broken alike.
+        """Return this network's result for images, and that of the network it was made from.
 
-        Where two tokens fit a pixel equally well, 16 bits may choose the other one, and then a pixel's
-        place changes, and with it those of many more. That is no error, but would look like one.
+        The latter prefers the former's labels. Where two tokens fit a pixel equally well, rounding to 16
+        bits may choose the other one, which moves the pixel, and many more, along the path. That is not an
+        error, but would look like one.
         """
         labels: list[Tensor] = []
         y = self(x, seed=0, labels=labels)
@@ -142,7 +144,7 @@ class FusedMambaIRv2:
 
 
 class FusedLayer:
-    """A layer of MambaIRv2, from the stream, normalised and in windows, to what its last part adds."""
+    """A layer of MambaIRv2, from the normalised stream in windows to the pending sum of its last part."""
 
     def __init__(self, layer: AttentiveLayer, index: Tensor, dtype: torch.dtype) -> None:
         self.norm_1, self.norm_2 = pack_norm(layer.norm1), pack_norm(layer.norm2)
@@ -151,25 +153,25 @@ class FusedLayer:
         self.assm = FusedASSM(layer, dtype)
         self.feed_forward_1 = fuse_feed_forward(layer.convffn1, dtype)
         self.feed_forward_2 = fuse_feed_forward(layer.convffn2, dtype)
-        # x * scale + f with f = x + w + v is x * (1 + scale) + w + v: x + w need not be kept
+        # x * scale + (x + w) + v is x * (1 + scale) + w + v: x + w need not be stored
         self.skip_1, self.skip_2 = 1 + layer.scale1.detach().float(), 1 + layer.scale2.detach().float()
 
-    def entry(self, around: V2Context) -> Preparation:
-        """Want the stream normalised and in windows."""
-        return Preparation(self.norm_1, around.places[self.attention.shifted].rows)
+    def preparation(self, context: V2Context) -> Preparation:
+        """Return how the layer wants the stream: normalised and in windows."""
+        return Preparation(self.norm_1, context.places[self.attention.shifted].rows)
 
-    def __call__(self, x: Tensor, prepared: Tensor, around: V2Context) -> Pending:
+    def __call__(self, x: Tensor, prepared: Tensor, context: V2Context) -> Pending:
         """Take the stream, (b, p, c), and its normalised form in windows, (b, p, padded)."""
-        places = around.places[self.attention.shifted]
+        places = context.places[self.attention.shifted]
         attended = self.attention(prepared, places.counts)
         pending = Pending(x, w=attended, w_places=places.rows)
         _, prepared = pending.settle(Preparation(self.norm_2), keep=False)
-        v, bias = self.feed_forward_1(prepared, around.size)
+        v, bias = self.feed_forward_1(prepared, context.size)
         pending = Pending(x, v, self.skip_1, bias=bias, w=attended, w_places=places.rows)
         x, prepared = pending.settle(Preparation(self.norm_3))
-        scanned = self.assm(prepared, around)
+        scanned = self.assm(prepared, context)
         _, prepared = Pending(x, w=scanned).settle(Preparation(self.norm_4), keep=False)
-        v, bias = self.feed_forward_2(prepared, around.size)
+        v, bias = self.feed_forward_2(prepared, context.size)
         return Pending(x, v, self.skip_2, bias=bias, w=scanned)
 
 
@@ -180,7 +182,7 @@ class FusedAttention:
         attention = layer.win_mhsa
         self.heads, self.shifted = attention.heads, bool(attention.shift)
         c = layer.wqkv.in_features
-        own = c // self.heads  # channels of a head
+        own = c // self.heads  # channels of a head, before padding
         self.channels = round_up(own, HEAD_MULTIPLE)
         self.scale = own**-0.5
         more = self.channels - own
@@ -196,7 +198,7 @@ class FusedAttention:
         self.biases = attention.biases(index, dtype).detach()  # (masks, heads, window², window²)
 
     def choose_backend(self) -> SDPBackend:
-        """Find the fastest of PyTorch's attentions that takes windows and biases as they lie here."""
+        """Return the fastest of PyTorch's attentions that accepts the windows and biases in this layout."""
         windows = 2
         tokens = self.biases.shape[-1]
         qkv = self.qkv_bias.new_zeros(windows, tokens, 3, self.heads, self.channels)
@@ -205,7 +207,7 @@ class FusedAttention:
         for backend in ATTENTION:
             try:
                 with warnings.catch_warnings(), sdpa_kernel([backend]):
-                    warnings.simplefilter("ignore")  # it tells what it does not take
+                    warnings.simplefilter("ignore")  # it warns of each layout that it does not accept
                     F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
                 return backend
             except RuntimeError:
@@ -213,7 +215,7 @@ class FusedAttention:
         return SDPBackend.MATH
 
     def __call__(self, prepared: Tensor, counts: tuple[int, ...]) -> Tensor:
-        """Attend: (b, p, padded) in the order of windows -> (b, p, padded), ditto."""
+        """Attend: (b, p, padded) in the order of windows -> (b, p, padded) in the same order."""
         tokens = self.biases.shape[-1]
         qkv = F.linear(prepared, self.qkv, self.qkv_bias)
         qkv = qkv.view(-1, tokens, 3, self.heads, self.channels).permute(2, 0, 3, 1, 4)
@@ -232,7 +234,7 @@ class FusedAttention:
 
 
 class FusedASSM:
-    """The attentive state-space module: pixels are routed, sorted and scanned."""
+    """The attentive state-space module: it routes pixels to tokens, sorts them and scans them."""
 
     def __init__(self, layer: AttentiveLayer, dtype: torch.dtype) -> None:
         assm: ASSM = layer.assm
@@ -248,7 +250,7 @@ class FusedASSM:
         d = in_proj.out_channels
         self.in_proj = pad_matrix(in_proj.weight.view(d, -1), dtype)
         self.in_bias = pad_vector(in_proj.bias, pad(d)).to(dtype)
-        self.window = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=pad_channels(d))
+        self.depthwise = Depthwise(cast(nn.Conv2d, assm.CPE[0]), "gate", padded=pad_channels(d))
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         self.scan = FusedScan(scan.x_proj_weight, params, assm.split, dtype)
         self.dictionary = (assm.embeddingB.weight @ layer.embeddingA.weight).detach().float().contiguous()
@@ -256,41 +258,41 @@ class FusedASSM:
         self.out_proj = pad_matrix(assm.out_proj.weight, dtype)[:, : pad_channels(d)].contiguous()
         self.out_bias = pad_vector(assm.out_proj.bias, len(self.out_proj)).to(dtype)
 
-    def __call__(self, prepared: Tensor, around: V2Context) -> Tensor:
-        """Mix the pixels of (b, p, padded)."""
-        b, h, w = around.size
-        keys = None if around.seed is None else make_keys(around.seed, self.number)
+    def __call__(self, prepared: Tensor, context: V2Context) -> Tensor:
+        """Mix the pixels: (b, p, padded) -> (b, p, padded)."""
+        b, h, w = context.size
+        keys = None if context.seed is None else make_keys(context.seed, self.number)
         hidden = F.linear(prepared, self.route)
         labels, path = triton_routing.route_pixels(
-            hidden, self.route_bias, self.logits, self.logit_bias, w, keys, around.origin
+            hidden, self.route_bias, self.logits, self.logit_bias, w, keys, context.origin
         )
-        if around.labels is not None:
-            around.labels.append(labels)
+        if context.labels is not None:
+            context.labels.append(labels)
         v = F.linear(prepared, self.in_proj, self.in_bias).view(b, h, w, -1)
-        u = self.window(v).view(b, h * w, -1)
+        u = self.depthwise(v).view(b, h * w, -1)
         y = self.scan(u, path[:, None], labels, self.dictionary)
-        y = triton_pointwise.merge_paths(y, self.out_norm, None, prepared.dtype)
+        y = triton_merge.merge_paths(y, self.out_norm, None, prepared.dtype)
         return F.linear(y, self.out_proj, self.out_bias)
 
 
 class FusedConvFFN:
-    """Feed-forward network that sees its neighbours; its last bias is handed over, not added."""
+    """Feed-forward network with a depthwise convolution; its last bias is returned, not added."""
 
     def __init__(self, net: ConvFFN, dtype: torch.dtype) -> None:
         hidden = net.fc1.out_features
         self.fc1, self.fc2 = pad_matrix(net.fc1.weight, dtype), pad_matrix(net.fc2.weight, dtype)
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
-        self.window = Depthwise(cast(nn.Conv2d, net.dwconv.depthwise_conv[0]), "gelu_add")
+        self.depthwise = Depthwise(cast(nn.Conv2d, net.dwconv.depthwise_conv[0]), "gelu_add")
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
-        x = triton_pointwise.gelu_in_place(F.linear(prepared, self.fc1), self.bias_1)
-        x = self.window(x.view(*size, -1))
+        """Take (b, p, padded); return the same shape, and the bias, (c,), that is not yet added."""
+        x = triton_gelu.gelu_in_place(F.linear(prepared, self.fc1), self.bias_1)
+        x = self.depthwise(x.view(*size, -1))
         return F.linear(x.view(*prepared.shape[:2], -1), self.fc2), self.bias_2
 
 
 class FusedGatedMLP:
-    """Feed-forward network with a spatial gate; its last bias is handed over, not added."""
+    """Feed-forward network with a spatial gate; its last bias is returned, not added."""
 
     def __init__(self, net: GatedMLP, dtype: torch.dtype) -> None:
         hidden = net.fc1.out_features
@@ -299,28 +301,34 @@ class FusedGatedMLP:
         self.fc2 = pad_matrix(net.fc2.weight, dtype)[:, : self.half].contiguous()
         self.bias_1, self.bias_2 = pad_vector(net.fc1.bias, pad(hidden)), net.fc2.bias.detach().float()
         self.norm = pack_norm(net.sg.norm)
-        self.window = Depthwise(net.sg.conv, "times", padded=self.half)
+        self.depthwise = Depthwise(net.sg.conv, "times", padded=self.half)
 
     def __call__(self, prepared: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Take (b, p, padded); return as much, and the bias, (c,), that it lacks."""
-        x = triton_pointwise.prepare_gate(F.linear(prepared, self.fc1), self.bias_1, self.norm).view(
-            *size, -1
-        )
+        """Take (b, p, padded); return the same shape, and the bias, (c,), that is not yet added."""
+        x = triton_gelu.prepare_gate(F.linear(prepared, self.fc1), self.bias_1, self.norm).view(*size, -1)
         gate, seen = x[..., : self.half], x[..., self.half : 2 * self.half]
-        x = self.window(seen, gate)
+        x = self.depthwise(seen, gate)
         return F.linear(x.view(*prepared.shape[:2], -1), self.fc2), self.bias_2
 
 
 def fuse_feed_forward(net: nn.Module, dtype: torch.dtype) -> FusedConvFFN | FusedGatedMLP:
-    """Fuse whichever feed-forward network that is."""
+    """Fuse a feed-forward network of either kind."""
     return FusedGatedMLP(net, dtype) if isinstance(net, GatedMLP) else FusedConvFFN(cast(ConvFFN, net), dtype)
 
 
 def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch.device) -> Places:
-    """Sort pixels by window, windows by mask and then by image.
+    """Sort pixels by window, and windows by mask and then by image.
 
-    After a cyclic shift the windows of the last row and column need masks of their own; see
-    ``mambair_v2.WindowAttention``. Without a shift there is a single, empty one.
+    After a cyclic shift the windows of the last row and column need other masks; see
+    ``mambair_v2.WindowAttention``. Without a shift there is one mask, which is empty.
+
+    Args:
+        b: Number of images.
+        h: Their height, in pixels; a multiple of ``window``.
+        w: Their width, in pixels; a multiple of ``window``.
+        window: Side of a window, in pixels.
+        shift: Rows and columns of the cyclic shift, in pixels.
+        device: Where to make the result.
     """
     rows, columns = h // window, w // window
     y = ((torch.arange(h, device=device) - shift) % h)[:, None]
@@ -334,14 +342,14 @@ def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch
     else:
         counts = (rows * columns,)
         mask, number = torch.zeros_like(row + column), row * columns + column
-    of_images = torch.tensor(counts, device=device)
-    before = b * (of_images.cumsum(0) - of_images)  # windows with an earlier mask
+    per_image = torch.tensor(counts, device=device)
+    before = b * (per_image.cumsum(0) - per_image)  # windows with an earlier mask
     image = torch.arange(b, device=device)[:, None, None]
-    places = (before[mask] + image * of_images[mask] + number) * window**2
+    places = (before[mask] + image * per_image[mask] + number) * window**2
     places = places + y % window * window + x % window
     return Places(places.view(b, -1).int(), tuple(b * count for count in counts))
 
 
 def prefer_attention(backend: SDPBackend | None) -> AbstractContextManager:
-    """Have PyTorch take that one of its attentions; beside it, none: its own order has cuDNN's last."""
+    """Let PyTorch use only that attention; by its own order it would try cuDNN's last. None: no change."""
     return nullcontext() if backend is None else sdpa_kernel([backend])

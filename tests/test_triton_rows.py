@@ -13,8 +13,9 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.kernels import triton_pointwise
-from mambair_cli.kernels.triton_pointwise import Norm, StepsBlock
+from mambair_cli.kernels import triton_gelu, triton_merge, triton_residual, triton_steps
+from mambair_cli.kernels.triton_rows import Norm
+from mambair_cli.kernels.triton_steps import StepsBlock
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LOG2_E = math.log2(math.e)
@@ -32,9 +33,7 @@ def test_steps_are_those_of_a_softplus(r, block):
     weight, bias = normal(k, r, d, seed=1), 3 * normal(k, d, seed=2)
     x = torch.einsum("bpkr,krd->bpkd", ranks.double(), weight.double()) + bias.double()
     wanted = (F.softplus(x) * LOG2_E).half()
-    got = triton_pointwise.make_steps(
-        ranks, triton_pointwise.split_weight(weight * LOG2_E), bias * LOG2_E, block
-    )
+    got = triton_steps.make_steps(ranks, triton_steps.split_weight(weight * LOG2_E), bias * LOG2_E, block)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-3)
 
 
@@ -44,7 +43,7 @@ def test_moves_rows_while_it_adds_and_normalises():
     v, w = (normal(b, pixels, padded, dtype=torch.float16, seed=seed) for seed in (2, 3))
     norm = Norm(normal(c, seed=4), normal(c, seed=5))
     read, written = (torch.randperm(b * pixels).to(DEVICE) for _ in range(2))
-    result, prepared = triton_pointwise.advance_residual(
+    result, prepared = triton_residual.advance_residual(
         x,
         padded,
         v,
@@ -68,7 +67,7 @@ def test_prepares_a_gate():
     x, bias = normal(7, c, dtype=torch.float16), normal(c, seed=1)
     norm = Norm(normal(half, seed=2), normal(half, seed=3))
     activated = F.gelu(x.float() + bias)
-    got = triton_pointwise.prepare_gate(x.clone(), bias, norm)
+    got = triton_gelu.prepare_gate(x.clone(), bias, norm)
     torch.testing.assert_close(got[:, :half].float(), activated[:, :half], atol=1e-3, rtol=1e-3)
     seen = F.layer_norm(activated[:, half : 2 * half], (half,), *norm)
     torch.testing.assert_close(got[:, half : 2 * half].float(), seen, atol=3e-3, rtol=3e-3)
@@ -80,7 +79,7 @@ def test_prepares_a_gate():
 def test_gelu_of_rows_of_every_width(c, rows, dtype, tolerance):
     x, bias = normal(rows, c, dtype=dtype), normal(c, seed=1)
     wanted = F.gelu(x.float() + bias)
-    got = triton_pointwise.gelu_in_place(x, bias)
+    got = triton_gelu.gelu_in_place(x, bias)
     assert got is x
     torch.testing.assert_close(got.float(), wanted, atol=tolerance, rtol=tolerance)
 
@@ -89,7 +88,7 @@ def test_the_fitted_gelu_is_right_to_the_rounding_of_16_bits_everywhere():
     x = torch.linspace(-12, 12, 4096, device=DEVICE).half().view(1, -1)
     wanted = F.gelu(x.float())
     with np.errstate(over="ignore"):  # of the interpreter: to divide by infinity is what is wanted
-        got = triton_pointwise.gelu_in_place(x.clone(), torch.zeros(4096, device=DEVICE))
+        got = triton_gelu.gelu_in_place(x.clone(), torch.zeros(4096, device=DEVICE))
     # half a unit in the last place, and what is said of the fit
     torch.testing.assert_close(got.float(), wanted, atol=5e-6, rtol=2.0**-11)
 
@@ -100,7 +99,7 @@ def test_merges_paths_in_rows_wider_than_their_channels(has_gate):
     y, z = normal(b, pixels, k, padded), normal(b, pixels, padded, seed=1)[..., :d]
     y[..., d:] = float("nan")  # which must not get anywhere
     norm = Norm(normal(d, seed=2), normal(d, seed=3))
-    got = triton_pointwise.merge_paths(y, norm, z if has_gate else None, torch.float32)
+    got = triton_merge.merge_paths(y, norm, z if has_gate else None, torch.float32)
     wanted = F.layer_norm(y[..., :d].sum(2), (d,), *norm) * (F.silu(z) if has_gate else 1)
     torch.testing.assert_close(got[..., :d], wanted, atol=2e-6, rtol=2e-5)
     assert got.shape == (b, pixels, padded)

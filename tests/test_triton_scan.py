@@ -151,11 +151,11 @@ def test_the_compiler_sees_one_operator(needs_grad):
 CALL_WITHOUT_GRADIENT = """
 import sys
 import torch
-from mambair_cli.kernels import ScanParams, gpu
+from mambair_cli.kernels import ScanParams, triton_scan
 
 u, C, paths = torch.ones(1, 4, 2), torch.ones(1, 4, 1, 3), torch.arange(4, dtype=torch.int32)[None]
 params = ScanParams(torch.ones(1, 2, 1), torch.ones(1, 2), -torch.ones(1, 2, 3), torch.ones(1, 2))
-gpu.selective_scan(u, torch.ones(1, 4, 1, 1), C, C, paths, params)
+triton_scan.selective_scan(u, torch.ones(1, 4, 1, 1), C, C, paths, params)
 sys.exit("torch._dynamo" in sys.modules)
 """
 

@@ -1,9 +1,9 @@
-"""Time the scan in CUDA C++ in every cut of the work that is shipped, beside the least that an H200 allows.
+"""Time the scan in CUDA C++ with each way to divide the work, compared with the least time on an H200.
 
-The least is the limit for exponentials, one for each path, channel, state and token. What ``choose_cut``
-takes comes first, the others follow, the faster first.
+The least time is the limit for exponentials: one for each path, channel, state and token. The choice of
+``choose_cut`` is printed first, then the others, the fastest first.
 
-    python benchmarks/gpu_scan.py [--turns 5]
+    python benchmarks/cuda_scan.py [--turns 5]
 """
 
 import argparse
@@ -22,15 +22,15 @@ CHUNKS = (1, 11, 22, 44, 132)
 
 
 class Case(NamedTuple):
-    """Tiles of a network, square ones.
+    """Square tiles of a network.
 
     Attributes:
-        network: In whose shape.
-        tiles: At once.
-        side: Of each, in pixels.
+        network: Name of the network.
+        tiles: Tiles at once.
+        side: Side of a tile, in pixels.
         paths: 4 along rows and columns, or 1 that is sorted by label and has a dictionary.
         d: Channels.
-        n: States of each.
+        n: States of a channel.
     """
 
     network: str
@@ -51,7 +51,7 @@ CASES = (
     Case("v2-base", 16, 184, 1, 352, 16),
     Case("v2-light", 32, 184, 1, 48, 8),
 )
-TOKENS = 64  # of a dictionary
+TOKENS = 64  # rows of a dictionary
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def describe(case: Case, device: torch.device, turns: int) -> str:
-    """Time a case in every cut, and say what it took."""
+    """Time a case with every cut, and return a line about it."""
     length = case.side**2
     work = case.tiles * case.paths, length, case.d, case.n
     chosen = cuda_scan.choose_cut(*work, cuda_scan.multiprocessors(device))
@@ -93,7 +93,7 @@ def describe(case: Case, device: torch.device, turns: int) -> str:
 
 
 def cuts_of(case: Case) -> Iterator[tuple[ScanShape, int]]:
-    """Yield the cuts that are shipped, with several numbers of chunks where one would leave a card idle."""
+    """Yield all cuts of ``COSTS``, with several numbers of chunks if one would leave the card idle."""
     for cost in cuda_scan.COSTS:
         for warps in cost.warps:
             shape = ScanShape(cost.lanes, cost.steps, threads=32 * warps, blocks=cost.threads // (32 * warps))
@@ -102,7 +102,7 @@ def cuts_of(case: Case) -> Iterator[tuple[ScanShape, int]]:
 
 
 def make_operands(case: Case, device: torch.device) -> dict[str, Any]:
-    """Draw tokens, steps and all else that ``scan_paths`` takes."""
+    """Draw the operands of ``scan_paths``."""
     generator = torch.Generator(device).manual_seed(0)
     b, length, k, d, n = case.tiles, case.side**2, case.paths, case.d, case.n
 
@@ -125,7 +125,7 @@ def make_operands(case: Case, device: torch.device) -> dict[str, Any]:
 
 
 def name_cut(shape: ScanShape, chunks: int) -> str:
-    """Say how the work is cut up, briefly."""
+    """Describe a cut briefly."""
     lanes = "1 lane" if shape.lanes == 1 else f"{shape.lanes} lanes"
     return f"{lanes}, {shape.threads} threads" + (f", {chunks} chunks" if chunks > 1 else "")
 

@@ -13,14 +13,14 @@ from mambair_cli.kernels import disk_cache
 
 MAKER = """
 import sys, time
-from mambair_cli.kernels import kept
+from mambair_cli.kernels import disk_cache
 
 def make():
     print("making", flush=True)
     time.sleep(float(sys.argv[1]))
     return b"made"
 
-print(kept.find_or_make("a.cubin", make).decode(), flush=True)
+print(disk_cache.find_or_make("a.cubin", make).decode(), flush=True)
 """
 
 
@@ -69,7 +69,7 @@ def test_a_process_that_is_killed_while_it_makes_it_keeps_nobody_waiting(folder)
 
 def test_what_nobody_has_used_for_long_is_removed_and_what_is_not_ours_stays(folder):
     folder.mkdir(parents=True)
-    past = time.time() - disk_cache.KEPT_SECONDS - 60
+    past = time.time() - disk_cache.LIFETIME_SECONDS - 60
     for name in (
         "old.cubin",
         "old.right",
@@ -83,8 +83,8 @@ def test_what_nobody_has_used_for_long_is_removed_and_what_is_not_ours_stays(fol
         os.utime(folder / name, (past, past))
     (folder / "new.cubin").write_bytes(b"new")
     assert disk_cache.find_or_make("used.cubin", lambda: b"another") == b"old"
-    assert disk_cache.is_kept("known.right")
-    assert not disk_cache.is_kept("unknown.right")
+    assert disk_cache.is_stored("known.right")
+    assert not disk_cache.is_stored("unknown.right")
     disk_cache.find_or_make("next.cubin", lambda: b"next")
     left = {"used.cubin", "known.right", "mine.txt", "new.cubin", "next.cubin"}
     assert set(os.listdir(folder)) == left
@@ -95,5 +95,5 @@ def test_without_a_place_to_keep_it_it_is_made_each_time(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for number in (b"1", b"2"):
         assert disk_cache.find_or_make("a.cubin", lambda number=number: number) == number
-    disk_cache.keep("a.right")
-    assert not disk_cache.is_kept("a.right")
+    disk_cache.store("a.right")
+    assert not disk_cache.is_stored("a.right")

@@ -1,0 +1,294 @@
+"""The package as a whole: what is where, how large its parts may be, and how its texts begin.
+
+Each rule has a list of exceptions, which may only shrink: a test fails for what breaks a rule and is not in
+the list, and also for what is in the list and keeps to the rule.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import typer
+from repository import ROOT
+
+from mambair_cli.cli import app
+
+PACKAGE = ROOT / "mambair_cli"
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+MOST_LINES_OF_MODULE = 400
+MOST_LINES_OF_FUNCTION = 60
+MOST_BRANCHES = 12
+BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case)
+# This begins a line of a docstring that says why a function is long. In the docstring of a command that line
+# comes after a form feed, so that it is not in the help.
+REASON = "Long because "
+
+LONG_MODULES: set[str] = {
+    "cli/dry_run.py",
+    "kernels/triton_pointwise.py",
+    "kernels/triton_scan.py",
+    "restore/restorer.py",
+}
+LONG_FUNCTIONS: set[str] = {
+    "cli/evaluate.py: evaluate",
+    "cli/executors.py: open_service",
+    "cli/serve.py: serve",
+    "cli/train.py: train",
+    "kernels/cuda_scan.py: scan_paths",
+    "kernels/triton_pointwise.py: advance_residual",
+    "kernels/triton_routing.py: route_pixels",
+    "kernels/triton_scan.py: _backward_kernel",
+    "kernels/triton_scan.py: _forward_kernel",
+    "restore/restorer.py: Restorer.restore_rows",
+    "server/page.py: describe_api",
+}
+SAME_NAMES: dict[str, str] = {}
+DANGLING_DOCSTRINGS: set[str] = {
+    "checkpoints/catalog.py",
+    "checkpoints/hub.py",
+    "checkpoints/spelling.py",
+    "cli/doctor.py",
+    "cli/dry_run.py",
+    "cli/executors.py",
+    "cli/mistakes.py",
+    "cli/notices.py",
+    "cli/options.py",
+    "cli/other_tools.py",
+    "cli/progress.py",
+    "cli/run.py",
+    "cli/summary.py",
+    "images/avif_frames.py",
+    "images/colours.py",
+    "images/decoding.py",
+    "images/discovery.py",
+    "images/encoding.py",
+    "images/float64_tiff.py",
+    "images/formats.py",
+    "images/icons.py",
+    "images/jpeg.py",
+    "images/lazy_image.py",
+    "images/metadata.py",
+    "images/other_decoders.py",
+    "images/picture.py",
+    "images/profiles.py",
+    "images/resize_and_convert.py",
+    "images/source.py",
+    "images/tiff.py",
+    "images/trailing_images.py",
+    "images/vips_image.py",
+    "kernels/cuda_depthwise.py",
+    "kernels/cuda_scan.py",
+    "kernels/llvm_builder.py",
+    "kernels/nvrtc.py",
+    "kernels/triton_pointwise.py",
+    "kernels/triton_routing.py",
+    "networks/__init__.py",
+    "networks/config.py",
+    "networks/fused/v2.py",
+    "networks/mambair_v2.py",
+    "quality/degradation/filters.py",
+    "quality/degradation/noise.py",
+    "quality/degradation/recipe.py",
+    "quality/evaluate.py",
+    "quality/metrics.py",
+    "restore/choice.py",
+    "restore/engine.py",
+    "restore/masks.py",
+    "restore/restorer.py",
+    "restore/tile_cost.py",
+    "restore/tiling.py",
+    "runs/claims.py",
+    "runs/estimate.py",
+    "runs/executors/process_worker.py",
+    "runs/executors/processes.py",
+    "runs/executors/ray_cluster.py",
+    "runs/executors/ray_worker.py",
+    "runs/executors/scheduler.py",
+    "runs/image_job.py",
+    "runs/job_files.py",
+    "runs/jobs.py",
+    "runs/journal.py",
+    "runs/output_size.py",
+    "runs/run.py",
+    "server/address.py",
+    "server/app.py",
+    "server/client.py",
+    "server/network_cache.py",
+    "server/page.py",
+    "server/protocol.py",
+    "server/query.py",
+    "server/service.py",
+    "system/values.py",
+    "train/config.py",
+    "train/dataset.py",
+    "train/distributed.py",
+    "train/loop.py",
+    "train/pace.py",
+    "train/schedule.py",
+}
+DANGLING_HELP: set[str] = {
+    "--ema-decay",
+    "--exclude",
+    "--format",
+    "--height",
+    "--include",
+    "--megapixels",
+    "--precision",
+    "--quality",
+    "--scale",
+    "--seed",
+    "--width",
+    "name",
+    "names",
+}
+
+
+def assert_shrinks(found: set[str], excepted: set[str]) -> None:
+    assert found <= excepted, f"these break the rule: {', '.join(sorted(found - excepted))}"
+    assert found >= excepted, f"these can leave the list of exceptions: {', '.join(sorted(excepted - found))}"
+
+
+@cache
+def parse(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function or class of the package, by its module and its name inside."""
+
+    module: str
+    name: str
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+    def __str__(self) -> str:
+        return f"{self.module}: {self.name}"
+
+
+@cache
+def definitions() -> tuple[Definition, ...]:
+    return tuple(each for module in MODULES for each in _find(parse(module), module, ""))
+
+
+def _find(parent: ast.AST, module: str, prefix: str) -> Iterator[Definition]:
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield Definition(module, prefix + node.name, node)
+            yield from _find(node, module, f"{prefix}{node.name}.")
+        else:
+            yield from _find(node, module, prefix)
+
+
+def count_branches(function: ast.AST) -> int:
+    """Count the branches of a function, without those of functions inside."""
+    count = 0
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            count += isinstance(node, BRANCHES) + count_branches(node)
+    return count
+
+
+def is_dangling(text: str) -> bool:
+    return text.startswith(("Of ", "As "))
+
+
+def dangling_parts(docstring: str) -> list[str]:
+    """Return what begins in the middle of a sentence: the first line, or the text of an argument."""
+    first = docstring.partition("\n")[0]
+    sections = re.findall(r"^ *(?:Args|Attributes):\n(.*?)(?=\n *\n|\Z)", docstring, re.M | re.S)
+    texts = re.findall(r"^ *[\w*, ]+: (.*)$", "\n".join(sections), re.M)
+    return [text for text in (first, *texts) if is_dangling(text)]
+
+
+def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
+    assert {path.name for path in entries if path.is_file()} == {"__init__.py", "__main__.py", "errors.py"}
+    assert {path.name for path in entries if path.is_dir()} == {
+        *("cli", "server", "runs", "train", "quality", "restore", "checkpoints"),
+        *("networks", "images", "kernels", "system", "weights"),
+    }
+    assert not list((PACKAGE / "weights").glob("*.py"))
+
+
+def test_modules_are_short() -> None:
+    lengths = {module: len((PACKAGE / module).read_bytes().splitlines()) for module in MODULES}
+    assert_shrinks({m for m, length in lengths.items() if length > MOST_LINES_OF_MODULE}, LONG_MODULES)
+
+
+def test_functions_are_short_or_say_why_not() -> None:
+    long = set()
+    for each in definitions():
+        if isinstance(each.node, ast.ClassDef):
+            continue
+        lines = (each.node.end_lineno or 0) - each.node.lineno + 1
+        docstring = ast.get_docstring(each.node) or ""
+        has_reason = any(line.strip().startswith(REASON) for line in docstring.splitlines())
+        if (lines > MOST_LINES_OF_FUNCTION or count_branches(each.node) > MOST_BRANCHES) and not has_reason:
+            long.add(str(each))
+    assert_shrinks(long, LONG_FUNCTIONS)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    public = [
+        node.name
+        for module in MODULES
+        for node in parse(module).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert_shrinks({name for name, times in Counter(public).items() if times > 1}, set(SAME_NAMES))
+    assert all(SAME_NAMES.values())
+
+
+def test_docstrings_begin_with_a_noun_or_an_imperative() -> None:
+    found = set()
+    for module in MODULES:
+        nodes = [parse(module), *(each.node for each in definitions() if each.module == module)]
+        if any(dangling_parts(ast.get_docstring(node) or "") for node in nodes):
+            found.add(module)
+    assert_shrinks(found, DANGLING_DOCSTRINGS)
+
+
+def test_help_begins_with_a_noun_or_an_imperative() -> None:
+    texts, commands = [], [typer.main.get_command(app)]
+    for command in commands:  # which grow by those of each group
+        commands += getattr(command, "commands", {}).values()
+        texts.append((str(command.name), command.help or ""))
+        texts += [(each.opts[0], getattr(each, "help", None) or "") for each in command.params]
+    assert {"upscale", "--tile"} <= {name for name, _ in texts}
+    assert_shrinks({name for name, text in texts if is_dangling(text)}, DANGLING_HELP)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "count"),
+    [
+        ("Of the house.", 1),
+        ("Office.\n\nArgs:\n    x: As it is.\n    y, z: The others.\n", 1),
+        ("Draw.\n\nAttributes:\n    a: A thing\n        of two lines.\n    b: Of a.\n\nReturns:\n    A.", 1),
+        ("Assume nothing.", 0),
+    ],
+)
+def test_dangling_texts_are_seen(docstring: str, count: int) -> None:
+    assert len(dangling_parts(docstring)) == count
+
+
+def test_branches_are_counted_once() -> None:
+    source = """
+def f(x):
+    for y in x:
+        if y:
+            pass
+        elif x:
+            pass
+
+    def inner():
+        while True:
+            pass
+
+    return 1 if x else 2
+"""
+    assert count_branches(ast.parse(source).body[0]) == 3
