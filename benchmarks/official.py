@@ -4,8 +4,8 @@ Weights and results are those of the project's networks, but every step has the 
 official implementation: images are (b, c, h, w) for convolutions and tokens for everything else, with copies
 between them; the four directions of a scan are stacked, transposed and flipped copies; windows are rolled,
 cut out and put back; the mask of shifted windows is made on the host for each image; pixels are gathered by
-label and scattered back. The scan is mamba_ssm's CUDA kernel if it is installed (the package, or its compiled part
-``selective_scan_cuda``), else a loop, which is only for tests.
+label and scattered back. The scan is mamba_ssm's CUDA kernel if it is installed (the package, or its
+compiled part ``selective_scan_cuda``), else a loop, which is only for tests.
 """
 
 from collections.abc import Callable
