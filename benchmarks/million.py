@@ -29,7 +29,7 @@ from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob, run_jobs
 
 FOLDER = 1000  # images in each
-NOTED = 2000  # results that are noted one by one, each brought to the disk
+NOTED = 2000  # results that are written to the journal one by one, each with a sync
 FINGERPRINT = Fingerprint("a" * 64, "cpu", "fp32", 256, 16, 0, None, 0)
 
 
@@ -90,7 +90,7 @@ def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
 
 
 def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
-    """Measure what is noted of results, and what it takes to look it up."""
+    """Measure how long it takes to note results in the journal, and to look them up."""
     root, settings = folder / "results", FINGERPRINT.digest_result(WriteOptions(), jobs[0].format)
     targets = [job.target for job in jobs if job.target]
     with meter.measure("begin a journal"):

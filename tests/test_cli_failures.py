@@ -92,7 +92,7 @@ def test_a_name_that_looks_like_an_option_gets_a_hint(run, weights):
     code, _, err = run("upscale", "-dash.png", "--weights", weights / "x4.safetensors")
     assert code == 2
     assert is_one_line(err)
-    assert err.endswith("; the file of that name is ./-dash.png\n")
+    assert err.endswith("; to name the file, write ./-dash.png\n")
     code, _, _ = run("upscale", "./-dash.png", "--weights", weights / "x4.safetensors")
     assert code == 0
 

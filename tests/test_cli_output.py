@@ -184,7 +184,7 @@ def test_a_depth_that_a_format_has_not_is_refused(restore: Any) -> None:
     Image.fromarray(smooth_colours()).save("in.jpg")
     code, _, err = restore("denoise", "same", "in.jpg", "--depth", 16)
     assert code == 1
-    assert "jpeg has no 16 bits a sample; png, tiff and avif have" in err
+    assert "jpeg cannot store 16 bits per sample; png, tiff and avif can" in err
 
 
 def test_quality_is_passed_on(restore: Any) -> None:

@@ -1,15 +1,17 @@
 """The first minutes: what a newcomer types, and what is said to it."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from checkpoints import save_nearest
 from PIL import Image
+from typer.main import get_group
 
-from mambair_cli.cli import main
+from mambair_cli.cli import app, main, models_app
 from mambair_cli.errors import UsageError
-from mambair_cli.server.query import OF_TASK, SHARED
+from mambair_cli.runs.parameters import FORMAT, SCALE
 from mambair_cli.system.values import plain_factor, plain_format, read_value
 
 
@@ -90,14 +92,14 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale --threads 4", "here it is --workers"),
         ("upscale --resize 200%", "here it is --width"),
         ("denoise --noise-level 2", "here it is --sigma"),
-        ("upscale --noise-level 2", "noise is removed by `mambair denoise`, with --sigma"),
+        ("upscale --noise-level 2", "`mambair denoise` removes noise, with --sigma"),
         (
             "denoise --resize 50%",
-            "`mambair upscale` sets sizes, with --scale, --width",
+            "`mambair upscale` changes the size, with --scale, --width",
         ),  # it has no --width
         ("upscale -i cat.png", "inputs need no option: mambair upscale FILE ..."),
         ("upscale --input cat.png", "inputs need no option"),
-        ("upscale photos --recursive", "a folder is taken with all folders in it; leave it out"),
+        ("upscale photos --recursive", "folders are always read with their subfolders; leave it out"),
         ("upscale -quality 90", "no such option: -quality; did you mean --quality?"),
         ("upscale -scale 2", "no such option: -scale; did you mean --scale?"),
         ("upscale cat.png -output out.png", "no such option: -output; did you mean --output?"),
@@ -143,16 +145,14 @@ def test_a_value_that_cannot_be_is_said_with_what_can(run, arguments, says):
 
 @pytest.mark.parametrize("text", ["2", "2x", "x2", "×2", "2×", " 2 x", "X2", "2.0"])
 def test_a_scale_may_be_written_with_a_cross(text):
-    (server,) = (parameter for parameter in OF_TASK["upscale"] if parameter.name == "scale")
-    assert server.parse(text) == 2
+    assert SCALE.parse(text) == 2
     assert read_value("--scale", plain_factor(text), "number", 1, 4) == 2
 
 
 @pytest.mark.parametrize("text", ["x", "2x2", "", "two", "2,5", "xx2"])
 def test_what_is_no_scale_is_refused_as_it_was_written(text):
-    (server,) = (parameter for parameter in OF_TASK["upscale"] if parameter.name == "scale")
     with pytest.raises(UsageError, match=f"scale is {text or 'empty'}; it must be a number from 1 to "):
-        server.parse(text)
+        SCALE.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,9 @@ def test_what_is_no_scale_is_refused_as_it_was_written(text):
     [("jpg", "jpeg"), ("JPEG", "jpeg"), (".jpg", "jpeg"), ("PNG", "png"), ("tif", "tiff"), ("bmp", "bmp")],
 )
 def test_a_format_may_be_written_as_files_end(text, format):
-    (server,) = (parameter for parameter in SHARED if parameter.name == "format")
     assert plain_format(text, {"jpeg": (".jpg", ".jpeg"), "tiff": (".tif",)}) == format
     if format != "bmp":
-        assert server.parse(text) == format
+        assert FORMAT.parse(text) == format
 
 
 def test_a_command_takes_other_spellings(run, tmp_path):
@@ -190,25 +189,37 @@ def test_models_alone_lists_them(run):
     assert run("models")[0] == 0
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "upscale", "denoise", "dejpeg", "evaluate", "train", "serve", "doctor", "models", "models verify"],
-)
+COMMANDS = ["", "models", *(name for name in get_group(app).commands if name != "models")]
+COMMANDS += [f"models {name}" for name in get_group(models_app).commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_speaks_no_programming_language(run, command):
     code, out, _ = run(*command.split(), "--help")
     assert code == 0
     text = "\n".join(out)
     assert not re.search(r"list\[|<\w+>|<=|>=|\bstr\b|\bint\b|\{[A-Z]+\}", text)
+    assert not re.search(r"(^|  )(Of|As|Likewise) ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_an_example_that_is_a_command_line(run, command):
+    _, out, _ = run(*command.split(), "--help")
+    title, example = out[-2:]
+    assert title == "Example:"
+    assert f"{example} ".startswith(f"  mambair {command}".rstrip() + " ")
+    assert len(example) <= 80
+    assert run(*shlex.split(example)[1:], "--help")[0] == 0  # which refuses unknown options all the same
 
 
 def test_help_says_what_may_be_given(run):
     text = " ".join(" ".join(run("upscale", "--help")[1]).split())
     assert "Usage: mambair upscale [OPTIONS] [INPUT]..." in text
     assert "--precision auto|fp32|fp16" in text
-    assert "[1 to 100]" in text
-    assert "[16 or more]" in text
+    assert "[default: 95; 1 to 100]" in text
+    assert "; 16 or more]" in text
     assert "[environment variable: MAMBAIR_SERVER]" in text
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
-    assert "Task to learn. [required]" in text
+    assert "Task to train for. [required]" in text

@@ -1,6 +1,7 @@
 """What became of a job, as JSON: the events that the documentation lists."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def test_a_failure_names_its_kind_and_says_why() -> None:
 
 
 def test_a_server_says_of_a_result_what_the_event_does() -> None:
-    event, report = describe(OUTCOMES[0], "tiny-x2", 2), describe_report(OUTCOMES[0], "tiny-x2", 2, "digest")
+    event = describe(OUTCOMES[0], "tiny-x2", 2)
+    report = asdict(describe_report(OUTCOMES[0], "tiny-x2", 2, "digest"))
     own = {"event", "input", "output", "sha256"}
     assert {key: report[key] for key in event.keys() - own} == {key: event[key] for key in event.keys() - own}
     assert report.keys() - event.keys() == {"computing", "batch"}

@@ -15,8 +15,10 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,23 +29,33 @@ from PIL import Image
 
 from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.checkpoints.load import load_network
-from mambair_cli.cli import main
+from mambair_cli.cli import main, restore
 from mambair_cli.cli.options import Options
 from mambair_cli.errors import MemoryLimitError, UsageError
+from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
 from mambair_cli.images.source import Source
 from mambair_cli.restore.settings import Precision
 from mambair_cli.restore.tiling import Report, plan_tiles
+from mambair_cli.runs import parameters
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE
 from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.address import Address, find_default_socket, listen, parse_address
 from mambair_cli.server.app import App, build_server
 from mambair_cli.server.client import ServerClient
 from mambair_cli.server.network_cache import NetworkCache
-from mambair_cli.server.protocol import REPORT_HEADER, describe_report, read_report
-from mambair_cli.server.query import OF_TASK, SHARED, TASKS, read_request
+from mambair_cli.server.protocol import (
+    REPORT_HEADER,
+    ResultReport,
+    ServerInfo,
+    describe_report,
+    read_record,
+    read_report,
+)
+from mambair_cli.server.query import QUERIES, TASKS, read_request
 from mambair_cli.server.service import RestoreService
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no Unix sockets")
@@ -54,8 +66,8 @@ def serving(address=None, most=4, max_pixels=10**6, precision: Precision = "auto
     """Serve in a thread, at a socket whose path is short enough."""
     with tempfile.TemporaryDirectory(prefix="mambair-") as folder:
         address = address or Address(Path(folder, "s"))
-        workshop = RestoreService(NetworkCache("cpu", precision, offline=True, most=most), max_pixels)
-        server = build_server(App(workshop, **limits))
+        service = RestoreService(NetworkCache("cpu", precision, offline=True, most=most), max_pixels)
+        server = build_server(App(service, **limits))
         with listen(address) as listener:
             if address.path is None:
                 address = Address(None, address.host, listener.getsockname()[1])
@@ -66,7 +78,7 @@ def serving(address=None, most=4, max_pixels=10**6, precision: Precision = "auto
             finally:
                 server.should_exit = True
                 thread.join(60)
-                workshop.close()
+                service.close()
         assert not thread.is_alive()
 
 
@@ -236,8 +248,8 @@ CLIENT = """
 import sys
 from mambair_cli.cli import main
 code = main(sys.argv[1:])
-heavy = [name for name in ("torch", "huggingface_hub", "starlette", "uvicorn") if name in sys.modules]
-print(heavy, file=sys.stderr)
+heavy = {"torch", "huggingface_hub", "starlette", "uvicorn"} & sys.modules.keys()
+print([*heavy], file=sys.stderr)
 sys.exit(code)
 """
 
@@ -321,7 +333,7 @@ def test_images_too_large_are_refused_by_either_side(run):
     with serving(max_pixels=10**6, max_bytes=10**5) as address:
         Path("long.png").write_bytes(encode(pixels(200, 200)))
         code, _, err = run("upscale", "long.png", "--server", address, "-q")
-        assert (code, "the server takes 100000" in err) == (1, True)
+        assert (code, "the server accepts 100000" in err) == (1, True)
         Path("bomb.png").write_bytes(claim(encode(pixels()), 30000, 30000))
         code, _, err = run("upscale", "bomb.png", "--server", address, "-q")
         assert (code, "30000×30000 pixels, more than 1000000" in err) == (1, True)
@@ -479,7 +491,7 @@ def test_too_many_are_turned_away_and_the_command_waits(run):
             time.sleep(0.01)
         answer = ask(address, "POST", "/v1/upscale", bytes(10**6))
         assert (answer[0], answer[1]["Retry-After"]) == (503, "2")
-        assert "too many images wait" in message(answer)
+        assert "too many images" in message(answer)
         pipe, end = os.pipe()  # which can be read once
         os.write(end, body)
         os.close(end)
@@ -524,7 +536,7 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, cap
         assert "a.png: out of memory on cpu even with one tile" in err
         monkeypatch.setattr("mambair_cli.runs.image_job.plan_result", lambda *_: 1 / 0)
         answer = ask(address, "POST", "/v1/denoise", encode(pixels()))
-        assert (answer[0], "bug" in message(answer), b"Zero" in answer[2]) == (500, True, False)
+        assert (answer[0], message(answer)) == (500, "internal error; see the server's log")
         for _ in range(500):  # it is logged after the answer
             if "ZeroDivisionError" in caplog.text:
                 break
@@ -577,61 +589,102 @@ def test_a_server_keeps_a_share_of_the_input(address):
 def test_networks_that_were_used_last_stay(monkeypatch):
     told = []
     models = NetworkCache("cpu", offline=True, most=2, notify=told.append)
-    orders = {scale: read_request("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
+    requests = {scale: read_request("upscale", [("scale", str(scale))]) for scale in (2, 3, 4)}
     for scale in (2, 3, 2, 4, 2):
-        models.load(orders[scale], models.choose(orders[scale]))
+        models.load(requests[scale], models.choose(requests[scale]))
     assert told == ["loaded tiny-x2 on cpu", "loaded tiny-x3 on cpu", "loaded tiny-x4 on cpu"]
     assert models.names == ["tiny-x4", "tiny-x2"]
-    assert models.find(orders[3]) is None
-    means = models.find(read_request("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
-    assert means is not None
-    assert (*means.restorer.tiles[:2], means.restorer.seed) == (64, 16, 7)
-    assert means.notice is not None
-    assert "tiny-x2" in means.notice
+    assert models.find(requests[3]) is None
+    loaded = models.find(read_request("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
+    assert loaded is not None
+    assert (*loaded.restorer.tiles[:2], loaded.restorer.seed) == (64, 16, 7)
+    assert loaded.notice is not None
+    assert "tiny-x2" in loaded.notice
     monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
-    assert models.find(orders[2]) is None
+    assert models.find(requests[2]) is None
 
 
 @pytest.mark.parametrize("is_fallback", [False, True])
 def test_a_choice_is_made_anew_only_if_it_was_a_fallback(monkeypatch, is_fallback):
     monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
-    order = read_request("denoise", [("model", "tiny-denoise")])
+    request = read_request("denoise", [("model", "tiny-denoise")])
     models = NetworkCache("cpu", offline=True)
-    choice = models.choose(order)
-    models.load(order, choice)
-    (question,) = models._choices
+    choice = models.choose(request)
+    models.load(request, choice)
+    (key,) = models._choices
     told = replace(choice, notice="using some/file.pth as tiny-denoise", is_fallback=is_fallback)
-    models._choices[question] = told, time.monotonic()
-    found = models.find(order)
+    models._choices[key] = told, time.monotonic()
+    found = models.find(request)
     assert (found is None) == is_fallback
     assert found is None or found.notice == told.notice
 
 
-def test_what_is_remembered_of_orders_does_not_grow_with_them():
+def test_what_is_remembered_of_requests_does_not_grow_with_them():
     models = NetworkCache("cpu", offline=True)
     for number in range(1, 500):
-        order = read_request("denoise", [("sigma", f"{number / 10}")])
-        assert models.choose(order).name == "tiny-denoise"
-        order = read_request("upscale", [("model", "tiny-x2"), ("scale", f"{2 + number % 2}")])
-        assert models.choose(order).name == "tiny-x2"
+        request = read_request("denoise", [("sigma", f"{number / 10}")])
+        assert models.choose(request).name == "tiny-denoise"
+        request = read_request("upscale", [("model", "tiny-x2"), ("scale", f"{2 + number % 2}")])
+        assert models.choose(request).name == "tiny-x2"
     assert len(models._choices) <= len(load_catalog())
 
 
-def test_parameters_are_the_options_of_the_commands():
-    from inspect import signature
+KINDS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
-    from mambair_cli.cli import restore
 
-    shared = {field.name for field in fields(Options)}
-    assert {parameter.name for parameter in SHARED} <= shared
+def read_annotation(annotation):
+    """Return the kind of an option, as JSON Schema names it, the words it may be, and its typer option."""
+    hint, option = get_args(annotation)
+    (hint,) = (
+        [each for each in get_args(hint) if each is not type(None)]
+        if type(None) in get_args(hint)
+        else [hint]
+    )
+    words = get_args(hint)
+    return KINDS[type(words[0]) if words else hint], words, option
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_options_of_a_command_and_parameters_of_a_query_agree(task):
+    shared = {field.name: (field.type, field.default) for field in fields(Options)}
+    own = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in signature(getattr(restore, task)).parameters.items()
+        if name not in {*shared, "inputs", "real", "clean"}
+    }
+    assert own.keys() == {parameter.name for parameter in TASK_PARAMETERS[task]}
+    schemas = QUERIES[task].model_json_schema()["properties"]
+    assert [*schemas] == [parameter.name for parameter in (*TASK_PARAMETERS[task], *SHARED)]
+    for parameter in (*TASK_PARAMETERS[task], *SHARED):
+        annotation, default = {**shared, **own}[parameter.name]
+        kind, words, option = read_annotation(annotation)
+        schema = schemas[parameter.name]
+        assert (kind, option.help) == (schema["type"], parameter.help)
+        assert schema["description"].startswith(parameter.help.replace("--", ""))
+        assert parameter.option in (option.default, *option.param_decls)
+        assert words in ((), parameter.choices)
+        assert schema.get("enum", []) == list(parameter.choices)
+        if parameter.name not in ("tile", "overlap", "seed"):  # a server's limits are narrower
+            assert (parameter.least, parameter.most) == (schema.get("minimum"), schema.get("maximum"))
+        if option.parser is None:
+            assert (option.min, option.max) == (parameter.least, parameter.most)
+        if parameter.name == "quality":  # a command has to know whether it was given
+            assert (default, option.show_default, schema["default"]) == (None, "95", parameter.default)
+        else:
+            assert default == parameter.default
+            assert schema["default"] == (None if parameter.name == "precision" else parameter.default)
+
+
+def test_parameters_are_those_of_the_modules_that_use_them():
+    assert tuple(WRITABLE_SUFFIXES) == parameters.FORMATS
+    assert parameters.QUALITY.default == DEFAULT_QUALITY
+    assert parameters.MAX_PIXELS.default == MAX_PIXELS
     for task in TASKS:
-        own = signature(getattr(restore, task)).parameters.keys() - shared - {"inputs", "real", "clean"}
-        assert {parameter.name for parameter in OF_TASK[task]} == own
-        order = read_request(task, [])
-        assert (order.seed, order.policy.max_pixels) == (Options().seed, Options().max_pixels)
+        request = read_request(task, [])
+        assert (request.seed, request.policy.max_pixels) == (Options().seed, Options().max_pixels)
 
 
-NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *OF_TASK["upscale"])]) | st.text(
+NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *TASK_PARAMETERS["upscale"])]) | st.text(
     max_size=5
 )
 VALUES = (
@@ -640,11 +693,11 @@ VALUES = (
 
 
 @given(st.sampled_from(TASKS), st.lists(st.tuples(NAMES, VALUES), max_size=4))
-def test_any_query_is_an_order_or_an_error(task, query):
+def test_any_query_is_a_request_or_an_error(task, query):
     with suppress(UsageError):
-        order = read_request(task, query)
-        assert order.output.quality in range(1, 101)
-        assert order.tile is None or order.tile >= 16
+        request = read_request(task, query)
+        assert request.output.quality in range(1, 101)
+        assert request.tile is None or request.tile >= 16
 
 
 def test_noise_does_not_hurt_the_server(address):
@@ -674,7 +727,7 @@ def test_the_page_needs_no_other_and_names_all(address):
     assert status == 200
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert b"<script" not in page
-    for parameter in (*SHARED, *OF_TASK["upscale"]):
+    for parameter in (*SHARED, *TASK_PARAMETERS["upscale"]):
         assert f"<code>{parameter.name}</code>".encode() in page
     models = json.loads(ask(address, "GET", "/v1/models")[2])
     assert {"tiny-x4", "mambair-real-x4"} <= {model["name"] for model in models}
@@ -745,12 +798,12 @@ def test_a_stranger_at_the_address_is_one_line(run):
 @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
 def test_a_result_of_unknown_length_is_one_line(run, length):
     fingerprint = Fingerprint("w", "cpu", "fp32", 16, 0, 0, None, 0)
-    means = {"model": "m", "scale": 2, "device": "cpu", "computing": fingerprint.describe()}
+    info = ServerInfo("0", "m", 2, "cpu", fingerprint.describe(), None, 10**6)
     made = Report(plan_tiles(4, 4, 16, 0), 1, False)
     outcome = Outcome(Job(Source(None), None), size=(8, 8), report=made)
-    report = describe_report(outcome, "m", 2, fingerprint.digest())
-    first = b"\r\n\r\n" + json.dumps({**means, "notice": None, "max_bytes": 10**6}).encode()
-    then = f"\r\n{REPORT_HEADER}: {json.dumps(report)}\r\n".encode() + length + b"\r\nresult"
+    report = describe_report(outcome, info.model, info.scale, fingerprint.digest())
+    first = b"\r\n\r\n" + json.dumps(asdict(info)).encode()
+    then = f"\r\n{REPORT_HEADER}: {json.dumps(asdict(report))}\r\n".encode() + length + b"\r\nresult"
     Path("a.png").write_bytes(encode(pixels()))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
 
@@ -900,14 +953,14 @@ def test_a_server_that_was_started_anew_is_known_by_what_it_computes(tmp_path, p
         assert (len(done), errors) == (9, [])
     else:
         assert 1 <= len(errors) == len(done) - 1 <= 3  # are sent at once
-        assert all(" is another one now, " in error and "--resume" in error for error in errors)
+        assert all(" was replaced by one " in error and "--resume" in error for error in errors)
         assert sorted(contents(tmp_path)) == ["0.png", "a.png"]
 
 
 def test_what_is_no_socket_is_left_alone(run, place, monkeypatch):
     place.write_text("precious")
     code, _, err = run("serve", "--socket", place)
-    assert (code, "it is no socket" in err, place.read_text()) == (2, True, "precious")
+    assert (code, "it is not a socket" in err, place.read_text()) == (2, True, "precious")
     assert run("serve", "--socket", "x" * 200)[0] == 2
     assert run("serve", "--socket", place, "--port", "0")[0] == 2
     assert run("serve", "--socket", place, "--device", "toaster")[0] == 2
@@ -960,8 +1013,8 @@ def test_addresses_are_read_as_they_are_written(path, port):
     st.integers(0, 15),
     st.booleans(),
 )
-def test_what_is_said_of_a_result_comes_through(height, width, tile, overlap, shrunk):
+def test_the_report_of_a_result_comes_through(height, width, tile, overlap, shrunk):
     job, report = Job(Source(None), None), Report(plan_tiles(height, width, tile, overlap), 2, shrunk)
     outcome = Outcome(job, None, (3, 4), shrunk, report, 1.5, warnings=("gain map left out",))
-    said = json.dumps(describe_report(outcome, "tiny-x2", 2, "digest"))
-    assert read_report(json.loads(said), job) == outcome
+    sent = json.loads(json.dumps(asdict(describe_report(outcome, "tiny-x2", 2, "digest"))))
+    assert read_report(read_record(ResultReport, sent), job) == outcome

@@ -28,9 +28,10 @@ from mambair_cli.system.process import settle_process
 app = typer.Typer(
     name="mambair",
     cls=CommandGroup,
-    help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.",
-    epilog="Exit codes: 0 all done; 1 some input failed; 2 usage; 3 no model or no server; 4 out of memory; "
-    "130 interrupted.",
+    help="Restore images with MambaIR networks: upscale, denoise, remove JPEG artefacts.\n\n"
+    "Example: mambair upscale photo.jpg",
+    epilog="Exit codes: 0 success; 1 some images failed; 2 wrong usage; 3 no model or no server; "
+    "4 out of memory; 130 interrupted.",
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(
     cls=CommandGroup,
-    help="List, fetch and check the models known by name.",
+    help="List, download and check the models known by name.\n\nExample: mambair models list",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -70,9 +71,12 @@ def _global_options(
 
 @app.command("help", cls=Command, hidden=True)
 def _show_help(
-    names: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="What to explain.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Command to explain.")] = None,
 ) -> None:
-    """Show the help of a command."""
+    """Show the help of a command.
+
+    Example: mambair help upscale
+    """
     app([*(names or []), "--help"], prog_name="mambair", standalone_mode=False)
 
 

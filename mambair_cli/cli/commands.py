@@ -1,4 +1,4 @@
-"""Commands and groups of them: help without the types of a language, mistakes in words of ours."""
+"""Commands and groups of commands: help in plain words, with an example; errors that say what would work."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,8 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from mambair_cli.cli.mistakes import check_dashes, explain_mistake, explain_unknown_command
 from mambair_cli.errors import UsageError
 from mambair_cli.system.values import describe_range
+
+_EXAMPLE = "Example: "  # begins the last paragraph of a command's docstring
 
 
 class Command(TyperCommand):
@@ -25,9 +27,17 @@ class Command(TyperCommand):
         """Name the parts of a call."""
         return ["[OPTIONS]", *_name_arguments(self.get_params(ctx))]
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command does."""
+        _write_text(self.help, formatter)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write what the help says of each parameter."""
         _write_parameters(self.get_params(ctx), formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example, at the end."""
+        _write_example(self.help, formatter)
 
 
 class CommandGroup(TyperGroup):
@@ -38,31 +48,61 @@ class CommandGroup(TyperGroup):
         return _parse(self, super().parse_args, ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find a command, or say what there is in its place."""
+        """Find a command, or say which ones exist."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             shown = [name for name, command in self.commands.items() if not command.hidden]
             raise explain_unknown_command(args[0], ctx.command_path, shown)
         return super().resolve_command(ctx, args)
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write what the commands do."""
+        _write_text(self.help, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write what the help says of each parameter, and the commands."""
         _write_parameters(self.get_params(ctx), formatter)
         self.format_commands(ctx, formatter)
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the epilog and the example, at the end."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write_text(self.epilog)
+        _write_example(self.help, formatter)
+
 
 def _parse(command: Command | CommandGroup, parse: Any, context: Any, arguments: list[str]) -> list[str]:
-    """Have the parser read arguments; what it refuses is said in our words."""
+    """Have the parser read arguments; explain what it refuses."""
     given = list(arguments)
     parameters = command.get_params(context)
     check_dashes(given, [name for p in parameters if isinstance(p, TyperOption) for name in p.opts])
-    context.allow_extra_args = True  # whether there may be any is for the caller to say
+    context.allow_extra_args = True  # the caller refuses them, with a better message
     try:
         return parse(context, arguments)
     except typer.TyperException as error:
         values = {}
-        if getattr(error, "param", None) is not None:  # the arguments can be told apart, at least
+        if getattr(error, "param", None) is not None:  # the arguments can be split, at least
             values, _, _ = command.make_parser(context).parse_args(list(given))
         raise explain_mistake(error, context.command_path, parameters, values, given) from error
+
+
+def _split_help(text: str | None) -> tuple[str, str]:
+    """Split the text of a command into what it does and its example."""
+    does, _, example = (text or "").partition(f"\n\n{_EXAMPLE}")
+    return does, " ".join(example.split())
+
+
+def _write_text(text: str | None, formatter: Any) -> None:
+    formatter.write_paragraph()
+    with formatter.indentation():
+        formatter.write_text(_split_help(text)[0])
+
+
+def _write_example(text: str | None, formatter: Any) -> None:
+    example = _split_help(text)[1]
+    if example:
+        with formatter.section("Example"):
+            formatter.write(f"{' ' * formatter.current_indent}{example}\n")  # in one line, to be copied
 
 
 def _name_arguments(parameters: Sequence[Any]) -> list[str]:
@@ -99,10 +139,12 @@ def _show_help(parameter: Any) -> str:
     if parameter.envvar:
         facts.append(f"environment variable: {parameter.envvar}")
     default = parameter.default
-    if parameter.show_default and default is not None and default is not False:
+    if isinstance(parameter.show_default, str):
+        facts.append(f"default: {parameter.show_default}")
+    elif parameter.show_default and default is not None and default is not False:
         values = default if isinstance(default, tuple) else (default,)
         facts.append("default: " + ", ".join(map(str, values)))
-    if parameter.max is not None or (parameter.min or 0) > 1:  # that there are no -3 pixels, everybody knows
+    if parameter.max is not None or (parameter.min or 0) > 1:  # a limit of 0 or 1 goes without saying
         facts.append(describe_range(parameter.min, parameter.max))
     if parameter.required:
         facts.append("required")

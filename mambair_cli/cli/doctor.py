@@ -73,6 +73,8 @@ def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
     """Check what this installation can do, and try it.
 
     Exits with 1 if something is broken; a missing optional extra is not an error.
+
+    Example: mambair doctor --offline
     """
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("mambair", _check_versions),

@@ -60,36 +60,47 @@ class EvaluateOptions:
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
-            help="How inputs are made: as in the papers, or blurred, noisy and compressed like real pictures."
+            help="How inputs are made: as in the papers, or blurred, noisy and compressed like real images."
         ),
     ] = "papers"
     sigma: Annotated[
         float | None,
         typer.Option(
-            min=0, max=255, metavar="SIGMA", callback=finite, help="Noise to add for denoise, of 255."
+            min=0,
+            max=255,
+            metavar="SIGMA",
+            callback=finite,
+            help="Standard deviation of the noise added for denoise, for samples from 0 to 255.",
         ),
     ] = None
     jpeg_quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, metavar="QUALITY", help="Quality to compress with for dejpeg."),
+        typer.Option(min=1, max=100, metavar="QUALITY", help="JPEG quality to compress with for dejpeg."),
     ] = None
     inputs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Inputs to restore, instead of made ones.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of inputs to restore, instead of making them."),
     ] = None
     restored: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Finished images to compare, instead of a task.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of restored images to compare, instead of --task."),
     ] = None
     border: Annotated[
         int | None,
         typer.Option(
             min=0,
             metavar="PIXELS",
-            help="Pixels left out at each side. [default: the scale for upscale, else 0]",
+            help="Border of each image that is not compared.",
+            show_default="the scale for upscale, else 0",
         ),
     ] = None
     luma: Annotated[
         bool | None,
-        typer.Option("--luma/--rgb", help="Compare Y or all channels. [default: Y for upscale]"),
+        typer.Option(
+            "--luma/--rgb",
+            help="Compare luma (Y) only, or all channels.",
+            show_default="--luma for upscale, else --rgb",
+        ),
     ] = None
     model: ModelName = "auto"
     weights: Weights = None
@@ -111,16 +122,18 @@ class EvaluateOptions:
 @with_options
 def evaluate(
     context: typer.Context,
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground truth.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of ground-truth images.")],
     *,
     options: EvaluateOptions,
 ) -> None:
-    """Measure PSNR and SSIM by the papers' protocols.
+    """Measure PSNR and SSIM by the protocols of the papers.
 
-    Without --inputs, inputs are made from the truth: by MATLAB's bicubic imresize for upscale, with
-    Gaussian noise of numpy's seed 0 for denoise, by Pillow's JPEG for dejpeg. With --degradation real
-    the degradation depends on the name of the picture, and the PSNR of the input is printed, too. The
-    plain output of the network is measured; other commands also keep it close to smooth inputs.
+    Without --inputs, the inputs are made from the ground truth: with MATLAB's bicubic imresize for upscale,
+    Gaussian noise of numpy's seed 0 for denoise, Pillow's JPEG for dejpeg. With --degradation real, the
+    name of an image decides what is done to it, and the PSNR of the input is shown too. The bare output of
+    the network is measured; the other commands also correct it towards the input in smooth areas.
+
+    Example: mambair evaluate Set5/ --task upscale --scale 4
     """
     _check(options, typed(context))
     from mambair_cli.quality.evaluate import average, find_pairs, measure

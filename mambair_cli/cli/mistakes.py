@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in words that say what would work."""
+"""Explain what is wrong with a command line, and what would work."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -19,11 +19,11 @@ def check_dashes(arguments: Sequence[str], options: Collection[str]) -> None:
     """Refuse an option of several letters with one dash, which would be read as several options.
 
     Args:
-        arguments: Of a command.
-        options: That it has.
+        arguments: Arguments of a command.
+        options: Names of its options.
 
     Raises:
-        UsageError: There is one.
+        UsageError: There is such an option.
     """
     for argument in arguments:
         if argument == "--":
@@ -40,21 +40,21 @@ def explain_mistake(
     values: Mapping[str, Any],
     arguments: Sequence[str],
 ) -> UsageError:
-    """Say in our words what the parser has refused.
+    """Explain what the parser has refused.
 
     Args:
-        error: Of the parser.
-        command: As it is called, such as ``mambair upscale``.
-        parameters: Of the command.
-        values: As they were typed, by the names of parameters, as far as that is known.
-        arguments: All of them.
+        error: Error of the parser.
+        command: Name of the command, e.g. ``mambair upscale``.
+        parameters: Parameters of the command.
+        values: Texts of the values by names of parameters, as far as they are known.
+        arguments: All arguments of the command.
     """
     options = {name: p for p in parameters if isinstance(p, TyperOption) for name in p.opts}
     name = getattr(error, "option_name", None)
     if name is not None and name not in options:
         hint = _explain_unknown(name, command, options)
         files = [each for each in arguments if each.startswith("-") and each != "-" and os.path.lexists(each)]
-        named = "".join(f"; the file of that name is ./{file}" for file in files[:1])
+        named = "".join(f"; to name the file, write ./{file}" for file in files[:1])
         return UsageError(f"no such option: {name}; {hint}{named}")
     if name is not None:
         return UsageError(f"{name} {_describe_values(options[name])}; see `{command} --help`")
@@ -67,12 +67,12 @@ def explain_mistake(
 
 
 def explain_unknown_command(name: str, command: str, commands: Sequence[str]) -> UsageError:
-    """Say what is called otherwise, or is no command.
+    """Explain that there is no such command, and name similar ones.
 
     Args:
-        name: That was given.
-        command: What it was given to, such as ``mambair``.
-        commands: That there are.
+        name: Name that was given.
+        command: Group of commands, e.g. ``mambair``.
+        commands: Names of its commands.
     """
     see = f"`{command} --help` lists the commands"
     if command == "mambair" and (os.path.lexists(name) or os.path.splitext(name)[1]):
@@ -117,5 +117,5 @@ def _describe_values(option: TyperOption) -> str:
 
 
 def _name(parameter: Any) -> str:
-    """Name a parameter as it is typed: an option by its longest name."""
+    """Return the name of a parameter: of an option the longest."""
     return max(parameter.opts, key=len) if isinstance(parameter, TyperOption) else parameter.metavar

@@ -29,6 +29,8 @@ def list_models(as_json: AsJson = False) -> None:
     """List all models.
 
     The columns PSNR (published, in dB) and seconds (a picture of 256×256 on two CPU cores) help to choose.
+
+    Example: mambair models list --json
     """
     from mambair_cli.checkpoints import catalog, hub
 
@@ -57,7 +59,10 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def show_model(name: Name, as_json: AsJson = False) -> None:
-    """Show all details of a model."""
+    """Show all details of a model.
+
+    Example: mambair models show tiny-x4
+    """
     from mambair_cli.checkpoints import catalog
 
     facts = _describe(catalog.find_model(name))
@@ -74,7 +79,10 @@ def show_model(name: Name, as_json: AsJson = False) -> None:
 
 
 def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Download models, for use without a network."""
+    """Download models, for use without a network.
+
+    Example: mambair models download mambairv2-light-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
 
     for model in [catalog.find_model(name) for name in names]:
@@ -91,7 +99,10 @@ def verify_models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check model files: their hashes, and that their networks load."""
+    """Check model files: their hashes, and that their networks load.
+
+    Example: mambair models verify tiny-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
     from mambair_cli.checkpoints.load import load_network
 
@@ -129,7 +140,10 @@ def verify_models(
 
 
 def print_path(name: Name, as_json: AsJson = False) -> None:
-    """Print the path of a model's file on this machine."""
+    """Print the path of a model's file on this machine.
+
+    Example: mambair models path tiny-x4
+    """
     from mambair_cli.checkpoints import catalog, hub
 
     _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)

@@ -1,4 +1,4 @@
-"""Options that commands share: a name means the same everywhere."""
+"""Options that commands share: a name means the same in each of them."""
 
 import functools
 import inspect
@@ -11,35 +11,53 @@ import typer
 
 from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
-from mambair_cli.system.values import plain_factor, plain_format, read_value
+from mambair_cli.runs import parameters
+from mambair_cli.runs.parameters import Parameter
+from mambair_cli.system.values import plain_factor, read_value
 
 
 def finite(value: float | tuple[float, ...] | None) -> Any:
-    """Refuse numbers that are none; for options, as their callback."""
+    """Refuse infinity and NaN; a callback of options."""
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None and not math.isfinite(number):
-            raise typer.BadParameter(f"{number} is no number to compute with")
+            raise typer.BadParameter(f"{number} is not a finite number")
     return value
 
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="Images, folders, patterns, or - for standard input."),
+    typer.Argument(metavar="INPUT", help="Images, folders or patterns; - for standard input."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=hush, help="No progress and no notices; errors only.")
+    bool, typer.Option("--quiet", "-q", callback=hush, help="Print errors only: no progress, no notices.")
 ]
 
 
-def _read_format(text: str) -> str:
-    """Read the name of a format, also where it is written as the end of a file's name."""
-    from mambair_cli.images import WRITABLE_SUFFIXES
+def option(parameter: Parameter, *names: str, **changes: Any) -> Any:
+    """Return the option for a parameter, for ``Annotated``.
 
-    return read_value(
-        "--format", plain_format(text, WRITABLE_SUFFIXES), "string", choices=[*WRITABLE_SUFFIXES]
-    )
+    Args:
+        parameter: What it is made from.
+        names: Short names, such as "-s".
+        changes: Arguments of ``typer.Option`` that differ.
+    """
+    facts: dict[str, Any] = {
+        "help": parameter.help,
+        "metavar": parameter.metavar,
+        "show_default": parameter.unset or True,
+    }
+    if parameter.kind in ("integer", "number"):
+        facts |= {"min": parameter.least, "max": parameter.most}
+    if parameter.kind == "number":
+        facts["callback"] = finite
+    if parameter.choices and parameter.metavar:  # else the annotation lists them
+
+        def read(text: str) -> Any:
+            return parameter.parse(text, parameter.option)
+
+        facts["parser"] = read
+    return typer.Option(parameter.option, *names, **(facts | changes))
 
 
 def _read_network_scale(text: str) -> int:
@@ -57,30 +75,23 @@ NetworkScale = Annotated[
         "-s",
         metavar="FACTOR",
         parser=_read_network_scale,
-        help="Of upscale: 2, 3 or 4. [default: 4]",
+        help="Enlargement for --task upscale: 2, 3 or 4.",
+        show_default="4",
     ),
 ]
-ModelName = Annotated[str, typer.Option(metavar="NAME", help="Model by name; see `mambair models list`.")]
+ModelName = Annotated[str, option(parameters.MODEL)]
 Weights = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint in place of a model.")
+    str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint, instead of --model.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[
-    Literal["auto", "fp32", "fp16"],
-    typer.Option(help="Of products and convolutions; auto is fp16 on CUDA, else fp32."),
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")
 ]
-Tile = Annotated[
-    int | None,
-    typer.Option(
-        min=16,
-        metavar="PIXELS",
-        help="Largest side of a tile. [default: 256; on CUDA by image and model]",
-    ),
-]
-Overlap = Annotated[
-    int | None, typer.Option(min=0, metavar="PIXELS", help="What neighbouring tiles share. [default: 16]")
-]
-Seed = Annotated[int, typer.Option(metavar="NUMBER", help="Of the noise that MambaIRv2 draws.")]
+Precision = Annotated[Literal["auto", "fp32", "fp16"], option(parameters.PRECISION)]
+Tile = Annotated[int | None, option(parameters.TILE)]
+Overlap = Annotated[int | None, option(parameters.OVERLAP)]
+Seed = Annotated[int, option(parameters.SEED)]
+MaxPixels = Annotated[int, option(parameters.MAX_PIXELS)]
+Offline = Annotated[bool, option(parameters.OFFLINE)]
 
 
 @dataclass(frozen=True)
@@ -93,116 +104,93 @@ class Options:
             "--output",
             "-o",
             metavar="PATH",
-            help="File (one input), folder, or - for standard output; with --from-file a folder. "
-            "[default: beside the input]",
+            help="Output file (for one input) or folder; - for standard output.",
+            show_default="beside the input",
         ),
     ] = None
     from_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Names of images, one a line; - for standard input."),
+        typer.Option(
+            metavar="FILE", help="Read names of images from a file, one per line; - for standard input."
+        ),
     ] = None
-    null: Annotated[bool, typer.Option("--null", help="Names there end with a NUL, not with a line.")] = False
+    null: Annotated[
+        bool,
+        typer.Option("--null", help="Names in --from-file are separated by NUL bytes (find -print0)."),
+    ] = False
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Of a folder take only these, as in *.jpg or raw/*."),
+        typer.Option(metavar="PATTERN", help="Only files that match, e.g. '*.jpg'."),
     ] = None
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Of a folder leave these out, files or folders in it."),
+        typer.Option(metavar="PATTERN", help="Skip files and folders that match."),
     ] = None
-    model: ModelName = "auto"
+    model: ModelName = parameters.MODEL.default
     weights: Weights = None
     device: Device = "auto"
     devices: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Several, as in cuda:0,cuda:1, or all: a worker on each."),
+        typer.Option(
+            metavar="NAMES",
+            help="Use several devices: cuda:0,cuda:1 or all; one worker process each.",
+        ),
     ] = None
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes side by side on the CPU.")
+        int | None, typer.Option(min=1, metavar="N", help="Number of worker processes on the CPU.")
     ] = None
     server: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
             envvar="MAMBAIR_SERVER",
-            help="Have `mambair serve` do it: auto, unix:/path, http://127.0.0.1:8765.",
+            help="Send images to a running `mambair serve`: auto, unix:/path or http://127.0.0.1:8765.",
         ),
     ] = None
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Workers on all machines of a Ray cluster: auto, or HOST:PORT of its head.",
+            help="Use all machines of a Ray cluster: auto, or HOST:PORT of its head.",
         ),
     ] = None
-    precision: Precision = "auto"
-    tile: Tile = None
-    overlap: Overlap = None
-    seed: Seed = 0
-    strength: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            callback=finite,
-            help="Share of what the model does; the rest is the input: 0.7 keeps some grain.",
-        ),
-    ] = 1.0
-    format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMAT",
-            parser=_read_format,
-            help="Of the results: png, jpeg, webp, tiff, avif or gif. [default: as the input]",
-        ),
-    ] = None
+    precision: Precision = parameters.PRECISION.default
+    tile: Tile = parameters.TILE.default
+    overlap: Overlap = parameters.OVERLAP.default
+    seed: Seed = parameters.SEED.default
+    strength: Annotated[float, option(parameters.STRENGTH)] = parameters.STRENGTH.default
+    format: Annotated[str | None, option(parameters.FORMAT)] = parameters.FORMAT.default
+    # None, since a quality that was given is refused where the format has none.
     quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100,
-            metavar="QUALITY",
-            help="Of JPEG, WebP and AVIF; 100 is lossless for the last two. [default: 95]",
-        ),
+        int | None, option(parameters.QUALITY, show_default=str(parameters.QUALITY.default))
     ] = None
-    depth: Annotated[
-        Literal["auto", "8", "16"], typer.Option(help="Bits a sample; auto: as the input, if the format can.")
-    ] = "auto"
-    strip: Annotated[bool, typer.Option("--strip", help="Leave out all metadata; colours become sRGB.")] = (
-        False
-    )
-    background: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOUR",
-            help="Behind transparent pictures in JPEG: white or #rrggbb. [default: such a picture fails]",
-        ),
-    ] = None
+    depth: Annotated[Literal["auto", "8", "16"], option(parameters.DEPTH)] = parameters.DEPTH.default
+    strip: Annotated[bool, option(parameters.STRIP)] = parameters.STRIP.default
+    background: Annotated[str | None, option(parameters.BACKGROUND)] = parameters.BACKGROUND.default
     preserve_times: Annotated[
-        bool, typer.Option("--preserve-times", help="Give results the times of their inputs.")
+        bool, typer.Option("--preserve-times", help="Give each output the file times of its input.")
     ] = False
-    damaged: Annotated[
-        bool, typer.Option("--damaged", help="Restore what is there of files that are cut short.")
-    ] = False
-    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
+    damaged: Annotated[bool, option(parameters.DAMAGED)] = parameters.DAMAGED.default
+    max_pixels: MaxPixels = parameters.MAX_PIXELS.default
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what an earlier run has done, and finish the rest.")
+        bool, typer.Option("--resume", help="Skip what an earlier run has finished, and do the rest.")
     ] = False
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")] = (
         False
     )
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False
     quiet: Quiet = False
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON line per event, not paths.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = (
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per event instead of output paths.")
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = (
         False
     )
-    offline: Offline = False
+    offline: Offline = parameters.OFFLINE.default
 
 
 def typed(context: typer.Context) -> dict[str, Any]:
-    """Return the options that stand on the command line, and their values, by the names of parameters."""
+    """Return the options given on the command line: names of parameters and values."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {
         name: context.params[name]
@@ -215,12 +203,12 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
     """Refuse options that would do nothing.
 
     Args:
-        options: From :func:`typed`.
-        names: Of parameters that mean nothing here.
-        why: That is so.
+        options: Options that were given, from :func:`typed`.
+        names: Names of parameters that have no effect.
+        why: Reason, for the error.
 
     Raises:
-        UsageError: One of them stands on the command line.
+        UsageError: One of them was given.
     """
     for name in names:
         if name in options:
@@ -228,22 +216,22 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
 
 
 def _show(name: str, value: Any) -> str:
-    """Show an option as it was typed."""
+    """Write an option as on the command line."""
     values = () if value is True else value if isinstance(value, tuple) else (value,)
     shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
     return " ".join([f"--{name.replace('_', '-')}", *shown])
 
 
 def check_options(options: Options) -> None:
-    """Refuse what contradicts itself or would do nothing, whatever the inputs are."""
+    """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
-        raise UsageError("-o has an empty name; give it a file, a folder or -")
+        raise UsageError("--output is empty; give it a file, a folder or -")
     if options.null and options.from_file is None:
-        raise UsageError("--null is of names that come from a list; give one with --from-file")
+        raise UsageError("--null has no effect without --from-file; give both, or leave it out")
     several = None if options.workers is None else f"--workers {options.workers}"
     if options.devices is not None:
         several = f"--devices {options.devices}"
-    is_repeated = options.device == "cpu" and options.devices is None  # workers are there anyway
+    is_repeated = options.device == "cpu" and options.devices is None  # the device of --workers in any case
     if several and options.device != "auto" and not is_repeated:
         raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
     if options.ray is not None:
@@ -253,7 +241,7 @@ def check_options(options: Options) -> None:
             raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
         check_format(options.format, options)
-        # Not where the name alone says the format: scripts go through formats by that.
+        # Not where only the name of the output gives the format: scripts try several formats that way.
         if options.quality is not None and options.format not in ("jpeg", "webp", "avif"):
             raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
         if options.background is not None and options.format != "jpeg":
@@ -263,9 +251,9 @@ def check_options(options: Options) -> None:
 
 
 def check_format(format: str, options: Options) -> None:
-    """Refuse what the format of all results has not."""
+    """Refuse options that the output format cannot do."""
     if options.depth == "16" and format not in ("png", "tiff", "avif"):
-        raise UsageError(f"{format} has no 16 bits a sample; png, tiff and avif have")
+        raise UsageError(f"{format} cannot store 16 bits per sample; png, tiff and avif can")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

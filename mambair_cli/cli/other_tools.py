@@ -1,4 +1,4 @@
-"""Options of other tools, which people's fingers know, and what does the same here."""
+"""Options of other tools that people are used to, and the options here that do the same."""
 
 from collections.abc import Collection, Mapping
 
@@ -40,28 +40,32 @@ _ADVICE = {
     ("-i", "--input", "--inputs", "--input-dir", "--file", "--image", "--source"): (
         "inputs need no option: {command} FILE ..."
     ),
-    ("-r", "--recursive", "--recurse"): "a folder is taken with all folders in it; leave it out",
-    ("-f",): "--format sets the format of results, --overwrite replaces those that exist",
-    ("-v", "--verbose", "--progress"): "progress is shown where there is a terminal; leave it out",
-    ("--noise-level", "--noise"): "noise is removed by `mambair denoise`, with --sigma",
-    ("--resize", "--size", "--geometry"): "`mambair upscale` sets sizes, with --scale, --width and --height",
-    ("--denoise",): "noise is removed by `mambair denoise`",
-    ("--batch", "--batch-size"): "as many tiles are computed together as suit the device; leave it out",
+    ("-r", "--recursive", "--recurse"): "folders are always read with their subfolders; leave it out",
+    ("-f",): "--format sets the output format, --overwrite replaces files that exist",
+    ("-v", "--verbose", "--progress"): "progress is always shown in a terminal; leave it out",
+    ("--noise-level", "--noise"): "`mambair denoise` removes noise, with --sigma",
+    (
+        "--resize",
+        "--size",
+        "--geometry",
+    ): "`mambair upscale` changes the size, with --scale, --width and --height",
+    ("--denoise",): "`mambair denoise` removes noise",
+    ("--batch", "--batch-size"): "the number of tiles per batch is chosen for the device; leave it out",
     ("--suffix", "--prefix"): "-o FOLDER keeps the names of the inputs",
-    ("--auto-orient", "-a"): "pictures are turned upright anyway; leave it out",
+    ("--auto-orient", "-a"): "images are always turned upright; leave it out",
 }
 
 
 def find_counterpart(name: str, command: str, options: Collection[str]) -> str | None:
-    """Say what does here what an option of another tool does there.
+    """Name what does here the same as an option of another tool.
 
     Args:
-        name: Of the option, with its dashes.
-        command: That was given it, as it is called.
-        options: That the command has.
+        name: Name of the option, with its dashes.
+        command: Name of the command that it was given to, e.g. ``mambair upscale``.
+        options: Names of the options of that command.
 
     Returns:
-        What would work, or None where nothing is known of such an option.
+        Advice, or None for an option that no other tool is known to have.
     """
     name = name.replace("_", "-").lower()
     ours = _counterparts(_SAME).get(name)

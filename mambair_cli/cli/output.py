@@ -1,4 +1,4 @@
-"""What commands print: data as JSON lines on stdout, talk on stderr."""
+"""Print: data as JSON lines on stdout, messages on stderr."""
 
 import json
 import os
@@ -9,42 +9,42 @@ from typing import Any
 from mambair_cli.errors import MambairError
 
 _is_quiet = False
-_SURROGATE = re.compile("[\ud800-\udfff]")  # a byte of a path that is no UTF-8
+_SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of a path that is not UTF-8
 
 
 def print_event(event: str, **facts: Any) -> None:
-    """Print what happened, and what is known of it, as a line of JSON."""
+    """Print an event and its facts as a line of JSON."""
     print_json({"event": event, **facts})
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """Print a line of JSON, in UTF-8 whatever paths stand in it."""
+    """Print a line of JSON, valid UTF-8 whatever paths it contains."""
     is_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
     line = json.dumps(facts, ensure_ascii=is_ascii)
     print(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 
 def say(sentence: str) -> None:
-    """Tell the user something, on stderr, in one line whatever names stand in it."""
+    """Print a message on stderr, in one line whatever names it contains."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
     print(f"mambair: {line}", file=sys.stderr)
 
 
 def hush(is_quiet: bool) -> bool:
-    """Keep remarks back from now on, or not; of --quiet, as its callback."""
+    """Turn remarks off or on; the callback of --quiet."""
     global _is_quiet
     _is_quiet = is_quiet
     return is_quiet
 
 
 def remark(sentence: str) -> None:
-    """Tell the user something that is good to know, unless the command is to be quiet."""
+    """Print a message, unless the command is quiet."""
     if not _is_quiet:
         say(sentence)
 
 
 def complain(error: MambairError) -> None:
-    """Tell the user what failed, on stderr."""
+    """Print an error on stderr."""
     show_traceback(error)
     say(f"error: {error}")
 
@@ -58,7 +58,7 @@ def show_traceback(error: Exception) -> None:
 
 
 def format_bytes(count: int) -> str:
-    """Write a number of bytes in the unit that fits."""
+    """Write a number of bytes in a suitable unit."""
     number = float(count)
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:

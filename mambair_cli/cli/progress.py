@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from mambair_cli.images.source import Source
     from mambair_cli.runs.outcomes import Outcome
 
-WIDE, NARROW = 100, 80  # columns of a terminal; in one below the latter there is no room for speeds
-NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # cells, in a wide terminal and in others
-IDLE_SECONDS = 1  # after which a row that is done is no longer shown
-SPEED_SECONDS = 3600  # over which speeds are averaged: an image may take minutes
+WIDE, NARROW = 100, 80  # columns of a terminal; a narrower one has no room for speeds
+NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # terminal cells, in a wide terminal and in others
+IDLE_SECONDS = 1  # for which a row is shown after its image is done
+SPEED_SECONDS = 3600  # to average speeds over: an image may take minutes
 
 
 class Progress:
-    """Shows how far a run is: all images, if they are several, and that which each worker has in work.
+    """Shows the progress of a run: a bar for all images, and one for the image of each worker.
 
     Args:
-        shown: Whether the user wants it at all.
+        shown: Whether to show anything.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -47,11 +47,11 @@ class Progress:
         self._files = self._done = self._failed = 0
         self._begun = 0.0
         self._rows: dict[int, _Row] = {}
-        self._bytes: dict[Source, int] = {}  # more of the time that is left than numbers of images
+        self._bytes: dict[Source, int] = {}  # predicts the time left better than the number of images
         self._all: TaskID | None = None
 
     def expect(self, sources: Sequence["Source"]) -> None:
-        """Be told of the images of the run, before it begins."""
+        """Set the images of the run, before it begins."""
         self._files = len(sources)
         self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
         if self._files > 1 and not self._bar.disable:
@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody sees it."""
+        """Whether the bars are visible."""
         return not self._bar.disable
 
     def __enter__(self) -> "Progress":
@@ -75,7 +75,7 @@ class Progress:
         self._bar.stop()
 
     def start(self, worker: int, name: str, pixels: int) -> None:
-        """Show that a worker has begun with an image of so many pixels."""
+        """Show that a worker has begun an image of that many pixels."""
         if worker not in self._rows:
             self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
         row = self._rows[worker]
@@ -85,7 +85,7 @@ class Progress:
         self._hide_idle()
 
     def advance(self, worker: int, done: int, total: int) -> None:
-        """Show that a worker has computed so many tiles of its image."""
+        """Show that a worker has computed that many tiles of its image."""
         row = self._rows[worker]
         speed = row.megapixels * done / total / max(time.perf_counter() - row.begun, 1e-9)
         self._bar.update(
@@ -100,7 +100,7 @@ class Progress:
         self._hide_idle()
 
     def count(self, outcome: "Outcome") -> None:
-        """Show that something has become of an image."""
+        """Show the outcome of an image."""
         self._end_row(outcome)
         if self._all is None:
             return
@@ -108,7 +108,7 @@ class Progress:
         self._failed += outcome.error is not None
         self._files -= outcome.is_skipped
         self._done += not outcome.is_skipped
-        if outcome.is_skipped:  # what was done before tells nothing of the speed
+        if outcome.is_skipped:  # an earlier run says nothing about the speed
             self._bar.reset(self._all, total=(self._bar.tasks[0].total or 0) - size)
         else:
             self._bar.advance(self._all, size)
@@ -119,9 +119,9 @@ class Progress:
         self._hide_idle()
 
     def _end_row(self, outcome: "Outcome") -> None:
-        """End the row of an image: at once where it failed, of which a line above tells.
+        """End the row of an image; hide it at once if the image failed, since a line above says so.
 
-        Another one of its name shows itself again with its next tile.
+        The row of another image of the same name appears again with its next tile.
         """
         for row in self._rows.values():
             if row.name == name_of(outcome.job.source) and row.done is None:
@@ -130,7 +130,7 @@ class Progress:
                     self._bar.update(row.task, visible=False)
 
     def _hide_idle(self) -> None:
-        """Hide the rows of workers that have had nothing for a while; at once, rows would come and go."""
+        """Hide the rows of workers that are idle for a while; hidden at once, rows would flicker."""
         now = time.perf_counter()
         for row in self._rows.values():
             if row.done is not None and now - row.done > IDLE_SECONDS:
@@ -138,25 +138,25 @@ class Progress:
 
 
 class _Row:
-    """The image that a worker has in work."""
+    """The row of a worker's image."""
 
     def __init__(self, task: TaskID) -> None:
         self.task = task
         self.name = ""
         self.megapixels = 0.0
         self.begun = 0.0
-        self.done: float | None = None  # since when
+        self.done: float | None = None  # time when the image was done
 
 
 def _size_of(source: "Source") -> int:
     try:
         return source.path.stat().st_size if source.path else 0
-    except OSError:  # whoever opens it will say why
+    except OSError:  # opening it will raise the same error
         return 0
 
 
 def shorten(name: str, width: int) -> str:
-    """Leave out the middle of a name of more than so many cells: what numbers files stands at the end."""
+    """Shorten a name to that many cells in its middle: numbers of files are at the end."""
     name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     if cell_len(name) <= width:
         return name
@@ -166,11 +166,11 @@ def shorten(name: str, width: int) -> str:
 
 @contextmanager
 def show_training(steps: int, shown: bool = True) -> Iterator["TrainingProgress"]:
-    """Show how far a training is, in the block.
+    """Show the progress of a training while the block runs.
 
     Args:
-        steps: Of the whole training.
-        shown: Whether the user wants it at all.
+        steps: Number of steps of the whole training.
+        shown: Whether to show anything.
     """
     columns = [MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}")]
     with _make_bar(Console(stderr=True), columns, shown) as bar:
@@ -178,7 +178,7 @@ def show_training(steps: int, shown: bool = True) -> Iterator["TrainingProgress"
 
 
 class TrainingProgress:
-    """Steps, the last loss, time left; from :func:`show_training`."""
+    """A bar with steps, the last loss and the time left; from :func:`show_training`."""
 
     def __init__(self, bar: RichProgress, steps: int) -> None:
         self._bar = bar
@@ -186,8 +186,8 @@ class TrainingProgress:
         self._done: int | None = None
 
     def advance(self, step: int) -> None:
-        """Show that so many steps are done."""
-        if self._done is None:  # where a training goes on, what was done before tells nothing of its speed
+        """Show that that many steps are done."""
+        if self._done is None:  # steps of an earlier run say nothing about the speed
             self._bar.reset(self._task, completed=step)
         self._done = step
         self._bar.update(self._task, completed=step)
@@ -199,15 +199,15 @@ class TrainingProgress:
 
 def _make_bar(console: Console, columns: Sequence[ProgressColumn], shown: bool) -> RichProgress:
     return RichProgress(
-        TextColumn("{task.description}", markup=False),  # brackets in a name are its own
+        TextColumn("{task.description}", markup=False),  # brackets in a name are no markup
         BarColumn(bar_width=30),
         *columns,
-        # Of all columns only the bar gives way where a terminal is narrow.
+        # In a narrow terminal, only the bar becomes shorter.
         TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
         console=console,
         speed_estimate_period=SPEED_SECONDS,
         transient=True,
-        # What is printed moves above the bar; but never from a pipe on stdout to the bar's stderr.
+        # Printed lines move above the bar; only in a terminal, since rich would print them on stderr.
         redirect_stdout=sys.stdout.isatty(),
         disable=not (shown and sys.stderr.isatty()),
     )

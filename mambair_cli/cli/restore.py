@@ -11,12 +11,13 @@ import typer
 
 from mambair_cli.cli.dry_run import print_plan
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
-from mambair_cli.cli.options import Inputs, Options, check_format, check_options, finite, with_options
+from mambair_cli.cli.options import Inputs, Options, check_format, check_options, option, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.cli.parts import divide
 from mambair_cli.cli.run import Run
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError
+from mambair_cli.runs import parameters
 from mambair_cli.system.values import plain_factor, read_value
 
 if TYPE_CHECKING:
@@ -49,43 +50,32 @@ def _read_scale(text: str) -> float:
 def upscale(
     inputs: Inputs = None,
     scale: Annotated[
-        float | None,
-        typer.Option(
-            "--scale",
-            "-s",
-            metavar="FACTOR",
-            parser=_read_scale,
-            help="1 to 4, such as 2 or 2.5. [default: 4]",
-        ),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Of the results at most, in place of a scale.")
-    ] = None,
-    megapixels: Annotated[
-        float | None,
-        typer.Option(min=1e-6, metavar="N", callback=finite, help="Of the results, in place of a scale."),
-    ] = None,
+        float | None, option(parameters.SCALE, "-s", parser=_read_scale, min=None, max=None)
+    ] = parameters.SCALE.default,
+    width: Annotated[int | None, option(parameters.WIDTH)] = parameters.WIDTH.default,
+    height: Annotated[int | None, option(parameters.HEIGHT)] = parameters.HEIGHT.default,
+    megapixels: Annotated[float | None, option(parameters.MEGAPIXELS)] = parameters.MEGAPIXELS.default,
     real: Annotated[
         bool,
-        typer.Option("--real", help="Use the model for noisy, compressed or blurred pictures."),
+        typer.Option(
+            "--real",
+            help="Use the model for noisy, compressed or blurred images.",
+            show_default="for JPEGs of quality below 90",
+        ),
     ] = False,
     clean: Annotated[
         bool,
-        typer.Option(
-            "--clean",
-            help="Use the model for clean pictures. "
-            "[default: --real for JPEGs of quality below 90, else --clean]",
-        ),
+        typer.Option("--clean", help="Use the model for clean images.", show_default="for all other images"),
     ] = False,
     *,
     options: Options,
 ) -> None:
     """Enlarge images up to 4 times.
 
-    What no network does exactly is done by the next larger one, and reduced.
+    Models enlarge 2, 3 or 4 times. For other factors the next larger model runs and its output is scaled
+    down.
+
+    Example: mambair upscale photos/ --scale 2 --output large/
     """
     from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL
     from mambair_cli.runs.output_size import settle_scale
@@ -102,19 +92,22 @@ def upscale(
 @with_options
 def denoise(
     inputs: Inputs = None,
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=255, metavar="SIGMA", callback=finite, help="Standard deviation of the noise, of 255."
-        ),
-    ] = None,
+    sigma: Annotated[float | None, option(parameters.SIGMA)] = parameters.SIGMA.default,
     real: Annotated[
-        bool, typer.Option("--real", help="Noise of any kind, and JPEG; the default without --sigma.")
+        bool,
+        typer.Option(
+            "--real",
+            help="Use the model for noise of any kind and JPEG artefacts.",
+            show_default="without --sigma",
+        ),
     ] = False,
     *,
     options: Options,
 ) -> None:
-    """Remove noise."""
+    """Remove noise from images.
+
+    Example: mambair denoise scan.png --sigma 25 --output clean.png
+    """
     if real and sigma is not None:
         raise UsageError(f"--real and --sigma {sigma:g} exclude each other; give one")
     if real:
@@ -125,19 +118,14 @@ def denoise(
 @with_options
 def dejpeg(
     inputs: Inputs = None,
-    jpeg_quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100,
-            metavar="QUALITY",
-            help="Quality that it was saved with. [default: unknown, a model for all]",
-        ),
-    ] = None,
+    jpeg_quality: Annotated[int | None, option(parameters.JPEG_QUALITY)] = parameters.JPEG_QUALITY.default,
     *,
     options: Options,
 ) -> None:
-    """Remove the artefacts of JPEG compression."""
+    """Remove JPEG compression artefacts.
+
+    Example: mambair dejpeg old/*.jpg --format png --output clean/
+    """
     _restore("dejpeg", inputs, options, level=jpeg_quality)
 
 

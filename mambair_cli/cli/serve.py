@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.options import Device, Offline, Precision, Quiet, with_options
+from mambair_cli.cli.options import Device, MaxPixels, Offline, Precision, Quiet, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
+from mambair_cli.runs import parameters
 from mambair_cli.system.signals import SIGNALS, cleaning_up
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ class ServeOptions:
 
     socket: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Unix socket to listen at. [default: one of your own]"),
+        typer.Option(
+            metavar="PATH", help="Unix socket to listen at.", show_default="one that only you can use"
+        ),
     ] = None
     port: Annotated[
         int | None,
@@ -34,36 +37,39 @@ class ServeOptions:
             min=0,
             max=65535,
             metavar="N",
-            help="Listen at a port of 127.0.0.1 instead; 0 is any that is free.",
+            help="Listen at a port of 127.0.0.1 instead; 0: any free port.",
         ),
     ] = None
     device: Device = "auto"
     precision: Precision = "auto"
-    models: Annotated[int, typer.Option(min=1, metavar="N", help="How many stay loaded at most.")] = 4
+    models: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of models to keep loaded.")
+    ] = 4
     waiting: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images taken in at once; further ones are turned away.")
+        int,
+        typer.Option(min=1, metavar="N", help="Maximum number of images at a time; the server refuses more."),
     ] = 32
-    max_pixels: Annotated[int, typer.Option(min=1, metavar="PIXELS", help="Refuse larger images.")] = 2**30
-    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger files.")] = 2**30
+    max_pixels: MaxPixels = parameters.MAX_PIXELS.default
+    max_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Refuse larger image files.")] = 2**30
     offline: Offline = False
     quiet: Quiet = False
 
 
 @with_options
 def serve(*, options: ServeOptions) -> None:
-    """Keep models loaded for commands with --server.
+    """Keep models loaded for commands and other programs.
 
-    Other programs speak HTTP with it: docs/serve.md. Prints its address. Ctrl-C, the signal TERM or
-    a closed terminal ends it once the images that it has are done.
+    Prints its address, for --server. Other programs use HTTP: see docs/serve.md.
+    Ctrl-C, the signal TERM or closing the terminal ends it after the images that it has are done.
+
+    Example: mambair serve --port 8765
     """
     _check(options)
     from mambair_cli.server.address import LOOPBACK, Address, listen
 
     address = _settle_address(options)
     with ExitStack() as stack:
-        listener = stack.enter_context(
-            listen(address)
-        )  # first: early clients wait while the rest is imported
+        listener = stack.enter_context(listen(address))  # before the slow imports: early clients wait
         if address.path is not None:
             stack.callback(_remove_socket, address.path, address.path.lstat().st_ino)
         else:
@@ -79,7 +85,7 @@ def serve(*, options: ServeOptions) -> None:
         stack.callback(service.close)
         server = build_server(App(service, options.max_bytes, options.waiting))
         if not options.quiet:
-            say(f"serving at {address} on {service.models.device}; Ctrl-C ends it")
+            say(f"serving at {address} on {service.cache.device}; Ctrl-C ends it")
         with cleaning_up():
             _end_by_signals(server)
             server.run(sockets=[listener])
@@ -92,8 +98,8 @@ def _check(options: ServeOptions) -> None:
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise UsageError(
-                f"serving needs a package that is not here: {package}; "
-                '`pip install "mambair-cli[serve]"` brings it'
+                f"serve needs a package that is not installed: {package}; "
+                '`pip install "mambair-cli[serve]"` installs it'
             )
 
 

@@ -1,4 +1,4 @@
-"""The standard streams of a command: there, for paths as they are, and with errors of their own."""
+"""The standard streams of a command: always open, exact for paths, with errors of their own."""
 
 import io
 import os
@@ -11,21 +11,21 @@ _STDOUT, _STDERR = 1, 2
 
 
 class ReaderGoneError(Exception):
-    """Whoever read the output has seen enough of it; that is nobody's mistake."""
+    """The reader of the output has closed it, as ``head`` does; that is not an error."""
 
 
 def settle_streams() -> None:
-    """Make the standard streams such that commands can rely on them.
+    """Make the standard streams safe to use.
 
-    One that is closed becomes the null device: else the next file that is opened would take its place, and
-    receive what is printed. Paths go to stdout as the bytes they are, whatever the locale; and an error of
-    stdout cannot be taken for that of another file.
+    A closed one becomes the null device: otherwise the next file that is opened would take its number, and
+    receive what is printed. Paths go to stdout as the bytes they are, whatever the locale. Errors of stdout
+    get a class of their own, apart from those of other files.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # os.open takes the lowest free number
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     if _is_plain(sys.stdout, _STDOUT):
@@ -40,9 +40,9 @@ def is_stdout_closed() -> bool:
 
 
 class _Stream(io.FileIO):
-    """A stream that fails once, in words of ours; stderr not even that. What comes then is dropped.
+    """A stream that raises its first error as one of ours, and drops what is written later.
 
-    Else what is left in buffers would fail again when Python ends.
+    Otherwise the rest of the buffers would fail again when Python ends. stderr drops its first error, too.
     """
 
     def __init__(self, number: int) -> None:
@@ -65,11 +65,11 @@ class _Stream(io.FileIO):
 
 
 def _is_plain(stream: TextIO | None, number: int) -> bool:
-    """Tell whether a stream is one of Python's own, and goes to a file."""
+    """Tell whether a stream is one that Python made for a file descriptor."""
     if stream is None:
         return True
     buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # which is all there is of an unbuffered one
+    raw = getattr(buffer, "raw", buffer)  # an unbuffered stream has no more
     return type(raw) is io.FileIO and raw.fileno() == number
 
 

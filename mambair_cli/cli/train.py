@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TrainOptions:
     """The options of ``train``."""
 
-    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="Task to learn.")]
+    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="Task to train for.")]
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
     ]
@@ -32,14 +32,16 @@ class TrainOptions:
     ] = "papers"
     sigma: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", callback=finite, help="Range of noise for denoise, of 255."),
+        typer.Option(
+            metavar="LOW HIGH", callback=finite, help="Range of noise for denoise, for samples from 0 to 255."
+        ),
     ] = TrainConfig.sigma
     jpeg_quality: Annotated[
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="Range of JPEG qualities for dejpeg.")
     ] = TrainConfig.quality
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint to train further. [default: a new network]"),
+        typer.Option(metavar="FILE", help="Checkpoint to start from.", show_default="a new network"),
     ] = None
     embed_dim: Annotated[int, typer.Option(min=30, metavar="N", help="Channels of a new network.")] = 48
     depths: Annotated[str, typer.Option(metavar="N,N,...", help="Blocks in each group of a new network.")] = (
@@ -101,7 +103,10 @@ def train(
     the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
     --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
     of a run of the new length.
-    For several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
+
+    To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
+
+    Example: mambair train photos/ --task upscale --scale 2 --output run/
     """
     _check(options, typed(context))
     from mambair_cli import train as training

@@ -222,7 +222,7 @@ class Journal:
             folder.rmdir()
 
     def _rewrite(self) -> None:
-        """Write the journal anew without what is past."""
+        """Write the journal again without outdated lines."""
         with atomic_write(self._path, self._path.with_suffix(".part")) as file:
             lines = (json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
             file.writelines(line.encode() for line in lines)

@@ -18,12 +18,12 @@ _PROBE_SECONDS = 5
 
 @dataclass(frozen=True)
 class Address:
-    """Of a server.
+    """Address of a server.
 
     Attributes:
-        path: Of its Unix socket; None where it listens at a port.
-        host: By name or number, with a port only.
-        port: 0 for any that is free, and with a path.
+        path: Path of its Unix socket; None where it listens at a port.
+        host: Name or number of the machine, where it listens at a port.
+        port: Number of the port; 0 for any free port, and with a path.
     """
 
     path: Path | None
@@ -31,7 +31,7 @@ class Address:
     port: int = 0
 
     def __str__(self) -> str:
-        """Write it as :func:`parse_address` reads it."""
+        """Write the address; :func:`parse_address` reads it."""
         return f"http://{self.host}:{self.port}" if self.path is None else f"unix:{self.path}"
 
 
@@ -39,10 +39,10 @@ def parse_address(text: str) -> Address:
     """Read the address of a server.
 
     Args:
-        text: "auto" for the socket where `mambair serve` listens by itself, "unix:PATH" or "http://HOST:PORT".
+        text: "auto" for the default socket of `mambair serve`, "unix:PATH" or "http://HOST:PORT".
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not an address.
     """
     if text == AUTO:
         return Address(find_default_socket())
@@ -56,21 +56,21 @@ def parse_address(text: str) -> Address:
     except ValueError:  # a port that is no number
         pass
     raise UsageError(
-        f"no address of a server: {text}; auto, unix:/a/path and http://{LOOPBACK}:8765 are such"
+        f"not the address of a server: {text}; auto, unix:/a/path or http://{LOOPBACK}:8765 would work"
     )
 
 
 def find_default_socket(make_folder: bool = False) -> Path:
-    """Return the path of the socket where the user's server listens: in a folder that is nobody else's.
+    """Return the default socket of the user's server, in a folder that nobody else can use.
 
     Args:
-        make_folder: Whether to make the folder where it is missing.
+        make_folder: Whether to make the folder if it is missing.
 
     Raises:
-        UsageError: There is no such folder, or the system has no such sockets.
+        UsageError: Others can use the folder, it cannot be made, or the system has no Unix sockets.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise UsageError("this system has no Unix sockets; use a port, as in http://127.0.0.1:8765")
+        raise UsageError("this system has no Unix sockets; use a port, e.g. http://127.0.0.1:8765")
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and _is_private(Path(runtime)):
         return Path(runtime, _SOCKET_NAME)
@@ -80,15 +80,17 @@ def find_default_socket(make_folder: bool = False) -> Path:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"cannot make {folder}: {error.strerror}; choose a socket of your own"
+                f"cannot make the folder {folder}: {error.strerror}; choose a socket with --socket"
             ) from error
     if os.path.lexists(folder) and not _is_private(folder):
-        raise UsageError(f"{folder} is not yours alone: whose server is in it? name another socket")
+        raise UsageError(
+            f"not yours alone: {folder}; others could put a server there, so choose another socket"
+        )
     return folder / _SOCKET_NAME
 
 
 def _is_private(folder: Path) -> bool:
-    """Tell whether this is a folder of the user's that nobody else gets into."""
+    """Tell whether a folder belongs to the user, and nobody else can enter it."""
     try:
         status = folder.lstat()
     except OSError:
@@ -97,12 +99,12 @@ def _is_private(folder: Path) -> bool:
 
 
 def listen(address: Address) -> socket.socket:
-    """Open a socket at an address; one that a dead server has left is replaced.
+    """Open a socket at an address; replace one that a killed server has left.
 
-    What the user alone may connect to is a Unix socket; to a port, everybody on the machine may.
+    Only the user can connect to a Unix socket; everybody on the machine can connect to a port.
 
     Raises:
-        UsageError: Another server listens there, or nobody can.
+        UsageError: Another server listens there, or the address cannot be used.
     """
     try:
         if address.path is None:
@@ -120,17 +122,17 @@ def listen(address: Address) -> socket.socket:
             os.umask(mask)
         return listener
     except OSError as error:
-        reason = error.strerror or error  # a path that is too long has no number of an error
+        reason = error.strerror or error  # an OSError for a long path has no strerror
         raise UsageError(
             f"cannot listen at {address}: {reason}; choose another with --socket or --port"
         ) from error
 
 
 def _clear_away(path: Path) -> None:
-    """Remove a socket that nobody listens at."""
+    """Remove a socket where no server listens."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise UsageError(f"cannot listen at {path}: it is no socket; choose another with --socket")
+            raise UsageError(f"cannot listen at {path}: it is not a socket; choose another with --socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -140,6 +142,6 @@ def _clear_away(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-        except (BlockingIOError, TimeoutError):  # so many wait there that it takes in no more
+        except (BlockingIOError, TimeoutError):  # its queue of connections is full
             pass
     raise UsageError(f"a server listens at {path} already; stop it, or choose another with --socket")

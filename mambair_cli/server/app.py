@@ -1,4 +1,4 @@
-"""The server's answers: an ASGI application."""
+"""Answer HTTP requests: an ASGI application."""
 
 import asyncio
 import json
@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from typing import BinaryIO
@@ -30,20 +31,27 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
+from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
-from mambair_cli.server.page import describe_api, write_page
-from mambair_cli.server.protocol import REPORT_HEADER, describe_error, describe_report
+from mambair_cli.server.page import write_page
+from mambair_cli.server.protocol import (
+    REPORT_HEADER,
+    Health,
+    ServerInfo,
+    describe_error,
+    describe_report,
+)
 from mambair_cli.server.query import TASKS, read_request
 from mambair_cli.server.service import RestoreService, ServiceResult
 
 MAX_BYTES = 2**30
 MOST_WAITING = 32
 IDLE_SECONDS = 30.0
-RETRY_SECONDS = 2  # as told to clients where too many wait
+RETRY_SECONDS = 2  # that clients wait when the server has too many images
 
 _PIECE_BYTES = 2**20
 _STATUS = {UsageError: 400, ModelError: 404, ImageError: 422, ServerError: 503, MemoryLimitError: 507}
-_GOODBYE = {"Connection": "close"}  # what is still to come is not read
+_GOODBYE = {"Connection": "close"}  # the rest of the request is not read
 _PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
@@ -51,10 +59,10 @@ class App:
     """Answers requests.
 
     Args:
-        workshop: Does what is asked for.
-        max_bytes: Of an image that is sent.
-        most_waiting: Images that may be here at once; further ones are turned away.
-        idle_seconds: After which a client that sends nothing is given up.
+        service: Restores the images.
+        max_bytes: Largest file that is accepted.
+        most_waiting: Number of images at a time; more are refused.
+        idle_seconds: Time after which the request of a client that sends nothing ends.
 
     Attributes:
         asgi: The application.
@@ -62,12 +70,12 @@ class App:
 
     def __init__(
         self,
-        workshop: RestoreService,
+        service: RestoreService,
         max_bytes: int = MAX_BYTES,
         most_waiting: int = MOST_WAITING,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        self._workshop = workshop
+        self._service = service
         self._max_bytes = max_bytes
         self._most_waiting = most_waiting
         self._idle_seconds = idle_seconds
@@ -76,131 +84,126 @@ class App:
         tasks = [
             Route(f"/v1/{task}", partial(answer, task), methods=[method])
             for task in TASKS
-            for method, answer in (("GET", self._tell_means), ("POST", self._restore))
+            for method, answer in (("GET", self._describe), ("POST", self._restore))
         ]
         self.asgi = Starlette(
             routes=[
-                Route("/v1/health", self._tell_health),
-                Route("/v1/models", self._tell_models),
+                Route("/v1/health", self._show_health),
+                Route("/v1/models", self._list_models),
                 *tasks,
-                Route("/openapi.json", self._tell_api),
+                Route("/openapi.json", self._show_api),
                 Route("/docs", self._show_page),
                 Route("/", self._show_page),
             ],
             middleware=[Middleware(OriginCheck)],
             exception_handlers={
                 MambairError: _answer_error,
-                HTTPException: _answer_stranger,
+                HTTPException: _answer_http_error,
                 ClientDisconnect: _answer_nobody,
                 Exception: _answer_bug,
             },
         )
 
-    async def _tell_health(self, request: Request) -> Response:
-        models = self._workshop.models
-        return JSONResponse(
-            {
-                "version": version("mambair-cli"),
-                "device": str(models.device),
-                "loaded": models.names,
-                "waiting": self._waiting,
-            }
-        )
+    async def _show_health(self, request: Request) -> Response:
+        cache = self._service.cache
+        health = Health(version("mambair-cli"), str(cache.device), cache.names, self._waiting)
+        return JSONResponse(asdict(health))
 
-    async def _tell_models(self, request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(self._workshop.models.describe))
+    async def _list_models(self, request: Request) -> Response:
+        models = await asyncio.to_thread(self._service.cache.describe)
+        return JSONResponse([asdict(model) for model in models])
 
-    async def _tell_api(self, request: Request) -> Response:
+    async def _show_api(self, request: Request) -> Response:
         return JSONResponse(self._api)
 
     async def _show_page(self, request: Request) -> Response:
         return HTMLResponse(write_page(self._api), headers=_PLAIN_PAGE)
 
-    async def _tell_means(self, task: Task, request: Request) -> Response:
-        means = await self._workshop.prepare(read_request(task, request.query_params.multi_items()))
-        return JSONResponse(
-            {
-                "version": version("mambair-cli"),
-                "model": means.restorer.model.name,
-                "scale": means.restorer.info.scale,
-                "device": str(means.restorer.device),
-                "computing": means.fingerprint.describe(),
-                "notice": means.notice,
-                "max_bytes": self._max_bytes,
-            }
+    async def _describe(self, task: Task, request: Request) -> Response:
+        loaded = await self._service.prepare(read_request(task, request.query_params.multi_items()))
+        info = ServerInfo(
+            version=version("mambair-cli"),
+            model=loaded.restorer.model.name,
+            scale=loaded.restorer.info.scale,
+            device=str(loaded.restorer.device),
+            computing=loaded.fingerprint.describe(),
+            notice=loaded.notice,
+            max_bytes=self._max_bytes,
         )
+        return JSONResponse(asdict(info))
 
     async def _restore(self, task: Task, request: Request) -> Response:
-        order = read_request(task, request.query_params.multi_items())
+        restore_request = read_request(task, request.query_params.multi_items())
         if self._waiting >= self._most_waiting:
-            await self._take_in(request, None)  # a client that is still sending hears no answer
-            raise ServerError(f"too many images wait: {self._waiting}; try again later")
+            await self._receive(request, None)  # a client reads no answer while it sends
+            raise ServerError(f"the server has too many images: {self._waiting}; try again later")
         with ExitStack() as stack:
             self._waiting += 1
-            stack.callback(self._let_go)
+            stack.callback(self._count_down)
             image, result = await _open_temporary(stack), await _open_temporary(stack)
-            await self._take_in(request, image)
+            await self._receive(request, image)
             try:
-                restored = await _until_gone(request, self._workshop.restore(order, image, result))
+                restoring = self._service.restore(restore_request, image, result)
+                restored = await _until_gone(request, restoring)
             except asyncio.CancelledError:
-                return JSONResponse(describe_error(ServerError("the server was ended; start it anew")), 503)
+                return _refuse(ServerError("the server was stopped; start it again"), 503)
             size = await asyncio.to_thread(result.seek, 0, os.SEEK_END)
             return _Answer(restored, result, size, stack.pop_all())
 
-    def _let_go(self) -> None:
+    def _count_down(self) -> None:
         self._waiting -= 1
 
-    async def _take_in(self, request: Request, file: BinaryIO | None) -> None:
+    async def _receive(self, request: Request, file: BinaryIO | None) -> None:
         """Write a request's body to a file.
 
         Raises:
-            HTTPException: It is too large, or does not come.
-            ImageError: There is no room for it.
+            HTTPException: It is too large, or does not arrive.
+            ImageError: There is no space for it.
         """
-        told = request.headers.get("content-length", "0")
-        if not told.isdecimal() or int(told) > self._max_bytes:
+        announced = request.headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > self._max_bytes:
             raise self._too_large()
-        taken, pieces = 0, aiter(request.stream())
-        held = bytearray()  # what is not written yet: a thread for each small piece would take its time
+        received, pieces = 0, aiter(request.stream())
+        unwritten = bytearray()  # collected, since a thread for each small piece would be slow
         while True:
             try:
                 piece = await asyncio.wait_for(anext(pieces, None), self._idle_seconds)
             except (asyncio.TimeoutError, TimeoutError) as error:  # two before Python 3.11
                 raise HTTPException(
-                    408, f"nothing came for {self._idle_seconds:g} s; send the image at once", _GOODBYE
+                    408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE
                 ) from error
             if piece is not None:
-                held += piece
-            if file is not None and (piece is None or len(held) >= _PIECE_BYTES):
-                await asyncio.to_thread(_write, file, held)
-            if file is None or len(held) >= _PIECE_BYTES:
-                held = bytearray()
+                unwritten += piece
+            if file is not None and (piece is None or len(unwritten) >= _PIECE_BYTES):
+                await asyncio.to_thread(_write, file, unwritten)
+            if file is None or len(unwritten) >= _PIECE_BYTES:
+                unwritten = bytearray()
             if piece is None:
                 return
-            taken += len(piece)
-            if taken > self._max_bytes:
+            received += len(piece)
+            if received > self._max_bytes:
                 raise self._too_large()
 
     def _too_large(self) -> HTTPException:
-        why = f"the image has more bytes than are taken: {self._max_bytes}; allow more with --max-bytes"
+        why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
         return HTTPException(413, why, _GOODBYE)
 
 
-class _Complaints(logging.Handler):
-    """Puts what uvicorn logs, with tracebacks, on stderr in mambair's name."""
+class _ErrorLog(logging.Handler):
+    """Prints what uvicorn logs on stderr, with tracebacks, after ``mambair:``."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record; where stderr is gone, nobody can be told."""
+        """Print a record, if there is still a stderr."""
         with suppress(OSError):
             sys.stderr.write(f"mambair: {self.format(record)}\n")
             sys.stderr.flush()
 
 
-_COMPLAINTS = _Complaints(logging.ERROR)  # what is below that, strangers can cause as often as they like
+_ERROR_LOG = _ErrorLog(logging.ERROR)  # anybody can cause the levels below, as often as they like
 
 
 def build_server(app: App) -> uvicorn.Server:
-    """Return what serves the application at sockets that are listened at, by ``run(sockets=[...])``."""
+    """Return the server of the application; ``run(sockets=[...])`` serves at open sockets."""
     config = uvicorn.Config(
         app.asgi,
         loop="asyncio",
@@ -212,23 +215,23 @@ def build_server(app: App) -> uvicorn.Server:
         proxy_headers=False,
         server_header=False,
     )
-    logging.getLogger("uvicorn.error").addHandler(_COMPLAINTS)
+    logging.getLogger("uvicorn.error").addHandler(_ERROR_LOG)
     return uvicorn.Server(config)
 
 
-async def _until_gone(request: Request, work: Awaitable[ServiceResult]) -> ServiceResult:
-    """Wait for an image, but no longer than the client does.
+async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> ServiceResult:
+    """Wait for a result, but no longer than the client does.
 
     Raises:
-        ClientDisconnect: It is gone.
+        ClientDisconnect: The client is gone.
     """
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch())
-    working.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is known of
+    working, watching = asyncio.ensure_future(restoring), asyncio.ensure_future(watch())
+    working.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio warns of it
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -240,11 +243,11 @@ async def _until_gone(request: Request, work: Awaitable[ServiceResult]) -> Servi
 
 
 async def _open_temporary(stack: ExitStack) -> BinaryIO:
-    """Open a temporary file, which is closed with the stack; all others would wait for a slow disk."""
+    """Open a temporary file, which is closed with the stack; in threads, since a disk may be slow."""
     try:
         file = await asyncio.to_thread(tempfile.TemporaryFile)
     except OSError as error:
-        raise _no_room(error) from error
+        raise _no_space(error) from error
     stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, file.close))
     return file
 
@@ -254,42 +257,42 @@ def _write(file: BinaryIO, data: bytearray) -> None:
         file.write(data)
         file.flush()
     except OSError as error:
-        raise _no_room(error) from error
+        raise _no_space(error) from error
 
 
-def _no_room(error: OSError) -> ImageError:
+def _no_space(error: OSError) -> ImageError:
     return ImageError(
-        f"cannot keep the image: {error.strerror or error}; free some space for temporary files"
+        f"cannot store the image: {error.strerror or error}; free some space for temporary files"
     )
 
 
 class _Answer(StreamingResponse):
-    """A result, and how it came about.
+    """A result, and a report of how it was made.
 
     Args:
-        restored: What became of the image.
+        restored: What the service returned.
         result: File of the result.
-        size: Of that file, in bytes.
-        held: What to let go of when it is sent.
+        size: Size of that file, in bytes.
+        stack: Closed when the result is sent.
     """
 
-    def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, held: ExitStack) -> None:
-        outcome, format, means = restored
-        restorer = means.restorer
-        digest = means.fingerprint.digest()
-        facts = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
-        headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(facts)}
+    def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, stack: ExitStack) -> None:
+        outcome, format, loaded = restored
+        restorer = loaded.restorer
+        digest = loaded.fingerprint.digest()
+        report = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
+        headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(asdict(report))}
         super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
-        self._held = held
+        self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, to whoever is still there."""
-        with self._held:
+        """Send the result, unless the client is gone."""
+        with self._stack:
             await super().__call__(scope, receive, send)
 
 
 async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
-    """Yield what a file of that size holds, and end with the last of it: who has all may ask at once."""
+    """Yield the content of a file of that size; end with its last byte, when the client may go on."""
     await asyncio.to_thread(file.seek, 0)
     while size > 0 and (piece := await asyncio.to_thread(file.read, _PIECE_BYTES)):
         size -= len(piece)
@@ -297,22 +300,22 @@ async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Say what failed: a request can cause it."""
+    """Answer an error that a request can cause."""
     assert isinstance(error, MambairError)
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return JSONResponse(describe_error(error), status, headers)
+    return _refuse(error, status, headers)
 
 
-async def _answer_stranger(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request as HTTP has it."""
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an error of HTTP itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
     why = {
         404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} knows no {request.method}; see /docs",
+        405: f"{request.url.path} has no method {request.method}; see /docs",
     }
-    facts = {"kind": "UsageError", "message": why.get(error.status_code, error.detail)}
-    return JSONResponse(facts, error.status_code, error.headers)
+    reason = UsageError(why.get(error.status_code, error.detail))
+    return _refuse(reason, error.status_code, error.headers)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
@@ -320,6 +323,9 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:
-    """Say no more than that: the server's own stderr has the rest."""
-    facts = {"kind": "MambairError", "message": "a bug of mambair's; its server's messages tell where"}
-    return JSONResponse(facts, 500)
+    """Answer a bug without details: the traceback is on the server's stderr."""
+    return _refuse(MambairError("internal error; see the server's log"), 500)
+
+
+def _refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(asdict(describe_error(error)), status, headers)

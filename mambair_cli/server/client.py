@@ -1,6 +1,6 @@
-"""The run over tasks by a server: images are sent to it, and what it sends back is written here.
+"""Run jobs on a server: send images to it, and write the results that it sends back.
 
-Nothing here needs PyTorch: that it is loaded already is what a server is for.
+Nothing here imports PyTorch: the server has it loaded, which is what makes a command start fast.
 """
 
 import json
@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import urlencode
 
 from mambair_cli.errors import ImageError, MambairError, ServerError
@@ -30,37 +30,29 @@ from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.server.address import Address
-from mambair_cli.server.protocol import REPORT_HEADER, read_error, read_report
+from mambair_cli.server.protocol import (
+    REPORT_HEADER,
+    ErrorReport,
+    ResultReport,
+    ServerInfo,
+    read_error,
+    read_record,
+    read_report,
+)
 
-AT_ONCE = 3  # images at the server: one to compute, one to decode, one to encode
-BUSY_SECONDS = 600  # that a server may be too busy, before it is given up
-GREETING_SECONDS = 10  # that it may take to accept a connection
+AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
+BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
+GREETING_SECONDS = 10  # for which a server may take to accept a connection
 
 _PIECE_BYTES = 2**20
 
 
-class ServerInfo(NamedTuple):
-    """By what a server restores.
-
-    Attributes:
-        model: Name of the model.
-        scale: Output pixels per input pixel and side.
-        device: Where it computes.
-        fingerprint: All that pixels depend on besides the images.
-        notice: What the user should know of the choice of model, if anything.
-        max_bytes: Of an image that it takes.
-    """
-
-    model: str
-    scale: int
-    device: str
-    fingerprint: Fingerprint
-    notice: str | None
-    max_bytes: int
+Query = dict[str, str | int | float | bool | None]
+"""Parameters of a request; those that are None are left out."""
 
 
 class _Connection(HTTPConnection):
-    """Speaks HTTP, through a Unix socket where the address has one."""
+    """A connection by HTTP, through a Unix socket if the address is one."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(
@@ -72,7 +64,7 @@ class _Connection(HTTPConnection):
         self._address = address
 
     def connect(self) -> None:
-        """Connect; what comes then may take any time."""
+        """Connect; an answer may take any time."""
         if self._address.path is None:
             super().connect()
         else:
@@ -83,7 +75,7 @@ class _Connection(HTTPConnection):
 
 
 class _BusyError(Exception):
-    """The server has too much to do."""
+    """The server has too many images."""
 
     def __init__(self, seconds: float, error: MambairError) -> None:
         self.seconds = seconds
@@ -91,27 +83,27 @@ class _BusyError(Exception):
 
 
 class ServerClient:
-    """Has a server do a task.
+    """Runs jobs on a server.
 
     Args:
-        address: Of the server.
+        address: Address of the server.
         task: "upscale", "denoise" or "dejpeg".
-        query: Parameters of the choice of model and of the computing, those that are not None.
-        on_start: Told of each image that is sent: which of those sent at once it is, and its name.
+        query: Parameters that choose the model and how it computes.
+        on_start: Called for each image that is sent, with its number among those sent at a time and its name.
 
     Attributes:
-        means: By what it is done.
+        info: How the server restores the images.
 
     Raises:
         ServerError: There is no server.
-        MambairError: The server has no such model, or it does not do the task.
+        MambairError: The server has no such model, or it does not fit the task.
     """
 
     def __init__(
         self,
         address: Address,
         task: str,
-        query: dict[str, Any],
+        query: Query,
         on_start: Callable[[int, str], None] = lambda number, name: None,
     ) -> None:
         self._address = address
@@ -121,28 +113,29 @@ class ServerClient:
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._is_lost = threading.Event()
-        self.means = means = self._ask(query)
-        place = f"{means.device} of {address}"
-        self.info = ExecutorInfo(means.model, means.scale, place, means.fingerprint, means.notice)
+        found, fingerprint = self._ask(query)
+        place = f"{found.device} of {address}"
+        self.info = ExecutorInfo(found.model, found.scale, place, fingerprint, found.notice)
+        self._max_bytes = found.max_bytes
         kept = ("precision", "tile", "overlap", "seed", "strength")
-        self._query = {**{name: query.get(name) for name in kept}, "model": self.means.model}
-        self._computing = self.means.fingerprint.digest()
+        self._query = {**{name: query.get(name) for name in kept}, "model": self.info.model}
+        self._computing = fingerprint.digest()
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
-        """Send tasks to the server, several at once; yield what became of each, in their order.
+        """Send the images of jobs to the server, several at a time; yield their outcomes, in order.
 
-        Where there is no server any more, no further one is begun.
+        When the server is gone, send no more.
         """
         sent: deque[Future[Outcome]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "mambair-client") as senders:
             try:
-                for number, task in enumerate(jobs):
+                for number, prepared in enumerate(jobs):
                     if is_stopped() or self._is_lost.is_set():
                         break
-                    held = task.job.source.hold().data  # here, where an interrupt is heard
+                    held = prepared.job.source.hold().data  # in the main thread, which Ctrl-C interrupts
                     data = None if held is None else bytes(held)
-                    sent.append(senders.submit(self._do, task, data))
-                    self._on_start(number % AT_ONCE, name_of(task.job.source))
+                    sent.append(senders.submit(self._restore, prepared, data))
+                    self._on_start(number % AT_ONCE, name_of(prepared.job.source))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):
                         yield sent.popleft().result()
                 while sent:
@@ -154,7 +147,7 @@ class ServerClient:
                 raise
 
     def close(self) -> None:
-        """Hang up: the server leaves what it is doing for this client."""
+        """Close all connections; the server then stops the work for this client."""
         self._is_closed.set()
         with self._lock:
             for connection in self._connections:
@@ -162,68 +155,69 @@ class ServerClient:
                     with suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, query: dict[str, Any]) -> ServerInfo:
-        """Ask by what images will be restored."""
+    def _ask(self, query: Query) -> tuple[ServerInfo, Fingerprint]:
+        """Ask the server how it will restore images."""
         with self._connect() as connection:
-            with self._speaking():
+            with self._translated():
                 connection.request("GET", _compose(self._path, query))
                 with connection.getresponse() as response:
                     body = response.read()
             try:
-                facts = json.loads(body)
+                sent = json.loads(body)
                 if response.status != 200:
-                    raise read_error(facts)
-                fingerprint = Fingerprint.read(facts["computing"])
-                facts = {**facts, "fingerprint": fingerprint}
-                return ServerInfo(*(facts[name] for name in ServerInfo._fields))
+                    raise read_error(read_record(ErrorReport, sent))
+                info = read_record(ServerInfo, sent)
+                return info, Fingerprint.read(info.computing)
             except (ValueError, KeyError, TypeError) as error:
                 raise self._strange() from error
 
-    def _do(self, task: PreparedJob, data: bytes | None) -> Outcome:
-        """Have a task done, however often the server is too busy at first."""
+    def _restore(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
+        """Have an image restored; try again while the server has too many."""
         begun = time.perf_counter()
         outcome = None
         try:
-            check_target(task.job, task.overwrite)
-            if task.watch:
-                task.watch.look()
+            check_target(prepared.job, prepared.overwrite)
+            if prepared.watch:
+                prepared.watch.look()
             if data is None:
-                data = _read_pipe(task.job.source)
+                data = _read_pipe(prepared.job.source)
             while outcome is None:
                 try:
-                    outcome = self._exchange(task, data)
+                    outcome = self._exchange(prepared, data)
                 except _BusyError as busy:
                     if time.perf_counter() - begun > BUSY_SECONDS or self._is_closed.wait(busy.seconds):
                         raise busy.error from busy
         except MambairError as error:
             if isinstance(error, ServerError):
                 self._is_lost.set()
-            return Outcome.failed(task.job, error, time.perf_counter() - begun)
-        sha256 = task.watch.sha256 if task.watch else None
+            return Outcome.failed(prepared.job, error, time.perf_counter() - begun)
+        sha256 = prepared.watch.sha256 if prepared.watch else None
         return replace(outcome, seconds=time.perf_counter() - begun, sha256=sha256)
 
-    def _exchange(self, task: PreparedJob, data: bytes | None) -> Outcome:
-        """Send an image, and write what comes back.
+    def _exchange(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
+        """Send an image, and write the result.
 
         Raises:
-            _BusyError: The server turns it away.
+            _BusyError: The server has too many images.
             MambairError: There is no result.
         """
-        job = task.job
+        job = prepared.job
         format = job.format
         if job.target is not None and not job.is_stream:
             format = settle_format(job.target, format)
-        query = {**self._query, **_query_of(task.output, task.policy), "format": format}
-        told = {"on_begin": task.watch.begin, "on_end": task.watch.end} if task.watch else {}
+        query = {**self._query, **_query_of(prepared.output, prepared.policy), "format": format}
+        watch = prepared.watch
+        callbacks = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
         with _open_source(job.source, data) as (pieces, length):
-            if length > self.means.max_bytes:
+            if length > self._max_bytes:
                 raise ImageError(
-                    f"cannot send {job.source}: it has {length} bytes, and the server takes "
-                    f"{self.means.max_bytes}; have it take more with --max-bytes"
+                    f"cannot send {job.source}: it has {length} bytes, and the server accepts "
+                    f"{self._max_bytes}; start the server with a larger --max-bytes"
                 )
             about = f"{job.source}: " if job.source.path else ""
             with (
-                open_target(job, overwrite=task.overwrite, **told) as file,  # before any work
+                # First, so that nothing is computed for a file that cannot be opened.
+                open_target(job, overwrite=prepared.overwrite, **callbacks) as file,
                 self._connect() as connection,
                 self._send(connection, _compose(self._path, query), pieces, length, about) as response,
             ):
@@ -234,8 +228,8 @@ class ServerClient:
     def _send(
         self, connection: HTTPConnection, path: str, pieces: Iterator[bytes], length: int, about: str
     ) -> HTTPResponse:
-        """Send a request; what the source's own reading raises is passed on."""
-        with self._speaking(about):
+        """Send a request; errors of reading the source are raised unchanged."""
+        with self._translated(about):
             connection.putrequest("POST", path)
             connection.putheader("Content-Type", "application/octet-stream")
             connection.putheader("Content-Length", str(length))
@@ -243,27 +237,27 @@ class ServerClient:
         for piece in pieces:
             try:
                 connection.send(piece)
-            except OSError:  # it may have said why
+            except OSError:  # the server may have answered why
                 break
-        with self._speaking(about):
+        with self._translated(about):
             return connection.getresponse()
 
     def _read_head(self, response: HTTPResponse, about: str, job: Job) -> Outcome:
-        """Read what comes before a result.
+        """Read the headers of a result, or the error in its place.
 
         Raises:
-            _BusyError: There is none yet.
-            MambairError: There is none.
+            _BusyError: The server has too many images.
+            MambairError: There is no result.
         """
         try:
             if response.status == 200:
-                facts = json.loads(response.headers[REPORT_HEADER])
-                if facts["computing"] != self._computing:
+                report = read_record(ResultReport, json.loads(response.headers[REPORT_HEADER]))
+                if report.computing != self._computing:
                     raise self._changed(about)
-                return read_report(facts, job)
-            with self._speaking(about):
+                return read_report(report, job)
+            with self._translated(about):
                 body = response.read()
-            error = read_error(json.loads(body), about)
+            error = read_error(read_record(ErrorReport, json.loads(body)), about)
             if "Retry-After" in response.headers:
                 raise _BusyError(float(response.headers["Retry-After"]), error)
         except (ValueError, KeyError, TypeError) as error:
@@ -271,12 +265,12 @@ class ServerClient:
         raise error
 
     def _copy(self, response: HTTPResponse, file: BinaryIO, about: str) -> None:
-        """Write a result as it comes, all of it."""
+        """Write a result as it arrives, all of it."""
         left = response.length
         if left is None:
             raise self._strange()
         while left:
-            with self._speaking(about):
+            with self._translated(about):
                 piece = response.read(min(left, _PIECE_BYTES))
             if not piece:
                 raise self._gone(about)
@@ -285,7 +279,7 @@ class ServerClient:
 
     @contextmanager
     def _connect(self) -> Iterator[HTTPConnection]:
-        """Connect, such that :meth:`close` can end it."""
+        """Connect; :meth:`close` can end the connection."""
         connection = _Connection(self._address)
         try:
             connection.connect()
@@ -307,8 +301,8 @@ class ServerClient:
                 connection.close()
 
     @contextmanager
-    def _speaking(self, about: str = "") -> Iterator[None]:
-        """Translate what can go wrong between here and there."""
+    def _translated(self, about: str = "") -> Iterator[None]:
+        """Turn errors of the connection into errors for the user."""
         try:
             yield
         except (OSError, HTTPException) as error:
@@ -316,12 +310,12 @@ class ServerClient:
 
     def _gone(self, about: str = "") -> ServerError:
         return ServerError(
-            f"{about}the server at {self._address} went away; see its messages, and start it anew"
+            f"{about}the server at {self._address} went away; see its messages, and start it again"
         )
 
     def _changed(self, about: str) -> ServerError:
         return ServerError(
-            f"{about}the server at {self._address} is another one now, with other settings or weights; "
+            f"{about}the server at {self._address} was replaced by one with other settings or weights; "
             "start again with --resume"
         )
 
@@ -329,8 +323,8 @@ class ServerClient:
         return ServerError(f"no mambair server of this version answers at {self._address}; start one there")
 
 
-def _compose(path: str, query: dict[str, Any]) -> str:
-    """Write the target of a request, without what is None."""
+def _compose(path: str, query: Query) -> str:
+    """Write the target of a request, without parameters that are None."""
     words = {True: "true", False: "false"}
     given = {
         name: words.get(value, value) if isinstance(value, bool) else value for name, value in query.items()
@@ -338,8 +332,8 @@ def _compose(path: str, query: dict[str, Any]) -> str:
     return f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
 
 
-def _query_of(output: WriteOptions, policy: RunPolicy) -> dict[str, Any]:
-    """Name how a result is written."""
+def _query_of(output: WriteOptions, policy: RunPolicy) -> Query:
+    """Return the parameters for how a result is written."""
     return {
         "scale": output.size.scale,
         "width": output.size.width,
@@ -355,7 +349,7 @@ def _query_of(output: WriteOptions, policy: RunPolicy) -> dict[str, Any]:
 
 
 def _read_pipe(source: Source) -> bytes | None:
-    """Read what can be read once; None for a file.
+    """Read an image that can be read only once, from a pipe; None for a file.
 
     Raises:
         ImageError: It cannot be read.
@@ -370,7 +364,7 @@ def _read_pipe(source: Source) -> bytes | None:
 
 @contextmanager
 def _open_source(source: Source, data: bytes | None) -> Iterator[tuple[Iterator[bytes], int]]:
-    """Open an image to be sent: its bytes, and how many they are.
+    """Open an image to send: pieces of its bytes, and how many bytes there are.
 
     Raises:
         ImageError: It cannot be read, or becomes shorter meanwhile.
@@ -389,7 +383,7 @@ def _open_source(source: Source, data: bytes | None) -> Iterator[tuple[Iterator[
 
 
 def _read_pieces(file: BinaryIO, path: Path, length: int) -> Iterator[bytes]:
-    """Read as many bytes as were announced."""
+    """Read exactly as many bytes as were announced."""
     while length:
         try:
             piece = file.read(min(length, _PIECE_BYTES))

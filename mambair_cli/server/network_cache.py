@@ -1,4 +1,4 @@
-"""The networks that a server keeps loaded."""
+"""The networks that a server keeps loaded, those used last."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import REAL, is_named
@@ -15,19 +15,20 @@ from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import Precision
 from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
 
-FALLBACK_SECONDS = 600  # after which the model that could not be had is asked for again
+FALLBACK_SECONDS = 600  # after which a model that was unavailable is tried again
 
 
-class _Question(NamedTuple):
-    """What the choice of a model follows from: one of the catalogue, so that there are not many.
+class _ChoiceKey(NamedTuple):
+    """What the choice of a model depends on; there are few, since the best model is one of the catalogue.
 
     Attributes:
         task: "upscale", "denoise" or "dejpeg".
-        best: Name of the model that would do it.
-        is_named: Whether no other may take its place.
-        offline: Whether to fetch none.
+        best: Name of the best model for the request.
+        is_named: Whether the request names it, so that no other may replace it.
+        offline: Whether to download nothing.
     """
 
     task: catalog.Task
@@ -36,8 +37,8 @@ class _Question(NamedTuple):
     offline: bool
 
 
-class _Key(NamedTuple):
-    """What a loaded network is known by."""
+class _NetworkKey(NamedTuple):
+    """What tells loaded networks apart."""
 
     path: Path
     precision: Precision
@@ -45,10 +46,10 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """By what an order is done.
+    """A loaded model, with the settings of a request.
 
     Attributes:
-        restorer: Has the network, the tiles and the seed.
+        restorer: The network with tiles, seed and strength.
         fingerprint: All that pixels depend on besides the images.
         notice: What the user should know about the choice of the model, if anything.
     """
@@ -59,17 +60,17 @@ class LoadedModel:
 
 
 class NetworkCache:
-    """Finds the network for an order, and keeps those that were used last.
+    """Loads the network for a request, and keeps those used last.
 
     Args:
-        device: "auto", or as torch names it.
-        precision: Where an order has none.
-        offline: Whether to fetch none.
-        most: Networks that are kept.
-        notify: Told in a sentence of each that is loaded.
+        device: "auto", or torch's name of a device.
+        precision: Precision where a request has none.
+        offline: Whether to download nothing.
+        most: Largest number of networks to keep.
+        notify: Called with a sentence for each network that is loaded.
 
     Attributes:
-        device: Of all networks.
+        device: Device of all networks.
 
     Raises:
         UsageError: There is no such device.
@@ -88,120 +89,124 @@ class NetworkCache:
         self._precision: Precision = precision
         self._most = most
         self._notify = notify
-        self._choices: dict[_Question, tuple[ChosenModel, float]] = {}
-        self._loaded: OrderedDict[_Key, LoadedModel] = OrderedDict()
+        self._choices: dict[_ChoiceKey, tuple[ChosenModel, float]] = {}
+        self._loaded: OrderedDict[_NetworkKey, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, order: RestoreRequest) -> LoadedModel | None:
-        """Return by what an order is done, if that is loaded.
+    def find(self, request: RestoreRequest) -> LoadedModel | None:
+        """Return the model for a request, if it is loaded.
 
         Raises:
-            MambairError: There is no such model, or the network does not do it.
+            MambairError: There is no such model, or it does not fit the request.
         """
         with self._lock:
-            choice = self._recall(order)
-            if choice is None:
+            model = self._recall(request)
+            if model is None:
                 return None
-            key = self._key(choice, order)
+            key = self._key(model, request)
             if key not in self._loaded:
                 return None
             self._loaded.move_to_end(key)
             loaded = self._loaded[key]
-        return self._adapt(loaded, choice, order)
+        return self._adapt(loaded, model, request)
 
-    def choose(self, order: RestoreRequest) -> ChosenModel:
-        """Choose the model for an order, and fetch it where it is not on this machine.
+    def choose(self, request: RestoreRequest) -> ChosenModel:
+        """Choose the model for a request, and download it if it is not on this machine.
 
         Raises:
-            ModelError: There is none.
+            ModelError: There is no such model.
         """
         with self._lock:
-            choice = self._recall(order)
-        if choice is None:
-            question = self._ask(order)
-            choice = choose_model(
-                order.task,
-                order.scale,
-                order.level,
-                order.model,
+            model = self._recall(request)
+        if model is None:
+            key = self._choice_key(request)
+            model = choose_model(
+                request.task,
+                request.scale,
+                request.level,
+                request.model,
                 weights=None,
                 device_kind=self.device.type,
-                offline=question.offline,
+                offline=key.offline,
                 quiet=True,
             )
             with self._lock:
-                self._choices[question] = choice, time.monotonic()
-        return choice
+                self._choices[key] = model, time.monotonic()
+        return model
 
-    def load(self, order: RestoreRequest, choice: ChosenModel) -> LoadedModel:
-        """Return by what an order is done, with the network loaded now if it was not.
+    def load(self, request: RestoreRequest, model: ChosenModel) -> LoadedModel:
+        """Return the model for a request, loaded now if it was not.
 
-        What is done with a device is done by one thread: CUDA's graphs allow nothing beside their recording.
+        All calls must come from one thread: CUDA allows no other work while it records a graph.
+
+        Args:
+            request: The request.
+            model: The model that :meth:`choose` returned for it.
 
         Raises:
-            MambairError: It is no network, or does not do it.
+            MambairError: It is not a network, or does not fit the request.
         """
-        key = self._key(choice, order)
+        key = self._key(model, request)
         with self._lock:
             loaded = self._loaded.get(key)
         if loaded is None:
             restorer = Restorer(
-                order.task,
-                None if order.model == REAL else order.scale,
-                order.level,
-                choice.name,
+                request.task,
+                None if request.model == REAL else request.scale,
+                request.level,
+                model.name,
                 device=str(self.device),
                 precision=key.precision,
                 offline=True,
             )
-            _ = restorer.computer  # which has all that are made from this one
+            _ = restorer.computer  # made once, for all restorers that are copies of this one
             loaded = LoadedModel(restorer, Fingerprint.of(restorer))
-            self._notify(f"loaded {choice.name} on {self.device}")
+            self._notify(f"loaded {model.name} on {self.device}")
         with self._lock:
             self._loaded[key] = loaded
             self._loaded.move_to_end(key)
             while len(self._loaded) > self._most:
                 self._loaded.popitem(last=False)
-        return self._adapt(loaded, choice, order)
+        return self._adapt(loaded, model, request)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Say of each model of the catalogue what it is, and where."""
+    def describe(self) -> list[ModelState]:
+        """Describe each model of the catalogue."""
         with self._lock:
             loaded = {one.restorer.model.name for one in self._loaded.values()}
         return [
-            {
-                "name": model.name,
-                "task": model.task,
-                "scale": model.scale,
-                "level": model.level,
-                "loaded": model.name in loaded,
-                "here": hub.cached(model) is not None,
-            }
+            ModelState(
+                name=model.name,
+                task=model.task,
+                scale=model.scale,
+                level=model.level,
+                loaded=model.name in loaded,
+                here=hub.cached(model) is not None,
+            )
             for model in catalog.load_catalog()
         ]
 
     @property
     def names(self) -> list[str]:
-        """Name those that are loaded, the one that was used last at the end."""
+        """Names of the loaded models, the last used at the end."""
         with self._lock:
             return [one.restorer.model.name for one in self._loaded.values()]
 
-    def _ask(self, order: RestoreRequest) -> _Question:
-        best = name_model(order.task, order.scale, order.level, order.model, self.device.type)
-        return _Question(order.task, best.name, is_named(order.model), self.offline or order.offline)
+    def _choice_key(self, request: RestoreRequest) -> _ChoiceKey:
+        best = name_model(request.task, request.scale, request.level, request.model, self.device.type)
+        return _ChoiceKey(request.task, best.name, is_named(request.model), self.offline or request.offline)
 
-    def _recall(self, order: RestoreRequest) -> ChosenModel | None:
-        """Return what was chosen before, unless it was for want of something better, and long ago."""
-        choice, seconds = self._choices.get(self._ask(order), (None, 0.0))
-        is_stale = choice and choice.is_fallback and time.monotonic() - seconds > FALLBACK_SECONDS
-        return None if is_stale else choice
+    def _recall(self, request: RestoreRequest) -> ChosenModel | None:
+        """Return an earlier choice, unless it was a fallback and is old."""
+        model, seconds = self._choices.get(self._choice_key(request), (None, 0.0))
+        is_stale = model and model.is_fallback and time.monotonic() - seconds > FALLBACK_SECONDS
+        return None if is_stale else model
 
-    def _key(self, choice: ChosenModel, order: RestoreRequest) -> _Key:
-        return _Key(choice.path, order.precision or self._precision)
+    def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
+        return _NetworkKey(model.path, request.precision or self._precision)
 
-    def _adapt(self, loaded: LoadedModel, choice: ChosenModel, order: RestoreRequest) -> LoadedModel:
-        """Set tiles and seed as they were ordered."""
-        check_fit(loaded.restorer.info, order.task, None if order.model == REAL else order.scale, choice)
-        restorer = loaded.restorer.with_tiles(order.tile, order.overlap, order.seed, order.strength)
+    def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
+        """Apply the tiles, seed and strength of a request."""
+        check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
+        restorer = loaded.restorer.with_tiles(request.tile, request.overlap, request.seed, request.strength)
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
-        return LoadedModel(restorer, fingerprint, choice.tell(order.offline))
+        return LoadedModel(restorer, fingerprint, model.tell(request.offline))

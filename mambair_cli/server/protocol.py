@@ -1,6 +1,7 @@
-"""What a server and its clients tell each other beside images, as JSON."""
+"""What a server and its clients send each other besides images: JSON, described by dataclasses."""
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, cast
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
@@ -8,74 +9,195 @@ from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome, describe_result
 
+T = TypeVar("T")
+
 REPORT_HEADER = "Mambair-Report"
-"""Beside a result: how it came about, as JSON of ASCII letters."""
+"""Header of a result: a :class:`ResultReport` as JSON of ASCII letters."""
 
 
-def describe_report(outcome: Outcome, model: str, scale: int, computing: str) -> dict[str, Any]:
-    """Describe a result as JSON, under the names of the event ``done``.
+@dataclass(frozen=True)
+class ErrorReport:
+    """Why a request failed.
+
+    Attributes:
+        kind: Name of the class of the error.
+        message: What failed and what would work, in one line.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """State of the server.
+
+    Attributes:
+        version: Version of mambair.
+        device: Device that it computes on.
+        loaded: Names of the models in memory, the last used at the end.
+        waiting: Number of images that it has.
+    """
+
+    version: str
+    device: str
+    loaded: list[str]
+    waiting: int
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model that requests can name.
+
+    Attributes:
+        name: Name in the catalogue.
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Output pixels per input pixel and side.
+        level: Noise sigma or JPEG quality that it is made for; None for any.
+        loaded: Whether it is in the server's memory.
+        here: Whether its file is on the server's machine.
+    """
+
+    name: str
+    task: str
+    scale: int
+    level: int | None
+    loaded: bool
+    here: bool
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """How a server restores the images of a query.
+
+    Attributes:
+        version: Version of mambair.
+        model: Name of the model.
+        scale: Output pixels per input pixel and side.
+        device: Device that it computes on.
+        computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.
+        notice: What the user should know about the choice of the model, if anything.
+        max_bytes: Largest file that it accepts.
+    """
+
+    version: str
+    model: str
+    scale: int
+    device: str
+    computing: dict[str, Any]
+    notice: str | None
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class ResultReport:
+    """How a result was made, under the names of the event ``done``.
+
+    Attributes:
+        model: Name of the model.
+        scale: Output pixels per input pixel and side of the model.
+        computing: Digest of all that pixels depend on besides the image.
+        width: Width of the result, in pixels.
+        height: Height of the result, in pixels.
+        reduced: Whether the output of the network was scaled down.
+        input: Width and height of the image, in pixels.
+        tiles: Number of tiles.
+        tile: Width and height of a tile, in pixels.
+        overlap: Pixels that neighbouring tiles share.
+        batch: Tiles computed at a time.
+        shrunk: Whether too little memory made tiles smaller.
+        peak_memory: Most memory that the server has used, in bytes; None where that is unknown.
+        warnings: Sentences about what differs from what was asked for.
+        seconds: Time that the image took.
+    """
+
+    model: str
+    scale: int
+    computing: str
+    width: int
+    height: int
+    reduced: bool
+    input: tuple[int, int]
+    tiles: int
+    tile: tuple[int, int]
+    overlap: int
+    batch: int
+    shrunk: bool
+    peak_memory: int | None
+    warnings: list[str]
+    seconds: float
+
+
+def describe_report(outcome: Outcome, model: str, scale: int, computing: str) -> ResultReport:
+    """Write the report of a result.
 
     Args:
         outcome: Outcome with a result.
         model: Name of the model.
         scale: Output pixels per input pixel and side of the model.
         computing: Digest of all that pixels depend on besides the image.
+
+    Raises:
+        ValueError: The outcome has no result.
     """
     facts = describe_result(outcome)
-    del facts["sha256"]  # the client takes it of the file that it writes
+    del facts["sha256"]  # the client computes that of the file that it writes
     if outcome.report is None:
         raise ValueError(f"only a result can be described: {outcome}")
     plan = outcome.report.plan
-    return {
-        "model": model,
-        "scale": scale,
-        "computing": computing,
-        **facts,
-        "input": [plan.width, plan.height],
-        "batch": outcome.report.batch,
-    }
+    size = (plan.width, plan.height)
+    return ResultReport(model, scale, computing, input=size, batch=outcome.report.batch, **facts)
 
 
-def read_report(facts: dict[str, Any], job: Job) -> Outcome:
+def read_report(sent: ResultReport, job: Job) -> Outcome:
     """Undo :func:`describe_report`.
 
     Args:
-        facts: The report.
+        sent: The report.
         job: Job that the result belongs to.
 
     Raises:
-        KeyError, TypeError, ValueError: The facts are not such a report.
+        TypeError, ValueError: The report does not come from it.
     """
-    (width, height), overlap = facts["input"], facts["overlap"]
+    (width, height), overlap = sent.input, sent.overlap
     plan = plan_nothing(height, width)
-    if facts["tiles"]:
-        # A tile may be no larger than the overlap where the image is not, and then there is but one of them.
-        tile_width, tile_height = (max(side, overlap + 1) for side in facts["tile"])
+    if sent.tiles:
+        # A tile is no larger than the overlap only where the image is as small, and then it is the only one.
+        tile_width, tile_height = (max(side, overlap + 1) for side in sent.tile)
         plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
     return Outcome(
         job,
-        size=(facts["width"], facts["height"]),
-        reduced=facts["reduced"],
-        report=Report(plan, facts["batch"], facts["shrunk"]),
-        seconds=facts["seconds"],
-        peak_memory=facts["peak_memory"],
-        warnings=tuple(facts["warnings"]),
+        size=(sent.width, sent.height),
+        reduced=sent.reduced,
+        report=Report(plan, sent.batch, sent.shrunk),
+        seconds=sent.seconds,
+        peak_memory=sent.peak_memory,
+        warnings=tuple(sent.warnings),
     )
 
 
-def describe_error(error: MambairError) -> dict[str, str]:
-    """Turn an error into what JSON can hold."""
+def describe_error(error: MambairError) -> ErrorReport:
+    """Write the report of an error."""
     kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return {"kind": next(kinds), "message": str(error)}
+    return ErrorReport(next(kinds), str(error))
 
 
-def read_error(facts: dict[str, Any], prefix: str = "") -> MambairError:
-    """Undo :func:`describe_error`, and put something before its message.
-
-    Raises:
-        KeyError: It was not made by it.
-    """
-    kind = getattr(errors, facts["kind"], None)
+def read_error(sent: ErrorReport, prefix: str = "") -> MambairError:
+    """Undo :func:`describe_error`, and put a prefix before the message."""
+    kind = getattr(errors, sent.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, MambairError)):
         kind = MambairError
-    return kind(f"{prefix}{facts['message']}")
+    return kind(f"{prefix}{sent.message}")
+
+
+def read_record(record: type[T], sent: Any) -> T:
+    """Return one of the dataclasses above from JSON; other names in it are ignored.
+
+    Args:
+        record: The dataclass.
+        sent: The value read from JSON.
+
+    Raises:
+        KeyError, TypeError: It is not such a record.
+    """
+    return record(**{each.name: sent[each.name] for each in fields(cast(Any, record))})

@@ -1,144 +1,68 @@
-"""What can be asked for in a query: the options of the commands, under their names."""
+"""The query of a request: the options of the commands under their names, read by a model of pydantic."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, get_args
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from mambair_cli.checkpoints.catalog import REAL, Task, is_named
 from mambair_cli.errors import UsageError
-from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES, parse_colour
+from mambair_cli.images import parse_colour
+from mambair_cli.runs import parameters
 from mambair_cli.runs.job_files import WriteOptions
-from mambair_cli.runs.output_size import LARGEST_SCALE, network_scale, settle_scale
+from mambair_cli.runs.output_size import network_scale, settle_scale
+from mambair_cli.runs.parameters import Parameter
 from mambair_cli.runs.policy import RunPolicy
-from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """One that a query may have.
-
-    Attributes:
-        name: As the option of the command, with lines for dashes.
-        kind: As JSON Schema names it.
-        help: What it means.
-        default: Where it is left out.
-        least: Of a number.
-        most: Of a number.
-        choices: Of a word, where only these will do.
-        plain: Turns other spellings of a value into the plain one.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    default: Any = None
-    least: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] = ()
-    plain: Callable[[str], str] = str
-
-    def parse(self, text: str) -> Any:
-        """Read a value.
-
-        Raises:
-            UsageError: It is none.
-        """
-        return read_value(self.name, self.plain(text), self.kind, self.least, self.most, self.choices)
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
-        facts = {
-            "type": self.kind,
-            "default": self.default,
-            "minimum": self.least,
-            "maximum": self.most,
-            "enum": list(self.choices) or None,
-        }
-        return {key: value for key, value in facts.items() if value is not None}
-
-
-SHARED = (
-    Parameter(
-        "model",
-        "string",
-        "Model by name, see /v1/models; real, for noisy, compressed or blurred pictures; clean, for others; "
-        "auto chooses: to upscale a JPEG of quality below 90, real, else clean.",
-        "auto",
-    ),
-    Parameter(
-        "precision",
-        "string",
-        "Of products and convolutions; left out, the server's own.",
-        choices=("auto", "fp32", "fp16"),
-    ),
-    Parameter("tile", "integer", "Largest side of a tile of the input, in pixels.", least=16, most=2**20),
-    Parameter("overlap", "integer", "Pixels that neighbouring tiles share.", least=0, most=2**20),
-    Parameter("seed", "integer", "Of the noise that MambaIRv2 draws.", 0, -(2**63), 2**63 - 1),
-    Parameter("strength", "number", "Share of what the model does; the rest is the input.", 1.0, 0, 1),
-    Parameter(
-        "format",
-        "string",
-        "Of the result; left out, as the input.",
-        choices=tuple(WRITABLE_SUFFIXES),
-        plain=partial(plain_format, suffixes=WRITABLE_SUFFIXES),
-    ),
-    Parameter("quality", "integer", "Of JPEG, WebP and AVIF.", DEFAULT_QUALITY, 1, 100),
-    Parameter("depth", "string", "Bits a sample.", "auto", choices=("auto", "8", "16")),
-    Parameter("strip", "boolean", "Leave out all metadata; colours become sRGB.", False),
-    Parameter("background", "string", "Colour behind transparent images in JPEG: white or #rrggbb."),
-    Parameter("damaged", "boolean", "Restore what is there of a file that is cut short.", False),
-    Parameter("max_pixels", "integer", "Refuse larger images.", MAX_PIXELS, 1),
-    Parameter("offline", "boolean", "Use only models that are on the server's machine.", False),
-)
-OF_TASK: dict[Task, tuple[Parameter, ...]] = {
-    "upscale": (
-        Parameter(
-            "scale",
-            "number",
-            f"1 to {LARGEST_SCALE}, such as 2 or 2.5; left out, 4.",
-            least=1,
-            most=LARGEST_SCALE,
-            plain=plain_factor,
-        ),
-        Parameter("width", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
-        Parameter("height", "integer", "Of the result at most, in pixels, in place of a scale.", least=1),
-        Parameter("megapixels", "number", "Of the result, in place of a scale.", least=1e-6),
-    ),
-    "denoise": (
-        Parameter(
-            "sigma",
-            "number",
-            "Standard deviation of the noise, of 255; left out, a camera's.",
-            least=0,
-            most=255,
-        ),
-    ),
-    "dejpeg": (
-        Parameter("jpeg_quality", "integer", "That it was saved with; left out, unknown.", least=1, most=100),
-    ),
+_TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
+_DIFFERENCES: dict[str, dict[str, Any]] = {  # between a query and the options of a command
+    "precision": {"default": None, "unset": "the server's own"},
+    "tile": {"most": 2**20},
+    "overlap": {"most": 2**20},
+    "seed": {"least": -(2**63), "most": 2**63 - 1},
 }
+
+
+def _make_model(task: Task) -> type[BaseModel]:
+    """Make the model of a task's query from the parameters."""
+    shared = [replace(each, **_DIFFERENCES.get(each.name, {})) for each in parameters.SHARED]
+    found: dict[str, Any] = {
+        each.name: _make_field(each) for each in (*parameters.TASK_PARAMETERS[task], *shared)
+    }
+    return create_model(f"{task.capitalize()}Query", __config__=ConfigDict(extra="forbid"), **found)
+
+
+def _make_field(parameter: Parameter) -> Any:
+    kind = Literal[parameter.choices] if parameter.choices else _TYPES[parameter.kind]
+    text = parameter.help.replace("--", "")
+    if parameter.unset is not None:
+        text += f" Default: {parameter.unset}."
+    field = Field(parameter.default, ge=parameter.least, le=parameter.most, description=text)
+    return Annotated[kind, BeforeValidator(parameter.parse)], field
+
+
+QUERIES: dict[Task, type[BaseModel]] = {task: _make_model(task) for task in TASKS}
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What is to be done with an image.
+    """How a client wants an image restored.
 
     Attributes:
         task: "upscale", "denoise" or "dejpeg".
-        scale: Of the network; None where it follows from the output's size, or is the default.
+        scale: Scale of the network; None where it follows from the output's size, or is the default.
         level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: By name, or "auto", "real" or "clean".
-        precision: None for the server's own.
-        tile: In pixels; None for the default.
-        overlap: In pixels; None for the default.
-        seed: Of the noise that MambaIRv2 draws.
-        strength: Share of what the model does, 0 to 1.
-        offline: Whether to fetch no model.
-        format: Of the result; None for that of the image.
+        model: Name of a model, or "auto", "real" or "clean".
+        precision: Precision of the network; None for the server's own.
+        tile: Largest side of a tile, in pixels; None for the default.
+        overlap: Pixels that neighbouring tiles share; None for the default.
+        seed: Random seed of MambaIRv2's inference noise.
+        strength: Share of the model's output, 0 to 1.
+        offline: Whether to download no model.
+        format: Output format; None for that of the image.
         output: How the result is written.
         policy: Which images are refused.
     """
@@ -159,31 +83,34 @@ class RestoreRequest:
 
 
 def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest:
-    """Read a query.
+    """Read the query of a request.
 
     Args:
-        task: Of its path.
+        task: Task that the path names.
         query: Names and values.
 
     Raises:
-        UsageError: A name is unknown or given twice, or a value is none.
+        UsageError: A name is unknown or given twice, or a value is not allowed.
     """
-    known = {parameter.name: parameter for parameter in (*OF_TASK[task], *SHARED)}
-    values: dict[str, Any] = {}
+    model = QUERIES[task]
+    given: dict[str, str] = {}
     for name, text in query:
-        if name not in known:
-            raise UsageError(f"{task} has no parameter {name}; {', '.join(known)} are known")
-        if name in values:
+        if name in given:
             raise UsageError(f"{name} is given twice; give it once")
-        values[name] = known[name].parse(text)
-    values = {**{name: parameter.default for name, parameter in known.items()}, **values}
+        given[name] = text
+    try:
+        values = model.model_validate(given).model_dump()
+    except ValidationError as error:  # a value that is wrong is a UsageError already
+        name = error.errors()[0]["loc"][0]
+        known = ", ".join(model.model_fields)
+        raise UsageError(f"{task} has no parameter {name}; {known} are known") from error
     wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
     scale, size = settle_scale(*wanted, may_differ=values["model"] == REAL or is_named(values["model"]))
     if size.scale is not None and not is_named(values["model"]):
-        scale = network_scale(size.scale)  # what is told without an image is what will restore it
+        scale = network_scale(size.scale)  # GET, which has no image, names the model that POST uses
     level = values.get("sigma", values.get("jpeg_quality"))
     if level is not None and values["model"] != "auto":
-        name = OF_TASK[task][0].name
+        name = parameters.TASK_PARAMETERS[task][0].name
         raise UsageError(f"{name} chooses a model, and {values['model']} is one; leave one out")
     return RestoreRequest(
         task=task,

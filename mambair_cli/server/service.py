@@ -1,4 +1,4 @@
-"""Where images are restored: one at a time by the network, others decoded and encoded meanwhile."""
+"""Restore images: the network computes one at a time, others are decoded and encoded meanwhile."""
 
 import asyncio
 import os
@@ -26,98 +26,98 @@ T = TypeVar("T")
 
 
 class ServiceResult(NamedTuple):
-    """What became of an image.
+    """A restored image.
 
     Attributes:
-        outcome: As of a run.
-        format: Of the result.
-        means: By what it was done.
+        outcome: Outcome of its job, as in a run.
+        format: Format of the result.
+        loaded: Model that restored it.
     """
 
     outcome: Outcome
     format: str
-    means: LoadedModel
+    loaded: LoadedModel
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for the result any more."""
+    """The client no longer waits for the result."""
 
 
 class RestoreService:
-    """Does orders, several at once as far as the network is not concerned.
+    """Restores images of several requests at a time; the network computes one after another.
 
     Args:
-        models: Has the networks.
-        max_pixels: Larger images are refused.
+        cache: Networks that are loaded.
+        max_pixels: Images with more pixels are refused.
 
     Attributes:
-        models: Has the networks.
+        cache: Networks that are loaded.
     """
 
-    def __init__(self, models: NetworkCache, max_pixels: int) -> None:
-        self.models = models
+    def __init__(self, cache: NetworkCache, max_pixels: int) -> None:
+        self.cache = cache
         self._max_pixels = max_pixels
-        # One thread each: that is a queue, and OpenMP keeps threads for every one that computes.
+        # One thread is a queue; and OpenMP starts its own threads for each thread that computes.
         self._fetcher = ThreadPoolExecutor(1, "mambair-fetch")
         self._network = ThreadPoolExecutor(1, "mambair-network")
         self._files = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "mambair-files")
 
-    async def prepare(self, order: RestoreRequest) -> LoadedModel:
-        """Load what an order needs.
+    async def prepare(self, request: RestoreRequest) -> LoadedModel:
+        """Return the model for a request, loaded now if it was not.
 
         Raises:
-            MambairError: There is no such model, or it does not do it.
+            MambairError: There is no such model, or it does not fit the request.
         """
-        found = self.models.find(order)
+        found = self.cache.find(request)
         if found is not None:
             return found
-        choice = await _run(self._fetcher, self.models.choose, order)
-        return await _run(self._network, self.models.load, order, choice)
+        model = await _run(self._fetcher, self.cache.choose, request)
+        return await _run(self._network, self.cache.load, request, model)
 
-    async def restore(self, order: RestoreRequest, image: BinaryIO, result: BinaryIO) -> ServiceResult:
-        """Restore an image; cancelled, it stops soon.
+    async def restore(self, request: RestoreRequest, image: BinaryIO, result: BinaryIO) -> ServiceResult:
+        """Restore an image; when cancelled, stop soon.
 
         Args:
-            order: What is to be done.
+            request: How to restore it.
             image: File of the image.
             result: Receives the file of the result.
 
         Raises:
             MambairError: There is no result.
         """
-        output = order.output
-        policy = replace(order.policy, max_pixels=min(order.policy.max_pixels, self._max_pixels))
+        output = request.output
+        policy = replace(request.policy, max_pixels=min(request.policy.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
         if (
-            order.task == "upscale"
-            and order.model == AUTO
+            request.task == "upscale"
+            and request.model == AUTO
             and await _run(self._files, is_compressed, source.data)
         ):
-            output = replace(output, size=size_for_real(output.size, order.scale))
-            order = replace(order, model=REAL)
-        if output.size != Size() and not is_named(order.model):
+            output = replace(output, size=size_for_real(output.size, request.scale))
+            request = replace(request, model=REAL)
+        if output.size != Size() and not is_named(request.model):
             factor = await _run(self._files, largest_factor, [source], output.size, policy.max_pixels)
-            order = replace(order, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
-        means = await self.prepare(order)
-        job = Job(source, None, order.format, result=result)
-        work = ImageJob(PreparedJob(job, output, policy), means.restorer)
-        is_left = threading.Event()
+            request = replace(request, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
+        loaded = await self.prepare(request)
+        job = Job(source, None, request.format, result=result)
+        image_job = ImageJob(PreparedJob(job, output, policy), loaded.restorer)
+        is_abandoned = threading.Event()
         try:
-            await _run(self._files, work.open)
-            await _run(self._network, _compute, work, is_left)
-            outcome = await _run(self._files, work.finish)
+            await _run(self._files, image_job.open)
+            await _run(self._network, _compute, image_job, is_abandoned)
+            outcome = await _run(self._files, image_job.finish)
         except asyncio.CancelledError:
-            is_left.set()
+            is_abandoned.set()
             raise
         if outcome.error is not None:
             raise outcome.error
-        if work.header is None:
-            raise ValueError("what has a result was opened")
-        format = plan_result(job, work.header, output, means.restorer.info.scale)[1]
-        return ServiceResult(outcome, format, means)
+        if image_job.header is None:
+            raise ValueError("an image that has a result was opened")
+        format = plan_result(job, image_job.header, output, loaded.restorer.info.scale)[1]
+        return ServiceResult(outcome, format, loaded)
 
     def close(self) -> None:
-        """Let the threads go, once they are done with what they have."""
+        """End the threads after their current work."""
         for executor in (self._fetcher, self._network, self._files):
             executor.shutdown(cancel_futures=True)
 
@@ -127,19 +127,19 @@ async def _run(executor: ThreadPoolExecutor, action: Callable[..., T], *argument
 
 
 def _map(file: BinaryIO) -> mmap | bytes:
-    """Return what a file holds, such that it need not be in memory."""
+    """Return the content of a file without reading it into memory."""
     size = os.fstat(file.fileno()).st_size
     return mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
 
 
-def _compute(work: ImageJob, is_left: threading.Event) -> None:
-    """Run the network; give up between two batches of tiles where nobody waits any more."""
+def _compute(image_job: ImageJob, is_abandoned: threading.Event) -> None:
+    """Run the network; stop between two batches of tiles when the client no longer waits."""
 
     def check(done: int = 0, total: int = 0) -> None:
-        if is_left.is_set():
+        if is_abandoned.is_set():
             raise _AbandonedError
 
     check()
-    work.begin(check)
-    for _ in work.rows():
+    image_job.begin(check)
+    for _ in image_job.rows():
         check()

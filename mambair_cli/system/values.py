@@ -1,4 +1,4 @@
-"""Values that people write, in options and in queries: read in one way, and refused in the same words."""
+"""Read values that people write, in options and in queries, with the same errors for both."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mambair_cli.errors import UsageError
 
 Kind = Literal["integer", "number", "boolean", "string"]
-"""What a value is, as JSON Schema names it."""
+"""Type of a value, as JSON Schema names it."""
 
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
@@ -26,15 +26,15 @@ def read_value(
     """Read a value.
 
     Args:
-        name: Of the option or parameter, for the error.
-        text: As it was written.
-        kind: What it is to be.
-        least: Of a number.
-        most: Of a number.
-        choices: Of a word, where only these will do.
+        name: Name of the option or parameter, for the error.
+        text: The value as it was written.
+        kind: Its type.
+        least: Smallest number allowed.
+        most: Largest number allowed.
+        choices: The only words allowed; empty for any.
 
     Raises:
-        UsageError: It is none.
+        UsageError: No such value is allowed.
     """
     if kind == "string":
         if not choices or text in choices:
@@ -51,7 +51,7 @@ def read_value(
 
 
 def describe_kind(kind: Kind, least: float | None = None, most: float | None = None) -> str:
-    """Say what a value may be, in words."""
+    """Write which values are allowed, in words."""
     if kind == "boolean":
         return "true or false"
     noun = "a whole number" if kind == "integer" else "a number"
@@ -61,7 +61,7 @@ def describe_kind(kind: Kind, least: float | None = None, most: float | None = N
 
 
 def describe_range(least: float | None, most: float | None) -> str:
-    """Say between what a number lies, one end of which may be open."""
+    """Write a range of numbers, which may be open at one end."""
     if least is not None and most is not None:
         return f"{_plain(least)} to {_plain(most)}"
     return (
@@ -74,17 +74,17 @@ def _plain(number: float) -> str:
 
 
 def plain_factor(text: str) -> str:
-    """Return the number in a factor, which may be written as 2x, x2 or ×2."""
+    """Return the number of a factor, which may be written 2x, x2 or ×2."""
     found = _TIMES.fullmatch(text.strip().lower())
     return found[1] if found else text
 
 
 def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
-    """Return the name of a format, which may be written in capitals, or as the end of a file's name.
+    """Return the name of a format, which may be written in capitals or as the suffix of a file name.
 
     Args:
-        text: As it was written.
-        suffixes: Of each format, with their dots.
+        text: The format as it was written.
+        suffixes: Suffixes of each format, with their dots.
     """
     word = text.strip().lower().removeprefix(".")
     return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)

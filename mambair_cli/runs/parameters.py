@@ -1,0 +1,203 @@
+"""The parameters of a restoration, each described once: options of the commands, queries of the server.
+
+Nothing heavy is imported here: ``--help`` needs this module. A test holds the constants to those of the
+packages that use them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.runs.output_size import LARGEST_SCALE
+from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
+
+FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "gif")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An option of the commands, and a parameter of a query.
+
+    Attributes:
+        name: Name in a query; the option is ``--name``, with dashes for underscores.
+        kind: Type, as JSON Schema names it.
+        help: What it means.
+        metavar: Placeholder for the value in a command's help.
+        default: Value where it is left out.
+        unset: What happens where it is left out, if no single value says so.
+        least: Smallest number allowed.
+        most: Largest number allowed.
+        choices: The only words allowed.
+        plain: Turns other spellings of a value into the plain one.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    metavar: str | None = None
+    default: Any = None
+    unset: str | None = None
+    least: int | float | None = None
+    most: int | float | None = None
+    choices: tuple[str, ...] = ()
+    plain: Callable[[str], str] = str
+
+    @property
+    def option(self) -> str:
+        """Name on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def parse(self, text: str, name: str | None = None) -> Any:
+        """Read a value.
+
+        Args:
+            text: The value as it was written.
+            name: Name for an error; that of a query by default.
+
+        Raises:
+            UsageError: No such value is allowed.
+        """
+        return read_value(name or self.name, self.plain(text), self.kind, self.least, self.most, self.choices)
+
+
+def _plain_format(text: str) -> str:
+    from mambair_cli.images import WRITABLE_SUFFIXES
+
+    return plain_format(text, WRITABLE_SUFFIXES)
+
+
+SCALE = Parameter(
+    "scale",
+    "number",
+    f"Enlargement from 1 to {LARGEST_SCALE}, e.g. 2 or 2.5.",
+    "FACTOR",
+    unset="4",
+    least=1,
+    most=LARGEST_SCALE,
+    plain=plain_factor,
+)
+WIDTH = Parameter("width", "integer", "Maximum width of the output, instead of --scale.", "PIXELS", least=1)
+HEIGHT = Parameter(
+    "height", "integer", "Maximum height of the output, instead of --scale.", "PIXELS", least=1
+)
+MEGAPIXELS = Parameter(
+    "megapixels", "number", "Size of the output in megapixels, instead of --scale.", "N", least=1e-6
+)
+SIGMA = Parameter(
+    "sigma",
+    "number",
+    "Strength of the noise: its standard deviation for samples from 0 to 255.",
+    "SIGMA",
+    unset="the model for real noise",
+    least=0,
+    most=255,
+)
+JPEG_QUALITY = Parameter(
+    "jpeg_quality",
+    "integer",
+    "JPEG quality that the image was saved with.",
+    "QUALITY",
+    unset="unknown, one model for all",
+    least=1,
+    most=100,
+)
+
+MODEL = Parameter(
+    "model",
+    "string",
+    "Model name from `mambair models list`; or real, clean or auto: chosen by the image.",
+    "NAME",
+    "auto",
+)
+PRECISION = Parameter(
+    "precision",
+    "string",
+    "Precision of matrix products and convolutions; auto: fp16 on CUDA, else fp32.",
+    default="auto",
+    choices=("auto", "fp32", "fp16"),
+)
+TILE = Parameter(
+    "tile",
+    "integer",
+    "Largest side of a tile of the input, in pixels.",
+    "PIXELS",
+    unset="256, on CUDA by image and model",
+    least=16,
+)
+OVERLAP = Parameter(
+    "overlap", "integer", "Pixels that neighbouring tiles share.", "PIXELS", unset="16", least=0
+)
+SEED = Parameter("seed", "integer", "Random seed of MambaIRv2's inference noise.", "NUMBER", 0)
+STRENGTH = Parameter(
+    "strength",
+    "number",
+    "Share of the model's output; the rest is the input: 0.7 keeps some grain.",
+    "SHARE",
+    1.0,
+    least=0,
+    most=1,
+)
+FORMAT = Parameter(
+    "format",
+    "string",
+    "Output format: png, jpeg, webp, tiff, avif or gif.",
+    "FORMAT",
+    unset="that of the input",
+    choices=FORMATS,
+    plain=_plain_format,
+)
+QUALITY = Parameter(
+    "quality",
+    "integer",
+    "Output quality of JPEG, WebP and AVIF; 100 is lossless for WebP and AVIF.",
+    "QUALITY",
+    95,
+    least=1,
+    most=100,
+)
+DEPTH = Parameter(
+    "depth",
+    "string",
+    "Bits per sample; auto: as the input, if the format can.",
+    default="auto",
+    choices=("auto", "8", "16"),
+)
+STRIP = Parameter("strip", "boolean", "Write no metadata; colours are converted to sRGB.", default=False)
+BACKGROUND = Parameter(
+    "background",
+    "string",
+    "Colour behind transparent images saved as JPEG: white or #rrggbb.",
+    "COLOUR",
+    unset="such an image fails",
+)
+DAMAGED = Parameter(
+    "damaged", "boolean", "Restore what is left of truncated or damaged files.", default=False
+)
+MAX_PIXELS = Parameter("max_pixels", "integer", "Refuse images with more pixels.", "PIXELS", 2**30, least=1)
+OFFLINE = Parameter("offline", "boolean", "Do not use the network: download no models.", default=False)
+
+SHARED = (
+    MODEL,
+    PRECISION,
+    TILE,
+    OVERLAP,
+    SEED,
+    STRENGTH,
+    FORMAT,
+    QUALITY,
+    DEPTH,
+    STRIP,
+    BACKGROUND,
+    DAMAGED,
+    MAX_PIXELS,
+    OFFLINE,
+)
+"""Parameters of all tasks."""
+
+TASK_PARAMETERS: dict[Task, tuple[Parameter, ...]] = {
+    "upscale": (SCALE, WIDTH, HEIGHT, MEGAPIXELS),
+    "denoise": (SIGMA,),
+    "dejpeg": (JPEG_QUALITY,),
+}
+"""Parameters that a task has of its own."""
