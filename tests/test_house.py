@@ -28,74 +28,11 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.mat
 # feed, so that it is not in the help.
 REASON = re.compile(r"\blong (function, )?(because|for|since)\b", re.IGNORECASE)
 
-LONG_MODULES: set[str] = {
-    "cli/dry_run.py",
-    "restore/restorer.py",
-}
-LONG_FUNCTIONS: set[str] = {
-    "cli/executors.py: open_service",
-    "kernels/cuda_scan.py: scan_paths",
-    "restore/restorer.py: Restorer.restore_rows",
-    "server/page.py: describe_api",
-}
+LONG_MODULES: set[str] = set()
+LONG_FUNCTIONS: set[str] = set()
 SAME_NAMES: dict[str, str] = {}
-DANGLING_DOCSTRINGS: set[str] = {
-    "checkpoints/catalog.py",
-    "cli/dry_run.py",
-    "cli/executors.py",
-    "cli/mistakes.py",
-    "cli/notices.py",
-    "cli/options.py",
-    "cli/other_tools.py",
-    "cli/progress.py",
-    "cli/run.py",
-    "cli/summary.py",
-    "images/encoding.py",
-    "images/lazy_image.py",
-    "images/picture.py",
-    "quality/metrics.py",
-    "restore/choice.py",
-    "restore/engine.py",
-    "restore/masks.py",
-    "restore/restorer.py",
-    "restore/tile_cost.py",
-    "restore/tiling.py",
-    "runs/claims.py",
-    "runs/estimate.py",
-    "runs/executors/process_worker.py",
-    "runs/executors/processes.py",
-    "runs/executors/ray_cluster.py",
-    "runs/executors/ray_worker.py",
-    "runs/executors/scheduler.py",
-    "runs/image_job.py",
-    "runs/job_files.py",
-    "runs/jobs.py",
-    "runs/journal.py",
-    "runs/output_size.py",
-    "runs/run.py",
-    "server/address.py",
-    "server/app.py",
-    "server/client.py",
-    "server/network_cache.py",
-    "server/page.py",
-    "server/protocol.py",
-    "server/query.py",
-    "server/service.py",
-    "system/files.py",
-    "system/values.py",
-}
-DANGLING_HELP: set[str] = {
-    "--exclude",
-    "--format",
-    "--height",
-    "--include",
-    "--megapixels",
-    "--precision",
-    "--quality",
-    "--scale",
-    "--seed",
-    "--width",
-}
+DANGLING_DOCSTRINGS: set[str] = set()
+DANGLING_HELP: set[str] = set()
 
 
 def assert_shrinks(found: set[str], excepted: set[str]) -> None:

@@ -1,13 +1,11 @@
 """The quality of a JPEG file is told from its tables, and a hint is given where it is low."""
 
 import io
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mambair_cli.cli import main
 from mambair_cli.images.jpeg_quality import estimate_jpeg_quality
 
 
@@ -38,29 +36,3 @@ def test_what_is_no_jpeg_has_none(tmp_path):
     assert estimate_jpeg_quality(tmp_path / "nothing.jpg") is None
     (tmp_path / "a.jpg").write_bytes(encode(40))
     assert estimate_jpeg_quality(tmp_path / "a.jpg") == 40
-
-
-@pytest.mark.parametrize(
-    ("name", "quality", "arguments", "is_told"),
-    [
-        ("a.jpg", 60, (), True),
-        ("a.jpg", 89, (), True),
-        ("a.jpg", 90, (), False),
-        ("a.jpg", 60, ("--real",), False),
-        ("a.jpg", 60, ("--model", "tiny-x4"), False),
-        ("a.png", 60, (), False),
-    ],
-)
-def test_a_compressed_picture_is_told_that_there_are_models_for_it(
-    name, quality, arguments, is_told, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / name).write_bytes(encode(quality, format="PNG" if name == "a.png" else "JPEG"))
-    common = ["upscale", name, "-o", "out.png", "--offline", "--device", "cpu", "--overwrite"]
-    hint = f"{name} is a JPEG of quality {quality}: --real is made for such pictures"
-    assert main([*common, *arguments]) == 0
-    assert (f"mambair: {hint}\n" in capsys.readouterr().err) == is_told
-    assert main([*common, *arguments, "--json", "--quiet"]) == 0
-    out, err = capsys.readouterr()
-    assert (hint in json.loads(out.splitlines()[0])["notices"]) == is_told
-    assert err == ""

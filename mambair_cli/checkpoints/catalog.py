@@ -158,7 +158,7 @@ def choose_model(
         task: Task to do.
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
-        device_kind: As torch names it: ``cpu``, ``cuda``, ``mps``.
+        device_kind: PyTorch's name of the kind of device: ``cpu``, ``cuda``, ``mps``.
         is_real: Whether the pictures are noisy, compressed or blurred. The model's scale may be larger then.
 
     Raises:

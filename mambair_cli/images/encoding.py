@@ -80,7 +80,7 @@ def write_picture(
         target: The file; its suffix names the format.
         overwrite: Whether to replace an existing file.
         format: Format of a file whose suffix names none.
-        quality: As for :func:`encode_picture`.
+        quality: See :func:`encode_picture`.
 
     Raises:
         ImageError: The picture does not fit the format, the format not the suffix, or the file cannot be
@@ -103,7 +103,7 @@ class Writer:
         file: File to write; for TIFF it is read, too. Its position is its start.
         header: Header from :func:`fit_header`.
         format: Format of the file.
-        quality: As for :func:`encode_picture`.
+        quality: See :func:`encode_picture`.
         name: Name of the file, for errors.
         strip: Whether to convert to sRGB instead of keeping a profile.
         size: Width and height of the input frames, if they are to be reduced to the header's size.

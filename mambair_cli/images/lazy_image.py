@@ -15,9 +15,9 @@ class LazyImage:
         dtype: Type of its samples.
         load: Function that decodes the samples, frames one below another.
         bands: Number of colour bands; None: all samples, without the last of an even number, which is alpha.
-        masks: As in :class:`mambair_cli.images.picture.Header`.
-        frames, delays: As in :class:`mambair_cli.images.picture.Header`.
-        icc, exif, xmp, dpi: As in :class:`mambair_cli.images.picture.Header`.
+        masks: See :class:`mambair_cli.images.picture.Header`.
+        frames, delays: See :class:`mambair_cli.images.picture.Header`.
+        icc, exif, xmp, dpi: See :class:`mambair_cli.images.picture.Header`.
         warnings: Sentences about what is damaged or left out.
     """
 

@@ -104,7 +104,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype; None without transparency.
-        format, icc, exif, xmp, iptc, dpi, texts: As in :class:`Header`.
+        format, icc, exif, xmp, iptc, dpi, texts: See :class:`Header`.
         warnings: Sentences about what was damaged in its file or left out of it.
     """
 

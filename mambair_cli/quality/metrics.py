@@ -46,10 +46,10 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0, luma: bool = False) -
     averaged over all positions of the window inside the image, and over the channels.
 
     Args:
-        a: As for :func:`psnr`.
-        b: As for :func:`psnr`.
+        a: See :func:`psnr`.
+        b: See :func:`psnr`.
         border: Pixels cut off at each side, before the window is applied.
-        luma: As for :func:`psnr`.
+        luma: See :func:`psnr`.
 
     Returns:
         -1 to 1; exactly 1 for equal images.
