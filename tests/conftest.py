@@ -20,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torc
 # Under nohup, which commands respect, tests of a closed terminal would wait for ever.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so is Ctrl-C in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("mambair", deadline=None)  # a first call imports, compiles or allocates
 settings.load_profile("mambair")

@@ -80,7 +80,7 @@ def test_a_pattern_that_the_shell_left_alone_is_expanded(run, weights):
     assert (code, out) == (0, ["a1_x4.png", "a2_x4.png"])
     code, _, err = run("upscale", "z*.png", "--weights", weights / "x4.safetensors")
     assert code == 2
-    assert "no file fits" in err
+    assert "no file matches the pattern: z*.png" in err
 
 
 def test_a_name_with_brackets_is_a_name(run, weights):

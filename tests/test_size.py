@@ -3,7 +3,7 @@
 import io
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,5 +178,5 @@ def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None)
 def test_a_server_can_tell_that_no_network_was_needed() -> None:
     job, report = Job(Source(None), None), Report(plan_nothing(40, 30), 0, False)
     outcome = Outcome(job, size=(3, 4), reduced=True, report=report)
-    said = json.dumps(describe_report(outcome, "tiny-x2", 2, "digest"))
+    said = json.dumps(asdict(describe_report(outcome, "tiny-x2", 2, "digest")))
     assert read_report(json.loads(said), job) == outcome

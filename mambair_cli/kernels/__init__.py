@@ -153,6 +153,8 @@ def _import(backend: Backend) -> ModuleType:
         from mambair_cli.kernels import cuda_scan as module
     elif backend == "triton":
         from mambair_cli.kernels import triton_scan as module
-    else:
+    elif backend == "mamba_ssm":
         from mambair_cli.kernels import mamba_ssm as module
+    else:
+        raise ValueError(f"no backend of the scan: {backend}")
     return module

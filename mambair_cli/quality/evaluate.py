@@ -150,7 +150,7 @@ def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndar
         # The official scripts draw the noise for images in the order blue, green, red.
         return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], protocol.level)[:, :, ::-1])
     if truth.dtype != np.uint8:
-        raise ImageError(f"JPEG holds 8 bits a sample: the truth has {truth.dtype}; convert it first")
+        raise ImageError(f"JPEG holds 8 bits per sample: the truth has {truth.dtype}; convert it first")
     return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
 
 
