@@ -21,7 +21,7 @@ from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
-from mambair_cli.server.protocol import describe_report, read_report
+from mambair_cli.server.protocol import ResultReport, describe_report, read_record, read_report
 
 
 @pytest.fixture
@@ -179,4 +179,4 @@ def test_a_server_can_tell_that_no_network_was_needed() -> None:
     job, report = Job(Source(None), None), Report(plan_nothing(40, 30), 0, False)
     outcome = Outcome(job, size=(3, 4), reduced=True, report=report)
     said = json.dumps(asdict(describe_report(outcome, "tiny-x2", 2, "digest")))
-    assert read_report(json.loads(said), job) == outcome
+    assert read_report(read_record(ResultReport, json.loads(said)), job) == outcome

@@ -155,7 +155,8 @@ def fit_header(
         if depth is not None:
             deep = [other for other, held in CONTAINERS.items() if dtype in held.dtypes]
             raise ImageError(
-                f"cannot write {name}: {format} cannot store {depth} bits per sample; {enumerate_names(deep)} can"
+                f"cannot write {name}: {format} cannot store {depth} bits per sample; "
+                f"{enumerate_names(deep)} can"
             )
         dtype = container.dtypes[-1]
     if header.frames > 1 and container.frames_dtype is not None:
