@@ -35,8 +35,8 @@ class Verification:
 
     Attributes:
         sha256: Hash, in hexadecimal.
-        source: Where the expected hash is from: the catalogue, or else the Hub, or else, for a file from
-            another address, the cache; None: no hash is known.
+        source: What gave the expected hash: the catalogue; without an entry there, the Hub; for a file from
+            another address, the cache. None if no hash is known.
     """
 
     sha256: str

@@ -113,7 +113,7 @@ def _settle_address(options: ServeOptions) -> "Address":
 
 
 def _end_by_signals(server: "uvicorn.Server") -> None:
-    """End a server in good order at TERM, and where its terminal is closed: nothing is amiss then."""
+    """Let a server finish its work and end without an error when TERM or HUP arrives."""
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)

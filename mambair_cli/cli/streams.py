@@ -40,7 +40,7 @@ def is_stdout_closed() -> bool:
 
 
 class _Stream(io.FileIO):
-    """A stream that raises its first error as one of ours, and drops what is written later.
+    """A stream that raises its first error as a ``MambairError``, and drops what is written later.
 
     Otherwise the rest of the buffers would fail again when Python ends. stderr drops its first error, too.
     """

@@ -40,7 +40,7 @@ class Segment:
     Attributes:
         kind: Number of the marker.
         start: Offset of the marker.
-        at: Offset of its content, behind its length.
+        at: Offset of its content, which follows its length.
         end: Offset behind its content.
         stray: Number of bytes before it that belong to no segment.
     """

@@ -116,7 +116,7 @@ def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
     Args:
         block: EXIF block.
         layout: Layout of its numbers.
-        end: Place of the offset of the thumbnail's directory.
+        end: Where the offset of the thumbnail's directory is stored.
     """
     with suppress(*MALFORMED):
         (at,) = struct.unpack_from(layout.offset, block, end)

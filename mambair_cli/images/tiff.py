@@ -176,7 +176,7 @@ def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Sam
     Args:
         colours: Number of colour samples.
         extra: Number of samples after them.
-        kinds: Kinds of these in the file. If it has no list, a single one is alpha, as all readers assume.
+        kinds: Kinds of these samples, from the file. If the file lists none, a single sample is alpha.
     """
     if kinds is None or len(kinds) != extra:
         kinds = (_ALPHAS[-1],) if extra == 1 else (0,) * extra

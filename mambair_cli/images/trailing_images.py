@@ -1,4 +1,4 @@
-"""Find further images behind the first one of a file, as pipes and cameras write them."""
+"""Find further images after the first one of a file, as pipes and cameras write them."""
 
 import re
 import struct
@@ -111,7 +111,7 @@ def _find_behind_jpeg(data: Any, name: str) -> list[str]:
 
 
 def _read_mpf(block: bytes) -> list[int]:
-    """Return the kinds of the images behind the first."""
+    """Return the kinds of the images after the first."""
     order = "<" if block[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", block, 4)
     (number,) = struct.unpack_from(f"{order}H", block, at)

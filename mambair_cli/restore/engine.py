@@ -42,7 +42,7 @@ class TileComputer(Protocol):
     buffers: OutputBuffers
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return memory for tiles, float32, from which they reach the device the fastest."""
+        """Return float32 memory for tiles from which the copy to the device is fastest."""
         ...
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> Any:

@@ -47,7 +47,7 @@ def load_libraries(device: "torch.device") -> None:
 
 def _start(function: Callable[..., None], *arguments: object) -> None:
     # No daemon thread: the process must not end while the driver is busy.
-    thread = threading.Thread(target=function, args=arguments, name="mambair-headstart")
+    thread = threading.Thread(target=function, args=arguments, name="mambair-warmup")
     with suppress(RuntimeError):  # the system allows no more threads
         thread.start()
 
