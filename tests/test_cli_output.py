@@ -134,7 +134,9 @@ def test_pages_keep_what_the_first_says_of_all(restore: Any) -> None:
     with tifffile.TiffFile("out.tif") as file:
         assert len(file.pages) == 2
         first, second = (page.asarray() for page in file.pages)
-        assert file.pages[0].tags[MAKE].value == "Camera works"  # pyright: ignore[reportAttributeAccessIssue]
+        page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        assert page.tags[MAKE].value == "Camera works"
     np.testing.assert_array_equal(first, smooth_colours().repeat(2, 0).repeat(2, 1))
     np.testing.assert_array_equal(second, 255 - first)
 

@@ -63,8 +63,9 @@ def test_a_decision_follows_from_the_past_and_from_what_is_allowed(
 
 def test_what_cannot_have_its_name_is_refused_whatever_is_allowed() -> None:
     refused = Job(Source(Path("a.png")), Path("out/a.png"), refusal="cannot restore a.png")
-    for record, policy in itertools.product((None, DONE), (PLAIN, OVERWRITE, RESUME, BOTH)):
-        decision = decide(refused, record, policy, "settings")  # pyright: ignore[reportArgumentType]
+    records: tuple[Any, ...] = (None, DONE)
+    for record, policy in itertools.product(records, (PLAIN, OVERWRITE, RESUME, BOTH)):
+        decision = decide(refused, record, policy, "settings")
         assert (decision.action, decision.reason) == (Action.REFUSE, "cannot restore a.png")
 
 

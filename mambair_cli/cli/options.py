@@ -277,5 +277,6 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**values, options=collected)
 
     collect.__annotations__ = {p.name: p.annotation for p in own + options}
-    collect.__signature__ = inspect.Signature(own + options)  # pyright: ignore[reportAttributeAccessIssue] PEP 362
+    # typer reads the signature that a function carries (PEP 362); the type of functions does not declare it.
+    collect.__signature__ = inspect.Signature(own + options)  # pyright: ignore[reportAttributeAccessIssue]
     return collect

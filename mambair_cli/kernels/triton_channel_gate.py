@@ -114,7 +114,7 @@ def _gate_kernel(
     mean = tl.sum(tl.load(sums_ptr + at, mask=exists[None, :], other=0.0), 0) * factor
     mean += tl.load(bias_ptr + column, mask=exists, other=0.0)
     total = tl.load(up_bias_ptr + column, mask=exists, other=0.0)
-    for m in tl.static_range(HIDDEN):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+    for m in tl.static_range(HIDDEN):  # pyright: ignore[reportGeneralTypeIssues]: Triton unrolls it
         down = tl.load(down_ptr + m * C + column, mask=exists, other=0.0)
         hidden = tl.maximum(tl.sum(mean * down, 0) + tl.load(down_bias_ptr + m), 0.0)
         total += hidden * tl.load(up_ptr + column * HIDDEN + m, mask=exists, other=0.0)

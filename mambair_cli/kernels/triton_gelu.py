@@ -101,7 +101,7 @@ def _prepare_gate_kernel(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     exists = (row < count)[:, None] & (column < HALF)[None, :]
-    for part in tl.static_range(2):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+    for part in tl.static_range(2):  # pyright: ignore[reportGeneralTypeIssues]: Triton unrolls it
         at = row[:, None] * C + part * HALF + column[None, :]
         x = tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
         bias = tl.load(bias_ptr + part * HALF + column, mask=column < HALF, other=0.0)

@@ -66,7 +66,7 @@ def _merge_kernel(
     column = tl.arange(0, COLUMNS)
     exists = (row < pixels)[:, None] & (column < D)[None, :]
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for path in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]: unrolled by Triton
+    for path in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]: Triton unrolls it
         at = (image * pixels + row) * K + path
         y += tl.load(y_ptr + at[:, None] * PADDED + column[None, :], mask=exists, other=0.0).to(tl.float32)
     y = normalise(y, exists, norm_weight_ptr, norm_bias_ptr, column, D, EPSILON)

@@ -18,6 +18,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+    # PyTorch's ways to say it: no such name or number, built without CUDA, a kind that it cannot compute on.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         present = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         present += ["mps"] if torch.backends.mps.is_available() else []
