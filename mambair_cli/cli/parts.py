@@ -60,8 +60,9 @@ def divide(
     if task != "upscale" or options.model != AUTO or options.weights is not None:
         return [_make_part(sources, options, output, scale)]
     held = [source.hold() for source in sources]
-    real = [source for source in held if is_compressed(source.path or source.data or b"")]
-    clean = [source for source in held if source not in set(real)]
+    compressed = {source for source in held if is_compressed(source.path or source.data or b"")}
+    real = [source for source in held if source in compressed]
+    clean = [source for source in held if source not in compressed]
     parts = []
     if clean:
         parts.append(_make_part(clean, replace(options, model=CLEAN), output, scale))
