@@ -186,23 +186,10 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     if options.task is None:
         return None
     from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.restore.settings import RestoreSettings
 
-    restorer = Restorer(
-        task=options.task,
-        scale=options.scale,
-        level=options.level,
-        model=options.model,
-        weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        seed=options.seed,
-        offline=options.offline,
-        quiet=options.quiet,
-        notify=say if not options.quiet else lambda sentence: None,
-        bare=True,  # the papers measure what the network itself gives
-    )
+    settings = RestoreSettings.pick(options, bare=True)  # the papers measure what the network itself gives
+    restorer = Restorer.from_settings(settings, say if not options.quiet else lambda sentence: None)
     if options.offline and not options.quiet:
         say(f"using {restorer.model.name} on {restorer.device}")
     return restorer

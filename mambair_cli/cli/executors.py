@@ -61,21 +61,7 @@ def settings_for(task: "Task", scale: int | None, level: float | None, options: 
     """Return the settings of a restorer that a command's options give."""
     from mambair_cli.restore.settings import RestoreSettings
 
-    return RestoreSettings(
-        task=task,
-        scale=scale,
-        level=level,
-        model=options.model,
-        weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        overlap=options.overlap,
-        seed=options.seed,
-        offline=options.offline,
-        quiet=options.quiet,
-        strength=options.strength,
-    )
+    return RestoreSettings.pick(options, task=task, scale=scale, level=level)
 
 
 def _open_client(

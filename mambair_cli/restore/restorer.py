@@ -130,7 +130,7 @@ class Restorer:
         return other
 
     def with_tiles(
-        self, tile: int | None, overlap: int | None, seed: int | None, strength: float = 1.0
+        self, tile: int | None, overlap: int | None, seed: int | None, strength: float
     ) -> "Restorer":
         """Return a restorer by the same network on the same device, with tiles, seed and strength of its own.
 

@@ -1,8 +1,8 @@
 """The settings of a restorer in one record, which worker processes and other machines are sent whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mambair_cli.checkpoints.catalog import Task
 
@@ -30,3 +30,12 @@ class RestoreSettings:
     quiet: bool = False
     strength: float = 1.0
     bare: bool = False
+
+    @classmethod
+    def pick(cls, options: object, **others: Any) -> "RestoreSettings":
+        """Take what a record has under the same names; other arguments add to it, or replace it."""
+        shared = {name: getattr(options, name) for name in SETTING_NAMES if hasattr(options, name)}
+        return cls(**{**shared, **others})
+
+
+SETTING_NAMES = tuple(field.name for field in fields(RestoreSettings))
