@@ -54,13 +54,16 @@ def divide(
         scale: Scale of the network, where it was asked for.
     """
     from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL
-    from mambair_cli.images.jpeg_quality import is_compressed
+    from mambair_cli.images.jpeg_quality import read_jpeg_quality
+    from mambair_cli.inspection.need import is_compressed
     from mambair_cli.runs.output_size import size_for_real
 
     if task != "upscale" or options.model != AUTO or options.weights is not None:
         return [_make_part(sources, options, output, scale)]
     held = [source.hold() for source in sources]
-    compressed = {source for source in held if is_compressed(source.path or source.data or b"")}
+    compressed = {
+        source for source in held if is_compressed(read_jpeg_quality(source.path or source.data or b""))
+    }
     real = [source for source in held if source in compressed]
     clean = [source for source in held if source not in compressed]
     parts = []
@@ -120,7 +123,8 @@ def _choose_scale(sources: list["Source"], size: "Size", max_pixels: int) -> int
 
 def _explain(compressed: list["Source"], images: int) -> str:
     """Say why some images, or all, are enlarged by the model for real photographs."""
-    from mambair_cli.images.jpeg_quality import CLEAN_QUALITY, estimate_jpeg_quality
+    from mambair_cli.images.jpeg_quality import estimate_jpeg_quality
+    from mambair_cli.inspection.need import CLEAN_QUALITY
 
     advice = "using the model for real photographs; --clean overrules"
     if images == 1:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLEAN_QUALITY = 90  # from here on, enlarged traces of compression are not visible
 _HEADER_BYTES = 2**22  # more than the profiles and previews before the tables take
 _FIRST_BYTES = b"\xff\xd8\xff"
 
 
-def is_compressed(source: Path | bytes | mmap) -> bool:
-    """Tell whether this is a JPEG file with visible compression: a quality below 90.
+def read_jpeg_quality(source: Path | bytes | mmap) -> int | None:
+    """Return the quality of a JPEG file, as :func:`estimate_jpeg_quality` does; None for any other file.
 
     Args:
         source: A file, or the bytes of one; a pipe is not read, since it can be read only once.
@@ -22,15 +21,14 @@ def is_compressed(source: Path | bytes | mmap) -> bool:
     if isinstance(source, Path):
         try:
             if not source.is_file():
-                return False
+                return None
             with source.open("rb") as file:
                 first = file.read(len(_FIRST_BYTES))
         except (OSError, ValueError):  # reported when the image is read
-            return False
+            return None
     else:
         first = source[: len(_FIRST_BYTES)]
-    quality = estimate_jpeg_quality(source) if first == _FIRST_BYTES else None
-    return quality is not None and quality < CLEAN_QUALITY
+    return estimate_jpeg_quality(source) if first == _FIRST_BYTES else None
 
 
 def estimate_jpeg_quality(source: Path | bytes | mmap) -> int | None:

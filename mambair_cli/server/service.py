@@ -11,8 +11,9 @@ from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
-from mambair_cli.images.jpeg_quality import is_compressed
+from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.source import Source
+from mambair_cli.inspection.need import is_compressed
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import largest_factor, plan_result
 from mambair_cli.runs.jobs import Job
@@ -91,7 +92,7 @@ class RestoreService:
         if (
             request.task == "upscale"
             and request.model == AUTO
-            and await _run(self._files, is_compressed, source.data)
+            and is_compressed(await _run(self._files, read_jpeg_quality, source.data))
         ):
             output = replace(output, size=size_for_real(output.size, request.scale))
             request = replace(request, model=REAL)

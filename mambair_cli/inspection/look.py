@@ -1,0 +1,100 @@
+"""A look at a picture: estimates of its noise, compression and detail."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mambair_cli.inspection.features import SMALLEST, describe, place_windows
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "look.safetensors"
+SAMPLES = 255  # white in steps of 8 bits
+
+ReadWindow = Callable[[slice, slice], np.ndarray]
+"""Reads rows and columns of a picture, as (h, w, 1 or 3) float32 in [0, 1]."""
+
+# What the estimator learned to tell, in this order: logarithms of a sigma and of a quality's steps, so that
+# errors are relative. They are undone in :func:`_read_estimates`.
+_SIGMA_OFFSET, _STEP_OFFSET = 0.3, 0.02
+_MOST_STEP = 5.0  # of the table of quality 10, of that of quality 50
+
+
+@dataclass(frozen=True)
+class Look:
+    """Estimates about a picture.
+
+    Attributes:
+        sigma: Standard deviation of the noise in red, green and blue, in steps of 8 bits.
+        grain: How alike the noise of neighbouring pixels is, 0 to 1: about 0 for white noise, 0.5 and more
+            for coarse grain.
+        tones: Standard deviation of the noise where the picture is dark, medium and bright.
+        quality: JPEG quality whose traces the pixels show, 1 to 100; 100 for none.
+        resolution: Share of the width and height that holds detail, 0 to 1; 0.5 for a picture that was
+            enlarged twice, or is as soft.
+    """
+
+    sigma: tuple[float, float, float]
+    grain: float
+    tones: tuple[float, float, float]
+    quality: int
+    resolution: float
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise, the mean of the channels, in steps of 8 bits."""
+        return sum(self.sigma) / len(self.sigma)
+
+
+def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
+    """Look at a picture, or at some windows of a large one.
+
+    Args:
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
+        read: Reads a window.
+
+    Returns:
+        The estimates; None for a picture that is too small to tell.
+    """
+    if min(height, width) < SMALLEST:
+        return None
+    windows = []
+    for rows, columns in place_windows(height, width):
+        window = np.nan_to_num(read(rows, columns)) * np.float32(SAMPLES)
+        windows.append(np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window)
+    return _read_estimates(_estimate(describe(windows)))
+
+
+def _estimate(features: np.ndarray) -> np.ndarray:
+    """Return what the estimator says of a picture's features."""
+    weights = _load_weights()
+    x = np.clip((features - weights["mean"]) / weights["deviation"], -6, 6)
+    for layer in ("first", "second"):
+        x = weights[f"{layer}.weight"] @ x + weights[f"{layer}.bias"]
+        x = x / (1 + np.exp(-x))  # SiLU
+    x = weights["last.weight"] @ x + weights["last.bias"]
+    return x * weights["target.deviation"] + weights["target.mean"]
+
+
+@cache
+def _load_weights() -> Mapping[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return {name: array.astype(np.float64) for name, array in load_file(WEIGHTS).items()}
+
+
+def _read_estimates(values: np.ndarray) -> Look:
+    """Undo the forms in which estimates were learned."""
+    sigma = np.maximum(np.exp(values[:3]) - _SIGMA_OFFSET, 0)
+    tones = np.maximum(np.exp(values[4:7]) - _SIGMA_OFFSET, 0)
+    step = np.clip(np.exp(values[7]) - _STEP_OFFSET, 0, _MOST_STEP)
+    quality = 50 / step if step > 1 else 100 - 50 * step
+    return Look(
+        sigma=(float(sigma[0]), float(sigma[1]), float(sigma[2])),
+        grain=float(np.clip(values[3], 0, 1)),
+        tones=(float(tones[0]), float(tones[1]), float(tones[2])),
+        quality=round(float(quality)),
+        resolution=float(np.clip(2 ** values[8], 0, 1)),
+    )

@@ -1,0 +1,54 @@
+"""A look at a picture in its file."""
+
+from collections.abc import Callable
+from mmap import mmap
+from pathlib import Path
+
+import numpy as np
+
+from mambair_cli.images import Header, to_float
+from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.inspection.look import Look, look_at
+from mambair_cli.inspection.need import Need, find_need
+
+ReadRows = Callable[[int, int], np.ndarray]
+"""Reads rows of a picture from one to another, (n, w, samples); alpha and masks last."""
+
+
+def look_at_rows(header: Header, read: ReadRows) -> Look | None:
+    """Look at a picture that is read row after row; of several frames, at the first one.
+
+    Args:
+        header: Header of the picture.
+        read: Reads rows from one to another; called from the top down.
+
+    Returns:
+        The estimates; None for a picture that is too small to tell.
+
+    Raises:
+        ImageError: The rows cannot be read.
+    """
+    held: dict[slice, np.ndarray] = {}
+
+    def read_window(rows: slice, columns: slice) -> np.ndarray:
+        if rows not in held:
+            held.clear()
+            held[rows] = read(rows.start, rows.stop)
+        return to_float(held[rows][:, columns, : header.bands])
+
+    return look_at(header.height, header.width, read_window)
+
+
+def find_need_of(source: Path | bytes | mmap, header: Header, read: ReadRows) -> tuple[Need, Look | None]:
+    """Tell what a picture in a file needs, and what was seen of it.
+
+    Args:
+        source: The file, or its bytes.
+        header: Header of the picture.
+        read: Reads rows, as for :func:`look_at_rows`.
+
+    Raises:
+        ImageError: The rows cannot be read.
+    """
+    look = look_at_rows(header, read)
+    return find_need(look, read_jpeg_quality(source)), look
