@@ -1,15 +1,29 @@
 """The model for a job: chosen by name or by the task, fetched, and held against the task."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
 from mambair_cli.errors import DownloadError, ModelError, UsageError
+from mambair_cli.inspection.need import Kind, Need
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
+
+
+class PictureKind(NamedTuple):
+    """Pictures that have a model of their own.
+
+    Attributes:
+        kind: Kind of the pictures.
+        level: Sigma of white noise that the model was trained for; None for any.
+    """
+
+    kind: Kind
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,48 @@ def choose_model(
             raise
         fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
+
+
+def looks(level: float | None, model: str, weights: str | Path | None) -> bool:
+    """Tell whether a look at each image chooses its model: nobody named one, or the damage."""
+    return model == AUTO and weights is None and level is None
+
+
+def choose_others(
+    task: Task, scale: int | None, device_kind: str, offline: bool, quiet: bool = False
+) -> dict[PictureKind, ChosenModel]:
+    """Choose the models for kinds of pictures that the model of "auto" does not suit.
+
+    Those for one level of white noise are used where they are on this machine already; where they are not,
+    or would take minutes, the built-in model is used.
+
+    Raises:
+        ModelError: No model is available.
+    """
+    if task == "upscale":
+        real = choose_model(task, scale, None, REAL, None, device_kind, offline, quiet)
+        return {PictureKind("real"): real}
+    if task == "dejpeg":
+        return {}
+    models = [each for each in catalog.load_catalog() if each.task == task and each.level is not None]
+    here = [each for each in models if device_kind != "cpu" and hub.cached(each) is not None]
+    best = {each.level: name_model(task, None, each.level, AUTO, device_kind) for each in here}
+    chosen = {
+        PictureKind("white", level): choose_model(task, None, level, AUTO, None, device_kind, True, quiet)
+        for level, model in best.items()
+        if model in here
+    }
+    if chosen or (shipped := catalog.bundled_model(task, 1)) is None:
+        return chosen
+    fetched = hub.fetch(shipped)
+    return {PictureKind("white"): ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)}
+
+
+def find_kind(need: Need, kinds: Iterable[PictureKind]) -> PictureKind | None:
+    """Return the kind, of those that have a model of their own, that a picture belongs to, if any."""
+    fitting = sorted((each for each in kinds if each.kind == need.kind), key=lambda each: each.level or 0)
+    covering = [each for each in fitting if each.level is None or each.level >= (need.sigma or 0)]
+    return next(iter(covering or fitting[::-1]), None)
 
 
 def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:

@@ -5,61 +5,58 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mambair_cli.cli.jobs import name_jobs
 from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
-from mambair_cli.cli.parts import Part, name_jobs
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.images.discovery import FileFilter
+    from mambair_cli.images.source import Source
     from mambair_cli.runs.dry_run import Forecast, PlannedJob, RunModel, Total
+    from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.policy import RunPolicy
 
 
 def print_plan(
     task: "Task",
-    parts: list[Part],
-    options: Options,
-    policy: "RunPolicy",
+    scale: int | None,
     level: float | None,
+    sources: list["Source"],
+    options: Options,
+    output: "WriteOptions",
+    policy: "RunPolicy",
     choice: "FileFilter",
 ) -> None:
     """Print what a run would do: models, results, tiles, memory, room and time; only headers are read.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
-        parts: The images, by model.
-        options: Options of the command.
-        policy: What the run may do.
+        scale: Scale of the network; None for the model's own, or the default.
         level: Noise sigma of 255, or JPEG quality, if it was given.
+        sources: The images.
+        options: Options of the command.
+        output: How results would be written.
+        policy: What the run may do.
         choice: Filter that found the images.
     """
-    from mambair_cli.runs.dry_run import DryRun, add_up, join_totals
+    from mambair_cli.runs.dry_run import DryRun, add_up
     from mambair_cli.runs.output_size import check_reach
 
-    models = [_open_model(task, part.options, part.scale, level) for part in parts]
-    for part, model in zip(parts, models, strict=True):
-        check_reach(part.output.size, model.scale)
-    jobs = name_jobs(task, models[0].scale, parts, options, choice)
-    everything: list[PlannedJob] = []
-    totals = []
-    for part, model in zip(parts, models, strict=True):
-        mine = part.pick(jobs)
-        is_first = part is parts[0]
-        remarks = [part.remark, explain_level(task, level, model.name)]
-        _print_model(model, len(mine), remarks, options, choice if is_first else None)
-        dry_run = DryRun(model, part.output, policy)
-        planned = []
-        for job in mine:
-            planned.append(dry_run.plan(job))
-            _print_job(planned[-1], options)
-        totals.append(add_up(planned, dry_run.trial, model.devices))
-        everything += planned
-    _warn_of_disks_and_waits(everything, policy)
-    _print_total(join_totals(totals), everything, options.json)
-    if exit_code := max((one.error.exit_code for one in everything if one.error is not None), default=0):
+    model = _open_model(task, options, scale, level)
+    check_reach(output.size, model.scale)
+    jobs = name_jobs(task, model.scale, sources, output, options, choice)
+    _print_model(model, len(jobs), explain_level(task, level, model.name), options, choice)
+    dry_run = DryRun(model, output, policy)
+    planned: list[PlannedJob] = []
+    for job in jobs:
+        planned.append(dry_run.plan(job))
+        _print_job(planned[-1], options)
+    _warn_of_disks_and_waits(planned, policy)
+    _print_total(add_up(planned, dry_run.trial, model.devices), planned, options.json)
+    if exit_code := max((one.error.exit_code for one in planned if one.error is not None), default=0):
         raise typer.Exit(exit_code)
 
 
@@ -90,21 +87,21 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
 def _print_model(
     model: "RunModel",
     files: int,
-    remarks: list[str | None],
+    remark: str | None,
     options: Options,
-    choice: "FileFilter | None",
+    choice: "FileFilter",
 ) -> None:
-    """Print what restores the images of a part, and for the first part what is left out."""
+    """Print what restores the images, and what is left out."""
     is_here = model.restorer is not None
     if options.json:
         print_event("plan", model=model.name, on_this_machine=is_here, device=model.place, files=files)
-        for facts in choice.left_out.facts() if choice else ():
+        for facts in choice.left_out.facts():
             print_event("left_out", **facts)
     else:
         print(f"{model.name} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
     if not options.quiet:
-        for remark in filter(None, [*remarks, *(choice.remarks() if choice else ())]):
-            say(remark)
+        for sentence in filter(None, [remark, *choice.remarks()]):
+            say(sentence)
 
 
 def _print_job(planned: "PlannedJob", options: Options) -> None:

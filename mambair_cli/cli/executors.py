@@ -108,7 +108,7 @@ def _open_processes(
         return WorkerProcesses(
             devices,
             restorer,
-            replace(settings, model="auto", weights=restorer.model.path),
+            replace(settings, model="auto", weights=restorer.model.path, others=restorer.others),
             max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
             say,
             progress.start,
@@ -118,29 +118,23 @@ def _open_processes(
 
 def _open_cluster(address: str, settings: "RestoreSettings") -> "RayCluster":
     """Start workers on the machines of a cluster."""
-    from mambair_cli.checkpoints.select import choose_model
+    from mambair_cli.checkpoints.select import choose_model, choose_others, looks
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.ray_cluster import RayCluster
 
     cluster = RayCluster(address, say)
+    task, scale, offline, quiet = settings.task, settings.scale, settings.offline, settings.quiet
     try:
-        model = choose_model(
-            settings.task,
-            settings.scale,
-            settings.level,
-            settings.model,
-            settings.weights,
-            cluster.kind,
-            settings.offline,
-            settings.quiet,
-        )
-        notice = model.tell(settings.offline)
-        if notice and not settings.quiet:
-            say(notice)
-        here = replace(settings, model="auto", weights=model.path, device="cpu")
+        chosen = task, scale, settings.level, settings.model, settings.weights
+        model = choose_model(*chosen, cluster.kind, offline, quiet)
+        others = choose_others(task, scale, cluster.kind, offline, quiet) if looks(*chosen[2:]) else {}
+        for notice in filter(None, (each.tell(offline) for each in (model, *others.values()))):
+            if not quiet:
+                say(notice)
+        here = replace(settings, model="auto", weights=model.path, device="cpu", others=others)
         Restorer.from_settings(here)  # shows here what is wrong with the model or the settings
         with cleaning_up():
-            cluster.start(settings, model)
+            cluster.start(settings, model, others)
     except BaseException:
         cluster.close()
         raise

@@ -7,6 +7,7 @@ from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.inspection.need import Need
 
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
@@ -53,3 +54,28 @@ def check_output_forgotten(inputs: Sequence[str], exists: Sequence[bool]) -> Non
     """
     if list(exists) == [True, False]:
         raise UsageError(f"no such file or folder: {inputs[-1]}; did you mean -o {inputs[-1]}?")
+
+
+def explain_look(task: "Task", need: "Need", model: str) -> str | None:
+    """Say what was seen of an image, and what was done; None for a clean image that was enlarged.
+
+    Args:
+        task: "upscale" or "denoise".
+        need: What was seen, and what the image needs.
+        model: Name of the model that restored it.
+    """
+    sentences = []
+    seen = " and ".join(need.reasons[: len(need.reasons) - (need.reduce > 1)])
+    if seen and task == "upscale":
+        sentences.append(f"{seen}: restored by {model} (--clean overrules)")
+    elif seen:
+        overruling = " (--real overrules)" if need.kind == "white" else ""
+        sentences.append(f"{seen}: restored by {model}{overruling}")
+    elif task == "denoise":
+        sentences.append("no noise and no traces of compression were seen, so little has changed")
+    if need.reduce > 1 and task == "upscale":
+        percent = 100 / need.reduce
+        sentences.append(
+            f"{need.reasons[-1]}: for a sharper result, reduce it to {percent:.0f}% before it is enlarged"
+        )
+    return "; ".join(sentences) or None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mambair_cli.cli.dry_run import print_plan
+from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
 from mambair_cli.cli.options import Inputs, Options, check_format, check_options, option, with_options
 from mambair_cli.cli.output import say
-from mambair_cli.cli.parts import divide
 from mambair_cli.cli.run import Run
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError
@@ -60,12 +60,14 @@ def upscale(
         typer.Option(
             "--real",
             help="Use the model for noisy, compressed or blurred images.",
-            show_default="for JPEGs of quality below 90",
+            show_default="for images that look so",
         ),
     ] = False,
     clean: Annotated[
         bool,
-        typer.Option("--clean", help="Use the model for clean images.", show_default="for all other images"),
+        typer.Option(
+            "--clean", help="Use the model for clean images.", show_default="for images that look so"
+        ),
     ] = False,
     *,
     options: Options,
@@ -160,8 +162,8 @@ def _restore(
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
     if options.dry_run:
-        parts = divide(task, sources, options, output, scale)
-        print_plan(task, parts, options, policy, level, choice)
+        scale = choose_scale(sources, options, output, scale)
+        print_plan(task, scale, level, sources, options, output, policy, choice)
         return
     goes_to_stdout = options.output == STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -169,9 +171,9 @@ def _restore(
         raise UsageError(f"standard output is closed: {STANDARD_STREAM}; give -o a file")
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
-    parts = divide(task, sources, options, output, scale)
-    run = Run(task, level, parts, choice, options, policy)
-    if (known := _known_scale(task, parts[0].scale, options)) is not None:
+    scale = choose_scale(sources, options, output, scale)
+    run = Run(task, scale, level, sources, output, choice, options, policy)
+    if (known := _known_scale(task, scale, options)) is not None:
         check_reach(output.size, known)
         run.name(known)
     run.perform()

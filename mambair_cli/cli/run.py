@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_level, explain_quality
+from mambair_cli.cli.jobs import name_jobs
+from mambair_cli.cli.notices import explain_level, explain_look, explain_quality
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, say
-from mambair_cli.cli.parts import Part, name_jobs
 from mambair_cli.cli.summary import Summary
 from mambair_cli.system.signals import cleaning_up
 
@@ -18,12 +17,15 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.discovery import FileFilter
+    from mambair_cli.images.source import Source
     from mambair_cli.runs.executors.protocol import ExecutorInfo
+    from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.outcomes import Outcome
     from mambair_cli.runs.policy import RunPolicy
 
 _MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
+MOST_EXPLAINED = 10  # images of a run up to which it is said what was seen of each
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
@@ -32,8 +34,10 @@ class Run:
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network; None for the model's own, or the default.
         level: Noise sigma of 255, or JPEG quality, if it was given.
-        parts: The images, by model.
+        sources: The images.
+        output: How results are written.
         choice: Filter that found the images.
         options: Options of the command.
         policy: What the run may do.
@@ -42,18 +46,20 @@ class Run:
     def __init__(
         self,
         task: "Task",
+        scale: int | None,
         level: float | None,
-        parts: list[Part],
+        sources: list["Source"],
+        output: "WriteOptions",
         choice: "FileFilter",
         options: Options,
         policy: "RunPolicy",
     ) -> None:
         self._task: Task = task
-        self._level, self._options, self._policy = level, options, policy
-        self._parts, self._choice = parts, choice
+        self._scale, self._level, self._options, self._policy = scale, level, options, policy
+        self._sources, self._output, self._choice = sources, output, choice
         self._jobs: list[Job] | None = None
         self._exit_code = 0
-        self._summary: Summary | None = None
+        self._summary = Summary(0)
         self._has_told_smaller = False
 
     def name(self, scale: int) -> None:
@@ -62,7 +68,7 @@ class Run:
         Args:
             scale: Scale of the network.
         """
-        self._jobs = name_jobs(self._task, scale, self._parts, self._options, self._choice)
+        self._jobs = name_jobs(self._task, scale, self._sources, self._output, self._options, self._choice)
         if not self._options.quiet:
             for remark in self._choice.remarks():
                 say(remark)
@@ -74,47 +80,39 @@ class Run:
         options = self._options
         failures = foresee_failures(self._jobs, self._policy) if self._jobs else None
         if failures is not None:
-            self._tell_start(None, len(failures), self._parts[0])
+            self._tell_start(None, len(failures))
             self._tell(failures)
         else:
-            for part in self._parts:
-                if not (options.fail_fast and self._exit_code):
-                    self._perform_part(part)
-        if options.json and self._summary is not None:
+            self._compute()
+        if options.json:
             print_event("summary", **self._summary.facts())
         elif len(self._jobs or []) > 1 and not options.quiet:
             say(str(self._summary))
         if self._exit_code:
             raise typer.Exit(self._exit_code)
 
-    def _perform_part(self, part: Part) -> None:
-        """Load the model of a part, and restore its images."""
+    def _compute(self) -> None:
+        """Load the model, and restore the images."""
         from mambair_cli.cli.executors import open_executor
         from mambair_cli.cli.progress import Progress
         from mambair_cli.runs.output_size import check_reach
         from mambair_cli.runs.run import run_jobs
 
-        if self._jobs is not None and not part.pick(self._jobs):  # all are results of others
-            return
-        options = part.options
-        if part.remark and not options.quiet:
-            say(part.remark)
+        options = self._options
         progress = Progress(shown=not options.quiet)
-        executor = open_executor(self._task, part.scale, self._level, options, progress)
+        executor = open_executor(self._task, self._scale, self._level, options, progress)
         with closing(executor), cleaning_up():
             info = executor.info
-            check_reach(part.output.size, info.scale)
+            check_reach(self._output.size, info.scale)
             if self._jobs is None:
                 self.name(info.scale)
-            everything = self._jobs or []
-            jobs = part.pick(everything)
-            policy = replace(self._policy, keep_journal=self._policy.keep_journal or len(everything) > 1)
+            jobs = self._jobs or []
             notify = say if not options.quiet else lambda sentence: None
             progress.expect([job.source for job in jobs])
-            outcomes = run_jobs(jobs, part.output, policy, info.fingerprint, executor.perform, notify)
+            outcomes = run_jobs(jobs, self._output, self._policy, info.fingerprint, executor.perform, notify)
             # The executor ends before the journals: nobody writes without one.
             with progress, closing(outcomes), closing(executor):
-                self._tell_start(info, len(everything), part)
+                self._tell_start(info, len(jobs))
                 self._tell(outcomes, info, progress)
 
     def _tell(
@@ -126,8 +124,7 @@ class Run:
         """Print what becomes of each image."""
         options = self._options
         for outcome in outcomes:
-            if self._summary is not None:
-                self._summary.add(outcome)
+            self._summary.add(outcome)
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:
@@ -136,37 +133,46 @@ class Run:
             elif not options.quiet:
                 if outcome.warnings:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
+                if (seen := self._explain(outcome)) is not None:
+                    say(seen)
                 if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
                     self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, info, options.json)
 
-    def _tell_start(self, info: "ExecutorInfo | None", files: int, part: Part) -> None:
-        """Say what restores the images of a part; for the first part, also what was left out of them all."""
+    def _explain(self, outcome: "Outcome") -> str | None:
+        """Say what was seen of an image, where that matters and the run has few images."""
+        report = outcome.report
+        if report is None or report.need is None or len(self._jobs or []) > MOST_EXPLAINED:
+            return None
+        sentence = explain_look(self._task, report.need, report.model or "")
+        return sentence and f"{outcome.job.source}: {sentence}"
+
+    def _tell_start(self, info: "ExecutorInfo | None", files: int) -> None:
+        """Say what restores the images, and what was left out of them."""
+        self._summary = Summary(files)
         notices = [info.notice] if info and info.notice else []
-        notices += [part.remark] if info and part.remark else []
         if info and (remark := explain_level(self._task, self._level, info.model)):
             notices.append(remark)
             if not self._options.quiet:
                 say(remark)
         if info and not self._options.quiet and not info.notice:
-            say(f"using {info.model} on {info.place}")
-        facts = {
-            "model": info and info.model,
-            "weights": info and info.fingerprint.weights,
-            "device": info and info.place,
-        }
-        is_first = self._summary is None
-        if is_first:
-            self._summary = Summary(files)
-            if trap := explain_quality(self._task, self._options.quality, self._level):
-                notices.append(trap)  # said before anything was loaded
+            models = " or ".join((info.model, *info.others))
+            say(f"using {models} on {info.place}" + (", by a look at each image" if info.others else ""))
+        if trap := explain_quality(self._task, self._options.quality, self._level):
+            notices.append(trap)  # said before anything was loaded
         if not self._options.json:
             return
-        if not is_first:
-            print_event("model", **facts, notices=notices)
-            return
-        print_event("start", schema=EVENT_SCHEMA, **facts, files=files, notices=notices)
+        print_event(
+            "start",
+            schema=EVENT_SCHEMA,
+            model=info and info.model,
+            other_models=list(info.others) if info else [],
+            weights=info and info.fingerprint.weights,
+            device=info and info.place,
+            files=files,
+            notices=notices,
+        )
         for left_out in self._choice.left_out.facts():
             print_event("left_out", **left_out)
 

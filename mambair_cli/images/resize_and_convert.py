@@ -52,6 +52,24 @@ def resize_and_convert(
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
+def reduce_samples(samples: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Reduce an image as one is reduced on the way into a file.
+
+    Args:
+        samples: (h, w, 1 to 4) float32 in [0, 1]; of 2 or 4, the last one is alpha.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+
+    Returns:
+        (height, width, same) float32 in [0, 1].
+    """
+    count = samples.shape[2]
+    header = Header(width, height, count - (count % 2 == 0), "float32", has_alpha=count % 2 == 0)
+    size = samples.shape[1], samples.shape[0]
+    reduced = _reduce(pyvips.Image.new_from_array(samples), header, size).cast("float").numpy()
+    return reduced.reshape(height, width, count)
+
+
 def _convert_picture(
     image: Any, header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None
 ) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 BLOCK = 8  # side of the blocks that JPEG compresses, in pixels
 WINDOW = 256  # side of a window, in pixels; a multiple of BLOCK, so that blocks keep their place
 MOST_WINDOWS = 12
-SMALLEST = 24  # side of the smallest picture, in pixels
+SMALLEST = 48  # side of the smallest picture that says enough, in pixels
 
 BANDS = 8  # of frequencies in a block
 FLOOR_SHARES = (0.02, 0.1, 0.25, 0.5)  # of the blocks, the smoothest first

@@ -1,7 +1,7 @@
 """What a picture needs: the kind of model that suits what was seen of it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from mambair_cli.inspection.look import Look
 
@@ -28,17 +28,16 @@ class Need:
         reasons: What was seen of it, in a few words each; empty for a clean picture.
         sigma: Sigma of its white noise, of 255; None for other pictures.
         reduce: Factor by which to reduce it first, since it was enlarged by that before; 1 for none.
+        look: The estimates; None for a picture that is too small to tell.
+        jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
     """
 
     kind: Kind
     reasons: tuple[str, ...] = ()
     sigma: float | None = None
     reduce: float = 1.0
-
-
-def is_compressed(jpeg_quality: int | None) -> bool:
-    """Tell whether a file of that JPEG quality, None for any other file, shows traces of compression."""
-    return jpeg_quality is not None and jpeg_quality < CLEAN_QUALITY
+    look: Look | None = None
+    jpeg_quality: int | None = None
 
 
 def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
@@ -49,24 +48,39 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
         jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
     """
     reasons = []
-    seen = look.quality if look is not None else 100
-    has_traces = True
     if is_compressed(jpeg_quality):
         reasons.append(f"a JPEG of quality {jpeg_quality}")
-    elif not is_compressed(seen):
-        has_traces = False
-    else:
-        reasons.append(f"traces of compression, as in a JPEG of quality {seen}")
-    if look is None:
-        return Need("real" if has_traces else "clean", tuple(reasons))
-    is_noisy = look.noise >= NOISY
-    is_white = look.grain <= WHITE_GRAIN and look.quality >= WHITE_QUALITY and not has_traces
-    if is_noisy:
-        reasons.append(f"{'white' if is_white else 'coarse'} noise of sigma {look.noise:.0f}")
-    reduce = 1.0
-    if look.resolution < SOFT:
+    elif look is not None and is_compressed(look.quality):
+        reasons.append(f"traces of compression, as in a JPEG of quality {look.quality}")
+    kind: Kind = "real" if reasons else "clean"
+    sigma, reduce = None, 1.0
+    if look is not None and look.noise >= NOISY:
+        is_white = kind == "clean" and look.grain <= WHITE_GRAIN and look.quality >= WHITE_QUALITY
+        kind, sigma = ("white", look.noise) if is_white else ("real", None)
+        reasons.append(f"{'fine' if look.grain <= WHITE_GRAIN else 'coarse'} noise of sigma {look.noise:.0f}")
+    if look is not None and look.resolution < SOFT:
         reduce = round(1 / look.resolution, 1)
-        reasons.append(f"enlarged about {reduce:g} times before, or as soft")
-    if is_noisy and is_white:
-        return Need("white", tuple(reasons), look.noise, reduce)
-    return Need("real" if is_noisy or has_traces else "clean", tuple(reasons), None, reduce)
+        reasons.append(f"as soft as a picture that was enlarged {reduce:g} times")
+    return Need(kind, tuple(reasons), sigma, reduce, look, jpeg_quality)
+
+
+def is_compressed(jpeg_quality: int | None) -> bool:
+    """Tell whether a file of that JPEG quality, None for any other file, shows traces of compression."""
+    return jpeg_quality is not None and jpeg_quality < CLEAN_QUALITY
+
+
+def describe_need(need: Need) -> dict[str, Any]:
+    """Describe what a picture needs as JSON; :func:`read_need` undoes that."""
+    return asdict(need)
+
+
+def read_need(facts: dict[str, Any]) -> Need:
+    """Undo :func:`describe_need`.
+
+    Raises:
+        TypeError, KeyError: The facts do not come from it.
+    """
+    look = facts["look"]
+    if look is not None:
+        look = Look(**{**look, "sigma": tuple(look["sigma"]), "tones": tuple(look["tones"])})
+    return Need(**{**facts, "reasons": tuple(facts["reasons"]), "look": look})

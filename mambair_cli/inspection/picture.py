@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mambair_cli.images import Header, to_float
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.images.picture import Header
+from mambair_cli.images.samples import to_float
 from mambair_cli.inspection.look import Look, look_at
 from mambair_cli.inspection.need import Need, find_need
 
@@ -28,19 +29,20 @@ def look_at_rows(header: Header, read: ReadRows) -> Look | None:
     Raises:
         ImageError: The rows cannot be read.
     """
-    held: dict[slice, np.ndarray] = {}
+    held: dict[tuple[int, int], np.ndarray] = {}  # rows that were read last
 
     def read_window(rows: slice, columns: slice) -> np.ndarray:
-        if rows not in held:
+        place = rows.start, rows.stop
+        if place not in held:
             held.clear()
-            held[rows] = read(rows.start, rows.stop)
-        return to_float(held[rows][:, columns, : header.bands])
+            held[place] = read(*place)
+        return to_float(held[place][:, columns, : header.bands])
 
     return look_at(header.height, header.width, read_window)
 
 
-def find_need_of(source: Path | bytes | mmap, header: Header, read: ReadRows) -> tuple[Need, Look | None]:
-    """Tell what a picture in a file needs, and what was seen of it.
+def find_need_of(source: Path | bytes | mmap, header: Header, read: ReadRows) -> Need:
+    """Tell what a picture in a file needs.
 
     Args:
         source: The file, or its bytes.
@@ -50,5 +52,4 @@ def find_need_of(source: Path | bytes | mmap, header: Header, read: ReadRows) ->
     Raises:
         ImageError: The rows cannot be read.
     """
-    look = look_at_rows(header, read)
-    return find_need(look, read_jpeg_quality(source)), look
+    return find_need(look_at_rows(header, read), read_jpeg_quality(source))

@@ -1,8 +1,9 @@
 """The restorer: image in, image out, by one model on one device."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,21 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.checkpoints.catalog import REAL, Task
 from mambair_cli.checkpoints.load import load_network
-from mambair_cli.checkpoints.select import check_fit, choose_model
+from mambair_cli.checkpoints.select import (
+    ChosenModel,
+    PictureKind,
+    check_fit,
+    choose_model,
+    choose_others,
+    find_kind,
+    looks,
+)
 from mambair_cli.errors import UsageError
 from mambair_cli.images import from_float, to_float
+from mambair_cli.images.resize_and_convert import reduce_samples
+from mambair_cli.inspection.look import look_at
+from mambair_cli.inspection.need import Need, find_need
+from mambair_cli.networks import Network
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
@@ -38,8 +51,9 @@ class Restorer:
         task: "upscale", "denoise" or "dejpeg".
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma of 255, or JPEG quality; None if it is unknown.
-        model: Name in the catalogue; "auto"; or "real", for noisy, compressed or blurred pictures: it may
-            enlarge further than ``scale``, ``info.scale`` times.
+        model: Name in the catalogue; "auto", which looks at each image and chooses a model for it; "clean" or
+            "real", for noisy, compressed or blurred pictures: that one may enlarge further than ``scale``,
+            ``info.scale`` times.
         weights: Checkpoint to use instead of a model of the catalogue.
         device: "auto", or a device as torch names it.
         precision: "fp32"; "fp16" for matrix products and convolutions; "auto" is fp16 on CUDA, else fp32.
@@ -54,9 +68,11 @@ class Restorer:
         strength: Share of the network's result, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
         bare: Whether results are the network's own, as the papers measure them; by default they stay close to
             their input where that is smooth, see ``limits``.
+        others: Checkpoints to use for kinds of pictures; None to choose them where ``model`` is "auto".
 
     Attributes:
         model: The chosen checkpoint.
+        others: Checkpoints for kinds of pictures that it does not suit; empty where no image is looked at.
         notice: Sentence about that choice for the user, if there is one.
         net: Its network.
         info: Facts about the network.
@@ -85,6 +101,7 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
         strength: float = 1.0,
         bare: bool = False,
+        others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
         check_strength(strength)
         self.strength = strength
@@ -97,13 +114,27 @@ class Restorer:
         self.notice = self.model.tell(offline)
         if self.notice:
             notify(self.notice)
+        if others is None and looks(level, model, weights) and not bare:
+            others = choose_others(task, scale, self.device.type, offline, quiet)
+            for notice in filter(None, (each.tell(offline) for each in others.values())):
+                notify(notice)
+        self.others = others or {}
+        self._others_loaded: dict[PictureKind, Restorer] = {}
+        self._loading = threading.Lock()
+        self._computer_for: Callable[[PictureKind], TileComputer] | None = None
+        self._task: Task = task
+        self._tile, self._overlap = tile, overlap
         net = load_network(self.model.path)
         check_fit(net.info, task, None if model == REAL else scale, self.model)
-        self.info = net.info
-        self.tiles = choose_tiles(tile, overlap, self.device.type, net.info.architecture, net.info.config)
-        self.net = net
-        self._computer: TileComputer | None = None
-        self._making = threading.Lock()
+        self._take(net)
+
+    def _take(self, net: Network) -> None:
+        """Take a network; it goes to its device when it is first used."""
+        self.net, self.info = net, net.info
+        self.tiles = choose_tiles(
+            self._tile, self._overlap, self.device.type, net.info.architecture, net.info.config
+        )
+        self._computer = _LazyComputer(lambda: Engine(self.net, self.device, self.precision, self.bare))
         self._is_neutral: dict[
             tuple[int, ...], bool
         ] = {}  # whether images do not affect each other, by shape
@@ -118,15 +149,52 @@ class Restorer:
     @property
     def computer(self) -> TileComputer:
         """What computes tiles; the network goes to its device at the first use, in any thread."""
-        with self._making:
-            if self._computer is None:
-                self._computer = Engine(self.net, self.device, self.precision, self.bare)
-            return self._computer
+        return self._computer.get()
 
-    def by(self, computer: TileComputer) -> "Restorer":
-        """Return a restorer whose tiles another computer of the same network computes."""
+    def by(
+        self, computer: TileComputer, computer_for: Callable[[PictureKind], TileComputer] | None = None
+    ) -> "Restorer":
+        """Return a restorer whose tiles another computer of the same network computes.
+
+        Args:
+            computer: What computes tiles.
+            computer_for: Returns what computes the tiles of pictures of a kind that has another network.
+        """
         other = copy(self)
-        other._computer = computer
+        other._computer = _LazyComputer(lambda: computer)
+        other._computer_for = computer_for
+        return other
+
+    def choose(self, need: Need) -> "Restorer":
+        """Return the restorer for a picture that needs this: one of another model, or this one."""
+        kind = find_kind(need, self.others)
+        return self if kind is None else self.for_kind(kind)
+
+    def for_kind(self, kind: PictureKind) -> "Restorer":
+        """Return the restorer for a kind of pictures; its network is loaded at the first use, in any thread.
+
+        Args:
+            kind: One of ``others``.
+        """
+        with self._loading:
+            if kind not in self._others_loaded:
+                self._others_loaded[kind] = self._load_other(self.others[kind])
+            other = self._others_loaded[kind]
+        other = other.with_tiles(self._tile, self._overlap, self.seed, self.strength)
+        return other.by(self._computer_for(kind)) if self._computer_for else other
+
+    def alone(self) -> "Restorer":
+        """Return a restorer that restores every picture by its own model, and looks at none."""
+        other = copy(self)
+        other.others = {}
+        return other
+
+    def _load_other(self, model: ChosenModel) -> "Restorer":
+        other = self.alone()
+        other.model, other.notice = model, None
+        net = load_network(model.path)
+        check_fit(net.info, self._task, None, model)
+        other._take(net)
         return other
 
     def with_tiles(
@@ -140,7 +208,8 @@ class Restorer:
             seed: Random seed of MambaIRv2's inference noise; None for no noise.
             strength: Share of the network's result, 0 to 1.
         """
-        other = self.by(self.computer)
+        other = copy(self)
+        other._tile, other._overlap = tile, overlap
         other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
         other.seed = seed
         other.strength = strength
@@ -170,6 +239,8 @@ class Restorer:
             return restored[:, :, 0], report
         if image.ndim != 3 or not 1 <= image.shape[2] <= 4:
             raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}")
+        if self.others:
+            return self._restore_by_look(image, on_tiles)
         height, width, samples = image.shape
         result = np.empty((height * self.info.scale, width * self.info.scale, samples), image.dtype)
         report = None
@@ -180,6 +251,21 @@ class Restorer:
         if report is None:
             raise ValueError(f"an image has at least one pixel, not {image.shape}")
         return result, report
+
+    def _restore_by_look(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
+        """Look at an image, and restore it by the model that it needs, at the scale of this one."""
+        height, width, samples = image.shape
+        colours = samples - (samples % 2 == 0)
+        look = look_at(height, width, lambda rows, columns: to_float(image[rows, columns, :colours]))
+        need = find_need(look, None)
+        chosen = self.choose(need).alone()
+        if chosen.info.scale == self.info.scale:
+            restored, report = chosen.restore(image, on_tiles)
+        else:
+            restored, report = chosen.restore(to_float(image), on_tiles)
+            restored = reduce_samples(restored, height * self.info.scale, width * self.info.scale)
+            restored = from_float(restored, image.dtype)
+        return restored, replace(report, model=chosen.model.name, scale=chosen.info.scale, need=need)
 
     def open_rows(
         self,
@@ -281,3 +367,19 @@ class Restorer:
     def _check_samples(self, samples: int) -> None:
         if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
             raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
+
+
+class _LazyComputer:
+    """What computes tiles, made at its first use in any thread; copies of a restorer share it."""
+
+    def __init__(self, make: Callable[[], TileComputer]) -> None:
+        self._make = make
+        self._made: TileComputer | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> TileComputer:
+        """Return it, made now if it was not."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made

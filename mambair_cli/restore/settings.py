@@ -1,10 +1,12 @@
 """The settings of a restorer in one record, which worker processes and other machines are sent whole."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 
 Precision = Literal["auto", "fp32", "fp16"]
 
@@ -30,6 +32,7 @@ class RestoreSettings:
     quiet: bool = False
     strength: float = 1.0
     bare: bool = False
+    others: Mapping[PictureKind, ChosenModel] | None = None
 
     @classmethod
     def pick(cls, options: object, **others: Any) -> "RestoreSettings":

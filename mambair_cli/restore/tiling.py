@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mambair_cli.inspection.need import Need
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 
 
@@ -58,11 +59,17 @@ class Report:
         plan: The tiles.
         batch: Number of tiles computed at once.
         shrunk: Whether the device's memory forced smaller tiles or batches than planned.
+        model: Name of the model, where a look at the image chose it; None elsewhere.
+        scale: Output pixels per input pixel and side of that model.
+        need: What was seen of the image, and what it needs; None where nobody looked.
     """
 
     plan: Plan
     batch: int
     shrunk: bool
+    model: str | None = None
+    scale: int | None = None
+    need: Need | None = None
 
 
 def plan_nothing(height: int, width: int) -> Plan:

@@ -181,18 +181,6 @@ def add_up(jobs: Iterable[PlannedJob], trial: Trial | None, devices: Sequence[st
     return Total(sum(largest), network, sum(cost.disk for cost in costs), seconds)
 
 
-def join_totals(totals: Sequence[Total]) -> Total:
-    """Add up the totals of several models, which run one after the other: memory does not add up."""
-    networks = [one.network_memory for one in totals if one.network_memory is not None]
-    seconds = [one.seconds for one in totals if one.seconds is not None]
-    return Total(
-        memory=max(one.memory for one in totals),
-        network_memory=max(networks) if networks else None,
-        disk=sum(one.disk for one in totals),
-        seconds=round(sum(seconds), 3) if len(seconds) == len(totals) else None,
-    )
-
-
 @dataclass(frozen=True)
 class FullDisk:
     """A disk that the results may not fit on.

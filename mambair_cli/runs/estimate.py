@@ -94,6 +94,7 @@ def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | No
 
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     """Restore noise, as large as one batch of tiles of an image of that size, and measure it."""
+    restorer = restorer.alone()
     plan = restorer.plan(height, width)
     tiles = restorer.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one

@@ -9,10 +9,12 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.inspection.need import EDITION
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.system.files import hash_of
 
 if TYPE_CHECKING:
+    from mambair_cli.checkpoints.select import ChosenModel
     from mambair_cli.restore.restorer import Restorer
 
 WHOLE_STRENGTH = 1.0
@@ -32,6 +34,8 @@ class Fingerprint:
         fit: Digest of the costs that tiles are fitted to; None where they are not.
         seed: Random seed of MambaIRv2's inference noise; None without noise.
         strength: Share of what the model does, 0 to 1.
+        others: Digest of the other models among which a look at each image chooses, and of the rules that
+            choose; None where one model restores all.
     """
 
     weights: str
@@ -43,14 +47,16 @@ class Fingerprint:
     fit: str | None
     seed: int | None
     strength: float = WHOLE_STRENGTH
+    others: str | None = None
 
     @classmethod
     def of(cls, restorer: "Restorer") -> "Fingerprint":
         """Return the fingerprint of what a restorer makes."""
         return cls(
-            weights=restorer.model.sha256 or hash_of(restorer.model.path),
+            weights=_digest_checkpoint(restorer.model),
             device=restorer.device.type,
             precision=restorer.precision,
+            others=_digest_others(restorer) if restorer.others else None,
             **_of_image(restorer),
         )
 
@@ -63,6 +69,8 @@ class Fingerprint:
         facts = asdict(self)
         if self.strength == WHOLE_STRENGTH:  # older journals do not have it
             del facts["strength"]
+        if self.others is None:
+            del facts["others"]
         return facts
 
     @classmethod
@@ -101,6 +109,16 @@ class Fingerprint:
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
     """Return what may differ from image to image where one network serves many."""
     return {**restorer.tiles.computing, "seed": restorer.seed, "strength": restorer.strength}
+
+
+def _digest_others(restorer: "Restorer") -> str:
+    """Return the digest of the models among which a look at each image chooses, and of the rules."""
+    models = {f"{kind.kind} {kind.level}": _digest_checkpoint(each) for kind, each in restorer.others.items()}
+    return _digest({"edition": EDITION, **models})
+
+
+def _digest_checkpoint(model: "ChosenModel") -> str:
+    return model.sha256 or hash_of(model.path)
 
 
 def _digest(facts: dict[str, Any]) -> str:

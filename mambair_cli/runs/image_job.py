@@ -11,6 +11,8 @@ import numpy as np
 
 from mambair_cli.errors import MambairError
 from mambair_cli.images import Header, Writer, find_losses
+from mambair_cli.inspection.need import Need
+from mambair_cli.inspection.picture import find_need_of
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
@@ -18,6 +20,7 @@ from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
 from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.process import peak_memory
 
@@ -50,10 +53,12 @@ class ImageJob:
 
     Args:
         prepared: The job.
-        restorer: The restorer, with the network.
+        restorer: The restorer, with the network, or with several to choose from.
 
     Attributes:
         prepared: The job.
+        restorer: The restorer; once the image is open, the one that the image needs.
+        need: What was seen of the image, and what it needs; None where nobody looked.
         error: Error of the job, if it has failed.
         samples: Decoded image, (h, w, c), if it is small enough and has one frame.
         together: Number of images that share a batch with it; 1 if it is computed alone.
@@ -66,7 +71,9 @@ class ImageJob:
         self.samples: np.ndarray | None = None
         self.together = 1
         self.header: Header | None = None
-        self._restorer = restorer
+        self.restorer = restorer
+        self.need: Need | None = None
+        self._output, self._source = prepared.output, prepared.job.source
         self._read: ReadRows | None = None
         self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
@@ -86,31 +93,46 @@ class ImageJob:
     def open(self) -> None:
         """Look at the input, and decode it if it is small."""
         with self._stage():
-            job, output, policy = self.prepared.job, self.prepared.output, self.prepared.policy
+            job, output, policy = self.prepared.job, self._output, self.prepared.policy
             check_target(job, self.prepared.overwrite)
             if self.prepared.watch:
                 self.prepared.watch.look()
             with ExitStack() as opening:
-                reader = opening.enter_context(open_source(job.source, policy.max_pixels, policy.damaged))
+                self._source = job.source.hold()
+                reader = opening.enter_context(open_source(self._source, policy.max_pixels, policy.damaged))
                 self.header = header = reader.header
                 self._warnings = reader.warnings
                 self._read = reader.read
                 # Refuse early what cannot be written.
-                result, format, _ = plan_result(job, header, output, self._restorer.info.scale)
+                result, format, _ = plan_result(job, header, output, self.restorer.info.scale)
                 self._losses = find_losses(header, format, output.strip)
                 if header.masks != result.masks:
                     kept = header.samples - len(header.masks)
                     self.header = header = replace(header, masks=())
                     self._read = lambda top, bottom: reader.read(top, bottom)[..., :kept]
                 item = np.dtype(header.dtype).itemsize
+                needs_network = output.size.needs_network(header.width, header.height)
                 if self.pixels * header.samples * item > DECODED_BYTES:
+                    if needs_network:
+                        self._look(header, self._read)
                     self._open.push(opening.pop_all())
                     return
                 rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
-            if header.frames == 1 and output.size.needs_network(header.width, header.height):
+            if needs_network:
+                self._look(header, self._read)
+            if header.frames == 1 and needs_network:
                 self.samples = rows
-                self.together = self._restorer.count_together(rows.shape, len(header.masks))
+                self.together = self.restorer.count_together(rows.shape, len(header.masks))
+
+    def _look(self, header: Header, read: ReadRows) -> None:
+        """Look at the image, where there are models to choose from, and choose the one that it needs."""
+        if self.restorer.others:
+            scale = self.restorer.info.scale
+            self.need = find_need_of(self._source.path or self._source.data or b"", header, read)
+            self.restorer = self.restorer.choose(self.need)
+            if self.restorer.info.scale != scale:
+                self._output = replace(self._output, size=keep_scale(self._output.size, scale))
 
     def begin(self, on_tiles: OnTiles | None = None, bands: Iterable[Band] | None = None) -> None:
         """Open the result, and give the device the first tiles, without waiting for them.
@@ -124,13 +146,11 @@ class ImageJob:
         with self._stage():
             header, _ = self._opened()
             prepared = self.prepared
-            result, format, size = plan_result(
-                prepared.job, header, prepared.output, self._restorer.info.scale
-            )
+            result, format, size = plan_result(prepared.job, header, self._output, self.restorer.info.scale)
             guard = prepared.watch
             callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
             opened = open_result(
-                prepared.job, prepared.output, result, format, size, overwrite=prepared.overwrite, **callbacks
+                prepared.job, self._output, result, format, size, overwrite=prepared.overwrite, **callbacks
             )
             writer = self._open.enter_context(opened)
             self._size = (result.width, result.height)
@@ -178,10 +198,10 @@ class ImageJob:
         def read_frame(top: int, bottom: int) -> np.ndarray:
             return read(start + top, start + bottom)
 
-        if not self.prepared.output.size.needs_network(header.width, header.height):
+        if not self._output.size.needs_network(header.width, header.height):
             return _pass_rows(read_frame, header.height, header.width, count)
         shape = (header.height, header.width, header.samples)
-        restoration = self._restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
+        restoration = self.restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
         restoration.begin()
         return restoration.rows()
 
@@ -196,12 +216,19 @@ class ImageJob:
             job,
             size=self._size,
             reduced=self._reduced,
-            report=self._report,
+            report=self._describe_computing(),
             seconds=self._seconds,
             peak_memory=peak_memory(),
             sha256=guard.sha256 if guard else None,
             warnings=self._collect_warnings(),
         )
+
+    def _describe_computing(self) -> Report | None:
+        """Return how the result was computed, with the model where a look chose it."""
+        if self._report is None or self.need is None:
+            return self._report
+        restorer = self.restorer
+        return replace(self._report, model=restorer.model.name, scale=restorer.info.scale, need=self.need)
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return the warnings about a result, after all rows have been read."""
@@ -214,7 +241,9 @@ class ImageJob:
         """Tell whether the two can share a batch."""
         if self.samples is None or other.samples is None:
             return False
-        return min(self.together, other.together) > 1 and self.samples.shape == other.samples.shape
+        has_same_model = self.restorer.net is other.restorer.net
+        is_alike = has_same_model and self.samples.shape == other.samples.shape
+        return is_alike and min(self.together, other.together) > 1
 
     def abandon(self) -> None:
         """Close what is open: a result is finished if all its rows are there, and undone if not."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mambair_cli.errors import MambairError
+from mambair_cli.inspection.need import describe_need
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.jobs import Job
 
@@ -49,7 +50,7 @@ def describe(outcome: Outcome, model: str | None = None, scale: int | None = Non
 
     Args:
         outcome: The outcome.
-        model: Name of the model that made the result.
+        model: Name of the model that makes results, where no look at an image chooses another.
         scale: Output pixels per input pixel and side of that model.
     """
     job, source = outcome.job, str(outcome.job.source)
@@ -57,6 +58,9 @@ def describe(outcome: Outcome, model: str | None = None, scale: int | None = Non
         return {"event": "failed", "input": source, **describe_error(outcome.error)}
     if outcome.is_skipped:
         return {"event": "skipped", "input": source, "output": job.place}
+    report = outcome.report
+    if report is not None and report.model is not None:
+        model, scale = report.model, report.scale
     made_by = {"model": model, "scale": scale}
     return {"event": "done", "input": source, "output": job.place, **made_by, **describe_result(outcome)}
 
@@ -69,7 +73,7 @@ def describe_result(outcome: Outcome) -> dict[str, Any]:
     """
     if outcome.size is None or outcome.report is None:
         raise ValueError(f"only a result can be described: {outcome}")
-    plan = outcome.report.plan
+    plan, need = outcome.report.plan, outcome.report.need
     return {
         "width": outcome.size[0],
         "height": outcome.size[1],
@@ -81,6 +85,7 @@ def describe_result(outcome: Outcome) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 3),
         "peak_memory": outcome.peak_memory,
         "sha256": outcome.sha256,
+        "need": None if need is None else describe_need(need),
         "warnings": list(outcome.warnings),
     }
 

@@ -104,14 +104,14 @@ def settle_scale(
     return int(scale), Size()
 
 
-def size_for_real(size: Size, scale: int | None) -> Size:
-    """Return the size to ask of the network for real pictures, which may enlarge more than was asked for.
+def keep_scale(size: Size, scale: int) -> Size:
+    """Return the size to ask of another network, which may enlarge more, for a result of the same size.
 
     Args:
         size: Size that was asked for.
-        scale: Scale of the network that was asked for, if any.
+        scale: Scale of the network that it was asked of.
     """
-    return size if scale is None or size != Size() else Size(float(scale))
+    return Size(float(scale)) if size == Size() else size
 
 
 def check_scale(scale: float) -> None:

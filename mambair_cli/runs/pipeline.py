@@ -52,7 +52,7 @@ class Pipeline:
     Args:
         jobs: Jobs to do; the reading thread takes them from the iterator, ahead of their turn.
         is_stopped: Tells whether no further job may begin.
-        restorer: The restorer, with the network.
+        restorer: The restorer, with the network, or with several to choose from.
         on_start: Called with each image whose turn has come.
         on_tiles: Called with the progress within an image.
     """
@@ -112,7 +112,7 @@ class Pipeline:
             jobs = reader.take(lambda: bool(self._begun) or self._is_one_finished())
             if not jobs:
                 return
-            self._begun.append(_Group(jobs, self._restorer, self._on_start, self._on_tiles))
+            self._begun.append(_Group(jobs, self._on_start, self._on_tiles))
             self._begun[-1].begin()
 
     def _is_one_finished(self) -> bool:
@@ -127,11 +127,9 @@ class Pipeline:
 class _Group:
     """Images that are computed in one batch, or a single image."""
 
-    def __init__(
-        self, jobs: list[ImageJob], restorer: Restorer, on_start: OnStart, on_tiles: OnTiles | None
-    ) -> None:
+    def __init__(self, jobs: list[ImageJob], on_start: OnStart, on_tiles: OnTiles | None) -> None:
         self.jobs = jobs
-        self._restorer, self._on_start, self._on_tiles = restorer, on_start, on_tiles
+        self._on_start, self._on_tiles = on_start, on_tiles
         self._collect: Callable[[], tuple[list[np.ndarray], Report]] | None = None
 
     def begin(self) -> None:
@@ -141,7 +139,7 @@ class _Group:
             return
         samples = [job.samples for job in self.jobs if job.samples is not None]
         with suppress(*OUT_OF_MEMORY, MambairError):  # computed alone, each has room, or its own error
-            self._collect = self._restorer.restore_together(samples)
+            self._collect = self.jobs[0].restorer.restore_together(samples)
 
     def rows(self) -> Iterator[Band]:
         """Compute the images and write their rows; yield these, so that the caller can do other work."""

@@ -124,6 +124,7 @@ class App:
         info = ServerInfo(
             version=version("mambair-cli"),
             model=loaded.restorer.model.name,
+            others=list(dict.fromkeys(each.name for each in loaded.restorer.others.values())),
             scale=loaded.restorer.info.scale,
             device=str(loaded.restorer.device),
             computing=loaded.fingerprint.describe(),

@@ -115,10 +115,15 @@ class ServerClient:
         self._is_lost = threading.Event()
         found, fingerprint = self._ask(query)
         place = f"{found.device} of {address}"
-        self.info = ExecutorInfo(found.model, found.scale, place, fingerprint, found.notice)
+        others = tuple(found.others)
+        self.info = ExecutorInfo(found.model, found.scale, place, fingerprint, found.notice, others)
         self._max_bytes = found.max_bytes
+        # What the first answer has settled stays so: the model, or the models that a look chooses from.
         kept = ("precision", "tile", "overlap", "seed", "strength")
-        self._query = {**{name: query.get(name) for name in kept}, "model": self.info.model}
+        self._query: Query = {**{name: query.get(name) for name in kept}, "model": found.model}
+        if others:
+            kept_choice = {name: query.get(name) for name in ("model", "offline")}
+            self._query |= {**kept_choice, "network_scale": query.get("scale")}
         self._computing = fingerprint.digest()
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:

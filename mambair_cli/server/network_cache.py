@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub
-from mambair_cli.checkpoints.catalog import REAL, is_named
-from mambair_cli.checkpoints.select import ChosenModel, check_fit, choose_model, name_model
+from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
+from mambair_cli.checkpoints.select import (
+    ChosenModel,
+    check_fit,
+    choose_model,
+    choose_others,
+    looks,
+    name_model,
+)
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import Precision
@@ -38,10 +45,11 @@ class _ChoiceKey(NamedTuple):
 
 
 class _NetworkKey(NamedTuple):
-    """What tells loaded networks apart."""
+    """What tells loaded networks apart; one that a look may replace has others with it."""
 
     path: Path
     precision: Precision
+    looks: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,8 @@ class NetworkCache:
             model = self._recall(request)
         if model is None:
             key = self._choice_key(request)
+            if looks(request.level, request.model, None):  # downloaded now, and found when they are loaded
+                choose_others(request.task, request.scale, self.device.type, key.offline, quiet=True)
             model = choose_model(
                 request.task,
                 request.scale,
@@ -154,7 +164,7 @@ class NetworkCache:
                 request.task,
                 None if request.model == REAL else request.scale,
                 request.level,
-                model.name,
+                AUTO if key.looks else model.name,
                 device=str(self.device),
                 precision=key.precision,
                 offline=True,
@@ -202,7 +212,8 @@ class NetworkCache:
         return None if is_stale else model
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
-        return _NetworkKey(model.path, request.precision or self._precision)
+        chooses = looks(request.level, request.model, None)
+        return _NetworkKey(model.path, request.precision or self._precision, chooses)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the tiles, seed and strength of a request."""

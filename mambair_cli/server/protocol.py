@@ -1,10 +1,11 @@
 """What a server and its clients send each other besides images: JSON, described by dataclasses."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
+from mambair_cli.inspection.need import read_need
 from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome, describe_result
@@ -72,7 +73,8 @@ class ServerInfo:
 
     Attributes:
         version: Version of mambair.
-        model: Name of the model.
+        model: Name of the model, or of that for most images where a look at each chooses one.
+        others: Names of the other models that a look at each image may choose.
         scale: Output pixels per input pixel and side.
         device: Device that it computes on.
         computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.
@@ -82,6 +84,7 @@ class ServerInfo:
 
     version: str
     model: str
+    others: list[str]
     scale: int
     device: str
     computing: dict[str, Any]
@@ -109,6 +112,7 @@ class ResultReport:
         peak_memory: Most memory that the server has used, in bytes; None where that is unknown.
         warnings: Sentences about what differs from what was asked for.
         seconds: Time that the image took.
+        need: What was seen of the image, and what it needs; None where nobody looked.
     """
 
     model: str
@@ -126,6 +130,7 @@ class ResultReport:
     peak_memory: int | None
     warnings: list[str]
     seconds: float
+    need: dict[str, Any] | None
 
 
 def describe_report(outcome: Outcome, model: str, scale: int, computing: str) -> ResultReport:
@@ -133,7 +138,7 @@ def describe_report(outcome: Outcome, model: str, scale: int, computing: str) ->
 
     Args:
         outcome: Outcome with a result.
-        model: Name of the model.
+        model: Name of the model, where no look at the image chose another.
         scale: Output pixels per input pixel and side of the model.
         computing: Digest of all that pixels depend on besides the image.
 
@@ -144,9 +149,10 @@ def describe_report(outcome: Outcome, model: str, scale: int, computing: str) ->
     del facts["sha256"]  # the client computes that of the file that it writes
     if outcome.report is None:
         raise ValueError(f"only a result can be described: {outcome}")
-    plan = outcome.report.plan
+    report, plan = outcome.report, outcome.report.plan
     size = (plan.width, plan.height)
-    return ResultReport(model, scale, computing, input=size, batch=outcome.report.batch, **facts)
+    model, scale = report.model or model, report.scale or scale
+    return ResultReport(model, scale, computing, input=size, batch=report.batch, **facts)
 
 
 def read_report(sent: ResultReport, job: Job) -> Outcome:
@@ -157,7 +163,7 @@ def read_report(sent: ResultReport, job: Job) -> Outcome:
         job: Job that the result belongs to.
 
     Raises:
-        TypeError, ValueError: The report does not come from it.
+        KeyError, TypeError, ValueError: The report does not come from it.
     """
     (width, height), overlap = sent.input, sent.overlap
     plan = plan_nothing(height, width)
@@ -165,11 +171,14 @@ def read_report(sent: ResultReport, job: Job) -> Outcome:
         # A tile is no larger than the overlap only where the image is as small, and then it is the only one.
         tile_width, tile_height = (max(side, overlap + 1) for side in sent.tile)
         plan = plan_tiles(height, width, (tile_height, tile_width), overlap)
+    report = Report(plan, sent.batch, sent.shrunk)
+    if sent.need is not None:
+        report = replace(report, model=sent.model, scale=sent.scale, need=read_need(sent.need))
     return Outcome(
         job,
         size=(sent.width, sent.height),
         reduced=sent.reduced,
-        report=Report(plan, sent.batch, sent.shrunk),
+        report=report,
         seconds=sent.seconds,
         peak_memory=sent.peak_memory,
         warnings=tuple(sent.warnings),

@@ -11,11 +11,25 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import parse_colour
 from mambair_cli.runs import parameters
 from mambair_cli.runs.job_files import WriteOptions
-from mambair_cli.runs.output_size import network_scale, settle_scale
+from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale, settle_scale
 from mambair_cli.runs.parameters import Parameter
 from mambair_cli.runs.policy import RunPolicy
 
 TASKS: tuple[Task, ...] = get_args(Task)
+
+NETWORK_SCALE = Parameter(
+    "network_scale",
+    "integer",
+    "Scale of the model, where all images of a run are to have one, whatever their size.",
+    unset="the smallest that the size of the result needs",
+    least=NETWORK_SCALES[0],
+    most=NETWORK_SCALES[-1],
+)
+QUERY_PARAMETERS: dict[Task, tuple[Parameter, ...]] = {
+    task: (*parameters.TASK_PARAMETERS[task], *([NETWORK_SCALE] if task == "upscale" else []))
+    for task in TASKS
+}
+"""Parameters that a task has of its own in a query."""
 
 _TYPES = {"integer": int, "number": float, "boolean": bool, "string": str}
 _DIFFERENCES: dict[str, dict[str, Any]] = {  # between a query and the options of a command
@@ -29,9 +43,7 @@ _DIFFERENCES: dict[str, dict[str, Any]] = {  # between a query and the options o
 def _make_model(task: Task) -> type[BaseModel]:
     """Make the model of a task's query from the parameters."""
     shared = [replace(each, **_DIFFERENCES.get(each.name, {})) for each in parameters.SHARED]
-    found: dict[str, Any] = {
-        each.name: _make_field(each) for each in (*parameters.TASK_PARAMETERS[task], *shared)
-    }
+    found: dict[str, Any] = {each.name: _make_field(each) for each in (*QUERY_PARAMETERS[task], *shared)}
     return create_model(f"{task.capitalize()}Query", __config__=ConfigDict(extra="forbid"), **found)
 
 
@@ -54,6 +66,7 @@ class RestoreRequest:
     Attributes:
         task: "upscale", "denoise" or "dejpeg".
         scale: Scale of the network; None where it follows from the output's size, or is the default.
+        is_scale_fixed: Whether that is so whatever the size of the output.
         level: Noise sigma of 255, or JPEG quality; None where it is unknown.
         model: Name of a model, or "auto", "real" or "clean".
         precision: Precision of the network; None for the server's own.
@@ -69,6 +82,7 @@ class RestoreRequest:
 
     task: Task
     scale: int | None
+    is_scale_fixed: bool
     level: float | None
     model: str
     precision: Literal["auto", "fp32", "fp16"] | None
@@ -108,13 +122,15 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
     scale, size = settle_scale(*wanted, may_differ=values["model"] == REAL or is_named(values["model"]))
     if size.scale is not None and not is_named(values["model"]):
         scale = network_scale(size.scale)  # GET, which has no image, names the model that POST uses
+    fixed = values.get("network_scale")
     level = values.get("sigma", values.get("jpeg_quality"))
     if level is not None and values["model"] != "auto":
         name = parameters.TASK_PARAMETERS[task][0].name
         raise UsageError(f"{name} chooses a model, and {values['model']} is one; leave one out")
     return RestoreRequest(
         task=task,
-        scale=scale,
+        scale=scale if fixed is None else fixed,
+        is_scale_fixed=fixed is not None,
         level=level,
         model=values["model"],
         precision=values["precision"],

@@ -10,15 +10,13 @@ from functools import partial
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
-from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.checkpoints.catalog import is_named
 from mambair_cli.images.source import Source
-from mambair_cli.inspection.need import is_compressed
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import largest_factor, plan_result
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
-from mambair_cli.runs.output_size import NETWORK_SCALES, Size, network_scale, size_for_real
+from mambair_cli.runs.output_size import NETWORK_SCALES, Size, network_scale
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.network_cache import LoadedModel, NetworkCache
 from mambair_cli.server.query import RestoreRequest
@@ -89,14 +87,7 @@ class RestoreService:
         output = request.output
         policy = replace(request.policy, max_pixels=min(request.policy.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
-        if (
-            request.task == "upscale"
-            and request.model == AUTO
-            and is_compressed(await _run(self._files, read_jpeg_quality, source.data))
-        ):
-            output = replace(output, size=size_for_real(output.size, request.scale))
-            request = replace(request, model=REAL)
-        if output.size != Size() and not is_named(request.model):
+        if output.size != Size() and not is_named(request.model) and not request.is_scale_fixed:
             factor = await _run(self._files, largest_factor, [source], output.size, policy.max_pixels)
             request = replace(request, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
         loaded = await self.prepare(request)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.outcomes import Outcome
@@ -19,11 +20,19 @@ class DoJob(NamedTuple):
 
 
 class ComputeTiles(NamedTuple):
-    """To a worker: compute a batch of tiles of an image, (b, h, w, c)."""
+    """To a worker: compute a batch of tiles of an image, (b, h, w, c).
+
+    Attributes:
+        values: The tiles.
+        corners: Row and column of each tile in the image.
+        seed: Random seed of MambaIRv2's inference noise.
+        kind: Kind of the image, where that has a model of its own.
+    """
 
     values: np.ndarray
     corners: list[tuple[int, int]]
     seed: int | None
+    kind: PictureKind | None = None
 
 
 class Stop(NamedTuple):

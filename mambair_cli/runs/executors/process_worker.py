@@ -159,8 +159,7 @@ class _Dispatcher:
         self._queue.put(None)
 
     def _receive_all(self) -> None:
-        computer = self._restorer.computer
-        launched: deque[Any] = deque()
+        launched: deque[tuple[TileComputer, Any]] = deque()
         while True:
             match receive(self._connection):
                 case DoJob(job):
@@ -168,13 +167,15 @@ class _Dispatcher:
                 case Stop():
                     self.is_stopped.set()
                     return
-                case ComputeTiles(values, corners, seed):
+                case ComputeTiles(values, corners, seed, kind):
+                    restorer = self._restorer if kind is None else self._restorer.for_kind(kind)
+                    computer = restorer.computer
                     try:
-                        launched.append(computer.launch(values, corners, seed))
+                        launched.append((computer, computer.launch(values, corners, seed)))
                     except _TILE_ERRORS as error:
-                        launched.append(error)
+                        launched.append((computer, error))
                     while len(launched) > computer.ahead or (launched and not self._connection.poll()):
-                        self._sender.send(_collect(computer, launched.popleft()))
+                        self._sender.send(_collect(*launched.popleft()))
                 case message:
                     raise ValueError(f"no message to a worker: {message!r}")
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.kind_tiles import TilesOfKind
 from mambair_cli.runs.executors.messages import (
     Advanced,
     ComputeTiles,
@@ -67,6 +68,7 @@ class _Batch:
         tiles: (b, h, w, c).
         corners: Row and column of each tile in the image.
         seed: Random seed of MambaIRv2's inference noise.
+        kind: Kind of the image, where that has a model of its own.
         worker: Number of the worker that computes it.
         result: (b, s·h, s·w, c), once it is computed.
         error: Error, if it cannot be computed.
@@ -76,6 +78,7 @@ class _Batch:
     tiles: np.ndarray
     corners: list[tuple[int, int]]
     seed: int | None
+    kind: PictureKind | None = None
     worker: int = -1
     result: np.ndarray | None = None
     error: Exception | None = None
@@ -119,9 +122,7 @@ class WorkerProcesses:
 
     Attributes:
         info: The model, and the devices.
-        scale: Output pixels per input pixel and side.
         ahead: Number of batches of tiles that may be under way while another is collected.
-        buffers: Where tiles are blended: in the memory of this process.
 
     Raises:
         UsageError: A worker died at its start.
@@ -140,9 +141,7 @@ class WorkerProcesses:
     ) -> None:
         place = f"{', '.join(dict.fromkeys(devices))} ({len(devices)} workers)"
         self.info = describe_restorer(restorer, place)
-        self.scale = restorer.info.scale
         self.ahead = AHEAD * len(devices)
-        self.buffers: OutputBuffers = HostBuffers()
         self._restorer = restorer
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
         self._workers: list[_Worker] = []
@@ -166,7 +165,7 @@ class WorkerProcesses:
             yield from Pipeline(
                 large,
                 is_stopped,
-                self._restorer.by(self),
+                self._restorer.by(self.computer_for(None), self.computer_for),
                 partial(self._on_start, 0),
                 partial(self._on_tiles, 0),
             ).outcomes()
@@ -216,13 +215,20 @@ class WorkerProcesses:
                     case Died():
                         break
 
-    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return memory for tiles, float32."""
-        return np.empty(shape, np.float32)
+    def computer_for(self, kind: PictureKind | None) -> TilesOfKind:
+        """Return what computes the tiles of pictures of a kind; None: of those of no kind of their own."""
+        restorer = self._restorer if kind is None else self._restorer.for_kind(kind)
+        return TilesOfKind(self, kind, restorer.info.scale)
 
-    def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> _Batch:
+    def launch(
+        self,
+        tiles: np.ndarray,
+        corners: list[tuple[int, int]],
+        seed: int | None,
+        kind: PictureKind | None,
+    ) -> _Batch:
         """Give a batch of tiles, (b, h, w, c), to the worker that has the fewest batches."""
-        batch = _Batch(tiles, corners, seed)
+        batch = _Batch(tiles, corners, seed, kind)
         self._give(batch)
         return batch
 
@@ -254,7 +260,7 @@ class WorkerProcesses:
         worker = min(self._workers, key=lambda worker: len(worker.batches))
         worker.batches.append(batch)
         batch.worker = worker.number
-        _send(worker, ComputeTiles(batch.tiles, batch.corners, batch.seed))
+        _send(worker, ComputeTiles(batch.tiles, batch.corners, batch.seed, batch.kind))
 
     def _listen(self) -> Iterator[tuple[_Worker, Done | Died]]:
         """Wait for messages of workers; yield done jobs and deaths, and deal with the others here."""

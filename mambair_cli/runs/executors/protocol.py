@@ -17,11 +17,12 @@ class ExecutorInfo:
     """Facts about an executor.
 
     Attributes:
-        model: Name of the model.
+        model: Name of the model, or of that for most images where a look at each chooses one.
         scale: Output pixels per input pixel and side.
         place: Device or machines that compute, in a few words.
         fingerprint: All that pixels depend on besides the images.
         notice: Sentence about the choice of model for the user, if there is one.
+        others: Names of the other models that a look at each image may choose; empty where none looks.
     """
 
     model: str
@@ -29,6 +30,7 @@ class ExecutorInfo:
     place: str
     fingerprint: Fingerprint
     notice: str | None = None
+    others: tuple[str, ...] = ()
 
 
 class Executor(Protocol):
@@ -55,6 +57,7 @@ class Executor(Protocol):
 
 def describe_restorer(restorer: "Restorer", place: str) -> ExecutorInfo:
     """Return the facts about an executor that restores as a restorer of this process does."""
+    others = tuple(dict.fromkeys(each.name for each in restorer.others.values()))
     return ExecutorInfo(
-        restorer.model.name, restorer.info.scale, place, Fingerprint.of(restorer), restorer.notice
+        restorer.model.name, restorer.info.scale, place, Fingerprint.of(restorer), restorer.notice, others
     )

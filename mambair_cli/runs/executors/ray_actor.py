@@ -17,6 +17,7 @@ def make_actor_class() -> type:
             settings: dict[str, Any],
             checkpoint: bytes,
             name: str,
+            others: list[tuple[Any, int | None, str, Any]],
             folder: str,
         ) -> Any:
             """Load the network; return a message, or a sentence where mambair's messages are unknown."""
@@ -37,7 +38,13 @@ def make_actor_class() -> type:
             from mambair_cli.runs.executors.ray_worker import RayWorker
 
             try:
-                self._worker = RayWorker(RestoreSettings(**settings), checkpoint, name, threads, folder)
+                import ray  # pyright: ignore[reportMissingImports]: optional
+
+                fetched: list[Any] = [
+                    (kind, level, model, ray.get(ref)) for kind, level, model, ref in others
+                ]
+                loaded = RestoreSettings(**settings), checkpoint, name, fetched
+                self._worker = RayWorker(*loaded, threads, folder)
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

@@ -9,13 +9,13 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
-from mambair_cli.checkpoints.select import ChosenModel
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import explain_unreadable
 from mambair_cli.restore.settings import RestoreSettings
@@ -70,6 +70,8 @@ class _Loading(NamedTuple):
         settings: Settings of its restorer, except the weights; a dict, since a node may lack mambair.
         checkpoint: Ray's reference to the content of the checkpoint's file.
         name: Name of that file.
+        others: Kind, model and Ray's reference to the checkpoint, for each kind of pictures with a model of
+            its own; plain tuples, too.
         folder: Folder in which relative paths begin.
     """
 
@@ -77,6 +79,7 @@ class _Loading(NamedTuple):
     settings: dict[str, Any]
     checkpoint: Any
     name: str
+    others: list[tuple[str, int | None, str, Any]]
     folder: str
 
 
@@ -137,12 +140,18 @@ class RayCluster:
         place = f"{self.kind} ({workers} worker{'s' * (workers > 1)} on {nodes} Ray node{'s' * (nodes > 1)})"
         return replace(self._info, place=place)
 
-    def start(self, settings: RestoreSettings, model: ChosenModel) -> None:
+    def start(
+        self,
+        settings: RestoreSettings,
+        model: ChosenModel,
+        others: Mapping[PictureKind, ChosenModel] | None = None,
+    ) -> None:
         """Start the workers, and have them load the network.
 
         Args:
             settings: Settings of the restorer that each worker makes, except its device and its model.
             model: Model to load; workers are sent its file.
+            others: Models for kinds of pictures that it does not suit.
 
         Raises:
             UsageError: No worker starts, or one cannot work with this process.
@@ -153,6 +162,10 @@ class RayCluster:
             vars(replace(settings, device=self.kind, model="auto", weights=None)),
             self._ray.put(model.path.read_bytes()),
             model.path.name,
+            [
+                (kind, level, one.name, self._ray.put(one.path.read_bytes()))
+                for (kind, level), one in (others or {}).items()
+            ],
             os.getcwd(),
         )
         begun = time.monotonic()
@@ -171,7 +184,8 @@ class RayCluster:
                 match message:
                     case NetworkLoaded(scale, fingerprint):
                         notice = model.tell(settings.offline)
-                        self._info = ExecutorInfo(model.name, scale, "", fingerprint, notice)
+                        names = tuple(one.name for one in (others or {}).values())
+                        self._info = ExecutorInfo(model.name, scale, "", fingerprint, notice, names)
                     case NotLoaded(error):
                         raise error
                     case Died(reason):

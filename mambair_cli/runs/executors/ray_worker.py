@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind
+from mambair_cli.inspection.need import Kind
 from mambair_cli.restore.engine import DEVICE_ERROR
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
@@ -32,6 +34,8 @@ class RayWorker:
         settings: Settings of the restorer, except the weights.
         checkpoint: Content of the checkpoint's file.
         name: Name of that file.
+        others: Kind, level, model and content of the checkpoint, for kinds of pictures with a model of their
+            own.
         threads: Threads of PyTorch.
         folder: Folder in which relative paths begin.
 
@@ -43,7 +47,13 @@ class RayWorker:
     """
 
     def __init__(
-        self, settings: RestoreSettings, checkpoint: bytes, name: str, threads: int, folder: str
+        self,
+        settings: RestoreSettings,
+        checkpoint: bytes,
+        name: str,
+        others: list[tuple[Kind, int | None, str, bytes]],
+        threads: int,
+        folder: str,
     ) -> None:
         torch.set_num_threads(threads)
         self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -54,7 +64,15 @@ class RayWorker:
         with tempfile.TemporaryDirectory(prefix="mambair-") as place:
             weights = Path(place, name)
             weights.write_bytes(checkpoint)
-            self._restorer = Restorer.from_settings(replace(settings, model="auto", weights=weights))
+            models = {}
+            for kind, level, model, content in others:
+                path = Path(place, f"{kind}-{level}-{model}")
+                path.write_bytes(content)
+                models[PictureKind(kind, level)] = ChosenModel(model, path)
+            settings = replace(settings, model="auto", weights=weights, others=models)
+            self._restorer = Restorer.from_settings(settings)
+            for each in models:  # now, since the files are gone then
+                self._restorer.for_kind(each)
             self.loaded = NetworkLoaded(self._restorer.info.scale, Fingerprint.of(self._restorer))
         self._waiting: queue.SimpleQueue[tuple[PreparedJob, Future[Outcome]] | None] = queue.SimpleQueue()
         self._taken: deque[Future[Outcome]] = deque()
