@@ -18,15 +18,13 @@ from mambair_cli.images import (
     Reader,
     Writer,
     fit_header,
-    lacks_space,
-    open_atomic,
     open_picture,
-    open_stream,
     settle_format,
 )
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
+from mambair_cli.system.files import lacks_space, open_atomic, open_stream
 
 
 @dataclass(frozen=True)

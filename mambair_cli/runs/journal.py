@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
 from mambair_cli.runs.claims import (
     LOOK_SECONDS,
     Claim,
@@ -41,7 +40,7 @@ from mambair_cli.runs.claims import (
     is_claimed,
     seems_over,
 )
-from mambair_cli.system.files import atomic_write, hash_of
+from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, hash_of, lacks_space, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"

@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import explain_unreadable
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, make_folder
 from mambair_cli.runs.jobs import Job, group_targets
@@ -17,6 +16,7 @@ from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
+from mambair_cli.system.files import explain_unreadable
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from urllib.parse import urlencode
 
 from mambair_cli.errors import ImageError, MambairError, ServerError
-from mambair_cli.images import explain_unreadable, settle_format, show_colour
+from mambair_cli.images import settle_format, show_colour
 from mambair_cli.images.source import Source
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
@@ -39,6 +39,7 @@ from mambair_cli.server.protocol import (
     read_record,
     read_report,
 )
+from mambair_cli.system.files import explain_unreadable
 
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
