@@ -88,8 +88,8 @@ class ImageJob:
         with self._stage():
             job, output, policy = self.prepared.job, self.prepared.output, self.prepared.policy
             check_target(job, self.prepared.overwrite)
-            if self.prepared.watch:
-                self.prepared.watch.look()
+            if self.prepared.guard:
+                self.prepared.guard.look()
             with ExitStack() as opening:
                 reader = opening.enter_context(open_source(job.source, policy.max_pixels, policy.damaged))
                 self.header = header = reader.header
@@ -127,7 +127,7 @@ class ImageJob:
             result, format, size = plan_result(
                 prepared.job, header, prepared.output, self._restorer.info.scale
             )
-            guard = prepared.watch
+            guard = prepared.guard
             callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
             opened = open_result(
                 prepared.job, prepared.output, result, format, size, overwrite=prepared.overwrite, **callbacks
@@ -187,7 +187,7 @@ class ImageJob:
 
     def finish(self) -> Outcome:
         """Wait until the result is written, and return the outcome."""
-        job, guard = self.prepared.job, self.prepared.watch
+        job, guard = self.prepared.job, self.prepared.guard
         with self._stage():
             self._open.close()
         if self.error is not None:

@@ -61,7 +61,7 @@ class ResultGuard:
         if self._pen:
             self._pen.begin(self._target, temporary)
 
-    def is_at_home(self) -> bool:
+    def sees_journal(self) -> bool:
         """Tell whether this process sees the journal: on another machine the folder may be another one."""
         return self._pen is None or self._pen.parts.is_dir()
 

@@ -28,14 +28,14 @@ class PreparedJob:
         output: How the result is written.
         policy: What the run may do.
         overwrite: Whether this result may replace a file.
-        watch: Guard of the result; None where a stream is read or written.
+        guard: Guard of the result; None where a stream is read or written.
     """
 
     job: Job
     output: WriteOptions = field(default_factory=WriteOptions)
     policy: RunPolicy = field(default_factory=RunPolicy)
     overwrite: bool = False
-    watch: ResultGuard | None = None
+    guard: ResultGuard | None = None
 
 
 IsStopped = Callable[[], bool]
@@ -131,11 +131,11 @@ def _prepare(
         raise ImageError(decision.reason)
     if decision.action is Action.SKIP:
         return Outcome(job, seconds=time.perf_counter() - start, is_skipped=True)
-    watch = None
+    guard = None
     if job.source.path is not None and job.target is not None:
         pen = journal.pen if journal else None
-        watch = ResultGuard(job.source.path, job.target, pen, settings, policy.digest, output.preserve_times)
-    return PreparedJob(job, output, policy, decision.action is Action.REPLACE, watch)
+        guard = ResultGuard(job.source.path, job.target, pen, settings, policy.digest, output.preserve_times)
+    return PreparedJob(job, output, policy, decision.action is Action.REPLACE, guard)
 
 
 def foresee_failures(jobs: Sequence[Job], policy: RunPolicy) -> list[Outcome] | None:

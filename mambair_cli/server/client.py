@@ -178,8 +178,8 @@ class ServerClient:
         outcome = None
         try:
             check_target(prepared.job, prepared.overwrite)
-            if prepared.watch:
-                prepared.watch.look()
+            if prepared.guard:
+                prepared.guard.look()
             if data is None:
                 data = _read_pipe(prepared.job.source)
             while outcome is None:
@@ -192,7 +192,7 @@ class ServerClient:
             if isinstance(error, ServerError):
                 self._is_lost.set()
             return Outcome.failed(prepared.job, error, time.perf_counter() - begun)
-        sha256 = prepared.watch.sha256 if prepared.watch else None
+        sha256 = prepared.guard.sha256 if prepared.guard else None
         return replace(outcome, seconds=time.perf_counter() - begun, sha256=sha256)
 
     def _exchange(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
@@ -207,8 +207,8 @@ class ServerClient:
         if job.target is not None and not job.is_stream:
             format = settle_format(job.target, format)
         query = {**self._query, **_query_of(prepared.output, prepared.policy), "format": format}
-        watch = prepared.watch
-        callbacks = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
+        guard = prepared.guard
+        callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
         with _open_source(job.source, data) as (pieces, length):
             if length > self._max_bytes:
                 raise ImageError(

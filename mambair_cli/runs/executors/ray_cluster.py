@@ -357,4 +357,4 @@ def _count_workers(resources: dict[str, float], kind: str) -> int:
 
 def _is_finished(job: PreparedJob) -> bool:
     """Tell whether this run has written the result already, of a job that may not replace one."""
-    return not job.overwrite and job.watch is not None and job.watch.is_written()
+    return not job.overwrite and job.guard is not None and job.guard.is_written()
