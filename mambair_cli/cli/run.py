@@ -1,4 +1,4 @@
-"""A run over images, and what people and scripts are told of it: its start, each image, its end."""
+"""A run over images, and what it prints for people and scripts: its start, each image, its end."""
 
 from collections.abc import Iterable
 from contextlib import closing

@@ -15,7 +15,7 @@ from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds
 from mambair_cli.images.source import STANDARD_STREAM, Source
 
-# Names that `runs.naming.suffix_of` makes.
+# Names that runs.naming.suffix_of makes.
 _RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")
 
 

@@ -196,7 +196,12 @@ class Writer:
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Wait until the file is complete."""
+        """Wait until the file is complete.
+
+        Raises:
+            ImageError: libvips fails.
+            OSError: The file cannot be written.
+        """
         if self._thread is None:
             raise ValueError("no row came")
         self._thread.join()

@@ -181,7 +181,14 @@ def leave_out(part: str) -> str:
 
 
 def corrupt_error(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:
-    """Return the error for a file that cannot be decoded."""
+    """Return the error for a file that cannot be decoded.
+
+    Args:
+        name: Name of the file.
+        format: Format of the file.
+        reason: What is wrong, in a few words.
+        is_partial: Whether ``--damaged`` would restore a part of it.
+    """
     remedy = "--damaged restores what is there" if is_partial else "save it as PNG in an image editor"
     return ImageError(
         f"cannot read {name}: its {format} data is corrupt, truncated or unsupported ({reason}); "

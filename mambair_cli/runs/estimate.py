@@ -93,7 +93,13 @@ def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | No
 
 
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
-    """Restore noise, as large as one batch of tiles of an image of that size, and measure it."""
+    """Restore noise, as large as one batch of tiles of an image of that size, and measure it.
+
+    Args:
+        restorer: The restorer, with the network.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+    """
     plan = restorer.plan(height, width)
     tiles = restorer.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one

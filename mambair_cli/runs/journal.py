@@ -103,7 +103,13 @@ class Record:
                         self.entries[name] = entry
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
-        """Tell whether a result need not be made again."""
+        """Tell whether a result need not be made again.
+
+        Args:
+            source: The input.
+            target: The result.
+            settings: Digest of all that the result depends on besides the input.
+        """
         entry = self.entries.get(self._name(target))
         if entry is None or entry.settings != settings or not self.is_ours(target):
             return False

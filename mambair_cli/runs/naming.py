@@ -19,7 +19,13 @@ _MOST_NAMED = 5  # in an error
 
 
 def suffix_of(task: Task, scale: int, size: Size) -> str:
-    """Return what is added to names of results: that of the task, the scale or the size."""
+    """Return what is added to names of results, such as ``_x4``, ``_upscaled`` or ``_denoised``.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network.
+        size: Size of the results that was asked for.
+    """
     if task == "upscale" and size.depends_on_image:
         return "_upscaled"
     if task == "upscale" and size.scale is not None:
@@ -79,6 +85,11 @@ def name_targets(
 
 def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
     """Return the file that an output names; None for a folder, for standard output or without an output.
+
+    Args:
+        sources: The images.
+        output: A file, a folder, "-" for standard output, or None.
+        is_list: Whether the images come from a list; see :func:`name_targets`.
 
     Raises:
         UsageError: The output names a file, and the results need a folder.
@@ -186,14 +197,14 @@ def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
     """Keep the suffix of an input in the name of its result, where another result would have that name."""
     groups = places.group(jobs)
-    told = []
+    renamed = []
     for job in jobs:
         source, target = job.source.path, job.target
         if source and target and len(groups[places.find(target)]) > 1 and source.suffix != target.suffix:
             mark = target.stem.removeprefix(source.stem)
             job = replace(job, target=target.with_name(source.name + mark + target.suffix))
-        told.append(job)
-    return told
+        renamed.append(job)
+    return renamed
 
 
 def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:

@@ -1,4 +1,4 @@
-"""The guard of a result: its input must stay as it was read, and the journal is told of it."""
+"""The guard of a result: its input must stay as it was read, and the journal notes the result."""
 
 import os
 import stat
