@@ -1,4 +1,4 @@
-"""What runs have done, kept beside their results, so that another run can continue where one stopped.
+"""What runs have done, kept next to their results, so that another run can continue where one stopped.
 
 A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
 its name: whatever ends a run, and when, a file that the journal does not know was not written by a run. A

@@ -43,8 +43,8 @@ def name_targets(
 ) -> list[Job]:
     """Say where each result goes.
 
-    Without an output, ``in.png`` becomes ``in_x4.png`` beside it, and a folder ``photos`` becomes
-    ``photos_x4`` beside it, its tree and names kept. An output that is a folder receives results under
+    Without an output, ``in.png`` becomes ``in_x4.png`` next to it, and a folder ``photos`` becomes
+    ``photos_x4`` next to it, its tree and names kept. An output that is a folder receives results under
     their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
     as another format becomes ``a.bmp.png``.
 
@@ -135,7 +135,7 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     elif source.folder is not None:
         folder = source.folder.resolve()
         if not folder.name:
-            raise UsageError(f"no place for results beside the root folder: {folder}; give -o a folder")
+            raise UsageError(f"no place for results next to the root folder: {folder}; give -o a folder")
         root = folder.with_name(folder.name + suffix)
         if not source.folder.is_absolute():
             root = Path(os.path.relpath(root))
@@ -182,7 +182,7 @@ class _Places:
 
 
 def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
-    """Drop the jobs of images that are the results of other inputs, beside them."""
+    """Drop the jobs of images that are the results of other inputs."""
     targets = {places.of_target(job) for job in jobs}
     named = {places.of_source(job): job.source.path for job in jobs if job.source.folder is None}
     results = {place: path for place, path in named.items() if place in targets and path is not None}

@@ -55,7 +55,7 @@ def run_jobs(
 ) -> Generator[Outcome]:
     """Restore images; one that fails does not stop the others.
 
-    A run of several images, or over a folder, keeps a journal beside its results; see ``journal``.
+    A run of several images, or over a folder, keeps a journal next to its results; see ``journal``.
 
     Args:
         jobs: Jobs, from ``name_targets``.
