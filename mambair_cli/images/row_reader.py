@@ -96,7 +96,9 @@ class Reader:
             self._forgive(top, bottom, str(error))
             return self.read(top, bottom)
         self._next = bottom
-        samples = np.frombuffer(data, header.dtype).reshape(bottom - top, header.width, header.samples)
+        samples = np.frombuffer(data, header.dtype).reshape(
+            bottom - top, header.width, header.samples_per_pixel
+        )
         if header.dtype == "float32":
             _check_range(samples, self._name)
         elif self._bits < 16:

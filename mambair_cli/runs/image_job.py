@@ -99,11 +99,11 @@ class ImageJob:
                 result, format, _ = plan_result(job, header, output, self._restorer.info.scale)
                 self._losses = find_losses(header, format, output.strip)
                 if header.masks != result.masks:
-                    kept = header.samples - len(header.masks)
+                    kept = header.samples_per_pixel - len(header.masks)
                     self.header = header = replace(header, masks=())
                     self._read = lambda top, bottom: reader.read(top, bottom)[..., :kept]
                 item = np.dtype(header.dtype).itemsize
-                if self.pixels * header.samples * item > DECODED_BYTES:
+                if self.pixels * header.samples_per_pixel * item > DECODED_BYTES:
                     self._open.push(opening.pop_all())
                     return
                 rows = self._read(0, header.height * header.frames)
@@ -180,7 +180,7 @@ class ImageJob:
 
         if not self.prepared.output.size.needs_network(header.width, header.height):
             return _pass_rows(read_frame, header.height, header.width, count)
-        shape = (header.height, header.width, header.samples)
+        shape = (header.height, header.width, header.samples_per_pixel)
         restoration = self._restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
         restoration.begin()
         return restoration.rows()
