@@ -28,7 +28,7 @@ EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line lose
 
 
 class Run:
-    """A run over images: the jobs, who does them, and what users and scripts are told.
+    """A run over images: the jobs, who does them, and what is printed.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
