@@ -135,7 +135,7 @@ def read(data: bytes) -> str | None:
             height = header.height * header.frames
             for top in range(0, height, 7):
                 rows = reader.read(top, min(top + 7, height))
-                if rows.shape[1:] != (header.width, header.samples) or rows.dtype != header.dtype:
+                if rows.shape[1:] != (header.width, header.samples_per_pixel) or rows.dtype != header.dtype:
                     return f"rows are {rows.shape} of {rows.dtype}, the header says {header}"
     except ImageError as error:
         message = str(error)

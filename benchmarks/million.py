@@ -1,4 +1,4 @@
-"""Measure the cost of a run over very many images without the images: names, tasks, the journal, a cluster.
+"""Measure the cost of a run over very many images without the images: names, jobs, the journal, a cluster.
 
 python -m benchmarks.million --images 100000
 """
@@ -71,19 +71,19 @@ def make_files(folder: Path, images: int) -> None:
         (place / f"IMG_{index:07}.jpg").write_bytes(b"x")
 
 
-def measure_tasks(meter: Meter, folder: Path) -> list[Job]:
+def measure_jobs(meter: Meter, folder: Path) -> list[Job]:
     """Measure the driver's work before the first image."""
     with meter.measure("list the folder"):
         sources = find_sources([str(folder / "photos")])
     with meter.measure("name the results"):
         jobs = name_targets(sources, str(folder / "results"), "_x4")
 
-    def perform(tasks: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
+    def perform(prepared: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         yield from ()
-        with meter.measure("order the tasks by size") as held:
-            held.append(Scheduler(tasks, is_stopped))
+        with meter.measure("order the jobs by size") as held:
+            held.append(Scheduler(prepared, is_stopped))
 
-    with meter.measure("make tasks, and order them"):
+    with meter.measure("prepare jobs, and order them"):
         for _ in run_jobs(jobs, WriteOptions(), RunPolicy(), FINGERPRINT, perform):
             pass
     return jobs
@@ -135,7 +135,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
 
 
 def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
-    """Measure how fast the driver gives tasks to workers that do nothing."""
+    """Measure how fast the driver gives jobs to workers that do nothing."""
 
     class Idle:
         def load(self, *arguments: Any) -> Any:
@@ -143,11 +143,11 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
 
             return NetworkLoaded(1, FINGERPRINT)
 
-        def perform(self, task: Any) -> Any:
+        def perform(self, job: Any) -> Any:
             from mambair_cli.runs.executors.messages import Done
             from mambair_cli.runs.outcomes import Outcome
 
-            return Done(Outcome(task.job))
+            return Done(Outcome(job.job))
 
         def stop(self) -> None:
             pass
@@ -157,9 +157,9 @@ def measure_cluster(meter: Meter, jobs: list[Job]) -> None:
         workers = RayCluster(nodes.address)
         try:
             workers.start(RestoreSettings(), ChosenModel("idle", Path(weights.name)))
-            tasks = [PreparedJob(job) for job in jobs]
-            with meter.measure(f"hand a task out: {workers.info.place}"):
-                for _ in workers.perform(tasks, lambda: False):
+            prepared = [PreparedJob(job) for job in jobs]
+            with meter.measure(f"hand a job out: {workers.info.place}"):
+                for _ in workers.perform(prepared, lambda: False):
                     pass
         finally:
             workers.close()
@@ -172,7 +172,7 @@ def main() -> None:
     meter = Meter(arguments.images)
     with tempfile.TemporaryDirectory() as name:
         make_files(Path(name, "photos"), arguments.images)
-        jobs = measure_tasks(meter, Path(name))
+        jobs = measure_jobs(meter, Path(name))
         measure_cluster(meter, jobs)
         measure_journal(meter, Path(name), jobs)
 

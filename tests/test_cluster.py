@@ -66,8 +66,8 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
         def spoil(tasks, is_stopped):
             tasks = list(tasks)
             for task in tasks:
-                task.watch.is_at_home = Elsewhere(blind)
-            tasks[2].watch.begin = Deadly()
+                task.guard.sees_journal = Elsewhere(blind)
+            tasks[2].guard.begin = Deadly()
             return cluster.perform(tasks, is_stopped)
 
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")

@@ -70,7 +70,13 @@ def test_it_comes_through_json_and_to_other_processes(fingerprint: Fingerprint) 
 def restorer(tiles: TileSettings, path: Path | None = None, **changes: Any) -> Any:
     """Return what a fingerprint asks of a restorer."""
     model = SimpleNamespace(sha256=None if path else WEIGHTS, path=path)
-    facts = {"device": SimpleNamespace(type="cpu"), "precision": "fp32", "seed": 0, "strength": 1, "others": {}}
+    facts = {
+        "device": SimpleNamespace(type="cpu"),
+        "precision": "fp32",
+        "seed": 0,
+        "strength": 1,
+        "others": {},
+    }
     return SimpleNamespace(model=model, tiles=tiles, **{**facts, **changes})
 
 

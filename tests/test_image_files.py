@@ -20,11 +20,11 @@ from mambair_cli.images import (
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
     format_of,
-    open_atomic,
     open_picture,
     read_picture,
     write_picture,
 )
+from mambair_cli.system.files import open_atomic
 
 # Reading
 

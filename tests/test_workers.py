@@ -118,7 +118,7 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
-        tasks[2].watch.begin = Deadly()
+        tasks[2].guard.begin = Deadly()
         return executor.perform(tasks, is_stopped)
 
     try:
@@ -189,7 +189,7 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
     def fail_once(tasks, is_stopped):
         for task in tasks:
             if task.job.source.path.name == "4.png":
-                task.watch.look = Failing()
+                task.guard.look = Failing()
         return executor.perform(tasks, is_stopped)
 
     try:

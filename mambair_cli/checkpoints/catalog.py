@@ -11,11 +11,6 @@ from typing import Any, Literal, get_args
 
 from mambair_cli.errors import ModelError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PACKAGE = Path(__file__).parents[1]
 
 Task = Literal["upscale", "denoise", "dejpeg"]
@@ -106,6 +101,11 @@ def parse_catalog(text: str) -> tuple[Model, ...]:
     Raises:
         ValueError: An entry is malformed; the message names it.
     """
+    if sys.version_info >= (3, 11):  # imported here: --help reads no catalogue
+        import tomllib
+    else:
+        import tomli as tomllib
+
     document = tomllib.loads(text)
     if document.keys() != {"model"} or not isinstance(document["model"], list):
         raise ValueError(f"a catalogue is a list of [[model]] tables, not {sorted(document)}")

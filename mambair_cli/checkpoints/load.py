@@ -153,7 +153,7 @@ def _check_archive(path: Path) -> None:
     if "data.pkl" not in names:
         raise CheckpointError("it is a zip archive, not a PyTorch file; unpack it first")
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError("it is compressed, which PyTorch files never are; save it anew with torch.save")
+        raise CheckpointError("it is compressed, which PyTorch files never are; save it with torch.save")
 
 
 def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
@@ -162,7 +162,7 @@ def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
-        raise CheckpointError("its tensors claim to be larger than the file; save it anew with torch.save")
+        raise CheckpointError("its tensors claim to be larger than the file; save it with torch.save")
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

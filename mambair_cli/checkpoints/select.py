@@ -45,12 +45,18 @@ class ChosenModel:
     is_fallback: bool = False
 
     def tell(self, offline: bool) -> str | None:
-        """Return the notice for the user; who asks to stay offline has asked for the fall-back, too."""
+        """Return the notice for the user; none about a fallback with ``offline``, which asks for it."""
         return None if offline and self.is_fallback else self.notice
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
-    """Choose an entry of the catalogue by its name, or by the task for "auto", "clean" and "real"."""
+    """Choose an entry of the catalogue by its name, or by the task for "auto", "clean" and "real".
+
+    The arguments are those of :func:`choose_model`.
+
+    Raises:
+        ModelError: There is no such model.
+    """
     if is_named(model):
         return catalog.find_model(model)
     scale = default_scale(task) if scale is None else scale
@@ -73,6 +79,16 @@ def choose_model(
     device, and if that is unavailable, the built-in one. "real" does the same with models for pictures that
     are noisy, compressed or blurred. "auto" means "clean" here, where no picture is seen.
 
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Output pixels per input pixel and side; None for the default of the task.
+        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        model: Name in the catalogue, or "auto", "clean" or "real".
+        weights: Checkpoint to use instead; None for a model of the catalogue.
+        device_kind: "cpu", "cuda" or "mps".
+        offline: Whether to download nothing.
+        quiet: Whether to show no progress of a download.
+
     Raises:
         ModelError: No model is available.
         UsageError: Both a model and weights are given.
@@ -85,7 +101,7 @@ def choose_model(
     try:
         fetched = hub.fetch(best, offline=offline, quiet=quiet)
         return ChosenModel(best.name, fetched.path, fetched.notice, fetched.verification.sha256)
-    except hub.WrongFileError:  # somebody damaged or exchanged it: no fall-back hides that
+    except hub.WrongFileError:  # somebody damaged or exchanged it: no fallback hides that
         raise
     except DownloadError as error:
         shipped = catalog.bundled_model(task, best.scale, best.is_real)
@@ -139,6 +155,12 @@ def find_kind(need: Need, kinds: Iterable[PictureKind]) -> PictureKind | None:
 
 def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
     """Refuse a network that does not do the task.
+
+    Args:
+        info: Facts about the network.
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Output pixels per input pixel and side; None for any.
+        model: The checkpoint, for the error.
 
     Raises:
         ModelError: It does another task, or another scale.

@@ -58,8 +58,8 @@ def _fold(file: str) -> str:
 
 def _read(file: str) -> _Reading:
     name = re.sub(r"(mambair)?v\d(?!\d)|mambair", "", _fold(file))
-    told: list[Task] = [task for task, words in _TASKS if re.search(words, name)]
-    task: Task = told[0] if told else "upscale"
+    named: list[Task] = [task for task, words in _TASKS if re.search(words, name)]
+    task: Task = named[0] if named else "upscale"
     kinds = frozenset(re.findall(_KINDS[task], name))
     return _Reading(task, kinds, tuple(int(number) for number in re.findall(r"\d+", name)))
 

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +105,8 @@ def doctor(offline: Offline = False, as_json: AsJson = False) -> None:
 
 
 def _check_versions() -> Finding:
+    from importlib.metadata import version
+
     own, system = version("mambair-cli"), platform.platform(terse=True)
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     facts = {"version": own, "python": platform.python_version(), "system": system, "variables": variables}
@@ -207,6 +208,8 @@ def _check_extras() -> Finding:
 
 
 def _version_of(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

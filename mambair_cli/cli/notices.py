@@ -13,7 +13,7 @@ LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 
 def explain_level(task: "Task", level: float | None, model: str) -> str | None:
-    """Say what the given level of damage has for an effect; None where the model is made for that level.
+    """Say what effect a given level of damage has; None where the model is made for that level.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".

@@ -105,7 +105,7 @@ class Options:
             "-o",
             metavar="PATH",
             help="Output file (for one input) or folder; - for standard output.",
-            show_default="beside the input",
+            show_default="next to the input",
         ),
     ] = None
     from_file: Annotated[

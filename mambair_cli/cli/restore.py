@@ -247,8 +247,8 @@ def _take(options: Options, kind: str) -> Options:
 
 def _settle_output(options: Options) -> Options:
     """Replace names of standard output, such as /dev/stdout, by "-"."""
-    from mambair_cli.images import find_descriptor
     from mambair_cli.images.source import STANDARD_STREAM
+    from mambair_cli.system.files import find_descriptor
 
     if options.output and find_descriptor(Path(options.output)) == _STDOUT:
         return replace(options, output=STANDARD_STREAM)

@@ -1,4 +1,4 @@
-"""A run over images, and what people and scripts are told of it: its start, each image, its end."""
+"""A run over images, and what it prints for people and scripts: its start, each image, its end."""
 
 from collections.abc import Iterable
 from contextlib import closing
@@ -30,7 +30,7 @@ EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line lose
 
 
 class Run:
-    """A run over images: the jobs, who does them, and what users and scripts are told.
+    """A run over images: the jobs, who does them, and what is printed.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".

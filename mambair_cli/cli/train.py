@@ -115,11 +115,11 @@ def train(
     config = _make_config(images, options)
     with show_training(options.steps, shown=not options.quiet) as progress:
 
-        def report(record: "training.Record") -> None:
-            if "loss" in record:
-                progress.report(record["loss"])
+        def report(line: "training.LogLine") -> None:
+            if "loss" in line:
+                progress.report(line["loss"])
             if not options.quiet:
-                print_json(record)
+                print_json(line)
 
         notify = say if not options.quiet else lambda sentence: None
         path = training.train(config, options.resume, report, progress.advance, notify)

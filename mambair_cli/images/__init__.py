@@ -10,22 +10,11 @@ from mambair_cli.images.row_reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
 from mambair_cli.images.srgb import read_srgb
-from mambair_cli.system.files import (
-    TEMPORARY_NAME,
-    explain_unreadable,
-    find_descriptor,
-    is_stream,
-    lacks_space,
-    open_atomic,
-    open_stream,
-    synchronize,
-)
 
 __all__ = [
     "DEFAULT_QUALITY",
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
-    "TEMPORARY_NAME",
     "WRITABLE_SUFFIXES",
     "Colour",
     "Header",
@@ -34,25 +23,18 @@ __all__ = [
     "Writer",
     "bleed",
     "encode_picture",
-    "explain_unreadable",
-    "find_descriptor",
     "find_losses",
     "fit_header",
     "format_of",
     "from_float",
-    "is_stream",
     "join_luma",
-    "lacks_space",
-    "open_atomic",
     "open_picture",
-    "open_stream",
     "parse_colour",
     "read_picture",
     "read_srgb",
     "settle_format",
     "show_colour",
     "split_luma",
-    "synchronize",
     "to_float",
     "write_picture",
 ]

@@ -121,7 +121,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
             raise ImageError(
                 f"cannot read {name}: it holds {header.frames} pages or frames; split it into single images"
             )
-        samples = np.empty((header.height, header.width, header.samples), header.dtype)
+        samples = np.empty((header.height, header.width, header.samples_per_pixel), header.dtype)
         for top in range(0, header.height, _ROWS_AT_ONCE):
             bottom = min(top + _ROWS_AT_ONCE, header.height)
             samples[top:bottom] = reader.read(top, bottom)

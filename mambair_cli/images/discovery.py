@@ -15,7 +15,8 @@ from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds
 from mambair_cli.images.source import STANDARD_STREAM, Source
 
-_RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")  # the names of jobs.suffix_of
+# Names that runs.naming.suffix_of makes.
+_RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")
 
 
 @dataclass(frozen=True)

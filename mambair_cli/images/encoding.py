@@ -40,6 +40,12 @@ _SAMPLES_AT_ONCE = 2**22
 _JPEG_HEAD_BYTES = 64
 _STRAIGHT_ALPHA = 2  # TIFF's number of this kind of sample
 
+# What patches the start of a file, and what tells when enough of it is there.
+_HEADER_PATCHES = {
+    "png": (complete_png, has_png_pixels),
+    "jpeg": (complete_jpeg, lambda data: len(data) >= _JPEG_HEAD_BYTES),
+}
+
 
 def encode_picture(picture: Picture, format: str, quality: int | None = None) -> bytes:
     """Encode a picture as a file of a format, with its metadata.
@@ -196,7 +202,12 @@ class Writer:
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Wait until the file is complete."""
+        """Wait until the file is complete.
+
+        Raises:
+            ImageError: libvips fails.
+            OSError: The file cannot be written.
+        """
         if self._thread is None:
             raise ValueError("no row came")
         self._thread.join()
@@ -298,8 +309,7 @@ class Writer:
             if exif:
                 add_exif_to_tiff(self._file, exif)
         else:
-            complete = complete_png if format == "png" else complete_jpeg
-            is_ready = has_png_pixels if format == "png" else lambda data: len(data) >= _JPEG_HEAD_BYTES
+            complete, is_ready = _HEADER_PATCHES[format]
             patcher = HeaderPatcher(
                 self._file, lambda data: complete(data, exif, header.dpi, header.texts), is_ready
             )

@@ -14,7 +14,14 @@ _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 def complete_jpeg(
     data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
 ) -> bytes:
-    """Add a JFIF header (which libvips omits with EXIF), EXIF and texts to the start of a JPEG file."""
+    """Add a JFIF header (which libvips omits with EXIF), EXIF and texts to the start of a JPEG file.
+
+    Args:
+        data: The file, or its first bytes.
+        exif: EXIF block; None for none.
+        dpi: Pixels per inch, horizontal and vertical; None if they are unknown.
+        texts: Texts to add as comments.
+    """
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
@@ -29,7 +36,10 @@ def complete_jpeg(
 def complete_png(
     data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
 ) -> bytes:
-    """Add EXIF and texts to the start of a PNG file; take out a resolution that libvips has invented."""
+    """Add EXIF and texts to the start of a PNG file; take out a resolution that libvips has invented.
+
+    The arguments are those of :func:`complete_jpeg`; ``data`` must include the start of the pixels.
+    """
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
     chunks = (write_chunk(b"eXIf", exif) if exif else b"") + b"".join(map(write_text, texts))
@@ -85,7 +95,11 @@ def make_exif_placeholder(exif: bytes) -> bytes:
 
 
 def complete_avif(data: bytes, exif: bytes) -> bytes:
-    """Replace the placeholder of :func:`make_exif_placeholder` in a file of libvips by an EXIF block."""
+    """Replace the placeholder of :func:`make_exif_placeholder` in a file of libvips by an EXIF block.
+
+    Raises:
+        ValueError: The file has no placeholder.
+    """
     text = data.find(_PLACE)
     start = max(data.rfind(b"MM\0*", 0, text), data.rfind(b"II*\0", 0, text))
     if text < 0 or start < 0:

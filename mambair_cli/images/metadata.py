@@ -200,7 +200,11 @@ def add_exif_directories(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
 
 
 def read_header(block: Buffer) -> tuple[Layout, int]:
-    """Return a block's layout and the offset of its first directory."""
+    """Return a block's layout and the offset of its first directory.
+
+    Raises:
+        One of ``MALFORMED``: The block has no header.
+    """
     order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
     layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
     return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
@@ -219,6 +223,9 @@ def read_directory(
 
     Returns:
         The entries, and the place of the next directory's offset.
+
+    Raises:
+        One of ``MALFORMED``: There is no directory.
     """
     (number,) = struct.unpack_from(layout.count, block, at)
     if number > _MOST_ENTRIES:

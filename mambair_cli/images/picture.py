@@ -89,7 +89,7 @@ class Header:
     texts: tuple[Text, ...] = ()
 
     @property
-    def samples(self) -> int:
+    def samples_per_pixel(self) -> int:
         """Number of samples of a pixel, with alpha and masks."""
         return self.bands + self.has_alpha + len(self.masks)
 

@@ -96,7 +96,9 @@ class Reader:
             self._forgive(top, bottom, str(error))
             return self.read(top, bottom)
         self._next = bottom
-        samples = np.frombuffer(data, header.dtype).reshape(bottom - top, header.width, header.samples)
+        samples = np.frombuffer(data, header.dtype).reshape(
+            bottom - top, header.width, header.samples_per_pixel
+        )
         if header.dtype == "float32":
             _check_range(samples, self._name)
         elif self._bits < 16:
@@ -181,7 +183,14 @@ def leave_out(part: str) -> str:
 
 
 def corrupt_error(name: str, format: str, reason: str, is_partial: bool = False) -> ImageError:
-    """Return the error for a file that cannot be decoded."""
+    """Return the error for a file that cannot be decoded.
+
+    Args:
+        name: Name of the file.
+        format: Format of the file.
+        reason: What is wrong, in a few words.
+        is_partial: Whether ``--damaged`` would restore a part of it.
+    """
     remedy = "--damaged restores what is there" if is_partial else "save it as PNG in an image editor"
     return ImageError(
         f"cannot read {name}: its {format} data is corrupt, truncated or unsupported ({reason}); "

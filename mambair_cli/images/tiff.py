@@ -73,7 +73,7 @@ class Page:
         photometric: TIFF's number for the meaning of the samples.
         bits: Bits per sample.
         sample_format: TIFF's number of the type: unsigned, signed, floating or complex.
-        samples: Samples per pixel.
+        samples_per_pixel: Number of samples of a pixel.
         ink_set: 1 for CMYK, where samples are inks.
     """
 
@@ -84,7 +84,7 @@ class Page:
     photometric: int
     bits: int
     sample_format: int
-    samples: int
+    samples_per_pixel: int
     ink_set: int
 
     @property
@@ -102,7 +102,7 @@ class Page:
         """Why it is not read as a picture, in words; None if no reason is known."""
         if self.photometric in _COLOURS:
             return _COLOURS[self.photometric]
-        if self.photometric == _SEPARATED and (self.samples < 4 or self.ink_set != _CMYK):
+        if self.photometric == _SEPARATED and (self.samples_per_pixel < 4 or self.ink_set != _CMYK):
             return "of inks that are not CMYK"
         if self.sample_format in (_COMPLEX_INTEGER, _COMPLEX):
             return "of complex numbers"
@@ -264,7 +264,7 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         photometric=numbers(_PHOTOMETRIC, 1)[0],
         bits=numbers(_BITS, 1)[0],
         sample_format=numbers(_SAMPLE_FORMAT, _UNSIGNED)[0],
-        samples=numbers(_SAMPLES, 1)[0],
+        samples_per_pixel=numbers(_SAMPLES, 1)[0],
         ink_set=numbers(_INK_SET, _CMYK)[0],
     )
 

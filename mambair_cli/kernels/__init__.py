@@ -91,7 +91,13 @@ def selective_scan(
 def choose_backend(
     device: torch.device, dtype: torch.dtype = torch.float32, needs_grad: bool = False
 ) -> Backend:
-    """Name the fastest backend for tokens of ``dtype`` on ``device``."""
+    """Name the fastest backend that works here.
+
+    Args:
+        device: Device of the tokens.
+        dtype: Type of the tokens.
+        needs_grad: Whether the scan must give a gradient.
+    """
     if device.type == "cuda" and dtype != torch.float64:
         # Their kernels are equally fast, but mamba_ssm needs its operands reordered.
         backends: tuple[Backend, ...] = ("triton", "mamba_ssm")

@@ -82,6 +82,14 @@ def choose_protocol(
 
     Super-resolution is measured on Y without a border of ``scale`` pixels, other tasks on all channels of the
     whole image.
+
+    Args:
+        task: Task of the network; None for finished images.
+        scale: Size of the truth divided by the size of the input.
+        level: Noise sigma of 255, or JPEG quality, of made inputs; None if there is none.
+        border: Pixels at each side that are not compared; None for those of the papers.
+        luma: Whether to compare colour images only on Y; None for what the papers do.
+        degradation: How inputs are made: as in the papers, or degraded like real pictures.
     """
     upscale = task == "upscale"
     return Protocol(
@@ -136,6 +144,10 @@ def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndar
 
     Returns:
         The input: smaller for upscale; float32, also outside [0, 1], for denoise; uint8 for dejpeg.
+
+    Raises:
+        UsageError: The protocol has no level, and the task needs one.
+        ImageError: The truth has more than 8 bits per sample, which JPEG cannot hold.
     """
     if protocol.degradation == "real":
         return _make_real_input(truth, protocol, name)
@@ -239,7 +251,16 @@ def average(scores: Sequence[Score]) -> Score:
 
 
 def published_psnr(model: Model, truth: Path, level: float | None) -> tuple[str, float] | None:
-    """Return the data set in the path of the truth and the PSNR published for it, if there is one."""
+    """Find the PSNR that was published for a model on the data set that a path names.
+
+    Args:
+        model: Entry of the catalogue.
+        truth: Folder of the truth; a folder in its path has the name of the data set.
+        level: Noise sigma of 255, or JPEG quality, of the inputs; None if there is none.
+
+    Returns:
+        Name of the data set, and PSNR in dB; None if none was published.
+    """
     names = {part.lower() for part in truth.resolve().parts}
     for key, psnr in model.psnr.items():
         data, _, of_level = key.partition(", ")

@@ -97,7 +97,13 @@ def blend_rows(
 def run_image(
     computer: TileComputer, image: Pixels, plan: Plan, batch: int, seed: int | None, dtype: str = "float32"
 ) -> np.ndarray:
-    """Restore an image as :func:`blend_rows` does, and return it rounded to samples of a dtype."""
+    """Restore an image as :func:`blend_rows` does, and return it whole, rounded to samples of a dtype.
+
+    The arguments are those of :func:`blend_rows`, and the dtype: "uint8", "uint16" or "float32".
+
+    Returns:
+        (s·h, s·w, c) of that dtype.
+    """
     rows = blend_rows(computer, image, plan, batch, seed)
     return np.concatenate([computer.buffers.fetch_samples(band, np.dtype(dtype)) for band in rows])
 
@@ -259,7 +265,11 @@ class Engine:
             return _Launched(tiles, x, origin, seed, rows, kept, event)
 
     def collect(self, launched: "_Launched") -> Any:
-        """Wait for a batch, (b, s·h, s·w, c); tiles that are not finite are computed again in float32."""
+        """Wait for a batch, (b, s·h, s·w, c); tiles that are not finite are computed again in float32.
+
+        Raises:
+            MambairError: Even float32 gives values that are not finite.
+        """
         if launched.event is not None:
             launched.event.synchronize()
         finite, rows = launched.finite.all((1, 2, 3)), launched.rows

@@ -13,10 +13,10 @@ VALUES_AT_ONCE = {"cuda": 110_000_000}
 
 SIDES = range(96, 257, 8)  # pixels; sides of tiles that are tried
 PATHS = 4  # of MambaIR's scan
-# Of an H100 or H200, which tiles are fitted to. Other GPUs have more or fewer, but results must not depend on
-# that.
+# Tiles are fitted to an H100 or H200, which have so many. Other GPUs have more or fewer, but results must not
+# depend on that.
 MULTIPROCESSORS = 132
-# Per pixel and block, without the scan: for each channel within the block, and of the residual stream.
+# Cycles for a pixel and block without the scan: for each channel of the scan, and of the residual stream.
 INNER_CYCLES, OUTER_CYCLES = 0.016, 0.031
 PREFERENCE = 0.1  # for large tiles, when estimates hardly differ
 

@@ -65,14 +65,14 @@ def estimate(
     """
     header = reader.header
     item = np.dtype(header.dtype).itemsize
-    row = header.width * header.samples
+    row = header.width * header.samples_per_pixel
     memory = _WINDOW_COPIES * 2 * plan.tile_height * row * item
     memory += _BLEND_COPIES * plan.tile_height * row * scale**2 * np.dtype(np.float32).itemsize
     memory += _ENCODER_BYTES
     pixels = header.width * header.height * header.frames
-    result_bytes = result.width * result.height * result.frames * result.samples
+    result_bytes = result.width * result.height * result.frames * result.samples_per_pixel
     result_bytes *= np.dtype(result.dtype).itemsize
-    image_bytes = pixels * header.samples * item
+    image_bytes = pixels * header.samples_per_pixel * item
     in_memory = reader.is_whole or (reader.is_turned and image_bytes < _MOST_TURNED_IN_MEMORY)
     if in_memory:
         memory += image_bytes
@@ -93,7 +93,13 @@ def _foresee_seconds(plan: Plan, pixels: int, trial: Trial | None) -> float | No
 
 
 def try_network(restorer: Restorer, height: int, width: int) -> Trial:
-    """Restore noise, as large as one batch of tiles of an image of that size, and measure it."""
+    """Restore noise, as large as one batch of tiles of an image of that size, and measure it.
+
+    Args:
+        restorer: The restorer, with the network.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+    """
     restorer = restorer.alone()
     plan = restorer.plan(height, width)
     tiles = restorer.choose_batch(plan)

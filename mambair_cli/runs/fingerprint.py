@@ -61,11 +61,11 @@ class Fingerprint:
         )
 
     def with_tiles_of(self, restorer: "Restorer") -> "Fingerprint":
-        """Return that of a restorer with the same network, and tiles, a seed and a strength of its own."""
+        """Return the fingerprint of a restorer with the same network and its own tiles, seed, strength."""
         return replace(self, **_of_image(restorer))
 
     def describe(self) -> dict[str, Any]:
-        """Return it as JSON; :meth:`read` undoes that."""
+        """Return the attributes as JSON; :meth:`read` undoes that."""
         facts = asdict(self)
         if self.strength == WHOLE_STRENGTH:  # older journals do not have it
             del facts["strength"]
@@ -83,7 +83,7 @@ class Fingerprint:
         return cls(**facts)
 
     def digest(self) -> str:
-        """Return the SHA-256 of it."""
+        """Return the SHA-256 of the attributes."""
         return _digest(self.describe())
 
     def digest_result(self, output: WriteOptions, format: str | None) -> str:

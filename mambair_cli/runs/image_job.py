@@ -95,8 +95,8 @@ class ImageJob:
         with self._stage():
             job, output, policy = self.prepared.job, self._output, self.prepared.policy
             check_target(job, self.prepared.overwrite)
-            if self.prepared.watch:
-                self.prepared.watch.look()
+            if self.prepared.guard:
+                self.prepared.guard.look()
             with ExitStack() as opening:
                 self._source = job.source.hold()
                 reader = opening.enter_context(open_source(self._source, policy.max_pixels, policy.damaged))
@@ -107,12 +107,12 @@ class ImageJob:
                 result, format, _ = plan_result(job, header, output, self.restorer.info.scale)
                 self._losses = find_losses(header, format, output.strip)
                 if header.masks != result.masks:
-                    kept = header.samples - len(header.masks)
+                    kept = header.samples_per_pixel - len(header.masks)
                     self.header = header = replace(header, masks=())
                     self._read = lambda top, bottom: reader.read(top, bottom)[..., :kept]
                 item = np.dtype(header.dtype).itemsize
                 needs_network = output.size.needs_network(header.width, header.height)
-                if self.pixels * header.samples * item > DECODED_BYTES:
+                if self.pixels * header.samples_per_pixel * item > DECODED_BYTES:
                     if needs_network:
                         self._look(header, self._read)
                     self._open.push(opening.pop_all())
@@ -147,7 +147,7 @@ class ImageJob:
             header, _ = self._opened()
             prepared = self.prepared
             result, format, size = plan_result(prepared.job, header, self._output, self.restorer.info.scale)
-            guard = prepared.watch
+            guard = prepared.guard
             callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
             opened = open_result(
                 prepared.job, self._output, result, format, size, overwrite=prepared.overwrite, **callbacks
@@ -200,14 +200,14 @@ class ImageJob:
 
         if not self._output.size.needs_network(header.width, header.height):
             return _pass_rows(read_frame, header.height, header.width, count)
-        shape = (header.height, header.width, header.samples)
+        shape = (header.height, header.width, header.samples_per_pixel)
         restoration = self.restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
         restoration.begin()
         return restoration.rows()
 
     def finish(self) -> Outcome:
         """Wait until the result is written, and return the outcome."""
-        job, guard = self.prepared.job, self.prepared.watch
+        job, guard = self.prepared.job, self.prepared.guard
         with self._stage():
             self._open.close()
         if self.error is not None:

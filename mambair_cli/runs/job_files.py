@@ -18,15 +18,13 @@ from mambair_cli.images import (
     Reader,
     Writer,
     fit_header,
-    lacks_space,
-    open_atomic,
     open_picture,
-    open_stream,
     settle_format,
 )
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
+from mambair_cli.system.files import lacks_space, open_atomic, open_stream
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class WriteOptions:
 
     Attributes:
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
-        depth: Bits a sample, 8 or 16; None for those of the input.
+        depth: Bits per sample, 8 or 16; None for those of the input.
         strip: Whether to leave out all metadata.
         background: Colour behind transparent pixels, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
@@ -55,7 +53,14 @@ def plan_result(
 ) -> tuple[Header, str, tuple[int, int]]:
     """Say what the result of a job will be: its header, its format, and its size before any reduction.
 
-    That size is the image's own where no network is needed.
+    Args:
+        job: The job.
+        header: Header of the image.
+        output: How the result is written.
+        scale: Scale of the network.
+
+    Returns:
+        Header, format, and width and height in pixels; these are the image's own where no network is needed.
 
     Raises:
         ImageError: The format cannot hold it, or the network does not enlarge so far.
@@ -74,7 +79,11 @@ def plan_result(
 
 @contextmanager
 def open_source(source: Source, max_pixels: int, damaged: bool = False) -> Iterator[Reader]:
-    """Open an image in its file, in memory or on standard input."""
+    """Open an image in its file, in memory or on standard input; see ``images.open_picture``.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
     held = source.hold()
     with open_picture(held.path or held.data or b"", max_pixels=max_pixels, damaged=damaged) as reader:
         yield reader
@@ -135,6 +144,9 @@ def open_result(
         overwrite: Whether the result may replace a file.
         on_begin: Called with the temporary name, before anything is written.
         on_end: Called with the temporary name, when the file is complete.
+
+    Raises:
+        ImageError: The result cannot be written.
     """
     with (
         open_target(job, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file,
@@ -168,6 +180,9 @@ def open_target(
         overwrite: Whether the result may replace a file.
         on_begin: Called with the temporary name, before anything is written.
         on_end: Called with the temporary name, when the file is complete.
+
+    Raises:
+        ImageError: The target cannot be written.
     """
     if job.target is not None and job.is_stream:
         with open_stream(job.target, on_end) as file:
@@ -193,7 +208,13 @@ def open_target(
 
 
 def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> float | None:
-    """Return the largest factor that an image is enlarged by; None where it is not known beforehand."""
+    """Return the largest factor that an image is enlarged by; None where it is not known beforehand.
+
+    Args:
+        sources: The images.
+        size: Size of the results that was asked for.
+        max_pixels: Most pixels of an image; larger ones are left to the run, which refuses them.
+    """
     factors = []
     for source in sources:
         if source.path is None and source.data is None:  # it can be read only once
@@ -207,7 +228,11 @@ def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> fl
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing."""
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        ImageError: The system refuses to make it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What runs have done, kept beside their results, so that another run can continue where one stopped.
+"""What runs have done, kept next to their results, so that another run can continue where one stopped.
 
 A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
 its name: whatever ends a run, and when, a file that the journal does not know was not written by a run. A
@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import TEMPORARY_NAME, lacks_space, synchronize
 from mambair_cli.runs.claims import (
     LOOK_SECONDS,
     Claim,
@@ -41,7 +40,7 @@ from mambair_cli.runs.claims import (
     is_claimed,
     seems_over,
 )
-from mambair_cli.system.files import atomic_write, hash_of
+from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, hash_of, lacks_space, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -104,7 +103,13 @@ class Record:
                         self.entries[name] = entry
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
-        """Tell whether a result need not be made again."""
+        """Tell whether a result need not be made again.
+
+        Args:
+            source: The input.
+            target: The result.
+            settings: Digest of all that the result depends on besides the input.
+        """
         entry = self.entries.get(self._name(target))
         if entry is None or entry.settings != settings or not self.is_ours(target):
             return False

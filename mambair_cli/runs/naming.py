@@ -7,19 +7,25 @@ from pathlib import Path
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, is_stream, settle_format
+from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
-from mambair_cli.system.files import enumerate_names
+from mambair_cli.system.files import enumerate_names, is_stream
 
 _TELL_APART = "restore them into different folders"
 _MOST_NAMED = 5  # in an error
 
 
 def suffix_of(task: Task, scale: int, size: Size) -> str:
-    """Return what is added to names of results: that of the task, the scale or the size."""
+    """Return what is added to names of results, such as ``_x4``, ``_upscaled`` or ``_denoised``.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network.
+        size: Size of the results that was asked for.
+    """
     if task == "upscale" and size.depends_on_image:
         return "_upscaled"
     if task == "upscale" and size.scale is not None:
@@ -37,8 +43,8 @@ def name_targets(
 ) -> list[Job]:
     """Say where each result goes.
 
-    Without an output, ``in.png`` becomes ``in_x4.png`` beside it, and a folder ``photos`` becomes
-    ``photos_x4`` beside it, its tree and names kept. An output that is a folder receives results under
+    Without an output, ``in.png`` becomes ``in_x4.png`` next to it, and a folder ``photos`` becomes
+    ``photos_x4`` next to it, its tree and names kept. An output that is a folder receives results under
     their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
     as another format becomes ``a.bmp.png``.
 
@@ -79,6 +85,11 @@ def name_targets(
 
 def target_file(sources: Sequence[Source], output: str | None, is_list: bool = False) -> Path | None:
     """Return the file that an output names; None for a folder, for standard output or without an output.
+
+    Args:
+        sources: The images.
+        output: A file, a folder, "-" for standard output, or None.
+        is_list: Whether the images come from a list; see :func:`name_targets`.
 
     Raises:
         UsageError: The output names a file, and the results need a folder.
@@ -124,7 +135,7 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     elif source.folder is not None:
         folder = source.folder.resolve()
         if not folder.name:
-            raise UsageError(f"no place for results beside the root folder: {folder}; give -o a folder")
+            raise UsageError(f"no place for results next to the root folder: {folder}; give -o a folder")
         root = folder.with_name(folder.name + suffix)
         if not source.folder.is_absolute():
             root = Path(os.path.relpath(root))
@@ -171,7 +182,7 @@ class _Places:
 
 
 def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:
-    """Drop the jobs of images that are the results of other inputs, beside them."""
+    """Drop the jobs of images that are the results of other inputs."""
     targets = {places.of_target(job) for job in jobs}
     named = {places.of_source(job): job.source.path for job in jobs if job.source.folder is None}
     results = {place: path for place, path in named.items() if place in targets and path is not None}
@@ -186,14 +197,14 @@ def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
     """Keep the suffix of an input in the name of its result, where another result would have that name."""
     groups = places.group(jobs)
-    told = []
+    renamed = []
     for job in jobs:
         source, target = job.source.path, job.target
         if source and target and len(groups[places.find(target)]) > 1 and source.suffix != target.suffix:
             mark = target.stem.removeprefix(source.stem)
             job = replace(job, target=target.with_name(source.name + mark + target.suffix))
-        told.append(job)
-    return told
+        renamed.append(job)
+    return renamed
 
 
 def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) -> list[Job]:

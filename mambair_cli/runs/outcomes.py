@@ -1,4 +1,4 @@
-"""What became of the jobs of a run, and how that is told as JSON."""
+"""What became of the jobs of a run, and its description as JSON."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,13 +1,12 @@
-"""The guard of a result: its input must stay as it was read, and the journal is told of it."""
+"""The guard of a result: its input must stay as it was read, and the journal notes the result."""
 
 import os
 import stat
 from pathlib import Path
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import explain_unreadable
 from mambair_cli.runs.journal import JournalEntry, Pen, Stamp, stamp_of
-from mambair_cli.system.files import hash_of
+from mambair_cli.system.files import explain_unreadable, hash_of
 
 
 class ResultGuard:
@@ -62,7 +61,7 @@ class ResultGuard:
         if self._pen:
             self._pen.begin(self._target, temporary)
 
-    def is_at_home(self) -> bool:
+    def sees_journal(self) -> bool:
         """Tell whether this process sees the journal: on another machine the folder may be another one."""
         return self._pen is None or self._pen.parts.is_dir()
 

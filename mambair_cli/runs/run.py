@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import explain_unreadable
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, make_folder
 from mambair_cli.runs.jobs import Job, group_targets
@@ -17,6 +16,7 @@ from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
+from mambair_cli.system.files import explain_unreadable
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class PreparedJob:
         output: How the result is written.
         policy: What the run may do.
         overwrite: Whether this result may replace a file.
-        watch: Guard of the result; None where a stream is read or written.
+        guard: Guard of the result; None where a stream is read or written.
     """
 
     job: Job
     output: WriteOptions = field(default_factory=WriteOptions)
     policy: RunPolicy = field(default_factory=RunPolicy)
     overwrite: bool = False
-    watch: ResultGuard | None = None
+    guard: ResultGuard | None = None
 
 
 IsStopped = Callable[[], bool]
@@ -55,7 +55,7 @@ def run_jobs(
 ) -> Generator[Outcome]:
     """Restore images; one that fails does not stop the others.
 
-    A run of several images, or over a folder, keeps a journal beside its results; see ``journal``.
+    A run of several images, or over a folder, keeps a journal next to its results; see ``journal``.
 
     Args:
         jobs: Jobs, from ``name_targets``.
@@ -131,11 +131,11 @@ def _prepare(
         raise ImageError(decision.reason)
     if decision.action is Action.SKIP:
         return Outcome(job, seconds=time.perf_counter() - start, is_skipped=True)
-    watch = None
+    guard = None
     if job.source.path is not None and job.target is not None:
         pen = journal.pen if journal else None
-        watch = ResultGuard(job.source.path, job.target, pen, settings, policy.digest, output.preserve_times)
-    return PreparedJob(job, output, policy, decision.action is Action.REPLACE, watch)
+        guard = ResultGuard(job.source.path, job.target, pen, settings, policy.digest, output.preserve_times)
+    return PreparedJob(job, output, policy, decision.action is Action.REPLACE, guard)
 
 
 def foresee_failures(jobs: Sequence[Job], policy: RunPolicy) -> list[Outcome] | None:

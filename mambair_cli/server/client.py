@@ -20,7 +20,7 @@ from typing import BinaryIO
 from urllib.parse import urlencode
 
 from mambair_cli.errors import ImageError, MambairError, ServerError
-from mambair_cli.images import explain_unreadable, settle_format, show_colour
+from mambair_cli.images import settle_format, show_colour
 from mambair_cli.images.source import Source
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
@@ -39,6 +39,7 @@ from mambair_cli.server.protocol import (
     read_record,
     read_report,
 )
+from mambair_cli.system.files import explain_unreadable
 
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
@@ -182,8 +183,8 @@ class ServerClient:
         outcome = None
         try:
             check_target(prepared.job, prepared.overwrite)
-            if prepared.watch:
-                prepared.watch.look()
+            if prepared.guard:
+                prepared.guard.look()
             if data is None:
                 data = _read_pipe(prepared.job.source)
             while outcome is None:
@@ -196,7 +197,7 @@ class ServerClient:
             if isinstance(error, ServerError):
                 self._is_lost.set()
             return Outcome.failed(prepared.job, error, time.perf_counter() - begun)
-        sha256 = prepared.watch.sha256 if prepared.watch else None
+        sha256 = prepared.guard.sha256 if prepared.guard else None
         return replace(outcome, seconds=time.perf_counter() - begun, sha256=sha256)
 
     def _exchange(self, prepared: PreparedJob, data: bytes | None) -> Outcome:
@@ -211,8 +212,8 @@ class ServerClient:
         if job.target is not None and not job.is_stream:
             format = settle_format(job.target, format)
         query = {**self._query, **_query_of(prepared.output, prepared.policy), "format": format}
-        watch = prepared.watch
-        callbacks = {"on_begin": watch.begin, "on_end": watch.end} if watch else {}
+        guard = prepared.guard
+        callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
         with _open_source(job.source, data) as (pieces, length):
             if length > self._max_bytes:
                 raise ImageError(

@@ -181,7 +181,7 @@ def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary:
     try:
         number = find_descriptor(target)
         # Opened first: the reader at the other end of a pipe is there before anything is computed.
-        # An open file is continued at its position: opening it anew would begin at its start.
+        # An open file is continued at its position: opened again, it would begin at its start.
         stream = target.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
         with stream, tempfile.TemporaryDirectory(prefix="mambair-") as folder:
             temporary = Path(folder, "result")

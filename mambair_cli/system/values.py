@@ -33,6 +33,9 @@ def read_value(
         most: Largest number allowed.
         choices: The only words allowed; empty for any.
 
+    Returns:
+        The value, of Python's type for that kind.
+
     Raises:
         UsageError: No such value is allowed.
     """
@@ -51,7 +54,7 @@ def read_value(
 
 
 def describe_kind(kind: Kind, least: float | None = None, most: float | None = None) -> str:
-    """Write which values are allowed, in words."""
+    """Write which values are allowed, in words, such as "a whole number from 1 to 100"."""
     if kind == "boolean":
         return "true or false"
     noun = "a whole number" if kind == "integer" else "a number"

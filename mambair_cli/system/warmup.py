@@ -65,7 +65,7 @@ def _prepare_gpu(number: int) -> None:
         driver = ctypes.CDLL(DRIVER)
         device, context = ctypes.c_int(), ctypes.c_void_p()
         if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), number) == 0:
-            _start(_know_triton)
+            _start(_hash_triton)
             driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
 
 
@@ -78,7 +78,7 @@ def _make_products(device: "torch.device") -> None:
         F.linear(F.conv2d(x, x[:, :, :3, :3].expand(8, 8, 3, 3), padding=1), x[0, 0])
 
 
-def _know_triton() -> None:
+def _hash_triton() -> None:
     """Have Triton hash its own files, half a gigabyte: the hash is the key to kernels of earlier runs."""
     with suppress(Exception):
         from triton.runtime.cache import triton_key

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mambair_cli.train.config import TrainConfig
-    from mambair_cli.train.loop import Record, train
+    from mambair_cli.train.loop import LogLine, train
 
-__all__ = ["Record", "TrainConfig", "train"]
+__all__ = ["LogLine", "TrainConfig", "train"]
 
-_HOMES = {"Record": "loop", "TrainConfig": "config", "train": "loop"}
+_HOMES = {"LogLine": "loop", "TrainConfig": "config", "train": "loop"}
 
 
 def __getattr__(name: str) -> object:

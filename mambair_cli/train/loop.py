@@ -18,14 +18,14 @@ LOG_EVERY = 100  # steps
 AGREE_EVERY = 20  # steps on GPUs after which several processes agree on whether to stop
 STOP_MESSAGE = "finishing this step and saving the state; press Ctrl-C again to stop without saving"
 
-Record = dict[str, float]
+LogLine = dict[str, float]
 """A line of the log: step, seconds, and either loss and learning_rate or a PSNR for each level."""
 
 
 def train(
     config: TrainConfig,
     resume: bool = False,
-    report: Callable[[Record], None] | None = None,
+    report: Callable[[LogLine], None] | None = None,
     on_step: Callable[[int], None] | None = None,
     notify: Callable[[str], None] = lambda sentence: None,
 ) -> Path | None:
@@ -38,7 +38,7 @@ def train(
     Args:
         config: Settings of the run.
         resume: Whether to continue from the state in ``config.output``.
-        report: Called with each record of the log.
+        report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
         notify: Called with a sentence on how long a slow run will take.
 
@@ -144,7 +144,7 @@ class Log:
         psnr_step: Step of the last measurement; 0 before the first.
     """
 
-    def __init__(self, path: Path, step: int, report: Callable[[Record], None] | None) -> None:
+    def __init__(self, path: Path, step: int, report: Callable[[LogLine], None] | None) -> None:
         """Open a log, and drop its lines on steps after ``step``, which will be done again."""
         with explaining_write_errors(path):
             lines = path.read_text().splitlines() if step and path.exists() else []
@@ -156,13 +156,13 @@ class Log:
         self._before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._begun = time.monotonic()
 
-    def write(self, record: Record) -> None:
-        """Add a record, with the seconds of the run so far."""
-        record = {**record, "seconds": round(self._before + time.monotonic() - self._begun, 1)}
+    def write(self, line: LogLine) -> None:
+        """Add a line, with the seconds of the run so far."""
+        line = {**line, "seconds": round(self._before + time.monotonic() - self._begun, 1)}
         with explaining_write_errors(self.path), self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(line) + "\n")
         if self._report:
-            self._report(record)
+            self._report(line)
 
 
 def _step_of(line: str) -> float:

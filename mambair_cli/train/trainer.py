@@ -287,7 +287,13 @@ def make_network(config: TrainConfig) -> Network:
 
 
 def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:
-    """Return a checkpoint as safetensors, with metadata on the network and its training."""
+    """Return a checkpoint as safetensors, with metadata on the network and its training.
+
+    Args:
+        net: The network.
+        config: Settings of the run.
+        step: Number of steps done.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     metadata = {
         "task": config.task,

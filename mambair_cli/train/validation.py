@@ -69,8 +69,16 @@ def measure(
 ) -> dict[str, float]:
     """Return the mean PSNR at each level; for upscaling, that of the Y channel.
 
-    Images are cut into the same tiles as when they are restored on this device. The result is empty if
-    ``is_stopped`` becomes true.
+    Images are cut into the same tiles as when they are restored on this device.
+
+    Args:
+        net: Network in training.
+        validation: Pairs by level, from :func:`load_validation`.
+        config: Settings of the run.
+        is_stopped: Tells whether to stop at once.
+
+    Returns:
+        PSNR in dB by name, such as "psnr_x2"; empty if it was stopped.
     """
     device = torch.device(config.device)
     engine = Engine(net, device, "fp32")

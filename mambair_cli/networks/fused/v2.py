@@ -32,9 +32,7 @@ from mambair_cli.networks.mambair_v2 import ASSM, AttentiveLayer, ConvFFN, Gated
 from mambair_cli.networks.noise import gumbel_noise, make_keys
 from mambair_cli.networks.trunk import Group
 
-HEAD_MULTIPLE = (
-    8  # channels of a head, before padding are padded to a multiple, for PyTorch's fused attention
-)
+HEAD_MULTIPLE = 8  # to which the channels of a head are padded: PyTorch's fused attention needs it
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)  # the faster first
 TIE = 0.25  # logits; two tokens this close fit equally well, since the noise is 1.3 on average
 

@@ -51,7 +51,7 @@ from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
 from mambair_cli.system.signals import OF_TERMINALS
 
-PATIENCE_SECONDS = 10  # for a worker that is told to end
+PATIENCE_SECONDS = 10  # to wait for a worker to end, before it is killed
 
 OnStart = Callable[[int, str, int], None]
 """Called with the number of a worker, and the name and pixels of an image whose turn has come."""
@@ -352,7 +352,7 @@ def _warn(notice: Noticed) -> None:
 
 
 def _end(process: BaseProcess) -> None:
-    """Wait for a process that was told to end; kill it if it does not."""
+    """Wait for a process to end; kill it if it does not."""
     process.join(PATIENCE_SECONDS)
     if process.is_alive():
         process.kill()

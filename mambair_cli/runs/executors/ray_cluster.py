@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.errors import ImageError, MambairError, UsageError
-from mambair_cli.images import explain_unreadable
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.messages import Died, Done, NetworkLoaded, NotLoaded, Unseen
 from mambair_cli.runs.executors.protocol import ExecutorInfo
@@ -27,6 +26,7 @@ from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
 from mambair_cli.runs.run import IsStopped, PreparedJob
+from mambair_cli.system.files import explain_unreadable
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, with no image done between, before the node is not used any more
@@ -371,4 +371,4 @@ def _count_workers(resources: dict[str, float], kind: str) -> int:
 
 def _is_finished(job: PreparedJob) -> bool:
     """Tell whether this run has written the result already, of a job that may not replace one."""
-    return not job.overwrite and job.watch is not None and job.watch.is_written()
+    return not job.overwrite and job.guard is not None and job.guard.is_written()

@@ -83,7 +83,7 @@ class RayWorker:
     def perform(self, job: PreparedJob) -> Done | Unseen:
         """Do a job, and return when its outcome is known."""
         source, root = job.job.source.path, job.job.root
-        if root is not None and job.watch is not None and not job.watch.is_at_home():
+        if root is not None and job.guard is not None and not job.guard.sees_journal():
             return Unseen(root)
         if source is not None and not os.path.lexists(source):
             return Unseen(source)

@@ -135,7 +135,7 @@ def _give_up(job: Job) -> Outcome:
 
 def renew(job: PreparedJob) -> PreparedJob:
     """Return a job to do again; its result may exist, if the worker died before it could say so."""
-    is_written = job.watch is not None and job.watch.is_written()
+    is_written = job.guard is not None and job.guard.is_written()
     return replace(job, overwrite=job.overwrite or is_written)
 
 
