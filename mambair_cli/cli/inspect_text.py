@@ -92,7 +92,7 @@ def _describe_noise(look: "Look", is_gray: bool) -> str:
         return f"hardly any (sigma {look.noise:.1f} of 255)"
     channels = zip(("red", "green", "blue"), look.sigma, strict=True)
     parts = [", ".join(f"{name} {_show(sigma)}" for name, sigma in channels)] if not is_gray else []
-    parts += ["white" if look.grain <= WHITE_GRAIN else f"coarse (neighbours alike by {look.grain:.1f})"]
+    parts += ["fine" if look.grain <= WHITE_GRAIN else f"coarse (neighbours alike by {look.grain:.1f})"]
     low, high = min(look.tones), max(look.tones)
     if high > CLEARLY * low and high >= HARDLY:
         most, least = (TONES[look.tones.index(value)] for value in (high, low))
@@ -110,7 +110,7 @@ def _describe_detail(inspection: "Inspection", look: "Look") -> str:
         max(1, round(side / reduce)) for side in (inspection.header.width, inspection.header.height)
     )
     return (
-        f"{share}: enlarged about {reduce:g} times before, or as soft; "
+        f"{share}, as soft as a picture that was enlarged {reduce:g} times; "
         f"reduced to {width}×{height} pixels, it keeps its detail"
     )
 
@@ -171,8 +171,8 @@ def _show_noise(inspection: "Inspection") -> str:
     look = inspection.look
     if look is None:
         return UNKNOWN
-    kind = " white" if inspection.need.kind == "white" else " coarse" if look.grain > WHITE_GRAIN else ""
-    return _show(look.noise) + (kind if look.noise >= NOISY else "")
+    kind = "fine" if look.grain <= WHITE_GRAIN else "coarse"
+    return _show(look.noise) + (f" {kind}" if look.noise >= NOISY else "")
 
 
 def _show_detail(inspection: "Inspection") -> str:
