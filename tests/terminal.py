@@ -1,4 +1,4 @@
-"""A command run with a pseudo-terminal as its stderr."""
+"""A command run in a pseudo-terminal."""
 
 import os
 import subprocess
@@ -15,16 +15,17 @@ class Seen(NamedTuple):
     stdout: bytes
 
 
-def run_in_terminal(arguments: list[str], folder: Path, columns: int = 100) -> Seen:
-    """Run ``mambair`` with a pseudo-terminal as stderr, and a pipe as stdout."""
+def run_in_terminal(
+    arguments: list[str], folder: Path, columns: int = 100, shows_stdout: bool = False
+) -> Seen:
+    """Run ``mambair`` with a pseudo-terminal as stderr, and as stdout that terminal or a pipe."""
     import pty
 
     terminal, stderr = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "mambair_cli", *arguments]
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr
-    ) as process:
+    stdout = stderr if shows_stdout else subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr) as process:
         os.close(stderr)
         shown = b""
         try:
@@ -33,6 +34,5 @@ def run_in_terminal(arguments: list[str], folder: Path, columns: int = 100) -> S
         except OSError:  # how Linux says that the other end is closed
             pass
         os.close(terminal)
-        assert process.stdout
-        stdout = process.stdout.read()
-    return Seen(process.returncode, shown, stdout)
+        printed = process.stdout.read() if process.stdout else b""
+    return Seen(process.returncode, shown, printed)

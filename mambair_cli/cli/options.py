@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.inputs import Exclude, FromFile, Include, Null, check_null
 from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
@@ -24,10 +25,6 @@ def finite(value: float | tuple[float, ...] | None) -> Any:
     return value
 
 
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="INPUT", help="Images, folders or patterns; - for standard input."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=hush, help="Print errors only: no progress, no notices.")
@@ -108,24 +105,10 @@ class Options:
             show_default="next to the input",
         ),
     ] = None
-    from_file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Read names of images from a file, one per line; - for standard input."
-        ),
-    ] = None
-    null: Annotated[
-        bool,
-        typer.Option("--null", help="Names in --from-file are separated by NUL bytes (find -print0)."),
-    ] = False
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Only files that match, e.g. '*.jpg'."),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Skip files and folders that match."),
-    ] = None
+    from_file: FromFile = None
+    null: Null = False
+    include: Include = None
+    exclude: Exclude = None
     model: ModelName = parameters.MODEL.default
     weights: Weights = None
     device: Device = "auto"
@@ -226,8 +209,7 @@ def check_options(options: Options) -> None:
     """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
         raise UsageError("--output is empty; give it a file, a folder or -")
-    if options.null and options.from_file is None:
-        raise UsageError("--null has no effect without --from-file; give both, or leave it out")
+    check_null(options.null, options.from_file)
     several = None if options.workers is None else f"--workers {options.workers}"
     if options.devices is not None:
         several = f"--devices {options.devices}"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mambair_cli.cli.dry_run import print_plan
+from mambair_cli.cli.inputs import Inputs, check_addresses, find_inputs
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
-from mambair_cli.cli.options import Inputs, Options, check_format, check_options, option, with_options
+from mambair_cli.cli.options import Options, check_format, check_options, option, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.cli.run import Run
 from mambair_cli.cli.streams import is_stdout_closed
@@ -296,17 +297,8 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
     """Find the images that arguments and lists of names mean; return also the filter that found them."""
     from mambair_cli.images import discovery
 
-    for name in (*(inputs or []), options.output or ""):
-        if "://" in name and not os.path.lexists(name):
-            is_download = name != options.output and name.startswith(("http://", "https://"))
-            advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
-            raise UsageError(f"no file or folder: {name}; {advice}")
+    check_addresses(inputs or [], options.output)
     if inputs and options.output is None and options.from_file is None:
         check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
     choice = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
-    sources = discovery.find_sources(inputs or [], choice)
-    if options.from_file is not None:
-        sources += discovery.read_names(options.from_file, options.null, choice)
-    if not sources:
-        raise UsageError("nothing to restore: no image is named; give files, folders or --from-file")
-    return discovery.take_once(sources, choice.left_out), choice
+    return find_inputs(inputs or [], options.from_file, options.null, choice, "restore"), choice

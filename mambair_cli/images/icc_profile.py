@@ -1,5 +1,6 @@
-"""Make ICC profiles from primaries and a curve."""
+"""Make ICC profiles from primaries and a curve, and read the name of any profile."""
 
+import io
 import struct
 from dataclasses import dataclass
 
@@ -60,6 +61,17 @@ def make_profile(primaries: Primaries, gamma: float | None, description: str) ->
 def make_gray_profile(gamma: float, description: str) -> bytes:
     """Make a gray profile with a power as its curve; see :func:`make_profile`."""
     return _assemble(b"GRAY", {b"kTRC": _curve_tag(gamma)}, description)
+
+
+def describe_profile(icc: bytes) -> str | None:
+    """Return the name that a profile gives itself, such as "Display P3"; None where it cannot be read."""
+    from PIL import ImageCms
+
+    try:
+        name = ImageCms.getProfileDescription(io.BytesIO(icc))
+    except ImageCms.PyCMSError:
+        return None
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or None
 
 
 def _xyz_of(point: Chromaticity) -> tuple[float, float, float]:
