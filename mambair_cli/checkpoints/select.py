@@ -1,6 +1,6 @@
 """The model for a job: chosen by name or by the task, fetched, and held against the task."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -146,9 +146,15 @@ def choose_others(
     return {PictureKind("white"): ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)}
 
 
-def find_kind(need: Need, kinds: Iterable[PictureKind]) -> PictureKind | None:
-    """Return the kind, of those that have a model of their own, that a picture belongs to, if any."""
-    fitting = sorted((each for each in kinds if each.kind == need.kind), key=lambda each: each.level or 0)
+def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
+    """Return the kind, of those that have a model of their own, that a picture belongs to, if any.
+
+    Models for real pictures can do with white noise, where there is none for that.
+    """
+    of_kind = {kind: [each for each in kinds if each.kind == kind] for kind in ("white", "real")}
+    wanted = of_kind["white"] if need.kind == "white" else []
+    wanted = wanted or (of_kind["real"] if need.kind != "clean" else [])
+    fitting = sorted(wanted, key=lambda each: each.level or 0)
     covering = [each for each in fitting if each.level is None or each.level >= (need.sigma or 0)]
     return next(iter(covering or fitting[::-1]), None)
 

@@ -94,11 +94,20 @@ def _print_model(
     """Print what restores the images, and what is left out."""
     is_here = model.restorer is not None
     if options.json:
-        print_event("plan", model=model.name, on_this_machine=is_here, device=model.place, files=files)
+        others = list(model.others)
+        print_event(
+            "plan",
+            model=model.name,
+            other_models=others,
+            on_this_machine=is_here,
+            device=model.place,
+            files=files,
+        )
         for facts in choice.left_out.facts():
             print_event("left_out", **facts)
     else:
-        print(f"{model.name} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
+        names = " or ".join((model.name, *model.others))
+        print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
     if not options.quiet:
         for sentence in filter(None, [remark, *choice.remarks()]):
             say(sentence)

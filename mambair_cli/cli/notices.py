@@ -71,7 +71,7 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
     elif seen:
         overruling = " (--real overrules)" if need.kind == "white" else ""
         sentences.append(f"{seen}: restored by {model}{overruling}")
-    elif task == "denoise":
+    elif task == "denoise" and need.look is not None:
         sentences.append("no noise and no traces of compression were seen, so little has changed")
     if need.reduce > 1 and task == "upscale":
         percent = 100 / need.reduce

@@ -124,7 +124,7 @@ class Run:
         """Print what becomes of each image."""
         options = self._options
         for outcome in outcomes:
-            self._summary.add(outcome)
+            self._summary.add(outcome, info and info.model)
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:
@@ -133,19 +133,19 @@ class Run:
             elif not options.quiet:
                 if outcome.warnings:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
-                if (seen := self._explain(outcome)) is not None:
+                if info is not None and (seen := self._explain(outcome, info.model)) is not None:
                     say(seen)
                 if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
                     self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, info, options.json)
 
-    def _explain(self, outcome: "Outcome") -> str | None:
+    def _explain(self, outcome: "Outcome", model: str) -> str | None:
         """Say what was seen of an image, where that matters and the run has few images."""
         report = outcome.report
         if report is None or report.need is None or len(self._jobs or []) > MOST_EXPLAINED:
             return None
-        sentence = explain_look(self._task, report.need, report.model or "")
+        sentence = explain_look(self._task, report.need, report.model or model)
         return sentence and f"{outcome.job.source}: {sentence}"
 
     def _tell_start(self, info: "ExecutorInfo | None", files: int) -> None:

@@ -1,6 +1,7 @@
 """The end of a run, in a sentence for people and an event for scripts."""
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.system.process import peak_memory
@@ -25,9 +26,15 @@ class Summary:
         self._failed: list[str] = []
         self._warned: list[str] = []
         self._slowest: tuple[float, str] = (0.0, "")
+        self._models: Counter[str] = Counter()
 
-    def add(self, outcome: "Outcome") -> None:
-        """Count an image."""
+    def add(self, outcome: "Outcome", model: str | None = None) -> None:
+        """Count an image.
+
+        Args:
+            outcome: What became of it.
+            model: Name of the model, where no look at the image chose another.
+        """
         name = str(outcome.job.source)
         if outcome.error is not None:
             self._failed.append(name)
@@ -35,6 +42,8 @@ class Summary:
             self._skipped += 1
         else:
             self._done += 1
+            own = outcome.report and outcome.report.model
+            self._models[own or model or ""] += 1
             self._warned += [name] * bool(outcome.warnings)
             self._slowest = max(self._slowest, (outcome.seconds, name))
 
@@ -53,6 +62,7 @@ class Summary:
             "left": self._files - self.counted,
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory": peak_memory(),
+            "models": dict(self._models),
         }
 
     def __str__(self) -> str:
@@ -64,6 +74,8 @@ class Summary:
         if self._done > 1:
             parts.append(f"{self._done / seconds:.2f} a second")
             parts.append(f"the slowest {self._slowest[1]}, {self._slowest[0]:.1f} s")
+        if len(self._models) > 1:
+            parts.append(", ".join(f"{count} by {model}" for model, count in self._models.most_common()))
         if self._warned:
             parts.append(f"{len(self._warned)} with warnings: {_enumerate(self._warned)}")
         if self._failed:

@@ -59,7 +59,7 @@ class Report:
         plan: The tiles.
         batch: Number of tiles computed at once.
         shrunk: Whether the device's memory forced smaller tiles or batches than planned.
-        model: Name of the model, where a look at the image chose it; None elsewhere.
+        model: Name of the model, where a look at the image chose it; None for the restorer's own.
         scale: Output pixels per input pixel and side of that model.
         need: What was seen of the image, and what it needs; None where nobody looked.
     """

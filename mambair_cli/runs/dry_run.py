@@ -37,6 +37,12 @@ class RunModel:
     restorer: Restorer | None
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """Name the other models that a look at each image may choose; they take about the same time."""
+        others = self.restorer.others.values() if self.restorer is not None else ()
+        return tuple(dict.fromkeys(each.name for each in others))
+
+    @property
     def place(self) -> str:
         """Name the devices that it computes on."""
         place = ", ".join(dict.fromkeys(self.devices))

@@ -227,8 +227,10 @@ class ImageJob:
         """Return how the result was computed, with the model where a look chose it."""
         if self._report is None or self.need is None:
             return self._report
-        restorer = self.restorer
-        return replace(self._report, model=restorer.model.name, scale=restorer.info.scale, need=self.need)
+        chosen = self.restorer
+        if chosen.others:  # the first model suits the image
+            return replace(self._report, need=self.need)
+        return replace(self._report, model=chosen.model.name, scale=chosen.info.scale, need=self.need)
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return the warnings about a result, after all rows have been read."""

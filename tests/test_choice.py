@@ -1,0 +1,224 @@
+"""A look at each image chooses its model: by the tables of its file, and by its pixels."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mambair_cli import Restorer
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind, choose_others, find_kind
+from mambair_cli.cli import main
+from mambair_cli.inspection import need as need_module
+from mambair_cli.inspection.need import Need
+from mambair_cli.runs.fingerprint import Fingerprint
+
+PHOTO = Path(__file__).parents[1] / "docs" / "kitten_sharp.png"
+LOCAL = ("--offline", "--device", "cpu")
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in an empty folder; return its exit code, its events, and what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:
+        code = main([str(argument) for argument in (*arguments, "--json")])
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return call
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """A folder of pictures too small to look at, two of them compressed by their tables."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(folder / "a.png")
+    image.save(folder / "b.jpg", quality=95)
+    image.save(folder / "c.jpg", quality=60)
+    image.save(folder / "d.png", "JPEG", quality=89)
+    image.save(folder / "e.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture
+def pixels(tmp_path: Path) -> Path:
+    """A folder of PNG files: a clean one, one with white noise, and one that was a JPEG."""
+    folder = tmp_path / "pixels"
+    folder.mkdir()
+    clean = Image.open(PHOTO).convert("RGB").resize((160, 160), Image.Resampling.BICUBIC)
+    clean = clean.crop((40, 40, 136, 120))
+    clean.save(folder / "clean.png")
+    noise = np.random.default_rng(1).normal(0, 20, (80, 96, 3))
+    noisy = np.clip(np.asarray(clean) + noise, 0, 255).round().astype(np.uint8)
+    Image.fromarray(noisy).save(folder / "noisy.png")
+    file = io.BytesIO()
+    clean.save(file, "JPEG", quality=30)
+    Image.open(file).save(folder / "saved.png")
+    return folder
+
+
+COMPRESSED = {"c.jpg", "d.png"}
+
+
+def chosen(events: list[dict[str, Any]]) -> dict[str, str]:
+    return {Path(event["input"]).name: event["model"] for event in events if event["event"] == "done"}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_compressed_pictures_of_a_folder_get_the_model_for_them(run: Run, tables: Path, scale: int) -> None:
+    code, events, err = run("upscale", tables, *LOCAL, "-s", scale)
+    assert code == 0
+    real = f"tiny-real-x{2 if scale == 2 else 4}"
+    names = dict.fromkeys(("a.png", "b.jpg", "e.jpg"), f"tiny-x{scale}")
+    assert chosen(events) == {**names, **dict.fromkeys(COMPRESSED, real)}
+    assert f"mambair: using tiny-x{scale} or {real} on cpu, by a look at each image\n" in err
+    assert "c.jpg: a JPEG of quality 60: restored by" in err
+    assert (events[0]["model"], events[0]["other_models"]) == (f"tiny-x{scale}", [real])
+    assert events[-1]["models"] == {f"tiny-x{scale}": 3, real: 2}
+    for name in names | dict.fromkeys(COMPRESSED):
+        with Image.open(tables.with_name(f"tables_x{scale}") / name) as image:
+            assert image.size == (24 * scale, 20 * scale)
+
+
+def test_pixels_tell_where_the_file_does_not(run: Run, pixels: Path) -> None:
+    code, events, err = run("upscale", pixels, *LOCAL, "-s", 2)
+    assert code == 0
+    assert chosen(events) == {
+        "clean.png": "tiny-x2",
+        "noisy.png": "tiny-real-x2",
+        "saved.png": "tiny-real-x2",
+    }
+    needs = {Path(event["input"]).name: event["need"] for event in events if event["event"] == "done"}
+    assert needs["clean.png"]["reasons"] == []
+    assert needs["noisy.png"]["kind"] == "white"
+    assert needs["noisy.png"]["sigma"] == pytest.approx(20, rel=0.3)
+    assert needs["saved.png"]["look"]["quality"] < 60
+    assert "clean.png:" not in err
+    assert "noisy.png: fine noise of sigma" in err
+
+
+def test_white_noise_is_removed_by_the_model_for_it(run: Run, pixels: Path) -> None:
+    code, events, _ = run("denoise", pixels, *LOCAL)
+    assert code == 0
+    assert chosen(events) == {
+        "clean.png": "tiny-real-denoise",
+        "noisy.png": "tiny-denoise",
+        "saved.png": "tiny-real-denoise",
+    }
+
+
+@pytest.mark.parametrize(("option", "model"), [("--real", "tiny-real-x4"), ("--clean", "tiny-x3")])
+def test_a_word_overrules_the_look(run: Run, pixels: Path, option: str, model: str) -> None:
+    options = (*LOCAL, "-s", 3)
+    _, by_itself, _ = run("upscale", pixels, *options, "-o", "by_itself")
+    code, events, err = run("upscale", pixels, *options, option, "-o", "word")
+    assert code == 0
+    assert set(chosen(events).values()) == {model}
+    assert "look" not in err
+    for name, own in chosen(by_itself).items():
+        same = Path("by_itself", name).read_bytes() == Path("word", name).read_bytes()
+        assert same == (own == model)
+
+
+def test_a_second_run_knows_what_every_model_did(run: Run, tables: Path) -> None:
+    run("upscale", tables, *LOCAL, "-s", 2, "--resume")
+    code, events, _ = run("upscale", tables, *LOCAL, "-s", 2, "--resume")
+    assert code == 0
+    assert [event["event"] for event in events] == ["start", *["skipped"] * 5, "summary"]
+
+
+def test_results_of_other_rules_are_made_anew(
+    run: Run, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Fingerprint.of(Restorer(model="auto", device="cpu", offline=True))
+    assert before != Fingerprint.of(Restorer(model="clean", device="cpu", offline=True))
+    monkeypatch.setattr("mambair_cli.runs.fingerprint.EDITION", need_module.EDITION + 1)
+    assert before != Fingerprint.of(Restorer(model="auto", device="cpu", offline=True))
+
+
+def test_a_picture_on_standard_input_is_looked_at_too(
+    run: Run, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO((tables / "c.jpg").read_bytes()))
+    monkeypatch.setattr("sys.stdin", stream)
+    code, events, _ = run("upscale", "-", "-o", "c.png", "-s", 2, *LOCAL)
+    assert code == 0
+    assert chosen(events) == {"-": "tiny-real-x2"}
+
+
+def test_a_named_model_is_taken_for_any_picture(run: Run, tables: Path) -> None:
+    code, events, _ = run("upscale", tables, "--model", "tiny-x2", *LOCAL)
+    assert code == 0
+    assert set(chosen(events).values()) == {"tiny-x2"}
+    assert {event["need"] for event in events if event["event"] == "done"} == {None}
+
+
+def test_workers_choose_alike(run: Run, pixels: Path) -> None:
+    options = ("--offline", "-s", 2, "--tile", 48)
+    run("upscale", pixels, *options, "--device", "cpu", "-o", "alone")
+    _, events, _ = run("upscale", pixels, *options, "--workers", 2, "-o", "together")
+    assert set(chosen(events).values()) == {"tiny-x2", "tiny-real-x2"}
+    code, events, _ = run("upscale", pixels / "noisy.png", *options, "--workers", 2, "-o", "shared.png")
+    assert code == 0
+    assert chosen(events) == {"noisy.png": "tiny-real-x2"}
+    for file in pixels.iterdir():
+        assert Path("alone", file.name).read_bytes() == Path("together", file.name).read_bytes()
+    assert Path("shared.png").read_bytes() == Path("alone", "noisy.png").read_bytes()
+
+
+def test_a_dry_run_names_all_models_that_may_be_chosen(run: Run, tables: Path) -> None:
+    code, events, _ = run("upscale", tables, *LOCAL, "-s", 2, "--dry-run")
+    assert code == 0
+    plans = [event for event in events if event["event"] == "plan"]
+    assert [(plan["model"], plan["other_models"], plan["files"]) for plan in plans] == [
+        ("tiny-x2", ["tiny-real-x2"], 5)
+    ]
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_from_python_the_same_is_chosen_and_the_report_says_what_was_seen(
+    run: Run, pixels: Path, scale: int
+) -> None:
+    restorer = Restorer(scale=scale, model="auto", device="cpu", offline=True)
+    run("upscale", pixels, *LOCAL, "-s", scale, "-o", "out")
+    for name, kind in (("clean.png", "clean"), ("noisy.png", "white"), ("saved.png", "real")):
+        with Image.open(pixels / name) as image:
+            restored, report = restorer.restore(np.asarray(image))
+        with Image.open(Path("out", name)) as image:
+            assert np.abs(np.asarray(image).astype(int) - restored).max() <= 1
+        assert report.need is not None
+        assert report.need.kind == kind
+        assert report.model == (f"tiny-x{scale}" if kind == "clean" else f"tiny-real-x{scale + scale % 2}")
+    gray = np.asarray(Image.open(pixels / "noisy.png").convert("L"))
+    assert restorer(gray).shape == (80 * scale, 96 * scale)
+
+
+def test_white_noise_goes_to_the_lowest_level_that_covers_it() -> None:
+    kinds = [PictureKind("white", level) for level in (15, 25, 50)]
+    need = Need("white", sigma=16.0)
+    assert find_kind(need, kinds) == PictureKind("white", 25)
+    assert find_kind(replace(need, sigma=80.0), kinds) == PictureKind("white", 50)
+    assert find_kind(need, [PictureKind("white")]) == PictureKind("white")
+    assert find_kind(replace(need, kind="real"), kinds) is None
+
+
+def test_only_where_nothing_else_says_so_models_are_chosen_from() -> None:
+    for arguments in ({"model": "tiny-x4"}, {"model": "clean"}, {"model": "real"}, {"task": "dejpeg"}):
+        settings: Any = {"device": "cpu", "offline": True, **arguments}
+        assert not Restorer(**settings).others
+    assert choose_others("dejpeg", None, "cpu", offline=True) == {}
+    assert not Restorer(task="denoise", level=25, device="cpu", offline=True).others
+    real = choose_others("upscale", 3, "cpu", offline=True)[PictureKind("real")]
+    assert isinstance(real, ChosenModel)
+    assert real.name == "tiny-real-x4"
