@@ -46,8 +46,8 @@ def tables(tmp_path: Path) -> Path:
     image.save(folder / "a.png")
     image.save(folder / "b.jpg", quality=95)
     image.save(folder / "c.jpg", quality=60)
-    image.save(folder / "d.png", "JPEG", quality=89)
-    image.save(folder / "e.jpg", quality=90)
+    image.save(folder / "d.png", "JPEG", quality=92)
+    image.save(folder / "e.jpg", quality=93)
     return folder
 
 

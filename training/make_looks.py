@@ -26,6 +26,25 @@ MARGIN = 16  # pixels that blurring and cutting may take
 
 
 @dataclass(frozen=True)
+class Made:
+    """A picture, and what is true of it.
+
+    Attributes:
+        picture: (h, w, 3) float32, 0 to 255.
+        truth: What the estimator is to tell, in its own forms; NaN where it is not known.
+        is_gray: Whether it has no colour.
+        is_rounded: Whether it has samples of 8 bits.
+        is_saved: Whether it was compressed.
+    """
+
+    picture: np.ndarray
+    truth: np.ndarray
+    is_gray: bool
+    is_rounded: bool
+    is_saved: bool
+
+
+@dataclass(frozen=True)
 class Saved:
     """How a picture is saved: as JPEG (subsampling 0 or 2) or WebP, and cut afterwards."""
 
@@ -42,16 +61,19 @@ class Maker:
         photographs: Photographs, some of them soft at full size.
         graphics: Graphics and screenshots.
         seed: Seed of everything.
+
+    Attributes:
+        random: Source of random numbers.
     """
 
     def __init__(self, photographs: list[Path], graphics: list[Path], seed: int) -> None:
         self._photographs, self._graphics = photographs, graphics
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
         self._open: dict[Path, Image.Image] = {}
 
-    def make(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the features of a picture, and the truth about it; None where a file is too small."""
-        random = self._random
+    def make(self) -> Made | None:
+        """Make a picture; None where a file is too small."""
+        random = self.random
         cut = self._cut()
         if cut is None:
             return None
@@ -60,7 +82,7 @@ class Maker:
         if is_gray:
             pixels = np.repeat((pixels @ LUMA)[..., None], 3, 2)
         clean = np.clip(pixels, 0, 255)
-        noisy = clean + self._noise(clean) if self._is(0.5) else clean
+        noisy = clean + self.draw_noise(clean) if self._is(0.5) else clean
         if is_gray:
             noisy = np.repeat(noisy.mean(2, keepdims=True), 3, 2)
         saved = self._draw_saved()
@@ -70,23 +92,25 @@ class Maker:
             factor = float(np.exp(random.uniform(np.log(0.5), np.log(2))))
             resolution = min(1, resolution / factor)
         top, left = random.integers(8, size=2) if self._is(0.5) else (0, 0)
-        ways = [_send(each, saved, factor, resampling)[top:, left:] for each in (noisy, clean)]
+        ways = [send(each, saved, factor, resampling)[top:, left:] for each in (noisy, clean)]
         result, without = ways
         noise = result - without
-        if self._is(0.85) or saved:
+        is_rounded = self._is(0.85) or bool(saved)
+        if is_rounded:
             result = np.rint(result)
         if is_gray:
             result = np.repeat(result[..., 1:2], 3, 2)
         if min(result.shape[:2]) < 32:
             return None
-        return describe([np.ascontiguousarray(result)]), _tell_truth(noise, without, quality, resolution)
+        truth = _tell_truth(noise, without, quality, resolution)
+        return Made(np.ascontiguousarray(result), truth, is_gray, is_rounded, bool(saved))
 
     def _is(self, probability: float) -> bool:
-        return self._random.random() < probability
+        return self.random.random() < probability
 
     def _between(self, low: float, high: float) -> float:
         """Draw a number whose logarithm is uniform."""
-        return float(np.exp(self._random.uniform(np.log(low), np.log(high))))
+        return float(np.exp(self.random.uniform(np.log(low), np.log(high))))
 
     def _load(self, path: Path) -> Image.Image:
         if path not in self._open:
@@ -97,7 +121,7 @@ class Maker:
 
     def _cut(self) -> tuple[np.ndarray, float] | None:
         """Return a crop, perhaps enlarged, blurred or sharpened, and the share of its resolution in use."""
-        random = self._random
+        random = self.random
         files = self._graphics if self._is(0.22) else self._photographs
         picture = self._load(files[random.integers(len(files))])
         kind = random.random()
@@ -127,9 +151,9 @@ class Maker:
             pixels = pixels + random.uniform(0.3, 1.2) * (pixels - _blur(pixels, random.uniform(0.6, 1.5)))
         return pixels, 1.0
 
-    def _noise(self, clean: np.ndarray) -> np.ndarray:
+    def draw_noise(self, clean: np.ndarray) -> np.ndarray:
         """Draw noise: white, blurred or enlarged; alike in the channels or not; of one strength or not."""
-        random = self._random
+        random = self.random
         height, width, _ = clean.shape
         noise = random.standard_normal(clean.shape).astype(np.float32)
         chance = random.random()
@@ -156,18 +180,18 @@ class Maker:
         return noise * self._between(0.7, 50)
 
     def _draw_saved(self) -> list[Saved]:
-        random = self._random
+        random = self.random
         if not self._is(0.55):
             return []
         saved = []
         for _ in range(1 + self._is(0.2)):
             quality = int(random.integers(15, 98) if self._is(0.5) else random.integers(60, 97))
-            cut = tuple(int(each) for each in random.integers(8, size=2)) if saved else (0, 0)
+            cut = (int(random.integers(8)), int(random.integers(8))) if saved else (0, 0)
             saved.append(Saved(quality, int(random.choice([0, 2, 2])), self._is(0.08), cut))
         return saved[::-1]
 
 
-def _send(pixels: np.ndarray, saved: list[Saved], factor: float, resampling: Image.Resampling) -> np.ndarray:
+def send(pixels: np.ndarray, saved: list[Saved], factor: float, resampling: Image.Resampling) -> np.ndarray:
     """Save a picture, and resize it; return what comes of it, 0 to 255."""
     pixels = np.clip(pixels, 0, 255)
     for each in saved:
@@ -215,8 +239,14 @@ def _blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
     kernel /= kernel.sum()
     padded = np.pad(pixels, ((radius, radius), (radius, radius), (0, 0)), "symmetric")
     height, width = pixels.shape[:2]
-    rows = sum(share * padded[i : i + height] for i, share in enumerate(kernel))
-    return sum(share * rows[:, i : i + width] for i, share in enumerate(kernel))
+    rows = np.sum([share * padded[i : i + height] for i, share in enumerate(kernel)], axis=0)
+    return np.sum([share * rows[:, i : i + width] for i, share in enumerate(kernel)], axis=0)
+
+
+def find_files(folders: list[Path], held_out: bool) -> list[Path]:
+    """Return the files of folders: an eighth of them is held out, the others are for training."""
+    files = sorted(file for folder in folders for file in folder.iterdir())
+    return [file for i, file in enumerate(files) if (i % 8 == 0) == held_out]
 
 
 def main() -> None:
@@ -233,19 +263,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     excluded = set(arguments.exclude.read_text().split()) if arguments.exclude else set()
-
-    def find(folders: list[Path]) -> list[Path]:
-        files = sorted(file for folder in folders for file in folder.iterdir())
-        files = [file for i, file in enumerate(files) if (i % 8 == 0) == arguments.held_out]
-        return [file for file in files if file.name not in excluded]
-
-    maker = Maker(find(arguments.photographs), find(arguments.graphics), arguments.seed)
+    photographs, graphics = (
+        [file for file in find_files(folders, arguments.held_out) if file.name not in excluded]
+        for folders in (arguments.photographs, arguments.graphics)
+    )
+    maker = Maker(photographs, graphics, arguments.seed)
     features, truths = [], []
     while len(features) < arguments.count:
         made = maker.make()
         if made is not None:
-            features.append(made[0])
-            truths.append(made[1])
+            features.append(describe([made.picture]))
+            truths.append(made.truth)
     np.savez(arguments.out, features=np.array(features), truths=np.array(truths))
 
 

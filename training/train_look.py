@@ -29,7 +29,8 @@ WORTH = (1.0, 1.0, 1.0, 0.7, 0.5, 0.5, 0.5, 1.5, 1.2)
 def load(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Return the features and the truths of several files."""
     files = [np.load(path) for path in paths]
-    return tuple(np.concatenate([file[name] for file in files]) for name in ("features", "truths"))
+    features, truths = ([file[name] for file in files] for name in ("features", "truths"))
+    return np.concatenate(features), np.concatenate(truths)
 
 
 def measure(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def main() -> None:
         if epoch % 10 == 9:
             with torch.no_grad():
                 error = measure(net(held_out[0]), held_out[1]).item()
-            print(f"epoch {epoch + 1}: {loss.item():.4f}, held out {error:.4f}", flush=True)
+            print(f"epoch {epoch + 1}: held out {error:.4f}", flush=True)
     layers = [module for module in net if isinstance(module, nn.Linear)]
     tensors = {
         "mean": mean,
