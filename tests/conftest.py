@@ -14,6 +14,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from hub_client import Client
 
+    from mambair_cli.server.address import Address
+
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
 
@@ -68,6 +70,15 @@ def restore(
         return run(command, *arguments, "--weights", weights / f"{checkpoint}.safetensors", "-q")
 
     return call
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator["Address"]:
+    """Return the address of a server that computes on the CPU."""
+    from restore_server import serving
+
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture
