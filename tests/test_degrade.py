@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from repository import SHARED
 
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the test images are not part of the repository")
 
 SCALES = [1 / 4, 1 / 3, 1 / 2, 0.7, 1, 1.5, 2, 3, 4]
