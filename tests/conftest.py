@@ -110,6 +110,16 @@ def config(photos: Path) -> "TrainConfig":
     return make_config(photos.parent)
 
 
+@pytest.fixture
+def fresh_choice() -> Iterator[None]:
+    """Let the backend of the scan be chosen anew, and forget the choice afterwards."""
+    from mambair_cli import kernels
+
+    kernels._usable.clear()
+    yield
+    kernels._usable.clear()
+
+
 @pytest.fixture(scope="module")
 def cuda_kernels(tmp_path_factory):
     """Make the kernels in CUDA C++ usable: on a GPU if there is one, else compiled for the CPU."""

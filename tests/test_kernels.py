@@ -3,14 +3,14 @@
 import importlib.util
 import json
 from dataclasses import dataclass, replace
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from scans import Operands
 from torch.profiler import ProfilerActivity, profile
 
 from mambair_cli import kernels
@@ -25,17 +25,6 @@ ROUNDINGS_PER_ROOT_STEP = 0.6
 ROUNDINGS_CANCELLED = 100  # where a small step is what is left of terms up to 30
 # torch's softplus(x) is x beyond 20, which is exp(-20) too little.
 TOLERANCE_FLOAT64 = 3e-9
-
-
-class Operands(NamedTuple):
-    """All that a scan is given."""
-
-    u: Tensor
-    dt: Tensor
-    B: Tensor
-    C: Tensor
-    paths: Tensor
-    params: ScanParams
 
 
 @dataclass(frozen=True)
@@ -294,13 +283,6 @@ def test_float64_is_kept_without_asking_for_a_backend():
     operands = ORDINARY.make(torch.float64)
     check(operands, None)
     assert choose_backend(torch.device("cuda"), torch.float64) not in NEED_GPU  # which are of float32
-
-
-@pytest.fixture
-def fresh_choice():
-    kernels._usable.clear()
-    yield
-    kernels._usable.clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")

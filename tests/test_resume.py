@@ -38,8 +38,7 @@ NAMES = ["a.png", "b.png", "sub/c.jpg"]
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run(run):
     save_identity(Path("same.safetensors"))
     save_nearest(Path("x4.safetensors"), 4)
     for index, name in enumerate(NAMES):
@@ -48,9 +47,8 @@ def run(capsys, tmp_path, monkeypatch):
     def call(*arguments):
         """Denoise the photographs; return the exit code, what became of which file, and stderr."""
         arguments = arguments or ("photos", "--resume")
-        code = main(["denoise", *map(str, arguments), "--weights", "same.safetensors", "--json", "-q"])
-        out, err = capsys.readouterr()
-        events = [json.loads(line) for line in out.splitlines()]
+        code, out, err = run("denoise", *arguments, "--weights", "same.safetensors", "--json", "-q")
+        events = [json.loads(line) for line in out]
         became = {Path(e["input"]).name: e["event"] for e in events if "input" in e}
         return code, became, err
 
