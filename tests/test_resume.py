@@ -362,6 +362,10 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     first.abandon()
     entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     first.pen.begin(folder / "a.png", folder / ".mambair-0123456789abcdef.tmp")
+    other = Journal(Path("other"))
+    other.pen.finish(Path("other/a.png"), entry)
+    line = next(other.pen.parts.glob("*.jsonl")).read_bytes()
+    other.abandon()
     (part,) = first.pen.parts.glob("*.jsonl")
     file = part.open("ab")  # it was open before the next run came
     synchronize = os.fsync
@@ -369,7 +373,7 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     def write_late(number):
         synchronize(number)
         if not file.closed:
-            file.write(b"\n" + json.dumps(journal._describe("a.png", entry)).encode() + b"\n")
+            file.write(line)
             file.close()
 
     monkeypatch.setattr(journal.os, "fsync", write_late)

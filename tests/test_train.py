@@ -14,7 +14,7 @@ from train_runs import CPU, NETWORK, RESTORER, load_weights, read_log
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import UsageError
 from mambair_cli.networks import MambaIRUNetConfig, MambaIRv2Config, build_network
-from mambair_cli.train import loop, pace, train
+from mambair_cli.train import loop, pace, train, trainer
 from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.trainer import Trainer, serialize_weights
 
@@ -216,8 +216,8 @@ def test_any_checkpoint_can_be_trained_further(config, network, tmp_path):
 def test_recorded_steps_do_as_eager_ones(config, monkeypatch):
     config = dataclasses.replace(config, device="cuda", precision="bf16")
     recorded = Trainer(config)
+    monkeypatch.setattr(trainer, "EAGER_STEPS", 10)
     eager = Trainer(config)
-    monkeypatch.setattr(eager, "_eager_steps", 10)
     for _ in range(6):
         recorded.advance()
         eager.advance()
