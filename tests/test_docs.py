@@ -14,6 +14,7 @@ DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "*/*.md", "mambair_cli/*/*.md")
     for path in ROOT.glob(pattern)
+    if not path.relative_to(ROOT).parts[0].startswith(".")  # tools leave texts in folders of their own
 )
 
 
