@@ -14,6 +14,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from hub_client import Client
 
+    from mambair_cli.server.address import Address
+    from mambair_cli.train import TrainConfig
+
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
 
@@ -70,6 +73,15 @@ def restore(
     return call
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator["Address"]:
+    """Return the address of a server that computes on the CPU."""
+    from restore_server import serving
+
+    with serving() as address:
+        yield address
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator["Client"]:
     """Return a machine with an empty cache, and a Hub that has a file of its model."""
@@ -79,6 +91,33 @@ def client(tmp_path: Path) -> Iterator["Client"]:
     with HubServer() as server:
         server.add_repo(MODEL.repo, {"README.md": b"hello", "ckpt/first.pth": CONTENT})
         yield Client(server, tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of three photographs to train on."""
+    from train_runs import save_photographs
+
+    save_photographs(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def config(photos: Path) -> "TrainConfig":
+    """Return the settings of a short run of training."""
+    from train_runs import make_config
+
+    return make_config(photos.parent)
+
+
+@pytest.fixture
+def fresh_choice() -> Iterator[None]:
+    """Let the backend of the scan be chosen anew, and forget the choice afterwards."""
+    from mambair_cli import kernels
+
+    kernels._usable.clear()
+    yield
+    kernels._usable.clear()
 
 
 @pytest.fixture(scope="module")

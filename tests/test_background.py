@@ -6,25 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import save_identity, save_nearest
 from PIL import Image, ImageCms
 from profiles import DISPLAY_P3, gray_profile
 
-from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.server.query import read_request
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command, and return (exit code, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    save_identity(tmp_path / "same.safetensors")
-    save_nearest(tmp_path / "x2.safetensors", 2)
+def run(restore: Any) -> Any:
+    """Run a command with a small network, and return (exit code, stderr)."""
 
-    def call(*arguments: str, command: str = "denoise", weights: str = "same") -> tuple[int, str]:
-        code = main([command, *arguments, "--weights", f"{weights}.safetensors", "-q"])
-        return code, capsys.readouterr().err
+    def call(*arguments: str, command: str = "denoise", network: str = "same") -> tuple[int, str]:
+        code, _, err = restore(command, network, *arguments)
+        return code, err
 
     return call
 
@@ -106,7 +101,7 @@ def test_the_colour_is_the_same_in_every_profile(run: Any, profile: str, strip: 
 def test_a_picture_of_16_bits_that_is_reduced_gets_it_too(run: Any) -> None:
     Image.fromarray(np.full((20, 20, 4), (0, 0, 0, 51), np.uint8)).save("in.png")
     options = ("--scale", "1.5", "--background", "white", "--quality", "100")
-    assert run("in.png", "-o", "out.jpg", *options, command="upscale", weights="x2")[0] == 0
+    assert run("in.png", "-o", "out.jpg", *options, command="upscale", network="x2")[0] == 0
     with Image.open("out.jpg") as image:
         assert image.size == (30, 30)
         assert abs(np.asarray(image).astype(int) - 204).max() <= 1
@@ -117,7 +112,7 @@ def test_pictures_of_all_shapes_go_through(run: Any) -> None:
         Image.new("RGBA", (width, height), (10, 20, 30, 0)).save("in.png")
         for size in (("--scale", "2"), ("--width", str(min(width, 3)))):
             options = (*size, "--background", "#204060", "--quality", "100", "--overwrite")
-            assert run("in.png", "-o", "out.jpg", *options, command="upscale", weights="x2") == (0, "")
+            assert run("in.png", "-o", "out.jpg", *options, command="upscale", network="x2") == (0, "")
             with Image.open("out.jpg") as image:
                 assert abs(np.asarray(image).astype(int) - (32, 64, 96)).max() <= 2
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import save_identity
+from pictures import encode, noise
 from PIL import Image, PngImagePlugin
 
-from mambair_cli.cli import main
 from mambair_cli.errors import ImageError
 from mambair_cli.images import encode_picture, open_picture, read_picture
 from mambair_cli.images.picture import Text
 from mambair_cli.images.png_chunks import read_png_facts
 from mambair_cli.images.xmp import drop_lost_parts
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+PIXELS = noise(20, 30, 3)
 TEXTS = (
     Text("parameters", "a cat, (soft light:1.2)\nSteps: 20, Seed: 42"),
     Text("Title", "Kätzchen ☂", "de", "Titel"),
@@ -37,9 +36,7 @@ GOOGLE = "http://ns.google.com/photos/1.0"
 
 
 def saved(format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(PIXELS).save(file, format, **options)
-    return file.getvalue()
+    return encode(PIXELS, format, **options)
 
 
 def png_of(texts: tuple[Text, ...] = TEXTS, zipped: bool = False) -> bytes:
@@ -57,15 +54,13 @@ def packet(spaces: str = "", attributes: str = "", elements: str = "") -> bytes:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any, weights: Path) -> Any:
     """Run a command that changes nothing; return its events and stderr."""
-    monkeypatch.chdir(tmp_path)
-    save_identity(Path("same.safetensors"))
 
     def call(*arguments: str) -> tuple[list[dict[str, Any]], str]:
-        assert main(["denoise", *arguments, "--weights", "same.safetensors", "--json"]) == 0
-        out, err = capsys.readouterr()
-        return [json.loads(line) for line in out.splitlines()], err
+        code, out, err = run("denoise", *arguments, "--weights", weights / "same.safetensors", "--json")
+        assert code == 0
+        return [json.loads(line) for line in out], err
 
     return call
 
@@ -237,7 +232,7 @@ def long_exif(length: int, thumbnail: int = 0) -> bytes:
 @pytest.mark.parametrize("length", [65502, 65503, 65526, 65527])
 def test_exif_as_long_as_a_segment_is_written(length: int) -> None:
     block = long_exif(length)
-    picture = read_picture(saved("png", exif=b"Exif\0\0" + block))
+    picture = read_picture(saved("png", exif=block))
     assert picture.exif == block
     data = encode_picture(picture, "jpeg")
     assert read_picture(data).exif == block
@@ -246,17 +241,17 @@ def test_exif_as_long_as_a_segment_is_written(length: int) -> None:
 
 
 def test_exif_that_is_too_long_loses_its_thumbnail_first() -> None:
-    picture = read_picture(saved("png", exif=b"Exif\0\0" + long_exif(70000, thumbnail=8000)))
+    picture = read_picture(saved("png", exif=long_exif(70000, thumbnail=8000)))
     assert picture.exif is not None
     assert len(picture.exif) == 62000
     assert read_picture(encode_picture(picture, "jpeg")).exif == picture.exif
     with pytest.raises(ImageError, match="jpeg has room for 65527 bytes of EXIF, not 65528"):
-        encode_picture(read_picture(saved("png", exif=b"Exif\0\0" + long_exif(65528))), "jpeg")
+        encode_picture(read_picture(saved("png", exif=long_exif(65528))), "jpeg")
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 def test_exif_that_cannot_be_read_is_told_to_be_gone(format: str) -> None:
-    after = read_picture(saved(format, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"))
+    after = read_picture(saved(format, exif=b"II*\0\xff\xff\xff\x7f"))
     assert (after.exif, after.warnings) == (None, ("its EXIF cannot be read and is left out",))
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import pytest
+from repository import ROOT
 
 from mambair_cli.checkpoints.catalog import (
     Task,
@@ -24,7 +25,6 @@ from mambair_cli.checkpoints.hub import cached, verify
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import ModelError
 
-ROOT = Path(__file__).parents[1]
 OFFICIAL_CHECKPOINTS = ROOT.parent / "shared" / "parity" / "official_checkpoints.json"
 
 NAMES = {

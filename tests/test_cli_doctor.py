@@ -4,18 +4,15 @@ import re
 
 import pytest
 
-from mambair_cli.cli import main
-
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def run(run):
+    """Run the command, which has no errors to tell; return (exit code, stdout)."""
 
     def call(*arguments):
-        code = main(["doctor", *arguments])
-        out, err = capsys.readouterr()
+        code, lines, err = run("doctor", *arguments)
         assert err == ""
-        return code, out
+        return code, "\n".join(lines)
 
     return call
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import HubServer
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.checkpoints.catalog import find_model
@@ -69,9 +70,7 @@ def run(hub, tmp_path):
 
 
 def _runner(server, tmp_path, program):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(
-        tmp_path / "in.png"
-    )
+    save_photo(tmp_path / "in.png", (30, 20))
 
     def call(*arguments):
         done = subprocess.run(

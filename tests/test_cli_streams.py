@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checkpoints import save_identity
+from pictures import save_photo
 from PIL import Image
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a shell, and names made of bytes")
@@ -19,9 +19,8 @@ NAMES = [b"caf\xc3\xa9.png", b"caf\xe9.png"]  # the second is no UTF-8
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("streams")
     save_identity(folder / "same.safetensors")
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     for name in [b"in.png", *NAMES]:
-        Image.fromarray(pixels).save(folder / os.fsdecode(name))
+        save_photo(folder / os.fsdecode(name), (8, 8))
     return folder
 
 

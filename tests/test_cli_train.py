@@ -3,15 +3,13 @@ import inspect
 import json
 import re
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
+from pictures import save_photo
 from PIL import Image
 from terminal import run_in_terminal
 
 from mambair_cli import load_network
-from mambair_cli.cli import main
 from mambair_cli.train import TrainConfig, pace
 
 SMALL = ("--embed-dim", "30", "--depths", "1", "--d-inner", "8", "--d-state", "2")
@@ -32,19 +30,10 @@ SHORT = (
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
+def run(run):
     for index in range(2):
-        pixels = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"photos/{index}.png")
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
+        save_photo(f"photos/{index}.png", (48, 40), seed=index)
+    return run
 
 
 def test_what_was_trained_restores_and_goes_on_to_be_trained(run):

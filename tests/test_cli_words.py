@@ -6,31 +6,14 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_nearest
+from pictures import save_photo
 from PIL import Image
 from typer.main import get_group
 
-from mambair_cli.cli import app, main, models_app
+from mambair_cli.cli import app, models_app
 from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import FORMAT, SCALE
 from mambair_cli.system.values import plain_factor, plain_format, read_value
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
-
-
-def photo(path, size=(12, 9)):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (90, 120, 60)).save(path)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +35,7 @@ def photo(path, size=(12, 9)):
     ],
 )
 def test_what_is_no_command_points_to_one(run, arguments, says):
-    photo("cat.png")
+    save_photo("cat.png")
     code, out, err = run(*arguments.split())
     assert (code, out) == (2, [])
     assert err.startswith("mambair: error: ")
@@ -69,7 +52,7 @@ def test_what_is_no_command_points_to_one(run, arguments, says):
     ],
 )
 def test_an_address_is_no_file(run, arguments, says):
-    photo("cat.png")
+    save_photo("cat.png")
     code, out, err = run("upscale", *arguments.split())
     assert (code, out) == (2, [])
     assert f"no file or folder: {says}" in err
@@ -108,7 +91,7 @@ def test_an_address_is_no_file(run, arguments, says):
     ],
 )
 def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
-    photo("cat.png")
+    save_photo("cat.png")
     code, out, err = run(*arguments.split())
     assert (code, out) == (2, [])
     assert says in err
@@ -166,7 +149,7 @@ def test_a_format_may_be_written_as_files_end(text, format):
 
 
 def test_a_command_takes_other_spellings(run, tmp_path):
-    photo("cat.png")
+    save_photo("cat.png")
     save_nearest(tmp_path / "x4.safetensors", 4)
     code, out, _ = run("upscale", "cat.png", "--weights", "x4.safetensors", "-s", "x4", "--format", "JPG")
     assert (code, out) == (0, ["cat_x4.jpg"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import save_identity
+from pictures import encode
 from PIL import Image, ImageCms
 from profiles import ADOBE_RGB
 
@@ -37,9 +38,7 @@ def colours(bands: int = 3) -> np.ndarray:
 
 
 def png(array: np.ndarray, *chunks: bytes, icc: bytes | None = None) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array.squeeze()).save(file, "png", icc_profile=icc)
-    data = file.getvalue()
+    data = encode(array, icc_profile=icc)
     return data[:33] + b"".join(chunks) + data[33:]
 
 

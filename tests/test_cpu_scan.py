@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from scans import Operands
 
 from mambair_cli import kernels
 from mambair_cli.kernels import ScanParams, choose_backend, cpu_scan, cpu_threads, reference
@@ -43,15 +42,6 @@ def fresh_kernels():
     cpu_scan._compile_kernel.cache_clear()
     yield
     cpu_scan._compile_kernel.cache_clear()
-
-
-class Operands(NamedTuple):
-    u: Tensor
-    dt: Tensor
-    B: Tensor
-    C: Tensor
-    paths: Tensor
-    params: ScanParams
 
 
 def make_operands(b=2, length=50, d=37, k=4, n=5, r=3, seed=0):
@@ -268,13 +258,6 @@ def test_runs_on_the_plainest_processor(monkeypatch):
     monkeypatch.setattr(cpu_scan, "LANES", count_lanes())
     assert cpu_scan.LANES == 8
     check(make_operands())
-
-
-@pytest.fixture
-def fresh_choice():
-    kernels._usable.clear()
-    yield
-    kernels._usable.clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")

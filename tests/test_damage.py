@@ -1,6 +1,5 @@
 """Files that are damaged or cut short: what is told, what is refused, and what is restored all the same."""
 
-import io
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import save_nearest
-from PIL import Image
+from metadata import exif_block
+from pictures import encode, noise
 
 from mambair_cli.cli import main
 from mambair_cli.errors import ImageError
@@ -18,17 +18,6 @@ from mambair_cli.images import open_picture, read_picture
 from mambair_cli.images.jpeg import END, SCAN, read_segments
 
 NO_END = "the mark of its end is missing"
-
-
-def noise(height: int, width: int, bands: int = 3) -> np.ndarray:
-    shape = (height, width, bands) if bands > 1 else (height, width)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def saved(array: np.ndarray, format: str = "jpeg", **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, format, **options)
-    return file.getvalue()
 
 
 def smooth(height: int = 64, width: int = 64) -> np.ndarray:
@@ -43,7 +32,7 @@ def scans(data: bytes) -> list[int]:
 
 def damaged_photo(height: int = 80, **options: Any) -> tuple[bytes, bytes]:
     """Return a JPEG file, and the same with most of a row of blocks gone in its middle."""
-    whole = saved(noise(height, 64), restart_marker_rows=1, **options)
+    whole = encode(noise(height, 64, 3), "jpeg", restart_marker_rows=1, **options)
     restarts = [found.end() for found in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
     start = restarts[len(restarts) // 2]
     return whole, whole[:start] + whole[start + 500 :]
@@ -57,7 +46,7 @@ def damaged_photo(height: int = 80, **options: Any) -> tuple[bytes, bytes]:
 def test_damage_is_told_in_whichever_row_it_is(subsampling: int | None, progressive: bool) -> None:
     for height in range(16 if progressive else 1, 35):
         options = {"progressive": progressive, "subsampling": subsampling or 0}
-        whole = saved(noise(height, 24, 1 if subsampling is None else 3), **options)
+        whole = encode(noise(height, 24, 1 if subsampling is None else 3), "jpeg", **options)
         before = read_picture(whole)
         assert before.warnings == ()
         unmarked = read_picture(whole[:-2])
@@ -83,7 +72,7 @@ def test_rows_beside_damage_are_as_they_were_and_the_warning_says_where_it_is() 
 
 
 def test_damage_that_looks_like_a_marker_is_no_end_of_the_file() -> None:
-    whole = saved(noise(400, 64))
+    whole = encode(noise(400, 64, 3), "jpeg")
     middle = (scans(whole)[0] + len(whole)) // 2
     for kind in (0xC4, 0xE1, 0xFE, 0xDA, 0xD8):
         (warning,) = read_picture(whole[:middle] + bytes([0xFF, kind, 0xFF, 0x7F]) + whole[middle:]).warnings
@@ -101,7 +90,7 @@ def test_what_comes_row_by_row_is_told_when_it_is_met() -> None:
 
 
 def test_a_jpeg_cut_short_is_refused_or_restored_as_far_as_it_goes() -> None:
-    whole = saved(noise(400, 64))
+    whole = encode(noise(400, 64, 3), "jpeg")
     half = whole[: len(whole) // 2]
     with pytest.raises(ImageError, match=r"truncated .+ --damaged restores what is there"):
         read_picture(half)
@@ -114,7 +103,7 @@ def test_a_jpeg_cut_short_is_refused_or_restored_as_far_as_it_goes() -> None:
 
 
 def test_scans_that_are_missing_are_told() -> None:
-    whole = saved(smooth(), progressive=True)
+    whole = encode(smooth(), "jpeg", progressive=True)
     *_, last = scans(whole)
     (warning,) = read_picture(whole[:last] + END).warnings
     assert warning == "scans are missing, and with them detail"
@@ -165,9 +154,7 @@ def test_what_is_odd_and_harmless_hides_no_damage(
 
 
 def test_damage_is_told_of_pictures_that_are_turned() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    after = read_picture(damaged_photo(96, exif=exif)[1])
+    after = read_picture(damaged_photo(96, exif=exif_block(6))[1])
     assert after.pixels.shape == (64, 96, 3)
     (warning,) = after.warnings
     assert warning.startswith("damaged (Corrupt JPEG data")
@@ -178,8 +165,8 @@ def test_damage_is_told_of_pictures_that_are_turned() -> None:
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
 def test_what_is_there_of_other_formats_is_restored_if_it_is_asked_for(format: str) -> None:
-    options = {"tiffinfo": {278: 8}} if format == "tiff" else {}
-    whole = saved(noise(200, 64), format, **options)
+    options: dict[str, Any] = {"tiffinfo": {278: 8}} if format == "tiff" else {}
+    whole = encode(noise(200, 64, 3), format, **options)
     short = whole[: len(whole) // 2]
     if format == "tiff":  # its directory lies at the beginning, the samples behind
         short = whole[:-3]

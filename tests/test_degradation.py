@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pictures import encode
 from PIL import Image
 
 from mambair_cli.quality.degradation import codecs, filters, noise
@@ -127,9 +128,8 @@ def test_each_picture_is_resized_by_its_own_factor_and_flat_colour_stays(number)
 @pytest.mark.parametrize("quality", [10, 40, 75, 95])
 def test_jpeg_is_what_libjpeg_makes_of_it(quality, subsampled):
     image = picture(62, 81)  # no multiple of a block
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=2 if subsampled else 0)
-    expected = np.array(Image.open(file))
+    file = encode(image, "jpeg", quality=quality, subsampling=2 if subsampled else 0)
+    expected = np.array(Image.open(io.BytesIO(file)))
     made = pixels(
         codecs.jpeg(batch(image), torch.tensor([float(quality)]), torch.zeros(1, 2).long(), subsampled)
     )
@@ -150,11 +150,9 @@ def test_shifted_blocks_are_those_of_a_picture_that_was_cropped_afterwards():
 
 def test_webp_is_what_its_library_makes_of_it():
     image = picture(40, 40)
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", quality=50, method=2)
-    np.testing.assert_array_equal(
-        codecs.webp(image[None], [50])[0], np.array(Image.open(file).convert("RGB"))
-    )
+    file = encode(image, "webp", quality=50, method=2)
+    expected = np.array(Image.open(io.BytesIO(file)).convert("RGB"))
+    np.testing.assert_array_equal(codecs.webp(image[None], [50])[0], expected)
 
 
 # Noise

@@ -1,27 +1,20 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pictures import noise
 from PIL import Image
+from repository import SHARED
 
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the test images are not part of the repository")
 
 SCALES = [1 / 4, 1 / 3, 1 / 2, 0.7, 1, 1.5, 2, 3, 4]
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).random(shape)
-
-
-def noise_8_bit(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def kernel(x: float) -> float:
@@ -52,7 +45,7 @@ def resize_line(line: np.ndarray, scale: float) -> list[float]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_resizing_follows_the_formula(scale: float):
-    image = noise(16, 19)
+    image = noise(16, 19, dtype=np.float64)
     columns = np.apply_along_axis(resize_line, 0, image, scale)
     expected = np.apply_along_axis(resize_line, 1, columns, scale)
     resized = imresize(image, scale)
@@ -62,7 +55,7 @@ def test_resizing_follows_the_formula(scale: float):
 
 @pytest.mark.parametrize("scale", [1 / 4, 1 / 3, 1 / 2, 0.7, 2, 3, 4])
 def test_8_bits_are_rounded_after_each_axis_vertical_first(scale: float):
-    image = noise_8_bit(16, 19)
+    image = noise(16, 19)
     expected = image
     for axis in (0, 1):
         expected = np.floor(np.apply_along_axis(resize_line, axis, expected, scale) + 0.5).clip(0, 255)
@@ -123,14 +116,14 @@ def test_flips_commute(image: np.ndarray, factor: int, shrink: bool, axis: int):
 
 
 def test_channels_do_not_mix():
-    image = noise_8_bit(12, 15, 3)
+    image = noise(12, 15, 3)
     apart = np.stack([imresize(image[:, :, channel], 1 / 3) for channel in range(3)], axis=2)
     np.testing.assert_array_equal(imresize(image, 1 / 3), apart)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_scale_one_changes_nothing(dtype: type):
-    image = noise_8_bit(7, 9, 3).astype(dtype)
+    image = noise(7, 9, 3).astype(dtype)
     resized = imresize(image, 1)
     assert resized.dtype == dtype
     np.testing.assert_array_equal(resized, image)
@@ -153,7 +146,7 @@ def test_what_cannot_be_resized_is_refused(image: np.ndarray, scale: float, mess
 
 
 def test_modcrop_cuts_right_and_bottom():
-    image = noise_8_bit(13, 17, 3)
+    image = noise(13, 17, 3)
     np.testing.assert_array_equal(modcrop(image, 4), image[:12, :16])
     assert modcrop(image[:, :, 0], 3).shape == (12, 15)
     assert modcrop(image[:12, :16], 4).shape == (12, 16, 3)
@@ -175,7 +168,7 @@ def test_the_published_files_come_out_to_the_bit(name: str, scale: int):
 
 
 def test_noise_is_what_numpy_draws_from_its_global_seed():
-    image = noise(5, 7, 3).astype(np.float32)
+    image = noise(5, 7, 3, dtype=np.float32)
     state = np.random.get_state()
     try:
         np.random.seed(0)
@@ -219,16 +212,16 @@ def test_a_seed_is_other_noise():
 
 def test_noise_on_8_bits_or_below_zero_is_refused():
     with pytest.raises(ValueError, match="uint8"):
-        add_noise(noise_8_bit(5, 5), 15)
+        add_noise(noise(5, 5), 15)
     with pytest.raises(ValueError, match="-1"):
-        add_noise(noise(5, 5), -1)
+        add_noise(noise(5, 5, dtype=np.float64), -1)
 
 
 # JPEG
 
 
 def smooth(*shape: int) -> np.ndarray:
-    return imresize(noise_8_bit(*shape), 8)
+    return imresize(noise(*shape), 8)
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 3)])
@@ -247,7 +240,7 @@ def test_jpeg_keeps_the_shape_and_harms_more_at_less_quality(shape: tuple[int, .
 
 def test_jpeg_works_in_blocks_of_8():
     image = np.zeros((8, 24), np.uint8)
-    image[:, 8:16] = noise_8_bit(8, 8)
+    image[:, 8:16] = noise(8, 8)
     result = compress_jpeg(image, 10)
     assert (result[:, :8] == 0).all()
     assert (result[:, 16:] == 0).all()
@@ -266,11 +259,11 @@ def test_jpeg_halves_the_resolution_of_colour():
 @pytest.mark.parametrize(
     ("image", "quality", "message"),
     [
-        (noise(5, 5), 10, "float64"),
-        (noise_8_bit(5, 5, 4), 10, r"\(5, 5, 4\)"),
-        (noise_8_bit(5), 10, r"\(5,\)"),
-        (noise_8_bit(5, 5), 0, "0"),
-        (noise_8_bit(5, 5), 101, "101"),
+        (noise(5, 5, dtype=np.float64), 10, "float64"),
+        (noise(5, 5, 4), 10, r"\(5, 5, 4\)"),
+        (noise(5), 10, r"\(5,\)"),
+        (noise(5, 5), 0, "0"),
+        (noise(5, 5), 101, "101"),
     ],
 )
 def test_what_jpeg_cannot_hold_is_refused(image: np.ndarray, quality: int, message: str):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from repository import ROOT
 
-ROOT = Path(__file__).parents[1]
 MOST_BYTES = 20_000_000  # the weights are 12 MB
 
 

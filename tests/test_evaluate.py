@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 from checkpoints import save_identity, save_nearest
 from PIL import Image
+from repository import SHARED
 
 from mambair_cli.checkpoints.catalog import find_model
-from mambair_cli.cli import main
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import imresize
 from mambair_cli.quality.evaluate import find_pairs, published_psnr
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the standard images are not here")
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
+needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the standard images are not here")
 
 
 def events(lines):
@@ -235,13 +222,14 @@ def test_partners_are_found_by_name_and_mark(tmp_path):
     ("data", "scale", "psnr"), [("Set5", 4, 28.43), ("Set5", 2, 33.67), ("Set14", 3, 27.54)]
 )
 def test_bicubic_baselines_are_those_of_the_papers(run, data, scale, psnr):
-    folder = SHARED / "SR" / data / "LR_bicubic" / f"X{scale}"
+    folder = SHARED / "data" / "SR" / data / "LR_bicubic" / f"X{scale}"
     Path("bicubic").mkdir()
     for path in sorted(folder.iterdir()):
         enlarged = imresize(np.array(Image.open(path)), scale)
         Image.fromarray(enlarged).save(f"bicubic/{path.stem}.png")
     code, out, _ = run(
-        "evaluate", SHARED / "SR" / data / "HR", "--restored", "bicubic", "--scale", scale, "--luma", "--json"
+        *("evaluate", SHARED / "data" / "SR" / data / "HR"),
+        *("--restored", "bicubic", "--scale", scale, "--luma", "--json"),
     )
     assert code == 0
     assert events(out)["mean"]["psnr"] == pytest.approx(psnr, abs=0.01)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from pictures import encode
 from PIL import Image, ImageCms
 
 from mambair_cli.errors import ImageError
@@ -173,12 +174,6 @@ def test_gif_has_256_colours_and_no_more() -> None:
 # What is read
 
 
-def saved(array: np.ndarray, format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array.squeeze()).save(file, format, **options)
-    return file.getvalue()
-
-
 READ = [
     ("png", {}, 0),
     ("jpeg", {"quality": 100, "subsampling": 0}, 8),
@@ -199,7 +194,7 @@ READ = [
 @pytest.mark.parametrize(("format", "options", "tolerance"), READ)
 def test_what_pillow_writes_is_read(format: str, options: dict[str, Any], tolerance: int, bands: int) -> None:
     values = samples(40, 56, bands)
-    after = read_picture(saved(values, format, **options))
+    after = read_picture(encode(values, format, **options))
     assert after.format == format
     assert after.pixels.dtype == np.uint8
     expected = values.repeat(3, axis=2) if after.pixels.shape[2] > bands else values
@@ -209,9 +204,9 @@ def test_what_pillow_writes_is_read(format: str, options: dict[str, Any], tolera
 @pytest.mark.parametrize("format", ["png", "webp", "tiff", "jpeg2000"])
 def test_alpha_that_pillow_writes_is_read(format: str) -> None:
     values = samples(40, 56, 4)
-    options = {"irreversible": False} if format == "jpeg2000" else {}
+    options: dict[str, Any] = {"irreversible": False} if format == "jpeg2000" else {}
     options |= {"lossless": True, "exact": True} if format == "webp" else {}
-    after = read_picture(saved(values, format, **options))
+    after = read_picture(encode(values, format, **options))
     np.testing.assert_array_equal(after.samples, values)
 
 
@@ -288,9 +283,9 @@ def test_bitmaps_of_ink_are_read(text: bool) -> None:
 
 def test_jpeg_2000_of_16_bits_is_read_in_gray_and_refused_in_colour() -> None:
     deep = samples(40, 56, 1, "uint16")
-    after = read_picture(saved(deep, "jpeg2000", irreversible=False))
+    after = read_picture(encode(deep, "jpeg2000", irreversible=False))
     np.testing.assert_array_equal(after.pixels, deep)
-    data = bytearray(saved(samples(40, 56, 3), "jpeg2000", irreversible=False))
+    data = bytearray(encode(samples(40, 56, 3), "jpeg2000", irreversible=False))
     start = data.index(b"\xff\x4f\xff\x51")
     data[start + 42 : start + 51 : 3] = bytes([15] * 3)  # its samples are said to have 16 bits
     with pytest.raises(ImageError, match="with 8 bits, not 16; convert it"):

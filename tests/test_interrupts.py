@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checkpoints import save_nearest
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.cli import main
@@ -25,10 +25,8 @@ HALF_WRITTEN, RESULTS = ".mambair-*.tmp", "[!.]*"
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupts")
     save_nearest(folder / "x4.safetensors", 4)
-    (folder / "photos").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
     for index in range(IMAGES):
-        Image.fromarray(pixels).save(folder / f"photos/{index}.png")
+        save_photo(folder / f"photos/{index}.png", SIZE)
     return folder
 
 

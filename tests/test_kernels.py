@@ -2,18 +2,18 @@
 
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass, replace
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from scans import Operands
 from torch.profiler import ProfilerActivity, profile
 
-from mambair_cli import kernels
 from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, selective_scan
 
 BACKENDS = [backend for backend in get_args(Backend) if backend not in NEED_GPU]
@@ -25,17 +25,6 @@ ROUNDINGS_PER_ROOT_STEP = 0.6
 ROUNDINGS_CANCELLED = 100  # where a small step is what is left of terms up to 30
 # torch's softplus(x) is x beyond 20, which is exp(-20) too little.
 TOLERANCE_FLOAT64 = 3e-9
-
-
-class Operands(NamedTuple):
-    """All that a scan is given."""
-
-    u: Tensor
-    dt: Tensor
-    B: Tensor
-    C: Tensor
-    paths: Tensor
-    params: ScanParams
 
 
 @dataclass(frozen=True)
@@ -296,20 +285,13 @@ def test_float64_is_kept_without_asking_for_a_backend():
     assert choose_backend(torch.device("cuda"), torch.float64) not in NEED_GPU  # which are of float32
 
 
-@pytest.fixture
-def fresh_choice():
-    kernels._usable.clear()
-    yield
-    kernels._usable.clear()
-
-
 @pytest.mark.usefixtures("fresh_choice")
 def test_broken_package_is_passed_over_with_a_warning(tmp_path, monkeypatch):
     package = tmp_path / "mamba_ssm"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('undefined symbol: made for another PyTorch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(kernels._PACKAGES, "triton", "no_triton")  # which goes before it
+    monkeypatch.setitem(sys.modules, "triton", None)  # which goes before it
     with pytest.warns(UserWarning, match="mamba_ssm is installed but not used.*undefined symbol"):
         backend = choose_backend(torch.device("cuda"))
     assert backend == "torch"

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import save_identity, save_nearest
-from PIL import Image
+from pictures import save_photo
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
@@ -18,32 +17,16 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.naming import name_targets
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    save_nearest(folder / "x4.safetensors", 4)
-    save_identity(folder / "same.safetensors")
-    return folder
-
-
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch, weights):
-    """Run a command in an empty folder, and return (exit code, stdout lines, stderr lines)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def run(run, weights):
+    """Run a command with a small network, and return (exit code, stdout lines, stderr lines)."""
 
     def call(command, *arguments):
-        net = ("--weights", weights / {"upscale": "x4.safetensors"}.get(command, "same.safetensors"))
-        code = main([command, *map(str, (*net, *arguments))])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), [line for line in err.splitlines() if ": using " not in line]
+        network = "x4" if command == "upscale" else "same"
+        code, out, err = run(command, *arguments, "--weights", weights / f"{network}.safetensors")
+        return code, out, [line for line in err.splitlines() if ": using " not in line]
 
     return call
-
-
-def photo(path, size=(4, 3), color=(90, 120, 60)):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path)
 
 
 def names():
@@ -52,7 +35,7 @@ def names():
 
 def test_where_two_results_would_have_one_name_one_keeps_its_suffix(run):
     for name in ("IMG_1.bmp", "IMG_1.png", "IMG_2.jpg"):
-        photo(f"in/{name}")
+        save_photo(f"in/{name}")
     assert run("upscale", "in", "-o", "out", "-q")[:2] == (
         0,
         ["out/IMG_1.bmp.png", "out/IMG_1.png", "out/IMG_2.jpg"],
@@ -66,7 +49,7 @@ def test_where_two_results_would_have_one_name_one_keeps_its_suffix(run):
 
 def test_results_of_one_name_cost_themselves_alone_and_all_are_told(run):
     for name in ("a/1.png", "b/1.png", "a/2.png", "b/2.png", "c/3.png"):
-        photo(name)
+        save_photo(name)
     code, out, err = run("upscale", "a", "b", "c", "-o", "out", "--json")
     events = [json.loads(line) for line in out]
     failed = {event["input"]: event["message"] for event in events if event["event"] == "failed"}
@@ -106,8 +89,8 @@ def test_many_results_of_one_name_take_few_words():
 
 
 def test_an_input_that_would_be_overwritten_costs_itself_alone(run):
-    photo("out/a.png")
-    photo("b.png")
+    save_photo("out/a.png")
+    save_photo("b.png")
     before = Path("out/a.png").read_bytes()
     code, out, err = run("upscale", "out/a.png", "b.png", "-o", "out", "--overwrite")
     assert (code, out) == (1, ["out/b.png"])
@@ -117,7 +100,7 @@ def test_an_input_that_would_be_overwritten_costs_itself_alone(run):
 
 def test_a_second_run_over_what_the_shell_makes_of_a_pattern_finds_all_done(run):
     for name in ("a.png", "b.png", "b.bmp"):
-        photo(name)
+        save_photo(name)
     results = ["a_x4.png", "b.bmp_x4.png", "b_x4.png"]
     code, out, _ = run("upscale", *names(), "--resume")
     assert (code, sorted(out)) == (0, results)
@@ -132,8 +115,8 @@ def test_a_second_run_over_what_the_shell_makes_of_a_pattern_finds_all_done(run)
 
 
 def test_what_is_called_like_a_result_and_is_none_is_not_replaced(run):
-    photo("a.png")
-    photo("a_x4.png", color=(1, 2, 3))
+    save_photo("a.png")
+    save_photo("a_x4.png", seed=1)
     before = Path("a_x4.png").read_bytes()
     for options in ([], ["--overwrite"], ["--resume"], ["--overwrite", "--resume"]):
         code, out, err = run("upscale", "a.png", "a_x4.png", *options)
@@ -148,7 +131,7 @@ def test_what_is_called_like_a_result_and_is_none_is_not_replaced(run):
 
 def test_a_pattern_that_is_expanded_here_takes_no_results(run):
     for name in ("a.png", "a_x4.png", "a_denoised.png", "map_x4.png", "sub/b.png", "sub/b_x4.png"):
-        photo(name)
+        save_photo(name)
     choice = FileFilter()
     found = find_sources(["**/*.png"], choice)
     assert [str(source) for source in found] == ["a.png", "map_x4.png", "sub/b.png"]
@@ -158,7 +141,7 @@ def test_a_pattern_that_is_expanded_here_takes_no_results(run):
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png", "link/a.png"])
 def test_a_file_named_twice_is_taken_once(run, again):
-    photo("a.png")
+    save_photo("a.png")
     Path("sub").mkdir()
     Path("link").symlink_to(".")
     code, out, err = run("upscale", "a.png", again, "-o", "out.png")
@@ -167,7 +150,7 @@ def test_a_file_named_twice_is_taken_once(run, again):
 
 
 def test_links_of_other_names_are_images_of_their_own(run):
-    photo("sub/a.png")
+    save_photo("sub/a.png")
     Path("b.png").symlink_to("sub/a.png")
     Path("a.png").symlink_to("sub/a.png")
     assert run("upscale", "sub/a.png", "b.png", "-q")[1] == ["sub/a_x4.png", "b_x4.png"]
@@ -179,7 +162,7 @@ def test_links_of_other_names_are_images_of_their_own(run):
 
 
 def test_kinds_that_are_not_read_are_told_in_a_line_and_an_event(run):
-    photo("in/a.png")
+    save_photo("in/a.png")
     for name in ("raw.CR2", "raw2.cr2", "b.psd", "README", ".hidden.psd", "sub/c.dng", "skip/d.mp4"):
         Path("in", name).parent.mkdir(exist_ok=True)
         Path("in", name).touch()
@@ -215,8 +198,8 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(run):
 
 
 def test_linked_folders_are_left_out_and_told(run):
-    photo("in/a.png")
-    photo("more/b.png")
+    save_photo("in/a.png")
+    save_photo("more/b.png")
     Path("in/loop").symlink_to("..")
     Path("in/more").symlink_to("../more")
     code, out, err = run("upscale", "in", "--json")
@@ -241,7 +224,7 @@ def test_linked_folders_are_left_out_and_told(run):
 )
 def test_an_output_that_is_no_output_is_refused_before_anything_is_done(run, inputs, says):
     for name in ("a.png", "b.png", "in/c.png"):
-        photo(name)
+        save_photo(name)
     code, out, (error,) = run("upscale", *inputs)
     assert (code, out) == (2, [])
     assert says in error
@@ -249,8 +232,8 @@ def test_an_output_that_is_no_output_is_refused_before_anything_is_done(run, inp
 
 
 def test_a_folder_may_be_called_like_a_file(run):
-    photo("a.png")
-    photo("b.png")
+    save_photo("a.png")
+    save_photo("b.png")
     Path("out.png").mkdir()
     assert run("upscale", "a.png", "b.png", "-o", "out.png")[1] == ["out.png/a.png", "out.png/b.png"]
     assert run("upscale", "a.png", "b.png", "-o", "new.png/")[1] == ["new.png/a.png", "new.png/b.png"]
@@ -268,7 +251,7 @@ def test_a_folder_may_be_called_like_a_file(run):
 )
 def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):
     for name in ("a.png", "a_x4.png", "a_x2.png"):
-        photo(tmp_path / name)
+        save_photo(tmp_path / name)
     script = "import sys; from mambair_cli.cli import main; code = main(sys.argv[1:])\n"
     script += "assert 'torch' not in sys.modules; sys.exit(code)"
     done = subprocess.run(
@@ -287,7 +270,7 @@ def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, s
 
 @pytest.mark.skipif(sys.platform != "linux", reason="knows no folder that nobody can write")
 def test_a_new_folder_that_cannot_be_made_is_said_to_be_so(run):
-    photo("a.png")
+    save_photo("a.png")
     for options in ([], ["--resume"]):
         code, _, (error,) = run("upscale", "a.png", "-o", "/proc/new/", *options)
         assert code == 1
@@ -307,7 +290,7 @@ def test_a_new_folder_that_cannot_be_made_is_said_to_be_so(run):
     ],
 )
 def test_a_level_without_effect_is_told(run, capsys, command, option, says):
-    photo("a.png", size=(24, 16))
+    save_photo("a.png", size=(24, 16))
     outputs = []
     for way in ([], ["--json", "--overwrite"], ["--dry-run", "--overwrite"]):
         assert main([command, "a.png", "--offline", *option, *way]) == 0
@@ -330,7 +313,7 @@ def test_a_level_that_no_model_is_made_for_is_told():
 
 
 def test_the_two_qualities_of_dejpeg_are_told_apart(run):
-    photo("a.jpg")
+    save_photo("a.jpg")
     trap = (
         "mambair: warning: --quality 20 is the quality of the results; "
         "for the quality of the inputs use --jpeg-quality 20"
@@ -338,12 +321,12 @@ def test_the_two_qualities_of_dejpeg_are_told_apart(run):
     assert trap in run("dejpeg", "a.jpg", "--quality", "20")[2]
     assert trap in run("dejpeg", "a.jpg", "--quality", "20", "--dry-run", "--overwrite")[2]
     assert run("dejpeg", "a.jpg", "--quality", "20", "-q", "--overwrite")[2] == []
-    photo("b.jpg")
+    save_photo("b.jpg")
     assert trap not in run("denoise", "b.jpg", "--quality", "20")[2]
 
 
 def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run, capsys):
-    photo("a.png", size=(48, 48))
+    save_photo("a.png", size=(48, 48))
     assert main(["upscale", "a.png"]) == 0
     (line,) = capsys.readouterr()[1].splitlines()
     assert line.startswith("mambair: using the built-in model tiny-x4 (about 0.5 dB lower): ")
@@ -357,7 +340,7 @@ def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run,
 
 
 def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, capsys):
-    photo("a.png")
-    photo("a_x4.png")
+    save_photo("a.png")
+    save_photo("a_x4.png")
     assert main(["upscale", "a.png", "--model", "tiny-denoise"]) == 3
     assert "does not fit" in capsys.readouterr()[1]

@@ -1,7 +1,6 @@
 """Results that are held to their input: flat colours and slopes stay, up to the rim, whatever the network."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from checkpoints import save_random
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from repository import ROOT
 
 from mambair_cli import Restorer, load_network
 from mambair_cli.checkpoints.catalog import Task, load_catalog
@@ -72,7 +72,7 @@ def test_a_slope_of_pure_colours_stays_straight_up_to_the_corners(model: str, ta
 
 @built_in
 def test_pictures_are_left_alone(model: str, task: Task, scale: int) -> None:
-    image = read_picture(Path(__file__).parents[1] / "docs" / "cat.png").pixels[:48, :64]
+    image = read_picture(ROOT / "docs" / "cat.png").pixels[:48, :64]
     held, bare = (restorer(model, task, scale, bare=bare)(image).astype(int) for bare in (False, True))
     assert np.abs(held - bare).max() <= 3
     assert (held != bare).mean() < 0.01

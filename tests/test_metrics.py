@@ -1,25 +1,22 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pictures import noise
 from PIL import Image
+from repository import SHARED
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mambair_cli.quality.degrade import imresize, modcrop
 from mambair_cli.quality.metrics import luma, psnr, ssim
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the test images are not part of the repository")
 
 random_images = hnp.arrays(np.uint8, st.tuples(st.integers(11, 16), st.integers(11, 16), st.integers(1, 3)))
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def blurred_pair(*shape: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checkpoints import save_identity
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.images.source import Source
@@ -31,9 +31,8 @@ def slow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("broken/llvmlite").mkdir(parents=True)
     Path("broken/llvmlite/__init__.py").write_text("raise OSError('no code at run time')")
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     for name in "ab":
-        Image.fromarray(pixels).save(f"{name}.png")
+        save_photo(f"{name}.png")
     path = os.pathsep.join(["broken", *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def start(*arguments):

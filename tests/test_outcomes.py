@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images.source import Source
@@ -26,7 +27,7 @@ OUTCOMES = [
     ("outcome", "event"), list(zip(OUTCOMES, ["done", "skipped", "failed"], strict=True))
 )
 def test_an_event_has_the_keys_that_are_documented(outcome: Outcome, event: str) -> None:
-    text = Path(__file__).parents[1].joinpath("docs/events.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/events.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith(f"| `{event}` |"))
     keys = re.findall(r"`(\w+)`", re.sub(r"\([^()]*\)", "", row.split("|")[3]))
     facts = describe(outcome, "tiny-x2", 2)

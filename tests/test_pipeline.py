@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoints import save_nearest, save_random
 from networks import V1
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.images.discovery import find_sources
@@ -30,17 +31,13 @@ PATIENCE_SECONDS = 30
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
     monkeypatch.setitem(restorer.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
     monkeypatch.setitem(restorer.PIXELS_TOGETHER, "cpu", 4 * 48**2)
     return save_random(Path("x2.safetensors"), replace(V1, upscale=2, upsampler="pixelshuffle"))
 
 
-def save_photo(name, height, width, mode="RGB", seed=0):
-    shape = (height, width, len(mode)) if len(mode) > 1 else (height, width)
-    pixels = np.random.default_rng([seed, height, width]).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels, mode).save(f"photos/{name}.png")
-    return pixels
+def save(name, height, width, mode="RGB", seed=0):
+    return save_photo(f"photos/{name}.png", (width, height), mode, seed)
 
 
 class Recorder:
@@ -89,9 +86,9 @@ def written(name):
 
 @pytest.mark.parametrize("is_moved_by_place", [False, True])
 def test_small_images_of_one_size_share_batches_and_come_out_as_alone(weights, is_moved_by_place):
-    pixels = {f"{index}": save_photo(index, 20, 30, seed=index) for index in range(6)}
-    pixels["7"] = save_photo("7", 30, 20)
-    pixels["8"] = save_photo("8", 30, 20, mode="L")
+    pixels = {f"{index}": save(index, 20, 30, seed=index) for index in range(6)}
+    pixels["7"] = save("7", 30, 20)
+    pixels["8"] = save("8", 30, 20, mode="L")[..., 0]
     save_nearest(weights, 2)  # exact wherever it is computed
     restorer, recorder = record(weights, is_moved_by_place=is_moved_by_place)
     assert [outcome.error for outcome in run(restorer)] == [None] * 8
@@ -104,8 +101,8 @@ def test_small_images_of_one_size_share_batches_and_come_out_as_alone(weights, i
 
 def test_images_that_are_not_small_or_not_opaque_are_computed_by_themselves(weights):
     for name in ("a", "b"):
-        save_photo(name, 20, 30, mode="RGBA")
-        save_photo(f"large_{name}", 100, 110)
+        save(name, 20, 30, mode="RGBA")
+        save(f"large_{name}", 100, 110)
     restorer, recorder = record(weights)
     assert [outcome.error for outcome in run(restorer)] == [None] * 4
     assert {shape[0] for shape in recorder.shapes} == {1}
@@ -113,7 +110,7 @@ def test_images_that_are_not_small_or_not_opaque_are_computed_by_themselves(weig
 
 def test_one_bad_image_among_small_ones_costs_itself_alone(weights):
     for index in range(4):
-        save_photo(index, 20, 30, seed=index)
+        save(index, 20, 30, seed=index)
     Path("photos/1.png").write_text("no picture")
     restorer, _ = record(weights)
     outcomes = list(run(restorer))
@@ -124,7 +121,7 @@ def test_one_bad_image_among_small_ones_costs_itself_alone(weights):
 
 def test_small_images_that_memory_does_not_hold_at_once_are_done_one_by_one(weights):
     for index in range(2):
-        save_photo(index, 20, 30, seed=index)
+        save(index, 20, 30, seed=index)
     restorer, recorder = record(weights, most_pixels=20 * 30)
     outcomes = list(run(restorer))
     assert [outcome.report is not None and outcome.report.shrunk for outcome in outcomes] == [True, True]
@@ -133,7 +130,7 @@ def test_small_images_that_memory_does_not_hold_at_once_are_done_one_by_one(weig
 
 def test_the_next_image_is_decoded_while_one_is_computed(weights):
     for name in ("a", "b"):
-        save_photo(name, 100, 110)
+        save(name, 100, 110)
     restorer, recorder = record(weights)
     opened = {name: threading.Event() for name in ("a.png", "b.png")}
     recorder.before = lambda: assert_true(opened["b.png"].wait(PATIENCE_SECONDS))
@@ -145,7 +142,7 @@ def test_the_next_image_is_decoded_while_one_is_computed(weights):
 
 def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypatch):
     for name in ("a", "b", "c"):
-        save_photo(name, 100, 110)
+        save(name, 100, 110)
     restorer, recorder = record(weights)
     begun = threading.Semaphore(0)
     finish = ImageJob.finish
@@ -166,7 +163,7 @@ def test_a_result_is_written_while_the_next_image_is_computed(weights, monkeypat
 @pytest.mark.parametrize("height", [20, 100], ids=["small", "large"])
 def test_a_gpu_has_the_next_image_before_one_is_collected(weights, height):
     for index in range(10):
-        save_photo(index, height, 110 if height == 100 else 30, seed=index)
+        save(index, height, 110 if height == 100 else 30, seed=index)
     restorer, recorder = record(weights)
     recorder.ahead = 2
     recorder.before = lambda: time.sleep(0.05)  # in which the other thread opens images
@@ -189,7 +186,7 @@ def test_a_gpu_has_the_next_image_before_one_is_collected(weights, height):
 def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
     monkeypatch.setattr(pipeline, "PIXELS_AHEAD", 3 * 100 * 110)
     for index in range(9):
-        save_photo(index, 100, 110, seed=index)
+        save(index, 100, 110, seed=index)
     restorer, recorder = record(weights)
     opened, ahead = [], []
     open_work = ImageJob.open
@@ -206,8 +203,8 @@ def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
 
 def test_a_large_image_is_not_decoded_before_its_turn(weights, monkeypatch):
     monkeypatch.setattr(image_job, "DECODED_BYTES", 100 * 110 * 3 - 1)
-    image = save_photo("a", 100, 110)
-    save_photo("b", 20, 30)
+    image = save("a", 100, 110)
+    save("b", 20, 30)
     restorer, _ = record(weights)
     decoded = {}
     open_work = ImageJob.open
@@ -223,7 +220,7 @@ def test_a_large_image_is_not_decoded_before_its_turn(weights, monkeypatch):
 
 def test_a_run_that_is_broken_off_keeps_what_was_computed_and_nothing_half_done(weights):
     for index in range(5):
-        save_photo(index, 100, 110, seed=index)
+        save(index, 100, 110, seed=index)
     restorer, recorder = record(weights)
     outcomes = run(restorer)
     next(outcomes)
@@ -244,7 +241,7 @@ def test_a_run_that_is_broken_off_keeps_what_was_computed_and_nothing_half_done(
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_a_run_that_nobody_follows_to_its_end_leaves_nothing_half_done(weights, ahead):
     for index in range(5):
-        save_photo(index, 100, 110, seed=index)
+        save(index, 100, 110, seed=index)
     restorer, recorder = record(weights)
     recorder.ahead = ahead
     outcomes = run(restorer)
@@ -260,7 +257,7 @@ def test_a_run_that_nobody_follows_to_its_end_leaves_nothing_half_done(weights, 
 
 def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(weights):
     for index in range(30):
-        save_photo(f"{index:02}", 100, 110, seed=index)
+        save(f"{index:02}", 100, 110, seed=index)
     Path("photos/03.png").write_text("no picture")
     restorer, _ = record(weights)
     outcomes = list(run(restorer, fail_fast=True))
@@ -270,7 +267,7 @@ def test_after_a_failure_a_run_that_fails_fast_tells_of_all_that_it_has_written(
 
 
 def test_a_bug_in_another_thread_is_raised_here(weights, monkeypatch):
-    save_photo("a", 20, 30)
+    save("a", 20, 30)
     restorer, _ = record(weights)
     monkeypatch.setattr(image_job, "plan_result", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

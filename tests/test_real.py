@@ -2,27 +2,18 @@
 
 import json
 
-import numpy as np
 import pytest
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli import Restorer
-from mambair_cli.cli import main
 from mambair_cli.errors import ModelError
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save("in.png")
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
+def run(run):
+    save_photo("in.png", (24, 20))
+    return run
 
 
 def models(lines):

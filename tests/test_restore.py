@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoints import save_identity, save_nearest, save_random
 from networks import V1
+from pictures import noise
 from torch import nn
 
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
@@ -25,13 +26,6 @@ from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import plan_tiles
 
 V2 = MambaIRv2Config(30, (2,), (3,), 4, 30, 8, 6, "gated", upscale=2, upsampler="pixelshuffledirect")
-
-
-def noise(*shape, dtype="uint8", seed=0):
-    values = np.random.default_rng(seed).random(shape)
-    if dtype == "float32":
-        return values.astype(np.float32)
-    return (values * np.iinfo(dtype).max).round().astype(dtype)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import save_identity, save_nearest
+from folders import read_files
+from pictures import save_photo
 from PIL import Image
 
 from benchmarks import kill
@@ -36,35 +38,25 @@ NAMES = ["a.png", "b.png", "sub/c.jpg"]
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run(run):
     save_identity(Path("same.safetensors"))
     save_nearest(Path("x4.safetensors"), 4)
     for index, name in enumerate(NAMES):
-        photo(f"photos/{name}", seed=index)
+        save_photo(f"photos/{name}", seed=index)
 
     def call(*arguments):
         """Denoise the photographs; return the exit code, what became of which file, and stderr."""
         arguments = arguments or ("photos", "--resume")
-        code = main(["denoise", *map(str, arguments), "--weights", "same.safetensors", "--json", "-q"])
-        out, err = capsys.readouterr()
-        events = [json.loads(line) for line in out.splitlines()]
+        code, out, err = run("denoise", *arguments, "--weights", "same.safetensors", "--json", "-q")
+        events = [json.loads(line) for line in out]
         became = {Path(e["input"]).name: e["event"] for e in events if "input" in e}
         return code, became, err
 
     return call
 
 
-def photo(path, size=(12, 9), seed=0):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
 def results(folder="photos_denoised"):
-    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != JOURNAL_FILE]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return read_files(folder)
 
 
 ALL_DONE = {"a.png": "done", "b.png": "done", "c.jpg": "done"}
@@ -83,14 +75,14 @@ def test_what_is_missing_is_done(run):
     run("photos")
     wanted = results()
     Path("photos_denoised/b.png").unlink()
-    photo("photos/d.png", seed=9)
+    save_photo("photos/d.png", seed=9)
     assert run()[:2] == (0, {**ALL_SKIPPED, "b.png": "done", "d.png": "done"})
     assert {name: data for name, data in results().items() if name != "d.png"} == wanted
 
 
 def test_what_has_changed_is_done_again(run):
     run("photos")
-    photo("photos/a.png", seed=7)
+    save_photo("photos/a.png", seed=7)
     os.utime("photos/b.png", ns=(1, 1))  # its content is as it was
     assert run()[:2] == (0, {**ALL_SKIPPED, "a.png": "done"})
     assert (np.array(Image.open("photos_denoised/a.png")) == np.array(Image.open("photos/a.png"))).all()
@@ -111,7 +103,7 @@ def test_other_weights_make_other_results(run):
 
 
 def test_that_a_file_is_there_proves_nothing(run):
-    photo("photos_denoised/a.png", seed=3)
+    save_photo("photos_denoised/a.png", seed=3)
     stranger = Path("photos_denoised/a.png").read_bytes()
     code, became, err = run()
     assert (code, became) == (1, {**ALL_DONE, "a.png": "failed"})
@@ -122,7 +114,7 @@ def test_that_a_file_is_there_proves_nothing(run):
 
 def test_a_result_that_somebody_has_changed_is_left_to_them(run):
     run("photos")
-    photo("photos_denoised/a.png", seed=3)
+    save_photo("photos_denoised/a.png", seed=3)
     code, became, _ = run()
     assert (code, became) == (1, {**ALL_SKIPPED, "a.png": "failed"})
 
@@ -192,7 +184,7 @@ def test_runs_that_write_different_results_do_so_side_by_side(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
 def test_several_commands_fill_one_folder_and_one_that_is_killed_blocks_none(run):
     for number in range(12):
-        photo(f"many/{number:02}.png", seed=number)
+        save_photo(f"many/{number:02}.png", seed=number)
     names = sorted(map(str, Path("many").iterdir()))
     command = [sys.executable, "-m", "mambair_cli", "denoise", "-o", "out", "--weights", "same.safetensors"]
 
@@ -328,7 +320,7 @@ def test_a_dry_run_knows_what_was_done(run, capsys):
     run("photos")
     Path("photos_denoised/a.png").unlink()
     Path("photos/bad.png").write_text("no picture")
-    photo("photos/b.png", seed=9)
+    save_photo("photos/b.png", seed=9)
     before = {path: path.stat().st_mtime_ns for path in Path(".").rglob("*")}
     arguments = ["--weights", "same.safetensors", "--json", "-q", "--dry-run"]
 
@@ -370,6 +362,10 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     first.abandon()
     entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
     first.pen.begin(folder / "a.png", folder / ".mambair-0123456789abcdef.tmp")
+    other = Journal(Path("other"))
+    other.pen.finish(Path("other/a.png"), entry)
+    line = next(other.pen.parts.glob("*.jsonl")).read_bytes()
+    other.abandon()
     (part,) = first.pen.parts.glob("*.jsonl")
     file = part.open("ab")  # it was open before the next run came
     synchronize = os.fsync
@@ -377,7 +373,7 @@ def test_what_is_noted_while_the_parts_are_put_together_is_not_lost(run, monkeyp
     def write_late(number):
         synchronize(number)
         if not file.closed:
-            file.write(b"\n" + json.dumps(journal._describe("a.png", entry)).encode() + b"\n")
+            file.write(line)
             file.close()
 
     monkeypatch.setattr(journal.os, "fsync", write_late)

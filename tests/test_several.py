@@ -11,39 +11,33 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import save_identity, save_nearest
+from pictures import encode, noise
 from PIL import Image
 
-from mambair_cli.cli import main
 from mambair_cli.errors import ImageError
 from mambair_cli.images import open_picture, read_picture
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command, and return (exit code, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    save_identity(tmp_path / "same.safetensors")
-    save_nearest(tmp_path / "x2.safetensors", 2)
+def run(run: Any, weights: Path) -> Any:
+    """Run a command with a small network, and return (exit code, stderr)."""
 
-    def call(command: str, weights: str, *arguments: str) -> tuple[int, str]:
-        code = main([command, *arguments, "--weights", f"{weights}.safetensors"])
-        return code, capsys.readouterr().err
+    def call(command: str, network: str, *arguments: str) -> tuple[int, str]:
+        code, _, err = run(command, *arguments, "--weights", weights / f"{network}.safetensors")
+        return code, err
 
     return call
 
 
 def blocks(seed: int, bands: int = 3) -> np.ndarray:
     """Return a picture of large squares, which all codecs keep nearly as it is."""
-    values = np.random.default_rng(seed).integers(0, 256, (6, 8, bands), dtype=np.uint8)
+    values = noise(6, 8, bands, seed=seed)
     values[..., 3:] |= 128  # where nothing is seen, colours are not kept
     return np.kron(values, np.ones((8, 8, 1), np.uint8))
 
 
 def encoded(format: str, seed: int = 0, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(blocks(seed)).save(file, format, **options)
-    return file.getvalue()
+    return encode(blocks(seed), format, **options)
 
 
 def netpbm(kind: int, seed: int = 0) -> bytes:
@@ -98,19 +92,20 @@ def test_pictures_of_two_kinds_are_refused_too(first: str, second: str) -> None:
         read_picture(FILES[first](0) + FILES[second](1))
 
 
-def test_standard_input_of_several_pictures_fails(run: Any) -> None:
-    command = [sys.executable, "-m", "mambair_cli", "denoise", "-", "--weights", "same.safetensors"]
-    done = subprocess.run([*command, "-o", "out.png"], input=FILES["png"](0) * 3, capture_output=True)
+def test_standard_input_of_several_pictures_fails(weights: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mambair_cli", "denoise", "-", "-o", "out.png"]
+    command += ["--weights", str(weights / "same.safetensors")]
+    done = subprocess.run(command, input=FILES["png"](0) * 3, capture_output=True, cwd=tmp_path)
     assert done.returncode == 1
     assert b"ffmpeg" in done.stderr
-    assert not Path("out.png").exists()
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_what_only_looks_like_another_picture_is_none() -> None:
     thumbnail = encoded("JPEG", 1)
     exif = Image.Exif()
     exif[0x010E] = "a title"
-    block = exif.tobytes() + thumbnail
+    block = exif.tobytes().removeprefix(b"Exif\0\0") + thumbnail
     assert read_picture(encoded("JPEG", exif=block)).pixels.shape == (48, 64, 3)
     text = encoded("GIF", comment=b";GIF89a;GIF87a")
     assert read_picture(text).pixels.shape == (48, 64, 3)

@@ -13,7 +13,6 @@ import tifffile
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.cli import main
 from mambair_cli.images import read_picture
 from mambair_cli.images.encoding import Writer
 from mambair_cli.images.source import Source
@@ -22,20 +21,6 @@ from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.server.protocol import ResultReport, describe_report, read_record, read_report
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in a folder of its own, and return (exit code, lines, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def call(*arguments: object) -> tuple[int, list[str], str]:
-        code = main([*map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
 
 
 @pytest.fixture

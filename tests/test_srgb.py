@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from metadata import exif_block
+from pictures import encode, noise, save_photo
 from PIL import Image, ImageCms
 from profiles import D65, gray_profile, rgb_profile
 
@@ -24,8 +26,7 @@ def test_16_bits_of_gray_are_rounded_not_clipped(tmp_path):
 
 
 def test_colours_become_luma_and_alpha_is_left_out(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 4), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
+    pixels = save_photo(tmp_path / "a.png", (9, 6), "RGBA")
     assert np.array_equal(read_srgb(tmp_path / "a.png", 3), pixels[..., :3])
     expected = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read_srgb(tmp_path / "a.png", 1)[..., 0] - expected).max() <= 0.5 + 1e-3
@@ -50,9 +51,7 @@ def test_a_profile_is_honoured(tmp_path):
 
 
 def test_an_image_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(RAMP).save(tmp_path / "turned.png", exif=exif)
+    (tmp_path / "turned.png").write_bytes(encode(RAMP, exif=exif_block(6)))
     assert np.array_equal(read_srgb(tmp_path / "turned.png", 1)[..., 0], np.rot90(RAMP, -1))
 
 
@@ -65,9 +64,7 @@ def test_avif_and_the_first_of_several_frames_are_read(tmp_path):
 
 
 def test_a_photograph_that_is_damaged_inside_is_not_learnt_from(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", restart_marker_rows=1)
-    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    data = bytearray(encode(noise(64, 64, 3), "jpeg", restart_marker_rows=1))
     at = data.index(b"\xff\xd2")  # a restart marker becomes another
     data[at + 1] = 0xD5
     (tmp_path / "a.jpg").write_bytes(data)

@@ -5,20 +5,13 @@ import json
 import numpy as np
 import pytest
 from checkpoints import save_nearest
+from pictures import noise, save_photo
 from PIL import Image
 
 from mambair_cli import Restorer
-from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
 from mambair_cli.images import from_float, to_float
 from mambair_cli.restore.strength import enlarge, mix
-
-
-def picture(height, width, channels=3, dtype=np.uint8, seed=0):
-    random = np.random.default_rng(seed)
-    top = np.iinfo(dtype).max
-    return random.integers(0, top + 1, (height, width, channels)).astype(dtype)
-
 
 # Enlarging
 
@@ -56,7 +49,7 @@ def test_a_mixture_is_exact_at_its_ends():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("model", ["tiny-denoise", "tiny-x2"])
 def test_without_strength_an_image_is_what_it_was(model, dtype, channels):
-    image = picture(40, 37, channels, dtype)
+    image = noise(40, 37, channels, dtype=dtype)
     if channels % 2 == 0:
         image[..., -1] = np.iinfo(dtype).max  # nothing is invisible
     task = "upscale" if model == "tiny-x2" else "denoise"
@@ -70,7 +63,7 @@ def test_without_strength_an_image_is_what_it_was(model, dtype, channels):
 
 @pytest.mark.parametrize("model", ["tiny-denoise", "tiny-x4"])
 def test_half_of_the_strength_is_half_the_way(model):
-    image = picture(33, 40).astype(np.float32) / 255
+    image = noise(33, 40, 3).astype(np.float32) / 255
     options = {"model": model, "task": "upscale" if model == "tiny-x4" else "denoise", "device": "cpu"}
     whole, half, none = (Restorer(**options, strength=share)(image) for share in (1, 0.5, 0))
     inner = (whole > 0) & (whole < 1) & (none > 0) & (none < 1)  # what is clipped is so after mixing
@@ -97,16 +90,9 @@ def test_a_share_is_from_0_to_1(strength):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(picture(20, 24)).save("in.png")
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return call
+def run(run):
+    save_photo("in.png", (24, 20))
+    return run
 
 
 def test_the_command_keeps_as_much_of_the_input_as_it_is_told(run):

@@ -9,37 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from checkpoints import save_identity, save_nearest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import noise
 
-from mambair_cli.cli import main
 from mambair_cli.errors import ImageError
 from mambair_cli.images import read_picture
 from mambair_cli.images.tiff import read_pages, split_runs
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command, and return (exit code, JSON lines, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    save_identity(tmp_path / "same.safetensors")
-    save_nearest(tmp_path / "x2.safetensors", 2)
-    save_nearest(tmp_path / "x4.safetensors", 4)
+def run(run: Any, weights: Path) -> Any:
+    """Run a command with a small network, and return (exit code, JSON lines, stderr)."""
 
-    def call(command: str, weights: str, *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
-        code = main([command, *arguments, "--weights", f"{weights}.safetensors", "--json"])
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines()], err
+    def call(command: str, network: str, *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        code, out, err = run(command, *arguments, "--weights", weights / f"{network}.safetensors", "--json")
+        return code, [json.loads(line) for line in out], err
 
     return call
-
-
-def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> np.ndarray:
-    values = np.random.default_rng(seed).random(shape)
-    return (
-        values.astype(dtype) if np.dtype(dtype).kind == "f" else (values * np.iinfo(dtype).max).astype(dtype)
-    )
 
 
 def save(path: str, samples: np.ndarray, photometric: str, extra: list[str], **options: Any) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import noise
 
 from mambair_cli.restore.tiling import Plan, axis_weights, blend_tiles, plan_tiles, ramp
 
@@ -27,10 +28,6 @@ def cut(plan: Plan, image: np.ndarray, scale: int = 1) -> list[np.ndarray]:
     return [
         image[scale * top : scale * top + height, scale * left : scale * left + width] for top, left in plan
     ]
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
 def join(plan: Plan, tiles: list[np.ndarray], scale: int = 1) -> np.ndarray:
@@ -159,7 +156,7 @@ def test_weights_fall_to_the_rim_but_not_at_the_border():
 
 @given(small_plans, scales, st.integers(1, 4), st.sampled_from([np.positive, np.sqrt]))
 def test_a_pointwise_network_leaves_no_trace(plan: Plan, scale: int, channels: int, network: np.ufunc):
-    image = noise(scale * plan.height, scale * plan.width, channels)
+    image = noise(scale * plan.height, scale * plan.width, channels, dtype=np.float32)
     joined = join(plan, [network(tile) for tile in cut(plan, image, scale)], scale)
     assert joined.dtype == np.float32
     assert joined.shape == image.shape
@@ -174,7 +171,7 @@ def test_a_constant_stays_constant(plan: Plan, scale: int):
 
 def test_a_pixel_of_one_tile_is_that_tiles_to_the_bit():
     plan = plan_tiles(20, 20, 8, 2)
-    image = noise(20, 20, 3)
+    image = noise(20, 20, 3, dtype=np.float32)
     alone = np.ones(20, bool)
     for start in plan.tops[1:]:
         alone[start : start + 2] = False
@@ -200,7 +197,7 @@ def test_an_error_at_the_rim_counts_for_next_to_nothing():
 
 def test_layout_and_owner_of_a_tile_do_not_matter():
     plan = plan_tiles(20, 30, 8, 3)
-    tiles = cut(plan, noise(20, 30, 3))
+    tiles = cut(plan, noise(20, 30, 3, dtype=np.float32))
     turned = [np.ascontiguousarray(tile.transpose(2, 0, 1)).transpose(1, 2, 0) for tile in tiles]
     for tile in turned:
         tile.flags.writeable = False
@@ -210,7 +207,7 @@ def test_layout_and_owner_of_a_tile_do_not_matter():
 @given(small_plans, scales)
 def test_bands_come_in_order_and_as_early_as_possible(plan: Plan, scale: int):
     came = 0
-    image = noise(scale * plan.height, scale * plan.width, 1)
+    image = noise(scale * plan.height, scale * plan.width, 1, dtype=np.float32)
 
     def compute():
         for (top, _), tile in zip(plan, cut(plan, image, scale), strict=True):
@@ -228,7 +225,7 @@ def test_bands_come_in_order_and_as_early_as_possible(plan: Plan, scale: int):
 
 def test_a_band_given_away_is_not_touched_again():
     plan = plan_tiles(40, 16, 8, 3)
-    image = noise(40, 16, 3)
+    image = noise(40, 16, 3, dtype=np.float32)
     bands, copies = [], []
     for band in blend_tiles(plan, cut(plan, image), 1):
         copies.append(band.copy())
@@ -242,7 +239,7 @@ def test_a_band_given_away_is_not_touched_again():
 @pytest.mark.parametrize("overlap", [0, 16, 32, 48])
 def test_memory_is_a_row_of_tiles_and_one_tile(overlap: int):
     plan, scale = plan_tiles(640, 1280, 64, overlap), 2
-    tile = noise(scale * plan.tile_height, scale * plan.tile_width, 3)
+    tile = noise(scale * plan.tile_height, scale * plan.tile_width, 3, dtype=np.float32)
     row_of_tiles = scale * plan.tile_height * (1280 * scale) * 3 * 4
     weights_and_objects = 400_000
     tracemalloc.start()
@@ -260,7 +257,7 @@ def test_a_tile_is_let_go_before_the_next_is_computed():
 
     def compute():
         for _ in plan:
-            held = [noise(8, 8, 3)]
+            held = [noise(8, 8, 3, dtype=np.float32)]
             tile = weakref.ref(held[0])
             yield held.pop()
             assert tile() is None
@@ -270,7 +267,7 @@ def test_a_tile_is_let_go_before_the_next_is_computed():
 
 @given(small_plans, scales)
 def test_the_same_tiles_give_the_same_bytes(plan: Plan, scale: int):
-    tiles = cut(plan, noise(scale * plan.height, scale * plan.width, 3), scale)
+    tiles = cut(plan, noise(scale * plan.height, scale * plan.width, 3, dtype=np.float32), scale)
     assert join(plan, tiles, scale).tobytes() == join(plan, tiles, scale).tobytes()
 
 

@@ -1,19 +1,16 @@
 """Several processes that train one network give what one process gives."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import load_file
+import train_runs
+from train_runs import RESTORER, load_weights, read_log
 
 from mambair_cli.errors import UsageError
-from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train import TrainConfig, loop, train
 from mambair_cli.train.trainer import Trainer
 
@@ -42,28 +39,13 @@ if __name__ == "__main__":
 
 
 def make_config(folder: Path) -> TrainConfig:
-    return TrainConfig(
-        task="denoise",  # which draws noise beside its crops
-        images=(folder / "photos",),
-        output=folder / "run",
-        network=MambaIRConfig(embed_dim=30, depths=(1,), d_state=1, d_inner=8),
-        crop=8,
-        batch=4,
-        steps=STEPS,
-        learning_rate=2e-3,
-        warmup=2,
-        ema_decay=0.8,
-        precision="fp32",
-    )
+    # Denoising draws noise beside its crops.
+    return train_runs.make_config(folder, task="denoise", scale=1, network=RESTORER, batch=4, steps=STEPS)
 
 
 @pytest.fixture
-def config(tmp_path):
-    (tmp_path / "photos").mkdir()
-    for index in range(3):
-        pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
-    return make_config(tmp_path)
+def config(photos):
+    return make_config(photos.parent)
 
 
 def launch(folder, resume):
@@ -91,17 +73,13 @@ def test_two_processes_interrupted_and_resumed_give_the_weights_of_one(config, t
     weights = config.output / "weights.safetensors"
     assert launch(tmp_path, resume=True) == [f"0 {weights}", "1 None"]
 
-    wanted, got = load_file(alone), load_file(weights)
+    wanted, got = load_weights(alone), load_weights(weights)
     differences = [(wanted[name] - got[name]).abs().max().item() for name in wanted]
     assert max(differences) < 1e-5  # the mean of two means is rounded otherwise than one mean
-    moved = load_file(alone)["conv_first.weight"] - Trainer(config).net.state_dict()["conv_first.weight"]
+    moved = load_weights(alone)["conv_first.weight"] - Trainer(config).net.state_dict()["conv_first.weight"]
     assert moved.abs().max() > 1e-3
     losses = [[record["loss"] for record in read_log(folder)] for folder in (alone.parent, config.output)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-
-
-def read_log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_crops_that_cannot_be_shared_out_evenly_are_refused(config, monkeypatch):

@@ -118,7 +118,7 @@ def test_repeats_to_the_bit():
 
 def test_is_an_operator_that_torch_can_trace():
     operands, paths, params = make_operands(length=10, d=2)
-    torch.library.opcheck(triton_scan._scan, (*operands, paths, *params, True))
+    torch.library.opcheck(torch.ops.mambair.selective_scan.default, (*operands, paths, *params, True))
 
 
 @pytest.mark.gpu

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_nearest, save_random
+from folders import read_files
 from networks import V2
+from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.cli import main
@@ -47,10 +49,8 @@ IMAGES = 6
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
     for index in range(IMAGES):
-        pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"photos/{index}.png")
+        save_photo(f"photos/{index}.png", (30, 20), seed=index)
     return save_nearest(Path("x4.safetensors"), 4)
 
 
@@ -66,10 +66,6 @@ def restore(perform, weights, output):
 def workers():
     """Return the worker processes that are alive."""
     return [child for child in multiprocessing.active_children() if child.name.startswith("mambair-")]
-
-
-def results(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != JOURNAL_FILE}
 
 
 def journal(folder):
@@ -104,11 +100,11 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
             restore(executor.perform, weights, "all_killed")
     finally:
         executor.close()
-    assert results("side_by_side") == results("alone")
+    assert read_files("side_by_side") == read_files("alone")
     assert journal("side_by_side") == journal("alone")
-    wanted = {name: data for name, data in results("alone").items() if name != "3.png"}
-    assert results("one_killed") == wanted
-    assert results("all_killed") == {}
+    wanted = {name: data for name, data in read_files("alone").items() if name != "3.png"}
+    assert read_files("one_killed") == wanted
+    assert read_files("all_killed") == {}
 
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
@@ -126,7 +122,7 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
     finally:
         executor.close()
     assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
-    assert len(results("out")) == IMAGES - 1
+    assert len(read_files("out")) == IMAGES - 1
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
@@ -196,7 +192,7 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
         errors = restore(fail_once, weights, "out")
     finally:
         executor.close()
-    assert len(results("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
+    assert len(read_files("out")) == IMAGES - 1  # it fails wherever it goes; the others are done all the same
     assert list(errors) == ["photos/4.png"]
     assert all("CUDA error: launch failure" in sentence for sentence in told)
     assert "Compile" not in "".join(told)
@@ -206,10 +202,8 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
 def tiled(tmp_path, monkeypatch):
     """A network whose values depend on what could go wrong: the place of a tile and its neighbours."""
     monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for name, (height, width) in {"large": (100, 130), "small": (20, 30), "other": (24, 20)}.items():
-        pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"photos/{name}.png")
+    for name, size in {"large": (130, 100), "small": (30, 20), "other": (20, 24)}.items():
+        save_photo(f"photos/{name}.png", size)
     weights = save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))
     return RestoreSettings(weights=weights, device="cpu", overlap=8)
 
@@ -229,7 +223,7 @@ def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypat
         assert restore(executor.perform, tiled.weights, "spread") == {}
     finally:
         executor.close()
-    assert results("spread") == results("alone")
+    assert read_files("spread") == read_files("alone")
     tiles = len(alone.plan(100, 130))
     counts = Counter(batch.worker for batch in batches)
     assert counts.total() == tiles  # of the large image: the others are given out as a whole
@@ -261,7 +255,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
         executor.close()
     assert len(told) == 2 - survivors
     assert "the worker on cpu died while it had tiles of an image" in told[0]
-    assert results("spread") == (results("alone") if survivors else {})
+    assert read_files("spread") == (read_files("alone") if survivors else {})
 
 
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
@@ -306,7 +300,7 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     finally:
         executor.close()
     done = sorted(Path(outcome.job.place).name for outcome in outcomes if outcome.error is None)
-    assert done == sorted(results("out"))
+    assert done == sorted(read_files("out"))
     assert len(done) < 40
     assert told == []
 

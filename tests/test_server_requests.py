@@ -1,0 +1,236 @@
+"""Requests of any program over HTTP: what is answered, and what is refused."""
+
+import json
+import socket
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from pictures import encode, noise
+from restore_server import PHOTO, ask, connect, error_message, needs_unix_sockets, serving
+
+from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
+from mambair_cli.server.protocol import (
+    REPORT_HEADER,
+)
+from mambair_cli.server.query import TASKS
+
+pytestmark = needs_unix_sockets
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("weights=/etc/passwd", "no parameter weights"),
+        ("path=/etc/passwd", "no parameter path"),
+        ("output=x", "no parameter output"),
+        ("scale=2&scale=3", "given twice"),
+        ("scale=nan", "scale is nan"),
+        ("scale=5", "from 1 to 4"),
+        ("width=0", "of 1 or more"),
+        ("megapixels=1e999", "megapixels is 1e999"),
+        ("width=5&height=5&megapixels=1", "asked for more than once"),
+        ("tile=1", "tile is 1"),
+        ("tile=32&overlap=32", "the overlap must be"),
+        ("seed=9999999999999999999", "seed is"),
+        ("seed=%D9%A3", "seed is"),
+        ("strip=yes", "true or false"),
+        ("format=svg", "format is svg"),
+        ("precision=fp8", "precision is fp8"),
+        ("model=tiny-x4&model=tiny-x2", "given twice"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(address, query, words):
+    answer = ask(address, "POST", f"/v1/upscale?{query}", PHOTO)
+    assert answer[0] == 400
+    assert words in error_message(answer)
+
+
+def test_the_strength_of_damage_chooses_a_model_and_goes_with_none(address):
+    for query in ("denoise?sigma=15&model=tiny-denoise", "dejpeg?jpeg_quality=5&model=tiny-dejpeg"):
+        answer = ask(address, "GET", f"/v1/{query}")
+        assert (answer[0], "leave one out" in error_message(answer)) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "tiny-x4.safetensors", "weights/x4", ""])
+def test_a_model_is_a_name_and_no_path(address, name):
+    answer = ask(address, "GET", f"/v1/upscale?model={name}")
+    assert answer[0] == 404
+    assert "unknown model" in error_message(answer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "//etc/passwd", "/v1/../../etc/passwd", "/v1/%2e%2e/%2e%2e/etc/passwd", "/v1/sharpen"],
+)
+def test_there_are_no_other_pages(address, path):
+    answer = ask(address, "GET", path)
+    assert answer[0] == 404
+    assert "see /docs" in error_message(answer)
+    assert ask(address, "DELETE", "/v1/upscale")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8765"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "localhost:80", "Origin": "http://localhost:80", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "localhost@evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_pages_of_other_sites_are_refused(address, headers, status):
+    assert ask(address, "GET", "/v1/health", headers=headers)[0] == status
+    assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO, headers)[0] == status
+
+
+def test_what_is_announced_or_sent_beyond_the_limit_is_refused():
+    with serving(max_bytes=1000) as address:
+        head = b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\n"
+        for length in (b"1001", b"99999999999999999999"):
+            with connect(address) as link:
+                link.sendall(head + b"Content-Length: " + length + b"\r\n\r\n")
+                assert link.recv(100).startswith(b"HTTP/1.1 413 ")
+        with connect(address) as link:
+            link.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            with suppress(OSError):
+                for _ in range(20):
+                    link.sendall(b"64\r\n" + bytes(100) + b"\r\n")
+            assert link.recv(100).startswith(b"HTTP/1.1 413 ")
+        for broken in (b"Content-Length: -1", b"Content-Length: x", b"no header", bytes(100)):
+            with connect(address) as link:
+                link.sendall(head + broken + b"\r\n\r\n")
+                assert link.recv(100).startswith(b"HTTP/1.1 400 ")
+        body = PHOTO
+        assert ask(address, "POST", "/v1/upscale?scale=2", iter([body[:50], body[50:]]))[0] == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(99), b"GIF89a", b"<svg/>"])
+def test_what_is_no_image_is_refused(address, body):
+    answer = ask(address, "POST", "/v1/upscale", body)
+    assert answer[0] == 422
+    assert error_message(answer).startswith("cannot read the image: ")
+    assert json.loads(answer[2])["kind"] == "ImageError"
+
+
+def test_a_client_that_stops_sending_is_given_up_and_keeps_nobody_waiting():
+    with serving(idle_seconds=1) as address, connect(address) as slow:
+        slow.sendall(b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nhalf")
+        assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO)[0] == 200
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 0
+
+
+def test_a_client_that_does_not_read_keeps_nobody_waiting(address):
+    body = encode(noise(300, 300, 3))
+    with connect(address) as slow:
+        slow.sendall(
+            b"POST /v1/upscale?scale=2&format=tiff HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
+        slow.sendall(body)
+        assert slow.recv(1) == b"H"
+        assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO)[0] == 200
+        assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 1
+        slow.settimeout(60)
+        got = 1
+        while got < 600 * 600:  # of noise, which is not made smaller
+            got += len(slow.recv(2**16))
+
+
+def test_twenty_at_once_get_each_its_own(address):
+    images = [encode(noise(8, 10 + index, 3, seed=index)) for index in range(20)]
+    alone = [ask(address, "POST", "/v1/upscale?scale=2", image) for image in images]
+    with ThreadPoolExecutor(20) as pool:
+        together = list(pool.map(lambda image: ask(address, "POST", "/v1/upscale?scale=2", image), images))
+    assert [answer[2] for answer in together] == [answer[2] for answer in alone]
+    assert len({answer[2] for answer in together}) == 20
+    report = json.loads(together[5][1][REPORT_HEADER])
+    assert (report["model"], report["width"], report["input"]) == ("tiny-x2", 30, [15, 8])
+    assert together[5][1]["Content-Type"] == "image/png"
+
+
+def test_a_client_that_leaves_is_worked_for_no_longer(address):
+    body = encode(noise(1000, 1000, 3))
+    with connect(address) as link:
+        link.sendall(
+            b"POST /v1/upscale?tile=32&scale=2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
+        link.sendall(body)
+        time.sleep(1)  # a minute's work has begun
+    begun = time.perf_counter()
+    assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO)[0] == 200
+    assert time.perf_counter() - begun < 20
+    assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 0
+
+
+def test_a_slow_disk_keeps_nobody_waiting_but_whom_it_concerns(monkeypatch):
+    """Files are opened, written, read and closed in threads of their own, not in that of the event loop."""
+    used: dict[str, set[str]] = {}
+    opened = tempfile.TemporaryFile
+
+    class Noting:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            used.setdefault(name, set()).add(threading.current_thread().name)
+            return getattr(self.file, name)
+
+    def open_noting():
+        used.setdefault("open", set()).add(threading.current_thread().name)
+        return Noting(opened())
+
+    with serving() as address:
+        loop = next(thread.name for thread in threading.enumerate() if thread.name.endswith("(run)"))
+        monkeypatch.setattr("mambair_cli.server.app.tempfile.TemporaryFile", open_noting)
+        assert ask(address, "POST", "/v1/upscale?scale=2", encode(noise(700, 700, 3)))[0] == 200
+        monkeypatch.undo()
+    assert {"open", "write", "flush", "fileno", "seek", "read", "close"} <= used.keys()
+    assert loop not in set().union(*used.values())
+
+
+def test_noise_does_not_hurt_the_server(address):
+    random = np.random.default_rng(0)
+    start = b"POST /v1/upscale?scale=2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300\r\n\r\n"
+    image = PHOTO[:300].ljust(300, b"\0")
+    for number in range(60):
+        message = np.frombuffer(start + image, np.uint8).copy()
+        end = len(message) if number % 2 else len(start)
+        places = random.integers(0, end, 4)
+        message[places] = random.integers(0, 256, 4)
+        with connect(address) as link:
+            link.sendall(message.tobytes())
+            link.shutdown(socket.SHUT_WR)
+            answer = link.recv(12)
+            assert answer == b"" or int(answer[9:12]) in (200, 400, 403, 404, 405, 413, 422)
+    assert ask(address, "GET", "/v1/health")[0] == 200
+
+
+def test_the_page_needs_no_other_and_names_all(address):
+    api = json.loads(ask(address, "GET", "/openapi.json")[2])
+    assert api["openapi"] == "3.1.0"
+    assert set(api["paths"]) == {f"/v1/{name}" for name in ("health", "models", *TASKS)}
+    posted = api["paths"]["/v1/upscale"]["post"]
+    assert posted["parameters"][0]["schema"] == {"type": "number", "minimum": 1, "maximum": 4}
+    status, headers, page = ask(address, "GET", "/docs")
+    assert status == 200
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert b"<script" not in page
+    for parameter in (*SHARED, *TASK_PARAMETERS["upscale"]):
+        assert f"<code>{parameter.name}</code>".encode() in page
+    models = json.loads(ask(address, "GET", "/v1/models")[2])
+    assert {"tiny-x4", "mambair-real-x4"} <= {model["name"] for model in models}
+    assert not any("/" in str(value) for model in models for value in model.values())
