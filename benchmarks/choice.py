@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mambair_cli import Restorer
-from mambair_cli.inspection.look import look_at
+from mambair_cli.inspection.look import look_at_pixels
 from mambair_cli.inspection.need import find_need
 from mambair_cli.quality.degrade import imresize
 from mambair_cli.quality.metrics import psnr
@@ -67,7 +67,7 @@ def main() -> None:
         for name, word in (("clean", ""), ("real", "real-"))
     }
     groups = [find_files(each, held_out=True) for each in (arguments.photographs, arguments.graphics)]
-    maker = Maker(*groups, seed=30)
+    maker = Maker(groups[0], groups[1], seed=30)
     rows = []
     while len(rows) < arguments.count:
         truth = cut(maker, groups[maker.random.random() < 0.25], scale)
@@ -80,7 +80,7 @@ def main() -> None:
                 for name, restore in restorers.items()
             }
         pixels = picture / np.float32(255)
-        look = look_at(*pixels.shape[:2], lambda rows, columns, pixels=pixels: pixels[rows, columns])
+        look = look_at_pixels(pixels)
         kind = "clean" if find_need(look, None).kind == "clean" else "real"
         rows.append((is_damaged, quality[kind], quality["clean"], quality["real"]))
     damaged, chosen, clean, real = np.array(rows).T

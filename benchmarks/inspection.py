@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mambair_cli.inspection.look import Look, look_at
+from mambair_cli.inspection.look import Look, look_at_pixels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from make_looks import (  # pyright: ignore[reportMissingImports]: beside this one
@@ -67,14 +67,16 @@ def main() -> None:
     parser.add_argument("--graphics", type=Path, nargs="+", required=True)
     parser.add_argument("--count", type=int, default=3000)
     arguments = parser.parse_args()
-    folders = arguments.photographs, arguments.graphics
-    maker = Maker(*(find_files(each, held_out=True) for each in folders), seed=20)
+    photographs, graphics = (
+        find_files(each, held_out=True) for each in (arguments.photographs, arguments.graphics)
+    )
+    maker = Maker(photographs, graphics, seed=20)
     seen: list[tuple[Made, Look]] = []
     seconds = 0.0
     for made in make_pictures(maker, arguments.count):
         picture = made.picture / np.float32(255)
         begun = time.perf_counter()
-        look = look_at(*picture.shape[:2], lambda rows, columns, picture=picture: picture[rows, columns])
+        look = look_at_pixels(picture)
         seconds += time.perf_counter() - begun
         if look is not None:
             seen.append((made, look))

@@ -263,8 +263,8 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     alone = Restorer.from_settings(settings)
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
-    def launch(executor, tiles, corners, seed):
-        batch = launch_batch(executor, tiles, corners, seed)
+    def launch(executor, tiles, corners, seed, kind):
+        batch = launch_batch(executor, tiles, corners, seed, kind)
         if tiles.shape[1] > 32:
             batch.error = torch.OutOfMemoryError("no room")
         return batch

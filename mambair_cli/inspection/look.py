@@ -67,6 +67,11 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     return _read_estimates(_estimate(describe(windows)))
 
 
+def look_at_pixels(pixels: np.ndarray) -> Look | None:
+    """Look at a picture in memory, (h, w, 1 or 3) float32 in [0, 1]; see :func:`look_at`."""
+    return look_at(pixels.shape[0], pixels.shape[1], lambda rows, columns: pixels[rows, columns])
+
+
 def _estimate(features: np.ndarray) -> np.ndarray:
     """Return what the estimator says of a picture's features."""
     weights = _load_weights()

@@ -1,6 +1,6 @@
 """What a server and its clients send each other besides images: JSON, described by dataclasses."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
 from mambair_cli import errors
@@ -74,22 +74,22 @@ class ServerInfo:
     Attributes:
         version: Version of mambair.
         model: Name of the model, or of that for most images where a look at each chooses one.
-        others: Names of the other models that a look at each image may choose.
         scale: Output pixels per input pixel and side.
         device: Device that it computes on.
         computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.
         notice: What the user should know about the choice of the model, if anything.
         max_bytes: Largest file that it accepts.
+        others: Names of the other models that a look at each image may choose.
     """
 
     version: str
     model: str
-    others: list[str]
     scale: int
     device: str
     computing: dict[str, Any]
     notice: str | None
     max_bytes: int
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

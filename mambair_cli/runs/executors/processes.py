@@ -225,7 +225,7 @@ class WorkerProcesses:
         tiles: np.ndarray,
         corners: list[tuple[int, int]],
         seed: int | None,
-        kind: PictureKind | None,
+        kind: PictureKind | None = None,
     ) -> _Batch:
         """Give a batch of tiles, (b, h, w, c), to the worker that has the fewest batches."""
         batch = _Batch(tiles, corners, seed, kind)

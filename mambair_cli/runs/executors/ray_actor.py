@@ -43,8 +43,8 @@ def make_actor_class() -> type:
                 fetched: list[Any] = [
                     (kind, level, model, ray.get(ref)) for kind, level, model, ref in others
                 ]
-                loaded = RestoreSettings(**settings), checkpoint, name, fetched
-                self._worker = RayWorker(*loaded, threads, folder)
+                loaded = RestoreSettings(**settings), checkpoint, name
+                self._worker = RayWorker(*loaded, threads, folder, fetched)
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -34,10 +34,10 @@ class RayWorker:
         settings: Settings of the restorer, except the weights.
         checkpoint: Content of the checkpoint's file.
         name: Name of that file.
-        others: Kind, level, model and content of the checkpoint, for kinds of pictures with a model of their
-            own.
         threads: Threads of PyTorch.
         folder: Folder in which relative paths begin.
+        others: Kind, level, model and content of the checkpoint, for kinds of pictures with a model of their
+            own.
 
     Attributes:
         loaded: Message that the network is loaded.
@@ -51,9 +51,9 @@ class RayWorker:
         settings: RestoreSettings,
         checkpoint: bytes,
         name: str,
-        others: list[tuple[Kind, int | None, str, bytes]],
         threads: int,
         folder: str,
+        others: Sequence[tuple[Kind, int | None, str, bytes]] = (),
     ) -> None:
         torch.set_num_threads(threads)
         self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
