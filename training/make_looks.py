@@ -128,7 +128,7 @@ class Maker:
         factor = self._between(1.1, 4) if kind < 0.3 else 1.0
         side = int(self._between(48, 300)) + MARGIN
         needed = int(np.ceil(side / factor)) + 2
-        reduced = max(random.uniform(0.4, 1), min(1, (needed + 1) / min(picture.size)))
+        reduced = max(random.uniform(0.22, 1), min(1, (needed + 1) / min(picture.size)))
         size = [max(needed, int(length * reduced)) for length in picture.size]
         if min(picture.size) < needed:
             return None
