@@ -83,7 +83,7 @@ def test_compressed_pictures_of_a_folder_get_the_model_for_them(run: Run, tables
     names = dict.fromkeys(("a.png", "b.jpg", "e.jpg"), f"tiny-x{scale}")
     assert chosen(events) == {**names, **dict.fromkeys(COMPRESSED, real)}
     assert f"mambair: using tiny-x{scale} or {real} on cpu, by a look at each image\n" in err
-    assert "c.jpg: a JPEG of quality 60: restored by" in err
+    assert "c.jpg: a JPEG of quality 60: using" in err
     assert (events[0]["model"], events[0]["other_models"]) == (f"tiny-x{scale}", [real])
     assert events[-1]["models"] == {f"tiny-x{scale}": 3, real: 2}
     for name in names | dict.fromkeys(COMPRESSED):

@@ -1,6 +1,5 @@
 """Thirty files as people have them: a look chooses for each what a careful person wrote down before."""
 
-
 import pytest
 from mixed_folder import FILES, make_folder
 from repository import SHARED

@@ -88,7 +88,7 @@ def _open_client(
         "strength": options.strength,
         "offline": options.offline or None,
     }
-    client = ServerClient(parse_address(server), task, query, partial(progress.start, pixels=0))
+    client = ServerClient(parse_address(server), task, query, progress.start)
     if client.info.notice and not options.quiet:
         say(client.info.notice)
     return client

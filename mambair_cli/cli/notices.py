@@ -67,12 +67,12 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
     sentences = []
     seen = " and ".join(need.reasons[: len(need.reasons) - (need.reduce > 1)])
     if seen and task == "upscale":
-        sentences.append(f"{seen}: restored by {model} (--clean overrules)")
+        sentences.append(f"{seen}: using {model} (--clean overrules)")
     elif seen:
         overruling = " (--real overrules)" if need.kind == "white" else ""
-        sentences.append(f"{seen}: restored by {model}{overruling}")
+        sentences.append(f"{seen}: using {model}{overruling}")
     elif task == "denoise" and need.look is not None:
-        sentences.append("no noise and no traces of compression were seen, so little has changed")
+        sentences.append("no noise and no traces of compression were seen, so little will change")
     if need.reduce > 1 and task == "upscale":
         percent = 100 / need.reduce
         sentences.append(

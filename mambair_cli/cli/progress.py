@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from mambair_cli.runs.jobs import name_of
+from mambair_cli.runs.jobs import StartedImage, name_of
 
 if TYPE_CHECKING:
     from mambair_cli.images.source import Source
@@ -37,9 +37,13 @@ class Progress:
 
     Args:
         shown: Whether to show anything.
+        on_start: Called with each image that is begun.
     """
 
-    def __init__(self, shown: bool = True) -> None:
+    def __init__(
+        self, shown: bool = True, on_start: Callable[[StartedImage], None] = lambda image: None
+    ) -> None:
+        self._on_start = on_start
         console = Console(stderr=True)
         self._name_width = NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH
         columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
@@ -74,13 +78,15 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def start(self, worker: int, name: str, pixels: int) -> None:
-        """Show that a worker has begun an image of that many pixels."""
+    def start(self, worker: int, image: StartedImage) -> None:
+        """Show that a worker has begun an image, and what was seen of it."""
+        self._on_start(image)
         if worker not in self._rows:
             self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
         row = self._rows[worker]
-        row.name, row.megapixels, row.begun, row.done = name, pixels / 1e6, time.perf_counter(), None
-        name = shorten(name, self._name_width)
+        row.name, row.megapixels, row.done = image.name, image.pixels / 1e6, None
+        row.begun = time.perf_counter()
+        name = shorten(image.name, self._name_width)
         self._bar.reset(row.task, total=None, visible=True, description=name, count="", speed="")
         self._hide_idle()
 

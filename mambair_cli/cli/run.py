@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
+    from mambair_cli.inspection.need import Need
     from mambair_cli.runs.executors.protocol import ExecutorInfo
     from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.jobs import Job
@@ -61,6 +62,8 @@ class Run:
         self._exit_code = 0
         self._summary = Summary(0)
         self._has_told_smaller = False
+        self._usual_model = ""
+        self._explained: set[str] = set()
 
     def name(self, scale: int) -> None:
         """Settle where each result goes, and say what is left out.
@@ -99,10 +102,13 @@ class Run:
         from mambair_cli.runs.run import run_jobs
 
         options = self._options
-        progress = Progress(shown=not options.quiet)
+        progress = Progress(
+            not options.quiet, lambda image: self._explain(image.name, image.need, image.model)
+        )
         executor = open_executor(self._task, self._scale, self._level, options, progress)
         with closing(executor), cleaning_up():
             info = executor.info
+            self._usual_model = info.model
             check_reach(self._output.size, info.scale)
             if self._jobs is None:
                 self.name(info.scale)
@@ -122,6 +128,8 @@ class Run:
         progress: "Progress | None" = None,
     ) -> None:
         """Print what becomes of each image."""
+        from mambair_cli.runs.jobs import name_of
+
         options = self._options
         for outcome in outcomes:
             self._summary.add(outcome, info and info.model)
@@ -133,20 +141,27 @@ class Run:
             elif not options.quiet:
                 if outcome.warnings:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
-                if info is not None and (seen := self._explain(outcome, info.model)) is not None:
-                    say(seen)
+                if outcome.report is not None:  # a server tells it only now
+                    report = outcome.report
+                    self._explain(name_of(outcome.job.source), report.need, report.model)
                 if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
                     self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
             _print_outcome(outcome, info, options.json)
 
-    def _explain(self, outcome: "Outcome", model: str) -> str | None:
-        """Say what was seen of an image, where that matters and the run has few images."""
-        report = outcome.report
-        if report is None or report.need is None or len(self._jobs or []) > MOST_EXPLAINED:
-            return None
-        sentence = explain_look(self._task, report.need, report.model or model)
-        return sentence and f"{outcome.job.source}: {sentence}"
+    def _explain(self, name: str, need: "Need | None", model: str | None) -> None:
+        """Say once what was seen of an image, if that matters and the run has few images.
+
+        Args:
+            name: Name of the image.
+            need: What was seen, and what the image needs; None where nobody looked.
+            model: Name of the model that a look chose; None for the usual one.
+        """
+        few = len(self._jobs or []) <= MOST_EXPLAINED and not self._options.quiet
+        if need is not None and few and name not in self._explained:
+            self._explained.add(name)
+            if (sentence := explain_look(self._task, need, model or self._usual_model)) is not None:
+                say(f"{name}: {sentence}")
 
     def _tell_start(self, info: "ExecutorInfo | None", files: int) -> None:
         """Say what restores the images, and what was left out of them."""

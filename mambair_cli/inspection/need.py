@@ -60,7 +60,7 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
         is_white = kind == "clean" and look.grain <= WHITE_GRAIN and look.quality >= WHITE_QUALITY
         kind, sigma = ("white", look.noise) if is_white else ("real", None)
         reasons.append(f"{'fine' if look.grain <= WHITE_GRAIN else 'coarse'} noise of sigma {look.noise:.0f}")
-    if look is not None and look.resolution < SOFT:
+    if look is not None and look.resolution < SOFT and look.noise < NOISY:  # noise hides the detail
         reduce = round(1 / look.resolution, 1)
         reasons.append(f"as soft as a picture that was enlarged {reduce:g} times")
     return Need(kind, tuple(reasons), sigma, reduce, look, jpeg_quality)

@@ -90,6 +90,11 @@ class ImageJob:
         """Number of pixels in all frames."""
         return self.header.width * self.header.height * self.header.frames if self.header else 0
 
+    @property
+    def model(self) -> str | None:
+        """Name of the model that a look chose; None for the usual one."""
+        return None if self.need is None or self.restorer.others else self.restorer.model.name
+
     def open(self) -> None:
         """Look at the input, and decode it if it is small."""
         with self._stage():
@@ -227,10 +232,8 @@ class ImageJob:
         """Return how the result was computed, with the model where a look chose it."""
         if self._report is None or self.need is None:
             return self._report
-        chosen = self.restorer
-        if chosen.others:  # the first model suits the image
-            return replace(self._report, need=self.need)
-        return replace(self._report, model=chosen.model.name, scale=chosen.info.scale, need=self.need)
+        scale = None if self.model is None else self.restorer.info.scale
+        return replace(self._report, model=self.model, scale=scale, need=self.need)
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return the warnings about a result, after all rows have been read."""

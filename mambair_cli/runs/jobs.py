@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from mambair_cli.images.source import STANDARD_STREAM, Source
+
+if TYPE_CHECKING:
+    from mambair_cli.inspection.need import Need
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,19 @@ def group_targets(jobs: Iterable[Job]) -> dict[Path, list[Path]]:
         if job.root and job.target:
             targets.setdefault(job.root, []).append(job.target)
     return targets
+
+
+class StartedImage(NamedTuple):
+    """An image whose turn has come.
+
+    Attributes:
+        name: Name of the image.
+        pixels: Number of its pixels, of all frames; 0 where it is unknown.
+        need: What was seen of it, and what it needs; None where nobody looked.
+        model: Name of the model that a look chose; None for the usual one.
+    """
+
+    name: str
+    pixels: int = 0
+    need: "Need | None" = None
+    model: str | None = None

@@ -18,7 +18,7 @@ from mambair_cli.restore.restoration import OUT_OF_MEMORY, Band
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
-from mambair_cli.runs.jobs import name_of
+from mambair_cli.runs.jobs import StartedImage, name_of
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import IsStopped, PreparedJob
 
@@ -28,8 +28,9 @@ MOST_BEHIND = min(8, os.cpu_count() or 1)  # images that are finished side by si
 LEAVING_SECONDS = 1  # to wait at the end for an image that is being opened
 PATIENCE_SECONDS = 0.02  # to wait for images that could share a batch with the next one
 
-OnStart = Callable[[str, int], None]
-"""Called with the name and the number of pixels of an image whose turn has come."""
+
+OnStart = Callable[[StartedImage], None]
+"""Called with each image whose turn has come."""
 
 
 class Pipeline:
@@ -62,7 +63,7 @@ class Pipeline:
         jobs: Iterable[PreparedJob],
         is_stopped: IsStopped,
         restorer: Restorer,
-        on_start: OnStart = lambda name, pixels: None,
+        on_start: OnStart = lambda image: None,
         on_tiles: OnTiles | None = None,
     ) -> None:
         self._jobs, self._is_stopped, self._restorer = jobs, is_stopped, restorer
@@ -157,7 +158,8 @@ class _Group:
 
     def _begin_job(self, job: ImageJob, bands: list[Band] | None) -> None:
         if job.error is None:
-            self._on_start(name_of(job.prepared.job.source), job.pixels)
+            name, model = name_of(job.prepared.job.source), job.model
+            self._on_start(StartedImage(name, job.pixels, job.need, model))
             job.begin(self._on_tiles, bands)
 
     def _collect_bands(self) -> Sequence[list[Band] | None]:

@@ -25,7 +25,7 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
-from mambair_cli.runs.jobs import Job, name_of
+from mambair_cli.runs.jobs import Job, StartedImage, name_of
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob
@@ -90,7 +90,7 @@ class ServerClient:
         address: Address of the server.
         task: "upscale", "denoise" or "dejpeg".
         query: Parameters that choose the model and how it computes.
-        on_start: Called for each image that is sent, with its number among those sent at a time and its name.
+        on_start: Called with the number of each image among those sent at a time, and with the image.
 
     Attributes:
         info: How the server restores the images.
@@ -105,7 +105,7 @@ class ServerClient:
         address: Address,
         task: str,
         query: Query,
-        on_start: Callable[[int, str], None] = lambda number, name: None,
+        on_start: Callable[[int, StartedImage], None] = lambda number, image: None,
     ) -> None:
         self._address = address
         self._path = f"/v1/{task}"
@@ -141,7 +141,7 @@ class ServerClient:
                     held = prepared.job.source.hold().data  # in the main thread, which Ctrl-C interrupts
                     data = None if held is None else bytes(held)
                     sent.append(senders.submit(self._restore, prepared, data))
-                    self._on_start(number % AT_ONCE, name_of(prepared.job.source))
+                    self._on_start(number % AT_ONCE, StartedImage(name_of(prepared.job.source)))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):
                         yield sent.popleft().result()
                 while sent:

@@ -9,6 +9,7 @@ import numpy as np
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError
 from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import PreparedJob
 
@@ -64,8 +65,7 @@ class NotLoaded(NamedTuple):
 class Started(NamedTuple):
     """From a worker: the turn of an image has come."""
 
-    name: str
-    pixels: int
+    image: StartedImage
 
 
 class Advanced(NamedTuple):

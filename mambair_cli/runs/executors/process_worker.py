@@ -80,7 +80,7 @@ def _work(connection: Connection, settings: RestoreSettings, sender: "_Sender") 
             dispatcher.jobs(),
             dispatcher.is_stopped.is_set,
             restorer,
-            lambda name, pixels: sender.send(Started(name, pixels)),
+            lambda image: sender.send(Started(image)),
             lambda done, total: sender.send(Advanced(done, total)),
         )
         for outcome in pipeline.outcomes():

@@ -45,6 +45,7 @@ from mambair_cli.runs.executors.messages import (
 from mambair_cli.runs.executors.process_worker import serve
 from mambair_cli.runs.executors.protocol import describe_restorer
 from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
+from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import IsStopped, PreparedJob
@@ -53,8 +54,8 @@ from mambair_cli.system.signals import OF_TERMINALS
 
 PATIENCE_SECONDS = 10  # to wait for a worker to end, before it is killed
 
-OnStart = Callable[[int, str, int], None]
-"""Called with the number of a worker, and the name and pixels of an image whose turn has come."""
+OnStart = Callable[[int, StartedImage], None]
+"""Called with the number of a worker, and the image that it begins."""
 
 OnTiles = Callable[[int, int, int], None]
 """Called with the number of a worker, and the number of its image's tiles: of those done, and of all."""
@@ -136,7 +137,7 @@ class WorkerProcesses:
         settings: RestoreSettings,
         threads: int | None = None,
         notify: Callable[[str], None] = lambda sentence: None,
-        on_start: OnStart = lambda number, name, pixels: None,
+        on_start: OnStart = lambda number, image: None,
         on_tiles: OnTiles = lambda number, done, total: None,
     ) -> None:
         place = f"{', '.join(dict.fromkeys(devices))} ({len(devices)} workers)"
@@ -269,8 +270,8 @@ class WorkerProcesses:
             match _receive(worker):
                 case Done() as done:
                     yield worker, done
-                case Started(name, pixels):
-                    self._on_start(worker.number, name, pixels)
+                case Started(image):
+                    self._on_start(worker.number, image)
                 case Advanced(done, total):
                     self._on_tiles(worker.number, done, total)
                 case TilesComputed(values):

@@ -25,7 +25,7 @@ class ThisProcess:
     def __init__(
         self,
         restorer: Restorer,
-        on_start: OnStart = lambda name, pixels: None,
+        on_start: OnStart = lambda image: None,
         on_tiles: OnTiles | None = None,
     ) -> None:
         self.info = describe_restorer(restorer, str(restorer.device))
