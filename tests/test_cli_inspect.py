@@ -150,7 +150,7 @@ def test_a_tiny_picture_is_unknown(inspect, run):
         unknown = ("sigma", "tones", "grain", "quality_in_pixels", "resolution", "reduce")
         assert {facts[key] for key in unknown} == {None}
         assert facts["kind"] == ("clean" if facts["jpeg_quality"] is None else "real")
-    assert "pixels:      too few to look at; 24×24 are needed" in run("inspect", "a.png")[1]
+    assert "pixels:      too few to look at; 48×48 are needed" in run("inspect", "a.png")[1]
     assert "too small to look at" in run("inspect", "a.png", "b.jpg")[1][1]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mambair_cli.cli.output import format_bytes
 from mambair_cli.cli.progress import shorten
 from mambair_cli.inspection.features import SMALLEST
-from mambair_cli.inspection.need import NOISY, SOFT, WHITE_GRAIN, WHITE_QUALITY, is_compressed
+from mambair_cli.inspection.need import NOISY, SEEN_QUALITY, SOFT, WHITE_GRAIN, WHITE_QUALITY
 
 if TYPE_CHECKING:
     from mambair_cli.cli.inspect import Inspection
@@ -83,7 +83,7 @@ def _name_colours(inspection: "Inspection") -> str:
 def _describe_compression(look: "Look") -> str:
     if look.quality >= WHITE_QUALITY:
         return "no traces in the pixels"
-    visible = "" if is_compressed(look.quality) else ", hardly visible"
+    visible = "" if look.quality < SEEN_QUALITY else ", hardly visible"
     return f"traces in the pixels, as in a JPEG of quality {look.quality}{visible}"
 
 

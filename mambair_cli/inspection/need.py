@@ -15,6 +15,7 @@ EDITION = 1
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by benchmarks/choice.py.
 CLEAN_QUALITY = 93
+SEEN_QUALITY = 90  # by an estimate from pixels, which may be wrong
 NOISY = 3.5
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
@@ -52,7 +53,7 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     reasons = []
     if is_compressed(jpeg_quality):
         reasons.append(f"a JPEG of quality {jpeg_quality}")
-    elif look is not None and is_compressed(look.quality):
+    elif look is not None and look.quality < SEEN_QUALITY:
         reasons.append(f"traces of compression, as in a JPEG of quality {look.quality}")
     kind: Kind = "real" if reasons else "clean"
     sigma, reduce = None, 1.0

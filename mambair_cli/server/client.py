@@ -107,24 +107,22 @@ class ServerClient:
         query: Query,
         on_start: Callable[[int, StartedImage], None] = lambda number, image: None,
     ) -> None:
-        self._address = address
-        self._path = f"/v1/{task}"
-        self._on_start = on_start
+        self._address, self._path, self._on_start = address, f"/v1/{task}", on_start
         self._connections: set[HTTPConnection] = set()
         self._lock = threading.Lock()
-        self._is_closed = threading.Event()
-        self._is_lost = threading.Event()
+        self._is_closed, self._is_lost = threading.Event(), threading.Event()
         found, fingerprint = self._ask(query)
         place = f"{found.device} of {address}"
-        others = tuple(found.others)
-        self.info = ExecutorInfo(found.model, found.scale, place, fingerprint, found.notice, others)
+        self.info = ExecutorInfo(
+            found.model, found.scale, place, fingerprint, found.notice, tuple(found.others)
+        )
         self._max_bytes = found.max_bytes
         # What the first answer has settled stays so: the model, or the models that a look chooses from.
         kept = ("precision", "tile", "overlap", "seed", "strength")
         self._query: Query = {**{name: query.get(name) for name in kept}, "model": found.model}
-        if others:
-            kept_choice = {name: query.get(name) for name in ("model", "offline")}
-            self._query |= {**kept_choice, "network_scale": query.get("scale")}
+        if found.others:
+            named = {name: query.get(name) for name in ("model", "offline")}
+            self._query |= {**named, "network_scale": query.get("scale")}
         self._computing = fingerprint.digest()
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
