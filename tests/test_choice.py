@@ -102,8 +102,8 @@ def test_pixels_tell_where_the_file_does_not(run: Run, pixels: Path) -> None:
     needs = {Path(event["input"]).name: event["need"] for event in events if event["event"] == "done"}
     assert needs["clean.png"]["reasons"] == []
     assert needs["noisy.png"]["kind"] == "white"
-    assert needs["noisy.png"]["sigma"] == pytest.approx(20, rel=0.3)
-    assert needs["saved.png"]["look"]["quality"] < 60
+    assert needs["noisy.png"]["denoise_sigma"] == pytest.approx(20, rel=0.3)
+    assert needs["saved.png"]["quality_in_pixels"] < 60
     assert "clean.png:" not in err
     assert "noisy.png: fine noise of sigma" in err
 

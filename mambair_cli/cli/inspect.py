@@ -57,9 +57,7 @@ class Inspection:
         size: Size of its file, in bytes; None where it is unknown, as of a pipe.
         header: Header of the image.
         profile: Name of its colour profile; None without a profile.
-        jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
-        look: What was seen of its pixels; None where it is too small.
-        need: What it needs.
+        need: What was seen of it, and what it needs.
         warnings: Sentences about what is damaged in its file, or would be left out.
     """
 
@@ -67,8 +65,6 @@ class Inspection:
     size: int | None
     header: "Header"
     profile: str | None
-    jpeg_quality: int | None
-    look: "Look | None"
     need: "Need"
     warnings: tuple[str, ...]
 
@@ -150,15 +146,12 @@ def _inspect(source: "Source", max_pixels: int) -> Inspection:
         header = reader.header
         look = _look(reader)
         warnings = tuple(reader.warnings)
-    jpeg_quality = read_jpeg_quality(file)
     return Inspection(
         source=source,
         size=_find_size(held),
         header=header,
         profile=None if header.icc is None else describe_profile(header.icc) or "unnamed",
-        jpeg_quality=jpeg_quality,
-        look=look,
-        need=find_need(look, jpeg_quality),
+        need=find_need(look, read_jpeg_quality(file)),
         warnings=warnings,
     )
 
@@ -195,7 +188,9 @@ def _find_size(source: "Source") -> int | None:
 
 def describe(inspection: Inspection) -> dict[str, Any]:
     """Return an inspection in types that JSON has; what cannot be told is None."""
-    header, look, need = inspection.header, inspection.look, inspection.need
+    from mambair_cli.inspection.need import describe_need
+
+    header, need = inspection.header, inspection.need
     return {
         "input": str(inspection.source),
         "format": header.format,
@@ -208,18 +203,9 @@ def describe(inspection: Inspection) -> dict[str, Any]:
         "channels": header.bands,
         "alpha": header.has_alpha,
         "profile": inspection.profile,
-        "jpeg_quality": inspection.jpeg_quality,
-        "quality_in_pixels": look and look.quality,
-        "sigma": look and [round(sigma, 2) for sigma in look.sigma],
-        "tones": look and [round(sigma, 2) for sigma in look.tones],
-        "grain": look and round(look.grain, 3),
-        "resolution": look and round(look.resolution, 3),
-        "reduce": need.reduce if look else None,
-        "kind": need.kind,
-        "reasons": list(need.reasons),
+        **describe_need(need),
         "upscale": "clean" if need.kind == "clean" else "real",
         "denoise": "white" if need.kind == "white" else "real",
-        "denoise_sigma": None if need.sigma is None else round(need.sigma, 2),
         "warnings": list(inspection.warnings),
     }
 

@@ -48,8 +48,8 @@ def print_in_full(inspection: "Inspection") -> None:
 
 def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     """Yield the parts of a description: a label and a text."""
-    header, look = inspection.header, inspection.look
-    quality, size = inspection.jpeg_quality, inspection.size
+    header, look = inspection.header, inspection.need.look
+    quality, size = inspection.need.jpeg_quality, inspection.size
     format = _FORMATS.get(header.format, header.format.upper())
     yield "image", shorten(str(inspection.source), sys.maxsize)
     by_tables = "" if quality is None else f" of quality {quality} by its tables"
@@ -119,7 +119,7 @@ def _explain_upscale(inspection: "Inspection") -> str:
     need = inspection.need
     if need.kind != "clean":
         return f"model for real photographs: {'; '.join(need.reasons)}. --clean overrules."
-    why = "too small to look at" if inspection.look is None else "little noise, no visible compression"
+    why = "too small to look at" if inspection.need.look is None else "little noise, no visible compression"
     return f"model for clean pictures: {why}. --real overrules."
 
 
@@ -162,13 +162,13 @@ def _name_samples(inspection: "Inspection") -> str:
 
 
 def _show_seen(inspection: "Inspection") -> str:
-    if inspection.look is None:
+    if inspection.need.look is None:
         return UNKNOWN
-    return NONE if inspection.look.quality >= WHITE_QUALITY else str(inspection.look.quality)
+    return NONE if inspection.need.look.quality >= WHITE_QUALITY else str(inspection.need.look.quality)
 
 
 def _show_noise(inspection: "Inspection") -> str:
-    look = inspection.look
+    look = inspection.need.look
     if look is None:
         return UNKNOWN
     kind = "fine" if look.grain <= WHITE_GRAIN else "coarse"
@@ -176,7 +176,7 @@ def _show_noise(inspection: "Inspection") -> str:
 
 
 def _show_detail(inspection: "Inspection") -> str:
-    return UNKNOWN if inspection.look is None else f"{100 * inspection.look.resolution:.0f} %"
+    return UNKNOWN if inspection.need.look is None else f"{100 * inspection.need.look.resolution:.0f} %"
 
 
 def _show_denoise(inspection: "Inspection") -> str:
@@ -188,7 +188,7 @@ COLUMNS = (
     Column("pixels", 10, lambda one: f"{one.header.width}×{one.header.height}"),
     Column("samples", 10, _name_samples, is_wide=True, is_text=True),
     Column("format", 8, lambda one: one.header.format, is_wide=True, is_text=True),
-    Column("JPEG", 4, lambda one: NONE if one.jpeg_quality is None else str(one.jpeg_quality)),
+    Column("JPEG", 4, lambda one: NONE if one.need.jpeg_quality is None else str(one.need.jpeg_quality)),
     Column("seen", 4, _show_seen),
     Column("noise", 9, _show_noise, is_text=True),
     Column("detail", 6, _show_detail),
@@ -222,7 +222,7 @@ class Table:
 
     def print_row(self, inspection: "Inspection") -> None:
         """Print the row of an image."""
-        unseen = ("too small to look at",) if inspection.look is None else ()
+        unseen = ("too small to look at",) if inspection.need.look is None else ()
         reasons = (*inspection.need.reasons, *unseen)
         cells = [column.cell(inspection) for column in self._columns]
         self._print(str(inspection.source).removeprefix(self._folder), cells, "; ".join(reasons))

@@ -92,14 +92,12 @@ def _load_weights() -> Mapping[str, np.ndarray]:
 
 def _read_estimates(values: np.ndarray) -> Look:
     """Undo the forms in which estimates were learned."""
-    sigma = np.maximum(np.exp(values[:3]) - _SIGMA_OFFSET, 0)
-    tones = np.maximum(np.exp(values[4:7]) - _SIGMA_OFFSET, 0)
-    step = np.clip(np.exp(values[7]) - _STEP_OFFSET, 0, _MOST_STEP)
-    quality = 50 / step if step > 1 else 100 - 50 * step
+    sigmas = np.round(np.maximum(np.exp(values[[0, 1, 2, 4, 5, 6]]) - _SIGMA_OFFSET, 0), 2).tolist()
+    step = float(np.clip(np.exp(values[7]) - _STEP_OFFSET, 0, _MOST_STEP))
     return Look(
-        sigma=(float(sigma[0]), float(sigma[1]), float(sigma[2])),
-        grain=float(np.clip(values[3], 0, 1)),
-        tones=(float(tones[0]), float(tones[1]), float(tones[2])),
-        quality=round(float(quality)),
-        resolution=float(np.clip(2 ** values[8], 0, 1)),
+        sigma=(sigmas[0], sigmas[1], sigmas[2]),
+        grain=round(float(np.clip(values[3], 0, 1)), 3),
+        tones=(sigmas[3], sigmas[4], sigmas[5]),
+        quality=round(50 / step if step > 1 else 100 - 50 * step),
+        resolution=round(float(np.clip(2 ** values[8], 0, 1)), 3),
     )

@@ -1,6 +1,6 @@
 """What a picture needs: the kind of model that suits what was seen of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mambair_cli.inspection.look import Look
@@ -73,8 +73,20 @@ def is_compressed(jpeg_quality: int | None) -> bool:
 
 
 def describe_need(need: Need) -> dict[str, Any]:
-    """Describe what a picture needs as JSON; :func:`read_need` undoes that."""
-    return asdict(need)
+    """Describe what was seen of a picture, and what it needs, as JSON; :func:`read_need` undoes that."""
+    look = need.look
+    return {
+        "kind": need.kind,
+        "reasons": list(need.reasons),
+        "jpeg_quality": need.jpeg_quality,
+        "quality_in_pixels": look and look.quality,
+        "sigma": look and list(look.sigma),
+        "tones": look and list(look.tones),
+        "grain": look and look.grain,
+        "resolution": look and look.resolution,
+        "reduce": look and need.reduce,
+        "denoise_sigma": need.sigma,
+    }
 
 
 def read_need(facts: dict[str, Any]) -> Need:
@@ -83,7 +95,15 @@ def read_need(facts: dict[str, Any]) -> Need:
     Raises:
         TypeError, KeyError: The facts do not come from it.
     """
-    look = facts["look"]
-    if look is not None:
-        look = Look(**{**look, "sigma": tuple(look["sigma"]), "tones": tuple(look["tones"])})
-    return Need(**{**facts, "reasons": tuple(facts["reasons"]), "look": look})
+    look = None
+    if facts["sigma"] is not None:
+        look = Look(
+            sigma=tuple(facts["sigma"]),
+            grain=facts["grain"],
+            tones=tuple(facts["tones"]),
+            quality=facts["quality_in_pixels"],
+            resolution=facts["resolution"],
+        )
+    reasons = tuple(facts["reasons"])
+    reduce = facts["reduce"] or 1.0
+    return Need(facts["kind"], reasons, facts["denoise_sigma"], reduce, look, facts["jpeg_quality"])
