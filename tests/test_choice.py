@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from restore_server import needs_unix_sockets, serving
 
 from mambair_cli import Restorer
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind, choose_others, find_kind
 from mambair_cli.cli import main
+from mambair_cli.images.source import Source
 from mambair_cli.inspection import need as need_module
 from mambair_cli.inspection.need import Need
+from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.runs.executors.messages import Done
+from mambair_cli.runs.executors.ray_worker import RayWorker
 from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.run import PreparedJob
 
 PHOTO = Path(__file__).parents[1] / "docs" / "kitten_sharp.png"
 LOCAL = ("--offline", "--device", "cpu")
@@ -175,6 +182,49 @@ def test_workers_choose_alike(run: Run, pixels: Path) -> None:
     for file in pixels.iterdir():
         assert Path("alone", file.name).read_bytes() == Path("together", file.name).read_bytes()
     assert Path("shared.png").read_bytes() == Path("alone", "noisy.png").read_bytes()
+
+
+@needs_unix_sockets
+@pytest.mark.parametrize("size", [("-s", 3), ("-s", 1.5), ("--width", 150)])
+def test_a_server_chooses_alike(run: Run, pixels: Path, tmp_path: Path, size: tuple[object, ...]) -> None:
+    run("upscale", pixels, *LOCAL, *size, "-o", "alone")
+    with serving() as address:
+        code, events, err = run("upscale", pixels, *size, "-o", "served", "--server", f"unix:{address.path}")
+        assert code == 0
+        assert len(set(chosen(events).values())) == 2
+        assert "noisy.png: fine noise of sigma" in err
+        needs = [event["need"]["kind"] for event in events if event["event"] == "done"]
+        assert sorted(needs) == ["clean", "real", "white"]
+        options = ("-o", "served", "--server", f"unix:{address.path}", "--resume")
+        code, events, _ = run("upscale", pixels, *size, *options)
+        assert [event["event"] for event in events][1:-1] == ["skipped"] * 3
+    for file in pixels.iterdir():
+        assert Path("alone", file.name).read_bytes() == Path("served", file.name).read_bytes()
+
+
+def test_a_worker_on_another_machine_is_sent_all_models(run: Run, pixels: Path) -> None:
+    run("upscale", pixels, *LOCAL, "-s", 2, "-o", "alone")
+    chooser = Restorer(scale=2, model="auto", device="cpu", offline=True)
+    others = [
+        (kind, level, model.name, model.path.read_bytes()) for (kind, level), model in chooser.others.items()
+    ]
+    settings = RestoreSettings(scale=2, device="cpu")
+    checkpoint = chooser.model.path.read_bytes()
+    worker = RayWorker(settings, checkpoint, "tiny_x2.safetensors", 1, ".", others)
+    try:
+        assert worker.loaded.fingerprint == Fingerprint.of(chooser)
+        models = {}
+        for name in ("clean.png", "noisy.png"):
+            job = Job(Source(pixels / name), Path("sent_" + name))
+            message = worker.perform(PreparedJob(job))
+            assert isinstance(message, Done)
+            assert message.outcome.report is not None
+            models[name] = message.outcome.report.model
+            assert job.target is not None
+            assert job.target.read_bytes() == Path("alone", name).read_bytes()
+    finally:
+        worker.close()
+    assert models == {"clean.png": None, "noisy.png": "tiny-real-x2"}
 
 
 def test_a_dry_run_names_all_models_that_may_be_chosen(run: Run, tables: Path) -> None:
