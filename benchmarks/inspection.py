@@ -38,7 +38,7 @@ def tell_quality(made: Made) -> float:
 
 def tell_sigma(made: Made) -> float:
     """Return the sigma of the noise in a picture, the mean of the channels."""
-    return float(np.exp(made.truth[:3]).mean() - SIGMA_OFFSET)
+    return max(0.0, float(np.exp(made.truth[:3]).mean() - SIGMA_OFFSET))
 
 
 def show_row(label: str, truths: Sequence[float], estimates: Sequence[float], digits: int) -> None:

@@ -25,13 +25,12 @@ from mambair_cli.runs import parameters
 if TYPE_CHECKING:
     import numpy as np
 
-    from mambair_cli.images import Header, Reader
+    from mambair_cli.cli.inspect_text import Inspection
+    from mambair_cli.images import Reader
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.inspection.look import Look
-    from mambair_cli.inspection.need import Need
 
-_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 _KINDS = {"clean": "clean", "real": "noisy or compressed", "white": "with white noise"}
 
 
@@ -46,37 +45,6 @@ class InspectOptions:
     max_pixels: MaxPixels = parameters.MAX_PIXELS.default
     quiet: Quiet = False
     json: AsJson = False
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What an image is and what it needs.
-
-    Attributes:
-        source: The image.
-        size: Size of its file, in bytes; None where it is unknown, as of a pipe.
-        header: Header of the image.
-        profile: Name of its colour profile; None without a profile.
-        need: What was seen of it, and what it needs.
-        warnings: Sentences about what is damaged in its file, or would be left out.
-    """
-
-    source: "Source"
-    size: int | None
-    header: "Header"
-    profile: str | None
-    need: "Need"
-    warnings: tuple[str, ...]
-
-    @property
-    def bits(self) -> int:
-        """Bits of a sample."""
-        return _BITS[self.header.dtype]
-
-    @property
-    def is_float(self) -> bool:
-        """Whether samples are floats."""
-        return self.header.dtype == "float32"
 
 
 @with_options
@@ -118,7 +86,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
         raise typer.Exit(exit_code)
 
 
-def _choose_output(sources: list["Source"], options: InspectOptions) -> Callable[[Inspection], None]:
+def _choose_output(sources: list["Source"], options: InspectOptions) -> "Callable[[Inspection], None]":
     """Return a function that shows an inspection: as JSON, in full, or as a row of a table."""
     if options.json:
         return lambda inspection: print_event("inspected", **describe(inspection))
@@ -129,12 +97,13 @@ def _choose_output(sources: list["Source"], options: InspectOptions) -> Callable
     return Table([str(source) for source in sources]).print_row
 
 
-def _inspect(source: "Source", max_pixels: int) -> Inspection:
+def _inspect(source: "Source", max_pixels: int) -> "Inspection":
     """Inspect an image; all of it is decoded, so that damage is found.
 
     Raises:
         ImageError: It cannot be read.
     """
+    from mambair_cli.cli.inspect_text import Inspection
     from mambair_cli.images.icc_profile import describe_profile
     from mambair_cli.images.jpeg_quality import read_jpeg_quality
     from mambair_cli.inspection.need import find_need
@@ -186,7 +155,7 @@ def _find_size(source: "Source") -> int | None:
         return None
 
 
-def describe(inspection: Inspection) -> dict[str, Any]:
+def describe(inspection: "Inspection") -> dict[str, Any]:
     """Return an inspection in types that JSON has; what cannot be told is None."""
     from mambair_cli.inspection.need import describe_need
 
