@@ -205,7 +205,7 @@ def test_a_server_chooses_alike(run: Run, pixels: Path, tmp_path: Path, size: tu
 def test_a_worker_on_another_machine_is_sent_all_models(run: Run, pixels: Path) -> None:
     run("upscale", pixels, *LOCAL, "-s", 2, "-o", "alone")
     chooser = Restorer(scale=2, model="auto", device="cpu", offline=True)
-    others = [
+    others: list[Any] = [
         (kind, level, model.name, model.path.read_bytes()) for (kind, level), model in chooser.others.items()
     ]
     settings = RestoreSettings(scale=2, device="cpu")

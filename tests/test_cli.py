@@ -31,13 +31,13 @@ def test_json_tells_all_in_lines(run, weights):
 def test_every_key_of_every_event_is_documented(run, weights):
     text = (ROOT / "docs/events.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    rows = [(event, keys) for event, keys in rows if event != "inspected"]  # a page of its own has its keys
     documented = {event: re.findall(r"`(\w+)`", re.sub(r" \(.*?\)", "", keys)) for event, keys in rows}
     save_photo("in/a.png")
     Path("in/b.png").write_text("no picture")
     Path("in/c.cr2").touch()
     save_photo("truth/a.png", size=(20, 20))
-    save_photo("compressed/a.jpg")  # for which there is another model than for the next
-    save_photo("compressed/b.png")
+    save_photo("compressed/a.jpg")
     upscale = ("upscale", "in", "--weights", weights / "x4.safetensors")
     ways = (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"])
     found = {}

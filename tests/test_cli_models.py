@@ -89,7 +89,7 @@ def test_auto_fetches_the_model_once_and_then_needs_no_hub(run, hub, tmp_path):
     before = len(hub.downloads())
     code, out, err = run("upscale", "in.png", "-s", "2", "--device", "cpu")
     assert (code, out) == (0, ["in_x2.png"])
-    assert err[-1] == f"mambair: using {MODEL.name} on cpu"
+    assert err[-1] == f"mambair: using {MODEL.name} or tiny-real-x2 on cpu, by a look at each image"
     assert len(hub.downloads()) > before
     first = np.array(Image.open(tmp_path / "in_x2.png"))
     assert first.shape == (40, 60, 3)
@@ -154,8 +154,9 @@ def test_the_second_address_serves_every_command(server, checkpoint, tmp_path):
     code, out, err = run("upscale", "in.png", "-s", "2", "--device", "cpu", "--json")
     assert code == 0
     assert err == [
+        f"mambair: using {MODEL.name} or tiny-real-x2 on cpu, by a look at each image",
         f"mambair: using {MODEL.name} from {url}, not from the Hub: "
-        f"cannot download {MODEL.name} from {server.endpoint}: HTTP 503"
+        f"cannot download {MODEL.name} from {server.endpoint}: HTTP 503",
     ]
     start = json.loads(out[0])
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -163,7 +164,11 @@ def test_the_second_address_serves_every_command(server, checkpoint, tmp_path):
 
     asked = len(server.requests)
     code, out, err = run("upscale", "in.png", "-s", "2", "--device", "cpu", "--offline", "--overwrite")
-    assert (code, out, err) == (0, ["in_x2.png"], [f"mambair: using {MODEL.name} on cpu"])
+    assert (code, out, err) == (
+        0,
+        ["in_x2.png"],
+        [f"mambair: using {MODEL.name} or tiny-real-x2 on cpu, by a look at each image"],
+    )
     code, (path,), _ = run("models", "path", MODEL.name)
     assert code == 0
     assert run("models", "download", MODEL.name) == (0, [path], [])

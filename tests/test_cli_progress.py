@@ -13,7 +13,7 @@ from terminal import run_in_terminal
 from mambair_cli.cli.progress import Progress, shorten
 from mambair_cli.errors import ImageError
 from mambair_cli.images.source import Source
-from mambair_cli.runs.jobs import Job, StartedImage, name_of
+from mambair_cli.runs.jobs import Job, StartedImage
 from mambair_cli.runs.outcomes import Outcome
 
 
@@ -77,7 +77,7 @@ def test_the_row_of_an_image_that_failed_goes_and_one_of_its_name_comes_back(mon
     progress.expect(sources)
     with progress:
         for worker, source in enumerate(sources):
-            progress.start(worker, StartedImage(name_of(source), pixels=10**6))
+            progress.start(worker, StartedImage(source, pixels=10**6))
             progress.advance(worker, 1, 9)
         progress.count(Outcome.failed(Job(sources[1], None), ImageError("cut short"), 1.0))
         progress.advance(2, 2, 9)

@@ -326,14 +326,16 @@ def test_the_two_qualities_of_dejpeg_are_told_apart(run):
 
 
 def test_the_built_in_model_is_told_in_a_short_line_unless_it_was_asked_for(run, capsys):
-    save_photo("a.png", size=(48, 48))
+    save_photo("a.png", size=(40, 40))
     assert main(["upscale", "a.png"]) == 0
-    (line,) = capsys.readouterr()[1].splitlines()
+    choice = "mambair: using tiny-x4 or tiny-real-x4 on cpu, by a look at each image"
+    first, line = capsys.readouterr()[1].splitlines()
+    assert first == choice
     assert line.startswith("mambair: using the built-in model tiny-x4 (about 0.5 dB lower): ")
     assert "mambairv2-light-x4" in line  # why: not cached, or not to be reached
     assert len(line) < 150
     assert main(["upscale", "a.png", "--offline", "--overwrite"]) == 0
-    assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]
+    assert capsys.readouterr()[1].splitlines() == [choice]
     Path("a_x4.png").unlink()
     assert main(["evaluate", ".", "--task", "upscale", "--offline", "--border", "0"]) == 0
     assert capsys.readouterr()[1].splitlines() == ["mambair: using tiny-x4 on cpu"]

@@ -15,7 +15,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
 from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
-from mambair_cli.server.query import QUERIES, TASKS, read_request
+from mambair_cli.server.query import QUERIES, QUERY_PARAMETERS, TASKS, read_request
 
 KINDS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
@@ -42,7 +42,7 @@ def test_options_of_a_command_and_parameters_of_a_query_agree(task):
     }
     assert own.keys() == {parameter.name for parameter in TASK_PARAMETERS[task]}
     schemas = QUERIES[task].model_json_schema()["properties"]
-    assert [*schemas] == [parameter.name for parameter in (*TASK_PARAMETERS[task], *SHARED)]
+    assert [*schemas] == [parameter.name for parameter in (*QUERY_PARAMETERS[task], *SHARED)]
     for parameter in (*TASK_PARAMETERS[task], *SHARED):
         annotation, default = {**shared, **own}[parameter.name]
         kind, words, option = read_annotation(annotation)

@@ -39,6 +39,7 @@ def open_executor(
         return _open_client(options.server, task, scale, level, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     import_torch("cpu" if has_workers else options.device)
+    from mambair_cli.checkpoints.select import looks
     from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.this_process import ThisProcess
@@ -50,7 +51,9 @@ def open_executor(
     if not devices:
         load_libraries(choose_device(options.device))
     settings = replace(settings, device=devices[0] if devices else options.device)
-    notify = (lambda sentence: None) if options.quiet else say
+    # Where a look chooses, a notice about a model comes when that one is chosen.
+    is_silent = options.quiet or looks(level, options.model, options.weights)
+    notify = (lambda sentence: None) if is_silent else say
     restorer = Restorer.from_settings(settings, notify)
     if len(devices) > 1:
         return _open_processes(devices, restorer, settings, progress)
@@ -128,9 +131,8 @@ def _open_cluster(address: str, settings: "RestoreSettings") -> "RayCluster":
         chosen = task, scale, settings.level, settings.model, settings.weights
         model = choose_model(*chosen, cluster.kind, offline, quiet)
         others = choose_others(task, scale, cluster.kind, offline, quiet) if looks(*chosen[2:]) else {}
-        for notice in filter(None, (each.tell(offline) for each in (model, *others.values()))):
-            if not quiet:
-                say(notice)
+        if (notice := model.tell(offline)) and not quiet and not others:
+            say(notice)
         here = replace(settings, model="auto", weights=model.path, device="cpu", others=others)
         Restorer.from_settings(here)  # shows here what is wrong with the model or the settings
         with cleaning_up():

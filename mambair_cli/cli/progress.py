@@ -84,9 +84,9 @@ class Progress:
         if worker not in self._rows:
             self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
         row = self._rows[worker]
-        row.name, row.megapixels, row.done = image.name, image.pixels / 1e6, None
+        row.name, row.megapixels, row.done = name_of(image.source), image.pixels / 1e6, None
         row.begun = time.perf_counter()
-        name = shorten(image.name, self._name_width)
+        name = shorten(row.name, self._name_width)
         self._bar.reset(row.task, total=None, visible=True, description=name, count="", speed="")
         self._hide_idle()
 

@@ -63,6 +63,7 @@ class Run:
         self._summary = Summary(0)
         self._has_told_smaller = False
         self._usual_model = ""
+        self._notices: dict[str, str] = {}
         self._explained: set[str] = set()
 
     def name(self, scale: int) -> None:
@@ -103,12 +104,12 @@ class Run:
 
         options = self._options
         progress = Progress(
-            not options.quiet, lambda image: self._explain(image.name, image.need, image.model)
+            not options.quiet, lambda image: self._explain(str(image.source), image.need, image.model)
         )
         executor = open_executor(self._task, self._scale, self._level, options, progress)
         with closing(executor), cleaning_up():
             info = executor.info
-            self._usual_model = info.model
+            self._usual_model, self._notices = info.model, dict(info.notices)
             check_reach(self._output.size, info.scale)
             if self._jobs is None:
                 self.name(info.scale)
@@ -128,8 +129,6 @@ class Run:
         progress: "Progress | None" = None,
     ) -> None:
         """Print what becomes of each image."""
-        from mambair_cli.runs.jobs import name_of
-
         options = self._options
         for outcome in outcomes:
             self._summary.add(outcome, info and info.model)
@@ -143,7 +142,7 @@ class Run:
                     say(f"warning: {outcome.job.source}: {'; '.join(outcome.warnings)}")
                 if outcome.report is not None:  # a server tells it only now
                     report = outcome.report
-                    self._explain(name_of(outcome.job.source), report.need, report.model)
+                    self._explain(str(outcome.job.source), report.need, report.model)
                 if outcome.report and not len(outcome.report.plan) and not self._has_told_smaller:
                     self._has_told_smaller = True
                     say(f"{outcome.job.source}: {_MADE_SMALLER}")
@@ -157,8 +156,11 @@ class Run:
             need: What was seen, and what the image needs; None where nobody looked.
             model: Name of the model that a look chose; None for the usual one.
         """
-        few = len(self._jobs or []) <= MOST_EXPLAINED and not self._options.quiet
-        if need is not None and few and name not in self._explained:
+        if need is None or self._options.quiet:
+            return
+        if (notice := self._notices.pop(model or self._usual_model, None)) is not None:
+            say(notice)
+        if len(self._jobs or []) <= MOST_EXPLAINED and name not in self._explained:
             self._explained.add(name)
             if (sentence := explain_look(self._task, need, model or self._usual_model)) is not None:
                 say(f"{name}: {sentence}")
@@ -167,6 +169,7 @@ class Run:
         """Say what restores the images, and what was left out of them."""
         self._summary = Summary(files)
         notices = [info.notice] if info and info.notice else []
+        notices += info.notices.values() if info else ()
         if info and (remark := explain_level(self._task, self._level, info.model)):
             notices.append(remark)
             if not self._options.quiet:

@@ -73,6 +73,7 @@ class Restorer:
     Attributes:
         model: The chosen checkpoint.
         others: Checkpoints for kinds of pictures that it does not suit; empty where no image is looked at.
+        is_offline: Whether nothing is downloaded.
         notice: Sentence about that choice for the user, if there is one.
         net: Its network.
         info: Facts about the network.
@@ -119,6 +120,7 @@ class Restorer:
             for notice in filter(None, (each.tell(offline) for each in others.values())):
                 notify(notice)
         self.others = others or {}
+        self.is_offline = offline
         self._others_loaded: dict[PictureKind, Restorer] = {}
         self._loading = threading.Lock()
         self._computer_for: Callable[[PictureKind], TileComputer] | None = None

@@ -61,13 +61,13 @@ class StartedImage(NamedTuple):
     """An image whose turn has come.
 
     Attributes:
-        name: Name of the image.
+        source: The image.
         pixels: Number of its pixels, of all frames; 0 where it is unknown.
         need: What was seen of it, and what it needs; None where nobody looked.
         model: Name of the model that a look chose; None for the usual one.
     """
 
-    name: str
+    source: Source
     pixels: int = 0
     need: "Need | None" = None
     model: str | None = None

@@ -18,7 +18,7 @@ from mambair_cli.restore.restoration import OUT_OF_MEMORY, Band
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
-from mambair_cli.runs.jobs import StartedImage, name_of
+from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import IsStopped, PreparedJob
 
@@ -158,8 +158,8 @@ class _Group:
 
     def _begin_job(self, job: ImageJob, bands: list[Band] | None) -> None:
         if job.error is None:
-            name, model = name_of(job.prepared.job.source), job.model
-            self._on_start(StartedImage(name, job.pixels, job.need, model))
+            source = job.prepared.job.source
+            self._on_start(StartedImage(source, job.pixels, job.need, job.model))
             job.begin(self._on_tiles, bands)
 
     def _collect_bands(self) -> Sequence[list[Band] | None]:

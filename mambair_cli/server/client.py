@@ -25,7 +25,7 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
-from mambair_cli.runs.jobs import Job, StartedImage, name_of
+from mambair_cli.runs.jobs import Job, StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob
@@ -113,16 +113,16 @@ class ServerClient:
         self._is_closed, self._is_lost = threading.Event(), threading.Event()
         found, fingerprint = self._ask(query)
         place = f"{found.device} of {address}"
-        self.info = ExecutorInfo(
-            found.model, found.scale, place, fingerprint, found.notice, tuple(found.others)
-        )
+        self.info = ExecutorInfo(found.model, found.scale, place, fingerprint, found.notice)
+        if found.others:
+            notices = {found.model: found.notice} if found.notice else {}
+            self.info = replace(self.info, notice=None, others=tuple(found.others), notices=notices)
         self._max_bytes = found.max_bytes
-        # What the first answer has settled stays so: the model, or the models that a look chooses from.
-        kept = ("precision", "tile", "overlap", "seed", "strength")
+        kept = ("precision", "tile", "overlap", "seed", "strength")  # and what the answer has settled
         self._query: Query = {**{name: query.get(name) for name in kept}, "model": found.model}
         if found.others:
-            named = {name: query.get(name) for name in ("model", "offline")}
-            self._query |= {**named, "network_scale": query.get("scale")}
+            self._query |= {name: query.get(name) for name in ("model", "offline")}
+            self._query["network_scale"] = query.get("scale")
         self._computing = fingerprint.digest()
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
@@ -139,7 +139,7 @@ class ServerClient:
                     held = prepared.job.source.hold().data  # in the main thread, which Ctrl-C interrupts
                     data = None if held is None else bytes(held)
                     sent.append(senders.submit(self._restore, prepared, data))
-                    self._on_start(number % AT_ONCE, StartedImage(name_of(prepared.job.source)))
+                    self._on_start(number % AT_ONCE, StartedImage(prepared.job.source))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):
                         yield sent.popleft().result()
                 while sent:

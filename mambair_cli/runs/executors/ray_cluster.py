@@ -19,7 +19,7 @@ from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.messages import Died, Done, NetworkLoaded, NotLoaded, Unseen
-from mambair_cli.runs.executors.protocol import ExecutorInfo
+from mambair_cli.runs.executors.protocol import ExecutorInfo, describe_choice
 from mambair_cli.runs.executors.ray_actor import make_actor_class
 from mambair_cli.runs.executors.ray_connection import join_cluster
 from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
@@ -183,9 +183,12 @@ class RayCluster:
             for worker, _, message in self._listen():
                 match message:
                     case NetworkLoaded(scale, fingerprint):
-                        notice = model.tell(settings.offline)
-                        names = tuple(one.name for one in (others or {}).values())
-                        self._info = ExecutorInfo(model.name, scale, "", fingerprint, notice, names)
+                        self._info = ExecutorInfo(
+                            model.name, scale, "", fingerprint, model.tell(settings.offline)
+                        )
+                        if others:
+                            choice = model, others.values(), scale, "", fingerprint, settings.offline
+                            self._info = describe_choice(*choice)
                     case NotLoaded(error):
                         raise error
                     case Died(reason):
