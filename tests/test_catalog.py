@@ -14,6 +14,7 @@ import pytest
 from repository import ROOT
 
 from mambair_cli.checkpoints.catalog import (
+    REAL,
     Task,
     bundled_model,
     choose_model,
@@ -287,13 +288,13 @@ def test_auto_chooses_by_task_scale_level_and_device(
 def test_for_real_pictures_a_network_enlarges_as_far_or_further(
     task: Task, scale: int, on_cpu: str, on_gpu: str
 ) -> None:
-    assert choose_model(task, scale, None, "cpu", is_real=True).name == on_cpu
-    assert choose_model(task, scale, None, "cuda", is_real=True).name == on_gpu
+    assert choose_model(task, scale, None, "cpu", REAL).name == on_cpu
+    assert choose_model(task, scale, None, "cuda", REAL).name == on_gpu
 
 
 def test_no_model_for_real_pictures_removes_jpeg_alone() -> None:
     with pytest.raises(ModelError, match="no model for real pictures does dejpeg"):
-        choose_model("dejpeg", 1, None, "cpu", is_real=True)
+        choose_model("dejpeg", 1, None, "cpu", REAL)
 
 
 def test_auto_refuses_what_no_model_does() -> None:

@@ -140,14 +140,12 @@ def default_scale(task: Task) -> int:
     return 4 if task == "upscale" else 1
 
 
-def choose_model(
-    task: Task, scale: int, level: float | None, device_kind: str, is_real: bool = False
-) -> Model:
-    """Choose the model for ``--model auto`` or ``--model real``.
+def choose_model(task: Task, scale: int, level: float | None, device_kind: str, word: str = AUTO) -> Model:
+    """Choose the model for ``--model auto``, ``clean`` or ``real``, where no picture is seen.
 
     On a GPU it is the official model with the best published PSNR. On a CPU it is the best light model, if
     the task has one, and for real photographs, which take the official networks minutes, the built-in model.
-    Denoising without a level is always for real photographs.
+    Denoising without a level is for real photographs, or, for clean ones, for white noise of any strength.
 
     A model for one level leaves part of stronger noise in the picture, and smooths weaker noise a little too
     much. So ``sigma`` chooses the lowest level that covers it, or else the highest. JPEG quality, with few
@@ -159,7 +157,8 @@ def choose_model(
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
         level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
         device_kind: PyTorch's name of the kind of device: ``cpu``, ``cuda``, ``mps``.
-        is_real: Whether the pictures are noisy, compressed or blurred. The model's scale may be larger then.
+        word: "auto"; "clean"; or "real", for pictures that are noisy, compressed or blurred: the model's
+            scale may be larger then.
 
     Raises:
         ModelError: No model has that scale, or is for real pictures.
@@ -168,11 +167,11 @@ def choose_model(
         scales = " or ".join(str(known) for known in _SCALES[task])
         raise ModelError(f"no model for {task} at that scale: {scale}; {scales} would work")
 
-    if is_real or (task == "denoise" and level is None):
+    if word == REAL or (task == "denoise" and level is None and word != CLEAN):
         return _choose_real(task, scale, device_kind)
     models = [model for model in load_catalog() if (model.task, model.scale) == (task, scale)]
-    if task == "dejpeg" and level is None:
-        return next(model for model in models if model.bundled)
+    if task != "upscale" and level is None:
+        return next(model for model in models if model.bundled and not model.is_real)
     models = [model for model in models if not model.bundled]
     if task == "upscale":
         models = [model for model in models if not model.is_real]

@@ -60,7 +60,7 @@ def name_model(task: Task, scale: int | None, level: float | None, model: str, d
     if is_named(model):
         return catalog.find_model(model)
     scale = default_scale(task) if scale is None else scale
-    return catalog.choose_model(task, scale, level, device_kind, model == REAL)
+    return catalog.choose_model(task, scale, level, device_kind, model)
 
 
 def choose_model(
@@ -77,7 +77,8 @@ def choose_model(
 
     A file or a model that was named is used, or is an error. "clean" takes the best official model for the
     device, and if that is unavailable, the built-in one. "real" does the same with models for pictures that
-    are noisy, compressed or blurred. "auto" means "clean" here, where no picture is seen.
+    are noisy, compressed or blurred. "auto" is one of them here, where no picture is seen: for ``denoise``
+    "real", and else "clean".
 
     Args:
         task: "upscale", "denoise" or "dejpeg".

@@ -163,7 +163,7 @@ def _explain_denoise(inspection: Inspection) -> str:
     if need.sigma is not None:
         return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
     effect = ", which changes little here" if need.kind == "clean" else " and JPEG artefacts"
-    return f"model for noise of any kind{effect}. --sigma overrules."
+    return f"model for noise of any kind{effect}. --clean and --sigma overrule."
 
 
 def _show(sigma: float) -> str:

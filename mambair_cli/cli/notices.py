@@ -69,7 +69,7 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
     if seen and task == "upscale":
         sentences.append(f"{seen}: using {model} (--clean overrules)")
     elif seen:
-        overruling = " (--real overrules)" if need.kind == "white" else ""
+        overruling = " (--real overrules)" if need.kind == "white" else " (--clean overrules)"
         sentences.append(f"{seen}: using {model}{overruling}")
     elif task == "denoise" and need.look is not None:
         sentences.append("no noise and no traces of compression were seen, so little will change")
@@ -79,3 +79,20 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
             f"{need.reasons[-1]}: for a sharper result, reduce it to {percent:.0f}% before it is enlarged"
         )
     return "; ".join(sentences) or None
+
+
+def name_better(task: "Task", model: str, place: str) -> str | None:
+    """Name the official model for real pictures where a CPU uses a built-in one; None elsewhere.
+
+    Args:
+        task: "upscale" or "denoise".
+        model: Name of the model that is used.
+        place: Where it computes.
+    """
+    from mambair_cli.checkpoints.catalog import find_model, load_catalog
+
+    if not place.startswith("cpu") or not (used := find_model(model)).bundled or not used.is_real:
+        return None
+    real = (each for each in load_catalog() if each.is_real and each.task == task and not each.bundled)
+    better = next((each.name for each in real if each.scale >= used.scale), None)
+    return better and f"--model {better} is better than {model}, and takes minutes on a CPU"

@@ -101,7 +101,15 @@ def denoise(
         typer.Option(
             "--real",
             help="Use the model for noise of any kind and JPEG artefacts.",
-            show_default="without --sigma",
+            show_default="for images that look so",
+        ),
+    ] = False,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="Use the model for white noise of any strength.",
+            show_default="for images that look so",
         ),
     ] = False,
     *,
@@ -111,10 +119,12 @@ def denoise(
 
     Example: mambair denoise scan.png --sigma 25 --output clean.png
     """
-    if real and sigma is not None:
-        raise UsageError(f"--real and --sigma {sigma:g} exclude each other; give one")
-    if real:
-        options = _take(options, "real")
+    given = [f"--{word}" for word, is_given in (("real", real), ("clean", clean)) if is_given]
+    given += [] if sigma is None else [f"--sigma {sigma:g}"]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other; give one")
+    if real or clean:
+        options = _take(options, "real" if real else "clean")
     _restore("denoise", inputs, options, level=sigma)
 
 

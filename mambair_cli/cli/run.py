@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mambair_cli.cli.jobs import name_jobs
-from mambair_cli.cli.notices import explain_level, explain_look, explain_quality
+from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, name_better
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, say
 from mambair_cli.cli.summary import Summary
@@ -64,6 +64,7 @@ class Run:
         self._has_told_smaller = False
         self._usual_model = ""
         self._notices: dict[str, str] = {}
+        self._better: dict[str, str] = {}  # sentences that name a better model, by the model that is used
         self._explained: set[str] = set()
 
     def name(self, scale: int) -> None:
@@ -110,6 +111,11 @@ class Run:
         with closing(executor), cleaning_up():
             info = executor.info
             self._usual_model, self._notices = info.model, dict(info.notices)
+            if info.others and not options.offline:
+                better = {
+                    name: name_better(self._task, name, info.place) for name in (info.model, *info.others)
+                }
+                self._better = {name: sentence for name, sentence in better.items() if sentence is not None}
             check_reach(self._output.size, info.scale)
             if self._jobs is None:
                 self.name(info.scale)
@@ -162,8 +168,11 @@ class Run:
             say(notice)
         if len(self._jobs or []) <= MOST_EXPLAINED and name not in self._explained:
             self._explained.add(name)
-            if (sentence := explain_look(self._task, need, model or self._usual_model)) is not None:
+            used = model or self._usual_model
+            if (sentence := explain_look(self._task, need, used)) is not None:
                 say(f"{name}: {sentence}")
+            if need.kind == "real" and used in self._better:
+                say(self._better.pop(used))
 
     def _tell_start(self, info: "ExecutorInfo | None", files: int) -> None:
         """Say what restores the images, and what was left out of them."""
