@@ -28,7 +28,7 @@ def print_plan(
     options: Options,
     output: "WriteOptions",
     policy: "RunPolicy",
-    choice: "FileFilter",
+    file_filter: "FileFilter",
 ) -> None:
     """Print what a run would do: models, results, tiles, memory, room and time; only headers are read.
 
@@ -40,15 +40,15 @@ def print_plan(
         options: Options of the command.
         output: How results would be written.
         policy: What the run may do.
-        choice: Filter that found the images.
+        file_filter: Filter that found the images.
     """
     from mambair_cli.runs.dry_run import DryRun, add_up
     from mambair_cli.runs.output_size import check_reach
 
     model = _open_model(task, options, scale, level)
     check_reach(output.size, model.scale)
-    jobs = name_jobs(task, model.scale, sources, output, options, choice)
-    _print_model(model, len(jobs), explain_level(task, level, model.name), options, choice)
+    jobs = name_jobs(task, model.scale, sources, output, options, file_filter)
+    _print_model(model, len(jobs), explain_level(task, level, model.name), options, file_filter)
     dry_run = DryRun(model, output, policy)
     planned: list[PlannedJob] = []
     for job in jobs:
@@ -89,7 +89,7 @@ def _print_model(
     files: int,
     remark: str | None,
     options: Options,
-    choice: "FileFilter",
+    file_filter: "FileFilter",
 ) -> None:
     """Print what restores the images, and what is left out."""
     is_here = model.restorer is not None
@@ -103,13 +103,13 @@ def _print_model(
             device=model.place,
             files=files,
         )
-        for facts in choice.left_out.facts():
+        for facts in file_filter.left_out.facts():
             print_event("left_out", **facts)
     else:
         names = " or ".join((model.name, *model.others))
         print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
     if not options.quiet:
-        for sentence in filter(None, [remark, *choice.remarks()]):
+        for sentence in filter(None, [remark, *file_filter.remarks()]):
             say(sentence)
 
 

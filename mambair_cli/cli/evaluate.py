@@ -28,7 +28,7 @@ from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.quality.evaluate import Protocol, Score
+    from mambair_cli.quality.evaluate import PaperProtocol, Score
     from mambair_cli.restore.restorer import Restorer
 
 
@@ -195,7 +195,7 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     return restorer
 
 
-def _settle_protocol(options: EvaluateOptions, restorer: "Restorer | None") -> "Protocol":
+def _settle_protocol(options: EvaluateOptions, restorer: "Restorer | None") -> "PaperProtocol":
     """Return the protocol of the task, changed where the options say so."""
     from mambair_cli.quality.evaluate import choose_protocol
 

@@ -64,7 +64,7 @@ def check_addresses(names: Sequence[str], output: str | None = None) -> None:
 
 
 def find_inputs(
-    names: Sequence[str], from_file: str | None, null: bool, choice: "FileFilter", verb: str
+    names: Sequence[str], from_file: str | None, null: bool, file_filter: "FileFilter", verb: str
 ) -> list["Source"]:
     """Find the images that arguments and lists of names mean.
 
@@ -72,7 +72,7 @@ def find_inputs(
         names: Files, folders, patterns, or "-" for standard input.
         from_file: File of further names; None for no such file.
         null: Whether names in that file are separated by NUL bytes.
-        choice: Filter for the images in folders; it is told what is left out.
+        file_filter: Filter for the images in folders; it is told what is left out.
         verb: What the command does with images, for an error.
 
     Raises:
@@ -80,9 +80,9 @@ def find_inputs(
     """
     from mambair_cli.images import discovery
 
-    sources = discovery.find_sources(names, choice)
+    sources = discovery.find_sources(names, file_filter)
     if from_file is not None:
-        sources += discovery.read_names(from_file, null, choice)
+        sources += discovery.read_names(from_file, null, file_filter)
     if not sources:
         raise UsageError(f"nothing to {verb}: no image is named; give files, folders or --from-file")
-    return discovery.take_once(sources, choice.left_out)
+    return discovery.take_once(sources, file_filter.left_out)

@@ -61,9 +61,9 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 
     check_null(options.null, options.from_file)
     check_addresses(inputs or [])
-    choice = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()))
-    sources = find_inputs(inputs or [], options.from_file, options.null, choice, "inspect")
-    _report_left_out(choice, options)
+    file_filter = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()))
+    sources = find_inputs(inputs or [], options.from_file, options.null, file_filter, "inspect")
+    _report_left_out(file_filter, options)
     show = _choose_output(sources, options)
     kinds: Counter[str] = Counter()
     exit_code = 0
@@ -179,13 +179,13 @@ def describe(inspection: "Inspection") -> dict[str, Any]:
     }
 
 
-def _report_left_out(choice: "FileFilter", options: InspectOptions) -> None:
+def _report_left_out(file_filter: "FileFilter", options: InspectOptions) -> None:
     """Say what is among the inputs and is not inspected."""
     if options.json:
-        for facts in choice.left_out.facts():
+        for facts in file_filter.left_out.facts():
             print_event("left_out", **facts)
     if not options.quiet:
-        for remark in choice.remarks():
+        for remark in file_filter.remarks():
             say(remark)
 
 

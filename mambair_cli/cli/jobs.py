@@ -41,7 +41,7 @@ def name_jobs(
     sources: list["Source"],
     output: "WriteOptions",
     options: Options,
-    choice: "FileFilter",
+    file_filter: "FileFilter",
 ) -> list["Job"]:
     """Name the result of each image; a run and a dry run name them alike.
 
@@ -51,13 +51,13 @@ def name_jobs(
         sources: The images.
         output: How results are written.
         options: Options of the command.
-        choice: Filter that found the images; it is told which of them are left out.
+        file_filter: Filter that found the images; it is told which of them are left out.
     """
     from mambair_cli.runs.naming import name_targets, suffix_of
 
     suffix = suffix_of(task, scale, output.size)
     is_list = options.from_file is not None
-    return name_targets(sources, options.output, suffix, options.format, is_list, choice.left_out)
+    return name_targets(sources, options.output, suffix, options.format, is_list, file_filter.left_out)
 
 
 def _smallest_scale(sources: list["Source"], size: "Size", max_pixels: int) -> int:

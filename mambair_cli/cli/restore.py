@@ -166,7 +166,7 @@ def _restore(
     options = _settle_output(options)
     check_options(options)
     _check_level(task, level, options)
-    sources, choice = _find_sources(inputs, options)
+    sources, file_filter = _find_sources(inputs, options)
     _check_output(sources, options)
     output, policy = _write_options(options, size), _policy(options)
     _check_server(options)
@@ -174,7 +174,7 @@ def _restore(
         say(warning)
     if options.dry_run:
         scale = choose_scale(sources, options, output, scale)
-        print_plan(task, scale, level, sources, options, output, policy, choice)
+        print_plan(task, scale, level, sources, options, output, policy, file_filter)
         return
     goes_to_stdout = options.output == STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -183,7 +183,7 @@ def _restore(
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
     scale = choose_scale(sources, options, output, scale)
-    run = Run(task, scale, level, sources, output, choice, options, policy)
+    run = Run(task, scale, level, sources, output, file_filter, options, policy)
     if (known := _known_scale(task, scale, options)) is not None:
         check_reach(output.size, known)
         run.name(known)
@@ -310,5 +310,7 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
     check_addresses(inputs or [], options.output)
     if inputs and options.output is None and options.from_file is None:
         check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
-    choice = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
-    return find_inputs(inputs or [], options.from_file, options.null, choice, "restore"), choice
+    file_filter = discovery.FileFilter(
+        tuple(options.include or ()), tuple(options.exclude or ()), options.output
+    )
+    return find_inputs(inputs or [], options.from_file, options.null, file_filter, "restore"), file_filter

@@ -39,7 +39,7 @@ class Run:
         level: Noise sigma of 255, or JPEG quality, if it was given.
         sources: The images.
         output: How results are written.
-        choice: Filter that found the images.
+        file_filter: Filter that found the images.
         options: Options of the command.
         policy: What the run may do.
     """
@@ -51,13 +51,13 @@ class Run:
         level: float | None,
         sources: list["Source"],
         output: "WriteOptions",
-        choice: "FileFilter",
+        file_filter: "FileFilter",
         options: Options,
         policy: "RunPolicy",
     ) -> None:
         self._task: Task = task
         self._scale, self._level, self._options, self._policy = scale, level, options, policy
-        self._sources, self._output, self._choice = sources, output, choice
+        self._sources, self._output, self._file_filter = sources, output, file_filter
         self._jobs: list[Job] | None = None
         self._exit_code = 0
         self._summary = Summary(0)
@@ -73,9 +73,11 @@ class Run:
         Args:
             scale: Scale of the network.
         """
-        self._jobs = name_jobs(self._task, scale, self._sources, self._output, self._options, self._choice)
+        self._jobs = name_jobs(
+            self._task, scale, self._sources, self._output, self._options, self._file_filter
+        )
         if not self._options.quiet:
-            for remark in self._choice.remarks():
+            for remark in self._file_filter.remarks():
                 say(remark)
 
     def perform(self) -> None:
@@ -200,7 +202,7 @@ class Run:
             files=files,
             notices=notices,
         )
-        for left_out in self._choice.left_out.facts():
+        for left_out in self._file_filter.left_out.facts():
             print_event("left_out", **left_out)
 
 

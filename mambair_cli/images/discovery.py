@@ -76,7 +76,7 @@ def is_there(name: str) -> bool:
     return name == STANDARD_STREAM or glob.has_magic(name) or os.path.lexists(name)
 
 
-def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> list[Source]:
+def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -> list[Source]:
     """Find the images of the inputs, in the order given, those of a folder by name.
 
     A folder stands for all images in it and below it, without hidden files and folders, and without results:
@@ -86,12 +86,12 @@ def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> lis
 
     Args:
         inputs: Files, folders, patterns, or "-" for standard input.
-        choice: Filter for the images in folders; by default all are taken.
+        file_filter: Filter for the images in folders; by default all are taken.
 
     Raises:
         UsageError: A folder or pattern has no image, a name is empty, or standard input is given twice.
     """
-    choice = choice or FileFilter()
+    file_filter = file_filter or FileFilter()
     sources: list[Source] = []
     for name in inputs:
         if not name:
@@ -99,12 +99,12 @@ def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> lis
         if name == STANDARD_STREAM:
             sources.append(Source(None))
         elif os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), choice))
+            sources.extend(_find_in_folder(Path(name), file_filter))
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True))
             if not matches:
                 raise UsageError(f"no file matches the pattern: {name}; check it")
-            sources.extend(find_sources(_leave_out_results(matches, choice), choice))
+            sources.extend(find_sources(_leave_out_results(matches, file_filter), file_filter))
         else:
             sources.append(Source(Path(name)))
     if [source.path for source in sources].count(None) > 1:
@@ -112,13 +112,13 @@ def find_sources(inputs: Sequence[str], choice: FileFilter | None = None) -> lis
     return sources
 
 
-def read_names(list_file: str, null: bool = False, choice: FileFilter | None = None) -> list[Source]:
+def read_names(list_file: str, null: bool = False, file_filter: FileFilter | None = None) -> list[Source]:
     """Read names of images and folders from a file; each is taken as it stands.
 
     Args:
         list_file: The file, or "-" for standard input.
         null: Whether names are separated by NUL bytes, as ``find -print0`` writes them, not by lines.
-        choice: Filter for the images in folders; by default all are taken.
+        file_filter: Filter for the images in folders; by default all are taken.
 
     Raises:
         UsageError: The file cannot be read, or is empty.
@@ -131,7 +131,7 @@ def read_names(list_file: str, null: bool = False, choice: FileFilter | None = N
     sources: list[Source] = []
     for name in map(os.fsdecode, filter(None, names)):
         if os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), choice or FileFilter()))
+            sources.extend(_find_in_folder(Path(name), file_filter or FileFilter()))
         else:
             sources.append(Source(Path(name)))
     if not sources:
@@ -158,7 +158,7 @@ def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
     return taken
 
 
-def _leave_out_results(names: Sequence[str], choice: FileFilter) -> list[str]:
+def _leave_out_results(names: Sequence[str], file_filter: FileFilter) -> list[str]:
     """Leave out files that are results of others among those that match a pattern."""
     images: dict[str, set[str]] = {}
     for name in names:
@@ -168,7 +168,7 @@ def _leave_out_results(names: Sequence[str], choice: FileFilter) -> list[str]:
     for name in names:
         folder, file = os.path.split(name)
         if _is_result(file, images[folder]) and os.path.isfile(name):
-            choice.left_out.results.append(Path(name))
+            file_filter.left_out.results.append(Path(name))
         else:
             kept.append(name)
     return kept
@@ -180,11 +180,11 @@ def _is_result(name: str, images: Collection[str]) -> bool:
     return result is not None and result[1] in images
 
 
-def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
+def _find_in_folder(folder: Path, file_filter: FileFilter) -> list[Source]:
     found: list[Source] = []
-    is_empty, left_out = True, choice.left_out
+    is_empty, left_out = True, file_filter.left_out
     kinds_before = left_out.kinds.copy()
-    results = os.path.realpath(choice.output) if choice.output else None
+    results = os.path.realpath(file_filter.output) if file_filter.output else None
     for root, folders, files in os.walk(folder, onerror=left_out.unreadable.append):
         below = Path(root).relative_to(folder)
         folders[:] = sorted(
@@ -192,7 +192,7 @@ def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
             for name in folders
             if not name.startswith(".")
             and os.path.realpath(os.path.join(root, name)) != results
-            and not choice.excludes(below / name)
+            and not file_filter.excludes(below / name)
         )
         left_out.links += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
         shown = [name for name in sorted(files) if not name.startswith(".")]
@@ -200,7 +200,7 @@ def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
         is_empty = is_empty and not images
         known = {*images, *(Path(name).stem for name in images)}
         for name in shown:
-            if not choice.matches(below / name):
+            if not file_filter.matches(below / name):
                 continue
             if Path(name).suffix.lower() not in READABLE_SUFFIXES:
                 left_out.add_unread(Path(root, name))
@@ -209,7 +209,7 @@ def _find_in_folder(folder: Path, choice: FileFilter) -> list[Source]:
             else:
                 found.append(Source(Path(root, name), folder))
     if not found:
-        why = _explain_nothing(choice, is_empty, left_out.kinds - kinds_before)
+        why = _explain_nothing(file_filter, is_empty, left_out.kinds - kinds_before)
         raise UsageError(f"no images in the folder: {folder}; {why}")
     return found
 
@@ -229,21 +229,21 @@ def find_images(folder: Path) -> list[Path]:
         if not folder.exists():
             raise UsageError(f"no such file or folder: {folder}; check its name")
         return [folder]
-    choice = FileFilter()
-    found = [Path(str(source)) for source in _find_in_folder(folder, choice)]
-    for error in choice.left_out.unreadable:
+    file_filter = FileFilter()
+    found = [Path(str(source)) for source in _find_in_folder(folder, file_filter)]
+    for error in file_filter.left_out.unreadable:
         raise UsageError(f"cannot read the folder {error.filename}: {error.strerror}; change its permissions")
-    return sorted(found + choice.left_out.results)
+    return sorted(found + file_filter.left_out.results)
 
 
-def _explain_nothing(choice: FileFilter, is_empty: bool, kinds: Counter[str]) -> str:
-    if choice.left_out.unreadable:
-        error = choice.left_out.unreadable[-1]
+def _explain_nothing(file_filter: FileFilter, is_empty: bool, kinds: Counter[str]) -> str:
+    if file_filter.left_out.unreadable:
+        error = file_filter.left_out.unreadable[-1]
         return f"cannot read the folder {error.filename}: {error.strerror}; change its permissions"
     if kinds:
         return f"it has only files of formats that are not supported: {describe_kinds(kinds)}"
-    patterns = [f"--include {pattern}" for pattern in choice.include]
-    patterns += [f"--exclude {pattern}" for pattern in choice.exclude]
+    patterns = [f"--include {pattern}" for pattern in file_filter.include]
+    patterns += [f"--exclude {pattern}" for pattern in file_filter.exclude]
     if patterns:
         return f"nothing matches {' and '.join(patterns)}"
     if is_empty:

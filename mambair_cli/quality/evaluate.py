@@ -32,7 +32,7 @@ class ImagePair:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class PaperProtocol:
     """How a task is measured.
 
     Attributes:
@@ -77,7 +77,7 @@ def choose_protocol(
     border: int | None = None,
     luma: bool | None = None,
     degradation: Degradation = "papers",
-) -> Protocol:
+) -> PaperProtocol:
     """Return the protocol of the papers for a task, with the given changes.
 
     Super-resolution is measured on Y without a border of ``scale`` pixels, other tasks on all channels of the
@@ -92,7 +92,7 @@ def choose_protocol(
         degradation: How inputs are made: as in the papers, or degraded like real pictures.
     """
     upscale = task == "upscale"
-    return Protocol(
+    return PaperProtocol(
         task=task,
         scale=scale,
         level=level,
@@ -134,7 +134,7 @@ def _is_marked(stem: str, truth: str) -> bool:
     return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
 
 
-def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndarray:
+def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np.ndarray:
     """Degrade the truth as in the papers, or like real pictures.
 
     Args:
@@ -166,7 +166,7 @@ def make_input(truth: np.ndarray, protocol: Protocol, name: str = "") -> np.ndar
     return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
 
 
-def _make_real_input(truth: np.ndarray, protocol: Protocol, name: str) -> np.ndarray:
+def _make_real_input(truth: np.ndarray, protocol: PaperProtocol, name: str) -> np.ndarray:
     if truth.shape[2] not in (1, 3):
         raise ImageError(f"cannot degrade {name}: it has transparency; leave it out")
     from mambair_cli.quality.degradation.apply import degrade_image
@@ -177,7 +177,7 @@ def _make_real_input(truth: np.ndarray, protocol: Protocol, name: str) -> np.nda
 
 def measure(
     pairs: Sequence[ImagePair],
-    protocol: Protocol,
+    protocol: PaperProtocol,
     restore: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[Score]:
     """Compare images with the truth, after restoring them if a restorer is given.
@@ -226,7 +226,7 @@ def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
         )
 
 
-def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Protocol) -> Score:
+def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: PaperProtocol) -> Score:
     if image.shape != truth.shape:
         sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
         raise ImageError(f"{pair.truth.name} and its partner differ in size: {sizes}; check the scale")

@@ -38,8 +38,8 @@ from mambair_cli.server.protocol import (
     REPORT_HEADER,
     Health,
     ServerInfo,
-    describe_error,
     describe_report,
+    report_error,
 )
 from mambair_cli.server.query import TASKS, read_request
 from mambair_cli.server.service import RestoreService, ServiceResult
@@ -329,4 +329,4 @@ async def _answer_bug(request: Request, error: Exception) -> Response:
 
 
 def _refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(asdict(describe_error(error)), status, headers)
+    return JSONResponse(asdict(report_error(error)), status, headers)

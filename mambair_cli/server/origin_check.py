@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mambair_cli.errors import UsageError
-from mambair_cli.server.protocol import describe_error
+from mambair_cli.server.protocol import report_error
 
 _LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
@@ -32,7 +32,7 @@ class OriginCheck:
         if why is None:
             await self._app(scope, receive, send)
         else:
-            error = describe_error(UsageError(f"{why}; only programs on this machine are served"))
+            error = report_error(UsageError(f"{why}; only programs on this machine are served"))
             await JSONResponse(asdict(error), 403)(scope, receive, send)
 
 

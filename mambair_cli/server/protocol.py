@@ -185,14 +185,14 @@ def read_report(sent: ResultReport, job: Job) -> Outcome:
     )
 
 
-def describe_error(error: MambairError) -> ErrorReport:
+def report_error(error: MambairError) -> ErrorReport:
     """Write the report of an error."""
     kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     return ErrorReport(next(kinds), str(error))
 
 
 def read_error(sent: ErrorReport, prefix: str = "") -> MambairError:
-    """Undo :func:`describe_error`, and put a prefix before the message."""
+    """Undo :func:`report_error`, and put a prefix before the message."""
     kind = getattr(errors, sent.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, MambairError)):
         kind = MambairError
