@@ -272,3 +272,15 @@ def test_only_where_nothing_else_says_so_models_are_chosen_from() -> None:
     real = choose_others("upscale", 3, "cpu", offline=True)[PictureKind("real")]
     assert isinstance(real, ChosenModel)
     assert real.name == "tiny-real-x4"
+
+
+@pytest.mark.parametrize(
+    ("scale", "name"), [(2, "tiny-real-x2"), (3, "tiny-real-x4"), (None, "tiny-real-x4")]
+)
+def test_what_stands_in_on_a_gpu_enlarges_no_further_than_it_must(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scale: int | None, name: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    real = choose_others("upscale", scale, "cuda", offline=True)[PictureKind("real")]
+    assert real.name == name
+    assert "mambair-real-x4 is not in the cache" in (real.notice or "")

@@ -105,7 +105,8 @@ def choose_model(
     except hub.WrongFileError:  # somebody damaged or exchanged it: no fallback hides that
         raise
     except DownloadError as error:
-        shipped = catalog.bundled_model(task, best.scale, best.is_real)
+        asked = default_scale(task) if scale is None else scale
+        shipped = catalog.bundled_model(task, asked, best.is_real)
         if is_named(model) or shipped is None or hub.cached(shipped) is None:
             raise
         fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
