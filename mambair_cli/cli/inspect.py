@@ -49,7 +49,7 @@ class InspectOptions:
 
 @with_options
 def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
-    """Show what images are, what they need, and which models suit them.
+    """Show what images are, and what they need.
 
     Shows size, depth, colours and file format; JPEG quality, noise, and how much of the resolution holds
     detail; and the models that suit, with reasons. One image is shown in full, several in a table, which has

@@ -89,7 +89,7 @@ SIGMA = Parameter(
     "number",
     "Strength of the noise: its standard deviation for samples from 0 to 255.",
     "SIGMA",
-    unset="the model for real noise",
+    unset="chosen by the image",
     least=0,
     most=255,
 )
