@@ -243,6 +243,12 @@ def _blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return np.sum([share * rows[:, i : i + width] for i, share in enumerate(kernel)], axis=0)
 
 
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the folders of pictures."""
+    parser.add_argument("--photographs", type=Path, nargs="+", required=True, help="folders")
+    parser.add_argument("--graphics", type=Path, nargs="+", required=True, help="folders")
+
+
 def find_files(folders: list[Path], held_out: bool) -> list[Path]:
     """Return the files of folders: an eighth of them is held out, the others are for training."""
     files = sorted(file for folder in folders for file in folder.iterdir())
@@ -255,8 +261,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--photographs", type=Path, nargs="+", required=True, help="folders")
-    parser.add_argument("--graphics", type=Path, nargs="+", required=True, help="folders")
+    add_folders(parser)
     parser.add_argument("--exclude", type=Path, help="file with names of pictures that are not used")
     parser.add_argument("--held-out", action="store_true", help="use the eighth that is not trained on")
     parser.add_argument("--count", type=int, default=14000)

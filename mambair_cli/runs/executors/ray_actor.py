@@ -17,8 +17,9 @@ def make_actor_class() -> type:
             settings: dict[str, Any],
             checkpoint: bytes,
             name: str,
-            others: list[tuple[Any, int | None, str, Any]],
             folder: str,
+            kinds: list[tuple[Any, int | None, str]],
+            *contents: bytes,
         ) -> Any:
             """Load the network; return a message, or a sentence where mambair's messages are unknown."""
             import importlib.metadata
@@ -38,13 +39,9 @@ def make_actor_class() -> type:
             from mambair_cli.runs.executors.ray_worker import RayWorker
 
             try:
-                import ray  # pyright: ignore[reportMissingImports]: optional
-
-                fetched: list[Any] = [
-                    (kind, level, model, ray.get(ref)) for kind, level, model, ref in others
-                ]
+                others = [(*kind, content) for kind, content in zip(kinds, contents, strict=True)]
                 loaded = RestoreSettings(**settings), checkpoint, name
-                self._worker = RayWorker(*loaded, threads, folder, fetched)
+                self._worker = RayWorker(*loaded, threads, folder, others)
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

@@ -70,17 +70,18 @@ class _Loading(NamedTuple):
         settings: Settings of its restorer, except the weights; a dict, since a node may lack mambair.
         checkpoint: Ray's reference to the content of the checkpoint's file.
         name: Name of that file.
-        others: Kind, model and Ray's reference to the checkpoint, for each kind of pictures with a model of
-            its own; plain tuples, too.
         folder: Folder in which relative paths begin.
+        kinds: Kind, level and model, for each kind of pictures with a model of its own; plain tuples, too.
+        contents: Ray's references to the checkpoints of these.
     """
 
     version: str
     settings: dict[str, Any]
     checkpoint: Any
     name: str
-    others: list[tuple[str, int | None, str, Any]]
     folder: str
+    kinds: list[tuple[str, int | None, str]]
+    contents: list[Any]
 
 
 class NodeNotices:
@@ -162,11 +163,9 @@ class RayCluster:
             vars(replace(settings, device=self.kind, model="auto", weights=None)),
             self._ray.put(model.path.read_bytes()),
             model.path.name,
-            [
-                (kind, level, one.name, self._ray.put(one.path.read_bytes()))
-                for (kind, level), one in (others or {}).items()
-            ],
             os.getcwd(),
+            [(kind, level, one.name) for (kind, level), one in (others or {}).items()],
+            [self._ray.put(one.path.read_bytes()) for one in (others or {}).values()],
         )
         begun = time.monotonic()
         while True:
@@ -301,7 +300,11 @@ class RayCluster:
         ).remote()
         worker = _Worker(node["NodeID"], node["NodeManagerAddress"], actor)
         self._workers.append(worker)
-        self._refs[actor.load.remote(threads, *(self._loading or ()))] = worker, None
+        if self._loading is None:
+            raise ValueError("a worker starts when it is known what to load")
+        *loading, contents = self._loading
+        # Ray fetches what a reference stands for only where that is an argument itself.
+        self._refs[actor.load.remote(threads, *loading, *contents)] = worker, None
 
     def _listen(self) -> Iterator[tuple[_Worker, PreparedJob | None, Any]]:
         """Wait for messages of workers; yield them with the jobs that they are about, deaths last."""

@@ -1,28 +1,18 @@
 """Measure how far the estimates of ``mambair inspect`` are off, on pictures whose truth is known.
 
-    python benchmarks/inspection.py --photographs DIR ... --graphics DIR ... --count 3000
+    python training/measure_looks.py --photographs DIR ... --graphics DIR ... --count 3000
 
 The pictures are made as those for training are, from the eighth of the files that training does not use.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
+from make_looks import SIGMA_OFFSET, STEP_OFFSET, Made, Maker, add_folders, find_files
 
 from mambair_cli.inspection.look import Look, look_at_pixels
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from make_looks import (  # pyright: ignore[reportMissingImports]: beside this one
-    SIGMA_OFFSET,
-    STEP_OFFSET,
-    Made,
-    Maker,
-    find_files,
-)
 
 SIGMAS = ((0.0, 0.1), (0.1, 1.5), (1.5, 3), (3, 6), (6, 12), (12, 25), (25, 70))
 QUALITIES = ((10, 30), (30, 50), (50, 70), (70, 80), (80, 88), (88, 94), (94, 99))
@@ -63,8 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photographs", type=Path, nargs="+", required=True)
-    parser.add_argument("--graphics", type=Path, nargs="+", required=True)
+    add_folders(parser)
     parser.add_argument("--count", type=int, default=3000)
     arguments = parser.parse_args()
     photographs, graphics = (

@@ -1,17 +1,17 @@
 """Measure what a wrong choice of the model costs: ``upscale`` by a look, against --clean and --real.
 
-    python benchmarks/choice.py --photographs DIR ... --graphics DIR ... --scale 4 --count 500
+    python training/measure_choices.py --photographs DIR ... --graphics DIR ... --scale 4 --count 500
 
 Crops of pictures that the estimator was not trained on are reduced, a fifth of them is left clean, and the
 others get noise, or are saved as JPEG, or both. Files are taken for PNG: the pixels alone tell.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from make_looks import Maker, Saved, add_folders, find_files, send
 from PIL import Image
 
 from mambair_cli import Restorer
@@ -19,9 +19,6 @@ from mambair_cli.inspection.look import look_at_pixels
 from mambair_cli.inspection.need import find_need
 from mambair_cli.quality.degrade import imresize
 from mambair_cli.quality.metrics import psnr
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from make_looks import Maker, Saved, find_files, send  # pyright: ignore[reportMissingImports]: beside this one
 
 SIDES = (56, 120)  # of the reduced crops, in pixels
 
@@ -56,8 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photographs", type=Path, nargs="+", required=True)
-    parser.add_argument("--graphics", type=Path, nargs="+", required=True)
+    add_folders(parser)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--count", type=int, default=500)
     arguments = parser.parse_args()
