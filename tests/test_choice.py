@@ -257,6 +257,14 @@ def test_from_python_the_same_is_chosen_and_the_report_says_what_was_seen(
     assert restorer(gray).shape == (64 * scale, 72 * scale)
 
 
+@pytest.mark.parametrize("value", [0, 1, 128, 255])
+def test_nothing_is_wrong_with_a_single_colour(value: int) -> None:
+    restorer = Restorer(scale=2, model="auto", device="cpu", offline=True)
+    _, report = restorer.restore(np.full((50, 60, 3), value, np.uint8))
+    assert report.need is not None
+    assert (report.need.kind, report.need.reasons, report.model) == ("clean", (), "tiny-x2")
+
+
 def test_white_noise_goes_to_the_lowest_level_that_covers_it() -> None:
     kinds = [PictureKind("white", level) for level in (15, 25, 50)]
     need = Need("white", sigma=16.0)

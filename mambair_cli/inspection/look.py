@@ -47,6 +47,10 @@ class Look:
         return sum(self.sigma) / len(self.sigma)
 
 
+ONE_COLOUR = Look((0.0, 0.0, 0.0), 0.0, (0.0, 0.0, 0.0), 100, 1.0)
+"""A picture of a single colour: nothing is wrong with it that could be seen."""
+
+
 def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     """Look at a picture, or at some windows of a large one.
 
@@ -64,6 +68,8 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     for rows, columns in place_windows(height, width):
         window = np.nan_to_num(read(rows, columns)) * np.float32(SAMPLES)
         windows.append(np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window)
+    if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
+        return ONE_COLOUR
     return _read_estimates(_estimate(describe(windows)))
 
 

@@ -8,12 +8,12 @@ from mambair_cli.inspection.look import Look
 Kind = Literal["clean", "real", "white"]
 """A kind of picture: clean; noisy, compressed or old; or with white noise and nothing else."""
 
-# Edition of these rules and of the estimator: a journal tells by it which results another one would choose
-# a model for anew.
+# Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
+# results to make anew.
 EDITION = 1
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
-# measured by benchmarks/choice.py.
+# measured by training/measure_choices.py.
 CLEAN_QUALITY = 93
 SEEN_QUALITY = 90  # by an estimate from pixels, which may be wrong
 NOISY = 3.5

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.inspection.look import WEIGHTS
 from mambair_cli.inspection.need import EDITION
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.system.files import hash_of
@@ -112,9 +113,9 @@ def _of_image(restorer: "Restorer") -> dict[str, Any]:
 
 
 def _digest_others(restorer: "Restorer") -> str:
-    """Return the digest of the models among which a look at each image chooses, and of the rules."""
+    """Return the digest of all that a choice among models depends on besides the image."""
     models = {f"{kind.kind} {kind.level}": _digest_checkpoint(each) for kind, each in restorer.others.items()}
-    return _digest({"edition": EDITION, **models})
+    return _digest({"edition": EDITION, "estimator": hash_of(WEIGHTS), **models})
 
 
 def _digest_checkpoint(model: "ChosenModel") -> str:
