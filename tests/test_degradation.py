@@ -20,6 +20,7 @@ from mambair_cli.quality.degradation.recipe import (
     Filter,
     Jpeg,
     Noise,
+    Recipe,
     draw_fates,
     recipe_for,
 )
@@ -270,6 +271,21 @@ def test_what_happens_to_a_picture_does_not_depend_on_its_neighbours(scale):
         torch.testing.assert_close(one_wanted[0], wanted[number], rtol=0, atol=1e-5)
         if fates[number].soft is None and not fates[number].gray:
             torch.testing.assert_close(wanted[number], truth[number])
+
+
+def test_colours_are_softened_without_the_luma():
+    recipe = Recipe(clean=1.0, gray=0.0, soft_colour=1.0)
+    truth = 0.5 + 0.05 * white(3, 1, 3, 32, 40)
+    inputs, wanted = degrade(truth, draw_fates(recipe, 1, (0,), 1), 1, lambda *_: torch.zeros(()), 1.0)
+    torch.testing.assert_close(inputs, wanted, rtol=0, atol=0.51 / 255)
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    before, after = ((image * weights).sum(1, keepdim=True) for image in (truth, wanted))
+    torch.testing.assert_close(after, before)
+    assert roughness(wanted - after) < 0.4 * roughness(truth - before)
+
+
+def roughness(image):
+    return (image[:, :, 1:] - image[:, :, :-1]).abs().mean()
 
 
 def test_a_clean_fate_is_bicubic_reduction_or_nothing():

@@ -50,7 +50,7 @@ def degrade(
         Inputs (b, 3, h, w), in [0, 1] except for pictures that are not rounded, and targets (b, 3, s·h, s·w).
     """
     truth = truth.clone()
-    _filter(truth, [fate.soft for fate in fates])
+    _soften(truth, [fate.soft for fate in fates])
     x = truth.clone()
     _filter(x, [fate.blur for fate in fates])
     height, width = truth.shape[2] // scale, truth.shape[3] // scale
@@ -179,6 +179,18 @@ def _resize(x: Tensor, steps: np.ndarray, by: list[int], shape: tuple[int, int])
 def _filter(x: Tensor, kernels: Sequence[np.ndarray | None]) -> None:
     chosen = [n for n, kernel in enumerate(kernels) if kernel is not None]
     _at(x, chosen, lambda y: convolve(y, send([kernels[n] for n in chosen], x.device)))
+
+
+def _soften(x: Tensor, kernels: Sequence[np.ndarray | None]) -> None:
+    """Blur luma and colours, each by its own kernel, in place."""
+    chosen = [n for n, pair in enumerate(kernels) if pair is not None]
+
+    def soften(y: Tensor) -> Tensor:
+        pairs = send([kernels[n] for n in chosen], x.device)
+        gray = _without_colour(y)
+        return (convolve(gray, pairs[:, 0]) + convolve(y - gray, pairs[:, 1])).clamp(0, 1)
+
+    _at(x, chosen, soften)
 
 
 def _without_colour(x: Tensor) -> Tensor:

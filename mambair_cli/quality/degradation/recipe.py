@@ -24,12 +24,15 @@ class Recipe:
 
     Attributes:
         clean: Share of pictures that are only reduced, by bicubic interpolation, or unchanged.
-        white: Share with only white Gaussian noise, as in the papers: independent in each channel; half of
-            these are neither clipped nor rounded.
+        white: Share with only white Gaussian noise, as in the papers: independent in each channel, on a sharp
+            picture; half of these are neither clipped nor rounded.
         compressed: Share with only JPEG or WebP, once or twice.
         gray: Share of pictures, of all kinds, without colour.
         soft: Share of pictures of unchanged size with a soft truth, since most photographs are soft at full
             size: noise is to be removed, and no detail invented.
+        soft_colour: Share of pictures of unchanged size with colours in the truth that are softer than its
+            luma, as a camera's mosaic and JPEG at half the colour resolution leave them.
+        colour_blur: Standard deviation of the blur of those colours, in pixels.
         blur: Share that is blurred before it is reduced.
         blur_sigma: Standard deviation of that blur, in pixels of the network's input.
         resolution: Pixels of the first round for each pixel of the input.
@@ -57,6 +60,8 @@ class Recipe:
     compressed: float = 0.08
     gray: float = 0.06
     soft: float = 0.0
+    soft_colour: float = 0.0
+    colour_blur: Range = (0.6, 1.5)
     blur: float = 0.8
     blur_sigma: Range = (0.05, 0.75)
     resolution: Range = (0.5, 2.0)
@@ -85,6 +90,7 @@ SAME_SIZE = Recipe(
     white=0.24,
     compressed=0.15,
     soft=0.5,
+    soft_colour=0.6,
     blur=0.0,
     elsewhere=0.0,
     noise=0.9,
@@ -142,7 +148,7 @@ class Fate:
 
     Attributes:
         gray: Whether the result and the truth lose their colour, at the end.
-        soft: Kernel that softens the truth, too; None for no change.
+        soft: Kernels that soften the luma and the colours of the truth, too, (2, 21, 21); None for no change.
         blur: Kernel at the resolution of the truth; None for no blur.
         resolution: Pixels of the first round for each pixel of the input.
         filters: Numbers of the filters of both resizings.
@@ -181,19 +187,19 @@ class Drawing:
         """Draw the steps for a picture."""
         recipe, chance = self.recipe, self.random.random()
         gray = self._is(recipe.gray)
-        soft = self._soften() if self._is(recipe.soft) else None
+        soft = self._soften(self._is(recipe.soft), self._is(recipe.soft_colour))
         if chance < recipe.clean:
             return Fate(gray, soft)
         if chance < recipe.clean + recipe.white:
-            return self._draw_white(gray, soft)
+            return self._draw_white(gray)
         if chance < recipe.clean + recipe.white + recipe.compressed:
             return self._draw_compressed(gray, soft)
         return self._draw_real(gray, soft)
 
-    def _draw_white(self, gray: bool, soft: np.ndarray | None) -> Fate:
+    def _draw_white(self, gray: bool) -> Fate:
         sigma = self._between(self.recipe.white_sigma) / 255
         white = Noise(sigma, 0.0, 0.0, _no_blur(), (1.0, 1.0, 1.0), 1.0)
-        return Fate(gray, soft, second=(white,), rounded=self._is(0.5))
+        return Fate(gray, second=(white,), rounded=self._is(0.5))
 
     def _draw_compressed(self, gray: bool, soft: np.ndarray | None) -> Fate:
         low, high = self.recipe.low_quality[0], self.recipe.quality[1]
@@ -288,8 +294,13 @@ class Drawing:
             return filters.disc(1.5 * sigma)
         return filters.low_pass(self._between((math.pi / 3, math.pi)) if self.scale > 1 else math.pi)
 
-    def _soften(self) -> np.ndarray:
-        return filters.gaussian(self._between((0.35, 1.4)))
+    def _soften(self, luma: bool, colours: bool) -> np.ndarray | None:
+        if not (luma or colours):
+            return None
+        all_blur = self._between((0.35, 1.4)) if luma else 0.0
+        colour_blur = self._between(self.recipe.colour_blur) if colours else 0.0
+        sigmas = (all_blur, math.hypot(all_blur, colour_blur))
+        return np.stack([filters.gaussian(sigma) if sigma else _no_blur()[0] for sigma in sigmas])
 
     def _jpeg(self, quality: Range) -> Jpeg:
         shift = (0, 0)
@@ -330,7 +341,9 @@ def recipe_for(scale: int) -> Recipe:
 
 def recipe_for_measuring(scale: int) -> Recipe:
     """Return the recipe for measuring: several faults in each picture, and an unchanged truth."""
-    recipe = replace(recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0)
+    recipe = replace(
+        recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0, soft_colour=0.0
+    )
     return recipe if scale > 1 else replace(recipe, noise=1.0)
 
 
