@@ -98,6 +98,24 @@ def test_compressed_pictures_of_a_folder_get_the_model_for_them(run: Run, tables
             assert image.size == (24 * scale, 20 * scale)
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_the_look_and_the_pictures_are_those_of_a_cpu(run: Run, pixels: Path) -> None:
+    results = []
+    for device in ("cuda", "cpu"):
+        folder = pixels.with_name(device)
+        command = ("upscale", pixels, "--offline", "--device", device, "--precision", "fp32", "-s", 2)
+        code, events, _ = run(*command, "-o", folder)
+        assert code == 0
+        pictures = [np.asarray(Image.open(file)).astype(int) for file in sorted(folder.glob("*.png"))]
+        results.append((chosen(events), pictures))
+    (on_gpu, first), (on_cpu, second) = results
+    assert on_gpu == on_cpu
+    assert set(on_gpu.values()) == {"tiny-x2", "tiny-real-x2"}
+    assert len(first) == 3
+    for one, other in zip(first, second, strict=True):
+        assert np.abs(one - other).max() <= 1
+
+
 def test_pixels_tell_where_the_file_does_not(run: Run, pixels: Path) -> None:
     code, events, err = run("upscale", pixels, *LOCAL, "-s", 2)
     assert code == 0

@@ -61,13 +61,14 @@ class Maker:
         photographs: Photographs, some of them soft at full size.
         graphics: Graphics and screenshots.
         seed: Seed of everything.
+        share: Share of graphics.
 
     Attributes:
         random: Source of random numbers.
     """
 
-    def __init__(self, photographs: list[Path], graphics: list[Path], seed: int) -> None:
-        self._photographs, self._graphics = photographs, graphics
+    def __init__(self, photographs: list[Path], graphics: list[Path], seed: int, share: float = 0.22) -> None:
+        self._photographs, self._graphics, self._share = photographs, graphics, share
         self.random = np.random.default_rng(seed)
         self._open: dict[Path, Image.Image] = {}
 
@@ -122,7 +123,7 @@ class Maker:
     def _cut(self) -> tuple[np.ndarray, float] | None:
         """Return a crop, perhaps enlarged, blurred or sharpened, and the share of its resolution in use."""
         random = self.random
-        files = self._graphics if self._is(0.22) else self._photographs
+        files = self._graphics if self._is(self._share) else self._photographs
         picture = self._load(files[random.integers(len(files))])
         kind = random.random()
         factor = self._between(1.1, 4) if kind < 0.3 else 1.0
@@ -264,6 +265,7 @@ def main() -> None:
     add_folders(parser)
     parser.add_argument("--exclude", type=Path, help="file with names of pictures that are not used")
     parser.add_argument("--held-out", action="store_true", help="use the eighth that is not trained on")
+    parser.add_argument("--share", type=float, default=0.22, help="share of graphics")
     parser.add_argument("--count", type=int, default=14000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -272,7 +274,7 @@ def main() -> None:
         [file for file in find_files(folders, arguments.held_out) if file.name not in excluded]
         for folders in (arguments.photographs, arguments.graphics)
     )
-    maker = Maker(photographs, graphics, arguments.seed)
+    maker = Maker(photographs, graphics, arguments.seed, arguments.share)
     features, truths = [], []
     while len(features) < arguments.count:
         made = maker.make()

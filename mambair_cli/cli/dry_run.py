@@ -107,6 +107,7 @@ def _print_model(
             print_event("left_out", **facts)
     else:
         names = " or ".join((model.name, *model.others))
+        names += ", as each image needs (mambair inspect tells)," if model.others else ""
         print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
     if not options.quiet:
         for sentence in filter(None, [remark, *file_filter.remarks()]):
