@@ -11,6 +11,7 @@ import typer
 
 from mambair_cli.cli import models
 from mambair_cli.cli.commands import Command, CommandGroup
+from mambair_cli.cli.compare import compare
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluate import evaluate
 from mambair_cli.cli.inspect import inspect
@@ -43,7 +44,7 @@ models_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-for command in (upscale, denoise, dejpeg, inspect, evaluate, train, serve, doctor):
+for command in (upscale, denoise, dejpeg, inspect, compare, evaluate, train, serve, doctor):
     app.command(cls=Command)(command)
 app.add_typer(models_app, name="models")
 for name, command in (

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import UsageError
 
@@ -91,3 +91,43 @@ def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
     """
     word = text.strip().lower().removeprefix(".")
     return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)
+
+
+class Region(NamedTuple):
+    """A part of a picture.
+
+    Attributes:
+        left: Its first column.
+        top: Its first row.
+        width: Its width, in pixels.
+        height: Its height, in pixels.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """Write it as people do."""
+        return ",".join(map(str, self))
+
+
+def read_region(text: str, name: str) -> Region:
+    """Read a part of a picture: left column, top row, width and height, in pixels.
+
+    Args:
+        text: Four whole numbers, separated by commas.
+        name: Name of the option or parameter, for the error.
+
+    Raises:
+        UsageError: It is no such text, or the part is empty.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", text)
+    region = Region(*map(int, found.groups())) if found else None
+    if region is None or not region.width or not region.height:
+        raise UsageError(
+            f"{name} is {text or 'empty'}; it must be the left column, the top row, the width and the height "
+            "in pixels, such as 120,80,256,256"
+        )
+    return region

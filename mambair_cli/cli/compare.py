@@ -1,0 +1,167 @@
+"""The command that compares pictures in a page for the browser."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
+from mambair_cli.cli.output import print_event, say
+from mambair_cli.errors import UsageError
+from mambair_cli.runs import parameters
+from mambair_cli.system.values import read_region
+
+if TYPE_CHECKING:
+    from mambair_cli.pages.folders import ComparedSet
+    from mambair_cli.pages.screen import ScreenPicture
+
+PAGE, FOLDER = "compare.html", "compare"  # where no output is named
+ReadSet = Callable[[], "list[ScreenPicture]"]
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``compare``."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Page to write; for folders, a folder of pages.",
+            show_default=f"{PAGE}, for folders {FOLDER}/",
+        ),
+    ] = None
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What to call the pictures, separated by commas.",
+            show_default="names of files or folders",
+        ),
+    ] = None
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Compare a part only; in pixels of the largest picture."),
+    ] = None
+    open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pages that exist.")] = False
+    max_pixels: MaxPixels = parameters.MAX_PIXELS.default
+    quiet: Quiet = False
+    json: AsJson = False
+
+
+@with_options
+def compare(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE", help="Two to six pictures, or as many folders.")
+    ],
+    *,
+    options: CompareOptions,
+) -> None:
+    """Write a page that compares pictures, and that any browser shows.
+
+    The page has a slider between two pictures, side by side, flicker, zoom to the pixel, a picture of where
+    they differ, PSNR and SSIM. It is one file that needs nothing else. Pictures may differ in size, not in
+    shape. Folders become a page for each picture, and an index that begins with the largest difference.
+
+    Example: mambair compare photo.jpg photo_x4.png --open
+    """
+    folders = [path for path in pictures if path.is_dir()]
+    if folders and len(folders) < len(pictures):
+        raise UsageError("folders are compared with folders, and pictures with pictures; give one kind")
+    names = _read_names(options.names, pictures)
+    if folders:
+        index, exit_code = _compare_folders(folders, names, options)
+    else:
+        index, exit_code = _compare_pictures(pictures, names, options), 0
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(index.resolve().as_uri())
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _read_names(names: str | None, pictures: list[Path]) -> list[str]:
+    """Return what the pictures or folders are called: names of files alone, where these differ."""
+    if names is not None:
+        given = [name.strip() for name in names.split(",")]
+        if len(given) != len(pictures) or not all(given):
+            raise UsageError(f"--names {names} names {len(given)}, and there are {len(pictures)}; name each")
+        return given
+    short = [path.name or str(path) for path in pictures]
+    return short if len(set(short)) == len(short) else [str(path) for path in pictures]
+
+
+def _compare_pictures(files: list[Path], names: list[str], options: CompareOptions) -> Path:
+    """Write a page that compares some pictures; return its path."""
+    from mambair_cli.pages.comparison import write_comparison
+    from mambair_cli.pages.folders import write_page
+
+    output = options.output or Path(PAGE)
+    if output.is_dir():
+        output = output / PAGE
+    shown = _reader(files, names, options)()
+    write_page(output, write_comparison(shown), options.overwrite)
+    if options.json:
+        print_event("compared", input=[str(file) for file in files], page=str(output))
+    else:
+        print(output)
+    return output
+
+
+def _compare_folders(folders: list[Path], names: list[str], options: CompareOptions) -> tuple[Path, int]:
+    """Write a page for each picture of some folders, and an index; return its path and the exit code."""
+    from mambair_cli.pages.folders import INDEX, compare_sets, match_folders
+
+    output = options.output or Path(FOLDER)
+    sets, alone = match_folders(folders)
+    if alone and not options.quiet:
+        others = f" and {len(alone) - 1} others" if len(alone) > 1 else ""
+        say(f"without a partner: {alone[0]}{others}")
+    readers = [(each.name, _reader(list(each.files), names, options)) for each in sets]
+    exit_code = 0
+    title = " and ".join(names)
+    for compared in compare_sets(readers, output, title, options.overwrite):
+        report_set(compared, options.json)
+        if compared.error is not None:
+            exit_code = max(exit_code, compared.error.exit_code)
+    index = output / INDEX
+    if options.json:
+        print_event("index", page=str(index))
+    else:
+        print(index)
+    return index, exit_code
+
+
+def report_set(compared: "ComparedSet", as_json: bool) -> None:
+    """Print the page of a set of pictures, or why there is none."""
+    if compared.error is not None:
+        say(f"error: {compared.name}: {compared.error}")
+    if as_json:
+        facts: dict[str, Any] = {"input": compared.name, "page": compared.page and str(compared.page)}
+        if compared.error is not None:
+            facts["error"] = str(compared.error)
+        print_event("compared", **facts)
+    elif compared.page is not None:
+        print(compared.page, flush=True)
+
+
+def _reader(files: list[Path], names: list[str], options: CompareOptions) -> ReadSet:
+    """Return what reads the pictures of a page."""
+    region = None if options.region is None else read_region(options.region, "--region")
+
+    def read() -> "list[ScreenPicture]":
+        from mambair_cli.pages.screen import read_for_screen, show_region
+
+        read = [
+            read_for_screen(file, name, options.max_pixels, whole=region is not None)
+            for file, name in zip(files, names, strict=True)
+        ]
+        return read if region is None else show_region(read, region)
+
+    return read

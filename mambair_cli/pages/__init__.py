@@ -1,0 +1,1 @@
+"""Pages of pictures and figures for a browser, each in one file."""

@@ -1,0 +1,2 @@
+"use strict";
+createViewer(document.getElementById("viewer"), JSON.parse(document.getElementById("data").textContent));

@@ -1,0 +1,171 @@
+"""Pictures as a browser shows them: 8-bit sRGB, upright, not too large, in the page itself."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mambair_cli.errors import UsageError
+from mambair_cli.images.decoding import MAX_PIXELS, open_picture
+from mambair_cli.images.libvips import LibvipsError, explained
+from mambair_cli.images.picture import Header
+from mambair_cli.images.resize_and_convert import resize_and_convert
+from mambair_cli.images.row_reader import Reader, corrupt_error, wrap
+from mambair_cli.images.samples import from_float, to_float
+from mambair_cli.system.files import show
+from mambair_cli.system.values import Region
+
+MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
+
+
+@dataclass(frozen=True, eq=False)
+class ScreenPicture:
+    """A picture for the screen.
+
+    Attributes:
+        name: What people call it: what made it, or the name of its file.
+        pixels: (h, w, 3) RGB or (h, w, 4) with straight alpha, uint8, sRGB.
+        size: Width and height of the picture itself; ``pixels`` may be smaller.
+        notes: What was done to show it, in a few words each.
+    """
+
+    name: str
+    pixels: np.ndarray
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def read_for_screen(
+    path: Path, name: str = "", max_pixels: int = MAX_PIXELS, whole: bool = False
+) -> ScreenPicture:
+    """Read a picture from a file for the screen; of several frames, the first one.
+
+    Args:
+        path: A file of any readable format.
+        name: What people call it; its file's name by default.
+        max_pixels: Largest number of pixels to read.
+        whole: Whether to keep all pixels, however many.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    with open_picture(path, max_pixels=max_pixels, damaged=True) as reader:
+        header = reader.header
+        pixels, notes = _convert(reader, path)
+    if header.frames > 1:
+        notes.append(f"the first of {header.frames} frames")
+    notes += reader.warnings
+    return fit_to_screen(name or path.name, pixels, tuple(notes), whole)
+
+
+def fit_to_screen(
+    name: str, pixels: np.ndarray, notes: tuple[str, ...] = (), whole: bool = False
+) -> ScreenPicture:
+    """Make a picture for the screen of pixels, reduced where they are too many.
+
+    Args:
+        name: What people call it.
+        pixels: (h, w, 1, 3 or 4) uint8, sRGB.
+        notes: What was done to it so far.
+        whole: Whether to keep all pixels, however many.
+    """
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    height, width = pixels.shape[:2]
+    share = (MOST_PIXELS / (height * width)) ** 0.5
+    if share < 1 and not whole:
+        size = round(width * share), round(height * share)
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+        notes = (*notes, f"reduced from {width}×{height}; --region shows a part in full")
+    return ScreenPicture(name, pixels, (width, height), notes)
+
+
+def _convert(reader: Reader, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Read the first frame as 8-bit sRGB, (h, w, 1, 3 or 4); tell what that took."""
+    header, notes = reader.header, []
+    samples = reader.read(0, header.height)
+    colours = samples[..., : header.bands]
+    if header.dtype != "uint8":
+        notes.append("from 16 bits" if header.dtype == "uint16" else "from floating point")
+    if header.icc is not None:
+        colours = _convert_to_srgb(colours, header, path)
+        notes.append("converted to sRGB by its profile")
+    pixels = from_float(to_float(colours), np.uint8)
+    if header.has_alpha:
+        alpha = from_float(to_float(samples[..., header.bands : header.bands + 1]), np.uint8)
+        pixels = np.concatenate([pixels.repeat(4 - pixels.shape[2], axis=2)[..., :3], alpha], axis=2)
+    return np.ascontiguousarray(pixels), notes
+
+
+def _convert_to_srgb(colours: np.ndarray, header: Header, path: Path) -> np.ndarray:
+    """Convert colours by the header's profile, (h, w, 1 or 3)."""
+    plain = Header(header.width, header.height, header.bands, "uint16", icc=header.icc)
+    try:
+        with explained():
+            image = wrap(from_float(to_float(colours), np.uint16), header.bands)
+            converted = resize_and_convert(image, plain, (header.width, header.height), True, "png").numpy()
+    except LibvipsError as error:
+        raise corrupt_error(show(path), header.format, str(error)) from error
+    return converted.reshape(colours.shape)
+
+
+def show_region(pictures: Sequence[ScreenPicture], region: Region) -> list[ScreenPicture]:
+    """Cut the same part out of pictures of different sizes; its borders fall on pixels of the smallest one.
+
+    Args:
+        pictures: Pictures of one shape.
+        region: The part, in pixels of the largest one.
+
+    Raises:
+        UsageError: It leaves the pictures.
+    """
+    widths, heights = ([picture.pixels.shape[axis] for picture in pictures] for axis in (1, 0))
+    if region.left + region.width > max(widths) or region.top + region.height > max(heights):
+        largest = pictures[widths.index(max(widths))]
+        raise UsageError(
+            f"the region {region} leaves the picture {largest.name}: it has {max(widths)}×{max(heights)} "
+            "pixels"
+        )
+    cuts = []
+    for start, length, sides in ((region.top, region.height, heights), (region.left, region.width, widths)):
+        step = max(sides) / min(sides)
+        first, end = math.floor(start / step), min(min(sides), math.ceil((start + length) / step))
+        cuts.append([slice(*(round(edge * side / min(sides)) for edge in (first, end))) for side in sides])
+    return [
+        fit_to_screen(picture.name, np.ascontiguousarray(picture.pixels[rows, columns]), picture.notes)
+        for picture, rows, columns in zip(pictures, *cuts, strict=True)
+    ]
+
+
+def enlarge(picture: ScreenPicture, width: int, height: int, name: str) -> ScreenPicture:
+    """Enlarge a picture by bicubic interpolation.
+
+    Args:
+        picture: The picture.
+        width: Width of the result, in pixels.
+        height: Height of the result, in pixels.
+        name: Name of the result.
+    """
+    image = Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BICUBIC)
+    return ScreenPicture(name, np.asarray(image), (width, height), ("enlarged by bicubic interpolation",))
+
+
+def to_address(pixels: np.ndarray, thumbnail: int | None = None) -> str:
+    """Write a picture as an address that holds it: lossless WebP, or a small lossy one.
+
+    Args:
+        pixels: (h, w, 3 or 4) uint8.
+        thumbnail: Longest side of a small picture, in pixels; None for the picture itself.
+    """
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    if thumbnail is not None:
+        image.thumbnail((thumbnail, thumbnail))
+        image.save(file, "WEBP", quality=80)
+    else:
+        image.save(file, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,238 @@
+"""Pages that compare pictures: what is in them, what they tell, and what is refused."""
+
+import base64
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from profiles import DISPLAY_P3
+
+from mambair_cli.cli import main
+from mambair_cli.pages import screen
+from mambair_cli.quality.metrics import psnr, ssim
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def read_data(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def pixels_of(picture: dict[str, Any]) -> np.ndarray:
+    head, data = picture["source"].split(",")
+    assert head == "data:image/webp;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", noise(40, 60))
+    save(tmp_path / "b.png", noise(40, 60) // 2 + 64)
+    return ["a.png", "b.png"]
+
+
+def test_a_page_holds_the_pictures_to_the_bit_and_their_psnr_and_ssim(
+    pair: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *pair]) == 0
+    assert capsys.readouterr().out == "compare.html\n"
+    data = read_data(Path("compare.html"))
+    a, b = (np.asarray(Image.open(name)) for name in pair)
+    assert [picture["name"] for picture in data["pictures"]] == pair
+    np.testing.assert_array_equal(pixels_of(data["pictures"][0]), a)
+    np.testing.assert_array_equal(pixels_of(data["pictures"][1]), b)
+    assert data["scores"] == [{"a": 0, "b": 1, "psnr": psnr(a, b), "ssim": ssim(a, b)}]
+
+
+class Addresses(HTMLParser):
+    """Collects what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.policy = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+        if facts.get("http-equiv") == "Content-Security-Policy":
+            self.policy = facts["content"] or ""
+
+
+def test_a_page_loads_nothing_and_forbids_other_scripts(pair: list[str]) -> None:
+    assert main(["compare", *pair]) == 0
+    parser = Addresses()
+    parser.feed(Path("compare.html").read_text())
+    assert parser.found == []
+    assert "default-src 'none'" in parser.policy
+    assert not re.search(r"https?:|unsafe", parser.policy)
+    assert "http" not in re.sub(r"http-equiv", "", Path("compare.html").read_text())
+
+
+def test_a_name_cannot_become_part_of_the_page(pair: list[str]) -> None:
+    name = "</script><script>alert(1)</script>&<b>"
+    assert main(["compare", *pair, "--names", f"{name},b"]) == 0
+    page = Path("compare.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
+    assert read_data(Path("compare.html"))["pictures"][0]["name"] == name
+
+
+def test_a_small_picture_is_shown_as_pixels_and_enlarged(pair: list[str]) -> None:
+    small = noise(10, 15)
+    save(Path("small.png"), small)
+    assert main(["compare", "small.png", "b.png"]) == 0
+    bicubic, plain, large = read_data(Path("compare.html"))["pictures"]
+    assert (bicubic["name"], plain["name"], large["name"]) == (
+        "small.png, bicubic",
+        "small.png, as pixels",
+        "b.png",
+    )
+    np.testing.assert_array_equal(pixels_of(plain), small)
+    assert plain["pixelated"]
+    assert not bicubic["pixelated"]
+    wanted = Image.fromarray(small).resize((60, 40), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(pixels_of(bicubic), np.asarray(wanted))
+    scores = read_data(Path("compare.html"))["scores"]
+    assert [(score["a"], score["b"]) for score in scores] == [(0, 2)]
+
+
+def test_equal_pictures_are_told_to_be_equal(pair: list[str]) -> None:
+    assert main(["compare", "a.png", "a.png", "--names", "one,two"]) == 0
+    assert read_data(Path("compare.html"))["scores"] == [{"a": 0, "b": 1, "psnr": None, "ssim": 1.0}]
+
+
+def test_depth_and_profile_are_brought_to_the_screen_and_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep = np.full((20, 20), 40000, dtype=np.uint16)
+    Image.fromarray(deep).save("deep.png")
+    colours = np.zeros((20, 20, 3), dtype=np.uint8)
+    colours[:] = (60, 200, 80)
+    Image.fromarray(colours).save("wide.png", icc_profile=DISPLAY_P3)
+    assert main(["compare", "deep.png", "wide.png"]) == 0
+    first, second = read_data(Path("compare.html"))["pictures"]
+    assert first["notes"] == ["from 16 bits"]
+    np.testing.assert_array_equal(pixels_of(first), np.full((20, 20, 3), round(40000 / 257), dtype=np.uint8))
+    assert second["notes"] == ["converted to sRGB by its profile"]
+    by_lcms = ImageCms.profileToProfile(
+        Image.fromarray(colours),
+        ImageCms.ImageCmsProfile(io.BytesIO(DISPLAY_P3)),
+        ImageCms.createProfile("sRGB"),
+    )
+    assert by_lcms is not None
+    difference = pixels_of(second).astype(int) - np.asarray(by_lcms)
+    assert np.abs(difference).max() <= 2
+    assert np.abs(pixels_of(second).astype(int) - colours).max() > 5
+
+
+def test_transparency_stays(pair: list[str]) -> None:
+    pixels = np.dstack([noise(40, 60, 2), np.full((40, 60), 100, dtype=np.uint8)])
+    save(Path("clear.png"), pixels)
+    assert main(["compare", "clear.png", "b.png"]) == 0
+    np.testing.assert_array_equal(pixels_of(read_data(Path("compare.html"))["pictures"][0]), pixels)
+
+
+def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
+    pair: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "MOST_PIXELS", 600)
+    assert main(["compare", *pair]) == 0
+    first = read_data(Path("compare.html"))["pictures"][0]
+    assert pixels_of(first).shape == (20, 30, 3)
+    assert (first["width"], first["height"]) == (60, 40)
+    assert "reduced from 60×40" in first["notes"][0]
+    assert main(["compare", *pair, "--overwrite", "--region", "30,10,20,25"]) == 0
+    part = read_data(Path("compare.html"))["pictures"][0]
+    np.testing.assert_array_equal(pixels_of(part), noise(40, 60)[10:35, 30:50])
+
+
+def test_a_region_falls_on_pixels_of_the_smallest_picture(pair: list[str]) -> None:
+    save(Path("small.png"), noise(10, 15))
+    assert main(["compare", "small.png", "b.png", "--region", "9,5,10,10"]) == 0
+    _, small, large = read_data(Path("compare.html"))["pictures"]
+    np.testing.assert_array_equal(pixels_of(small), noise(10, 15)[1:4, 2:5])
+    np.testing.assert_array_equal(pixels_of(large), np.asarray(Image.open("b.png"))[4:16, 8:20])
+
+
+def test_folders_become_an_index_that_begins_with_the_largest_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, (name, change) in enumerate({"x": 9, "deep/y": 60, "z": 0}.items()):
+        pixels = noise(24, 32, number) // 2
+        save(Path("before") / f"{name}.png", pixels)
+        save(Path("after") / f"{name}.webp", pixels + np.uint8(change), lossless=True)
+    save(Path("before/alone.png"), noise(24, 32))
+    assert main(["compare", "before", "after", "-o", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == str(Path("out/index.html"))
+    assert "without a partner: " in err
+    index = Path("out/index.html").read_text()
+    addresses = re.findall(r'<li><a href="(.*?)"', index)
+    assert addresses == [f"pictures/{name}.png.html" for name in ("deep/y", "x", "z")]
+    wanted = 10 * math.log10(255**2 / 60**2)
+    assert f"{wanted:.2f} dB" in index
+    assert "equal" in index
+    page = Path("out") / addresses[0]
+    assert [picture["name"] for picture in read_data(page)["pictures"]] == ["before", "after"]
+    assert 'href="../../index.html"' in page.read_text()
+
+
+def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        save(Path(folder) / "good.png", noise(16, 16))
+        save(Path(folder) / "bad.png", noise(16, 16 if folder == "one" else 40))
+    assert main(["compare", "one", "two", "--json"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["compared", "compared", "index"]
+    assert "their shapes differ" in lines[0]["error"]
+    assert lines[1]["page"] == str(Path("compare/pictures/good.png.html"))
+    assert "their shapes differ" in Path("compare/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a.png"], "2 to 6 pictures, not 1"),
+        (["a.png"] * 7, "2 to 6 pictures, not 7"),
+        (["a.png", "."], "folders are compared with folders"),
+        (["a.png", "none.png"], "cannot read none.png: it does not exist"),
+        (["a.png", "b.png", "--names", "one"], "--names one names 1, and there are 2"),
+        (["a.png", "b.png", "--region", "1,2,3"], "--region is 1,2,3; it must be the left column"),
+        (["a.png", "b.png", "--region", "50,0,20,20"], "leaves the picture a.png: it has 60×40 pixels"),
+        (["a.png", "tall.png"], "their shapes differ"),
+        (["a.png", "b.png", "-o", "taken.html"], "it exists already; --overwrite replaces it"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_in_a_line(
+    pair: list[str], arguments: list[str], told: str, capsys
+) -> None:
+    save(Path("tall.png"), noise(60, 40))
+    Path("taken.html").write_text("mine")
+    assert main(["compare", *arguments]) in (1, 2)
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert Path("taken.html").read_text() == "mine"
+    assert not Path("compare.html").exists()
