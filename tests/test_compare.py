@@ -1,6 +1,5 @@
 """Pages that compare pictures: what is in them, what they tell, and what is refused."""
 
-import base64
 import io
 import json
 import math
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import pixels_of, read_data
 from PIL import Image, ImageCms
 from profiles import DISPLAY_P3
 
@@ -27,18 +27,6 @@ def save(path: Path, pixels: np.ndarray, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
-
-
-def read_data(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
-    assert found
-    return json.loads(found[1])
-
-
-def pixels_of(picture: dict[str, Any]) -> np.ndarray:
-    head, data = picture["source"].split(",")
-    assert head == "data:image/webp;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 @pytest.fixture

@@ -162,6 +162,10 @@ class Options:
         False
     )
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Also write a page for the browser that compares inputs and outputs."),
+    ] = False
     quiet: Quiet = False
     json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per event instead of output paths.")

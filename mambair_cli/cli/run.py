@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mambair_cli.cli.compare_results import ResultPages
 from mambair_cli.cli.jobs import name_jobs
 from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, name_better
 from mambair_cli.cli.options import Options
@@ -66,6 +67,7 @@ class Run:
         self._notices: dict[str, str] = {}
         self._better: dict[str, str] = {}  # sentences that name a better model, by the model that is used
         self._explained: set[str] = set()
+        self._pages: ResultPages | None = None
 
     def name(self, scale: int) -> None:
         """Settle where each result goes, and say what is left out.
@@ -76,6 +78,10 @@ class Run:
         self._jobs = name_jobs(
             self._task, scale, self._sources, self._output, self._options, self._file_filter
         )
+        if self._options.compare:
+            policy = self._policy
+            self._pages = ResultPages(self._jobs, policy.overwrite or policy.resume, policy.max_pixels)
+            self._pages.check()
         if not self._options.quiet:
             for remark in self._file_filter.remarks():
                 say(remark)
@@ -91,6 +97,8 @@ class Run:
             self._tell(failures)
         else:
             self._compute()
+        if self._pages is not None:
+            self._exit_code = max(self._exit_code, self._pages.write(options.json))
         if options.json:
             print_event("summary", **self._summary.facts())
         elif len(self._jobs or []) > 1 and not options.quiet:
@@ -140,6 +148,8 @@ class Run:
         options = self._options
         for outcome in outcomes:
             self._summary.add(outcome, info and info.model)
+            if self._pages is not None:
+                self._pages.add(outcome, info and info.model)
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:

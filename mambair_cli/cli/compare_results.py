@@ -1,0 +1,126 @@
+"""Pages that compare the results of a run with its inputs: ``--compare`` of the restoring commands."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mambair_cli.cli.compare import FOLDER, report_set
+from mambair_cli.cli.output import complain, print_event
+from mambair_cli.errors import MambairError, UsageError
+
+if TYPE_CHECKING:
+    from mambair_cli.pages.screen import ScreenPicture
+    from mambair_cli.runs.jobs import Job
+    from mambair_cli.runs.outcomes import Outcome
+
+
+@dataclass
+class ResultPages:
+    """The pages of a run: one beside a single result, or a folder of them beside several.
+
+    Attributes:
+        jobs: The jobs of the run.
+        replaced: Whether pages that exist are replaced.
+        max_pixels: Largest number of pixels to read.
+    """
+
+    jobs: list["Job"]
+    replaced: bool
+    max_pixels: int
+    _results: list[tuple[Path, Path, str]] = field(default_factory=list)  # input, result, model
+
+    def check(self) -> None:
+        """Refuse results that have no page, or whose page exists, before anything is computed.
+
+        Raises:
+            UsageError: They are such.
+        """
+        for job in self.jobs:
+            if job.target is None or job.is_stream or job.source.path is None:
+                raise UsageError(
+                    f"--compare shows files, and {job.source} -> {job.place} is not from a file to a file; "
+                    "leave it out"
+                )
+            page = self._page_of(job)
+            if page.exists() and not self.replaced:
+                raise UsageError(f"{page} exists already; --overwrite replaces it")
+
+    def add(self, outcome: "Outcome", model: str | None) -> None:
+        """Note a result; failures have no page.
+
+        Args:
+            outcome: What became of a job.
+            model: Name of the usual model.
+        """
+        job, report = outcome.job, outcome.report
+        if outcome.error is not None or job.source.path is None or job.target is None:
+            return
+        made_by = (report and report.model) or (report and model) or "the result"
+        self._results.append((job.source.path, job.target, made_by))
+
+    def write(self, as_json: bool) -> int:
+        """Write the pages; return the exit code.
+
+        Args:
+            as_json: Whether to print events in place of paths.
+        """
+        if not self._results:
+            return 0
+        try:
+            return self._write_one(as_json) if len(self.jobs) == 1 else self._write_folders(as_json)
+        except MambairError as error:
+            complain(error)
+            return error.exit_code
+
+    def _page_of(self, job: "Job") -> Path:
+        """Return the page of a single result, or the index of the folder of several."""
+        from mambair_cli.pages.folders import INDEX
+
+        assert job.target is not None
+        if len(self.jobs) == 1:
+            return job.target.with_name(f"{job.target.stem}_compare.html")
+        return (job.root or job.target.parent) / FOLDER / INDEX
+
+    def _write_one(self, as_json: bool) -> int:
+        from mambair_cli.pages.comparison import write_comparison
+        from mambair_cli.pages.folders import write_page
+
+        page = self._page_of(self.jobs[0])
+        source, target, made_by = self._results[0]
+        write_page(page, write_comparison(self._read(source, target, made_by)), True)
+        _print_page("compared", page, as_json, input=str(source))
+        return 0
+
+    def _write_folders(self, as_json: bool) -> int:
+        from mambair_cli.pages.folders import compare_sets
+
+        pages = {job.target: self._page_of(job) for job in self.jobs}
+        exit_code = 0
+        for index in sorted(set(pages.values())):
+            folder = index.parent.parent
+            sets = [
+                (target.relative_to(folder).as_posix(), lambda each=each: self._read(*each))
+                for each in self._results
+                if pages[target := each[1]] == index
+            ]
+            for compared in compare_sets(sets, index.parent, folder.name or str(folder), True):
+                if compared.error is not None:
+                    report_set(compared, as_json)
+                    exit_code = max(exit_code, compared.error.exit_code)
+            _print_page("index", index, as_json)
+        return exit_code
+
+    def _read(self, source: Path, target: Path, made_by: str) -> "list[ScreenPicture]":
+        from mambair_cli.pages.screen import read_for_screen
+
+        return [
+            read_for_screen(source, source.name, self.max_pixels),
+            read_for_screen(target, made_by, max_pixels=2**62),
+        ]
+
+
+def _print_page(event: str, page: Path, as_json: bool, **facts: Any) -> None:
+    if as_json:
+        print_event(event, **facts, page=str(page))
+    else:
+        print(page, flush=True)

@@ -1,0 +1,96 @@
+"""--compare: a run also writes pages that compare its inputs and its results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import pixels_of, read_data
+from PIL import Image
+
+from mambair_cli.cli import main
+
+LOCAL = ("--offline", "--device", "cpu", "--compare")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two pictures of a folder, one of them in a folder below."""
+    monkeypatch.chdir(tmp_path)
+    names = [Path("photos/a.png"), Path("photos/deep/b.jpg")]
+    for number, name in enumerate(names):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(name, quality=97)
+    return names
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_a_page_lies_beside_a_single_result(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL]) == 0
+    assert capsys.readouterr().out.splitlines() == ["large.png", "large_compare.html"]
+    bicubic, before, after = read_data(Path("large_compare.html"))["pictures"]
+    assert [bicubic["name"], before["name"], after["name"]] == [
+        "a.png, bicubic",
+        "a.png, as pixels",
+        "tiny-x2",
+    ]
+    np.testing.assert_array_equal(pixels_of(before), read_rgb(photos[0]))
+    np.testing.assert_array_equal(pixels_of(after), read_rgb(Path("large.png")))
+
+
+def test_a_folder_of_results_gets_a_folder_of_pages(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["denoise", "photos", "--sigma", "25", "-o", "out", *LOCAL]
+    assert main([*command, "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events[-2:]] == ["index", "summary"]
+    assert events[-2]["page"] == str(Path("out/compare/index.html"))
+    before, after = read_data(Path("out/compare/pictures/deep/b.jpg.html"))["pictures"]
+    assert (before["name"], after["name"]) == ("b.jpg", "tiny-denoise")
+    np.testing.assert_array_equal(pixels_of(after), read_rgb(Path("out/deep/b.jpg")))
+    # The pages are no pictures to restore, and what was done before has its page again.
+    Path("out/deep/b.jpg").unlink()
+    assert main([*command, "--resume"]) == 0
+    index = Path("out/compare/index.html").read_text()
+    assert "pictures/a.png.html" in index
+    assert "pictures/deep/b.jpg.html" in index
+
+
+def test_workers_write_the_same_pages(photos: list[Path]) -> None:
+    for folder, more in (("one", ()), ("two", ("--workers", "2"))):
+        assert main(["dejpeg", "photos", "-o", folder, *LOCAL[:1], "--compare", *more]) == 0
+    first, second = (Path(folder, "compare/pictures/deep/b.jpg.html") for folder in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_page_that_exists_is_refused_before_anything_is_computed(
+    photos: list[Path], is_taken: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path("large_compare.html")
+    page.write_text("mine")
+    more = [] if is_taken else ["--overwrite"]
+    code = main(["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL, *more])
+    assert (code, Path("large.png").exists()) == ((2, False) if is_taken else (0, True))
+    assert (page.read_text() == "mine") == is_taken
+    assert (
+        "large_compare.html exists already; --overwrite replaces it" in capsys.readouterr().err
+    ) == is_taken
+
+
+def test_a_result_without_a_file_has_no_page(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", str(photos[0]), "-s", "2", "-o", "-", *LOCAL]) == 2
+    assert "is not from a file to a file; leave it out" in capsys.readouterr().err
+
+
+def test_a_failed_image_does_not_keep_the_pages_of_the_others(photos: list[Path]) -> None:
+    Path("photos/broken.png").write_bytes(b"no picture")
+    assert main(["denoise", "photos", "--sigma", "15", "-o", "out", *LOCAL]) == 1
+    index = Path("out/compare/index.html").read_text()
+    assert "a.png" in index
+    assert "broken" not in index
