@@ -10,13 +10,13 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 1
+EDITION = 2
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
 CLEAN_QUALITY = 93
 SEEN_QUALITY = 90  # by an estimate from pixels, which may be wrong
-NOISY = 3.5
+NOISY = 4.5
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
