@@ -55,7 +55,9 @@ def test_every_command_and_option_is_in_the_reference(path):
 def test_an_option_that_commands_share_is_explained_once():
     rows = re.findall(r"^\| `(-[^`]*)` \| (.*?) \|", read("docs/commands.md"), re.M)
     assert len(rows) == len(set(rows))
-    assert len([name for name, _ in rows if name.startswith("-o")]) == 3  # those of compare and train are others
+    assert (
+        len([name for name, _ in rows if name.startswith("-o")]) == 3
+    )  # those of compare and train are others
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -23,13 +23,9 @@ from mambair_cli.errors import MambairError
 from mambair_cli.runs import parameters
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from mambair_cli.cli.inspect_text import Inspection
-    from mambair_cli.images import Reader
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
-    from mambair_cli.inspection.look import Look
+    from mambair_cli.inspection.inspect_image import Inspection
 
 _KINDS = {"clean": "clean", "real": "noisy or compressed", "white": "with white noise"}
 
@@ -58,6 +54,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
     Example: mambair inspect photo.jpg
     """
     from mambair_cli.images import discovery
+    from mambair_cli.inspection.inspect_image import inspect_image
 
     check_null(options.null, options.from_file)
     check_addresses(inputs or [])
@@ -69,7 +66,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
     exit_code = 0
     for source in sources:
         try:
-            inspection = _inspect(source, options.max_pixels)
+            inspection = inspect_image(source, options.max_pixels)
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
             kinds["failed"] += 1
@@ -89,94 +86,14 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 def _choose_output(sources: list["Source"], options: InspectOptions) -> "Callable[[Inspection], None]":
     """Return a function that shows an inspection: as JSON, in full, or as a row of a table."""
     if options.json:
-        return lambda inspection: print_event("inspected", **describe(inspection))
+        from mambair_cli.inspection.inspect_image import describe_inspection
+
+        return lambda inspection: print_event("inspected", **describe_inspection(inspection))
     from mambair_cli.cli.inspect_text import Table, print_in_full
 
     if len(sources) == 1:
         return print_in_full
     return Table([str(source) for source in sources]).print_row
-
-
-def _inspect(source: "Source", max_pixels: int) -> "Inspection":
-    """Inspect an image; all of it is decoded, so that damage is found.
-
-    Raises:
-        ImageError: It cannot be read.
-    """
-    from mambair_cli.cli.inspect_text import Inspection
-    from mambair_cli.images.icc_profile import describe_profile
-    from mambair_cli.images.jpeg_quality import read_jpeg_quality
-    from mambair_cli.inspection.need import find_need
-    from mambair_cli.runs.job_files import open_source
-
-    held = source.hold()
-    file = held.path or held.data or b""
-    with open_source(held, max_pixels) as reader:
-        header = reader.header
-        look = _look(reader)
-        warnings = tuple(reader.warnings)
-    return Inspection(
-        source=source,
-        size=_find_size(held),
-        header=header,
-        profile=None if header.icc is None else describe_profile(header.icc) or "unnamed",
-        need=find_need(look, read_jpeg_quality(file)),
-        warnings=warnings,
-    )
-
-
-def _look(reader: "Reader") -> "Look | None":
-    """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
-    from mambair_cli.images import to_float
-    from mambair_cli.inspection.look import look_at
-
-    header = reader.header
-    held: tuple[int, int, np.ndarray] | None = None  # windows beside each other need the same rows
-
-    def read(rows: slice, columns: slice) -> "np.ndarray":
-        nonlocal held
-        if held is None or held[:2] != (rows.start, rows.stop):
-            held = rows.start, rows.stop, reader.read(rows.start, rows.stop)
-        return to_float(held[2][:, columns, : header.bands])
-
-    look = look_at(header.height, header.width, read)
-    end = header.height * header.frames
-    if held is None or held[1] < end:
-        reader.read(end - 1, end)
-    return look
-
-
-def _find_size(source: "Source") -> int | None:
-    if source.path is None:
-        return len(source.data or b"")
-    try:
-        return source.path.stat().st_size or None
-    except OSError:  # it is gone since
-        return None
-
-
-def describe(inspection: "Inspection") -> dict[str, Any]:
-    """Return an inspection in types that JSON has; what cannot be told is None."""
-    from mambair_cli.inspection.need import describe_need
-
-    header, need = inspection.header, inspection.need
-    return {
-        "input": str(inspection.source),
-        "format": header.format,
-        "bytes": inspection.size,
-        "width": header.width,
-        "height": header.height,
-        "frames": header.frames,
-        "bits": inspection.bits,
-        "float": inspection.is_float,
-        "channels": header.bands,
-        "alpha": header.has_alpha,
-        "profile": inspection.profile,
-        **describe_need(need),
-        "upscale": "clean" if need.kind == "clean" else "real",
-        "denoise": "white" if need.kind == "white" else "real",
-        "warnings": list(inspection.warnings),
-    }
 
 
 def _report_left_out(file_filter: "FileFilter", options: InspectOptions) -> None:

@@ -5,7 +5,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mambair_cli.cli.output import format_bytes
@@ -14,12 +13,9 @@ from mambair_cli.inspection.features import SMALLEST
 from mambair_cli.inspection.need import NOISY, SEEN_QUALITY, SOFT, WHITE_GRAIN, WHITE_QUALITY
 
 if TYPE_CHECKING:
-    from mambair_cli.images import Header
-    from mambair_cli.images.source import Source
+    from mambair_cli.inspection.inspect_image import Inspection
     from mambair_cli.inspection.look import Look
-    from mambair_cli.inspection.need import Need
 
-_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 WIDE = 130  # columns of a terminal, from which on the table has all its columns
 LONGEST_NAME, SHORTEST_NAME = 40, 12  # in a table, in terminal cells
 LABEL_WIDTH = 13
@@ -30,38 +26,7 @@ NONE, UNKNOWN = "-", "?"
 _FORMATS = {"webp": "WebP", "jpeg2000": "JPEG 2000", "exr": "OpenEXR"}
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What an image is and what it needs.
-
-    Attributes:
-        source: The image.
-        size: Size of its file, in bytes; None where it is unknown, as of a pipe.
-        header: Header of the image.
-        profile: Name of its colour profile; None without a profile.
-        need: What was seen of it, and what it needs.
-        warnings: Sentences about what is damaged in its file, or would be left out.
-    """
-
-    source: "Source"
-    size: int | None
-    header: "Header"
-    profile: str | None
-    need: "Need"
-    warnings: tuple[str, ...]
-
-    @property
-    def bits(self) -> int:
-        """Bits of a sample."""
-        return _BITS[self.header.dtype]
-
-    @property
-    def is_float(self) -> bool:
-        """Whether samples are floats."""
-        return self.header.dtype == "float32"
-
-
-def print_in_full(inspection: Inspection) -> None:
+def print_in_full(inspection: "Inspection") -> None:
     """Print all about an image; in a terminal, lines are broken between words."""
     width = _terminal_width()
     for label, text in _describe(inspection):
@@ -81,7 +46,7 @@ def print_in_full(inspection: Inspection) -> None:
         )
 
 
-def _describe(inspection: Inspection) -> Iterator[tuple[str, str]]:
+def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     """Yield the parts of a description: a label and a text."""
     header, look = inspection.header, inspection.need.look
     quality, size = inspection.need.jpeg_quality, inspection.size
@@ -104,11 +69,11 @@ def _describe(inspection: Inspection) -> Iterator[tuple[str, str]]:
     yield "denoise", _explain_denoise(inspection)
 
 
-def _name_depth(inspection: Inspection) -> str:
+def _name_depth(inspection: "Inspection") -> str:
     return f"{inspection.bits} bits" + (", floats" if inspection.is_float else "")
 
 
-def _name_colours(inspection: Inspection) -> str:
+def _name_colours(inspection: "Inspection") -> str:
     header = inspection.header
     alpha = " with transparency" if header.has_alpha else ""
     masks = f", {len(header.masks)} more channels" if header.masks else ""
@@ -136,7 +101,7 @@ def _describe_noise(look: "Look", is_gray: bool) -> str:
     return f"{little}sigma {_show(look.noise)} of 255; " + "; ".join(parts)
 
 
-def _describe_detail(inspection: Inspection, look: "Look") -> str:
+def _describe_detail(inspection: "Inspection", look: "Look") -> str:
     share = f"{100 * look.resolution:.0f} % of the resolution is used"
     reduce = inspection.need.reduce
     if look.resolution >= SOFT or reduce <= 1:
@@ -150,7 +115,7 @@ def _describe_detail(inspection: Inspection, look: "Look") -> str:
     )
 
 
-def _explain_upscale(inspection: Inspection) -> str:
+def _explain_upscale(inspection: "Inspection") -> str:
     need = inspection.need
     if need.kind != "clean":
         return f"model for real photographs: {'; '.join(need.reasons)}. --clean overrules."
@@ -158,7 +123,7 @@ def _explain_upscale(inspection: Inspection) -> str:
     return f"model for clean pictures: {why}. --real overrules."
 
 
-def _explain_denoise(inspection: Inspection) -> str:
+def _explain_denoise(inspection: "Inspection") -> str:
     need = inspection.need
     if need.sigma is not None:
         return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
@@ -189,20 +154,20 @@ class Column(NamedTuple):
     is_text: bool = False
 
 
-def _name_samples(inspection: Inspection) -> str:
+def _name_samples(inspection: "Inspection") -> str:
     header = inspection.header
     colours = "gray" if header.bands == 1 else "RGB"
     depth = "float" if inspection.is_float else str(inspection.bits)
     return f"{depth} {colours}{'+A' if header.has_alpha else ''}"
 
 
-def _show_seen(inspection: Inspection) -> str:
+def _show_seen(inspection: "Inspection") -> str:
     if inspection.need.look is None:
         return UNKNOWN
     return NONE if inspection.need.look.quality >= WHITE_QUALITY else str(inspection.need.look.quality)
 
 
-def _show_noise(inspection: Inspection) -> str:
+def _show_noise(inspection: "Inspection") -> str:
     look = inspection.need.look
     if look is None:
         return UNKNOWN
@@ -210,11 +175,11 @@ def _show_noise(inspection: Inspection) -> str:
     return _show(look.noise) + (f" {kind}" if look.noise >= NOISY else "")
 
 
-def _show_detail(inspection: Inspection) -> str:
+def _show_detail(inspection: "Inspection") -> str:
     return UNKNOWN if inspection.need.look is None else f"{100 * inspection.need.look.resolution:.0f} %"
 
 
-def _show_denoise(inspection: Inspection) -> str:
+def _show_denoise(inspection: "Inspection") -> str:
     sigma = inspection.need.sigma
     return "real" if sigma is None else f"sigma {sigma:.0f}"
 
@@ -255,7 +220,7 @@ class Table:
             print(shorten(self._folder, self._width))
         self._print("image", [column.title for column in self._columns], "why")
 
-    def print_row(self, inspection: Inspection) -> None:
+    def print_row(self, inspection: "Inspection") -> None:
         """Print the row of an image."""
         unseen = ("too small to look at",) if inspection.need.look is None else ()
         reasons = (*inspection.need.reasons, *unseen)

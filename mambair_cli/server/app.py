@@ -33,7 +33,7 @@ from mambair_cli.errors import (
 )
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
-from mambair_cli.server.page import write_page
+from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
     Health,

@@ -1,0 +1,121 @@
+"""What an image in a file is, and what it needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mambair_cli.images import Header, Reader, open_picture, to_float
+from mambair_cli.images.icc_profile import describe_profile
+from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.images.source import Source
+from mambair_cli.inspection.look import Look, look_at
+from mambair_cli.inspection.need import Need, describe_need, find_need
+
+_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an image is and what it needs.
+
+    Attributes:
+        source: The image.
+        size: Size of its file, in bytes; None where it is unknown, as of a pipe.
+        header: Header of the image.
+        profile: Name of its colour profile; None without a profile.
+        need: What was seen of it, and what it needs.
+        warnings: Sentences about what is damaged in its file, or would be left out.
+    """
+
+    source: Source
+    size: int | None
+    header: Header
+    profile: str | None
+    need: Need
+    warnings: tuple[str, ...]
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample."""
+        return _BITS[self.header.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether samples are floats."""
+        return self.header.dtype == "float32"
+
+
+def inspect_image(source: Source, max_pixels: int) -> Inspection:
+    """Inspect an image; all of it is decoded, so that damage is found.
+
+    Args:
+        source: The image.
+        max_pixels: Largest number of pixels that is read.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    held = source.hold()
+    file = held.path or held.data or b""
+    with open_picture(file, max_pixels=max_pixels) as reader:
+        header = reader.header
+        look = _look(reader)
+        warnings = tuple(reader.warnings)
+    return Inspection(
+        source=source,
+        size=_find_size(held),
+        header=header,
+        profile=None if header.icc is None else describe_profile(header.icc) or "unnamed",
+        need=find_need(look, read_jpeg_quality(file)),
+        warnings=warnings,
+    )
+
+
+def _look(reader: Reader) -> Look | None:
+    """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
+    header = reader.header
+    held: tuple[int, int, np.ndarray] | None = None  # windows beside each other need the same rows
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        nonlocal held
+        if held is None or held[:2] != (rows.start, rows.stop):
+            held = rows.start, rows.stop, reader.read(rows.start, rows.stop)
+        return to_float(held[2][:, columns, : header.bands])
+
+    look = look_at(header.height, header.width, read)
+    end = header.height * header.frames
+    if held is None or held[1] < end:
+        reader.read(end - 1, end)
+    return look
+
+
+def _find_size(source: Source) -> int | None:
+    if source.path is None:
+        return len(source.data or b"")
+    try:
+        return source.path.stat().st_size or None
+    except OSError:  # it is gone since
+        return None
+
+
+def describe_inspection(inspection: Inspection) -> dict[str, Any]:
+    """Return an inspection in types that JSON has; what cannot be told is None."""
+    header, need = inspection.header, inspection.need
+    return {
+        "input": str(inspection.source),
+        "format": header.format,
+        "bytes": inspection.size,
+        "width": header.width,
+        "height": header.height,
+        "frames": header.frames,
+        "bits": inspection.bits,
+        "float": inspection.is_float,
+        "channels": header.bands,
+        "alpha": header.has_alpha,
+        "profile": inspection.profile,
+        **describe_need(need),
+        "upscale": "clean" if need.kind == "clean" else "real",
+        "denoise": "white" if need.kind == "white" else "real",
+        "warnings": list(inspection.warnings),
+    }
