@@ -222,7 +222,9 @@ def test_noise_does_not_hurt_the_server(address):
 def test_the_page_needs_no_other_and_names_all(address):
     api = json.loads(ask(address, "GET", "/openapi.json")[2])
     assert api["openapi"] == "3.1.0"
-    assert set(api["paths"]) == {f"/v1/{name}" for name in ("health", "models", *TASKS)}
+    assert set(api["paths"]) == {
+        f"/v1/{name}" for name in ("health", "models", "inspect", "show", "progress/{name}", *TASKS)
+    }
     posted = api["paths"]["/v1/upscale"]["post"]
     assert posted["parameters"][0]["schema"] == {"type": "number", "minimum": 1, "maximum": 4}
     status, headers, page = ask(address, "GET", "/docs")

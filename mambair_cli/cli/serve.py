@@ -40,6 +40,10 @@ class ServeOptions:
             help="Listen at a port of 127.0.0.1 instead; 0: any free port.",
         ),
     ] = None
+    open: Annotated[
+        bool,
+        typer.Option("--open", help="Open the server's page in the browser; without --port, at a free port."),
+    ] = False
     device: Device = "auto"
     precision: Precision = "auto"
     models: Annotated[
@@ -57,12 +61,13 @@ class ServeOptions:
 
 @with_options
 def serve(*, options: ServeOptions) -> None:
-    """Keep models loaded for commands and other programs.
+    """Keep models loaded for commands and other programs, and show a page for the browser.
 
-    Prints its address, for --server. Other programs use HTTP: see docs/serve.md.
+    Prints its address, for --server. With a port, that address is also a page where pictures are dropped,
+    restored, compared and saved. Other programs use HTTP: see docs/serve.md.
     Ctrl-C, the signal TERM or closing the terminal ends it after the images that it has are done.
 
-    Example: mambair serve --port 8765
+    Example: mambair serve --port 8765 --open
     """
     _check(options)
     from mambair_cli.server.address import LOOPBACK, Address, listen
@@ -86,6 +91,10 @@ def serve(*, options: ServeOptions) -> None:
         server = build_server(App(service, options.max_bytes, options.waiting))
         if not options.quiet:
             say(f"serving at {address} on {service.cache.device}; Ctrl-C ends it")
+        if options.open:
+            import webbrowser
+
+            webbrowser.open(str(address))
         with cleaning_up():
             _end_by_signals(server)
             server.run(sockets=[listener])
@@ -95,6 +104,10 @@ def _check(options: ServeOptions) -> None:
     """Refuse two addresses, and a machine without the packages that serving needs."""
     if options.socket is not None and options.port is not None:
         raise UsageError(f"--socket {options.socket} and --port {options.port} exclude each other; give one")
+    if options.socket is not None and options.open:
+        raise UsageError(
+            f"--open shows a page at a port, and --socket {options.socket} has none; leave one out"
+        )
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
             raise UsageError(
@@ -107,8 +120,8 @@ def _settle_address(options: ServeOptions) -> "Address":
     """Return the address that the options ask for; a port of 0 is still to be replaced by a free one."""
     from mambair_cli.server.address import LOOPBACK, Address, find_default_socket
 
-    if options.port is not None:
-        return Address(None, LOOPBACK, options.port)
+    if options.port is not None or options.open:
+        return Address(None, LOOPBACK, options.port or 0)
     return Address(Path(options.socket) if options.socket else find_default_socket(make_folder=True))
 
 

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from mambair_cli.images.picture import Header
 from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import Reader, corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.system.files import show
 from mambair_cli.system.values import Region
 
 MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
@@ -41,12 +41,12 @@ class ScreenPicture:
 
 
 def read_for_screen(
-    path: Path, name: str = "", max_pixels: int = MAX_PIXELS, whole: bool = False
+    file: Path | bytes | mmap, name: str = "", max_pixels: int = MAX_PIXELS, whole: bool = False
 ) -> ScreenPicture:
     """Read a picture from a file for the screen; of several frames, the first one.
 
     Args:
-        path: A file of any readable format.
+        file: A file of any readable format, or its bytes.
         name: What people call it; its file's name by default.
         max_pixels: Largest number of pixels to read.
         whole: Whether to keep all pixels, however many.
@@ -54,13 +54,14 @@ def read_for_screen(
     Raises:
         ImageError: The file cannot be read.
     """
-    with open_picture(path, max_pixels=max_pixels, damaged=True) as reader:
+    name = name or (file.name if isinstance(file, Path) else "picture")
+    with open_picture(file, max_pixels=max_pixels, damaged=True) as reader:
         header = reader.header
-        pixels, notes = _convert(reader, path)
+        pixels, notes = _convert(reader, name)
     if header.frames > 1:
         notes.append(f"the first of {header.frames} frames")
     notes += reader.warnings
-    return fit_to_screen(name or path.name, pixels, tuple(notes), whole)
+    return fit_to_screen(name, pixels, tuple(notes), whole)
 
 
 def fit_to_screen(
@@ -85,7 +86,7 @@ def fit_to_screen(
     return ScreenPicture(name, pixels, (width, height), notes)
 
 
-def _convert(reader: Reader, path: Path) -> tuple[np.ndarray, list[str]]:
+def _convert(reader: Reader, name: str) -> tuple[np.ndarray, list[str]]:
     """Read the first frame as 8-bit sRGB, (h, w, 1, 3 or 4); tell what that took."""
     header, notes = reader.header, []
     samples = reader.read(0, header.height)
@@ -93,7 +94,7 @@ def _convert(reader: Reader, path: Path) -> tuple[np.ndarray, list[str]]:
     if header.dtype != "uint8":
         notes.append("from 16 bits" if header.dtype == "uint16" else "from floating point")
     if header.icc is not None:
-        colours = _convert_to_srgb(colours, header, path)
+        colours = _convert_to_srgb(colours, header, name)
         notes.append("converted to sRGB by its profile")
     pixels = from_float(to_float(colours), np.uint8)
     if header.has_alpha:
@@ -102,7 +103,7 @@ def _convert(reader: Reader, path: Path) -> tuple[np.ndarray, list[str]]:
     return np.ascontiguousarray(pixels), notes
 
 
-def _convert_to_srgb(colours: np.ndarray, header: Header, path: Path) -> np.ndarray:
+def _convert_to_srgb(colours: np.ndarray, header: Header, name: str) -> np.ndarray:
     """Convert colours by the header's profile, (h, w, 1 or 3)."""
     plain = Header(header.width, header.height, header.bands, "uint16", icc=header.icc)
     try:
@@ -110,7 +111,7 @@ def _convert_to_srgb(colours: np.ndarray, header: Header, path: Path) -> np.ndar
             image = wrap(from_float(to_float(colours), np.uint16), header.bands)
             converted = resize_and_convert(image, plain, (header.width, header.height), True, "png").numpy()
     except LibvipsError as error:
-        raise corrupt_error(show(path), header.format, str(error)) from error
+        raise corrupt_error(name, header.format, str(error)) from error
     return converted.reshape(colours.shape)
 
 
@@ -162,10 +163,15 @@ def to_address(pixels: np.ndarray, thumbnail: int | None = None) -> str:
         pixels: (h, w, 3 or 4) uint8.
         thumbnail: Longest side of a small picture, in pixels; None for the picture itself.
     """
+    return "data:image/webp;base64," + base64.b64encode(encode_for_screen(pixels, thumbnail)).decode()
+
+
+def encode_for_screen(pixels: np.ndarray, thumbnail: int | None = None) -> bytes:
+    """Encode a picture as WebP; arguments as for :func:`to_address`."""
     image, file = Image.fromarray(pixels), io.BytesIO()
     if thumbnail is not None:
         image.thumbnail((thumbnail, thumbnail))
         image.save(file, "WEBP", quality=80)
     else:
         image.save(file, "WEBP", lossless=True, quality=0, method=0, exact=True)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()

@@ -1,13 +1,12 @@
 """Answer HTTP requests: an ASGI application."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -20,26 +19,31 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import (
     ImageError,
     MambairError,
-    MemoryLimitError,
-    ModelError,
     ServerError,
-    UsageError,
 )
+from mambair_cli.inspection.inspect_image import describe_inspection
+from mambair_cli.server.answers import (
+    PIECE_BYTES,
+    ResultAnswer,
+    answer_bug,
+    answer_error,
+    answer_http_error,
+    answer_nobody,
+    refuse,
+)
+from mambair_cli.server.browser_page import make_routes
+from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
-from mambair_cli.server.docs_page import write_page
+from mambair_cli.server.progress import PROGRESS_HEADER, ImageProgress, ProgressBoard
 from mambair_cli.server.protocol import (
-    REPORT_HEADER,
     Health,
     ServerInfo,
-    describe_report,
-    report_error,
 )
 from mambair_cli.server.query import TASKS, read_request
 from mambair_cli.server.service import RestoreService, ServiceResult
@@ -47,10 +51,7 @@ from mambair_cli.server.service import RestoreService, ServiceResult
 MAX_BYTES = 2**30
 MOST_WAITING = 32
 IDLE_SECONDS = 30.0
-RETRY_SECONDS = 2  # that clients wait when the server has too many images
 
-_PIECE_BYTES = 2**20
-_STATUS = {UsageError: 400, ModelError: 404, ImageError: 422, ServerError: 503, MemoryLimitError: 507}
 _GOODBYE = {"Connection": "close"}  # the rest of the request is not read
 _PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
@@ -80,6 +81,7 @@ class App:
         self._most_waiting = most_waiting
         self._idle_seconds = idle_seconds
         self._waiting = 0
+        self._board = ProgressBoard()
         self._api = describe_api(max_bytes)
         tasks = [
             Route(f"/v1/{task}", partial(answer, task), methods=[method])
@@ -93,14 +95,17 @@ class App:
                 *tasks,
                 Route("/openapi.json", self._show_api),
                 Route("/docs", self._show_page),
-                Route("/", self._show_page),
+                Route("/v1/inspect", self._inspect, methods=["POST"]),
+                Route("/v1/show", self._show_image, methods=["POST"]),
+                Route("/v1/progress/{name}", self._tell_progress),
+                *make_routes(),
             ],
             middleware=[Middleware(OriginCheck)],
             exception_handlers={
-                MambairError: _answer_error,
-                HTTPException: _answer_http_error,
-                ClientDisconnect: _answer_nobody,
-                Exception: _answer_bug,
+                MambairError: answer_error,
+                HTTPException: answer_http_error,
+                ClientDisconnect: answer_nobody,
+                Exception: answer_bug,
             },
         )
 
@@ -135,21 +140,63 @@ class App:
 
     async def _restore(self, task: Task, request: Request) -> Response:
         restore_request = read_request(task, request.query_params.multi_items())
+        with ExitStack() as stack:
+            image = await self._accept(request, stack)
+            result = await _open_temporary(stack)
+            with self._tell(request) as progress:
+                try:
+                    restoring = self._service.restore(restore_request, image, result, progress)
+                    restored = await _until_gone(request, restoring)
+                except asyncio.CancelledError:
+                    return refuse(ServerError("the server was stopped; start it again"), 503)
+            size = await asyncio.to_thread(result.seek, 0, os.SEEK_END)
+            return ResultAnswer(restored, result, size, stack.pop_all())
+
+    async def _inspect(self, request: Request) -> Response:
+        with ExitStack() as stack:
+            inspection = await self._service.inspect(await self._accept(request, stack))
+            return JSONResponse(describe_inspection(inspection))
+
+    async def _show_image(self, request: Request) -> Response:
+        with ExitStack() as stack:
+            shown = await self._service.show(await self._accept(request, stack))
+            return Response(shown, media_type="image/webp")
+
+    async def _tell_progress(self, request: Request) -> Response:
+        events = self._board.follow(request.path_params["name"])
+        first = await anext(events)  # a name that is not allowed is refused before the stream begins
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(_chain(first, events), headers=headers, media_type="text/event-stream")
+
+    @contextmanager
+    def _tell(self, request: Request) -> Iterator[ImageProgress]:
+        """Tell the progress of an image to whoever asks for the name that its client gave it."""
+        name, state = request.headers.get(PROGRESS_HEADER), "failed"
+        progress = self._board.begin(name)
+        try:
+            yield progress
+            state = "done"
+        finally:
+            self._board.end(name, state)
+
+    async def _accept(self, request: Request, stack: ExitStack) -> BinaryIO:
+        """Receive an image, unless there are too many.
+
+        Args:
+            request: The request, whose body is the image.
+            stack: Its end frees the place of the image and its file.
+
+        Raises:
+            ServerError: There are too many images.
+        """
         if self._waiting >= self._most_waiting:
             await self._receive(request, None)  # a client reads no answer while it sends
             raise ServerError(f"the server has too many images: {self._waiting}; try again later")
-        with ExitStack() as stack:
-            self._waiting += 1
-            stack.callback(self._count_down)
-            image, result = await _open_temporary(stack), await _open_temporary(stack)
-            await self._receive(request, image)
-            try:
-                restoring = self._service.restore(restore_request, image, result)
-                restored = await _until_gone(request, restoring)
-            except asyncio.CancelledError:
-                return _refuse(ServerError("the server was stopped; start it again"), 503)
-            size = await asyncio.to_thread(result.seek, 0, os.SEEK_END)
-            return _Answer(restored, result, size, stack.pop_all())
+        self._waiting += 1
+        stack.callback(self._count_down)
+        image = await _open_temporary(stack)
+        await self._receive(request, image)
+        return image
 
     def _count_down(self) -> None:
         self._waiting -= 1
@@ -175,9 +222,9 @@ class App:
                 ) from error
             if piece is not None:
                 unwritten += piece
-            if file is not None and (piece is None or len(unwritten) >= _PIECE_BYTES):
+            if file is not None and (piece is None or len(unwritten) >= PIECE_BYTES):
                 await asyncio.to_thread(_write, file, unwritten)
-            if file is None or len(unwritten) >= _PIECE_BYTES:
+            if file is None or len(unwritten) >= PIECE_BYTES:
                 unwritten = bytearray()
             if piece is None:
                 return
@@ -188,6 +235,12 @@ class App:
     def _too_large(self) -> HTTPException:
         why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
         return HTTPException(413, why, _GOODBYE)
+
+
+async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for each in others:
+        yield each
 
 
 class _ErrorLog(logging.Handler):
@@ -265,68 +318,3 @@ def _no_space(error: OSError) -> ImageError:
     return ImageError(
         f"cannot store the image: {error.strerror or error}; free some space for temporary files"
     )
-
-
-class _Answer(StreamingResponse):
-    """A result, and a report of how it was made.
-
-    Args:
-        restored: What the service returned.
-        result: File of the result.
-        size: Size of that file, in bytes.
-        stack: Closed when the result is sent.
-    """
-
-    def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, stack: ExitStack) -> None:
-        outcome, format, loaded = restored
-        restorer = loaded.restorer
-        digest = loaded.fingerprint.digest()
-        report = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
-        headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(asdict(report))}
-        super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
-        self._stack = stack
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the result, unless the client is gone."""
-        with self._stack:
-            await super().__call__(scope, receive, send)
-
-
-async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
-    """Yield the content of a file of that size; end with its last byte, when the client may go on."""
-    await asyncio.to_thread(file.seek, 0)
-    while size > 0 and (piece := await asyncio.to_thread(file.read, _PIECE_BYTES)):
-        size -= len(piece)
-        yield piece
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer an error that a request can cause."""
-    assert isinstance(error, MambairError)
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return _refuse(error, status, headers)
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """Answer an error of HTTP itself, such as an unknown path."""
-    assert isinstance(error, HTTPException)
-    why = {
-        404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} has no method {request.method}; see /docs",
-    }
-    reason = UsageError(why.get(error.status_code, error.detail))
-    return _refuse(reason, error.status_code, error.headers)
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)
-
-
-async def _answer_bug(request: Request, error: Exception) -> Response:
-    """Answer a bug without details: the traceback is on the server's stderr."""
-    return _refuse(MambairError("internal error; see the server's log"), 500)
-
-
-def _refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(asdict(report_error(error)), status, headers)

@@ -8,6 +8,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from mambair_cli.images import WRITABLE_SUFFIXES
 from mambair_cli.server import protocol
+from mambair_cli.server.progress import PROGRESS_HEADER, ProgressEvent
 from mambair_cli.server.query import QUERIES
 
 Json = dict[str, Any]
@@ -33,6 +34,7 @@ _RECORDS = (
     protocol.ModelState,
     protocol.ServerInfo,
     protocol.ResultReport,
+    ProgressEvent,
 )
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -60,9 +62,10 @@ def describe_api(max_bytes: int) -> Json:
             "post": {
                 "summary": _SUMMARIES[task],
                 "parameters": parameters,
-                **_describe_exchange(max_bytes),
+                **_describe_exchange(max_bytes, _describe_result()),
             },
         }
+    paths |= _describe_looks(max_bytes)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -73,6 +76,36 @@ def describe_api(max_bytes: int) -> Json:
         },
         "paths": paths,
         "components": {"schemas": _describe_records()},
+    }
+
+
+def _describe_looks(max_bytes: int) -> Json:
+    """Describe the requests about an image that restore nothing."""
+    facts = {"application/json": {"schema": {"type": "object"}}}
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": f"What the client sent as {PROGRESS_HEADER}.",
+        "schema": {"type": "string"},
+    }
+    follow = _describe_get("Follow an image that is restored: server-sent events, up to its end.", {})
+    event = {"text/event-stream": {"schema": _refer(ProgressEvent)}}
+    follow["responses"]["200"]["content"] = event
+    return {
+        "/v1/inspect": {
+            "post": {
+                "summary": "Tell what an image is and what it needs, as mambair inspect does.",
+                **_describe_exchange(max_bytes, {"description": "The facts.", "content": facts}),
+            }
+        },
+        "/v1/show": {
+            "post": {
+                "summary": "Convert an image to one that every browser shows: WebP, 8 bits, sRGB.",
+                **_describe_exchange(max_bytes, {"description": "The image.", "content": {"image/webp": {}}}),
+            }
+        },
+        "/v1/progress/{name}": {"get": {**follow, "parameters": [name]}},
     }
 
 
@@ -90,15 +123,19 @@ def _describe_get(summary: str, schema: Json) -> Json:
     return {"summary": summary, "responses": {"200": {"description": "OK", "content": content}}}
 
 
-def _describe_exchange(max_bytes: int) -> Json:
-    """Describe the image that is sent, the result and the errors."""
-    image = {"schema": {"type": "string", "format": "binary", "maxLength": max_bytes}}
+def _describe_result() -> Json:
+    """Describe the result of restoring an image."""
     report = {"description": "How the result was made, as JSON.", "schema": _refer(protocol.ResultReport)}
-    result = {
+    return {
         "description": "The result, an image file.",
         "headers": {protocol.REPORT_HEADER: report},
         "content": {f"image/{format}": {} for format in WRITABLE_SUFFIXES},
     }
+
+
+def _describe_exchange(max_bytes: int, result: Json) -> Json:
+    """Describe the image that is sent, the answer and the errors."""
+    image = {"schema": {"type": "string", "format": "binary", "maxLength": max_bytes}}
     error = {"application/json": {"schema": _refer(protocol.ErrorReport)}}
     refusals = {status: {"description": text, "content": error} for status, text in _REFUSALS.items()}
     body = {

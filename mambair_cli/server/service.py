@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from mambair_cli.checkpoints.catalog import is_named
 from mambair_cli.images.source import Source
+from mambair_cli.inspection.inspect_image import Inspection, inspect_image
+from mambair_cli.pages.screen import encode_for_screen, read_for_screen
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.job_files import largest_factor, plan_result
 from mambair_cli.runs.jobs import Job
@@ -19,6 +21,7 @@ from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.output_size import NETWORK_SCALES, Size, network_scale
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.network_cache import LoadedModel, NetworkCache
+from mambair_cli.server.progress import ImageProgress
 from mambair_cli.server.query import RestoreRequest
 
 T = TypeVar("T")
@@ -73,13 +76,40 @@ class RestoreService:
         model = await _run(self._fetcher, self.cache.choose, request)
         return await _run(self._network, self.cache.load, request, model)
 
-    async def restore(self, request: RestoreRequest, image: BinaryIO, result: BinaryIO) -> ServiceResult:
+    async def inspect(self, image: BinaryIO) -> Inspection:
+        """Tell what an image is, and what it needs.
+
+        Args:
+            image: File of the image.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        source = Source(None, data=await _run(self._files, _map, image))
+        return await _run(self._files, inspect_image, source, self._max_pixels)
+
+    async def show(self, image: BinaryIO) -> bytes:
+        """Convert an image to one that every browser shows: WebP, of 8 bits, in sRGB.
+
+        Args:
+            image: File of the image.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        data = await _run(self._files, _map, image)
+        return await _run(self._files, _show, data, self._max_pixels)
+
+    async def restore(
+        self, request: RestoreRequest, image: BinaryIO, result: BinaryIO, progress: ImageProgress
+    ) -> ServiceResult:
         """Restore an image; when cancelled, stop soon.
 
         Args:
             request: How to restore it.
             image: File of the image.
             result: Receives the file of the result.
+            progress: Is told how far the image is.
 
         Raises:
             MambairError: There is no result.
@@ -90,13 +120,16 @@ class RestoreService:
         if output.size != Size() and not is_named(request.model) and not request.is_scale_fixed:
             factor = await _run(self._files, largest_factor, [source], output.size, policy.max_pixels)
             request = replace(request, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
+        progress.tell("loading")
         loaded = await self.prepare(request)
+        progress.tell("waiting")
         job = Job(source, None, request.format, result=result)
         image_job = ImageJob(PreparedJob(job, output, policy), loaded.restorer)
         is_abandoned = threading.Event()
         try:
             await _run(self._files, image_job.open)
-            await _run(self._network, _compute, image_job, is_abandoned)
+            await _run(self._network, _compute, image_job, is_abandoned, progress)
+            progress.tell("saving")
             outcome = await _run(self._files, image_job.finish)
         except asyncio.CancelledError:
             is_abandoned.set()
@@ -124,14 +157,20 @@ def _map(file: BinaryIO) -> mmap | bytes:
     return mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
 
 
-def _compute(image_job: ImageJob, is_abandoned: threading.Event) -> None:
+def _show(data: bytes | mmap, max_pixels: int) -> bytes:
+    return encode_for_screen(read_for_screen(data, "the image", max_pixels).pixels)
+
+
+def _compute(image_job: ImageJob, is_abandoned: threading.Event, progress: ImageProgress) -> None:
     """Run the network; stop between two batches of tiles when the client no longer waits."""
 
     def check(done: int = 0, total: int = 0) -> None:
         if is_abandoned.is_set():
             raise _AbandonedError
+        progress.tell("restoring", done, total)
 
     check()
     image_job.begin(check)
     for _ in image_job.rows():
-        check()
+        if is_abandoned.is_set():
+            raise _AbandonedError

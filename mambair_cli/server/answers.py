@@ -1,0 +1,112 @@
+"""Answers of the server: results with their reports, and errors as one line."""
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mambair_cli.errors import (
+    ImageError,
+    MambairError,
+    MemoryLimitError,
+    ModelError,
+    ServerError,
+    UsageError,
+)
+from mambair_cli.server.protocol import REPORT_HEADER, describe_report, report_error
+from mambair_cli.server.service import ServiceResult
+
+PIECE_BYTES = 2**20
+RETRY_SECONDS = 2  # that clients wait when the server has too many images
+
+_STATUS = {UsageError: 400, ModelError: 404, ImageError: 422, ServerError: 503, MemoryLimitError: 507}
+
+
+class ResultAnswer(StreamingResponse):
+    """A result, and a report of how it was made.
+
+    Args:
+        restored: What the service returned.
+        result: File of the result.
+        size: Size of that file, in bytes.
+        stack: Closed when the result is sent.
+    """
+
+    def __init__(self, restored: ServiceResult, result: BinaryIO, size: int, stack: ExitStack) -> None:
+        outcome, format, loaded = restored
+        restorer = loaded.restorer
+        digest = loaded.fingerprint.digest()
+        report = describe_report(outcome, restorer.model.name, restorer.info.scale, digest)
+        headers = {"Content-Length": str(size), REPORT_HEADER: json.dumps(asdict(report))}
+        super().__init__(_read(result, size), headers=headers, media_type=f"image/{format}")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the result, unless the client is gone."""
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    """Yield the content of a file of that size; end with its last byte, when the client may go on."""
+    await asyncio.to_thread(file.seek, 0)
+    while size > 0 and (piece := await asyncio.to_thread(file.read, PIECE_BYTES)):
+        size -= len(piece)
+        yield piece
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer an error that a request can cause."""
+    assert isinstance(error, MambairError)
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+    return refuse(error, status, headers)
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an error of HTTP itself, such as an unknown path."""
+    assert isinstance(error, HTTPException)
+    why = {
+        404: f"there is no {request.url.path}; see /docs",
+        405: f"{request.url.path} has no method {request.method}; see /docs",
+    }
+    reason = UsageError(why.get(error.status_code, error.detail))
+    return refuse(reason, error.status_code, error.headers)
+
+
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """Answer a client that is gone; nobody reads it."""
+    return Response(status_code=499)
+
+
+async def answer_bug(request: Request, error: Exception) -> Response:
+    """Answer a bug without details: the traceback is on the server's stderr."""
+    return refuse(MambairError("internal error; see the server's log"), 500)
+
+
+def refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer an error as JSON of one line."""
+    report = report_error(error)
+    return JSONResponse(asdict(replace(report, message=_without_folders(report.message))), status, headers)
+
+
+def _without_folders(message: str) -> str:
+    """Take the folders of this machine out of a message: pages and their readers need not know them."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for folder, name in (
+        (HF_HUB_CACHE, "the cache of models"),
+        (tempfile.gettempdir(), "the temporary folder"),
+    ):
+        message = re.sub(rf"{re.escape(str(folder))}(/[^\s;:,]*)?", name, message)
+    return message.replace(str(Path.home()), "~")

@@ -1,0 +1,332 @@
+"use strict";
+// The page for people without a shell: pictures are sent to this machine's own server, one after another.
+
+const byId = (id) => document.getElementById(id);
+const ENDINGS = { jpeg: "jpg", tiff: "tif" };
+const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
+const items = []; // {file, name, state, facts, ...}, in the order of the list
+let viewer = null, models = [], isWorking = false;
+
+// ---- talking to the server
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer; start mambair serve again", { cause: error });
+  }
+  if (response.ok) return response;
+  const text = await response.text();
+  let message = `the server answered ${response.status}`;
+  try { message = JSON.parse(text).message; } catch { /* it is no JSON */ }
+  throw Object.assign(new Error(message), { status: response.status,
+    wait: Number(response.headers.get("Retry-After")) || 0 });
+}
+
+const send = (path, blob, options = {}) => ask(path, { method: "POST", body: blob, ...options });
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+// ---- pictures that come in
+function add(files) {
+  for (const file of files) {
+    const name = file.name || "pasted.png";
+    const item = { file, name, state: "ready", facts: "", message: "", done: 0, total: 0 };
+    items.push(item);
+    build(item);
+    look(item);
+  }
+  say(files.length === 1 ? "1 picture added" : `${files.length} pictures added`);
+  refresh();
+}
+
+/** Show a picture in the list, and what the server sees in it. */
+async function look(item) {
+  try {
+    item.before = await showable(item.file);
+    item.image.src = item.before.url;
+    item.image.hidden = false;
+    item.none.hidden = true;
+    const facts = await (await send("/v1/inspect", item.file)).json();
+    item.facts = describe(facts);
+  } catch (error) {
+    item.state = "failed";
+    item.message = error.message;
+  }
+  refresh();
+}
+
+/** Return an address, width and height for an image that this browser can show, converted if need be. */
+async function showable(blob) {
+  for (const make of [() => blob, async () => (await send("/v1/show", blob)).blob()]) {
+    const url = URL.createObjectURL(await make());
+    const image = new Image();
+    image.src = url;
+    try {
+      await image.decode();
+      return { url, width: image.naturalWidth, height: image.naturalHeight };
+    } catch { URL.revokeObjectURL(url); }
+  }
+  throw new Error("this browser cannot show the picture");
+}
+
+function describe(facts) {
+  const parts = [`${facts.width}×${facts.height} pixels`];
+  if (facts.jpeg_quality !== null) parts.push(`JPEG of quality ${facts.jpeg_quality}`);
+  else if (facts.quality_in_pixels !== null && facts.quality_in_pixels < 90) parts.push("was compressed");
+  if (facts.sigma !== null) {
+    const sigma = facts.sigma.reduce((sum, each) => sum + each, 0) / facts.sigma.length;
+    parts.push(sigma < 1 ? "hardly any noise" : `noise of sigma ${sigma.toFixed(1)}`);
+  }
+  if (facts.reduce > 1) parts.push(`was enlarged ${facts.reduce} times before, or is soft`);
+  const kind = facts.upscale === "real" ? "needs the model for real photographs" : "is clean";
+  return `${parts.join(", ")}: ${kind}`;
+}
+
+// ---- the list
+function build(item) {
+  item.image = element("img", { alt: "", hidden: true });
+  item.none = element("span", { class: "none" });
+  item.factsLine = element("p", { class: "facts" });
+  item.bar = element("progress", { max: 1, value: 0, "aria-label": `Progress of ${item.name}` });
+  item.line = element("p");
+  const button = (text, act) => {
+    const made = element("button", { type: "button", "aria-label": `${text}: ${item.name}` }, text);
+    made.addEventListener("click", act);
+    return made;
+  };
+  item.buttons = {
+    stop: button("Stop", () => stop(item)),
+    again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
+    compare: button("Compare", () => compare(item)),
+    save: button("Download", () => download(item.result, item.resultName)),
+    remove: button("Remove", () => remove(item)),
+  };
+  item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
+    item.bar, item.line, element("div", { class: "row" }, ...Object.values(item.buttons)));
+  byId("list").append(item.node);
+}
+
+const LINES = {
+  ready: () => "",
+  queued: () => "waits for its turn",
+  sending: () => "is sent",
+  waiting: () => "waits for the server",
+  loading: () => "the model is loaded",
+  restoring: (item) => item.total ? `${item.done} of ${item.total} tiles` : "is restored",
+  saving: () => "is saved",
+  done: (item) => item.message,
+  failed: (item) => item.message,
+  stopped: () => "stopped",
+};
+const isBusy = (item) => ["queued", "sending", "waiting", "loading", "restoring", "saving"].includes(item.state);
+
+function refresh() {
+  for (const item of items) {
+    item.factsLine.textContent = item.facts;
+    item.line.textContent = LINES[item.state](item);
+    item.line.className = item.state;
+    item.bar.hidden = !isBusy(item);
+    if (item.state === "restoring" && item.total) item.bar.value = item.done / item.total;
+    else item.bar.removeAttribute("value");
+    item.buttons.stop.hidden = !isBusy(item);
+    item.buttons.again.hidden = !["done", "failed", "stopped"].includes(item.state);
+    item.buttons.compare.hidden = item.buttons.save.hidden = !item.result;
+    item.buttons.remove.hidden = isBusy(item);
+  }
+  const busy = items.some(isBusy);
+  byId("start").disabled = !items.some((item) => !isBusy(item) && item.state !== "failed");
+  byId("stop").disabled = !busy;
+  byId("zip").disabled = items.filter((item) => item.result).length < 2;
+  byId("clear").disabled = !items.length || busy;
+}
+
+function say(text) { byId("said").textContent = text; }
+
+function remove(item) {
+  if (viewer && viewer.item === item) closeViewer();
+  for (const picture of [item.before, item.after]) if (picture) URL.revokeObjectURL(picture.url);
+  items.splice(items.indexOf(item), 1);
+  item.node.remove();
+  refresh();
+}
+
+// ---- restoring
+function readSettings() {
+  const task = document.querySelector("input[name=task]:checked").value;
+  const query = new URLSearchParams({ model: byId("model").value, strength: byId("strength").value / 100 });
+  if (task === "upscale") query.set("scale", byId("scale").value);
+  if (byId("format").value) query.set("format", byId("format").value);
+  return { task, query, scale: task === "upscale" ? byId("scale").value : "" };
+}
+
+async function start(chosen) {
+  const settings = readSettings();
+  for (const item of chosen) Object.assign(item, { settings, state: "queued", message: "" });
+  refresh();
+  if (isWorking) return;
+  isWorking = true;
+  let next;
+  while ((next = items.find((item) => item.state === "queued"))) await restore(next);
+  isWorking = false;
+  const done = items.filter((item) => item.state === "done").length;
+  const failed = items.filter((item) => item.state === "failed").length;
+  say(`finished: ${done} done` + (failed ? `, ${failed} failed` : ""));
+  if (items.length === 1 && done) compare(items[0]);
+}
+
+async function restore(item) {
+  const { task, query } = item.settings;
+  item.controller = new AbortController();
+  item.state = "sending";
+  refresh();
+  const name = crypto.randomUUID();
+  const events = new EventSource(`/v1/progress/${name}`);
+  events.onmessage = (message) => {
+    const { state, done, total } = JSON.parse(message.data);
+    if (state === "done" || state === "failed") events.close();
+    else if (state !== "waiting" || item.state !== "sending") Object.assign(item, { state, done, total });
+    refresh();
+  };
+  try {
+    const response = await sendPatiently(`/v1/${task}?${query}`, item, name);
+    item.result = await response.blob();
+    const report = JSON.parse(response.headers.get("Mambair-Report"));
+    const format = item.result.type.split("/")[1];
+    const mark = task === "upscale" ? `x${item.settings.scale}` : task === "denoise" ? "denoised" : "dejpeg";
+    item.resultName = `${item.name.replace(/\.[^.]*$/, "")}_${mark}.${ENDINGS[format] ?? format}`;
+    if (item.after) URL.revokeObjectURL(item.after.url);
+    item.after = await showable(item.result);
+    item.made = report.model;
+    const notes = report.warnings.length ? `; ${report.warnings.join("; ")}` : "";
+    const size = `${report.width}×${report.height} pixels`;
+    item.message = `${TASKS[task]} with ${report.model}: ${size}, ${report.seconds.toFixed(1)} s${notes}`;
+    item.state = "done";
+  } catch (error) {
+    if (error.name === "AbortError") item.state = "stopped";
+    else Object.assign(item, { state: "failed", message: error.message });
+  }
+  events.close();
+  refresh();
+}
+
+/** Send a picture; where the server has too many, try again when it says so. */
+async function sendPatiently(path, item, name) {
+  const options = { headers: { "Mambair-Progress": name }, signal: item.controller.signal };
+  for (;;) {
+    try {
+      return await send(path, item.file, options);
+    } catch (error) {
+      if (error.status !== 503 || !error.wait) throw error;
+      await pause(error.wait);
+      options.signal.throwIfAborted();
+    }
+  }
+}
+
+function stop(item) {
+  if (item.state === "queued") item.state = "stopped";
+  else item.controller?.abort();
+  refresh();
+}
+
+// ---- results
+function download(blob, name) {
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+async function downloadAll() {
+  const used = new Set(), files = [];
+  for (const { result, resultName } of items.filter((item) => item.result)) {
+    let name = resultName;
+    for (let n = 2; used.has(name); n++) name = resultName.replace(/(\.[^.]*)$/, ` (${n})$1`);
+    used.add(name);
+    files.push({ name, blob: result });
+  }
+  download(await makeZip(files), "restored.zip");
+}
+
+function compare(item) {
+  closeViewer();
+  const { before, after } = item;
+  const picture = (name, each, more) => ({ name, notes: [], width: each.width, height: each.height,
+    source: each.url, pixelated: false, ...more });
+  const isSmall = before.width < after.width;
+  const pictures = isSmall
+    ? [picture("before, smooth", before, {}), picture("before, as pixels", before, { pixelated: true })]
+    : [picture("before", before, {})];
+  pictures.push(picture(item.made, after, {}));
+  byId("compare").hidden = false;
+  byId("compare-title").textContent = item.name;
+  viewer = createViewer(byId("viewer"), { width: after.width, height: after.height, pictures, scores: [] });
+  viewer.item = item;
+  byId("compare-title").focus({ preventScroll: true });
+  byId("compare").scrollIntoView({ block: "start" });
+}
+
+function closeViewer() {
+  viewer?.close();
+  viewer = null;
+  byId("compare").hidden = true;
+}
+
+// ---- settings
+function showModels() {
+  const task = document.querySelector("input[name=task]:checked").value;
+  byId("scale-label").hidden = task !== "upscale";
+  const chosen = byId("model").value;
+  const kinds = [["auto", "chosen by a look at the picture"]];
+  if (task !== "dejpeg") {
+    kinds.push(["real", "for real photographs"], ["clean", task === "upscale" ? "for clean pictures" : "for white noise"]);
+  }
+  const scale = Number(byId("scale").value);
+  const fitting = models.filter((model) => model.task === task && (task !== "upscale" || model.scale === scale));
+  const group = (label, some) => some.length
+    ? [element("optgroup", { label }, ...some.map((model) => element("option", { value: model.name }, model.name)))] : [];
+  byId("model").replaceChildren(...kinds.map(([value, text]) => element("option", { value }, text)),
+    ...group("On this machine", fitting.filter((model) => model.here)),
+    ...group("Downloaded when used", fitting.filter((model) => !model.here)));
+  byId("model").value = chosen;
+  if (byId("model").selectedIndex < 0) byId("model").value = "auto";
+}
+
+// ---- what people do
+byId("files").addEventListener("change", (event) => { add([...event.target.files]); event.target.value = ""; });
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (![...event.dataTransfer.types].includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("over", name === "dragenter" || name === "dragover");
+    if (name === "drop") add([...event.dataTransfer.files]);
+  });
+}
+document.addEventListener("paste", (event) => {
+  const files = [...event.clipboardData.files];
+  if (files.length) { event.preventDefault(); add(files); }
+});
+byId("settings").addEventListener("change", showModels);
+byId("settings").addEventListener("submit", (event) => event.preventDefault());
+byId("strength").addEventListener("input", () => { byId("strength-shown").textContent = `${byId("strength").value} %`; });
+byId("start").addEventListener("click", () => {
+  const idle = items.filter((item) => !isBusy(item) && item.state !== "failed");
+  const fresh = idle.filter((item) => item.state !== "done");
+  start(fresh.length ? fresh : idle);
+});
+byId("stop").addEventListener("click", () => items.filter(isBusy).forEach(stop));
+byId("zip").addEventListener("click", () => downloadAll().catch((error) => say(error.message)));
+byId("clear").addEventListener("click", () => [...items].forEach(remove));
+
+showModels();
+refresh();
+(async () => {
+  try {
+    const health = await (await ask("/v1/health")).json();
+    byId("where").textContent = `Pictures stay on this machine; it computes on ${health.device}.`;
+    models = await (await ask("/v1/models")).json();
+    showModels();
+  } catch (error) { say(error.message); }
+})();

@@ -1,0 +1,36 @@
+"use strict";
+// Write a ZIP file of files that are compressed already: they are stored as they are.
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n;
+});
+
+function checksum(bytes) {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/** Return a Blob with a ZIP file. files: name and blob of each; all together below 4 GiB. */
+async function makeZip(files) {
+  const parts = [], directory = [];
+  let offset = 0;
+  const field = (size, value) => Array.from({ length: size }, (_, byte) => (value / 256 ** byte) & 255);
+  for (const { name, blob } of files) {
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    const nameBytes = new TextEncoder().encode(name);
+    // Version 2.0; names in UTF-8; stored; 1 January 1980.
+    const common = [...field(2, 20), ...field(2, 0x0800), ...field(2, 0), ...field(2, 0), ...field(2, 33),
+      ...field(4, checksum(bytes)), ...field(4, bytes.length), ...field(4, bytes.length),
+      ...field(2, nameBytes.length), ...field(2, 0)];
+    parts.push(new Uint8Array([0x50, 0x4b, 3, 4, ...common]), nameBytes, bytes);
+    directory.push(new Uint8Array([0x50, 0x4b, 1, 2, ...field(2, 20), ...common, ...field(10, 0), ...field(4, offset)]),
+      nameBytes);
+    offset += 30 + nameBytes.length + bytes.length;
+  }
+  const size = directory.reduce((sum, part) => sum + part.length, 0);
+  const end = new Uint8Array([0x50, 0x4b, 5, 6, ...field(4, 0), ...field(2, files.length), ...field(2, files.length),
+    ...field(4, size), ...field(4, offset), ...field(2, 0)]);
+  return new Blob([...parts, ...directory, end], { type: "application/zip" });
+}

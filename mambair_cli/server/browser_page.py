@@ -1,0 +1,46 @@
+"""The page for people without a shell: its files, and the policy that keeps it on this machine."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mambair_cli.pages.document import FOLDER as PAGES
+
+_FOLDER = Path(__file__).parent / "browser"
+# Where each file of the page lies, and its type; nothing else is served.
+_FILES = {
+    "/": (_FOLDER / "index.html", "text/html"),
+    "/page/style.css": (_FOLDER / "style.css", "text/css"),
+    "/page/app.js": (_FOLDER / "app.js", "text/javascript"),
+    "/page/zip.js": (_FOLDER / "zip.js", "text/javascript"),
+    "/page/icon.svg": (_FOLDER / "icon.svg", "image/svg+xml"),
+    "/page/viewer.css": (PAGES / "viewer.css", "text/css"),
+    "/page/viewer.js": (PAGES / "viewer.js", "text/javascript"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def make_routes() -> list[Route]:
+    """Return the routes of the page and its parts."""
+    return [Route(address, _answer(*file)) for address, file in _FILES.items()]
+
+
+def _answer(path: Path, kind: str):
+    """Return an endpoint that answers with a file of the page."""
+
+    async def answer(request: Request) -> Response:
+        text = path.read_text(encoding="utf-8").replace("{{version}}", version("mambair-cli"))
+        return Response(text, media_type=kind, headers=_HEADERS)
+
+    return answer

@@ -1,0 +1,267 @@
+"""The pages in a real browser: what people do on them, and what no other page can do.
+
+They need Chromium (Debian: `apt install chromium`) and Playwright (an extra of development).
+"""
+
+import http.server
+import io
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from restore_server import ask, serving
+
+from mambair_cli.cli import main
+from mambair_cli.server.address import LOOPBACK, Address
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+PHONE = {"width": 390, "height": 800}
+LONG = 60_000  # milliseconds
+DROP = """(drop, [name, data]) => {
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name));
+    for (const type of ["dragenter", "dragover", "drop"]) {
+        drop.dispatchEvent(new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    }
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Address]:
+    with serving(Address(None, LOOPBACK, 0)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Any, server: Address) -> Iterator[Any]:
+    """The server's page, which may log no error but those that a test expects."""
+    opened = browser.new_page(accept_downloads=True)
+    opened.mistakes = []
+    opened.on("pageerror", lambda error: opened.mistakes.append(str(error)))
+    opened.on("console", lambda line: line.type == "error" and opened.mistakes.append(line.text))
+    opened.goto(str(server))
+    playwright.expect(opened.locator("#where")).to_contain_text("it computes on cpu")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def finish(page: Any, text: str = "finished") -> None:
+    playwright.expect(page.locator("#said")).to_contain_text(text, timeout=LONG)
+
+
+def save(page: Any, button: str) -> tuple[str, bytes]:
+    """Press a button that saves a file; return its name and bytes."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_a_dropped_picture_is_restored_compared_and_saved_as_by_the_command(page: Any, photo: Path) -> None:
+    import base64
+
+    page.locator("#drop").evaluate(DROP, ["photo.png", base64.b64encode(photo.read_bytes()).decode()])
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page)
+    name, data = save(page, "Download: photo.png")
+    command = ["upscale", str(photo), "-s", "2", "--offline", "--device", "cpu"]
+    assert main([*command, "-o", str(photo.with_name("large.png"))]) == 0
+    assert (name, data) == ("photo_x2.png", photo.with_name("large.png").read_bytes())
+    # The comparison has opened; the slider uncovers what is below.
+    slider = page.get_by_label("Border between the left and the right picture")
+    right = page.locator(".pane >> nth=0").locator("img >> nth=1")
+    before = right.evaluate("image => image.style.clipPath")
+    slider.focus()
+    for _ in range(50):
+        slider.press("ArrowLeft")
+    assert right.evaluate("image => image.style.clipPath") != before
+    page.locator(".stage").hover()  # scrolls it into sight
+    box = page.locator(".handle").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 1, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, middle)
+    page.mouse.up()
+    assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 200, abs=3)
+    assert page.mistakes == []
+
+
+def test_all_results_are_saved_in_a_zip_file(page: Any, photo: Path) -> None:
+    twin = photo.with_name("deep") / photo.name
+    twin.parent.mkdir()
+    shutil.copy(photo, twin)
+    page.set_input_files("#files", [photo, twin])
+    page.get_by_label("Remove JPEG artefacts").check()
+    page.locator("#format").select_option("webp")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 2 done")
+    name, data = save(page, "Download all (ZIP)")
+    assert name == "restored.zip"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["photo_dejpeg.webp", "photo_dejpeg (2).webp"]
+        assert Image.open(io.BytesIO(archive.read("photo_dejpeg.webp"))).size == (96, 72)
+    assert page.mistakes == []
+
+
+def test_a_picture_that_browsers_cannot_show_is_shown_all_the_same(page: Any, photo: Path) -> None:
+    deep = np.random.default_rng(1).integers(0, 65536, (20, 30), dtype=np.uint16)
+    Image.fromarray(deep).save(photo.with_name("scan.tif"))
+    page.set_input_files("#files", photo.with_name("scan.tif"))
+    image = page.locator("#list img")
+    playwright.expect(image).to_be_visible()
+    assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [30, 20]
+
+
+def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, photo: Path) -> None:
+    broken = photo.with_name("broken.png")
+    broken.write_bytes(photo.read_bytes()[:60])
+    page.set_input_files("#files", [broken, photo])
+    playwright.expect(page.locator("#list .failed")).to_contain_text("cannot read")
+    assert str(photo.parent) not in page.content()
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 1 done, 1 failed")
+
+
+def test_a_picture_is_stopped_while_it_is_restored(page: Any, server: Address, photo: Path) -> None:
+    large = photo.with_name("large.png")
+    Image.open(photo).resize((990, 990), Image.Resampling.BICUBIC).save(large)
+    page.set_input_files("#files", large)
+    page.get_by_role("button", name="Start").click()
+    playwright.expect(page.locator("#list .restoring")).to_contain_text("tiles", timeout=LONG)
+    page.get_by_role("button", name="Stop: large.png").click()
+    playwright.expect(page.locator("#list .stopped")).to_be_visible()
+    finish(page)
+    for _ in range(600):
+        if b'"waiting":0' in ask(server, "GET", "/v1/health")[2]:
+            break
+        page.wait_for_timeout(100)
+    else:
+        pytest.fail("the server still has the picture")
+
+
+def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(photo)
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")  # the task
+    assert page.get_by_label("Remove noise").is_checked()
+    start = page.get_by_role("button", name="Start")
+    for _ in range(6):
+        if start.evaluate("button => button === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    finish(page)
+    page.keyboard.press("Tab")  # from the title of the comparison, which has the focus, to its tools
+    for key, mode in (("b", "side"), ("f", "flicker"), ("d", "difference"), ("s", "slider")):
+        page.locator(".stage").focus()
+        page.keyboard.press(key)
+        playwright.expect(page.locator(".stage")).to_have_class(f"stage {mode}")
+    assert page.mistakes == []
+
+
+def test_a_phone_needs_no_scrolling_sideways(page: Any, photo: Path) -> None:
+    page.set_viewport_size(PHONE)
+    page.set_input_files("#files", photo)
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page)
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"]
+    assert page.locator(".stage").bounding_box()["width"] > 300
+
+
+def test_everything_has_a_name_for_screen_readers(page: Any, photo: Path) -> None:
+    page.set_input_files("#files", photo)
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page)
+    nameless = page.locator("button, select, input, a").evaluate_all(
+        """all => all.filter((each) => !(each.textContent.trim() || each.getAttribute("aria-label")
+            || each.labels?.length)).map((each) => each.outerHTML)"""
+    )
+    assert nameless == []
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_a_page_of_another_site_gets_nothing(browser: Any, server: Address, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<!doctype html><title>other</title>")
+    handler = type("Handler", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    other = http.server.ThreadingHTTPServer((LOOPBACK, 0), lambda *a: handler(*a, directory=str(tmp_path)))
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    opened = browser.new_page()
+    statuses: list[int] = []
+    opened.on("response", lambda response: str(server) in response.url and statuses.append(response.status))
+    opened.goto(f"http://127.0.0.1:{other.server_port}/")
+    asked = opened.evaluate(
+        """async (server) => {
+            const tries = [["/v1/health", {}], ["/v1/upscale?scale=2", {method: "POST", body: "x"}],
+                ["/v1/inspect", {method: "POST", body: "x", mode: "no-cors"}]];
+            return Promise.all(tries.map(([path, options]) =>
+                fetch(server + path, options).then((answer) => answer.type, () => "refused")));
+        }""",
+        str(server),
+    )
+    assert asked == ["refused", "refused", "opaque"]
+    assert set(statuses) == {403}
+    opened.close()
+    other.shutdown()
+    other.server_close()
+
+
+def test_a_comparison_works_from_the_disk(browser: Any, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    Image.open(photo).resize((24, 18), Image.Resampling.BICUBIC).save("small.png")
+    assert main(["compare", "small.png", "photo.png"]) == 0
+    opened = browser.new_page(viewport=PHONE, color_scheme="dark")
+    mistakes: list[str] = []
+    opened.on("pageerror", lambda error: mistakes.append(str(error)))
+    opened.on("console", lambda line: mistakes.append(line.text))
+    requests: list[str] = []
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto((photo.parent / "compare.html").as_uri())
+    playwright.expect(opened.locator(".score")).to_contain_text("PSNR")
+    opened.keyboard.press("d")
+    canvas = opened.locator(".pane canvas >> nth=0")
+    playwright.expect(canvas).to_be_visible()
+    small = np.asarray(Image.open("small.png").resize((96, 72), Image.Resampling.BICUBIC)).astype(int)
+    wanted = np.abs(small - np.asarray(Image.open(photo))).clip(0, 255)
+    opened.get_by_label("Difference times").select_option("1")
+    drawn = canvas.evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    )
+    np.testing.assert_array_equal(np.array(drawn).reshape(72, 96, 4)[..., :3], wanted)
+    assert opened.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"]
+    assert mistakes == []
+    assert {url.partition(":")[0] for url in requests} <= {"file", "data", "blob"}
+    opened.close()

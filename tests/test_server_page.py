@@ -1,0 +1,149 @@
+"""What the server's page needs: its files, a look at an image, its form for the screen, its progress."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from pictures import encode, noise
+from PIL import Image
+from restore_server import PHOTO, Link, ask, error_message, serving
+
+from mambair_cli.cli import main
+from mambair_cli.server.address import Address
+
+FILES = {
+    "/": "text/html",
+    "/page/style.css": "text/css",
+    "/page/app.js": "text/javascript",
+    "/page/zip.js": "text/javascript",
+    "/page/icon.svg": "image/svg+xml",
+    "/page/viewer.js": "text/javascript",
+    "/page/viewer.css": "text/css",
+}
+LARGE = encode(noise(300, 560, 3))
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    with serving() as address:
+        yield address
+
+
+def follow(address: Address, name: str) -> list[dict]:
+    """Follow an image to its end; return the events."""
+    link = Link(address)
+    link.request("GET", f"/v1/progress/{name}")
+    response = link.getresponse()
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    lines = response.read().decode().split("\n\n")
+    link.close()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_the_page_loads_its_own_files_alone(address: Address, path: str) -> None:
+    status, headers, body = ask(address, "GET", path)
+    assert status == 200
+    assert headers["Content-Type"].split(";")[0] == FILES[path]
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"")
+    assert b"https://" not in body
+
+
+def test_a_look_is_that_of_the_command(
+    address: Address, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = encode(noise(64, 80, 3))
+    (tmp_path / "a.png").write_bytes(photo)
+    assert main(["inspect", str(tmp_path / "a.png"), "--json"]) == 0
+    wanted = json.loads(capsys.readouterr().out)
+    status, _, body = ask(address, "POST", "/v1/inspect", photo)
+    assert status == 200
+    assert json.loads(body) == {key: value for key, value in wanted.items() if key != "event"} | {
+        "input": "-"
+    }
+
+
+def test_any_image_is_shown_with_8_bits(address: Address) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30), dtype=np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(deep).save(file, "TIFF")
+    status, headers, body = ask(address, "POST", "/v1/show", file.getvalue())
+    assert (status, headers["Content-Type"]) == (200, "image/webp")
+    shown = np.asarray(Image.open(io.BytesIO(body)))
+    assert shown.shape == (20, 30, 3)
+    assert np.abs(shown[..., 0] - deep / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize("path", ["/v1/inspect", "/v1/show"])
+def test_what_is_no_image_is_refused_in_a_line(address: Address, path: str) -> None:
+    answer = ask(address, "POST", path, b"no image")
+    assert answer[0] == 422
+    assert "it is no image of a known kind" in error_message(answer)
+    assert ask(address, "GET", path)[0] == 405
+
+
+def test_a_message_names_no_folder_of_the_server(address: Address) -> None:
+    answer = ask(address, "POST", "/v1/upscale?scale=2&model=mambair-light-x2&offline=true", PHOTO)
+    assert answer[0] == 404
+    message = error_message(answer)
+    assert "the cache of models" in message
+    assert "/" not in message
+
+
+def test_limits_hold_for_every_image(tmp_path) -> None:
+    with serving(max_bytes=100, max_pixels=50) as address:
+        for path in ("/v1/inspect", "/v1/show"):
+            assert ask(address, "POST", path, bytes(101))[0] == 413
+    with serving(max_pixels=50) as address:
+        for path in ("/v1/inspect", "/v1/show"):
+            assert "more than 50" in error_message(ask(address, "POST", path, PHOTO))
+
+
+def test_progress_is_told_by_tile(address: Address) -> None:
+    events: list[dict] = []
+    follower = threading.Thread(target=lambda: events.extend(follow(address, "picture-1")))
+    follower.start()
+    time.sleep(0.2)  # it may ask before the image is sent
+    answer = ask(address, "POST", "/v1/upscale?scale=2&tile=64", LARGE, {"Mambair-Progress": "picture-1"})
+    assert answer[0] == 200
+    follower.join(30)
+    states = list(dict.fromkeys(event["state"] for event in events))
+    assert states[0] == "waiting"
+    assert states[-1] == "done"
+    counts = [(event["done"], event["total"]) for event in events if event["total"]]
+    tiles = json.loads(answer[1]["Mambair-Report"])["tiles"]
+    assert {total for _, total in counts} == {tiles}
+    done = [each for each, _ in counts]
+    assert done == sorted(done)
+    assert len(set(done)) > 3
+
+
+def test_a_failure_ends_the_progress(address: Address) -> None:
+    events: list[dict] = []
+    follower = threading.Thread(target=lambda: events.extend(follow(address, "picture-2")))
+    follower.start()
+    time.sleep(0.2)
+    assert ask(address, "POST", "/v1/upscale", b"no image", {"Mambair-Progress": "picture-2"})[0] == 422
+    follower.join(30)
+    assert events[-1]["state"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["short", "a" * 65, "with%20space", "..%2F..%2Fetc"])
+def test_a_name_that_is_not_allowed_is_refused(address: Address, name: str) -> None:
+    assert ask(address, "GET", f"/v1/progress/{name}")[0] in (400, 404)
+    sent = {"Mambair-Progress": name.replace("%20", " ")}
+    assert "8 to 64 letters" in error_message(ask(address, "POST", "/v1/upscale", PHOTO, sent))
+
+
+def test_a_name_is_free_again_after_its_image(address: Address) -> None:
+    for _ in range(2):
+        headers = {"Mambair-Progress": "picture-3"}
+        assert ask(address, "POST", "/v1/upscale?scale=2", PHOTO, headers)[0] == 200
