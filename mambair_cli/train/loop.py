@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system import signals
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.pace import measure_pace, warn_if_slow
+from mambair_cli.train.report import MOST_EXAMPLES, RunReport
 from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Trainer, explaining_write_errors, write_file
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
@@ -66,11 +69,13 @@ def train(
     with explaining_write_errors(config.output):
         config.output.mkdir(parents=True, exist_ok=True)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
+    pages = RunReport(config, log.path) if log else None
     with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
-        _run_steps(trainer, log, validation, is_stop_requested, on_step, notify)
+        _run_steps(trainer, log, pages, validation, is_stop_requested, on_step, notify)
         _finite_loss(trainer)
-        if is_main:
+        if pages:
             trainer.save()
+            pages.write()
     trainer.group.close()
     if trainer.step < config.steps:
         raise KeyboardInterrupt
@@ -80,6 +85,7 @@ def train(
 def _run_steps(
     trainer: Trainer,
     log: "Log | None",
+    pages: RunReport | None,
     validation: dict[str, list[ValidationPair]],
     is_stop_requested: Callable[[], bool],
     on_step: Callable[[int], None] | None,
@@ -96,7 +102,7 @@ def _run_steps(
     # A step on a CPU takes so long that agreeing after each one costs nothing.
     agree_every = AGREE_EVERY if trainer.group.count > 1 and trainer.device.type == "cuda" else 1
     if log and validation and log.psnr_step < trainer.step and _is_measured(trainer):  # stopped during that
-        _log_psnr(trainer, log, validation, is_stop_requested)
+        _log_psnr(trainer, log, pages, validation, is_stop_requested)
     while trainer.step < config.steps:
         learning_rate = trainer.learning_rate
         trainer.advance()
@@ -108,10 +114,12 @@ def _run_steps(
             if log:
                 log.write({"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
         if log and validation and _is_measured(trainer):
-            _log_psnr(trainer, log, validation, is_stop_requested)
+            _log_psnr(trainer, log, pages, validation, is_stop_requested)
         if is_main and time.monotonic() - saved > config.save_every:
             _finite_loss(trainer)
             trainer.save()
+            if pages:
+                pages.write()
             saved = time.monotonic()
         if trainer.step % agree_every == 0 and trainer.group.any(is_stop_requested()):
             return
@@ -127,13 +135,26 @@ def _is_measured(trainer: Trainer) -> bool:
 def _log_psnr(
     trainer: Trainer,
     log: "Log",
+    pages: RunReport | None,
     validation: dict[str, list[ValidationPair]],
     is_stop_requested: Callable[[], bool],
 ) -> None:
     """Measure and log, unless a stop is requested meanwhile; then it is done when the run is resumed."""
-    measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested)
-    if measured:
-        log.write({"step": trainer.step, **measured})
+    examples: list[tuple[ValidationPair, np.ndarray]] = []
+    shown = list(validation)[-1]  # the level of several that is seen best
+
+    def keep(level: str, pair: ValidationPair, restored: np.ndarray) -> None:
+        if level == shown and len(examples) < MOST_EXAMPLES:
+            examples.append((pair, restored))
+
+    measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested, keep)
+    if not measured:
+        return
+    log.write({"step": trainer.step, **measured})
+    if pages:
+        for pair, restored in examples:
+            pages.add(trainer.step, pair.name, pair.image, restored, pair.truth)
+        pages.write()
 
 
 class Log:

@@ -23,10 +23,21 @@ TILES_AT_ONCE = 4  # limit: the training itself needs most of the memory
 
 
 class ValidationPair(NamedTuple):
-    """An input, (h, w, c) float32 in [0, 1], and the truth behind it, (s·h, s·w, c) uint8."""
+    """An input and the truth behind it.
+
+    Attributes:
+        image: Input, (h, w, c) float32 in [0, 1]; noise may leave that range.
+        truth: (s·h, s·w, c) uint8.
+        name: Name of the file, without its suffix.
+    """
 
     image: np.ndarray
     truth: np.ndarray
+    name: str = ""
+
+
+OnRestored = Callable[[str, ValidationPair, np.ndarray], None]
+"""Called with a level, a pair, and what the network made of its input, (s·h, s·w, c) float32."""
 
 
 def load_validation(config: TrainConfig, channels: int) -> dict[str, list[ValidationPair]]:
@@ -40,25 +51,25 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Valida
         return {}
     files = find_images(config.validation)
     truths = [modcrop(read_srgb(file, channels), config.scale) for file in files]
+
+    def pair_up(degrade: Callable[[np.ndarray, int], np.ndarray]) -> list[ValidationPair]:
+        return [
+            ValidationPair(_to_float(degrade(truth, number)), truth, file.stem)
+            for number, (file, truth) in enumerate(zip(files, truths, strict=True))
+        ]
+
     if config.degradation == "real":
-        return {
-            "real": [
-                ValidationPair(_to_float(degrade_image(t, config.scale, (0, n))), t)
-                for n, t in enumerate(truths)
-            ]
-        }
+        return {"real": pair_up(lambda truth, number: degrade_image(truth, config.scale, (0, number)))}
     if config.task == "upscale":
-        return {
-            f"x{config.scale}": [ValidationPair(_to_float(imresize(t, 1 / config.scale)), t) for t in truths]
-        }
+        return {f"x{config.scale}": pair_up(lambda truth, _: imresize(truth, 1 / config.scale))}
     if config.task == "denoise":
         levels = _levels(NOISE_LEVELS, config.sigma)
         return {
-            f"sigma{sigma:g}": [ValidationPair(add_noise(_to_float(t), sigma), t) for t in truths]
+            f"sigma{sigma:g}": pair_up(lambda truth, _, sigma=sigma: add_noise(_to_float(truth), sigma))
             for sigma in levels
         }
     levels = _levels(QUALITY_LEVELS, config.quality)
-    return {f"q{q}": [ValidationPair(_to_float(compress_jpeg(t, int(q))), t) for t in truths] for q in levels}
+    return {f"q{q}": pair_up(lambda truth, _, q=q: compress_jpeg(truth, int(q))) for q in levels}
 
 
 def measure(
@@ -66,6 +77,7 @@ def measure(
     validation: dict[str, list[ValidationPair]],
     config: TrainConfig,
     is_stopped: Callable[[], bool] = lambda: False,
+    on_restored: OnRestored = lambda level, pair, restored: None,
 ) -> dict[str, float]:
     """Return the mean PSNR at each level; for upscaling, that of the Y channel.
 
@@ -76,6 +88,7 @@ def measure(
         validation: Pairs by level, from :func:`load_validation`.
         config: Settings of the run.
         is_stopped: Tells whether to stop at once.
+        on_restored: Called with each result.
 
     Returns:
         PSNR in dB by name, such as "psnr_x2"; empty if it was stopped.
@@ -87,12 +100,14 @@ def measure(
     record = {}
     for level, pairs in validation.items():
         total = 0.0
-        for image, truth in pairs:
+        for pair in pairs:
             if is_stopped():
                 return {}
+            image, truth, _ = pair
             plan = tiles.plan(image.shape[0], image.shape[1])
             batch = min(TILES_AT_ONCE, choose_batch(plan, net.info.config, device.type))
             restored = run_image(engine, image, plan, batch, seed=None)
+            on_restored(level, pair, restored)
             total += psnr(restored, truth, border=config.scale if upscale else 0, luma=upscale)
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record
@@ -105,4 +120,4 @@ def _levels(usual: tuple[int, ...], trained: tuple[float, float]) -> list[float]
 
 
 def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 255
+    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
