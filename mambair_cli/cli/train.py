@@ -100,7 +100,8 @@ def train(
     """Train a small network, or a checkpoint further.
 
     Prints its log as JSON lines: loss and learning rate, and the PSNR with --validation; the last line is
-    the path of the weights. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
+    the path of the weights. The output folder also gets report.html, a page with charts and examples that
+    grows with the run. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
     --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
     of a run of the new length.
 

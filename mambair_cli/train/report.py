@@ -19,7 +19,8 @@ EXAMPLES_FOLDER = "examples"
 MOST_EXAMPLES = 4
 SIDE = 128  # of an example, in pixels of the network's output
 _INPUT, _TRUTH = "input", "truth"
-_LEFT_OUT = ("output", "network", "weights", "images", "validation")
+_LEFT_OUT = ("output", "network", "images", "validation")
+_OF_ONE_TASK = {"scale": "upscale", "sigma": "denoise", "quality": "dejpeg"}  # settings that others lack
 
 
 class RunReport:
@@ -96,10 +97,13 @@ def _describe_task(config: TrainConfig) -> str:
 def _describe_settings(config: TrainConfig) -> Mapping[str, str]:
     """Return the settings that people compare, as texts."""
     shown = {
-        field.name: getattr(config, field.name) for field in fields(config) if field.name not in _LEFT_OUT
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name not in _LEFT_OUT and _OF_ONE_TASK.get(field.name, config.task) == config.task
     }
-    network = {} if config.network is None else {"network": str(config.network)}
-    return {name.replace("_", " "): _show(value) for name, value in (shown | network).items()}
+    if config.network is not None:
+        shown |= {field.name: getattr(config.network, field.name) for field in fields(config.network)}
+    return {name.replace("_", " "): _show(value) for name, value in shown.items() if value not in (None, "")}
 
 
 def _show(value: object) -> str:

@@ -187,7 +187,8 @@ class Drawing:
         """Draw the steps for a picture."""
         recipe, chance = self.recipe, self.random.random()
         gray = self._is(recipe.gray)
-        soft = self._soften(self._is(recipe.soft), self._is(recipe.soft_colour))
+        # A share of zero draws nothing: pictures for measuring stay the same over the years.
+        soft = self._soften(self._is(recipe.soft), bool(recipe.soft_colour) and self._is(recipe.soft_colour))
         if chance < recipe.clean:
             return Fate(gray, soft)
         if chance < recipe.clean + recipe.white:

@@ -1,0 +1,77 @@
+"""The report of a training run: it grows with the run, and goes on after a break."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from train_runs import RESTORER, make_config, read_log, save_photographs
+
+from mambair_cli.quality.degrade import modcrop
+from mambair_cli.train import TrainConfig, train
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    save_photographs(tmp_path / "photos")
+    return make_config(tmp_path, validation=tmp_path / "photos", steps=6, validate_every=2)
+
+
+def read_examples(config: TrainConfig) -> dict[str, list[np.ndarray]]:
+    """Return the pictures of the report, by the title of their column."""
+    page = (config.output / "report.html").read_text()
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', page)[1:]
+    rows = [re.findall(r'<img src="data:image/webp;base64,([^"]*)"', row) for row in page.split("<tr>")]
+    columns: dict[str, list[np.ndarray]] = {head: [] for head in heads}
+    for row in (row for row in rows if row):
+        for head, source in zip(heads, row, strict=True):
+            columns[head].append(np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))))
+    return columns
+
+
+def test_a_report_has_charts_and_the_examples_of_every_measurement(config: TrainConfig) -> None:
+    train(config)
+    page = (config.output / "report.html").read_text()
+    assert page.count("<svg") == 2 + 1  # loss, learning rate, and PSNR
+    psnr = [line["psnr_x2"] for line in read_log(config.output) if "psnr_x2" in line]
+    assert f"psnr_x2 {psnr[-1]:.2f} dB" in page
+    examples = read_examples(config)
+    assert list(examples) == ["input", "step 2", "step 4", "step 6", "truth"]
+    files = sorted((config.validation or Path()).rglob("*.png"))
+    for file, shown in zip(files, examples["truth"], strict=True):
+        truth = modcrop(np.asarray(Image.open(file)), 2)
+        np.testing.assert_array_equal(shown, truth)
+    assert all(shown.shape == examples["truth"][0].shape for shown in examples["input"])
+    first, last = examples["step 2"][0], examples["step 6"][0]
+    assert (first != last).any()
+
+
+def test_the_report_of_a_resumed_run_has_what_was_before_the_break(config: TrainConfig) -> None:
+    train(replace(config, steps=4))
+    before = read_examples(config)
+    train(config, resume=True)
+    after = read_examples(config)
+    assert list(after) == ["input", "step 2", "step 4", "step 6", "truth"]
+    np.testing.assert_array_equal(after["step 2"][0], before["step 2"][0])
+
+
+def test_a_run_without_measurements_has_a_report_of_its_loss(tmp_path: Path) -> None:
+    save_photographs(tmp_path / "photos")
+    config = make_config(tmp_path, task="denoise", scale=1, network=RESTORER)
+    train(config)
+    page = (config.output / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Examples" not in page
+    assert not (config.output / "examples").exists()
+
+
+def test_settings_of_other_tasks_are_left_out(config: TrainConfig) -> None:
+    train(config)
+    page = (config.output / "report.html").read_text()
+    assert "<td>scale</td><td>2</td>" in page
+    assert "<td>sigma</td>" not in page
+    assert "<td>quality</td>" not in page
