@@ -38,6 +38,7 @@ DROP = """(drop, [name, data]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    playwright.expect.set_options(timeout=LONG)
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield opened
@@ -54,6 +55,7 @@ def server() -> Iterator[Address]:
 def page(browser: Any, server: Address) -> Iterator[Any]:
     """The server's page, which may log no error but those that a test expects."""
     opened = browser.new_page(accept_downloads=True)
+    opened.set_default_timeout(LONG)
     opened.mistakes = []
     opened.on("pageerror", lambda error: opened.mistakes.append(str(error)))
     opened.on("console", lambda line: line.type == "error" and opened.mistakes.append(line.text))

@@ -35,6 +35,16 @@ def test_loss_falls_and_psnr_rises(config, photos, monkeypatch):
     assert (info.task, info.scale, info.config) == ("upscale", 2, NETWORK)
 
 
+def test_each_loss_is_the_mean_that_it_is_named_after(config):
+    losses = {}
+    for loss in ("l1", "l2", "charbonnier"):
+        one = Trainer(dataclasses.replace(config, loss=loss))
+        one.advance()  # all begin with the same weights and the same crops
+        losses[loss] = one.mean_loss()
+    assert losses["l1"] ** 2 < losses["l2"] < losses["l1"]
+    assert losses["l1"] < losses["charbonnier"] < losses["l1"] + trainer.CHARBONNIER_EPSILON
+
+
 @pytest.mark.parametrize(
     ("task", "name"), [("upscale", "SIGINT"), ("denoise", "SIGTERM"), ("dejpeg", "SIGHUP")]
 )

@@ -149,6 +149,8 @@ class Trainer:
         error = y.float() - target
         if config.loss == "l1":
             loss = error.abs().mean()
+        elif config.loss == "l2":
+            loss = error.square().mean()
         else:
             loss = (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
         self._optimizer.zero_grad(set_to_none=True)
