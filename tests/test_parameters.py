@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import fields
 from inspect import signature
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,8 @@ from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
 from mambair_cli.server.query import QUERIES, QUERY_PARAMETERS, TASKS, read_request
 
+REPEATED = {"models": "model", "strengths": "strength"}  # fields of options that may be repeated
+
 KINDS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -28,17 +30,19 @@ def read_annotation(annotation):
         if type(None) in get_args(hint)
         else [hint]
     )
+    if get_origin(hint) is list:  # the option may be repeated
+        (hint,) = get_args(hint)
     words = get_args(hint)
     return KINDS[type(words[0]) if words else hint], words, option
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_options_of_a_command_and_parameters_of_a_query_agree(task):
-    shared = {field.name: (field.type, field.default) for field in fields(Options)}
+    shared = {REPEATED.get(field.name, field.name): (field.type, field.default) for field in fields(Options)}
     own = {
         name: (parameter.annotation, parameter.default)
         for name, parameter in signature(getattr(restore, task)).parameters.items()
-        if name not in {*shared, "inputs", "real", "clean"}
+        if name not in {*shared, *REPEATED, "inputs", "real", "clean"}
     }
     assert own.keys() == {parameter.name for parameter in TASK_PARAMETERS[task]}
     schemas = QUERIES[task].model_json_schema()["properties"]
@@ -58,6 +62,9 @@ def test_options_of_a_command_and_parameters_of_a_query_agree(task):
             assert (option.min, option.max) == (parameter.least, parameter.most)
         if parameter.name == "quality":  # a command has to know whether it was given
             assert (default, option.show_default, schema["default"]) == (None, "95", parameter.default)
+        elif parameter.name in REPEATED.values():
+            assert (default, option.show_default) == (None, str(parameter.default))
+            assert getattr(Options(), parameter.name) == schema["default"] == parameter.default
         else:
             assert default == parameter.default
             assert schema["default"] == (None if parameter.name == "precision" else parameter.default)

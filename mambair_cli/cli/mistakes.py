@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import typer
 from typer.core import TyperOption
@@ -94,16 +94,20 @@ def _explain_unknown(name: str, command: str, options: Collection[str]) -> str:
 
 def _explain_value(error: typer.TyperException, parameter: Any, value: Any) -> UsageError:
     kind, choices = parameter.type_descriptor.annotation, parameter.type_descriptor.choices
+    if get_origin(kind) is list:  # it may be repeated
+        (kind,) = get_args(kind)
     name = _name(parameter)
     if isinstance(value, str) and choices:
         return UsageError(f"{name} is {value}; {', '.join(map(str, choices))} would work")
-    if isinstance(value, str) and kind in _KINDS:
-        try:
-            read_value(name, value, _KINDS[kind], parameter.min, parameter.max)
-        except UsageError as ours:
-            return ours
+    texts = value if isinstance(value, list) else [value]  # an option that may be repeated has a list
+    if kind in _KINDS and all(isinstance(text, str) for text in texts):
+        for text in texts:
+            try:
+                read_value(name, text, _KINDS[kind], parameter.min, parameter.max)
+            except UsageError as ours:
+                return ours
         wanted = describe_kind(_KINDS[kind], parameter.min, parameter.max)
-        return UsageError(f"{name} is {value}; it must be {wanted}")
+        return UsageError(f"{name} is {' and '.join(texts)}; it must be {wanted}")
     if isinstance(value, tuple):
         return UsageError(f"{name} is {' '.join(value)}; it must be {len(value)} numbers")
     message = str(getattr(error, "message", "") or error.format_message())

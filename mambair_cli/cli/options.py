@@ -17,9 +17,9 @@ from mambair_cli.runs.parameters import Parameter
 from mambair_cli.system.values import plain_factor, read_value
 
 
-def finite(value: float | tuple[float, ...] | None) -> Any:
+def finite(value: float | tuple[float, ...] | list[float] | None) -> Any:
     """Refuse infinity and NaN; a callback of options."""
-    for number in value if isinstance(value, tuple) else (value,):
+    for number in value if isinstance(value, tuple | list) else (value,):
         if number is not None and not math.isfinite(number):
             raise typer.BadParameter(f"{number} is not a finite number")
     return value
@@ -109,7 +109,9 @@ class Options:
     null: Null = False
     include: Include = None
     exclude: Exclude = None
-    model: ModelName = parameters.MODEL.default
+    models: Annotated[list[str] | None, option(parameters.MODEL, show_default=parameters.MODEL.default)] = (
+        None
+    )
     weights: Weights = None
     device: Device = "auto"
     devices: Annotated[
@@ -141,7 +143,9 @@ class Options:
     tile: Tile = parameters.TILE.default
     overlap: Overlap = parameters.OVERLAP.default
     seed: Seed = parameters.SEED.default
-    strength: Annotated[float, option(parameters.STRENGTH)] = parameters.STRENGTH.default
+    strengths: Annotated[
+        list[float] | None, option(parameters.STRENGTH, show_default=str(parameters.STRENGTH.default))
+    ] = None
     format: Annotated[str | None, option(parameters.FORMAT)] = parameters.FORMAT.default
     # None, since a quality that was given is refused where the format has none.
     quality: Annotated[
@@ -166,6 +170,18 @@ class Options:
         bool,
         typer.Option("--compare", help="Also write a page for the browser that compares inputs and outputs."),
     ] = False
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Write only a page for the browser that shows one image before and after: its most telling "
+            "256×256 pixels. --model and --strength may be repeated.",
+        ),
+    ] = False
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="The same as --preview, for this part; in pixels of the input."),
+    ] = None
     quiet: Quiet = False
     json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per event instead of output paths.")
@@ -174,6 +190,31 @@ class Options:
         False
     )
     offline: Offline = parameters.OFFLINE.default
+
+    @property
+    def model(self) -> str:
+        """The model that was asked for; of several, the last one."""
+        return self.asked_models[-1]
+
+    @property
+    def strength(self) -> float:
+        """The strength that was asked for; of several, the last one."""
+        return self.asked_strengths[-1]
+
+    @property
+    def asked_models(self) -> tuple[str, ...]:
+        """All models that were asked for, each once, or the default."""
+        return tuple(dict.fromkeys(self.models or (parameters.MODEL.default,)))
+
+    @property
+    def asked_strengths(self) -> tuple[float, ...]:
+        """All strengths that were asked for, each once, or the default."""
+        return tuple(dict.fromkeys(self.strengths or (parameters.STRENGTH.default,)))
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether a part of an image is shown, and no result is written."""
+        return self.preview or self.region is not None
 
 
 def typed(context: typer.Context) -> dict[str, Any]:
@@ -213,6 +254,10 @@ def check_options(options: Options) -> None:
     """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
         raise UsageError("--output is empty; give it a file, a folder or -")
+    for name, values in (("model", options.models), ("strength", options.strengths)):
+        if values and len(values) > 1 and not options.is_preview:
+            given = " and ".join(_show(name, value) for value in values)
+            raise UsageError(f"{given}: a run takes one; give one, or compare them with --preview")
     check_null(options.null, options.from_file)
     several = None if options.workers is None else f"--workers {options.workers}"
     if options.devices is not None:

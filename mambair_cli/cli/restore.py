@@ -15,6 +15,7 @@ from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
 from mambair_cli.cli.options import Options, check_format, check_options, option, with_options
 from mambair_cli.cli.output import say
+from mambair_cli.cli.preview import check_preview, show_preview
 from mambair_cli.cli.run import Run
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError
@@ -87,7 +88,7 @@ def upscale(
         raise UsageError("--real and --clean exclude each other; give one")
     if real or clean:
         options = _take(options, REAL if real else CLEAN)
-    may_differ = options.model not in (AUTO, CLEAN) or options.weights is not None
+    may_differ = not {*options.asked_models} <= {AUTO, CLEAN} or options.weights is not None
     network, size = settle_scale(scale, width, height, megapixels, may_differ)
     _restore("upscale", inputs, options, scale=network, size=size)
 
@@ -166,7 +167,12 @@ def _restore(
     options = _settle_output(options)
     check_options(options)
     _check_level(task, level, options)
+    if options.is_preview:
+        check_preview(options)
     sources, file_filter = _find_sources(inputs, options)
+    if options.is_preview:
+        show_preview(task, scale, level, sources, _write_options(options, size), options)
+        return
     _check_output(sources, options)
     output, policy = _write_options(options, size), _policy(options)
     _check_server(options)
@@ -196,8 +202,9 @@ def _check_level(task: "Task", level: float | None, options: Options) -> None:
     Raises:
         UsageError: Both are given.
     """
-    if level is not None and (options.model != "auto" or options.weights is not None):
-        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+    named = [model for model in options.asked_models if model != "auto"]
+    if level is not None and (named or options.weights is not None):
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {named[0]}"
         strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
         raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
 
@@ -250,10 +257,11 @@ def _policy(options: Options) -> "RunPolicy":
 
 def _take(options: Options, kind: str) -> Options:
     """Choose the model for a kind of pictures: "real" or "clean"."""
-    if options.weights is not None or options.model not in ("auto", kind):
-        given = f"--weights {options.weights}" if options.weights is not None else f"--model {options.model}"
+    named = [model for model in options.asked_models if model not in ("auto", kind)]
+    if options.weights is not None or named:
+        given = f"--weights {options.weights}" if options.weights is not None else f"--model {named[0]}"
         raise UsageError(f"--{kind} chooses a model, and {given} is one; leave one out")
-    return replace(options, model=kind)
+    return replace(options, models=[kind])
 
 
 def _settle_output(options: Options) -> Options:

@@ -19,7 +19,9 @@ ASPECT_TOLERANCE = 0.01
 PIXELS, BICUBIC = "as pixels", "bicubic"
 
 
-def write_comparison(pictures: Sequence[ScreenPicture], title: str = "", back: str = "") -> str:
+def write_comparison(
+    pictures: Sequence[ScreenPicture], title: str = "", back: str = "", with_ssim: bool = True
+) -> str:
     """Write the page that compares pictures.
 
     A picture that is smaller than the largest one is shown twice: as pixels, and enlarged by bicubic
@@ -29,6 +31,7 @@ def write_comparison(pictures: Sequence[ScreenPicture], title: str = "", back: s
         pictures: Two to six pictures of one shape, the one before all others first.
         title: Title of the page; by default the names of the pictures.
         back: Address of the page that leads here; none by default.
+        with_ssim: Whether to measure the SSIM, too, which takes two seconds a million pixels.
 
     Raises:
         UsageError: There are too few or too many, or their shapes differ.
@@ -51,7 +54,7 @@ def write_comparison(pictures: Sequence[ScreenPicture], title: str = "", back: s
             }
             for picture in shown
         ],
-        "scores": score_pairs(shown),
+        "scores": score_pairs(shown, with_ssim),
     }
     link = f'<a href="{escape(back, quote=True)}">All pictures</a>' if back else ""
     body = f"<header><h1>{escape(title)}</h1>{link}</header><main id=viewer></main>"

@@ -16,7 +16,7 @@ from mambair_cli.images.decoding import MAX_PIXELS, open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header
 from mambair_cli.images.resize_and_convert import resize_and_convert
-from mambair_cli.images.row_reader import Reader, corrupt_error, wrap
+from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.values import Region
 
@@ -57,7 +57,7 @@ def read_for_screen(
     name = name or (file.name if isinstance(file, Path) else "picture")
     with open_picture(file, max_pixels=max_pixels, damaged=True) as reader:
         header = reader.header
-        pixels, notes = _convert(reader, name)
+        pixels, notes = convert_for_screen(reader.read(0, header.height), header, name)
     if header.frames > 1:
         notes.append(f"the first of {header.frames} frames")
     notes += reader.warnings
@@ -86,10 +86,22 @@ def fit_to_screen(
     return ScreenPicture(name, pixels, (width, height), notes)
 
 
-def _convert(reader: Reader, name: str) -> tuple[np.ndarray, list[str]]:
-    """Read the first frame as 8-bit sRGB, (h, w, 1, 3 or 4); tell what that took."""
-    header, notes = reader.header, []
-    samples = reader.read(0, header.height)
+def convert_for_screen(samples: np.ndarray, header: Header, name: str) -> tuple[np.ndarray, list[str]]:
+    """Convert samples to 8-bit sRGB.
+
+    Args:
+        samples: (h, w, c) of any dtype that ``to_float`` takes: colours, alpha and masks; the latter are
+            left out.
+        header: What they are; its size does not count.
+        name: Name of the file, for the error.
+
+    Returns:
+        The pixels, (h, w, 1, 3 or 4) uint8, and what that took, in a few words each.
+
+    Raises:
+        ImageError: The profile is corrupt.
+    """
+    notes: list[str] = []
     colours = samples[..., : header.bands]
     if header.dtype != "uint8":
         notes.append("from 16 bits" if header.dtype == "uint16" else "from floating point")
@@ -105,11 +117,12 @@ def _convert(reader: Reader, name: str) -> tuple[np.ndarray, list[str]]:
 
 def _convert_to_srgb(colours: np.ndarray, header: Header, name: str) -> np.ndarray:
     """Convert colours by the header's profile, (h, w, 1 or 3)."""
-    plain = Header(header.width, header.height, header.bands, "uint16", icc=header.icc)
+    height, width = colours.shape[:2]
+    plain = Header(width, height, header.bands, "uint16", icc=header.icc)
     try:
         with explained():
             image = wrap(from_float(to_float(colours), np.uint16), header.bands)
-            converted = resize_and_convert(image, plain, (header.width, header.height), True, "png").numpy()
+            converted = resize_and_convert(image, plain, (width, height), True, "png").numpy()
     except LibvipsError as error:
         raise corrupt_error(name, header.format, str(error)) from error
     return converted.reshape(colours.shape)

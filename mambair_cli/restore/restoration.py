@@ -9,12 +9,12 @@ import torch
 from numpy.typing import DTypeLike
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import from_float, to_float
-from mambair_cli.restore.channels import from_channels, to_channels, visible_colors
+from mambair_cli.images import from_float
+from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
 from mambair_cli.restore.masks import enlarge_mask
 from mambair_cli.restore.row_window import Converted, ReadRows, Window
-from mambair_cli.restore.strength import REACH, enlarge, mix
+from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Report, plan_tiles
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Restoration:
             the first ones again when the image starts again.
         shape: Shape of the image, (h, w, c): c as for ``Restorer.restore``, and the masks.
         on_tiles: Called with the progress.
-        dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once.
+        dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
+            float32 that is not clipped.
         masks: Number of samples after colours and alpha, each enlarged like alpha.
     """
 
@@ -63,12 +64,12 @@ class Restoration:
         read: ReadRows,
         shape: tuple[int, ...],
         on_tiles: OnTiles | None,
-        dtype: DTypeLike,
+        dtype: DTypeLike | None,
         masks: int,
     ) -> None:
         self._height, self._width, self._samples = shape
         self._restorer, self._read, self._on_tiles = restorer, read, on_tiles
-        self._dtype, self._masks = np.dtype(dtype), masks
+        self._dtype, self._masks = None if dtype is None else np.dtype(dtype), masks
         self._plan = restorer.plan(self._height, self._width)
         self._batch = restorer.choose_batch(self._plan)
         self._is_small = restorer.count_together(shape, masks) > 1  # computed in a batch of whole images
@@ -182,7 +183,8 @@ class Restoration:
         buffers, channels, strength = restorer.computer.buffers, restorer.info.channels, restorer.strength
         visible = self._samples - self._masks
         colors = visible - (visible % 2 == 0)
-        if colors == channels and not others and strength == 1:  # nothing is left to do but to round
+        is_finished = colors == channels and not others and strength == 1  # but for the rounding
+        if is_finished and self._dtype is not None:
             return buffers.fetch_samples(rows, self._dtype)
         rows = buffers.fetch(rows)
         is_by_luma = colors == 3 and channels == 1  # then the scale is 1
@@ -192,7 +194,7 @@ class Restoration:
             rows = np.concatenate([rows, *map(next, others)], axis=2)
         if strength < 1:
             rows = mix(rows, self._enlarge(window, top, bottom, visible), strength)
-        return from_float(rows, self._dtype)
+        return rows if self._dtype is None else from_float(rows, self._dtype)
 
     def _enlarge(self, window: Window, top: int, bottom: int, visible: int) -> np.ndarray:
         """Enlarge the input without the network to rows of a result, (bottom - top, s·w, samples) float32.
@@ -205,10 +207,6 @@ class Restoration:
         """
         scale = self._restorer.info.scale
         first = max(0, top // scale - REACH)
-        given = to_float(window[first : min(self._height, -(-bottom // scale) + REACH), :])
-        if visible % 2 == 0 and scale > 1:  # hidden colours must not come into sight
-            colors = visible - 1
-            given = np.concatenate(
-                [visible_colors(given[..., :visible], colors), given[..., colors:]], axis=2
-            )
-        return enlarge(given, scale)[top - first * scale : bottom - first * scale]
+        given = window[first : min(self._height, -(-bottom // scale) + REACH), :]
+        enlarged = enlarge_samples(given, scale, visible)
+        return enlarged[top - first * scale : bottom - first * scale]

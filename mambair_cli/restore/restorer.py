@@ -274,7 +274,7 @@ class Restorer:
         read: ReadRows,
         shape: tuple[int, ...],
         on_tiles: OnTiles | None = None,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike | None = np.float32,
         masks: int = 0,
     ) -> Restoration:
         """Return a restoration of an image that is read row after row, not begun yet.
@@ -283,7 +283,8 @@ class Restorer:
             read: Reads rows, see :class:`Restoration`.
             shape: Shape of the image, (h, w, c): c as for :meth:`restore`, and the masks.
             on_tiles: Called with the progress.
-            dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once.
+            dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
+                float32 that is not clipped.
             masks: Number of samples after colours and alpha, each enlarged like alpha.
 
         Raises:
@@ -310,7 +311,7 @@ class Restorer:
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
 
     def restore_together(
-        self, images: Sequence[np.ndarray], dtype: DTypeLike = np.float32
+        self, images: Sequence[np.ndarray], dtype: DTypeLike | None = np.float32
     ) -> Callable[[], tuple[list[np.ndarray], Report]]:
         """Begin small images of one shape in one batch, which is filled up if they are too few.
 
@@ -345,7 +346,7 @@ class Restorer:
                 rows = from_channels(rows, image, shape[2], self.info.channels)
                 if self.strength < 1:
                     rows = mix(rows, enlarge(to_float(image), self.info.scale), self.strength)
-                finished.append(from_float(rows, dtype))
+                finished.append(rows if dtype is None else from_float(rows, dtype))
             plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
             return finished, Report(plan, self.count_together(shape), False)
 

@@ -5,6 +5,8 @@ from functools import cache
 import numpy as np
 
 from mambair_cli.errors import UsageError
+from mambair_cli.images import to_float
+from mambair_cli.restore.channels import visible_colors
 
 REACH = 3  # pixels of the input to each side that an enlarged pixel depends on
 
@@ -54,6 +56,21 @@ def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
     for axis in (0, 1):
         pixels = _enlarge_axis(pixels, scale, axis)
     return pixels
+
+
+def enlarge_samples(samples: np.ndarray, scale: int, visible: int) -> np.ndarray:
+    """Enlarge samples of a file, see :func:`enlarge`; where they are transparent, by the colours around.
+
+    Args:
+        samples: (h, w, c): colours, alpha and masks, of any dtype that ``to_float`` takes.
+        scale: Output pixels per input pixel and side.
+        visible: Number of samples that are colours and alpha.
+    """
+    given = to_float(samples)
+    if visible % 2 == 0 and scale > 1:  # hidden colours must not come into sight
+        colors = visible - 1
+        given = np.concatenate([visible_colors(given[..., :visible], colors), given[..., colors:]], axis=2)
+    return enlarge(given, scale)
 
 
 def _enlarge_axis(pixels: np.ndarray, scale: int, axis: int) -> np.ndarray:

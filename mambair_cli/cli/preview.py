@@ -1,0 +1,285 @@
+"""A part of an image before and after, as a page and in the terminal: ``--preview`` and ``--region``."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mambair_cli.cli.jobs import choose_scale
+from mambair_cli.cli.notices import explain_level, explain_look, name_better
+from mambair_cli.cli.options import Options, refuse
+from mambair_cli.cli.output import print_event, say
+from mambair_cli.cli.preview_image import PreviewImage
+from mambair_cli.errors import UsageError
+from mambair_cli.system.values import Region, read_region
+
+if TYPE_CHECKING:
+    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.cli.progress import Progress
+    from mambair_cli.images.source import Source
+    from mambair_cli.inspection.need import Need
+    from mambair_cli.pages.screen import ScreenPicture
+    from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.runs.job_files import WriteOptions
+
+MOST_RESULTS = 5  # a page compares them with the image
+_OF_RESULTS = ("format", "quality", "depth", "strip", "background", "preserve_times", "compare")
+_OF_RUNS = ("resume", "fail_fast", "dry_run")
+_OF_EXECUTORS = ("devices", "workers", "ray")
+
+
+def check_preview(options: Options) -> None:
+    """Refuse options that have no effect on a preview, before any file is looked at.
+
+    Raises:
+        UsageError: One of them was given, or too many results were asked for.
+    """
+    asked = "--preview" if options.region is None else "--region"
+    _read_region(options)
+    plain = Options()
+    given = {name: value for name, value in vars(options).items() if value != vars(plain)[name]}
+    refuse(given, (*_OF_RESULTS, *_OF_RUNS), f"{asked} writes a page and no result")
+    refuse(given, _OF_EXECUTORS, f"{asked} computes in one process")
+    if options.server and options.server != os.environ.get("MAMBAIR_SERVER"):  # that one is for runs
+        refuse(given, ["server"], f"{asked} computes in one process")
+    results = len(options.asked_models) * len(options.asked_strengths)
+    if results > MOST_RESULTS:
+        raise UsageError(f"{asked} shows up to {MOST_RESULTS} results, not {results}; name fewer")
+    if options.output is None or os.path.isdir(options.output):
+        return
+    if Path(options.output).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"{asked} writes a page for the browser, not an image: -o {options.output}; "
+            "give a name that ends in .html"
+        )
+
+
+def show_preview(
+    task: "Task",
+    scale: int | None,
+    level: float | None,
+    sources: list["Source"],
+    output: "WriteOptions",
+    options: Options,
+) -> None:
+    """Restore a part of an image by each model and strength, and show it before and after.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network; None where it follows from the size, or is the default.
+        level: Noise sigma of 255, or JPEG quality, if it was given.
+        sources: The images.
+        output: How results are written, of which the size counts.
+        options: Options of the command, as :func:`check_preview` accepts them.
+
+    Raises:
+        MambairError: There is no such image, part or model, or the page cannot be written.
+    """
+    from mambair_cli.checkpoints.catalog import find_model, is_named
+    from mambair_cli.inspection.need import describe_need
+    from mambair_cli.pages.comparison import write_comparison
+    from mambair_cli.pages.folders import write_page
+
+    if len(sources) != 1:
+        raise UsageError(f"a preview shows one image, and there are {len(sources)}; name one")
+    page = _name_page(sources[0], options)
+    for model in filter(is_named, options.asked_models):
+        find_model(model)  # before PyTorch is loaded
+    with _open(sources[0], options) as image:
+        results = _restore(image, task, scale, level, output, options)
+    pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
+    title = image.name if image.is_whole else f"{image.name}: {image.region}"
+    write_page(page, write_comparison(pictures, title, with_ssim=False), options.overwrite)
+    if options.json:
+        print_event(
+            "preview",
+            input=str(sources[0]),
+            page=str(page),
+            region=list(image.region),
+            results=[each.facts for each in results],
+            need=image.need and describe_need(image.need),
+            warnings=image.warnings,
+        )
+        return
+    if not options.quiet:
+        from mambair_cli.cli.terminal_pictures import show_in_terminal
+
+        show_in_terminal(pictures)
+    print(page)
+
+
+def _name_page(source: "Source", options: Options) -> Path:
+    """Return the page to write; refuse one that exists, before anything is computed."""
+    name = f"{source.path.stem}_preview.html" if source.path else "preview.html"
+    if options.output is None:
+        page = source.path.with_name(name) if source.path else Path(name)
+    else:
+        page = Path(options.output)
+        page = page / name if page.is_dir() else page
+    if os.path.lexists(page) and not options.overwrite:
+        raise UsageError(f"{page} exists already; --overwrite replaces it")
+    return page
+
+
+def _read_region(options: Options) -> Region | None:
+    return None if options.region is None else read_region(options.region, "--region")
+
+
+@contextmanager
+def _open(source: "Source", options: Options) -> Iterator[PreviewImage]:
+    """Open an image; say what is shown of it, and at the end what is damaged."""
+    from mambair_cli.runs.job_files import open_source
+
+    region = _read_region(options)
+    source = source.hold()
+    with open_source(source, options.max_pixels, options.damaged) as reader:
+        image = PreviewImage(reader, source, region)
+        if not options.quiet and region is None and not image.is_whole:
+            say(f"{image.name}: showing the part {image.region}; --region shows another one")
+        yield image
+        if image.warnings and not options.quiet:
+            say(f"warning: {source}: {'; '.join(image.warnings)}")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A restored part.
+
+    Attributes:
+        picture: The part for the screen.
+        facts: What made it, in types that JSON has.
+    """
+
+    picture: "ScreenPicture"
+    facts: dict[str, Any]
+
+
+def _restore(
+    image: PreviewImage,
+    task: "Task",
+    scale: int | None,
+    level: float | None,
+    output: "WriteOptions",
+    options: Options,
+) -> list[_Result]:
+    """Restore the part by each model and strength."""
+    from mambair_cli.cli.progress import Progress
+    from mambair_cli.runs.output_size import check_reach, keep_scale
+    from mambair_cli.system.signals import cleaning_up
+    from mambair_cli.system.warmup import import_torch
+
+    import_torch(options.device)
+    results: list[_Result] = []
+    shown: set[str] = set()
+    progress = Progress(not options.quiet)
+    for name in options.asked_models:
+        asked = replace(options, models=[name], strengths=None)
+        network = choose_scale([image.source], asked, output, scale)
+        usual = _load(task, network, level, asked)
+        check_reach(output.size, usual.info.scale)
+        need = image.look() if usual.others else None
+        restorer = usual if need is None else usual.choose(need)
+        size = output.size
+        if restorer.info.scale != usual.info.scale:
+            size = keep_scale(size, usual.info.scale)
+        if restorer.model.name in shown:  # "auto" has chosen a model that was named, too
+            continue
+        shown.add(restorer.model.name)
+        if not options.quiet:
+            _explain(image, task, level, restorer, need, options.offline)
+        with cleaning_up(), progress:
+            results += _restore_by(restorer, image, replace(output, size=size), options, progress)
+    return results
+
+
+def _load(task: "Task", scale: int | None, level: float | None, options: Options) -> "Restorer":
+    """Load a model; where a look chooses among several, what there is to say comes with the choice."""
+    from mambair_cli.checkpoints.select import looks
+    from mambair_cli.cli.executors import settings_for
+    from mambair_cli.restore.devices import choose_device
+    from mambair_cli.restore.restorer import Restorer
+    from mambair_cli.system.warmup import load_libraries
+
+    load_libraries(choose_device(options.device))
+    is_silent = options.quiet or looks(level, options.model, options.weights)
+    notify = (lambda sentence: None) if is_silent else say
+    return Restorer.from_settings(settings_for(task, scale, level, options), notify)
+
+
+def _explain(
+    image: PreviewImage,
+    task: "Task",
+    level: float | None,
+    restorer: "Restorer",
+    need: "Need | None",
+    is_offline: bool,
+) -> None:
+    """Say which model restores the part, and why, in the words of a run."""
+    model, place = restorer.model.name, str(restorer.device)
+    if need is None:
+        if remark := explain_level(task, level, model):
+            say(remark)
+        if not restorer.notice:
+            say(f"using {model} on {place}")
+        return
+    if notice := restorer.model.tell(is_offline):
+        say(notice)
+    else:
+        say(f"using {model} on {place}, by a look at the image")
+    if sentence := explain_look(task, need, model):
+        say(f"{image.name}: {sentence}")
+    if need.kind == "real" and not is_offline and (better := name_better(task, model, place)):
+        say(better)
+
+
+def _restore_by(
+    restorer: "Restorer", image: PreviewImage, output: "WriteOptions", options: Options, progress: "Progress"
+) -> list[_Result]:
+    """Restore the part by one model, for each strength."""
+    from mambair_cli.images import from_float
+    from mambair_cli.images.resize_and_convert import reduce_samples
+    from mambair_cli.restore.part import add_context, restore_part
+    from mambair_cli.runs.jobs import StartedImage
+
+    header, region, scale = image.header, image.region, restorer.info.scale
+    if not output.size.needs_network(header.width, header.height):
+        raise UsageError(
+            f"a preview shows what a network does, and results of half the width and height or less of "
+            f"{image.name} are made without one; ask for a larger result"
+        )
+    width, height = output.size.target(header.width, header.height, scale)
+    size = (
+        max(1, round(region.width * width / header.width)),
+        max(1, round(region.height * height / header.height)),
+    )
+    context = add_context(region, header.height, header.width, restorer)
+    progress.start(0, StartedImage(image.source, region.width * region.height))
+    start = time.perf_counter()
+    restored, report = restore_part(
+        restorer,
+        image.read_part(context.seen),
+        context,
+        options.asked_strengths,
+        lambda done, total: progress.advance(0, done, total),
+    )
+    seconds = time.perf_counter() - start
+    results = []
+    for samples, strength in zip(restored, options.asked_strengths, strict=True):
+        if size != (scale * region.width, scale * region.height):
+            samples = reduce_samples(from_float(samples, "float32"), size[1], size[0])
+        name = restorer.model.name + (f", strength {strength:g}" if options.strengths else "")
+        picture = image.show(from_float(samples, header.dtype), name)
+        facts = {
+            "model": restorer.model.name,
+            "strength": strength,
+            "scale": scale,
+            "width": size[0],
+            "height": size[1],
+            "shrunk": report.shrunk,
+            "seconds": round(seconds, 3),
+        }
+        results.append(_Result(picture, facts))
+    return results
