@@ -25,6 +25,14 @@ QUESTIONS = {
 }
 
 
+# Makes the standard input the terminal of its session, and becomes the command.
+_IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Session(NamedTuple):
     """Exit code of a command, what the terminal showed, what went to the pipe, and its mode at the end."""
 
@@ -35,25 +43,27 @@ class Session(NamedTuple):
 
 
 def run_in_picture_terminal(
-    arguments: list[str], folder: Path, answers: dict[str, bytes], columns: int = 100, lines: int = 40
+    command: list[str], folder: Path, answers: dict[str, bytes], columns: int = 100, lines: int = 40
 ) -> Session:
-    """Run ``mambair`` in a terminal of its own, which answers some questions, with stdout in a pipe."""
+    """Run Python in a terminal of its own, which answers some questions, with stdout in a pipe.
+
+    Args:
+        command: Arguments of Python.
+        folder: Working folder.
+        answers: Answers by names of ``QUESTIONS``.
+        columns: Number of characters in a line.
+        lines: Number of lines.
+    """
     terminal, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     before = termios.tcgetattr(side)
-    command = [sys.executable, "-m", "mambair_cli", *arguments]
-
-    def take_terminal() -> None:
-        fcntl.ioctl(side, termios.TIOCSCTTY, 0)
-
     with subprocess.Popen(
-        command,
+        [sys.executable, "-c", _IN_TERMINAL, sys.executable, *command],
         cwd=folder,
         stdin=side,
         stdout=subprocess.PIPE,
         stderr=side,
         start_new_session=True,
-        preexec_fn=take_terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
     ) as process:
         shown = b""
@@ -66,7 +76,7 @@ def run_in_picture_terminal(
             except BlockingIOError:
                 if is_over:
                     break
-                time.sleep(0.005)
+                time.sleep(0.002)
             except OSError:
                 break
             for question in [each for each in asked if each in shown]:
