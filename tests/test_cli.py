@@ -45,6 +45,7 @@ def test_every_key_of_every_event_is_documented(run, weights):
         *((*upscale, *way) for way in ways),
         ("upscale", "compressed", "-s", 2),
         ("evaluate", "truth", "--restored", "truth"),
+        ("upscale", "truth", "--preview"),
     ):
         _, out, _ = run(*command, "--json")
         for event in map(json.loads, out):

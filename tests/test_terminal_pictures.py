@@ -37,6 +37,15 @@ print("done")
 """
 
 
+GO_TO_BACKGROUND = """
+import os
+if child := os.fork():
+    os.waitpid(child, 0)
+    os._exit(0)
+os.setpgid(0, 0)
+"""
+
+
 def show(folder: Path, answers: dict[str, bytes], **size: int) -> Session:
     session = run_in_picture_terminal(["-c", SHOW], folder, answers, **size)
     assert (session.code, session.stdout) == (0, b"done\n"), session.shown
@@ -87,6 +96,11 @@ def test_a_terminal_without_pictures_shows_nothing(tmp_path):
 def test_a_terminal_that_does_not_answer_is_not_waited_for(tmp_path):
     shown = show(tmp_path, {}).shown
     assert shown == ALL_QUESTIONS + b"\r\x1b[K"
+
+
+def test_a_command_in_the_background_asks_nothing_and_is_not_stopped(tmp_path):
+    session = run_in_picture_terminal(["-c", GO_TO_BACKGROUND + SHOW], tmp_path, KITTY)
+    assert (session.code, session.shown, session.stdout) == (0, b"", b"done\n")
 
 
 def test_what_does_not_fit_a_line_goes_to_the_next_one(tmp_path):
