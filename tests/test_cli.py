@@ -38,6 +38,9 @@ def test_every_key_of_every_event_is_documented(run, weights):
     Path("in/c.cr2").touch()
     save_photo("truth/a.png", size=(20, 20))
     save_photo("compressed/a.jpg")
+    save_photo("others/a.png", size=(20, 20))
+    save_photo("truth/b.png", size=(20, 20))
+    save_photo("others/b.png", size=(40, 20))
     upscale = ("upscale", "in", "--weights", weights / "x4.safetensors")
     ways = (["--dry-run"], [], ["--resume"], ["--resume", "--dry-run"])
     found = {}
@@ -45,7 +48,8 @@ def test_every_key_of_every_event_is_documented(run, weights):
         *((*upscale, *way) for way in ways),
         ("upscale", "compressed", "-s", 2),
         ("evaluate", "truth", "--restored", "truth"),
-        ("upscale", "truth", "--preview"),
+        ("upscale", "truth/a.png", "--preview"),
+        ("compare", "truth", "others"),
     ):
         _, out, _ = run(*command, "--json")
         for event in map(json.loads, out):

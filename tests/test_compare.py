@@ -193,8 +193,8 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         save(Path(folder) / "bad.png", noise(16, 16 if folder == "one" else 40))
     assert main(["compare", "one", "two", "--json"]) == 2
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in lines] == ["compared", "compared", "index"]
-    assert "their shapes differ" in lines[0]["error"]
+    assert [line["event"] for line in lines] == ["page_failed", "compared", "index"]
+    assert "their shapes differ" in lines[0]["message"]
     assert lines[1]["page"] == str(Path("compare/pictures/good.png.html"))
     assert "their shapes differ" in Path("compare/index.html").read_text()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -108,7 +108,7 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     shown = _reader(files, names, options)()
     write_page(output, write_comparison(shown), options.overwrite)
     if options.json:
-        print_event("compared", input=[str(file) for file in files], page=str(output))
+        print_event("compared", input=str(files[0]), page=str(output))
     else:
         print(output)
     return output
@@ -142,12 +142,13 @@ def report_set(compared: "ComparedSet", as_json: bool) -> None:
     """Print the page of a set of pictures, or why there is none."""
     if compared.error is not None:
         say(f"error: {compared.name}: {compared.error}")
-    if as_json:
-        facts: dict[str, Any] = {"input": compared.name, "page": compared.page and str(compared.page)}
-        if compared.error is not None:
-            facts["error"] = str(compared.error)
-        print_event("compared", **facts)
-    elif compared.page is not None:
+        if as_json:
+            from mambair_cli.runs.outcomes import describe_error
+
+            print_event("page_failed", input=compared.name, **describe_error(compared.error))
+    elif as_json:
+        print_event("compared", input=compared.name, page=str(compared.page))
+    else:
         print(compared.page, flush=True)
 
 
