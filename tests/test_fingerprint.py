@@ -75,6 +75,7 @@ def restorer(tiles: TileSettings, path: Path | None = None, **changes: Any) -> A
         "precision": "fp32",
         "seed": 0,
         "strength": 1,
+        "ensemble": False,
         "others": {},
     }
     return SimpleNamespace(model=model, tiles=tiles, **{**facts, **changes})

@@ -36,6 +36,7 @@ EXAMPLES = {
     "overlap": "8",
     "seed": "7",
     "strength": "0.5",
+    "ensemble": "true",
     "format": "tiff",
     "quality": "60",
     "depth": "16",

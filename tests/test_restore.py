@@ -401,8 +401,8 @@ def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
     monkeypatch.setitem(tile_cost.VALUES_AT_ONCE, "cpu", 10**6)  # as if it were a GPU
     restorer = Restorer(weights=save_random(tmp_path / "x.safetensors", V1), task="denoise", device="cpu")
     assert restorer.tiles.fitted == restorer.info.config
-    assert restorer.with_tiles(None, 8, 0, 1.0).tiles.fitted == restorer.info.config
-    assert restorer.with_tiles(64, 8, 0, 1.0).tiles.fitted is None
+    assert restorer.with_tiles(None, 8, 0, 1.0, False).tiles.fitted == restorer.info.config
+    assert restorer.with_tiles(64, 8, 0, 1.0, False).tiles.fitted is None
     assert restorer.plan(300, 500) == tile_cost.fit_tiles(300, 500, 16, restorer.info.config)
 
 

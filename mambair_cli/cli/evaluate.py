@@ -10,6 +10,7 @@ import typer
 from mambair_cli.cli.options import (
     AsJson,
     Device,
+    Ensemble,
     ModelName,
     NetworkScale,
     Offline,
@@ -26,6 +27,7 @@ from mambair_cli.cli.options import (
 )
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
+from mambair_cli.runs import parameters
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -45,6 +47,7 @@ _NETWORK_OPTIONS = (
     "tile",
     "overlap",
     "seed",
+    "ensemble",
     "offline",
 )
 
@@ -109,6 +112,7 @@ class EvaluateOptions:
     tile: Tile = None
     overlap: Overlap = None
     seed: Seed = 0
+    ensemble: Ensemble = parameters.ENSEMBLE.default
     offline: Offline = False
     quiet: Quiet = False
     json: AsJson = False

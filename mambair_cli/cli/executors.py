@@ -89,6 +89,7 @@ def _open_client(
         "overlap": options.overlap,
         "seed": options.seed,
         "strength": options.strength,
+        "ensemble": options.ensemble or None,
         "offline": options.offline or None,
     }
     client = ServerClient(parse_address(server), task, query, progress.start)

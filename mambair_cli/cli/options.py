@@ -87,6 +87,7 @@ Precision = Annotated[Literal["auto", "fp32", "fp16"], option(parameters.PRECISI
 Tile = Annotated[int | None, option(parameters.TILE)]
 Overlap = Annotated[int | None, option(parameters.OVERLAP)]
 Seed = Annotated[int, option(parameters.SEED)]
+Ensemble = Annotated[bool, option(parameters.ENSEMBLE)]
 MaxPixels = Annotated[int, option(parameters.MAX_PIXELS)]
 Offline = Annotated[bool, option(parameters.OFFLINE)]
 
@@ -146,6 +147,7 @@ class Options:
     strengths: Annotated[
         list[float] | None, option(parameters.STRENGTH, show_default=str(parameters.STRENGTH.default))
     ] = None
+    ensemble: Ensemble = parameters.ENSEMBLE.default
     format: Annotated[str | None, option(parameters.FORMAT)] = parameters.FORMAT.default
     # None, since a quality that was given is refused where the format has none.
     quality: Annotated[

@@ -178,6 +178,8 @@ def _restore(
     _check_server(options)
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
+    if options.ensemble and not options.quiet:
+        say("--ensemble computes each tile eight times, and takes eight times as long")
     if options.dry_run:
         scale = choose_scale(sources, options, output, scale)
         print_plan(task, scale, level, sources, options, output, policy, file_filter)

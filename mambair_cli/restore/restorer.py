@@ -29,6 +29,7 @@ from mambair_cli.networks import Network
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
+from mambair_cli.restore.ensemble import EnsembleComputer
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import Precision, RestoreSettings
@@ -66,6 +67,8 @@ class Restorer:
         quiet: Show no progress of downloads.
         notify: Called with a sentence that the user should read; by default, nothing is called.
         strength: Share of the network's result, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
+        ensemble: Whether to average the results of eight turned and mirrored forms of each tile, which takes
+            eight times as long.
         bare: Whether results are the network's own, as the papers measure them; by default they stay close to
             their input where that is smooth, see ``limits``.
         others: Checkpoints to use for kinds of pictures; None to choose them where ``model`` is "auto".
@@ -101,11 +104,12 @@ class Restorer:
         quiet: bool = False,
         notify: Callable[[str], None] = lambda sentence: None,
         strength: float = 1.0,
+        ensemble: bool = False,
         bare: bool = False,
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
         check_strength(strength)
-        self.strength = strength
+        self.strength, self.ensemble = strength, ensemble
         self.device = choose_device(device)
         choose_tiles(tile, overlap, self.device.type)  # refuses wrong ones before anything is fetched
         self.seed = seed
@@ -151,6 +155,11 @@ class Restorer:
     @property
     def computer(self) -> TileComputer:
         """What computes tiles; the network goes to its device at the first use, in any thread."""
+        return EnsembleComputer(self.single_computer) if self.ensemble else self.single_computer
+
+    @property
+    def single_computer(self) -> TileComputer:
+        """What computes each tile once, whether or not there is an ensemble."""
         return self._computer.get()
 
     def by(
@@ -182,7 +191,7 @@ class Restorer:
             if kind not in self._others_loaded:
                 self._others_loaded[kind] = self._load_other(self.others[kind])
             other = self._others_loaded[kind]
-        other = other.with_tiles(self._tile, self._overlap, self.seed, self.strength)
+        other = other.with_tiles(self._tile, self._overlap, self.seed, self.strength, self.ensemble)
         return other.by(self._computer_for(kind)) if self._computer_for else other
 
     def alone(self) -> "Restorer":
@@ -200,21 +209,22 @@ class Restorer:
         return other
 
     def with_tiles(
-        self, tile: int | None, overlap: int | None, seed: int | None, strength: float
+        self, tile: int | None, overlap: int | None, seed: int | None, strength: float, ensemble: bool
     ) -> "Restorer":
-        """Return a restorer by the same network on the same device, with tiles, seed and strength of its own.
+        """Return a restorer by the same network on the same device, with settings of its own.
 
         Args:
             tile: Largest side of a tile, in pixels; None for the default.
             overlap: Smallest number of pixels that neighbours share; None for the default.
             seed: Random seed of MambaIRv2's inference noise; None for no noise.
             strength: Share of the network's result, 0 to 1.
+            ensemble: Whether to average the results of eight turned and mirrored forms.
         """
         other = copy(self)
         other._tile, other._overlap = tile, overlap
         other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
         other.seed = seed
-        other.strength = strength
+        other.strength, other.ensemble = strength, ensemble
         return other
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ class RestoreSettings:
     offline: bool = False
     quiet: bool = False
     strength: float = 1.0
+    ensemble: bool = False
     bare: bool = False
     others: Mapping[PictureKind, ChosenModel] | None = None
 

@@ -109,7 +109,9 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
         shape = (shape[1], shape[0], 3)
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     if len(plan) > 1:
-        restorer = restorer.with_tiles(sides[1], plan.overlap, restorer.seed, restorer.strength)
+        restorer = restorer.with_tiles(
+            sides[1], plan.overlap, restorer.seed, restorer.strength, restorer.ensemble
+        )
     for _ in range(2 if restorer.device.type == "cuda" else 1):  # the first compiles kernels
         restorer(noise)
     start = time.perf_counter()

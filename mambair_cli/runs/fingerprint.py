@@ -35,6 +35,7 @@ class Fingerprint:
         fit: Digest of the costs that tiles are fitted to; None where they are not.
         seed: Random seed of MambaIRv2's inference noise; None without noise.
         strength: Share of what the model does, 0 to 1.
+        ensemble: Whether results are means of eight turned and mirrored forms.
         others: Digest of the other models among which a look at each image chooses, and of the rules that
             choose; None where one model restores all.
     """
@@ -48,6 +49,7 @@ class Fingerprint:
     fit: str | None
     seed: int | None
     strength: float = WHOLE_STRENGTH
+    ensemble: bool = False
     others: str | None = None
 
     @classmethod
@@ -70,6 +72,8 @@ class Fingerprint:
         facts = asdict(self)
         if self.strength == WHOLE_STRENGTH:  # older journals do not have it
             del facts["strength"]
+        if not self.ensemble:
+            del facts["ensemble"]
         if self.others is None:
             del facts["others"]
         return facts
@@ -109,7 +113,8 @@ class Fingerprint:
 
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
     """Return what may differ from image to image where one network serves many."""
-    return {**restorer.tiles.computing, "seed": restorer.seed, "strength": restorer.strength}
+    own = {"seed": restorer.seed, "strength": restorer.strength, "ensemble": restorer.ensemble}
+    return {**restorer.tiles.computing, **own}
 
 
 def _digest_others(restorer: "Restorer") -> str:

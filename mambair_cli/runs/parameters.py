@@ -138,6 +138,12 @@ STRENGTH = Parameter(
     least=0,
     most=1,
 )
+ENSEMBLE = Parameter(
+    "ensemble",
+    "boolean",
+    "Average eight turned and mirrored forms: 0.1 dB better, eight times as slow.",
+    default=False,
+)
 FORMAT = Parameter(
     "format",
     "string",
@@ -184,6 +190,7 @@ SHARED = (
     OVERLAP,
     SEED,
     STRENGTH,
+    ENSEMBLE,
     FORMAT,
     QUALITY,
     DEPTH,

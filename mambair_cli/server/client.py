@@ -118,7 +118,14 @@ class ServerClient:
             notices = {found.model: found.notice} if found.notice else {}
             self.info = replace(self.info, notice=None, others=tuple(found.others), notices=notices)
         self._max_bytes = found.max_bytes
-        kept = ("precision", "tile", "overlap", "seed", "strength")  # and what the answer has settled
+        kept = (
+            "precision",
+            "tile",
+            "overlap",
+            "seed",
+            "strength",
+            "ensemble",
+        )  # and what the answer has settled
         self._query: Query = {**{name: query.get(name) for name in kept}, "model": found.model}
         if found.others:
             self._query |= {name: query.get(name) for name in ("model", "offline")}

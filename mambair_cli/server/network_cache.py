@@ -216,8 +216,10 @@ class NetworkCache:
         return _NetworkKey(model.path, request.precision or self._precision, chooses)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
-        """Apply the tiles, seed and strength of a request."""
+        """Apply the settings of a request that need no other network."""
         check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
-        restorer = loaded.restorer.with_tiles(request.tile, request.overlap, request.seed, request.strength)
+        restorer = loaded.restorer.with_tiles(
+            request.tile, request.overlap, request.seed, request.strength, request.ensemble
+        )
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
         return LoadedModel(restorer, fingerprint, model.tell(request.offline))

@@ -74,6 +74,7 @@ class RestoreRequest:
         overlap: Pixels that neighbouring tiles share; None for the default.
         seed: Random seed of MambaIRv2's inference noise.
         strength: Share of the model's output, 0 to 1.
+        ensemble: Whether to average the results of eight turned and mirrored forms.
         offline: Whether to download no model.
         format: Output format; None for that of the image.
         output: How the result is written.
@@ -90,6 +91,7 @@ class RestoreRequest:
     overlap: int | None
     seed: int
     strength: float
+    ensemble: bool
     offline: bool
     format: str | None
     output: WriteOptions
@@ -138,6 +140,7 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
         overlap=values["overlap"],
         seed=values["seed"],
         strength=values["strength"],
+        ensemble=values["ensemble"],
         offline=values["offline"],
         format=values["format"],
         output=WriteOptions(

@@ -169,7 +169,7 @@ class _Dispatcher:
                     return
                 case ComputeTiles(values, corners, seed, kind):
                     restorer = self._restorer if kind is None else self._restorer.for_kind(kind)
-                    computer = restorer.computer
+                    computer = restorer.single_computer  # who sends tiles makes their forms
                     try:
                         launched.append((computer, computer.launch(values, corners, seed)))
                     except _TILE_ERRORS as error:
