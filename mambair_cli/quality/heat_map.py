@@ -1,5 +1,6 @@
 """Pictures of numbers: colours from black to white, and a scale beside them."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,11 +26,12 @@ def write_scale(picture: Image.Image, marks: Mapping[str, float], title: str) ->
     Args:
         picture: The heat map.
         marks: Labels of the scale, and their numbers, from 0 to 1.
-        title: One line.
+        title: One line, in ASCII.
     """
     width, height = picture.size
-    text = max(width, 320)
-    sheet = Image.new("RGB", (text + SCALE_WIDTH + 2 * MARGIN, height + TITLE_HEIGHT + 2 * MARGIN), "white")
+    length = math.ceil(ImageDraw.Draw(picture).textlength(title, font_size=TEXT_SIZE))
+    room = max(width + SCALE_WIDTH, length)
+    sheet = Image.new("RGB", (room + 2 * MARGIN, height + TITLE_HEIGHT + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, fill="black", font_size=TEXT_SIZE)
     top = MARGIN + TITLE_HEIGHT

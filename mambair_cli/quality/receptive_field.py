@@ -86,7 +86,12 @@ def measure_field(net: Network, crop: np.ndarray, seed: int | None = None) -> Re
 
 
 def draw_field(field: ReceptiveField, title: str) -> Image.Image:
-    """Draw a field as a heat map with a logarithmic scale, and the squares of ``SHARES``."""
+    """Draw a field as a heat map with a logarithmic scale, and the squares of ``SHARES``.
+
+    Args:
+        field: The field.
+        title: One line, in ASCII.
+    """
     side = len(field.gradient)
     strongest = field.gradient.max()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -99,6 +104,6 @@ def draw_field(field: ReceptiveField, title: str) -> Image.Image:
         margin = (side - field.side_of(share)) // 2 * zoom
         end = side * zoom - margin - 1
         draw.rectangle((margin, margin, end, end), outline="white", width=2)
-        draw.text((margin + 5, margin + 4), f"{share:.0%}", fill="white", font_size=15)
+        draw.text((margin + 3, max(1, margin - 19)), f"{share:.0%}", fill="white", font_size=15)
     marks = {f"1/{10**decade}" if decade else "1": 1 - decade / DECADES for decade in range(DECADES + 1)}
     return write_scale(picture, marks, title)
