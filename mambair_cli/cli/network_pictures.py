@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
 
 CROP_SIDE = 63  # pixels of the input; odd, so that there is a centre
-MOST_CROPS = 48  # of all images together
+MOST_CROPS = 24  # of all images together
 FULL = 0.8  # of a crop's side: a field that large is cut off by the crop
 
 
