@@ -101,7 +101,7 @@ def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
         torch.autograd.grad(selective_scan(u, dt, B, C, paths, params, backend).sum(), leaves)
 
     times = {}
-    for backend in ("mamba_ssm", "triton") if device.type == "cuda" else ("reference",):
+    for backend in ("mamba_ssm", "triton") if device.type == "cuda" else ("reference", "torch"):
         try:
             times[backend] = seconds_of(lambda name=backend: scan(name), arguments.repeats, device)
         except ImportError:
@@ -109,7 +109,8 @@ def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
             continue
         print(f"{backend:9} {times[backend] * 1e3:7.2f} ms, forward and backward")
     if len(times) == 2:
-        print(f"triton is {times['mamba_ssm'] / times['triton']:.2f} times as fast as mamba_ssm")
+        (slow, slow_time), (fast, fast_time) = times.items()
+        print(f"{fast} is {slow_time / fast_time:.2f} times as fast as {slow}")
 
 
 def main() -> None:

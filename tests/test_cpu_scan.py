@@ -265,7 +265,7 @@ def test_is_the_choice_on_a_cpu():
     assert choose_backend(CPU) == "cpu"
     assert choose_backend(CPU, torch.bfloat16) == "cpu"
     assert choose_backend(CPU, torch.float64) == "torch"
-    assert choose_backend(CPU, needs_grad=True) == "reference"
+    assert choose_backend(CPU, needs_grad=True) == "torch"
 
 
 @pytest.mark.usefixtures("fresh_choice")

@@ -1,7 +1,7 @@
 """The command that measures quality."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -80,6 +80,23 @@ class EvaluateOptions:
         int | None,
         typer.Option(min=1, max=100, metavar="QUALITY", help="JPEG quality to compress with for dejpeg."),
     ] = None
+    receptive_field: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw how far around a pixel the network looks, as PNG, instead of measuring quality.",
+        ),
+    ] = None
+    seams: Annotated[
+        bool,
+        typer.Option(
+            "--seams", help="Measure what tiles change along their borders, instead of measuring quality."
+        ),
+    ] = False
+    seams_picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw what tiles change in the worst image, as PNG, with --seams."),
+    ] = None
     inputs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of inputs to restore, instead of making them."),
@@ -114,6 +131,7 @@ class EvaluateOptions:
     seed: Seed = 0
     ensemble: Ensemble = parameters.ENSEMBLE.default
     offline: Offline = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False
     quiet: Quiet = False
     json: AsJson = False
 
@@ -137,14 +155,25 @@ def evaluate(
     name of an image decides what is done to it, and the PSNR of the input is shown too. The bare output of
     the network is measured; the other commands also correct it towards the input in smooth areas.
 
+    --receptive-field and --seams look at the network itself, with the same inputs; to use pictures as they
+    are, give their folder to --inputs too. --receptive-field averages the gradient of a result's centre pixel
+    over crops of --tile pixels, by default 63. --seams restores each image, or the middle 512×512 of it, in
+    tiles and whole, as the other commands do; the exit code is 1 if a seam may be seen.
+
     Example: mambair evaluate Set5/ --task upscale --scale 4
     """
     _check(options, typed(context))
     from mambair_cli.quality.evaluate import average, find_pairs, measure
 
+    pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
     restorer = _make_restorer(options)
     protocol = _settle_protocol(options, restorer)
-    pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
+    if restorer is not None and (options.receptive_field or options.seams):
+        from mambair_cli.cli.network_pictures import show_receptive_field, show_seams
+
+        show = show_receptive_field if options.receptive_field else show_seams
+        show(restorer, pairs, protocol, options)
+        return
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores = []
     for score in measure(pairs, protocol, restorer):
@@ -183,6 +212,24 @@ def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:
         refuse(given, ["jpeg_quality"], f"{task} is measured without JPEG")
     if options.degradation == "real":
         refuse(given, ["sigma", "jpeg_quality", "inputs"], "--degradation real makes the inputs")
+    _check_pictures(options, given)
+
+
+def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
+    """Refuse what contradicts --receptive-field and --seams, and files that cannot be written."""
+    from mambair_cli.cli.network_pictures import check_picture
+
+    if options.receptive_field is not None:
+        others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
+        refuse(given, others, "--receptive-field measures one thing, in float32 and without tiles")
+        check_picture(options.receptive_field, options.overwrite)
+    elif options.seams:
+        refuse(given, ["restored", "border", "luma"], "--seams compares no truth")
+        if options.seams_picture is not None:
+            check_picture(options.seams_picture, options.overwrite)
+    else:
+        refuse(given, ["seams_picture"], "only --seams draws it")
+        refuse(given, ["overwrite"], "no file is written")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
@@ -192,7 +239,10 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.restore.settings import RestoreSettings
 
-    settings = RestoreSettings.pick(options, bare=True)  # the papers measure what the network itself gives
+    # The papers measure what the network itself gives; seams are measured in what users get.
+    settings = RestoreSettings.pick(options, bare=not options.seams, others={})
+    if options.receptive_field:
+        settings = replace(settings, tile=None)
     restorer = Restorer.from_settings(settings, say if not options.quiet else lambda sentence: None)
     if options.offline and not options.quiet:
         say(f"using {restorer.model.name} on {restorer.device}")

@@ -1,5 +1,6 @@
 """The commands for the models in the catalogue."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,11 +9,13 @@ import typer
 
 from mambair_cli.cli.options import AsJson, Quiet
 from mambair_cli.cli.output import complain, print_json, say
-from mambair_cli.errors import MambairError
+from mambair_cli.errors import MambairError, UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Model
+    from mambair_cli.networks.count import Count
 
+LARGEST_SIDE = 100_000  # pixels; larger sizes are mistakes
 SOURCES = {  # where the expected hash is from
     "catalogue": "as in the catalogue",
     "hub": "as on the Hub",
@@ -58,18 +61,42 @@ def list_models(as_json: AsJson = False) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def show_model(name: Name, as_json: AsJson = False) -> None:
-    """Show all details of a model.
+def _read_size(text: str) -> tuple[int, int]:
+    """Read the size of a picture, such as 1280x720."""
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*[x×]\s*([0-9]{1,6})\s*", text.lower())
+    width, height = (int(side) for side in found.groups()) if found else (0, 0)
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise UsageError(f"--size is {text or 'empty'}; it must be WIDTHxHEIGHT, such as 1280x720")
+    return width, height
 
-    Example: mambair models show tiny-x4
+
+def show_model(
+    name: Name,
+    size: Annotated[
+        Any,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            parser=_read_size,
+            help="Size of the restored picture for which multiply-adds are counted.",
+        ),
+    ] = "1280x720",
+    as_json: AsJson = False,
+) -> None:
+    """Show all details of a model, and how much it computes.
+
+    Multiply-adds are counted layer by layer, those of the scan included, also for models that are not
+    downloaded. The papers count more for the scan and for norms; both numbers are shown.
+
+    Example: mambair models show tiny-x4 --size 1920x1080
     """
     from mambair_cli.checkpoints import catalog
 
-    facts = _describe(catalog.find_model(name))
+    model = catalog.find_model(name)
+    counted, is_certain = _count(model, *size)
     if as_json:
-        print_json(facts)
+        print_json({**_describe(model), "multiply_adds": _list_counts(model, counted, is_certain)})
         return
-    for key, value in facts.items():
+    for key, value in {**_describe(model), **_tell_counts(model, counted, is_certain)}.items():
         if isinstance(value, dict):
             value = ", ".join(f"{db:.2f} dB ({data})" for data, db in value.items())
         elif isinstance(value, list):
@@ -151,6 +178,63 @@ def print_path(name: Name, as_json: AsJson = False) -> None:
 
 def _print_place(name: str, path: Path, as_json: bool) -> None:
     print_json({"name": name, "path": str(path)}) if as_json else print(path)
+
+
+def _count(model: "Model", width: int, height: int) -> tuple["Count", bool]:
+    """Count the parameters of a model, and its multiply-adds for a result of a size, in pixels.
+
+    As in the papers, the input has the whole pixels of the result's size divided by the scale.
+
+    Returns:
+        The counts, and whether they are certainly those of the model's file: official files without a known
+        number of parameters may hold an earlier form of their network.
+    """
+    from mambair_cli.checkpoints import hub
+    from mambair_cli.checkpoints.load import load_network
+    from mambair_cli.checkpoints.official import official_config
+    from mambair_cli.networks.count import count
+
+    config, is_certain = official_config(model), model.parameters is not None
+    if config is None or not is_certain:
+        path = hub.fetch(model).path if model.bundled else hub.cached(model)
+        if path is not None:
+            config, is_certain = load_network(path).info.config, True
+    assert config is not None  # only built-in models have none, and those have a file
+    return count(config, max(1, width // model.scale), max(1, height // model.scale)), is_certain
+
+
+def _list_counts(model: "Model", counted: "Count", is_certain: bool) -> dict[str, Any]:
+    """Return counts for JSON."""
+    return {
+        "width": counted.width * model.scale,
+        "height": counted.height * model.scale,
+        "total": counted.total,
+        "products": counted.products,
+        "attention": counted.attention,
+        "scan": counted.scan,
+        "papers": counted.papers,
+        "parameters": counted.parameters,
+        "certain": is_certain,
+    }
+
+
+def _tell_counts(model: "Model", counted: "Count", is_certain: bool) -> dict[str, str]:
+    """Return counts in words, by the names of their lines."""
+    doubt = "" if is_certain else " in the paper; known for sure when the model is downloaded"
+    parts = {"attention": counted.attention, "scan": counted.scan}
+    shares = ", ".join(f"{_giga(number)} in the {part}" for part, number in parts.items() if number)
+    result = f"{counted.width * model.scale}×{counted.height * model.scale}"
+    return {
+        "parameters": f"{counted.parameters}{doubt}",
+        "multiply-adds": f"{_giga(counted.total)} for a result of {result} "
+        f"(input {counted.width}×{counted.height}): {shares}",
+        "in papers": f"{_giga(counted.papers)}, since they count more for the scan and for norms",
+    }
+
+
+def _giga(number: int) -> str:
+    """Write a number of operations, in thousand millions."""
+    return f"{number / 1e9:.1f} G" if number >= 1e8 else f"{number / 1e9:.2g} G"
 
 
 def _describe(model: "Model") -> dict[str, Any]:

@@ -6,7 +6,7 @@ Backends differ only in speed, and each is tested against ``reference``:
 backend        computed by                                  gradient  runs on
 =============  ===========================================  ========  ==========
 ``reference``  the equation, step by step                   yes       everything
-``torch``      PyTorch, in place, in bounded memory         no        everything
+``torch``      PyTorch, in place, in bounded memory         yes       everything
 ``cpu``        vector instructions, compiled by LLVM        no        CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
 ``triton``     Triton                                       yes       CUDA
@@ -105,7 +105,7 @@ def choose_backend(
             if _is_usable(backend):
                 return backend
     if needs_grad:
-        return "reference"
+        return "torch"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu") else "torch"
 

@@ -16,12 +16,21 @@ STRETCH_BYTES = 2**21  # of each of the two temporaries; the fastest of 0.25 to 
 MOST_DECAY = -50.0
 
 
-@torch.no_grad()
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
-    """Run one selective scan per path and sum the results at each pixel, without a gradient.
+    """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``.
 
-    See ``kernels.selective_scan``. Besides its operands it needs memory for one stretch of steps.
+    Besides its operands it needs memory for one stretch of steps; where a gradient is needed, for all.
     """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params)):
+        from mambair_cli.kernels import torch_gradient
+
+        return torch_gradient.selective_scan(u, dt, B, C, paths, params)
+    with torch.no_grad():
+        return _scan(u, dt, B, C, paths, params)
+
+
+def _scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
+    """Run the scans in place."""
     b, length, d = u.shape
     k, _, n = params.A.shape
     dtype = state_dtype(u)

@@ -1,0 +1,203 @@
+"""What ``evaluate`` shows of a network itself: its receptive field, and the seams between its tiles."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mambair_cli.cli.output import print_event, say
+from mambair_cli.errors import UsageError
+from mambair_cli.system.files import open_atomic, show
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from mambair_cli.cli.evaluate import EvaluateOptions
+    from mambair_cli.quality.evaluate import ImagePair, PaperProtocol
+    from mambair_cli.quality.receptive_field import ReceptiveField
+    from mambair_cli.quality.seams import Seams
+    from mambair_cli.restore.restorer import Restorer
+
+CROP_SIDE = 63  # pixels of the input; odd, so that there is a centre
+MOST_CROPS = 24  # of all images together
+FULL = 0.8  # of a crop's side: a field that large is cut off by the crop
+
+
+def check_picture(path: Path, overwrite: bool) -> None:
+    """Refuse a picture that cannot be written, before anything is computed.
+
+    Raises:
+        UsageError: It is no PNG, its folder is missing, or it exists already.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {show(path.stem or 'field')}.png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {show(path)}: its folder is missing; make it first")
+    if path.exists() and not overwrite:
+        raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
+
+
+def show_receptive_field(
+    restorer: "Restorer",
+    pairs: "Sequence[ImagePair]",
+    protocol: "PaperProtocol",
+    options: "EvaluateOptions",
+) -> None:
+    """Measure the receptive field over crops of all images, print its size, and draw it.
+
+    Raises:
+        UsageError: All images are smaller than a crop.
+    """
+    from mambair_cli.quality.receptive_field import cut_crops, draw_field, measure_field
+
+    side = CROP_SIDE if options.tile is None else options.tile - 1 + options.tile % 2
+    net = restorer.net.to(restorer.device)
+    most = max(1, MOST_CROPS // len(pairs))
+    width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
+    mean: ReceptiveField | None = None
+    for name, image in _read_inputs(pairs, protocol):
+        own: ReceptiveField | None = None
+        for crop in cut_crops(_fit_channels(image, restorer.info.channels), side, most):
+            field = measure_field(net, crop, options.seed)
+            own = field if own is None else own.join(field)
+        if own is None:
+            if not options.quiet:
+                height, length = image.shape[:2]
+                say(f"left out {name}: {length}×{height} pixels are less than the crop of {side}×{side}")
+            continue
+        _tell_field(name, own, side, width, options.json)
+        mean = own if mean is None else mean.join(own)
+    if mean is None:
+        raise UsageError(f"no input is as large as the crop of {side}×{side}; give a smaller --tile")
+    _tell_field("mean", mean, side, width, options.json, restorer.model.name)
+    if mean.side_of(0.9) >= FULL * side and not options.quiet:
+        say(f"the field is larger than the crop of {side}×{side}; a larger --tile shows more of it")
+    assert options.receptive_field is not None
+    crops = "1 crop" if mean.crops == 1 else f"{mean.crops} crops"
+    title = _to_ascii(f"{restorer.model.name}: gradient of the centre pixel in {side}x{side}, {crops}")
+    _save(draw_field(mean, title), options.receptive_field, options)
+
+
+def show_seams(
+    restorer: "Restorer",
+    pairs: "Sequence[ImagePair]",
+    protocol: "PaperProtocol",
+    options: "EvaluateOptions",
+) -> None:
+    """Measure what tiles change along their borders in all images, print it, and draw the worst one.
+
+    Raises:
+        UsageError: No image has pixels near borders of tiles and others.
+        typer.Exit: A seam may be seen.
+    """
+    from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
+
+    width = max(len("all"), *(len(pair.truth.stem) for pair in pairs))
+    total = Seams()
+    worst, worst_ratio, picture = "", -1.0, None
+    for name, image in _read_inputs(pairs, protocol):
+        both = restore_both(restorer, image)
+        if both is None:
+            if not options.quiet:
+                say(f"left out {name}: its input is a single tile")
+            continue
+        seams = measure_seams(both)
+        if not seams.elsewhere.count:
+            if not options.quiet:
+                say(f"left out {name}: all of its pixels are near the borders of tiles")
+            continue
+        total += seams
+        _tell_seams(name, seams, width, options.json)
+        if options.seams_picture and max(seams.ratio, seams.edge_ratio) > worst_ratio:
+            worst, worst_ratio = name, max(seams.ratio, seams.edge_ratio)
+            plan = both.plan
+            tiles = f"tiles of {plan.tile_width}x{plan.tile_height}, overlap {plan.overlap}"
+            picture = draw_seams(both, _to_ascii(f"{worst}: change by {tiles}"))
+    if not total.near.count:
+        raise UsageError(
+            f"no input has borders of tiles: {restorer.tiles.side} pixels, overlap {restorer.tiles.overlap}; "
+            "give another --tile, or a smaller --overlap"
+        )
+    _tell_seams("all", total, width, options.json, restorer.model.name)
+    if picture is not None and options.seams_picture is not None:
+        _save(picture, options.seams_picture, options, f" of {worst}")
+    if not total.passes:
+        raise typer.Exit(1)
+
+
+def _read_inputs(
+    pairs: "Sequence[ImagePair]", protocol: "PaperProtocol"
+) -> "Iterator[tuple[str, np.ndarray]]":
+    """Read or make the input of each pair; see ``make_input``."""
+    from mambair_cli.images import read_picture
+    from mambair_cli.quality.evaluate import make_input
+
+    for pair in pairs:
+        name = pair.truth.stem
+        if pair.other is not None:
+            yield name, read_picture(pair.other).pixels
+        else:
+            yield name, make_input(read_picture(pair.truth).pixels, protocol, name)
+
+
+def _fit_channels(image: "np.ndarray", channels: int) -> "np.ndarray":
+    """Return an image with the channels of a network, float32, without transparency."""
+    from mambair_cli.restore.channels import to_channels
+
+    return to_channels(image, image.shape[2] - (image.shape[2] % 2 == 0), channels)
+
+
+def _tell_field(
+    name: str, field: "ReceptiveField", side: int, width: int, as_json: bool, model: str | None = None
+) -> None:
+    """Print how large a field is; with the model's name it is that of all images."""
+    half, most = field.side_of(0.5), field.side_of(0.9)
+    if as_json:
+        facts: dict[str, Any] = {"name": name, "side_50": half, "side_90": most, "crops": field.crops}
+        print_event("mean" if model else "image", **facts, crop=side, **({"model": model} if model else {}))
+    else:
+        print(f"{name:{width}}  50% in {half:2}×{half:<2}  90% in {most:2}×{most:<2}", flush=True)
+
+
+def _tell_seams(name: str, seams: "Seams", width: int, as_json: bool, model: str | None = None) -> None:
+    """Print what tiles change; with the model's name it is that of all images."""
+    from mambair_cli.quality.seams import MOST_RATIO
+
+    verdict = "no seam" if seams.passes else "seam"
+    if as_json:
+        facts = {
+            "name": name,
+            "near": seams.near.rms,
+            "elsewhere": seams.elsewhere.rms,
+            "ratio": _finite(seams.ratio),
+            "edge_ratio": _finite(seams.edge_ratio),
+            "passes": seams.passes,
+        }
+        more = {"limit": MOST_RATIO, "model": model} if model else {}
+        print_event("seams" if model else "image", **facts, **more)
+    else:
+        print(
+            f"{name:{width}}  borders {seams.near.rms:6.3f}  elsewhere {seams.elsewhere.rms:6.3f}"
+            f"  ratio {seams.ratio:5.2f}  edges {seams.edge_ratio:5.2f}  {verdict}",
+            flush=True,
+        )
+
+
+def _to_ascii(title: str) -> str:
+    """Replace letters that Pillow's own font may lack."""
+    return title.encode("ascii", "replace").decode()
+
+
+def _finite(ratio: float) -> float | None:
+    """Return a ratio for JSON, which has no infinity."""
+    return ratio if math.isfinite(ratio) else None
+
+
+def _save(picture: "Image", path: Path, options: "EvaluateOptions", what: str = "") -> None:
+    with open_atomic(path, overwrite=options.overwrite) as file:
+        picture.save(file, "PNG")
+    if not options.quiet:
+        say(f"wrote {show(path)}{what}")
