@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.evaluation_page import EvaluationPage
 from mambair_cli.cli.options import (
     AsJson,
     Device,
@@ -97,6 +98,10 @@ class EvaluateOptions:
         Path | None,
         typer.Option(metavar="FILE", help="Draw what tiles change in the worst image, as PNG, with --seams."),
     ] = None
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the worst and the best images."),
+    ] = None
     inputs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of inputs to restore, instead of making them."),
@@ -176,7 +181,8 @@ def evaluate(
         return
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores = []
-    for score in measure(pairs, protocol, restorer):
+    page = EvaluationPage(options.page, options.overwrite)
+    for score in measure(pairs, protocol, restorer, page.add):
         scores.append(score)
         if options.json:
             print_event("image", **_facts(score))
@@ -190,6 +196,7 @@ def evaluate(
     else:
         remark = f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
         print(_line(mean, width) + remark)
+    page.write(truth, mean, restorer.model.name if restorer else None)
 
 
 def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:
@@ -220,16 +227,20 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
     from mambair_cli.cli.network_pictures import check_picture
 
     if options.receptive_field is not None:
-        others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
+        others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision", "page"]
+        others.append("ensemble")
         refuse(given, others, "--receptive-field measures one thing, in float32 and without tiles")
         check_picture(options.receptive_field, options.overwrite)
     elif options.seams:
-        refuse(given, ["restored", "border", "luma"], "--seams compares no truth")
+        refuse(given, ["restored", "border", "luma", "page"], "--seams compares no truth")
         if options.seams_picture is not None:
             check_picture(options.seams_picture, options.overwrite)
     else:
         refuse(given, ["seams_picture"], "only --seams draws it")
-        refuse(given, ["overwrite"], "no file is written")
+        if options.page is None:
+            refuse(given, ["overwrite"], "no file is written")
+        else:
+            check_picture(options.page, options.overwrite, ".html")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":

@@ -70,6 +70,10 @@ class Score:
     before: float | None = None
 
 
+OnMeasured = Callable[[Score, np.ndarray | None, np.ndarray, np.ndarray], None]
+"""Called with a score, the input of the network (None for finished images), the result and the truth."""
+
+
 def choose_protocol(
     task: Task | None,
     scale: int,
@@ -179,6 +183,7 @@ def measure(
     pairs: Sequence[ImagePair],
     protocol: PaperProtocol,
     restore: Callable[[np.ndarray], np.ndarray] | None = None,
+    on_measured: OnMeasured = lambda score, given, image, truth: None,
 ) -> Iterator[Score]:
     """Compare images with the truth, after restoring them if a restorer is given.
 
@@ -186,6 +191,7 @@ def measure(
         pairs: From ``find_pairs``.
         protocol: From ``choose_protocol``.
         restore: Function from an input to a restored image; None for finished images.
+        on_measured: Called with each score and the images behind it.
 
     Yields:
         A score per pair, in order.
@@ -212,6 +218,7 @@ def measure(
         if given is not None and protocol.degradation == "real":
             enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
             score = replace(score, before=_score(pair, enlarged, compared, protocol).psnr)
+        on_measured(score, given, image, compared)
         yield score
 
 

@@ -1,0 +1,55 @@
+"""The page of ``evaluate``: collected while images are measured, and written at the end."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mambair_cli.pages.evaluation import Measured
+    from mambair_cli.quality.evaluate import Score
+
+
+@dataclass
+class EvaluationPage:
+    """The page, if one was asked for.
+
+    Attributes:
+        path: File of the page; None for none.
+        overwrite: Whether it replaces an existing one.
+    """
+
+    path: Path | None
+    overwrite: bool
+    _measured: list["Measured"] = field(default_factory=list)
+
+    def add(
+        self, score: "Score", given: "np.ndarray | None", image: "np.ndarray", truth: "np.ndarray"
+    ) -> None:
+        """Note an image that was measured; see ``quality.evaluate.OnMeasured``."""
+        if self.path is None:
+            return
+        from mambair_cli.pages.evaluation import note_image
+
+        self._measured.append(note_image(score.name, score.psnr, score.ssim, given, image, truth))
+
+    def write(self, truth: Path, mean: "Score", model: str | None) -> None:
+        """Write the page.
+
+        Args:
+            truth: Folder of the ground truth.
+            mean: Means of all images.
+            model: Name of the model; None for finished images.
+
+        Raises:
+            ImageError: It cannot be written.
+        """
+        if self.path is None:
+            return
+        from mambair_cli.pages.evaluation import write_evaluation
+        from mambair_cli.pages.folders import write_page
+
+        title = f"{truth.name or truth}: " + (model or "finished images")
+        summary = f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average."
+        write_page(self.path, write_evaluation(title, summary, self._measured), self.overwrite)
