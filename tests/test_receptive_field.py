@@ -150,6 +150,7 @@ def test_a_picture_is_replaced_only_with_overwrite(run, tmp_path):
         (["--overlap", "3"], "--receptive-field measures one thing"),
         (["--seams"], "--receptive-field measures one thing"),
         (["--precision", "fp16"], "--receptive-field measures one thing"),
+        (["--ensemble"], "--receptive-field measures one thing"),
         (["--border", "3"], "--receptive-field measures one thing"),
         (["--tile", "500"], "no input is as large as the crop of 499×499; give a smaller --tile"),
     ],

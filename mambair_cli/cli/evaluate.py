@@ -227,8 +227,8 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
     from mambair_cli.cli.network_pictures import check_picture
 
     if options.receptive_field is not None:
-        others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision", "page"]
-        others.append("ensemble")
+        others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
+        others += ["ensemble", "page"]
         refuse(given, others, "--receptive-field measures one thing, in float32 and without tiles")
         check_picture(options.receptive_field, options.overwrite)
     elif options.seams:

@@ -41,6 +41,8 @@ from mambair_cli.server.protocol import (
 )
 from mambair_cli.system.files import explain_unreadable
 
+# What a request repeats of the first query, with what its answer has settled.
+KEPT = ("precision", "tile", "overlap", "seed", "strength", "ensemble")
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
 GREETING_SECONDS = 10  # for which a server may take to accept a connection
@@ -118,15 +120,7 @@ class ServerClient:
             notices = {found.model: found.notice} if found.notice else {}
             self.info = replace(self.info, notice=None, others=tuple(found.others), notices=notices)
         self._max_bytes = found.max_bytes
-        kept = (
-            "precision",
-            "tile",
-            "overlap",
-            "seed",
-            "strength",
-            "ensemble",
-        )  # and what the answer has settled
-        self._query: Query = {**{name: query.get(name) for name in kept}, "model": found.model}
+        self._query: Query = {**{name: query.get(name) for name in KEPT}, "model": found.model}
         if found.others:
             self._query |= {name: query.get(name) for name in ("model", "offline")}
             self._query["network_scale"] = query.get("scale")
