@@ -41,6 +41,7 @@ EXAMPLES = {
     "quality": "60",
     "depth": "16",
     "strip": "true",
+    "note": "true",
     "background": "#102030",
 }
 # Options that decide whether there is a result, and not which one: they are part of no fingerprint.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mambair_cli.cli.output import format_bytes
 from mambair_cli.cli.progress import shorten
+from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
 from mambair_cli.inspection.need import NOISY, SEEN_QUALITY, SOFT, WHITE_GRAIN, WHITE_QUALITY
 
@@ -59,6 +60,8 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     yield "size", f"{header.width}×{header.height} pixels, {megapixels:.3g} megapixels{frames}"
     yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}"
     yield "profile", inspection.profile or "none; taken for sRGB"
+    if (note := read_note(header.xmp)) is not None:
+        yield "made by", ", ".join(f"{name} {value}" for name, value in note.items() if value is not None)
     if look is None:
         yield "pixels", f"too few to look at; {SMALLEST}×{SMALLEST} are needed"
     else:

@@ -155,6 +155,7 @@ class Options:
     ] = None
     depth: Annotated[Literal["auto", "8", "16"], option(parameters.DEPTH)] = parameters.DEPTH.default
     strip: Annotated[bool, option(parameters.STRIP)] = parameters.STRIP.default
+    note: Annotated[bool, option(parameters.NOTE)] = parameters.NOTE.default
     background: Annotated[str | None, option(parameters.BACKGROUND)] = parameters.BACKGROUND.default
     preserve_times: Annotated[
         bool, typer.Option("--preserve-times", help="Give each output the file times of its input.")
@@ -261,6 +262,8 @@ def check_options(options: Options) -> None:
             given = " and ".join(_show(name, value) for value in values)
             raise UsageError(f"{given}: a run takes one; give one, or compare them with --preview")
     check_null(options.null, options.from_file)
+    if options.note and options.strip:
+        raise UsageError("--note and --strip exclude each other: a note is metadata; give one")
     several = None if options.workers is None else f"--workers {options.workers}"
     if options.devices is not None:
         several = f"--devices {options.devices}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mambair_cli.runs.job_files import WriteOptions
 
 MOST_RESULTS = 5  # a page compares them with the image
-_OF_RESULTS = ("format", "quality", "depth", "strip", "background", "preserve_times", "compare")
+_OF_RESULTS = ("format", "quality", "depth", "strip", "note", "background", "preserve_times", "compare")
 _OF_RUNS = ("resume", "fail_fast", "dry_run")
 _OF_EXECUTORS = ("devices", "workers", "ray")
 

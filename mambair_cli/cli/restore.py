@@ -237,6 +237,7 @@ def _write_options(options: Options, size: "Size | None") -> "WriteOptions":
         quality=DEFAULT_QUALITY if options.quality is None else options.quality,
         depth=None if options.depth == "auto" else int(options.depth),
         strip=options.strip,
+        note=options.note,
         background=None if options.background is None else parse_colour(options.background),
         preserve_times=options.preserve_times,
         size=size or Size(),

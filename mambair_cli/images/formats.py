@@ -92,6 +92,7 @@ CONTAINERS = MappingProxyType(
             has_profile=False,
             has_frames=True,
             longest_side=65535,
+            longest_xmp=0,  # it is left out
             has_texts=True,
         ),
     }
@@ -166,6 +167,12 @@ def fit_header(
     _check_room(header, format, container, name)
     masks = header.masks if container.has_masks else ()
     return replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+
+
+def has_room_for_xmp(format: str, xmp: bytes) -> bool:
+    """Tell whether files of a format can hold an XMP packet."""
+    longest = CONTAINERS[format].longest_xmp
+    return longest is None or len(xmp) <= longest
 
 
 def keep_texts(header: Header, format: str) -> list[Text]:

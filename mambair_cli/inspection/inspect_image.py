@@ -8,6 +8,7 @@ import numpy as np
 from mambair_cli.images import Header, Reader, open_picture, to_float
 from mambair_cli.images.icc_profile import describe_profile
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.images.provenance import read_note
 from mambair_cli.images.source import Source
 from mambair_cli.inspection.look import Look, look_at
 from mambair_cli.inspection.need import Need, describe_need, find_need
@@ -114,6 +115,7 @@ def describe_inspection(inspection: Inspection) -> dict[str, Any]:
         "channels": header.bands,
         "alpha": header.has_alpha,
         "profile": inspection.profile,
+        "note": read_note(header.xmp),
         **describe_need(need),
         "upscale": "clean" if need.kind == "clean" else "real",
         "denoise": "white" if need.kind == "white" else "real",

@@ -161,6 +161,11 @@ PROBE_SIDE = 64  # pixels
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
 
 
+def uses_half(precision: Precision, device: torch.device) -> bool:
+    """Tell whether matrix products and convolutions are in float16."""
+    return precision == "fp16" or (precision == "auto" and device.type == "cuda")
+
+
 class Engine:
     """A network on a device, ready for images of any size.
 
@@ -181,7 +186,7 @@ class Engine:
         self.net = net.to(device)
         self.device = device
         self.is_bare = is_bare
-        self.half = precision == "fp16" or (precision == "auto" and device.type == "cuda")
+        self.half = uses_half(precision, device)
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
         self.ahead = 2 if self._on_gpu else 0

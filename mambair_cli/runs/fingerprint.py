@@ -7,6 +7,8 @@ digest never changes from version to version: what was done then stays done.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.inspection.look import WEIGHTS
@@ -15,6 +17,8 @@ from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.system.files import hash_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mambair_cli.checkpoints.select import ChosenModel
     from mambair_cli.restore.restorer import Restorer
 
@@ -108,7 +112,35 @@ class Fingerprint:
         }
         if output.background is not None:  # older journals do not have it
             facts["background"] = output.background
+        if output.note:
+            facts["note"] = True
         return _digest(facts)
+
+
+def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any]:
+    """Say what makes a picture, for a note in its file: no paths, and no times.
+
+    Args:
+        restorer: The restorer.
+        size: Width and height of what it makes, in pixels, before any reduction.
+    """
+    fingerprint = Fingerprint.of(restorer.alone())
+    facts = {
+        "tool": f"mambair {version('mambair-cli')}",
+        "task": restorer.info.task,
+        "model": restorer.model.name,
+        "sha256": fingerprint.weights,
+        "scale": restorer.info.scale,
+        "size": f"{size[0]}×{size[1]}",
+        "device": fingerprint.device,
+        "precision": "fp16" if restorer.is_half else "fp32",
+        "tile": fingerprint.tile,
+        "overlap": fingerprint.overlap,
+        "seed": fingerprint.seed,
+    }
+    if restorer.strength != WHOLE_STRENGTH:
+        facts["strength"] = restorer.strength
+    return facts | ({"ensemble": True} if restorer.ensemble else {})
 
 
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
@@ -124,7 +156,13 @@ def _digest_others(restorer: "Restorer") -> str:
 
 
 def _digest_checkpoint(model: "ChosenModel") -> str:
-    return model.sha256 or hash_of(model.path)
+    return model.sha256 or _hash_once(model.path, model.path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _hash_once(path: "Path", changed: int) -> str:
+    """Hash a checkpoint; once for many images, as long as it is not changed."""
+    return hash_of(path)
 
 
 def _digest(facts: dict[str, Any]) -> str:

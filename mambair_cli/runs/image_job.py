@@ -11,6 +11,8 @@ import numpy as np
 
 from mambair_cli.errors import MambairError
 from mambair_cli.images import Header, Writer, find_losses
+from mambair_cli.images.formats import has_room_for_xmp
+from mambair_cli.images.provenance import add_note
 from mambair_cli.inspection.need import Need
 from mambair_cli.inspection.picture import find_need_of
 from mambair_cli.restore.engine import OnTiles
@@ -18,6 +20,7 @@ from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
+from mambair_cli.runs.fingerprint import describe_maker
 from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.output_size import keep_scale
@@ -152,6 +155,12 @@ class ImageJob:
             header, _ = self._opened()
             prepared = self.prepared
             result, format, size = plan_result(prepared.job, header, self._output, self.restorer.info.scale)
+            if self._output.note:
+                noted = add_note(result.xmp, describe_maker(self.restorer, size))
+                if has_room_for_xmp(format, noted):
+                    result = replace(result, xmp=noted)
+                else:
+                    self._losses.append(f"{format} has no room for the note of what made it; png has")
             guard = prepared.guard
             callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
             opened = open_result(

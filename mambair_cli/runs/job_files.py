@@ -38,6 +38,7 @@ class WriteOptions:
         background: Colour behind transparent pixels, for formats without transparency.
         preserve_times: Whether files get the times of their inputs.
         size: Size that was asked for.
+        note: Whether to note in the file what made it.
     """
 
     quality: int | None = None
@@ -46,6 +47,7 @@ class WriteOptions:
     background: Colour | None = None
     preserve_times: bool = False
     size: Size = field(default_factory=Size)
+    note: bool = False
 
 
 def plan_result(

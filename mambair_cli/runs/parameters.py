@@ -170,6 +170,12 @@ DEPTH = Parameter(
     choices=("auto", "8", "16"),
 )
 STRIP = Parameter("strip", "boolean", "Write no metadata; colours are converted to sRGB.", default=False)
+NOTE = Parameter(
+    "note",
+    "boolean",
+    "Note in the file what made it: version, model and its hash, options; `mambair inspect` shows it.",
+    default=False,
+)
 BACKGROUND = Parameter(
     "background",
     "string",
@@ -195,6 +201,7 @@ SHARED = (
     QUALITY,
     DEPTH,
     STRIP,
+    NOTE,
     BACKGROUND,
     DAMAGED,
     MAX_PIXELS,

@@ -347,6 +347,7 @@ def _query_of(output: WriteOptions, policy: RunPolicy) -> Query:
         "quality": output.quality,
         "depth": output.depth,
         "strip": output.strip,
+        "note": output.note or None,
         "background": output.background and show_colour(output.background),
         "max_pixels": policy.max_pixels,
         "damaged": policy.damaged or None,

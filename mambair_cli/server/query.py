@@ -129,6 +129,8 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
     if level is not None and values["model"] != "auto":
         name = parameters.TASK_PARAMETERS[task][0].name
         raise UsageError(f"{name} chooses a model, and {values['model']} is one; leave one out")
+    if values["note"] and values["strip"]:
+        raise UsageError("note and strip exclude each other: a note is metadata; give one")
     return RestoreRequest(
         task=task,
         scale=scale if fixed is None else fixed,
@@ -147,6 +149,7 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
             quality=values["quality"],
             depth=None if values["depth"] == "auto" else int(values["depth"]),
             strip=values["strip"],
+            note=values["note"],
             background=None if values["background"] is None else parse_colour(values["background"]),
             size=size,
         ),
