@@ -18,7 +18,17 @@ from mambair_cli.images.icc_profile import P3, describe_profile, make_profile
 
 KEYS = {
     *("event", "input", "format", "bytes", "width", "height", "frames", "bits", "float", "channels", "alpha"),
-    *("profile", "note", "jpeg_quality", "quality_in_pixels", "sigma", "tones", "grain", "resolution", "reduce"),
+    *(
+        "profile",
+        "note",
+        "jpeg_quality",
+        "quality_in_pixels",
+        "sigma",
+        "tones",
+        "grain",
+        "resolution",
+        "reduce",
+    ),
     *("kind", "reasons", "upscale", "denoise", "denoise_sigma", "warnings"),
 }
 

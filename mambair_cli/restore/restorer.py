@@ -28,7 +28,7 @@ from mambair_cli.inspection.need import Need, find_need
 from mambair_cli.networks import Network
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.devices import choose_device
-from mambair_cli.restore.engine import Engine, OnTiles, TileComputer, uses_half
+from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
@@ -156,11 +156,6 @@ class Restorer:
     def computer(self) -> TileComputer:
         """What computes tiles; the network goes to its device at the first use, in any thread."""
         return EnsembleComputer(self.single_computer) if self.ensemble else self.single_computer
-
-    @property
-    def is_half(self) -> bool:
-        """Whether matrix products and convolutions are in float16."""
-        return uses_half(self.precision, self.device)
 
     @property
     def single_computer(self) -> TileComputer:

@@ -124,6 +124,8 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         restorer: The restorer.
         size: Width and height of what it makes, in pixels, before any reduction.
     """
+    from mambair_cli.restore.engine import uses_half  # imported here: it imports PyTorch
+
     fingerprint = Fingerprint.of(restorer.alone())
     facts = {
         "tool": f"mambair {version('mambair-cli')}",
@@ -133,7 +135,7 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         "scale": restorer.info.scale,
         "size": f"{size[0]}×{size[1]}",
         "device": fingerprint.device,
-        "precision": "fp16" if restorer.is_half else "fp32",
+        "precision": "fp16" if uses_half(restorer.precision, restorer.device) else "fp32",
         "tile": fingerprint.tile,
         "overlap": fingerprint.overlap,
         "seed": fingerprint.seed,

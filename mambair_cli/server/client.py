@@ -17,7 +17,6 @@ from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlencode
 
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import settle_format, show_colour
@@ -33,8 +32,10 @@ from mambair_cli.server.address import Address
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
     ErrorReport,
+    Query,
     ResultReport,
     ServerInfo,
+    compose_target,
     read_error,
     read_record,
     read_report,
@@ -50,7 +51,6 @@ GREETING_SECONDS = 10  # for which a server may take to accept a connection
 _PIECE_BYTES = 2**20
 
 
-Query = dict[str, str | int | float | bool | None]
 """Parameters of a request; those that are None are left out."""
 
 
@@ -164,7 +164,7 @@ class ServerClient:
         """Ask the server how it will restore images."""
         with self._connect() as connection:
             with self._translated():
-                connection.request("GET", _compose(self._path, query))
+                connection.request("GET", compose_target(self._path, query))
                 with connection.getresponse() as response:
                     body = response.read()
             try:
@@ -224,7 +224,7 @@ class ServerClient:
                 # First, so that nothing is computed for a file that cannot be opened.
                 open_target(job, overwrite=prepared.overwrite, **callbacks) as file,
                 self._connect() as connection,
-                self._send(connection, _compose(self._path, query), pieces, length, about) as response,
+                self._send(connection, compose_target(self._path, query), pieces, length, about) as response,
             ):
                 outcome = self._read_head(response, about, job)
                 self._copy(response, file, about)
@@ -326,15 +326,6 @@ class ServerClient:
 
     def _strange(self) -> ServerError:
         return ServerError(f"no mambair server of this version answers at {self._address}; start one there")
-
-
-def _compose(path: str, query: Query) -> str:
-    """Write the target of a request, without parameters that are None."""
-    words = {True: "true", False: "false"}
-    given = {
-        name: words.get(value, value) if isinstance(value, bool) else value for name, value in query.items()
-    }
-    return f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
 
 
 def _query_of(output: WriteOptions, policy: RunPolicy) -> Query:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
+from urllib.parse import urlencode
 
 from mambair_cli import errors
 from mambair_cli.errors import MambairError
@@ -210,3 +211,16 @@ def read_record(record: type[T], sent: Any) -> T:
         KeyError, TypeError: It is not such a record.
     """
     return record(**{each.name: sent[each.name] for each in fields(cast(Any, record))})
+
+
+Query = dict[str, str | int | float | bool | None]
+"""Parameters of a request by their names; None for those that are left out."""
+
+
+def compose_target(path: str, query: Query) -> str:
+    """Write the target of a request, without parameters that are None."""
+    words = {True: "true", False: "false"}
+    given = {
+        name: words.get(value, value) if isinstance(value, bool) else value for name, value in query.items()
+    }
+    return f"{path}?{urlencode({name: value for name, value in given.items() if value is not None})}"
