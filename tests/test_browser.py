@@ -149,7 +149,56 @@ def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, phot
     playwright.expect(page.locator("#list .failed")).to_contain_text("cannot read")
     assert str(photo.parent) not in page.content()
     page.get_by_role("button", name="Start").click()
-    finish(page, "finished: 1 done, 1 failed")
+    finish(page, "finished: 1 done")
+    assert page.get_by_role("button", name="Start").is_enabled()
+
+
+def test_a_file_that_has_changed_since_is_told_to_be_chosen_again(page: Any, photo: Path) -> None:
+    page.set_input_files("#files", photo)
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
+    photo.write_bytes(photo.read_bytes() + bytes(100))
+    page.get_by_role("button", name="Start").click()
+    playwright.expect(page.locator("#list .failed")).to_contain_text("the file has changed or is gone")
+    finish(page, "finished: 0 done, 1 failed")
+
+
+def test_a_comparison_follows_its_picture_and_closes_with_escape(page: Any, photo: Path) -> None:
+    other = photo.with_name("other.png")
+    shutil.copy(photo, other)
+    page.set_input_files("#files", [photo, other])
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page)
+    page.get_by_role("button", name="Compare: photo.png").click()
+    page.locator("#scale").select_option("3")
+    page.get_by_role("button", name="Again: photo.png").click()
+    playwright.expect(page.locator("#viewer table").first).to_contain_text("288×216")
+    shown = page.locator(".pane >> nth=0").locator("img >> nth=1")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 288
+    page.locator(".stage").focus()
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator("#compare")).to_be_hidden()
+    focused = page.locator("*:focus")
+    playwright.expect(focused).to_have_attribute("aria-label", "Compare: photo.png")
+    assert page.mistakes == []
+
+
+def test_what_is_transparent_shows_nothing_of_the_other_picture(browser: Any, tmp_path: Path) -> None:
+    clear = np.zeros((40, 60, 4), np.uint8)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "full.png")
+    page = tmp_path / "page.html"
+    assert main(["compare", str(tmp_path / "full.png"), str(tmp_path / "clear.png"), "-o", str(page)]) == 0
+    opened = browser.new_page()
+    opened.goto(page.as_uri())
+    playwright.expect(opened.locator(".score")).to_contain_text("%")
+    box = opened.locator(".pane >> nth=0").bounding_box()
+    shot = np.asarray(Image.open(io.BytesIO(opened.screenshot())).convert("RGB")).astype(int)
+    middle = int(box["y"] + box["height"] / 4)
+    left, right = (shot[middle, int(box["x"] + share * box["width"])] for share in (0.4, 0.6))
+    assert (abs(left - 200) <= 2).all()
+    assert (abs(right - 200) > 40).all()
+    opened.close()
 
 
 def test_a_picture_is_stopped_while_it_is_restored(page: Any, server: Address, photo: Path) -> None:

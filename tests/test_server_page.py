@@ -94,7 +94,7 @@ def test_a_message_names_no_folder_of_the_server(address: Address) -> None:
     answer = ask(address, "POST", "/v1/upscale?scale=2&model=mambair-light-x2&offline=true", PHOTO)
     assert answer[0] == 404
     message = error_message(answer)
-    assert "the cache of models" in message
+    assert "is not in the cache, and this is offline; `mambair models download" in message
     assert "/" not in message
 
 

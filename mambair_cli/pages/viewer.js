@@ -37,8 +37,9 @@ function element(tag, attributes = {}, ...children) {
  *
  * data: width and height of the sheet; pictures with name, notes, width, height, pixelated, and source, an
  * address; scores with a, b (places of pictures), psnr and ssim.
+ * hasPage: whether the viewer has the page to itself, and its keys work wherever the focus is.
  */
-function createViewer(root, data) {
+function createViewer(root, data, hasPage = true) {
   const state = { left: 0, right: data.pictures.length - 1, mode: "slider", gain: 4, cut: 0.5,
     zoom: 1, x: 0, y: 0, fits: true, swapped: false };
   const canvases = new Map();
@@ -97,14 +98,16 @@ function createViewer(root, data) {
     const rows = data.pictures.map((picture, number) => element("tr", {},
       element("td", {}, String(number + 1)), element("td", {}, picture.name),
       element("td", {}, `${picture.width}×${picture.height}`), element("td", {}, picture.notes.join("; "))));
+    const hasSsim = data.scores.some((pair) => pair.ssim !== null);
+    const showSsim = (pair) => element("td", {}, pair.ssim === null ? "–" : pair.ssim.toFixed(4));
     const pairs = data.scores.map((pair) => element("tr", {},
       element("td", {}, `${data.pictures[pair.a].name} and ${data.pictures[pair.b].name}`),
-      element("td", {}, showPsnr(pair)), element("td", {}, pair.ssim === null ? "–" : pair.ssim.toFixed(4))));
+      element("td", {}, showPsnr(pair)), ...(hasSsim ? [showSsim(pair)] : [])));
     const head = (...names) => element("thead", {}, element("tr", {},
       ...names.map((name) => element("th", { scope: "col" }, name))));
     const parts = [element("table", {}, head("", "Picture", "Pixels", "Notes"), element("tbody", {}, ...rows))];
     if (pairs.length) {
-      parts.push(element("table", {}, head("How close", "PSNR", "SSIM"), element("tbody", {}, ...pairs)));
+      parts.push(element("table", {}, head("How close", "PSNR", ...(hasSsim ? ["SSIM"] : [])), element("tbody", {}, ...pairs)));
     }
     return element("div", { class: "tables" }, ...parts);
   }
@@ -189,10 +192,10 @@ function createViewer(root, data) {
     first.images[1].hidden = mode !== "slider";
     second.images[1].hidden = true;
     const [width] = paneSize();
-    if (mode === "slider") {
-      const cut = (state.cut * width - state.x) / state.zoom;
-      first.images[1].style.clipPath = `inset(0 0 0 ${Math.min(data.width, Math.max(0, cut))}px)`;
-    }
+    const cut = Math.min(data.width, Math.max(0, (state.cut * width - state.x) / state.zoom));
+    const isCut = mode === "slider"; // both are: what is transparent shows nothing of the other
+    first.images[0].style.clipPath = isCut ? `inset(0 ${data.width - cut}px 0 0)` : "none";
+    first.images[1].style.clipPath = isCut ? `inset(0 0 0 ${cut}px)` : "none";
     for (const { sheet } of panes) {
       sheet.style.width = `${data.width}px`;
       sheet.style.height = `${data.height}px`;
@@ -217,6 +220,7 @@ function createViewer(root, data) {
     const [a, b] = [state.left, state.right];
     const pair = data.scores.find((each) => (each.a === a && each.b === b) || (each.a === b && each.b === a));
     const zoom = `${Math.round(state.zoom * devicePixelRatio * 100)} %`;
+    if (!data.scores.length) return zoom;
     if (a === b) return `the same picture on both sides; ${zoom}`;
     if (!pair) return `pictures of different sizes; ${zoom}`;
     if (pair.psnr === null) return `equal pictures; ${zoom}`;
@@ -296,7 +300,7 @@ function createViewer(root, data) {
   function pinch(event, before) {
     const [other] = [...pointers.values()].filter((each) => each.pointerId !== event.pointerId);
     const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-    const box = stage.getBoundingClientRect();
+    const box = (event.target.closest?.(".pane") ?? panes[0].pane).getBoundingClientRect();
     move((event.clientX - before.clientX) / 2, (event.clientY - before.clientY) / 2);
     zoomBy(apart(event) / Math.max(1, apart(before)), (event.clientX + other.clientX) / 2 - box.left,
       (event.clientY + other.clientY) / 2 - box.top);
@@ -320,7 +324,8 @@ function createViewer(root, data) {
     const tag = event.target.tagName;
     const isOwn = /^(INPUT|SELECT|TEXTAREA)$/.test(tag);
     if (isOwn && /^(Arrow|Page|Home|End)|^ $|^\d$/.test(event.key)) return;
-    if (/^(BUTTON|SUMMARY|A)$/.test(tag) && event.key === " ") return;
+    const isStill = event.target !== stage && event.target !== document.body; // a button, or other text
+    if (isStill && (event.key === " " || event.key.startsWith("Arrow"))) return;
     if (isOwn && tag !== "INPUT" && event.key.length === 1) return; // letters choose in a list
     const digit = /^Digit([1-6])$/.exec(event.code);
     if (digit) pick(event.shiftKey ? "left" : "right", Number(digit[1]) - 1);
@@ -328,9 +333,10 @@ function createViewer(root, data) {
     else return;
     event.preventDefault();
   }
-  document.addEventListener("keydown", press);
+  const listener = hasPage ? document : root;
+  listener.addEventListener("keydown", press);
   const observer = new ResizeObserver(() => { if (state.fits) fit(); else draw(); });
   observer.observe(stage);
   fit();
-  return { close() { document.removeEventListener("keydown", press); observer.disconnect(); root.replaceChildren(); } };
+  return { close() { listener.removeEventListener("keydown", press); observer.disconnect(); root.replaceChildren(); } };
 }

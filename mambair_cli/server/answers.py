@@ -104,9 +104,6 @@ def _without_folders(message: str) -> str:
     """Take the folders of this machine out of a message: pages and their readers need not know them."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    for folder, name in (
-        (HF_HUB_CACHE, "the cache of models"),
-        (tempfile.gettempdir(), "the temporary folder"),
-    ):
-        message = re.sub(rf"{re.escape(str(folder))}(/[^\s;:,]*)?", name, message)
+    for folder in (HF_HUB_CACHE, tempfile.gettempdir()):
+        message = re.sub(rf"(: )?{re.escape(str(folder))}(/[^\s;:,]*)?", "", message)
     return message.replace(str(Path.home()), "~")

@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const ENDINGS = { jpeg: "jpg", tiff: "tif" };
 const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
 const items = []; // {file, name, state, facts, ...}, in the order of the list
+const batch = new Set(); // pictures of the run, until it is finished
 let viewer = null, models = [], isWorking = false;
 
 // ---- talking to the server
@@ -14,6 +15,9 @@ async function ask(path, options = {}) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    await options.body?.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Error("the file has changed or is gone; choose it again", { cause: error });
+    });
     throw new Error("the server does not answer; start mambair serve again", { cause: error });
   }
   if (response.ok) return response;
@@ -31,7 +35,7 @@ const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * s
 function add(files) {
   for (const file of files) {
     const name = file.name || "pasted.png";
-    const item = { file, name, state: "ready", facts: "", message: "", done: 0, total: 0 };
+    const item = { file, name, state: "ready", facts: null, message: "", done: 0, total: 0 };
     items.push(item);
     build(item);
     look(item);
@@ -47,11 +51,9 @@ async function look(item) {
     item.image.src = item.before.url;
     item.image.hidden = false;
     item.none.hidden = true;
-    const facts = await (await send("/v1/inspect", item.file)).json();
-    item.facts = describe(facts);
+    item.facts = await (await send("/v1/inspect", item.file)).json();
   } catch (error) {
-    item.state = "failed";
-    item.message = error.message;
+    Object.assign(item, { state: "failed", message: error.message, isBroken: error.status === 422 });
   }
   refresh();
 }
@@ -70,7 +72,9 @@ async function showable(blob) {
   throw new Error("this browser cannot show the picture");
 }
 
-function describe(facts) {
+/** Say what was seen of a picture, and what the task makes of it. */
+function describe(facts, task) {
+  if (!facts) return "";
   const parts = [`${facts.width}×${facts.height} pixels`];
   if (facts.jpeg_quality !== null) parts.push(`JPEG of quality ${facts.jpeg_quality}`);
   else if (facts.quality_in_pixels !== null && facts.quality_in_pixels < 90) parts.push("was compressed");
@@ -79,8 +83,12 @@ function describe(facts) {
     parts.push(sigma < 1 ? "hardly any noise" : `noise of sigma ${sigma.toFixed(1)}`);
   }
   if (facts.reduce > 1) parts.push(`was enlarged ${facts.reduce} times before, or is soft`);
-  const kind = facts.upscale === "real" ? "needs the model for real photographs" : "is clean";
-  return `${parts.join(", ")}: ${kind}`;
+  const advice = {
+    upscale: facts.upscale === "real" ? "needs the model for real photographs" : "the model for clean pictures suits",
+    denoise: facts.denoise === "white" ? "the model for white noise suits" : "the model for noise of any kind suits",
+    dejpeg: "",
+  }[task];
+  return parts.join(", ") + (advice && `: ${advice}`);
 }
 
 // ---- the list
@@ -99,7 +107,7 @@ function build(item) {
     stop: button("Stop", () => stop(item)),
     again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
     compare: button("Compare", () => compare(item)),
-    save: button("Download", () => download(item.result, item.resultName)),
+    save: button("Download", () => { item.isSaved = true; download(item.result, item.resultName); }),
     remove: button("Remove", () => remove(item)),
   };
   item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
@@ -122,11 +130,12 @@ const LINES = {
 const isBusy = (item) => ["queued", "sending", "waiting", "loading", "restoring", "saving"].includes(item.state);
 
 function refresh() {
+  const task = document.querySelector("input[name=task]:checked").value;
   for (const item of items) {
-    item.factsLine.textContent = item.facts;
+    item.factsLine.textContent = describe(item.facts, task);
     item.line.textContent = LINES[item.state](item);
     item.line.className = item.state;
-    item.bar.hidden = !isBusy(item);
+    item.bar.hidden = !isBusy(item) || item.state === "queued";
     if (item.state === "restoring" && item.total) item.bar.value = item.done / item.total;
     else item.bar.removeAttribute("value");
     item.buttons.stop.hidden = !isBusy(item);
@@ -135,11 +144,15 @@ function refresh() {
     item.buttons.remove.hidden = isBusy(item);
   }
   const busy = items.some(isBusy);
-  byId("start").disabled = !items.some((item) => !isBusy(item) && item.state !== "failed");
+  const focused = document.activeElement;
+  byId("start").disabled = !items.some(mayStart);
   byId("stop").disabled = !busy;
   byId("zip").disabled = items.filter((item) => item.result).length < 2;
   byId("clear").disabled = !items.length || busy;
+  if (focused.disabled) [byId("stop"), byId("start"), byId("files")].find((each) => !each.disabled).focus();
 }
+
+const mayStart = (item) => !isBusy(item) && !item.isBroken;
 
 function say(text) { byId("said").textContent = text; }
 
@@ -156,6 +169,7 @@ function readSettings() {
   const task = document.querySelector("input[name=task]:checked").value;
   const query = new URLSearchParams({ model: byId("model").value, strength: byId("strength").value / 100 });
   if (task === "upscale") query.set("scale", byId("scale").value);
+  if (byId("damaged").checked) query.set("damaged", "true");
   if (byId("format").value) query.set("format", byId("format").value);
   return { task, query, scale: task === "upscale" ? byId("scale").value : "" };
 }
@@ -163,15 +177,22 @@ function readSettings() {
 async function start(chosen) {
   const settings = readSettings();
   for (const item of chosen) Object.assign(item, { settings, state: "queued", message: "" });
+  for (const item of chosen) batch.add(item);
   refresh();
   if (isWorking) return;
   isWorking = true;
   let next;
-  while ((next = items.find((item) => item.state === "queued"))) await restore(next);
+  while ((next = items.find((item) => item.state === "queued"))) {
+    const place = [...batch].filter((item) => !isBusy(item)).length + 1;
+    say(`restoring ${place} of ${batch.size}`);
+    await restore(next);
+  }
   isWorking = false;
-  const done = items.filter((item) => item.state === "done").length;
-  const failed = items.filter((item) => item.state === "failed").length;
-  say(`finished: ${done} done` + (failed ? `, ${failed} failed` : ""));
+  const count = (state) => [...batch].filter((item) => item.state === state).length;
+  const others = ["failed", "stopped"].filter(count).map((state) => `, ${count(state)} ${state}`);
+  say(`finished: ${count("done")} done${others.join("")}`);
+  batch.clear();
+  const done = count("done") || items.some((item) => item.state === "done");
   if (items.length === 1 && done) compare(items[0]);
 }
 
@@ -202,9 +223,14 @@ async function restore(item) {
     const size = `${report.width}×${report.height} pixels`;
     item.message = `${TASKS[task]} with ${report.model}: ${size}, ${report.seconds.toFixed(1)} s${notes}`;
     item.state = "done";
+    item.isSaved = false;
+    if (viewer?.item === item) compare(item, true);
   } catch (error) {
     if (error.name === "AbortError") item.state = "stopped";
-    else Object.assign(item, { state: "failed", message: error.message });
+    else {
+      const earlier = item.result ? " (Compare and Download have the earlier result)" : "";
+      Object.assign(item, { state: "failed", message: error.message + earlier });
+    }
   }
   events.close();
   refresh();
@@ -241,7 +267,9 @@ function download(blob, name) {
 
 async function downloadAll() {
   const used = new Set(), files = [];
-  for (const { result, resultName } of items.filter((item) => item.result)) {
+  for (const item of items.filter((each) => each.result)) {
+    const { result, resultName } = item;
+    item.isSaved = true;
     let name = resultName;
     for (let n = 2; used.has(name); n++) name = resultName.replace(/(\.[^.]*)$/, ` (${n})$1`);
     used.add(name);
@@ -250,7 +278,7 @@ async function downloadAll() {
   download(await makeZip(files), "restored.zip");
 }
 
-function compare(item) {
+function compare(item, staysInPlace = false) {
   closeViewer();
   const { before, after } = item;
   const picture = (name, each, more) => ({ name, notes: [], width: each.width, height: each.height,
@@ -262,8 +290,9 @@ function compare(item) {
   pictures.push(picture(item.made, after, {}));
   byId("compare").hidden = false;
   byId("compare-title").textContent = item.name;
-  viewer = createViewer(byId("viewer"), { width: after.width, height: after.height, pictures, scores: [] });
+  viewer = createViewer(byId("viewer"), { width: after.width, height: after.height, pictures, scores: [] }, false);
   viewer.item = item;
+  if (staysInPlace) return;
   byId("compare-title").focus({ preventScroll: true });
   byId("compare").scrollIntoView({ block: "start" });
 }
@@ -272,6 +301,14 @@ function closeViewer() {
   viewer?.close();
   viewer = null;
   byId("compare").hidden = true;
+}
+
+/** Close the comparison, and go back to its picture in the list. */
+function leaveViewer() {
+  const item = viewer?.item;
+  closeViewer();
+  item?.node.scrollIntoView({ block: "nearest" });
+  item?.buttons.compare.focus({ preventScroll: true });
 }
 
 // ---- settings
@@ -308,17 +345,22 @@ document.addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (files.length) { event.preventDefault(); add(files); }
 });
-byId("settings").addEventListener("change", showModels);
+byId("settings").addEventListener("change", () => { showModels(); refresh(); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("strength").addEventListener("input", () => { byId("strength-shown").textContent = `${byId("strength").value} %`; });
 byId("start").addEventListener("click", () => {
-  const idle = items.filter((item) => !isBusy(item) && item.state !== "failed");
+  const idle = items.filter(mayStart);
   const fresh = idle.filter((item) => item.state !== "done");
   start(fresh.length ? fresh : idle);
 });
 byId("stop").addEventListener("click", () => items.filter(isBusy).forEach(stop));
 byId("zip").addEventListener("click", () => downloadAll().catch((error) => say(error.message)));
-byId("clear").addEventListener("click", () => [...items].forEach(remove));
+byId("clear").addEventListener("click", () => { [...items].forEach(remove); say(""); });
+byId("close").addEventListener("click", leaveViewer);
+byId("compare").addEventListener("keydown", (event) => { if (event.key === "Escape") leaveViewer(); });
+window.addEventListener("beforeunload", (event) => {
+  if (items.some((item) => isBusy(item) || (item.result && !item.isSaved))) event.preventDefault();
+});
 
 showModels();
 refresh();

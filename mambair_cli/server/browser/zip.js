@@ -16,12 +16,15 @@ function checksum(bytes) {
 async function makeZip(files) {
   const parts = [], directory = [];
   let offset = 0;
+  const now = new Date();
+  const time = (now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1);
+  const day = ((now.getFullYear() - 1980) << 9) | ((now.getMonth() + 1) << 5) | now.getDate();
   const field = (size, value) => Array.from({ length: size }, (_, byte) => (value / 256 ** byte) & 255);
   for (const { name, blob } of files) {
     const bytes = new Uint8Array(await blob.arrayBuffer());
     const nameBytes = new TextEncoder().encode(name);
-    // Version 2.0; names in UTF-8; stored; 1 January 1980.
-    const common = [...field(2, 20), ...field(2, 0x0800), ...field(2, 0), ...field(2, 0), ...field(2, 33),
+    // Version 2.0; names in UTF-8; stored.
+    const common = [...field(2, 20), ...field(2, 0x0800), ...field(2, 0), ...field(2, time), ...field(2, day),
       ...field(4, checksum(bytes)), ...field(4, bytes.length), ...field(4, bytes.length),
       ...field(2, nameBytes.length), ...field(2, 0)];
     parts.push(new Uint8Array([0x50, 0x4b, 3, 4, ...common]), nameBytes, bytes);
