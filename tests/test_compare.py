@@ -205,11 +205,12 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         (["a.png"], "2 to 6 pictures, not 1"),
         (["a.png"] * 7, "2 to 6 pictures, not 7"),
         (["a.png", "."], "folders are compared with folders"),
-        (["a.png", "none.png"], "cannot read none.png: it does not exist"),
+        (["a.png", "none.png"], "no such file or folder: none.png; check its name"),
         (["a.png", "b.png", "--names", "one"], "--names one names 1, and there are 2"),
         (["a.png", "b.png", "--region", "1,2,3"], "--region is 1,2,3; it must be the left column"),
         (["a.png", "b.png", "--region", "50,0,20,20"], "leaves the picture a.png: it has 60×40 pixels"),
         (["a.png", "tall.png"], "their shapes differ"),
+        ([".", "..", "-o", "page.html"], "-o page.html names a page; name a folder"),
         (["a.png", "b.png", "-o", "taken.html"], "it exists already; --overwrite replaces it"),
     ],
 )
@@ -224,3 +225,25 @@ def test_what_cannot_be_compared_is_told_in_a_line(
     assert err.count("\n") == 1
     assert Path("taken.html").read_text() == "mine"
     assert not Path("compare.html").exists()
+
+
+def test_a_page_made_before_is_replaced_and_another_file_is_not(pair: list[str]) -> None:
+    for _ in range(2):
+        assert main(["compare", *pair]) == 0
+    Path("compare.html").write_text("<!doctype html>")
+    assert main(["compare", *pair]) == 2
+    assert Path("compare.html").read_text() == "<!doctype html>"
+
+
+def test_a_picture_that_is_given_twice_has_two_names(pair: list[str]) -> None:
+    assert main(["compare", "a.png", "a.png", "b.png"]) == 0
+    names = [picture["name"] for picture in read_data(Path("compare.html"))["pictures"]]
+    assert names == ["a.png", "a.png (2)", "b.png"]
+
+
+def test_damage_is_told_in_the_shell_too(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(noise(40, 60)).save("whole.jpg", quality=95)
+    data = Path("whole.jpg").read_bytes()
+    Path("cut.jpg").write_bytes(data[: len(data) // 2])
+    assert main(["compare", "a.png", "cut.jpg"]) == 0
+    assert "warning: cut.jpg: " in capsys.readouterr().err

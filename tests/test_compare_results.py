@@ -79,7 +79,7 @@ def test_a_page_that_exists_is_refused_before_anything_is_computed(
     assert (code, Path("large.png").exists()) == ((2, False) if is_taken else (0, True))
     assert (page.read_text() == "mine") == is_taken
     assert (
-        "large_compare.html exists already; --overwrite replaces it" in capsys.readouterr().err
+        "large_compare.html: it exists already; --overwrite replaces it" in capsys.readouterr().err
     ) == is_taken
 
 

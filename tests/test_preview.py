@@ -14,6 +14,10 @@ from mambair_cli.inspection.telling_part import choose_telling_part
 from mambair_cli.pages.screen import read_for_screen
 from mambair_cli.system.values import Region
 
+ONLY_A_PREVIEW = (
+    "mambair: this is a preview: no image is written; without --preview and --region the whole is restored\n"
+)
+
 
 def smooth(height: int, width: int, bands: int = 3) -> np.ndarray:
     """Return a picture with slopes of its own in each band, uint8."""
@@ -146,7 +150,7 @@ def test_several_models_and_strengths_become_pictures_of_their_own(run):
         "upscale", "in.png", *models, "--strength", 0.5, "--strength", 1, "--preview", "--offline"
     )
     assert code == 0
-    assert err == "mambair: using tiny-x2 on cpu\nmambair: using tiny-real-x2 on cpu\n"
+    assert err == f"mambair: using tiny-x2 on cpu\nmambair: using tiny-real-x2 on cpu\n{ONLY_A_PREVIEW}"
     shown = pictures_of("in_preview.html")
     assert [*shown] == ["in.png, bicubic", "in.png, as pixels"] + [
         f"{model}, strength {strength}" for model in ("tiny-x2", "tiny-real-x2") for strength in ("0.5", "1")
@@ -161,7 +165,7 @@ def test_a_model_that_auto_chooses_is_shown_once(run):
     save("in.png", smooth(40, 60))
     args = ["--model", "auto", "--model", "tiny-x2", "-s", "2", "--preview", "--offline"]
     code, _, err = run("upscale", "in.png", *args)
-    assert (code, err) == (0, "mambair: using tiny-x2 on cpu, by a look at the image\n")
+    assert (code, err) == (0, f"mambair: using tiny-x2 on cpu, by a look at the image\n{ONLY_A_PREVIEW}")
     assert [*pictures_of("in_preview.html")][2:] == ["tiny-x2"]
 
 
@@ -217,7 +221,7 @@ def test_the_first_frame_of_an_animation_is_shown(restore):
     first.save("in.gif", save_all=True, append_images=[second])
     assert restore("denoise", "same", "in.gif", "--region", "8,8,32,32")[0] == 0
     picture = read_data(Path("in_preview.html"))["pictures"][0]
-    assert picture["notes"] == ["the first of 2 frames"]
+    assert picture["notes"] == ["the first of 2 frames", "transparency does not count in PSNR and SSIM"]
     with Image.open("in.gif") as file:
         expected = np.asarray(file.convert("RGB"))[8:40, 8:40]
     np.testing.assert_array_equal(pixels_of(picture), expected)
@@ -319,7 +323,7 @@ def test_a_page_that_exists_is_replaced_only_where_that_is_asked_for(restore):
     Path("in_preview.html").write_text("mine")
     code, _, err = restore("upscale", "x2", "in.png", "--preview")
     assert (code, Path("in_preview.html").read_text()) == (2, "mine")
-    assert err == "mambair: error: in_preview.html exists already; --overwrite replaces it\n"
+    assert err == "mambair: error: cannot write in_preview.html: it exists already; --overwrite replaces it\n"
     assert restore("upscale", "x2", "in.png", "--preview", "--overwrite")[0] == 0
     assert [*pictures_of("in_preview.html")][2:] == ["x2.safetensors"]
 
@@ -357,3 +361,32 @@ def test_what_is_left_of_a_damaged_image_is_shown_with_damaged(run):
     code, _, err = run(*args, "--damaged")
     assert code == 0
     assert "mambair: warning: in.jpg: " in err
+
+
+def test_a_page_of_an_earlier_preview_is_replaced(restore):
+    save("in.png", smooth(20, 20))
+    assert restore("upscale", "x2", "in.png", "--preview")[0] == 0
+    first = Path("in_preview.html").read_text()
+    assert restore("upscale", "x2", "in.png", "--preview", "--strength", "0.5")[0] == 0
+    assert Path("in_preview.html").read_text() != first
+
+
+def test_the_page_is_opened_in_the_browser_if_there_is_one(restore, monkeypatch):
+    import webbrowser
+
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or len(opened) > 1)
+    save("in.png", smooth(20, 20))
+    _, _, err = restore("upscale", "x2", "in.png", "--preview", "--open")
+    address = Path("in_preview.html").resolve().as_uri()
+    assert opened == [address]
+    assert f"no browser was found: {address}; open it yourself" in err
+    _, _, err = restore("upscale", "x2", "in.png", "--preview", "--open")
+    assert "no browser" not in err
+
+
+def test_open_needs_a_page(run):
+    save("in.png", smooth(20, 20))
+    code, _, err = run("upscale", "in.png", "--open", "--offline")
+    assert code == 2
+    assert "--open shows a page, and none is written; add --preview, --region or --compare" in err

@@ -1,5 +1,7 @@
 """The command that compares pictures in a page for the browser."""
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
@@ -70,6 +73,9 @@ def compare(
 
     Example: mambair compare photo.jpg photo_x4.png --open
     """
+    for path in pictures:
+        if not os.path.lexists(path):
+            raise UsageError(f"no such file or folder: {path}; check its name")
     folders = [path for path in pictures if path.is_dir()]
     if folders and len(folders) < len(pictures):
         raise UsageError("folders are compared with folders, and pictures with pictures; give one kind")
@@ -79,9 +85,7 @@ def compare(
     else:
         index, exit_code = _compare_pictures(pictures, names, options), 0
     if options.open:
-        import webbrowser
-
-        webbrowser.open(index.resolve().as_uri())
+        open_page(index)
     if exit_code:
         raise typer.Exit(exit_code)
 
@@ -94,18 +98,28 @@ def _read_names(names: str | None, pictures: list[Path]) -> list[str]:
             raise UsageError(f"--names {names} names {len(given)}, and there are {len(pictures)}; name each")
         return given
     short = [path.name or str(path) for path in pictures]
-    return short if len(set(short)) == len(short) else [str(path) for path in pictures]
+    names_of = short if len(set(short)) == len(short) else [str(path) for path in pictures]
+    seen: Counter[str] = Counter()
+    told = []
+    for name in names_of:  # a picture may be given twice
+        seen[name] += 1
+        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return told
 
 
 def _compare_pictures(files: list[Path], names: list[str], options: CompareOptions) -> Path:
     """Write a page that compares some pictures; return its path."""
     from mambair_cli.pages.comparison import write_comparison
-    from mambair_cli.pages.folders import write_page
+    from mambair_cli.pages.document import check_page, write_page
 
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
+    check_page(output, options.overwrite)
     shown = _reader(files, names, options)()
+    for file, picture in zip(files, shown, strict=True):
+        if picture.damage and not options.quiet:
+            say(f"warning: {file}: {'; '.join(picture.damage)}")
     write_page(output, write_comparison(shown), options.overwrite)
     if options.json:
         print_event("compared", input=str(files[0]), page=str(output))
@@ -119,6 +133,8 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     from mambair_cli.pages.folders import INDEX, compare_sets, match_folders
 
     output = options.output or Path(FOLDER)
+    if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
+        raise UsageError(f"folders become a folder of pages, and -o {output} names a page; name a folder")
     sets, alone = match_folders(folders)
     if alone and not options.quiet:
         others = f" and {len(alone) - 1} others" if len(alone) > 1 else ""

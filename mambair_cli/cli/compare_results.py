@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.compare import FOLDER, report_set
 from mambair_cli.cli.output import complain, print_event
 from mambair_cli.errors import MambairError, UsageError
@@ -35,15 +36,15 @@ class ResultPages:
         Raises:
             UsageError: They are such.
         """
+        from mambair_cli.pages.document import check_page
+
         for job in self.jobs:
             if job.target is None or job.is_stream or job.source.path is None:
                 raise UsageError(
                     f"--compare shows files, and {job.source} -> {job.place} is not from a file to a file; "
                     "leave it out"
                 )
-            page = self._page_of(job)
-            if page.exists() and not self.replaced:
-                raise UsageError(f"{page} exists already; --overwrite replaces it")
+            check_page(self._page_of(job), self.replaced)
 
     def add(self, outcome: "Outcome", model: str | None) -> None:
         """Note a result; failures have no page.
@@ -58,19 +59,23 @@ class ResultPages:
         made_by = (report and report.model) or (report and model) or "the result"
         self._results.append((job.source.path, job.target, made_by))
 
-    def write(self, as_json: bool) -> int:
+    def write(self, as_json: bool, opens: bool) -> int:
         """Write the pages; return the exit code.
 
         Args:
             as_json: Whether to print events in place of paths.
+            opens: Whether to open a page, or an index, in the browser.
         """
         if not self._results:
             return 0
         try:
-            return self._write_one(as_json) if len(self.jobs) == 1 else self._write_folders(as_json)
+            exit_code = self._write_one(as_json) if len(self.jobs) == 1 else self._write_folders(as_json)
         except MambairError as error:
             complain(error)
             return error.exit_code
+        if opens:
+            open_page(self._page_of(self.jobs[0]))
+        return exit_code
 
     def _page_of(self, job: "Job") -> Path:
         """Return the page of a single result, or the index of the folder of several."""
@@ -83,7 +88,7 @@ class ResultPages:
 
     def _write_one(self, as_json: bool) -> int:
         from mambair_cli.pages.comparison import write_comparison
-        from mambair_cli.pages.folders import write_page
+        from mambair_cli.pages.document import write_page
 
         page = self._page_of(self.jobs[0])
         source, target, made_by = self._results[0]

@@ -47,8 +47,8 @@ class EvaluationPage:
         """
         if self.path is None:
             return
+        from mambair_cli.pages.document import write_page
         from mambair_cli.pages.evaluation import write_evaluation
-        from mambair_cli.pages.folders import write_page
 
         title = f"{truth.name or truth}: " + (model or "finished images")
         summary = f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average."

@@ -77,6 +77,10 @@ def explain_unknown_command(name: str, command: str, commands: Sequence[str]) ->
     see = f"`{command} --help` lists the commands"
     if command == "mambair" and (os.path.lexists(name) or os.path.splitext(name)[1]):
         return UsageError(f"no such command: {name}; to enlarge an image: {command} upscale {name} ({see})")
+    if command == "mambair" and name.lower() == "preview":
+        return UsageError(
+            f"no such command: {name}; to restore a part: {command} upscale photo.jpg --preview"
+        )
     close = get_close_matches(name.lower(), commands)
     hint = f"did you mean {' or '.join(close)}? {see}" if close else see
     return UsageError(f"no such command: {name}; {hint}")

@@ -42,7 +42,11 @@ def check_picture(path: Path, overwrite: bool, suffix: str = ".png") -> None:
         raise UsageError(f"the {kind} file: {show(path)}; name it {show(path.stem or 'field')}{suffix}")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"cannot write {show(path)}: its folder is missing; make it first")
-    if path.exists() and not overwrite:
+    if suffix == ".html":
+        from mambair_cli.pages.document import check_page
+
+        check_page(path, overwrite)
+    elif path.exists() and not overwrite:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
 
 

@@ -147,6 +147,9 @@ class Options:
     strengths: Annotated[
         list[float] | None, option(parameters.STRENGTH, show_default=str(parameters.STRENGTH.default))
     ] = None
+    open: Annotated[
+        bool, typer.Option("--open", help="Open the page of --preview, --region or --compare in the browser.")
+    ] = False
     ensemble: Ensemble = parameters.ENSEMBLE.default
     format: Annotated[str | None, option(parameters.FORMAT)] = parameters.FORMAT.default
     # None, since a quality that was given is refused where the format has none.
@@ -262,6 +265,8 @@ def check_options(options: Options) -> None:
             given = " and ".join(_show(name, value) for value in values)
             raise UsageError(f"{given}: a run takes one; give one, or compare them with --preview")
     check_null(options.null, options.from_file)
+    if options.open and not (options.compare or options.preview or options.region):
+        raise UsageError("--open shows a page, and none is written; add --preview, --region or --compare")
     if options.note and options.strip:
         raise UsageError("--note and --strip exclude each other: a note is metadata; give one")
     several = None if options.workers is None else f"--workers {options.workers}"

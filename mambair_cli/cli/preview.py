@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.notices import explain_level, explain_look, name_better
 from mambair_cli.cli.options import Options, refuse
@@ -81,7 +82,7 @@ def show_preview(
     from mambair_cli.checkpoints.catalog import find_model, is_named
     from mambair_cli.inspection.need import describe_need
     from mambair_cli.pages.comparison import write_comparison
-    from mambair_cli.pages.folders import write_page
+    from mambair_cli.pages.document import write_page
 
     if len(sources) != 1:
         raise UsageError(f"a preview shows one image, and there are {len(sources)}; name one")
@@ -108,7 +109,10 @@ def show_preview(
         from mambair_cli.cli.terminal_pictures import show_in_terminal
 
         show_in_terminal(pictures)
+        say("this is a preview: no image is written; without --preview and --region the whole is restored")
     print(page)
+    if options.open:
+        open_page(page)
 
 
 def _name_page(source: "Source", options: Options) -> Path:
@@ -119,8 +123,9 @@ def _name_page(source: "Source", options: Options) -> Path:
     else:
         page = Path(options.output)
         page = page / name if page.is_dir() else page
-    if os.path.lexists(page) and not options.overwrite:
-        raise UsageError(f"{page} exists already; --overwrite replaces it")
+    from mambair_cli.pages.document import check_page
+
+    check_page(page, options.overwrite)
     return page
 
 

@@ -98,7 +98,7 @@ class Run:
         else:
             self._compute()
         if self._pages is not None:
-            self._exit_code = max(self._exit_code, self._pages.write(options.json))
+            self._exit_code = max(self._exit_code, self._pages.write(options.json, options.open))
         if options.json:
             print_event("summary", **self._summary.facts())
         elif len(self._jobs or []) > 1 and not options.quiet:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.options import Device, MaxPixels, Offline, Precision, Quiet, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.errors import UsageError
@@ -92,9 +93,7 @@ def serve(*, options: ServeOptions) -> None:
         if not options.quiet:
             say(f"serving at {address} on {service.cache.device}; Ctrl-C ends it")
         if options.open:
-            import webbrowser
-
-            webbrowser.open(str(address))
+            open_page(str(address))
         with cleaning_up():
             _end_by_signals(server)
             server.run(sockets=[listener])

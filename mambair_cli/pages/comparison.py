@@ -16,6 +16,7 @@ from mambair_cli.quality.metrics import SSIM_WINDOW, psnr, ssim
 FEWEST_PICTURES, MOST_PICTURES = 2, 6
 MOST_SCORED = 12_000_000  # pixels of all pairs together whose SSIM is computed
 ASPECT_TOLERANCE = 0.01
+_ALPHA_NOTE = "transparency does not count in PSNR and SSIM"
 PIXELS, BICUBIC = "as pixels", "bicubic"
 
 
@@ -46,7 +47,7 @@ def write_comparison(
         "pictures": [
             {
                 "name": picture.name,
-                "notes": list(picture.notes),
+                "notes": [*picture.notes, *([_ALPHA_NOTE] if picture.pixels.shape[2] == 4 else [])],
                 "width": picture.size[0],
                 "height": picture.size[1],
                 "pixelated": picture.pixels.shape[1] < width,

@@ -3,11 +3,17 @@
 import base64
 import hashlib
 import json
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.system.files import open_atomic, show
+
 FOLDER = Path(__file__).parent
+_MARK = '<meta name="generator" content="mambair">'
+_MARKED_WITHIN = 2000  # bytes
 
 
 def write_document(title: str, body: str, styles: list[str], scripts: list[str], data: Any = None) -> str:
@@ -33,6 +39,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            _MARK,
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{style}</style></head><body>",
@@ -42,6 +49,50 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
             "</body></html>\n",
         ]
     )
+
+
+def check_page(path: Path, overwrite: bool) -> None:
+    """Refuse a page in the place of another file; a page that was made by this module may be made anew.
+
+    Args:
+        path: File of the page.
+        overwrite: Whether it may replace any file.
+
+    Raises:
+        UsageError: There is such a file.
+    """
+    if overwrite or not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as file:
+            is_ours = _MARK.encode() in file.read(_MARKED_WITHIN)
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
+
+
+def write_page(path: Path, document: str, overwrite: bool) -> None:
+    """Write a page, complete or not at all; its folder is made if need be.
+
+    Args:
+        path: File of the page.
+        document: What :func:`write_document` returned.
+        overwrite: Whether to replace a file that is no page of ours.
+
+    Raises:
+        UsageError: There is such a file.
+        ImageError: The system refuses.
+    """
+    check_page(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"cannot make the folder {show(path.parent)}: {error.strerror}; name another"
+        ) from error
+    with open_atomic(path, overwrite=True) as file:
+        file.write(document.encode())
 
 
 def _write_json(data: Any) -> str:

@@ -7,12 +7,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from mambair_cli.errors import ImageError, MambairError, UsageError
+from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.images.discovery import find_images
 from mambair_cli.pages.comparison import score_pairs, write_comparison
-from mambair_cli.pages.document import write_document
+from mambair_cli.pages.document import check_page, write_document, write_page
 from mambair_cli.pages.screen import ScreenPicture, enlarge, to_address
-from mambair_cli.system.files import open_atomic, show
 
 PICTURES = "pictures"  # folder of the pages, beside the index
 INDEX = "index.html"
@@ -102,16 +101,16 @@ def compare_sets(
         sets: Name of each set, a path, and what reads its pictures.
         output: Folder of the index; made if need be.
         title: Title of the index.
-        overwrite: Whether to replace pages that exist.
+        overwrite: Whether to replace files that are no pages of ours.
 
     Yields:
         What became of each set.
 
     Raises:
+        UsageError: A file of that name is no page of ours.
         ImageError: A page cannot be written.
     """
-    if not overwrite and (output / INDEX).exists():
-        raise ImageError(f"{show(output / INDEX)} exists already; --overwrite replaces it")
+    check_page(output / INDEX, overwrite)
     compared = []
     for name, read in sets:
         page = output / PICTURES / f"{name}.html"
@@ -129,22 +128,6 @@ def compare_sets(
         compared.append(ComparedSet(name, page, thumbnails, _difference(*ends)))
         yield compared[-1]
     write_page(output / INDEX, _write_index(compared, title), overwrite)
-
-
-def write_page(path: Path, document: str, overwrite: bool) -> None:
-    """Write a page, complete or not at all; its folder is made if need be.
-
-    Raises:
-        ImageError: There is one and must not be replaced, or the system refuses.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"cannot make the folder {show(path.parent)}: {error.strerror}; name another"
-        ) from error
-    with open_atomic(path, overwrite=overwrite) as file:
-        file.write(document.encode())
 
 
 def _difference(first: ScreenPicture, last: ScreenPicture) -> float:

@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 
@@ -32,12 +32,14 @@ class ScreenPicture:
         pixels: (h, w, 3) RGB or (h, w, 4) with straight alpha, uint8, sRGB.
         size: Width and height of the picture itself; ``pixels`` may be smaller.
         notes: What was done to show it, in a few words each.
+        damage: Sentences about what is damaged in its file.
     """
 
     name: str
     pixels: np.ndarray
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
 
 
 def read_for_screen(
@@ -61,7 +63,7 @@ def read_for_screen(
     if header.frames > 1:
         notes.append(f"the first of {header.frames} frames")
     notes += reader.warnings
-    return fit_to_screen(name, pixels, tuple(notes), whole)
+    return replace(fit_to_screen(name, pixels, tuple(notes), whole), damage=tuple(reader.warnings))
 
 
 def fit_to_screen(
@@ -151,7 +153,10 @@ def show_region(pictures: Sequence[ScreenPicture], region: Region) -> list[Scree
         first, end = math.floor(start / step), min(min(sides), math.ceil((start + length) / step))
         cuts.append([slice(*(round(edge * side / min(sides)) for edge in (first, end))) for side in sides])
     return [
-        fit_to_screen(picture.name, np.ascontiguousarray(picture.pixels[rows, columns]), picture.notes)
+        replace(
+            fit_to_screen(picture.name, np.ascontiguousarray(picture.pixels[rows, columns]), picture.notes),
+            damage=picture.damage,
+        )
         for picture, rows, columns in zip(pictures, *cuts, strict=True)
     ]
 
