@@ -210,12 +210,45 @@ def test_a_picture_is_stopped_while_it_is_restored(page: Any, server: Address, p
     page.get_by_role("button", name="Stop: large.png").click()
     playwright.expect(page.locator("#list .stopped")).to_be_visible()
     finish(page)
+    wait_until_idle(page, server)
+
+
+def wait_until_idle(page: Any, server: Address) -> None:
+    """Wait until the server has no picture."""
     for _ in range(600):
         if b'"waiting":0' in ask(server, "GET", "/v1/health")[2]:
-            break
+            return
         page.wait_for_timeout(100)
-    else:
-        pytest.fail("the server still has the picture")
+    pytest.fail("the server still has a picture")
+
+
+def test_an_upload_is_stopped_and_the_server_forgets_it(page: Any, server: Address, photo: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photo.with_name("noise.png"))
+    page.set_input_files("#files", photo.with_name("noise.png"))
+    playwright.expect(page.locator("#list")).to_contain_text("900×900 pixels")
+    slow = page.context.new_cdp_session(page)
+    slow.send("Network.enable")
+    slow.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000},
+    )
+    page.get_by_role("button", name="Start").click()
+    playwright.expect(page.locator("#list .sending")).to_have_text("is sent")
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Stop: noise.png").click()
+    finish(page, "finished: 0 done, 1 stopped")
+    wait_until_idle(page, server)
+    assert page.mistakes == []
+
+
+def test_a_pasted_picture_is_added(page: Any, photo: Path) -> None:
+    import base64
+
+    paste = DROP.replace("dragenter", "paste").split("for (const")[0]
+    paste += "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer})); }"
+    page.locator("body").evaluate(paste, ["photo.png", base64.b64encode(photo.read_bytes()).decode()])
+    playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
 
 
 def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:

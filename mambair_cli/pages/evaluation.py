@@ -93,7 +93,7 @@ def write_evaluation(title: str, summary: str, measured: list[Measured]) -> str:
     )
     body = [
         f"<header><h1>{escape(title)}</h1></header><main><p>{escape(summary)}</p>",
-        f"<p>Of each image, the {SIDE}×{SIDE} pixels with the largest error.</p>",
+        f"<p>The {SIDE}×{SIDE} pixels of each image with the largest error are shown.</p>",
         f"<h2>Worst</h2>{_write_examples(worst)}",
         f"<h2>Best</h2>{_write_examples(best)}" if best else "",
         '<h2>All, the worst first</h2><table><thead><tr><th scope="col">Image</th><th scope="col">PSNR</th>'
