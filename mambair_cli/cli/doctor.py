@@ -24,7 +24,6 @@ EXTRAS = {  # the optional extras of pyproject.toml, and a package of each
     "exr": "OpenEXR",
     "mamba": "mamba-ssm",
     "distributed": "accelerate",
-    "serve": "starlette",
     "ray": "ray",
 }
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")

@@ -3,7 +3,6 @@
 import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,19 +99,13 @@ def serve(*, options: ServeOptions) -> None:
 
 
 def _check(options: ServeOptions) -> None:
-    """Refuse two addresses, and a machine without the packages that serving needs."""
+    """Refuse two addresses, and a page where there is no port."""
     if options.socket is not None and options.port is not None:
         raise UsageError(f"--socket {options.socket} and --port {options.port} exclude each other; give one")
     if options.socket is not None and options.open:
         raise UsageError(
             f"--open shows a page at a port, and --socket {options.socket} has none; leave one out"
         )
-    for package in ("starlette", "uvicorn"):
-        if find_spec(package) is None:
-            raise UsageError(
-                f"serve needs a package that is not installed: {package}; "
-                '`pip install "mambair-cli[serve]"` installs it'
-            )
 
 
 def _settle_address(options: ServeOptions) -> "Address":
