@@ -26,6 +26,8 @@ from mambair_cli.server.query import RestoreRequest
 
 T = TypeVar("T")
 
+MOST_SHOWN = 2 * 10**8  # pixels of an image that is converted for the screen, which is decoded whole
+
 
 class ServiceResult(NamedTuple):
     """A restored image.
@@ -98,7 +100,7 @@ class RestoreService:
             ImageError: It cannot be read.
         """
         data = await _run(self._files, _map, image)
-        return await _run(self._files, _show, data, self._max_pixels)
+        return await _run(self._files, _show, data, min(self._max_pixels, MOST_SHOWN))
 
     async def restore(
         self, request: RestoreRequest, image: BinaryIO, result: BinaryIO, progress: ImageProgress
