@@ -56,7 +56,8 @@ def page(browser: Any, server: Address) -> Iterator[Any]:
     """The server's page, which may log no error but those that a test expects."""
     opened = browser.new_page(accept_downloads=True)
     opened.set_default_timeout(LONG)
-    opened.mistakes = []
+    opened.mistakes, opened.choosers = [], []
+    opened.on("filechooser", opened.choosers.append)
     opened.on("pageerror", lambda error: opened.mistakes.append(str(error)))
     opened.on("console", lambda line: line.type == "error" and opened.mistakes.append(line.text))
     opened.goto(str(server))
@@ -253,9 +254,11 @@ def test_a_pasted_picture_is_added(page: Any, photo: Path) -> None:
 
 def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:
     page.keyboard.press("Tab")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files(photo)
+    playwright.expect(page.locator("#files")).to_be_focused()
+    page.keyboard.press("Space")
+    while not page.choosers:
+        page.wait_for_timeout(50)
+    page.choosers[0].set_files(photo)
     playwright.expect(page.locator("#list")).to_contain_text("96×72 pixels")
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")  # the task

@@ -7,7 +7,6 @@ import pytest
 import torch
 from networks import CONFIGS
 from recordings import FIXTURES
-from torch.utils.flop_counter import FlopCounterMode
 
 from mambair_cli.checkpoints.catalog import find_model, load_catalog
 from mambair_cli.checkpoints.load import infer_config, load_network
@@ -81,6 +80,8 @@ def test_products_are_those_that_pytorch_counts(name, size):
     # The scan and the windows' attention are kernels of this package here, which PyTorch does not see.
     net = build_network(CONFIGS[name])
     x = torch.rand(1, net.info.channels, size[1], size[0])
+    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton, which other tests prepare
+
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(x)
     counted = count(CONFIGS[name], *size)
