@@ -57,7 +57,7 @@ def page(browser: Any, server: Address) -> Iterator[Any]:
     opened = browser.new_page(accept_downloads=True)
     opened.set_default_timeout(LONG)
     opened.mistakes, opened.choosers = [], []
-    opened.on("filechooser", opened.choosers.append)
+    opened.on("filechooser", lambda chooser: opened.choosers.append(chooser))
     opened.on("pageerror", lambda error: opened.mistakes.append(str(error)))
     opened.on("console", lambda line: line.type == "error" and opened.mistakes.append(line.text))
     opened.goto(str(server))
