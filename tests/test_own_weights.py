@@ -1,111 +1,56 @@
 """Checkpoints of the user's: any file on the Hub or at an address, and names for them."""
 
-import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import save_nearest
-from hub_server import COMMIT, HubServer
+from hub_place import FILE, SOURCE, Place, open_place
+from hub_server import COMMIT
 from pictures import save_photo
-from PIL import Image
 
 from mambair_cli.checkpoints import mirror
-from mambair_cli.checkpoints.source import Source, is_safe_hop, parse_source
+from mambair_cli.checkpoints.source import CheckpointSource, is_safe_hop, parse_source
 from mambair_cli.errors import DownloadError, UsageError
-
-FILE = "nets/film_x2.safetensors"
-SOURCE = f"hf:some/films/{FILE}"
-PATH = "/files/film_x2.safetensors"
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
-
-
-@dataclasses.dataclass
-class Place:
-    """A machine of its own, with an empty cache and no settings, whose Hub is on the loopback."""
-
-    server: HubServer
-    folder: Path
-    content: bytes
-
-    @property
-    def url(self) -> str:
-        return self.server.release_host + PATH
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def list_file(self) -> Path:
-        return self.folder / "config" / "mambair" / "models.toml"
-
-    def run(self, *arguments: object, **environment: str) -> tuple[int, list[str], list[str]]:
-        more = {"XDG_CONFIG_HOME": str(self.folder / "config"), **environment}
-        done = subprocess.run(
-            [sys.executable, "-m", "mambair_cli", *map(str, arguments)],
-            cwd=self.folder,
-            env=self.server.environment(self.folder / "cache", **more),
-            capture_output=True,
-            text=True,
-        )
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
-
-    def downloads(self) -> list[Path]:
-        """Return all files that came from addresses, complete or not."""
-        files = (self.folder / "cache" / "assets").glob("**/*")
-        return [path for path in files if path.is_file() and path.suffix != ".lock"]
-
-    def doubled(self) -> np.ndarray:
-        """Return what the network makes of in.png: each pixel four times."""
-        return np.asarray(Image.open(self.folder / "in.png")).repeat(2, axis=0).repeat(2, axis=1)
-
-    def result(self) -> np.ndarray:
-        return np.asarray(Image.open(self.folder / "in_x2.png"))
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    weights = tmp_path / "made.safetensors"
-    save_nearest(weights, 2)
-    save_photo(tmp_path / "in.png", (30, 20))
-    with HubServer() as server:
-        content = weights.read_bytes()
-        server.add_repo("some/films", {FILE: content, "README.md": b"hello"})
-        server.releases[PATH] = content
-        yield Place(server, tmp_path, content)
+    with open_place(tmp_path) as place:
+        yield place
 
 
 @pytest.mark.parametrize(
     ("text", "source"),
     [
-        ("hf:a/b/c.pth", Source(name="hf:a/b/c.pth", repo="a/b", files=("c.pth",))),
-        ("HF:a/b/c d/e.pth", Source(name="HF:a/b/c d/e.pth", repo="a/b", files=("c d/e.pth",))),
+        ("hf:a/b/c.pth", CheckpointSource(name="hf:a/b/c.pth", repo="a/b", files=("c.pth",))),
+        ("HF:a/b/c d/e.pth", CheckpointSource(name="HF:a/b/c d/e.pth", repo="a/b", files=("c d/e.pth",))),
         (
             "hf:a/b/c/d.pth@refs/pr/1",
-            Source(name="hf:a/b/c/d.pth@refs/pr/1", repo="a/b", files=("c/d.pth",), revision="refs/pr/1"),
+            CheckpointSource(
+                name="hf:a/b/c/d.pth@refs/pr/1", repo="a/b", files=("c/d.pth",), revision="refs/pr/1"
+            ),
         ),
-        ("hf:a/b/x@2x.pth", Source(name="hf:a/b/x@2x.pth", repo="a/b", files=("x@2x.pth",))),
+        ("hf:a/b/x@2x.pth", CheckpointSource(name="hf:a/b/x@2x.pth", repo="a/b", files=("x@2x.pth",))),
         (
             "hf:a/b/x@2x.pth@v1",
-            Source(name="hf:a/b/x@2x.pth@v1", repo="a/b", files=("x@2x.pth",), revision="v1"),
+            CheckpointSource(name="hf:a/b/x@2x.pth@v1", repo="a/b", files=("x@2x.pth",), revision="v1"),
         ),
-        ("https://h/f.pth", Source(name="https://h/f.pth", url="https://h/f.pth")),
+        ("https://h/f.pth", CheckpointSource(name="https://h/f.pth", url="https://h/f.pth")),
         (
             f"https://h/f.pth?v=1#sha256={'AB' * 32}",
-            Source(name="https://h/f.pth?v=1", url="https://h/f.pth?v=1", sha256="ab" * 32),
+            CheckpointSource(name="https://h/f.pth?v=1", url="https://h/f.pth?v=1", sha256="ab" * 32),
         ),
-        ("http://localhost:80/f", Source(name="http://localhost:80/f", url="http://localhost:80/f")),
+        (
+            "http://localhost:80/f",
+            CheckpointSource(name="http://localhost:80/f", url="http://localhost:80/f"),
+        ),
         *[
             (text, None)
             for text in (
@@ -136,7 +81,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         ],
     ],
 )
-def test_a_source_is_read_or_refused_with_what_would_work(text: str, source: Source | None) -> None:
+def test_a_source_is_read_or_refused_with_what_would_work(text: str, source: CheckpointSource | None) -> None:
     if source is not None:
         assert parse_source(text) == source
         return

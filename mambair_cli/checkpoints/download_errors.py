@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from mambair_cli.checkpoints.catalog import Model
-from mambair_cli.checkpoints.source import Source, Wanted, is_own, local_path
+from mambair_cli.checkpoints.source import CheckpointSource, Wanted, is_own, local_path
 from mambair_cli.errors import DownloadError
 
 _LISTED_FILES = 8  # files of a repository in an error message
@@ -122,7 +122,7 @@ def explain_missing(model: Wanted, listed: list[str]) -> str:
 
 def explain_lost(model: Wanted, path: Path) -> str:
     """Say that a file is not where it should be on this machine."""
-    if not isinstance(model, Source) and model.bundled:
+    if not isinstance(model, CheckpointSource) and model.bundled:
         return f"missing from the package: {model.bundled}; reinstall mambair-cli"
     return (
         f"the file of {model.name} is not there any more: {path}; put it back, or run "
@@ -132,7 +132,7 @@ def explain_lost(model: Wanted, path: Path) -> str:
 
 def remedy_wrong(model: Wanted) -> str:
     """Say what to do about a file with another hash."""
-    if isinstance(model, Source):
+    if isinstance(model, CheckpointSource):
         return "another hash after #sha256=, or none, would work" if model.sha256 else "run this again"
     if model.bundled:
         return "reinstall mambair-cli"

@@ -5,7 +5,7 @@ variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` ...), 
 
 A file is searched for by the names in the catalogue, then at its second address (:mod:`mirror`), then by a
 similar name (:mod:`spelling`): first on this machine, then on the network. A file that the user chose, by a
-:class:`Source`, is that one or none.
+:class:`CheckpointSource`, is that one or none.
 """
 
 import re
@@ -25,7 +25,7 @@ from mambair_cli.checkpoints.download_errors import (
     remedy_wrong,
     translated_errors,
 )
-from mambair_cli.checkpoints.source import Source, Wanted, is_own, local_path
+from mambair_cli.checkpoints.source import CheckpointSource, Wanted, is_own, local_path
 from mambair_cli.checkpoints.spelling import find_alike
 from mambair_cli.errors import DownloadError
 from mambair_cli.system.files import hash_of
@@ -111,7 +111,7 @@ def _find(model: Wanted) -> tuple[Path | None, str | None]:
                 return Path(found), None
         if model.url and (path := mirror.find(model.url, model.sha256 if is_own(model) else None)):
             return path, None
-        if isinstance(model, Source) or model.source:
+        if isinstance(model, CheckpointSource) or model.source:
             return None, None
         snapshot = _snapshot_of(model)
         folders = {snapshot / Path(file).parent for file in model.files}
@@ -203,7 +203,7 @@ def discard(path: Path) -> None:
 
 def _download(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
     """Download the model's file from the first source that has it; return its path and a notice."""
-    if isinstance(model, Source) or model.source:
+    if isinstance(model, CheckpointSource) or model.source:
         return _download_own(model, quiet)
     listed: list[str] = []
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import Model, Task, is_named, is_sound
-from mambair_cli.checkpoints.source import Source, parse_source
+from mambair_cli.checkpoints.source import CheckpointSource, parse_source
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.system.files import atomic_write, hash_of, show
 
@@ -188,7 +188,7 @@ def _settle_task(name: str, info: "NetworkInfo", task: Task | None, level: int |
     return cast(Task, told)
 
 
-def _pin(source: Source, path: Path) -> str:
+def _pin(source: CheckpointSource, path: Path) -> str:
     """Return the text of a source that means the same file for ever: with its commit, on the Hub."""
     if source.url:
         return source.url

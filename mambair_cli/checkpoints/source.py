@@ -17,7 +17,7 @@ _HASH = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class CheckpointSource:
     """A file on the Hub or at an address, which no catalogue lists.
 
     Attributes:
@@ -42,14 +42,14 @@ class Source:
         return PurePosixPath(self.files[0] if self.files else urlsplit(self.url or "").path).name
 
 
-Wanted = Model | Source
+Wanted = Model | CheckpointSource
 
 
-def parse_source(text: str) -> Source | None:
+def parse_source(text: str) -> CheckpointSource | None:
     """Read where a checkpoint is.
 
     Args:
-        text: Source as users write it.
+        text: CheckpointSource as users write it.
 
     Returns:
         The source; None for a file on this machine.
@@ -80,7 +80,7 @@ def is_safe_hop(url: str, start: str) -> bool:
     return parts.scheme == "http" == urlsplit(start).scheme and parts.hostname in _LOCAL_HOSTS
 
 
-def _parse_hub(text: str, rest: str) -> Source:
+def _parse_hub(text: str, rest: str) -> CheckpointSource:
     owner, _, inner = rest.partition("/")
     name, _, inner = inner.partition("/")
     file, at, revision = inner.rpartition("@")
@@ -91,10 +91,10 @@ def _parse_hub(text: str, rest: str) -> Source:
     is_plain = _PART.fullmatch(owner) and _PART.fullmatch(name) and all(parts) and "\\" not in file
     if not is_plain or {".", ".."} & {owner, name, *parts} or (at and not revision):
         raise UsageError(f"no file on the Hub is named so: {text}; hf:OWNER/REPO/FILE[@REVISION] would work")
-    return Source(name=text, repo=f"{owner}/{name}", revision=revision or None, files=(file,))
+    return CheckpointSource(name=text, repo=f"{owner}/{name}", revision=revision or None, files=(file,))
 
 
-def _parse_address(text: str) -> Source:
+def _parse_address(text: str) -> CheckpointSource:
     url, _, fragment = text.partition("#")
     try:
         parts = urlsplit(url)
@@ -113,16 +113,16 @@ def _parse_address(text: str) -> Source:
     found = _HASH.fullmatch(fragment)
     if fragment and not found:
         raise UsageError(f"no hash: #{fragment}; #sha256= and 64 hexadecimal digits would work")
-    return Source(name=url, url=url, sha256=found[1].lower() if found else None)
+    return CheckpointSource(name=url, url=url, sha256=found[1].lower() if found else None)
 
 
 def is_own(model: Wanted) -> bool:
     """Tell whether the user chose the file, so that no other may stand in for it."""
-    return isinstance(model, Source) or model.source is not None
+    return isinstance(model, CheckpointSource) or model.source is not None
 
 
 def local_path(model: Wanted) -> Path | None:
     """Return the path of a file that is never downloaded; None for others."""
-    if isinstance(model, Source) or model.repo or model.url:
+    if isinstance(model, CheckpointSource) or model.repo or model.url:
         return None
     return PACKAGE / model.bundled if model.bundled else Path(model.source or "")
