@@ -51,6 +51,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
             "http://localhost:80/f",
             CheckpointSource(name="http://localhost:80/f", url="http://localhost:80/f"),
         ),
+        (
+            f"https://huggingface.co/a/b/blob/main/c/d.pth?download=true#sha256={'ab' * 32}",
+            CheckpointSource(
+                name="hf:a/b/c/d.pth@main", repo="a/b", files=("c/d.pth",), revision="main", sha256="ab" * 32
+            ),
+        ),
         *[
             (text, None)
             for text in (
@@ -155,6 +161,17 @@ def test_evaluate_and_preview_take_a_source(place: Place) -> None:
     assert (code, json.loads(out[-1])["model"]) == (0, "film_x2.safetensors")
     code, out, _ = place.run("upscale", "in.png", "--weights", SOURCE, "--preview")
     assert (code, out[-1]) == (0, "in_preview.html")
+
+
+def test_training_begins_with_a_source(place: Place) -> None:
+    photos = place.folder / "photos"
+    photos.mkdir()
+    save_photo(photos / "a.png", (64, 64))
+    settings = ["--task", "upscale", "-s", "2", "--steps", "1", "--crop", "16", "--batch", "1"]
+    code, out, _ = place.run("train", "photos", "-o", "run", "--weights", SOURCE, *settings)
+    assert (code, out[-1]) == (0, "run/weights.safetensors")
+    code, _, err = place.run("train", "photos", "-o", "no", "--weights", "hf:a", *settings)
+    assert (code, len(err)) == (2, 1)
 
 
 @pytest.mark.parametrize(

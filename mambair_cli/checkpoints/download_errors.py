@@ -1,5 +1,6 @@
 """Errors of downloads in words: what failed, the value, what would work."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -90,7 +91,7 @@ def explain_offline(model: Wanted) -> str:
     cache = constants.HF_HUB_CACHE if model.repo else constants.HF_ASSETS_CACHE
     return (
         f"{model.name} is not in the cache, and this is offline: {cache}; "
-        f"`mambair models download {model.name}` downloads it when online"
+        f"`mambair models download {shlex.quote(model.name)}` downloads it when online"
     )
 
 

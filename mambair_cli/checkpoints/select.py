@@ -103,7 +103,7 @@ def choose_model(
     if weights is not None:
         if model != AUTO:
             raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
-        return _choose_file(weights, offline, quiet)
+        return choose_file(weights, offline, quiet)
     best = name_model(task, scale, level, model, device_kind)
     try:
         fetched = hub.fetch(best, offline=offline, quiet=quiet)
@@ -119,8 +119,18 @@ def choose_model(
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
 
 
-def _choose_file(weights: str | Path, offline: bool, quiet: bool) -> ChosenModel:
-    """Return the checkpoint of a path or a source, fetched if it is not on this machine."""
+def choose_file(weights: str | Path, offline: bool = False, quiet: bool = False) -> ChosenModel:
+    """Return the checkpoint of a path or a source, fetched if it is not on this machine.
+
+    Args:
+        weights: Path, or a text for ``parse_source``.
+        offline: Whether to download nothing.
+        quiet: Whether to show no progress.
+
+    Raises:
+        UsageError: The source is malformed.
+        DownloadError: It cannot be fetched.
+    """
     source = parse_source(weights) if isinstance(weights, str) else None
     if source is None:
         return ChosenModel(Path(weights).name, Path(weights))

@@ -1,7 +1,7 @@
 """Where a checkpoint of the user's is: a file on the Hub, ``hf:OWNER/REPO/FILE``, or at an address."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +13,8 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _REMOTE = re.compile(r"(?i)(hf:|[a-z][a-z0-9+.-]*://)")
 _PART = re.compile(r"[\w.-]+", re.ASCII)
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_HUB_PAGE = re.compile(r"/([^/]+/[^/]+)/(?:blob|resolve|raw)/([^/]+)/(.+)")  # of a file, as browsers show it
 _HASH = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
@@ -113,7 +115,12 @@ def _parse_address(text: str) -> CheckpointSource:
     found = _HASH.fullmatch(fragment)
     if fragment and not found:
         raise UsageError(f"no hash: #{fragment}; #sha256= and 64 hexadecimal digits would work")
-    return CheckpointSource(name=url, url=url, sha256=found[1].lower() if found else None)
+    sha256 = found[1].lower() if found else None
+    if host in _HUB_HOSTS and (page := _HUB_PAGE.fullmatch(parts.path)):
+        repo, revision, file = map(unquote, page.groups())
+        name = f"hf:{repo}/{file}@{revision}"
+        return replace(_parse_hub(name, name.removeprefix("hf:")), sha256=sha256)
+    return CheckpointSource(name=url, url=url, sha256=sha256)
 
 
 def is_own(model: Wanted) -> bool:

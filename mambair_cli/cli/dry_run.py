@@ -1,5 +1,6 @@
 """The dry run, printed: what a run would do with each image, and what all of them would take."""
 
+import shlex
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def _check_here(weights: str) -> None:
     if source is not None and hub.cached(source) is None:
         raise ModelError(
             f"{source.name} is not on this machine, and --dry-run downloads nothing; "
-            f"`mambair models download {weights}` does"
+            f"`mambair models download {shlex.quote(weights)}` does"
         )
 
 

@@ -79,7 +79,7 @@ NetworkScale = Annotated[
 ModelName = Annotated[str, option(parameters.MODEL)]
 
 
-def _check_source(text: str | None) -> str | None:
+def check_source(text: str | None) -> str | None:
     """Refuse an impossible address before anything is loaded; a callback of an option."""
     if text is not None:
         from mambair_cli.checkpoints.source import parse_source
@@ -92,7 +92,7 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        callback=_check_source,
+        callback=check_source,
         help="Any MambaIR checkpoint, instead of --model: a file, hf:OWNER/REPO/FILE[@REVISION] on the Hub, "
         "or https://HOST/FILE[#sha256=HASH].",
     ),

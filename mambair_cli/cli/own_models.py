@@ -1,5 +1,6 @@
 """The commands that change the user's own models."""
 
+import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -66,4 +67,4 @@ def remove_model(
 
     model = own_models.remove_model(name)
     if not quiet:
-        say(f"removed {name}; `mambair models add {name} {model.source}` adds it again")
+        say(f"removed {name}; `mambair models add {name} {shlex.quote(model.source or '')}` adds it again")
