@@ -369,6 +369,15 @@ def test_an_unknown_name_is_answered_by_own_names_too(run: Run, film: Path) -> N
     assert "did you mean film-x2" in err
 
 
+def test_a_name_that_the_catalogue_took_later_means_that_of_the_catalogue(run: Run, settings: Path) -> None:
+    settings.parent.mkdir(parents=True)
+    settings.write_text(TABLE.replace('"film"', '"tiny-x2"'), "utf-8")
+    assert own_models.find_model("tiny-x2").bundled
+    assert run("models", "remove", "tiny-x2")[0] == 0
+    assert load_own_models() == ()
+    assert run("models", "remove", "tiny-x2")[0] == 2
+
+
 def test_the_catalogue_itself_knows_no_sources() -> None:
     assert {model.source for model in load_catalog()} == {None}
     own = replace(find_model("tiny-x4"), name="film", bundled=None, source="x")

@@ -120,14 +120,15 @@ def remove_model(name: str) -> Model:
     """Remove a model from the user's; its file stays.
 
     Raises:
+        UsageError: It is one of the catalogue.
         ModelError: There is none of that name, or the user's file cannot be written.
     """
-    if any(model.name == name for model in catalog.load_catalog()):
-        raise UsageError(f"a model of the catalogue cannot be removed: {name}; name one of your own")
     with _changing() as (path, before):
         own = load_own_models()
         model = next((model for model in own if model.name == name), None)
         if model is None:
+            if any(each.name == name for each in catalog.load_catalog()):
+                raise UsageError(f"a model of the catalogue cannot be removed: {name}; name one of your own")
             names = ", ".join(each.name for each in own) or "none so far"
             raise ModelError(f"no model of your own has that name: {name}; you have {names}")
         after = "".join(piece for piece in _TABLE.split(before) if not _is_table_of(piece, name))

@@ -51,7 +51,7 @@ def parse_source(text: str) -> CheckpointSource | None:
     """Read where a checkpoint is.
 
     Args:
-        text: CheckpointSource as users write it.
+        text: Source as users write it.
 
     Returns:
         The source; None for a file on this machine.
