@@ -236,6 +236,8 @@ def test_a_server_takes_the_name_and_notices_another_file(run: Run, film: Path) 
         status, _, second = ask(address, "POST", query, PHOTO)
         assert status == 200
         assert len(second) != len(first)
+        asked = ask(address, "POST", "/v1/upscale?model=hf:some/films/a.pth", PHOTO)
+        assert (asked[0], b"unknown model" in asked[2]) == (404, True)
         own_models_file().write_text("damaged")
         assert ask(address, "POST", "/v1/upscale?model=tiny-x2", PHOTO)[0] == 200
         assert ask(address, "GET", "/v1/models")[0] == 200
@@ -296,12 +298,12 @@ def test_a_damaged_file_is_told_and_stops_only_what_needs_it(
 
 def test_what_the_user_wrote_around_tables_stays(run: Run, settings: Path, weights: Path) -> None:
     settings.parent.mkdir(parents=True)
-    settings.write_text("# mine\n" + TABLE + "\n" + TABLE.replace("film", "other") + "# the end\n", "utf-8")
+    other = TABLE.replace("film", "other")
+    settings.write_text(f"# mine\n{TABLE}\n# the\n\n# other\n{other}# the end\n", "utf-8")
     assert run("models", "add", "new", weights / "x2.safetensors")[0] == 0
     assert run("models", "remove", "film")[0] == 0
     text = settings.read_text("utf-8")
-    assert text.startswith("# mine\n")
-    assert "# the end\n" in text
+    assert text.startswith(f"# mine\n\n# the\n\n# other\n{other}# the end\n")
     assert [model.name for model in load_own_models()] == ["other", "new"]
     assert run("models", "remove", "film")[0] == 3
     assert run("models", "remove", "tiny-x4")[0] == 2

@@ -23,7 +23,8 @@ _HEADER = "# Your own models of mambair; `mambair models add` and `remove` chang
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _KEYS = ("name", "source", "sha256", "size", "task", "scale", "channels", "architecture", "parameters")
 _ARCHITECTURES = {"MambaIR": "mambair", "MambaIRv2": "mambairv2", "MambaIRUNet": "mambair-unet"}
-_TABLE = re.compile(r"(?m)^(?=\s*\[\[\s*model\s*\]\])")
+# Where the file is cut to remove a table: before it, and before each line of a remark above it, which stays.
+_CUT = re.compile(r"(?m)^(?=(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*\[\[[ \t]*model[ \t]*\]\])")
 
 
 def own_models_file() -> Path:
@@ -131,7 +132,7 @@ def remove_model(name: str) -> Model:
                 raise UsageError(f"a model of the catalogue cannot be removed: {name}; name one of your own")
             names = ", ".join(each.name for each in own) or "none so far"
             raise ModelError(f"no model of your own has that name: {name}; you have {names}")
-        after = "".join(piece for piece in _TABLE.split(before) if not _is_table_of(piece, name))
+        after = "".join(piece for piece in _CUT.split(before) if not _is_table_of(piece, name))
         if _parse(after) != tuple(each for each in own if each != model):
             raise ModelError(f"cannot find where {name} stands in {show(path)}; remove it by hand")
         _write(path, after.rstrip() + "\n")
