@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
+
+# Whoever runs the tests may have models of their own, which tests must not see.
+os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "mambair-tests-without-settings")
 
 # Under nohup, which commands respect, tests of a closed terminal would wait for ever.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

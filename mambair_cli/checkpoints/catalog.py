@@ -55,6 +55,8 @@ class Model:
             "CBSD10, 25"; empty where none was published.
         cpu_seconds: Seconds for a picture of 256×256 on two cores; None where it was not measured.
         bundled: Path inside the package of a built-in model; None for others.
+        source: Where a model that the user added is: a path, or a text for ``parse_source``; None in the
+            catalogue.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Model:
     psnr: Mapping[str, float] = field(default_factory=dict, hash=False)
     cpu_seconds: float | None = None
     bundled: str | None = None
+    source: str | None = None
 
     @property
     def is_real(self) -> bool:
@@ -116,13 +119,17 @@ def parse_catalog(text: str) -> tuple[Model, ...]:
     return models
 
 
-def find_model(name: str) -> Model:
+def find_model(name: str, own: Iterable[Model] = ()) -> Model:
     """Return the model of that name.
+
+    Args:
+        name: Its name.
+        own: Models that the user has added to the catalogue.
 
     Raises:
         ModelError: There is none; the message lists similar names.
     """
-    models = {model.name: model for model in load_catalog()}
+    models = {model.name: model for model in (*own, *load_catalog())}
     if name in models:
         return models[name]
     close = get_close_matches(name.lower(), models, n=3)
@@ -228,7 +235,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
         ValueError: The table is malformed; the message says why.
     """
     label = entry.get("name", "a model without a name")
-    known = {attribute.name for attribute in fields(Model)}
+    known = {attribute.name for attribute in fields(Model)} - {"source"}
     required = {
         attribute.name
         for attribute in fields(Model)
@@ -239,7 +246,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
     if missing := sorted(required - entry.keys()):
         raise ValueError(f"{label}: missing keys: {', '.join(missing)}")
     for key, value in entry.items():
-        if not _is_sound(key, value):
+        if not is_sound(key, value):
             raise ValueError(f"{label}: bad {key}: {value!r}")
 
     model = Model(**{**entry, "files": tuple(entry.get("files", ()))})
@@ -257,7 +264,7 @@ def _read_entry(entry: Mapping[str, Any]) -> Model:
     return model
 
 
-def _is_sound(key: str, value: object) -> bool:
+def is_sound(key: str, value: object) -> bool:
     """Tell whether a value has the type and form that its key needs."""
     match key:
         case "name" | "repo" | "revision" | "sha256" | "url":

@@ -1,28 +1,34 @@
-"""Catalogue entry -> verified file on this machine, through the Hugging Face Hub and its cache.
+"""Catalogue entry or source -> verified file on this machine, through the Hugging Face Hub and its cache.
 
 All of huggingface_hub works as usual: its cache, shared with other programs, its login, its retries, its
 variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` ...), and its progress bar.
 
 A file is searched for by the names in the catalogue, then at its second address (:mod:`mirror`), then by a
-similar name (:mod:`spelling`): first on this machine, then on the network.
+similar name (:mod:`spelling`): first on this machine, then on the network. A file that the user chose, by a
+:class:`CheckpointSource`, is that one or none.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from mambair_cli.checkpoints import mirror
-from mambair_cli.checkpoints.catalog import PACKAGE, Model
+from mambair_cli.checkpoints.download_errors import (
+    explain_alike,
+    explain_lost,
+    explain_missing,
+    explain_offline,
+    is_local,
+    reason_of,
+    remedy_wrong,
+    translated_errors,
+)
+from mambair_cli.checkpoints.source import CheckpointSource, Wanted, is_own, local_path
 from mambair_cli.checkpoints.spelling import find_alike
 from mambair_cli.errors import DownloadError
 from mambair_cli.system.files import hash_of
-
-_LISTED_FILES = 8  # files of a repository in an error message
 
 
 class WrongFileError(DownloadError):
@@ -35,12 +41,12 @@ class Verification:
 
     Attributes:
         sha256: Hash, in hexadecimal.
-        source: What gave the expected hash: the catalogue; without an entry there, the Hub; for a file from
-            another address, the cache. None if no hash is known.
+        source: What gave the expected hash: the catalogue, or for an own model the user; without one there,
+            the Hub; for a file from another address, the cache. None if no hash is known.
     """
 
     sha256: str
-    source: Literal["catalogue", "hub", "cache"] | None
+    source: Literal["catalogue", "user", "hub", "cache"] | None
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ class Fetched:
     notice: str | None = None
 
 
-def fetch(model: Model, *, offline: bool = False, quiet: bool = False) -> Fetched:
+def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetched:
     """Return a verified file of the model, downloaded if it is not in the cache yet.
 
     Args:
-        model: Entry of the catalogue.
+        model: Entry of the catalogue, or the user's own file.
         offline: Whether to avoid the network.
         quiet: Whether to show no progress.
 
@@ -71,51 +77,60 @@ def fetch(model: Model, *, offline: bool = False, quiet: bool = False) -> Fetche
         DownloadError: The file is not in the cache and cannot be downloaded.
     """
     path, notice = _find(model)
-    if path is None and model.bundled:
-        raise DownloadError(f"missing from the package: {model.bundled}; reinstall mambair-cli")
-    if path is None and offline:
-        raise DownloadError(_explain_offline(model))
+    local = local_path(model)
+    if path is None and local is not None:
+        raise DownloadError(explain_lost(model, local))
+    if path is None and (offline or _is_offline(model)):
+        raise DownloadError(explain_offline(model))
     if path is None:
         path, notice = _download(model, quiet)
     try:
         return Fetched(path, verify(path, model), notice)
     except WrongFileError as error:
-        if model.bundled:
+        if local is not None:
             raise
         discard(path)
         raise WrongFileError(f"{error} (the file has been removed)") from error
 
 
-def cached(model: Model) -> Path | None:
+def cached(model: Wanted) -> Path | None:
     """Return the model's file if it is on this machine; the network is not used."""
     return _find(model)[0]
 
 
-def _find(model: Model) -> tuple[Path | None, str | None]:
+def _find(model: Wanted) -> tuple[Path | None, str | None]:
     """Return the model's file on this machine, if there is one, and a notice for the user."""
-    if model.bundled:
-        path = PACKAGE / model.bundled
-        return (path if path.is_file() else None), None
+    if (local := local_path(model)) is not None:
+        return (local if local.is_file() else None), None
     from huggingface_hub import try_to_load_from_cache
 
-    with _translated_errors(model):
+    with translated_errors(model):
         for file in model.files:
             found = try_to_load_from_cache(model.repo, file, revision=model.revision)
             if isinstance(found, str):  # it can also be a marker that the repository lacks the file
                 return Path(found), None
-        if model.url and (path := mirror.find(model.url)):
+        if model.url and (path := mirror.find(model.url, model.sha256 if is_own(model) else None)):
             return path, None
+        if isinstance(model, CheckpointSource) or model.source:
+            return None, None
         snapshot = _snapshot_of(model)
         folders = {snapshot / Path(file).parent for file in model.files}
         files = [path for folder in folders for path in folder.glob("*") if path.is_file()]
     listed = [path.relative_to(snapshot).as_posix() for path in files]
     alike = find_alike(model, listed)
     if len(alike) == 1:
-        return snapshot / alike[0], _explain_alike(model, alike[0])
+        return snapshot / alike[0], explain_alike(model, alike[0])
     return None, None
 
 
-def _snapshot_of(model: Model) -> Path:
+def _is_offline(model: Wanted) -> bool:
+    """Tell whether the user's settings forbid to ask an address; the Hub's own functions heed them."""
+    from huggingface_hub import constants
+
+    return not model.repo and constants.HF_HUB_OFFLINE
+
+
+def _snapshot_of(model: Wanted) -> Path:
     """Return the folder of the model's repository in the Hub's cache; it may not exist."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -128,7 +143,7 @@ def _snapshot_of(model: Model) -> Path:
     return folder / "snapshots" / (commit or "none")
 
 
-def reach(model: Model, seconds: float) -> None:
+def reach(model: Wanted, seconds: float) -> None:
     """Check that the Hub answers for a model's repository.
 
     Args:
@@ -140,11 +155,11 @@ def reach(model: Model, seconds: float) -> None:
     """
     from huggingface_hub import model_info
 
-    with _translated_errors(model):
+    with translated_errors(model):
         model_info(model.repo, revision=model.revision, timeout=seconds)
 
 
-def verify(path: Path, model: Model) -> Verification:
+def verify(path: Path, model: Wanted) -> Verification:
     """Compare a file's hash with the catalogue's or, where that has none, with the one that it came with.
 
     Raises:
@@ -155,7 +170,7 @@ def verify(path: Path, model: Model) -> Verification:
         actual = hash_of(path)
     except OSError as error:
         raise DownloadError(f"cannot read: {path}: {error.strerror}; check its permissions") from error
-    expected, source = model.sha256, "catalogue"
+    expected, source = model.sha256, "user" if is_own(model) else "catalogue"
     if expected is None:
         expected, source = _sha256_on_hub(path), "hub"
     if expected is None:
@@ -163,13 +178,9 @@ def verify(path: Path, model: Model) -> Verification:
     if expected is None:
         return Verification(actual, None)
     if actual != expected:
-        remedy = (
-            "reinstall mambair-cli"
-            if model.bundled
-            else f"`mambair models download {model.name}` downloads it again"
-        )
         raise WrongFileError(
-            f"not the file that {model.name} should be: {path} has sha256 {actual}, not {expected}; {remedy}"
+            f"not the file that {model.name} should be: {path} has sha256 {actual}, not {expected}; "
+            + remedy_wrong(model)
         )
     return Verification(actual, source)
 
@@ -190,27 +201,29 @@ def discard(path: Path) -> None:
         raise DownloadError(f"cannot remove: {path}: {error.strerror}; remove it by hand") from error
 
 
-def _download(model: Model, quiet: bool) -> tuple[Path, str | None]:
+def _download(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
     """Download the model's file from the first source that has it; return its path and a notice."""
+    if isinstance(model, CheckpointSource) or model.source:
+        return _download_own(model, quiet)
     listed: list[str] = []
     try:
         listed = _list_files(model)
         if file := next((file for file in model.files if file in listed), None):
             return _download_listed(model, file, quiet), None
-        trouble = DownloadError(_explain_missing(model, listed))
+        trouble = DownloadError(explain_missing(model, listed))
     except DownloadError as error:
-        if _is_local(error):
+        if is_local(error):
             raise
         trouble, listed = error, []  # the repository may list the file, so no other file is tried
     if model.url:
         try:
-            with _translated_errors(model):
+            with translated_errors(model):
                 path = mirror.download(model.url, _bar(quiet))
-            return path, f"using {model.name} from {model.url}, not from the Hub: {_reason(trouble)}"
+            return path, f"using {model.name} from {model.url}, not from the Hub: {reason_of(trouble)}"
         except DownloadError as error:
-            if _is_local(error):
+            if is_local(error):
                 raise
-            reason, remedy = _reason(trouble), str(trouble).removeprefix(_reason(trouble))
+            reason, remedy = reason_of(trouble), str(trouble).removeprefix(reason_of(trouble))
             trouble = DownloadError(f"{reason} ({urlsplit(model.url).netloc}: {error}){remedy}")
     alike = find_alike(model, listed)
     if not alike:
@@ -220,24 +233,53 @@ def _download(model: Model, quiet: bool) -> tuple[Path, str | None]:
             f"{model.repo} on the Hub lists several files that may be {model.name}: {', '.join(alike)}; "
             "pass the right one with --weights"
         )
-    return _download_listed(model, alike[0], quiet), _explain_alike(model, alike[0])
+    return _download_listed(model, alike[0], quiet), explain_alike(model, alike[0])
 
 
-def _list_files(model: Model) -> list[str]:
+def _download_own(model: Wanted, quiet: bool) -> tuple[Path, str | None]:
+    """Download exactly the file that the user chose; return its path and a notice."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    if model.url:
+        try:
+            with translated_errors(model):
+                path = mirror.download(model.url, _bar(quiet), model.sha256)
+        except DownloadError as error:
+            if is_local(error):
+                raise
+            raise DownloadError(
+                f"cannot download {model.url}: {error}; check the address and the connection, and try again"
+            ) from error
+        sha256 = mirror.recorded_hash(path)
+        pin = f"downloaded {model.url}: later runs accept only this file; #sha256={sha256} pins it elsewhere"
+        return path, None if model.sha256 else pin
+    file = model.files[0]
+    if file not in (listed := _list_files(model)):
+        raise DownloadError(explain_missing(model, listed))
+    with translated_errors(model):
+        size = get_hf_file_metadata(hf_hub_url(model.repo, file, revision=model.revision)).size
+        try:
+            mirror.check_bytes(size or 0)
+        except DownloadError as error:
+            raise DownloadError(f"cannot download {model.name}: {error}; check its name") from error
+    return _download_listed(model, file, quiet), None
+
+
+def _list_files(model: Wanted) -> list[str]:
     """Return the paths of all files in the model's repository."""
     from huggingface_hub import constants, model_info
 
-    with _translated_errors(model):
+    with translated_errors(model):
         # One request with a time limit shows within seconds that the Hub is unreachable; a download would
         # retry for minutes.
         info = model_info(model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     return [sibling.rfilename for sibling in info.siblings or ()]
 
 
-def _download_listed(model: Model, file: str, quiet: bool) -> Path:
+def _download_listed(model: Wanted, file: str, quiet: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with _translated_errors(model):
+    with translated_errors(model):
         return Path(hf_hub_download(model.repo, file, revision=model.revision, tqdm_class=_bar(quiet)))
 
 
@@ -260,103 +302,3 @@ def _sha256_on_hub(path: Path) -> str | None:
     """
     name = path.readlink().name if path.is_symlink() else ""
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
-
-
-@contextmanager
-def _translated_errors(model: Model) -> Iterator[None]:
-    """Turn any error of huggingface_hub into a DownloadError of one line.
-
-    It can raise anything: its own errors, those of the disk, those of an HTTP client that changes with its
-    version, RuntimeError from Xet (its other transfer), ValueError where a proxy's login page came instead of
-    an answer. So the block has only calls to it.
-    """
-    try:
-        yield
-    except DownloadError:
-        raise
-    except Exception as error:
-        raise DownloadError(_explain(error, model)) from error
-
-
-def _is_local(error: DownloadError) -> bool:
-    """Tell whether the cause is on this machine, offline or its disk: no other address would help."""
-    from huggingface_hub import errors
-
-    cause = _root_of(error.__cause__) if error.__cause__ else None
-    is_disk = isinstance(cause, OSError) and cause.errno is not None
-    return is_disk or isinstance(cause, errors.OfflineModeIsEnabled)
-
-
-def _root_of(error: BaseException) -> BaseException:
-    """Return the cause of an error that says only that the file is not in the cache either."""
-    from huggingface_hub import errors
-
-    is_empty = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
-    return error.__cause__ if is_empty and error.__cause__ else error
-
-
-def _reason(error: DownloadError) -> str:
-    """Return an error's message without its advice."""
-    return str(error).partition("; ")[0]
-
-
-def _explain(error: BaseException, model: Model) -> str:
-    """Return the message for an error of huggingface_hub: what failed, the value, what would work."""
-    from huggingface_hub import constants, errors
-
-    hub, repo = constants.ENDPOINT, model.repo
-    error = _root_of(error)
-    detail = " ".join(str(error).split()) or type(error).__name__
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return _explain_offline(model)
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            return (
-                f"no access to {repo} on {hub}: HTTP {status}; ask for it at {hub}/{repo}, and give a token "
-                "by `hf auth login` or in HF_TOKEN"
-            )
-        if isinstance(error, errors.RepositoryNotFoundError):
-            return f"no such repository on {hub}: {repo}; if it is private, give a token in HF_TOKEN"
-        if isinstance(error, errors.RevisionNotFoundError):
-            return f"no such revision of {repo} on {hub}: {model.revision}; a newer mambair may have another"
-        return f"cannot download {model.name} from {hub}: HTTP {status}; try again later"
-    if isinstance(error, OSError) and error.errno is not None:
-        where = error.filename or constants.HF_HUB_CACHE
-        return f"cannot use the cache: {where}: {error.strerror}; make room or set HF_HOME to another folder"
-    return (
-        f"cannot download {model.name} from {hub}: {detail}; check the connection, the proxy settings and "
-        "HF_ENDPOINT, and try again"
-    )
-
-
-def _explain_offline(model: Model) -> str:
-    from huggingface_hub import constants
-
-    return (
-        f"{model.name} is not in the cache, and this is offline: {constants.HF_HUB_CACHE}; "
-        f"`mambair models download {model.name}` downloads it when online"
-    )
-
-
-def _explain_alike(model: Model, file: str) -> str:
-    return f"using {file} as {model.name}: the known file names are missing, and only this one is similar"
-
-
-def _explain_missing(model: Model, listed: list[str]) -> str:
-    """Say which checkpoints a repository has instead of the model's file, likely ones first."""
-    wanted = model.files[0]
-    others = (
-        f" (or {len(model.files) - 1} other spelling{'s' if len(model.files) > 2 else ''})"
-        if len(model.files) > 1
-        else ""
-    )
-    checkpoints = [file for file in listed if PurePosixPath(file).suffix in (".pth", ".pt", ".safetensors")]
-    close = get_close_matches(wanted, checkpoints, n=_LISTED_FILES, cutoff=0.0)
-    rest = len(checkpoints) - len(close)
-    held = ", ".join(close) + (f" and {rest} more" if rest else "") if close else "no checkpoint at all"
-    return (
-        f"{model.repo} on the Hub lacks the file of {model.name}: {wanted}{others}; "
-        f"it has {held}; pass the right one with --weights"
-    )

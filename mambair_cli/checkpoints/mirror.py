@@ -1,4 +1,4 @@
-"""A checkpoint's second official address, and the cache of what came from there.
+"""Checkpoints at addresses outside the Hub, and the cache of what came from there.
 
 The cache is in huggingface_hub's folder for files from other sources: ``HF_ASSETS_CACHE``, by default in
 ``HF_HOME``. A file is in the folder that its address names, and its name ends with its SHA-256 after the
@@ -6,27 +6,43 @@ download. That hash is known only when the file is complete, so it is written un
 """
 
 import glob
+import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
+from mambair_cli.checkpoints.source import is_safe_hop
 from mambair_cli.errors import DownloadError
 from mambair_cli.system.files import hash_of
 
+MOST_BYTES = 2 << 30  # of a checkpoint; the largest official one has 137 MB
 _HEAD_BYTES = 64  # enough to distinguish text from tensors
+_NO_HEAD = (403, 405, 501)  # how servers answer that have the file, and refuse to tell only of it
+_guarding = threading.Lock()
 
 
-def find(url: str) -> Path | None:
-    """Return the file that was downloaded from an address before; the network is not used."""
+def find(url: str, sha256: str | None = None) -> Path | None:
+    """Return the file that was downloaded from an address before; the network is not used.
+
+    Args:
+        url: Address.
+        sha256: Hash that the file must have; None for the file that was downloaded first.
+    """
     place = _place_of(url)
-    for path in sorted(place.parent.glob(f"{glob.escape(place.stem)}-*{place.suffix}")):
-        if path.stem == f"{place.stem}-{recorded_hash(path)}":
-            return path
-    return None
+    found = place.parent.glob(f"{glob.escape(place.stem)}-*{glob.escape(place.suffix)}")
+    fitting = [
+        path
+        for path in found
+        if path.name == f"{place.stem}-{recorded_hash(path)}{place.suffix}"
+        and sha256 in (None, recorded_hash(path))
+    ]
+    return min(fitting, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def recorded_hash(path: Path) -> str | None:
@@ -35,13 +51,14 @@ def recorded_hash(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def download(url: str, bar: type | None = None) -> Path:
-    """Download the file at an address, through proxies and redirections.
+def download(url: str, bar: type | None = None, sha256: str | None = None) -> Path:
+    """Download the file at an address, through proxies and redirections, but none to an unprotected address.
 
     A broken download is continued. Other processes that need the same file wait for this one.
 
     Args:
         url: Address, which ends with the name of the file.
+        sha256: Hash of the file that is wanted, which may be here by then; the caller verifies it.
         bar: Class of the progress bar; None: that of huggingface_hub.
 
     Raises:
@@ -57,11 +74,11 @@ def download(url: str, bar: type | None = None) -> Path:
         _ask(url)  # before anything is made on the disk
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{partial}.lock"):
-        if found := find(url):
+        if found := find(url, sha256):
             return found
         try:
-            with partial.open("wb") as file, _translated_errors():
-                http_get(url, file, displayed_filename=place.name, tqdm_class=bar)
+            with partial.open("wb") as file, _translated_errors(), _guarded(url):
+                http_get(url, _limited(file), displayed_filename=place.name, tqdm_class=bar)
             if _is_text(partial):
                 raise DownloadError("it is a web page or other text, not a checkpoint")
             return partial.replace(place.with_name(f"{place.stem}-{hash_of(partial)}{place.suffix}"))
@@ -74,8 +91,68 @@ def _ask(url: str) -> None:
     from huggingface_hub import constants, get_session
 
     answer = get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, follow_redirects=False)
-    if answer.status_code >= 400:
+    if answer.status_code >= 400 and answer.status_code not in _NO_HEAD:
         raise DownloadError(f"HTTP {answer.status_code}")
+
+
+@contextmanager
+def _guarded(url: str) -> Iterator[None]:
+    """Refuse redirections to unprotected addresses, and files that are too large, in this thread's requests.
+
+    All of huggingface_hub shares one HTTP client, so others must not notice.
+    """
+    from huggingface_hub import get_session
+
+    here = threading.get_ident()
+
+    def check_hop(request: Any) -> None:
+        hop = str(request.url)
+        if threading.get_ident() == here and hop != url and not is_safe_hop(hop, url):
+            raise DownloadError(f"it is redirected to an address without TLS, {hop}")
+
+    def check_size(response: Any) -> None:
+        size = response.headers.get("content-length", "")
+        if threading.get_ident() == here and size.isdecimal():
+            check_bytes(int(size))
+
+    with _guarding:
+        client = get_session()
+        before = client.event_hooks
+        client.event_hooks = {
+            "request": [*before["request"], check_hop],
+            "response": [*before["response"], check_size],
+        }
+        try:
+            yield
+        finally:
+            client.event_hooks = before
+
+
+def check_bytes(size: int) -> None:
+    """Refuse the size of a file, in bytes, that no checkpoint has.
+
+    Raises:
+        DownloadError: It is too large.
+    """
+    if size > MOST_BYTES:
+        raise DownloadError(
+            f"the file has {size / 1e9:.1f} GB, and checkpoints may have {MOST_BYTES / 1e9:.1f} GB"
+        )
+
+
+def _limited(file: BinaryIO) -> BinaryIO:
+    """Return a file that refuses to grow too large, since a server need not tell the size beforehand."""
+    write = file.write
+
+    class Limited:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file, name)
+
+        def write(self, piece: bytes) -> int:
+            check_bytes(file.tell() + len(piece))
+            return write(piece)
+
+    return Limited()  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
@@ -106,4 +183,8 @@ def _place_of(url: str) -> Path:
     from huggingface_hub import constants
 
     parts = urlsplit(url)
-    return Path(constants.HF_ASSETS_CACHE, "mambair", parts.netloc.replace(":", "_"), *parts.path.split("/"))
+    *folders, name = [quote(part, safe="") for part in parts.path.split("/")]
+    if parts.query:  # it may choose among files of one name
+        folders.append(f"query-{hashlib.sha256(parts.query.encode()).hexdigest()[:16]}")
+    host = re.sub(r"[^\w.-]", "_", parts.netloc)
+    return Path(constants.HF_ASSETS_CACHE, "mambair", host, *folders, name)

@@ -50,9 +50,9 @@ def official_config(model: Model) -> Config | None:
             of the network; this is the form in the paper.
 
     Returns:
-        The configuration; None for a built-in model, whose file tells it.
+        The configuration; None for a built-in model or the user's own, whose file tells it.
     """
-    if model.bundled:
+    if model.bundled or model.source:
         return None
     if model.architecture == "mambair-unet":
         return _UNET

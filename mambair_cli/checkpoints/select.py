@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mambair_cli.checkpoints import catalog, hub
+from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
+from mambair_cli.checkpoints.source import parse_source
 from mambair_cli.errors import DownloadError, ModelError, UsageError
 from mambair_cli.inspection.need import Kind, Need
 
@@ -50,15 +51,20 @@ class ChosenModel:
 
 
 def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
-    """Choose an entry of the catalogue by its name, or by the task for "auto", "clean" and "real".
+    """Choose a model by its name, or one of the catalogue by the task for "auto", "clean" and "real".
 
     The arguments are those of :func:`choose_model`.
 
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, or one of the user's does another task.
     """
     if is_named(model):
-        return catalog.find_model(model)
+        found = own_models.find_model(model)
+        if found.source and found.task != task:  # not told by the tensors of every network
+            raise ModelError(
+                f"the model does not fit the task: {model} does {found.task}; {task} was asked for"
+            )
+        return found
     scale = default_scale(task) if scale is None else scale
     return catalog.choose_model(task, scale, level, device_kind, model)
 
@@ -84,8 +90,8 @@ def choose_model(
         task: "upscale", "denoise" or "dejpeg".
         scale: Output pixels per input pixel and side; None for the default of the task.
         level: Noise sigma of 255, or JPEG quality; None if it is unknown.
-        model: Name in the catalogue, or "auto", "clean" or "real".
-        weights: Checkpoint to use instead; None for a model of the catalogue.
+        model: Name in the catalogue or of the user's, or "auto", "clean" or "real".
+        weights: Checkpoint to use instead: a file, or a text for ``parse_source``; None for a model by name.
         device_kind: "cpu", "cuda" or "mps".
         offline: Whether to download nothing.
         quiet: Whether to show no progress of a download.
@@ -97,7 +103,7 @@ def choose_model(
     if weights is not None:
         if model != AUTO:
             raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
-        return ChosenModel(Path(weights).name, Path(weights))
+        return choose_file(weights, offline, quiet)
     best = name_model(task, scale, level, model, device_kind)
     try:
         fetched = hub.fetch(best, offline=offline, quiet=quiet)
@@ -111,6 +117,25 @@ def choose_model(
             raise
         fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
+
+
+def choose_file(weights: str | Path, offline: bool = False, quiet: bool = False) -> ChosenModel:
+    """Return the checkpoint of a path or a source, fetched if it is not on this machine.
+
+    Args:
+        weights: Path, or a text for ``parse_source``.
+        offline: Whether to download nothing.
+        quiet: Whether to show no progress.
+
+    Raises:
+        UsageError: The source is malformed.
+        DownloadError: It cannot be fetched.
+    """
+    source = parse_source(weights) if isinstance(weights, str) else None
+    if source is None:
+        return ChosenModel(Path(weights).name, Path(weights))
+    fetched = hub.fetch(source, offline=offline, quiet=quiet)
+    return ChosenModel(source.file_name, fetched.path, fetched.notice, fetched.verification.sha256)
 
 
 def looks(level: float | None, model: str, weights: str | Path | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mambair_cli.cli import models
+from mambair_cli.cli import models, own_models
 from mambair_cli.cli.commands import Command, CommandGroup
 from mambair_cli.cli.compare import compare
 from mambair_cli.cli.doctor import doctor
@@ -40,7 +40,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(
     cls=CommandGroup,
-    help="List, download and check the models known by name.\n\nExample: mambair models list",
+    help="List, download, check and add the models known by name.\n\nExample: mambair models list",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -53,6 +53,8 @@ for name, command in (
     ("download", models.download_models),
     ("verify", models.verify_models),
     ("path", models.print_path),
+    ("add", own_models.add_model),
+    ("remove", own_models.remove_model),
 ):
     models_app.command(name, cls=Command)(command)
 

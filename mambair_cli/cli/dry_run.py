@@ -1,5 +1,6 @@
 """The dry run, printed: what a run would do with each image, and what all of them would take."""
 
+import shlex
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from mambair_cli.cli.jobs import name_jobs
 from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
+from mambair_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -73,7 +75,9 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
     devices = choose_devices(options.devices, options.workers)
     device = choose_device(devices[0] if devices else options.device)
     names = tuple(devices) or (str(device),)
-    if options.weights is None and not options.offline:
+    if options.weights is not None:
+        _check_here(options.weights)
+    elif not options.offline:
         model = name_model(task, scale, level, options.model, device.type)
         if hub.cached(model) is None:
             # Squares, where tiles are to be fitted to a network that is not here.
@@ -82,6 +86,23 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
     settings = replace(settings_for(task, scale, level, options), device=str(device), offline=True)
     restorer = Restorer.from_settings(settings, (lambda sentence: None) if options.quiet else say)
     return RunModel(restorer.model.name, restorer.info.scale, names, restorer.tiles, restorer)
+
+
+def _check_here(weights: str) -> None:
+    """Refuse a checkpoint that would have to be downloaded: nothing is known of it.
+
+    Raises:
+        ModelError: It is not on this machine.
+    """
+    from mambair_cli.checkpoints import hub
+    from mambair_cli.checkpoints.source import parse_source
+
+    source = parse_source(weights)
+    if source is not None and hub.cached(source) is None:
+        raise ModelError(
+            f"{source.name} is not on this machine, and --dry-run downloads nothing; "
+            f"`mambair models download {shlex.quote(weights)}` does"
+        )
 
 
 def _print_model(

@@ -1,4 +1,4 @@
-"""The commands for the models in the catalogue."""
+"""The commands for models that have names: those of the catalogue, and the user's own."""
 
 import re
 from dataclasses import fields
@@ -9,15 +9,17 @@ import typer
 
 from mambair_cli.cli.options import AsJson, Quiet
 from mambair_cli.cli.output import complain, print_json, say
-from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.errors import MambairError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Model
+    from mambair_cli.checkpoints.source import Wanted
     from mambair_cli.networks.count import Count
 
 LARGEST_SIDE = 100_000  # pixels; larger sizes are mistakes
 SOURCES = {  # where the expected hash is from
     "catalogue": "as in the catalogue",
+    "user": "as when it was added",
     "hub": "as on the Hub",
     "cache": "as when it was downloaded",
     None: "(no hash known to compare with)",
@@ -32,12 +34,11 @@ def list_models(as_json: AsJson = False) -> None:
     """List all models.
 
     The columns PSNR (published, in dB) and seconds (a picture of 256×256 on two CPU cores) help to choose.
+    The word "own" marks models that you added.
 
     Example: mambair models list --json
     """
-    from mambair_cli.checkpoints import catalog, hub
-
-    models = catalog.load_catalog()
+    models = _all_models()
     if as_json:
         for model in models:
             print_json(_describe(model))
@@ -53,12 +54,45 @@ def list_models(as_json: AsJson = False) -> None:
                 f"{model.size / 1e6:.1f} MB" if model.size else "",
                 next((f"{db:.2f} ({data})" for data, db in model.psnr.items()), ""),
                 f"{model.cpu_seconds:.1f}" if model.cpu_seconds else "",
-                "bundled" if model.bundled else "cached" if hub.cached(model) else "remote",
+                _tell_place(model),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _all_models() -> tuple["Model", ...]:
+    """Return the models of the catalogue and the user's own; a damaged file of the user's is told."""
+    from mambair_cli.checkpoints import catalog, own_models
+
+    try:
+        return (*catalog.load_catalog(), *own_models.load_own_models())
+    except ModelError as error:
+        say(f"warning: {error}")
+        return catalog.load_catalog()
+
+
+def _tell_place(model: "Model") -> str:
+    """Say in a word or two where the file of a model is."""
+    from mambair_cli.checkpoints import hub
+
+    if model.bundled:
+        return "bundled"
+    is_here = hub.cached(model) is not None
+    if model.source is None:
+        return "cached" if is_here else "remote"
+    if model.repo or model.url:
+        return "own, cached" if is_here else "own, remote"
+    return "own, a file" if is_here else "own, missing"
+
+
+def _find(name: str) -> "Wanted":
+    """Return what a name or a source means, where the file alone counts."""
+    from mambair_cli.checkpoints.own_models import find_model
+    from mambair_cli.checkpoints.source import parse_source
+
+    return parse_source(name) or find_model(name)
 
 
 def _read_size(text: str) -> tuple[int, int]:
@@ -89,9 +123,9 @@ def show_model(
 
     Example: mambair models show tiny-x4 --size 1920x1080
     """
-    from mambair_cli.checkpoints import catalog
+    from mambair_cli.checkpoints.own_models import find_model
 
-    model = catalog.find_model(name)
+    model = find_model(name)
     counted, is_certain = _count(model, *size)
     if as_json:
         print_json({**_describe(model), "multiply_adds": _list_counts(model, counted, is_certain)})
@@ -108,11 +142,13 @@ def show_model(
 def download_models(names: Names, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Download models, for use without a network.
 
+    Sources, as --weights takes them, are downloaded too.
+
     Example: mambair models download mambairv2-light-x4
     """
-    from mambair_cli.checkpoints import catalog, hub
+    from mambair_cli.checkpoints import hub
 
-    for model in [catalog.find_model(name) for name in names]:
+    for model in [_find(name) for name in names]:
         fetched = hub.fetch(model, quiet=quiet)
         if fetched.notice and not quiet:
             say(fetched.notice)
@@ -130,10 +166,11 @@ def verify_models(
 
     Example: mambair models verify tiny-x4
     """
-    from mambair_cli.checkpoints import catalog, hub
+    from mambair_cli.checkpoints import hub
     from mambair_cli.checkpoints.load import load_network
+    from mambair_cli.checkpoints.own_models import find_model
 
-    models = [catalog.find_model(name) for name in names] if names else catalog.load_catalog()
+    models = [find_model(name) for name in names] if names else _all_models()
     exit_code = 0
     for model in models:
         if not names and hub.cached(model) is None:
@@ -171,9 +208,9 @@ def print_path(name: Name, as_json: AsJson = False) -> None:
 
     Example: mambair models path tiny-x4
     """
-    from mambair_cli.checkpoints import catalog, hub
+    from mambair_cli.checkpoints import hub
 
-    _print_place(name, hub.fetch(catalog.find_model(name), offline=True).path, as_json)
+    _print_place(name, hub.fetch(_find(name), offline=True).path, as_json)
 
 
 def _print_place(name: str, path: Path, as_json: bool) -> None:
@@ -199,7 +236,8 @@ def _count(model: "Model", width: int, height: int) -> tuple["Count", bool]:
         path = hub.fetch(model).path if model.bundled else hub.cached(model)
         if path is not None:
             config, is_certain = load_network(path).info.config, True
-    assert config is not None  # only built-in models have none, and those have a file
+    if config is None:  # a model of the user's, whose file is not here: this raises
+        config = load_network(hub.fetch(model, offline=True).path).info.config
     return count(config, max(1, width // model.scale), max(1, height // model.scale)), is_certain
 
 

@@ -77,8 +77,25 @@ NetworkScale = Annotated[
     ),
 ]
 ModelName = Annotated[str, option(parameters.MODEL)]
+
+
+def check_source(text: str | None) -> str | None:
+    """Refuse an impossible address before anything is loaded; a callback of an option."""
+    if text is not None:
+        from mambair_cli.checkpoints.source import parse_source
+
+        parse_source(text)
+    return text
+
+
 Weights = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Any MambaIR checkpoint, instead of --model.")
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        callback=check_source,
+        help="Any MambaIR checkpoint, instead of --model: a file, hf:OWNER/REPO/FILE[@REVISION] on the Hub, "
+        "or https://HOST/FILE[#sha256=HASH].",
+    ),
 ]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")

@@ -79,7 +79,8 @@ def show_preview(
     Raises:
         MambairError: There is no such image, part or model, or the page cannot be written.
     """
-    from mambair_cli.checkpoints.catalog import find_model, is_named
+    from mambair_cli.checkpoints.catalog import is_named
+    from mambair_cli.checkpoints.own_models import find_model
     from mambair_cli.inspection.need import describe_need
     from mambair_cli.pages.comparison import write_comparison
     from mambair_cli.pages.document import write_page

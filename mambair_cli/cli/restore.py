@@ -283,7 +283,8 @@ def _is_no_folder(name: str) -> bool:
 
 def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
     """Return the scale of the network before it is loaded; None where only its weights tell it."""
-    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, default_scale, find_model
+    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, default_scale
+    from mambair_cli.checkpoints.own_models import find_model
 
     asked = default_scale(task) if scale is None else scale
     if options.weights is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mambair_cli.cli.options import NetworkScale, Quiet, finite, refuse, typed, with_options
+from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
 from mambair_cli.train.config import TrainConfig
@@ -40,8 +40,13 @@ class TrainOptions:
         tuple[int, int], typer.Option(metavar="LOW HIGH", help="Range of JPEG qualities for dejpeg.")
     ] = TrainConfig.quality
     weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint to start from.", show_default="a new network"),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            callback=check_source,
+            help="Checkpoint to start from: a file, or a source as --weights of the other commands takes it.",
+            show_default="a new network",
+        ),
     ] = None
     embed_dim: Annotated[int, typer.Option(min=30, metavar="N", help="Channels of a new network.")] = 48
     depths: Annotated[str, typer.Option(metavar="N,N,...", help="Blocks in each group of a new network.")] = (
@@ -165,7 +170,7 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
         sigma=options.sigma,
         quality=options.jpeg_quality,
         network=None if options.weights else _new_network(options),
-        weights=options.weights,
+        weights=None if options.weights is None else _fetch(options.weights, options.quiet),
         validation=options.validation,
         crop=options.crop,
         batch=options.batch,
@@ -179,6 +184,16 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
         seed=options.seed,
         device=str(choose_device(options.device)),
     )
+
+
+def _fetch(weights: str, quiet: bool) -> Path:
+    """Return the checkpoint to start from, downloaded if it is not on this machine."""
+    from mambair_cli.checkpoints.select import choose_file
+
+    chosen = choose_file(weights, quiet=quiet)
+    if chosen.notice and not quiet:
+        say(chosen.notice)
+    return chosen.path
 
 
 def _new_network(options: TrainOptions) -> "MambaIRConfig":

@@ -4,11 +4,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mambair_cli.checkpoints import catalog, hub
+from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
@@ -18,6 +19,7 @@ from mambair_cli.checkpoints.select import (
     looks,
     name_model,
 )
+from mambair_cli.errors import ModelError
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import Precision
@@ -34,12 +36,14 @@ class _ChoiceKey(NamedTuple):
     Attributes:
         task: "upscale", "denoise" or "dejpeg".
         best: Name of the best model for the request.
+        sha256: Hash of its file; where the user has exchanged a model, another one. None if unknown.
         is_named: Whether the request names it, so that no other may replace it.
         offline: Whether to download nothing.
     """
 
     task: catalog.Task
     best: str
+    sha256: str | None
     is_named: bool
     offline: bool
 
@@ -48,6 +52,7 @@ class _NetworkKey(NamedTuple):
     """What tells loaded networks apart; one that a look may replace has others with it."""
 
     path: Path
+    sha256: str | None
     precision: Precision
     looks: bool
 
@@ -180,9 +185,12 @@ class NetworkCache:
         return self._adapt(loaded, model, request)
 
     def describe(self) -> list[ModelState]:
-        """Describe each model of the catalogue."""
+        """Describe each model of the catalogue, and the user's own."""
         with self._lock:
             loaded = {one.restorer.model.name for one in self._loaded.values()}
+        own: tuple[catalog.Model, ...] = ()
+        with suppress(ModelError):  # a request that names one of them tells what is wrong
+            own = own_models.load_own_models()
         return [
             ModelState(
                 name=model.name,
@@ -192,7 +200,7 @@ class NetworkCache:
                 loaded=model.name in loaded,
                 here=hub.cached(model) is not None,
             )
-            for model in catalog.load_catalog()
+            for model in (*catalog.load_catalog(), *own)
         ]
 
     @property
@@ -203,7 +211,9 @@ class NetworkCache:
 
     def _choice_key(self, request: RestoreRequest) -> _ChoiceKey:
         best = name_model(request.task, request.scale, request.level, request.model, self.device.type)
-        return _ChoiceKey(request.task, best.name, is_named(request.model), self.offline or request.offline)
+        return _ChoiceKey(
+            request.task, best.name, best.sha256, is_named(request.model), self.offline or request.offline
+        )
 
     def _recall(self, request: RestoreRequest) -> ChosenModel | None:
         """Return an earlier choice, unless it was a fallback and is old."""
@@ -213,7 +223,7 @@ class NetworkCache:
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
         chooses = looks(request.level, request.model, None)
-        return _NetworkKey(model.path, request.precision or self._precision, chooses)
+        return _NetworkKey(model.path, model.sha256, request.precision or self._precision, chooses)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""
