@@ -33,7 +33,8 @@ def test_ticks_are_round_numbers() -> None:
 
 def points_of(chart: str) -> list[list[tuple[float, float]]]:
     lines = re.findall(r'<polyline points="([^"]*)"', chart)
-    return [[tuple(map(float, point.split(","))) for point in line.split()] for line in lines]
+    pairs = [[point.split(",") for point in line.split()] for line in lines]
+    return [[(float(x), float(y)) for x, y in line] for line in pairs]
 
 
 def test_lines_lie_where_the_axes_say() -> None:

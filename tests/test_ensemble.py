@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,11 +52,10 @@ def test_a_mirrored_image_gives_the_mirrored_result() -> None:
 class Recorder:
     """Computes nothing, and notes what it is given."""
 
-    scale, ahead = 2, 1
-
     def __init__(self) -> None:
-        self.buffers = None
-        self.seeds: list[int | None] = []
+        self.scale, self.ahead = 2, 1
+        self.buffers: Any = None
+        self.seeds: list[Any] = []
         self.inputs: list[np.ndarray] = []
 
     def allocate(self, shape):

@@ -260,7 +260,8 @@ def test_torch_has_the_result_and_the_gradients_of_reference(case):
     for backend in ("reference", "torch"):
         operands = CASES[case].make()
         inputs = differentiable(operands)
-        y = selective_scan(*inputs[:4], operands.paths, ScanParams(*inputs[4:]), backend=backend)
+        u, dt, B, C, *params = inputs
+        y = selective_scan(u, dt, B, C, operands.paths, ScanParams(*params), backend=backend)
         (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
         results.append([y.detach(), *(x.grad for x in inputs)])
     for wanted, got in zip(*results, strict=True):
