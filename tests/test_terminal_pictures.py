@@ -1,14 +1,12 @@
 """Pictures in a terminal: which terminals are asked, what their answers mean, and what they are sent."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-if sys.platform == "win32":
-    pytest.skip("needs pseudo-terminals", allow_module_level=True)
+pytest.importorskip("termios", reason="needs pseudo-terminals")
 
 from picture_terminal import QUESTIONS, Session, read_iterm2, read_kitty, read_sixel, run_in_picture_terminal
 

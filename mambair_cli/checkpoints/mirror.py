@@ -7,12 +7,13 @@ download. That hash is known only when the file is complete, so it is written un
 
 import glob
 import hashlib
+import io
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
@@ -21,7 +22,7 @@ from mambair_cli.checkpoints.source import is_safe_hop
 from mambair_cli.errors import DownloadError
 from mambair_cli.system.files import hash_of
 
-MOST_BYTES = 2 << 30  # of a checkpoint; the largest official one has 137 MB
+MOST_BYTES = 2 << 30  # of a checkpoint; the largest official one has 165 MB
 _HEAD_BYTES = 64  # enough to distinguish text from tensors
 _NO_HEAD = (403, 405, 501)  # how servers answer that have the file, and refuse to tell only of it
 _guarding = threading.Lock()
@@ -77,8 +78,8 @@ def download(url: str, bar: type | None = None, sha256: str | None = None) -> Pa
         if found := find(url, sha256):
             return found
         try:
-            with partial.open("wb") as file, _translated_errors(), _guarded(url):
-                http_get(url, _limited(file), displayed_filename=place.name, tqdm_class=bar)
+            with _LimitedFile(io.FileIO(partial, "wb")) as file, _translated_errors(), _guarded(url):
+                http_get(url, file, displayed_filename=place.name, tqdm_class=bar)
             if _is_text(partial):
                 raise DownloadError("it is a web page or other text, not a checkpoint")
             return partial.replace(place.with_name(f"{place.stem}-{hash_of(partial)}{place.suffix}"))
@@ -140,19 +141,17 @@ def check_bytes(size: int) -> None:
         )
 
 
-def _limited(file: BinaryIO) -> BinaryIO:
-    """Return a file that refuses to grow too large, since a server need not tell the size beforehand."""
-    write = file.write
+class _LimitedFile(io.BufferedWriter):
+    """A file that refuses to grow too large, since a server need not tell the size beforehand."""
 
-    class Limited:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(file, name)
+    def write(self, piece: Any) -> int:
+        """Write a piece, unless the file would become larger than checkpoints are.
 
-        def write(self, piece: bytes) -> int:
-            check_bytes(file.tell() + len(piece))
-            return write(piece)
-
-    return Limited()  # pyright: ignore[reportReturnType]
+        Raises:
+            DownloadError: It would.
+        """
+        check_bytes(self.tell() + len(piece))
+        return super().write(piece)
 
 
 @contextmanager

@@ -56,12 +56,12 @@ class _Recurrence(torch.autograd.Function):
         return torch.einsum("tbkdn,bktn->bktd", _states(_decays(step, A), x, B), C)
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] (the decorator hides the names)
-        ctx: Any, *gradients: Tensor
+    @once_differentiable  # it works in place, so a gradient of the gradient would be wrong without a word
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable hides the names
+        ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor, ...]:
         """Return the gradients of the operands, in their order."""
-        (g,) = gradients
+        (g,) = grad_outputs
         step, x, B, C, A = ctx.saved_tensors
         decay = _decays(step, A)
         h = _states(decay, x, B)

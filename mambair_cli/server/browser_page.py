@@ -1,5 +1,6 @@
 """The page for people without a shell: its files, and the policy that keeps it on this machine."""
 
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def make_routes() -> list[Route]:
     return [Route(address, _answer(*file)) for address, file in _FILES.items()]
 
 
-def _answer(path: Path, kind: str):
+def _answer(path: Path, kind: str) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint that answers with a file of the page."""
 
     async def answer(request: Request) -> Response:
