@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -37,12 +38,24 @@ def test_loss_falls_and_psnr_rises(config, photos, monkeypatch):
 
 def test_each_loss_is_the_mean_that_it_is_named_after(config):
     losses = {}
-    for loss in ("l1", "l2", "charbonnier"):
+    for loss in ("l1", "l2", "charbonnier", "psnr"):
         one = Trainer(dataclasses.replace(config, loss=loss))
         one.advance()  # all begin with the same weights and the same crops
         losses[loss] = one.mean_loss()
     assert losses["l1"] ** 2 < losses["l2"] < losses["l1"]
     assert losses["l1"] < losses["charbonnier"] < losses["l1"] + trainer.CHARBONNIER_EPSILON
+    assert losses["psnr"] < 10 * math.log10(losses["l2"] + trainer.PSNR_FLOOR)  # a mean of logarithms
+
+
+def test_the_psnr_loss_weighs_each_crop_by_its_own_error():
+    y = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    target = torch.stack([torch.full((3, 4, 4), 0.01), torch.full((3, 4, 4), 0.5)])
+    loss = trainer.measure_loss(y, target, "psnr")
+    loss.backward()
+    mean = (10 * math.log10(0.01**2 + trainer.PSNR_FLOOR) + 10 * math.log10(0.5**2 + trainer.PSNR_FLOOR)) / 2
+    assert loss.item() == pytest.approx(mean, abs=1e-4)
+    assert y.grad is not None
+    assert y.grad[0].abs().sum() > 10 * y.grad[1].abs().sum()  # the clearer crop pulls harder
 
 
 @pytest.mark.parametrize(

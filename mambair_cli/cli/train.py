@@ -79,8 +79,8 @@ class TrainOptions:
         ),
     ] = TrainConfig.ema_decay
     loss: Annotated[
-        Literal["l1", "charbonnier", "l2"],
-        typer.Option(help="Loss function; l2 after l1 gives the highest PSNR."),
+        Literal["l1", "charbonnier", "l2", "psnr"],
+        typer.Option(help="Loss function; psnr or l2 after l1 gives the highest PSNR."),
     ] = TrainConfig.loss
     precision: Annotated[
         Literal["bf16", "fp32"], typer.Option(help="Precision of matrix products and convolutions.")

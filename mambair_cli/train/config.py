@@ -38,7 +38,8 @@ class TrainConfig:
         weight_decay: Weight decay of matrices and kernels; norms, biases and the scan's parameters have none.
         ema_decay: Decay per step of the running average of the weights, which is saved; at first the decay is
             smaller, (1 + step) / (10 + step).
-        loss: "l1", "charbonnier", or "l2", the mean square, which is what PSNR measures.
+        loss: "l1"; "charbonnier"; "l2", the mean square; or "psnr", the mean of the crops' PSNR, so that a
+            crop with a small error counts as much as one with a large error.
         precision: "bf16" for matrix products and convolutions in bfloat16, or "fp32". The scan, the residual
             stream and the loss are always in float32.
         compile: Whether to fuse the blocks with torch.compile: half a minute at the start, then faster.
@@ -66,7 +67,7 @@ class TrainConfig:
     warmup: int = 500
     weight_decay: float = 1e-4
     ema_decay: float = 0.999
-    loss: Literal["l1", "charbonnier", "l2"] = "l1"
+    loss: Literal["l1", "charbonnier", "l2", "psnr"] = "l1"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
     validate_every: int = 2000

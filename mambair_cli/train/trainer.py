@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
@@ -33,6 +33,7 @@ WEIGHTS_FILE = "weights.safetensors"
 EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and allocate memory in them
 MAX_GRADIENT_NORM = 1.0
 CHARBONNIER_EPSILON = 1e-3
+PSNR_FLOOR = 1e-5  # added to the mean square of a crop: what is over 50 dB needs no more weight
 BETAS = (0.9, 0.99)  # AdamW's
 
 
@@ -146,13 +147,7 @@ class Trainer:
             x, target = self._dataset.draw_batch(config, self._generator, self.group.share)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
-        error = y.float() - target
-        if config.loss == "l1":
-            loss = error.abs().mean()
-        elif config.loss == "l2":
-            loss = error.square().mean()
-        else:
-            loss = (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+        loss = measure_loss(y.float(), target, config.loss)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._loss.copy_(loss.detach())
@@ -257,6 +252,28 @@ class Trainer:
         self._generator.set_state(state["generator"].cpu())
         self._loss_sum.copy_(state["loss_sum"])
         self._losses = state["losses"]
+
+
+def measure_loss(y: Tensor, target: Tensor, kind: str) -> Tensor:
+    """Return the loss of a batch.
+
+    Args:
+        y: Output, (b, c, h, w).
+        target: What it should be, of the same shape, in [0, 1].
+        kind: Name of the loss, see ``loss`` in :class:`TrainConfig`.
+
+    Returns:
+        A scalar; the loss named psnr is in dB, and negative.
+    """
+    error = y - target
+    if kind == "l1":
+        return error.abs().mean()
+    if kind == "charbonnier":
+        return (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+    squares = error.square()
+    if kind == "l2":
+        return squares.mean()
+    return 10 * (squares.mean(dim=(1, 2, 3)) + PSNR_FLOOR).log10().mean()
 
 
 def make_network(config: TrainConfig) -> Network:
