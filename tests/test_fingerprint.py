@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mambair_cli.restore import tile_cost
+from mambair_cli.restore.settings import ImageSettings
 from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
@@ -73,12 +74,10 @@ def restorer(tiles: TileSettings, path: Path | None = None, **changes: Any) -> A
     facts = {
         "device": SimpleNamespace(type="cpu"),
         "precision": "fp32",
-        "seed": 0,
-        "strength": 1,
-        "ensemble": False,
         "others": {},
+        "own": ImageSettings(**changes),
     }
-    return SimpleNamespace(model=model, tiles=tiles, **{**facts, **changes})
+    return SimpleNamespace(model=model, tiles=tiles, **facts)
 
 
 def test_it_is_taken_of_a_restorer(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ EXAMPLES = {
     "seed": "7",
     "strength": "0.5",
     "ensemble": "true",
+    "wrap": "x",
     "format": "tiff",
     "quality": "60",
     "depth": "16",

@@ -21,7 +21,7 @@ from mambair_cli.restore import engine, tile_cost
 from mambair_cli.restore import restorer as restorer_module
 from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.settings import ImageSettings, RestoreSettings
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.restore.tiling import plan_tiles
 
@@ -350,8 +350,8 @@ def test_tiles_go_by_the_device_and_the_network():
     for tiles in (v1, v2):
         assert len(tiles.plan(256, 256)) == 1
         assert len(tiles.plan(256, 257)) > 1
-    assert choose_tiles(64, None, "cuda", "MambaIRv2") == (64, 16, 0, None)
-    assert choose_tiles(None, 200, "cpu") == (256, 200, 0, None)
+    assert choose_tiles(64, None, "cuda", "MambaIRv2") == (64, 16, 0, None, "none")
+    assert choose_tiles(None, 200, "cpu") == (256, 200, 0, None, "none")
     assert choose_tiles(20, None, "cpu").overlap == 10
     with pytest.raises(UsageError, match="136 of 136"):
         choose_tiles(None, 136, "cuda", "MambaIR")
@@ -401,8 +401,8 @@ def test_a_restorer_fits_tiles_to_its_network(tmp_path, monkeypatch):
     monkeypatch.setitem(tile_cost.VALUES_AT_ONCE, "cpu", 10**6)  # as if it were a GPU
     restorer = Restorer(weights=save_random(tmp_path / "x.safetensors", V1), task="denoise", device="cpu")
     assert restorer.tiles.fitted == restorer.info.config
-    assert restorer.with_tiles(None, 8, 0, 1.0, False).tiles.fitted == restorer.info.config
-    assert restorer.with_tiles(64, 8, 0, 1.0, False).tiles.fitted is None
+    assert restorer.with_settings(ImageSettings(overlap=8)).tiles.fitted == restorer.info.config
+    assert restorer.with_settings(ImageSettings(64, 8)).tiles.fitted is None
     assert restorer.plan(300, 500) == tile_cost.fit_tiles(300, 500, 16, restorer.info.config)
 
 

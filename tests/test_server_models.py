@@ -84,7 +84,7 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert models.find(requests[3]) is None
     loaded = models.find(read_request("upscale", [("scale", "2"), ("tile", "64"), ("seed", "7")]))
     assert loaded is not None
-    assert (*loaded.restorer.tiles[:2], loaded.restorer.seed) == (64, 16, 7)
+    assert (*loaded.restorer.tiles[:2], loaded.restorer.own.seed) == (64, 16, 7)
     assert loaded.notice is not None
     assert "tiny-x2" in loaded.notice
     monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mambair_cli.images import read_picture
 from mambair_cli.images.encoding import Writer
+from mambair_cli.images.resize_and_convert import InputFrames
 from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
@@ -120,7 +121,7 @@ def test_half_the_size_or_less_takes_no_network(run: Any, no_network: None, dept
     picture = read_picture(Path("in.tif"))
     file = io.BytesIO()
     header = replace(picture.header, width=32, height=300)
-    with Writer(file, header, "tiff", None, "wanted", size=(64, 600)) as writer:
+    with Writer(file, header, "tiff", None, "wanted", frames=InputFrames(64, 600)) as writer:
         writer.write(0, picture.samples)
         writer.finish()
     np.testing.assert_array_equal(

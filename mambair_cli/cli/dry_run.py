@@ -81,7 +81,9 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
         model = name_model(task, scale, level, options.model, device.type)
         if hub.cached(model) is None:
             # Squares, where tiles are to be fitted to a network that is not here.
-            tiles = choose_tiles(options.tile, options.overlap, device.type, model.architecture)
+            tiles = choose_tiles(
+                options.tile, options.overlap, device.type, model.architecture, wrap=options.wrap
+            )
             return RunModel(model.name, model.scale, names, tiles, None)
     settings = replace(settings_for(task, scale, level, options), device=str(device), offline=True)
     restorer = Restorer.from_settings(settings, (lambda sentence: None) if options.quiet else say)

@@ -90,6 +90,7 @@ def _open_client(
         "seed": options.seed,
         "strength": options.strength,
         "ensemble": options.ensemble or None,
+        "wrap": None if options.wrap == "none" else options.wrap,
         "offline": options.offline or None,
     }
     client = ServerClient(parse_address(server), task, query, progress.start)

@@ -14,7 +14,7 @@ from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import Parameter
-from mambair_cli.system.values import plain_factor, read_value
+from mambair_cli.system.values import Wrap, plain_factor, read_value
 
 
 def finite(value: float | tuple[float, ...] | list[float] | None) -> Any:
@@ -168,6 +168,7 @@ class Options:
         bool, typer.Option("--open", help="Open the page of --preview, --region or --compare in the browser.")
     ] = False
     ensemble: Ensemble = parameters.ENSEMBLE.default
+    wrap: Annotated[Wrap, option(parameters.WRAP)] = parameters.WRAP.default
     format: Annotated[str | None, option(parameters.FORMAT)] = parameters.FORMAT.default
     # None, since a quality that was given is refused where the format has none.
     quality: Annotated[

@@ -43,6 +43,7 @@ def check_preview(options: Options) -> None:
     plain = Options()
     given = {name: value for name, value in vars(options).items() if value != vars(plain)[name]}
     refuse(given, (*_OF_RESULTS, *_OF_RUNS), f"{asked} writes a page and no result")
+    refuse(given, ["wrap"], f"{asked} shows a part without what surrounds it")
     refuse(given, _OF_EXECUTORS, f"{asked} computes in one process")
     if options.server and options.server != os.environ.get("MAMBAIR_SERVER"):  # that one is for runs
         refuse(given, ["server"], f"{asked} computes in one process")

@@ -6,6 +6,7 @@ from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
 from mambair_cli.images.formats import WRITABLE_SUFFIXES, find_losses, fit_header, format_of, settle_format
 from mambair_cli.images.picture import Header, Picture
+from mambair_cli.images.resize_and_convert import InputFrames
 from mambair_cli.images.row_reader import Reader
 from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
@@ -18,6 +19,7 @@ __all__ = [
     "WRITABLE_SUFFIXES",
     "Colour",
     "Header",
+    "InputFrames",
     "Picture",
     "Reader",
     "Writer",

@@ -24,7 +24,7 @@ from mambair_cli.images.formats import CONTAINERS, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import choose_input_dtype, resize_and_convert
+from mambair_cli.images.resize_and_convert import InputFrames, choose_input_dtype, resize_and_convert
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.images.vips_output import HeaderPatcher, add_exif_to_tiff, label_extra_samples, save_to
@@ -112,7 +112,7 @@ class Writer:
         quality: See :func:`encode_picture`.
         name: Name of the file, for errors.
         strip: Whether to convert to sRGB instead of keeping a profile.
-        size: Width and height of the input frames, if they are to be reduced to the header's size.
+        frames: The frames as they come, if they are to be reduced to the header's size.
         background: Colour behind transparent pixels, where the format has no transparency.
 
     Attributes:
@@ -131,7 +131,7 @@ class Writer:
         name: str,
         *,
         strip: bool = False,
-        size: tuple[int, int] | None = None,
+        frames: InputFrames | None = None,
         background: Colour | None = None,
     ) -> None:
         quality = DEFAULT_QUALITY if quality is None else quality
@@ -143,7 +143,7 @@ class Writer:
         self._container = CONTAINERS[format]
         self._quality = quality
         self._name = name
-        self._size = size or (header.width, header.height)
+        self._frames = frames or InputFrames(header.width, header.height)
         if self._container.has_alpha or not header.has_alpha:
             background = None
         self._background = background
@@ -152,7 +152,7 @@ class Writer:
             strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
-        self.dtype = choose_input_dtype(header, self._size, convert, background)
+        self.dtype = choose_input_dtype(header, self._frames, convert, background)
         has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
@@ -234,7 +234,7 @@ class Writer:
         self._stop()
         self._file.seek(0)
         self._file.truncate()
-        width, height = self._size
+        width, height, _ = self._frames
         self._stream = RowStream(
             width, height * self._header.frames, self._header.bands, self._extra, self.dtype
         )
@@ -256,7 +256,7 @@ class Writer:
                 image = resize_and_convert(
                     image,
                     self._header,
-                    self._size,
+                    self._frames,
                     self._to_srgb,
                     self._format,
                     self._background,

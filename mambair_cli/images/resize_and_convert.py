@@ -1,23 +1,44 @@
 """Reduce a picture, convert its colours and round its samples, on the way into a file."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyvips
 
 from mambair_cli.images.background import Colour, convert_colour, is_gray
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
+from mambair_cli.system.values import Wrap, wraps_x, wraps_y
 
 _MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
+_REACH = 4  # pixels of the result on which one depends, to each side
 _WHITE_16 = 65535
 _AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper bits of 16
 
 
+class InputFrames(NamedTuple):
+    """Frames as they come, before they are reduced.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        wrap: Directions in which their edges meet: a reduced edge is made from both sides, too.
+    """
+
+    width: int
+    height: int
+    wrap: Wrap = "none"
+
+    def fit(self, header: Header) -> bool:
+        """Tell whether they have the size of the file."""
+        return (self.width, self.height) == (header.width, header.height)
+
+
 def choose_input_dtype(
-    header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None = None
+    header: Header, frames: InputFrames, to_srgb: bool, background: Colour | None = None
 ) -> str:
     """Return the dtype that input rows should have so that samples are rounded only once."""
-    if size != (header.width, header.height):
+    if not frames.fit(header):
         return "float32"
     return "uint16" if to_srgb or background is not None else header.dtype
 
@@ -25,7 +46,7 @@ def choose_input_dtype(
 def resize_and_convert(
     image: Any,
     header: Header,
-    size: tuple[int, int],
+    frames: InputFrames,
     to_srgb: bool,
     format: str,
     background: Colour | None = None,
@@ -36,47 +57,48 @@ def resize_and_convert(
     Args:
         image: Image of libvips, of the dtype of :func:`choose_input_dtype`.
         header: Header of the file.
-        size: Width and height of the input frames.
+        frames: The frames as they come.
         to_srgb: Whether to convert from the header's profile to sRGB.
         format: Format of the file.
         background: Colour behind transparent pixels; the result then has no alpha.
         masks: Number of samples after colours and alpha, which are no part of the picture.
     """
     image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
-    image = _convert_picture(image, header, size, to_srgb, background)
+    image = _convert_picture(image, header, frames, to_srgb, background)
     if format == "avif" and header.dtype == "uint16":
         image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
     bands = image.bands - (image.bands % 2 == 0)
     if others is not None:
-        image = image.bandjoin(_convert_masks(others, header, size))
+        image = image.bandjoin(_convert_masks(others, header, frames))
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
-def reduce_samples(samples: np.ndarray, height: int, width: int) -> np.ndarray:
+def reduce_samples(samples: np.ndarray, height: int, width: int, wrap: Wrap = "none") -> np.ndarray:
     """Reduce an image as one is reduced on the way into a file.
 
     Args:
         samples: (h, w, 1 to 4) float32 in [0, 1]; of 2 or 4, the last one is alpha.
         height: Height of the result, in pixels.
         width: Width of the result, in pixels.
+        wrap: Directions in which its edges meet.
 
     Returns:
         (height, width, same) float32 in [0, 1].
     """
     count = samples.shape[2]
     header = Header(width, height, count - (count % 2 == 0), "float32", has_alpha=count % 2 == 0)
-    size = samples.shape[1], samples.shape[0]
-    reduced = _reduce(pyvips.Image.new_from_array(samples), header, size).cast("float").numpy()
+    frames = InputFrames(samples.shape[1], samples.shape[0], wrap)
+    reduced = _reduce(pyvips.Image.new_from_array(samples), header, frames).cast("float").numpy()
     return reduced.reshape(height, width, count)
 
 
 def _convert_picture(
-    image: Any, header: Header, size: tuple[int, int], to_srgb: bool, background: Colour | None
+    image: Any, header: Header, frames: InputFrames, to_srgb: bool, background: Colour | None
 ) -> Any:
     """Convert colours and alpha."""
     dtype = "uint16" if to_srgb or background is not None else header.dtype
-    if size != (header.width, header.height):
-        image = _reduce(image, header, size)
+    if not frames.fit(header):
+        image = _reduce(image, header, frames)
         image = _round(image, dtype)
     if to_srgb:
         image = _convert(image, header, "uint16" if background is not None else header.dtype)
@@ -85,10 +107,10 @@ def _convert_picture(
     return image
 
 
-def _convert_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
+def _convert_masks(masks: Any, header: Header, frames: InputFrames) -> Any:
     """Convert masks, whose samples are shares, not light."""
-    if size != (header.width, header.height):
-        masks = _clip(_resize(masks, header, size))
+    if not frames.fit(header):
+        masks = _clip(_resize(masks, header, frames))
     elif masks.format != BAND_FORMATS[header.dtype]:  # they have the dtype of colours to be converted
         masks = masks / 65535
     else:
@@ -96,20 +118,38 @@ def _convert_masks(masks: Any, header: Header, size: tuple[int, int]) -> Any:
     return _round(masks, header.dtype)
 
 
-def _resize(image: Any, header: Header, size: tuple[int, int]) -> Any:
+def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
     """Reduce frames, which lie one below another, by the Lanczos kernel of three lobes."""
-    width, height = size
+    width, height, wrap = frames
     factors = width / header.width, height / header.height
     gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond it, averages first
-    frames = [image.crop(0, height * frame, width, height) for frame in range(header.frames)]
-    frames = [
-        frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
-        for frame in frames
-    ]
-    return frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
+    if wraps_y(wrap):
+        image = image.copy_memory()  # the last rows are needed first
+    across = _around(width, header.width) if wraps_x(wrap) else (0, 0)
+    down = _around(height, header.height) if wraps_y(wrap) else (0, 0)
+    reduced = []
+    for number in range(header.frames):
+        frame = image.crop(0, height * number, width, height)
+        if wrap != "none":
+            whole = width + 2 * across[0], height + 2 * down[0]
+            frame = frame.embed(across[0], down[0], *whole, extend="repeat")
+        frame = frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
+        reduced.append(frame.crop(across[1], down[1], header.width, header.height))
+    return reduced[0] if len(reduced) == 1 else pyvips.Image.arrayjoin(reduced, across=1)
 
 
-def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
+def _around(length: int, reduced: int) -> tuple[int, int]:
+    """Return how much of the other end to put at each end of an axis, and what becomes of it.
+
+    It is the least that is enough for the kernel, and whose reduced length is a whole number, too.
+    """
+    whole = math.gcd(length, reduced)
+    step = length // whole
+    steps = math.ceil(_REACH * max(1, length / reduced) / step)
+    return steps * step, steps * (reduced // whole)
+
+
+def _reduce(image: Any, header: Header, frames: InputFrames) -> Any:
     """Reduce floats by the Lanczos kernel of three lobes, in linear light, weighted by alpha.
 
     Profiles have different curves; sRGB's is close enough to all of them here, since it is applied both ways.
@@ -119,7 +159,7 @@ def _reduce(image: Any, header: Header, size: tuple[int, int]) -> Any:
     light = (colours <= 0.04045).ifthenelse(colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     if alpha is not None:
         light = (light * alpha).bandjoin(alpha)
-    light = _resize(light, header, size)
+    light = _resize(light, header, frames)
     if alpha is not None:
         alpha = _clip(light[light.bands - 1])
         light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)

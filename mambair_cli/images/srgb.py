@@ -9,7 +9,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.decoding import open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import resize_and_convert
+from mambair_cli.images.resize_and_convert import InputFrames, resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, split_luma, to_float
 from mambair_cli.system.files import show
@@ -49,10 +49,11 @@ def read_srgb(path: Path, bands: int) -> np.ndarray:
 def _convert(pixels: np.ndarray, header: Header, path: Path) -> np.ndarray:
     """Convert pixels from the header's profile to sRGB."""
     plain = dataclasses.replace(header, has_alpha=False, masks=(), frames=1)
+    frames = InputFrames(header.width, header.height)
     try:
         with explained():
             image = wrap(from_float(to_float(pixels), np.uint16), header.bands)
-            converted = resize_and_convert(image, plain, (header.width, header.height), True, "png").numpy()
+            converted = resize_and_convert(image, plain, frames, True, "png").numpy()
     except LibvipsError as error:
         raise corrupt_error(show(path), header.format, str(error)) from error
     return converted.reshape(pixels.shape)

@@ -15,7 +15,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import resize_and_convert
+from mambair_cli.images.resize_and_convert import InputFrames, resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.values import Region
@@ -124,7 +124,7 @@ def _convert_to_srgb(colours: np.ndarray, header: Header, name: str) -> np.ndarr
     try:
         with explained():
             image = wrap(from_float(to_float(colours), np.uint16), header.bands)
-            converted = resize_and_convert(image, plain, (width, height), True, "png").numpy()
+            converted = resize_and_convert(image, plain, InputFrames(width, height), True, "png").numpy()
     except LibvipsError as error:
         raise corrupt_error(name, header.format, str(error)) from error
     return converted.reshape(colours.shape)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -124,7 +124,7 @@ def restore_both(restorer: Restorer, image: np.ndarray) -> TiledImage | None:
     height, width = pixels.shape[:2]
     if len(restorer.plan(height, width)) == 1:
         return None
-    in_one = restorer.with_tiles(max(height, width), 0, restorer.seed, restorer.strength, restorer.ensemble)
+    in_one = restorer.with_settings(replace(restorer.own, tile=max(height, width), overlap=0))
     whole, report = in_one.restore(pixels)
     if len(report.plan) > 1:
         raise MambairError(

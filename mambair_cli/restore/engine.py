@@ -132,7 +132,8 @@ def run_tiles(
         filled = group + group[-1:] * (batch - len(group))
         tiles = [image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled]
         together = np.stack(tiles, out=computer.allocate((batch, *tiles[0].shape)))
-        launched.append((len(group), computer.launch(together, filled, seed)))
+        places = [plan.place_in_image(corner) for corner in filled]
+        launched.append((len(group), computer.launch(together, places, seed)))
 
     def collect() -> Iterator[Any]:
         done = 0

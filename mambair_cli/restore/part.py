@@ -65,8 +65,8 @@ def restore_part(
         MemoryLimitError: The device does not hold even the smallest tile.
         UsageError: The network cannot restore such an image.
     """
-    if restorer.strength != 1:
-        raise ValueError(f"the strengths are arguments; the restorer's is {restorer.strength}")
+    if restorer.own.strength != 1:
+        raise ValueError(f"the strengths are arguments; the restorer's is {restorer.own.strength}")
     rows: list[np.ndarray] = []
     report: Report | None = None
     restoration = restorer.open_rows(lambda top, bottom: samples[top:bottom], samples.shape, on_tiles, None)

@@ -13,9 +13,9 @@ from mambair_cli.images import from_float
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
 from mambair_cli.restore.masks import enlarge_mask
-from mambair_cli.restore.row_window import Converted, ReadRows, Window
+from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
-from mambair_cli.restore.tiling import Report, plan_tiles
+from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 
 if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
@@ -118,7 +118,8 @@ class Restoration:
             self._batch = -(-self._batch // 2)
         elif max(plan.tile_height, plan.tile_width) > SMALLEST_TILE:
             side = max(plan.tile_height, plan.tile_width, 2 * SMALLEST_TILE) // 2
-            self._plan = plan_tiles(self._height, self._width, side, min(plan.overlap, side // 2))
+            overlap = min(plan.overlap, side // 2)
+            self._plan = plan_tiles(self._height, self._width, side, overlap, plan.wrap)
         else:
             remedy = "free some" if device.type == "cpu" else "free some, or use --device cpu"
             raise MemoryLimitError(
@@ -143,16 +144,16 @@ class Restoration:
     def _begin_tiles(self) -> Iterator[Band]:
         """Begin an image by the tiles planned now."""
         restorer = self._restorer
-        report = Report(self._plan, self._batch, self._shrunk)
-        window = Window(self._read, self._height)
+        plan = self._plan
+        report = Report(plan, self._batch, self._shrunk)
+        read = self._read if plan.wrap == "none" else Surrounded(self._read, plan)
+        window = Window(read, plan.height)
         visible = self._samples - self._masks
         colors, channels = visible - (visible % 2 == 0), restorer.info.channels
         pixels = Converted(window, lambda tile: to_channels(tile[..., :visible], colors, channels))
-        blended = blend_rows(
-            restorer.computer, pixels, report.plan, report.batch, restorer.seed, self._on_tiles
-        )
+        blended = blend_rows(restorer.computer, pixels, plan, report.batch, restorer.own.seed, self._on_tiles)
         others = [
-            enlarge_mask(restorer.computer, channels, window, report, sample, restorer.seed)
+            enlarge_mask(restorer.computer, channels, window, report, sample, restorer.own.seed)
             for sample in range(colors, self._samples)
         ]
 
@@ -161,11 +162,11 @@ class Restoration:
             for rows in blended:
                 bottom = top + len(rows)
                 yield Band(top, self._finish(rows, window, others, top, bottom), report)
-                reach = 0 if restorer.strength == 1 else REACH
+                reach = 0 if restorer.own.strength == 1 else REACH
                 window.release(max(0, bottom // restorer.info.scale - reach))
                 top = bottom
 
-        return bands()
+        return bands() if plan.wrap == "none" else _cut_out(bands(), plan, restorer.info.scale)
 
     def _finish(
         self, rows: Any, window: Window, others: list[Iterator[np.ndarray]], top: int, bottom: int
@@ -180,7 +181,7 @@ class Restoration:
             bottom: Number of the row after the last one.
         """
         restorer = self._restorer
-        buffers, channels, strength = restorer.computer.buffers, restorer.info.channels, restorer.strength
+        buffers, channels, strength = restorer.computer.buffers, restorer.info.channels, restorer.own.strength
         visible = self._samples - self._masks
         colors = visible - (visible % 2 == 0)
         is_finished = colors == channels and not others and strength == 1  # but for the rounding
@@ -207,6 +208,17 @@ class Restoration:
         """
         scale = self._restorer.info.scale
         first = max(0, top // scale - REACH)
-        given = window[first : min(self._height, -(-bottom // scale) + REACH), :]
+        given = window[first : min(self._plan.height, -(-bottom // scale) + REACH), :]
         enlarged = enlarge_samples(given, scale, visible)
         return enlarged[top - first * scale : bottom - first * scale]
+
+
+def _cut_out(bands: Iterator[Band], plan: Plan, scale: int) -> Iterator[Band]:
+    """Yield the rows of an image without what surrounds it."""
+    (first, left), (height, width) = plan.image_corner, plan.image_size
+    columns = slice(scale * left, scale * (left + width))
+    for band in bands:
+        top = band.top - scale * first
+        rows = band.rows[max(0, -top) : max(0, scale * height - top), columns]
+        if len(rows):
+            yield Band(max(0, top), np.ascontiguousarray(rows), band.report)

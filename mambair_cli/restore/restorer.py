@@ -32,11 +32,12 @@ from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
-from mambair_cli.restore.settings import Precision, RestoreSettings
+from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
 from mambair_cli.restore.strength import check_strength, enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
-from mambair_cli.restore.tile_size import choose_tiles
+from mambair_cli.restore.tile_size import TileSettings, choose_tiles
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
+from mambair_cli.system.values import Wrap
 
 # Pixels up to which small images of one size are computed together, and the largest number of them.
 # Both follow from the size alone: the shape of a batch moves bits, the number of images in a run must not.
@@ -69,6 +70,8 @@ class Restorer:
         strength: Share of the network's result, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
         ensemble: Whether to average the results of eight turned and mirrored forms of each tile, which takes
             eight times as long.
+        wrap: Directions in which the edges of images meet, "x", "y" or "both", as in textures and 360°
+            pictures; "none" for neither.
         bare: Whether results are the network's own, as the papers measure them; by default they stay close to
             their input where that is smooth, see ``limits``.
         others: Checkpoints to use for kinds of pictures; None to choose them where ``model`` is "auto".
@@ -80,6 +83,7 @@ class Restorer:
         notice: Sentence about that choice for the user, if there is one.
         net: Its network.
         info: Facts about the network.
+        own: Settings that may differ from image to image.
         tiles: Sizes by which images are cut into tiles.
         device: Device that computes.
 
@@ -105,14 +109,14 @@ class Restorer:
         notify: Callable[[str], None] = lambda sentence: None,
         strength: float = 1.0,
         ensemble: bool = False,
+        wrap: Wrap = "none",
         bare: bool = False,
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
         check_strength(strength)
-        self.strength, self.ensemble = strength, ensemble
+        self.own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
         self.device = choose_device(device)
         choose_tiles(tile, overlap, self.device.type)  # refuses wrong ones before anything is fetched
-        self.seed = seed
         self.precision: Precision = precision
         self.bare = bare
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
@@ -129,7 +133,6 @@ class Restorer:
         self._loading = threading.Lock()
         self._computer_for: Callable[[PictureKind], TileComputer] | None = None
         self._task: Task = task
-        self._tile, self._overlap = tile, overlap
         net = load_network(self.model.path)
         check_fit(net.info, task, None if model == REAL else scale, self.model)
         self._take(net)
@@ -137,9 +140,7 @@ class Restorer:
     def _take(self, net: Network) -> None:
         """Take a network; it goes to its device when it is first used."""
         self.net, self.info = net, net.info
-        self.tiles = choose_tiles(
-            self._tile, self._overlap, self.device.type, net.info.architecture, net.info.config
-        )
+        self.tiles = self._choose_tiles()
         self._computer = _LazyComputer(lambda: Engine(self.net, self.device, self.precision, self.bare))
         self._is_neutral: dict[
             tuple[int, ...], bool
@@ -155,7 +156,7 @@ class Restorer:
     @property
     def computer(self) -> TileComputer:
         """What computes tiles; the network goes to its device at the first use, in any thread."""
-        return EnsembleComputer(self.single_computer) if self.ensemble else self.single_computer
+        return EnsembleComputer(self.single_computer) if self.own.ensemble else self.single_computer
 
     @property
     def single_computer(self) -> TileComputer:
@@ -191,7 +192,7 @@ class Restorer:
             if kind not in self._others_loaded:
                 self._others_loaded[kind] = self._load_other(self.others[kind])
             other = self._others_loaded[kind]
-        other = other.with_tiles(self._tile, self._overlap, self.seed, self.strength, self.ensemble)
+        other = other.with_settings(self.own)
         return other.by(self._computer_for(kind)) if self._computer_for else other
 
     def alone(self) -> "Restorer":
@@ -208,24 +209,20 @@ class Restorer:
         other._take(net)
         return other
 
-    def with_tiles(
-        self, tile: int | None, overlap: int | None, seed: int | None, strength: float, ensemble: bool
-    ) -> "Restorer":
+    def with_settings(self, own: ImageSettings) -> "Restorer":
         """Return a restorer by the same network on the same device, with settings of its own.
 
-        Args:
-            tile: Largest side of a tile, in pixels; None for the default.
-            overlap: Smallest number of pixels that neighbours share; None for the default.
-            seed: Random seed of MambaIRv2's inference noise; None for no noise.
-            strength: Share of the network's result, 0 to 1.
-            ensemble: Whether to average the results of eight turned and mirrored forms.
+        Raises:
+            UsageError: The tile and the overlap do not fit each other.
         """
         other = copy(self)
-        other._tile, other._overlap = tile, overlap
-        other.tiles = choose_tiles(tile, overlap, self.device.type, self.info.architecture, self.info.config)
-        other.seed = seed
-        other.strength, other.ensemble = strength, ensemble
+        other.own = own
+        other.tiles = other._choose_tiles()
         return other
+
+    def _choose_tiles(self) -> TileSettings:
+        own, info = self.own, self.info
+        return choose_tiles(own.tile, own.overlap, self.device.type, info.architecture, info.config, own.wrap)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Restore an image; see ``restore``."""
@@ -275,7 +272,9 @@ class Restorer:
             restored, report = chosen.restore(image, on_tiles)
         else:
             restored, report = chosen.restore(to_float(image), on_tiles)
-            restored = reduce_samples(restored, height * self.info.scale, width * self.info.scale)
+            restored = reduce_samples(
+                restored, height * self.info.scale, width * self.info.scale, self.own.wrap
+            )
             restored = from_float(restored, image.dtype)
         return restored, replace(report, model=chosen.model.name, scale=chosen.info.scale, need=need)
 
@@ -315,7 +314,7 @@ class Restorer:
         """Return the number of images of a shape (h, w, c) that are computed at once; 1 for large ones."""
         height, width, samples = shape
         has_more = masks > 0 or samples % 2 == 0  # masks, or alpha
-        if has_more or max(height, width) > max(self.tiles.side, self.tiles.whole):
+        if has_more or self.own.wrap != "none" or max(height, width) > max(self.tiles.side, self.tiles.whole):
             return 1
         kind = self.device.type
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
@@ -354,8 +353,8 @@ class Restorer:
             finished = []
             for rows, image in zip(restored, images, strict=True):
                 rows = from_channels(rows, image, shape[2], self.info.channels)
-                if self.strength < 1:
-                    rows = mix(rows, enlarge(to_float(image), self.info.scale), self.strength)
+                if self.own.strength < 1:
+                    rows = mix(rows, enlarge(to_float(image), self.info.scale), self.own.strength)
                 finished.append(rows if dtype is None else from_float(rows, dtype))
             plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
             return finished, Report(plan, self.count_together(shape), False)
@@ -368,7 +367,7 @@ class Restorer:
         filled = [*images, *[images[-1]] * (batch - len(images))]
         prepared = [to_channels(image, images[0].shape[2], self.info.channels) for image in filled]
         tiles = np.stack(prepared, out=self.computer.allocate((batch, *prepared[0].shape)))
-        launched = self.computer.launch(tiles, [(0, 0)] * batch, self.seed)
+        launched = self.computer.launch(tiles, [(0, 0)] * batch, self.own.seed)
 
         def collect() -> list[np.ndarray]:
             with self.computer.buffers.blending():

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from mambair_cli.restore.tiling import Plan
+
 ReadRows = Callable[[int, int], np.ndarray]
 """Called with the first row and the row after the last one; returns these rows, (n, w, c)."""
 
@@ -50,6 +52,44 @@ class Window:
         if self._rows is not None and top > self._top:
             self._rows = self._rows[top - self._top :].copy()  # a view would hold all of them
             self._top = top
+
+
+class Surrounded:
+    """An image with what surrounds it, where its edges meet: read row by row like the image itself.
+
+    Args:
+        read: Reads rows of the image.
+        plan: Tiles of the image and its surroundings.
+    """
+
+    def __init__(self, read: ReadRows, plan: Plan) -> None:
+        self._read = read
+        self._plan = plan
+        self._above: np.ndarray | None = None  # the last rows, which come first
+        self._below: list[np.ndarray] = []  # the first rows, which come once more
+
+    def __call__(self, top: int, bottom: int) -> np.ndarray:
+        """Read rows, (bottom - top, w, c); from the top, each once."""
+        plan, (first, left), (height, _) = self._plan, self._plan.image_corner, self._plan.image_size
+        last = plan.height - first - height  # number of rows below
+        if self._above is None and first:
+            self._above = self._read(height - first, height)
+        pieces = []
+        if top < first and self._above is not None:
+            pieces.append(self._above[top : min(bottom, first)])
+        inside = max(top, first) - first, min(bottom, first + height) - first
+        if inside[0] < inside[1]:
+            rows = self._read(*inside)
+            pieces.append(rows)
+            if inside[0] < last:
+                self._below.append(rows[: last - inside[0]].copy())
+        if bottom > first + height:
+            begin = max(top - first - height, 0)
+            pieces.append(np.concatenate(self._below)[begin : bottom - first - height])
+        rows = np.concatenate(pieces)
+        if not left:
+            return rows
+        return np.take(rows, np.arange(-left, plan.width - left), axis=1, mode="wrap")
 
 
 class Converted:

@@ -1,4 +1,4 @@
-"""The settings of a restorer in one record, which worker processes and other machines are sent whole."""
+"""The settings of a restorer in records, which worker processes and other machines are sent whole."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,8 +7,29 @@ from typing import Any, Literal
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
+from mambair_cli.system.values import Wrap
 
 Precision = Literal["auto", "fp32", "fp16"]
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Settings that may differ from image to image where one network serves many.
+
+    Attributes are the arguments of ``Restorer`` of these names, with the same defaults.
+    """
+
+    tile: int | None = None
+    overlap: int | None = None
+    seed: int | None = 0
+    strength: float = 1.0
+    ensemble: bool = False
+    wrap: Wrap = "none"
+
+    @classmethod
+    def pick(cls, record: object) -> "ImageSettings":
+        """Take what a record has under the same names."""
+        return cls(**{field.name: getattr(record, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,7 @@ class RestoreSettings:
     quiet: bool = False
     strength: float = 1.0
     ensemble: bool = False
+    wrap: Wrap = "none"
     bare: bool = False
     others: Mapping[PictureKind, ChosenModel] | None = None
 

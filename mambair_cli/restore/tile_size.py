@@ -6,6 +6,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.restore.tile_cost import SIDES, VALUES_AT_ONCE, digest_costs, fit_tiles
 from mambair_cli.restore.tiling import Plan, plan_tiles
+from mambair_cli.system.values import Wrap
 
 if TYPE_CHECKING:
     from mambair_cli.networks import Config
@@ -24,12 +25,14 @@ class TileSettings(NamedTuple):
         overlap: Smallest number of pixels that neighbours share.
         whole: Largest side of an image that is a single tile.
         fitted: Network to whose time on a GPU tiles are fitted; None for tiles as square as possible.
+        wrap: Directions in which the edges of images meet.
     """
 
     side: int
     overlap: int
     whole: int
     fitted: MambaIRConfig | None = None
+    wrap: Wrap = "none"
 
     @property
     def computing(self) -> dict[str, int | str | None]:
@@ -39,6 +42,8 @@ class TileSettings(NamedTuple):
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
+        if self.wrap != "none":
+            return plan_tiles(height, width, self.side, self.overlap, self.wrap)
         if max(height, width) <= self.whole:
             return plan_tiles(height, width, self.whole, self.overlap)
         if self.fitted is not None:
@@ -52,6 +57,7 @@ def choose_tiles(
     device_kind: str,
     architecture: str | None = None,
     config: "Config | None" = None,
+    wrap: Wrap = "none",
 ) -> TileSettings:
     """Fill in a tile and an overlap that were not given.
 
@@ -61,6 +67,7 @@ def choose_tiles(
         device_kind: Type of the device, as torch names it.
         architecture: Architecture of the network; None while it is unknown, when any default is possible.
         config: Configuration of the network; None while it is unknown.
+        wrap: Directions in which the edges of images meet.
 
     Raises:
         UsageError: The overlap does not fit the tile.
@@ -77,4 +84,4 @@ def choose_tiles(
     overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
     if tile < 1 or not 0 <= overlap < tile:
         raise UsageError(f"the overlap must be at least 0 and less than the tile: {overlap} of {tile}")
-    return TileSettings(tile, overlap, whole, fitted)
+    return TileSettings(tile, overlap, whole, fitted, wrap)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
+from mambair_cli.system.values import Wrap, wraps_x, wraps_y
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Plan:
 
     ``tops`` and ``lefts`` rise from 0, and there is a tile at each pair of them: iterating gives every
     ``(top, left)`` row by row. ``overlap`` is what was asked for; neighbours share at least that much.
+
+    Where edges of the image meet, by ``wrap``, the tiles lie on the image and what surrounds it: half a tile
+    of the other end at each of these edges. ``height`` and ``width`` are those of both together. The first
+    tile and the last one then have the same pixels, and the edge is in the middle of them.
     """
 
     height: int
@@ -27,6 +32,7 @@ class Plan:
     overlap: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
+    wrap: Wrap = "none"
 
     def __len__(self) -> int:
         """Count the tiles."""
@@ -38,17 +44,36 @@ class Plan:
 
     def __str__(self) -> str:
         """Describe the plan in one line, width before height."""
+        height, width = self.image_size
         if not len(self):
-            return f"{self.width}×{self.height} without the network"
+            return f"{width}×{height} without the network"
         return (
-            f"{self.width}×{self.height}: {len(self.lefts)}×{len(self.tops)} tiles "
+            f"{width}×{height}: {len(self.lefts)}×{len(self.tops)} tiles "
             f"of {self.tile_width}×{self.tile_height}, overlap {self.overlap}"
         )
 
     @property
     def redundancy(self) -> float:
         """Pixels computed per pixel of the image: 1.0 where nothing is computed twice."""
-        return len(self) * self.tile_height * self.tile_width / (self.height * self.width)
+        height, width = self.image_size
+        return len(self) * self.tile_height * self.tile_width / (height * width)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image without what surrounds it."""
+        height = self.height - self.tile_height if wraps_y(self.wrap) else self.height
+        return height, self.width - self.tile_width if wraps_x(self.wrap) else self.width
+
+    @property
+    def image_corner(self) -> tuple[int, int]:
+        """Row and column of the image's first pixel."""
+        top = self.tile_height // 2 if wraps_y(self.wrap) else 0
+        return top, self.tile_width // 2 if wraps_x(self.wrap) else 0
+
+    def place_in_image(self, corner: tuple[int, int]) -> tuple[int, int]:
+        """Return row and column in the image of a tile's first pixel."""
+        (top, left), (height, width) = self.image_corner, self.image_size
+        return (corner[0] - top) % height, (corner[1] - left) % width
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,9 @@ def plan_nothing(height: int, width: int) -> Plan:
     return Plan(height, width, 0, 0, 0, (), ())
 
 
-def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: int) -> Plan:
+def plan_tiles(
+    height: int, width: int, tile: int | tuple[int, int], overlap: int, wrap: Wrap = "none"
+) -> Plan:
     """Place the fewest tiles of one size that cover an image exactly, as small as possible.
 
     Args:
@@ -86,6 +113,7 @@ def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: in
         tile: Largest side of a tile in pixels, or its largest height and width. If the image is smaller,
             the tile's side is the image's.
         overlap: Smallest number of pixels that neighbours share; what is left over is spread evenly.
+        wrap: Directions in which the edges of the image meet.
 
     Raises:
         ValueError: A size is not positive, or the overlap is negative or leaves no room to advance.
@@ -95,9 +123,10 @@ def plan_tiles(height: int, width: int, tile: int | tuple[int, int], overlap: in
     sides = (tile, tile) if isinstance(tile, int) else tile
     if not 0 <= overlap < min(sides):
         raise ValueError(f"the overlap must be at least 0 and less than the tile: {overlap} of {min(sides)}")
-    tile_height, tops = _place(height, sides[0], overlap)
-    tile_width, lefts = _place(width, sides[1], overlap)
-    return Plan(height, width, tile_height, tile_width, overlap, tops, lefts)
+    tile_height, tops = (_place_around if wraps_y(wrap) else _place)(height, sides[0], overlap)
+    tile_width, lefts = (_place_around if wraps_x(wrap) else _place)(width, sides[1], overlap)
+    height, width = tops[-1] + tile_height, lefts[-1] + tile_width
+    return Plan(height, width, tile_height, tile_width, overlap, tops, lefts, wrap)
 
 
 def _place(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
@@ -108,6 +137,14 @@ def _place(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
     side = -(-(length + steps * overlap) // (steps + 1))  # the least that covers it all
     slack = length - side
     return side, tuple(slack * step // steps for step in range(steps + 1))
+
+
+def _place_around(length: int, tile: int, overlap: int) -> tuple[int, tuple[int, ...]]:
+    """Place tiles along one axis whose ends meet, the first and the last one on both ends."""
+    overlap = min(overlap, length)
+    steps = -(-length // (tile - overlap))
+    side = -(-length // steps) + overlap
+    return side, tuple(length * step // steps for step in range(steps + 1))
 
 
 def ramp(length: int) -> np.ndarray:

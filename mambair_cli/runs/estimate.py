@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +100,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
         height: Height of the image, in pixels.
         width: Width of the image, in pixels.
     """
-    restorer = restorer.alone()
+    restorer = restorer.alone().with_settings(replace(restorer.own, wrap="none"))
     plan = restorer.plan(height, width)
     tiles = restorer.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
@@ -109,9 +109,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
         shape = (shape[1], shape[0], 3)
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     if len(plan) > 1:
-        restorer = restorer.with_tiles(
-            sides[1], plan.overlap, restorer.seed, restorer.strength, restorer.ensemble
-        )
+        restorer = restorer.with_settings(replace(restorer.own, tile=sides[1], overlap=plan.overlap))
     for _ in range(2 if restorer.device.type == "cuda" else 1):  # the first compiles kernels
         restorer(noise)
     start = time.perf_counter()

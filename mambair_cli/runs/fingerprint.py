@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from mambair_cli.inspection.look import WEIGHTS
 from mambair_cli.inspection.need import EDITION
+from mambair_cli.restore.settings import ImageSettings
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.system.files import hash_of
+from mambair_cli.system.values import Wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +42,7 @@ class Fingerprint:
         seed: Random seed of MambaIRv2's inference noise; None without noise.
         strength: Share of what the model does, 0 to 1.
         ensemble: Whether results are means of eight turned and mirrored forms.
+        wrap: Directions in which the edges of images meet.
         others: Digest of the other models among which a look at each image chooses, and of the rules that
             choose; None where one model restores all.
     """
@@ -54,6 +57,7 @@ class Fingerprint:
     seed: int | None
     strength: float = WHOLE_STRENGTH
     ensemble: bool = False
+    wrap: Wrap = "none"
     others: str | None = None
 
     @classmethod
@@ -78,6 +82,8 @@ class Fingerprint:
             del facts["strength"]
         if not self.ensemble:
             del facts["ensemble"]
+        if self.wrap == "none":
+            del facts["wrap"]
         if self.others is None:
             del facts["others"]
         return facts
@@ -140,15 +146,14 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         "overlap": fingerprint.overlap,
         "seed": fingerprint.seed,
     }
-    if restorer.strength != WHOLE_STRENGTH:
-        facts["strength"] = restorer.strength
-    return facts | ({"ensemble": True} if restorer.ensemble else {})
+    usual, own = ImageSettings(), restorer.own
+    more = ("strength", "ensemble", "wrap")
+    return facts | {name: getattr(own, name) for name in more if getattr(own, name) != getattr(usual, name)}
 
 
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
     """Return what may differ from image to image where one network serves many."""
-    own = {"seed": restorer.seed, "strength": restorer.strength, "ensemble": restorer.ensemble}
-    return {**restorer.tiles.computing, **own}
+    return {**asdict(restorer.own), **restorer.tiles.computing}
 
 
 def _digest_others(restorer: "Restorer") -> str:

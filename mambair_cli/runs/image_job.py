@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mambair_cli.errors import MambairError
-from mambair_cli.images import Header, Writer, find_losses
+from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
 from mambair_cli.images.provenance import add_note
 from mambair_cli.inspection.need import Need
@@ -163,17 +163,18 @@ class ImageJob:
                     self._losses.append(f"{format} has no room for the note of what made it; png has")
             guard = prepared.guard
             callbacks = {"on_begin": guard.begin, "on_end": guard.end} if guard else {}
+            frames = InputFrames(*size, self.restorer.own.wrap)
             opened = open_result(
-                prepared.job, self._output, result, format, size, overwrite=prepared.overwrite, **callbacks
+                prepared.job, self._output, result, format, frames, overwrite=prepared.overwrite, **callbacks
             )
             writer = self._open.enter_context(opened)
             self._size = (result.width, result.height)
             self._reduced = self._size != size
-            frames = (
+            all_bands = (
                 self._begin_frame(frame, on_tiles, writer) if bands is None else bands
                 for frame in range(header.frames)
             )
-            self._begun = _Begun(writer, chain([next(frames)], frames), size[1])
+            self._begun = _Begun(writer, chain([next(all_bands)], all_bands), size[1])
 
     def rows(self) -> Iterator[Band]:
         """Restore the image and write its rows; yield these, so that the caller can do other work."""

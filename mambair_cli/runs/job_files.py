@@ -15,6 +15,7 @@ from mambair_cli.images import (
     WRITABLE_SUFFIXES,
     Colour,
     Header,
+    InputFrames,
     Reader,
     Writer,
     fit_header,
@@ -129,7 +130,7 @@ def open_result(
     output: WriteOptions,
     header: Header,
     format: str,
-    size: tuple[int, int],
+    frames: InputFrames,
     *,
     overwrite: bool = False,
     on_begin: Callable[[Path], None] = lambda temporary: None,
@@ -140,9 +141,9 @@ def open_result(
     Args:
         job: The job.
         output: How the result is written.
-        header: Header of the result, from :func:`plan_result`, like the next two.
+        header: Header of the result, from :func:`plan_result`, like the format.
         format: Format of the file.
-        size: Width and height of the frames that are written, in pixels, before any reduction.
+        frames: The frames that are written, before any reduction.
         overwrite: Whether the result may replace a file.
         on_begin: Called with the temporary name, before anything is written.
         on_end: Called with the temporary name, when the file is complete.
@@ -159,7 +160,7 @@ def open_result(
             output.quality,
             job.place,
             strip=output.strip,
-            size=size,
+            frames=frames,
             background=output.background,
         ) as writer,
     ):

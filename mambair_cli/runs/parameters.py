@@ -144,6 +144,13 @@ ENSEMBLE = Parameter(
     "Average eight turned and mirrored forms: 0.1 dB better, eight times as slow.",
     default=False,
 )
+WRAP = Parameter(
+    "wrap",
+    "string",
+    "Edges that meet, in textures (both) and 360° pictures (x): x for left and right, y for top and bottom.",
+    default="none",
+    choices=("none", "x", "y", "both"),
+)
 FORMAT = Parameter(
     "format",
     "string",
@@ -197,6 +204,7 @@ SHARED = (
     SEED,
     STRENGTH,
     ENSEMBLE,
+    WRAP,
     FORMAT,
     QUALITY,
     DEPTH,

@@ -43,7 +43,7 @@ from mambair_cli.server.protocol import (
 from mambair_cli.system.files import explain_unreadable
 
 # What a request repeats of the first query, with what its answer has settled.
-KEPT = ("precision", "tile", "overlap", "seed", "strength", "ensemble")
+KEPT = ("precision", "tile", "overlap", "seed", "strength", "ensemble", "wrap")
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
 GREETING_SECONDS = 10  # for which a server may take to accept a connection

@@ -22,7 +22,7 @@ from mambair_cli.checkpoints.select import (
 from mambair_cli.errors import ModelError
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import Precision
+from mambair_cli.restore.settings import ImageSettings, Precision
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
@@ -228,8 +228,6 @@ class NetworkCache:
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""
         check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
-        restorer = loaded.restorer.with_tiles(
-            request.tile, request.overlap, request.seed, request.strength, request.ensemble
-        )
+        restorer = loaded.restorer.with_settings(ImageSettings.pick(request))
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
         return LoadedModel(restorer, fingerprint, model.tell(request.offline))

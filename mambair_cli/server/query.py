@@ -14,6 +14,7 @@ from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale, settle_scale
 from mambair_cli.runs.parameters import Parameter
 from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.system.values import Wrap
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
@@ -75,6 +76,7 @@ class RestoreRequest:
         seed: Random seed of MambaIRv2's inference noise.
         strength: Share of the model's output, 0 to 1.
         ensemble: Whether to average the results of eight turned and mirrored forms.
+        wrap: Directions in which the edges of the image meet.
         offline: Whether to download no model.
         format: Output format; None for that of the image.
         output: How the result is written.
@@ -92,6 +94,7 @@ class RestoreRequest:
     seed: int
     strength: float
     ensemble: bool
+    wrap: Wrap
     offline: bool
     format: str | None
     output: WriteOptions
@@ -143,6 +146,7 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
         seed=values["seed"],
         strength=values["strength"],
         ensemble=values["ensemble"],
+        wrap=values["wrap"],
         offline=values["offline"],
         format=values["format"],
         output=WriteOptions(

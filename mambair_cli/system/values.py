@@ -93,6 +93,20 @@ def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
     return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)
 
 
+Wrap = Literal["none", "x", "y", "both"]
+"""Directions in which the edges of a picture meet: x for left and right, y for top and bottom."""
+
+
+def wraps_x(wrap: Wrap) -> bool:
+    """Tell whether what leaves a picture at the right comes back at the left."""
+    return wrap in ("x", "both")
+
+
+def wraps_y(wrap: Wrap) -> bool:
+    """Tell whether what leaves a picture at the bottom comes back at the top."""
+    return wrap in ("y", "both")
+
+
 class Region(NamedTuple):
     """A part of a picture.
 
