@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.cli import main
 from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.quality.seams import TiledImage, measure_seams
@@ -40,7 +41,7 @@ def texture(height: int, width: int, samples: int = 3, seed: int = 0) -> np.ndar
     return (0.5 + 0.05 * waves + 0.1 * grain).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
 
 
-def restorer(task: str = "upscale", model: str = "tiny-x2", **options) -> Restorer:
+def restorer(task: Task = "upscale", model: str = "tiny-x2", **options) -> Restorer:
     settings = {"tile": 48, "overlap": 16, "device": "cpu", "offline": True, "bare": True, **options}
     return Restorer(task, model=model, **settings)
 
