@@ -79,24 +79,23 @@ NetworkScale = Annotated[
 ModelName = Annotated[str, option(parameters.MODEL)]
 
 
-def check_source(text: str | None) -> str | None:
-    """Refuse an impossible address before anything is loaded; a callback of an option."""
-    if text is not None:
-        from mambair_cli.checkpoints.source import parse_source
+def check_source(given: str | list[str] | None) -> Any:
+    """Refuse an impossible address before anything is loaded; a callback of options."""
+    for text in given if isinstance(given, list) else (given,):
+        if text is not None:
+            from mambair_cli.checkpoints.source import parse_source
 
-        parse_source(text)
-    return text
+            parse_source(text)
+    return given
 
 
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        callback=check_source,
-        help="Any MambaIR checkpoint, instead of --model: a file, hf:OWNER/REPO/FILE[@REVISION] on the Hub, "
-        "or https://HOST/FILE[#sha256=HASH].",
-    ),
-]
+_WEIGHTS: dict[str, Any] = {
+    "metavar": "FILE",
+    "callback": check_source,
+    "help": "Any MambaIR checkpoint, instead of --model: a file, hf:OWNER/REPO/FILE[@REVISION] on the Hub, "
+    "or https://HOST/FILE[#sha256=HASH].",
+}
+Weights = Annotated[str | None, typer.Option("--weights", **_WEIGHTS)]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")
 ]
@@ -130,7 +129,17 @@ class Options:
     models: Annotated[list[str] | None, option(parameters.MODEL, show_default=parameters.MODEL.default)] = (
         None
     )
-    weights: Weights = None
+    weight_files: Annotated[list[str] | None, typer.Option("--weights", **_WEIGHTS)] = None
+    mix: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            callback=finite,
+            help="Mix two models of one network, given by --model or --weights: the share of the second one.",
+        ),
+    ] = None
     device: Device = "auto"
     devices: Annotated[
         str | None,
@@ -221,6 +230,11 @@ class Options:
         return self.asked_models[-1]
 
     @property
+    def weights(self) -> str | None:
+        """The checkpoint that was asked for; of several, the last one."""
+        return self.weight_files[-1] if self.weight_files else None
+
+    @property
     def strength(self) -> float:
         """The strength that was asked for; of several, the last one."""
         return self.asked_strengths[-1]
@@ -278,10 +292,18 @@ def check_options(options: Options) -> None:
     """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
         raise UsageError("--output is empty; give it a file, a folder or -")
-    for name, values in (("model", options.models), ("strength", options.strengths)):
-        if values and len(values) > 1 and not options.is_preview:
-            given = " and ".join(_show(name, value) for value in values)
-            raise UsageError(f"{given}: a run takes one; give one, or compare them with --preview")
+    several_models = [_show("model", model) for model in options.models or ()]
+    several_files = [_show("weights", file) for file in options.weight_files or ()]
+    several_strengths = [_show("strength", strength) for strength in options.strengths or ()]
+    if len(several_files) > 1 and options.mix is None:
+        raise UsageError(
+            f"{' and '.join(several_files)}: a run takes one; give one, or mix them with --mix 0.5"
+        )
+    for given in ([] if options.mix is not None else several_models, several_strengths):
+        if len(given) > 1 and not options.is_preview:
+            raise UsageError(
+                f"{' and '.join(given)}: a run takes one; give one, or compare them with --preview"
+            )
     check_null(options.null, options.from_file)
     if options.open and not (options.compare or options.preview or options.region):
         raise UsageError("--open shows a page, and none is written; add --preview, --region or --compare")

@@ -2,7 +2,7 @@
 
 import math
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from mambair_cli.cli.dry_run import print_plan
 from mambair_cli.cli.inputs import Inputs, check_addresses, find_inputs
 from mambair_cli.cli.jobs import choose_scale
+from mambair_cli.cli.mixing import settle_mix
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
 from mambair_cli.cli.options import Options, check_format, check_options, option, with_options
 from mambair_cli.cli.output import say
@@ -161,14 +162,27 @@ def _restore(
         level: Noise sigma of 255, or JPEG quality, if it was given.
         size: Size of the results; None for the network's own.
     """
-    from mambair_cli.images.source import STANDARD_STREAM
-    from mambair_cli.runs.output_size import check_reach
-
     options = _settle_output(options)
     check_options(options)
     _check_level(task, level, options)
     if options.is_preview:
         check_preview(options)
+    with ExitStack() as opened:
+        _restore_by(task, inputs, settle_mix(task, scale, options, opened), scale, level, size)
+
+
+def _restore_by(
+    task: "Task",
+    inputs: list[str] | None,
+    options: Options,
+    scale: int | None,
+    level: float | None,
+    size: "Size | None",
+) -> None:
+    """Restore by one model, or those that it is chosen from; the arguments are those of :func:`_restore`."""
+    from mambair_cli.images.source import STANDARD_STREAM
+    from mambair_cli.runs.output_size import check_reach
+
     sources, file_filter = _find_sources(inputs, options)
     if options.is_preview:
         show_preview(task, scale, level, sources, _write_options(options, size), options)
