@@ -195,6 +195,13 @@ class Options:
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip what an earlier run has finished, and do the rest.")
     ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Restore what is in the folders, then what arrives there, until Ctrl-C; implies --resume.",
+        ),
+    ] = False
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")] = (
         False
     )
@@ -292,21 +299,12 @@ def check_options(options: Options) -> None:
     """Refuse options that contradict each other or have no effect, whatever the inputs are."""
     if options.output == "":
         raise UsageError("--output is empty; give it a file, a folder or -")
-    several_models = [_show("model", model) for model in options.models or ()]
-    several_files = [_show("weights", file) for file in options.weight_files or ()]
-    several_strengths = [_show("strength", strength) for strength in options.strengths or ()]
-    if len(several_files) > 1 and options.mix is None:
-        raise UsageError(
-            f"{' and '.join(several_files)}: a run takes one; give one, or mix them with --mix 0.5"
-        )
-    for given in ([] if options.mix is not None else several_models, several_strengths):
-        if len(given) > 1 and not options.is_preview:
-            raise UsageError(
-                f"{' and '.join(given)}: a run takes one; give one, or compare them with --preview"
-            )
+    _check_several(options)
     check_null(options.null, options.from_file)
     if options.open and not (options.compare or options.preview or options.region):
         raise UsageError("--open shows a page, and none is written; add --preview, --region or --compare")
+    if options.watch:
+        _check_watch(options)
     if options.note and options.strip:
         raise UsageError("--note and --strip exclude each other: a note is metadata; give one")
     several = None if options.workers is None else f"--workers {options.workers}"
@@ -329,6 +327,29 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"{options.format} keeps transparency: --background {options.background}; leave it out"
             )
+
+
+def _check_several(options: Options) -> None:
+    """Refuse several models, checkpoints or strengths where one is needed."""
+    several_models = [_show("model", model) for model in options.models or ()]
+    several_files = [_show("weights", file) for file in options.weight_files or ()]
+    several_strengths = [_show("strength", strength) for strength in options.strengths or ()]
+    if len(several_files) > 1 and options.mix is None:
+        raise UsageError(
+            f"{' and '.join(several_files)}: a run takes one; give one, or mix them with --mix 0.5"
+        )
+    for given in ([] if options.mix is not None else several_models, several_strengths):
+        if len(given) > 1 and not options.is_preview:
+            raise UsageError(
+                f"{' and '.join(given)}: a run takes one; give one, or compare them with --preview"
+            )
+
+
+def _check_watch(options: Options) -> None:
+    """Refuse options that need to know all images."""
+    names = ("compare", "dry_run", "preview", "region", "from_file")
+    given = {name: value for name in names if (value := getattr(options, name))}
+    refuse(given, names, "--watch goes on as long as images arrive")
 
 
 def check_format(format: str, options: Options) -> None:

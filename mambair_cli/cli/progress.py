@@ -55,7 +55,10 @@ class Progress:
         self._all: TaskID | None = None
 
     def expect(self, sources: Sequence["Source"]) -> None:
-        """Set the images of the run, before it begins."""
+        """Set the images of the run, before it begins, or those that come next."""
+        if self._all is not None:  # of images before these
+            self._bar.remove_task(self._all)
+            self._all, self._done, self._failed = None, 0, 0
         self._files = len(sources)
         self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
         if self._files > 1 and not self._bar.disable:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _STDOUT = 1
+_EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
 
 
 def _read_scale(text: str) -> float:
@@ -183,6 +184,9 @@ def _restore_by(
     from mambair_cli.images.source import STANDARD_STREAM
     from mambair_cli.runs.output_size import check_reach
 
+    if options.watch:
+        _watch(task, inputs or [], options, scale, level, size)
+        return
     sources, file_filter = _find_sources(inputs, options)
     if options.is_preview:
         show_preview(task, scale, level, sources, _write_options(options, size), options)
@@ -193,7 +197,7 @@ def _restore_by(
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
     if options.ensemble and not options.quiet:
-        say("--ensemble computes each tile eight times, and takes eight times as long")
+        say(_EIGHT_TIMES)
     if options.dry_run:
         scale = choose_scale(sources, options, output, scale)
         print_plan(task, scale, level, sources, options, output, policy, file_filter)
@@ -210,6 +214,37 @@ def _restore_by(
         check_reach(output.size, known)
         run.name(known)
     run.perform()
+
+
+def _watch(
+    task: "Task",
+    names: list[str],
+    options: Options,
+    scale: int | None,
+    level: float | None,
+    size: "Size | None",
+) -> None:
+    """Restore the images in folders, and those that arrive there; for the rest, see :func:`_restore`.
+
+    Raises:
+        UsageError: An input or the output is no folder.
+    """
+    from mambair_cli.images.discovery import FileFilter
+
+    no_folder = [name for name in names if not os.path.isdir(name)]
+    if no_folder or not names:
+        what = f"{no_folder[0]} is none" if no_folder else "none is named"
+        raise UsageError(f"--watch needs folders: {what}; name one")
+    if options.output is not None and _is_no_folder(options.output):
+        raise UsageError(f"results go to a folder here, and {options.output} is none; name another with -o")
+    _check_server(options)
+    file_filter = FileFilter(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
+    output, policy = _write_options(options, size), _policy(options)
+    scale = choose_scale([], options, output, scale)
+    if options.ensemble and not options.quiet:
+        say(_EIGHT_TIMES)
+    run = Run(task, scale, level, [], output, file_filter, options, policy)
+    run.watch([Path(name) for name in names])
 
 
 def _check_level(task: "Task", level: float | None, options: Options) -> None:
@@ -263,7 +298,7 @@ def _policy(options: Options) -> "RunPolicy":
 
     return RunPolicy(
         overwrite=options.overwrite,
-        resume=options.resume,
+        resume=options.resume or options.watch,
         max_pixels=options.max_pixels,
         damaged=options.damaged,
         digest=options.json,

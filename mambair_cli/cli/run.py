@@ -1,7 +1,10 @@
 """A run over images, and what it prints for people and scripts: its start, each image, its end."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +15,8 @@ from mambair_cli.cli.notices import explain_level, explain_look, explain_quality
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, say
 from mambair_cli.cli.summary import Summary
-from mambair_cli.system.signals import cleaning_up
+from mambair_cli.errors import UsageError
+from mambair_cli.system.signals import cleaning_up, stop_requests
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -20,14 +24,17 @@ if TYPE_CHECKING:
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.inspection.need import Need
-    from mambair_cli.runs.executors.protocol import ExecutorInfo
+    from mambair_cli.runs.arrivals import Arrivals
+    from mambair_cli.runs.executors.protocol import Executor, ExecutorInfo
     from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.outcomes import Outcome
     from mambair_cli.runs.policy import RunPolicy
+    from mambair_cli.runs.run import IsStopped, Perform, PreparedJob
 
 _MADE_SMALLER = "made smaller without the network, which adds nothing at half the width and height or less"
 MOST_EXPLAINED = 10  # images of a run up to which it is said what was seen of each
+WAKE_SECONDS = 0.2  # after which a signal is seen while nothing is to do
 EVENT_SCHEMA = 1  # of the JSON lines: docs/events.md; it grows when a line loses or changes what it tells
 
 
@@ -68,6 +75,18 @@ class Run:
         self._better: dict[str, str] = {}  # sentences that name a better model, by the model that is used
         self._explained: set[str] = set()
         self._pages: ResultPages | None = None
+        self._arrivals: Arrivals | None = None
+
+    def watch(self, folders: list["Path"]) -> None:
+        """Restore the images in folders, and those that arrive there, until Ctrl-C."""
+        from mambair_cli.images.left_out import LeftOut
+        from mambair_cli.runs.arrivals import Arrivals
+
+        def make_filter() -> "FileFilter":
+            return replace(self._file_filter, matched=set(), left_out=LeftOut())
+
+        self._arrivals = Arrivals(folders, make_filter)
+        self.perform()
 
     def name(self, scale: int) -> None:
         """Settle where each result goes, and say what is left out.
@@ -101,7 +120,7 @@ class Run:
             self._exit_code = max(self._exit_code, self._pages.write(options.json, options.open))
         if options.json:
             print_event("summary", **self._summary.facts())
-        elif len(self._jobs or []) > 1 and not options.quiet:
+        elif self._summary.files > 1 and not options.quiet:
             say(str(self._summary))
         if self._exit_code:
             raise typer.Exit(self._exit_code)
@@ -111,7 +130,6 @@ class Run:
         from mambair_cli.cli.executors import open_executor
         from mambair_cli.cli.progress import Progress
         from mambair_cli.runs.output_size import check_reach
-        from mambair_cli.runs.run import run_jobs
 
         options = self._options
         progress = Progress(
@@ -127,16 +145,70 @@ class Run:
                 }
                 self._better = {name: sentence for name, sentence in better.items() if sentence is not None}
             check_reach(self._output.size, info.scale)
+            if self._arrivals is not None:
+                self._tell_start(info, 0)
+                self._watch(self._arrivals, executor, progress)
+                return
             if self._jobs is None:
                 self.name(info.scale)
             jobs = self._jobs or []
-            notify = say if not options.quiet else lambda sentence: None
             progress.expect([job.source for job in jobs])
-            outcomes = run_jobs(jobs, self._output, self._policy, info.fingerprint, executor.perform, notify)
+            outcomes = self._run(jobs, info, executor.perform)
             # The executor ends before the journals: nobody writes without one.
             with progress, closing(outcomes), closing(executor):
                 self._tell_start(info, len(jobs))
                 self._tell(outcomes, info, progress)
+
+    def _run(self, jobs: list["Job"], info: "ExecutorInfo", perform: "Perform") -> "Generator[Outcome]":
+        from mambair_cli.runs.run import run_jobs
+
+        notify = say if not self._options.quiet else lambda sentence: None
+        return run_jobs(jobs, self._output, self._policy, info.fingerprint, perform, notify)
+
+    def _watch(self, arrivals: "Arrivals", executor: "Executor", progress: "Progress") -> None:
+        """Restore what is in the folders and what arrives, until a signal or, with --fail-fast, a failure."""
+        is_shown, fails_fast = not self._options.quiet, self._policy.fail_fast
+        answer = "ending after the images that have begun; Ctrl-C again ends at once" if is_shown else None
+        lost: set[Path] = set()
+        if is_shown:
+            say(f"watching {', '.join(map(str, arrivals.folders))}; Ctrl-C ends")
+        with stop_requests(answer) as is_asked:
+
+            def perform(jobs: "Iterable[PreparedJob]", is_stopped: "IsStopped") -> "Generator[Outcome]":
+                return executor.perform(jobs, lambda: is_stopped() or is_asked())
+
+            while not is_asked() and not (fails_fast and self._exit_code):
+                complete = arrivals.take()
+                for folder in arrivals.missing:
+                    if folder not in lost and is_shown:
+                        say(f"{folder} is gone; waiting for it to come back")
+                lost = set(arrivals.missing)
+                if complete:
+                    self._restore_arrived(arrivals, set(complete), executor.info, perform, progress)
+                _sleep(arrivals.pause, is_asked)
+
+    def _restore_arrived(
+        self,
+        arrivals: "Arrivals",
+        complete: "set[Source]",
+        info: "ExecutorInfo",
+        perform: "Perform",
+        progress: "Progress",
+    ) -> None:
+        """Restore images that have arrived; names of results depend on the other images in the folders."""
+        try:
+            found, file_filter = arrivals.found, arrivals.file_filter
+            named = name_jobs(self._task, info.scale, found, self._output, self._options, file_filter)
+        except UsageError as error:  # of the names; others may come
+            complain(error)
+            self._exit_code = max(self._exit_code, error.exit_code)
+            return
+        jobs = self._jobs = [job for job in named if job.source in complete]
+        self._summary.expect(len(jobs))
+        progress.expect([job.source for job in jobs])
+        outcomes = self._run(jobs, info, perform)
+        with progress, closing(outcomes):
+            self._tell(outcomes, info, progress)
 
     def _tell(
         self,
@@ -214,6 +286,13 @@ class Run:
         )
         for left_out in self._file_filter.left_out.facts():
             print_event("left_out", **left_out)
+
+
+def _sleep(seconds: float, is_asked: Callable[[], bool]) -> None:
+    """Sleep, and wake up soon after a stop was asked for."""
+    end = time.monotonic() + seconds
+    while not is_asked() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, WAKE_SECONDS))
 
 
 def _print_outcome(outcome: "Outcome", info: "ExecutorInfo | None", as_json: bool) -> None:

@@ -17,10 +17,13 @@ class Summary:
 
     Args:
         files: Number of images of the run.
+
+    Attributes:
+        files: Number of images of the run so far.
     """
 
     def __init__(self, files: int) -> None:
-        self._files = files
+        self.files = files
         self._start = time.perf_counter()
         self._done = self._skipped = 0
         self._failed: list[str] = []
@@ -47,6 +50,10 @@ class Summary:
             self._warned += [name] * bool(outcome.warnings)
             self._slowest = max(self._slowest, (outcome.seconds, name))
 
+    def expect(self, files: int) -> None:
+        """Count more images to the run."""
+        self.files += files
+
     @property
     def counted(self) -> int:
         """Number of images that are done, skipped or failed."""
@@ -59,7 +66,7 @@ class Summary:
             "skipped": self._skipped,
             "failed": len(self._failed),
             "warned": len(self._warned),
-            "left": self._files - self.counted,
+            "left": self.files - self.counted,
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory": peak_memory(),
             "models": dict(self._models),
@@ -70,7 +77,7 @@ class Summary:
         seconds = time.perf_counter() - self._start
         counts = {"done": self._done, "done before": self._skipped, "failed": len(self._failed)}
         parts = [", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")]
-        parts[0] += f" of {self._files} images in {seconds:.0f} s"
+        parts[0] += f" of {self.files} images in {seconds:.0f} s"
         if self._done > 1:
             parts.append(f"{self._done / seconds:.2f} a second")
             parts.append(f"the slowest {self._slowest[1]}, {self._slowest[0]:.1f} s")

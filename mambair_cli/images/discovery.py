@@ -180,10 +180,29 @@ def _is_result(name: str, images: Collection[str]) -> bool:
     return result is not None and result[1] in images
 
 
+def look_into(folder: Path, file_filter: FileFilter) -> list[Source]:
+    """Find the images in a folder and below it, as :func:`find_sources` does; there may be none.
+
+    Args:
+        folder: A folder, which need not exist.
+        file_filter: Filter for the images; it is told what is left out.
+    """
+    return _walk(folder, file_filter)[0]
+
+
 def _find_in_folder(folder: Path, file_filter: FileFilter) -> list[Source]:
+    kinds_before = file_filter.left_out.kinds.copy()
+    found, is_empty = _walk(folder, file_filter)
+    if not found:
+        why = _explain_nothing(file_filter, is_empty, file_filter.left_out.kinds - kinds_before)
+        raise UsageError(f"no images in the folder: {folder}; {why}")
+    return found
+
+
+def _walk(folder: Path, file_filter: FileFilter) -> tuple[list[Source], bool]:
+    """Return the images in a folder and below it, and whether there are none of any name."""
     found: list[Source] = []
     is_empty, left_out = True, file_filter.left_out
-    kinds_before = left_out.kinds.copy()
     results = os.path.realpath(file_filter.output) if file_filter.output else None
     for root, folders, files in os.walk(folder, onerror=left_out.unreadable.append):
         below = Path(root).relative_to(folder)
@@ -208,10 +227,7 @@ def _find_in_folder(folder: Path, file_filter: FileFilter) -> list[Source]:
                 left_out.results.append(Path(root, name))
             else:
                 found.append(Source(Path(root, name), folder))
-    if not found:
-        why = _explain_nothing(file_filter, is_empty, left_out.kinds - kinds_before)
-        raise UsageError(f"no images in the folder: {folder}; {why}")
-    return found
+    return found, is_empty
 
 
 def find_images(folder: Path) -> list[Path]:
