@@ -15,11 +15,7 @@ RIVALS = ("swinir-light", "swinir-m", "hat", "rrdb")  # all ×4
 
 def make_rival(name: str) -> Any:
     """Make a network in eval mode, called on (b, 3, h, w)."""
-    if "torchvision" not in sys.modules and find_spec("torchvision") is None:
-        for module in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-            sys.modules[module] = types.ModuleType(module)
-        for function in ("InterpolationMode", "rotate", "normalize"):
-            setattr(sys.modules["torchvision.transforms.functional"], function, None)
+    _import_spandrel()
     if name == "rrdb":
         network = import_module("spandrel.architectures.ESRGAN.__arch.RRDB").RRDBNet
         return network(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
@@ -54,3 +50,19 @@ def make_rival(name: str) -> Any:
         upsampler="pixelshuffledirect" if light else "pixelshuffle",
         resi_connection="1conv",
     ).eval()
+
+
+def _import_spandrel() -> None:
+    """Import spandrel; the empty modules go again, since other packages look for torchvision, too."""
+    missing = "torchvision" not in sys.modules and find_spec("torchvision") is None
+    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
+    empty = {name: types.ModuleType(name) for name in names if missing}
+    for module in empty.values():
+        for function in ("InterpolationMode", "rotate", "normalize"):
+            setattr(module, function, None)
+    sys.modules.update(empty)
+    try:
+        import_module("spandrel")
+    finally:
+        for name in empty:
+            del sys.modules[name]

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -57,12 +58,21 @@ def load_network(path: str | Path) -> Network:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     try:
-        config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
-            net = build_network(config, metadata.get("task"))
-        _check_tensors(tensors, net)
+        return network_of(tensors, metadata.get("task"))
     except CheckpointError as error:
         raise CheckpointError(f"cannot load {path}: {error}") from error
+
+
+def network_of(tensors: dict[str, Tensor], task: str | None = None) -> Network:
+    """Build the network of plain tensors, which it keeps, as :func:`load_network` returns it.
+
+    Raises:
+        CheckpointError: They are not exactly those of one network of the MambaIR family.
+    """
+    config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    with torch.device("meta"):  # no memory and no random numbers for weights that the tensors replace
+        net = build_network(config, task)
+    _check_tensors(tensors, net)
     net.load_state_dict(tensors, strict=True, assign=True)
     net.reset_buffers()
     return net.eval().requires_grad_(False)
@@ -93,12 +103,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         else:
             raise CheckpointError(_foreign_file(head))
         _check_stored(tensors, path.stat().st_size)
-        bare = {_bare(name): _plain(name, tensor) for name, tensor in tensors.items()}
-        if len(bare) < len(tensors):
-            raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
+        return plain_tensors(tensors), metadata
     except CheckpointError as error:
         raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
-    return bare, metadata
+
+
+def plain_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Copy a checkpoint's tensors to the CPU, by names without ``module.``, floating-point as float32.
+
+    Raises:
+        CheckpointError: There is anything but tensors, or a tensor that cannot be computed with.
+    """
+    _check_all_tensors(content)
+    bare = {_bare(name): _plain(name, tensor) for name, tensor in content.items()}
+    if len(bare) < len(content):
+        raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
+    return bare
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -134,13 +154,18 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, dict):
         raise CheckpointError(f"it holds one {type(content).__name__}, not a dictionary of tensors")
+    _check_all_tensors(content)
+    return content
+
+
+def _check_all_tensors(content: Mapping[Any, Any]) -> None:
+    """Raise unless a dictionary holds tensors by name and nothing else."""
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
                 f"it is a dictionary of {_listed(content)}, not of tensors alone; "
                 f"tensors are looked for at the top and under {' and '.join(WRAPPERS)}"
             )
-    return content
 
 
 def _check_archive(path: Path) -> None:
@@ -166,16 +191,15 @@ def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor from a file, float32 if it is floating-point."""
+    """Return a copy of a tensor from a file on the CPU, float32 if it is floating-point."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     try:
-        plain = tensor.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
+        plain = tensor.detach().to("cpu", dtype, memory_format=torch.contiguous_format, copy=True)
     except NotImplementedError as error:
         raise CheckpointError(f"the tensor {_shown(name)} has an unsupported type, {tensor.dtype}") from error
     if not plain.isfinite().all():
-        raise CheckpointError(
-            f"the tensor {_shown(name)} holds values that are not finite; the file is damaged"
-        )
+        what = f"the tensor {_shown(name)} holds values that are not finite"
+        raise CheckpointError(f"{what}; the file is damaged")
     return plain
 
 

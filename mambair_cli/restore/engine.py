@@ -247,6 +247,21 @@ class Engine:
             raise ArithmeticError(f"the faster path differs by {difference:.2g} from the plain one")
         self_check.remember(what, self.device)
 
+    def run_whole(self, x: Tensor, seed: int | None) -> Tensor:
+        """Run the network on whole images that are on the device already, without limits and without tiles.
+
+        Args:
+            x: Images, (b, c, h, w) float32 in [0, 1].
+            seed: Random seed of MambaIRv2's inference noise; None for no noise.
+
+        Returns:
+            (b, c, s·h, s·w) float32, not clipped; computed again in float32 if float16 is not finite.
+        """
+        origin = torch.zeros(x.shape[0], 2, dtype=torch.int64)
+        with torch.inference_mode(), _exact_convolutions(self.device):
+            y = self.run(x, origin, seed)
+            return y if not self.half or y.isfinite().all() else self.net(x, seed=seed, origin=origin)
+
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return memory for tiles; for a GPU, pinned memory, which it copies from while it computes."""
         if self._on_gpu:
