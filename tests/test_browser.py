@@ -113,6 +113,13 @@ def test_a_dropped_picture_is_restored_compared_and_saved_as_by_the_command(page
     page.mouse.move(box["x"] + 200, middle)
     page.mouse.up()
     assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 200, abs=3)
+    page.mouse.click(box["x"] + 120, middle + 30)  # beside the handle
+    assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 120, abs=3)
+    page.mouse.move(box["x"] + 60, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, middle)  # moves the picture, not the slider
+    page.mouse.up()
+    assert page.locator(".handle").bounding_box()["x"] == pytest.approx(box["x"] + 120, abs=3)
     assert page.mistakes == []
 
 

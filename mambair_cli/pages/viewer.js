@@ -274,6 +274,7 @@ function createViewer(root, data, hasPage = true) {
   // ---- pointers and keys
   const pointers = new Map();
   let sliding = false;
+  let pressed = null; // where one pointer went down, as long as it has not moved
   function slide(event) {
     const box = panes[0].pane.getBoundingClientRect();
     state.cut = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
@@ -286,12 +287,14 @@ function createViewer(root, data, hasPage = true) {
     const reach = event.pointerType === "touch" ? 28 : 12;
     const near = Math.abs(event.clientX - box.left - state.cut * box.width) < reach;
     sliding = state.mode === "slider" && near && pointers.size === 0;
+    pressed = pointers.size ? null : event;
     pointers.set(event.pointerId, event);
     try { stage.setPointerCapture(event.pointerId); } catch { /* the pointer is gone already */ }
   });
   stage.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId);
     if (!before) { tellPixel(event, event.target.closest(".pane") ?? panes[0].pane); return; }
+    if (pressed && Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) > 3) pressed = null;
     if (sliding) slide(event);
     else if (pointers.size === 2) pinch(event, before);
     else move(event.clientX - before.clientX, event.clientY - before.clientY);
@@ -306,7 +309,11 @@ function createViewer(root, data, hasPage = true) {
       (event.clientY + other.clientY) / 2 - box.top);
   }
   const release = (event) => { pointers.delete(event.pointerId); sliding = false; };
-  stage.addEventListener("pointerup", release);
+  stage.addEventListener("pointerup", (event) => {
+    if (pressed && pointers.has(event.pointerId) && state.mode === "slider") slide(event); // a click
+    pressed = null;
+    release(event);
+  });
   stage.addEventListener("pointercancel", release);
   stage.addEventListener("wheel", (event) => {
     event.preventDefault();
