@@ -74,3 +74,19 @@ def test_freed_memory_is_kept():
     huge_pages = 8 * 2**25 // 2**21
     assert int(*run(ALLOCATE.format(settle=False))) >= huge_pages
     assert int(*run(ALLOCATE.format(settle=True))) < huge_pages // 4
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_where_triton_is_loaded_its_bindings_are_freed_at_the_end(is_loaded):
+    program = """
+import gc, sys
+from mambair_cli.system.process import leave_process
+if sys.argv[1] == "True":
+    sys.modules["triton"] = sys
+leave_process()
+print(gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(is_loaded)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(not is_loaded)]

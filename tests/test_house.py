@@ -83,6 +83,7 @@ def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
     assert {path.name for path in entries if path.is_dir()} == {
         *("cli", "server", "runs", "train", "quality", "restore", "checkpoints"),
         *("inspection", "networks", "images", "kernels", "pages", "spandrel_support", "system", "weights"),
+        "export",
     }
     assert not list((PACKAGE / "weights").glob("*.py"))
 

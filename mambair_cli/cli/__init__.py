@@ -14,6 +14,7 @@ from mambair_cli.cli.commands import Command, CommandGroup
 from mambair_cli.cli.compare import compare
 from mambair_cli.cli.doctor import doctor
 from mambair_cli.cli.evaluate import evaluate
+from mambair_cli.cli.export import export
 from mambair_cli.cli.inspect import inspect
 from mambair_cli.cli.options import AsJson
 from mambair_cli.cli.output import complain, hush, remark, say, show_traceback
@@ -44,7 +45,7 @@ models_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-for command in (upscale, denoise, dejpeg, inspect, compare, evaluate, train, serve, doctor):
+for command in (upscale, denoise, dejpeg, inspect, compare, evaluate, train, export, serve, doctor):
     app.command(cls=Command)(command)
 app.add_typer(models_app, name="models")
 for name, command in (

@@ -26,6 +26,7 @@ EXTRAS = {  # the optional extras of pyproject.toml, and a package of each
     "distributed": "accelerate",
     "ray": "ray",
     "spandrel": "spandrel",
+    "export": "onnxscript",
 }
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 

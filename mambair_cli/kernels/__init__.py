@@ -7,6 +7,7 @@ backend        computed by                                  gradient  runs on
 =============  ===========================================  ========  ==========
 ``reference``  the equation, step by step                   yes       everything
 ``torch``      PyTorch, in place, in bounded memory         yes       everything
+``graph``      PyTorch's operator for loops, for export     no        everything
 ``cpu``        vector instructions, compiled by LLVM        no        CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
 ``triton``     Triton                                       yes       CUDA
@@ -32,10 +33,11 @@ __all__ = [
     "choose_backend",
     "has_nvrtc",
     "has_vector_kernels",
+    "is_exporting",
     "selective_scan",
 ]
 
-Backend = Literal["reference", "torch", "cpu", "cuda", "triton", "mamba_ssm"]
+Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton", "mamba_ssm"]
 _PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
 NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
 _usable: dict[Backend, bool] = {}
@@ -84,6 +86,8 @@ def selective_scan(
         backend = choose_backend(u.device, u.dtype, needs_grad)
     elif backend not in get_args(Backend):
         raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
+    if is_exporting():  # a graph has no room for the context below
+        return _import(backend).selective_scan(u, dt, B, C, paths, params)
     with torch.autocast(u.device.type, enabled=False):  # which would compute the recurrence in 16 bits
         return _import(backend).selective_scan(u, dt, B, C, paths, params)
 
@@ -98,6 +102,8 @@ def choose_backend(
         dtype: Type of the tokens.
         needs_grad: Whether the scan must give a gradient.
     """
+    if is_exporting():
+        return "graph"
     if device.type == "cuda" and dtype != torch.float64:
         # Their kernels are equally fast, but mamba_ssm needs its operands reordered.
         backends: tuple[Backend, ...] = ("triton", "mamba_ssm")
@@ -108,6 +114,11 @@ def choose_backend(
         return "torch"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu") else "torch"
+
+
+def is_exporting() -> bool:
+    """Tell whether PyTorch follows the network to write it down as a program."""
+    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()  # since PyTorch 2.7
 
 
 def has_vector_kernels(x: Tensor) -> bool:
@@ -153,6 +164,8 @@ def _import(backend: Backend) -> ModuleType:
         from mambair_cli.kernels import reference as module
     elif backend == "torch":
         from mambair_cli.kernels import torch_scan as module
+    elif backend == "graph":
+        from mambair_cli.kernels import graph_scan as module
     elif backend == "cpu":
         from mambair_cli.kernels import cpu_scan as module
     elif backend == "cuda":

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import ScanParams, selective_scan
+from mambair_cli.kernels import ScanParams, is_exporting, selective_scan
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
@@ -197,13 +197,21 @@ def init_scan(x_proj_weight: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs:
     Ds.fill_(1.0)
 
 
-@functools.lru_cache(maxsize=16)
 def four_paths(height: int, width: int, device: torch.device) -> Tensor:
     """Return MambaIR's paths over an image, (4, h·w) int32: rows, columns, and both backwards."""
-    with torch.inference_mode(False):  # the cached tensor must also serve a later forward pass with gradients
+    if is_exporting():  # tensors without values, which must not be kept
+        return _make_four_paths(height, width, device)
+    return _keep_four_paths(height, width, device)
+
+
+def _make_four_paths(height: int, width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a kept tensor must also serve a later forward pass with gradients
         rows = torch.arange(height * width, dtype=torch.int32, device=device)
         columns = rows.view(height, width).T.reshape(-1)
         return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
+
+
+_keep_four_paths = functools.lru_cache(maxsize=16)(_make_four_paths)
 
 
 def mirror_pad(x: Tensor, bottom: int, right: int, repeat_edge: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import has_vector_kernels, selective_scan
+from mambair_cli.kernels import has_vector_kernels, is_exporting, selective_scan
 from mambair_cli.networks.config import MambaIRv2Config, default_dt_rank
 from mambair_cli.networks.layers import Conv2d, init_scan, mirror_pad, project_scan, scan_params
 from mambair_cli.networks.noise import gumbel_noise
@@ -66,14 +66,7 @@ class WindowAttention(nn.Module):
         qkv = qkv.view(b, rows, size, columns, size, 3, heads, head_channels)
         qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows, columns, heads, size**2, head_channels)
 
-        if not shift:
-            y = _attend(qkv, bias[0])
-        else:
-            y = qkv.new_empty(qkv.shape[1:])
-            windows = product((slice(0, -1), slice(-1, None)), repeat=2)
-            for (down, across), variant in zip(windows, bias, strict=True):
-                y[:, down, across] = _attend(qkv[:, :, down, across], variant)
-
+        y = _attend_shifted(qkv, bias) if shift else _attend(qkv, bias[0])
         y = y.view(b, rows, columns, heads, size, size, head_channels).permute(0, 1, 4, 2, 5, 3, 6)
         y = y.reshape(b, h, w, c3 // 3)
         return self.proj(y.roll((shift, shift), (1, 2)) if shift else y)
@@ -101,6 +94,27 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     q, k, v = qkv.reshape(3, -1, heads, tokens, channels)
     mask = bias[None]  # PyTorch's fused kernels accept no mask of three dimensions
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).view(*batch, heads, tokens, channels)
+
+
+def _attend_shifted(qkv: Tensor, bias: Tensor) -> Tensor:
+    """Attend in shifted windows, where those of the last row and column have biases of their own.
+
+    The parts are joined, not assigned, for which a graph that is exported has only slow operators.
+
+    Args:
+        qkv: The same as in _attend.
+        bias: Those of ``WindowAttention.biases``, (4, heads, s², s²).
+    """
+    rows, columns = qkv.shape[2:4]
+    ends = [(slice(0, -1), 0), (slice(-1, None), 1)]  # all but the last; the last
+    lines = []
+    for down, last_row in ends[rows == 1 :]:
+        parts = [
+            _attend(qkv[:, :, down, across], bias[2 * last_row + last_column])
+            for across, last_column in ends[columns == 1 :]
+        ]
+        lines.append(torch.cat(parts, dim=2))
+    return torch.cat(lines, dim=1)
 
 
 def shift_mask(window: int, shift: int, last_row: bool, last_column: bool, device: torch.device) -> Tensor:
@@ -165,7 +179,7 @@ class ASSM(nn.Module):
         dictionary = self.embeddingB.weight @ embedding_a  # (t, n)
         score = F.log_softmax(self.route(x).flatten(1, 2).float(), dim=-1)
         label = (score if noise is None else score + noise).argmax(-1)  # (b, l)
-        path = label.sort(dim=-1, stable=True).indices
+        path = _sort_pixels(label)
         place = torch.empty_like(path).scatter_(1, path, torch.arange(h * w, device=x.device).expand(b, -1))
 
         v = self.in_proj(x)
@@ -178,6 +192,15 @@ class ASSM(nn.Module):
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         y = selective_scan(u, dt, B, C, path.int()[:, None], params)
         return self.out_proj(self.out_norm(y)).view(b, h, w, -1)
+
+
+def _sort_pixels(label: Tensor) -> Tensor:
+    """Return the pixels by label (b, l), and those of one label in the order of the image."""
+    if not is_exporting():
+        return label.sort(dim=-1, stable=True).indices
+    pixels = label.shape[-1]  # ONNX has no stable sort; where all keys differ, none is needed
+    keys = label * pixels + torch.arange(pixels, device=label.device)
+    return keys.topk(pixels, largest=False).indices
 
 
 def _embedding(rows: int, channels: int) -> nn.Embedding:
