@@ -15,6 +15,10 @@ class ImageError(MambairError):
     """An image cannot be read or written."""
 
 
+class VideoError(MambairError):
+    """A clip cannot be read or written."""
+
+
 class OutputError(MambairError):
     """Standard output cannot be written."""
 

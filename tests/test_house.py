@@ -81,7 +81,7 @@ def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
     assert {path.name for path in entries if path.is_file()} == {"__init__.py", "__main__.py", "errors.py"}
     assert {path.name for path in entries if path.is_dir()} == {
-        *("cli", "server", "runs", "train", "quality", "restore", "checkpoints"),
+        *("cli", "server", "runs", "train", "quality", "restore", "checkpoints", "video"),
         *("inspection", "networks", "images", "kernels", "pages", "spandrel_support", "system", "weights"),
         "export",
     }

@@ -243,6 +243,11 @@ def explain_unreadable(path: Path, error: OSError) -> ImageError:
     return _explain("read", path, _WHY_UNREADABLE, error)
 
 
+def explain_unwritable(path: Path, error: OSError) -> ImageError:
+    """Phrase why the system did not let a file be written."""
+    return _explain("write", path, _WHY_UNWRITABLE, error)
+
+
 def lacks_space(error: OSError) -> bool:
     """Tell whether the disk, or the user's quota of it, was full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,33 @@
+"""Read clips into frames and write frames to clips, by FFmpeg; knows no network."""
+
+from mambair_cli.video.clip import Clip, RawInput, VideoFrame
+from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, choose_options
+from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
+from mambair_cli.video.join import join_segments
+from mambair_cli.video.numbered import NumberedFrames, is_pattern, name_frame, write_frame
+from mambair_cli.video.opening import open_clip, probe_clip
+from mambair_cli.video.segments import SegmentWriter
+from mambair_cli.video.streams import Yuv4MpegWriter, write_raw
+
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "Clip",
+    "ClipFacts",
+    "MasteringDisplay",
+    "NumberedFrames",
+    "RawInput",
+    "SegmentWriter",
+    "StreamFacts",
+    "VideoFrame",
+    "VideoOptions",
+    "Yuv4MpegWriter",
+    "choose_options",
+    "is_pattern",
+    "join_segments",
+    "name_frame",
+    "open_clip",
+    "probe_clip",
+    "write_frame",
+    "write_raw",
+]

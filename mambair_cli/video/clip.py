@@ -1,0 +1,362 @@
+"""Clips as frames of R'G'B', one after another, from any frame on."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mambair_cli.errors import VideoError
+from mambair_cli.system.files import explain_unreadable, is_stream, show
+from mambair_cli.video.description import count_packets, describe_clip, find_duration, is_picture
+from mambair_cli.video.facts import ClipFacts
+from mambair_cli.video.ffmpeg import first_line, import_av
+from mambair_cli.video.pixels import frame_to_rgb
+
+_NOT_CLIPS = ("tty", "image2")  # demuxers that take almost any file, and those of single images
+_FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
+_SECONDS_SHORTER = 2  # the same, where that time may be of sound
+_NEAR = 10  # frames; times that go back by more begin anew
+# Frames that are read before the one to start with, attempt by attempt; deinterlacing needs two.
+_FRAMES_BEFORE = (3, 60, 600)
+_NEEDED_BEFORE = 2
+_MOST_WARNINGS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One frame of a clip.
+
+    Attributes:
+        number: Number of the frame, from 0.
+        pts: Time at which it is shown, in ticks of the clip.
+        duration: How long it is shown, in ticks.
+        pixels: (h, w, 3) R'G'B', or (h, w, 4) with straight alpha, float32 in [0, 1].
+        concealed: Whether its data was broken, and FFmpeg filled in what is missing.
+    """
+
+    number: int
+    pts: int
+    duration: int
+    pixels: np.ndarray
+    concealed: bool = False
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """What a stream of raw frames does not tell itself.
+
+    Attributes:
+        format: "rgb24", or "rgb48le" for 16 bits.
+        width, height: Size of a frame, in pixels.
+        rate: Frames a second.
+    """
+
+    format: str
+    width: int
+    height: int
+    rate: Fraction
+
+
+class Clip:
+    """An open clip; see :func:`mambair_cli.video.opening.open_clip`.
+
+    Attributes:
+        facts: What the clip is.
+        warnings: Sentences about what was damaged, which grow while frames are read.
+    """
+
+    def __init__(
+        self, source: Path | BinaryIO, raw: RawInput | None, *, deinterlace: bool, threads: int
+    ) -> None:
+        self.warnings: list[str] = []
+        self._name = show(source) if isinstance(source, Path) else "standard input"
+        self._opened: BinaryIO | None = None
+        if isinstance(source, Path) and is_stream(source):  # a pipe by name, which can be opened only once
+            source = self._opened = source.open("rb")
+        self._source = source
+        self._raw = raw
+        self._deinterlace = deinterlace
+        self._threads = threads
+        self._is_read = False
+        try:
+            self._container = self._open()
+        except BaseException:
+            if self._opened is not None:
+                self._opened.close()
+            raise
+        try:
+            self._stream = self._find_stream(self._container)
+            self._decoded = self._decode(self._container, self._stream)
+            first = next(self._decoded, None)
+            if first is None:
+                raise VideoError(
+                    f"cannot read {self._name}: no frame can be decoded; the clip may be cut off"
+                )
+            self._first = first
+            self.facts = describe_clip(self._container, self._stream, first)
+            own = find_duration(self._stream) is not None
+            self._slack = _FRAMES_SHORTER / self.facts.frame_rate if own else Fraction(_SECONDS_SHORTER)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Clip":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a stream that was given stays open."""
+        self._container.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    def count(self) -> ClipFacts:
+        """Read all packets, without decoding them, and tell the number of frames and whether times vary.
+
+        Raises:
+            VideoError: The clip is a pipe, which can be read only once.
+        """
+        if not isinstance(self._source, Path):
+            raise VideoError(
+                f"cannot count the frames of {self._name}: it is a pipe; save it to a file first"
+            )
+        with self._open() as container:
+            number, times = 0, []
+            with suppress(import_av().FFmpegError):
+                for packet in container.demux(self._find_stream(container)):
+                    if packet.size and not packet.is_discard:
+                        number += 1
+                        time = packet.dts if packet.pts is None else packet.pts
+                        times += [] if time is None else [time]
+        return count_packets(self.facts, number, times)
+
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+        """Yield frames in the order in which they are shown; the same ones whatever the start.
+
+        Broken data does not end the clip: FFmpeg conceals it, and a warning tells the frame.
+
+        Args:
+            start: Number of the first frame.
+            start_pts: Time of that frame, in ticks, if known: then the frames before it are not decoded
+                one by one.
+
+        Raises:
+            VideoError: The clip is a pipe that was read before, or has no such frame.
+        """
+        if not isinstance(self._source, Path):
+            if self._is_read:
+                raise VideoError(f"cannot read {self._name} again: it is a pipe; save it to a file first")
+            self._is_read = True
+            yield from self._convert(chain([self._first], self._decoded), start)
+            return
+        if start and start_pts is not None:
+            found = self._frames_from(start, start_pts)
+            first = next(found, None)
+            if first is not None:
+                yield first
+                yield from found
+                return
+        with self._open() as container:
+            stream = self._find_stream(container)
+            frames = self._convert(self._decode(container, stream), start)
+            last = None
+            for last in frames:
+                yield last
+            if last is None:
+                raise VideoError(f"cannot read frame {start} of {self._name}: the clip ends before it")
+            self._check_end(last)
+
+    def _frames_from(self, start: int, start_pts: int) -> Iterator[VideoFrame]:
+        """Yield frames from a time on, by a jump; none if no jump leads before that very frame."""
+        av = import_av()
+        needed = min(start, _NEEDED_BEFORE) if self._deinterlace else 0
+        for distance in _FRAMES_BEFORE:
+            with self._open() as container:
+                stream = self._find_stream(container)
+                try:
+                    before = start_pts - distance * self.facts.ticks_per_frame
+                    container.seek(before, stream=stream, backward=True)
+                except av.FFmpegError:
+                    continue
+                last = None
+                for last in self._convert(self._decode(container, stream), start, start_pts, needed):
+                    yield last
+                if last is not None:
+                    self._check_end(last)
+                    return
+
+    def _open(self) -> Any:
+        av = import_av()
+        options, format = {}, None
+        if self._raw is not None:
+            format = "rawvideo"
+            size = f"{self._raw.width}x{self._raw.height}"
+            options = {"pixel_format": self._raw.format, "video_size": size, "framerate": str(self._raw.rate)}
+        try:
+            if isinstance(self._source, Path):
+                with self._source.open("rb"):  # its errors are plainer than those of FFmpeg
+                    pass
+                # With the protocol, a colon in a name is no protocol.
+                source = f"file:{self._source}"
+            else:
+                source = self._source
+            return av.open(source, "r", format=format, options=options, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"cannot read {self._name}: {first_line(error)}; it is no clip, or is cut off"
+            ) from error
+        except OSError as error:
+            if isinstance(self._source, Path):
+                raise VideoError(str(explain_unreadable(self._source, error))) from error
+            raise
+
+    def _find_stream(self, container: Any) -> Any:
+        name = container.format.name
+        streams = [stream for stream in container.streams.video if not is_picture(stream)]
+        if not streams or name in _NOT_CLIPS or name.endswith("_pipe") or not streams[0].codec_context:
+            raise VideoError(f"cannot read {self._name}: it has no moving pictures; name a clip")
+        stream = streams[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = self._threads
+        return stream
+
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Yield frames of FFmpeg; broken data is noted, never the end."""
+        av = import_av()
+        decoder = stream.codec_context
+        alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
+        if alpha and stream.metadata.get("alpha_mode") == "1":  # FFmpeg's own decoders leave it out
+            decoder = av.CodecContext.create(alpha, "r")
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                self._warn(f"{self._name} cannot be read to its end: {first_line(error)}")
+                packet = None
+            # The last packet is empty and has no time; others that are empty repeat a frame.
+            is_last = packet is None or (not packet.size and packet.dts is None)
+            if packet is not None and not packet.size and not is_last:
+                continue
+            try:
+                yield from decoder.decode(None if is_last else packet)
+            except av.EOFError:
+                return
+            except av.FFmpegError as error:
+                self._warn(f"part of {self._name} is broken: {first_line(error)}")
+            if is_last:
+                return
+
+    def _convert(
+        self, frames: Iterator[Any], start: int, start_pts: int | None = None, needed: int = 0
+    ) -> Iterator[VideoFrame]:
+        """Give frames numbers and times, and convert those from a number on.
+
+        Args:
+            frames: Frames of FFmpeg, from the first one of the clip or from any one before the start.
+            start: Number of the first frame to convert.
+            start_pts: Its time, if the frames do not begin with the first one. Nothing is yielded if no
+                frame has that time.
+            needed: Least number of frames before it.
+        """
+        number, held, usual = 0, None, self.facts.ticks_per_frame
+        is_counted = start_pts is None
+        # A frame lasts until the next one; its own length is often that of another, by the order of decoding.
+        for frame, pts, duration, is_corrupt in chain(self._settle(frames), [(None, None, 0, False)]):
+            if held is not None:
+                before, shown, own, was_corrupt = held
+                if frame is None:
+                    lasts = own or usual
+                elif pts is None:
+                    pts = shown + (own or usual)
+                    lasts = pts - shown
+                elif pts <= shown:
+                    self._warn(f"times of frames in {self._name} go backwards at frame {number + 1}")
+                    pts = shown + (1 if shown - pts < _NEAR * usual else usual)
+                    lasts = pts - shown
+                else:
+                    lasts = pts - shown
+                if start_pts is not None and not is_counted and shown >= start_pts:
+                    if shown > start_pts or number < needed:
+                        return
+                    number, is_counted = start, True
+                if is_counted and number >= start:
+                    if was_corrupt:
+                        self._warn(f"frame {number} of {self._name} is broken; what is missing is concealed")
+                    yield VideoFrame(number, shown, lasts, self._to_rgb(before), was_corrupt)
+                number += 1
+            held = (frame, pts or 0, duration, is_corrupt)
+
+    def _settle(self, frames: Iterator[Any]) -> Iterator[tuple[Any, int | None, int, bool]]:
+        """Yield frames with their times; deinterlaced if asked for, one for each frame."""
+        if not self._deinterlace:
+            for frame in frames:
+                yield frame, frame.pts, frame.duration, frame.is_corrupt
+            return
+        av = import_av()
+        graph, times = None, deque()
+        for frame in chain(frames, [None]):
+            if graph is None and frame is not None:
+                graph = self._build_graph(frame)
+            if graph is None:
+                return
+            if frame is not None:
+                times.append((frame.pts, frame.duration, frame.is_corrupt))
+            graph.push(frame)
+            with suppress(av.BlockingIOError, av.EOFError):
+                while True:
+                    yield graph.pull(), *times.popleft()
+
+    def _build_graph(self, frame: Any) -> Any:
+        graph = import_av().filter.Graph()
+        options = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}"
+        options += (
+            f":time_base={self.facts.time_base}:colorspace={frame.colorspace}:range={frame.color_range}"
+        )
+        # Where frames tell which of them have fields, the others stay as they are.
+        which = "interlaced" if self.facts.interlaced else "all"
+        first = graph.add("buffer", options)
+        middle = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={which}")
+        last = graph.add("buffersink")
+        first.link_to(middle)
+        middle.link_to(last)
+        graph.configure()
+        return graph
+
+    def _to_rgb(self, frame: Any) -> np.ndarray:
+        facts = self.facts
+        if (frame.width, frame.height) != (facts.width, facts.height):
+            self._warn(f"the size of frames changes in {self._name}; all get the size of the first")
+            frame = frame.reformat(width=facts.width, height=facts.height, interpolation="BICUBIC")
+        pixels = frame_to_rgb(frame, facts.colour, facts.siting)
+        return pixels if facts.has_alpha else pixels[..., :3]
+
+    def _check_end(self, last: VideoFrame) -> None:
+        """Warn if frames end before the header says so."""
+        facts, number = self.facts, last.number + 1
+        if facts.frames_exact and facts.frames is not None:
+            if number < facts.frames:
+                self._warn(f"{self._name} has {number} of {facts.frames} frames; the others are missing")
+        elif facts.duration is not None:
+            ends = (last.pts + last.duration) * facts.time_base - self._begin()
+            if facts.duration - ends > self._slack:
+                told, found = float(facts.duration), float(ends)
+                self._warn(f"{self._name} ends after {found:.2f} s of {told:.2f} s; it may be cut off")
+
+    def _begin(self) -> Fraction:
+        return (self._first.pts or 0) * self.facts.time_base
+
+    def _warn(self, sentence: str) -> None:
+        if len(self.warnings) < _MOST_WARNINGS and sentence not in self.warnings:
+            self.warnings.append(sentence)

@@ -1,0 +1,195 @@
+"""Clips that are numbered images: ``frames/%06d.png``, or a folder of them."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mambair_cli.errors import ImageError, VideoError
+from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
+from mambair_cli.system.files import show
+from mambair_cli.video.clip import VideoFrame
+from mambair_cli.video.colour import FULL, RGB, ColourTags
+from mambair_cli.video.facts import ClipFacts, StreamFacts
+
+_NUMBER = re.compile(r"%0?\d*d")
+_BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
+
+
+def is_pattern(path: Path) -> bool:
+    """Tell whether a path stands for numbered files, such as ``frames/%06d.png``."""
+    return len(_NUMBER.findall(path.name)) == 1
+
+
+def name_frame(pattern: Path, number: int) -> Path:
+    """Return the name of a frame's file; names begin with 1 as those of FFmpeg, numbers of frames with 0."""
+    return pattern.with_name(_NUMBER.sub(lambda part: part.group() % (number + 1), pattern.name))
+
+
+def write_frame(
+    pattern: Path, number: int, pixels: np.ndarray, *, bits: int = 8, overwrite: bool = False
+) -> Path:
+    """Write a frame to an image file, and return its name.
+
+    Args:
+        pattern: Such as ``frames/%06d.png``; the suffix names the format.
+        number: Number of the frame, from 0.
+        pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
+        bits: Bits of a sample in the clip; more than 8 become 16 where the format has them.
+        overwrite: Whether to replace an existing file.
+
+    Raises:
+        ImageError: The file cannot be written.
+    """
+    samples = from_float(pixels, np.uint8 if bits == 8 else np.uint16)
+    alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
+    target = name_frame(pattern, number)
+    write_picture(Picture(np.ascontiguousarray(samples[..., :3]), alpha), target, overwrite=overwrite)
+    return target
+
+
+class NumberedFrames:
+    """Numbered images as a clip; the parts of :class:`mambair_cli.video.clip.Clip`.
+
+    Colours are taken as they are stored, without the images' profiles.
+
+    Args:
+        path: A folder, or a pattern such as ``frames/%06d.png``.
+        rate: Frames a second.
+
+    Attributes:
+        facts: What the clip is.
+        warnings: Sentences about what was damaged, which grow while frames are read.
+
+    Raises:
+        VideoError: There are no such images.
+        ImageError: The first one cannot be read.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.warnings: list[str] = []
+        self._files = _find_files(path)
+        if not self._files:
+            raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
+        numbers = [number for number, _ in self._files]
+        missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+        if is_pattern(path) and missing:
+            self.warnings.append(
+                f"{missing} numbers are missing in {show(path)}; the images before last longer"
+            )
+        self._first_number = numbers[0]
+        first = read_picture(self._files[0][1])
+        height, width = first.pixels.shape[:2]
+        self.facts = ClipFacts(
+            container="image2",
+            streams=(StreamFacts(0, "video", first.format),),
+            codec=first.format,
+            width=width,
+            height=height,
+            pixel_format="gbrap" if first.alpha is not None else "gbrp",
+            bits=8 if first.pixels.dtype == np.uint8 else 16,
+            chroma=(1, 1),
+            siting="left",
+            has_alpha=first.alpha is not None,
+            colour=ColourTags(RGB, _BT709_PRIMARIES, _SRGB_TRANSFER, FULL),
+            time_base=1 / rate,
+            frame_rate=rate,
+            frames=len(numbers),
+            frames_exact=True,
+            variable=is_pattern(path) and missing > 0,
+            duration=(numbers[-1] - numbers[0] + 1 if is_pattern(path) else len(numbers)) / rate,
+        )
+        self._is_timed = is_pattern(path)
+
+    def __enter__(self) -> "NumberedFrames":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing; files are open only while they are read."""
+
+    def count(self) -> ClipFacts:
+        """Return what the clip is; its frames are counted already."""
+        return self.facts
+
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+        """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
+
+        Args:
+            start: Number of the first frame.
+            start_pts: Ignored; images are found by their numbers.
+
+        Raises:
+            VideoError: There is no such frame, or an image has another size than the first.
+        """
+        if start >= len(self._files):
+            raise VideoError(f"cannot read frame {start}: there are {len(self._files)} images; start before")
+        times = [number - self._first_number for number, _ in self._files]
+        if not self._is_timed:
+            times = list(range(len(self._files)))
+        before = None
+        for number in range(start, len(self._files)):
+            path = self._files[number][1]
+            pixels, concealed = self._read(path), False
+            if pixels is None:
+                # After a jump the one before is not there yet.
+                earlier = (self._read(self._files[each][1]) for each in range(number - 1, -1, -1))
+                pixels = before if before is not None else next(p for p in earlier if p is not None)
+                concealed = True
+            before = pixels
+            after = times[number + 1] if number + 1 < len(times) else times[number] + 1
+            yield VideoFrame(number, times[number], after - times[number], pixels, concealed)
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        try:
+            picture = read_picture(path, damaged=True)
+        except ImageError as error:
+            self._warn(f"{error}; the image before is shown again")
+            return None
+        for sentence in picture.warnings:
+            self._warn(f"{show(path)}: {sentence}")
+        samples = to_float(picture.samples)
+        size = (self.facts.height, self.facts.width)
+        if samples.shape[:2] != size:
+            found = f"{samples.shape[1]}x{samples.shape[0]}"
+            raise VideoError(
+                f"cannot read {show(path)}: its size is {found}, of the first {size[1]}x{size[0]}"
+            )
+        bands = 1 if picture.pixels.shape[2] == 1 else 3
+        parts = [np.broadcast_to(samples[..., :bands], (*size, 3))]
+        if self.facts.has_alpha:
+            opaque = np.ones((*size, 1), np.float32)
+            parts.append(samples[..., bands:] if picture.alpha is not None else opaque)
+        return np.ascontiguousarray(np.concatenate(parts, axis=2))
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def _find_files(path: Path) -> list[tuple[int, Path]]:
+    """List images with their numbers, in their order; in a folder by name, with numbers as numbers."""
+    if not is_pattern(path):
+        if not path.is_dir():
+            return []
+        found = [each for each in path.iterdir() if each.suffix.lower() in READABLE_SUFFIXES]
+        return list(enumerate(sorted(found, key=_natural)))
+    if not path.parent.is_dir():
+        return []
+    before, after = (re.escape(part) for part in _NUMBER.split(path.name))
+    width = re.search(r"%0(\d+)d", path.name)
+    digits = rf"\d{{{width.group(1)},}}" if width else r"\d+"
+    name = re.compile(f"{before}({digits}){after}")
+    matches = ((name.fullmatch(each.name), each) for each in path.parent.iterdir())
+    return sorted((int(match.group(1)), each) for match, each in matches if match)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,225 @@
+"""Segments of a clip: encoded one by one, joined without a loss at the end.
+
+A segment is a Matroska file of pictures only. Matroska counts milliseconds, too coarse for most clips, so one
+of them stands for one tick here; the length of a tick and the time of the first frame are tags of the file.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mambair_cli.errors import VideoError
+from mambair_cli.system.files import explain_unwritable, open_atomic, show
+from mambair_cli.video.codecs import CODECS, VideoOptions, encoder_options
+from mambair_cli.video.facts import ClipFacts
+from mambair_cli.video.ffmpeg import first_line, import_av
+from mambair_cli.video.pixels import rgb_to_frame, tags_for_layout
+
+_LONG_BEFORE = 2**40  # ticks
+_TICK = Fraction(1, 1000)  # of Matroska
+_TIME_BASE_TAG = "MAMBAIR_TIME_BASE"
+_FIRST_TAG = "MAMBAIR_FIRST_PTS"
+
+
+class _AbandonedError(Exception):
+    """A segment is not finished."""
+
+
+class SegmentWriter:
+    """Encodes frames to a file that appears when it is complete, or never.
+
+    The encoder starts anew with each segment, so a segment depends on its own frames only, to the byte.
+
+    Args:
+        path: The file.
+        facts: The source: its times, colours and the shape of its pixels are those of the result.
+        options: How frames are encoded.
+        overwrite: Whether to replace an existing file.
+
+    Attributes:
+        frames: Number of frames written.
+    """
+
+    def __init__(
+        self, path: Path, facts: ClipFacts, options: VideoOptions, *, overwrite: bool = True
+    ) -> None:
+        self.frames = 0
+        self._path = path
+        self._facts = facts
+        self._options = options
+        self._overwrite = overwrite
+        self._files = ExitStack()
+        self._container: Any = None
+        self._stream: Any = None
+        self._tags = facts.colour
+        self._last_pts = self._first_pts = self._packets = 0
+
+    def __enter__(self) -> "SegmentWriter":
+        file = self._files.enter_context(open_atomic(self._path, overwrite=self._overwrite))
+        # Times before the first frame's are only those of decoding, which Matroska does not store.
+        self._container = import_av().open(
+            file, "w", format="matroska", options={"avoid_negative_ts": "disabled"}
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(_AbandonedError), self._files:
+                raise _AbandonedError  # the file is given up, whatever the error
+            return
+        with self._files:
+            if self._stream is None:
+                raise VideoError(f"cannot write {show(self._path)}: it has no frames; write one at least")
+            with explained(self._path):
+                self._mux(self._stream.encode(None))
+                self._container.close()
+
+    def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
+        """Encode a frame.
+
+        Args:
+            pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
+            pts: Time at which it is shown, in ticks of the source, later than that of the one before.
+            duration: How long it is shown, in ticks.
+
+        Raises:
+            VideoError: FFmpeg cannot encode it.
+            ImageError: The system refuses to write; the disk is full, for example.
+        """
+        if self._stream is not None and pts <= self._last_pts:
+            raise ValueError(f"frames come in their order: {pts} is not after {self._last_pts}")
+        with explained(self._path):
+            stream = self._stream or self._begin(pixels.shape[1], pixels.shape[0], pts)
+            frame = rgb_to_frame(pixels, self._options.layout, self._tags, self._options.siting)
+            frame.pts, frame.time_base, frame.duration = pts, self._facts.time_base, duration
+            self._mux(stream.encode(frame))
+        self._last_pts = pts
+        self.frames += 1
+
+    def _begin(self, width: int, height: int, pts: int) -> Any:
+        facts, options = self._facts, self._options
+        self._first_pts = pts
+        self._tags = tags = tags_for_layout(facts.colour, options.layout, (width, height))
+        # SVT-AV1 prints to the terminal unless its own variable forbids it.
+        os.environ.setdefault("SVT_LOG", "1")
+        values, threads = encoder_options(options, tags, facts.mastering, facts.light_level)
+        stream = self._container.add_stream(
+            CODECS[options.codec].encoder, rate=facts.frame_rate, options=values, time_base=facts.time_base
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, options.pixel_format
+        context = stream.codec_context
+        context.thread_count = threads
+        context.colorspace, context.color_range = tags.matrix, tags.range
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+        context.sample_aspect_ratio = facts.pixel_aspect
+        if facts.display_matrix is not None:
+            stream.set_display_matrix(facts.display_matrix)
+        self._container.metadata[_TIME_BASE_TAG] = str(facts.time_base)
+        self._container.metadata[_FIRST_TAG] = str(pts)
+        self._stream = stream
+        return stream
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.pts -= self._first_pts
+            # Matroska does not store when a packet is decoded, and what x265 tells of it is sometimes wrong
+            # for a segment of few frames. FFmpeg only wants times that rise and are early enough.
+            packet.dts = self._packets - _LONG_BEFORE
+            packet.time_base = _TICK
+            self._packets += 1
+            self._container.mux(packet)
+
+
+@dataclass(frozen=True)
+class SegmentTimes:
+    """Times of a segment's packets, in the order of the file, in ticks of the source.
+
+    Attributes:
+        time_base: Length of a tick, in seconds.
+        first: Time of the first frame.
+        pts: Time of each packet's frame.
+    """
+
+    time_base: Fraction
+    first: int
+    pts: tuple[int, ...]
+
+
+class SegmentReader:
+    """A segment that is read: its packets, as they are.
+
+    Attributes:
+        stream: Its stream of PyAV.
+        time_base: Length of a tick, in seconds.
+        first: Time of the first frame, in ticks.
+
+    Raises:
+        VideoError: It is no segment, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._container = import_av().open(f"file:{path}")
+            self.stream = self._container.streams.video[0]
+            self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
+            self.first = int(self._container.metadata[_FIRST_TAG])
+        except (import_av().FFmpegError, KeyError, IndexError) as error:
+            raise self._explain(error) from error
+
+    def __enter__(self) -> "SegmentReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def packets(self) -> Iterator[tuple[Any, int]]:
+        """Yield packets, each with the time at which its frame is shown, in ticks."""
+        packets = self._container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except import_av().FFmpegError as error:
+                raise self._explain(error) from error
+            if packet is None:
+                return
+            if packet.size:
+                yield packet, self.first + packet.pts
+
+    def _explain(self, error: Exception) -> VideoError:
+        reason = first_line(error) if isinstance(error, import_av().FFmpegError) else "it is no segment"
+        return VideoError(
+            f"cannot read the segment {show(self._path)}: {reason}; delete it and make it again"
+        )
+
+
+def read_times(path: Path) -> SegmentTimes:
+    """Read the times of a segment's packets; nothing is decoded."""
+    with SegmentReader(path) as segment:
+        times = tuple(pts for _, pts in segment.packets())
+        return SegmentTimes(segment.time_base, segment.first, times)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say in a line why FFmpeg, or the system, cannot write a file."""
+    av = import_av()
+    try:
+        yield
+    except OSError as error:
+        raise explain_unwritable(path, error) from error
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"cannot write {show(path)}: {first_line(error)}; another codec, preset or container may work"
+        ) from error

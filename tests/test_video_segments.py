@@ -1,0 +1,281 @@
+"""Segments: what is encoded is what was given, at its times, the same to the byte each time."""
+
+import itertools
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams, small_disk
+
+from mambair_cli.errors import ImageError, VideoError
+from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip
+from mambair_cli.video.codecs import CODECS, constant_quality
+from mambair_cli.video.colour import settle_tags
+from mambair_cli.video.facts import MasteringDisplay
+from mambair_cli.video.segments import read_times
+
+UNEVEN = [
+    90000 + time for time in (0, 3003, 4000, 9000, 9500, 20000, 23003, 26006, 26010, 30000, 33003, 40000)
+]
+DEEP = {"bits": 10, "pixel_format": "yuv420p10le"}
+
+
+def fast_options(clip: ClipFacts, target: str, codec: str, quality: int = 90) -> VideoOptions:
+    size = (clip.width, clip.height)
+    return choose_options(clip, Path(target), size=size, codec=codec, quality=quality, preset=FAST.get(codec))
+
+
+def write(path: Path, clip: ClipFacts, options: VideoOptions, times: list[int] = UNEVEN) -> None:
+    with SegmentWriter(path, clip, options) as writer:
+        for number, (pts, after) in enumerate(itertools.pairwise([*times, times[-1] + 3003])):
+            pixels = picture(number, (clip.width, clip.height), clip.has_alpha)
+            writer.write(pixels, pts, after - pts)
+
+
+CASES = [
+    ("h264", ".mp4", {}, "yuv420p"),
+    ("h264", ".mkv", DEEP, "yuv420p10le"),
+    ("h264", ".mkv", {"chroma": (1, 1)}, "yuv444p"),
+    ("hevc", ".mp4", {}, "yuv420p"),
+    ("hevc", ".mov", DEEP, "yuv420p10le"),
+    ("hevc", ".mkv", {"bits": 12}, "yuv420p12le"),
+    ("av1", ".mp4", {}, "yuv420p"),
+    ("av1", ".webm", DEEP, "yuv420p10le"),
+    ("vp9", ".webm", {}, "yuv420p"),
+    ("vp9", ".webm", {"has_alpha": True}, "yuva420p"),
+    ("vp9", ".webm", {"width": 63, "height": 47}, "yuv420p"),
+    ("av1", ".mp4", {"width": 65, "height": 67}, "yuv420p"),
+    ("h264", ".mp4", {"width": 63, "height": 47}, "yuv444p"),
+    ("ffv1", ".mkv", {"width": 63, "height": 47}, "yuv420p"),
+    ("ffv1", ".mkv", {"bits": 10, "has_alpha": True}, "yuva420p10le"),
+    ("ffv1", ".mkv", {"bits": 16, "colour": settle_tags(0, 1, 13, 2, is_rgb=True, size=(1, 1))}, "gbrp16le"),
+    ("ffv1", ".mkv", {"colour": settle_tags(0, 1, 13, 2, is_rgb=True, size=(1, 1))}, "bgr0"),
+    ("prores", ".mov", {"bits": 10}, "yuv422p10le"),
+    ("prores", ".mov", {"bits": 10, "has_alpha": True}, "yuva444p10le"),
+]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "changes", "pixel_format"), CASES)
+def test_frames_come_back_with_their_times(
+    codec: str, suffix: str, changes: dict[str, Any], pixel_format: str, tmp_path: Path
+) -> None:
+    clip = facts(**changes)
+    options = fast_options(clip, f"a{suffix}", codec)
+    assert options.pixel_format == pixel_format
+    write(tmp_path / "a", clip, options)
+    times = read_times(tmp_path / "a")
+    assert sorted(times.pts) == UNEVEN
+    assert (times.first, times.time_base) == (UNEVEN[0], clip.time_base)
+    with open_clip(tmp_path / "a") as again:
+        frames = list(again.frames())
+        tags = again.facts.colour
+        # FFmpeg's decoder of ProRes 4444 hands out 12 bits.
+        assert again.facts.bits == (12 if pixel_format.startswith("yuva444") else options.layout.bits)
+    assert len(frames) == len(UNEVEN)
+    assert frames[0].pixels.shape == (clip.height, clip.width, 4 if clip.has_alpha else 3)
+    # 35 dB is what little planes of chroma allow; frames in a wrong order have less than 25.
+    assert (
+        min(
+            psnr(each.pixels, picture(each.number, (clip.width, clip.height), clip.has_alpha))
+            for each in frames
+        )
+        > 33
+    )
+    if pixel_format in ("gbrp16le", "bgr0"):
+        white = 255 if pixel_format == "bgr0" else 65535
+        np.testing.assert_allclose(frames[3].pixels, picture(3), atol=0.501 / white)
+        assert tags.matrix_name == "rgb"
+    else:
+        assert (tags.matrix, tags.range, "matrix" in tags.assumed) == (6, 1, False)
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_a_segment_is_the_same_each_time_to_the_byte(codec: str, tmp_path: Path) -> None:
+    clip = facts(width=320, height=240)
+    suffix = {"ffv1": ".mkv", "prores": ".mov", "vp9": ".webm"}.get(codec, ".mp4")
+    options = fast_options(clip, f"a{suffix}", codec)
+    for name in ("a", "b"):
+        write(tmp_path / name, clip, options)
+    first, second = read_packets(tmp_path / "a"), read_packets(tmp_path / "b")
+    assert first.data == second.data
+    assert first.pts == second.pts
+
+
+def test_a_segment_begins_with_a_frame_that_needs_no_other(tmp_path: Path) -> None:
+    for codec in ("h264", "hevc", "av1", "vp9"):
+        clip = facts()
+        write(tmp_path / codec, clip, fast_options(clip, "a.mkv", codec))
+        with open_clip(tmp_path / codec) as again:
+            frames = list(again.frames())
+        assert not any(frame.concealed for frame in frames)
+        assert len(frames) == len(UNEVEN)
+
+
+def test_the_shape_of_pixels_and_the_rotation_are_written(tmp_path: Path) -> None:
+    matrix = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    clip = facts(pixel_aspect=Fraction(16, 15), display_matrix=matrix, rotation=-90)
+    write(tmp_path / "a", clip, fast_options(clip, "a.mkv", "h264"))
+    with open_clip(tmp_path / "a") as again:
+        assert again.facts.pixel_aspect == Fraction(16, 15)
+        assert again.facts.rotation == -90
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_hdr_metadata_is_written(codec: str, tmp_path: Path) -> None:
+    def point(x: int, y: int) -> tuple[Fraction, Fraction]:
+        return Fraction(x, 50000), Fraction(y, 50000)
+
+    display = MasteringDisplay(
+        point(34000, 16000),
+        point(13250, 34500),
+        point(7500, 3000),
+        point(15635, 16450),
+        luminance=(Fraction(1, 200), Fraction(1000)),
+    )
+    colour = settle_tags(9, 9, 16, 1, is_rgb=False, size=(64, 48))
+    clip = facts(**DEEP, colour=colour, mastering=display, light_level=(1000, 400))
+    write(tmp_path / "a", clip, fast_options(clip, "a.mkv", codec))
+    with open_clip(tmp_path / "a") as again:
+        assert again.facts.hdr == "HDR10"
+        assert again.facts.colour == colour
+        assert again.facts.light_level == (1000, 400)
+        found = again.facts.mastering
+    assert found is not None
+    for name in ("red", "green", "blue", "white"):
+        told, wanted = getattr(found, name), getattr(display, name)
+        assert [float(value) for value in told] == pytest.approx([float(value) for value in wanted], abs=2e-5)
+    assert found.luminance is not None
+    assert [float(value) for value in found.luminance] == pytest.approx([0.005, 1000], rel=0.02)
+
+
+@needs_ffmpeg
+def test_the_program_ffprobe_reads_colours_and_shape(tmp_path: Path) -> None:
+    colour = settle_tags(9, 9, 18, 1, is_rgb=False, size=(64, 48))
+    clip = facts(**DEEP, colour=colour, pixel_aspect=Fraction(4, 3))
+    write(tmp_path / "a.mkv", clip, fast_options(clip, "a.mkv", "hevc"))
+    (stream,) = show_streams(tmp_path / "a.mkv")["streams"]
+    assert stream["codec_name"] == "hevc"
+    assert stream["pix_fmt"] == "yuv420p10le"
+    assert stream["sample_aspect_ratio"] == "4:3"
+    names = [stream[key] for key in ("color_range", "color_space", "color_transfer", "color_primaries")]
+    assert names == ["tv", "bt2020nc", "arib-std-b67", "bt2020"]
+
+
+def test_a_segment_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    clip = facts()
+    options = fast_options(clip, "a.mp4", "h264")
+
+    def fail() -> None:
+        with SegmentWriter(tmp_path / "a", clip, options) as writer:
+            writer.write(picture(0), 0, 3003)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(VideoError, match="it has no frames"), SegmentWriter(tmp_path / "a", clip, options):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_out_of_order_are_a_bug(tmp_path: Path) -> None:
+    clip = facts()
+    with SegmentWriter(tmp_path / "a", clip, fast_options(clip, "a.mp4", "h264")) as writer:
+        writer.write(picture(0), 10, 1)
+        with pytest.raises(ValueError, match="10 is not after 10"):
+            writer.write(picture(1), 10, 1)
+
+
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+    clip = facts(width=320, height=240)
+    options = fast_options(clip, "a.mkv", "ffv1")
+    with (
+        small_disk(100_000),
+        pytest.raises(ImageError, match="larger than files may be here") as caught,
+    ):
+        write(tmp_path / "a", clip, options)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "suffix", "codec", "pixel_format"),
+    [
+        ({}, ".mp4", "h264", "yuv420p"),
+        ({}, ".mkv", "h264", "yuv420p"),
+        ({}, ".mov", "h264", "yuv420p"),
+        ({}, ".webm", "vp9", "yuv420p"),
+        (DEEP, ".mp4", "hevc", "yuv420p10le"),
+        (DEEP, ".mov", "hevc", "yuv420p10le"),
+        (DEEP, ".webm", "av1", "yuv420p10le"),
+        ({"bits": 12}, ".mp4", "hevc", "yuv420p12le"),
+        ({"has_alpha": True}, ".mov", "prores", "yuva444p10le"),
+        ({"has_alpha": True}, ".webm", "vp9", "yuva420p"),
+        ({"has_alpha": True, "bits": 10}, ".mkv", "ffv1", "yuva420p10le"),
+        ({"chroma": (1, 2)}, ".mp4", "h264", "yuv422p"),
+        ({"chroma": (1, 4)}, ".mp4", "h264", "yuv422p"),
+    ],
+)
+def test_the_usual_codec_follows_from_container_bits_and_alpha(
+    changes: dict[str, Any], suffix: str, codec: str, pixel_format: str
+) -> None:
+    options = choose_options(facts(**changes), Path(f"a{suffix}"), size=(64, 48))
+    assert (options.codec, options.pixel_format, options.notes) == (codec, pixel_format, ())
+
+
+def test_what_is_lost_is_noted() -> None:
+    alpha = choose_options(facts(has_alpha=True), Path("a.mp4"), size=(64, 48))
+    assert alpha.notes == ("h264 in .mp4 has no transparency; it is left out",)
+    odd = choose_options(facts(), Path("a.mp4"), size=(63, 48))
+    assert (odd.pixel_format, len(odd.notes)) == ("yuv444p", 1)
+    display = MasteringDisplay(None, None, None, None, luminance=(Fraction(0), Fraction(1000)))
+    graded = facts(**DEEP, mastering=display, dynamic_hdr=("HDR10+", "Dolby Vision"))
+    kept = choose_options(graded, Path("a.mp4"), size=(64, 48), codec="hevc")
+    assert kept.notes == ("HDR10+ and Dolby Vision metadata is left out; the colours stay",)
+    lost = choose_options(graded, Path("a.mkv"), size=(64, 48), codec="ffv1")
+    assert lost.notes[0] == "ffv1 does not tell the display that an HDR clip was graded on; it is left out"
+    deep = choose_options(facts(bits=12), Path("a.mp4"), size=(64, 48), codec="av1")
+    assert deep.notes == ("12 bits of a sample become 10 in av1",)
+
+
+@pytest.mark.parametrize(
+    ("target", "choice", "words"),
+    [
+        ("a.avi", {}, "the suffix is no clip's; .mp4, .m4v, .mov, .mkv, .webm work"),
+        ("a.webm", {"codec": "h264"}, "no place for the codec h264; vp9, av1 work"),
+        ("a.mp4", {"quality": 0}, "the quality is 0; 1 to 100 works"),
+        ("a.mkv", {"codec": "ffv1", "preset": "fast"}, "ffv1 has no presets; leave it out"),
+        ("a.webm", {"codec": "vp9"}, "vp9 has 8 bits here, the clip 10; h264, hevc, av1, ffv1, prores work"),
+    ],
+)
+def test_impossible_wishes_are_refused_in_a_line(target: str, choice: dict[str, Any], words: str) -> None:
+    with pytest.raises(VideoError) as caught:
+        choose_options(facts(**DEEP), Path(target), size=(64, 48), **choice)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_that_no_encoder_knows_is_refused_in_a_line(tmp_path: Path) -> None:
+    options = replace(fast_options(facts(), "a.mp4", "h264"), preset="warp")
+    with pytest.raises(VideoError, match="another codec, preset or container may work"):
+        write(tmp_path / "a", facts(), options)
+
+
+def test_quality_rises_with_its_number() -> None:
+    assert [constant_quality("h264", each) for each in (25, 50, 75, 85, 95, 100)] == [41, 30, 18, 12, 5, 1]
+    assert [constant_quality("hevc", each) for each in (25, 50, 75, 85, 95, 100)] == [43, 32, 20, 14, 7, 3]
+    assert [constant_quality("av1", each) for each in (25, 50, 75, 85, 95, 100)] == [51, 37, 22, 15, 7, 1]
+    for codec in CODECS:
+        numbers = [constant_quality(codec, each) for each in range(1, 101)]
+        assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_short_segments_are_whole(codec: str, tmp_path: Path) -> None:
+    clip = facts()
+    options = fast_options(clip, "a.mkv", codec)
+    for length in (1, 2, 3, 4):
+        write(tmp_path / "a", clip, options, UNEVEN[:length])
+        assert sorted(read_times(tmp_path / "a").pts) == UNEVEN[:length]
