@@ -81,9 +81,8 @@ def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
     assert {path.name for path in entries if path.is_file()} == {"__init__.py", "__main__.py", "errors.py"}
     assert {path.name for path in entries if path.is_dir()} == {
-        *("cli", "server", "runs", "train", "quality", "restore", "checkpoints", "video"),
+        *("cli", "server", "runs", "train", "quality", "restore", "checkpoints", "export", "video"),
         *("inspection", "networks", "images", "kernels", "pages", "spandrel_support", "system", "weights"),
-        "export",
     }
     assert not list((PACKAGE / "weights").glob("*.py"))
 

@@ -36,10 +36,10 @@ def photo(tmp_path: Path, monkeypatch) -> Path:
 @pytest.mark.parametrize("config", [V1, V2])
 @pytest.mark.parametrize("share", [0, 0.3, 1])
 def test_each_tensor_is_between_the_two(config, share, tmp_path: Path) -> None:
-    models = [random_checkpoint(tmp_path, name, config, seed) for seed, name in enumerate(("a", "b"))]
+    one, other = (random_checkpoint(tmp_path, name, config, seed) for seed, name in enumerate(("a", "b")))
     target = tmp_path / "mixed.safetensors"
-    mix_checkpoints(*models, share, target)
-    first, second, mixed = (read_tensors(path)[0] for path in (models[0].path, models[1].path, target))
+    mix_checkpoints(one, other, share, target)
+    first, second, mixed = (read_tensors(path)[0] for path in (one.path, other.path, target))
     assert mixed.keys() == first.keys()
     for name, tensor in mixed.items():
         wanted = first[name] if share == 0 else second[name]
@@ -76,9 +76,9 @@ def test_the_command_restores_by_the_mix(photo: Path) -> None:
     pictures = {name: np.array(Image.open(f"{name}.png")) for name in ("first", "mixed0", "mixed")}
     assert np.array_equal(pictures["first"], pictures["mixed0"])
     weights = Path(__file__).parents[1] / "mambair_cli" / "weights"
-    models = [ChosenModel(name, weights / f"{name.replace('-', '_')}.safetensors") for name in names]
+    one, other = (ChosenModel(name, weights / f"{name.replace('-', '_')}.safetensors") for name in names)
     target = photo.parent / "mixed.safetensors"
-    mix_checkpoints(*models, 0.4, target)
+    mix_checkpoints(one, other, 0.4, target)
     wanted = Restorer(weights=target, device="cpu")(np.array(Image.open("in.png")))
     assert np.array_equal(pictures["mixed"], wanted)
     assert not np.array_equal(pictures["mixed"], pictures["first"])

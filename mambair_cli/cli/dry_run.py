@@ -180,7 +180,8 @@ def _print_forecast(job: "Job", forecast: "Forecast", as_json: bool) -> None:
     frames = f", {result.frames} frames" if result.frames > 1 else ""
     print(
         f"{job.source} -> {place}: {result.width}×{result.height}{frames}, from {plan}; "
-        f"{format_bytes(cost.memory)} of memory, {format_bytes(cost.disk)} on the disk, {_time(cost.seconds)}"
+        f"{format_bytes(cost.memory)} of memory, {format_bytes(cost.disk)} on the disk, "
+        f"{format_time(cost.seconds)}"
     )
 
 
@@ -213,12 +214,12 @@ def _print_total(total: "Total", planned: list["PlannedJob"], as_json: bool) -> 
         network = total.network_memory
         own = "" if network is None else f" and {format_bytes(network)} for the network"
         needs = f"{format_bytes(total.memory)} of memory{own}, {format_bytes(total.disk)} on the disk, "
-        needs += _time(total.seconds)
+        needs += format_time(total.seconds)
     counts = ((skipped, "done before"), (failed, "would fail"))
     print(f"in all: {needs}" + "".join(f"; {count} {what}" for count, what in counts if count))
 
 
-def _time(seconds: float | None) -> str:
+def format_time(seconds: float | None) -> str:
     """Write a duration for people."""
     if seconds is None:
         return "time unknown until the model is here"

@@ -60,6 +60,30 @@ def open_executor(
     return ThisProcess(restorer, partial(progress.start, 0), partial(progress.advance, 0))
 
 
+def load_restorer(task: "Task", scale: int | None, level: float | None, options: Options) -> "Restorer":
+    """Load the model in this process.
+
+    Args:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Scale of the network; None for the model's own, or the default.
+        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        options: Options of the command.
+
+    Raises:
+        MambairError: There is no such model or device.
+    """
+    import_torch(options.device)
+    from mambair_cli.checkpoints.select import looks
+    from mambair_cli.restore.devices import choose_device
+    from mambair_cli.restore.restorer import Restorer
+
+    load_libraries(choose_device(options.device))
+    # Where a look chooses, a notice about a model comes when that one is chosen.
+    is_silent = options.quiet or looks(level, options.model, options.weights)
+    notify = (lambda sentence: None) if is_silent else say
+    return Restorer.from_settings(settings_for(task, scale, level, options), notify)
+
+
 def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":
     """Return the settings of a restorer that a command's options give."""
     from mambair_cli.restore.settings import RestoreSettings

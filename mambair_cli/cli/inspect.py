@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mambair_cli.cli.clips import is_clip_name
 from mambair_cli.cli.inputs import (
     Exclude,
     FromFile,
@@ -49,7 +50,8 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 
     Shows size, depth, colours and file format; JPEG quality, noise, and how much of the resolution holds
     detail; and the models that suit, with reasons. One image is shown in full, several in a table, which has
-    more columns in a wide terminal. Nothing is written, and no model is loaded.
+    more columns in a wide terminal. Of a clip, the streams are shown, too. Nothing is written, and no model
+    is loaded.
 
     Example: mambair inspect photo.jpg
     """
@@ -58,12 +60,22 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 
     check_null(options.null, options.from_file)
     check_addresses(inputs or [])
+    clips = [name for name in inputs or [] if is_clip_name(name)]
+    exit_code = 0
+    if clips:
+        from mambair_cli.cli.inspect_clip import inspect_clips
+
+        exit_code = inspect_clips(clips, options.json)
+    inputs = [name for name in inputs or [] if name not in clips]
+    if clips and not inputs and options.from_file is None:
+        if exit_code:
+            raise typer.Exit(exit_code)
+        return
     file_filter = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()))
     sources = find_inputs(inputs or [], options.from_file, options.null, file_filter, "inspect")
     _report_left_out(file_filter, options)
     show = _choose_output(sources, options)
     kinds: Counter[str] = Counter()
-    exit_code = 0
     for source in sources:
         try:
             inspection = inspect_image(source, options.max_pixels)

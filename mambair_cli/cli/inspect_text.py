@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mambair_cli.cli.output import format_bytes
@@ -28,9 +28,14 @@ _FORMATS = {"webp": "WebP", "jpeg2000": "JPEG 2000", "exr": "OpenEXR"}
 
 
 def print_in_full(inspection: "Inspection") -> None:
-    """Print all about an image; in a terminal, lines are broken between words."""
+    """Print all about an image."""
+    print_lines(_describe(inspection))
+
+
+def print_lines(parts: Iterable[tuple[str, str]]) -> None:
+    """Print labels and texts; in a terminal, lines are broken between words."""
     width = _terminal_width()
-    for label, text in _describe(inspection):
+    for label, text in parts:
         start = f"{label + ':':{LABEL_WIDTH}}"
         if width is None:
             print(start + text)

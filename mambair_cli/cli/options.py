@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mambair_cli.cli.inputs import Exclude, FromFile, Include, Null, check_null
+from mambair_cli.cli.inputs import Exclude, FromFile, Include, Null
 from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
@@ -186,6 +186,31 @@ class Options:
     depth: Annotated[Literal["auto", "8", "16"], option(parameters.DEPTH)] = parameters.DEPTH.default
     strip: Annotated[bool, option(parameters.STRIP)] = parameters.STRIP.default
     note: Annotated[bool, option(parameters.NOTE)] = parameters.NOTE.default
+    codec: Annotated[
+        Literal["h264", "hevc", "av1", "vp9", "ffv1", "prores"] | None,
+        typer.Option(help="Codec of clips.", show_default="h264, or what holds bits and transparency"),
+    ] = None
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make whole frames of the fields of interlaced clips.")
+    ] = False
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1000,
+            metavar="RATE",
+            callback=finite,
+            help="Frames a second of numbered images, such as frames/%06d.png, that become a clip.",
+            show_default="25",
+        ),
+    ] = None
+    raw: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH@RATE",
+            help="Raw RGB frames come on standard input, such as 640x480@25; YUV4MPEG needs no such option.",
+        ),
+    ] = None
     background: Annotated[str | None, option(parameters.BACKGROUND)] = parameters.BACKGROUND.default
     preserve_times: Annotated[
         bool, typer.Option("--preserve-times", help="Give each output the file times of its input.")
@@ -285,77 +310,14 @@ def refuse(options: dict[str, Any], names: Iterable[str], why: str) -> None:
     """
     for name in names:
         if name in options:
-            raise UsageError(f"{why}: {_show(name, options[name])}; leave it out")
+            raise UsageError(f"{why}: {show_option(name, options[name])}; leave it out")
 
 
-def _show(name: str, value: Any) -> str:
+def show_option(name: str, value: Any) -> str:
     """Write an option as on the command line."""
     values = () if value is True else value if isinstance(value, tuple) else (value,)
     shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in values]
     return " ".join([f"--{name.replace('_', '-')}", *shown])
-
-
-def check_options(options: Options) -> None:
-    """Refuse options that contradict each other or have no effect, whatever the inputs are."""
-    if options.output == "":
-        raise UsageError("--output is empty; give it a file, a folder or -")
-    _check_several(options)
-    check_null(options.null, options.from_file)
-    if options.open and not (options.compare or options.preview or options.region):
-        raise UsageError("--open shows a page, and none is written; add --preview, --region or --compare")
-    if options.watch:
-        _check_watch(options)
-    if options.note and options.strip:
-        raise UsageError("--note and --strip exclude each other: a note is metadata; give one")
-    several = None if options.workers is None else f"--workers {options.workers}"
-    if options.devices is not None:
-        several = f"--devices {options.devices}"
-    is_repeated = options.device == "cpu" and options.devices is None  # the device of --workers in any case
-    if several and options.device != "auto" and not is_repeated:
-        raise UsageError(f"--device {options.device} and {several} exclude each other; give one")
-    if options.ray is not None:
-        device = None if options.device == "auto" else f"--device {options.device}"
-        other = "--dry-run" if options.dry_run else several or device
-        if other:
-            raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
-    if options.format is not None:
-        check_format(options.format, options)
-        # Not where only the name of the output gives the format: scripts try several formats that way.
-        if options.quality is not None and options.format not in ("jpeg", "webp", "avif"):
-            raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
-        if options.background is not None and options.format != "jpeg":
-            raise UsageError(
-                f"{options.format} keeps transparency: --background {options.background}; leave it out"
-            )
-
-
-def _check_several(options: Options) -> None:
-    """Refuse several models, checkpoints or strengths where one is needed."""
-    several_models = [_show("model", model) for model in options.models or ()]
-    several_files = [_show("weights", file) for file in options.weight_files or ()]
-    several_strengths = [_show("strength", strength) for strength in options.strengths or ()]
-    if len(several_files) > 1 and options.mix is None:
-        raise UsageError(
-            f"{' and '.join(several_files)}: a run takes one; give one, or mix them with --mix 0.5"
-        )
-    for given in ([] if options.mix is not None else several_models, several_strengths):
-        if len(given) > 1 and not options.is_preview:
-            raise UsageError(
-                f"{' and '.join(given)}: a run takes one; give one, or compare them with --preview"
-            )
-
-
-def _check_watch(options: Options) -> None:
-    """Refuse options that need to know all images."""
-    names = ("compare", "dry_run", "preview", "region", "from_file")
-    given = {name: value for name in names if (value := getattr(options, name))}
-    refuse(given, names, "--watch goes on as long as images arrive")
-
-
-def check_format(format: str, options: Options) -> None:
-    """Refuse options that the output format cannot do."""
-    if options.depth == "16" and format not in ("png", "tiff", "avif"):
-        raise UsageError(f"{format} cannot store 16 bits per sample; png, tiff and avif can")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -173,19 +173,18 @@ def _restore(
     options: Options,
 ) -> list[_Result]:
     """Restore the part by each model and strength."""
+    from mambair_cli.cli.executors import load_restorer
     from mambair_cli.cli.progress import Progress
     from mambair_cli.runs.output_size import check_reach, keep_scale
     from mambair_cli.system.signals import cleaning_up
-    from mambair_cli.system.warmup import import_torch
 
-    import_torch(options.device)
     results: list[_Result] = []
     shown: set[str] = set()
     progress = Progress(not options.quiet)
     for name in options.asked_models:
         asked = replace(options, models=[name], strengths=None)
         network = choose_scale([image.source], asked, output, scale)
-        usual = _load(task, network, level, asked)
+        usual = load_restorer(task, network, level, asked)
         check_reach(output.size, usual.info.scale)
         need = image.look() if usual.others else None
         restorer = usual if need is None else usual.choose(need)
@@ -200,20 +199,6 @@ def _restore(
         with cleaning_up(), progress:
             results += _restore_by(restorer, image, replace(output, size=size), options, progress)
     return results
-
-
-def _load(task: "Task", scale: int | None, level: float | None, options: Options) -> "Restorer":
-    """Load a model; where a look chooses among several, what there is to say comes with the choice."""
-    from mambair_cli.checkpoints.select import looks
-    from mambair_cli.cli.executors import settings_for
-    from mambair_cli.restore.devices import choose_device
-    from mambair_cli.restore.restorer import Restorer
-    from mambair_cli.system.warmup import load_libraries
-
-    load_libraries(choose_device(options.device))
-    is_silent = options.quiet or looks(level, options.model, options.weights)
-    notify = (lambda sentence: None) if is_silent else say
-    return Restorer.from_settings(settings_for(task, scale, level, options), notify)
 
 
 def _explain(

@@ -220,3 +220,43 @@ def _make_bar(console: Console, columns: Sequence[ProgressColumn], shown: bool) 
         redirect_stdout=sys.stdout.isatty(),
         disable=not (shown and sys.stderr.isatty()),
     )
+
+
+@contextmanager
+def show_clip(name: str, shown: bool = True) -> Iterator["ClipProgress"]:
+    """Show the progress of a clip while the block runs.
+
+    Args:
+        name: Name of the clip.
+        shown: Whether to show anything.
+    """
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
+    with _make_bar(console, columns[: 1 if console.width < NARROW else 2], shown) as bar:
+        yield ClipProgress(bar, shorten(name, NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH))
+
+
+class ClipProgress:
+    """A bar with the frames of a clip, their rate and the time left; from :func:`show_clip`."""
+
+    def __init__(self, bar: RichProgress, name: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(name, total=None, count="", speed="")
+        self._first: int | None = None
+        self._begun = 0.0
+
+    def advance(self, done: int, all_frames: int | None) -> None:
+        """Show that that many frames are done."""
+        now = time.perf_counter()
+        if self._first is None:  # frames of an earlier run say nothing about the speed
+            self._first, self._begun = done, now
+            self._bar.reset(self._task, completed=done, total=all_frames)
+        rate = (done - self._first) / max(now - self._begun, 1e-9)
+        shown = f"{rate:.2g} a second" if rate > 1 else f"{60 * rate:.2g} a minute"
+        self._bar.update(
+            self._task,
+            completed=done,
+            total=all_frames,
+            count=f"{done}/{all_frames} frames" if all_frames else f"{done} frames",
+            speed=shown if done > self._first else "",
+        )

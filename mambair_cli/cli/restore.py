@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.cli.clips import restore_clips, take_clips
 from mambair_cli.cli.dry_run import print_plan
 from mambair_cli.cli.inputs import Inputs, check_addresses, find_inputs
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.mixing import settle_mix
 from mambair_cli.cli.notices import check_output_forgotten, explain_quality
-from mambair_cli.cli.options import Options, check_format, check_options, option, with_options
+from mambair_cli.cli.option_checks import check_format, check_options
+from mambair_cli.cli.options import Options, option, with_options
 from mambair_cli.cli.output import say
 from mambair_cli.cli.preview import check_preview, show_preview
 from mambair_cli.cli.run import Run
@@ -184,6 +186,9 @@ def _restore_by(
     from mambair_cli.images.source import STANDARD_STREAM
     from mambair_cli.runs.output_size import check_reach
 
+    if clips := take_clips(inputs, options):
+        restore_clips(task, clips, options, scale, level, size)
+        return
     if options.watch:
         _watch(task, inputs or [], options, scale, level, size)
         return

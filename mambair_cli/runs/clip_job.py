@@ -1,0 +1,251 @@
+"""One clip on its way through a run: a model and an encoder are chosen, its frames restored and written."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from mambair_cli.errors import ImageError
+from mambair_cli.inspection.clip import find_need_of_clip
+from mambair_cli.inspection.need import Need
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.clip_frames import restore_frames
+from mambair_cli.runs.clip_writers import SEGMENT_FRAMES, ClipResult, Counter, OnFrame, Written, choose_writer
+from mambair_cli.runs.fingerprint import Fingerprint
+from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
+from mambair_cli.runs.output_size import Size, keep_scale
+from mambair_cli.system.files import hash_of, lacks_space, show
+from mambair_cli.video import (
+    Clip,
+    ClipFacts,
+    NumberedFrames,
+    RawInput,
+    VideoOptions,
+    choose_options,
+    is_pattern,
+    open_clip,
+)
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """A clip to restore.
+
+    Attributes:
+        source: The clip: a file, numbered images such as ``frames/%06d.png``, or a folder of images; None for
+            standard input.
+        target: Where the result goes: a file whose suffix names the container, or numbered images; None for
+            standard output.
+        size: Size of the result that was asked for.
+        codec: Codec of the result; None for the one that suits.
+        quality: Quality of the result, 1 to 100; None for the default.
+        deinterlace: Whether to make whole frames of interlaced ones.
+        rate: Frames a second of images; None for 25.
+        raw: Format of raw frames on standard input, which a result on standard output has, too; None for a
+            clip that tells its own.
+        overwrite: Whether to replace a file.
+        resume: Whether to go on with what an earlier run has left, and to skip what it has finished.
+        keep_journal: Whether to note a finished clip in the journal of its folder, for a run that resumes.
+    """
+
+    source: Path | None
+    target: Path | None
+    size: Size = field(default_factory=Size)
+    codec: str | None = None
+    quality: int | None = None
+    deinterlace: bool = False
+    rate: Fraction | None = None
+    raw: RawInput | None = None
+    overwrite: bool = False
+    resume: bool = False
+    keep_journal: bool = False
+
+    @property
+    def input(self) -> str:
+        """Name of the clip, as the user gave it."""
+        return "-" if self.source is None else str(self.source)
+
+    @property
+    def output(self) -> str:
+        """Name of the result."""
+        return "-" if self.target is None else str(self.target)
+
+
+@dataclass(frozen=True)
+class ClipOutcome:
+    """What became of a clip.
+
+    Attributes:
+        job: The job.
+        model: Name of the model that restored it.
+        need: What was seen of it, and what it needs; None where nobody looked.
+        width: Width of a frame of the result, in pixels.
+        height: Height of a frame of the result, in pixels.
+        frames: Number of frames.
+        repeated: Number of those that are equal to the one before, and were not computed again.
+        resumed: Number of those that an earlier run has made.
+        options: How they are encoded; None where they are images, or go into a pipe.
+        seconds: Time that it took.
+        warnings: Sentences about what is damaged, and what was left out.
+    """
+
+    job: ClipJob
+    model: str
+    need: Need | None
+    width: int
+    height: int
+    frames: int
+    repeated: int
+    resumed: int
+    options: VideoOptions | None
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def restore_clip(
+    job: ClipJob,
+    restorer: Restorer,
+    on_start: Callable[[ClipFacts, Restorer, Need | None], None] = lambda facts, restorer, need: None,
+    on_frame: OnFrame = lambda done, all_frames: None,
+    notify: Callable[[str], None] = lambda sentence: None,
+) -> ClipOutcome | None:
+    """Restore a clip.
+
+    Args:
+        job: The clip.
+        restorer: The restorer, or one that chooses among several models.
+        on_start: Called when the model is chosen.
+        on_frame: Called with the progress.
+        notify: Called with a sentence that the user should read.
+
+    Returns:
+        What became of it; None if an earlier run has done it.
+
+    Raises:
+        VideoError: The clip cannot be read, or the result not be encoded.
+        ImageError: The result cannot be written.
+        MemoryLimitError: The device does not hold even the smallest tile.
+    """
+    begun = time.perf_counter()
+    source = sys.stdin.buffer if job.source is None else job.source
+    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace) as clip:
+        chosen, need, size, result = choose_way(job, clip, restorer)
+        with _telling(job), ExitStack() as opened:
+            journal = _open_journal(job, opened, notify)
+            if journal and job.resume and journal.is_done(result.settings):
+                return None
+            overwrite = job.overwrite or (job.resume and bool(journal and journal.is_ours()))
+            on_start(clip.facts, chosen, need)
+            counter = Counter(clip.facts.frames, on_frame)
+            write = choose_writer(job.target)
+
+            def restore(frames: Iterator[Any]) -> Any:
+                return restore_frames(frames, chosen, size)
+
+            written: Written = write(clip, result, restore, counter, job.resume, overwrite, notify)
+            if journal:
+                journal.note(result.settings)
+        notes = () if result.options is None else result.options.notes
+        warnings = (*clip.warnings, *notes, *written.left_out)
+    height, width = size
+    counts = counter.frames, counter.repeated, written.resumed
+    seconds = time.perf_counter() - begun
+    return ClipOutcome(
+        job, chosen.model.name, need, width, height, *counts, result.options, seconds, warnings
+    )
+
+
+def choose_way(
+    job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer
+) -> tuple[Restorer, Need | None, tuple[int, int], ClipResult]:
+    """Choose the model and the encoder for a clip.
+
+    Returns:
+        The restorer, what was seen of the clip, height and width of the result, and the result.
+    """
+    facts, scale = clip.facts, restorer.info.scale
+    need = find_need_of_clip(clip.frames()) if restorer.others and job.source is not None else None
+    chosen = (restorer if need is None else restorer.choose(need)).alone()
+    size = job.size if chosen.info.scale == scale else keep_scale(job.size, scale)
+    width, height = size.target(facts.width, facts.height, chosen.info.scale)
+    options = None
+    if job.target is not None and not is_pattern(job.target):
+        options = choose_options(
+            facts, job.target, size=(width, height), codec=job.codec, quality=job.quality
+        )
+    plan = {
+        "schema": 1,
+        "pixels": Fingerprint.of(chosen).digest(),
+        "size": asdict(size),
+        "options": options and asdict(options),
+        "deinterlace": job.deinterlace,
+        "rate": job.rate and str(job.rate),
+        "segment": SEGMENT_FRAMES,
+    }
+    settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    result = ClipResult(
+        job.target, options, settings, {**plan, "source": _stamp(job.source)}, job.source, job.raw
+    )
+    return chosen, need, (height, width), result
+
+
+def _stamp(source: Path | None) -> list[int] | None:
+    """Return what changes with a clip: size and time of its file, or of the folder with its images."""
+    if source is None:
+        return None
+    return list(stamp_of(source.parent if is_pattern(source) and not source.is_file() else source))
+
+
+class _JobJournal:
+    """The journal of the folder of a clip's result."""
+
+    def __init__(self, source: Path, target: Path, notify: Callable[[str], None]) -> None:
+        self._source, self._target, self._stamp = source, target, stamp_of(source)
+        self._journal = Journal(target.parent, [target], notify)
+        self.close = self._journal.close
+
+    def is_done(self, settings: str) -> bool:
+        """Tell whether an earlier run has made the result."""
+        return self._journal.record.is_done(self._source, self._target, settings)
+
+    def is_ours(self) -> bool:
+        """Tell whether a run has written the file that is there."""
+        return self._journal.record.is_ours(self._target)
+
+    def note(self, settings: str) -> None:
+        """Note that the result is finished."""
+        entry = JournalEntry(settings, hash_of(self._source), self._stamp, stamp_of(self._target))
+        self._journal.pen.finish(self._target, entry)
+
+
+def _open_journal(job: ClipJob, opened: ExitStack, notify: Callable[[str], None]) -> _JobJournal | None:
+    """Open the journal, where one is wanted, and a file becomes a file."""
+    if job.source is None or job.target is None or is_pattern(job.target) or not job.source.is_file():
+        return None
+    if not (job.resume or job.keep_journal):
+        return None
+    journal = _JobJournal(job.source, job.target, notify)
+    opened.callback(journal.close)
+    return journal
+
+
+@contextmanager
+def _telling(job: ClipJob) -> Iterator[None]:
+    """Say in a line why the system does not write, and what is kept."""
+    try:
+        yield
+    except OSError as error:
+        name = "standard output" if job.target is None else show(job.target)
+        remedy = "free some space" if lacks_space(error) else "see to the folder"
+        if job.target is None:
+            remedy = "see to the program that reads it"
+        raise ImageError(
+            f"cannot write {name}: {error.strerror or error}; {remedy}"
+            + ("" if job.target is None else ", and go on with --resume")
+        ) from error

@@ -1,0 +1,267 @@
+"""Where the frames of a clip go: segments of a file, numbered images, or a pipe."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mambair_cli.images.source import Source
+from mambair_cli.runs.clip_frames import FRAMES_AHEAD, RestoredFrame, read_ahead
+from mambair_cli.runs.job_files import check_target
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.unfinished_clip import UnfinishedClip
+from mambair_cli.system.files import show
+from mambair_cli.video import (
+    Clip,
+    ClipFacts,
+    NumberedFrames,
+    RawInput,
+    SegmentWriter,
+    VideoFrame,
+    VideoOptions,
+    Yuv4MpegWriter,
+    is_pattern,
+    join_segments,
+    name_frame,
+    write_frame,
+    write_raw,
+)
+from mambair_cli.video.segments import read_times
+
+SEGMENT_FRAMES = 96  # what a kill may cost; each segment begins with a frame that costs more bytes
+
+OnFrame = Callable[[int, int | None], None]
+"""Called with the number of frames done and the number of all, if it is known, after every frame."""
+
+Restore = Callable[[Iterator[VideoFrame]], Generator[RestoredFrame]]
+"""Restores frames, in their order."""
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """The result of a clip.
+
+    Attributes:
+        target: A file, or numbered images; None for standard output.
+        options: How frames are encoded; None for images and pipes.
+        settings: SHA-256 of all that it depends on besides the clip.
+        plan: All that it depends on, as JSON.
+        source: The clip, of which all but the pictures is copied; None for standard input.
+        raw: Format of raw frames on standard input; None for a clip that tells its own.
+    """
+
+    target: Path | None
+    options: VideoOptions | None
+    settings: str
+    plan: dict[str, Any]
+    source: Path | None
+    raw: RawInput | None
+
+    @property
+    def place(self) -> Path:
+        """The target, which is no pipe."""
+        if self.target is None:
+            raise ValueError("standard output has no path")
+        return self.target
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer has done.
+
+    Attributes:
+        resumed: Number of frames that an earlier run has made.
+        left_out: Sentences about what the container cannot hold.
+    """
+
+    resumed: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+class Counter:
+    """Counts the frames of a clip.
+
+    Args:
+        all_frames: Number of all, if it is known.
+        on_frame: Called with the progress.
+
+    Attributes:
+        frames: Number of frames so far, those of an earlier run among them.
+        repeated: Number of those that are equal to the one before.
+    """
+
+    def __init__(self, all_frames: int | None, on_frame: OnFrame) -> None:
+        self.frames = self.repeated = 0
+        self._all, self._on_frame = all_frames, on_frame
+
+    def skip(self, frames: int) -> None:
+        """Count frames that an earlier run has made."""
+        self.frames += frames
+        self._tell()
+
+    def add(self, is_repeated: bool) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self.repeated += is_repeated
+        self._tell()
+
+    def _tell(self) -> None:
+        self._on_frame(self.frames, None if self._all is None else max(self._all, self.frames))
+
+
+Write = Callable[
+    [Clip | NumberedFrames, ClipResult, Restore, Counter, bool, bool, Callable[[str], None]], Written
+]
+"""Called with the clip, its result, what restores frames and counts them, whether to go on with what an
+earlier run has left, whether a file may be replaced, and what notifies the user."""
+
+
+def choose_writer(target: Path | None) -> Write:
+    """Return what writes to a target."""
+    if target is None:
+        return _write_to_pipe
+    return _write_images if is_pattern(target) else _write_clip
+
+
+def _write_clip(
+    clip: Clip | NumberedFrames,
+    result: ClipResult,
+    restore: Restore,
+    counter: Counter,
+    resume: bool,
+    overwrite: bool,
+    notify: Callable[[str], None],
+) -> Written:
+    """Write the segments that are missing, and join all of them."""
+    target = result.place
+    check_target(Job(Source(result.source), target), overwrite)
+    with UnfinishedClip(target, result.plan) as unfinished:
+        _begin(unfinished, target, resume, notify)
+        resumed, frames = _go_on(clip, unfinished)
+        if resumed:
+            notify(f"{show(target)}: going on after {resumed} frames")
+            counter.skip(resumed)
+        last = _write_segments(frames, result, restore, unfinished, clip.facts, counter)
+        source = result.source if result.source is not None and result.source.is_file() else None
+        left_out = join_segments(
+            unfinished.segments,
+            source,
+            target,
+            clip.facts,
+            last_duration=last.duration,
+            overwrite=overwrite,
+        )
+    return Written(resumed, left_out)
+
+
+def _begin(unfinished: UnfinishedClip, target: Path, resume: bool, notify: Callable[[str], None]) -> None:
+    if unfinished.begin(resume):
+        notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
+
+
+def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int, Iterator[VideoFrame]]:
+    """Return how many frames are in the segments that are there, and the frames from the last of them on.
+
+    That one is read again since it tells the time of those that follow.
+    """
+    if not unfinished.segments:
+        return 0, clip.frames()
+    times = [read_times(path).pts for path in unfinished.segments]
+    frames = sum(map(len, times))
+    return frames, clip.frames(frames - 1, max(times[-1]))
+
+
+def _write_segments(
+    frames: Iterator[VideoFrame],
+    result: ClipResult,
+    restore: Restore,
+    unfinished: UnfinishedClip,
+    facts: ClipFacts,
+    counter: Counter,
+) -> VideoFrame:
+    """Restore frames, and encode them in segments; return the last frame.
+
+    Args:
+        frames: Frames; after a resumed part the first of them is done.
+        result: The result.
+        restore: Restores frames.
+        unfinished: The segments.
+        facts: The clip.
+        counter: Counts frames.
+    """
+    assert result.options is not None
+    with read_ahead(frames) as waiting:
+        last = next(waiting)
+        if not unfinished.segments:
+            waiting = chain([last], waiting)
+        restored = restore(waiting)
+        with closing(restored), ThreadPoolExecutor(1, "mambair-encode") as encoder:
+            while (first := next(restored, None)) is not None:
+                with SegmentWriter(unfinished.next_path(), facts, result.options) as writer:
+                    begun: deque[Future[None]] = deque()
+                    for each in chain([first], islice(restored, SEGMENT_FRAMES - 1)):
+                        last = each.frame
+                        begun.append(encoder.submit(writer.write, each.pixels, last.pts, last.duration))
+                        if len(begun) > FRAMES_AHEAD:
+                            begun.popleft().result()
+                        counter.add(each.is_repeated)
+                    for future in begun:
+                        future.result()
+                unfinished.add()
+    return last
+
+
+def _write_images(
+    clip: Clip | NumberedFrames,
+    result: ClipResult,
+    restore: Restore,
+    counter: Counter,
+    resume: bool,
+    overwrite: bool,
+    notify: Callable[[str], None],
+) -> Written:
+    """Write each frame to a file of its own."""
+    target = result.place
+    resumed = 0
+    with UnfinishedClip(target, result.plan) as unfinished:
+        _begin(unfinished, target, resume, notify)
+        while unfinished.goes_on and name_frame(target, resumed).exists():
+            resumed += 1
+        if resumed:
+            notify(f"{show(target)}: going on after {resumed} frames")
+            counter.skip(resumed)
+        with read_ahead(clip.frames(resumed)) as frames, closing(restore(frames)) as restored:
+            for each in restored:
+                bits, number = clip.facts.bits, each.frame.number
+                write_frame(target, number, each.pixels, bits=bits, overwrite=overwrite)
+                unfinished.has_frames = True
+                counter.add(each.is_repeated)
+    return Written(resumed)
+
+
+def _write_to_pipe(
+    clip: Clip | NumberedFrames,
+    result: ClipResult,
+    restore: Restore,
+    counter: Counter,
+    resume: bool,
+    overwrite: bool,
+    notify: Callable[[str], None],
+) -> Written:
+    """Write frames to standard output: raw ones where raw ones came, else YUV4MPEG."""
+    stream = sys.stdout.buffer
+    writer = Yuv4MpegWriter(stream, clip.facts)
+    with read_ahead(clip.frames()) as frames, closing(restore(frames)) as restored:
+        for each in restored:
+            if result.raw is None:
+                writer.write(each.pixels)
+            else:
+                write_raw(stream, each.pixels, clip.facts.bits)
+            stream.flush()
+            counter.add(each.is_repeated)
+    return Written()

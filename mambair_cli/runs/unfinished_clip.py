@@ -1,0 +1,119 @@
+"""What is there of a clip that is not finished: its segments, in a hidden folder next to the target.
+
+A segment has its name only when it is complete and on the disk. So whatever ends a run, and when, the
+segments that are there are those of an undisturbed run, and the next one goes on after them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count, takewhile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mambair_cli.errors import ImageError
+from mambair_cli.system.files import atomic_write, lacks_space, show
+
+_PLAN, _LOCK = "plan.json", "lock"
+
+
+class UnfinishedClip:
+    """The segments of one clip, for one run at a time.
+
+    Args:
+        target: The clip.
+        plan: All that the segments depend on, as JSON.
+
+    Attributes:
+        folder: Folder of the segments.
+        segments: Segments that are complete, from the first one on.
+        goes_on: Whether the run goes on with what an earlier one has left.
+        has_frames: Whether there are frames elsewhere that belong to it: numbered images.
+
+    Raises:
+        ImageError: Another run writes this clip, or the system refuses to write.
+    """
+
+    def __init__(self, target: Path, plan: Mapping[str, Any]) -> None:
+        self.folder = target.with_name(f".{target.name}.mambair")
+        self.segments: list[Path] = []
+        self.goes_on = self.has_frames = False
+        self._target, self._plan = target, json.loads(json.dumps(plan))
+        self._lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
+
+    def __enter__(self) -> "UnfinishedClip":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            raise ImageError(
+                f"cannot write {show(self._target)}: another run is writing it; wait for it, or name another"
+            ) from error
+        except OSError as error:
+            remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
+            raise ImageError(f"cannot write {show(self._target)}: {error.strerror}; {remedy}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        with suppress(OSError):  # segments are in it, for the next run
+            if kind is None or not (self.has_frames or self._list_segments()):
+                self._clear()
+
+    def begin(self, resume: bool) -> bool:
+        """Take up the segments that are there, or remove them.
+
+        Args:
+            resume: Whether to go on after them.
+
+        Returns:
+            Whether what there is was to be taken up, and belongs to another plan.
+        """
+        before = self._read_plan()
+        found = self._list_segments()
+        self.goes_on = resume and before == self._plan
+        if self.goes_on:
+            self.segments = found
+        else:
+            for path in found:
+                path.unlink()
+        with atomic_write(self.folder / _PLAN, self.folder / f"{_PLAN}.part") as file:
+            file.write(json.dumps(self._plan).encode())
+        return resume and before is not None and not self.goes_on
+
+    def next_path(self) -> Path:
+        """Return the name of the segment that comes next."""
+        return self._path(len(self.segments))
+
+    def add(self) -> None:
+        """Count the segment of :meth:`next_path`, which is complete."""
+        self.segments.append(self.next_path())
+
+    def remove(self) -> None:
+        """Remove all segments, and the plan: the clip is finished."""
+        (self.folder / _PLAN).unlink(missing_ok=True)
+        for path in self.segments:
+            path.unlink(missing_ok=True)
+        self.segments = []
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.mkv"
+
+    def _list_segments(self) -> list[Path]:
+        return list(takewhile(os.path.exists, map(self._path, count())))
+
+    def _read_plan(self) -> Any:
+        with suppress(OSError, ValueError):
+            return json.loads((self.folder / _PLAN).read_bytes())
+        return None
+
+    def _clear(self) -> None:
+        """Remove the folder, but for files of others."""
+        shutil.rmtree(self.folder, ignore_errors=True)

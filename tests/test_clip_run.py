@@ -1,0 +1,413 @@
+"""Clips by the restoring commands: every frame, with its time and its sound, also after a kill."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import save_nearest
+from PIL import Image
+
+pytest.importorskip("av", reason="needs the extra video")
+
+from clips import Sound, make_clip, psnr, read_packets
+
+from mambair_cli import Restorer
+from mambair_cli.cli import main
+from mambair_cli.restore.restoration import Restoration
+from mambair_cli.runs import clip_writers
+from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
+from mambair_cli.runs.unfinished_clip import UnfinishedClip
+from mambair_cli.video import SegmentWriter, VideoFrame, open_clip
+
+LOCAL = ("--offline", "--device", "cpu")
+TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 42042]  # not evenly
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch) -> Path:
+    """Change to a folder with a network that repeats pixels, and with short segments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clip_writers, "SEGMENT_FRAMES", 5)
+    save_nearest(tmp_path / "double.safetensors", 2)
+    return tmp_path
+
+
+def upscale(*arguments: str) -> int:
+    return main(["upscale", *arguments, "--weights", "double.safetensors", *LOCAL])
+
+
+def frames_of(path: Path | str) -> list[VideoFrame]:
+    with open_clip(Path(path)) as clip:
+        return list(clip.frames())
+
+
+def double(pixels: np.ndarray) -> np.ndarray:
+    return pixels.repeat(2, 0).repeat(2, 1)
+
+
+def test_every_frame_is_restored_at_its_time_and_the_sound_is_kept(place: Path, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES, sound=Sound("aac"), pix_fmt="yuv444p", size=(48, 32))
+    assert upscale("in.mkv", "-s", "2", "--codec", "ffv1") == 0
+    out, err = capsys.readouterr()
+    assert out == "in_x2.mkv\n"
+    assert "12 frames" in err
+    given, made = frames_of("in.mkv"), frames_of("in_x2.mkv")
+    assert [frame.pts for frame in made] == [frame.pts for frame in given]
+    assert len(made) == len(TIMES)
+    for before, after in zip(given, made, strict=True):
+        assert np.abs(after.pixels - double(before.pixels)).max() <= 2 / 255  # of YUV's rounding
+    assert read_packets(place / "in_x2.mkv", "audio").data == read_packets(place / "in.mkv", "audio").data
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_real_model_and_a_size_that_is_reduced(place: Path) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(32, 24))
+    command = ["upscale", "in.mp4", "-s", "1.5", "--model", "tiny-x2", "-o", "out.mkv", "--codec", "ffv1"]
+    assert main([*command, *LOCAL]) == 0
+    restore = Restorer("upscale", 2, model="tiny-x2", device="cpu", offline=True)
+    for before, after in zip(frames_of("in.mp4"), frames_of("out.mkv"), strict=True):
+        assert after.pixels.shape == (36, 48, 3)
+        wanted = restore(before.pixels)
+        reduced = np.array(
+            Image.fromarray((wanted * 255).round().astype(np.uint8)).resize(
+                (48, 36), Image.Resampling.LANCZOS
+            )
+        )
+        assert psnr(after.pixels, reduced / 255) > 30  # 4:2:0 halves the colours
+
+
+class StopError(Exception):
+    """Stands for what ends a run at any moment."""
+
+
+@pytest.mark.parametrize("frame", [0, 4, 5, 7, 11])
+def test_a_run_that_ends_anywhere_goes_on_to_the_same_packets(place: Path, monkeypatch, frame: int) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, sound=Sound("aac"), size=(48, 32))
+    assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4") == 0
+    write, begin = SegmentWriter.write, Restoration.begin
+    written = []
+
+    def stop(writer: SegmentWriter, pixels: np.ndarray, pts: int, duration: int) -> None:
+        if len(written) == frame:
+            raise StopError
+        written.append(pts)
+        write(writer, pixels, pts, duration)
+
+    monkeypatch.setattr(SegmentWriter, "write", stop)
+    with pytest.raises(StopError):
+        upscale("in.mp4", "-s", "2", "-o", "out.mp4")
+    assert not Path("out.mp4").exists()
+    assert len(list(Path(".out.mp4.mambair").glob("*.mkv"))) == frame // 5
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    begun = []
+    monkeypatch.setattr(Restoration, "begin", lambda self: (begun.append(self), begin(self))[1])
+    assert upscale("in.mp4", "-s", "2", "-o", "out.mp4", "--resume") == 0
+    assert len({*map(id, begun)}) == len(TIMES) - frame // 5 * 5
+    for kind in ("video", "audio"):
+        assert read_packets(place / "out.mp4", kind) == read_packets(place / "whole.mp4", kind)
+    assert not Path(".out.mp4.mambair").exists()
+
+
+def test_a_run_that_was_killed_while_it_joined_has_all_segments(place: Path, monkeypatch) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES, size=(48, 32))
+    assert upscale("in.mkv", "-s", "2", "-o", "whole.mkv") == 0
+    join = clip_writers.join_segments
+
+    def stop(*arguments: Any, **options: Any) -> list[str]:
+        raise StopError
+
+    monkeypatch.setattr(clip_writers, "join_segments", stop)
+    with pytest.raises(StopError):
+        upscale("in.mkv", "-s", "2", "-o", "out.mkv")
+    monkeypatch.setattr(clip_writers, "join_segments", join)
+    monkeypatch.setattr(SegmentWriter, "write", stop)
+    assert upscale("in.mkv", "-s", "2", "-o", "out.mkv", "--resume") == 0
+    assert read_packets(place / "out.mkv") == read_packets(place / "whole.mkv")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_a_run_that_is_killed_leaves_no_clip_and_its_segments(place: Path) -> None:
+    times = [3003 * number for number in range(250)]
+    make_clip(place / "in.mp4", "mp4", times=times, size=(48, 32))
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "in.mp4", "-s", "2", *LOCAL]
+    command += ["--weights", "double.safetensors", "-o"]
+    running = subprocess.Popen([*command, "out.mp4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    end = time.monotonic() + 60
+    while not list(place.glob(".out.mp4.mambair/*.mkv")) and time.monotonic() < end:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert not Path("out.mp4").exists()
+    assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4") == 0
+    done = subprocess.run([*command, "out.mp4", "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after 96 frames" in done.stderr or "going on after 192 frames" in done.stderr
+    first, second = (frames_of(name) for name in ("out.mp4", "whole.mp4"))
+    assert [frame.pts for frame in first] == [frame.pts for frame in second]
+    assert len(first) == 250
+
+
+def test_other_settings_begin_anew(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", stop_after(7))
+    with pytest.raises(StopError):
+        upscale("in.mp4", "-s", "2", "-o", "out.mp4")
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    assert upscale("in.mp4", "-s", "2", "-o", "out.mp4", "--resume", "--quality", "50") == 0
+    assert "was begun with other settings or from another clip; beginning anew" in capsys.readouterr().err
+    assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4", "--quality", "50") == 0
+    assert read_packets(place / "out.mp4") == read_packets(place / "whole.mp4")
+
+
+def stop_after(frames: int) -> Any:
+    """Return a write that writes so many frames, and then stops."""
+    write, written = SegmentWriter.write, []
+
+    def stop(writer: SegmentWriter, *arguments: Any) -> None:
+        if len(written) == frames:
+            raise StopError
+        written.append(arguments)
+        write(writer, *arguments)
+
+    return stop
+
+
+def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    write = SegmentWriter.write
+    left = iter(range(7))
+
+    def fill(writer: SegmentWriter, *arguments: Any) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(writer, *arguments)
+
+    monkeypatch.setattr(SegmentWriter, "write", fill)
+    assert upscale("in.mp4", "-s", "2", "--json") == 1
+    said = capsys.readouterr()
+    assert (
+        "cannot write in_x2.mp4: No space left on device; free some space, and go on with --resume"
+        in said.err
+    )
+    assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["start", "failed", "summary"]
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    assert upscale("in.mp4", "-s", "2", "--resume") == 0
+    assert "going on after 5 frames" in capsys.readouterr().err
+    assert len(frames_of("in_x2.mp4")) == len(TIMES)
+
+
+def test_frames_equal_to_the_one_before_are_not_computed_again(place: Path, monkeypatch) -> None:
+    random = np.random.default_rng(0).random((3, 8, 9, 3), np.float32)
+    order = [0, 0, 1, 1, 1, 0, 2]
+    frames = iter([VideoFrame(n, n, 1, random[which].copy()) for n, which in enumerate(order)])
+    begin, begun = Restoration.begin, []
+    monkeypatch.setattr(Restoration, "begin", lambda self: (begun.append(1), begin(self))[1])
+    restorer = Restorer(weights=place / "double.safetensors", device="cpu")
+    made = list(restore_frames(frames, restorer, (16, 18)))
+    assert [each.is_repeated for each in made] == [False, True, False, True, True, False, False]
+    for each, which in zip(made, order, strict=True):
+        np.testing.assert_allclose(each.pixels, double(random[which]), atol=1e-6)
+    assert [each.frame.number for each in made] == list(range(7))
+
+
+def test_frames_are_read_only_as_far_ahead_as_needed(place: Path) -> None:
+    restorer = Restorer(weights=place / "double.safetensors", device="cpu")
+    taken = []
+
+    def read() -> Any:
+        for number in range(1000):
+            taken.append(number)
+            yield VideoFrame(number, number, 1, np.full((4, 4, 3), number / 1000, np.float32))
+
+    with read_ahead(read()) as frames:
+        made = list(islice(restore_frames(frames, restorer, (8, 8)), 3))
+    assert len(made) == 3
+    assert len(taken) <= 3 + FRAMES_AHEAD + 3
+
+
+def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
+    Path("out").mkdir()
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
+    first = Path("out/in.mp4").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentWriter, "write", stop_after(0))
+        assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
+    assert "out/in.mp4 is done already" in capsys.readouterr().err
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume", "--quality", "20") == 0  # it is ours
+    second = Path("out/in.mp4").read_bytes()
+    assert len(second) < len(first)
+    Path("out/in.mp4").write_bytes(b"mine")
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 1
+    assert Path("out/in.mp4").read_bytes() == b"mine"
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--overwrite") == 0
+    assert Path("out/in.mp4").read_bytes() == first
+
+
+def test_events_tell_a_clip(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    (place / "broken.mp4").write_bytes(b"no clip")
+    assert upscale("broken.mp4", "in.mp4", "-s", "2", "-o", "out", "--json") == 1
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "failed", "done", "summary"]
+    done = events[2]
+    assert (done["input"], done["output"]) == ("in.mp4", "out/in.mp4")
+    assert (done["width"], done["height"], done["frames"], done["resumed"]) == (96, 64, 12, 0)
+    assert (done["codec"], done["warnings"]) == ("h264", [])
+    assert (events[3]["done"], events[3]["failed"], events[3]["left"]) == (1, 1, 0)
+
+
+def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    with UnfinishedClip(place / "in_x2.mp4", {}):
+        assert upscale("in.mp4", "-s", "2") == 1
+    assert "another run is writing it; wait for it, or name another" in capsys.readouterr().err
+    assert upscale("in.mp4", "-s", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "why"),
+    [
+        (["in.mp4", "in.png"], 2, "in.mp4 is a clip and in.png is none; restore them by two commands"),
+        (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
+        (["in.mp4", "--workers", "2"], 2, "clips are restored in one process: --workers 2"),
+        (["in.mp4", "--compare"], 2, "of no effect on clips: --compare"),
+        (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
+        (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
+        (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
+        (["in.mp4", "-o", "in.mp4"], 2, "the result of in.mp4 cannot be in.mp4"),
+        (["in.mp4", "in.mp4"], 2, "the result of in.mp4 cannot be in_x2.mp4"),
+        (["no.mp4"], 1, "no.mp4"),
+        (["in.mp4", "--quality", "0"], 2, "--quality is 0"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(given, code, why, place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    Image.new("RGB", (8, 8)).save("in.png")
+    (place / "there.mp4").write_bytes(b"mine")
+    assert upscale(*given, "-s", "2", "-q") == code
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.count("\n") == 1
+    assert (place / "there.mp4").read_bytes() == b"mine"
+    assert not list(place.glob(".*.mambair"))
+
+
+def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:7], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    with monkeypatch.context() as patch:
+        write, left = clip_writers.write_frame, iter(range(3))
+
+        def stop(*arguments: Any, **options: Any) -> Path:
+            if next(left, None) is None:
+                raise StopError
+            return write(*arguments, **options)
+
+        patch.setattr(clip_writers, "write_frame", stop)
+        with pytest.raises(StopError):
+            upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png")
+    assert len(list(place.glob("frames/*.png"))) == 3
+    assert upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png", "--resume") == 0
+    assert "going on after 3 frames" in capsys.readouterr().err
+    names = [f"{number:03d}.png" for number in range(1, 8)]
+    assert sorted(path.name for path in (place / "frames").iterdir()) == names
+    for name, frame in zip(names, frames_of("in.mkv"), strict=True):
+        made = np.array(Image.open(place / "frames" / name)) / 255
+        assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+    assert upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png") == 1  # they are not replaced
+    assert "001.png: it exists already" in capsys.readouterr().err
+
+    assert upscale("frames/%03d.png", "-s", "2", "-o", "out.mkv", "--codec", "ffv1", "--fps", "12.5") == 0
+    made = frames_of("out.mkv")
+    assert [frame.pixels.shape for frame in made] == [(64, 96, 3)] * 7
+    with open_clip(place / "out.mkv") as clip:
+        assert clip.facts.frame_rate == pytest.approx(12.5)
+    wanted = double(np.array(Image.open(place / "frames/004.png")) / np.float32(255))
+    assert np.abs(made[3].pixels - wanted).max() <= 2 / 255
+    assert upscale("frames", "-s", "2", "-o", "folder.mkv", "--codec", "ffv1") == 0
+    assert [frame.pixels.tobytes() for frame in frames_of("folder.mkv")] == [f.pixels.tobytes() for f in made]
+
+
+def test_frames_come_and_go_by_pipes(place: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), np.uint8)
+    command = [sys.executable, "-m", "mambair_cli", "upscale", "-", "-s", "2", "-o", "-", *LOCAL]
+    command += ["--weights", "double.safetensors"]
+    raw = subprocess.run([*command, "--raw", "12x8@25"], input=random.tobytes(), capture_output=True)
+    assert raw.returncode == 0, raw.stderr
+    made = np.frombuffer(raw.stdout, np.uint8).reshape(3, 16, 24, 3)
+    assert np.array_equal(made, random.repeat(2, 1).repeat(2, 2))
+
+    gray = np.arange(96, dtype=np.uint8).reshape(8, 12) + 60
+    frame = b"FRAME\n" + gray.tobytes() + bytes([128]) * 96 * 2
+    given = b"YUV4MPEG2 W12 H8 F30:1 Ip A1:1 C444\n" + frame * 2
+    told = subprocess.run(command, input=given, capture_output=True)
+    assert told.returncode == 0, told.stderr
+    header, *frames = told.stdout.split(b"FRAME\n")
+    assert header.startswith(b"YUV4MPEG2 W24 H16 F30:1 ")
+    luma = np.frombuffer(frames[0][:384], np.uint8).reshape(16, 24)
+    assert np.abs(luma.astype(int) - gray.repeat(2, 0).repeat(2, 1)).max() <= 1
+    assert len(frames) == 2
+    assert frames[0] == frames[1]
+
+
+@pytest.mark.parametrize("raw", ["640x480", "0x480@25", "640x480@0", "640x480@25/0", "yuv:1x1@1", ""])
+def test_raw_frames_need_their_size_and_rate(place: Path, raw: str, capsys) -> None:
+    assert upscale("-", "-s", "2", "--raw", raw) == 2
+    assert "the width, the height and the frames a second" in capsys.readouterr().err
+
+
+def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(96, 64), options={"crf": "45"})
+    assert main(["upscale", "in.mp4", "-s", "2", *LOCAL, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[1])
+    assert done["need"]["kind"] in ("real", "clean")
+    assert done["model"] == {"real": "tiny-real-x2", "clean": "tiny-x2"}[done["need"]["kind"]]
+
+
+def test_inspect_tells_a_clip(place: Path, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES, sound=Sound("aac"), rotation=90)
+    assert main(["inspect", "in.mkv"]) == 0
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["clip"].strip() == "in.mkv"
+    assert "h264, 64×48 pixels" in lines["pictures"]
+    assert "12 frames" in lines["pictures"]
+    assert "not evenly" in lines["pictures"]
+    assert "8 bits (yuv420p)" in lines["samples"]
+    assert "turned by" in lines["shape"]
+    assert lines["audio"].strip() == "aac, deu"
+    assert "pictures: " in lines["upscale"]
+    (place / "broken.mp4").write_bytes(b"no clip")
+    Image.new("RGB", (8, 8)).save("a.png")
+    assert main(["inspect", "in.mkv", "broken.mp4", "a.png", "--json"]) == 1
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["inspected_clip", "failed", "inspected"]
+    assert (events[0]["frames"], events[0]["streams"][1]["kind"]) == (12, "audio")
+    assert events[0]["need"]["kind"] in ("clean", "real", "white")
+
+
+def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    assert upscale("in.mp4", "-s", "2", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("in.mp4 -> in_x2.mp4: 12 frames of 96×64, h264, by double.safetensors, each from ")
+    assert "on the disk, about " in said
+    assert sorted(path.name for path in place.iterdir()) == ["double.safetensors", "in.mp4"]
+    assert upscale("in.mp4", "-s", "2") == 0
+    size = sum(map(len, read_packets(place / "in_x2.mp4").data))
+    assert upscale("in.mp4", "-s", "2", "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (plan["event"], plan["frames"], plan["replaces"], plan["codec"]) == ("plan_clip", 12, True, "h264")
+    assert size / 3 < plan["disk"] < 3 * size + 4096
+    assert plan["seconds"] > 0
+    assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
