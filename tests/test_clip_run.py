@@ -280,7 +280,7 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
     [
         (["in.mp4", "in.png"], 2, "in.mp4 is a clip and in.png is none; restore them by two commands"),
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
-        (["in.mp4", "--workers", "2"], 2, "clips are restored in one process: --workers 2"),
+        (["in.mp4", "--server", "auto"], 2, "clips are restored on this machine: --server auto"),
         (["in.mp4", "--compare"], 2, "of no effect on clips: --compare"),
         (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
         (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
@@ -411,3 +411,12 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert size / 3 < plan["disk"] < 3 * size + 4096
     assert plan["seconds"] > 0
     assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
+
+
+def test_workers_share_the_tiles_of_each_frame(place: Path) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(64, 48))
+    tiles = ("--tile", "32", "--overlap", "8")
+    assert upscale("in.mp4", "-s", "2", "-o", "one.mp4", *tiles) == 0
+    command = ["upscale", "in.mp4", "-s", "2", "-o", "two.mp4", "--offline", "--workers", "2", *tiles]
+    assert main([*command, "--weights", "double.safetensors"]) == 0
+    assert read_packets(place / "two.mp4") == read_packets(place / "one.mp4")

@@ -49,7 +49,7 @@ _OF_IMAGES = (
     "watch",
     "preserve_times",
 )
-_OF_EXECUTORS = ("server", "ray", "devices", "workers")
+_OF_EXECUTORS = ("server", "ray")
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw")
 _YUV4MPEG = b"YUV4MPEG2"
 
@@ -73,7 +73,7 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
     if given.get("server") == os.environ.get("MAMBAIR_SERVER"):  # that one is for images
         given.pop("server", None)
     refuse(given, _OF_IMAGES, "of no effect on clips")
-    refuse(given, _OF_EXECUTORS, "clips are restored in one process")
+    refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
     return clips
@@ -123,14 +123,13 @@ def restore_clips(
         level: Noise sigma of 255, or JPEG quality, if it was given.
         size: Size of the results; None for the network's own.
     """
-    from mambair_cli.cli.executors import load_restorer
+    from mambair_cli.cli.executors import open_restorer
     from mambair_cli.runs.output_size import Size, check_reach
     from mambair_cli.video.ffmpeg import import_av
 
     import_av()  # says at once where it is missing
     size = size or Size()
-    with cleaning_up():
-        restorer = load_restorer(task, scale, level, options)
+    with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
         run = _ClipRun(options, len(jobs))

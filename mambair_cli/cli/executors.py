@@ -1,5 +1,7 @@
 """The executor that a command's options ask for: this process, worker processes, a cluster, or a server."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -82,6 +84,29 @@ def load_restorer(task: "Task", scale: int | None, level: float | None, options:
     is_silent = options.quiet or looks(level, options.model, options.weights)
     notify = (lambda sentence: None) if is_silent else say
     return Restorer.from_settings(settings_for(task, scale, level, options), notify)
+
+
+@contextmanager
+def open_restorer(
+    task: "Task", scale: int | None, level: float | None, options: Options
+) -> "Iterator[Restorer]":
+    """Load the model for what is no list of images; several devices share the tiles of one frame.
+
+    The arguments and errors are those of :func:`load_restorer`.
+    """
+    from mambair_cli.restore.devices import choose_devices
+
+    devices = choose_devices(options.devices, options.workers)
+    first = replace(options, device=devices[0]) if devices else options
+    restorer = load_restorer(task, scale, level, first)
+    if len(devices) < 2:
+        yield restorer
+        return
+    from mambair_cli.cli.progress import Progress
+
+    settings = replace(settings_for(task, scale, level, first), device=devices[0])
+    with closing(_open_processes(devices, restorer, settings, Progress(not options.quiet))) as workers:
+        yield restorer.by(workers.computer_for(None), workers.computer_for)
 
 
 def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":
