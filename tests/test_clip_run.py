@@ -21,6 +21,7 @@ pytest.importorskip("av", reason="needs the extra video")
 from clips import Sound, make_clip, psnr, read_packets
 
 from mambair_cli import Restorer
+from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_writers
@@ -420,3 +421,37 @@ def test_workers_share_the_tiles_of_each_frame(place: Path) -> None:
     command = ["upscale", "in.mp4", "-s", "2", "-o", "two.mp4", "--offline", "--workers", "2", *tiles]
     assert main([*command, "--weights", "double.safetensors"]) == 0
     assert read_packets(place / "two.mp4") == read_packets(place / "one.mp4")
+
+
+@pytest.mark.parametrize(
+    ("at", "number"), [("0", 0), ("0.09", 2), ("00:00:00.18", 4), ("0.41", 9), (None, 4)]
+)
+def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str | None, number: int) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES, size=(48, 32))
+    shown = []
+    monkeypatch.setattr(
+        clips_command, "show_preview", lambda *given: shown.append((read(given[3][0]), given))
+    )
+
+    def read(source: Any) -> np.ndarray:
+        return np.array(Image.open(source.path)) / 255
+
+    assert upscale("in.mkv", "-s", "2", "--preview", *([] if at is None else ["--at", at])) == 0
+    [(pixels, given)] = shown
+    frames = frames_of("in.mkv")
+    errors = [np.abs(frame.pixels - pixels).max() for frame in frames]
+    assert abs(int(np.argmin(errors)) - number) <= (at is None)
+    assert (given[5].output, given[6]) == ("in_preview.html", "in.mkv")
+
+
+def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0
+    assert capsys.readouterr().out == "in_preview.html\n"
+    assert "<html" in Path("in_preview.html").read_text("utf-8")
+    for given, code, why in (
+        (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends before that"),
+        (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),
+    ):
+        assert upscale("in.mp4", "-s", "2", "--preview", "--overwrite", *given) == code
+        assert why in capsys.readouterr().err

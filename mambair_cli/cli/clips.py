@@ -4,27 +4,25 @@ import io
 import os
 import re
 import sys
-import time
+import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from mambair_cli.cli.dry_run import format_time
-from mambair_cli.cli.notices import explain_look
+from mambair_cli.cli.clip_run import ClipRun
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import complain, format_bytes, print_event, say
-from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.cli.output import print_event
+from mambair_cli.cli.preview import show_preview
+from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up
+from mambair_cli.system.values import read_time
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
-    from mambair_cli.inspection.need import Need
-    from mambair_cli.restore.restorer import Restorer
-    from mambair_cli.runs.clip_job import ClipJob, ClipOutcome
+    from mambair_cli.runs.clip_job import ClipJob
     from mambair_cli.runs.output_size import Size
-    from mambair_cli.video import ClipFacts, RawInput
+    from mambair_cli.video import RawInput
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
@@ -39,9 +37,6 @@ _OF_IMAGES = (
     "damaged",
     "max_pixels",
     "compare",
-    "open",
-    "preview",
-    "region",
     "from_file",
     "null",
     "include",
@@ -50,7 +45,7 @@ _OF_IMAGES = (
     "preserve_times",
 )
 _OF_EXECUTORS = ("server", "ray")
-_OF_CLIPS = ("codec", "deinterlace", "fps", "raw")
+_OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
 
 
@@ -129,10 +124,13 @@ def restore_clips(
 
     import_av()  # says at once where it is missing
     size = size or Size()
+    if options.is_preview:
+        _preview(task, clips, options, scale, level, size)
+        return
     with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
-        run = _ClipRun(options, len(jobs))
+        run = ClipRun(options, len(jobs))
         if options.dry_run:
             for job in jobs:
                 run.foresee(job, restorer)
@@ -143,6 +141,38 @@ def restore_clips(
         for job in jobs:
             run.restore(job, restorer, task)
         run.end()
+
+
+def _preview(
+    task: "Task", clips: list[str], options: Options, scale: int | None, level: float | None, size: "Size"
+) -> None:
+    """Show a part of one frame before and after.
+
+    Raises:
+        UsageError: There are several clips, or it is a pipe.
+        VideoError: The clip cannot be read, or ends before the time that was asked for.
+    """
+    from mambair_cli.images.source import Source
+    from mambair_cli.runs.job_files import WriteOptions
+    from mambair_cli.video import Clip, name_frame, open_clip, write_frame
+
+    if len(clips) != 1 or clips[0] == "-":
+        what = "standard input" if clips[0] == "-" else f"{len(clips)} clips"
+        raise UsageError(f"a preview shows one frame of one clip, not of {what}; name one file")
+    path = Path(clips[0])
+    with open_clip(path, deinterlace=options.deinterlace) as clip, tempfile.TemporaryDirectory() as folder:
+        if isinstance(clip, Clip):
+            third = (clip.facts.duration or Fraction(0)) / 3
+            frame = clip.frame_at(third if options.at is None else read_time(options.at, "--at"))
+        else:
+            frame = next(clip.frames())
+        pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
+        write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
+        page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
+        image = Source(name_frame(pattern, 0))
+        show_preview(
+            task, scale, level, [image], WriteOptions(size=size), replace(options, output=page), clips[0]
+        )
 
 
 def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Options) -> list["ClipJob"]:
@@ -210,165 +240,3 @@ def _read_raw(text: str) -> "RawInput":
             "640x480@25, or rgb48le:640x480@30000/1001 for 16 bits"
         )
     return RawInput(found[1] or "rgb24", int(found[2]), int(found[3]), Fraction(found[4]))
-
-
-class _ClipRun:
-    """Restores clips, and prints what becomes of them."""
-
-    def __init__(self, options: Options, clips: int) -> None:
-        self._options, self._clips = options, clips
-        self._done = self._skipped = self._failed = self._exit_code = 0
-        self._begun = time.perf_counter()
-        self._has_told_model = False
-
-    def facts(self, restorer: "Restorer") -> dict[str, object]:
-        """Return the facts of the first line of JSON."""
-        from mambair_cli.cli.run import EVENT_SCHEMA
-        from mambair_cli.runs.fingerprint import Fingerprint
-
-        return {
-            "schema": EVENT_SCHEMA,
-            "model": restorer.model.name,
-            "other_models": [model.name for model in restorer.others.values()],
-            "weights": Fingerprint.of(restorer).weights,
-            "device": str(restorer.device),
-            "files": self._clips,
-            "notices": [restorer.notice] if restorer.notice else [],
-        }
-
-    def restore(self, job: "ClipJob", restorer: "Restorer", task: "Task") -> None:
-        """Restore one clip."""
-        from mambair_cli.cli.progress import show_clip
-        from mambair_cli.runs.clip_job import restore_clip
-
-        options = self._options
-        if self._failed and options.fail_fast:
-            return
-        notify = (lambda sentence: None) if options.quiet else say
-
-        def tell(facts: "ClipFacts", chosen: "Restorer", need: "Need | None") -> None:
-            if options.quiet:
-                return
-            if need is not None and (sentence := explain_look(task, need, chosen.model.name)):
-                say(f"{job.input}: {sentence}")
-            elif not self._has_told_model:
-                say(f"using {chosen.model.name} on {chosen.device}")
-            self._has_told_model = True
-            if facts.interlaced and not job.deinterlace:
-                say(f"{job.input} is interlaced; --deinterlace makes whole frames of its fields")
-            if facts.hdr:
-                say(f"{job.input} is {facts.hdr}: the model sees its signal as it is stored, and it stays so")
-
-        try:
-            with show_clip(job.input, not options.quiet) as progress:
-                outcome = restore_clip(job, restorer, tell, progress.advance, notify)
-        except MambairError as error:
-            self._fail(job, error)
-            return
-        if outcome is None:
-            self._skipped += 1
-            if options.json:
-                print_event("skipped", input=job.input, output=job.output)
-            elif not options.quiet:
-                say(f"{job.output} is done already")
-            return
-        self._done += 1
-        self._tell(outcome)
-
-    def foresee(self, job: "ClipJob", restorer: "Restorer") -> None:
-        """Print what restoring a clip would give and take."""
-        from mambair_cli.runs.clip_forecast import foresee_clip
-
-        if job.source is None:
-            raise UsageError("--dry-run cannot look at standard input: it can be read only once; name a file")
-        try:
-            forecast = foresee_clip(job, restorer)
-        except MambairError as error:
-            self._fail(job, error)
-            return
-        replaces = job.target is not None and os.path.lexists(job.target)
-        codec = None if forecast.options is None else forecast.options.codec
-        if self._options.json:
-            facts = {"model": forecast.model, "width": forecast.width, "height": forecast.height}
-            facts |= {"frames": forecast.facts.frames, "codec": codec, "disk": forecast.disk}
-            seconds = None if forecast.seconds is None else round(forecast.seconds, 3)
-            print_event(
-                "plan_clip", input=job.input, output=job.output, replaces=replaces, **facts, seconds=seconds
-            )
-            return
-        size = "" if forecast.disk is None else f"about {format_bytes(forecast.disk)} on the disk, "
-        place = f"{job.output} (replaced)" if replaces else job.output
-        print(
-            f"{job.input} -> {place}: {forecast.facts.frames} frames of "
-            f"{forecast.width}×{forecast.height}, {codec or 'images'}, by {forecast.model}, each from "
-            f"{forecast.plan}; {size}{format_time(forecast.seconds)}"
-        )
-
-    def _fail(self, job: "ClipJob", error: MambairError) -> None:
-        """Print why a clip has failed, and count it."""
-        from mambair_cli.runs.outcomes import describe_error
-
-        self._failed += 1
-        self._exit_code = max(self._exit_code, error.exit_code)
-        complain(error)
-        if self._options.json:
-            print_event("failed", input=job.input, **describe_error(error))
-
-    def _tell(self, outcome: "ClipOutcome") -> None:
-        options, job = self._options, outcome.job
-        if outcome.warnings and not options.quiet:
-            say(f"warning: {job.input}: {'; '.join(outcome.warnings)}")
-        if options.json:
-            print_event("done", **describe_clip(outcome))
-            return
-        kind = "images" if job.target else "a pipe"
-        codec = kind if outcome.options is None else outcome.options.codec
-        if not options.quiet:
-            new = outcome.frames - outcome.resumed
-            repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
-            say(
-                f"{new} frames{repeated} in {outcome.seconds:.0f} s, "
-                f"{new / max(outcome.seconds, 1e-9):.2g} a second; {codec}"
-            )
-        if job.target is not None:
-            print(job.target, flush=True)
-
-    def end(self) -> None:
-        """Print the end, and end the command with the exit code.
-
-        Raises:
-            typer.Exit: A clip has failed.
-        """
-        if self._options.json and not self._options.dry_run:
-            print_event(
-                "summary",
-                done=self._done,
-                skipped=self._skipped,
-                failed=self._failed,
-                left=self._clips - self._done - self._skipped - self._failed,
-                seconds=round(time.perf_counter() - self._begun, 3),
-            )
-        if self._exit_code:
-            raise typer.Exit(self._exit_code)
-
-
-def describe_clip(outcome: "ClipOutcome") -> dict[str, object]:
-    """Describe a finished clip as JSON."""
-    from mambair_cli.inspection.need import describe_need
-
-    job, options = outcome.job, outcome.options
-    return {
-        "input": job.input,
-        "output": job.output,
-        "model": outcome.model,
-        "width": outcome.width,
-        "height": outcome.height,
-        "frames": outcome.frames,
-        "repeated": outcome.repeated,
-        "resumed": outcome.resumed,
-        "codec": options and options.codec,
-        "pixel_format": options and options.pixel_format,
-        "seconds": round(outcome.seconds, 3),
-        "need": None if outcome.need is None else describe_need(outcome.need),
-        "warnings": list(outcome.warnings),
-    }

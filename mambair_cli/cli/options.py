@@ -247,6 +247,14 @@ class Options:
         str | None,
         typer.Option(metavar="X,Y,W,H", help="The same as --preview, for this part; in pixels of the input."),
     ] = None
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Time of the frame of a clip that --preview shows, such as 83.5 or 00:01:23.",
+            show_default="a third of the clip",
+        ),
+    ] = None
     quiet: Quiet = False
     json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per event instead of output paths.")

@@ -66,6 +66,7 @@ def show_preview(
     sources: list["Source"],
     output: "WriteOptions",
     options: Options,
+    name: str | None = None,
 ) -> None:
     """Restore a part of an image by each model and strength, and show it before and after.
 
@@ -76,6 +77,7 @@ def show_preview(
         sources: The images.
         output: How results are written, of which the size counts.
         options: Options of the command, as :func:`check_preview` accepts them.
+        name: Name of the input for the event; that of the image where it is None.
 
     Raises:
         MambairError: There is no such image, part or model, or the page cannot be written.
@@ -99,7 +101,7 @@ def show_preview(
     if options.json:
         print_event(
             "preview",
-            input=str(sources[0]),
+            input=name or str(sources[0]),
             page=str(page),
             region=list(image.region),
             results=[each.facts for each in results],

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import UsageError
@@ -105,6 +106,23 @@ def wraps_x(wrap: Wrap) -> bool:
 def wraps_y(wrap: Wrap) -> bool:
     """Tell whether what leaves a picture at the bottom comes back at the top."""
     return wrap in ("y", "both")
+
+
+def read_time(text: str, name: str) -> Fraction:
+    """Read a time in a clip: seconds, or minutes and seconds, or hours, minutes and seconds.
+
+    Args:
+        text: Numbers, separated by colons; seconds may have a fraction.
+        name: Name of the option, for the error.
+
+    Raises:
+        UsageError: It is no such text.
+    """
+    found = re.fullmatch(r"\s*(?:(?:(\d{1,4}):)?(\d{1,4}):)?(\d{1,6}(?:\.\d{1,9})?)\s*", text)
+    if found is None:
+        raise UsageError(f"{name} is {text or 'empty'}; it must be a time, such as 83.5 or 00:01:23.5")
+    hours, minutes, seconds = (Fraction(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 class Region(NamedTuple):

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -195,6 +195,28 @@ class Clip:
                 if last is not None:
                     self._check_end(last)
                     return
+
+    def frame_at(self, seconds: Fraction) -> VideoFrame:
+        """Return the frame that is shown at a time since the first one; its number is not told, but 0.
+
+        Raises:
+            VideoError: The clip is a pipe, or ends before.
+        """
+        if not isinstance(self._source, Path):
+            raise VideoError(f"cannot go to a frame of {self._name}: it is a pipe; save it to a file first")
+        target = (self._first.pts or 0) + int(seconds / self.facts.time_base)
+        last = None
+        with self._open() as container:
+            stream = self._find_stream(container)
+            with suppress(import_av().FFmpegError):  # then it begins with the first frame
+                container.seek(target, stream=stream, backward=True)
+            for frame in self._convert(self._decode(container, stream), 0):
+                if last is not None and frame.pts > target:
+                    break
+                last = frame
+        if last is None or last.pts + last.duration <= target:
+            raise VideoError(f"cannot show {self._name} at {float(seconds):g} s: it ends before that")
+        return replace(last, number=0)
 
     def _open(self) -> Any:
         av = import_av()
