@@ -450,7 +450,7 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     assert capsys.readouterr().out == "in_preview.html\n"
     assert "<html" in Path("in_preview.html").read_text("utf-8")
     for given, code, why in (
-        (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends before that"),
+        (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),
         (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),
     ):
         assert upscale("in.mp4", "-s", "2", "--preview", "--overwrite", *given) == code

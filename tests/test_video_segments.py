@@ -270,3 +270,12 @@ def test_quality_rises_with_its_number() -> None:
     for codec in CODECS:
         numbers = [constant_quality(codec, each) for each in range(1, 101)]
         assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_short_segments_are_whole(codec: str, tmp_path: Path) -> None:
+    clip = facts()
+    options = fast_options(clip, "a.mkv", codec)
+    for length in (1, 2, 3, 4):
+        write(tmp_path / "a", clip, options, UNEVEN[:length])
+        assert sorted(read_times(tmp_path / "a").pts) == UNEVEN[:length]

@@ -65,6 +65,15 @@ def test_a_start_is_an_image_and_missing_numbers_are_told(tmp_path: Path) -> Non
         assert "2 numbers are missing" in clip.warnings[0]
         frames = list(clip.frames(2))
         assert clip.facts.variable
+        assert [clip.frame_at(Fraction(n, 25)).number for n in (0, 1, 2, 3, 4, 5, 99)] == [
+            0,
+            1,
+            2,
+            2,
+            2,
+            3,
+            3,
+        ]
         with pytest.raises(VideoError, match="there are 4 images"):
             next(clip.frames(4))
     assert [(frame.number, frame.pts, frame.duration) for frame in frames] == [(2, 2, 3), (3, 5, 1)]

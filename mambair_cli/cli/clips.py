@@ -14,7 +14,7 @@ from mambair_cli.cli.clip_run import ClipRun
 from mambair_cli.cli.options import Options, refuse
 from mambair_cli.cli.output import print_event
 from mambair_cli.cli.preview import show_preview
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.values import read_time
 
@@ -154,18 +154,18 @@ def _preview(
     """
     from mambair_cli.images.source import Source
     from mambair_cli.runs.job_files import WriteOptions
-    from mambair_cli.video import Clip, name_frame, open_clip, write_frame
+    from mambair_cli.video import name_frame, open_clip, write_frame
 
     if len(clips) != 1 or clips[0] == "-":
         what = "standard input" if clips[0] == "-" else f"{len(clips)} clips"
         raise UsageError(f"a preview shows one frame of one clip, not of {what}; name one file")
     path = Path(clips[0])
     with open_clip(path, deinterlace=options.deinterlace) as clip, tempfile.TemporaryDirectory() as folder:
-        if isinstance(clip, Clip):
-            third = (clip.facts.duration or Fraction(0)) / 3
-            frame = clip.frame_at(third if options.at is None else read_time(options.at, "--at"))
-        else:
-            frame = next(clip.frames())
+        length = clip.facts.duration
+        time = (length or Fraction(0)) / 3 if options.at is None else read_time(options.at, "--at")
+        if length is not None and time >= length:
+            raise VideoError(f"cannot show {path} at {float(time):g} s: it ends after {float(length):.5g} s")
+        frame = clip.frame_at(time)
         pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))

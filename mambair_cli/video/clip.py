@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -93,7 +93,7 @@ class Clip:
             raise
         try:
             self._stream = self._find_stream(self._container)
-            self._decoded = self._decode(self._container, self._stream)
+            self._decoded: Iterator[Any] = self._decode(self._container, self._stream)
             first = next(self._decoded, None)
             if first is None:
                 raise VideoError(
@@ -117,6 +117,8 @@ class Clip:
 
     def close(self) -> None:
         """Close the file; a stream that was given stays open."""
+        # Else this object and its generator would keep the decoder until the next search for cycles.
+        self._decoded = iter(())
         self._container.close()
         if self._opened is not None:
             self._opened.close()
@@ -177,6 +179,40 @@ class Clip:
                 raise VideoError(f"cannot read frame {start} of {self._name}: the clip ends before it")
             self._check_end(last)
 
+    def frame_at(self, time: Fraction) -> VideoFrame:
+        """Return the frame that is shown at a time; the last one for times after the end.
+
+        Its number is an estimate where times vary.
+
+        Args:
+            time: Seconds since the first frame.
+
+        Raises:
+            VideoError: The clip is a pipe, or no frame can be decoded there.
+        """
+        if not isinstance(self._source, Path):
+            raise VideoError(f"cannot look into {self._name}: it is a pipe; save it to a file first")
+        first = self._first.pts or 0
+        wanted = first + int(max(Fraction(0), time) / self.facts.time_base)
+        for target in (wanted - _FRAMES_BEFORE[0] * self.facts.ticks_per_frame, first):
+            with self._open() as container:
+                stream = self._find_stream(container)
+                with suppress(import_av().FFmpegError):
+                    container.seek(target, stream=stream, backward=True)
+                shown = None
+                for frame, pts, duration, is_corrupt in self._settle(self._decode(container, stream)):
+                    if pts is None or (pts > wanted and shown is not None):
+                        break
+                    shown = (frame, pts, duration, is_corrupt)
+            # A jump that leads behind the time is made again from the first frame.
+            if shown is not None and (shown[1] <= wanted or target == first):
+                frame, pts, duration, is_corrupt = shown
+                usual = self.facts.ticks_per_frame
+                return VideoFrame(
+                    round((pts - first) / usual), pts, duration or usual, self._to_rgb(frame), is_corrupt
+                )
+        raise VideoError(f"cannot read {self._name} at {float(time):g} s: no frame can be decoded there")
+
     def _frames_from(self, start: int, start_pts: int) -> Iterator[VideoFrame]:
         """Yield frames from a time on, by a jump; none if no jump leads before that very frame."""
         av = import_av()
@@ -195,28 +231,6 @@ class Clip:
                 if last is not None:
                     self._check_end(last)
                     return
-
-    def frame_at(self, seconds: Fraction) -> VideoFrame:
-        """Return the frame that is shown at a time since the first one; its number is not told, but 0.
-
-        Raises:
-            VideoError: The clip is a pipe, or ends before.
-        """
-        if not isinstance(self._source, Path):
-            raise VideoError(f"cannot go to a frame of {self._name}: it is a pipe; save it to a file first")
-        target = (self._first.pts or 0) + int(seconds / self.facts.time_base)
-        last = None
-        with self._open() as container:
-            stream = self._find_stream(container)
-            with suppress(import_av().FFmpegError):  # then it begins with the first frame
-                container.seek(target, stream=stream, backward=True)
-            for frame in self._convert(self._decode(container, stream), 0):
-                if last is not None and frame.pts > target:
-                    break
-                last = frame
-        if last is None or last.pts + last.duration <= target:
-            raise VideoError(f"cannot show {self._name} at {float(seconds):g} s: it ends before that")
-        return replace(last, number=0)
 
     def _open(self) -> Any:
         av = import_av()

@@ -66,7 +66,7 @@ def describe_clip(container: Any, stream: Any, frame: Any) -> ClipFacts:
         duration=find_duration(stream)
         or (Fraction(container.duration, _MICROSECONDS) if container.duration else None),
         pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
-        field_order=_FIELD_ORDERS[stream.codec_context.field_order],
+        field_order=_FIELD_ORDERS[getattr(stream.codec_context, "field_order", 0)],  # since PyAV 18
         interlaced=bool(frame.interlaced_frame),
     )
     return _add_side_data(_add_number(facts, stream), frame)

@@ -131,9 +131,7 @@ class NumberedFrames:
         """
         if start >= len(self._files):
             raise VideoError(f"cannot read frame {start}: there are {len(self._files)} images; start before")
-        times = [number - self._first_number for number, _ in self._files]
-        if not self._is_timed:
-            times = list(range(len(self._files)))
+        times = self._times()
         before = None
         for number in range(start, len(self._files)):
             path = self._files[number][1]
@@ -146,6 +144,17 @@ class NumberedFrames:
             before = pixels
             after = times[number + 1] if number + 1 < len(times) else times[number] + 1
             yield VideoFrame(number, times[number], after - times[number], pixels, concealed)
+
+    def frame_at(self, time: Fraction) -> VideoFrame:
+        """Return the frame that is shown at a time, in seconds since the first one."""
+        ticks = int(max(Fraction(0), time) / self.facts.time_base)
+        number = max(number for number, pts in enumerate(self._times()) if pts <= ticks)
+        return next(self.frames(number))
+
+    def _times(self) -> list[int]:
+        if not self._is_timed:
+            return list(range(len(self._files)))
+        return [number - self._first_number for number, _ in self._files]
 
     def _read(self, path: Path) -> np.ndarray | None:
         try:

@@ -22,6 +22,7 @@ from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.pixels import rgb_to_frame, tags_for_layout
 
+_LONG_BEFORE = 2**40  # ticks
 _TICK = Fraction(1, 1000)  # of Matroska
 _TIME_BASE_TAG = "MAMBAIR_TIME_BASE"
 _FIRST_TAG = "MAMBAIR_FIRST_PTS"
@@ -58,7 +59,7 @@ class SegmentWriter:
         self._container: Any = None
         self._stream: Any = None
         self._tags = facts.colour
-        self._last_pts = self._first_pts = 0
+        self._last_pts = self._first_pts = self._packets = 0
 
     def __enter__(self) -> "SegmentWriter":
         file = self._files.enter_context(open_atomic(self._path, overwrite=self._overwrite))
@@ -130,8 +131,11 @@ class SegmentWriter:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             packet.pts -= self._first_pts
-            packet.dts -= self._first_pts
+            # Matroska does not store when a packet is decoded, and what x265 tells of it is sometimes wrong
+            # for a segment of few frames. FFmpeg only wants times that rise and are early enough.
+            packet.dts = self._packets - _LONG_BEFORE
             packet.time_base = _TICK
+            self._packets += 1
             self._container.mux(packet)
 
 
