@@ -351,6 +351,7 @@ def test_a_comparison_works_from_the_disk(browser: Any, photo: Path, monkeypatch
     small = np.asarray(Image.open("small.png").resize((96, 72), Image.Resampling.BICUBIC)).astype(int)
     wanted = np.abs(small - np.asarray(Image.open(photo))).clip(0, 255)
     opened.get_by_label("Difference times").select_option("1")
+    playwright.expect(canvas).to_have_js_property("width", 96)
     drawn = canvas.evaluate(
         "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
     )

@@ -73,7 +73,8 @@ def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
     # Python handles signals only between two of its instructions, and a step may be one of minutes.
     heard, told = socket.socketpair()
     told.setblocking(False)
-    before = _handle(lambda number, frame: None)
+    # Between two instructions, this is sooner than the listener, which may have to wait for its turn.
+    before = _handle(lambda number, frame: asked.set())
     before_told = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     listener = threading.Thread(
         target=_answer, args=(heard, asked, answer), name="mambair-signals", daemon=True
@@ -91,15 +92,16 @@ def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
 
 def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
     """Receive signals at once; this runs in a thread."""
+    is_first = True
     while numbers := heard.recv(1):
         if numbers[0] not in SIGNALS:
             continue
-        if not asked.is_set():
-            asked.set()
-            if answer is not None:
-                _write(answer)
-        elif numbers[0] not in _REPEATED:
+        asked.set()
+        if not is_first and numbers[0] not in _REPEATED:
             _end()
+        if is_first and answer is not None:
+            _write(answer)
+        is_first = False
 
 
 def tell() -> None:
