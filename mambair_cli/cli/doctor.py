@@ -22,6 +22,7 @@ HUB_SECONDS = 5  # limit for an answer
 EXTRAS = {  # the optional extras of pyproject.toml, and a package of each
     "heic": "pillow-heif",
     "exr": "OpenEXR",
+    "video": "av",
     "mamba": "mamba-ssm",
     "distributed": "accelerate",
     "ray": "ray",
