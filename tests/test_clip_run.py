@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,18 @@ def stop_after(frames: int) -> Any:
     return stop
 
 
+def stop_image_after(images: int) -> Any:
+    """Return what writes so many numbered images, and then stops."""
+    write, left = clip_writers.write_frame, iter(range(images))
+
+    def stop(*arguments: Any, **options: Any) -> Path:
+        if next(left, None) is None:
+            raise StopError
+        return write(*arguments, **options)
+
+    return stop
+
+
 def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     write = SegmentWriter.write
@@ -308,14 +322,7 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     make_clip(place / "in.mkv", "matroska", times=TIMES[:7], size=(24, 16), pix_fmt="yuv444p")
     (place / "frames").mkdir()
     with monkeypatch.context() as patch:
-        write, left = clip_writers.write_frame, iter(range(3))
-
-        def stop(*arguments: Any, **options: Any) -> Path:
-            if next(left, None) is None:
-                raise StopError
-            return write(*arguments, **options)
-
-        patch.setattr(clip_writers, "write_frame", stop)
+        patch.setattr(clip_writers, "write_frame", stop_image_after(3))
         with pytest.raises(StopError):
             upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png")
     assert len(list(place.glob("frames/*.png"))) == 3
@@ -326,6 +333,7 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     for name, frame in zip(names, frames_of("in.mkv"), strict=True):
         made = np.array(Image.open(place / "frames" / name)) / 255
         assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+    assert [frame.pixels.shape for frame in frames_of("frames/%03d.png")] == [(32, 48, 3)] * 7
     assert upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png") == 1  # they are not replaced
     assert "001.png: it exists already" in capsys.readouterr().err
 
@@ -338,6 +346,78 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     assert np.abs(made[3].pixels - wanted).max() <= 2 / 255
     assert upscale("frames", "-s", "2", "-o", "folder.mkv", "--codec", "ffv1") == 0
     assert [frame.pixels.tobytes() for frame in frames_of("folder.mkv")] == [f.pixels.tobytes() for f in made]
+
+
+def test_images_of_another_run_are_not_taken_for_those_of_this_one(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:4], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    command = ("in.mkv", "-s", "2", "-o", "frames/%d.png")
+    for number in range(1, 5):
+        Image.new("RGB", (48, 32)).save(place / f"frames/{number}.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_writers, "write_frame", stop_image_after(2))
+        with pytest.raises(StopError):
+            upscale(*command, "--overwrite")
+    assert upscale(*command, "--overwrite", "--resume") == 0
+    assert "going on after 2 frames" in capsys.readouterr().err
+    for number, frame in enumerate(frames_of("in.mkv"), 1):
+        made = np.array(Image.open(place / f"frames/{number}.png")) / 255
+        assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+
+
+def test_images_that_are_all_done_need_no_more(place: Path, monkeypatch, capsys) -> None:
+    leave_folder = UnfinishedClip.__exit__
+
+    def leave(unfinished: UnfinishedClip, *error: Any) -> None:
+        leave_folder(unfinished, StopError, StopError(), None)
+        raise StopError
+
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:3], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedClip, "__exit__", leave)
+        with pytest.raises(StopError):
+            upscale("in.mkv", "-s", "2", "-o", "frames/%d.png")
+    assert upscale("in.mkv", "-s", "2", "-o", "frames/%d.png", "--resume") == 0
+    assert "going on after 3 frames" in capsys.readouterr().err
+    assert sorted(path.name for path in (place / "frames").iterdir()) == ["1.png", "2.png", "3.png"]
+
+
+def test_a_result_among_the_images_of_its_clip_goes_on(place: Path, monkeypatch, capsys) -> None:
+    (place / "frames").mkdir()
+    for number in range(1, 8):
+        Image.new("RGB", (24, 16), (30 * number, 0, 0)).save(place / f"frames/{number}.png")
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", stop_after(6))
+    with pytest.raises(StopError):
+        upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv")
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    assert upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv", "--resume") == 0
+    assert "going on after 5 frames" in capsys.readouterr().err
+    assert len(frames_of("frames/out.mkv")) == 7
+
+
+def test_segments_after_a_gap_do_not_outlive_another_plan(tmp_path: Path) -> None:
+    folder = tmp_path / ".out.mkv.mambair"
+    for plan in ("first", "second"):
+        with suppress(StopError), UnfinishedClip(tmp_path / "out.mkv", {"plan": plan}) as unfinished:
+            unfinished.begin(resume=True)
+            assert not list(folder.glob("*.mkv"))
+            for name in ("000000.mkv", "000002.mkv"):  # someone has deleted the one between
+                (folder / name).touch()
+            raise StopError
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes by name")
+def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(24, 16))
+    os.mkfifo(place / "pipe.mkv")
+    content = (place / "in.mkv").read_bytes()
+    feeding = threading.Thread(target=(place / "pipe.mkv").write_bytes, args=(content,))
+    feeding.start()
+    assert main(["denoise", "pipe.mkv", "-o", "out.mkv", *LOCAL]) == 0
+    feeding.join()
+    assert len(frames_of("out.mkv")) == 2
 
 
 def test_frames_come_and_go_by_pipes(place: Path) -> None:

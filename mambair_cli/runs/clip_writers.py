@@ -230,17 +230,24 @@ def _write_images(
     resumed = 0
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, target, resume, notify)
-        while unfinished.goes_on and name_frame(target, resumed).exists():
+        ours = unfinished.images
+        while resumed < ours and name_frame(target, resumed).exists():
             resumed += 1
         if resumed:
             notify(f"{show(target)}: going on after {resumed} frames")
             counter.skip(resumed)
-        with read_ahead(clip.frames(resumed)) as frames, closing(restore(frames)) as restored:
-            for each in restored:
-                bits, number = clip.facts.bits, each.frame.number
-                write_frame(target, number, each.pixels, bits=bits, overwrite=overwrite)
-                unfinished.has_frames = True
-                counter.add(each.is_repeated)
+        # The last one that is done is read again: there may be none after it.
+        with read_ahead(clip.frames(max(0, resumed - 1))) as frames:
+            if resumed:
+                next(frames)
+            with closing(restore(frames)) as restored:
+                for each in restored:
+                    bits, number = clip.facts.bits, each.frame.number
+                    replaces = overwrite or number < ours
+                    write_frame(target, number, each.pixels, bits=bits, overwrite=replaces)
+                    if number >= ours:
+                        unfinished.add_image()
+                    counter.add(each.is_repeated)
     return Written(resumed)
 
 

@@ -115,6 +115,11 @@ class NumberedFrames:
     def close(self) -> None:
         """Do nothing; files are open only while they are read."""
 
+    @property
+    def paths(self) -> list[Path]:
+        """The images, in their order."""
+        return [path for _, path in self._files]
+
     def count(self) -> ClipFacts:
         """Return what the clip is; its frames are counted already."""
         return self.facts
