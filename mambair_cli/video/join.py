@@ -138,11 +138,11 @@ class _Join:
             while ready is not None and ready[1] <= time:
                 self._result.mux(ready[0])
                 ready = next(pictures, None)
-            self._result.mux(packet)
+            copies.write(packet)
         while ready is not None:
             self._result.mux(ready[0])
             ready = next(pictures, None)
-        self.warnings += copies.warnings
+        self.warnings += copies.end()
 
     def _add_video(self, stream: Any, old: Any) -> Any:
         facts = self._facts
