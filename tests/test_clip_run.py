@@ -250,6 +250,59 @@ def test_frames_are_read_only_as_far_ahead_as_needed(place: Path) -> None:
     assert len(taken) <= 3 + FRAMES_AHEAD + 3
 
 
+def test_frames_are_closed_by_the_thread_that_reads_them(place: Path) -> None:
+    closed = []
+
+    def read() -> Any:
+        try:
+            while True:
+                yield VideoFrame(0, 0, 1, np.zeros((4, 4, 3), np.float32))
+        finally:
+            closed.append(threading.current_thread().name)
+
+    source = read()
+    with suppress(StopError), read_ahead(source) as frames:
+        next(frames)
+        raise StopError
+    assert closed == ["mambair-decode"]
+
+
+def test_no_frame_is_encoded_after_its_file_is_given_up(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    leave, happened = SegmentWriter.__exit__, []
+
+    def write(writer: SegmentWriter, *arguments: Any) -> None:
+        time.sleep(0.05)
+        happened.append("write")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def end(writer: SegmentWriter, *error: Any) -> None:
+        happened.append("end")
+        leave(writer, *error)
+
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "__exit__", end)
+    assert upscale("in.mp4", "-s", "2", "-o", "out.mp4") == 1
+    assert "end" in happened
+    assert happened[-1] == "end"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_a_kill_in_the_join_leaves_nothing_but_the_hidden_folder(place: Path) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(48, 32))
+    code = (
+        "import os, sys; from mambair_cli.cli import main; from mambair_cli.video import join;"
+        "join.find_shift = lambda *arguments: os.kill(os.getpid(), 9);"
+        "main(sys.argv[1:])"
+    )
+    command = ["upscale", "in.mkv", "-s", "2", "-o", "out.mkv", "--weights", "double.safetensors", *LOCAL]
+    before = {path.name for path in place.iterdir()}
+    assert subprocess.run([sys.executable, "-c", code, *command]).returncode == -signal.SIGKILL
+    assert {path.name for path in place.iterdir()} == {*before, ".out.mkv.mambair"}
+    assert upscale("in.mkv", "-s", "2", "-o", "out.mkv", "--resume") == 0
+    assert not Path(".out.mkv.mambair").exists()
+
+
 def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
     Path("out").mkdir()

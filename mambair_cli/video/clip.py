@@ -1,7 +1,7 @@
 """Clips as frames of R'G'B', one after another, from any frame on."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -143,7 +143,7 @@ class Clip:
                         times += [] if time is None else [time]
         return count_packets(self.facts, number, times)
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order in which they are shown; the same ones whatever the start.
 
         Broken data does not end the clip: FFmpeg conceals it, and a warning tells the frame.

@@ -1,7 +1,7 @@
 """Clips that are numbered images: ``frames/%06d.png``, or a folder of them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +124,7 @@ class NumberedFrames:
         """Return what the clip is; its frames are counted already."""
         return self.facts
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
 
         Args:
