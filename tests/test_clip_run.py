@@ -501,6 +501,27 @@ def test_raw_frames_need_their_size_and_rate(place: Path, raw: str, capsys) -> N
     assert "the width, the height and the frames a second" in capsys.readouterr().err
 
 
+def test_a_percent_sign_in_the_name_of_a_clip_is_no_number(place: Path, capsys) -> None:
+    make_clip(place / "50%day.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("50%day.mp4", "-s", "2") == 0
+    assert capsys.readouterr().out == "50%day_x2.mp4\n"
+    assert len(frames_of("50%day_x2.mp4")) == 2
+
+
+def test_frames_and_events_do_not_share_standard_output(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "-o", "-", "--json") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "standard output takes frames or JSON; give -o a file, or leave out --json" in said.err
+
+
+def test_what_an_ensemble_takes_is_told(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "--ensemble") == 0
+    assert "takes eight times as long" in capsys.readouterr().err
+
+
 def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(96, 64), options={"crf": "45"})
     assert main(["upscale", "in.mp4", "-s", "2", *LOCAL, "--json"]) == 0

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.clip_run import ClipRun
+from mambair_cli.cli.notices import EIGHT_TIMES
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import print_event
+from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.signals import cleaning_up
@@ -122,6 +123,8 @@ def restore_clips(
     from mambair_cli.runs.output_size import Size, check_reach
     from mambair_cli.video.ffmpeg import import_av
 
+    if options.ensemble and not options.quiet:
+        say(EIGHT_TIMES)
     import_av()  # says at once where it is missing
     size = size or Size()
     if options.is_preview:
@@ -130,6 +133,8 @@ def restore_clips(
     with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
+        if options.json and not options.dry_run and any(job.target is None for job in jobs):
+            raise UsageError("standard output takes frames or JSON; give -o a file, or leave out --json")
         run = ClipRun(options, len(jobs))
         if options.dry_run:
             for job in jobs:
@@ -211,12 +216,12 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
 
 def _name_target(clip: str, suffix: str, folder: str | None) -> str:
     """Name the result of a clip where none was named."""
-    from mambair_cli.video import CONTAINERS
+    from mambair_cli.video import CONTAINERS, is_pattern
 
     if clip == "-":
         return "-"
     path = Path(clip)
-    if _has_number(clip):  # frames/%06d.png becomes frames_x2/%06d.png
+    if is_pattern(path) and not path.is_file():  # frames/%06d.png becomes frames_x2/%06d.png
         below = path.parent.with_name(f"{path.parent.name}{suffix}") if folder is None else Path(folder)
         return str(below / path.name)
     kind = path.suffix if path.suffix.lower() in CONTAINERS else ".mkv"

@@ -12,6 +12,7 @@ from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
 from mambair_cli.system.files import show
 from mambair_cli.video.clip import VideoFrame
+from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
 
@@ -20,8 +21,8 @@ _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
 
 
 def is_pattern(path: Path) -> bool:
-    """Tell whether a path stands for numbered files, such as ``frames/%06d.png``."""
-    return len(_NUMBER.findall(path.name)) == 1
+    """Tell whether a path stands for numbered images: ``frames/%06d.png`` does, ``50%day.mp4`` does not."""
+    return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
 def name_frame(pattern: Path, number: int) -> Path:
