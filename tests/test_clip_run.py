@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -349,7 +350,7 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
         (["in.mp4", "in.png"], 2, "in.mp4 is a clip and in.png is none; restore them by two commands"),
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
         (["in.mp4", "--server", "auto"], 2, "clips are restored on this machine: --server auto"),
-        (["in.mp4", "--compare"], 2, "of no effect on clips: --compare"),
+        (["in.mp4", "--compare"], 2, "no effect on clips: --compare"),
         (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
         (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
         (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
@@ -520,6 +521,25 @@ def test_what_an_ensemble_takes_is_told(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
     assert upscale("in.mp4", "-s", "2", "--ensemble") == 0
     assert "takes eight times as long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"), [("23.976", "24000/1001"), ("29.97", "30000/1001"), ("24", "24"), ("12.5", "25/2")]
+)
+def test_a_rate_of_television_is_exact(place: Path, fps: str, rate: str) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (24, 16), (99 * number, 0, 0)).save(place / f"{number}.png")
+    assert upscale("%d.png", "-s", "2", "-o", "out.mp4", "--fps", fps) == 0
+    with open_clip(place / "out.mp4") as clip:
+        assert clip.facts.frame_rate == Fraction(rate)
+
+
+def test_a_rate_is_for_images(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "--fps", "24") == 2
+    assert (
+        "--fps 24 is for numbered images, and in.mp4 tells its own; leave it out" in capsys.readouterr().err
+    )
 
 
 def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:

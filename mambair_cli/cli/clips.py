@@ -48,6 +48,7 @@ _OF_IMAGES = (
 _OF_EXECUTORS = ("server", "ray")
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
+_ROUNDED = 0.0005  # frames a second: 23.976 is 24000/1001
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
@@ -68,10 +69,14 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
         raise UsageError(f"{clips[0]} is a clip and {other} is none; restore them by two commands")
     if given.get("server") == os.environ.get("MAMBAIR_SERVER"):  # that one is for images
         given.pop("server", None)
-    refuse(given, _OF_IMAGES, "of no effect on clips")
+    refuse(given, _OF_IMAGES, "no effect on clips")
     refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
+    if options.fps is not None and not any(_has_number(name) or os.path.isdir(name) for name in clips):
+        raise UsageError(
+            f"--fps {options.fps:g} is for numbered images, and {clips[0]} tells its own; leave it out"
+        )
     return clips
 
 
@@ -205,7 +210,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             codec=options.codec,
             quality=options.quality,
             deinterlace=options.deinterlace,
-            rate=None if options.fps is None else Fraction(options.fps).limit_denominator(1001),
+            rate=None if options.fps is None else _read_rate(options.fps),
             raw=None if options.raw is None else _read_raw(options.raw),
             overwrite=options.overwrite,
             resume=options.resume,
@@ -228,6 +233,12 @@ def _name_target(clip: str, suffix: str, folder: str | None) -> str:
     if folder is None:
         return str(path.with_name(f"{path.stem}{suffix}{kind}"))
     return str(Path(folder, f"{path.stem}{kind}"))
+
+
+def _read_rate(number: float) -> Fraction:
+    """Return frames a second as a fraction; 29.97 and the like stand for 30000/1001."""
+    of_tv = Fraction(round(number * 1.001) * 1000, 1001)
+    return of_tv if abs(of_tv - number) < _ROUNDED else Fraction(number).limit_denominator(1001)
 
 
 def _read_raw(text: str) -> "RawInput":
