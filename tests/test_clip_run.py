@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -183,6 +186,18 @@ def stop_after(frames: int) -> Any:
     return stop
 
 
+def stop_image_after(images: int) -> Any:
+    """Return what writes so many numbered images, and then stops."""
+    write, left = clip_writers.write_frame, iter(range(images))
+
+    def stop(*arguments: Any, **options: Any) -> Path:
+        if next(left, None) is None:
+            raise StopError
+        return write(*arguments, **options)
+
+    return stop
+
+
 def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     write = SegmentWriter.write
@@ -236,6 +251,59 @@ def test_frames_are_read_only_as_far_ahead_as_needed(place: Path) -> None:
     assert len(taken) <= 3 + FRAMES_AHEAD + 3
 
 
+def test_frames_are_closed_by_the_thread_that_reads_them(place: Path) -> None:
+    closed = []
+
+    def read() -> Any:
+        try:
+            while True:
+                yield VideoFrame(0, 0, 1, np.zeros((4, 4, 3), np.float32))
+        finally:
+            closed.append(threading.current_thread().name)
+
+    source = read()
+    with suppress(StopError), read_ahead(source) as frames:
+        next(frames)
+        raise StopError
+    assert closed == ["mambair-decode"]
+
+
+def test_no_frame_is_encoded_after_its_file_is_given_up(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    leave, happened = SegmentWriter.__exit__, []
+
+    def write(writer: SegmentWriter, *arguments: Any) -> None:
+        time.sleep(0.05)
+        happened.append("write")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def end(writer: SegmentWriter, *error: Any) -> None:
+        happened.append("end")
+        leave(writer, *error)
+
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "__exit__", end)
+    assert upscale("in.mp4", "-s", "2", "-o", "out.mp4") == 1
+    assert "end" in happened
+    assert happened[-1] == "end"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_a_kill_in_the_join_leaves_nothing_but_the_hidden_folder(place: Path) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(48, 32))
+    code = (
+        "import os, sys; from mambair_cli.cli import main; from mambair_cli.video import join;"
+        "join.find_shift = lambda *arguments: os.kill(os.getpid(), 9);"
+        "main(sys.argv[1:])"
+    )
+    command = ["upscale", "in.mkv", "-s", "2", "-o", "out.mkv", "--weights", "double.safetensors", *LOCAL]
+    before = {path.name for path in place.iterdir()}
+    assert subprocess.run([sys.executable, "-c", code, *command]).returncode == -signal.SIGKILL
+    assert {path.name for path in place.iterdir()} == {*before, ".out.mkv.mambair"}
+    assert upscale("in.mkv", "-s", "2", "-o", "out.mkv", "--resume") == 0
+    assert not Path(".out.mkv.mambair").exists()
+
+
 def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
     Path("out").mkdir()
@@ -282,7 +350,7 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
         (["in.mp4", "in.png"], 2, "in.mp4 is a clip and in.png is none; restore them by two commands"),
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
         (["in.mp4", "--server", "auto"], 2, "clips are restored on this machine: --server auto"),
-        (["in.mp4", "--compare"], 2, "of no effect on clips: --compare"),
+        (["in.mp4", "--compare"], 2, "no effect on clips: --compare"),
         (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
         (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
         (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
@@ -308,14 +376,7 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     make_clip(place / "in.mkv", "matroska", times=TIMES[:7], size=(24, 16), pix_fmt="yuv444p")
     (place / "frames").mkdir()
     with monkeypatch.context() as patch:
-        write, left = clip_writers.write_frame, iter(range(3))
-
-        def stop(*arguments: Any, **options: Any) -> Path:
-            if next(left, None) is None:
-                raise StopError
-            return write(*arguments, **options)
-
-        patch.setattr(clip_writers, "write_frame", stop)
+        patch.setattr(clip_writers, "write_frame", stop_image_after(3))
         with pytest.raises(StopError):
             upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png")
     assert len(list(place.glob("frames/*.png"))) == 3
@@ -326,6 +387,7 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     for name, frame in zip(names, frames_of("in.mkv"), strict=True):
         made = np.array(Image.open(place / "frames" / name)) / 255
         assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+    assert [frame.pixels.shape for frame in frames_of("frames/%03d.png")] == [(32, 48, 3)] * 7
     assert upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png") == 1  # they are not replaced
     assert "001.png: it exists already" in capsys.readouterr().err
 
@@ -338,6 +400,78 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     assert np.abs(made[3].pixels - wanted).max() <= 2 / 255
     assert upscale("frames", "-s", "2", "-o", "folder.mkv", "--codec", "ffv1") == 0
     assert [frame.pixels.tobytes() for frame in frames_of("folder.mkv")] == [f.pixels.tobytes() for f in made]
+
+
+def test_images_of_another_run_are_not_taken_for_those_of_this_one(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:4], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    command = ("in.mkv", "-s", "2", "-o", "frames/%d.png")
+    for number in range(1, 5):
+        Image.new("RGB", (48, 32)).save(place / f"frames/{number}.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_writers, "write_frame", stop_image_after(2))
+        with pytest.raises(StopError):
+            upscale(*command, "--overwrite")
+    assert upscale(*command, "--overwrite", "--resume") == 0
+    assert "going on after 2 frames" in capsys.readouterr().err
+    for number, frame in enumerate(frames_of("in.mkv"), 1):
+        made = np.array(Image.open(place / f"frames/{number}.png")) / 255
+        assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+
+
+def test_images_that_are_all_done_need_no_more(place: Path, monkeypatch, capsys) -> None:
+    leave_folder = UnfinishedClip.__exit__
+
+    def leave(unfinished: UnfinishedClip, *error: Any) -> None:
+        leave_folder(unfinished, StopError, StopError(), None)
+        raise StopError
+
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:3], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedClip, "__exit__", leave)
+        with pytest.raises(StopError):
+            upscale("in.mkv", "-s", "2", "-o", "frames/%d.png")
+    assert upscale("in.mkv", "-s", "2", "-o", "frames/%d.png", "--resume") == 0
+    assert "going on after 3 frames" in capsys.readouterr().err
+    assert sorted(path.name for path in (place / "frames").iterdir()) == ["1.png", "2.png", "3.png"]
+
+
+def test_a_result_among_the_images_of_its_clip_goes_on(place: Path, monkeypatch, capsys) -> None:
+    (place / "frames").mkdir()
+    for number in range(1, 8):
+        Image.new("RGB", (24, 16), (30 * number, 0, 0)).save(place / f"frames/{number}.png")
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", stop_after(6))
+    with pytest.raises(StopError):
+        upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv")
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    assert upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv", "--resume") == 0
+    assert "going on after 5 frames" in capsys.readouterr().err
+    assert len(frames_of("frames/out.mkv")) == 7
+
+
+def test_segments_after_a_gap_do_not_outlive_another_plan(tmp_path: Path) -> None:
+    folder = tmp_path / ".out.mkv.mambair"
+    for plan in ("first", "second"):
+        with suppress(StopError), UnfinishedClip(tmp_path / "out.mkv", {"plan": plan}) as unfinished:
+            unfinished.begin(resume=True)
+            assert not list(folder.glob("*.mkv"))
+            for name in ("000000.mkv", "000002.mkv"):  # someone has deleted the one between
+                (folder / name).touch()
+            raise StopError
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes by name")
+def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(24, 16))
+    os.mkfifo(place / "pipe.mkv")
+    content = (place / "in.mkv").read_bytes()
+    feeding = threading.Thread(target=(place / "pipe.mkv").write_bytes, args=(content,))
+    feeding.start()
+    assert main(["denoise", "pipe.mkv", "-o", "out.mkv", *LOCAL]) == 0
+    feeding.join()
+    assert len(frames_of("out.mkv")) == 2
 
 
 def test_frames_come_and_go_by_pipes(place: Path) -> None:
@@ -366,6 +500,46 @@ def test_frames_come_and_go_by_pipes(place: Path) -> None:
 def test_raw_frames_need_their_size_and_rate(place: Path, raw: str, capsys) -> None:
     assert upscale("-", "-s", "2", "--raw", raw) == 2
     assert "the width, the height and the frames a second" in capsys.readouterr().err
+
+
+def test_a_percent_sign_in_the_name_of_a_clip_is_no_number(place: Path, capsys) -> None:
+    make_clip(place / "50%day.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("50%day.mp4", "-s", "2") == 0
+    assert capsys.readouterr().out == "50%day_x2.mp4\n"
+    assert len(frames_of("50%day_x2.mp4")) == 2
+
+
+def test_frames_and_events_do_not_share_standard_output(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "-o", "-", "--json") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "standard output takes frames or JSON; give -o a file, or leave out --json" in said.err
+
+
+def test_what_an_ensemble_takes_is_told(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "--ensemble") == 0
+    assert "takes eight times as long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"), [("23.976", "24000/1001"), ("29.97", "30000/1001"), ("24", "24"), ("12.5", "25/2")]
+)
+def test_a_rate_of_television_is_exact(place: Path, fps: str, rate: str) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (24, 16), (99 * number, 0, 0)).save(place / f"{number}.png")
+    assert upscale("%d.png", "-s", "2", "-o", "out.mp4", "--fps", fps) == 0
+    with open_clip(place / "out.mp4") as clip:
+        assert clip.facts.frame_rate == Fraction(rate)
+
+
+def test_a_rate_is_for_images(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
+    assert upscale("in.mp4", "-s", "2", "--fps", "24") == 2
+    assert (
+        "--fps 24 is for numbered images, and in.mp4 tells its own; leave it out" in capsys.readouterr().err
+    )
 
 
 def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:

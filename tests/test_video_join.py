@@ -28,6 +28,7 @@ from clips import (
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import Picture, encode_picture
+from mambair_cli.video import join as joining
 from mambair_cli.video import join_segments, open_clip
 from mambair_cli.video.segments import read_times
 
@@ -481,3 +482,51 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> Non
         assert isinstance(caught.value.__cause__, OSError)
         assert not (tmp_path / target).exists()
         assert not list(tmp_path.glob(".mambair*"))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_broken_packet_of_sound_is_left_out_and_told(tmp_path: Path, suffix: str) -> None:
+    source, target = tmp_path / "a.ts", tmp_path / f"b{suffix}"
+    make_clip(source, "mpegts", sound=Sound("aac"))
+    content = source.read_bytes()
+    headers = [found.start() for found in re.finditer(rb"\xff\xf1\x4c", content)]
+    middle = headers[len(headers) // 2]
+    source.write_bytes(content[: middle + 2] + b"\xff" + content[middle + 3 :])  # no such rate of samples
+    before = len(read_packets(source, "audio").data)
+    assert join(tmp_path, source, target) == ["2 broken packets of stream 1 (sound) are left out"]
+    assert len(read_packets(target, "audio").data) == before - 2  # the parser splits it
+    with open_clip(target) as clip:
+        assert len(list(clip.frames())) == 30
+
+
+class Scratched:
+    """A container of PyAV that cannot be read any more after ten packets."""
+
+    def __init__(self, path: Path) -> None:
+        self._container = av.open(str(path))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def __enter__(self) -> "Scratched":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+
+    def demux(self, *streams: Any) -> Any:
+        for number, packet in enumerate(self._container.demux(*streams)):
+            if number == 10:
+                raise av.error.OSError(5, "Input/output error")
+            yield packet
+
+
+def test_a_source_that_cannot_be_read_to_its_end_costs_no_pictures(tmp_path: Path, monkeypatch) -> None:
+    source, target = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    make_clip(source, "matroska", sound=Sound("aac"))
+    segments, facts = make_segments(tmp_path, source, target)
+    monkeypatch.setattr(joining, "_open_source", Scratched)
+    warnings = join_segments(segments, source, target, facts)
+    assert warnings == ["sound and the rest cannot be copied to their end: Input/output error"]
+    assert len(read_packets(target, "audio").data) == 10
+    assert len(read_packets(target).data) == 30

@@ -69,4 +69,6 @@ def _tell_differences(ours: Config, theirs: Config) -> str:
 
 
 def _show(value: object) -> str:
-    return "×".join(map(str, value)) if isinstance(value, tuple) else str(value) or "none"
+    if isinstance(value, tuple):
+        return "×".join(map(str, value))
+    return "none" if value in (None, "") else str(value)

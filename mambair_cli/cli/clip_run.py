@@ -135,7 +135,7 @@ class ClipRun:
             new = outcome.frames - outcome.resumed
             repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
             say(
-                f"{new} frames{repeated} in {outcome.seconds:.0f} s, "
+                f"{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
                 f"{new / max(outcome.seconds, 1e-9):.2g} a second; {codec}"
             )
         if job.target is not None:

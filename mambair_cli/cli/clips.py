@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.clip_run import ClipRun
+from mambair_cli.cli.notices import EIGHT_TIMES
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import print_event
+from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.signals import cleaning_up
@@ -47,6 +48,7 @@ _OF_IMAGES = (
 _OF_EXECUTORS = ("server", "ray")
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
+_ROUNDED = 0.0005  # frames a second: 23.976 is 24000/1001
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
@@ -67,10 +69,14 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
         raise UsageError(f"{clips[0]} is a clip and {other} is none; restore them by two commands")
     if given.get("server") == os.environ.get("MAMBAIR_SERVER"):  # that one is for images
         given.pop("server", None)
-    refuse(given, _OF_IMAGES, "of no effect on clips")
+    refuse(given, _OF_IMAGES, "no effect on clips")
     refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
+    if options.fps is not None and not any(_has_number(name) or os.path.isdir(name) for name in clips):
+        raise UsageError(
+            f"--fps {options.fps:g} is for numbered images, and {clips[0]} tells its own; leave it out"
+        )
     return clips
 
 
@@ -122,6 +128,8 @@ def restore_clips(
     from mambair_cli.runs.output_size import Size, check_reach
     from mambair_cli.video.ffmpeg import import_av
 
+    if options.ensemble and not options.quiet:
+        say(EIGHT_TIMES)
     import_av()  # says at once where it is missing
     size = size or Size()
     if options.is_preview:
@@ -130,6 +138,8 @@ def restore_clips(
     with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
+        if options.json and not options.dry_run and any(job.target is None for job in jobs):
+            raise UsageError("standard output takes frames or JSON; give -o a file, or leave out --json")
         run = ClipRun(options, len(jobs))
         if options.dry_run:
             for job in jobs:
@@ -200,7 +210,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             codec=options.codec,
             quality=options.quality,
             deinterlace=options.deinterlace,
-            rate=None if options.fps is None else Fraction(options.fps).limit_denominator(1001),
+            rate=None if options.fps is None else _read_rate(options.fps),
             raw=None if options.raw is None else _read_raw(options.raw),
             overwrite=options.overwrite,
             resume=options.resume,
@@ -211,18 +221,24 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
 
 def _name_target(clip: str, suffix: str, folder: str | None) -> str:
     """Name the result of a clip where none was named."""
-    from mambair_cli.video import CONTAINERS
+    from mambair_cli.video import CONTAINERS, is_pattern
 
     if clip == "-":
         return "-"
     path = Path(clip)
-    if _has_number(clip):  # frames/%06d.png becomes frames_x2/%06d.png
+    if is_pattern(path) and not path.is_file():  # frames/%06d.png becomes frames_x2/%06d.png
         below = path.parent.with_name(f"{path.parent.name}{suffix}") if folder is None else Path(folder)
         return str(below / path.name)
     kind = path.suffix if path.suffix.lower() in CONTAINERS else ".mkv"
     if folder is None:
         return str(path.with_name(f"{path.stem}{suffix}{kind}"))
     return str(Path(folder, f"{path.stem}{kind}"))
+
+
+def _read_rate(number: float) -> Fraction:
+    """Return frames a second as a fraction; 29.97 and the like stand for 30000/1001."""
+    of_tv = Fraction(round(number * 1.001) * 1000, 1001)
+    return of_tv if abs(of_tv - number) < _ROUNDED else Fraction(number).limit_denominator(1001)
 
 
 def _read_raw(text: str) -> "RawInput":

@@ -50,7 +50,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 
     Shows size, depth, colours and file format; JPEG quality, noise, and how much of the resolution holds
     detail; and the models that suit, with reasons. One image is shown in full, several in a table, which has
-    more columns in a wide terminal. Of a clip, the streams are shown, too. Nothing is written, and no model
+    more columns in a wide terminal. A clip is shown with its streams. Nothing is written, and no model
     is loaded.
 
     Example: mambair inspect photo.jpg

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.inspection.need import Need
 
+EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 

@@ -14,7 +14,7 @@ from mambair_cli.cli.dry_run import print_plan
 from mambair_cli.cli.inputs import Inputs, check_addresses, find_inputs
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.mixing import settle_mix
-from mambair_cli.cli.notices import check_output_forgotten, explain_quality
+from mambair_cli.cli.notices import EIGHT_TIMES, check_output_forgotten, explain_quality
 from mambair_cli.cli.option_checks import check_format, check_options
 from mambair_cli.cli.options import Options, option, with_options
 from mambair_cli.cli.output import say
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 _STDOUT = 1
-_EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
 
 
 def _read_scale(text: str) -> float:
@@ -202,7 +201,7 @@ def _restore_by(
     if not options.quiet and (warning := explain_quality(task, options.quality, level)):
         say(warning)
     if options.ensemble and not options.quiet:
-        say(_EIGHT_TIMES)
+        say(EIGHT_TIMES)
     if options.dry_run:
         scale = choose_scale(sources, options, output, scale)
         print_plan(task, scale, level, sources, options, output, policy, file_filter)
@@ -247,7 +246,7 @@ def _watch(
     output, policy = _write_options(options, size), _policy(options)
     scale = choose_scale([], options, output, scale)
     if options.ensemble and not options.quiet:
-        say(_EIGHT_TIMES)
+        say(EIGHT_TIMES)
     run = Run(task, scale, level, [], output, file_filter, options, policy)
     run.watch([Path(name) for name in names])
 

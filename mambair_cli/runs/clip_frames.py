@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
@@ -87,8 +87,8 @@ def _collect(
 
 
 @contextmanager
-def read_ahead(frames: Iterator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
-    """Read frames ahead in a thread, which ends with the block."""
+def read_ahead(frames: Generator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
+    """Read frames ahead in a thread, which ends with the block and closes what they come from."""
     queue: Queue[Any] = Queue(FRAMES_AHEAD)
     is_over = Event()
 
@@ -100,10 +100,11 @@ def read_ahead(frames: Iterator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
 
     def read() -> None:
         try:
-            for frame in frames:
-                put(frame)
-                if is_over.is_set():
-                    return
+            with closing(frames):
+                for frame in frames:
+                    put(frame)
+                    if is_over.is_set():
+                        return
             put(None)
         except BaseException as error:  # the other thread raises it
             put(error)
@@ -115,9 +116,10 @@ def read_ahead(frames: Iterator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
             yield item
 
     reader = Thread(target=read, name="mambair-decode")
-    reader.start()
     try:
+        reader.start()
         yield take()
     finally:
         is_over.set()
-        reader.join()
+        if reader.ident is not None:  # else it never began
+            reader.join()

@@ -20,7 +20,7 @@ from mambair_cli.runs.clip_writers import SEGMENT_FRAMES, ClipResult, Counter, O
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
 from mambair_cli.runs.output_size import Size, keep_scale
-from mambair_cli.system.files import hash_of, lacks_space, show
+from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
 from mambair_cli.video import (
     Clip,
     ClipFacts,
@@ -170,7 +170,8 @@ def choose_way(
         The restorer, what was seen of the clip, height and width of the result, and the result.
     """
     facts, scale = clip.facts, restorer.info.scale
-    need = find_need_of_clip(clip.frames()) if restorer.others and job.source is not None else None
+    can_look = restorer.others and job.source is not None and not is_stream(job.source)
+    need = find_need_of_clip(clip.frames()) if can_look else None
     chosen = (restorer if need is None else restorer.choose(need)).alone()
     size = job.size if chosen.info.scale == scale else keep_scale(job.size, scale)
     width, height = size.target(facts.width, facts.height, chosen.info.scale)
@@ -190,16 +191,24 @@ def choose_way(
     }
     settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     result = ClipResult(
-        job.target, options, settings, {**plan, "source": _stamp(job.source)}, job.source, job.raw
+        job.target, options, settings, {**plan, "source": _stamp(job.source, clip)}, job.source, job.raw
     )
     return chosen, need, (height, width), result
 
 
-def _stamp(source: Path | None) -> list[int] | None:
-    """Return what changes with a clip: size and time of its file, or of the folder with its images."""
-    if source is None:
-        return None
-    return list(stamp_of(source.parent if is_pattern(source) and not source.is_file() else source))
+def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:
+    """Return what differs from clip to clip: size and time of the file, or of each image.
+
+    The time of the folder of images would not do: a result in it changes that, too. Of a pipe, all that is
+    known before is the form of its frames.
+    """
+    if isinstance(clip, NumberedFrames):
+        stamps = [(path.name, *stamp_of(path)) for path in clip.paths]
+        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+    if source is None or is_stream(source):
+        facts = clip.facts
+        return [facts.width, facts.height, facts.pixel_format, str(facts.frame_rate)]
+    return list(stamp_of(source))
 
 
 class _JobJournal:

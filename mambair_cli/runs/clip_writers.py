@@ -2,9 +2,9 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -155,6 +155,7 @@ def _write_clip(
             clip.facts,
             last_duration=last.duration,
             overwrite=overwrite,
+            temporary=unfinished.folder / "joined",
         )
     return Written(resumed, left_out)
 
@@ -164,7 +165,7 @@ def _begin(unfinished: UnfinishedClip, target: Path, resume: bool, notify: Calla
         notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
 
 
-def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int, Iterator[VideoFrame]]:
+def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int, Generator[VideoFrame]]:
     """Return how many frames are in the segments that are there, and the frames from the last of them on.
 
     That one is read again since it tells the time of those that follow.
@@ -177,7 +178,7 @@ def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int
 
 
 def _write_segments(
-    frames: Iterator[VideoFrame],
+    frames: Generator[VideoFrame],
     result: ClipResult,
     restore: Restore,
     unfinished: UnfinishedClip,
@@ -202,18 +203,30 @@ def _write_segments(
         restored = restore(waiting)
         with closing(restored), ThreadPoolExecutor(1, "mambair-encode") as encoder:
             while (first := next(restored, None)) is not None:
-                with SegmentWriter(unfinished.next_path(), facts, result.options) as writer:
-                    begun: deque[Future[None]] = deque()
+                begun: deque[Future[None]] = deque()
+                path = unfinished.next_path()
+                with SegmentWriter(path, facts, result.options) as writer, _ending(begun):
                     for each in chain([first], islice(restored, SEGMENT_FRAMES - 1)):
                         last = each.frame
                         begun.append(encoder.submit(writer.write, each.pixels, last.pts, last.duration))
                         if len(begun) > FRAMES_AHEAD:
                             begun.popleft().result()
                         counter.add(each.is_repeated)
-                    for future in begun:
-                        future.result()
                 unfinished.add()
     return last
+
+
+@contextmanager
+def _ending(begun: Collection[Future[None]]) -> Iterator[None]:
+    """Wait for what has begun, and after an error drop what has not: no write may come after the file."""
+    try:
+        yield
+        for future in begun:
+            future.result()
+    finally:
+        for future in begun:
+            future.cancel()
+        wait(begun)
 
 
 def _write_images(
@@ -230,17 +243,24 @@ def _write_images(
     resumed = 0
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, target, resume, notify)
-        while unfinished.goes_on and name_frame(target, resumed).exists():
+        ours = unfinished.images
+        while resumed < ours and name_frame(target, resumed).exists():
             resumed += 1
         if resumed:
             notify(f"{show(target)}: going on after {resumed} frames")
             counter.skip(resumed)
-        with read_ahead(clip.frames(resumed)) as frames, closing(restore(frames)) as restored:
-            for each in restored:
-                bits, number = clip.facts.bits, each.frame.number
-                write_frame(target, number, each.pixels, bits=bits, overwrite=overwrite)
-                unfinished.has_frames = True
-                counter.add(each.is_repeated)
+        # The last one that is done is read again: there may be none after it.
+        with read_ahead(clip.frames(max(0, resumed - 1))) as frames:
+            if resumed:
+                next(frames)
+            with closing(restore(frames)) as restored:
+                for each in restored:
+                    bits, number = clip.facts.bits, each.frame.number
+                    replaces = overwrite or number < ours
+                    write_frame(target, number, each.pixels, bits=bits, overwrite=replaces)
+                    if number >= ours:
+                        unfinished.add_image()
+                    counter.add(each.is_repeated)
     return Written(resumed)
 
 

@@ -1,7 +1,8 @@
-"""What is there of a clip that is not finished: its segments, in a hidden folder next to the target.
+"""What is there of a clip that is not finished, in a hidden folder next to the target.
 
 A segment has its name only when it is complete and on the disk. So whatever ends a run, and when, the
-segments that are there are those of an undisturbed run, and the next one goes on after them.
+segments that are there are those of an undisturbed run, and the next one goes on after them. Numbered images
+lie elsewhere, maybe among those of other runs, so the folder counts those that are finished.
 """
 
 import json
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from mambair_cli.errors import ImageError
 from mambair_cli.system.files import atomic_write, lacks_space, show
 
-_PLAN, _LOCK = "plan.json", "lock"
+_PLAN, _LOCK, _IMAGES = "plan.json", "lock", "images"
 
 
 class UnfinishedClip:
@@ -33,7 +34,6 @@ class UnfinishedClip:
         folder: Folder of the segments.
         segments: Segments that are complete, from the first one on.
         goes_on: Whether the run goes on with what an earlier one has left.
-        has_frames: Whether there are frames elsewhere that belong to it: numbered images.
 
     Raises:
         ImageError: Another run writes this clip, or the system refuses to write.
@@ -42,7 +42,7 @@ class UnfinishedClip:
     def __init__(self, target: Path, plan: Mapping[str, Any]) -> None:
         self.folder = target.with_name(f".{target.name}.mambair")
         self.segments: list[Path] = []
-        self.goes_on = self.has_frames = False
+        self.goes_on = False
         self._target, self._plan = target, json.loads(json.dumps(plan))
         self._lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
 
@@ -64,7 +64,7 @@ class UnfinishedClip:
     ) -> None:
         self._lock.release()
         with suppress(OSError):  # segments are in it, for the next run
-            if kind is None or not (self.has_frames or self._list_segments()):
+            if kind is None or not (self.images or self._list_segments()):
                 self._clear()
 
     def begin(self, resume: bool) -> bool:
@@ -77,13 +77,12 @@ class UnfinishedClip:
             Whether what there is was to be taken up, and belongs to another plan.
         """
         before = self._read_plan()
-        found = self._list_segments()
         self.goes_on = resume and before == self._plan
         if self.goes_on:
-            self.segments = found
+            self.segments = self._list_segments()
         else:
-            for path in found:
-                path.unlink()
+            for path in (*self.folder.glob("*.mkv"), self.folder / _IMAGES):  # also those after a gap
+                path.unlink(missing_ok=True)
         with atomic_write(self.folder / _PLAN, self.folder / f"{_PLAN}.part") as file:
             file.write(json.dumps(self._plan).encode())
         return resume and before is not None and not self.goes_on
@@ -96,12 +95,19 @@ class UnfinishedClip:
         """Count the segment of :meth:`next_path`, which is complete."""
         self.segments.append(self.next_path())
 
-    def remove(self) -> None:
-        """Remove all segments, and the plan: the clip is finished."""
-        (self.folder / _PLAN).unlink(missing_ok=True)
-        for path in self.segments:
-            path.unlink(missing_ok=True)
-        self.segments = []
+    @property
+    def images(self) -> int:
+        """Number of numbered images that are finished."""
+        with suppress(OSError):
+            return (self.folder / _IMAGES).stat().st_size
+        return 0
+
+    def add_image(self) -> None:
+        """Count a numbered image, which is complete: by one more byte in a file."""
+        with (self.folder / _IMAGES).open("ab") as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mkv"
@@ -115,5 +121,5 @@ class UnfinishedClip:
         return None
 
     def _clear(self) -> None:
-        """Remove the folder, but for files of others."""
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -60,7 +60,7 @@ def atomic_write(
 
     Args:
         target: The file.
-        temporary: Its name while it is written, in the same folder; None for a name that nobody else uses.
+        temporary: Its name while it is written, on the same disk; None for a name that nobody else uses.
             With a fixed name, what a killed process has left is replaced by the next one.
         overwrite: Whether to replace a file of the target's name, also one that appears during the block.
         on_begin: Called with the temporary name before the file is opened.
@@ -90,6 +90,7 @@ def atomic_write(
 @contextmanager
 def open_atomic(
     target: Path,
+    temporary: Path | None = None,
     *,
     overwrite: bool = False,
     on_begin: Callable[[Path], None] = lambda temporary: None,
@@ -102,6 +103,7 @@ def open_atomic(
 
     Args:
         target: The file.
+        temporary: Same as in :func:`atomic_write`.
         overwrite: Whether to replace an existing one.
         on_begin: Same as in :func:`atomic_write`.
         on_end: Same as in :func:`atomic_write`.
@@ -115,7 +117,7 @@ def open_atomic(
     if not overwrite and os.path.lexists(target):
         raise _taken(target)
     try:
-        with atomic_write(target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
+        with atomic_write(target, temporary, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
             yield file
     except FileExistsError as error:
         raise _taken(target) from error

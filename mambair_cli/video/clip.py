@@ -1,7 +1,7 @@
 """Clips as frames of R'G'B', one after another, from any frame on."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -143,7 +143,7 @@ class Clip:
                         times += [] if time is None else [time]
         return count_packets(self.facts, number, times)
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order in which they are shown; the same ones whatever the start.
 
         Broken data does not end the clip: FFmpeg conceals it, and a warning tells the frame.
@@ -160,7 +160,7 @@ class Clip:
             if self._is_read:
                 raise VideoError(f"cannot read {self._name} again: it is a pipe; save it to a file first")
             self._is_read = True
-            yield from self._convert(chain([self._first], self._decoded), start)
+            yield from self._some(self._convert(chain([self._first], self._decoded), start), start)
             return
         if start and start_pts is not None:
             found = self._frames_from(start, start_pts)
@@ -171,13 +171,17 @@ class Clip:
                 return
         with self._open() as container:
             stream = self._find_stream(container)
-            frames = self._convert(self._decode(container, stream), start)
-            last = None
-            for last in frames:
-                yield last
-            if last is None:
-                raise VideoError(f"cannot read frame {start} of {self._name}: the clip ends before it")
+            last = yield from self._some(self._convert(self._decode(container, stream), start), start)
             self._check_end(last)
+
+    def _some(self, frames: Iterator[VideoFrame], start: int) -> Generator[VideoFrame, None, VideoFrame]:
+        """Yield frames, and return the last one; raise if there is none."""
+        last = None
+        for last in frames:
+            yield last
+        if last is None:
+            raise VideoError(f"cannot read frame {start} of {self._name}: the clip ends before it")
+        return last
 
     def frame_at(self, time: Fraction) -> VideoFrame:
         """Return the frame that is shown at a time; the last one for times after the end.
@@ -385,13 +389,10 @@ class Clip:
             if number < facts.frames:
                 self._warn(f"{self._name} has {number} of {facts.frames} frames; the others are missing")
         elif facts.duration is not None:
-            ends = (last.pts + last.duration) * facts.time_base - self._begin()
+            ends = (last.pts + last.duration - (self._first.pts or 0)) * facts.time_base
             if facts.duration - ends > self._slack:
                 told, found = float(facts.duration), float(ends)
                 self._warn(f"{self._name} ends after {found:.2f} s of {told:.2f} s; it may be cut off")
-
-    def _begin(self) -> Fraction:
-        return (self._first.pts or 0) * self.facts.time_base
 
     def _warn(self, sentence: str) -> None:
         if len(self.warnings) < _MOST_WARNINGS and sentence not in self.warnings:

@@ -1,11 +1,12 @@
 """What a joined clip has of its source besides pictures: sound, subtitles, covers, attachments, tags."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 from mambair_cli.video.description import is_picture
-from mambair_cli.video.ffmpeg import import_av
+from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.subtitles import add_text_stream
 from mambair_cli.video.timeline import MATROSKA, SampleClock, is_cut_away
 
@@ -36,6 +37,7 @@ class CopiedStreams:
         self._streams: dict[int, Any] = {}
         self._converters: dict[int, Callable[[bytes], bytes]] = {}
         self._covers = covers
+        self._refused: Counter[int] = Counter()
 
     def add(self, old: Any) -> None:
         """Add a stream of the source to the result, or warn that it has no place."""
@@ -120,7 +122,7 @@ class CopiedStreams:
                 yield packet, Fraction(0)
         streams = [self._original.streams[index] for index in self._streams if index not in self._covers]
         clocks: dict[int, SampleClock] = {}
-        for packet in self._original.demux(streams) if streams else ():
+        for packet in self._demux(streams) if streams else ():
             stream = packet.stream
             packet.dts = packet.pts if packet.dts is None else packet.dts
             packet.pts = packet.dts if packet.pts is None else packet.pts
@@ -138,6 +140,42 @@ class CopiedStreams:
             time = packet.dts * packet.time_base
             packet.stream = self._streams[stream.index]
             yield packet, time
+
+    def _demux(self, streams: list[Any]) -> Iterator[Any]:
+        """Yield packets; where the source cannot be read any more, they end with a warning."""
+        packets = self._original.demux(streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except import_av().FFmpegError as error:
+                self.warnings.append(f"sound and the rest cannot be copied to their end: {first_line(error)}")
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def write(self, packet: Any) -> None:
+        """Write a packet of :meth:`packets`, unless it is so broken that the container refuses it."""
+        av = import_av()
+        index = packet.stream.index
+        try:
+            self._result.mux(packet)
+        except (av.InvalidDataError, av.ArgumentError):
+            self._refused[index] += 1
+
+    def end(self) -> list[str]:
+        """Return the sentences about what is left out, when all is written."""
+        for old, new in self._streams.items():
+            if count := self._refused[new.index]:
+                kind = self._original.streams[old].type
+                stream = f"stream {old} ({_KINDS.get(kind, kind)})"
+                what = (
+                    f"a broken packet of {stream} is"
+                    if count == 1
+                    else f"{count} broken packets of {stream} are"
+                )
+                self.warnings.append(f"{what} left out")
+        return self.warnings
 
 
 def _replace_data(packet: Any, data: bytes) -> Any:

@@ -29,6 +29,7 @@ def join_segments(
     *,
     last_duration: int | None = None,
     overwrite: bool = False,
+    temporary: Path | None = None,
 ) -> list[str]:
     """Write a clip: the pictures of segments, and everything else of the source, packet by packet.
 
@@ -43,6 +44,7 @@ def join_segments(
         facts: The source.
         last_duration: Length of the last frame, in ticks; None for that of the average.
         overwrite: Whether to replace an existing file.
+        temporary: Name of the file while it is written, on the same disk; None for one in its folder.
 
     Returns:
         Sentences about what the container cannot hold, and is left out.
@@ -57,17 +59,17 @@ def join_segments(
         original = again = None
         if source is not None:
             original, again = (files.enter_context(_open_source(source)) for _ in range(2))
-        temporary: list[Path] = []
-        files.enter_context(open_atomic(target, overwrite=overwrite, on_begin=temporary.append))
+        written: list[Path] = []
+        files.enter_context(open_atomic(target, temporary, overwrite=overwrite, on_begin=written.append))
         with explained(target):
             covers = read_covers(again) if again is not None else {}
             shift = find_shift(original, again, timeline, format)
             # By name, not by the open file: FFmpeg reads the file once more to move its index to the front.
-            name, options = f"file:{temporary[0]}", _muxer_options(format, timeline, original)
+            name, options = f"file:{written[0]}", _muxer_options(format, timeline, original)
             with import_av().open(name, "w", format=format, options=options) as result:
                 join = _Join(result, format, timeline, facts, last_duration or facts.ticks_per_frame)
                 join.run(segments, CopiedStreams(original, covers, result, format), original, shift)
-            if join.size is not None and not write_shape(temporary[0], join.size, facts.pixel_aspect):
+            if join.size is not None and not write_shape(written[0], join.size, facts.pixel_aspect):
                 join.warnings.append(
                     f"{format} does not tell that pixels are {facts.pixel_aspect} as wide as high"
                 )
@@ -138,11 +140,11 @@ class _Join:
             while ready is not None and ready[1] <= time:
                 self._result.mux(ready[0])
                 ready = next(pictures, None)
-            self._result.mux(packet)
+            copies.write(packet)
         while ready is not None:
             self._result.mux(ready[0])
             ready = next(pictures, None)
-        self.warnings += copies.warnings
+        self.warnings += copies.end()
 
     def _add_video(self, stream: Any, old: Any) -> Any:
         facts = self._facts

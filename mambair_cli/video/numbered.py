@@ -1,7 +1,7 @@
 """Clips that are numbered images: ``frames/%06d.png``, or a folder of them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
 from mambair_cli.system.files import show
 from mambair_cli.video.clip import VideoFrame
+from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
 
@@ -20,8 +21,8 @@ _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
 
 
 def is_pattern(path: Path) -> bool:
-    """Tell whether a path stands for numbered files, such as ``frames/%06d.png``."""
-    return len(_NUMBER.findall(path.name)) == 1
+    """Tell whether a path stands for numbered images: ``frames/%06d.png`` does, ``50%day.mp4`` does not."""
+    return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
 def name_frame(pattern: Path, number: int) -> Path:
@@ -115,11 +116,16 @@ class NumberedFrames:
     def close(self) -> None:
         """Do nothing; files are open only while they are read."""
 
+    @property
+    def paths(self) -> list[Path]:
+        """The images, in their order."""
+        return [path for _, path in self._files]
+
     def count(self) -> ClipFacts:
         """Return what the clip is; its frames are counted already."""
         return self.facts
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Iterator[VideoFrame]:
+    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
 
         Args:
