@@ -406,7 +406,7 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert sorted(path.name for path in place.iterdir()) == ["double.safetensors", "in.mp4"]
     assert upscale("in.mp4", "-s", "2") == 0
     size = sum(map(len, read_packets(place / "in_x2.mp4").data))
-    assert upscale("in.mp4", "-s", "2", "--dry-run", "--json") == 0
+    assert upscale("in.mp4", "-s", "2", "--dry-run", "--json", "--overwrite") == 0
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (plan["event"], plan["frames"], plan["replaces"], plan["codec"]) == ("plan_clip", 12, True, "h264")
     assert size / 3 < plan["disk"] < 3 * size + 4096

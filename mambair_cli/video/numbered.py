@@ -12,6 +12,7 @@ from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
 from mambair_cli.system.files import show
 from mambair_cli.video.clip import VideoFrame
+from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
 
@@ -20,8 +21,8 @@ _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
 
 
 def is_pattern(path: Path) -> bool:
-    """Tell whether a path stands for numbered files, such as ``frames/%06d.png``."""
-    return len(_NUMBER.findall(path.name)) == 1
+    """Tell whether a path stands for numbered images, such as ``frames/%06d.png``; ``50%d.mp4`` does not."""
+    return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
 def name_frame(pattern: Path, number: int) -> Path:
@@ -77,9 +78,8 @@ class NumberedFrames:
         numbers = [number for number, _ in self._files]
         missing = numbers[-1] - numbers[0] + 1 - len(numbers)
         if is_pattern(path) and missing:
-            self.warnings.append(
-                f"{missing} numbers are missing in {show(path)}; the images before last longer"
-            )
+            many = "1 number is" if missing == 1 else f"{missing} numbers are"
+            self.warnings.append(f"{many} missing in {show(path)}; the images before last longer")
         self._first_number = numbers[0]
         first = read_picture(self._files[0][1])
         height, width = first.pixels.shape[:2]
@@ -188,7 +188,8 @@ def _find_files(path: Path) -> list[tuple[int, Path]]:
     if not is_pattern(path):
         if not path.is_dir():
             return []
-        found = [each for each in path.iterdir() if each.suffix.lower() in READABLE_SUFFIXES]
+        shown = [each for each in path.iterdir() if not each.name.startswith(".")]
+        found = [each for each in shown if each.suffix.lower() in READABLE_SUFFIXES]
         return list(enumerate(sorted(found, key=_natural)))
     if not path.parent.is_dir():
         return []
