@@ -139,3 +139,42 @@ def test_a_warning_names_the_clip_once(place: Path, capsys) -> None:
     assert upscale("f/%d.png", "-o", "out.mkv") == 0
     sentence = "warning: 1 number is missing in f/%d.png; the images before last longer"
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["a.mp4", "--at", "1"], "--at 1 is for --preview"),
+        (["a.mp4", "--fps", "30"], "--fps 30 is for numbered images"),
+        (["a.mp4", "-o", "%d.png", "--codec", "av1"], "--codec av1 has no effect on %d.png"),
+        (["a.mp4", "-o", "-", "--codec", "av1"], "--codec av1 has no effect on -"),
+    ],
+)
+def test_options_without_an_effect_are_refused(place: Path, given: list[str], why: str, capsys) -> None:
+    make("a.mp4")
+    assert upscale(*given) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_name_with_a_slash_at_its_end_is_a_folder(place: Path, capsys) -> None:
+    make("a.mp4")
+    assert upscale("a.mp4", "-o", "tapes.2024/") == 0
+    said = capsys.readouterr()
+    assert said.out.split() == ["tapes.2024/a.mp4"]
+    assert "2 frames in " in said.err
+
+
+def test_images_of_a_clip_have_the_quality_that_is_asked_for(place: Path) -> None:
+    make("a.mp4")
+    sizes = []
+    for quality in ("20", "95"):
+        assert upscale("a.mp4", "-o", f"q{quality}/%d.jpg", "--quality", quality) == 0
+        sizes.append((place / f"q{quality}/1.jpg").stat().st_size)
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
+    make("a.mp4")
+    Path("list.txt").write_text("a.mp4\n")
+    assert upscale("--from-file", "list.txt") == 1
+    assert "cannot read a.mp4: it is a clip, no image" in capsys.readouterr().err

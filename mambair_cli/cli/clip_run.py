@@ -139,7 +139,7 @@ class ClipRun:
             repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
             name = f"{job.input}: " if self._clips > 1 else ""
             say(
-                f"{name}{new} frames{repeated} in {outcome.seconds:.0f} s, "
+                f"{name}{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
                 f"{new / max(outcome.seconds, 1e-9):.2g} a second; {codec}"
             )
         if job.target is not None:

@@ -71,12 +71,29 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
     refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
+    _check_effects(names, options)
+    return clips
+
+
+def _check_effects(names: list[str], options: Options) -> None:
+    """Refuse options that have no effect on these clips, or go together with no others.
+
+    Raises:
+        UsageError: There is one.
+    """
+    from mambair_cli.video import is_pattern
+
+    if options.at is not None and not options.is_preview:
+        raise UsageError(f"--at {options.at} is for --preview; give both, or leave it out")
+    if options.fps is not None and all(os.path.isfile(name) or name == "-" for name in names):
+        raise UsageError(f"--fps {options.fps:g} is for numbered images, and clips tell theirs; leave it out")
+    if options.codec is not None and (options.output == "-" or is_pattern(Path(options.output or ""))):
+        raise UsageError(f"--codec {options.codec} has no effect on {options.output}; leave it out")
     if options.output == "-" or (options.output is None and "-" in names):
         if is_stdout_closed():
             raise UsageError("standard output is closed: -; give -o a file")
         if options.json:
             raise UsageError("standard output takes a clip or JSON; give -o a file, or leave out --json")
-    return clips
 
 
 def expand_patterns(names: list[str]) -> list[str]:
@@ -216,7 +233,8 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.naming import suffix_of
 
     suffix, output = suffix_of(task, scale, size), options.output
-    is_one = output is not None and not os.path.isdir(output) and bool(Path(output).suffix or output == "-")
+    is_folder = output is not None and (output.endswith("/") or os.path.isdir(output))
+    is_one = output is not None and not is_folder and bool(Path(output).suffix or output == "-")
     if is_one and len(clips) > 1:
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
     targets = {clip: _name_target(clip, suffix, output) for clip in clips}

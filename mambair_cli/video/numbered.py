@@ -31,7 +31,13 @@ def name_frame(pattern: Path, number: int) -> Path:
 
 
 def write_frame(
-    pattern: Path, number: int, pixels: np.ndarray, *, bits: int = 8, overwrite: bool = False
+    pattern: Path,
+    number: int,
+    pixels: np.ndarray,
+    *,
+    bits: int = 8,
+    quality: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a frame to an image file, and return its name.
 
@@ -40,6 +46,7 @@ def write_frame(
         number: Number of the frame, from 0.
         pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
         bits: Bits of a sample in the clip; more than 8 become 16 where the format has them.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for that of images.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -48,7 +55,8 @@ def write_frame(
     samples = from_float(pixels, np.uint8 if bits == 8 else np.uint16)
     alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
     target = name_frame(pattern, number)
-    write_picture(Picture(np.ascontiguousarray(samples[..., :3]), alpha), target, overwrite=overwrite)
+    picture = Picture(np.ascontiguousarray(samples[..., :3]), alpha)
+    write_picture(picture, target, overwrite=overwrite, quality=quality)
     return target
 
 
