@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("av", reason="needs the extra video")
 from clips import make_clip
 
 from mambair_cli.cli import main
+from mambair_cli.system.values import read_rate
 from mambair_cli.video import is_pattern
 
 LOCAL = ("--offline", "--device", "cpu")
@@ -178,3 +180,32 @@ def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
     Path("list.txt").write_text("a.mp4\n")
     assert upscale("--from-file", "list.txt") == 1
     assert "cannot read a.mp4: it is a clip, no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "rate"),
+    [
+        (23.976, "24000/1001"),
+        (29.97, "30000/1001"),
+        (59.94, "60000/1001"),
+        (12.5, "25/2"),
+        (24, "24"),
+        (0.01, "1/100"),
+    ],
+)
+def test_rates_of_ntsc_are_exact(number: float, rate: str) -> None:
+    assert read_rate(number) == Fraction(rate)
+
+
+def test_a_folder_whose_name_looks_numbered_is_a_folder(place: Path) -> None:
+    (place / "50%d").mkdir()
+    Image.new("RGB", (16, 16)).save("50%d/1.png")
+    assert upscale("50%d", "-o", "out.mkv") == 0
+
+
+def test_images_by_name_become_no_folder_with_the_name_of_a_clip(place: Path, capsys) -> None:
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (16, 16)).save(name)
+    assert upscale("1.png", "2.png", "-o", "out.mp4") == 2
+    assert "-o names a clip: out.mp4; for a clip of images, name their folder" in capsys.readouterr().err
+    assert not Path("out.mp4").exists()

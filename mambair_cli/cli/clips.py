@@ -20,7 +20,7 @@ from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.images.left_out import CLIP_SUFFIXES
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import read_time
+from mambair_cli.system.values import read_rate, read_time
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -255,7 +255,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             codec=options.codec,
             quality=options.quality,
             deinterlace=options.deinterlace,
-            rate=None if options.fps is None else Fraction(options.fps).limit_denominator(1001),
+            rate=None if options.fps is None else read_rate(options.fps),
             raw=None if options.raw is None else _read_raw(options.raw),
             overwrite=options.overwrite,
             resume=options.resume,

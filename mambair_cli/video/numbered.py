@@ -85,7 +85,8 @@ class NumberedFrames:
             raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
         numbers = [number for number, _ in self._files]
         missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-        if is_pattern(path) and missing:
+        self._is_timed = is_pattern(path) and not path.is_dir()
+        if self._is_timed and missing:
             many = "1 number is" if missing == 1 else f"{missing} numbers are"
             self.warnings.append(f"{many} missing in {show(path)}; the images before last longer")
         self._first_number = numbers[0]
@@ -107,10 +108,9 @@ class NumberedFrames:
             frame_rate=rate,
             frames=len(numbers),
             frames_exact=True,
-            variable=is_pattern(path) and missing > 0,
-            duration=(numbers[-1] - numbers[0] + 1 if is_pattern(path) else len(numbers)) / rate,
+            variable=self._is_timed and missing > 0,
+            duration=(numbers[-1] - numbers[0] + 1 if self._is_timed else len(numbers)) / rate,
         )
-        self._is_timed = is_pattern(path)
 
     def __enter__(self) -> "NumberedFrames":
         return self
@@ -193,7 +193,7 @@ class NumberedFrames:
 
 def _find_files(path: Path) -> list[tuple[int, Path]]:
     """List images with their numbers, in their order; in a folder by name, with numbers as numbers."""
-    if not is_pattern(path):
+    if not is_pattern(path) or path.is_dir():
         if not path.is_dir():
             return []
         shown = [each for each in path.iterdir() if not each.name.startswith(".")]
