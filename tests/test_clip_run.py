@@ -514,7 +514,7 @@ def test_frames_and_events_do_not_share_standard_output(place: Path, capsys) -> 
     assert upscale("in.mp4", "-s", "2", "-o", "-", "--json") == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "standard output takes frames or JSON; give -o a file, or leave out --json" in said.err
+    assert "standard output takes a clip or JSON; give -o a file, or leave out --json" in said.err
 
 
 def test_what_an_ensemble_takes_is_told(place: Path, capsys) -> None:
@@ -537,9 +537,7 @@ def test_a_rate_of_television_is_exact(place: Path, fps: str, rate: str) -> None
 def test_a_rate_is_for_images(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
     assert upscale("in.mp4", "-s", "2", "--fps", "24") == 2
-    assert (
-        "--fps 24 is for numbered images, and in.mp4 tells its own; leave it out" in capsys.readouterr().err
-    )
+    assert "--fps 24 is for numbered images, and clips tell theirs; leave it out" in capsys.readouterr().err
 
 
 def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:
@@ -580,7 +578,7 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert sorted(path.name for path in place.iterdir()) == ["double.safetensors", "in.mp4"]
     assert upscale("in.mp4", "-s", "2") == 0
     size = sum(map(len, read_packets(place / "in_x2.mp4").data))
-    assert upscale("in.mp4", "-s", "2", "--dry-run", "--json") == 0
+    assert upscale("in.mp4", "-s", "2", "--dry-run", "--json", "--overwrite") == 0
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (plan["event"], plan["frames"], plan["replaces"], plan["codec"]) == ("plan_clip", 12, True, "h264")
     assert size / 3 < plan["disk"] < 3 * size + 4096

@@ -249,9 +249,11 @@ def test_gray_clips_are_gray(tmp_path: Path) -> None:
     with open_clip(tmp_path / "a.mkv") as clip:
         (frame,) = clip.frames()
         options = choose_options(clip.facts, Path("b.mkv"), size=(64, 48), codec="ffv1")
+        usual = [choose_options(clip.facts, Path(name), size=(64, 48)) for name in ("b.mkv", "b.webm")]
     assert frame.pixels.shape == (48, 64, 3)
     assert np.ptp(frame.pixels, axis=2).max() == 0
     assert options.pixel_format == "gray"
+    assert [each.pixel_format for each in usual] == ["yuv420p", "yuv420p"]  # which every player shows
 
 
 def test_wide_gamut_and_transfer_are_kept_as_numbers(tmp_path: Path) -> None:

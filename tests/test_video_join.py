@@ -530,3 +530,23 @@ def test_a_source_that_cannot_be_read_to_its_end_costs_no_pictures(tmp_path: Pat
     assert warnings == ["sound and the rest cannot be copied to their end: Input/output error"]
     assert len(read_packets(target, "audio").data) == 10
     assert len(read_packets(target).data) == 30
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_second_stream_of_pictures_is_copied(tmp_path: Path, suffix: str) -> None:
+    source, target = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
+    make_clip(tmp_path / "one.mkv", "matroska", times=UNEVEN)
+    with av.open(str(tmp_path / "one.mkv")) as one, av.open(str(source), "w", format="matroska") as two:
+        old = one.streams.video[0]
+        streams = [two.add_stream_from_template(old) for _ in range(2)]
+        for packet in one.demux(old):
+            for stream in streams if packet.size else ():
+                packet.stream = stream
+                two.mux(packet)
+    assert read_packets(source, number=1).dts[0] is None  # FFmpeg cannot tell it
+    assert join(tmp_path, source, target) == [
+        "stream 1 (picture) is copied as it is; the first one is restored"
+    ]
+    copied, before = read_packets(target, number=1), read_packets(source, number=1)
+    assert copied.data == before.data
+    assert copied.seconds == before.seconds

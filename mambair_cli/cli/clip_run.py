@@ -11,6 +11,7 @@ from mambair_cli.cli.notices import explain_look
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.system.files import show
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -125,7 +126,9 @@ class ClipRun:
     def _tell(self, outcome: "ClipOutcome") -> None:
         options, job = self._options, outcome.job
         if outcome.warnings and not options.quiet:
-            say(f"warning: {job.input}: {'; '.join(outcome.warnings)}")
+            name = "standard input" if job.source is None else show(job.source)
+            is_named = all(name in sentence for sentence in outcome.warnings)
+            say(f"warning: {'' if is_named else f'{job.input}: '}{'; '.join(outcome.warnings)}")
         if options.json:
             print_event("done", **describe_clip(outcome))
             return
@@ -134,8 +137,9 @@ class ClipRun:
         if not options.quiet:
             new = outcome.frames - outcome.resumed
             repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
+            name = f"{job.input}: " if self._clips > 1 else ""
             say(
-                f"{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
+                f"{name}{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
                 f"{new / max(outcome.seconds, 1e-9):.2g} a second; {codec}"
             )
         if job.target is not None:

@@ -1,10 +1,12 @@
 """Clips among the inputs of the restoring commands: named by their suffixes, restored one after the other."""
 
+import glob
 import io
 import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +17,11 @@ from mambair_cli.cli.notices import EIGHT_TIMES
 from mambair_cli.cli.options import Options, refuse
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview import show_preview
+from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
+from mambair_cli.images.left_out import CLIP_SUFFIXES
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import read_time
+from mambair_cli.system.values import read_rate, read_time
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -25,10 +29,6 @@ if TYPE_CHECKING:
     from mambair_cli.runs.output_size import Size
     from mambair_cli.video import RawInput
 
-SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
-    *(".wmv", ".flv", ".vob", ".3gp", ".ogv", ".dv", ".mxf", ".y4m"),
-)
 _OF_IMAGES = (
     "format",
     "depth",
@@ -48,7 +48,6 @@ _OF_IMAGES = (
 _OF_EXECUTORS = ("server", "ray")
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
-_ROUNDED = 0.0005  # frames a second: 23.976 is 24000/1001
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
@@ -57,7 +56,7 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
     Raises:
         UsageError: There are images, too, or an option has no effect on what there is.
     """
-    names = inputs or []
+    names = expand_patterns(inputs or [])
     clips = [name for name in names if _is_clip(name, options)]
     plain = Options()
     given = {name: value for name, value in vars(options).items() if value != vars(plain)[name]}
@@ -73,19 +72,63 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
     refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
-    if options.fps is not None and not any(_has_number(name) or os.path.isdir(name) for name in clips):
-        raise UsageError(
-            f"--fps {options.fps:g} is for numbered images, and {clips[0]} tells its own; leave it out"
-        )
+    _check_effects(names, options)
     return clips
+
+
+def _check_effects(names: list[str], options: Options) -> None:
+    """Refuse options that have no effect on these clips, or go together with no others.
+
+    Raises:
+        UsageError: There is one.
+    """
+    from mambair_cli.video import is_pattern
+
+    if options.at is not None and not options.is_preview:
+        raise UsageError(f"--at {options.at} is for --preview; give both, or leave it out")
+    if options.fps is not None and all(os.path.isfile(name) or name == "-" for name in names):
+        raise UsageError(f"--fps {options.fps:g} is for numbered images, and clips tell theirs; leave it out")
+    if options.codec is not None and (options.output == "-" or is_pattern(Path(options.output or ""))):
+        raise UsageError(f"--codec {options.codec} has no effect on {options.output}; leave it out")
+    if options.output == "-" or (options.output is None and "-" in names):
+        if is_stdout_closed():
+            raise UsageError("standard output is closed: -; give -o a file")
+        if options.json:
+            raise UsageError("standard output takes a clip or JSON; give -o a file, or leave out --json")
+
+
+def expand_patterns(names: list[str]) -> list[str]:
+    """Replace patterns of clips that the shell has not expanded, such as ``*.mp4``, by what they match.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    expanded: list[str] = []
+    for name in names:
+        if not (name.lower().endswith(CLIP_SUFFIXES) and glob.has_magic(name)) or os.path.lexists(name):
+            expanded.append(name)
+            continue
+        if not (found := sorted(glob.glob(name, recursive=True))):
+            raise UsageError(f"no file matches the pattern: {name}; check it")
+        expanded += found
+    return expanded
 
 
 def _is_clip(name: str, options: Options) -> bool:
     """Tell whether an input is a clip: by its suffix, its number, its first bytes, or what becomes of it."""
+    output = options.output or ""
+    gives_clip = output.lower().endswith(CLIP_SUFFIXES) and not os.path.isdir(output)
     if name == "-":
-        return options.raw is not None or _starts_as_yuv4mpeg()
+        if options.raw is not None or _starts_as_yuv4mpeg():
+            return True
+        if gives_clip:
+            raise UsageError(
+                "standard input takes a clip as YUV4MPEG, which ffmpeg -f yuv4mpegpipe writes, or as frames "
+                "of --raw, and this is neither; name the file"
+            )
+        return False
     if os.path.isdir(name):
-        return (options.output or "").lower().endswith(SUFFIXES) and not os.path.isdir(options.output or "")
+        return gives_clip
     return is_clip_name(name)
 
 
@@ -93,7 +136,7 @@ def is_clip_name(name: str) -> bool:
     """Tell whether a name is that of a clip, or stands for numbered images."""
     if os.path.isdir(name):
         return False
-    return name.lower().endswith(SUFFIXES) or (_has_number(name) and not os.path.exists(name))
+    return name.lower().endswith(CLIP_SUFFIXES) or (_has_number(name) and not os.path.exists(name))
 
 
 def _starts_as_yuv4mpeg() -> bool:
@@ -195,12 +238,19 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.naming import suffix_of
 
     suffix, output = suffix_of(task, scale, size), options.output
-    is_one = output is not None and not os.path.isdir(output) and bool(Path(output).suffix or output == "-")
+    is_folder = output is not None and (output.endswith("/") or os.path.isdir(output))
+    is_one = output is not None and not is_folder and bool(Path(output).suffix or output == "-")
     if is_one and len(clips) > 1:
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
+    targets = {clip: _name_target(clip, suffix, output) for clip in clips}
+    if output is None:
+        clips = _leave_out_results(clips, targets, options.quiet)
+    shared = Counter(targets[clip] for clip in set(clips))
     jobs: dict[str, ClipJob] = {}
     for clip in clips:
-        target = output if is_one and output is not None else _name_target(clip, suffix, output)
+        target = output if is_one and output is not None else targets[clip]
+        if shared[target] > 1:
+            target = _name_target(clip, suffix, output, apart=True)
         if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         jobs[target] = ClipJob(
@@ -210,7 +260,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             codec=options.codec,
             quality=options.quality,
             deinterlace=options.deinterlace,
-            rate=None if options.fps is None else _read_rate(options.fps),
+            rate=None if options.fps is None else read_rate(options.fps),
             raw=None if options.raw is None else _read_raw(options.raw),
             overwrite=options.overwrite,
             resume=options.resume,
@@ -219,26 +269,38 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     return list(jobs.values())
 
 
-def _name_target(clip: str, suffix: str, folder: str | None) -> str:
-    """Name the result of a clip where none was named."""
+def _leave_out_results(clips: list[str], targets: dict[str, str], quiet: bool) -> list[str]:
+    """Leave out clips that are results of others, as in a second run over ``*.mp4``."""
+    places = {os.path.realpath(targets[clip]): clip for clip in clips if targets[clip] != "-"}
+    results = [clip for clip in clips if places.get(os.path.realpath(clip), clip) != clip]
+    for clip in results if not quiet else ():
+        say(f"left out a clip that is a result: {clip}; name it alone to restore it, too")
+    return [clip for clip in clips if clip not in results]
+
+
+def _name_target(clip: str, suffix: str, folder: str | None, apart: bool = False) -> str:
+    """Name the result of a clip where none was named.
+
+    Args:
+        clip: The clip.
+        suffix: Added to the name, where no folder is given.
+        folder: Folder of the results; None for that of the clip.
+        apart: Whether to keep the suffix of a clip that becomes one of another container, as ``a.avi.mkv``.
+    """
     from mambair_cli.video import CONTAINERS, is_pattern
 
     if clip == "-":
         return "-"
     path = Path(clip)
     if is_pattern(path) and not path.is_file():  # frames/%06d.png becomes frames_x2/%06d.png
-        below = path.parent.with_name(f"{path.parent.name}{suffix}") if folder is None else Path(folder)
+        if folder is not None:
+            return str(Path(folder, path.name))
+        below = path.parent if path.parent.name else Path("..", Path.cwd().name)
+        below = below.with_name(f"{below.name}{suffix}")
         return str(below / path.name)
     kind = path.suffix if path.suffix.lower() in CONTAINERS else ".mkv"
-    if folder is None:
-        return str(path.with_name(f"{path.stem}{suffix}{kind}"))
-    return str(Path(folder, f"{path.stem}{kind}"))
-
-
-def _read_rate(number: float) -> Fraction:
-    """Return frames a second as a fraction; 29.97 and the like stand for 30000/1001."""
-    of_tv = Fraction(round(number * 1.001) * 1000, 1001)
-    return of_tv if abs(of_tv - number) < _ROUNDED else Fraction(number).limit_denominator(1001)
+    stem = path.name if apart and kind != path.suffix else path.stem
+    return str(path.with_name(f"{stem}{suffix}{kind}") if folder is None else Path(folder, f"{stem}{kind}"))
 
 
 def _read_raw(text: str) -> "RawInput":

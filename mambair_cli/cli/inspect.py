@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.clips import is_clip_name
+from mambair_cli.cli.clips import expand_patterns, is_clip_name
 from mambair_cli.cli.inputs import (
     Exclude,
     FromFile,
@@ -60,19 +60,20 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
 
     check_null(options.null, options.from_file)
     check_addresses(inputs or [])
-    clips = [name for name in inputs or [] if is_clip_name(name)]
+    inputs = expand_patterns(inputs or [])
+    clips = [name for name in inputs if is_clip_name(name)]
     exit_code = 0
     if clips:
         from mambair_cli.cli.inspect_clip import inspect_clips
 
         exit_code = inspect_clips(clips, options.json)
-    inputs = [name for name in inputs or [] if name not in clips]
+    inputs = [name for name in inputs if name not in clips]
     if clips and not inputs and options.from_file is None:
         if exit_code:
             raise typer.Exit(exit_code)
         return
     file_filter = discovery.FileFilter(tuple(options.include or ()), tuple(options.exclude or ()))
-    sources = find_inputs(inputs or [], options.from_file, options.null, file_filter, "inspect")
+    sources = find_inputs(inputs, options.from_file, options.null, file_filter, "inspect")
     _report_left_out(file_filter, options)
     show = _choose_output(sources, options)
     kinds: Counter[str] = Counter()

@@ -61,8 +61,9 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     by_tables = "" if quality is None else f" of quality {quality} by its tables"
     yield "file", f"{format}{by_tables}" + ("" if size is None else f", {format_bytes(size)}")
     megapixels = header.width * header.height / 1e6
+    told = f", {megapixels:.3g} megapixels" if megapixels >= 0.001 else ""
     frames = f", {header.frames} frames or pages; the first is looked at" if header.frames > 1 else ""
-    yield "size", f"{header.width}×{header.height} pixels, {megapixels:.3g} megapixels{frames}"
+    yield "size", f"{header.width}×{header.height} pixels{told}{frames}"
     yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}"
     yield "profile", inspection.profile or "none; taken for sRGB"
     if (note := read_note(header.xmp)) is not None:

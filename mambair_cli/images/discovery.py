@@ -191,10 +191,11 @@ def look_into(folder: Path, file_filter: FileFilter) -> list[Source]:
 
 
 def _find_in_folder(folder: Path, file_filter: FileFilter) -> list[Source]:
-    kinds_before = file_filter.left_out.kinds.copy()
+    kinds_before, clips_before = file_filter.left_out.kinds.copy(), len(file_filter.left_out.clips)
     found, is_empty = _walk(folder, file_filter)
     if not found:
-        why = _explain_nothing(file_filter, is_empty, file_filter.left_out.kinds - kinds_before)
+        kinds = file_filter.left_out.kinds - kinds_before
+        why = _explain_nothing(file_filter, is_empty, kinds, file_filter.left_out.clips[clips_before:])
         raise UsageError(f"no images in the folder: {folder}; {why}")
     return found
 
@@ -252,10 +253,14 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found + file_filter.left_out.results)
 
 
-def _explain_nothing(file_filter: FileFilter, is_empty: bool, kinds: Counter[str]) -> str:
+def _explain_nothing(
+    file_filter: FileFilter, is_empty: bool, kinds: Counter[str], clips: Sequence[Path]
+) -> str:
     if file_filter.left_out.unreadable:
         error = file_filter.left_out.unreadable[-1]
         return f"cannot read the folder {error.filename}: {error.strerror}; change its permissions"
+    if clips:
+        return f"it has clips; name each, such as {clips[0]}"
     if kinds:
         return f"it has only files of formats that are not supported: {describe_kinds(kinds)}"
     patterns = [f"--include {pattern}" for pattern in file_filter.include]

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 KINDS_SHOWN = 8  # in one sentence
+CLIP_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
+    *(".wmv", ".flv", ".vob", ".3gp", ".ogv", ".dv", ".mxf", ".y4m"),
+)
 
 
 @dataclass
@@ -16,6 +20,7 @@ class LeftOut:
     Attributes:
         kinds: Number of files in folders that cannot be read, by suffix in small letters.
         unread: One of these files.
+        clips: Clips in folders, which are restored only where they are named.
         links: Linked folders, which are not followed.
         results: Images that are results of other inputs.
         repeated: Images that were named several times, and are restored once.
@@ -24,13 +29,17 @@ class LeftOut:
 
     kinds: Counter[str] = field(default_factory=Counter)
     unread: Path | None = None
+    clips: list[Path] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     repeated: list[Path] = field(default_factory=list)
     unreadable: list[OSError] = field(default_factory=list)
 
     def add_unread(self, path: Path) -> None:
-        """Count a file that cannot be read, by its suffix."""
+        """Count a file that is not read as an image, by its suffix."""
+        if path.suffix.lower() in CLIP_SUFFIXES:
+            self.clips.append(path)
+            return
         self.kinds[path.suffix.lower()] += 1
         self.unread = self.unread or path
 
@@ -45,6 +54,9 @@ class LeftOut:
                 f"left out {self.kinds.total()} files of formats that are not supported: "
                 f"{describe_kinds(self.kinds)}; such as {self.unread}"
             )
+        if self.clips:
+            clips = _count(self.clips, "a clip", "clips")
+            yield f"left out {clips}; name {_them(self.clips)} to restore {_them(self.clips)}"
         if self.links:
             folders = _count(self.links, "a linked folder", "linked folders")
             yield f"left out {folders}; name {_them(self.links)} to restore what is in {_them(self.links)}"
@@ -64,6 +76,7 @@ class LeftOut:
             (why, len(paths), paths[0], {})
             for why, paths in (
                 ("unreadable_folder", [error.filename for error in self.unreadable]),
+                ("clip", self.clips),
                 ("linked_folder", self.links),
                 ("result", self.results),
                 ("repeated", self.repeated),

@@ -3,6 +3,7 @@
 import re
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images.left_out import CLIP_SUFFIXES
 from mambair_cli.system.files import enumerate_names
 
 SIGNATURE_BYTES = 16
@@ -63,6 +64,8 @@ def identify(head: bytes, name: str) -> str:
     for kind, pattern in _UNREADABLE.items():
         if re.match(pattern, head, re.DOTALL):
             raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
+    if name.lower().endswith(CLIP_SUFFIXES):
+        raise ImageError(f"cannot read {name}: it is a clip, no image; name it alone")
     raise ImageError(
         f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
     )

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.images.resize_and_convert import reduce_samples
+from mambair_cli.images.source import Source
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.strength import enlarge
 from mambair_cli.restore.tiling import Plan
 from mambair_cli.runs.clip_job import ClipJob, choose_way
 from mambair_cli.runs.estimate import try_network
+from mambair_cli.runs.job_files import check_target
+from mambair_cli.runs.jobs import Job
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, open_clip
 
 ENCODED = 12  # frames that are encoded to see how large they become
@@ -57,6 +60,7 @@ def foresee_clip(job: ClipJob, restorer: Restorer) -> ClipForecast:
 
     Raises:
         VideoError: The clip cannot be read, or the result not be encoded.
+        ImageError: The result exists, and is not to be replaced.
     """
     if job.source is None:
         raise ValueError("a pipe can be read only once")
@@ -70,6 +74,8 @@ def foresee_clip(job: ClipJob, restorer: Restorer) -> ClipForecast:
                 for frame in islice(clip.frames(), ENCODED)
             ]
             disk = round(_measure(frames, facts, result.options) * facts.frames / len(frames))
+    if job.target is not None and result.options is not None and not job.resume:
+        check_target(Job(Source(job.source), job.target), job.overwrite)
     trial = try_network(chosen, facts.height, facts.width)
     plan = chosen.plan(facts.height, facts.width)
     seconds = trial.seconds * facts.height * facts.width * plan.redundancy

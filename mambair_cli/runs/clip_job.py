@@ -185,13 +185,20 @@ def choose_way(
         "pixels": Fingerprint.of(chosen).digest(),
         "size": asdict(size),
         "options": options and asdict(options),
+        "quality": None if options else job.quality,
         "deinterlace": job.deinterlace,
         "rate": job.rate and str(job.rate),
         "segment": SEGMENT_FRAMES,
     }
     settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     result = ClipResult(
-        job.target, options, settings, {**plan, "source": _stamp(job.source, clip)}, job.source, job.raw
+        job.target,
+        options,
+        settings,
+        {**plan, "source": _stamp(job.source, clip)},
+        job.source,
+        job.raw,
+        job.quality,
     )
     return chosen, need, (height, width), result
 

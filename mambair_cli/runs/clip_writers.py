@@ -53,6 +53,7 @@ class ClipResult:
         plan: All that it depends on, as JSON.
         source: The clip, of which all but the pictures is copied; None for standard input.
         raw: Format of raw frames on standard input; None for a clip that tells its own.
+        quality: Quality of images, 1 to 100; None for the usual one.
     """
 
     target: Path | None
@@ -61,6 +62,7 @@ class ClipResult:
     plan: dict[str, Any]
     source: Path | None
     raw: RawInput | None
+    quality: int | None = None
 
     @property
     def place(self) -> Path:
@@ -256,8 +258,8 @@ def _write_images(
             with closing(restore(frames)) as restored:
                 for each in restored:
                     bits, number = clip.facts.bits, each.frame.number
-                    replaces = overwrite or number < ours
-                    write_frame(target, number, each.pixels, bits=bits, overwrite=replaces)
+                    replaces, quality = overwrite or number < ours, result.quality
+                    write_frame(target, number, each.pixels, bits=bits, quality=quality, overwrite=replaces)
                     if number >= ours:
                         unfinished.add_image()
                     counter.add(each.is_repeated)

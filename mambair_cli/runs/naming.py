@@ -8,7 +8,7 @@ from pathlib import Path
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
-from mambair_cli.images.left_out import LeftOut
+from mambair_cli.images.left_out import CLIP_SUFFIXES, LeftOut
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
@@ -99,6 +99,10 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
     path = sources[0].path
     is_folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
     if is_list or len(sources) != 1 or sources[0].folder is not None:
+        if not is_folder and Path(output).suffix.lower() in CLIP_SUFFIXES:
+            raise UsageError(
+                f"-o names a clip: {output}; for a clip of images, name their folder, or frames/%06d.png"
+            )
         if not is_folder and Path(output).suffix.lower() in READABLE_SUFFIXES:
             many = (
                 f"there are {len(sources)} images" if len(sources) > 1 else "the input is a folder or a list"

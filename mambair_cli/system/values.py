@@ -125,6 +125,14 @@ def read_time(text: str, name: str) -> Fraction:
     return 3600 * hours + 60 * minutes + seconds
 
 
+def read_rate(number: float) -> Fraction:
+    """Return a rate of frames exactly; 23.976, 29.97 and 59.94 are the 1000/1001 of NTSC."""
+    whole = round(number * 1.001)
+    if abs(number - whole / 1.001) < 0.001 and number != whole:
+        return Fraction(whole * 1000, 1001)
+    return Fraction(number).limit_denominator(1001)
+
+
 class Region(NamedTuple):
     """A part of a picture.
 

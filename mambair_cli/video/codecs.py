@@ -193,6 +193,8 @@ def _choose_bits(facts: ClipFacts, codec: str, name: str, notes: list[str]) -> i
 def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int, int]:
     held = CODECS[codec].factors
     is_rgb = facts.colour.matrix == 0
+    if "gray" in facts.pixel_format and codec != "ffv1":  # what most players show
+        return _422 if codec == "prores" else _420
     if codec == "prores":
         return _444 if has_alpha or is_rgb or facts.chroma == _444 else _422
     if has_alpha and codec == "vp9":

@@ -8,7 +8,7 @@ from typing import Any
 from mambair_cli.video.description import is_picture
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.subtitles import add_text_stream
-from mambair_cli.video.timeline import MATROSKA, SampleClock, is_cut_away
+from mambair_cli.video.timeline import MATROSKA, SampleClock, is_cut_away, settle_decoding
 
 _MICROSECONDS = 1_000_000
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "picture"}
@@ -53,6 +53,10 @@ class CopiedStreams:
         if added is not None:
             added.metadata.update(kept_tags(old.metadata))
             added.disposition = old.disposition
+        if old.type == "video" and not is_picture(old):
+            self.warnings.append(
+                f"stream {old.index} (picture) is copied as it is; the first one is restored"
+            )
 
     def _add(self, old: Any) -> Any:
         if old.type == "attachment" or (old.index in self._covers and self._format in MATROSKA):
@@ -122,7 +126,7 @@ class CopiedStreams:
                 yield packet, Fraction(0)
         streams = [self._original.streams[index] for index in self._streams if index not in self._covers]
         clocks: dict[int, SampleClock] = {}
-        for packet in self._demux(streams) if streams else ():
+        for packet in settle_decoding(self._demux(streams)) if streams else ():
             stream = packet.stream
             packet.dts = packet.pts if packet.dts is None else packet.dts
             packet.pts = packet.dts if packet.pts is None else packet.pts

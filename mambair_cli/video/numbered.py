@@ -31,7 +31,13 @@ def name_frame(pattern: Path, number: int) -> Path:
 
 
 def write_frame(
-    pattern: Path, number: int, pixels: np.ndarray, *, bits: int = 8, overwrite: bool = False
+    pattern: Path,
+    number: int,
+    pixels: np.ndarray,
+    *,
+    bits: int = 8,
+    quality: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a frame to an image file, and return its name.
 
@@ -40,6 +46,7 @@ def write_frame(
         number: Number of the frame, from 0.
         pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
         bits: Bits of a sample in the clip; more than 8 become 16 where the format has them.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for that of images.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -48,7 +55,8 @@ def write_frame(
     samples = from_float(pixels, np.uint8 if bits == 8 else np.uint16)
     alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
     target = name_frame(pattern, number)
-    write_picture(Picture(np.ascontiguousarray(samples[..., :3]), alpha), target, overwrite=overwrite)
+    picture = Picture(np.ascontiguousarray(samples[..., :3]), alpha)
+    write_picture(picture, target, overwrite=overwrite, quality=quality)
     return target
 
 
@@ -77,10 +85,10 @@ class NumberedFrames:
             raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
         numbers = [number for number, _ in self._files]
         missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-        if is_pattern(path) and missing:
-            self.warnings.append(
-                f"{missing} numbers are missing in {show(path)}; the images before last longer"
-            )
+        self._is_timed = is_pattern(path) and not path.is_dir()
+        if self._is_timed and missing:
+            many = "1 number is" if missing == 1 else f"{missing} numbers are"
+            self.warnings.append(f"{many} missing in {show(path)}; the images before last longer")
         self._first_number = numbers[0]
         first = read_picture(self._files[0][1])
         height, width = first.pixels.shape[:2]
@@ -100,10 +108,9 @@ class NumberedFrames:
             frame_rate=rate,
             frames=len(numbers),
             frames_exact=True,
-            variable=is_pattern(path) and missing > 0,
-            duration=(numbers[-1] - numbers[0] + 1 if is_pattern(path) else len(numbers)) / rate,
+            variable=self._is_timed and missing > 0,
+            duration=(numbers[-1] - numbers[0] + 1 if self._is_timed else len(numbers)) / rate,
         )
-        self._is_timed = is_pattern(path)
 
     def __enter__(self) -> "NumberedFrames":
         return self
@@ -191,10 +198,11 @@ class NumberedFrames:
 
 def _find_files(path: Path) -> list[tuple[int, Path]]:
     """List images with their numbers, in their order; in a folder by name, with numbers as numbers."""
-    if not is_pattern(path):
+    if not is_pattern(path) or path.is_dir():
         if not path.is_dir():
             return []
-        found = [each for each in path.iterdir() if each.suffix.lower() in READABLE_SUFFIXES]
+        shown = [each for each in path.iterdir() if not each.name.startswith(".")]
+        found = [each for each in shown if each.suffix.lower() in READABLE_SUFFIXES]
         return list(enumerate(sorted(found, key=_natural)))
     if not path.parent.is_dir():
         return []

@@ -1,7 +1,7 @@
 """Times of joined clips: when each frame is shown and decoded, and where everything begins."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -127,6 +127,34 @@ def _tells_delay(stream: Any) -> bool:
 def is_cut_away(packet: Any) -> bool:
     """Tell whether an edit list leaves a packet out, except where it may be needed to decode the next one."""
     return packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < -_NEEDED_BEFORE
+
+
+def settle_decoding(packets: Iterable[Any]) -> Iterator[Any]:
+    """Yield packets; those of pictures get times of decoding that go forward, if some of them have any.
+
+    Matroska does not store these times. FFmpeg cannot tell those of the first packets of a stream, and has
+    one time twice where two frames have.
+    """
+    held: dict[int, list[Any]] = {}
+    last: dict[int, Any] = {}
+    for packet in packets:
+        index = packet.stream_index
+        if packet.stream.type != "video" or not packet.size:
+            yield packet
+        elif packet.dts is None and index not in last:
+            held.setdefault(index, []).append(packet)
+        else:
+            waiting, first = held.pop(index, []), packet.dts or 0
+            for steps, early in enumerate(reversed(waiting), start=1):
+                early.dts = first - steps * max(1, early.duration)
+            before = last.get(index)
+            if packet.dts is not None and before is not None:
+                packet.dts = max(packet.dts, before + 1)
+            last[index] = packet.dts if packet.dts is not None else before
+            yield from waiting
+            yield packet
+    for waiting in held.values():
+        yield from waiting
 
 
 class SampleClock:
