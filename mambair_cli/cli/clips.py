@@ -181,8 +181,6 @@ def restore_clips(
     with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
-        if options.json and not options.dry_run and any(job.target is None for job in jobs):
-            raise UsageError("standard output takes frames or JSON; give -o a file, or leave out --json")
         run = ClipRun(options, len(jobs))
         if options.dry_run:
             for job in jobs:
