@@ -537,9 +537,8 @@ def test_a_rate_of_television_is_exact(place: Path, fps: str, rate: str) -> None
 def test_a_rate_is_for_images(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(24, 16))
     assert upscale("in.mp4", "-s", "2", "--fps", "24") == 2
-    assert (
-        "--fps 24 is for numbered images, and in.mp4 tells its own; leave it out" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "--fps 24 is for numbered images, and in.mp4 tells its own; leave it out" in said
 
 
 def test_a_look_chooses_one_model_for_a_clip(place: Path, capsys) -> None:

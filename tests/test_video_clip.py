@@ -332,11 +332,9 @@ def test_pipes_have_names_too(tmp_path: Path) -> None:
 
 def test_a_pipe_that_ends_before_the_first_frame_is_told() -> None:
     raw = RawInput("rgb24", 2, 2, Fraction(24))
-    with open_clip(io.BytesIO(bytes(12 * 3)), raw=raw) as clip:
-        with pytest.raises(
-            VideoError, match="cannot read frame 5 of standard input: the clip ends before it"
-        ):
-            next(clip.frames(5))
+    why = "cannot read frame 5 of standard input: the clip ends before it"
+    with open_clip(io.BytesIO(bytes(12 * 3)), raw=raw) as clip, pytest.raises(VideoError, match=why):
+        next(clip.frames(5))
 
 
 def test_raw_frames_are_read_to_the_bit() -> None:
