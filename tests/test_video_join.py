@@ -371,6 +371,20 @@ def test_styled_subtitles_become_plain_text() -> None:
         assert add_text_stream(result, Styled(), "matroska") is None
 
 
+def test_a_text_too_long_for_mp4_is_cut() -> None:
+    from mambair_cli.video.subtitles import add_text_stream
+
+    class Plain:
+        class codec_context:  # noqa: N801
+            name = "subrip"
+
+    with av.open("unused.mp4", "w", format="mp4") as result:
+        convert = add_text_stream(result, Plain(), "mp4")
+        assert convert is not None
+        data = convert(("é" * 40000).encode())
+    assert int.from_bytes(data[:2], "big") == len(data) - 2 == 65534
+
+
 @pytest.mark.parametrize("target", ["b.mp4", "b.mkv"])
 def test_covers_and_chapters_are_copied(target: str, tmp_path: Path) -> None:
     make_clip(tmp_path / "plain.mp4", "mp4", sound=Sound("aac"))

@@ -7,6 +7,7 @@ from typing import Any
 
 _TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 _ASS_FIELDS = 8  # before the text of a packet of ASS
+_MOST_BYTES = 65535  # of one text in MP4 and MOV
 _TEXT_OF_FORMAT = MappingProxyType(
     {"matroska": "subrip", "webm": "webvtt", "mp4": "mov_text", "mov": "mov_text"}
 )
@@ -86,6 +87,8 @@ def add_text_stream(result: Any, old: Any, format: str) -> Callable[[bytes], byt
 
     def convert(data: bytes) -> bytes:
         text = _TAGS.sub("", read(data)).replace("\r\n", "\n").strip("\n").encode()
+        if form == "mov_text" and len(text) > _MOST_BYTES:  # of a damaged clip
+            text = text[:_MOST_BYTES].decode("utf-8", "ignore").encode()
         return len(text).to_bytes(2, "big") + text if form == "mov_text" else text
 
     return convert
