@@ -19,9 +19,8 @@ from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
-from mambair_cli.images.left_out import CLIP_SUFFIXES
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import read_rate, read_time
+from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task

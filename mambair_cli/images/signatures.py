@@ -3,8 +3,8 @@
 import re
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.left_out import CLIP_SUFFIXES
 from mambair_cli.system.files import enumerate_names
+from mambair_cli.system.values import CLIP_SUFFIXES
 
 SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(

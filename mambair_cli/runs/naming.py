@@ -8,11 +8,12 @@ from pathlib import Path
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
-from mambair_cli.images.left_out import CLIP_SUFFIXES, LeftOut
+from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
 from mambair_cli.system.files import enumerate_names, is_stream
+from mambair_cli.system.values import CLIP_SUFFIXES
 
 _TELL_APART = "restore them into different folders"
 _MOST_NAMED = 5  # in an error

@@ -11,6 +11,12 @@ from mambair_cli.errors import UsageError
 Kind = Literal["integer", "number", "boolean", "string"]
 """Type of a value, as JSON Schema names it."""
 
+# Names of clips; here since --help needs them.
+CLIP_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
+    *(".wmv", ".flv", ".vob", ".3gp", ".ogv", ".dv", ".mxf", ".y4m"),
+)
+
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
 _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
