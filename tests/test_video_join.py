@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -374,12 +375,9 @@ def test_styled_subtitles_become_plain_text() -> None:
 def test_a_text_too_long_for_mp4_is_cut() -> None:
     from mambair_cli.video.subtitles import add_text_stream
 
-    class Plain:
-        class codec_context:  # noqa: N801
-            name = "subrip"
-
+    plain = SimpleNamespace(codec_context=SimpleNamespace(name="subrip"))
     with av.open("unused.mp4", "w", format="mp4") as result:
-        convert = add_text_stream(result, Plain(), "mp4")
+        convert = add_text_stream(result, plain, "mp4")
         assert convert is not None
         data = convert(("é" * 40000).encode())
     assert int.from_bytes(data[:2], "big") == len(data) - 2 == 65534

@@ -135,7 +135,7 @@ def is_clip_name(name: str) -> bool:
     """Tell whether a name is that of a clip, or stands for numbered images."""
     if os.path.isdir(name):
         return False
-    return name.lower().endswith(CLIP_SUFFIXES) or (_has_number(name) and not os.path.exists(name))
+    return name.lower().endswith(CLIP_SUFFIXES) or (_is_numbered(name) and not os.path.exists(name))
 
 
 def _starts_as_yuv4mpeg() -> bool:
@@ -143,9 +143,13 @@ def _starts_as_yuv4mpeg() -> bool:
     return isinstance(buffer, io.BufferedReader) and buffer.peek(len(_YUV4MPEG)).startswith(_YUV4MPEG)
 
 
-def _has_number(name: str) -> bool:
+def _is_numbered(name: str) -> bool:
     """Tell whether a name stands for numbered images, such as frames/%06d.png."""
-    return re.search(r"%0?\d*d", os.path.basename(name)) is not None
+    if "%" not in name:  # most names: nothing is imported for them
+        return False
+    from mambair_cli.video import is_pattern
+
+    return is_pattern(Path(name))
 
 
 def restore_clips(

@@ -6,6 +6,7 @@ are fixed numbers, since results of some encoders depend on them: a clip is the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -310,8 +311,8 @@ def _show_mastering(display: MasteringDisplay | None, codec: str) -> str | None:
         return None
     unit, light = (1, 1) if codec == "av1" else (50000, 10000)
 
-    def number(value: object, unit: int) -> str:
-        scaled = float(value) * unit  # type: ignore[arg-type]
+    def number(value: Fraction, unit: int) -> str:
+        scaled = float(value) * unit
         return f"{scaled:.5f}" if codec == "av1" else str(round(scaled))
 
     points = (("G", display.green), ("B", display.blue), ("R", display.red), ("WP", display.white))
