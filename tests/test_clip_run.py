@@ -323,6 +323,21 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
     assert Path("out/in.mp4").read_bytes() == first
 
 
+def test_a_finished_clip_is_noted_before_its_segments_go(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
+    Path("out").mkdir()
+
+    def stop(unfinished: UnfinishedClip) -> None:
+        raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedClip, "_clear", stop)
+        with pytest.raises(StopError):
+            upscale("in.mp4", "-s", "2", "-o", "out", "--resume")
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
+    assert "is done already" in capsys.readouterr().err
+
+
 def test_events_tell_a_clip(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     (place / "broken.mp4").write_bytes(b"no clip")

@@ -16,7 +16,7 @@ from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_frames import restore_frames
-from mambair_cli.runs.clip_writers import SEGMENT_FRAMES, ClipResult, Counter, OnFrame, Written, choose_writer
+from mambair_cli.runs.clip_writers import SEGMENT_FRAMES, ClipResult, Counter, OnFrame, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
 from mambair_cli.runs.output_size import Size, keep_scale
@@ -148,9 +148,11 @@ def restore_clip(
             def restore(frames: Iterator[Any]) -> Any:
                 return restore_frames(frames, chosen, size)
 
-            written: Written = write(clip, result, restore, counter, job.resume, overwrite, notify)
-            if journal:
-                journal.note(result.settings)
+            def finish() -> None:
+                if journal:
+                    journal.note(result.settings)
+
+            written = write(Writing(clip, result, restore, counter, job.resume, overwrite, notify, finish))
         notes = () if result.options is None else result.options.notes
         warnings = (*clip.warnings, *notes, *written.left_out)
     height, width = size

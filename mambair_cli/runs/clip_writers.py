@@ -18,7 +18,6 @@ from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.system.files import show
 from mambair_cli.video import (
     Clip,
-    ClipFacts,
     NumberedFrames,
     RawInput,
     SegmentWriter,
@@ -116,39 +115,50 @@ class Counter:
         self._on_frame(self.frames, None if self._all is None else max(self._all, self.frames))
 
 
-Write = Callable[
-    [Clip | NumberedFrames, ClipResult, Restore, Counter, bool, bool, Callable[[str], None]], Written
-]
-"""Called with the clip, its result, what restores frames and counts them, whether to go on with what an
-earlier run has left, whether a file may be replaced, and what notifies the user."""
+@dataclass(frozen=True)
+class Writing:
+    """A clip that is to be written.
+
+    Attributes:
+        clip: The clip.
+        result: Its result.
+        restore: Restores frames.
+        counter: Counts them.
+        resume: Whether to go on with what an earlier run has left.
+        overwrite: Whether a file may be replaced.
+        notify: Called with a sentence that the user should read.
+        finish: Called when the result is there, before what a later run would go on with is removed.
+    """
+
+    clip: Clip | NumberedFrames
+    result: ClipResult
+    restore: Restore
+    counter: Counter
+    resume: bool
+    overwrite: bool
+    notify: Callable[[str], None]
+    finish: Callable[[], None]
 
 
-def choose_writer(target: Path | None) -> Write:
+def choose_writer(target: Path | None) -> Callable[[Writing], Written]:
     """Return what writes to a target."""
     if target is None:
         return _write_to_pipe
     return _write_images if is_pattern(target) else _write_clip
 
 
-def _write_clip(
-    clip: Clip | NumberedFrames,
-    result: ClipResult,
-    restore: Restore,
-    counter: Counter,
-    resume: bool,
-    overwrite: bool,
-    notify: Callable[[str], None],
-) -> Written:
+def _write_clip(writing: Writing) -> Written:
     """Write the segments that are missing, and join all of them."""
+    clip, result = writing.clip, writing.result
     target = result.place
-    check_target(Job(Source(result.source), target), overwrite)
+    check_target(Job(Source(result.source), target), writing.overwrite)
     with UnfinishedClip(target, result.plan) as unfinished:
-        _begin(unfinished, target, resume, notify)
+        _begin(unfinished, target, writing)
         resumed, frames = _go_on(clip, unfinished)
         if resumed:
-            notify(f"{show(target)}: going on after {resumed} frames")
-            counter.skip(resumed)
-        last = _write_segments(frames, result, restore, unfinished, clip.facts, counter)
+            writing.notify(f"{show(target)}: going on after {resumed} frames")
+            writing.counter.skip(resumed)
+        last = _write_segments(frames, writing, unfinished)
         source = result.source if result.source is not None and result.source.is_file() else None
         left_out = join_segments(
             unfinished.segments,
@@ -156,15 +166,16 @@ def _write_clip(
             target,
             clip.facts,
             last_duration=last.duration,
-            overwrite=overwrite,
+            overwrite=writing.overwrite,
             temporary=unfinished.folder / "joined",
         )
+        writing.finish()
     return Written(resumed, left_out)
 
 
-def _begin(unfinished: UnfinishedClip, target: Path, resume: bool, notify: Callable[[str], None]) -> None:
-    if unfinished.begin(resume):
-        notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
+def _begin(unfinished: UnfinishedClip, target: Path, writing: Writing) -> None:
+    if unfinished.begin(writing.resume):
+        writing.notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
 
 
 def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int, Generator[VideoFrame]]:
@@ -180,40 +191,33 @@ def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int
 
 
 def _write_segments(
-    frames: Generator[VideoFrame],
-    result: ClipResult,
-    restore: Restore,
-    unfinished: UnfinishedClip,
-    facts: ClipFacts,
-    counter: Counter,
+    frames: Generator[VideoFrame], writing: Writing, unfinished: UnfinishedClip
 ) -> VideoFrame:
     """Restore frames, and encode them in segments; return the last frame.
 
     Args:
         frames: Frames; after a resumed part the first of them is done.
-        result: The result.
-        restore: Restores frames.
+        writing: What is written.
         unfinished: The segments.
-        facts: The clip.
-        counter: Counts frames.
     """
-    assert result.options is not None
+    facts, options = writing.clip.facts, writing.result.options
+    assert options is not None
     with read_ahead(frames) as waiting:
         last = next(waiting)
         if not unfinished.segments:
             waiting = chain([last], waiting)
-        restored = restore(waiting)
+        restored = writing.restore(waiting)
         with closing(restored), ThreadPoolExecutor(1, "mambair-encode") as encoder:
             while (first := next(restored, None)) is not None:
                 begun: deque[Future[None]] = deque()
                 path = unfinished.next_path()
-                with SegmentWriter(path, facts, result.options) as writer, _ending(begun):
+                with SegmentWriter(path, facts, options) as writer, _ending(begun):
                     for each in chain([first], islice(restored, SEGMENT_FRAMES - 1)):
                         last = each.frame
                         begun.append(encoder.submit(writer.write, each.pixels, last.pts, last.duration))
                         if len(begun) > FRAMES_AHEAD:
                             begun.popleft().result()
-                        counter.add(each.is_repeated)
+                        writing.counter.add(each.is_repeated)
                 unfinished.add()
     return last
 
@@ -231,59 +235,46 @@ def _ending(begun: Collection[Future[None]]) -> Iterator[None]:
         wait(begun)
 
 
-def _write_images(
-    clip: Clip | NumberedFrames,
-    result: ClipResult,
-    restore: Restore,
-    counter: Counter,
-    resume: bool,
-    overwrite: bool,
-    notify: Callable[[str], None],
-) -> Written:
+def _write_images(writing: Writing) -> Written:
     """Write each frame to a file of its own."""
+    clip, result = writing.clip, writing.result
     target = result.place
     resumed = 0
     with UnfinishedClip(target, result.plan) as unfinished:
-        _begin(unfinished, target, resume, notify)
+        _begin(unfinished, target, writing)
         ours = unfinished.images
         while resumed < ours and name_frame(target, resumed).exists():
             resumed += 1
         if resumed:
-            notify(f"{show(target)}: going on after {resumed} frames")
-            counter.skip(resumed)
+            writing.notify(f"{show(target)}: going on after {resumed} frames")
+            writing.counter.skip(resumed)
         # The last one that is done is read again: there may be none after it.
         with read_ahead(clip.frames(max(0, resumed - 1))) as frames:
             if resumed:
                 next(frames)
-            with closing(restore(frames)) as restored:
+            with closing(writing.restore(frames)) as restored:
                 for each in restored:
                     bits, number = clip.facts.bits, each.frame.number
-                    replaces, quality = overwrite or number < ours, result.quality
+                    replaces, quality = writing.overwrite or number < ours, result.quality
                     write_frame(target, number, each.pixels, bits=bits, quality=quality, overwrite=replaces)
                     if number >= ours:
                         unfinished.add_image()
-                    counter.add(each.is_repeated)
+                    writing.counter.add(each.is_repeated)
+        writing.finish()
     return Written(resumed)
 
 
-def _write_to_pipe(
-    clip: Clip | NumberedFrames,
-    result: ClipResult,
-    restore: Restore,
-    counter: Counter,
-    resume: bool,
-    overwrite: bool,
-    notify: Callable[[str], None],
-) -> Written:
+def _write_to_pipe(writing: Writing) -> Written:
     """Write frames to standard output: raw ones where raw ones came, else YUV4MPEG."""
-    stream = sys.stdout.buffer
+    clip, stream = writing.clip, sys.stdout.buffer
     writer = Yuv4MpegWriter(stream, clip.facts)
-    with read_ahead(clip.frames()) as frames, closing(restore(frames)) as restored:
+    with read_ahead(clip.frames()) as frames, closing(writing.restore(frames)) as restored:
         for each in restored:
-            if result.raw is None:
+            if writing.result.raw is None:
                 writer.write(each.pixels)
             else:
                 write_raw(stream, each.pixels, clip.facts.bits)
             stream.flush()
-            counter.add(each.is_repeated)
+            writing.counter.add(each.is_repeated)
+    writing.finish()
     return Written()
