@@ -27,7 +27,7 @@ from mambair_cli import Restorer
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
 from mambair_cli.restore.restoration import Restoration
-from mambair_cli.runs import clip_writers
+from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import SegmentWriter, VideoFrame, open_clip
@@ -40,7 +40,7 @@ TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 4
 def place(tmp_path: Path, monkeypatch) -> Path:
     """Change to a folder with a network that repeats pixels, and with short segments."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clip_writers, "SEGMENT_FRAMES", 5)
+    monkeypatch.setattr(clip_segments, "SEGMENT_FRAMES", 5)
     save_nearest(tmp_path / "double.safetensors", 2)
     return tmp_path
 
@@ -97,21 +97,21 @@ class StopError(Exception):
 def test_a_run_that_ends_anywhere_goes_on_to_the_same_packets(place: Path, monkeypatch, frame: int) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, sound=Sound("aac"), size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4") == 0
-    write, begin = SegmentWriter.write, Restoration.begin
+    write, begin = SegmentWriter.encode, Restoration.begin
     written = []
 
-    def stop(writer: SegmentWriter, pixels: np.ndarray, pts: int, duration: int) -> None:
+    def stop(writer: SegmentWriter, converted: Any, pts: int, duration: int) -> None:
         if len(written) == frame:
             raise StopError
         written.append(pts)
-        write(writer, pixels, pts, duration)
+        write(writer, converted, pts, duration)
 
-    monkeypatch.setattr(SegmentWriter, "write", stop)
+    monkeypatch.setattr(SegmentWriter, "encode", stop)
     with pytest.raises(StopError):
         upscale("in.mp4", "-s", "2", "-o", "out.mp4")
     assert not Path("out.mp4").exists()
     assert len(list(Path(".out.mp4.mambair").glob("*.mkv"))) == frame // 5
-    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "encode", write)
     begun = []
     monkeypatch.setattr(Restoration, "begin", lambda self: (begun.append(self), begin(self))[1])
     assert upscale("in.mp4", "-s", "2", "-o", "out.mp4", "--resume") == 0
@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_while_it_joined_has_all_segments(place: Path, mon
     with pytest.raises(StopError):
         upscale("in.mkv", "-s", "2", "-o", "out.mkv")
     monkeypatch.setattr(clip_writers, "join_segments", join)
-    monkeypatch.setattr(SegmentWriter, "write", stop)
+    monkeypatch.setattr(SegmentWriter, "encode", stop)
     assert upscale("in.mkv", "-s", "2", "-o", "out.mkv", "--resume") == 0
     assert read_packets(place / "out.mkv") == read_packets(place / "whole.mkv")
 
@@ -162,11 +162,11 @@ def test_a_run_that_is_killed_leaves_no_clip_and_its_segments(place: Path) -> No
 
 def test_other_settings_begin_anew(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
-    write = SegmentWriter.write
-    monkeypatch.setattr(SegmentWriter, "write", stop_after(7))
+    write = SegmentWriter.encode
+    monkeypatch.setattr(SegmentWriter, "encode", stop_after(7))
     with pytest.raises(StopError):
         upscale("in.mp4", "-s", "2", "-o", "out.mp4")
-    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "encode", write)
     assert upscale("in.mp4", "-s", "2", "-o", "out.mp4", "--resume", "--quality", "50") == 0
     assert "was begun with other settings or from another clip; beginning anew" in capsys.readouterr().err
     assert upscale("in.mp4", "-s", "2", "-o", "whole.mp4", "--quality", "50") == 0
@@ -175,7 +175,7 @@ def test_other_settings_begin_anew(place: Path, monkeypatch, capsys) -> None:
 
 def stop_after(frames: int) -> Any:
     """Return a write that writes so many frames, and then stops."""
-    write, written = SegmentWriter.write, []
+    write, written = SegmentWriter.encode, []
 
     def stop(writer: SegmentWriter, *arguments: Any) -> None:
         if len(written) == frames:
@@ -200,7 +200,7 @@ def stop_image_after(images: int) -> Any:
 
 def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
-    write = SegmentWriter.write
+    write = SegmentWriter.encode
     left = iter(range(7))
 
     def fill(writer: SegmentWriter, *arguments: Any) -> None:
@@ -208,7 +208,7 @@ def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> No
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(writer, *arguments)
 
-    monkeypatch.setattr(SegmentWriter, "write", fill)
+    monkeypatch.setattr(SegmentWriter, "encode", fill)
     assert upscale("in.mp4", "-s", "2", "--json") == 1
     said = capsys.readouterr()
     assert (
@@ -216,7 +216,7 @@ def test_a_full_disk_keeps_what_there_is(place: Path, monkeypatch, capsys) -> No
         in said.err
     )
     assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["start", "failed", "summary"]
-    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "encode", write)
     assert upscale("in.mp4", "-s", "2", "--resume") == 0
     assert "going on after 5 frames" in capsys.readouterr().err
     assert len(frames_of("in_x2.mp4")) == len(TIMES)
@@ -281,7 +281,7 @@ def test_no_frame_is_encoded_after_its_file_is_given_up(place: Path, monkeypatch
         happened.append("end")
         leave(writer, *error)
 
-    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "encode", write)
     monkeypatch.setattr(SegmentWriter, "__exit__", end)
     assert upscale("in.mp4", "-s", "2", "-o", "out.mp4") == 1
     assert "end" in happened
@@ -310,7 +310,7 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
     assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
     first = Path("out/in.mp4").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentWriter, "write", stop_after(0))
+        patch.setattr(SegmentWriter, "encode", stop_after(0))
         assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
     assert "out/in.mp4 is done already" in capsys.readouterr().err
     assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume", "--quality", "20") == 0  # it is ours
@@ -417,6 +417,27 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     assert [frame.pixels.tobytes() for frame in frames_of("folder.mkv")] == [f.pixels.tobytes() for f in made]
 
 
+def test_an_image_that_is_written_but_not_counted_is_written_again(place: Path, monkeypatch) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:7], size=(24, 16), pix_fmt="yuv444p")
+    (place / "frames").mkdir()
+    finish, left = UnfinishedClip.finish_image, iter(range(2))
+
+    def stop(unfinished: UnfinishedClip) -> None:
+        if next(left, None) is None:
+            raise StopError
+        finish(unfinished)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedClip, "finish_image", stop)
+        with pytest.raises(StopError):
+            upscale("in.mkv", "-s", "2", "-o", "frames/%d.png")
+    assert len(list(place.glob("frames/*.png"))) > 2
+    assert upscale("in.mkv", "-s", "2", "-o", "frames/%d.png", "--resume") == 0
+    for number, frame in enumerate(frames_of("in.mkv"), 1):
+        made = np.array(Image.open(place / f"frames/{number}.png")) / 255
+        assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
+
+
 def test_images_of_another_run_are_not_taken_for_those_of_this_one(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mkv", "matroska", times=TIMES[:4], size=(24, 16), pix_fmt="yuv444p")
     (place / "frames").mkdir()
@@ -456,11 +477,11 @@ def test_a_result_among_the_images_of_its_clip_goes_on(place: Path, monkeypatch,
     (place / "frames").mkdir()
     for number in range(1, 8):
         Image.new("RGB", (24, 16), (30 * number, 0, 0)).save(place / f"frames/{number}.png")
-    write = SegmentWriter.write
-    monkeypatch.setattr(SegmentWriter, "write", stop_after(6))
+    write = SegmentWriter.encode
+    monkeypatch.setattr(SegmentWriter, "encode", stop_after(6))
     with pytest.raises(StopError):
         upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv")
-    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(SegmentWriter, "encode", write)
     assert upscale("frames/%d.png", "-s", "2", "-o", "frames/out.mkv", "--resume") == 0
     assert "going on after 5 frames" in capsys.readouterr().err
     assert len(frames_of("frames/out.mkv")) == 7

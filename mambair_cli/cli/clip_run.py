@@ -9,7 +9,7 @@ import typer
 from mambair_cli.cli.dry_run import format_time
 from mambair_cli.cli.notices import explain_look
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, format_bytes, print_event, say
+from mambair_cli.cli.output import complain, format_bytes, format_rate, print_event, say
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import show
 
@@ -140,7 +140,7 @@ class ClipRun:
             name = f"{job.input}: " if self._clips > 1 else ""
             say(
                 f"{name}{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
-                f"{new / max(outcome.seconds, 1e-9):.2g} a second; {codec}"
+                f"{format_rate(new / max(outcome.seconds, 1e-9))}; {codec}"
             )
         if job.target is not None:
             print(job.target, flush=True)

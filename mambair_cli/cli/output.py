@@ -57,6 +57,12 @@ def show_traceback(error: Exception) -> None:
         traceback.print_exception(error)
 
 
+def format_rate(rate: float) -> str:
+    """Return how many a second, or below one how many a minute, with two digits at least."""
+    number, unit = (rate, "second") if rate > 1 else (60 * rate, "minute")
+    return f"{number:.0f} a {unit}" if number >= 10 else f"{number:.2g} a {unit}"
+
+
 def format_bytes(count: int) -> str:
     """Write a number of bytes in a suitable unit."""
     number = float(count)

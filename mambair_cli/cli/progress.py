@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from mambair_cli.cli.output import format_rate
 from mambair_cli.runs.jobs import StartedImage, name_of
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Progress:
         else:
             self._bar.advance(self._all, size)
         rate = self._done / (time.perf_counter() - self._begun)
-        speed = f"{rate:.2g} a second" if rate > 1 else f"{60 * rate:.2g} a minute"
+        speed = format_rate(rate)
         failed = f", {self._failed} failed" if self._failed else ""
         self._bar.update(self._all, count=f"{self._done}/{self._files} images{failed}", speed=speed)
         self._hide_idle()
@@ -252,7 +253,7 @@ class ClipProgress:
             self._first, self._begun = done, now
             self._bar.reset(self._task, completed=done, total=all_frames)
         rate = (done - self._first) / max(now - self._begun, 1e-9)
-        shown = f"{rate:.2g} a second" if rate > 1 else f"{60 * rate:.2g} a minute"
+        shown = format_rate(rate)
         self._bar.update(
             self._task,
             completed=done,

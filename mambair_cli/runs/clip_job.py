@@ -16,7 +16,8 @@ from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_frames import restore_frames
-from mambair_cli.runs.clip_writers import SEGMENT_FRAMES, ClipResult, Counter, OnFrame, Writing, choose_writer
+from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
+from mambair_cli.runs.clip_writers import ClipResult, Counter, OnFrame, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
 from mambair_cli.runs.output_size import Size, keep_scale

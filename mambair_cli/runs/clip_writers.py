@@ -1,17 +1,18 @@
 """Where the frames of a clip go: segments of a file, numbered images, or a pipe."""
 
 import sys
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mambair_cli.images.source import Source
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, RestoredFrame, read_ahead
+from mambair_cli.runs.clip_segments import SegmentEncoder
+from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
@@ -20,10 +21,10 @@ from mambair_cli.video import (
     Clip,
     NumberedFrames,
     RawInput,
-    SegmentWriter,
     VideoFrame,
     VideoOptions,
     Yuv4MpegWriter,
+    convert_frame,
     is_pattern,
     join_segments,
     name_frame,
@@ -32,7 +33,7 @@ from mambair_cli.video import (
 )
 from mambair_cli.video.segments import read_times
 
-SEGMENT_FRAMES = 96  # what a kill may cost; each segment begins with a frame that costs more bytes
+_THREADS = 3  # that convert frames, or write images; one converts some thirty of 1080p a second
 
 OnFrame = Callable[[int, int | None], None]
 """Called with the number of frames done and the number of all, if it is known, after every frame."""
@@ -206,33 +207,24 @@ def _write_segments(
         last = next(waiting)
         if not unfinished.segments:
             waiting = chain([last], waiting)
-        restored = writing.restore(waiting)
-        with closing(restored), ThreadPoolExecutor(1, "mambair-encode") as encoder:
-            while (first := next(restored, None)) is not None:
-                begun: deque[Future[None]] = deque()
-                path = unfinished.next_path()
-                with SegmentWriter(path, facts, options) as writer, _ending(begun):
-                    for each in chain([first], islice(restored, SEGMENT_FRAMES - 1)):
-                        last = each.frame
-                        begun.append(encoder.submit(writer.write, each.pixels, last.pts, last.duration))
-                        if len(begun) > FRAMES_AHEAD:
-                            begun.popleft().result()
-                        writing.counter.add(each.is_repeated)
-                unfinished.add()
+        with (
+            closing(writing.restore(waiting)) as restored,
+            SegmentEncoder(unfinished, facts, options) as segments,
+            ThreadPoolExecutor(_THREADS, "mambair-convert") as converters,
+            ThreadPoolExecutor(1, "mambair-encode") as encoder,
+        ):
+            converting = (
+                (each, converters.submit(convert_frame, each.pixels, facts, options)) for each in restored
+            )
+
+            def encode(item: tuple[RestoredFrame, Future[Any]]) -> None:
+                segments.add(item[0].frame, item[1])
+
+            with closing(results_in_order(converting, encoder, encode, FRAMES_AHEAD)) as encoded:
+                for (each, _), _ in encoded:
+                    last = each.frame
+                    writing.counter.add(each.is_repeated)
     return last
-
-
-@contextmanager
-def _ending(begun: Collection[Future[None]]) -> Iterator[None]:
-    """Wait for what has begun, and after an error drop what has not: no write may come after the file."""
-    try:
-        yield
-        for future in begun:
-            future.result()
-    finally:
-        for future in begun:
-            future.cancel()
-        wait(begun)
 
 
 def _write_images(writing: Writing) -> Written:
@@ -242,23 +234,38 @@ def _write_images(writing: Writing) -> Written:
     resumed = 0
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, target, writing)
-        ours = unfinished.images
-        while resumed < ours and name_frame(target, resumed).exists():
+        done, begun = unfinished.images_done, unfinished.images_begun
+        while resumed < done and name_frame(target, resumed).exists():
             resumed += 1
         if resumed:
             writing.notify(f"{show(target)}: going on after {resumed} frames")
             writing.counter.skip(resumed)
+
+        def begin(restored: Iterator[RestoredFrame]) -> Iterator[RestoredFrame]:
+            for each in restored:
+                number = each.frame.number
+                if number >= begun:
+                    check_target(Job(Source(result.source), name_frame(target, number)), writing.overwrite)
+                    unfinished.begin_image()
+                yield each
+
+        def write(each: RestoredFrame) -> None:
+            number, bits = each.frame.number, clip.facts.bits
+            replaces = writing.overwrite or number < begun
+            write_frame(target, number, each.pixels, bits=bits, quality=result.quality, overwrite=replaces)
+
         # The last one that is done is read again: there may be none after it.
         with read_ahead(clip.frames(max(0, resumed - 1))) as frames:
             if resumed:
                 next(frames)
-            with closing(writing.restore(frames)) as restored:
-                for each in restored:
-                    bits, number = clip.facts.bits, each.frame.number
-                    replaces, quality = writing.overwrite or number < ours, result.quality
-                    write_frame(target, number, each.pixels, bits=bits, quality=quality, overwrite=replaces)
-                    if number >= ours:
-                        unfinished.add_image()
+            with (
+                closing(writing.restore(frames)) as restored,
+                ThreadPoolExecutor(_THREADS, "mambair-write") as threads,
+                closing(results_in_order(begin(restored), threads, write, FRAMES_AHEAD)) as written,
+            ):
+                for each, _ in written:
+                    if each.frame.number >= done:
+                        unfinished.finish_image()
                     writing.counter.add(each.is_repeated)
         writing.finish()
     return Written(resumed)
@@ -268,13 +275,21 @@ def _write_to_pipe(writing: Writing) -> Written:
     """Write frames to standard output: raw ones where raw ones came, else YUV4MPEG."""
     clip, stream = writing.clip, sys.stdout.buffer
     writer = Yuv4MpegWriter(stream, clip.facts)
-    with read_ahead(clip.frames()) as frames, closing(writing.restore(frames)) as restored:
-        for each in restored:
-            if writing.result.raw is None:
-                writer.write(each.pixels)
-            else:
-                write_raw(stream, each.pixels, clip.facts.bits)
-            stream.flush()
+
+    def write(each: RestoredFrame) -> None:
+        if writing.result.raw is None:
+            writer.write(each.pixels)
+        else:
+            write_raw(stream, each.pixels, clip.facts.bits)
+        stream.flush()
+
+    with (
+        read_ahead(clip.frames()) as frames,
+        closing(writing.restore(frames)) as restored,
+        ThreadPoolExecutor(1, "mambair-write") as thread,
+        closing(results_in_order(restored, thread, write, FRAMES_AHEAD)) as written,
+    ):
+        for each, _ in written:
             writing.counter.add(each.is_repeated)
     writing.finish()
     return Written()

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from mambair_cli.errors import ImageError
 from mambair_cli.system.files import atomic_write, lacks_space, show
 
-_PLAN, _LOCK, _IMAGES = "plan.json", "lock", "images"
+_PLAN, _LOCK = "plan.json", "lock"
+_BEGUN, _DONE = "images_begun", "images_done"
 
 
 class UnfinishedClip:
@@ -64,7 +65,7 @@ class UnfinishedClip:
     ) -> None:
         self._lock.release()
         with suppress(OSError):  # segments are in it, for the next run
-            if kind is None or not (self.images or self._list_segments()):
+            if kind is None or not (self.images_begun or self._list_segments()):
                 self._clear()
 
     def begin(self, resume: bool) -> bool:
@@ -81,7 +82,11 @@ class UnfinishedClip:
         if self.goes_on:
             self.segments = self._list_segments()
         else:
-            for path in (*self.folder.glob("*.mkv"), self.folder / _IMAGES):  # also those after a gap
+            for path in (
+                *self.folder.glob("*.mkv"),
+                self.folder / _BEGUN,
+                self.folder / _DONE,
+            ):  # also those after a gap
                 path.unlink(missing_ok=True)
         with atomic_write(self.folder / _PLAN, self.folder / f"{_PLAN}.part") as file:
             file.write(json.dumps(self._plan).encode())
@@ -96,18 +101,32 @@ class UnfinishedClip:
         self.segments.append(self.next_path())
 
     @property
-    def images(self) -> int:
-        """Number of numbered images that are finished."""
-        with suppress(OSError):
-            return (self.folder / _IMAGES).stat().st_size
-        return 0
+    def images_begun(self) -> int:
+        """Number of numbered images that are begun: these files are ours."""
+        return self._count(_BEGUN)
 
-    def add_image(self) -> None:
-        """Count a numbered image, which is complete: by one more byte in a file."""
-        with (self.folder / _IMAGES).open("ab") as file:
+    @property
+    def images_done(self) -> int:
+        """Number of numbered images that are finished."""
+        return self._count(_DONE)
+
+    def begin_image(self) -> None:
+        """Count a numbered image that is written next."""
+        with (self.folder / _BEGUN).open("ab") as file:
+            file.write(b".")
+
+    def finish_image(self) -> None:
+        """Count a numbered image, which is complete and on the disk."""
+        with (self.folder / _DONE).open("ab") as file:
             file.write(b".")
             file.flush()
             os.fsync(file.fileno())
+
+    def _count(self, name: str) -> int:
+        """Return the number of bytes in a file, one for each image."""
+        with suppress(OSError):
+            return (self.folder / name).stat().st_size
+        return 0
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mkv"

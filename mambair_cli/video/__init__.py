@@ -6,7 +6,7 @@ from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.join import join_segments
 from mambair_cli.video.numbered import NumberedFrames, is_pattern, name_frame, write_frame
 from mambair_cli.video.opening import open_clip, probe_clip
-from mambair_cli.video.segments import SegmentWriter
+from mambair_cli.video.segments import SegmentWriter, convert_frame
 from mambair_cli.video.streams import Yuv4MpegWriter, write_raw
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "VideoOptions",
     "Yuv4MpegWriter",
     "choose_options",
+    "convert_frame",
     "is_pattern",
     "join_segments",
     "name_frame",

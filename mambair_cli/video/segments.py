@@ -58,7 +58,6 @@ class SegmentWriter:
         self._files = ExitStack()
         self._container: Any = None
         self._stream: Any = None
-        self._tags = facts.colour
         self._last_pts = self._first_pts = self._packets = 0
 
     def __enter__(self) -> "SegmentWriter":
@@ -95,11 +94,14 @@ class SegmentWriter:
             VideoError: FFmpeg cannot encode it.
             ImageError: The system refuses to write; the disk is full, for example.
         """
+        self.encode(convert_frame(pixels, self._facts, self._options), pts, duration)
+
+    def encode(self, frame: Any, pts: int, duration: int) -> None:
+        """Encode a frame of :func:`convert_frame`; see :meth:`write`."""
         if self._stream is not None and pts <= self._last_pts:
             raise ValueError(f"frames come in their order: {pts} is not after {self._last_pts}")
         with explained(self._path):
-            stream = self._stream or self._begin(pixels.shape[1], pixels.shape[0], pts)
-            frame = rgb_to_frame(pixels, self._options.layout, self._tags, self._options.siting)
+            stream = self._stream or self._begin(frame.width, frame.height, pts)
             frame.pts, frame.time_base, frame.duration = pts, self._facts.time_base, duration
             self._mux(stream.encode(frame))
         self._last_pts = pts
@@ -108,7 +110,7 @@ class SegmentWriter:
     def _begin(self, width: int, height: int, pts: int) -> Any:
         facts, options = self._facts, self._options
         self._first_pts = pts
-        self._tags = tags = tags_for_layout(facts.colour, options.layout, (width, height))
+        tags = tags_for_layout(facts.colour, options.layout, (width, height))
         # SVT-AV1 prints to the terminal unless its own variable forbids it.
         os.environ.setdefault("SVT_LOG", "1")
         values, threads = encoder_options(options, tags, facts.mastering, facts.light_level)
@@ -137,6 +139,21 @@ class SegmentWriter:
             packet.time_base = _TICK
             self._packets += 1
             self._container.mux(packet)
+
+
+def convert_frame(pixels: np.ndarray, facts: ClipFacts, options: VideoOptions) -> Any:
+    """Convert a frame to what an encoder takes; several threads may do so at once.
+
+    Args:
+        pixels: (h, w, 3 or 4) R'G'B' with or without straight alpha, float32 in [0, 1].
+        facts: The source, whose colours are those of the result.
+        options: How frames are encoded.
+
+    Returns:
+        Frame of PyAV, for :meth:`SegmentWriter.encode`.
+    """
+    tags = tags_for_layout(facts.colour, options.layout, (pixels.shape[1], pixels.shape[0]))
+    return rgb_to_frame(pixels, options.layout, tags, options.siting)
 
 
 @dataclass(frozen=True)
