@@ -54,13 +54,14 @@ def main() -> None:
 
 def time_runs(place: Path, options: argparse.Namespace) -> None:
     """Print frames a second, and how busy each GPU was during the long clip."""
-    model = model_at(options.model, place)
+    model = options_for(options.model, place)
     seconds: list[float] = []
     samples: dict[str, list[int]] = {}
     for frames in options.frames:
         clip = make_clip(place / f"{frames}.mp4", options.size, frames)
-        with watch_gpus() as samples:
+        with watch_gpus() as watched:
             seconds.append(run(clip, model, options))
+        samples = watched
         print(f"{frames} frames: {seconds[-1]:.2f} s", flush=True)
     short, long = options.frames
     steady = (long - short) / (seconds[1] - seconds[0])
@@ -70,17 +71,17 @@ def time_runs(place: Path, options: argparse.Namespace) -> None:
         print(f"GPU {gpu}: idle {100 - np.mean(used):.0f}% of the time, busy at most {max(used)}%")
 
 
-def model_at(name: str, place: Path) -> str:
-    """Return the name of a model that is built in, or the path of random weights in its shapes."""
+def options_for(name: str, place: Path) -> list[str]:
+    """Return what names a model: its name if it is built in, or a file of random weights."""
     from safetensors.torch import save_file
 
     config = official_config(find_model(name))
     if config is None:
-        return name
+        return ["--model", name]
     torch.manual_seed(0)
     path = place / f"{name}.safetensors"
     save_file(build_network(config).state_dict(), path)
-    return str(path)
+    return ["--weights", str(path)]
 
 
 def make_clip(path: Path, size: tuple[int, int], frames: int) -> Path:
@@ -101,7 +102,7 @@ def make_clip(path: Path, size: tuple[int, int], frames: int) -> Path:
     return path
 
 
-def run(clip: Path, model: str, options: argparse.Namespace) -> float:
+def run(clip: Path, model: list[str], options: argparse.Namespace) -> float:
     """Return the seconds of a whole command."""
     target = clip.with_name(f"{clip.stem}_result.mp4")
     where = ["--devices", options.devices] if options.devices else ["--device", options.device]

@@ -118,7 +118,10 @@ def choose_backend(
 
 def is_exporting() -> bool:
     """Tell whether PyTorch follows the network to write it down as a program."""
-    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()  # since PyTorch 2.7
+    if not hasattr(torch.compiler, "is_exporting"):  # since PyTorch 2.7
+        return False
+    # PyTorch 2.11 says so in torch.compile, too, where the second is true.
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def has_vector_kernels(x: Tensor) -> bool:
