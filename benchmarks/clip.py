@@ -108,17 +108,7 @@ def run(clip: Path, model: list[str], options: argparse.Namespace) -> float:
     where = ["--devices", options.devices] if options.devices else ["--device", options.device]
     precision = ["--precision", options.precision] if options.precision else []
     command = [sys.executable, "-m", "mambair_cli", "upscale", str(clip), "-o", str(target), "-s", "2"]
-    command += [
-        "--model",
-        model,
-        *where,
-        *precision,
-        "--codec",
-        options.codec,
-        "--overwrite",
-        "--offline",
-        "--json",
-    ]
+    command += [*model, *where, *precision, "--codec", options.codec, "--overwrite", "--offline", "--json"]
     begun = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     last = json.loads(done.stdout.splitlines()[-1])
