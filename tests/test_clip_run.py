@@ -438,6 +438,23 @@ def test_an_image_that_is_written_but_not_counted_is_written_again(place: Path, 
         assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
 
 
+def test_an_interrupt_says_what_goes_on(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
+    encode, left = SegmentWriter.encode, iter(range(7))
+
+    def stop(writer: SegmentWriter, *arguments: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        encode(writer, *arguments)
+
+    monkeypatch.setattr(SegmentWriter, "encode", stop)
+    assert upscale("in.mp4", "-s", "2") == 130
+    assert "what is finished of in_x2.mp4 is kept; --resume goes on with it\n" in capsys.readouterr().err
+    monkeypatch.setattr(SegmentWriter, "encode", encode)
+    assert upscale("in.mp4", "-s", "2", "--resume") == 0
+    assert "going on after 5 frames" in capsys.readouterr().err
+
+
 def test_images_of_another_run_are_not_taken_for_those_of_this_one(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mkv", "matroska", times=TIMES[:4], size=(24, 16), pix_fmt="yuv444p")
     (place / "frames").mkdir()
@@ -619,6 +636,8 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert (plan["event"], plan["frames"], plan["replaces"], plan["codec"]) == ("plan_clip", 12, True, "h264")
     assert size / 3 < plan["disk"] < 3 * size + 4096
     assert plan["seconds"] > 0
+    assert upscale("in.mp4", "-s", "2", "--dry-run", "--resume") == 0
+    assert "in_x2.mp4 (kept if it is done): 12 frames" in capsys.readouterr().out
     assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
 
 

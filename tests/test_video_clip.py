@@ -6,6 +6,7 @@ import re
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -358,6 +359,25 @@ def test_yuv4mpeg_is_read_from_a_pipe() -> None:
         frames = list(clip.frames())
     assert len(frames) == 2
     np.testing.assert_allclose(frames[0].pixels[0, :, 0], [0, 1, 110 / 219, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_yuv4mpeg_that_ends_inside_a_frame_is_told(kind: str, tmp_path: Path) -> None:
+    frame = b"FRAME\n" + bytes([126] * 8 + [128] * 4)
+    whole = b"YUV4MPEG2 W4 H2 F25:1 Ip A1:1 C420mpeg2\n" + frame * 3
+    for content, warns in ((whole, False), (whole[:-1], True), (whole[: -len(frame) + 7], True)):
+        path = tmp_path / "a.y4m"
+        path.write_bytes(content)
+        with ExitStack() as opened:
+            source = path
+            if kind == "pipe":
+                reader, writer = os.pipe()
+                os.write(writer, content)
+                os.close(writer)
+                source = opened.enter_context(open(reader, "rb"))
+            clip = opened.enter_context(open_clip(source))
+            assert len(list(clip.frames())) == (2 if warns else 3)
+            assert any("ends inside a frame" in sentence for sentence in clip.warnings) == warns
 
 
 def test_no_struct_is_misread() -> None:

@@ -49,6 +49,7 @@ class ClipRun:
         """Restore one clip."""
         from mambair_cli.cli.progress import show_clip
         from mambair_cli.runs.clip_job import restore_clip
+        from mambair_cli.runs.unfinished_clip import is_begun
 
         options = self._options
         if self._failed and options.fail_fast:
@@ -74,6 +75,10 @@ class ClipRun:
         except MambairError as error:
             self._fail(job, error)
             return
+        except KeyboardInterrupt:
+            if job.target is not None and is_begun(job.target) and not options.quiet:
+                say(f"what is finished of {show(job.target)} is kept; --resume goes on with it")
+            raise
         if outcome is None:
             self._skipped += 1
             if options.json:
@@ -95,7 +100,8 @@ class ClipRun:
         except MambairError as error:
             self._fail(job, error)
             return
-        replaces = job.target is not None and os.path.lexists(job.target)
+        is_there = job.target is not None and os.path.lexists(job.target)
+        replaces = is_there and job.overwrite
         codec = None if forecast.options is None else forecast.options.codec
         if self._options.json:
             facts = {"model": forecast.model, "width": forecast.width, "height": forecast.height}
@@ -106,9 +112,9 @@ class ClipRun:
             )
             return
         size = "" if forecast.disk is None else f"about {format_bytes(forecast.disk)} on the disk, "
-        place = f"{job.output} (replaced)" if replaces else job.output
+        fate = " (replaced)" if replaces else " (kept if it is done)" if is_there else ""
         print(
-            f"{job.input} -> {place}: {forecast.facts.frames} frames of "
+            f"{job.input} -> {job.output}{fate}: {forecast.facts.frames} frames of "
             f"{forecast.width}×{forecast.height}, {codec or 'images'}, by {forecast.model}, each from "
             f"{forecast.plan}; {size}{format_time(forecast.seconds)}"
         )

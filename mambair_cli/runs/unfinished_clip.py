@@ -7,7 +7,6 @@ lie elsewhere, maybe among those of other runs, so the folder counts those that 
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count, takewhile
@@ -41,7 +40,7 @@ class UnfinishedClip:
     """
 
     def __init__(self, target: Path, plan: Mapping[str, Any]) -> None:
-        self.folder = target.with_name(f".{target.name}.mambair")
+        self.folder = _folder_of(target)
         self.segments: list[Path] = []
         self.goes_on = False
         self._target, self._plan = target, json.loads(json.dumps(plan))
@@ -63,10 +62,15 @@ class UnfinishedClip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
-        with suppress(OSError):  # segments are in it, for the next run
-            if kind is None or not (self.images_begun or self._list_segments()):
+        is_over = kind is None or not (self.images_begun or self._list_segments())
+        with suppress(OSError):
+            if is_over:  # else segments are in it, for the next run
                 self._clear()
+        self._lock.release()
+        with suppress(OSError):  # another run may have taken the lock
+            if is_over:
+                (self.folder / _LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def begin(self, resume: bool) -> bool:
         """Take up the segments that are there, or remove them.
@@ -140,5 +144,16 @@ class UnfinishedClip:
         return None
 
     def _clear(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what is in the folder, but for the lock."""
+        for path in self.folder.iterdir():
+            if path.name != _LOCK:
+                path.unlink()
+
+
+def is_begun(target: Path) -> bool:
+    """Tell whether there is something of a clip that is not finished."""
+    return _folder_of(target).exists()
+
+
+def _folder_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.mambair")

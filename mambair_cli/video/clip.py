@@ -1,6 +1,5 @@
 """Clips as frames of R'G'B', one after another, from any frame on."""
 
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ import numpy as np
 
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import explain_unreadable, is_stream, show
+from mambair_cli.video.counted import CountedPipe
 from mambair_cli.video.description import count_packets, describe_clip, find_duration, is_picture
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
+from mambair_cli.video.fields import TimedFrame, deinterlace
 from mambair_cli.video.pixels import frame_to_rgb
 
 _NOT_CLIPS = ("tty", "image2")  # demuxers that take almost any file, and those of single images
@@ -80,7 +81,9 @@ class Clip:
         self._opened: BinaryIO | None = None
         if isinstance(source, Path) and is_stream(source):  # a pipe by name, which can be opened only once
             source = self._opened = source.open("rb")
-        self._source = source
+        self._source: Path | BinaryIO | CountedPipe = source
+        if not isinstance(source, Path) and not source.seekable():
+            self._source = CountedPipe(source)
         self._raw = raw
         self._deinterlace = deinterlace
         self._threads = threads
@@ -278,7 +281,7 @@ class Clip:
         alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
         if alpha and stream.metadata.get("alpha_mode") == "1":  # FFmpeg's own decoders leave it out
             decoder = av.CodecContext.create(alpha, "r")
-        packets = container.demux(stream)
+        packets, end = container.demux(stream), 0
         while True:
             try:
                 packet = next(packets, None)
@@ -289,6 +292,8 @@ class Clip:
             is_last = packet is None or (not packet.size and packet.dts is None)
             if packet is not None and not packet.size and not is_last:
                 continue
+            if packet is not None and packet.size and packet.pos is not None:
+                end = packet.pos + packet.size
             try:
                 yield from decoder.decode(None if is_last else packet)
             except av.EOFError:
@@ -296,6 +301,9 @@ class Clip:
             except av.FFmpegError as error:
                 self._warn(f"part of {self._name} is broken: {first_line(error)}")
             if is_last:
+                size = self._source.count if isinstance(self._source, CountedPipe) else container.size
+                if container.format.name == "yuv4mpegpipe" and end < size:
+                    self._warn(f"{self._name} ends inside a frame, which is left out")
                 return
 
     def _convert(
@@ -338,41 +346,11 @@ class Clip:
                 number += 1
             held = (frame, pts or 0, duration, is_corrupt)
 
-    def _settle(self, frames: Iterator[Any]) -> Iterator[tuple[Any, int | None, int, bool]]:
+    def _settle(self, frames: Iterator[Any]) -> Iterator[TimedFrame]:
         """Yield frames with their times; deinterlaced if asked for, one for each frame."""
-        if not self._deinterlace:
-            for frame in frames:
-                yield frame, frame.pts, frame.duration, frame.is_corrupt
-            return
-        av = import_av()
-        graph, times = None, deque()
-        for frame in chain(frames, [None]):
-            if graph is None and frame is not None:
-                graph = self._build_graph(frame)
-            if graph is None:
-                return
-            if frame is not None:
-                times.append((frame.pts, frame.duration, frame.is_corrupt))
-            graph.push(frame)
-            with suppress(av.BlockingIOError, av.EOFError):
-                while True:
-                    yield graph.pull(), *times.popleft()
-
-    def _build_graph(self, frame: Any) -> Any:
-        graph = import_av().filter.Graph()
-        options = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}"
-        options += (
-            f":time_base={self.facts.time_base}:colorspace={frame.colorspace}:range={frame.color_range}"
-        )
-        # Where frames tell which of them have fields, the others stay as they are.
-        which = "interlaced" if self.facts.interlaced else "all"
-        first = graph.add("buffer", options)
-        middle = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={which}")
-        last = graph.add("buffersink")
-        first.link_to(middle)
-        middle.link_to(last)
-        graph.configure()
-        return graph
+        if self._deinterlace:
+            return deinterlace(frames, self.facts)
+        return ((frame, frame.pts, frame.duration, frame.is_corrupt) for frame in frames)
 
     def _to_rgb(self, frame: Any) -> np.ndarray:
         facts = self.facts
