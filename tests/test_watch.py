@@ -134,6 +134,7 @@ def test_the_command_restores_what_arrives_until_ctrl_c(inbox: Path, monkeypatch
     steps = [
         lambda: save(inbox / "sub" / "second.png"),
         lambda: (inbox / "broken.png").write_bytes(b"no image"),
+        lambda: (inbox / "clip.mp4").write_bytes(b"no image either"),
         lambda: inbox.rename("away"),
         lambda: Path("away").rename(inbox),
         replace_first,
@@ -156,6 +157,7 @@ def test_the_command_restores_what_arrives_until_ctrl_c(inbox: Path, monkeypatch
     assert (events[-1]["done"], events[-1]["failed"], events[-1]["left"]) == (4, 1, 0)
     assert "watching inbox; Ctrl-C ends" in err
     assert err.count("inbox is gone; waiting for it to come back") == 1
+    assert err.count("left out a clip: inbox/clip.mp4; name it in a command of its own to restore it") == 1
     results = sorted(str(path) for path in Path("inbox_x2").rglob("*.png"))
     assert results == ["inbox_x2/broken.png", "inbox_x2/first.png", "inbox_x2/sub/second.png"]
     first = Path("inbox_x2/first.png").read_bytes()

@@ -170,6 +170,7 @@ class Run:
         is_shown, fails_fast = not self._options.quiet, self._policy.fail_fast
         answer = "ending after the images that have begun; Ctrl-C again ends at once" if is_shown else None
         lost: set[Path] = set()
+        clips: set[Path] = set()
         if is_shown:
             say(f"watching {', '.join(map(str, arrivals.folders))}; Ctrl-C ends")
         with stop_requests(answer) as is_asked:
@@ -183,6 +184,10 @@ class Run:
                     if folder not in lost and is_shown:
                         say(f"{folder} is gone; waiting for it to come back")
                 lost = set(arrivals.missing)
+                for clip in arrivals.file_filter.left_out.clips:
+                    if clip not in clips and is_shown:
+                        say(f"left out a clip: {clip}; name it in a command of its own to restore it")
+                clips.update(arrivals.file_filter.left_out.clips)
                 if complete:
                     self._restore_arrived(arrivals, set(complete), executor.info, perform, progress)
                 _sleep(arrivals.pause, is_asked)
