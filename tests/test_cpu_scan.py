@@ -188,6 +188,30 @@ def test_threads_change_no_bit(count, in_team, monkeypatch):
     assert torch.equal(cpu_scan.selective_scan(*operands), alone)
 
 
+@pytest.mark.parametrize(("b", "d", "k"), [(1, 64, 4), (1, 3, 4), (2, 20, 1), (3, 17, 3)])
+@pytest.mark.parametrize("count", [2, 5, 16, 64])
+def test_paths_side_by_side_give_the_bits_of_paths_in_turn(b, d, k, count):
+    operands = make_operands(b=b, d=d, k=k)
+    in_turn = cpu_scan.selective_scan(*operands)
+    torch.set_num_threads(count)
+    assert torch.equal(cpu_scan.selective_scan(*operands), in_turn)
+
+
+@pytest.mark.parametrize(
+    ("units", "k", "threads", "apart"),
+    [
+        (4, 4, 1, False),
+        (4, 4, 2, False),
+        (4, 4, 4, False),
+        (4, 4, 8, True),
+        (4, 1, 8, False),
+        (23, 4, 16, True),
+    ],
+)
+def test_paths_are_side_by_side_where_threads_would_be_idle(units, k, threads, apart):
+    assert cpu_scan._are_paths_apart(units, k, threads) == apart
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")
 def test_threads_of_pytorch_are_found():
     assert cpu_threads._run_in_team is not None

@@ -3,7 +3,9 @@
 A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks with them along
 one path after the other, a stretch of tokens at a time: first it computes the stretch's steps, then it
 updates the states, which stay in the nearest caches. Paths are summed in the result's memory, and channels
-do not depend on each other: nothing is reordered or locked, and the number of threads does not matter.
+do not depend on each other: nothing is reordered or locked. Where there are more threads than vectors, paths
+are walked side by side, each in memory of its own, and summed in the same order afterwards. So the number of
+threads changes no bit.
 """
 
 import ctypes
@@ -24,13 +26,14 @@ from mambair_cli.kernels.operands import ScanParams
 LANES = count_lanes()
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
+WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
 
 # The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 POINTERS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D", "y", "scratch")
 COUNTER = "shares_taken"
 NUMBERS = (
     *(COUNTER, "shares", "units", "k", "length", "d", "vectors", "scratch_share"),
-    *("u_image", "u_token", "y_image", "y_token", "paths_image"),
+    *("u_image", "u_token", "y_path", "y_image", "y_token", "paths_image"),
     *("dt_image", "dt_token", "dt_path"),
     *("B_image", "B_token", "B_path"),
     *("C_image", "C_token", "C_path"),
@@ -41,7 +44,8 @@ NUMBERS = (
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
     """Run one selective scan per path and sum the results at each pixel, without a gradient.
 
-    See ``kernels.selective_scan``. Besides its operands it needs about ten KiB for each thread.
+    See ``kernels.selective_scan``. Besides its operands it needs about ten KiB for each thread; where paths
+    are walked side by side, as much as its result for each path after the first.
 
     Raises:
         ValueError: Operands are not in the CPU's memory, or a path names a pixel that does not exist.
@@ -55,11 +59,13 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     tokens = {"u": u, "dt": dt, "B": B, "C": C}
     for name, token in tokens.items():
         tokens[name] = token.float() if token.stride(-1) == 1 else token.float().contiguous()
-    y = u.new_empty(b, length, d, dtype=torch.float32)
-    if not y.numel():
-        return y
     vectors = -(-d // LANES)
-    threads = min(torch.get_num_threads(), b * vectors)
+    is_apart = _are_paths_apart(b * vectors, k, torch.get_num_threads())
+    y = u.new_empty(k if is_apart else 1, b, length, d, dtype=torch.float32)
+    if not y.numel():
+        return y[0]
+    units = len(y) * b * vectors
+    threads = min(torch.get_num_threads(), units)
     scratch = y.new_empty(threads, vectors * (n + STRETCH) * LANES)
     tensors = {
         **tokens,
@@ -74,7 +80,7 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     numbers = {
         COUNTER: 0,
         "shares": threads,
-        "units": b * vectors,
+        "units": units,
         "k": k,
         "length": length,
         "d": d,
@@ -82,12 +88,24 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
         "scratch_share": scratch.stride(0),
         "paths_image": k * length if paths.ndim == 3 else 0,
     }
-    for name in ("u", "dt", "B", "C", "y"):
+    for name in ("u", "dt", "B", "C"):
         strides = zip(("image", "token", "path"), tensors[name].stride()[:-1], strict=False)
         numbers |= {f"{name}_{along}": stride for along, stride in strides}
+    numbers |= {"y_path": y.stride(0), "y_image": y.stride(1), "y_token": y.stride(2)}
     values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    run_in_threads(_compile_kernel(n, r), (ctypes.c_int64 * len(values))(*values), threads)
-    return y
+    run_in_threads(_compile_kernel(n, r, is_apart), (ctypes.c_int64 * len(values))(*values), threads)
+    if not is_apart:
+        return y[0]
+    total = y[0] + y[1]
+    for path in y[2:]:
+        total += path
+    return total
+
+
+def _are_paths_apart(units: int, k: int, threads: int) -> bool:
+    """Tell whether to walk k paths side by side: that fills threads which would else be idle."""
+    in_turn, apart = k * -(-units // threads), -(-k * units // threads)  # paths that one thread walks
+    return apart <= WORTH_SUMMING * in_turn
 
 
 def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> None:
@@ -127,10 +145,11 @@ class Walk(NamedTuple):
 
 
 @functools.cache
-def _compile_kernel(n: int, r: int) -> Program:
+def _compile_kernel(n: int, r: int, is_apart: bool) -> Program:
     """Compile the scan for n states and steps of rank r.
 
-    A unit of work is one vector of channels of one image; a share is a run of units for one thread.
+    A unit of work is one vector of channels of one image, along all paths in turn or, apart, along one path;
+    a share is a run of units for one thread.
     """
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -138,17 +157,20 @@ def _compile_kernel(n: int, r: int) -> Program:
         first = share * job.units // job.shares
         stop = (share + 1) * job.units // job.shares
         scratch = job.scratch.at(share * job.scratch_share)
-        with code.loop(first // job.vectors, (stop - 1) // job.vectors + 1) as image:
-            begin = (first - image * job.vectors).at_least(0)
-            end = (stop - image * job.vectors).at_most(job.vectors)
-            with code.loop(0, job.k) as path:
+        with code.loop(first // job.vectors, (stop - 1) // job.vectors + 1) as group:
+            begin = (first - group * job.vectors).at_least(0)
+            end = (stop - group * job.vectors).at_most(job.vectors)
+            image = group // job.k if is_apart else group
+            first_path = group - image * job.k if is_apart else code.index(0)
+            with code.loop(first_path, first_path + 1 if is_apart else job.k) as path:
                 param = (path * job.vectors + begin) * LANES
+                y = job.y.at(path * job.y_path) if is_apart else job.y
                 walk = Walk(
                     pixels=job.paths.at(image * job.paths_image + path * job.length),
                     vectors=end - begin,
                     channels=job.d - begin * LANES,
                     u=job.u.at(image * job.u_image + begin * LANES),
-                    y=job.y.at(image * job.y_image + begin * LANES),
+                    y=y.at(image * job.y_image + begin * LANES),
                     dt=job.dt.at(image * job.dt_image + path * job.dt_path),
                     B=job.B.at(image * job.B_image + path * job.B_path),
                     C=job.C.at(image * job.C_image + path * job.C_path),
@@ -164,7 +186,8 @@ def _compile_kernel(n: int, r: int) -> Program:
                 with code.loop(0, job.length, by=STRETCH) as start:
                     tokens = (job.length - start).at_most(STRETCH)
                     _write_steps(code, walk, r, start, tokens)
-                    _write_recurrence(code, walk, n, start, tokens, is_first_path=path < 1)
+                    begins = path < first_path + 1  # a result, which else is added to
+                    _write_recurrence(code, walk, n, start, tokens, is_first_path=begins)
     return code.compile()
 
 
