@@ -74,6 +74,8 @@ def journal(folder):
 
 
 def test_a_worker_that_dies_hands_its_image_to_another(weights):
+    for index in range(IMAGES, 4 * IMAGES):  # some are left when one is done
+        save_photo(f"photos/{index}.png", (30, 20), seed=index)
     alone = Restorer(weights=weights, device="cpu")
     assert restore(ThisProcess(alone).perform, weights, "alone") == {}
     told = []

@@ -11,6 +11,8 @@ from mambair_cli.cli.output import say
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.warmup import import_torch, load_libraries
 
+WORKER_MODULE = "mambair_cli.runs.executors.process_worker"
+
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
@@ -40,6 +42,7 @@ def open_executor(
     if options.server:
         return _open_client(options.server, task, scale, level, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
+    _prepare_workers(options)
     import_torch("cpu" if has_workers else options.device)
     from mambair_cli.checkpoints.select import looks
     from mambair_cli.restore.devices import choose_device, choose_devices
@@ -94,6 +97,7 @@ def open_restorer(
 
     The arguments and errors are those of :func:`load_restorer`.
     """
+    _prepare_workers(options)
     from mambair_cli.restore.devices import choose_devices
 
     devices = choose_devices(options.devices, options.workers)
@@ -107,6 +111,15 @@ def open_restorer(
     settings = replace(settings_for(task, scale, level, first), device=devices[0])
     with closing(_open_processes(devices, restorer, settings, Progress(not options.quiet))) as workers:
         yield restorer.by(workers.computer_for(None), workers.computer_for)
+
+
+def _prepare_workers(options: Options) -> None:
+    """Have worker processes import what they need while this process does."""
+    devices = options.devices or ""
+    if options.ray is None and ((options.workers or 0) > 1 or devices == "all" or "," in devices):
+        from mambair_cli.runs.executors.starting import prepare
+
+        prepare([WORKER_MODULE])
 
 
 def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":

@@ -19,7 +19,7 @@ def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
     """
     if threads == 1:
         kernel(job)
-    elif _run_in_team and os.getpid() == _PROCESS:
+    elif _run_in_team and _has_team():
         _run_in_team(kernel.address, ctypes.addressof(job), torch.get_num_threads(), 0)
     else:
         others = [threading.Thread(target=kernel, args=(job,)) for _ in range(threads - 1)]
@@ -28,6 +28,13 @@ def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
         kernel(job)
         for thread in others:
             thread.join()
+
+
+def _has_team() -> bool:
+    """Tell whether OpenMP can be used: in a fork of a process that did, it would wait for ever."""
+    global _process
+    _process = _process or os.getpid()
+    return _process == os.getpid()
 
 
 def _find_team() -> Any:
@@ -45,4 +52,4 @@ def _find_team() -> Any:
 
 
 _run_in_team = _find_team()
-_PROCESS = os.getpid()  # a forked process has no team, but OpenMP would wait for one
+_process: int | None = None  # the first that used a team

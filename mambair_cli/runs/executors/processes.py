@@ -5,12 +5,10 @@ by all workers, tile by tile. Results depend neither on the worker nor on the nu
 """
 
 import multiprocessing
-import signal
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -45,12 +43,12 @@ from mambair_cli.runs.executors.messages import (
 from mambair_cli.runs.executors.process_worker import serve
 from mambair_cli.runs.executors.protocol import describe_restorer
 from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, InFlight, Scheduler, cost_of
+from mambair_cli.runs.executors.starting import start_process
 from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.notices import SlowerWarning
-from mambair_cli.system.signals import OF_TERMINALS
 
 PATIENCE_SECONDS = 10  # to wait for a worker to end, before it is killed
 
@@ -310,15 +308,9 @@ class WorkerProcesses:
 
 def _start_worker(number: int, device: str, settings: RestoreSettings, threads: int | None) -> _Worker:
     """Start a worker process; it loads its network meanwhile."""
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=serve,
-        args=(theirs, replace(settings, device=device), threads),
-        name=f"mambair-{number}-{device}",
-    )
-    with _ignoring_interrupts():  # the worker inherits it, before it can do so itself
-        process.start()
+    ours, theirs = multiprocessing.Pipe()
+    arguments = theirs, replace(settings, device=device), threads
+    process = start_process(serve, arguments, f"mambair-{number}-{device}")
     theirs.close()
     return _Worker(number, device, process, ours)
 
@@ -372,17 +364,3 @@ def _receive(worker: _Worker) -> Any:
         return receive(worker.connection)
     except (EOFError, OSError):
         return Died()
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Start processes that ignore interrupts from their first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in OF_TERMINALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
