@@ -4,11 +4,15 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mambair_cli.kernels.llvm_builder import Program
+
+SHARES_PER_THREAD = 4
 
 
 def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
@@ -28,6 +32,40 @@ def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
         kernel(job)
         for thread in others:
             thread.join()
+
+
+def run_shares(
+    kernel: Program,
+    pointers: Sequence[str],
+    numbers: Sequence[str],
+    operands: Mapping[str, Tensor],
+    values: Mapping[str, int],
+    threads: int,
+) -> None:
+    """Run a kernel whose threads take shares of the work, several each, so that none waits long for others.
+
+    Args:
+        kernel: The kernel.
+        pointers: Names of its job's addresses.
+        numbers: Names of its job's numbers; the first is the counter of shares, the second their number.
+        operands: Tensor of each address.
+        values: Value of each number after these.
+        threads: Number of threads.
+
+    Raises:
+        ValueError: A tensor is not of float32 in the CPU's memory.
+    """
+    for name, operand in operands.items():
+        if operand.dtype != torch.float32 or operand.device.type != "cpu":
+            raise ValueError(f"{name} must be float32 on the CPU, not {operand.dtype} on {operand.device}")
+    shares = threads if threads == 1 else SHARES_PER_THREAD * threads
+    job = [
+        *(operands[name].data_ptr() for name in pointers),
+        0,
+        shares,
+        *(values[name] for name in numbers[2:]),
+    ]
+    run_in_threads(kernel, (ctypes.c_int64 * len(job))(*job), threads)
 
 
 def _has_team() -> bool:

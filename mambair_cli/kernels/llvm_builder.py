@@ -66,6 +66,10 @@ class Index(Value):
         """Return the larger of the two."""
         return Index(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
+    def where(self, condition: Condition, other: "Index | int") -> "Index":
+        """Return this number if the condition holds, and else the other."""
+        return Index(self.code, self.code.build.select(condition.value, self.value, self._lift(other)))
+
     def at_most(self, bound: "Index | int") -> "Index":
         """Return the smaller of the two."""
         return Index(self.code, self.code.build.select((self < bound).value, self.value, self._lift(bound)))
@@ -112,6 +116,24 @@ class Vector(Value):
         """Return the larger of the two; NaN stays NaN."""
         return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
+    def square_root(self) -> "Vector":
+        """Return the square roots."""
+        return Vector(self.code, self.code.call("sqrt", [self.value], self.value.type))
+
+    def sum_lanes(self) -> "Vector":
+        """Return the sum of all lanes in each lane; a power of two of them."""
+        total, build, distance = self, self.code.build, self.code.lanes // 2
+        kind = ir.VectorType(_INT32, self.code.lanes)
+        while distance:
+            places = ir.Constant(kind, [lane ^ distance for lane in range(self.code.lanes)])
+            total = total + Vector(self.code, build.shuffle_vector(total.value, total.value, places))
+            distance //= 2
+        return total
+
+    def where(self, condition: Condition, other: "Vector | float") -> "Vector":
+        """Return this where the condition holds, and the other elsewhere."""
+        return Vector(self.code, self.code.build.select(condition.value, self.value, self._lift(other)))
+
     def unless(self, condition: Condition) -> "Vector":
         """Return zeros where the condition holds."""
         return Vector(self.code, self.code.build.select(condition.value, self._lift(0.0), self.value))
@@ -124,6 +146,10 @@ class Pointer(Value):
         """Return the address ``offset`` values further on."""
         offset = self.code.index(offset) if isinstance(offset, int) else offset
         return Pointer(self.code, self.code.build.gep(self.value, [offset.value], source_etype=_FLOAT))
+
+    def where(self, condition: Condition, other: "Pointer") -> "Pointer":
+        """Return this address if the condition holds, and else the other."""
+        return Pointer(self.code, self.code.build.select(condition.value, self.value, other.value))
 
     def load(self, lanes: Condition | None = None) -> Vector:
         """Read a vector; if lanes are given, read only these, and 0 into the others."""

@@ -1,4 +1,4 @@
-"""Functions of vectors, written in instructions: exponentials, softplus and polynomials."""
+"""Functions of vectors, written in instructions: exponentials, softplus, SiLU and polynomials."""
 
 from collections.abc import Sequence
 
@@ -42,6 +42,12 @@ def softplus(x: Vector) -> Vector:
     """Return log(1 + exp(x)), with a small relative error even where it is close to 0."""
     small = exp(x.magnitude() * -1.0)
     return polynomial(small, LOG1P).times_plus(small, x.at_least(0.0))
+
+
+def silu(x: Vector) -> Vector:
+    """Return x / (1 + exp(-x))."""
+    small = exp(x.magnitude() * -1.0)
+    return x * small.where(x < 0.0, 1.0) / (small + 1.0)
 
 
 def polynomial(x: Vector, coefficients: Sequence[float]) -> Vector:

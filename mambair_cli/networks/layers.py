@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import ScanParams, is_exporting, selective_scan
+from mambair_cli.kernels import ScanParams, has_vector_kernels, is_exporting, selective_scan
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
@@ -32,6 +32,19 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise the channels of each pixel, (..., c), with the keys and weights of ``nn.LayerNorm``."""
+
+    def forward(self, input: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Return the normalised channels; times SiLU of a gate of the same shape, if one is given."""
+        if has_vector_kernels(input) and (gate is None or gate.dtype == input.dtype):
+            from mambair_cli.kernels.cpu_rows import normalize_rows
+
+            return normalize_rows(input, self.weight, self.bias, self.eps, gate)
+        normalized = super().forward(input)
+        return normalized if gate is None else normalized * F.silu(gate)
 
 
 class PixelShuffle(nn.Module):
@@ -130,7 +143,7 @@ class SS2D(nn.Module):
         self.dt_projs_bias = nn.Parameter(torch.empty(k, d))
         self.A_logs = nn.Parameter(torch.empty(k * d, n))
         self.Ds = nn.Parameter(torch.empty(k * d))
-        self.out_norm = nn.LayerNorm(d)
+        self.out_norm = LayerNorm(d)
         self.out_proj = nn.Linear(d, channels, bias=False)
         init_scan(self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
 
@@ -138,11 +151,11 @@ class SS2D(nn.Module):
         """Mix the pixels of x, (b, h, w, c), along paths, (4, h·w)."""
         b, h, w, _ = x.shape
         x, z = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self.conv2d(x)).reshape(b, h * w, -1)
+        u = convolve_and_activate(x, self.conv2d).reshape(b, h * w, -1)
         dt, B, C = project_scan(u, self.x_proj_weight).split(self.split, dim=-1)
         params = scan_params(self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
         y = selective_scan(u, dt, B, C, paths, params)
-        return self.out_proj(self.out_norm(y.view(b, h, w, -1)) * F.silu(z))
+        return self.out_proj(self.out_norm(y.view(b, h, w, -1), z))
 
 
 class VSSBlock(nn.Module):
@@ -153,17 +166,26 @@ class VSSBlock(nn.Module):
 
     def __init__(self, channels: int, d_inner: int, d_state: int, cab: CabForm) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(channels)
+        self.ln_1 = LayerNorm(channels)
         self.self_attention = SS2D(channels, d_inner, d_state)
         self.skip_scale = nn.Parameter(torch.ones(channels))
         self.conv_blk = CAB(channels, cab)
-        self.ln_2 = nn.LayerNorm(channels)
+        self.ln_2 = LayerNorm(channels)
         self.skip_scale2 = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
         """Map x, (b, h, w, c), to the same shape, scanning along paths, (4, h·w)."""
         x = torch.addcmul(self.self_attention(self.ln_1(x), paths), x, self.skip_scale)
         return torch.addcmul(self.conv_blk(self.ln_2(x)), x, self.skip_scale2)
+
+
+def convolve_and_activate(x: Tensor, convolution: Conv2d) -> Tensor:
+    """Convolve each channel of (b, h, w, c) by 3×3 weights of its own, and apply SiLU."""
+    if has_vector_kernels(x) and convolution.bias is not None:
+        from mambair_cli.kernels import cpu_depthwise
+
+        return cpu_depthwise.convolve_and_activate(x, convolution.weight, convolution.bias)
+    return F.silu(convolution(x))
 
 
 def project_scan(u: Tensor, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mambair_cli.kernels import has_vector_kernels, is_exporting, selective_scan
 from mambair_cli.networks.config import MambaIRv2Config, default_dt_rank
-from mambair_cli.networks.layers import Conv2d, init_scan, mirror_pad, project_scan, scan_params
+from mambair_cli.networks.layers import Conv2d, LayerNorm, init_scan, mirror_pad, project_scan, scan_params
 from mambair_cli.networks.noise import gumbel_noise
 from mambair_cli.networks.trunk import Group, Trunk
 
@@ -170,7 +170,7 @@ class ASSM(nn.Module):
         self.in_proj = nn.Sequential(Conv2d(c, d, 1))
         self.CPE = nn.Sequential(Conv2d(d, d, 3, groups=d))
         self.selectiveScan = Scan(d, n)
-        self.out_norm = nn.LayerNorm(d)
+        self.out_norm = LayerNorm(d)
         self.out_proj = nn.Linear(d, c)
 
     def forward(self, x: Tensor, embedding_a: Tensor, noise: Tensor | None) -> Tensor:
@@ -239,7 +239,7 @@ class SpatialGate(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
         self.conv = Conv2d(channels, channels, kernel, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -268,8 +268,8 @@ class AttentiveLayer(nn.Module):
         c = config.embed_dim
         feed_forward = ConvFFN if config.feed_forward == "conv" else GatedMLP
         self.number = number
-        self.norm1, self.norm2 = nn.LayerNorm(c), nn.LayerNorm(c)
-        self.norm3, self.norm4 = nn.LayerNorm(c), nn.LayerNorm(c)
+        self.norm1, self.norm2 = LayerNorm(c), LayerNorm(c)
+        self.norm3, self.norm4 = LayerNorm(c), LayerNorm(c)
         self.wqkv = nn.Linear(c, 3 * c)
         self.win_mhsa = WindowAttention(c, heads, config.window_size, shift)
         self.assm = ASSM(config)

@@ -11,7 +11,7 @@ from mambair_cli.networks.config import (
     ResidualConv,
     Upsampler,
 )
-from mambair_cli.networks.layers import Conv2d, PixelShuffle
+from mambair_cli.networks.layers import Conv2d, LayerNorm, PixelShuffle
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # mean of DIV2K; subtracted from colour images
 UPSAMPLE_CHANNELS = 64  # between the body and the enlarged image
@@ -22,7 +22,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -56,7 +56,7 @@ class Trunk(nn.Module):
         self.conv_first = Conv2d(ch, c, 3)
         self.patch_embed = PatchEmbed(c)
         self.layers = nn.ModuleList(groups)
-        self.norm = nn.LayerNorm(c)
+        self.norm = LayerNorm(c)
         self.conv_after_body = residual_conv(c, config.resi_connection)
         if config.upsampler == "pixelshuffle":
             self.conv_before_upsample = nn.Sequential(Conv2d(c, feat, 3), nn.LeakyReLU(0.01))

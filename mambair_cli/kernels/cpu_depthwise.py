@@ -1,0 +1,114 @@
+"""Depthwise convolution of 3×3 pixels and SiLU on CPUs, in one pass over memory."""
+
+import functools
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_math import silu
+
+LANES = count_lanes()
+COUNTER = "shares_taken"
+POINTERS = ("x", "weight", "bias", "zeros", "y")
+NUMBERS = (COUNTER, "shares", "b", "h", "w", "x_image", "x_row", "x_pixel", "y_row", "y_pixel")
+TAPS = (-1, 0, 1)
+
+
+def convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve each channel by a filter of its own, and apply SiLU; beyond the borders are zeros.
+
+    Args:
+        x: (b, h, w, c) float32; a part of the channels of a larger image will do.
+        weight: (c, 1, 3, 3) float32.
+        bias: (c,) float32.
+
+    Returns:
+        (b, h, w, c) float32
+    """
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    b, h, w, c = x.shape
+    y = x.new_empty(x.shape)
+    if not y.numel():
+        return y
+    operands = {
+        "x": x,
+        "weight": weight.reshape(c, 9).T.contiguous(),
+        "bias": bias.contiguous(),
+        "zeros": x.new_zeros(c),
+        "y": y,
+    }
+    numbers = {"b": b, "h": h, "w": w, "x_image": x.stride(0), "x_row": x.stride(1), "x_pixel": x.stride(2)}
+    numbers |= {"y_row": w * c, "y_pixel": c}
+    threads = min(torch.get_num_threads(), b * h)
+    run_shares(_compile_kernel(c), POINTERS, NUMBERS, operands, numbers, threads)
+    return y
+
+
+@functools.cache
+def _compile_kernel(c: int) -> Program:
+    """Compile the convolution of c channels; a unit of work is a row of an image."""
+    code = Code("convolve_and_activate", POINTERS, NUMBERS, LANES)
+    job = SimpleNamespace(**code.job)
+    rows = job.b * job.h
+    with (
+        code.loop_shared(COUNTER, job.shares) as share,
+        code.loop(share * rows // job.shares, (share + 1) * rows // job.shares) as row,
+    ):
+        image = row // job.h
+        top = row - image * job.h
+        # A row beyond the border is one pixel of zeros, again and again.
+        sources: list[tuple[Pointer, Index]] = []
+        for down in TAPS:
+            line = top + down
+            is_inside = _is_inside(line, job.h)
+            place = job.x.at(image * job.x_image + line * job.x_row)
+            sources.append((place.where(is_inside, job.zeros), job.x_pixel.where(is_inside, 0)))
+        for first in range(0, c, LANES):
+            lanes = None if first + LANES <= c else code.first_lanes(code.index(c - first))
+            weights = [job.weight.at(tap * c + first).load(lanes) for tap in range(9)]
+            part = _Part(first, lanes, weights, job.bias.at(first).load(lanes), sources)
+            target = job.y.at(row * job.y_row + first)
+            with code.loop(0, code.index(2)) as end:
+                column = end * (job.w - 1)
+                result = _convolve(part, column, (job.w, job.zeros))
+                target.at(column * job.y_pixel).store(silu(result), lanes)
+            with code.loop(1, job.w - 1) as column:
+                target.at(column * job.y_pixel).store(silu(_convolve(part, column)), lanes)
+    return code.compile()
+
+
+class _Part(NamedTuple):
+    """A vector of channels of a row, and what its pixels are computed from."""
+
+    first: int  # its first channel
+    lanes: Condition | None  # those that are channels; None for all
+    weights: list[Vector]
+    bias: Vector
+    sources: list[tuple[Pointer, Index]]  # rows above, at and below, and the distance of their pixels
+
+
+def _convolve(part: _Part, column: Index, border: tuple[Index, Pointer] | None = None) -> Vector:
+    """Write the code for a pixel.
+
+    Args:
+        part: The channels.
+        column: Column of the pixel.
+        border: Number of columns, and zeros, where the pixel may be at the border.
+    """
+    total = part.bias
+    for down, (source, step) in enumerate(part.sources):
+        for right in TAPS:
+            place = source.at((column + right) * step + part.first)
+            if border is not None:
+                place = place.where(_is_inside(column + right, border[0]), border[1])
+            total = place.load(part.lanes).times_plus(part.weights[3 * down + right + 1], total)
+    return total
+
+
+def _is_inside(place: Index, size: Index) -> Condition:
+    """Tell whether a place is from 0 to size - 1: a negative number is a large one without a sign."""
+    return Condition(place.code, place.code.build.icmp_unsigned("<", place.value, size.value))
