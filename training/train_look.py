@@ -2,7 +2,7 @@
 
     python training/train_look.py a.npz b.npz --validation v.npz --out mambair_cli/weights/look.safetensors
 
-The network is small: the features, 64 and 32 neurons, nine estimates. It takes half a minute on a processor.
+The network is small: the features, 128 and 64 neurons, nine estimates. It takes half a minute on a processor.
 """
 
 import argparse
@@ -13,14 +13,14 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-NEURONS = (64, 32)
+NEURONS = (128, 64)
 FARTHEST = (
     6.0  # deviations from the mean, beyond which a feature is clipped; as in mambair_cli.inspection.look
 )
 BATCH = 256
 RATE = 2e-3
 WEIGHT_DECAY = 2e-2
-JITTER = 0.03  # deviations, added to features in training
+JITTER = 0.05  # deviations, added to features in training
 # How much errors count: of sigma in three channels, likeness of neighbours, sigma in three tones, steps, and
 # resolution.
 WORTH = (1.0, 1.0, 1.0, 0.7, 0.5, 0.5, 0.5, 1.5, 1.2)

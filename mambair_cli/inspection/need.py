@@ -10,13 +10,16 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 3
+EDITION = 4
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
 CLEAN_QUALITY = 93
-SEEN_QUALITY = 90  # by an estimate from pixels, which may be wrong
-NOISY = 4.5
+SEEN_QUALITY = 92  # by an estimate from pixels, which may be wrong
+NOISY = 2.5
+TEXTURED = 7.0  # the same for coarse noise without traces of compression, which is more often texture
+COARSE_GRAIN = 0.5  # likeness of neighbours in coarse noise
+TEXTURED_QUALITY = 95  # least quality of such a picture
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
@@ -57,14 +60,21 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
         reasons.append(f"traces of compression, as in a JPEG of quality {look.quality}")
     kind: Kind = "real" if reasons else "clean"
     sigma, reduce = None, 1.0
-    if look is not None and look.noise >= NOISY:
+    is_noisy = look is not None and look.noise >= _least_noise(look)
+    if look is not None and is_noisy:
         is_white = kind == "clean" and look.grain <= WHITE_GRAIN and look.quality >= WHITE_QUALITY
         kind, sigma = ("white", look.noise) if is_white else ("real", None)
         reasons.append(f"{'fine' if look.grain <= WHITE_GRAIN else 'coarse'} noise of sigma {look.noise:.0f}")
-    if look is not None and look.resolution < SOFT and look.noise < NOISY:  # noise hides the detail
+    if look is not None and look.resolution < SOFT and not is_noisy:  # noise hides the detail
         reduce = round(1 / look.resolution, 1)
         reasons.append(f"as soft as a picture that was enlarged {reduce:g} times")
     return Need(kind, tuple(reasons), sigma, reduce, look, jpeg_quality)
+
+
+def _least_noise(look: Look) -> float:
+    """Return the least sigma that counts as noise."""
+    is_texture = look.grain > COARSE_GRAIN and look.quality >= TEXTURED_QUALITY
+    return TEXTURED if is_texture else NOISY
 
 
 def is_compressed(jpeg_quality: int | None) -> bool:
