@@ -1,6 +1,7 @@
 """Kernels in CUDA C++ without a GPU: the same source compiled for the CPU, one thread for each of a block."""
 
 import ctypes
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,12 @@ def _compile(folder, source, settings, names):
         f"{{ run({name}, x, y, z, threads, *operands); }}\n"
         for name in names
     )
+    header = folder / HEADER.name
+    if not header.exists():
+        shutil.copy(HEADER, header)  # parsed once, it halves the time of every other call
+        subprocess.run(["g++", *FLAGS, "-x", "c++-header", header, "-o", f"{header}.gch"], check=True)
     file = folder / f"{len(list(folder.iterdir()))}.cpp"
-    file.write_text(f'#include "{HEADER}"\n{source}\n{entries}')
+    file.write_text(f'#include "{header}"\n{source}\n{entries}')
     library = file.with_suffix(".so")
     defines = [f"-D{name}={value}" for name, value in settings.items()]
     subprocess.run(["g++", *FLAGS, *defines, file, "-o", library], check=True)
