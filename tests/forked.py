@@ -9,6 +9,7 @@ import atexit
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import socket
@@ -24,6 +25,10 @@ from typing import Any
 
 MOST_BYTES = 2**20  # of an order
 IMPORTED = ("numpy", "torch", "PIL.Image", "pyvips", "rich.progress", "safetensors.torch", "typer")  # start no thread
+
+SERVER_OF_FORKS = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
+if SERVER_OF_FORKS is not None:
+    SERVER_OF_FORKS.set_forkserver_preload(["mambair_cli.runs.executors.process_worker"])
 
 
 def run_forked(

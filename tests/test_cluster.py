@@ -113,7 +113,7 @@ class Deadly:
 
 def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(nodes, weights):
     for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
+        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
     command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--ray", nodes.address, "-o", "out"]
     with subprocess.Popen(
         [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -73,6 +73,7 @@ def journal(folder):
     return sorted((line["result"], line["content"]) for line in lines if "result" in line)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_worker_that_dies_hands_its_image_to_another(weights):
     for index in range(IMAGES, 4 * IMAGES):  # some are left when one is done
         save_photo(f"photos/{index}.png", (30, 20), seed=index)
@@ -109,6 +110,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
     assert read_files("all_killed") == {}
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
     executor = WorkerProcesses(
         ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
@@ -127,6 +129,7 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
     assert len(read_files("out")) == IMAGES - 1
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
     told = []
     executor = WorkerProcesses(
@@ -173,6 +176,7 @@ class Failing:
         raise getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: launch failure\nCompile with")
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no name for it")
 def test_a_device_that_fails_hands_its_images_to_another(weights):
     told = []
@@ -210,6 +214,7 @@ def tiled(tmp_path, monkeypatch):
     return RestoreSettings(weights=weights, device="cpu", overlap=8)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypatch):
     settings = replace(tiled, tile=32)
     alone = Restorer.from_settings(settings)
@@ -234,6 +239,7 @@ def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypat
     assert {total for _, _, total in seen} == {1, tiles}
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     settings = replace(tiled, tile=32)
@@ -260,6 +266,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     assert read_files("spread") == (read_files("alone") if survivors else {})
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
     settings = replace(tiled, tile=64)
     alone = Restorer.from_settings(settings)
@@ -286,6 +293,7 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     )
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weights):
     for index in range(40):
         Image.new("RGB", (200, 200), (index, 0, 0)).save(f"photos/more{index}.png")
@@ -330,7 +338,7 @@ def test_the_command_shares_images_out(weights, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
 def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
     for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
+        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
     command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
     with subprocess.Popen(
         [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -350,7 +358,7 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_workers_end_with_a_parent_that_is_killed(weights):
     for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
+        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
     command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
     with subprocess.Popen(
         [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -143,11 +143,12 @@ def test_a_file_read_row_after_row_gives_the_same(tmp_path: Path, monkeypatch, s
     assert np.array_equal(np.array(Image.open("in_x2.png")), wanted)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_give_the_bytes_of_one_process(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray((texture(64, 90) * 255).astype(np.uint8)).save("in.png")
+    Image.fromarray((texture(40, 60) * 255).astype(np.uint8)).save("in.png")
     for name, more in (("one", ()), ("two", ("--workers", "2")), ("plain", ("--wrap", "none"))):
-        command = ("upscale", "in.png", "-s", "2", "--tile", "48", "--model", "tiny-x2", "--wrap", "x")
+        command = ("upscale", "in.png", "-s", "2", "--tile", "32", "--model", "tiny-x2", "--wrap", "x")
         assert main([*command, *LOCAL, *more, "-o", f"{name}.png"]) == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
     assert Path("one.png").read_bytes() != Path("plain.png").read_bytes()
