@@ -1,8 +1,8 @@
-"""Programs in processes of their own, forked from one that has imported PyTorch: the import alone takes seconds.
+"""Programs in processes of their own, forked from one that has imported PyTorch, which alone takes seconds.
 
-Such a process is like one that ``subprocess.run`` starts: its folder, environment and streams are its own, and
-no module that reads the environment, such as huggingface_hub, has been imported. Only OMP_NUM_THREADS and other
-variables that PyTorch itself reads are those of the tests. Where no process can fork safely, it is started.
+Such a process is like one that ``subprocess`` starts: its folder, environment and streams are its own, and no
+module that reads the environment, such as huggingface_hub, has been imported. Only variables that PyTorch
+itself reads are those of the tests. Where a process cannot fork safely, the program is started instead.
 """
 
 import atexit
@@ -12,57 +12,151 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MOST_BYTES = 2**20  # of an order
-IMPORTED = ("numpy", "torch", "PIL.Image", "pyvips", "rich.progress", "safetensors.torch", "typer")  # start no thread
+IMPORTED = (  # They start no thread, and read nothing of the environment that tests set.
+    "numpy",
+    "torch",
+    "PIL.Image",
+    "pyvips",
+    "rich.progress",
+    "safetensors.torch",
+    "typer",
+)
 
+Stream = IO[Any] | int
 SERVER_OF_FORKS = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 if SERVER_OF_FORKS is not None:
     SERVER_OF_FORKS.set_forkserver_preload(["mambair_cli.runs.executors.process_worker"])
 
 
+class ForkedProcess:
+    """A process that runs Python without input, and has the methods of ``subprocess.Popen`` that tests need.
+
+    Args:
+        arguments: Arguments of Python: -m MODULE or -c PROGRAM, and those of the program.
+        cwd: Folder of the process.
+        env: Environment of the process; None: that of the tests.
+        stdout, stderr: Where outputs go, as in ``subprocess.Popen``.
+
+    Attributes:
+        pid: Number of the process.
+        stdout, stderr: Ends of the pipes, as texts.
+        returncode: Exit code, once it has been waited for; minus the number of the signal that ended it.
+    """
+
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path | str = ".",
+        env: Mapping[str, str] | None = None,
+        stdout: Stream = subprocess.PIPE,
+        stderr: Stream = subprocess.PIPE,
+    ) -> None:
+        order = [str(argument) for argument in arguments]
+        environment = dict(os.environ if env is None else env)
+        self.returncode: int | None = None
+        self.stdout, out = _output(stdout)
+        self.stderr, err = _output(stderr)
+        message = json.dumps([order, os.path.abspath(cwd), environment]).encode()
+        socket.send_fds(_origin(), [message], [out, err])
+        os.close(out)
+        os.close(err)
+        self.pid = int(_origin().recv(100))
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+        if self.returncode is None:
+            _origin().send(b"%d" % self.pid)
+            self.returncode = json.loads(_origin().recv(100))
+        return self.returncode
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait for the end, and return the exit code."""
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < end, "it does not end"
+            time.sleep(0.002)
+        return code
+
+    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+        """Read both pipes to their ends, and wait for the end."""
+        texts = [file.read() if file else "" for file in (self.stdout, self.stderr)]
+        self._close()
+        self.wait(timeout)
+        return texts[0], texts[1]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> "ForkedProcess":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None:
+            self.kill()
+        self.wait()
+        self._close()
+
+    def _close(self) -> None:
+        for file in (self.stdout, self.stderr):
+            if file is not None:
+                file.close()
+
+
+def start_forked(
+    *arguments: object,
+    cwd: Path | str = ".",
+    env: Mapping[str, str] | None = None,
+    stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.PIPE,
+) -> "ForkedProcess | subprocess.Popen[str]":
+    """Start ``python ARGUMENTS``, as ``ForkedProcess`` describes."""
+    if sys.platform == "linux":
+        return ForkedProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True
+    )
+
+
 def run_forked(
     *arguments: object, cwd: Path | str = ".", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python ARGUMENTS``, where the first ones are -m MODULE or -c PROGRAM, without input.
-
-    Args:
-        arguments: Arguments of Python.
-        cwd: Folder of the process.
-        env: Environment of the process; None: that of the tests.
-
-    Returns:
-        Exit code and what was written to both outputs.
-    """
-    order = [str(argument) for argument in arguments]
-    environment = dict(os.environ if env is None else env)
-    if sys.platform != "linux":
-        started = subprocess.run(
-            [sys.executable, *order],
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        return started
+    """Run ``python ARGUMENTS`` to its end; return the exit code and what was written to both outputs."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        link = _origin()
-        message = json.dumps([order, os.path.abspath(cwd), environment]).encode()
-        socket.send_fds(link, [message], [out.fileno(), err.fileno()])
-        code = int(link.recv(100))
-        texts = [file.seek(0) or file.read().decode() for file in (out, err)]
-    return subprocess.CompletedProcess(order, code, *texts)
+        with start_forked(*arguments, cwd=cwd, env=env, stdout=out, stderr=err) as process:
+            code = process.wait(300)
+        out.seek(0)
+        err.seek(0)
+        texts = out.read().decode(), err.read().decode()
+    return subprocess.CompletedProcess([*map(str, arguments)], code, *texts)
+
+
+def _output(stream: Stream) -> tuple[IO[str] | None, int]:
+    """Return the end of a pipe to read from, if one is needed, and what the process writes to."""
+    if stream == subprocess.PIPE:
+        ours, theirs = os.pipe()
+        return open(ours, encoding="utf-8"), theirs
+    if stream == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_WRONLY)
+    return None, os.dup(stream if isinstance(stream, int) else stream.fileno())
 
 
 @cache
@@ -77,23 +171,27 @@ def _origin() -> socket.socket:
     return ours
 
 
-def _wait_for_order(link: socket.socket) -> tuple[list[str], str, dict[str, str]]:
-    """Fork for every order, and return in the new process alone."""
+def _serve(link: socket.socket) -> tuple[list[str], str, dict[str, str]]:
+    """Fork for every order, and return in the new process alone; a number asks for an exit code."""
     while True:
         message, streams, _, _ = socket.recv_fds(link, MOST_BYTES, 2)
         if not message:
             os._exit(0)
+        order: Any = json.loads(message)
+        if isinstance(order, int):
+            ended, status = os.waitpid(order, os.WNOHANG)
+            link.send(json.dumps(os.waitstatus_to_exitcode(status) if ended else None).encode())
+            continue
         child = os.fork()
         if child == 0:
             link.close()
             for number, stream in enumerate(streams, 1):
                 os.dup2(stream, number)
                 os.close(stream)
-            order: Any = json.loads(message)
             return order
         for stream in streams:
             os.close(stream)
-        link.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        link.send(b"%d" % child)
 
 
 def _run(kind: str, program: str, arguments: list[str], folder: str) -> None:
@@ -111,7 +209,7 @@ def _main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # a collection in a fork would copy all pages
-    (kind, program, *arguments), folder, environment = _wait_for_order(socket.socket(fileno=int(sys.argv[1])))
+    (kind, program, *arguments), folder, environment = _serve(socket.socket(fileno=int(sys.argv[1])))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
