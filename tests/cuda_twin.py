@@ -60,8 +60,8 @@ def _compile(folder, source, settings, names):
         shutil.copy(HEADER, header)  # parsed once, it halves the time of every other call
         subprocess.run(["g++", *FLAGS, "-x", "c++-header", header, "-o", f"{header}.gch"], check=True)
     file = folder / f"{len(list(folder.iterdir()))}.cpp"
-    file.write_text(f'#include "{header}"\n{source}\n{entries}')
+    settled = "".join(f"#define {name} {value}\n" for name, value in settings.items())  # after the header
+    file.write_text(f'#include "{header}"\n{settled}{source}\n{entries}')
     library = file.with_suffix(".so")
-    defines = [f"-D{name}={value}" for name, value in settings.items()]
-    subprocess.run(["g++", *FLAGS, *defines, file, "-o", library], check=True)
+    subprocess.run(["g++", *FLAGS, file, "-o", library], check=True)
     return tuple(TwinKernel(ctypes.CDLL(str(library)), name, settings["THREADS"]) for name in names)
