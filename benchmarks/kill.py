@@ -24,7 +24,7 @@ from mambair_cli.runs.journal import JOURNAL_FILE
 
 COMMAND = ("-m", "mambair_cli", "denoise", "photos", "--json", "--quiet")
 Start = Callable[[Sequence[str], Path], Any]
-"""Starts ``python ARGUMENTS`` in a folder, with a pipe for its output."""
+"""Starts ``python ARGUMENTS`` in a folder, with pipes for what it writes."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ import time
 import traceback
 from collections.abc import Mapping
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 MOST_BYTES = 2**20  # of an order
 IMPORTED = (  # They start no thread, and read nothing of the environment that tests set.
@@ -68,6 +69,8 @@ class ForkedProcess:
         order = [str(argument) for argument in arguments]
         environment = dict(os.environ if env is None else env)
         self.returncode: int | None = None
+        self.stdout: TextIOWrapper | None
+        self.stderr: TextIOWrapper | None
         self.stdout, out = _output(stdout)
         self.stderr, err = _output(stderr)
         message = json.dumps([order, os.path.abspath(cwd), environment]).encode()
@@ -126,14 +129,15 @@ def start_forked(
     env: Mapping[str, str] | None = None,
     stdout: Stream = subprocess.PIPE,
     stderr: Stream = subprocess.PIPE,
-) -> "ForkedProcess | subprocess.Popen[str]":
+) -> ForkedProcess:
     """Start ``python ARGUMENTS``, as ``ForkedProcess`` describes."""
     if sys.platform == "linux":
         return ForkedProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(
+    started = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True
     )
+    return cast(ForkedProcess, started)
 
 
 def run_forked(
@@ -149,7 +153,7 @@ def run_forked(
     return subprocess.CompletedProcess([*map(str, arguments)], code, *texts)
 
 
-def _output(stream: Stream) -> tuple[IO[str] | None, int]:
+def _output(stream: Stream) -> tuple[TextIOWrapper | None, int]:
     """Return the end of a pipe to read from, if one is needed, and what the process writes to."""
     if stream == subprocess.PIPE:
         ours, theirs = os.pipe()
@@ -213,6 +217,7 @@ def _main() -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)  # it knows whether it is a terminal
     code = 0
     try:
         _run(kind, program, arguments, folder)
