@@ -35,6 +35,8 @@ IMPORTED = (  # They start no thread, and read nothing of the environment that t
     "rich.progress",
     "safetensors.torch",
     "typer",
+    "mambair_cli.images",
+    "mambair_cli.networks",
 )
 
 Stream = IO[Any] | int
@@ -131,8 +133,18 @@ def start_forked(
     stderr: Stream = subprocess.PIPE,
 ) -> ForkedProcess:
     """Start ``python ARGUMENTS``, as ``ForkedProcess`` describes."""
-    if sys.platform == "linux":
-        return ForkedProcess(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+    start = ForkedProcess if sys.platform == "linux" else start_python
+    return start(*arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+
+
+def start_python(
+    *arguments: object,
+    cwd: Path | str = ".",
+    env: Mapping[str, str] | None = None,
+    stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.PIPE,
+) -> ForkedProcess:
+    """Start ``python ARGUMENTS`` from the very beginning."""
     command = [sys.executable, *map(str, arguments)]
     started = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True

@@ -4,9 +4,7 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -17,6 +15,7 @@ import pytest
 import torch
 from checkpoints import save_nearest, save_random
 from folders import read_files
+from forked import start_forked
 from networks import V2
 from pictures import save_photo
 from PIL import Image
@@ -335,34 +334,12 @@ def test_the_command_shares_images_out(weights, capsys):
     assert err == "mambair: using x4.safetensors on cpu (2 workers)\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
-def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
-    for index in range(4):
-        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
-    with subprocess.Popen(
-        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        left = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert left.endswith("mambair: interrupted\n")
-    whole = [path for path in Path("out").iterdir() if path.name != JOURNAL_FILE]
-    assert all(path.suffix == ".png" for path in whole)
-    assert 0 < len(whole) < IMAGES + 4
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_workers_end_with_a_parent_that_is_killed(weights):
     for index in range(4):
         Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
-    with subprocess.Popen(
-        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    command = ["-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
+    with start_forked(*command, "--weights", weights, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         process.stdout.readline()
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
