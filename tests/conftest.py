@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,18 +75,6 @@ def restore(
         return run(command, *arguments, "--weights", weights / f"{checkpoint}.safetensors", "-q")
 
     return call
-
-
-@pytest.fixture
-def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork worker processes from one that has imported PyTorch, instead of having each import it."""
-    from forked import SERVER_OF_FORKS
-
-    from mambair_cli.runs.executors import processes
-
-    if SERVER_OF_FORKS is not None:
-        place = SimpleNamespace(get_context=lambda method: SERVER_OF_FORKS)
-        monkeypatch.setattr(processes, "multiprocessing", place)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import atexit
 import gc
 import importlib
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -40,9 +39,6 @@ IMPORTED = (  # They start no thread, and read nothing of the environment that t
 )
 
 Stream = IO[Any] | int
-SERVER_OF_FORKS = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
-if SERVER_OF_FORKS is not None:
-    SERVER_OF_FORKS.set_forkserver_preload(["mambair_cli.runs.executors.process_worker"])
 
 
 class ForkedProcess:

@@ -61,7 +61,6 @@ def test_a_folder_of_results_gets_a_folder_of_pages(
     assert "pictures/deep/b.jpg.html" in index
 
 
-@pytest.mark.usefixtures("quick_workers")
 def test_workers_write_the_same_pages(photos: list[Path]) -> None:
     for folder, more in (("one", ()), ("two", ("--workers", "2"))):
         assert main(["dejpeg", "photos", "-o", folder, *LOCAL[:1], "--compare", *more]) == 0

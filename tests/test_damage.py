@@ -202,7 +202,7 @@ def events(out: str, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=["alone", "workers"])
-@pytest.mark.usefixtures("folder", "quick_workers")
+@pytest.mark.usefixtures("folder")
 def test_a_folder_tells_what_is_damaged(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert upscale(*more) == 1
     _, err = capsys.readouterr()

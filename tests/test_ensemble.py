@@ -99,7 +99,6 @@ def test_results_that_stay_on_a_device_are_averaged_there() -> None:
     torch.testing.assert_close(result, torch.from_numpy(tiles))
 
 
-@pytest.mark.usefixtures("quick_workers")
 def test_tiles_and_workers_give_the_bytes_of_one_process(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray((noise(40, 56) * 255).astype(np.uint8)).save("in.png")

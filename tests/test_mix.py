@@ -64,7 +64,6 @@ def test_networks_that_differ_do_not_mix(other, why, tmp_path: Path) -> None:
     assert not (tmp_path / "mixed.safetensors").exists()
 
 
-@pytest.mark.usefixtures("quick_workers")
 def test_the_command_restores_by_the_mix(photo: Path) -> None:
     names = ("tiny-x2", "tiny-real-x2")
     command = ["upscale", "in.png", "-s", "2", *LOCAL]

@@ -143,7 +143,6 @@ def test_a_file_read_row_after_row_gives_the_same(tmp_path: Path, monkeypatch, s
     assert np.array_equal(np.array(Image.open("in_x2.png")), wanted)
 
 
-@pytest.mark.usefixtures("quick_workers")
 def test_workers_give_the_bytes_of_one_process(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray((texture(40, 60) * 255).astype(np.uint8)).save("in.png")
