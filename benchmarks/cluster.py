@@ -14,17 +14,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.batch import make_photographs
-from benchmarks.kill import contents
+from benchmarks.kill import Start, contents
 from mambair_cli.runs.journal import JOURNAL_FILE
 
-COMMAND = (sys.executable, "-m", "mambair_cli", "upscale", "photos", "--json")
+COMMAND = ("-m", "mambair_cli", "upscale", "photos", "--json")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Findings:
         stray: Files that are neither results nor the journal.
         repeated: Images that were reported as done more than once, or never.
         failed: Images that were reported as failed.
-        redone: Images that another run with --resume did again.
+        redone: Images that a run of one process with --resume did again.
         computed_twice: Results that the journal has twice: the node had done them, but not reported them.
         said: Lines about the loss on the run's stderr.
         seconds: Time of the run after its start event, in seconds.
@@ -104,7 +104,15 @@ def running_nodes(cpus: int = 1) -> Iterator[Nodes]:
         nodes.stop()
 
 
-def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> Findings:
+def start_process(arguments: Sequence[str], folder: Path) -> "subprocess.Popen[str]":
+    """Start ``python ARGUMENTS`` in a folder, with pipes for both outputs."""
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def lose_a_node(
+    folder: Path, options: list[str], nodes: Nodes, images: int, start: Start = start_process
+) -> Findings:
     """Run a trial.
 
     Args:
@@ -112,15 +120,12 @@ def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> 
         options: More options of the command, for example its model.
         nodes: Cluster, of which one node is killed, and replaced afterwards.
         images: Number of images that are done before the kill.
+        start: Starts each run.
     """
-    run_to_end([*options, "--quiet", "-o", "alone"], folder)
+    run_to_end([*options, "--quiet", "-o", "alone"], folder, start)
     on_nodes = [*options, "--ray", nodes.address, "-o", "results"]
     killed_after, events = None, []
-    with subprocess.Popen(
-        [*COMMAND, *on_nodes], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        assert process.stderr
+    with start([*COMMAND, *on_nodes], folder) as process:
         begun = time.monotonic()
         for line in process.stdout:
             events.append(json.loads(line))
@@ -135,7 +140,7 @@ def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> 
     lines = map(json.loads, filter(None, (folder / "results" / JOURNAL_FILE).read_text().splitlines()))
     written = Counter(line["result"] for line in lines if "result" in line)
     nodes.replace()
-    again = run_to_end([*on_nodes, "--quiet", "--resume"], folder)
+    again = run_to_end([*options, "-o", "results", "--quiet", "--resume"], folder, start)
     wanted, got = contents(folder / "alone"), contents(folder / "results")
     return Findings(
         killed_after,
@@ -150,9 +155,11 @@ def lose_a_node(folder: Path, options: list[str], nodes: Nodes, images: int) -> 
     )
 
 
-def run_to_end(options: list[str], folder: Path) -> list[dict[str, Any]]:
-    run = subprocess.run([*COMMAND, *options], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines()]
+def run_to_end(options: list[str], folder: Path, start: Start) -> list[dict[str, Any]]:
+    with start([*COMMAND, *options], folder) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def inputs_of(events: list[dict[str, Any]], kind: str) -> list[str]:

@@ -54,7 +54,7 @@ CASES: dict[str, Config] = {
     "v1-denoise": MambaIRConfig(180, SIX, 16, 216),
     "v2-base": MambaIRv2Config(174, SIX, SIX, 16, 348, 64, 128, **CLASSIC),
     "v2-light": MambaIRv2Config(48, (5,) * 4, (4,) * 4, 8, 48, 32, 64, "gated", **LIGHT),
-    "toy-v1": MambaIRConfig(30, (1,), 3, 33, **LIGHT),  # to try this script
+    "toy-v1": MambaIRConfig(30, (1,), 3, 7, **LIGHT),  # to try this script
     "toy-v2": MambaIRv2Config(24, (2,), (2,), 3, 30, 4, 5, **LIGHT),
 }
 SIZES = ((256, 256), (720, 1280))

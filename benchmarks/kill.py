@@ -12,15 +12,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mambair_cli.runs.journal import JOURNAL_FILE
 
-COMMAND = (sys.executable, "-m", "mambair_cli", "denoise", "photos", "--json", "--quiet")
+COMMAND = ("-m", "mambair_cli", "denoise", "photos", "--json", "--quiet")
+Start = Callable[[Sequence[str], Path], Any]
+"""Starts ``python ARGUMENTS`` in a folder, with pipes for what it writes."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,19 @@ class Findings:
         return not (self.differing or self.stray or self.repeated)
 
 
-def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float, seed: int = 0) -> Findings:
+def start_process(arguments: Sequence[str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def kill_and_resume(
+    folder: Path,
+    options: list[str],
+    kills: int,
+    longest: float,
+    workers: int = 1,
+    seed: int = 0,
+    start: Start = start_process,
+) -> Findings:
     """Run a trial.
 
     Args:
@@ -53,16 +69,17 @@ def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float
         options: More options of the command, for example its model.
         kills: Number of runs to kill.
         longest: Longest time from a run's first event to its kill, in seconds.
+        workers: Processes of each run but the undisturbed one.
         seed: Random seed of the moments.
+        start: Starts each run.
     """
-    run_to_end([*options, "-o", "undisturbed"], folder)
+    run_to_end([*options, "-o", "undisturbed"], folder, start)
+    options = [*options, "--resume", "-o", "results", *(["--workers", str(workers)] if workers > 1 else [])]
     draw = random.Random(seed)
     done: Counter[str] = Counter()
     ended = 0
-    command = [*COMMAND, *options, "--resume", "-o", "results"]
     while ended < kills:
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout
+        with start([*COMMAND, *options], folder) as process:
             first = process.stdout.readline()  # the model is loaded
             time.sleep(draw.uniform(0, longest))
             process.send_signal(signal.SIGKILL)
@@ -75,7 +92,7 @@ def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float
             done.clear()
         else:
             ended += 1
-    done.update(inputs_done(run_to_end([*options, "--resume", "-o", "results"], folder)))
+    done.update(inputs_done(run_to_end(options, folder, start)))
     wanted, got = contents(folder / "undisturbed"), contents(folder / "results")
     return Findings(
         ended,
@@ -85,9 +102,11 @@ def kill_and_resume(folder: Path, options: list[str], kills: int, longest: float
     )
 
 
-def run_to_end(options: list[str], folder: Path) -> list[str]:
-    run = subprocess.run([*COMMAND, *options], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    return run.stdout.splitlines()
+def run_to_end(options: list[str], folder: Path, start: Start) -> list[str]:
+    with start([*COMMAND, *options], folder) as process:
+        lines = process.stdout.read().splitlines()
+    assert process.returncode == 0
+    return lines
 
 
 def inputs_done(lines: list[str]) -> list[str]:
@@ -117,8 +136,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         make_photographs(Path(name, "photos"), arguments.images, 64, 48)
-        options = ["--model", "tiny-denoise", "--offline", "--workers", str(arguments.workers)]
-        findings = kill_and_resume(Path(name), options, arguments.kills, arguments.longest)
+        options = ["--model", "tiny-denoise", "--offline"]
+        findings = kill_and_resume(Path(name), options, arguments.kills, arguments.longest, arguments.workers)
     print(findings)
     sys.exit(not findings.is_sound)
 

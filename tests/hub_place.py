@@ -2,14 +2,13 @@
 
 import dataclasses
 import hashlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from checkpoints import save_nearest
+from forked import run_forked
 from hub_server import HubServer
 from pictures import save_photo
 from PIL import Image
@@ -41,13 +40,8 @@ class Place:
 
     def run(self, *arguments: object, **environment: str) -> tuple[int, list[str], list[str]]:
         more = {"XDG_CONFIG_HOME": str(self.folder / "config"), **environment}
-        done = subprocess.run(
-            [sys.executable, "-m", "mambair_cli", *map(str, arguments)],
-            cwd=self.folder,
-            env=self.server.environment(self.folder / "cache", **more),
-            capture_output=True,
-            text=True,
-        )
+        environment = self.server.environment(self.folder / "cache", **more)
+        done = run_forked("-m", "mambair_cli", *arguments, cwd=self.folder, env=environment)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 

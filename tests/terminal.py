@@ -2,9 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from forked import start_forked
 
 
 class Seen(NamedTuple):
@@ -23,9 +24,9 @@ def run_in_terminal(
 
     terminal, stderr = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
-    command = [sys.executable, "-m", "mambair_cli", *arguments]
+    command = ["-m", "mambair_cli", *arguments]
     stdout = stderr if shows_stdout else subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr) as process:
+    with start_forked(*command, cwd=folder, env=environment, stdout=stdout, stderr=stderr) as process:
         os.close(stderr)
         shown = b""
         try:
@@ -34,5 +35,5 @@ def run_in_terminal(
         except OSError:  # how Linux says that the other end is closed
             pass
         os.close(terminal)
-        printed = process.stdout.read() if process.stdout else b""
-    return Seen(process.returncode, shown, printed)
+        printed = process.stdout.read().encode() if process.stdout else b""
+    return Seen(process.wait(), shown, printed)

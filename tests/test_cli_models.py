@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from hub_server import HubServer
 from pictures import save_photo
 from PIL import Image
@@ -73,13 +72,8 @@ def _runner(server, tmp_path, program):
     save_photo(tmp_path / "in.png", (30, 20))
 
     def call(*arguments):
-        done = subprocess.run(
-            [sys.executable, *program, *arguments],
-            cwd=tmp_path,
-            env=server.environment(tmp_path / "cache"),
-            capture_output=True,
-            text=True,
-        )
+        environment = server.environment(tmp_path / "cache")
+        done = run_forked(*program, *arguments, cwd=tmp_path, env=environment)
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
     return call

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoints import save_nearest
+from forked import start_forked
 from PIL import Image
 
 from benchmarks.batch import make_photographs
@@ -43,10 +44,14 @@ def weights(tmp_path, monkeypatch):
     return save_nearest(Path("x4.safetensors"), 4)
 
 
+def start(arguments, folder):
+    return start_forked(*arguments, cwd=folder)
+
+
 def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
     weights = save_nearest(tmp_path / "x4.safetensors", 4)
-    make_photographs(tmp_path / "photos", 16, 192, 192)
-    findings = lose_a_node(tmp_path, ["--weights", str(weights)], nodes, images=2)
+    make_photographs(tmp_path / "photos", 16, 160, 160)
+    findings = lose_a_node(tmp_path, ["--weights", str(weights)], nodes, 2, start)
     assert findings.is_sound, findings
     assert "was lost while it had photos/" in findings.said[0]
 
@@ -113,11 +118,9 @@ class Deadly:
 
 def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(nodes, weights):
     for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--ray", nodes.address, "-o", "out"]
-    with subprocess.Popen(
-        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
+    command = ["-m", "mambair_cli", "upscale", "photos", "--ray", nodes.address, "-o", "out"]
+    with start_forked(*command, "--weights", weights) as process:
         assert process.stderr
         assert (
             process.stderr.readline() == "mambair: using x4.safetensors on cpu (2 workers on 2 Ray nodes)\n"
@@ -129,6 +132,15 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(nodes, weigh
     whole = [path for path in Path("out").iterdir() if path.name != JOURNAL_FILE]
     assert all(path.suffix == ".png" for path in whole)
     assert len(out.splitlines()) <= len(whole) < IMAGES + 4
+
+
+def test_a_cluster_takes_the_name_of_an_own_model(nodes, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert main(["models", "add", "film-x4", str(weights), "--quiet"]) == 0
+    command = ["upscale", "photos/0000.png", "--model", "film-x4", "--ray", nodes.address, "-o", "out.png"]
+    assert main(command) == 0
+    pixels = np.asarray(Image.open("photos/0000.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open("out.png")), pixels.repeat(4, 0).repeat(4, 1))
 
 
 def test_a_cluster_that_is_not_there_is_an_error_at_once(weights, capsys):

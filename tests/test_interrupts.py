@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_nearest
+from forked import start_forked, start_python
 from pictures import save_photo
 from PIL import Image
 
@@ -50,13 +51,9 @@ def await_moment(moment, process, output):
 
 def interrupt(folder, output, options, number, *moments):
     """Run a command, send it a signal at each of some moments; return the exit code and stderr."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "mambair_cli", *COMMAND, str(output), *options],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    command = ["-m", "mambair_cli", *COMMAND, output, *options]
+    start = start_forked if isinstance(moments[0], str) else start_python  # whose imports are interrupted
+    with start(*command, cwd=folder, stdout=subprocess.DEVNULL) as process:
         while not heeds_signals(process):
             time.sleep(0.002)
         for moment in moments:
@@ -113,6 +110,7 @@ def test_an_interrupt_amid_work_leaves_whole_results_alone(folder, tmp_path, opt
     told = [line for line in err.splitlines() if not line.startswith("mambair: using")]
     assert (code, told) == (130, ["mambair: interrupted"])
     whole = check_whole(output)
+    assert {path.suffix for path in output.glob(RESULTS)} <= {".png"}
     assert whole < IMAGES
     assert whole or moment != RESULTS
     assert not list(output.glob(HALF_WRITTEN))

@@ -16,7 +16,6 @@ from hub_server import COMMIT
 from PIL import Image
 from restore_server import PHOTO, ask, needs_unix_sockets, serving
 
-from benchmarks.cluster import running_nodes
 from mambair_cli.checkpoints import own_models
 from mambair_cli.checkpoints.catalog import Model, choose_model, find_model, load_catalog
 from mambair_cli.checkpoints.own_models import load_own_models, own_models_file
@@ -242,15 +241,6 @@ def test_a_server_takes_the_name_and_notices_another_file(run: Run, film: Path) 
         own_models_file().write_text("damaged")
         assert ask(address, "POST", "/v1/upscale?model=tiny-x2", PHOTO)[0] == 200
         assert ask(address, "GET", "/v1/models")[0] == 200
-
-
-def test_a_cluster_takes_the_name(run: Run, film: Path) -> None:
-    pytest.importorskip("ray")
-    image = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-    Image.fromarray(image).save("in.png")
-    with running_nodes() as nodes:
-        assert run("upscale", "in.png", "--model", "film-x2", "--ray", nodes.address)[0] == 0
-    np.testing.assert_array_equal(np.asarray(Image.open("in_x2.png")), image.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize(

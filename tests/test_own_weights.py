@@ -1,8 +1,6 @@
 """Checkpoints of the user's: any file on the Hub or at an address, and names for them."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_forked
 from hub_place import FILE, SOURCE, Place, open_place
 from hub_server import COMMIT
 from pictures import save_photo
@@ -148,9 +147,7 @@ def test_python_takes_a_source_too(place: Place) -> None:
     )
     environment = place.server.environment(place.folder / "cache")
     for source in (SOURCE, place.url):
-        done = subprocess.run(
-            [sys.executable, "-c", program, source], env=environment, capture_output=True, text=True
-        )
+        done = run_forked("-c", program, source, env=environment)
         assert (done.returncode, done.stdout) == (0, "film_x2.safetensors\n"), done.stderr
 
 
@@ -351,12 +348,8 @@ def test_a_file_on_the_hub_that_is_too_large_is_not_downloaded(place: Place) -> 
         "from mambair_cli.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "models", "download", SOURCE],
-        env=place.server.environment(place.folder / "cache"),
-        capture_output=True,
-        text=True,
-    )
+    environment = place.server.environment(place.folder / "cache")
+    done = run_forked("-c", program, "models", "download", SOURCE, env=environment)
     assert done.returncode == 3
     assert "cannot download hf:some/films/nets/film_x2.safetensors: the file has" in done.stderr
     assert place.server.downloads() == []

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from checkpoints import save_identity, save_nearest
 from folders import read_files
+from forked import start_forked
 from pictures import save_photo
 from PIL import Image
 
@@ -186,12 +187,10 @@ def test_several_commands_fill_one_folder_and_one_that_is_killed_blocks_none(run
     for number in range(12):
         save_photo(f"many/{number:02}.png", seed=number)
     names = sorted(map(str, Path("many").iterdir()))
-    command = [sys.executable, "-m", "mambair_cli", "denoise", "-o", "out", "--weights", "same.safetensors"]
+    command = ["-m", "mambair_cli", "denoise", "-o", "out", "--weights", "same.safetensors"]
 
     def start(names):
-        return subprocess.Popen(
-            [*command, *names], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        return start_forked(*command, *names, stdout=subprocess.DEVNULL)
 
     killed = start(names[:3])
     while not list(Path("out").glob(f"{PARTS_FOLDER}/*/*.jsonl")):
@@ -280,12 +279,16 @@ def test_the_first_failure_ends_a_run_that_is_to_fail_fast(run):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
-@pytest.mark.parametrize(("workers", "kills"), [([], 4), (["--workers", "2"], 2)])
+@pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 2)])
 def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(tmp_path, workers, kills):
     save_identity(tmp_path / "same.safetensors")
     kill.make_photographs(tmp_path / "photos", 12, 60, 40)
-    options = ["--weights", "same.safetensors", *workers]
-    findings = kill.kill_and_resume(tmp_path, options, kills, longest=0.06)
+    options = ["--weights", "same.safetensors"]
+
+    def start(arguments, folder):
+        return start_forked(*arguments, cwd=folder, stderr=subprocess.DEVNULL)
+
+    findings = kill.kill_and_resume(tmp_path, options, kills, longest=0.06, workers=workers, start=start)
     assert findings == kill.Findings(kills, [], [], [])
     assert len(kill.contents(tmp_path / "results")) == 12
 

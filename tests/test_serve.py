@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from folders import list_files
+from forked import start_forked
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, noise
@@ -33,8 +33,7 @@ pytestmark = needs_unix_sockets
 @contextmanager
 def process(*arguments):
     """Run `mambair serve` in a process; give it, and the line that tells its address."""
-    command = [sys.executable, "-m", "mambair_cli", "serve", "--offline", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with start_forked("-m", "mambair_cli", "serve", "--offline", *arguments) as server:
         assert server.stdout
         try:
             told = server.stdout.readline().strip()

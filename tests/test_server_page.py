@@ -24,7 +24,7 @@ FILES = {
     "/page/viewer.js": "text/javascript",
     "/page/viewer.css": "text/css",
 }
-LARGE = encode(noise(300, 560, 3))
+LARGE = encode(noise(150, 200, 3))
 
 
 @pytest.fixture(scope="module")

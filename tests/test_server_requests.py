@@ -133,7 +133,7 @@ def test_a_client_that_stops_sending_is_given_up_and_keeps_nobody_waiting():
 
 
 def test_a_client_that_does_not_read_keeps_nobody_waiting(address):
-    body = encode(noise(300, 300, 3))
+    body = encode(noise(200, 240, 3))
     with connect(address) as slow:
         slow.sendall(
             b"POST /v1/upscale?scale=2&format=tiff HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
@@ -145,7 +145,7 @@ def test_a_client_that_does_not_read_keeps_nobody_waiting(address):
         assert json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] == 1
         slow.settimeout(60)
         got = 1
-        while got < 600 * 600:  # of noise, which is not made smaller
+        while got < 400 * 480:  # of noise, which is not made smaller
             got += len(slow.recv(2**16))
 
 
@@ -196,7 +196,7 @@ def test_a_slow_disk_keeps_nobody_waiting_but_whom_it_concerns(monkeypatch):
     with serving() as address:
         loop = next(thread.name for thread in threading.enumerate() if thread.name.endswith("(run)"))
         monkeypatch.setattr("mambair_cli.server.app.tempfile.TemporaryFile", open_noting)
-        assert ask(address, "POST", "/v1/upscale?scale=2", encode(noise(700, 700, 3)))[0] == 200
+        assert ask(address, "POST", "/v1/upscale?scale=2", encode(noise(200, 200, 3)))[0] == 200
         monkeypatch.undo()
     assert {"open", "write", "flush", "fileno", "seek", "read", "close"} <= used.keys()
     assert loop not in set().union(*used.values())

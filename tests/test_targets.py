@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import save_identity
+from forked import start_forked
 from PIL import Image
 
 from mambair_cli.cli import main
@@ -100,14 +101,13 @@ def test_an_open_file_is_written_on_where_it_stands(run: Any) -> None:
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
 @pytest.mark.parametrize("goes_to_file", [True, False])
 def test_standard_output_by_its_name_is_standard_output(run: Any, name: str, goes_to_file: bool) -> None:
-    command = [sys.executable, "-m", "mambair_cli", "denoise", "in.png", "--weights", "same.safetensors"]
+    command = ["-m", "mambair_cli", "denoise", "in.png", "--weights", "same.safetensors"]
     command += ["-o", name, "-q", "--overwrite"]
-    if goes_to_file:
-        with open("out.png", "wb") as file:
-            subprocess.run(command, stdout=file, check=True)
-        data = Path("out.png").read_bytes()
-    else:
-        data = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    with open("out.png", "wb") as file:
+        with start_forked(*command, stdout=file if goes_to_file else subprocess.PIPE) as process:
+            piped = b"" if process.stdout is None else bytes(process.stdout.buffer.read())
+        assert process.returncode == 0
+    data = piped or Path("out.png").read_bytes()
     assert np.array_equal(decoded(data)[1], pixels())
     assert data.endswith(b"IEND\xaeB`\x82")  # and no path after it
     assert os.path.exists("/dev/stdout")

@@ -4,9 +4,7 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -17,11 +15,13 @@ import pytest
 import torch
 from checkpoints import save_nearest, save_random
 from folders import read_files
+from forked import start_forked
 from networks import V2
 from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.cli import main
+from mambair_cli.cli.executors import WORKER_MODULE
 from mambair_cli.errors import MambairError, ModelError, UsageError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
@@ -32,6 +32,7 @@ from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors import processes
 from mambair_cli.runs.executors.messages import Advanced, Done, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
+from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
@@ -44,6 +45,11 @@ from mambair_cli.runs.run import run_jobs
 from mambair_cli.system.notices import SlowerWarning
 
 IMAGES = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    prepare([WORKER_MODULE])  # as commands do
 
 
 @pytest.fixture
@@ -327,43 +333,26 @@ def test_the_command_shares_images_out(weights, capsys):
     assert err == "mambair: using x4.safetensors on cpu (2 workers)\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no signals")
-def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(weights):
-    for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
-    with subprocess.Popen(
-        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        left = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert left.endswith("mambair: interrupted\n")
-    whole = [path for path in Path("out").iterdir() if path.name != JOURNAL_FILE]
-    assert all(path.suffix == ".png" for path in whole)
-    assert 0 < len(whole) < IMAGES + 4
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_workers_end_with_a_parent_that_is_killed(weights):
     for index in range(4):
-        Image.new("RGB", (1200, 1200)).save(f"photos/large{index}.png")
-    command = [sys.executable, "-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
-    with subprocess.Popen(
-        [*command, "--weights", str(weights)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+        Image.new("RGB", (500, 500)).save(f"photos/large{index}.png")
+    command = ["-m", "mambair_cli", "upscale", "photos", "--workers", "2", "-o", "out"]
+    with start_forked(*command, "--weights", weights, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         process.stdout.readline()
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = descendants(process.pid)
         process.kill()
-    assert len(workers) >= 2
+    assert len(workers) >= 3  # and the process from which they are forked
     deadline = time.monotonic() + 10
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, workers))
+
+
+def descendants(process):
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [*children, *(each for child in children for each in descendants(child))]
 
 
 def is_running(process):
