@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import save_nearest
 from PIL import Image
 
@@ -26,6 +27,7 @@ from clips import Sound, make_clip, psnr, read_packets
 from mambair_cli import Restorer
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
+from mambair_cli.restore import restorer as restorer_module
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
@@ -234,6 +236,35 @@ def test_frames_equal_to_the_one_before_are_not_computed_again(place: Path, monk
     for each, which in zip(made, order, strict=True):
         np.testing.assert_allclose(each.pixels, double(random[which]), atol=1e-6)
     assert [each.frame.number for each in made] == list(range(7))
+
+
+@pytest.mark.parametrize("trouble", [None, "begin", "collect"])
+def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | None) -> None:
+    random = np.random.default_rng(0).random((7, 8, 9, 3), np.float32)
+    order = [0, 1, 1, 2, 3, 3, 4, 5, 6, 6]
+    frames = [VideoFrame(n, n, 1, random[which].copy()) for n, which in enumerate(order)]
+    restorer = Restorer(weights=place / "double.safetensors", device="cpu")
+    alone = list(restore_frames(iter(frames), restorer, (16, 18)))
+    monkeypatch.setitem(restorer_module.MOST_TOGETHER, "cpu", 3)  # as on a GPU, where 16 are
+    monkeypatch.setitem(restorer_module.PIXELS_TOGETHER, "cpu", 4 * 72)
+    together, sizes = Restorer.restore_together, []
+
+    def fail() -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    def watch(restorer: Restorer, images: list[np.ndarray], *rest: Any) -> Any:
+        sizes.append(len(images))
+        if trouble is None or len(images) == 1:
+            return together(restorer, images, *rest)
+        return fail() if trouble == "begin" else fail
+
+    monkeypatch.setattr(Restorer, "restore_together", watch)
+    made = list(restore_frames(iter(frames), restorer, (16, 18)))
+    assert sizes == [3, 3, 1] if trouble is None else sizes.count(1) == 7
+    assert [each.is_repeated for each in made] == [each.is_repeated for each in alone]
+    assert [each.frame.number for each in made] == list(range(10))
+    for each, other in zip(made, alone, strict=True):
+        np.testing.assert_allclose(each.pixels, other.pixels, atol=1e-6)
 
 
 def test_frames_are_read_only_as_far_ahead_as_needed(place: Path) -> None:
