@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Small tensors gain nothing from threads; threads that wait for each other on a busy machine take seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it then
+os.environ.setdefault("MKL_CBWR", "AUTO")  # as in commands, whose results are compared with these
 
 # Whoever runs the tests may have models of their own, which tests must not see.
 os.environ["XDG_CONFIG_HOME"] = os.path.join(tempfile.gettempdir(), "mambair-tests-without-settings")

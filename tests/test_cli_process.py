@@ -11,9 +11,8 @@ IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
 
 def run(script, **environment):
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    }
+    settled = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MKL_CBWR")
+    kept = {name: value for name, value in os.environ.items() if name not in settled}
     done = subprocess.run(
         [sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True, check=True
     )
@@ -37,6 +36,30 @@ def test_threads_of_a_command_sleep_soon():
 def test_user_decides_how_threads_wait():
     assert run(COMMAND, GOMP_SPINCOUNT="7")[-1] == "7"
     assert run(COMMAND, OMP_WAIT_POLICY="active")[-1] == "None"
+
+
+# A network whose products are narrow, as those of the steps and routes: MKL shares these out in several ways.
+NETWORK = """
+from mambair_cli.system.process import settle_process
+settle_process()
+import torch
+from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.checkpoints.official import official_config
+from mambair_cli.networks import build_network
+torch.manual_seed(0)
+net = build_network(official_config(find_model("mambairv2-light-x4"))).eval()
+x = torch.rand(1, 3, 40, 40)
+results = []
+with torch.inference_mode():
+    for threads in (1, 2, 3, 5, 8):
+        torch.set_num_threads(threads)
+        results.append(net(x))
+print(*[torch.equal(result, results[0]) for result in results])
+"""
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    assert run(NETWORK) == ["True"] * 5
 
 
 ENDING = """

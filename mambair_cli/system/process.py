@@ -18,11 +18,14 @@ MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
 
 
 def settle_process() -> None:
-    """Have threads sleep while they wait, and freed memory stay with the process.
+    """Have threads sleep while they wait, products not depend on their number, and freed memory be kept.
 
-    Call it before PyTorch is imported, which is when OpenMP reads the environment.
+    Call it before PyTorch is imported, which is when OpenMP and MKL read the environment.
     """
     _limit_spinning(os.environ)
+    # MKL's products may else round differently with three threads and more, and a router of MambaIRv2 that
+    # hesitates between two routes then takes the other one.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     _keep_memory()
 
 
