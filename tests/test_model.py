@@ -62,8 +62,9 @@ def test_image_does_not_depend_on_its_place_in_a_batch(name):
     with torch.inference_mode():
         first, _, last = net(torch.stack([a, b, a]), seed=3)
         (alone,) = net(a[None], seed=3)
-    torch.testing.assert_close(first, last, rtol=0, atol=1e-6)
-    torch.testing.assert_close(first, alone, rtol=0, atol=1e-6)
+    # Products of the CPU's libraries round by the place; an image that saw another would differ by 0.01.
+    torch.testing.assert_close(first, last, rtol=0, atol=2e-6)
+    torch.testing.assert_close(first, alone, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
