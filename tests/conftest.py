@@ -36,6 +36,17 @@ settings.load_profile("mambair")
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let a test set the number of PyTorch's threads, and begin with one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, list[str], str]]:

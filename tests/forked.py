@@ -234,7 +234,8 @@ def _main() -> None:
     except BaseException:
         traceback.print_exc()
         code = 1
-    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]: it waits for threads, as Python does
+    # No public function waits for threads and ends those of executors, as the end of a program does.
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]: private, see above
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

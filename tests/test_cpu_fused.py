@@ -12,17 +12,10 @@ from mambair_cli.kernels.cpu_rows import normalize_rows
 from mambair_cli.networks import layers
 from mambair_cli.networks.layers import SS2D, Conv2d, LayerNorm, four_paths
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EPS = 1e-5
 TOLERANCE = 4e-6  # some 40 roundings of values up to 10
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Let a test set the number of PyTorch's threads, and begin with one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

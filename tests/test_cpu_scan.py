@@ -23,18 +23,11 @@ from mambair_cli.kernels import ScanParams, choose_backend, cpu_scan, cpu_thread
 from mambair_cli.kernels.llvm_builder import Code, count_lanes
 from mambair_cli.kernels.llvm_math import exp2, softplus
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 FLOAT32_ROUNDING = 2.0**-24
 TOLERANCE = 3e-6  # some 30 roundings, in this backend and in the other
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Let a test set the number of PyTorch's threads, and begin with one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

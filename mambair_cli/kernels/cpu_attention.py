@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_in_threads
+from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2
 
 LANES = count_lanes()
 KEYS_AT_ONCE = 4  # keys before the sums go back to memory; more compile longer and are no faster
-SHARES_PER_THREAD = 4
 
 # The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 POINTERS = ("qkv", "bias", "y", "scratch")

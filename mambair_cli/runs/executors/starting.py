@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 
 from mambair_cli.system.signals import OF_TERMINALS
@@ -25,6 +24,8 @@ def prepare(modules: list[str]) -> None:
         modules: Names of modules, which start no thread when they are imported.
     """
     if _METHOD == "forkserver":
+        from multiprocessing import forkserver  # it needs what only Unix has
+
         _context.set_forkserver_preload(modules)
         with _ignoring_interrupts():
             forkserver.ensure_running()
