@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import WARPS, count_rows, jit
+from mambair_cli.kernels.triton_rows import WARPS, count_rows, jit, launch
 
 MOST_PARTS = 64  # parts of an image that are summed apart, at most
 
@@ -34,7 +34,9 @@ def gate_channels(
     sums = x.new_empty(b, parts, c, dtype=torch.float32)
     result = x.new_empty(b, c, dtype=torch.float32)
     with torch.cuda.device_of(x):
-        _sum_kernel[(parts, b)](
+        launch(
+            _sum_kernel,
+            (parts, b),
             x,
             sums,
             pixels,
@@ -46,7 +48,9 @@ def gate_channels(
             COLUMNS=columns,
             num_warps=WARPS,
         )
-        _gate_kernel[(b,)](
+        launch(
+            _gate_kernel,
+            (b,),
             sums,
             bias,
             down,

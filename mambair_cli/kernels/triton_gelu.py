@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, gelu, jit, normalise
+from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, gelu, jit, launch, normalise
 
 COLUMNS, ELEMENTS = 128, 4096  # of one program of gelu_in_place, which may cut rows
 
@@ -18,7 +18,9 @@ def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
     rows = ELEMENTS // columns
     parts = triton.cdiv(c, columns)
     with torch.cuda.device_of(x):
-        _gelu_kernel[(triton.cdiv(count, rows) * parts,)](
+        launch(
+            _gelu_kernel,
+            (triton.cdiv(count, rows) * parts,),
             x,
             bias,
             count,
@@ -47,7 +49,9 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
     columns = triton.next_power_of_2(half)
     rows = count_rows(columns)
     with torch.cuda.device_of(x):
-        _prepare_gate_kernel[(triton.cdiv(count, rows),)](
+        launch(
+            _prepare_gate_kernel,
+            (triton.cdiv(count, rows),),
             x,
             bias,
             norm.weight,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, jit, normalise
+from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, jit, launch, normalise
 
 
 def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = torch.float16) -> Tensor:
@@ -25,7 +25,9 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
     rows = count_rows(columns)
     result = y.new_empty(b, pixels, padded, dtype=dtype)
     with torch.cuda.device_of(y):
-        _merge_kernel[(triton.cdiv(pixels, rows), b)](
+        launch(
+            _merge_kernel,
+            (triton.cdiv(pixels, rows), b),
             y,
             norm.weight,
             norm.bias,

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, jit, normalise
+from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, jit, launch, normalise
 
 
 def advance_residual(
@@ -57,7 +57,9 @@ def advance_residual(
     result = torch.empty_like(x) if keep else x
     prepared = x.new_empty(b, pixels, padded, dtype=dtype)
     with torch.cuda.device_of(x):
-        _advance_kernel[(triton.cdiv(pixels, rows), b)](
+        launch(
+            _advance_kernel,
+            (triton.cdiv(pixels, rows), b),
             x,
             v,
             skip,

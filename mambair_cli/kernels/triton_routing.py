@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import gelu, jit
+from mambair_cli.kernels.triton_rows import gelu, jit, launch
 
 ROWS = 64  # pixels of a block
 
@@ -53,7 +53,9 @@ def route_pixels(
     row_key, column_key = keys or (0, 0)
     columns = max(16, triton.next_power_of_2(tokens))
     with torch.cuda.device_of(hidden):
-        _label_kernel[(blocks, b)](
+        launch(
+            _label_kernel,
+            (blocks, b),
             hidden,
             bias,
             weight,
@@ -75,7 +77,9 @@ def route_pixels(
         )
         # One sum over all images: since each has all its pixels, an image's places begin at its first row.
         ends = counts.view(-1).cumsum(0, dtype=torch.int32)
-        _sort_kernel[(blocks, b)](
+        launch(
+            _sort_kernel,
+            (blocks, b),
             labels,
             counts,
             ends,

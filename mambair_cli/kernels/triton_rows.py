@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mambair_cli.kernels.compiling import is_compiling_only
+
 jit: Any = triton.jit  # its types do not know the options of a launch, such as num_warps
 
 EPSILON = 1e-5  # of every layer norm
@@ -28,6 +30,15 @@ class Norm(NamedTuple):
 def count_rows(columns: int) -> int:
     """Return how many rows of a padded length one program takes."""
     return max(1, ELEMENTS // columns)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **options: Any) -> None:
+    """Run a kernel over a grid of programs; inside ``compiling_only`` compile it and do not run it."""
+    options["enable_fp_fusion"] = True  # as until Triton 3.9, whose successor rounds each product by default
+    if is_compiling_only():
+        kernel.warmup(*operands, grid=grid, **options)
+    else:
+        kernel[grid](*operands, **options)
 
 
 @jit

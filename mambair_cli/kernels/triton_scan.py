@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams
+from mambair_cli.kernels.triton_rows import launch
 from mambair_cli.kernels.triton_scan_backward import backward_kernel
 from mambair_cli.kernels.triton_scan_forward import forward_kernel
 
@@ -66,7 +67,9 @@ def _scan_plainly(
     y = u.new_empty(b, k, length, d, dtype=torch.float32)
     states = _empty_states(u, A, keep_states)
     with torch.cuda.device_of(u):
-        forward_kernel[(b * k, triton.cdiv(d, channels))](
+        launch(
+            forward_kernel,
+            (b * k, triton.cdiv(d, channels)),
             **_operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D),
             y_ptr=y,
             states_ptr=states,
@@ -113,7 +116,9 @@ def _scan_backward(
     grad_bias = u.new_empty(b, k, d, dtype=torch.float32)
     grad_A = u.new_empty(b, k, d, n, dtype=torch.float32)
     with torch.cuda.device_of(u):
-        backward_kernel[(b * k, blocks)](
+        launch(
+            backward_kernel,
+            (b * k, blocks),
             **_operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D),
             states_ptr=states,
             grad_y_ptr=grad_y.contiguous(),

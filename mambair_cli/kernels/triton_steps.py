@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import jit
+from mambair_cli.kernels.triton_rows import jit, launch
 
 LEAST_RANKS = 16  # the least length of a sum that matrix units take
 
@@ -60,7 +60,9 @@ def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | 
     columns = min(columns, max(16, triton.next_power_of_2(d)))
     result = ranks.new_empty(b, pixels, k, d)
     with torch.cuda.device_of(ranks):
-        _steps_kernel[(triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b)](
+        launch(
+            _steps_kernel,
+            (triton.cdiv(d, columns) * k * triton.cdiv(pixels, block.rows * block.sweeps), b),
             ranks,
             weight,
             bias,
