@@ -67,45 +67,60 @@ def _compile_kernel(c: int) -> Program:
             is_inside = _is_inside(line, job.h)
             place = job.x.at(image * job.x_image + line * job.x_row)
             sources.append((place.where(is_inside, job.zeros), job.x_pixel.where(is_inside, 0)))
-        for first in range(0, c, LANES):
-            lanes = None if first + LANES <= c else code.first_lanes(code.index(c - first))
-            weights = [job.weight.at(tap * c + first).load(lanes) for tap in range(9)]
-            part = _Part(first, lanes, weights, job.bias.at(first).load(lanes), sources)
-            target = job.y.at(row * job.y_row + first)
-            with code.loop(0, code.index(2)) as end:
-                column = end * (job.w - 1)
-                result = _convolve(part, column, (job.w, job.zeros))
-                target.at(column * job.y_pixel).store(silu(result), lanes)
-            with code.loop(1, job.w - 1) as column:
-                target.at(column * job.y_pixel).store(silu(_convolve(part, column)), lanes)
+        whole = c // LANES * LANES
+        with code.loop(0, code.index(whole), by=LANES) as first:
+            _write_part(code, _Part(first, None, sources), row, c)
+        if whole < c:
+            left = code.first_lanes(code.index(c - whole))
+            _write_part(code, _Part(code.index(whole), left, sources), row, c)
     return code.compile()
 
 
 class _Part(NamedTuple):
     """A vector of channels of a row, and what its pixels are computed from."""
 
-    first: int  # its first channel
+    first: Index  # its first channel
     lanes: Condition | None  # those that are channels; None for all
-    weights: list[Vector]
-    bias: Vector
     sources: list[tuple[Pointer, Index]]  # rows above, at and below, and the distance of their pixels
 
 
-def _convolve(part: _Part, column: Index, border: tuple[Index, Pointer] | None = None) -> Vector:
+def _write_part(code: Code, part: _Part, row: Index, c: int) -> None:
+    """Write the code for a vector of channels of a row."""
+    job = SimpleNamespace(**code.job)
+    weights = [job.weight.at(part.first + tap * c).load(part.lanes) for tap in range(9)]
+    bias = job.bias.at(part.first).load(part.lanes)
+    target = job.y.at(row * job.y_row + part.first)
+    with code.loop(0, code.index(2)) as end:
+        column = end * (job.w - 1)
+        result = _convolve(part, weights, bias, column, (job.w, job.zeros))
+        target.at(column * job.y_pixel).store(silu(result), part.lanes)
+    with code.loop(1, job.w - 1) as column:
+        target.at(column * job.y_pixel).store(silu(_convolve(part, weights, bias, column)), part.lanes)
+
+
+def _convolve(
+    part: _Part,
+    weights: list[Vector],
+    bias: Vector,
+    column: Index,
+    border: tuple[Index, Pointer] | None = None,
+) -> Vector:
     """Write the code for a pixel.
 
     Args:
         part: The channels.
+        weights: Weight of each tap.
+        bias: Added to the sum.
         column: Column of the pixel.
         border: Number of columns, and zeros, where the pixel may be at the border.
     """
-    total = part.bias
+    total = bias
     for down, (source, step) in enumerate(part.sources):
         for right in TAPS:
             place = source.at((column + right) * step + part.first)
             if border is not None:
                 place = place.where(_is_inside(column + right, border[0]), border[1])
-            total = place.load(part.lanes).times_plus(part.weights[3 * down + right + 1], total)
+            total = place.load(part.lanes).times_plus(weights[3 * down + right + 1], total)
     return total
 
 
