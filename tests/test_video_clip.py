@@ -269,7 +269,7 @@ def test_frames_that_a_jump_shows_otherwise_are_decoded_from_the_beginning(
             for each in found:
                 np.testing.assert_array_equal(each.pixels, whole[each.number].pixels)
         with pytest.raises(VideoError, match=r"cannot read .* again: it has changed; restore it anew"):
-            list(clip.marked_frames(28, [*marks[28:], marks[0]]))
+            list(clip.marked_frames(22, [*marks[22:], marks[0]]))
 
 
 @pytest.mark.parametrize(
