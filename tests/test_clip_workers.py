@@ -26,7 +26,7 @@ from mambair_cli.errors import MambairError, VideoError
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_job import ClipJob, ClipOutcome, restore_clip
-from mambair_cli.runs.clip_sharing import ClipOrder, Segment
+from mambair_cli.runs.clip_sharing import ClipOrder, ClipSegment
 from mambair_cli.runs.executors import clip_workers
 from mambair_cli.runs.executors.clip_workers import ClipWorkers
 from mambair_cli.runs.executors.messages import (
@@ -345,8 +345,8 @@ def test_a_worker_tells_why_a_segment_fails(place: Path, weights, monkeypatch, e
         marks, facts = tuple(clip.survey()), clip.facts
     options = choose_options(facts, place / "out.mkv", size=(48, 32), codec=None, quality=None)
     order = ClipOrder(source, None, False, facts, options, None, (32, 48), 5, 1)
-    first = Segment(0, 0, place / "0.mkv", marks[:5])
-    waiting = iter([RestoreSegment(order, Segment(1, 5, place / "1.mkv", marks[5:]))])
+    first = ClipSegment(0, 0, place / "0.mkv", marks[:5])
+    waiting = iter([RestoreSegment(order, ClipSegment(1, 5, place / "1.mkv", marks[5:]))])
     write, sent = SegmentWriter.encode, []
 
     def fail(writer: SegmentWriter, frame: Any, pts: int, duration: int) -> None:

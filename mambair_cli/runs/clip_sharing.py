@@ -49,7 +49,7 @@ class ClipOrder:
     converters: int
 
 
-class Segment(NamedTuple):
+class ClipSegment(NamedTuple):
     """A segment to make.
 
     Attributes:
@@ -113,7 +113,7 @@ class SharedClip:
         clip: Clip | NumberedFrames,
         unfinished: UnfinishedClip,
         counter: Counter,
-        segments: "Ahead[Segment | FrameMark]",
+        segments: "Ahead[ClipSegment | FrameMark]",
     ) -> None:
         self.order = order
         self.is_over = False
@@ -122,7 +122,7 @@ class SharedClip:
         self._encoded: dict[int, list[bool]] = {}  # of each segment that is not finished: repeated or not
         self._finished: dict[int, tuple[str, ...]] = {}  # after a gap, with the warnings of each
 
-    def next_segment(self) -> Segment | None:
+    def next_segment(self) -> ClipSegment | None:
         """Return a segment to make; None if none is known yet, or all have been handed out."""
         while not self.is_over and self._segments.has_next():
             match next(self._segments, None):
@@ -130,7 +130,7 @@ class SharedClip:
                     self.is_over = True
                 case FrameMark() as last:
                     self.last_duration = last.duration
-                case Segment() as segment:
+                case ClipSegment() as segment:
                     self._encoded[segment.number] = []
                     if not self._take_up(segment):
                         return segment
@@ -161,7 +161,7 @@ class SharedClip:
         self._counter.take_back(self._encoded[number])
         self._encoded[number] = []
 
-    def _take_up(self, segment: Segment) -> bool:
+    def _take_up(self, segment: ClipSegment) -> bool:
         """Count a segment that an earlier run has made, though not those before it."""
         if not segment.path.exists():
             return False
@@ -197,13 +197,13 @@ def share_clip(
 
 def _survey(
     order: ClipOrder, clip: Clip | NumberedFrames, unfinished: UnfinishedClip, done: int, pts: int | None
-) -> Generator[Segment | FrameMark]:
+) -> Generator[ClipSegment | FrameMark]:
     """Yield the segments that follow those that are done, and at last the mark of the last frame."""
     marks: list[FrameMark] = []
     number, last = done // order.length, None
 
-    def segment() -> Segment:
-        return Segment(number, number * order.length, unfinished.path_of(number), tuple(marks))
+    def segment() -> ClipSegment:
+        return ClipSegment(number, number * order.length, unfinished.path_of(number), tuple(marks))
 
     for position, last in enumerate(clip.survey(max(0, done - 1), pts), max(0, done - 1)):
         if position < done:

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 
 from mambair_cli.errors import MambairError
-from mambair_cli.runs.clip_sharing import Segment, SharedClip
+from mambair_cli.runs.clip_sharing import ClipSegment, SharedClip
 from mambair_cli.runs.executors.messages import (
     Died,
     FrameEncoded,
@@ -58,7 +58,7 @@ class _Sharing:
 
     def __init__(self, workers: WorkerProcesses, shared: SharedClip) -> None:
         self._workers, self._shared = workers, shared
-        self._lost: deque[Segment] = deque()
+        self._lost: deque[ClipSegment] = deque()
         self._deaths: Counter[int] = Counter()  # of workers that had a segment, by its number
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class _Sharing:
         is_on_trial = any(self._deaths[segment.number] for segment in worker.segments)
         return not is_on_trial and worker.frames_left <= self._shared.order.length // 2
 
-    def _next_for(self, worker: Worker) -> Segment | None:
+    def _next_for(self, worker: Worker) -> ClipSegment | None:
         if self._lost and not worker.segments:
             return self._lost.popleft()
         return self._shared.next_segment()

@@ -14,7 +14,7 @@ import numpy as np
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import UsageError
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.clip_sharing import Segment
+from mambair_cli.runs.clip_sharing import ClipSegment
 from mambair_cli.runs.executors.messages import (
     Crashed,
     DeviceFailed,
@@ -80,7 +80,7 @@ class Worker:
     connection: Connection
     jobs: InFlight = field(default_factory=InFlight)
     batches: deque[LaunchedBatch] = field(default_factory=deque)
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[ClipSegment] = field(default_factory=list)
     frames_left: int = 0
     is_stopping: bool = False
 
