@@ -217,6 +217,82 @@ def test_broken_frames_are_told_and_do_not_end_the_clip(number: int, words: str,
     assert all(psnr(by_time[n].pixels, picture(n)) > 32 for n in (*range(10), *range(20, 30)))
 
 
+@pytest.mark.parametrize("damage", [None, 1, 5, 10, 13])
+def test_marked_frames_are_those_of_an_undisturbed_read(damage: int | None, tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "g": "10", "bf": "2", "crf": "5"}
+    make_clip(tmp_path / "a.mp4", "mp4", options=options, times=[3003 * n + n % 7 for n in range(30)])
+    if damage is not None:
+        data = bytearray((tmp_path / "a.mp4").read_bytes())
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            broken = [packet for packet in container.demux(video=0) if packet.size][damage]
+        data[broken.pos + broken.size // 3 : broken.pos + broken.size] = bytes([255]) * (
+            broken.size - broken.size // 3
+        )
+        (tmp_path / "a.mp4").write_bytes(data)
+    with open_clip(tmp_path / "a.mp4") as clip:
+        whole = list(clip.frames())
+        told = list(clip.warnings)
+    with open_clip(tmp_path / "a.mp4") as surveyed:
+        marks = list(surveyed.survey())
+    assert surveyed.warnings == told
+    assert told or damage != 10
+    assert [(mark.pts, mark.duration) for mark in marks] == [(each.pts, each.duration) for each in whole]
+    for start in range(0, len(whole), 4):
+        with open_clip(tmp_path / "a.mp4") as clip:
+            found = list(clip.marked_frames(start, marks[start : start + 4]))
+        assert [each.number for each in found] == [each.number for each in whole[start : start + 4]]
+        for each, other in zip(found, whole[start:], strict=False):
+            assert (each.pts, each.duration) == (other.pts, other.duration)
+            np.testing.assert_array_equal(each.pixels, other.pixels)
+
+
+def test_frames_that_a_jump_shows_otherwise_are_decoded_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "a.mp4", "mp4", options={"preset": "ultrafast", "g": "10", "crf": "5"})
+    with open_clip(tmp_path / "a.mp4") as clip:
+        marks, whole = list(clip.survey()), list(clip.frames())
+        jump = Clip._jump
+
+        def blacken(clip: Clip, *arguments: Any) -> Any:
+            for shown in jump(clip, *arguments):
+                if shown.number == 22:
+                    for plane in shown.frame.planes:
+                        plane.update(bytes(plane.buffer_size))
+                yield shown
+
+        monkeypatch.setattr(Clip, "_jump", blacken)
+        np.testing.assert_array_equal(next(clip.frames(22, whole[22].pts)).pixels[..., 0], 0)
+        for start in (20, 22):
+            found = list(clip.marked_frames(start, marks[start : start + 5]))
+            assert [each.number for each in found] == list(range(start, start + 5))
+            for each in found:
+                np.testing.assert_array_equal(each.pixels, whole[each.number].pixels)
+        with pytest.raises(VideoError, match=r"cannot read .* again: it has changed; restore it anew"):
+            list(clip.marked_frames(22, [*marks[22:], marks[0]]))
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "format"),
+    [
+        ("ffv1", "yuv420p10le", "matroska"),
+        ("ffv1", "bgr0", "matroska"),
+        ("rawvideo", "yuyv422", "nut"),
+        ("rawvideo", "nv12", "nut"),
+        ("rawvideo", "monow", "nut"),
+    ],
+)
+def test_marks_depend_on_samples_alone(codec: str, pix_fmt: str, format: str, tmp_path: Path) -> None:
+    make_clip(
+        tmp_path / "a", format, codec=codec, pix_fmt=pix_fmt, size=(34, 22), times=[0, 3003, 6006], options={}
+    )
+    with open_clip(tmp_path / "a") as clip:
+        first, again = list(clip.survey()), list(clip.survey())
+    assert first == again
+    if pix_fmt != "monow":  # in which pictures hardly differ
+        assert len({mark.checksum for mark in first}) == 3
+
+
 def test_alpha_of_webm_is_read(tmp_path: Path) -> None:
     options = {"cpu-used": "8", "auto-alt-ref": "0", "crf": "10"}
     make_clip(

@@ -29,7 +29,7 @@ from mambair_cli.restore import devices
 from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.executors import processes
+from mambair_cli.runs.executors import worker
 from mambair_cli.runs.executors.messages import Advanced, Done, Noticed
 from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.executors.starting import prepare
@@ -139,11 +139,11 @@ def test_only_a_death_is_taken_for_one(weights, monkeypatch):
         ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), 1, told.append
     )
     outcome = Outcome(Job(Source(Path("photos/0.png")), Path("0.png")), None, (1, 1))
-    receive = processes.receive
+    receive = worker.receive
 
     def say_first(*messages):
         waiting = iter(messages)
-        monkeypatch.setattr(processes, "receive", lambda pipe: next(waiting, None) or receive(pipe))
+        monkeypatch.setattr(worker, "receive", lambda pipe: next(waiting, None) or receive(pipe))
 
     try:
         tiles = np.zeros((1, 8, 8, 3), np.float32)

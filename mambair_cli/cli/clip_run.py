@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.clip_job import ClipJob, ClipOutcome
+    from mambair_cli.runs.clip_sharing import SegmentWorkers
     from mambair_cli.video import ClipFacts
 
 
@@ -45,8 +46,10 @@ class ClipRun:
             "notices": [restorer.notice] if restorer.notice else [],
         }
 
-    def restore(self, job: "ClipJob", restorer: "Restorer", task: "Task") -> None:
-        """Restore one clip."""
+    def restore(
+        self, job: "ClipJob", restorer: "Restorer", task: "Task", workers: "SegmentWorkers | None"
+    ) -> None:
+        """Restore one clip, by workers that make its segments where there are some."""
         from mambair_cli.cli.progress import show_clip
         from mambair_cli.runs.clip_job import restore_clip
         from mambair_cli.runs.unfinished_clip import is_begun
@@ -71,7 +74,7 @@ class ClipRun:
 
         try:
             with show_clip(job.input, not options.quiet) as progress:
-                outcome = restore_clip(job, restorer, tell, progress.advance, notify)
+                outcome = restore_clip(job, restorer, tell, progress.advance, notify, workers)
         except MambairError as error:
             self._fail(job, error)
             return

@@ -181,7 +181,7 @@ def restore_clips(
     if options.is_preview:
         _preview(task, clips, options, scale, level, size)
         return
-    with cleaning_up(), open_restorer(task, scale, level, options) as restorer:
+    with cleaning_up(), open_restorer(task, scale, level, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
         run = ClipRun(options, len(jobs))
@@ -193,7 +193,7 @@ def restore_clips(
         if options.json:
             print_event("start", **run.facts(restorer))
         for job in jobs:
-            run.restore(job, restorer, task)
+            run.restore(job, restorer, task, workers)
         run.end()
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mambair_cli.cli.progress import Progress
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.restore.settings import RestoreSettings
+    from mambair_cli.runs.clip_sharing import SegmentWorkers
     from mambair_cli.runs.executors.processes import WorkerProcesses
     from mambair_cli.runs.executors.protocol import Executor
     from mambair_cli.runs.executors.ray_cluster import RayCluster
@@ -92,10 +93,14 @@ def load_restorer(task: "Task", scale: int | None, level: float | None, options:
 @contextmanager
 def open_restorer(
     task: "Task", scale: int | None, level: float | None, options: Options
-) -> "Iterator[Restorer]":
-    """Load the model for what is no list of images; several devices share the tiles of one frame.
+) -> "Iterator[tuple[Restorer, SegmentWorkers | None]]":
+    """Load the model for clips.
 
     The arguments and errors are those of :func:`load_restorer`.
+
+    Yields:
+        The restorer, with which several devices share the tiles of one frame; and workers that restore whole
+        segments of a clip, where there are several devices.
     """
     _prepare_workers(options)
     from mambair_cli.restore.devices import choose_devices
@@ -104,13 +109,14 @@ def open_restorer(
     first = replace(options, device=devices[0]) if devices else options
     restorer = load_restorer(task, scale, level, first)
     if len(devices) < 2:
-        yield restorer
+        yield restorer, None
         return
     from mambair_cli.cli.progress import Progress
+    from mambair_cli.runs.executors.clip_workers import ClipWorkers
 
     settings = replace(settings_for(task, scale, level, first), device=devices[0])
     with closing(_open_processes(devices, restorer, settings, Progress(not options.quiet))) as workers:
-        yield restorer.by(workers.computer_for(None), workers.computer_for)
+        yield restorer.by(workers.computer_for(None), workers.computer_for), ClipWorkers(workers)
 
 
 def _prepare_workers(options: Options) -> None:

@@ -1,12 +1,12 @@
 """Frames of a clip on their way through a network: read ahead, restored in their order."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,8 +16,16 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
 from mambair_cli.video import VideoFrame
 
+# Threads of the decoder. How FFmpeg conceals broken data depends on their number, and with many on chance;
+# one decodes far more frames a second than a network restores.
+DECODERS = 1
 FRAMES_AHEAD = 4  # that wait to be restored, and to be encoded
 _LOOK_SECONDS = 0.1  # after which the reading thread sees that nobody wants more
+
+Item = TypeVar("Item")
+
+OnFrame = Callable[[int, int | None], None]
+"""Called with the number of frames done and the number of all, if it is known, after every frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +43,56 @@ class RestoredFrame:
     is_repeated: bool
 
 
+class Counter:
+    """Counts the frames of a clip.
+
+    Args:
+        all_frames: Number of all, if it is known.
+        on_frame: Called with the progress.
+
+    Attributes:
+        frames: Number of frames so far, those of an earlier run among them.
+        repeated: Number of those that are equal to the one before.
+    """
+
+    def __init__(self, all_frames: int | None, on_frame: OnFrame) -> None:
+        self.frames = self.repeated = 0
+        self._all, self._on_frame = all_frames, on_frame
+
+    def skip(self, frames: int) -> None:
+        """Count frames that an earlier run has made."""
+        self.frames += frames
+        self._tell()
+
+    def add(self, is_repeated: bool) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self.repeated += is_repeated
+        self._tell()
+
+    def take_back(self, repeated: Sequence[bool]) -> None:
+        """Take back frames that are lost, of which each was repeated or not."""
+        self.frames -= len(repeated)
+        self.repeated -= sum(repeated)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._on_frame(self.frames, None if self._all is None else max(self._all, self.frames))
+
+
 def restore_frames(
-    frames: Iterator[VideoFrame], restorer: Restorer, size: tuple[int, int]
+    frames: Iterator[VideoFrame], restorer: Restorer, size: tuple[int, int], segment: int | None = None
 ) -> Generator[RestoredFrame]:
     """Restore frames; a GPU begins the next ones before the results of some are fetched.
 
     Small frames share a batch, as small images do. A frame that is equal to the one before is not computed.
+    Neither goes beyond a segment: whoever restores one needs no frame of another.
 
     Args:
         frames: Frames of one clip.
         restorer: The restorer, which looks at no frame.
         size: Height and width of the results.
+        segment: Number of frames of a segment; None where there are none.
     """
     waiting: deque[_Batch] = deque()
     result: np.ndarray | None = None
@@ -59,7 +106,7 @@ def restore_frames(
             assert result is not None  # the first frame is new
             yield RestoredFrame(frame, result, not is_new)
 
-    for batch in _batches(frames, restorer):
+    for batch in _batches(frames, restorer, segment):
         batch.begin()
         waiting.append(batch)
         if len(waiting) > 1:
@@ -68,11 +115,16 @@ def restore_frames(
         yield from finish()
 
 
-def _batches(frames: Iterator[VideoFrame], restorer: Restorer) -> Iterator["_Batch"]:
+def _batches(frames: Iterator[VideoFrame], restorer: Restorer, segment: int | None) -> Iterator["_Batch"]:
     """Yield frames in batches as large as the device takes, and what repeats frames of the last one."""
     before: np.ndarray | None = None
     batch = _Batch(restorer)
     for frame in frames:
+        if segment is not None and frame.number % segment == 0:
+            if batch.frames:
+                yield batch
+                batch = _Batch(restorer)
+            before = None
         is_new = before is None or not np.array_equal(frame.pixels, before)
         before = frame.pixels
         batch.frames.append((frame, is_new))
@@ -143,10 +195,40 @@ def _join(opened: Restoration, shape: tuple[int, ...], scale: int) -> np.ndarray
     return result
 
 
+class Ahead(Iterator[Item]):
+    """Items that a thread reads ahead; from :func:`read_ahead`.
+
+    Args:
+        queue: Has the items, and at last None or an error.
+    """
+
+    def __init__(self, queue: Queue[Any]) -> None:
+        self._queue = queue
+        self._is_over = False
+
+    def has_next(self) -> bool:
+        """Tell whether the next item, or the end, is there already."""
+        return self._is_over or not self._queue.empty()
+
+    def __next__(self) -> Item:
+        item = None if self._is_over else self._queue.get()
+        self._is_over = item is None or isinstance(item, BaseException)
+        if item is None:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+
 @contextmanager
-def read_ahead(frames: Generator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
-    """Read frames ahead in a thread, which ends with the block and closes what they come from."""
-    queue: Queue[Any] = Queue(FRAMES_AHEAD)
+def read_ahead(items: Generator[Item], most: int = FRAMES_AHEAD) -> Iterator[Ahead[Item]]:
+    """Read items ahead in a thread, which ends with the block and closes what they come from.
+
+    Args:
+        items: Items, such as the frames of a clip.
+        most: Number of items that wait at most.
+    """
+    queue: Queue[Any] = Queue(most)
     is_over = Event()
 
     def put(item: object) -> None:
@@ -157,25 +239,19 @@ def read_ahead(frames: Generator[VideoFrame]) -> Iterator[Iterator[VideoFrame]]:
 
     def read() -> None:
         try:
-            with closing(frames):
-                for frame in frames:
-                    put(frame)
+            with closing(items):
+                for item in items:
+                    put(item)
                     if is_over.is_set():
                         return
             put(None)
         except BaseException as error:  # the other thread raises it
             put(error)
 
-    def take() -> Iterator[VideoFrame]:
-        while (item := queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
     reader = Thread(target=read, name="mambair-decode")
     try:
         reader.start()
-        yield take()
+        yield Ahead(queue)
     finally:
         is_over.set()
         if reader.ident is not None:  # else it never began

@@ -11,13 +11,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from mambair_cli.checkpoints.select import find_kind
 from mambair_cli.errors import ImageError
 from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.clip_frames import restore_frames
+from mambair_cli.runs.clip_frames import DECODERS, Counter, OnFrame
 from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
-from mambair_cli.runs.clip_writers import ClipResult, Counter, OnFrame, Writing, choose_writer
+from mambair_cli.runs.clip_sharing import SegmentWorkers
+from mambair_cli.runs.clip_writers import ClipResult, Sharing, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
 from mambair_cli.runs.output_size import Size, keep_scale
@@ -115,6 +117,7 @@ def restore_clip(
     on_start: Callable[[ClipFacts, Restorer, Need | None], None] = lambda facts, restorer, need: None,
     on_frame: OnFrame = lambda done, all_frames: None,
     notify: Callable[[str], None] = lambda sentence: None,
+    workers: SegmentWorkers | None = None,
 ) -> ClipOutcome | None:
     """Restore a clip.
 
@@ -124,6 +127,7 @@ def restore_clip(
         on_start: Called when the model is chosen.
         on_frame: Called with the progress.
         notify: Called with a sentence that the user should read.
+        workers: Workers with the same models, which restore whole segments where the clip allows it.
 
     Returns:
         What became of it; None if an earlier run has done it.
@@ -135,7 +139,7 @@ def restore_clip(
     """
     begun = time.perf_counter()
     source = sys.stdin.buffer if job.source is None else job.source
-    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace) as clip:
+    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace, threads=DECODERS) as clip:
         chosen, need, size, result = choose_way(job, clip, restorer)
         with _telling(job), ExitStack() as opened:
             journal = _open_journal(job, opened, notify)
@@ -146,14 +150,14 @@ def restore_clip(
             counter = Counter(clip.facts.frames, on_frame)
             write = choose_writer(job.target)
 
-            def restore(frames: Iterator[Any]) -> Any:
-                return restore_frames(frames, chosen, size)
-
             def finish() -> None:
                 if journal:
                     journal.note(result.settings)
 
-            written = write(Writing(clip, result, restore, counter, job.resume, overwrite, notify, finish))
+            kind = None if need is None else find_kind(need, restorer.others)
+            sharing = Sharing(workers, kind, job.rate, job.deinterlace) if workers else None
+            policy = job.resume, overwrite, notify, finish
+            written = write(Writing(clip, result, chosen, size, counter, *policy, sharing))
         notes = () if result.options is None else result.options.notes
         warnings = (*clip.warnings, *notes, *written.left_out)
     height, width = size

@@ -1,29 +1,39 @@
-"""Segments of a clip, which a thread of its own encodes one after the other."""
+"""Segments of a clip, which a thread of its own encodes while further frames are restored."""
 
-from concurrent.futures import Future
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import ClipFacts, SegmentWriter, VideoFrame, VideoOptions
+from mambair_cli.runs.clip_frames import FRAMES_AHEAD, RestoredFrame
+from mambair_cli.runs.in_order import results_in_order
+from mambair_cli.video import ClipFacts, SegmentWriter, VideoFrame, VideoOptions, convert_frame
 
 SEGMENT_FRAMES = 96  # what a kill may cost; each segment begins with a frame that costs more bytes
+CONVERTERS = 3  # threads; one converts some thirty frames of 1080p a second
 
 
 class SegmentEncoder:
-    """Encodes frames, and begins a new segment where one is full.
+    """Encodes frames, and begins a new segment where one is full or frames of another come.
 
     Args:
-        unfinished: Where the segments go.
+        place: Tells the file of a segment by its number.
+        length: Frames of a segment; the last one of a clip may have fewer.
         facts: The source.
         options: How frames are encoded.
     """
 
-    def __init__(self, unfinished: UnfinishedClip, facts: ClipFacts, options: VideoOptions) -> None:
-        self._unfinished, self._facts, self._options = unfinished, facts, options
+    def __init__(
+        self, place: Callable[[int], Path], length: int, facts: ClipFacts, options: VideoOptions
+    ) -> None:
+        self._place, self._length = place, length
+        self._facts, self._options = facts, options
         self._opened = ExitStack()
         self._writer: SegmentWriter | None = None
+        self._number = -1
+        self._is_broken = False
 
     def __enter__(self) -> "SegmentEncoder":
         return self
@@ -31,28 +41,78 @@ class SegmentEncoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the last segment; after an error give it up."""
-        if error is None:
-            self._finish()
-        else:
-            self._opened.__exit__(kind, error, trace)
+        """Give up a segment that is not finished."""
+        self._opened.__exit__(kind, error, trace)
 
-    def add(self, frame: VideoFrame, converted: Future[Any]) -> None:
+    def convert(self, pixels: Any) -> Any:
+        """Convert a frame to what the encoder takes; several threads may do so at once."""
+        return convert_frame(pixels, self._facts, self._options)
+
+    def add(self, frame: VideoFrame, converted: Future[Any]) -> int | None:
         """Encode a frame.
 
         Args:
-            frame: The frame of the source, with its times.
-            converted: Its result, see :func:`mambair_cli.video.convert_frame`.
+            frame: The frame of the source, with its number and its times.
+            converted: Its result, by :meth:`convert`.
+
+        Returns:
+            The number of a segment that is finished; None if there is none.
         """
+        if self._is_broken:  # a frame is missing, and those that were begun before come all the same
+            return None
+        try:
+            return self._add(frame, converted)
+        except BaseException:
+            self._is_broken = True
+            raise
+
+    def _add(self, frame: VideoFrame, converted: Future[Any]) -> int | None:
+        finished = self.finish() if frame.number // self._length != self._number else None
         if self._writer is None:
-            writer = SegmentWriter(self._unfinished.next_path(), self._facts, self._options)
+            self._number = frame.number // self._length
+            writer = SegmentWriter(self._place(self._number), self._facts, self._options)
             self._writer = self._opened.enter_context(writer)
         self._writer.encode(converted.result(), frame.pts, frame.duration)
-        if self._writer.frames == SEGMENT_FRAMES:
-            self._finish()
+        return self.finish() if self._writer.frames == self._length else finished
 
-    def _finish(self) -> None:
-        if self._writer is not None:
-            self._opened.close()
-            self._writer = None
-            self._unfinished.add()
+    def finish(self) -> int | None:
+        """Finish the segment that is begun, and return its number; None if none is."""
+        if self._writer is None:
+            return None
+        self._opened.close()
+        self._writer = None
+        return self._number
+
+
+def encode_in_segments(
+    restored: Generator[RestoredFrame],
+    segments: SegmentEncoder,
+    on_done: Callable[[int], None],
+    converters: int = CONVERTERS,
+) -> Generator[RestoredFrame]:
+    """Encode restored frames; yield each when it is encoded.
+
+    Args:
+        restored: Frames of one or more segments, each from its first frame on.
+        segments: Encodes them.
+        on_done: Called with the number of each segment when it is complete, after its frames.
+        converters: Number of threads that convert frames for the encoder.
+    """
+    with (
+        closing(restored),
+        segments,
+        ThreadPoolExecutor(converters, "mambair-convert") as pool,
+        ThreadPoolExecutor(1, "mambair-encode") as encoder,
+    ):
+        converting = ((each, pool.submit(segments.convert, each.pixels)) for each in restored)
+
+        def encode(item: tuple[RestoredFrame, Future[Any]]) -> int | None:
+            return segments.add(item[0].frame, item[1])
+
+        with closing(results_in_order(converting, encoder, encode, FRAMES_AHEAD)) as encoded:
+            for (each, _), finished in encoded:
+                yield each
+                if finished is not None:
+                    on_done(finished)
+        if (last := segments.finish()) is not None:
+            on_done(last)

@@ -1,30 +1,34 @@
 """Where the frames of a clip go: segments of a file, numbered images, or a pipe."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.images.source import Source
-from mambair_cli.runs.clip_frames import FRAMES_AHEAD, RestoredFrame, read_ahead
-from mambair_cli.runs.clip_segments import SegmentEncoder
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs import clip_segments
+from mambair_cli.runs.clip_frames import FRAMES_AHEAD, Counter, RestoredFrame, read_ahead, restore_frames
+from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
+from mambair_cli.runs.clip_sharing import ClipOrder, SegmentWorkers, share_clip
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.system.files import show
+from mambair_cli.system.files import is_stream, show
+from mambair_cli.system.process import count_processors
 from mambair_cli.video import (
     Clip,
     NumberedFrames,
     RawInput,
-    VideoFrame,
     VideoOptions,
     Yuv4MpegWriter,
-    convert_frame,
     is_pattern,
     join_segments,
     name_frame,
@@ -33,13 +37,7 @@ from mambair_cli.video import (
 )
 from mambair_cli.video.segments import read_times
 
-_THREADS = 3  # that convert frames, or write images; one converts some thirty of 1080p a second
-
-OnFrame = Callable[[int, int | None], None]
-"""Called with the number of frames done and the number of all, if it is known, after every frame."""
-
-Restore = Callable[[Iterator[VideoFrame]], Generator[RestoredFrame]]
-"""Restores frames, in their order."""
+_THREADS = 3  # that write images
 
 
 @dataclass(frozen=True)
@@ -85,37 +83,6 @@ class Written:
     left_out: list[str] = field(default_factory=list)
 
 
-class Counter:
-    """Counts the frames of a clip.
-
-    Args:
-        all_frames: Number of all, if it is known.
-        on_frame: Called with the progress.
-
-    Attributes:
-        frames: Number of frames so far, those of an earlier run among them.
-        repeated: Number of those that are equal to the one before.
-    """
-
-    def __init__(self, all_frames: int | None, on_frame: OnFrame) -> None:
-        self.frames = self.repeated = 0
-        self._all, self._on_frame = all_frames, on_frame
-
-    def skip(self, frames: int) -> None:
-        """Count frames that an earlier run has made."""
-        self.frames += frames
-        self._tell()
-
-    def add(self, is_repeated: bool) -> None:
-        """Count a frame."""
-        self.frames += 1
-        self.repeated += is_repeated
-        self._tell()
-
-    def _tell(self) -> None:
-        self._on_frame(self.frames, None if self._all is None else max(self._all, self.frames))
-
-
 @dataclass(frozen=True)
 class Writing:
     """A clip that is to be written.
@@ -123,22 +90,43 @@ class Writing:
     Attributes:
         clip: The clip.
         result: Its result.
-        restore: Restores frames.
-        counter: Counts them.
+        restorer: Restores frames.
+        size: Height and width of a result.
+        counter: Counts frames.
         resume: Whether to go on with what an earlier run has left.
         overwrite: Whether a file may be replaced.
         notify: Called with a sentence that the user should read.
         finish: Called when the result is there, before what a later run would go on with is removed.
+        sharing: Makes what workers need of the clip, where they may restore whole segments.
     """
 
     clip: Clip | NumberedFrames
     result: ClipResult
-    restore: Restore
+    restorer: Restorer
+    size: tuple[int, int]
     counter: Counter
     resume: bool
     overwrite: bool
     notify: Callable[[str], None]
     finish: Callable[[], None]
+    sharing: "Sharing | None" = None
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Workers for the segments of a clip, and how they read it.
+
+    Attributes:
+        workers: The workers.
+        kind: Kind of its pictures, where that has a model of its own.
+        rate: Frames a second of images; None for 25.
+        deinterlace: Whether to make whole frames of interlaced ones.
+    """
+
+    workers: SegmentWorkers
+    kind: PictureKind | None
+    rate: Fraction | None
+    deinterlace: bool
 
 
 def choose_writer(target: Path | None) -> Callable[[Writing], Written]:
@@ -155,18 +143,25 @@ def _write_clip(writing: Writing) -> Written:
     check_target(Job(Source(result.source), target), writing.overwrite)
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, target, writing)
-        resumed, frames = _go_on(clip, unfinished)
+        done = _count_done(unfinished)
+        resumed = done[0]
         if resumed:
             writing.notify(f"{show(target)}: going on after {resumed} frames")
             writing.counter.skip(resumed)
-        last = _write_segments(frames, writing, unfinished)
+        order = _order_for(writing, resumed)
+        if order is None or writing.sharing is None:
+            last_duration = _write_segments(writing, unfinished, done)
+        else:
+            with share_clip(order, clip, unfinished, writing.counter, done) as shared:
+                writing.sharing.workers.restore(shared)
+            resumed, last_duration = resumed + shared.resumed, shared.last_duration
         source = result.source if result.source is not None and result.source.is_file() else None
         left_out = join_segments(
             unfinished.segments,
             source,
             target,
             clip.facts,
-            last_duration=last.duration,
+            last_duration=last_duration,
             overwrite=writing.overwrite,
             temporary=unfinished.folder / "joined",
         )
@@ -179,52 +174,63 @@ def _begin(unfinished: UnfinishedClip, target: Path, writing: Writing) -> None:
         writing.notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
 
 
-def _go_on(clip: Clip | NumberedFrames, unfinished: UnfinishedClip) -> tuple[int, Generator[VideoFrame]]:
-    """Return how many frames are in the segments that are there, and the frames from the last of them on.
-
-    That one is read again since it tells the time of those that follow.
-    """
-    if not unfinished.segments:
-        return 0, clip.frames()
+def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
+    """Return how many frames are in the segments that are there, and the time of the last one, in ticks."""
     times = [read_times(path).pts for path in unfinished.segments]
-    frames = sum(map(len, times))
-    return frames, clip.frames(frames - 1, max(times[-1]))
+    return sum(map(len, times)), max(times[-1]) if times else None
 
 
-def _write_segments(
-    frames: Generator[VideoFrame], writing: Writing, unfinished: UnfinishedClip
-) -> VideoFrame:
-    """Restore frames, and encode them in segments; return the last frame.
+def _order_for(writing: Writing, done: int) -> ClipOrder | None:
+    """Return what workers need of the clip; None where they would not be faster, or cannot open it again.
+
+    A few segments would leave some of the workers idle; they do better with tiles of the same frame.
+    """
+    result, sharing, facts = writing.result, writing.sharing, writing.clip.facts
+    if sharing is None or result.source is None or is_stream(result.source) or result.options is None:
+        return None
+    length = clip_segments.SEGMENT_FRAMES
+    if facts.frames is not None and facts.frames - done <= length * (sharing.workers.count - 1):
+        return None
+    return ClipOrder(
+        result.source,
+        sharing.rate,
+        sharing.deinterlace,
+        facts,
+        result.options,
+        sharing.kind,
+        writing.size,
+        length,
+        max(1, min(clip_segments.CONVERTERS, count_processors() // sharing.workers.count)),
+    )
+
+
+def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[int, int | None]) -> int:
+    """Restore frames, and encode them in segments.
 
     Args:
-        frames: Frames; after a resumed part the first of them is done.
         writing: What is written.
         unfinished: The segments.
+        done: Number of frames that are done, and the time of the last one, in ticks. That one is read again,
+            since it tells the time of those that follow.
+
+    Returns:
+        How long the last frame is shown, in ticks.
     """
-    facts, options = writing.clip.facts, writing.result.options
+    clip, options, length = writing.clip, writing.result.options, clip_segments.SEGMENT_FRAMES
     assert options is not None
-    with read_ahead(frames) as waiting:
-        last = next(waiting)
-        if not unfinished.segments:
-            waiting = chain([last], waiting)
-        with (
-            closing(writing.restore(waiting)) as restored,
-            SegmentEncoder(unfinished, facts, options) as segments,
-            ThreadPoolExecutor(_THREADS, "mambair-convert") as converters,
-            ThreadPoolExecutor(1, "mambair-encode") as encoder,
-        ):
-            converting = (
-                (each, converters.submit(convert_frame, each.pixels, facts, options)) for each in restored
-            )
-
-            def encode(item: tuple[RestoredFrame, Future[Any]]) -> None:
-                segments.add(item[0].frame, item[1])
-
-            with closing(results_in_order(converting, encoder, encode, FRAMES_AHEAD)) as encoded:
-                for (each, _), _ in encoded:
-                    last = each.frame
-                    writing.counter.add(each.is_repeated)
-    return last
+    with read_ahead(clip.frames(max(0, done[0] - 1), done[1])) as frames:
+        last = next(frames)
+        waiting = frames if done[0] else chain([last], frames)
+        encoded = encode_in_segments(
+            restore_frames(waiting, writing.restorer, writing.size, length),
+            SegmentEncoder(unfinished.path_of, length, clip.facts, options),
+            lambda number: unfinished.add(),
+        )
+        with closing(encoded):
+            for each in encoded:
+                last = each.frame
+                writing.counter.add(each.is_repeated)
+    return last.duration
 
 
 def _write_images(writing: Writing) -> Written:
@@ -259,7 +265,7 @@ def _write_images(writing: Writing) -> Written:
             if resumed:
                 next(frames)
             with (
-                closing(writing.restore(frames)) as restored,
+                closing(restore_frames(frames, writing.restorer, writing.size)) as restored,
                 ThreadPoolExecutor(_THREADS, "mambair-write") as threads,
                 closing(results_in_order(begin(restored), threads, write, FRAMES_AHEAD)) as written,
             ):
@@ -285,7 +291,7 @@ def _write_to_pipe(writing: Writing) -> Written:
 
     with (
         read_ahead(clip.frames()) as frames,
-        closing(writing.restore(frames)) as restored,
+        closing(restore_frames(frames, writing.restorer, writing.size)) as restored,
         ThreadPoolExecutor(1, "mambair-write") as thread,
         closing(results_in_order(restored, thread, write, FRAMES_AHEAD)) as written,
     ):

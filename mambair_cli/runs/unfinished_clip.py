@@ -1,8 +1,9 @@
 """What is there of a clip that is not finished, in a hidden folder next to the target.
 
 A segment has its name only when it is complete and on the disk. So whatever ends a run, and when, the
-segments that are there are those of an undisturbed run, and the next one goes on after them. Numbered images
-lie elsewhere, maybe among those of other runs, so the folder counts those that are finished.
+segments that are there are those of an undisturbed run, and the next one goes on after them. Where several
+workers make them, some may be missing between others. Numbered images lie elsewhere, maybe among those of
+other runs, so the folder counts those that are finished.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import ImageError
-from mambair_cli.system.files import atomic_write, lacks_space, show
+from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, lacks_space, show
 
 _PLAN, _LOCK = "plan.json", "lock"
 _BEGUN, _DONE = "images_begun", "images_done"
@@ -62,8 +63,9 @@ class UnfinishedClip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_over = kind is None or not (self.images_begun or self._list_segments())
+        is_over = kind is None or not (self.images_begun or any(self.folder.glob("*.mkv")))
         with suppress(OSError):
+            self._remove_half_written()
             if is_over:  # else segments are in it, for the next run
                 self._clear()
         self._lock.release()
@@ -81,6 +83,7 @@ class UnfinishedClip:
         Returns:
             Whether what there is was to be taken up, and belongs to another plan.
         """
+        self._remove_half_written()
         before = self._read_plan()
         self.goes_on = resume and before == self._plan
         if self.goes_on:
@@ -96,13 +99,13 @@ class UnfinishedClip:
             file.write(json.dumps(self._plan).encode())
         return resume and before is not None and not self.goes_on
 
-    def next_path(self) -> Path:
-        """Return the name of the segment that comes next."""
-        return self._path(len(self.segments))
+    def path_of(self, number: int) -> Path:
+        """Return the name of a segment by its number."""
+        return self.folder / f"{number:06d}.mkv"
 
     def add(self) -> None:
-        """Count the segment of :meth:`next_path`, which is complete."""
-        self.segments.append(self.next_path())
+        """Count the segment after those that are counted, which is complete."""
+        self.segments.append(self.path_of(len(self.segments)))
 
     @property
     def images_begun(self) -> int:
@@ -132,16 +135,19 @@ class UnfinishedClip:
             return (self.folder / name).stat().st_size
         return 0
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.mkv"
-
     def _list_segments(self) -> list[Path]:
-        return list(takewhile(os.path.exists, map(self._path, count())))
+        return list(takewhile(os.path.exists, map(self.path_of, count())))
 
     def _read_plan(self) -> Any:
         with suppress(OSError, ValueError):
             return json.loads((self.folder / _PLAN).read_bytes())
         return None
+
+    def _remove_half_written(self) -> None:
+        """Remove what processes that were killed have left."""
+        for path in self.folder.iterdir():
+            if TEMPORARY_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Remove what is in the folder, but for the lock."""

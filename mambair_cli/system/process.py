@@ -38,6 +38,13 @@ def leave_process() -> None:
         gc.freeze()
 
 
+def count_processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_memory() -> int | None:
     """Return the most memory that the process has used so far, in bytes; None where that is unknown."""
     try:

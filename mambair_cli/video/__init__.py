@@ -1,8 +1,9 @@
 """Read clips into frames and write frames to clips, by FFmpeg; knows no network."""
 
-from mambair_cli.video.clip import Clip, RawInput, VideoFrame
+from mambair_cli.video.clip import Clip
 from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, choose_options
 from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
+from mambair_cli.video.frames import FrameMark, RawInput, VideoFrame
 from mambair_cli.video.join import join_segments
 from mambair_cli.video.numbered import NumberedFrames, is_pattern, name_frame, write_frame
 from mambair_cli.video.opening import open_clip, probe_clip
@@ -14,6 +15,7 @@ __all__ = [
     "CONTAINERS",
     "Clip",
     "ClipFacts",
+    "FrameMark",
     "MasteringDisplay",
     "NumberedFrames",
     "RawInput",

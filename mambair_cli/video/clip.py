@@ -1,10 +1,9 @@
 """Clips as frames of R'G'B', one after another, from any frame on."""
 
-from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -18,6 +17,7 @@ from mambair_cli.video.description import count_packets, describe_clip, find_dur
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import TimedFrame, deinterlace
+from mambair_cli.video.frames import DecodedFrame, FrameMark, RawInput, VideoFrame, mark_frame
 from mambair_cli.video.pixels import frame_to_rgb
 
 _NOT_CLIPS = ("tty", "image2")  # demuxers that take almost any file, and those of single images
@@ -28,41 +28,6 @@ _NEAR = 10  # frames; times that go back by more begin anew
 _FRAMES_BEFORE = (3, 60, 600)
 _NEEDED_BEFORE = 2
 _MOST_WARNINGS = 20
-
-
-@dataclass(frozen=True, eq=False)
-class VideoFrame:
-    """One frame of a clip.
-
-    Attributes:
-        number: Number of the frame, from 0.
-        pts: Time at which it is shown, in ticks of the clip.
-        duration: How long it is shown, in ticks.
-        pixels: (h, w, 3) R'G'B', or (h, w, 4) with straight alpha, float32 in [0, 1].
-        concealed: Whether its data was broken, and FFmpeg filled in what is missing.
-    """
-
-    number: int
-    pts: int
-    duration: int
-    pixels: np.ndarray
-    concealed: bool = False
-
-
-@dataclass(frozen=True)
-class RawInput:
-    """What a stream of raw frames does not tell itself.
-
-    Attributes:
-        format: "rgb24", or "rgb48le" for 16 bits.
-        width, height: Size of a frame, in pixels.
-        rate: Frames a second.
-    """
-
-    format: str
-    width: int
-    height: int
-    rate: Fraction
 
 
 class Clip:
@@ -159,14 +124,58 @@ class Clip:
         Raises:
             VideoError: The clip is a pipe that was read before, or has no such frame.
         """
+        with closing(self._read(start, start_pts)) as found:
+            for shown in found:
+                yield self._to_frame(shown)
+
+    def survey(self, start: int = 0, start_pts: int | None = None) -> Generator[FrameMark]:
+        """Yield a mark of each frame that :meth:`frames` yields, with the same warnings; none is converted.
+
+        The arguments and errors are those of :meth:`frames`.
+        """
+        with closing(self._read(start, start_pts)) as found:
+            for shown in found:
+                yield mark_frame(shown)
+
+    def marked_frames(self, start: int, marks: Sequence[FrameMark]) -> Generator[VideoFrame]:
+        """Yield the frames that a survey has marked, wherever the clip is read from.
+
+        What FFmpeg makes of broken data depends on what it has decoded before. So where a jump leads to
+        other frames, the clip is decoded from its beginning.
+
+        Args:
+            start: Number of the first frame.
+            marks: Marks of that frame and of those after it.
+
+        Raises:
+            VideoError: The clip is a pipe, or has no such frames any more.
+        """
+        number, end = start, start + len(marks)
+        if start:
+            with closing(self._jump(start, marks[0].pts, marks[0])) as found:
+                for mark, shown in zip(marks, found, strict=False):
+                    if mark_frame(shown) != mark:
+                        break
+                    yield self._to_frame(shown)
+                    number += 1
+        if number < end:
+            with closing(self._read(number)) as found:
+                for shown in islice(found, end - number):
+                    yield self._to_frame(shown)
+                    number += 1
+        if number < end:
+            raise VideoError(f"cannot read {self._name} again: it has changed; restore it anew")
+
+    def _read(self, start: int, start_pts: int | None = None) -> Generator[DecodedFrame]:
+        """Yield frames that are not converted; see :meth:`frames`."""
         if not isinstance(self._source, Path):
             if self._is_read:
                 raise VideoError(f"cannot read {self._name} again: it is a pipe; save it to a file first")
             self._is_read = True
-            yield from self._some(self._convert(chain([self._first], self._decoded), start), start)
+            yield from self._some(self._number(chain([self._first], self._decoded), start), start)
             return
         if start and start_pts is not None:
-            found = self._frames_from(start, start_pts)
+            found = self._jump(start, start_pts)
             first = next(found, None)
             if first is not None:
                 yield first
@@ -174,10 +183,12 @@ class Clip:
                 return
         with self._open() as container:
             stream = self._find_stream(container)
-            last = yield from self._some(self._convert(self._decode(container, stream), start), start)
+            last = yield from self._some(self._number(self._decode(container, stream), start), start)
             self._check_end(last)
 
-    def _some(self, frames: Iterator[VideoFrame], start: int) -> Generator[VideoFrame, None, VideoFrame]:
+    def _some(
+        self, frames: Iterator[DecodedFrame], start: int
+    ) -> Generator[DecodedFrame, None, DecodedFrame]:
         """Yield frames, and return the last one; raise if there is none."""
         last = None
         for last in frames:
@@ -215,12 +226,11 @@ class Clip:
             if shown is not None and (shown[1] <= wanted or target == first):
                 frame, pts, duration, is_corrupt = shown
                 usual = self.facts.ticks_per_frame
-                return VideoFrame(
-                    round((pts - first) / usual), pts, duration or usual, self._to_rgb(frame), is_corrupt
-                )
+                number, frame = round((pts - first) / usual), self._fit(frame)
+                return self._to_frame(DecodedFrame(number, pts, duration or usual, frame, is_corrupt))
         raise VideoError(f"cannot read {self._name} at {float(time):g} s: no frame can be decoded there")
 
-    def _frames_from(self, start: int, start_pts: int) -> Iterator[VideoFrame]:
+    def _jump(self, start: int, start_pts: int, mark: FrameMark | None = None) -> Generator[DecodedFrame]:
         """Yield frames from a time on, by a jump; none if no jump leads before that very frame."""
         av = import_av()
         needed = min(start, _NEEDED_BEFORE) if self._deinterlace else 0
@@ -232,12 +242,15 @@ class Clip:
                     container.seek(before, stream=stream, backward=True)
                 except av.FFmpegError:
                     continue
-                last = None
-                for last in self._convert(self._decode(container, stream), start, start_pts, needed):
+                found = self._number(self._decode(container, stream), start, start_pts, needed)
+                last = next(found, None)
+                if last is None or (mark is not None and mark_frame(last) != mark):
+                    continue
+                yield last
+                for last in found:
                     yield last
-                if last is not None:
-                    self._check_end(last)
-                    return
+                self._check_end(last)
+                return
 
     def _open(self) -> Any:
         av = import_av()
@@ -306,14 +319,14 @@ class Clip:
                     self._warn(f"{self._name} ends inside a frame, which is left out")
                 return
 
-    def _convert(
+    def _number(
         self, frames: Iterator[Any], start: int, start_pts: int | None = None, needed: int = 0
-    ) -> Iterator[VideoFrame]:
-        """Give frames numbers and times, and convert those from a number on.
+    ) -> Iterator[DecodedFrame]:
+        """Give frames numbers and times, and yield those from a number on.
 
         Args:
             frames: Frames of FFmpeg, from the first one of the clip or from any one before the start.
-            start: Number of the first frame to convert.
+            start: Number of the first frame to yield.
             start_pts: Its time, if the frames do not begin with the first one. Nothing is yielded if no
                 frame has that time.
             needed: Least number of frames before it.
@@ -342,7 +355,7 @@ class Clip:
                 if is_counted and number >= start:
                     if was_corrupt:
                         self._warn(f"frame {number} of {self._name} is broken; what is missing is concealed")
-                    yield VideoFrame(number, shown, lasts, self._to_rgb(before), was_corrupt)
+                    yield DecodedFrame(number, shown, lasts, self._fit(before), was_corrupt)
                 number += 1
             held = (frame, pts or 0, duration, is_corrupt)
 
@@ -352,15 +365,22 @@ class Clip:
             return deinterlace(frames, self.facts)
         return ((frame, frame.pts, frame.duration, frame.is_corrupt) for frame in frames)
 
-    def _to_rgb(self, frame: Any) -> np.ndarray:
+    def _to_frame(self, shown: DecodedFrame) -> VideoFrame:
+        return VideoFrame(*shown[:3], self._to_rgb(shown.frame), shown.is_corrupt)
+
+    def _fit(self, frame: Any) -> Any:
+        """Return a frame in the size of the first one."""
         facts = self.facts
         if (frame.width, frame.height) != (facts.width, facts.height):
             self._warn(f"the size of frames changes in {self._name}; all get the size of the first")
             frame = frame.reformat(width=facts.width, height=facts.height, interpolation="BICUBIC")
-        pixels = frame_to_rgb(frame, facts.colour, facts.siting)
-        return pixels if facts.has_alpha else pixels[..., :3]
+        return frame
 
-    def _check_end(self, last: VideoFrame) -> None:
+    def _to_rgb(self, frame: Any) -> np.ndarray:
+        pixels = frame_to_rgb(frame, self.facts.colour, self.facts.siting)
+        return pixels if self.facts.has_alpha else pixels[..., :3]
+
+    def _check_end(self, last: DecodedFrame) -> None:
         """Warn if frames end before the header says so."""
         facts, number = self.facts, last.number + 1
         if facts.frames_exact and facts.frames is not None:

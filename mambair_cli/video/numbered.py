@@ -1,8 +1,9 @@
 """Clips that are numbered images: ``frames/%06d.png``, or a folder of them."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -11,10 +12,10 @@ import numpy as np
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
 from mambair_cli.system.files import show
-from mambair_cli.video.clip import VideoFrame
 from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
+from mambair_cli.video.frames import FrameMark, VideoFrame
 
 _NUMBER = re.compile(r"%0?\d*d")
 _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
@@ -157,6 +158,16 @@ class NumberedFrames:
             before = pixels
             after = times[number + 1] if number + 1 < len(times) else times[number] + 1
             yield VideoFrame(number, times[number], after - times[number], pixels, concealed)
+
+    def survey(self, start: int = 0, start_pts: int | None = None) -> Generator[FrameMark]:
+        """Yield a mark of each frame; no image is read. The arguments are those of :meth:`frames`."""
+        times = self._times()
+        for pts, after in pairwise([*times, times[-1] + 1][start:]):
+            yield FrameMark(pts, after - pts)
+
+    def marked_frames(self, start: int, marks: Sequence[FrameMark]) -> Generator[VideoFrame]:
+        """Yield the frames that a survey has marked, from the number of the first one on."""
+        yield from islice(self.frames(start), len(marks))
 
     def frame_at(self, time: Fraction) -> VideoFrame:
         """Return the frame that is shown at a time, in seconds since the first one."""

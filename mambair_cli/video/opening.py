@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mambair_cli.errors import VideoError
-from mambair_cli.video.clip import Clip, RawInput
+from mambair_cli.video.clip import Clip
 from mambair_cli.video.facts import ClipFacts
+from mambair_cli.video.frames import RawInput
 from mambair_cli.video.numbered import NumberedFrames, is_pattern
 
 DEFAULT_RATE = Fraction(25)

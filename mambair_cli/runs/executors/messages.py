@@ -8,6 +8,7 @@ import numpy as np
 
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError
+from mambair_cli.runs.clip_sharing import ClipOrder, ClipSegment
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
@@ -34,6 +35,13 @@ class ComputeTiles(NamedTuple):
     corners: list[tuple[int, int]]
     seed: int | None
     kind: PictureKind | None = None
+
+
+class RestoreSegment(NamedTuple):
+    """To a worker: restore and encode a segment of a clip after those before it."""
+
+    order: ClipOrder
+    segment: ClipSegment
 
 
 class Stop(NamedTuple):
@@ -97,6 +105,36 @@ class TilesFailed(NamedTuple):
     """From a worker: why a batch of tiles could not be computed."""
 
     error: Exception
+
+
+class FrameEncoded(NamedTuple):
+    """From a worker: a frame of its segment is restored and encoded.
+
+    Attributes:
+        number: Number of the frame in the clip.
+        is_repeated: Whether it is equal to the one before.
+    """
+
+    number: int
+    is_repeated: bool
+
+
+class SegmentFinished(NamedTuple):
+    """From a worker: a segment is complete and on the disk.
+
+    Attributes:
+        number: Number of the segment.
+        warnings: Sentences about what was damaged in it.
+    """
+
+    number: int
+    warnings: tuple[str, ...]
+
+
+class SegmentFailed(NamedTuple):
+    """From a worker: why a segment cannot be made."""
+
+    error: MambairError | OSError
 
 
 class Noticed(NamedTuple):

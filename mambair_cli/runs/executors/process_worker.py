@@ -1,4 +1,4 @@
-"""A worker process: it does the jobs, and computes the tiles, that its parent sends."""
+"""A worker process: it does the jobs, the segments of clips and the tiles that its parent sends."""
 
 import multiprocessing
 import os
@@ -29,6 +29,7 @@ from mambair_cli.runs.executors.messages import (
     Noticed,
     NotLoaded,
     Ready,
+    RestoreSegment,
     Started,
     Stop,
     TilesComputed,
@@ -36,6 +37,7 @@ from mambair_cli.runs.executors.messages import (
     receive,
     send,
 )
+from mambair_cli.runs.executors.segment_worker import restore_segments
 from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
@@ -76,8 +78,13 @@ def _work(connection: Connection, settings: RestoreSettings, sender: "_Sender") 
             return
         sender.send(Ready())
         dispatcher = _Dispatcher(connection, restorer, sender)
+        first = dispatcher.take()  # a command has either images or clips
+        if isinstance(first, RestoreSegment):
+            restore_segments(first, dispatcher.take_segment, restorer, sender.send)
+            leave_process()
+            return
         pipeline = Pipeline(
-            dispatcher.jobs(),
+            dispatcher.jobs(first),
             dispatcher.is_stopped.is_set,
             restorer,
             lambda image: sender.send(Started(image)),
@@ -125,7 +132,7 @@ class _Sender:
 
 
 class _Dispatcher:
-    """Receives the parent's messages in a thread: it queues jobs for the pipeline, and computes tiles itself.
+    """Receives the parent's messages in a thread: it queues jobs and segments, and computes tiles itself.
 
     Args:
         connection: Pipe to the parent.
@@ -139,15 +146,45 @@ class _Dispatcher:
     def __init__(self, connection: Connection, restorer: Restorer, sender: _Sender) -> None:
         self.is_stopped = threading.Event()
         self._connection, self._restorer, self._sender = connection, restorer, sender
-        self._queue: queue.SimpleQueue[PreparedJob | BaseException | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[PreparedJob | RestoreSegment | BaseException | None] = (
+            queue.SimpleQueue()
+        )
         threading.Thread(target=self._dispatch, name="mambair-receive", daemon=True).start()
 
-    def jobs(self) -> Iterator[PreparedJob]:
-        """Yield jobs as they come, until the last one; raise what stopped the thread."""
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    def take(self, waits: bool = True) -> PreparedJob | RestoreSegment | None:
+        """Return what is to be done next; raise what stopped the thread.
+
+        Args:
+            waits: Whether to wait for it.
+
+        Returns:
+            A job or a segment; None after the last one or, without waiting, if there is none yet.
+        """
+        try:
+            item = self._queue.get(waits)
+        except queue.Empty:
+            return None
+        if item is None or isinstance(item, BaseException):
+            self._queue.put(item)  # nothing comes after it
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def jobs(self, first: PreparedJob | None) -> Iterator[PreparedJob]:
+        """Yield jobs as they come, until the last one."""
+        job = first
+        while job is not None:
+            yield job
+            job = self.take()
+            if isinstance(job, RestoreSegment):
+                raise ValueError("a worker that was given jobs was given a segment of a clip")
+
+    def take_segment(self, waits: bool) -> RestoreSegment | None:
+        """Return the next segment of a clip, as :meth:`take` does."""
+        segment = self.take(waits)
+        if segment is not None and not isinstance(segment, RestoreSegment):
+            raise ValueError("a worker that was given segments of a clip was given a job")
+        return segment
 
     def _dispatch(self) -> None:
         """Receive messages until the last one; this is the thread."""
@@ -164,6 +201,8 @@ class _Dispatcher:
             match receive(self._connection):
                 case DoJob(job):
                     self._queue.put(job)
+                case RestoreSegment() as segment:
+                    self._queue.put(segment)
                 case Stop():
                     self.is_stopped.set()
                     return

@@ -1,0 +1,218 @@
+"""The segments of one clip, shared out among workers that each restore and encode whole segments.
+
+This process decodes the clip once, ahead of the workers, without converting or restoring a frame. So it knows
+where each segment begins, and by which marks a worker that jumps there finds its frames. It counts what is
+done, and takes up what an earlier run has left.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mambair_cli.checkpoints.select import PictureKind
+from mambair_cli.errors import VideoError
+from mambair_cli.runs.clip_frames import Ahead, Counter, read_ahead
+from mambair_cli.runs.unfinished_clip import UnfinishedClip
+from mambair_cli.video import Clip, ClipFacts, FrameMark, NumberedFrames, VideoOptions
+from mambair_cli.video.segments import read_times
+
+_SEGMENTS_AHEAD = 4  # that are surveyed before a worker takes them
+
+
+@dataclass(frozen=True)
+class ClipOrder:
+    """A clip as workers get it.
+
+    Attributes:
+        source: The clip: a file, a folder, or numbered images.
+        rate: Frames a second of images; None for 25.
+        deinterlace: Whether to make whole frames of interlaced ones.
+        facts: What the clip is.
+        options: How frames are encoded.
+        kind: Kind of its pictures, where that has a model of its own.
+        size: Height and width of a result.
+        length: Frames of a segment.
+        converters: Threads with which a worker converts frames for the encoder.
+    """
+
+    source: Path
+    rate: Fraction | None
+    deinterlace: bool
+    facts: ClipFacts
+    options: VideoOptions
+    kind: PictureKind | None
+    size: tuple[int, int]
+    length: int
+    converters: int
+
+
+class ClipSegment(NamedTuple):
+    """A segment to make.
+
+    Attributes:
+        number: Number of the segment, from 0.
+        start: Number of its first frame.
+        path: Its file.
+        marks: Marks of its frames.
+    """
+
+    number: int
+    start: int
+    path: Path
+    marks: tuple[FrameMark, ...]
+
+    @property
+    def frames(self) -> str:
+        """The numbers of its frames, from 1, as a message tells them."""
+        return f"frames {self.start + 1} to {self.start + len(self.marks)}"
+
+
+class SegmentWorkers(Protocol):
+    """Workers that restore whole segments."""
+
+    @property
+    def count(self) -> int:
+        """Return the number of workers."""
+        ...
+
+    def restore(self, shared: "SharedClip") -> None:
+        """Restore all segments.
+
+        Args:
+            shared: Hands out the segments, and is told what becomes of each.
+
+        Raises:
+            MambairError: A segment cannot be made; what is finished is kept.
+        """
+        ...
+
+
+class SharedClip:
+    """The segments of a clip: which ones are to be made, and which are finished.
+
+    Args:
+        order: The clip.
+        clip: The same, open in this process.
+        unfinished: Where the segments go.
+        counter: Counts frames.
+        segments: Segments that are to be made, from a thread that reads ahead.
+
+    Attributes:
+        order: The clip.
+        is_over: Whether all segments have been handed out.
+        resumed: Number of frames that an earlier run has made, of segments after a gap.
+        last_duration: How long the last frame is shown, in ticks, once all segments are handed out.
+    """
+
+    def __init__(
+        self,
+        order: ClipOrder,
+        clip: Clip | NumberedFrames,
+        unfinished: UnfinishedClip,
+        counter: Counter,
+        segments: "Ahead[ClipSegment | FrameMark]",
+    ) -> None:
+        self.order = order
+        self.is_over = False
+        self.resumed = self.last_duration = 0
+        self._clip, self._unfinished, self._counter, self._segments = clip, unfinished, counter, segments
+        self._encoded: dict[int, list[bool]] = {}  # of each segment that is not finished: repeated or not
+        self._finished: dict[int, tuple[str, ...]] = {}  # after a gap, with the warnings of each
+
+    def next_segment(self) -> ClipSegment | None:
+        """Return a segment to make; None if none is known yet, or all have been handed out."""
+        while not self.is_over and self._segments.has_next():
+            match next(self._segments, None):
+                case None:
+                    self.is_over = True
+                case FrameMark() as last:
+                    self.last_duration = last.duration
+                case ClipSegment() as segment:
+                    self._encoded[segment.number] = []
+                    if not self._take_up(segment):
+                        return segment
+        return None
+
+    def frame_encoded(self, number: int, is_repeated: bool) -> None:
+        """Count a frame that a worker has encoded."""
+        self._encoded[number // self.order.length].append(is_repeated)
+        self._counter.add(is_repeated)
+
+    def segment_finished(self, number: int, warnings: tuple[str, ...]) -> None:
+        """Count a segment, which is complete and on the disk.
+
+        Args:
+            number: Number of the segment.
+            warnings: Sentences about what was damaged in it.
+        """
+        del self._encoded[number]
+        self._finished[number] = warnings
+        while (first := len(self._unfinished.segments)) in self._finished:
+            self._unfinished.add()
+            told = self._finished.pop(first)
+            if isinstance(self._clip, NumberedFrames):  # the survey of a file has told the same
+                self._clip.warnings += [each for each in told if each not in self._clip.warnings]
+
+    def segment_lost(self, number: int) -> None:
+        """Take back what a worker that has died had made of a segment."""
+        self._counter.take_back(self._encoded[number])
+        self._encoded[number] = []
+
+    def _take_up(self, segment: ClipSegment) -> bool:
+        """Count a segment that an earlier run has made, though not those before it."""
+        if not segment.path.exists():
+            return False
+        with suppress(VideoError):  # a damaged one is made again
+            if sorted(read_times(segment.path).pts) == [mark.pts for mark in segment.marks]:
+                self.resumed += len(segment.marks)
+                self._counter.skip(len(segment.marks))
+                self.segment_finished(segment.number, ())
+                return True
+        return False
+
+
+@contextmanager
+def share_clip(
+    order: ClipOrder,
+    clip: Clip | NumberedFrames,
+    unfinished: UnfinishedClip,
+    counter: Counter,
+    done: tuple[int, int | None],
+) -> Iterator[SharedClip]:
+    """Survey a clip in a thread, which ends with the block, and hand out its segments.
+
+    Args:
+        order: The clip.
+        clip: The same, open in this process.
+        unfinished: Where the segments go.
+        counter: Counts frames.
+        done: Number of frames that are done already, and the time of the last of them, in ticks.
+    """
+    with read_ahead(_survey(order, clip, unfinished, *done), _SEGMENTS_AHEAD) as segments:
+        yield SharedClip(order, clip, unfinished, counter, segments)
+
+
+def _survey(
+    order: ClipOrder, clip: Clip | NumberedFrames, unfinished: UnfinishedClip, done: int, pts: int | None
+) -> Generator[ClipSegment | FrameMark]:
+    """Yield the segments that follow those that are done, and at last the mark of the last frame."""
+    marks: list[FrameMark] = []
+    number, last = done // order.length, None
+
+    def segment() -> ClipSegment:
+        return ClipSegment(number, number * order.length, unfinished.path_of(number), tuple(marks))
+
+    for position, last in enumerate(clip.survey(max(0, done - 1), pts), max(0, done - 1)):
+        if position < done:
+            continue  # it is done, and tells the time of those that follow
+        marks.append(last)
+        if len(marks) == order.length:
+            yield segment()
+            number, marks = number + 1, []
+    if marks:
+        yield segment()
+    if last is not None:
+        yield last

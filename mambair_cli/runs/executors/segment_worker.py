@@ -1,0 +1,117 @@
+"""What a worker process does with segments of clips: it reads, restores and encodes them, one after another.
+
+The next segment is read while the last frames of the one before are restored and encoded, as if both followed
+each other in the clip.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from mambair_cli.errors import MambairError
+from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.clip_frames import DECODERS, read_ahead, restore_frames
+from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
+from mambair_cli.runs.clip_sharing import ClipOrder
+from mambair_cli.runs.executors.messages import (
+    FrameEncoded,
+    RestoreSegment,
+    SegmentFailed,
+    SegmentFinished,
+)
+from mambair_cli.video import Clip, NumberedFrames, VideoFrame, open_clip
+
+Take = Callable[[bool], RestoreSegment | None]
+"""Returns the next segment; None after the last one or, without waiting for one, if there is none yet."""
+
+
+def restore_segments(
+    first: RestoreSegment, take: Take, restorer: Restorer, send: Callable[[Any], None]
+) -> None:
+    """Restore segments as they come, until the last one.
+
+    Args:
+        first: The first segment.
+        take: Returns those after it.
+        restorer: The restorer, or one that has others for kinds of pictures.
+        send: Sends messages to the parent.
+    """
+    item: RestoreSegment | None = first
+    while item is not None:
+        try:
+            item = _restore_clip(item, take, restorer, send)
+        except MambairError as error:
+            send(SegmentFailed(error))
+            item = take(True)
+        except OSError as error:  # FFmpeg's own errors are of that class, and do not travel
+            send(SegmentFailed(OSError(error.errno, error.strerror or str(error))))
+            item = take(True)
+
+
+def _restore_clip(
+    item: RestoreSegment | None, take: Take, restorer: Restorer, send: Callable[[Any], None]
+) -> RestoreSegment | None:
+    """Restore the segments of one clip, which stays open; return the first segment of another one."""
+    assert item is not None
+    order = item.order
+    chosen = (restorer if order.kind is None else restorer.for_kind(order.kind)).alone()
+    with open_clip(order.source, rate=order.rate, deinterlace=order.deinterlace, threads=DECODERS) as clip:
+        while item is not None and item.order == order:
+            following = _Following(item, take, clip)
+            _encode(following, order, chosen, send)
+            item = following.other or take(True)
+    return item
+
+
+def _encode(
+    following: "_Following", order: ClipOrder, restorer: Restorer, send: Callable[[Any], None]
+) -> None:
+    """Restore and encode segments that follow each other without a pause."""
+
+    def finish(number: int) -> None:  # frames after it, or the end, have been read by now
+        send(SegmentFinished(number, following.warnings[number]))
+
+    segments = SegmentEncoder(following.path_of, order.length, order.facts, order.options)
+    with read_ahead(following.frames()) as frames:
+        restored = restore_frames(frames, restorer, order.size, order.length)
+        with closing(encode_in_segments(restored, segments, finish, order.converters)) as done:
+            for each in done:
+                send(FrameEncoded(each.frame.number, each.is_repeated))
+
+
+class _Following:
+    """Segments of one clip, as long as a next one is there when one is read to its end.
+
+    Args:
+        first: The first of them.
+        take: Returns those after it.
+        clip: The clip.
+
+    Attributes:
+        other: The first segment of another clip, if one has come.
+        warnings: Sentences about what was damaged, by the number of the segment.
+    """
+
+    def __init__(self, first: RestoreSegment, take: Take, clip: Clip | NumberedFrames) -> None:
+        self.other: RestoreSegment | None = None
+        self.warnings: dict[int, tuple[str, ...]] = {}
+        self._first, self._take, self._clip = first, take, clip
+        self._paths: dict[int, Path] = {}
+
+    def path_of(self, number: int) -> Path:
+        """Return the file of a segment."""
+        return self._paths[number]
+
+    def frames(self) -> Generator[VideoFrame]:
+        """Yield the frames of all segments."""
+        item: RestoreSegment | None = self._first
+        while item is not None:
+            if item.order != self._first.order:
+                self.other = item
+                return
+            segment, told = item.segment, len(self._clip.warnings)
+            self._paths[segment.number] = segment.path
+            yield from self._clip.marked_frames(segment.start, segment.marks)
+            self.warnings[segment.number] = tuple(self._clip.warnings[told:])
+            item = self._take(False)
