@@ -235,6 +235,32 @@ class Code:
         numbers = ir.Constant(ir.VectorType(_INT64, self.lanes), list(range(self.lanes)))
         return Condition(self, self.build.icmp_signed("<", numbers, self.spread(count.value)))
 
+    def sum_each(self, vectors: Sequence[Vector]) -> Vector:
+        """Return the sum of the lanes of each vector, the first one's in the first lane, 0 beyond the last.
+
+        Two vectors become one in each step, with half of the sums of either: 3 instructions in place of 2·log2
+        of the lanes.
+        """
+        columns: list[Vector | None] = [*vectors, *[None] * (self.lanes - len(vectors))]
+        distance = self.lanes // 2
+        while distance:
+            half = len(columns) // 2
+            columns = [self._fold(columns[i], columns[i + half], distance) for i in range(half)]
+            distance //= 2
+        return columns[0] or self.constant(0.0)
+
+    def _fold(self, first: Vector | None, second: Vector | None, distance: int) -> Vector | None:
+        """Add lanes at a distance: the first vector's sums where that bit of a lane is 0, and the second's."""
+        if first is None:
+            return None
+        kind = ir.VectorType(_INT32, self.lanes)
+        lanes = range(self.lanes)
+        other = (second or self.constant(0.0)).value
+        near = [lane if not lane & distance else lane + self.lanes for lane in lanes]
+        far = [lane ^ distance if not lane & distance else (lane ^ distance) + self.lanes for lane in lanes]
+        parts = (self.build.shuffle_vector(first.value, other, ir.Constant(kind, x)) for x in (near, far))
+        return Vector(self, self.build.fadd(*parts))
+
     @contextmanager
     def loop(self, start: Index | int, stop: Index, by: int = 1) -> Iterator[Index]:
         """Repeat the code written inside for each i of range(start, stop, by)."""
