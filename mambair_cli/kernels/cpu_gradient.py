@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels import cpu_scan
-from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH
+from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH, add_in_order
 from mambair_cli.kernels.cpu_threads import run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
@@ -29,7 +29,11 @@ BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
 LN_2 = 0.6931471805599453
 
 POINTERS = (*OPERANDS, "states", "of_y", "of_u", "of_projected", "of_params", "scratch")
-NUMBERS = (COUNTER, "shares", "units", "blocks", "images", "scratch_share", "of_u_path", "state_vectors", *SIZES)
+NUMBERS = (
+    *(COUNTER, "shares", "units", "scratch_share"),
+    *("images", "blocks", "state_vectors", "of_u_path"),
+    *SIZES,
+)
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -117,14 +121,10 @@ def _scan_backward(
             **sizes,
         }
         values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-        kernel = _compile_kernel(n, r, block, is_apart)
+        kernel = _compile_kernel(n, r, block, is_apart, is_full=d % (block * lanes) == 0)
         run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
-    else:
-        of_projected.zero_()
-    of_params = cpu_scan.add_in_order(of_params) if b else of_params.sum(0)
-    of_params = of_params.transpose(2, 3).reshape(k, -1, r + n + 2)[:, :d].contiguous()
-    of_projected = cpu_scan.add_in_order(of_projected) if blocks else of_projected.sum(0)
-    return cpu_scan.add_in_order(of_u).to(u.dtype), of_projected.to(dt.dtype), of_params
+    of_params = add_in_order(of_params).transpose(2, 3).reshape(k, -1, r + n + 2)[:, :d]
+    return add_in_order(of_u).to(u.dtype), add_in_order(of_projected).to(dt.dtype), of_params.contiguous()
 
 
 @_scan_backward.register_fake
@@ -186,10 +186,11 @@ class Kernel:
         r: Rank of the steps.
         block: Vectors of a block.
         is_apart: Whether paths are walked side by side.
+        is_full: Whether all blocks have as many channels as they can.
     """
 
-    def __init__(self, n: int, r: int, block: int, is_apart: bool) -> None:
-        self.n, self.r, self.block, self.is_apart = n, r, block, is_apart
+    def __init__(self, n: int, r: int, block: int, is_apart: bool, is_full: bool) -> None:
+        self.n, self.r, self.block, self.is_apart, self.is_full = n, r, block, is_apart, is_full
         self.lanes = cpu_scan.LANES
         self.code = Code("selective_scan_backward", POINTERS, NUMBERS, self.lanes)
         self.job = SimpleNamespace(**self.code.job)
@@ -260,7 +261,7 @@ class Kernel:
     def _write_history(self, walk: Walk, v: Index, stretch: Index, tokens: Index) -> None:
         """Write the code that computes a stretch's steps, decays and states for one vector."""
         code, job, lanes = self.code, self.job, self.lanes
-        used = code.first_lanes(walk.channels - v * lanes)
+        used = self._channels_used(walk, v)
         kept_states = walk.states.at((stretch * job.state_vectors + v) * (self.n * lanes))
         with code.loop(0, code.index(self.n)) as i:
             walk.running.at(i * lanes).store(kept_states.at(i * lanes).load(used))
@@ -317,7 +318,7 @@ class Kernel:
         """Write the code for one vector of a token's channels; it adds to the columns."""
         job, lanes, n, r = self.job, self.lanes, self.n, self.r
         dt, B, C = projected
-        used = self.code.first_lanes(walk.channels - v * lanes)
+        used = self._channels_used(walk, v)
         u = walk.u.at(pixel * job.u_token + v * lanes).load(used)
         of_y = walk.of_y.at(pixel * job.d + v * lanes).load(used)
         step, slope = (self._step_at(walk, t, v).at(place * lanes).load() for place in (0, 1))
@@ -351,6 +352,9 @@ class Kernel:
         total = walk.of_u.at(pixel * job.d + v * lanes)
         total.store(of_u + total.load(used).unless(is_first), used)
 
+    def _channels_used(self, walk: Walk, v: Index | int) -> Condition | None:
+        return None if self.is_full else self.code.first_lanes(walk.channels - v * self.lanes)
+
     def _step_at(self, walk: Walk, t: Index, v: Index | int) -> Pointer:
         """Return where the step of a token is, and behind it the derivative of its softplus."""
         return walk.steps.at((t * self.block + v) * (2 * self.lanes))
@@ -361,5 +365,5 @@ class Kernel:
 
 
 @functools.cache
-def _compile_kernel(n: int, r: int, block: int, is_apart: bool) -> Program:
-    return Kernel(n, r, block, is_apart).compile()
+def _compile_kernel(n: int, r: int, block: int, is_apart: bool, is_full: bool) -> Program:
+    return Kernel(n, r, block, is_apart, is_full).compile()

@@ -93,7 +93,7 @@ def scan(
         **sizes,
     }
     values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    kernel = _compile_kernel(n, params.dt_weight.shape[-1], is_apart, keep_states)
+    kernel = _compile_kernel(n, params.dt_weight.shape[-1], is_apart, keep_states, is_full=d % LANES == 0)
     run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
     return add_in_order(y), states
 
@@ -131,9 +131,9 @@ def lay_out(
 
 
 def add_in_order(parts: Tensor) -> Tensor:
-    """Return the sum over the first dimension, the first part and the second, and each next one to that."""
-    if len(parts) == 1:
-        return parts[0]
+    """Return the sum of the parts: the first and the second, to which each next one is added."""
+    if len(parts) < 2:
+        return parts[0] if len(parts) else parts.sum(0)
     total = parts[0] + parts[1]
     for part in parts[2:]:
         total += part
@@ -168,7 +168,7 @@ class Walk(NamedTuple):
 
     pixels: Pointer  # the pixel at each position of the path
     vectors: Index  # in this run
-    channels: Index  # from the first of this run to the image's last
+    channels: Index | None  # from the first of this run to the image's last; None if they fill the vectors
     u: Pointer  # the run's first channel of pixel 0
     y: Pointer
     dt: Pointer
@@ -183,8 +183,10 @@ class Walk(NamedTuple):
 
 
 @functools.cache
-def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool) -> Program:
+def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: bool) -> Program:
     """Compile the scan for n states and steps of rank r.
+
+    It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
 
     A unit of work is one vector of channels of one image, along all paths in turn or, apart, along one path;
     a share is a run of units for one thread.
@@ -206,7 +208,7 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool) -> Progra
                 walk = Walk(
                     pixels=job.paths.at(image * job.paths_image + path * job.length),
                     vectors=end - begin,
-                    channels=job.d - begin * LANES,
+                    channels=None if is_full else job.d - begin * LANES,
                     u=job.u.at(image * job.u_image + begin * LANES),
                     y=y.at(image * job.y_image + begin * LANES),
                     dt=job.dt.at(image * job.dt_image + path * job.dt_path),
@@ -263,7 +265,7 @@ def _write_recurrence(
         pixel = walk.pixels.at(start + t).load_index()
         B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
         with code.loop(0, walk.vectors) as v:
-            lanes = code.first_lanes(walk.channels - v * LANES)
+            lanes = None if walk.channels is None else code.first_lanes(walk.channels - v * LANES)
             u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
             y = walk.D.at(v * LANES).load() * u

@@ -238,8 +238,8 @@ class Code:
     def sum_each(self, vectors: Sequence[Vector]) -> Vector:
         """Return the sum of the lanes of each vector, the first one's in the first lane, 0 beyond the last.
 
-        Two vectors become one in each step, with half of the sums of either: 3 instructions in place of 2·log2
-        of the lanes.
+        In each step two vectors become one that holds sums of both, so that a sum costs less than by
+        ``sum_lanes``.
         """
         columns: list[Vector | None] = [*vectors, *[None] * (self.lanes - len(vectors))]
         distance = self.lanes // 2
@@ -250,16 +250,20 @@ class Code:
         return columns[0] or self.constant(0.0)
 
     def _fold(self, first: Vector | None, second: Vector | None, distance: int) -> Vector | None:
-        """Add lanes at a distance: the first vector's sums where that bit of a lane is 0, and the second's."""
+        """Add lanes at a distance; the first's sums are where that bit of a lane is 0, else the second's."""
         if first is None:
             return None
         kind = ir.VectorType(_INT32, self.lanes)
-        lanes = range(self.lanes)
+        source = [
+            self.lanes if lane & distance else 0 for lane in range(self.lanes)
+        ]  # the second's lanes follow
+        near = [source[lane] + lane for lane in range(self.lanes)]
+        far = [source[lane] + (lane ^ distance) for lane in range(self.lanes)]
         other = (second or self.constant(0.0)).value
-        near = [lane if not lane & distance else lane + self.lanes for lane in lanes]
-        far = [lane ^ distance if not lane & distance else (lane ^ distance) + self.lanes for lane in lanes]
-        parts = (self.build.shuffle_vector(first.value, other, ir.Constant(kind, x)) for x in (near, far))
-        return Vector(self, self.build.fadd(*parts))
+        x, y = (
+            self.build.shuffle_vector(first.value, other, ir.Constant(kind, lane)) for lane in (near, far)
+        )
+        return Vector(self, self.build.fadd(x, y))
 
     @contextmanager
     def loop(self, start: Index | int, stop: Index, by: int = 1) -> Iterator[Index]:
