@@ -149,7 +149,7 @@ def _backward(ctx: Any, of_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 _scan.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
-class Walk(NamedTuple):
+class BackwardWalk(NamedTuple):
     """The addresses and sizes for one path of an image and one block of channels."""
 
     channels: Index  # from the first of this block to the image's last
@@ -210,7 +210,7 @@ class Kernel:
                     self._write_path(self._walk(image, path, begin, scratch), path < first_path + 1)
         return code.compile()
 
-    def _walk(self, image: Index, path: Index, begin: Index, scratch: Pointer) -> Walk:
+    def _walk(self, image: Index, path: Index, begin: Index, scratch: Pointer) -> BackwardWalk:
         job, lanes, n, r = self.job, self.lanes, self.n, self.r
         param = (path * job.vectors + begin) * lanes
         line = image * job.k + path
@@ -218,7 +218,7 @@ class Kernel:
         of_u = job.of_u.at(path * job.of_u_path) if self.is_apart else job.of_u
         tokens = image * job.length
         block_number = begin // self.block
-        return Walk(
+        return BackwardWalk(
             channels=job.d - begin * lanes,
             pixels=job.paths.at(image * job.paths_image + path * job.length),
             states=job.states.at((line * stretches * job.state_vectors + begin) * (n * lanes)),
@@ -242,7 +242,7 @@ class Kernel:
             histories=scratch.at(((self.block + 1) * n + 2 * STRETCH * self.block) * lanes),
         )
 
-    def _write_path(self, walk: Walk, is_first: Condition) -> None:
+    def _write_path(self, walk: BackwardWalk, is_first: Condition) -> None:
         """Write the code that walks backwards along a path."""
         code, job = self.code, self.job
         with code.loop(0, code.index(self.block * self.n)) as i:
@@ -258,7 +258,7 @@ class Kernel:
                 t = tokens - back - 1
                 self._write_token(walk, t, walk.pixels.at(start + t).load_index(), is_first)
 
-    def _write_history(self, walk: Walk, v: Index, stretch: Index, tokens: Index) -> None:
+    def _write_history(self, walk: BackwardWalk, v: Index, stretch: Index, tokens: Index) -> None:
         """Write the code that computes a stretch's steps, decays and states for one vector."""
         code, job, lanes = self.code, self.job, self.lanes
         used = self._channels_used(walk, v)
@@ -285,7 +285,7 @@ class Kernel:
                 history.at((2 * i + 1) * lanes).store(kept)
                 state.store(x.times_plus(walk.B.at(pixel * job.B_token + i).load_spread(), kept))
 
-    def _write_token(self, walk: Walk, t: Index, pixel: Index, is_first: Condition) -> None:
+    def _write_token(self, walk: BackwardWalk, t: Index, pixel: Index, is_first: Condition) -> None:
         """Write the code that computes all gradients of one token and adds those of the parameters."""
         job, n, r = self.job, self.n, self.r
         dt, B, C = (
@@ -307,7 +307,7 @@ class Kernel:
 
     def _write_vector(
         self,
-        walk: Walk,
+        walk: BackwardWalk,
         t: Index,
         pixel: Index,
         is_first: Condition,
@@ -352,14 +352,14 @@ class Kernel:
         total = walk.of_u.at(pixel * job.d + v * lanes)
         total.store(of_u + total.load(used).unless(is_first), used)
 
-    def _channels_used(self, walk: Walk, v: Index | int) -> Condition | None:
+    def _channels_used(self, walk: BackwardWalk, v: Index | int) -> Condition | None:
         return None if self.is_full else self.code.first_lanes(walk.channels - v * self.lanes)
 
-    def _step_at(self, walk: Walk, t: Index, v: Index | int) -> Pointer:
+    def _step_at(self, walk: BackwardWalk, t: Index, v: Index | int) -> Pointer:
         """Return where the step of a token is, and behind it the derivative of its softplus."""
         return walk.steps.at((t * self.block + v) * (2 * self.lanes))
 
-    def _history_at(self, walk: Walk, t: Index, v: Index | int) -> Pointer:
+    def _history_at(self, walk: BackwardWalk, t: Index, v: Index | int) -> Pointer:
         """Return where a token's decays are, and behind each what it leaves of the state before."""
         return walk.histories.at((t * self.block + v) * (2 * self.n * self.lanes))
 
