@@ -173,7 +173,7 @@ class BackwardWalk(NamedTuple):
     histories: Pointer  # (tokens of a stretch, vectors, n, decay or what is left of the last state, lanes)
 
 
-class Kernel:
+class BackwardKernel:
     """Writes the kernel's code.
 
     With G the gradient of the states, which runs backwards along a path::
@@ -366,4 +366,4 @@ class Kernel:
 
 @functools.cache
 def _compile_kernel(n: int, r: int, block: int, is_apart: bool, is_full: bool) -> Program:
-    return Kernel(n, r, block, is_apart, is_full).compile()
+    return BackwardKernel(n, r, block, is_apart, is_full).compile()
