@@ -202,7 +202,7 @@ def test_paths_side_by_side_give_the_bits_of_paths_in_turn(b, d, k, count):
     ],
 )
 def test_paths_are_side_by_side_where_threads_would_be_idle(units, k, threads, apart):
-    assert cpu_scan._are_paths_apart(units, k, threads) == apart
+    assert cpu_scan.are_paths_apart(units, k, threads) == apart
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")
@@ -282,13 +282,15 @@ def test_is_the_choice_on_a_cpu():
     assert choose_backend(CPU) == "cpu"
     assert choose_backend(CPU, torch.bfloat16) == "cpu"
     assert choose_backend(CPU, torch.float64) == "torch"
-    assert choose_backend(CPU, needs_grad=True) == "torch"
+    assert choose_backend(CPU, needs_grad=True) == "cpu"
+    assert choose_backend(CPU, torch.float64, needs_grad=True) == "torch"
 
 
 @pytest.mark.usefixtures("fresh_choice")
 def test_torch_is_the_choice_without_llvm(monkeypatch):
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     assert choose_backend(CPU) == "torch"
+    assert choose_backend(CPU, needs_grad=True) == "torch"
 
 
 @pytest.mark.usefixtures("fresh_choice")

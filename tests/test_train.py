@@ -153,6 +153,14 @@ def test_a_run_that_is_done_is_made_longer(config, tmp_path, monkeypatch):
         train(dataclasses.replace(config, steps=11), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("device", "given", "taken"),
+    [("cpu", "auto", "fp32"), ("cuda", "auto", "bf16"), ("cuda:1", "auto", "bf16"), ("cpu", "bf16", "bf16")],
+)
+def test_precision_is_by_default_what_the_device_is_fast_in(device, given, taken, config):
+    assert dataclasses.replace(config, device=device, precision=given).precision == taken
+
+
 def test_what_a_step_takes_is_found_by_smaller_crops(config):
     config = dataclasses.replace(config, crop=32, batch=2)
     net = Trainer(config).net

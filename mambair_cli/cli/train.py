@@ -83,7 +83,8 @@ class TrainOptions:
         typer.Option(help="Loss function; psnr or l2 after l1 gives the highest PSNR."),
     ] = TrainConfig.loss
     precision: Annotated[
-        Literal["bf16", "fp32"], typer.Option(help="Precision of matrix products and convolutions.")
+        Literal["auto", "bf16", "fp32"],
+        typer.Option(help="Precision of matrix products and convolutions; auto: bf16 on CUDA, else fp32."),
     ] = TrainConfig.precision
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network: a minute at the start, then faster.")

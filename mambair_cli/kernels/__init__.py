@@ -8,7 +8,7 @@ backend        computed by                                  gradient  runs on
 ``reference``  the equation, step by step                   yes       everything
 ``torch``      PyTorch, in place, in bounded memory         yes       everything
 ``graph``      PyTorch's operator for loops, for export     no        everything
-``cpu``        vector instructions, compiled by LLVM        no        CPUs
+``cpu``        vector instructions, compiled by LLVM        yes       CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
 ``triton``     Triton                                       yes       CUDA
 ``mamba_ssm``  the CUDA kernel of the package mamba-ssm     yes       CUDA
@@ -110,8 +110,6 @@ def choose_backend(
         for backend in backends:
             if _is_usable(backend):
                 return backend
-    if needs_grad:
-        return "torch"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu") else "torch"
 

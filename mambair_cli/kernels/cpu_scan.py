@@ -29,80 +29,118 @@ AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the
 WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
 
 # The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
-POINTERS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D", "y", "scratch")
+OPERANDS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D")
+POINTERS = (*OPERANDS, "y", "scratch", "kept")
 COUNTER = "shares_taken"
-NUMBERS = (
-    *(COUNTER, "shares", "units", "k", "length", "d", "vectors", "scratch_share"),
-    *("u_image", "u_token", "y_path", "y_image", "y_token", "paths_image"),
+SIZES = (
+    *("k", "length", "d", "vectors", "paths_image"),
+    *("u_image", "u_token"),
     *("dt_image", "dt_token", "dt_path"),
     *("B_image", "B_token", "B_path"),
     *("C_image", "C_token", "C_path"),
 )
+NUMBERS = (COUNTER, "shares", "units", "scratch_share", "y_path", "y_image", "y_token", *SIZES)
 
 
-@torch.no_grad()
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
-    """Run one selective scan per path and sum the results at each pixel, without a gradient.
+    """Run one selective scan per path and sum the results at each pixel.
 
     See ``kernels.selective_scan``. Besides its operands it needs about ten KiB for each thread; where paths
-    are walked side by side, as much as its result for each path after the first.
+    are walked side by side, as much as its result for each path after the first; and where a gradient is
+    needed, the states at the start of each stretch.
 
     Raises:
         ValueError: Operands are not in the CPU's memory, or a path names a pixel that does not exist.
     """
     if u.dtype == torch.float64:
         return torch_scan.selective_scan(u, dt, B, C, paths, params)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params)):
+        from mambair_cli.kernels import cpu_gradient
+
+        return cpu_gradient.selective_scan(u, dt, B, C, paths, params)
+    with torch.no_grad():
+        return scan(u, dt, B, C, paths, params, keep_states=False)[0]
+
+
+def scan(
+    u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams, keep_states: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the sum over paths, (b, l, d), and the states at the start of each stretch if they are kept.
+
+    The states are (b, k, stretches, vectors, n, lanes), or (0,).
+    """
     _check_memory(u, dt, B, C, paths, params)
     b, length, d = u.shape
     k, _, n = params.A.shape
-    r = params.dt_weight.shape[-1]
-    tokens = {"u": u, "dt": dt, "B": B, "C": C}
-    for name, token in tokens.items():
-        tokens[name] = token.float() if token.stride(-1) == 1 else token.float().contiguous()
-    vectors = -(-d // LANES)
-    is_apart = _are_paths_apart(b * vectors, k, torch.get_num_threads())
+    tensors, sizes = lay_out(u, dt, B, C, paths, params)
+    vectors = sizes["vectors"]
+    is_apart = are_paths_apart(b * vectors, k, torch.get_num_threads())
     y = u.new_empty(k if is_apart else 1, b, length, d, dtype=torch.float32)
+    kept = (b, k, -(-length // STRETCH), vectors, n, LANES) if keep_states else (0,)
+    states = u.new_empty(kept, dtype=torch.float32)
     if not y.numel():
-        return y[0]
+        return y[0], states
     units = len(y) * b * vectors
     threads = min(torch.get_num_threads(), units)
     scratch = y.new_empty(threads, vectors * (n + STRETCH) * LANES)
-    tensors = {
-        **tokens,
-        "paths": paths.int().contiguous(),
-        "dt_weight": _lay_out(params.dt_weight),
-        "dt_bias": _lay_out(params.dt_bias[:, :, None]),
-        "A": _lay_out(params.A.float() * LOG2_E),
-        "D": _lay_out(params.D[:, :, None]),
-        "y": y,
-        "scratch": scratch,
-    }
+    tensors |= {"y": y, "scratch": scratch, "kept": states}
     numbers = {
         COUNTER: 0,
         "shares": threads,
         "units": units,
+        "scratch_share": scratch.stride(0),
+        **dict(zip(("y_path", "y_image", "y_token"), y.stride(), strict=False)),
+        **sizes,
+    }
+    values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
+    kernel = _compile_kernel(n, params.dt_weight.shape[-1], is_apart, keep_states, is_full=d % LANES == 0)
+    run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
+    return add_in_order(y), states
+
+
+def lay_out(
+    u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams, block: int = 1
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors named in OPERANDS, as kernels read them, and the numbers named in SIZES.
+
+    Parameters are padded with 0 to whole blocks of so many vectors.
+    """
+    tensors = {"u": u, "dt": dt, "B": B, "C": C}
+    for name, token in tensors.items():
+        tensors[name] = token.float() if token.stride(-1) == 1 else token.float().contiguous()
+    k, length = paths.shape[-2:]
+    d = u.shape[-1]
+    sizes = {
         "k": k,
         "length": length,
         "d": d,
-        "vectors": vectors,
-        "scratch_share": scratch.stride(0),
+        "vectors": -(-d // (LANES * block)) * block,
         "paths_image": k * length if paths.ndim == 3 else 0,
     }
-    for name in ("u", "dt", "B", "C"):
-        strides = zip(("image", "token", "path"), tensors[name].stride()[:-1], strict=False)
-        numbers |= {f"{name}_{along}": stride for along, stride in strides}
-    numbers |= {"y_path": y.stride(0), "y_image": y.stride(1), "y_token": y.stride(2)}
-    values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    run_in_threads(_compile_kernel(n, r, is_apart), (ctypes.c_int64 * len(values))(*values), threads)
-    if not is_apart:
-        return y[0]
-    total = y[0] + y[1]
-    for path in y[2:]:
-        total += path
+    for name, token in tensors.items():
+        strides = zip(("image", "token", "path"), token.stride()[:-1], strict=False)
+        sizes |= {f"{name}_{along}": stride for along, stride in strides}
+    tensors |= {
+        "paths": paths.int().contiguous(),
+        "dt_weight": _lay_out_param(params.dt_weight, block),
+        "dt_bias": _lay_out_param(params.dt_bias[:, :, None], block),
+        "A": _lay_out_param(params.A.float() * LOG2_E, block),
+        "D": _lay_out_param(params.D[:, :, None], block),
+    }
+    return tensors, sizes
+
+
+def add_in_order(parts: Tensor) -> Tensor:
+    """Return the sum of the parts: the first and the second, to which each next one is added."""
+    if len(parts) < 2:
+        return parts[0] if len(parts) else parts.sum(0)
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
     return total
 
 
-def _are_paths_apart(units: int, k: int, threads: int) -> bool:
+def are_paths_apart(units: int, k: int, threads: int) -> bool:
     """Tell whether to walk k paths side by side: that fills threads which would else be idle."""
     in_turn, apart = k * -(-units // threads), -(-k * units // threads)  # paths that one thread walks
     return apart <= WORTH_SUMMING * in_turn
@@ -118,10 +156,10 @@ def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, pa
         raise ValueError(f"paths must name pixels from 0 to {u.shape[1] - 1}, not {least} to {most}")
 
 
-def _lay_out(param: Tensor) -> Tensor:
+def _lay_out_param(param: Tensor, block: int) -> Tensor:
     """Lay out a parameter for the kernel: (k, d, m) -> (k, vectors, m, lanes), padded with 0."""
     k, d, m = param.shape
-    filled = F.pad(param.float(), (0, 0, 0, -d % LANES))
+    filled = F.pad(param.float(), (0, 0, 0, -d % (LANES * block)))
     return filled.view(k, -1, LANES, m).transpose(2, 3).contiguous()
 
 
@@ -130,7 +168,7 @@ class Walk(NamedTuple):
 
     pixels: Pointer  # the pixel at each position of the path
     vectors: Index  # in this run
-    channels: Index  # from the first of this run to the image's last
+    channels: Index | None  # from the first of this run to the image's last; None if they fill the vectors
     u: Pointer  # the run's first channel of pixel 0
     y: Pointer
     dt: Pointer
@@ -145,8 +183,10 @@ class Walk(NamedTuple):
 
 
 @functools.cache
-def _compile_kernel(n: int, r: int, is_apart: bool) -> Program:
+def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: bool) -> Program:
     """Compile the scan for n states and steps of rank r.
+
+    It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
 
     A unit of work is one vector of channels of one image, along all paths in turn or, apart, along one path;
     a share is a run of units for one thread.
@@ -168,7 +208,7 @@ def _compile_kernel(n: int, r: int, is_apart: bool) -> Program:
                 walk = Walk(
                     pixels=job.paths.at(image * job.paths_image + path * job.length),
                     vectors=end - begin,
-                    channels=job.d - begin * LANES,
+                    channels=None if is_full else job.d - begin * LANES,
                     u=job.u.at(image * job.u_image + begin * LANES),
                     y=y.at(image * job.y_image + begin * LANES),
                     dt=job.dt.at(image * job.dt_image + path * job.dt_path),
@@ -185,6 +225,11 @@ def _compile_kernel(n: int, r: int, is_apart: bool) -> Program:
                     walk.states.at(i * LANES).store(code.constant(0.0))
                 with code.loop(0, job.length, by=STRETCH) as start:
                     tokens = (job.length - start).at_most(STRETCH)
+                    if keep_states:
+                        line = (image * job.k + path) * ((job.length + (STRETCH - 1)) // STRETCH)
+                        kept = job.kept.at(((line + start // STRETCH) * job.vectors + begin) * (n * LANES))
+                        with code.loop(0, walk.vectors * n) as i:
+                            kept.at(i * LANES).store(walk.states.at(i * LANES).load())
                     _write_steps(code, walk, r, start, tokens)
                     begins = path < first_path + 1  # a result, which else is added to
                     _write_recurrence(code, walk, n, start, tokens, is_first_path=begins)
@@ -220,7 +265,7 @@ def _write_recurrence(
         pixel = walk.pixels.at(start + t).load_index()
         B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
         with code.loop(0, walk.vectors) as v:
-            lanes = code.first_lanes(walk.channels - v * LANES)
+            lanes = None if walk.channels is None else code.first_lanes(walk.channels - v * LANES)
             u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
             y = walk.D.at(v * LANES).load() * u

@@ -44,6 +44,13 @@ def softplus(x: Vector) -> Vector:
     return polynomial(small, LOG1P).times_plus(small, x.at_least(0.0))
 
 
+def softplus_and_slope(x: Vector) -> tuple[Vector, Vector]:
+    """Return softplus(x) and its derivative, 1 / (1 + exp(-x)), which is small where x is far below 0."""
+    small = exp(x.magnitude() * -1.0)
+    slope = small.where(x < 0.0, 1.0) / (small + 1.0)
+    return polynomial(small, LOG1P).times_plus(small, x.at_least(0.0)), slope
+
+
 def silu(x: Vector) -> Vector:
     """Return x / (1 + exp(-x))."""
     small = exp(x.magnitude() * -1.0)

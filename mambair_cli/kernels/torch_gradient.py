@@ -1,7 +1,8 @@
 """The selective scan in plain PyTorch with a gradient that is a second scan, backwards along each path.
 
-Nothing of the states is kept between the forward and the backward pass: they are computed again. All paths
-and images advance together, so that a step is one operation over all states.
+It is for float64, for machines without llvmlite and for devices without a backend of their own. Nothing of
+the states is kept between the forward and the backward pass: they are computed again. All paths and images
+advance together, so that a step is one operation over all states.
 """
 
 from typing import Any

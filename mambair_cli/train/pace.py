@@ -11,7 +11,7 @@ from mambair_cli.networks import MambaIRv2Config, Network
 from mambair_cli.train.config import TrainConfig
 
 TRIAL_SIDE = 8  # pixels; time and memory grow with the area of a crop
-WARM_SECONDS = 1.0  # a faster trial is repeated, since the first one allocates memory
+WARM_SECONDS = 5.0  # a faster trial is repeated, since the first one also compiles kernels
 SAID_FROM_SECONDS = 600.0  # a shorter run needs no warning
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # in seconds
 
@@ -71,7 +71,7 @@ def warn_if_slow(pace: Pace, steps: int, device: str) -> str | None:
     unit = next((unit for unit in _UNITS if seconds >= 2 * _UNITS[unit]), "minutes")
     return (
         f"a step takes about {pace.seconds:.2g} s on {device} and over {pace.memory / 2**30:.1f} GiB of "
-        f"memory, {steps} steps {seconds / _UNITS[unit]:.0f} {unit}; training is meant for a GPU; "
-        "without one take a smaller network (--embed-dim, --depths, --d-inner) or smaller or fewer crops "
-        "(--crop, --batch)"
+        f"memory, {steps} steps {seconds / _UNITS[unit]:.0f} {unit}; a GPU is much faster; without one "
+        "train a small model further (--weights) over fewer --steps, or take a smaller network "
+        "(--embed-dim, --depths, --d-inner) or smaller or fewer crops (--crop, --batch)"
     )
