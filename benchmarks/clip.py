@@ -8,6 +8,10 @@ in this process.
     python -m benchmarks.clip --device cuda:0
     python -m benchmarks.clip --device cuda:0 --devices all --codec hevc
     python -m benchmarks.clip --device cpu --frames 4 12 --size 320 180 --model tiny-x2
+    python -m benchmarks.clip --workers 2 --frames 192 576 --size 64 48 --model tiny-x2
+
+Workers make whole segments of 96 frames: with N of them, numbers of frames that are multiples of N times 96
+keep all of them busy to the end.
 """
 
 import argparse
@@ -38,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="mambair-light-x2", help="random weights, unless it is built in")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--devices", help="as mambair's option; in place of --device")
+    parser.add_argument("--workers", type=int, help="as mambair's option, on a CPU; in place of --device")
     parser.add_argument("--size", nargs=2, type=int, default=(960, 540), help="width and height")
     parser.add_argument("--frames", nargs=2, type=int, default=(40, 240), help="of two clips")
     parser.add_argument("--codec", default="h264")
@@ -104,6 +109,7 @@ def run(clip: Path, model: list[str], options: argparse.Namespace) -> float:
     """Return the seconds of a whole command."""
     target = clip.with_name(f"{clip.stem}_result.mp4")
     where = ["--devices", options.devices] if options.devices else ["--device", options.device]
+    where = ["--workers", str(options.workers)] if options.workers else where
     precision = ["--precision", options.precision] if options.precision else []
     command = [sys.executable, "-m", "mambair_cli", "upscale", str(clip), "-o", str(target), "-s", "2"]
     command += [*model, *where, *precision, "--codec", options.codec, "--overwrite", "--offline", "--json"]
