@@ -19,7 +19,6 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, disk_cache, self_check, triton_routing
-from mambair_cli.kernels.compiling import is_compiling_only
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.kernels.cuda_scan import ScanShape
 from mambair_cli.networks import MambaIRv2, MambaIRv2Config, build_network, fuse_network
@@ -180,7 +179,7 @@ class Wrong:
         return self.net(x) + self.error
 
     def compare(self, x):
-        self.compared += not is_compiling_only()
+        self.compared += 1
         return self(x), self.net(x)
 
 

@@ -50,6 +50,26 @@ def test_a_process_ignores_what_a_terminal_sends_and_has_one_thread() -> None:
     assert threads == 1
 
 
+def count_new_pages(connection: Connection) -> None:
+    """Tell how many pages the system gives while the same memory is taken and freed again and again."""
+    import resource
+
+    counts = []
+    for _ in range(4):
+        bytearray(2**26)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    connection.send(counts[-1] - counts[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library can be told so")
+def test_a_process_keeps_the_memory_that_it_frees() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    process = start_process(count_new_pages, (theirs,), "counting")
+    theirs.close()
+    assert ours.recv() < 100
+    process.join(20)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process begins anew")
 def test_modules_are_imported_before_a_process_begins() -> None:
     code = (

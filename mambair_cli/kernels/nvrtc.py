@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from mambair_cli.kernels.compiling import compile_aside, is_compiling_only
 from mambair_cli.kernels.disk_cache import find_or_make
 
 LANGUAGE = "--std=c++17"
@@ -29,60 +28,19 @@ def read_source(*names: str) -> str:
     return "".join(Path(__file__).with_name(name).read_text() for name in names)
 
 
-class _Module:
-    """Machine code for a card, which is compiled and loaded when it is needed."""
-
-    def __init__(self, source: str, settings: Mapping[str, int], device: torch.device) -> None:
-        self._source, self._settings, self._device = source, settings, device
-        self._capability = torch.cuda.get_device_capability(device)
-
-    @functools.cached_property
-    def code(self) -> bytes:
-        """The machine code."""
-        return compile_source(self._source, self._settings, self._capability)
-
-    @functools.cached_property
-    def _loaded(self) -> ctypes.c_void_p:
-        driver, module = _open_driver(), ctypes.c_void_p()
-        torch.cuda.current_stream(self._device)  # makes PyTorch's context exist
-        with torch.cuda.device(self._device):
-            _check(driver, driver.cuModuleLoadData(ctypes.byref(module), self.code))
-        return module
-
-    def find(self, name: str) -> ctypes.c_void_p:
-        """Return the function of that name, on the card."""
-        driver, handle = _open_driver(), ctypes.c_void_p()
-        _check(driver, driver.cuModuleGetFunction(ctypes.byref(handle), self._loaded, name.encode()))
-        return handle
-
-
 class Kernel:
     """A function on a card, launched on PyTorch's current stream."""
 
-    def __init__(self, module: _Module, name: str, threads: int) -> None:
-        self._module, self._name, self._threads = module, name, threads
-
-    @functools.cached_property
-    def _handle(self) -> ctypes.c_void_p:
-        return self._module.find(self._name)
+    def __init__(self, driver: ctypes.CDLL, handle: ctypes.c_void_p, threads: int) -> None:
+        self._driver, self._handle, self._threads = driver, handle, threads
 
     def launch(self, grid: tuple[int, int, int], operands: ctypes.Structure) -> None:
-        """Run the function over a grid of blocks, with one structure as its argument.
-
-        Inside ``compiling_only`` it is compiled and not run.
-
-        Raises:
-            CompilerError: There is no compiler or driver, or the compiler rejects the source.
-        """
-        if is_compiling_only():
-            compile_aside(self._module, lambda: self._module.code)
-            return
+        """Run the function over a grid of blocks, with one structure as its argument."""
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(operands))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        driver = _open_driver()
         _check(
-            driver,
-            driver.cuLaunchKernel(
+            self._driver,
+            self._driver.cuLaunchKernel(
                 self._handle, *grid, self._threads, 1, 1, 0, stream, arguments, ctypes.c_void_p()
             ),
         )
@@ -91,16 +49,29 @@ class Kernel:
 def load_kernels(
     source: str, settings: Mapping[str, int], names: tuple[str, ...], device: torch.device
 ) -> tuple[Kernel, ...]:
-    """Return functions of a source, which is compiled for a card, or found on disk, at the first launch.
+    """Compile a source for a card, or find its machine code on disk, and load it there.
 
     Args:
         source: CUDA C++ without headers.
         settings: Macros; THREADS is the size of a block.
         names: Names of its ``extern "C"`` functions.
-        device: The card; its context must be the current one at a launch.
+        device: The card; its context must be the current one.
+
+    Raises:
+        CompilerError: There is no compiler or driver, or the compiler rejects the source.
     """
-    module = _Module(source, settings, device)
-    return tuple(Kernel(module, name, settings["THREADS"]) for name in names)
+    driver = _open_driver()
+    torch.cuda.current_stream(device)  # makes PyTorch's context exist
+    with torch.cuda.device(device):
+        module = ctypes.c_void_p()
+        code = compile_source(source, settings, torch.cuda.get_device_capability(device))
+        _check(driver, driver.cuModuleLoadData(ctypes.byref(module), code))
+        kernels = []
+        for name in names:
+            handle = ctypes.c_void_p()
+            _check(driver, driver.cuModuleGetFunction(ctypes.byref(handle), module, name.encode()))
+            kernels.append(Kernel(driver, handle, settings["THREADS"]))
+    return tuple(kernels)
 
 
 def compile_source(source: str, settings: Mapping[str, int], capability: tuple[int, int]) -> bytes:

@@ -6,8 +6,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.compiling import is_compiling_only
-
 jit: Any = triton.jit  # its types do not know the options of a launch, such as num_warps
 
 EPSILON = 1e-5  # of every layer norm
@@ -33,12 +31,11 @@ def count_rows(columns: int) -> int:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **options: Any) -> None:
-    """Run a kernel over a grid of programs; inside ``compiling_only`` compile it and do not run it."""
-    options["enable_fp_fusion"] = True  # as until Triton 3.9, whose successor rounds each product by default
-    if is_compiling_only():
-        kernel.warmup(*operands, grid=grid, **options)
-    else:
-        kernel[grid](*operands, **options)
+    """Run a kernel over a grid of programs.
+
+    A product and a sum are rounded once, which has been Triton's default until 3.9; from then on it warns.
+    """
+    kernel[grid](*operands, enable_fp_fusion=True, **options)
 
 
 @jit

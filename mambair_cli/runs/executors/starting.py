@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
+from mambair_cli.system.process import settle_process
 from mambair_cli.system.signals import OF_TERMINALS
 
 # CUDA, threads and libraries that use them do not survive a fork of this process; the one that is forked
@@ -46,10 +47,14 @@ def start_process(target: Callable[..., None], arguments: tuple, name: str) -> B
 
 
 def _begin(environment: dict[str, str], target: Callable[..., None], arguments: tuple) -> None:
-    """Take the environment of the parent, which is newer than that of the process that was forked."""
+    """Take the environment of the parent, which is newer than that of the process that was forked.
+
+    What a command settles for itself is not inherited, either.
+    """
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+    settle_process()
     target(*arguments)
 
 
