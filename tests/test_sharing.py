@@ -70,6 +70,23 @@ def test_what_a_worker_died_over_is_tried_alone_and_given_up(jobs, monkeypatch):
     assert shared.is_over
 
 
+def hand_out(scheduler, given):
+    return [(place, job.job.source.path.stem) for place, job in scheduler.hand_out(given)]
+
+
+def test_workers_are_given_tasks_in_turns(jobs):
+    shared, given = Scheduler(jobs, lambda: False), [InFlight() for _ in range(4)]
+    assert hand_out(shared, given) == [*zip(range(4), "0123", strict=True), (0, "4"), (1, "5")]
+    assert shared.is_over
+
+
+def test_a_worker_is_given_no_more_small_tasks_than_its_share(jobs):
+    shared, given = Scheduler(jobs, lambda: False), [InFlight(), InFlight()]
+    given[1].is_on_trial = True
+    assert hand_out(shared, given) == [(0, "0"), (0, "1"), (0, "2")]  # three of six
+    assert hand_out(shared, []) == []
+
+
 def test_nothing_begins_once_it_is_stopped(jobs):
     assert draw_all(Scheduler(jobs, lambda: True), InFlight()) == []
 

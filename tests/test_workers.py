@@ -240,6 +240,27 @@ def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypat
     assert {total for _, _, total in seen} == {1, tiles}
 
 
+def test_each_worker_does_one_of_as_many_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        save_photo(f"photos/{number}.png", (40 + 4 * number, 30))  # some larger than the mean
+    weights = save_nearest(Path("x4.safetensors"), 4)
+    settings = RestoreSettings(weights=weights, device="cpu", tile=16, overlap=4)
+    begun = []
+    executor = WorkerProcesses(
+        ["cpu"] * 3,
+        Restorer.from_settings(settings),
+        settings,
+        1,
+        on_start=lambda *facts: begun.append(facts),
+    )
+    try:
+        assert restore(executor.perform, weights, "side_by_side") == {}
+    finally:
+        executor.close()
+    assert sorted(number for number, _ in begun) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     settings = replace(tiled, tile=32)

@@ -1,7 +1,7 @@
 """Worker processes that restore images side by side, each with the network loaded once on its own device.
 
-The images of a worker that dies go to others. An image that would take longer than all the others is computed
-by all workers, tile by tile. Results depend neither on the worker nor on the number of workers.
+The images of a worker that dies go to others. An image that is far larger than the others is computed by all
+workers, tile by tile. Results depend neither on the worker nor on the number of workers.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -40,6 +40,8 @@ from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import IsStopped, PreparedJob
+
+LARGE = 1.5  # times what a worker has to do on average: such an image is shared by all of them
 
 OnStart = Callable[[int, StartedImage], None]
 """Called with the number of a worker, and the image that it begins."""
@@ -131,7 +133,7 @@ class WorkerProcesses:
         """Share jobs out among the workers, large ones first; yield the outcome of each as it is known."""
         costs = [(job, cost_of(job)) for job in jobs]
         fair = sum(cost for _, cost in costs) / max(1, len(self.present))
-        large = [job for job, cost in costs if cost > fair or job.job.source.path is None]
+        large = [job for job, cost in costs if cost > LARGE * fair or job.job.source.path is None]
         if large:
             yield from Pipeline(
                 large,
@@ -140,7 +142,7 @@ class WorkerProcesses:
                 partial(self._on_start, 0),
                 partial(self._on_tiles, 0),
             ).outcomes()
-        rest = (job for job, cost in costs if cost <= fair and job.job.source.path is not None)
+        rest = (job for job, cost in costs if cost <= LARGE * fair and job.job.source.path is not None)
         yield from self._share_out(Scheduler(rest, is_stopped))
 
     def _share_out(self, scheduler: Scheduler) -> Iterator[Outcome]:
@@ -151,9 +153,8 @@ class WorkerProcesses:
                     raise MambairError(
                         "all workers have died; see their messages, use fewer, and go on with --resume"
                     )
-                for worker in self.present:
-                    while (job := scheduler.next_job(worker.jobs)) is not None:
-                        worker.send(DoJob(job))
+                for place, job in scheduler.hand_out([worker.jobs for worker in self.present]):
+                    self.present[place].send(DoJob(job))
                 if scheduler.is_stopped:
                     self._stop()
                 for worker, message in self.listen():

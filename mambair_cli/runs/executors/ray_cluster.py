@@ -209,10 +209,11 @@ class RayCluster:
         del jobs
         alive = time.monotonic()
         while True:
-            for worker in [worker for worker in self._workers if worker.is_ready]:
+            ready = [worker for worker in self._workers if worker.is_ready]
+            if ready:
                 alive = time.monotonic()
-                while (job := scheduler.next_job(worker.jobs)) is not None:
-                    self._refs[worker.actor.perform.remote(job)] = worker, job
+            for place, job in scheduler.hand_out([worker.jobs for worker in ready]):
+                self._refs[ready[place].actor.perform.remote(job)] = ready[place], job
             if scheduler.is_over and not any(worker.jobs for worker in self._workers):
                 return
             if not self._workers or time.monotonic() - alive > START_SECONDS:

@@ -1,7 +1,7 @@
 """The order of jobs among several workers: how many each is given, and what happens when one dies."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
@@ -41,10 +41,14 @@ class InFlight:
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         return ", ".join(names[:NAMES_SHOWN]) + more
 
-    def has_room(self) -> bool:
-        """Tell whether the worker should be given one more job, so that it need not wait for the next."""
+    def has_room(self, most: int) -> bool:
+        """Tell whether the worker should be given one more job, so that it need not wait for the next.
+
+        Args:
+            most: Number of small images that it may have.
+        """
         count = len(self.jobs)
-        return count < AHEAD or (count < MOST_AHEAD and sum(self.costs) < BYTES_AHEAD)
+        return count < AHEAD or (count < most and sum(self.costs) < BYTES_AHEAD)
 
     def add(self, job: PreparedJob, cost: int) -> None:
         """Add a job that the worker is given."""
@@ -92,9 +96,33 @@ class Scheduler:
         """Whether no further job begins."""
         return self._is_stopped() or not (self._waiting or self._suspects)
 
-    def next_job(self, given: InFlight) -> PreparedJob | None:
-        """Give a worker the next job, and return it; None if the worker should get none now."""
-        if self.is_over or given.is_on_trial or not given.has_room() or (self._suspects and given.jobs):
+    def hand_out(self, given: Sequence[InFlight]) -> Iterator[tuple[int, PreparedJob]]:
+        """Give jobs to workers in turns, so that none is idle while another has several.
+
+        Args:
+            given: What each worker has.
+
+        Yields:
+            Place of a worker in that sequence, and a job for it.
+        """
+        is_given = bool(given)
+        while is_given:
+            is_given = False
+            for place, each in enumerate(given):
+                share = -(-(len(self._waiting) + sum(map(len, given))) // len(given))
+                job = self.next_job(each, min(share, MOST_AHEAD))
+                if job is not None:
+                    is_given = True
+                    yield place, job
+
+    def next_job(self, given: InFlight, most: int = MOST_AHEAD) -> PreparedJob | None:
+        """Give a worker the next job, and return it; None if the worker should get none now.
+
+        Args:
+            given: What the worker has.
+            most: Number of small images that it may have.
+        """
+        if self.is_over or given.is_on_trial or not given.has_room(most) or (self._suspects and given.jobs):
             return None
         if self._suspects:
             cost, job = 0, self._suspects.popleft()
