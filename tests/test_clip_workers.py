@@ -144,6 +144,17 @@ def test_workers_make_the_segments_of_a_clip(place: Path, one, two) -> None:
     assert read_packets(place / "two.mp4", "audio") == read_packets(place / "one.mp4", "audio")
 
 
+def test_few_segments_are_made_by_tiles_unless_workers_are_gpus(place: Path, one, two, monkeypatch) -> None:
+    save_images(place / "frames", [0, 1, 2, 3])
+    alone = one(place / "frames/%d.png", "one.mp4")
+    with by_workers() as work, pytest.raises(AssertionError, match="this process encodes"):
+        one(place / "frames/%d.png", "two.mp4", two)
+    monkeypatch.setattr(two._workers, "are_gpus", True)
+    with by_workers() as work:
+        compare(one(place / "frames/%d.png", "three.mp4", two), alone)
+    assert set(finished(work)) == {0}
+
+
 def test_a_frame_repeats_none_of_another_segment(place: Path, one, two) -> None:
     pictures = [0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3]
     save_images(place / "frames", pictures)

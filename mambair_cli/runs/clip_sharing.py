@@ -78,6 +78,11 @@ class SegmentWorkers(Protocol):
         """Return the number of workers."""
         ...
 
+    @property
+    def are_gpus(self) -> bool:
+        """Tell whether the workers compute on GPUs."""
+        ...
+
     def restore(self, shared: "SharedClip") -> None:
         """Restore all segments.
 

@@ -183,13 +183,15 @@ def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
 def _order_for(writing: Writing, done: int) -> ClipOrder | None:
     """Return what workers need of the clip; None where they would not be faster, or cannot open it again.
 
-    A few segments would leave some of the workers idle; they do better with tiles of the same frame.
+    A few segments would leave some of the workers idle. Processors do better with tiles of the same frame; to
+    a GPU these come too slowly.
     """
     result, sharing, facts = writing.result, writing.sharing, writing.clip.facts
     if sharing is None or result.source is None or is_stream(result.source) or result.options is None:
         return None
     length = clip_segments.SEGMENT_FRAMES
-    if facts.frames is not None and facts.frames - done <= length * (sharing.workers.count - 1):
+    are_few = facts.frames is not None and facts.frames - done <= length * (sharing.workers.count - 1)
+    if are_few and not sharing.workers.are_gpus:
         return None
     return ClipOrder(
         result.source,

@@ -38,6 +38,11 @@ class ClipWorkers:
         """Number of workers."""
         return self._workers.count
 
+    @property
+    def are_gpus(self) -> bool:
+        """Whether the workers compute on GPUs."""
+        return self._workers.are_gpus
+
     def restore(self, shared: SharedClip) -> None:
         """Restore all segments of a clip; see :class:`mambair_cli.runs.clip_sharing.SegmentWorkers`."""
         self._workers.refill()

@@ -10,6 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
+import torch
 
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError
@@ -65,6 +66,7 @@ class WorkerProcesses:
     Attributes:
         info: The model, and the devices.
         ahead: Number of batches of tiles that may be under way while another is collected.
+        are_gpus: Whether all devices are GPUs.
         present: The workers that are alive.
 
     Raises:
@@ -88,6 +90,7 @@ class WorkerProcesses:
         self.present: list[Worker] = []
         self._restorer = restorer
         self._settings, self._threads = settings, threads
+        self.are_gpus = all(torch.device(device).type == "cuda" for device in devices)
         self._missing = list(enumerate(devices))
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
         self.refill()
