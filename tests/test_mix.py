@@ -65,8 +65,8 @@ def test_networks_that_differ_do_not_mix(other, why, tmp_path: Path) -> None:
 
 
 def test_the_command_restores_by_the_mix(photo: Path) -> None:
-    names = ("tiny-x2", "tiny-real-x2")
-    command = ["upscale", "in.png", "-s", "2", *LOCAL]
+    names = ("tiny-x4", "tiny-real-x4")
+    command = ["upscale", "in.png", "-s", "4", *LOCAL]
     for name, more in (
         ("first", ["--model", names[0]]),
         ("mixed0", ["--model", names[0], "--model", names[1], "--mix", "0"]),
