@@ -429,7 +429,7 @@ def test_a_clip_becomes_numbered_images_and_these_a_clip(place: Path, monkeypatc
     assert upscale("in.mkv", "-s", "2", "-o", "frames/%03d.png", "--resume") == 0
     assert "going on after 3 frames" in capsys.readouterr().err
     names = [f"{number:03d}.png" for number in range(1, 8)]
-    assert sorted(path.name for path in (place / "frames").iterdir()) == names
+    assert sorted(path.name for path in (place / "frames").glob("[!.]*")) == names
     for name, frame in zip(names, frames_of("in.mkv"), strict=True):
         made = np.array(Image.open(place / "frames" / name)) / 255
         assert np.abs(made - double(frame.pixels)).max() <= 1 / 255
@@ -518,7 +518,27 @@ def test_images_that_are_all_done_need_no_more(place: Path, monkeypatch, capsys)
             upscale("in.mkv", "-s", "2", "-o", "frames/%d.png")
     assert upscale("in.mkv", "-s", "2", "-o", "frames/%d.png", "--resume") == 0
     assert "going on after 3 frames" in capsys.readouterr().err
-    assert sorted(path.name for path in (place / "frames").iterdir()) == ["1.png", "2.png", "3.png"]
+    assert sorted(path.name for path in (place / "frames").glob("[!.]*")) == ["1.png", "2.png", "3.png"]
+
+
+def test_finished_images_are_skipped_and_what_is_not_ours_is_kept(place: Path, monkeypatch, capsys) -> None:
+    make_clip(place / "in.mkv", "matroska", times=TIMES[:3], size=(24, 16), pix_fmt="yuv444p")
+    command = ("in.mkv", "-s", "2", "-o", "frames/%d.jpg", "--resume")
+    images = [place / f"frames/{number}.jpg" for number in (1, 2, 3)]
+    assert upscale(*command) == 0
+    first = [path.read_bytes() for path in images]
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_writers, "write_frame", stop_image_after(0))
+        assert upscale(*command) == 0
+    assert "frames/%d.jpg is done already" in capsys.readouterr().err
+    assert upscale(*command, "--quality", "20") == 0  # they are ours
+    assert all(len(path.read_bytes()) < len(before) for path, before in zip(images, first, strict=True))
+    images[1].write_bytes(b"mine")
+    assert upscale(*command) == 1
+    assert images[1].read_bytes() == b"mine"
+    images[2].unlink()
+    assert upscale(*command, "--overwrite") == 0
+    assert [path.read_bytes() for path in images] == first
 
 
 def test_a_result_among_the_images_of_its_clip_goes_on(place: Path, monkeypatch, capsys) -> None:

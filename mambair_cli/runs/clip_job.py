@@ -21,7 +21,7 @@ from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import ClipResult, Sharing, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.journal import Journal, JournalEntry, stamp_of
+from mambair_cli.runs.journal import Journal, JournalEntry, Stamp, StampOf, stamp_of
 from mambair_cli.runs.output_size import Size, keep_scale
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
 from mambair_cli.video import (
@@ -32,6 +32,7 @@ from mambair_cli.video import (
     VideoOptions,
     choose_options,
     is_pattern,
+    name_frame,
     open_clip,
 )
 
@@ -225,31 +226,44 @@ def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:
     return list(stamp_of(source))
 
 
+def stamp_of_images(pattern: Path) -> Stamp:
+    """Return what changes with numbered images: the bytes of all, and the time of the newest.
+
+    Raises:
+        OSError: There is none.
+    """
+    stamps = [stamp_of(name_frame(pattern, 0))]
+    while (name := name_frame(pattern, len(stamps))).exists():
+        stamps.append(stamp_of(name))
+    return Stamp(sum(stamp.size for stamp in stamps), max(stamp.mtime_ns for stamp in stamps))
+
+
 class _JobJournal:
     """The journal of the folder of a clip's result."""
 
     def __init__(self, source: Path, target: Path, notify: Callable[[str], None]) -> None:
         self._source, self._target, self._stamp = source, target, stamp_of(source)
+        self._stamp_of: StampOf = stamp_of_images if is_pattern(target) else stamp_of
         self._journal = Journal(target.parent, [target], notify)
         self.close = self._journal.close
 
     def is_done(self, settings: str) -> bool:
         """Tell whether an earlier run has made the result."""
-        return self._journal.record.is_done(self._source, self._target, settings)
+        return self._journal.record.is_done(self._source, self._target, settings, self._stamp_of)
 
     def is_ours(self) -> bool:
-        """Tell whether a run has written the file that is there."""
-        return self._journal.record.is_ours(self._target)
+        """Tell whether a run has written the file, or the images, that are there."""
+        return self._journal.record.is_ours(self._target, self._stamp_of)
 
     def note(self, settings: str) -> None:
         """Note that the result is finished."""
-        entry = JournalEntry(settings, hash_of(self._source), self._stamp, stamp_of(self._target))
+        entry = JournalEntry(settings, hash_of(self._source), self._stamp, self._stamp_of(self._target))
         self._journal.pen.finish(self._target, entry)
 
 
 def _open_journal(job: ClipJob, opened: ExitStack, notify: Callable[[str], None]) -> _JobJournal | None:
-    """Open the journal, where one is wanted, and a file becomes a file."""
-    if job.source is None or job.target is None or is_pattern(job.target) or not job.source.is_file():
+    """Open the journal, where one is wanted, and a file becomes a file or images."""
+    if job.source is None or job.target is None or not job.source.is_file():
         return None
     if not (job.resume or job.keep_journal):
         return None

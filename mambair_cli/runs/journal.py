@@ -57,6 +57,10 @@ class Stamp(NamedTuple):
     mtime_ns: int
 
 
+StampOf = Callable[[Path], Stamp]
+"""Returns the stamp of a result, which may be several files; raises an OSError where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
     """How a result came about.
@@ -102,25 +106,31 @@ class Record:
                     if before in (None, entry) or not _is_result(folder / name, before):
                         self.entries[name] = entry
 
-    def is_done(self, source: Path, target: Path, settings: str) -> bool:
+    def is_done(self, source: Path, target: Path, settings: str, stamp: StampOf | None = None) -> bool:
         """Tell whether a result need not be made again.
 
         Args:
             source: The input.
             target: The result.
             settings: Digest of all that the result depends on besides the input.
+            stamp: See :meth:`is_ours`.
         """
         entry = self.entries.get(self._name(target))
-        if entry is None or entry.settings != settings or not self.is_ours(target):
+        if entry is None or entry.settings != settings or not self.is_ours(target, stamp):
             return False
         try:
             return stamp_of(source) == entry.source or hash_of(source) == entry.content
         except OSError:  # it cannot be read: the attempt to restore it will say why
             return False
 
-    def is_ours(self, target: Path) -> bool:
-        """Tell whether a file is a result that a run has written, and nobody has changed since."""
-        return _is_result(target, self.entries.get(self._name(target)))
+    def is_ours(self, target: Path, stamp: StampOf | None = None) -> bool:
+        """Tell whether a file is a result that a run has written, and nobody has changed since.
+
+        Args:
+            target: The result.
+            stamp: Returns what changes with it; None for a file.
+        """
+        return _is_result(target, self.entries.get(self._name(target)), stamp or stamp_of)
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
@@ -355,9 +365,9 @@ def _parse(line: dict[str, Any]) -> JournalEntry | None:
     return None
 
 
-def _is_result(target: Path, entry: JournalEntry | None) -> bool:
+def _is_result(target: Path, entry: JournalEntry | None, stamp: StampOf = stamp_of) -> bool:
     try:
-        return entry is not None and stamp_of(target) == entry.result
+        return entry is not None and stamp(target) == entry.result
     except OSError:
         return False
 
