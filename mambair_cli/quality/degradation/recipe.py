@@ -87,9 +87,9 @@ ENLARGING = Recipe()
 # No fault that a network would undo by sharpening: removing noise must not change the detail.
 SAME_SIZE = Recipe(
     clean=0.08,
-    white=0.24,
+    white=0.16,
     compressed=0.15,
-    soft=0.5,
+    soft=0.6,
     soft_colour=0.85,
     blur=0.0,
     elsewhere=0.0,
