@@ -530,12 +530,16 @@ def test_finished_images_are_skipped_and_what_is_not_ours_is_kept(place: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(clip_writers, "write_frame", stop_image_after(0))
         assert upscale(*command) == 0
-    assert "frames/%d.jpg is done already" in capsys.readouterr().err
+        assert "frames/%d.jpg is done already" in capsys.readouterr().err
+        (place / "frames/4.jpg").write_bytes(b"of another clip")
+        assert upscale(*command) == 0  # which is not counted as one of ours
     assert upscale(*command, "--quality", "20") == 0  # they are ours
     assert all(len(path.read_bytes()) < len(before) for path, before in zip(images, first, strict=True))
-    images[1].write_bytes(b"mine")
+    mine = bytes(images[1].stat().st_size)
+    images[1].write_bytes(mine)
+    os.utime(images[1], (1, 1))  # of the same size, and older than the others
     assert upscale(*command) == 1
-    assert images[1].read_bytes() == b"mine"
+    assert images[1].read_bytes() == mine
     images[2].unlink()
     assert upscale(*command, "--overwrite") == 0
     assert [path.read_bytes() for path in images] == first

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from checkpoints import save_nearest
@@ -26,7 +27,7 @@ from mambair_cli.errors import MambairError, VideoError
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_job import ClipJob, ClipOutcome, restore_clip
-from mambair_cli.runs.clip_sharing import ClipOrder, ClipSegment
+from mambair_cli.runs.clip_sharing import ClipForWorkers, ClipSegment
 from mambair_cli.runs.executors import clip_workers
 from mambair_cli.runs.executors.clip_workers import ClipWorkers
 from mambair_cli.runs.executors.messages import (
@@ -40,7 +41,7 @@ from mambair_cli.runs.executors.segment_worker import restore_segments
 from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.worker import Worker
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import SegmentWriter, choose_options, open_clip
+from mambair_cli.video import FrameMark, SegmentWriter, choose_options, open_clip
 
 Said = list[tuple[Worker, Any]]
 TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 42042]  # not evenly
@@ -97,7 +98,7 @@ def one(weights: Path, place: Path) -> Callable[..., ClipOutcome]:
 def by_workers() -> Iterator[Said]:
     """Note what workers say in the block; this process must not encode a frame itself."""
     said: Said = []
-    deal = clip_workers._Sharing._deal_with
+    deal = clip_workers._SegmentLoop._deal_with
 
     def note(sharing: Any, worker: Worker, message: Any) -> None:
         said.append((worker, message))
@@ -107,7 +108,7 @@ def by_workers() -> Iterator[Said]:
         raise AssertionError("this process encodes")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_workers._Sharing, "_deal_with", note)
+        patch.setattr(clip_workers._SegmentLoop, "_deal_with", note)
         patch.setattr(clip_segments.SegmentEncoder, "add", refuse)
         yield said
 
@@ -290,6 +291,55 @@ def test_a_segment_over_which_workers_die_is_given_up(place: Path, one, weights,
     compare(replace(resumed, resumed=0), alone)
 
 
+def test_workers_that_died_begin_again_with_the_next_clip(place: Path, one, weights, monkeypatch) -> None:
+    source = place / "in.mp4"
+    make_clip(source, "mp4", times=[3003 * n for n in range(12)], size=(48, 32))
+    alone = one(source, "one.mp4")
+    with start_workers(2, weights) as workers:
+        with monkeypatch.context() as patch:
+            poison(Deadly, patch)
+            with pytest.raises(MambairError, match="2 workers died over frames 6 to 10"):
+                one(source, "bad.mp4", workers)
+        assert workers.count == 2
+        with by_workers() as work:
+            resumed = one(source, "bad.mp4", workers, resume=True)
+    compare(replace(resumed, resumed=0), alone)
+    assert 1 in finished(work)
+
+
+def test_whoever_ends_first_makes_a_segment_that_was_lost() -> None:
+    given: list[tuple[int, int]] = []
+
+    def worker(number: int) -> Any:
+        def send(message: RestoreSegment) -> None:
+            given.append((number, message.segment.number))
+
+        return SimpleNamespace(segments=[], frames_left=0, send=send)
+
+    segments = iter(
+        [ClipSegment(number, 4 * number, Path("x"), (FrameMark(0, 1),) * 4) for number in range(9)]
+    )
+    shared = SimpleNamespace(
+        order=SimpleNamespace(length=4, source=Path("clip.mp4")),
+        is_over=False,
+        next_segment=lambda: next(segments),
+        segment_lost=lambda number: None,
+        segment_finished=lambda number, warnings: None,
+    )
+    workers: Any = [worker(number) for number in range(3)]
+    loop = clip_workers._SegmentLoop(cast(Any, SimpleNamespace(present=workers)), cast(Any, shared))
+    loop._hand_out()
+    loop._lose(workers.pop(0))
+    for each in workers:
+        each.frames_left = 2  # in the second half of its segment
+    loop._hand_out()
+    assert given == [(0, 0), (1, 1), (2, 2)]
+    workers[1].frames_left = 0
+    loop._deal_with(workers[1], SegmentFinished(2, ()))
+    loop._hand_out()
+    assert given[3:] == [(2, 0), (1, 3)]  # the other one may go on, too
+
+
 class StopError(Exception):
     """Stands for what ends a run at any moment."""
 
@@ -355,7 +405,7 @@ def test_a_worker_tells_why_a_segment_fails(place: Path, weights, monkeypatch, e
     with open_clip(source) as clip:
         marks, facts = tuple(clip.survey()), clip.facts
     options = choose_options(facts, place / "out.mkv", size=(48, 32), codec=None, quality=None)
-    order = ClipOrder(source, None, False, facts, options, None, (32, 48), 5, 1)
+    order = ClipForWorkers(source, None, False, facts, options, None, (32, 48), 5, 1)
     first = ClipSegment(0, 0, place / "0.mkv", marks[:5])
     waiting = iter([RestoreSegment(order, ClipSegment(1, 5, place / "1.mkv", marks[5:]))])
     write, sent = SegmentWriter.encode, []

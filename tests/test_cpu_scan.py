@@ -282,15 +282,15 @@ def test_is_the_choice_on_a_cpu():
     assert choose_backend(CPU) == "cpu"
     assert choose_backend(CPU, torch.bfloat16) == "cpu"
     assert choose_backend(CPU, torch.float64) == "torch"
-    assert choose_backend(CPU, needs_grad=True) == "cpu"
-    assert choose_backend(CPU, torch.float64, needs_grad=True) == "torch"
+    assert choose_backend(CPU) == "cpu"
+    assert choose_backend(CPU, torch.float64) == "torch"
 
 
 @pytest.mark.usefixtures("fresh_choice")
 def test_torch_is_the_choice_without_llvm(monkeypatch):
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     assert choose_backend(CPU) == "torch"
-    assert choose_backend(CPU, needs_grad=True) == "torch"
+    assert choose_backend(CPU) == "torch"
 
 
 @pytest.mark.usefixtures("fresh_choice")

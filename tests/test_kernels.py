@@ -313,9 +313,8 @@ def test_gradient_is_had_without_asking_for_a_backend():
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_backend_that_is_chosen_is_never_the_slow_one(device, dtype):
-    assert choose_backend(torch.device(device), dtype) != "reference"
-    needing_grad = choose_backend(torch.device(device), dtype, needs_grad=True)
-    assert needing_grad in ("torch", "cpu", "triton", "mamba_ssm")
+    chosen = choose_backend(torch.device(device), dtype)
+    assert chosen in ("torch", "cpu", "triton", "mamba_ssm")  # which give a gradient
 
 
 def test_float64_is_kept_without_asking_for_a_backend():

@@ -98,7 +98,7 @@ def test_it_is_chosen_on_cuda_where_nothing_faster_is_installed(install, monkeyp
     assert kernels.choose_backend(torch.device("cuda")) != "mamba_ssm"
     install(STAND_IN)
     monkeypatch.setitem(sys.modules, "triton", None)
-    assert kernels.choose_backend(torch.device("cuda"), needs_grad=True) == "mamba_ssm"
+    assert kernels.choose_backend(torch.device("cuda")) == "mamba_ssm"
     assert kernels.choose_backend(torch.device("cuda")) == "mamba_ssm"
     assert kernels.choose_backend(torch.device("cuda"), torch.float64) != "mamba_ssm"
     assert kernels.choose_backend(torch.device("cpu")) != "mamba_ssm"
@@ -108,7 +108,7 @@ def test_a_broken_one_is_passed_over_with_a_warning(install, monkeypatch):
     install("raise ImportError('undefined symbol')")
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.warns(UserWarning, match="mamba_ssm is installed but not used.*undefined symbol"):
-        assert kernels.choose_backend(torch.device("cuda"), needs_grad=True) == "torch"
+        assert kernels.choose_backend(torch.device("cuda")) == "torch"
 
 
 def test_it_is_an_error_to_ask_for_it_where_it_is_not(install):

@@ -31,9 +31,8 @@ from mambair_cli.runs.journal import (
     Journal,
     JournalEntry,
     Record,
-    Stamp,
-    stamp_of,
 )
+from mambair_cli.runs.stamps import Stamp, stamp_of
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
 

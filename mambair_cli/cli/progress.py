@@ -243,21 +243,22 @@ class ClipProgress:
     def __init__(self, bar: RichProgress, name: str) -> None:
         self._bar = bar
         self._task = bar.add_task(name, total=None, count="", speed="")
-        self._first: int | None = None
+        self._resumed = -1
         self._begun = 0.0
 
-    def advance(self, done: int, all_frames: int | None) -> None:
-        """Show that that many frames are done."""
+    def advance(self, done: int, all_frames: int | None, resumed: int) -> None:
+        """Show that that many frames are done, of which an earlier run has made some."""
         now = time.perf_counter()
-        if self._first is None:  # frames of an earlier run say nothing about the speed
-            self._first, self._begun = done, now
+        if resumed != self._resumed:  # frames of an earlier run say nothing about the speed
+            self._begun = self._begun or now
+            self._resumed = resumed
             self._bar.reset(self._task, completed=done, total=all_frames)
-        rate = (done - self._first) / max(now - self._begun, 1e-9)
+        rate = (done - resumed) / max(now - self._begun, 1e-9)
         shown = format_rate(rate)
         self._bar.update(
             self._task,
             completed=done,
             total=all_frames,
             count=f"{done}/{all_frames} frames" if all_frames else f"{done} frames",
-            speed=shown if done > self._first else "",
+            speed=shown if done > resumed else "",
         )

@@ -68,8 +68,7 @@ def selective_scan(
         C: Output projection, (b, l, k, n).
         paths: Pixel visited at each step, (k, l) or (b, k, l), int32; each path visits each pixel once.
         params: dt_weight (k, d, r), dt_bias (k, d), A (k, d, n) negative, D (k, d).
-        backend: Backend to use; by default the fastest for the device that gives a gradient if one is
-            needed.
+        backend: Backend to use; by default the fastest for the device.
 
     Returns:
         (b, l, d) in the dtype of the recurrence, in pixel order.
@@ -82,8 +81,7 @@ def selective_scan(
     """
     check_operands(u, dt, B, C, paths, params)
     if backend is None:
-        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (u, dt, B, C, *params))
-        backend = choose_backend(u.device, u.dtype, needs_grad)
+        backend = choose_backend(u.device, u.dtype)
     elif backend not in get_args(Backend):
         raise ValueError(f"no scan backend is called {backend!r}: there are {', '.join(get_args(Backend))}")
     if is_exporting():  # a graph has no room for the context below
@@ -92,15 +90,12 @@ def selective_scan(
         return _import(backend).selective_scan(u, dt, B, C, paths, params)
 
 
-def choose_backend(
-    device: torch.device, dtype: torch.dtype = torch.float32, needs_grad: bool = False
-) -> Backend:
+def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
     """Name the fastest backend that works here.
 
     Args:
         device: Device of the tokens.
         dtype: Type of the tokens.
-        needs_grad: Whether the scan must give a gradient.
     """
     if is_exporting():
         return "graph"

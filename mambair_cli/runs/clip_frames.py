@@ -24,8 +24,9 @@ _LOOK_SECONDS = 0.1  # after which the reading thread sees that nobody wants mor
 
 Item = TypeVar("Item")
 
-OnFrame = Callable[[int, int | None], None]
-"""Called with the number of frames done and the number of all, if it is known, after every frame."""
+OnFrame = Callable[[int, int | None, int], None]
+"""Called after every frame: how many are done, how many there are, if it is known, and how many an earlier
+run has made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +57,13 @@ class Counter:
     """
 
     def __init__(self, all_frames: int | None, on_frame: OnFrame) -> None:
-        self.frames = self.repeated = 0
+        self.frames = self.repeated = self._resumed = 0
         self._all, self._on_frame = all_frames, on_frame
 
     def skip(self, frames: int) -> None:
         """Count frames that an earlier run has made."""
         self.frames += frames
+        self._resumed += frames
         self._tell()
 
     def add(self, is_repeated: bool) -> None:
@@ -77,7 +79,8 @@ class Counter:
         self._tell()
 
     def _tell(self) -> None:
-        self._on_frame(self.frames, None if self._all is None else max(self._all, self.frames))
+        all_frames = None if self._all is None else max(self._all, self.frames)
+        self._on_frame(self.frames, all_frames, self._resumed)
 
 
 def restore_frames(

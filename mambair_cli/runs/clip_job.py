@@ -19,10 +19,11 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_frames import DECODERS, Counter, OnFrame
 from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_sharing import SegmentWorkers
-from mambair_cli.runs.clip_writers import ClipResult, Sharing, Writing, choose_writer
+from mambair_cli.runs.clip_writers import ClipResult, WorkersForClip, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.journal import Journal, JournalEntry, Stamp, StampOf, stamp_of
+from mambair_cli.runs.journal import Journal, JournalEntry
 from mambair_cli.runs.output_size import Size, keep_scale
+from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
 from mambair_cli.video import (
     Clip,
@@ -32,7 +33,6 @@ from mambair_cli.video import (
     VideoOptions,
     choose_options,
     is_pattern,
-    name_frame,
     open_clip,
 )
 
@@ -116,7 +116,7 @@ def restore_clip(
     job: ClipJob,
     restorer: Restorer,
     on_start: Callable[[ClipFacts, Restorer, Need | None], None] = lambda facts, restorer, need: None,
-    on_frame: OnFrame = lambda done, all_frames: None,
+    on_frame: OnFrame = lambda done, all_frames, resumed: None,
     notify: Callable[[str], None] = lambda sentence: None,
     workers: SegmentWorkers | None = None,
 ) -> ClipOutcome | None:
@@ -153,10 +153,10 @@ def restore_clip(
 
             def finish() -> None:
                 if journal:
-                    journal.note(result.settings)
+                    journal.note(result.settings, counter.frames)
 
             kind = None if need is None else find_kind(need, restorer.others)
-            sharing = Sharing(workers, kind, job.rate, job.deinterlace) if workers else None
+            sharing = WorkersForClip(workers, kind, job.rate, job.deinterlace) if workers else None
             policy = job.resume, overwrite, notify, finish
             written = write(Writing(clip, result, chosen, size, counter, *policy, sharing))
         notes = () if result.options is None else result.options.notes
@@ -226,38 +226,27 @@ def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:
     return list(stamp_of(source))
 
 
-def stamp_of_images(pattern: Path) -> Stamp:
-    """Return what changes with numbered images: the bytes of all, and the time of the newest.
-
-    Raises:
-        OSError: There is none.
-    """
-    stamps = [stamp_of(name_frame(pattern, 0))]
-    while (name := name_frame(pattern, len(stamps))).exists():
-        stamps.append(stamp_of(name))
-    return Stamp(sum(stamp.size for stamp in stamps), max(stamp.mtime_ns for stamp in stamps))
-
-
 class _JobJournal:
     """The journal of the folder of a clip's result."""
 
     def __init__(self, source: Path, target: Path, notify: Callable[[str], None]) -> None:
         self._source, self._target, self._stamp = source, target, stamp_of(source)
-        self._stamp_of: StampOf = stamp_of_images if is_pattern(target) else stamp_of
         self._journal = Journal(target.parent, [target], notify)
         self.close = self._journal.close
 
     def is_done(self, settings: str) -> bool:
         """Tell whether an earlier run has made the result."""
-        return self._journal.record.is_done(self._source, self._target, settings, self._stamp_of)
+        return self._journal.record.is_done(self._source, self._target, settings)
 
     def is_ours(self) -> bool:
         """Tell whether a run has written the file, or the images, that are there."""
-        return self._journal.record.is_ours(self._target, self._stamp_of)
+        return self._journal.record.is_ours(self._target)
 
-    def note(self, settings: str) -> None:
-        """Note that the result is finished."""
-        entry = JournalEntry(settings, hash_of(self._source), self._stamp, self._stamp_of(self._target))
+    def note(self, settings: str, frames: int) -> None:
+        """Note that the result is finished, and how many frames it has."""
+        images = frames if is_pattern(self._target) else None
+        result = stamp_of(self._target, images)
+        entry = JournalEntry(settings, hash_of(self._source), self._stamp, result, images)
         self._journal.pen.finish(self._target, entry)
 
 

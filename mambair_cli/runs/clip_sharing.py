@@ -5,7 +5,7 @@ where each segment begins, and by which marks a worker that jumps there finds it
 done, and takes up what an earlier run has left.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,11 +19,11 @@ from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import Clip, ClipFacts, FrameMark, NumberedFrames, VideoOptions
 from mambair_cli.video.segments import read_times
 
-_SEGMENTS_AHEAD = 4  # that are surveyed before a worker takes them
+_SEGMENTS_AHEAD = 4  # of which frames are marked before a worker takes them
 
 
 @dataclass(frozen=True)
-class ClipOrder:
+class ClipForWorkers:
     """A clip as workers get it.
 
     Attributes:
@@ -103,7 +103,8 @@ class SharedClip:
         clip: The same, open in this process.
         unfinished: Where the segments go.
         counter: Counts frames.
-        segments: Segments that are to be made, from a thread that reads ahead.
+        marks: Marks of the frames from the last one on that is done, from a thread that reads ahead.
+        done: Number of frames that are done already.
 
     Attributes:
         order: The clip.
@@ -114,32 +115,45 @@ class SharedClip:
 
     def __init__(
         self,
-        order: ClipOrder,
+        order: ClipForWorkers,
         clip: Clip | NumberedFrames,
         unfinished: UnfinishedClip,
         counter: Counter,
-        segments: "Ahead[ClipSegment | FrameMark]",
+        marks: Ahead[FrameMark],
+        done: int,
     ) -> None:
         self.order = order
         self.is_over = False
         self.resumed = self.last_duration = 0
-        self._clip, self._unfinished, self._counter, self._segments = clip, unfinished, counter, segments
+        self._clip, self._unfinished, self._counter, self._marks = clip, unfinished, counter, marks
+        self._is_done = done > 0  # the frame of the first mark
+        self._next = done // order.length  # number of the next segment
+        self._collected: list[FrameMark] = []  # marks of its frames so far
         self._encoded: dict[int, list[bool]] = {}  # of each segment that is not finished: repeated or not
         self._finished: dict[int, tuple[str, ...]] = {}  # after a gap, with the warnings of each
 
     def next_segment(self) -> ClipSegment | None:
         """Return a segment to make; None if none is known yet, or all have been handed out."""
-        while not self.is_over and self._segments.has_next():
-            match next(self._segments, None):
-                case None:
-                    self.is_over = True
-                case FrameMark() as last:
-                    self.last_duration = last.duration
-                case ClipSegment() as segment:
-                    self._encoded[segment.number] = []
-                    if not self._take_up(segment):
-                        return segment
+        while not self.is_over and self._marks.has_next():
+            mark = next(self._marks, None)
+            if mark is None:
+                self.is_over = True
+            else:
+                self.last_duration = mark.duration
+                self._collected += [] if self._is_done else [mark]
+                self._is_done = False
+            if len(self._collected) == self.order.length or (self.is_over and self._collected):
+                segment = self._begin_segment()
+                if not self._take_up(segment):
+                    return segment
         return None
+
+    def _begin_segment(self) -> ClipSegment:
+        """Return the segment whose frames are known now."""
+        number, marks = self._next, tuple(self._collected)
+        self._next, self._collected = number + 1, []
+        self._encoded[number] = []
+        return ClipSegment(number, number * self.order.length, self._unfinished.path_of(number), marks)
 
     def frame_encoded(self, number: int, is_repeated: bool) -> None:
         """Count a frame that a worker has encoded."""
@@ -181,7 +195,7 @@ class SharedClip:
 
 @contextmanager
 def share_clip(
-    order: ClipOrder,
+    order: ClipForWorkers,
     clip: Clip | NumberedFrames,
     unfinished: UnfinishedClip,
     counter: Counter,
@@ -196,28 +210,6 @@ def share_clip(
         counter: Counts frames.
         done: Number of frames that are done already, and the time of the last of them, in ticks.
     """
-    with read_ahead(_survey(order, clip, unfinished, *done), _SEGMENTS_AHEAD) as segments:
-        yield SharedClip(order, clip, unfinished, counter, segments)
-
-
-def _survey(
-    order: ClipOrder, clip: Clip | NumberedFrames, unfinished: UnfinishedClip, done: int, pts: int | None
-) -> Generator[ClipSegment | FrameMark]:
-    """Yield the segments that follow those that are done, and at last the mark of the last frame."""
-    marks: list[FrameMark] = []
-    number, last = done // order.length, None
-
-    def segment() -> ClipSegment:
-        return ClipSegment(number, number * order.length, unfinished.path_of(number), tuple(marks))
-
-    for position, last in enumerate(clip.survey(max(0, done - 1), pts), max(0, done - 1)):
-        if position < done:
-            continue  # it is done, and tells the time of those that follow
-        marks.append(last)
-        if len(marks) == order.length:
-            yield segment()
-            number, marks = number + 1, []
-    if marks:
-        yield segment()
-    if last is not None:
-        yield last
+    frames, pts = done
+    with read_ahead(clip.survey(max(0, frames - 1), pts), _SEGMENTS_AHEAD * order.length) as marks:
+        yield SharedClip(order, clip, unfinished, counter, marks, frames)

@@ -16,7 +16,7 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, Counter, RestoredFrame, read_ahead, restore_frames
 from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
-from mambair_cli.runs.clip_sharing import ClipOrder, SegmentWorkers, share_clip
+from mambair_cli.runs.clip_sharing import ClipForWorkers, SegmentWorkers, share_clip
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
@@ -109,11 +109,11 @@ class Writing:
     overwrite: bool
     notify: Callable[[str], None]
     finish: Callable[[], None]
-    sharing: "Sharing | None" = None
+    sharing: "WorkersForClip | None" = None
 
 
 @dataclass(frozen=True)
-class Sharing:
+class WorkersForClip:
     """Workers for the segments of a clip, and how they read it.
 
     Attributes:
@@ -148,7 +148,7 @@ def _write_clip(writing: Writing) -> Written:
         if resumed:
             writing.notify(f"{show(target)}: going on after {resumed} frames")
             writing.counter.skip(resumed)
-        order = _order_for(writing, resumed)
+        order = _clip_for_workers(writing, resumed)
         if order is None or writing.sharing is None:
             last_duration = _write_segments(writing, unfinished, done)
         else:
@@ -180,7 +180,7 @@ def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
     return sum(map(len, times)), max(times[-1]) if times else None
 
 
-def _order_for(writing: Writing, done: int) -> ClipOrder | None:
+def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
     """Return what workers need of the clip; None where they would not be faster, or cannot open it again.
 
     A few segments would leave some of the workers idle. Processors do better with tiles of the same frame; to
@@ -193,7 +193,7 @@ def _order_for(writing: Writing, done: int) -> ClipOrder | None:
     are_few = facts.frames is not None and facts.frames - done <= length * (sharing.workers.count - 1)
     if are_few and not sharing.workers.are_gpus:
         return None
-    return ClipOrder(
+    return ClipForWorkers(
         result.source,
         sharing.rate,
         sharing.deinterlace,

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from mambair_cli.runs.claims import (
     is_claimed,
     seems_over,
 )
+from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, hash_of, lacks_space, synchronize
 
 JOURNAL_FILE = ".mambair.jsonl"
@@ -48,17 +49,6 @@ CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any 
 
 _PROCESS = secrets.token_hex(4)  # tells processes of one number apart
 _WRITING = threading.Lock()  # mounted buckets lose lines that threads add at once, each by a file of its own
-
-
-class Stamp(NamedTuple):
-    """What changes with a file, without reading it: its size in bytes, and its time in nanoseconds."""
-
-    size: int
-    mtime_ns: int
-
-
-StampOf = Callable[[Path], Stamp]
-"""Returns the stamp of a result, which may be several files; raises an OSError where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +60,14 @@ class JournalEntry:
         content: SHA-256 of the input.
         source: The input, when it was read.
         result: The file, when it was written.
+        images: Number of images, where the result is numbered images; None for a file.
     """
 
     settings: str
     content: str
     source: Stamp
     result: Stamp
+    images: int | None = None
 
 
 class Record:
@@ -106,31 +98,25 @@ class Record:
                     if before in (None, entry) or not _is_result(folder / name, before):
                         self.entries[name] = entry
 
-    def is_done(self, source: Path, target: Path, settings: str, stamp: StampOf | None = None) -> bool:
+    def is_done(self, source: Path, target: Path, settings: str) -> bool:
         """Tell whether a result need not be made again.
 
         Args:
             source: The input.
             target: The result.
             settings: Digest of all that the result depends on besides the input.
-            stamp: See :meth:`is_ours`.
         """
         entry = self.entries.get(self._name(target))
-        if entry is None or entry.settings != settings or not self.is_ours(target, stamp):
+        if entry is None or entry.settings != settings or not self.is_ours(target):
             return False
         try:
             return stamp_of(source) == entry.source or hash_of(source) == entry.content
         except OSError:  # it cannot be read: the attempt to restore it will say why
             return False
 
-    def is_ours(self, target: Path, stamp: StampOf | None = None) -> bool:
-        """Tell whether a file is a result that a run has written, and nobody has changed since.
-
-        Args:
-            target: The result.
-            stamp: Returns what changes with it; None for a file.
-        """
-        return _is_result(target, self.entries.get(self._name(target)), stamp or stamp_of)
+    def is_ours(self, target: Path) -> bool:
+        """Tell whether a result is one that a run has written, and nobody has changed since."""
+        return _is_result(target, self.entries.get(self._name(target)))
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
@@ -306,16 +292,6 @@ def explain_wait(folder: Path) -> str:
     return f"another run is writing the same results into {folder}"
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return a file's size and time.
-
-    Raises:
-        OSError: There is no such file.
-    """
-    status = path.stat()
-    return Stamp(status.st_size, status.st_mtime_ns)
-
-
 def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line names a temporary file of a run: anybody can write lines into a journal."""
     within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
@@ -360,14 +336,17 @@ def _parse(line: dict[str, Any]) -> JournalEntry | None:
             "content": str(content),
             "source": [int(), int()] as source,
             "written": [int(), int()] as written,
+            **others,
         }:
-            return JournalEntry(sys.intern(settings), content, Stamp(*source), Stamp(*written))
+            images = others.get("images")
+            images = images if isinstance(images, int) else None
+            return JournalEntry(sys.intern(settings), content, Stamp(*source), Stamp(*written), images)
     return None
 
 
-def _is_result(target: Path, entry: JournalEntry | None, stamp: StampOf = stamp_of) -> bool:
+def _is_result(target: Path, entry: JournalEntry | None) -> bool:
     try:
-        return entry is not None and stamp(target) == entry.result
+        return entry is not None and stamp_of(target, entry.images) == entry.result
     except OSError:
         return False
 
@@ -380,7 +359,9 @@ def _name_in(folder: Path, target: Path) -> str:
 
 
 def _describe(name: str, entry: JournalEntry) -> dict[str, Any]:
+    images = {} if entry.images is None else {"images": entry.images}
     return {
+        **images,
         "result": name,
         "settings": entry.settings,
         "content": entry.content,

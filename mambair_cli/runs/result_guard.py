@@ -5,7 +5,8 @@ import stat
 from pathlib import Path
 
 from mambair_cli.errors import ImageError
-from mambair_cli.runs.journal import JournalEntry, Pen, Stamp, stamp_of
+from mambair_cli.runs.journal import JournalEntry, Pen
+from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import explain_unreadable, hash_of
 
 

@@ -47,13 +47,13 @@ class ClipWorkers:
         """Restore all segments of a clip; see :class:`mambair_cli.runs.clip_sharing.SegmentWorkers`."""
         self._workers.refill()
         try:
-            _Sharing(self._workers, shared).run()
+            _SegmentLoop(self._workers, shared).run()
         except BaseException:
             self._workers.end_busy()  # they would go on with what nobody wants
             raise
 
 
-class _Sharing:
+class _SegmentLoop:
     """The segments of one clip among the workers.
 
     Args:
@@ -72,10 +72,7 @@ class _Sharing:
             has_room = self._hand_out()
             if not any(worker.segments for worker in self._workers.present) and self._is_over:
                 return
-            if not self._workers.present:
-                raise MambairError(
-                    "all workers have died; see their messages, use fewer, and go on with --resume"
-                )
+            self._workers.require_some()
             for worker, message in self._workers.listen(_LOOK_SECONDS if has_room else None):
                 self._deal_with(worker, message)
 
@@ -95,6 +92,8 @@ class _Sharing:
     def _has_room(self, worker: Worker) -> bool:
         if not worker.segments:
             return True
+        if self._lost:
+            return False  # whoever ends first takes a segment that was lost
         is_on_trial = any(self._deaths[segment.number] for segment in worker.segments)
         return not is_on_trial and worker.frames_left <= self._shared.order.length // 2
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import MambairError
-from mambair_cli.runs.clip_sharing import ClipOrder, ClipSegment
+from mambair_cli.runs.clip_sharing import ClipForWorkers, ClipSegment
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
@@ -40,7 +40,7 @@ class ComputeTiles(NamedTuple):
 class RestoreSegment(NamedTuple):
     """To a worker: restore and encode a segment of a clip after those before it."""
 
-    order: ClipOrder
+    order: ClipForWorkers
     segment: ClipSegment
 
 

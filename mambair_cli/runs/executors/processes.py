@@ -97,11 +97,11 @@ class WorkerProcesses:
 
     @property
     def count(self) -> int:
-        """Number of workers, also of those that are ended and start again."""
+        """Number of workers, also of those that have ended and start again."""
         return len(self.present) + len(self._missing)
 
     def refill(self) -> None:
-        """Start the workers that have not begun, and those that :meth:`end_busy` has ended.
+        """Start the workers that have not begun, that :meth:`end_busy` has ended, or that have died.
 
         Raises:
             UsageError: A worker died at its start.
@@ -116,10 +116,18 @@ class WorkerProcesses:
             for worker in started:
                 worker.wait_until_ready()
         except BaseException:
+            self._missing += [(worker.number, worker.device) for worker in self.present]
             for worker in self.present:  # nothing has begun
                 worker.process.terminate()
             self.close()
             raise
+
+    def require_some(self) -> None:
+        """Raise a MambairError if no worker is left."""
+        if not self.present:
+            raise MambairError(
+                "all workers have died; see their messages, use fewer, and go on with --resume"
+            )
 
     def end_busy(self) -> None:
         """End the workers that have segments to make, whatever they do; nothing half-written gets a name."""
@@ -152,10 +160,7 @@ class WorkerProcesses:
         """Give each job to one worker."""
         try:
             while not scheduler.is_over or any(worker.jobs for worker in self.present):
-                if not self.present:
-                    raise MambairError(
-                        "all workers have died; see their messages, use fewer, and go on with --resume"
-                    )
+                self.require_some()
                 for place, job in scheduler.hand_out([worker.jobs for worker in self.present]):
                     self.present[place].send(DoJob(job))
                 if scheduler.is_stopped:
@@ -269,6 +274,7 @@ class WorkerProcesses:
     def _lose(self, worker: Worker, reason: str) -> None:
         """Go on without a worker that has died."""
         self.present.remove(worker)
+        self._missing.append((worker.number, worker.device))
         if not worker.is_stopping:
             why = f": {reason}" if reason else ""
             self._notify(f"the worker on {worker.device} died while it had {worker.describe_work()}{why}")

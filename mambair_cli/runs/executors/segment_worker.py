@@ -13,7 +13,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_frames import DECODERS, read_ahead, restore_frames
 from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
-from mambair_cli.runs.clip_sharing import ClipOrder
+from mambair_cli.runs.clip_sharing import ClipForWorkers
 from mambair_cli.runs.executors.messages import (
     FrameEncoded,
     RestoreSegment,
@@ -65,7 +65,7 @@ def _restore_clip(
 
 
 def _encode(
-    following: "_Following", order: ClipOrder, restorer: Restorer, send: Callable[[Any], None]
+    following: "_Following", order: ClipForWorkers, restorer: Restorer, send: Callable[[Any], None]
 ) -> None:
     """Restore and encode segments that follow each other without a pause."""
 
