@@ -10,7 +10,8 @@ from pictures import save_photo
 from rich.cells import cell_len
 from terminal import run_in_terminal
 
-from mambair_cli.cli.progress import Progress, shorten
+from mambair_cli.cli import progress as progress_module
+from mambair_cli.cli.progress import ClipProgress, Progress, shorten
 from mambair_cli.errors import ImageError
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job, StartedImage
@@ -85,6 +86,36 @@ def test_the_row_of_an_image_that_failed_goes_and_one_of_its_name_comes_back(mon
     assert table.count("good.png") == 1
     assert table.count("bad.png") == 1
     assert "2/9 tiles" in table
+
+
+class Bar:
+    """Stands for the bar of rich, and keeps what it shows."""
+
+    def __init__(self):
+        self.shown, self.resets = {}, 0
+
+    def add_task(self, name, **shown):
+        return 0
+
+    def reset(self, task, **shown):
+        self.resets += 1
+
+    def update(self, task, **shown):
+        self.shown = shown
+
+
+def test_frames_of_an_earlier_run_do_not_count_in_the_speed(monkeypatch):
+    bar, now = Bar(), [100.0]
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: now[0])
+    clip = ClipProgress(bar, "clip")
+    clip.advance(96, 1000, 96)
+    assert bar.shown["speed"] == ""
+    now[0] += 4
+    clip.advance(104, 1000, 96)
+    assert (bar.shown["count"], bar.shown["speed"]) == ("104/1000 frames", "2 a second")
+    clip.advance(904, 1000, 896)  # behind a gap there were more
+    assert (bar.shown["count"], bar.shown["speed"]) == ("904/1000 frames", "2 a second")
+    assert bar.resets == 2
 
 
 @pytest.mark.parametrize(
