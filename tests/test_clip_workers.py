@@ -317,7 +317,7 @@ def test_whoever_ends_first_makes_a_segment_that_was_lost() -> None:
         return SimpleNamespace(segments=[], frames_left=0, send=send)
 
     segments = iter(
-        [ClipSegment(number, 4 * number, Path("x"), (FrameMark(0, 1),) * 4) for number in range(9)]
+        [ClipSegment(number, 4 * number, Path("x"), (FrameMark(0, 1, 0),) * 4) for number in range(9)]
     )
     shared = SimpleNamespace(
         order=SimpleNamespace(length=4, source=Path("clip.mp4")),
@@ -427,6 +427,39 @@ def test_a_worker_tells_why_a_segment_fails(place: Path, weights, monkeypatch, e
     assert [message.number for message in sent if isinstance(message, SegmentFinished)] == [1]
     assert [path.name for path in place.glob("*.mkv")] == ["1.mkv"]
     assert not list(place.glob(".mambair-*"))
+
+
+def test_a_worker_that_misses_an_image_finishes_no_segment(place: Path, weights) -> None:
+    save_images(place / "frames", list(range(8)))
+    source = place / "frames/%d.png"
+    with open_clip(source) as clip:
+        marks, facts = tuple(clip.survey()), clip.facts
+    (place / "frames/8.png").unlink()
+    options = choose_options(facts, place / "out.mkv", size=(48, 32), codec=None, quality=None)
+    order = ClipForWorkers(source, None, False, facts, options, None, (32, 48), 5, 1)
+    first = RestoreSegment(order, ClipSegment(1, 5, place / "1.mkv", marks[5:]))
+    waiting = iter([RestoreSegment(order, ClipSegment(0, 0, place / "0.mkv", marks[:5]))])
+    sent = []
+    restore_segments(
+        first,
+        lambda waits: next(waiting, None) if waits else None,
+        Restorer(weights=weights, device="cpu"),
+        sent.append,
+    )
+    [failed] = [message for message in sent if isinstance(message, SegmentFailed)]
+    assert str(failed.error) == f"cannot read {source} again: it has changed; restore it anew"
+    assert [message.number for message in sent if isinstance(message, SegmentFinished)] == [0]
+    assert [path.name for path in place.glob("*.mkv")] == ["0.mkv"]
+
+
+def test_joined_recordings_are_restored_by_workers(place: Path, one, two) -> None:
+    source = place / "in.ts"
+    make_clip(source, "mpegts", times=[3003 * n for n in range(14)], size=(48, 32))
+    source.write_bytes(source.read_bytes() * 2)  # times begin anew
+    alone = one(source, "one.mkv")
+    assert alone.frames == 28
+    with by_workers():
+        compare(one(source, "two.mkv", two), alone)
 
 
 def upscale(*arguments: str) -> int:

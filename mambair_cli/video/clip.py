@@ -1,9 +1,9 @@
 """Clips as frames of R'G'B', one after another, from any frame on."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -11,16 +11,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import explain_unreadable, is_stream, show
+from mambair_cli.system.files import is_stream, show
+from mambair_cli.video.container import find_pictures, open_container
 from mambair_cli.video.counted import CountedPipe
-from mambair_cli.video.description import count_packets, describe_clip, find_duration, is_picture
+from mambair_cli.video.description import count_packets, describe_clip, find_duration
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import TimedFrame, deinterlace
-from mambair_cli.video.frames import DecodedFrame, FrameMark, RawInput, VideoFrame, mark_frame
+from mambair_cli.video.frames import DecodedFrame, FrameMark, RawInput, VideoFrame, has_mark, mark_frame
+from mambair_cli.video.marked import MarkedReader
 from mambair_cli.video.pixels import frame_to_rgb
 
-_NOT_CLIPS = ("tty", "image2")  # demuxers that take almost any file, and those of single images
 _FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
 _SECONDS_SHORTER = 2  # the same, where that time may be of sound
 _NEAR = 10  # frames; times that go back by more begin anew
@@ -28,6 +29,13 @@ _NEAR = 10  # frames; times that go back by more begin anew
 _FRAMES_BEFORE = (3, 60, 600)
 _NEEDED_BEFORE = 2
 _MOST_WARNINGS = 20
+
+IsOver = Callable[[], bool]
+"""Tells whether nobody wants the frames any more."""
+
+
+class _OverError(Exception):
+    """Nobody wants the survey any more."""
 
 
 class Clip:
@@ -53,6 +61,8 @@ class Clip:
         self._deinterlace = deinterlace
         self._threads = threads
         self._is_read = False
+        self._is_doubtful = False  # whether frames may look otherwise when decoded from the beginning
+        self._marked: MarkedReader | None = None
         try:
             self._container = self._open()
         except BaseException:
@@ -87,6 +97,9 @@ class Clip:
         """Close the file; a stream that was given stays open."""
         # Else this object and its generator would keep the decoder until the next search for cycles.
         self._decoded = iter(())
+        if self._marked is not None:
+            self._marked.close()
+            self._marked = None
         self._container.close()
         if self._opened is not None:
             self._opened.close()
@@ -128,20 +141,27 @@ class Clip:
             for shown in found:
                 yield self._to_frame(shown)
 
-    def survey(self, start: int = 0, start_pts: int | None = None) -> Generator[FrameMark]:
+    def survey(
+        self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
+    ) -> Generator[FrameMark]:
         """Yield a mark of each frame that :meth:`frames` yields, with the same warnings; none is converted.
 
-        The arguments and errors are those of :meth:`frames`.
+        The other arguments and errors are those of :meth:`frames`.
+
+        Args:
+            start: Number of the first frame.
+            start_pts: Time of that frame, in ticks, if known.
+            is_over: Asked before each packet, also of frames before the first one; ends the survey if true.
         """
-        with closing(self._read(start, start_pts)) as found:
+        with closing(self._read(start, start_pts, is_over)) as found, suppress(_OverError):
             for shown in found:
-                yield mark_frame(shown)
+                yield mark_frame(shown, not self._is_doubtful)
 
     def marked_frames(self, start: int, marks: Sequence[FrameMark]) -> Generator[VideoFrame]:
         """Yield the frames that a survey has marked, wherever the clip is read from.
 
         What FFmpeg makes of broken data depends on what it has decoded before. So where a jump leads to
-        other frames, the clip is decoded from its beginning.
+        other frames, the clip is decoded from its beginning, by a reader that goes on with later segments.
 
         Args:
             start: Number of the first frame.
@@ -150,23 +170,17 @@ class Clip:
         Raises:
             VideoError: The clip is a pipe, or has no such frames any more.
         """
-        number, end = start, start + len(marks)
-        if start:
-            with closing(self._jump(start, marks[0].pts, marks[0])) as found:
-                for mark, shown in zip(marks, found, strict=False):
-                    if mark_frame(shown) != mark:
-                        break
-                    yield self._to_frame(shown)
-                    number += 1
-        if number < end:
-            with closing(self._read(number)) as found:
-                for shown in islice(found, end - number):
-                    yield self._to_frame(shown)
-                    number += 1
-        if number < end:
-            raise VideoError(f"cannot read {self._name} again: it has changed; restore it anew")
+        if self._marked is None:
+            self._marked = MarkedReader(
+                self._name, lambda start, mark: self._jump(start, mark.pts, mark), self._read
+            )
+        with closing(self._marked.frames(start, marks)) as found:
+            for shown in found:
+                yield self._to_frame(shown)
 
-    def _read(self, start: int, start_pts: int | None = None) -> Generator[DecodedFrame]:
+    def _read(
+        self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
+    ) -> Generator[DecodedFrame]:
         """Yield frames that are not converted; see :meth:`frames`."""
         if not isinstance(self._source, Path):
             if self._is_read:
@@ -175,15 +189,17 @@ class Clip:
             yield from self._some(self._number(chain([self._first], self._decoded), start), start)
             return
         if start and start_pts is not None:
-            found = self._jump(start, start_pts)
+            found = self._jump(start, start_pts, None, is_over)
             first = next(found, None)
             if first is not None:
+                self._is_doubtful = True
                 yield first
                 yield from found
                 return
+        self._is_doubtful = False
         with self._open() as container:
-            stream = self._find_stream(container)
-            last = yield from self._some(self._number(self._decode(container, stream), start), start)
+            decoded = self._decode(container, self._find_stream(container), is_over)
+            last = yield from self._some(self._number(decoded, start), start)
             self._check_end(last)
 
     def _some(
@@ -230,8 +246,13 @@ class Clip:
                 return self._to_frame(DecodedFrame(number, pts, duration or usual, frame, is_corrupt))
         raise VideoError(f"cannot read {self._name} at {float(time):g} s: no frame can be decoded there")
 
-    def _jump(self, start: int, start_pts: int, mark: FrameMark | None = None) -> Generator[DecodedFrame]:
-        """Yield frames from a time on, by a jump; none if no jump leads before that very frame."""
+    def _jump(
+        self, start: int, start_pts: int, mark: FrameMark | None = None, is_over: IsOver | None = None
+    ) -> Generator[DecodedFrame]:
+        """Yield frames from a time on, by a jump; none if no jump leads before that very frame.
+
+        With a mark, none either if the jump leads to the beginning: a reader that is open may be ahead.
+        """
         av = import_av()
         needed = min(start, _NEEDED_BEFORE) if self._deinterlace else 0
         for distance in _FRAMES_BEFORE:
@@ -242,9 +263,14 @@ class Clip:
                     container.seek(before, stream=stream, backward=True)
                 except av.FFmpegError:
                     continue
-                found = self._number(self._decode(container, stream), start, start_pts, needed)
+                decoded = self._decode(container, stream, is_over)
+                first = next(decoded, None)
+                if mark is not None and first is not None and first.pts == self._first.pts:
+                    return
+                decoded = iter(()) if first is None else chain([first], decoded)
+                found = self._number(decoded, start, start_pts, needed)
                 last = next(found, None)
-                if last is None or (mark is not None and mark_frame(last) != mark):
+                if last is None or (mark is not None and not has_mark(last, mark)):
                     continue
                 yield last
                 for last in found:
@@ -253,41 +279,12 @@ class Clip:
                 return
 
     def _open(self) -> Any:
-        av = import_av()
-        options, format = {}, None
-        if self._raw is not None:
-            format = "rawvideo"
-            size = f"{self._raw.width}x{self._raw.height}"
-            options = {"pixel_format": self._raw.format, "video_size": size, "framerate": str(self._raw.rate)}
-        try:
-            if isinstance(self._source, Path):
-                with self._source.open("rb"):  # its errors are plainer than those of FFmpeg
-                    pass
-                # With the protocol, a colon in a name is no protocol.
-                source = f"file:{self._source}"
-            else:
-                source = self._source
-            return av.open(source, "r", format=format, options=options, metadata_errors="replace")
-        except av.FFmpegError as error:
-            raise VideoError(
-                f"cannot read {self._name}: {first_line(error)}; it is no clip, or is cut off"
-            ) from error
-        except OSError as error:
-            if isinstance(self._source, Path):
-                raise VideoError(str(explain_unreadable(self._source, error))) from error
-            raise
+        return open_container(self._source, self._raw, self._name)
 
     def _find_stream(self, container: Any) -> Any:
-        name = container.format.name
-        streams = [stream for stream in container.streams.video if not is_picture(stream)]
-        if not streams or name in _NOT_CLIPS or name.endswith("_pipe") or not streams[0].codec_context:
-            raise VideoError(f"cannot read {self._name}: it has no moving pictures; name a clip")
-        stream = streams[0]
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = self._threads
-        return stream
+        return find_pictures(container, self._name, self._threads)
 
-    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _decode(self, container: Any, stream: Any, is_over: IsOver | None = None) -> Iterator[Any]:
         """Yield frames of FFmpeg; broken data is noted, never the end."""
         av = import_av()
         decoder = stream.codec_context
@@ -296,9 +293,12 @@ class Clip:
             decoder = av.CodecContext.create(alpha, "r")
         packets, end = container.demux(stream), 0
         while True:
+            if is_over is not None and is_over():
+                raise _OverError
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
+                self._is_doubtful = True
                 self._warn(f"{self._name} cannot be read to its end: {first_line(error)}")
                 packet = None
             # The last packet is empty and has no time; others that are empty repeat a frame.
@@ -308,10 +308,13 @@ class Clip:
             if packet is not None and packet.size and packet.pos is not None:
                 end = packet.pos + packet.size
             try:
-                yield from decoder.decode(None if is_last else packet)
+                for frame in decoder.decode(None if is_last else packet):
+                    self._is_doubtful |= frame.is_corrupt
+                    yield frame
             except av.EOFError:
                 return
             except av.FFmpegError as error:
+                self._is_doubtful = True
                 self._warn(f"part of {self._name} is broken: {first_line(error)}")
             if is_last:
                 size = self._source.count if isinstance(self._source, CountedPipe) else container.size

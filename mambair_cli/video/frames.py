@@ -1,11 +1,14 @@
 """Frames of a clip: decoded, converted, and marked, so that they are known when they are decoded again."""
 
+import ctypes
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mambair_cli.errors import VideoError
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,33 +68,66 @@ class FrameMark(NamedTuple):
     Attributes:
         pts: Time at which it is shown, in ticks of the clip.
         duration: How long it is shown, in ticks.
-        checksum: Checksum of its samples; None for an image, which is the same whenever it is read.
+        checksum: Checksum of its samples; for an image, that of the name, size and time of its file.
+        is_repeatable: Whether it has the same samples whenever the clip is decoded from its beginning:
+            nothing before it is broken, and the survey has not jumped.
     """
 
     pts: int
     duration: int
-    checksum: int | None = None
+    checksum: int
+    is_repeatable: bool = True
 
 
-def mark_frame(frame: DecodedFrame) -> FrameMark:
+def mark_frame(frame: DecodedFrame, is_repeatable: bool = True) -> FrameMark:
     """Return the mark of a frame."""
-    return FrameMark(frame.pts, frame.duration, _checksum(frame.frame))
+    return FrameMark(frame.pts, frame.duration, _checksum(frame.frame), is_repeatable)
+
+
+def has_mark(frame: DecodedFrame, mark: FrameMark) -> bool:
+    """Tell whether a frame has the times and the samples of a mark."""
+    return mark_frame(frame, mark.is_repeatable) == mark
+
+
+def changed(name: str) -> VideoError:
+    """Return the error for a clip in which marked frames are not found again."""
+    return VideoError(f"cannot read {name} again: it has changed; restore it anew")
+
+
+def plane_bytes(plane: Any, width: int) -> np.ndarray:
+    """Return the bytes of a plane in place, (h, width) uint8, from its upper line to its lower one.
+
+    Args:
+        plane: Plane of a frame of PyAV, which must outlive the result.
+        width: Bytes of a line to return, from its start.
+    """
+    size, height = plane.line_size, plane.height
+    if size >= 0:
+        return np.frombuffer(plane, np.uint8)[: height * size].reshape(height, size)[:, :width]
+    # The upper line is the last one in memory, and the buffer that PyAV tells begins with it.
+    before = -size * (height - 1)
+    memory = (ctypes.c_uint8 * (before + width)).from_address(plane.buffer_ptr - before)
+    return np.ndarray((height, width), np.uint8, memory, before, (size, 1))
 
 
 def _checksum(frame: Any) -> int:
-    """Return a checksum of the samples of a frame of PyAV.
+    """Return a checksum of a frame of PyAV: its pixel format, all its samples, and its palette.
 
-    The ends of lines hold whatever was in the memory, so they are left out; where samples of several kinds
-    share a plane, so is a part of each line.
+    It covers every byte that belongs to a pixel, in every plane, whichever way the lines run; not the ends of
+    lines, which hold whatever was in the memory.
     """
-    result = zlib.crc32(frame.format.name.encode())
-    bits = {}
-    for component in frame.format.components:
-        bits[component.plane] = max(component.bits, bits.get(component.plane, 0))
+    format = frame.format
+    result = zlib.crc32(format.name.encode())
+    planes = [component.plane for component in format.components]
+    bits = max(component.bits for component in format.components)
     for number, plane in enumerate(frame.planes):
-        depth = bits.get(number, 8)
-        width = plane.width * depth // 8 if depth < 8 else plane.width * ((depth + 7) // 8)
-        lines = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size]
-        lines = lines.reshape(plane.height, plane.line_size)[:, :width]
-        result = zlib.crc32(np.ascontiguousarray(lines).data, result)
+        if format.has_palette and number == 1:
+            result = zlib.crc32(plane, result)
+            continue
+        if max(planes) == 0:  # several pixels may share chroma, so that lines hold whole groups of them
+            group = 64 // format.chroma_width(64)
+            width = (-(-plane.width // group) * group * format.padded_bits_per_pixel + 7) // 8
+        else:
+            width = plane.width * planes.count(number) * ((bits + 7) // 8)
+        result = zlib.crc32(np.ascontiguousarray(plane_bytes(plane, width)).data, result)
     return result

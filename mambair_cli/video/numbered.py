@@ -1,9 +1,10 @@
 """Clips that are numbered images: ``frames/%06d.png``, or a folder of them."""
 
 import re
-from collections.abc import Generator, Sequence
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from mambair_cli.system.files import show
 from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
-from mambair_cli.video.frames import FrameMark, VideoFrame
+from mambair_cli.video.frames import FrameMark, VideoFrame, changed
 
 _NUMBER = re.compile(r"%0?\d*d")
 _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
@@ -81,6 +82,7 @@ class NumberedFrames:
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.warnings: list[str] = []
+        self._name = show(path)
         self._files = _find_files(path)
         if not self._files:
             raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
@@ -145,9 +147,8 @@ class NumberedFrames:
         """
         if start >= len(self._files):
             raise VideoError(f"cannot read frame {start}: there are {len(self._files)} images; start before")
-        times = self._times()
         before = None
-        for number in range(start, len(self._files)):
+        for number, pts, duration in self._timed(start):
             path = self._files[number][1]
             pixels, concealed = self._read(path), False
             if pixels is None:
@@ -156,18 +157,42 @@ class NumberedFrames:
                 pixels = before if before is not None else next(p for p in earlier if p is not None)
                 concealed = True
             before = pixels
-            after = times[number + 1] if number + 1 < len(times) else times[number] + 1
-            yield VideoFrame(number, times[number], after - times[number], pixels, concealed)
+            yield VideoFrame(number, pts, duration, pixels, concealed)
 
-    def survey(self, start: int = 0, start_pts: int | None = None) -> Generator[FrameMark]:
-        """Yield a mark of each frame; no image is read. The arguments are those of :meth:`frames`."""
-        times = self._times()
-        for pts, after in pairwise([*times, times[-1] + 1][start:]):
-            yield FrameMark(pts, after - pts)
+    def survey(
+        self, start: int = 0, start_pts: int | None = None, is_over: Callable[[], bool] | None = None
+    ) -> Generator[FrameMark]:
+        """Yield a mark of each frame; no image is read, only the size and time of its file.
+
+        Args:
+            start: Number of the first frame.
+            start_pts: Ignored; images are found by their numbers.
+            is_over: Asked before each image; ends the survey if true.
+        """
+        for number, pts, duration in self._timed(start):
+            if is_over is not None and is_over():
+                return
+            yield FrameMark(pts, duration, _stamp(self._files[number][1]))
 
     def marked_frames(self, start: int, marks: Sequence[FrameMark]) -> Generator[VideoFrame]:
-        """Yield the frames that a survey has marked, from the number of the first one on."""
-        yield from islice(self.frames(start), len(marks))
+        """Yield the frames that a survey has marked.
+
+        Args:
+            start: Number of the first frame.
+            marks: Marks of that frame and of those after it.
+
+        Raises:
+            VideoError: One of the images is gone or was replaced, another has come before or between them,
+                or one has another size than the first.
+        """
+        if start + len(marks) > len(self._files):
+            raise changed(self._name)
+        # Each image is looked at before it is read, and not earlier.
+        shown = self.frames(start)
+        for mark, (number, pts, duration) in zip(marks, self._timed(start), strict=False):
+            if mark != FrameMark(pts, duration, _stamp(self._files[number][1])):
+                raise changed(self._name)
+            yield next(shown)
 
     def frame_at(self, time: Fraction) -> VideoFrame:
         """Return the frame that is shown at a time, in seconds since the first one."""
@@ -179,6 +204,12 @@ class NumberedFrames:
         if not self._is_timed:
             return list(range(len(self._files)))
         return [number - self._first_number for number, _ in self._files]
+
+    def _timed(self, start: int) -> Iterator[tuple[int, int, int]]:
+        """Yield numbers of frames, when they are shown, and how long, in ticks."""
+        times = self._times()
+        for number, (pts, after) in enumerate(pairwise([*times, times[-1] + 1][start:]), start):
+            yield number, pts, after - pts
 
     def _read(self, path: Path) -> np.ndarray | None:
         try:
@@ -223,6 +254,15 @@ def _find_files(path: Path) -> list[tuple[int, Path]]:
     name = re.compile(f"{before}({digits}){after}")
     matches = ((name.fullmatch(each.name), each) for each in path.parent.iterdir())
     return sorted((int(match.group(1)), each) for match, each in matches if match)
+
+
+def _stamp(path: Path) -> int:
+    """Return a checksum of the name, size and time of a file; one that is not there has a stamp, too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return zlib.crc32(repr((path.name, None)).encode())
+    return zlib.crc32(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from mambair_cli.video.colour import (
     split_planes,
 )
 from mambair_cli.video.ffmpeg import import_av
+from mambair_cli.video.frames import plane_bytes
 
 _PACKED_RGB = ("bgr0", "bgra")
 
@@ -188,15 +189,13 @@ def _store(plane: np.ndarray, zero: float, span: float, white: int, target: np.n
 
 def plane_samples(plane: Any, dtype: np.dtype) -> np.ndarray:
     """Return the samples of a plane (h, w) in place, without the padding of its lines."""
-    lines = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
-    return lines[:, : plane.width]
+    return plane_bytes(plane, plane.width * dtype.itemsize).view(dtype)
 
 
 def _unpack(frame: Any, layout: PixelLayout) -> np.ndarray:
     plane = frame.planes[0]
-    samples = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     bands = [2, 1, 0, 3] if layout.has_alpha else [2, 1, 0]
-    pixels = samples[:, : 4 * plane.width].reshape(plane.height, plane.width, 4)[..., bands]
+    pixels = plane_bytes(plane, 4 * plane.width).reshape(plane.height, plane.width, 4)[..., bands]
     return np.divide(pixels, 255, dtype=np.float32)
 
 
