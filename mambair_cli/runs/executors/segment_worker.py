@@ -50,13 +50,13 @@ def restore_segments(
 
 
 def _restore_clip(
-    item: RestoreSegment | None, take: Take, restorer: Restorer, send: Callable[[Any], None]
+    first: RestoreSegment, take: Take, restorer: Restorer, send: Callable[[Any], None]
 ) -> RestoreSegment | None:
     """Restore the segments of one clip, which stays open; return the first segment of another one."""
-    assert item is not None
-    order = item.order
+    order = first.order
     chosen = (restorer if order.kind is None else restorer.for_kind(order.kind)).alone()
     with open_clip(order.source, rate=order.rate, deinterlace=order.deinterlace, threads=DECODERS) as clip:
+        item: RestoreSegment | None = first
         while item is not None and item.order == order:
             following = _Following(item, take, clip)
             _encode(following, order, chosen, send)
