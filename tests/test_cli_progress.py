@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from pictures import save_photo
@@ -107,7 +108,7 @@ class Bar:
 def test_frames_of_an_earlier_run_do_not_count_in_the_speed(monkeypatch):
     bar, now = Bar(), [100.0]
     monkeypatch.setattr(progress_module.time, "perf_counter", lambda: now[0])
-    clip = ClipProgress(bar, "clip")
+    clip = ClipProgress(cast(Any, bar), "clip")
     clip.advance(96, 1000, 96)
     assert bar.shown["speed"] == ""
     now[0] += 4

@@ -40,6 +40,7 @@ from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.executors.segment_worker import restore_segments
 from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.worker import Worker
+from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import FrameMark, SegmentWriter, choose_options, open_clip
 
@@ -307,6 +308,26 @@ def test_workers_that_died_begin_again_with_the_next_clip(place: Path, one, weig
     assert 1 in finished(work)
 
 
+def test_a_worker_refuses_a_clip_that_is_another_by_now(place: Path) -> None:
+    source, sent = place / "in.mp4", []
+    make_clip(source, "mp4", times=[3003 * n for n in range(5)], size=(24, 16))
+    with open_clip(source) as clip:
+        marks, facts = tuple(clip.survey()), clip.facts
+    options = choose_options(facts, place / "out.mp4", size=(48, 32))
+    order = ClipForWorkers(source, stamp_of(source), None, False, facts, options, None, (32, 48), 5, 1)
+    os.utime(source, (1, 1))
+    restore_segments(
+        RestoreSegment(order, ClipSegment(0, 0, place / "0.mkv", marks)),
+        lambda waits: None,
+        Restorer(model="tiny-x2", scale=2, device="cpu", offline=True),
+        sent.append,
+    )
+    assert [str(said.error) for said in sent] == [
+        f"cannot read {source} again: it has changed; restore it anew"
+    ]
+    assert not (place / "0.mkv").exists()
+
+
 def test_whoever_ends_first_makes_a_segment_that_was_lost() -> None:
     given: list[tuple[int, int]] = []
 
@@ -405,7 +426,7 @@ def test_a_worker_tells_why_a_segment_fails(place: Path, weights, monkeypatch, e
     with open_clip(source) as clip:
         marks, facts = tuple(clip.survey()), clip.facts
     options = choose_options(facts, place / "out.mkv", size=(48, 32), codec=None, quality=None)
-    order = ClipForWorkers(source, None, False, facts, options, None, (32, 48), 5, 1)
+    order = ClipForWorkers(source, None, None, False, facts, options, None, (32, 48), 5, 1)
     first = ClipSegment(0, 0, place / "0.mkv", marks[:5])
     waiting = iter([RestoreSegment(order, ClipSegment(1, 5, place / "1.mkv", marks[5:]))])
     write, sent = SegmentWriter.encode, []
@@ -436,7 +457,7 @@ def test_a_worker_that_misses_an_image_finishes_no_segment(place: Path, weights)
         marks, facts = tuple(clip.survey()), clip.facts
     (place / "frames/8.png").unlink()
     options = choose_options(facts, place / "out.mkv", size=(48, 32), codec=None, quality=None)
-    order = ClipForWorkers(source, None, False, facts, options, None, (32, 48), 5, 1)
+    order = ClipForWorkers(source, None, None, False, facts, options, None, (32, 48), 5, 1)
     first = RestoreSegment(order, ClipSegment(1, 5, place / "1.mkv", marks[5:]))
     waiting = iter([RestoreSegment(order, ClipSegment(0, 0, place / "0.mkv", marks[:5]))])
     sent = []

@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple, Protocol
 
 from mambair_cli.checkpoints.select import PictureKind
 from mambair_cli.errors import VideoError
 from mambair_cli.runs.clip_frames import Ahead, Counter, read_ahead
+from mambair_cli.runs.stamps import Stamp
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import Clip, ClipFacts, FrameMark, NumberedFrames, VideoOptions
 from mambair_cli.video.segments import read_times
@@ -28,6 +30,7 @@ class ClipForWorkers:
 
     Attributes:
         source: The clip: a file, a folder, or numbered images.
+        stamp: Stamp of the file; None for images, which are compared one by one.
         rate: Frames a second of images; None for 25.
         deinterlace: Whether to make whole frames of interlaced ones.
         facts: What the clip is.
@@ -39,6 +42,7 @@ class ClipForWorkers:
     """
 
     source: Path
+    stamp: Stamp | None
     rate: Fraction | None
     deinterlace: bool
     facts: ClipFacts
@@ -211,5 +215,10 @@ def share_clip(
         done: Number of frames that are done already, and the time of the last of them, in ticks.
     """
     frames, pts = done
-    with read_ahead(clip.survey(max(0, frames - 1), pts), _SEGMENTS_AHEAD * order.length) as marks:
-        yield SharedClip(order, clip, unfinished, counter, marks, frames)
+    is_over = Event()
+    survey = clip.survey(max(0, frames - 1), pts, is_over.is_set)
+    with read_ahead(survey, _SEGMENTS_AHEAD * order.length) as marks:
+        try:
+            yield SharedClip(order, clip, unfinished, counter, marks, frames)
+        finally:
+            is_over.set()  # else the thread would go on to the next mark, which may be far

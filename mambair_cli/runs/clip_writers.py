@@ -20,6 +20,7 @@ from mambair_cli.runs.clip_sharing import ClipForWorkers, SegmentWorkers, share_
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.system.files import is_stream, show
 from mambair_cli.system.process import count_processors
@@ -195,6 +196,7 @@ def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
         return None
     return ClipForWorkers(
         result.source,
+        stamp_of(result.source) if result.source.is_file() else None,
         sharing.rate,
         sharing.deinterlace,
         facts,

@@ -20,7 +20,10 @@ from mambair_cli.runs.executors.messages import (
     SegmentFailed,
     SegmentFinished,
 )
+from mambair_cli.runs.stamps import stamp_of
+from mambair_cli.system.files import show
 from mambair_cli.video import Clip, NumberedFrames, VideoFrame, open_clip
+from mambair_cli.video.frames import changed
 
 Take = Callable[[bool], RestoreSegment | None]
 """Returns the next segment; None after the last one or, without waiting for one, if there is none yet."""
@@ -56,6 +59,8 @@ def _restore_clip(
     order = first.order
     chosen = (restorer if order.kind is None else restorer.for_kind(order.kind)).alone()
     with open_clip(order.source, rate=order.rate, deinterlace=order.deinterlace, threads=DECODERS) as clip:
+        if order.stamp is not None and stamp_of(order.source) != order.stamp:
+            raise changed(show(order.source))
         item: RestoreSegment | None = first
         while item is not None and item.order == order:
             following = _Following(item, take, clip)
