@@ -144,7 +144,8 @@ class SharedClip:
                 self.is_over = True
             else:
                 self.last_duration = mark.duration
-                self._collected += [] if self._is_done else [mark]
+                if not self._is_done:
+                    self._collected.append(mark)
                 self._is_done = False
             if len(self._collected) == self.order.length or (self.is_over and self._collected):
                 segment = self._begin_segment()
