@@ -58,6 +58,21 @@ def test_the_psnr_loss_weighs_each_crop_by_its_own_error():
     assert y.grad[0].abs().sum() > 10 * y.grad[1].abs().sum()  # the clearer crop pulls harder
 
 
+def test_the_loss_on_luma_counts_an_error_by_how_much_it_changes_luma():
+    luma_error = torch.full((1, 3, 2, 2), 0.1)  # as large in luma as in each channel
+    changes = (0.128553, -0.065481, 0.0)  # of red, green and blue: none in luma
+    colour_error = torch.stack([torch.full((2, 2), change) for change in changes])[None]
+    for error, counted in (
+        (luma_error, 0.1**2),
+        (colour_error, (1 - trainer.LUMA_SHARE) * (0.128553**2 + 0.065481**2) / 3),
+    ):
+        loss = trainer.measure_loss(error, torch.zeros_like(error), "psnr-y")
+        assert loss.item() == pytest.approx(10 * math.log10(counted + trainer.PSNR_FLOOR), abs=1e-3)
+    gray = torch.full((1, 1, 2, 2), 0.1)
+    same = [trainer.measure_loss(gray, torch.zeros_like(gray), kind).item() for kind in ("psnr", "psnr-y")]
+    assert same[0] == same[1]
+
+
 @pytest.mark.parametrize(
     ("task", "name"), [("upscale", "SIGINT"), ("denoise", "SIGTERM"), ("dejpeg", "SIGHUP")]
 )

@@ -150,7 +150,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--crop", type=int, default=48, help="side of a crop of the input, in pixels")
     parser.add_argument("--batch", type=int, default=16, help="crops in a step")
     parser.add_argument("--learning-rate", type=float, default=8e-4)
-    parser.add_argument("--loss", default="l1", choices=("l1", "charbonnier", "l2", "psnr"))
+    parser.add_argument("--loss", default="l1", choices=("l1", "charbonnier", "l2", "psnr", "psnr-y"))
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--fill", type=float, help="seconds to the last step")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")

@@ -9,7 +9,7 @@ import typer
 from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
-from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:
     from mambair_cli.networks import MambaIRConfig
@@ -79,8 +79,8 @@ class TrainOptions:
         ),
     ] = TrainConfig.ema_decay
     loss: Annotated[
-        Literal["l1", "charbonnier", "l2", "psnr"],
-        typer.Option(help="Loss function; psnr or l2 after l1 gives the highest PSNR."),
+        Loss,
+        typer.Option(help="Loss function; psnr after l1 gives the highest PSNR, psnr-y the highest on luma."),
     ] = TrainConfig.loss
     precision: Annotated[
         Literal["auto", "bf16", "fp32"],

@@ -12,6 +12,8 @@ from mambair_cli.errors import UsageError
 if TYPE_CHECKING:
     from mambair_cli.networks import MambaIRConfig
 
+Loss = Literal["l1", "charbonnier", "l2", "psnr", "psnr-y"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -38,8 +40,9 @@ class TrainConfig:
         weight_decay: Weight decay of matrices and kernels; norms, biases and the scan's parameters have none.
         ema_decay: Decay per step of the running average of the weights, which is saved; at first the decay is
             smaller, (1 + step) / (10 + step).
-        loss: "l1"; "charbonnier"; "l2", the mean square; or "psnr", the mean of the crops' PSNR, so that a
-            crop with a small error counts as much as one with a large error.
+        loss: "l1"; "charbonnier"; "l2", the mean square; "psnr", the mean of the crops' PSNR, so that a crop
+            with a small error counts as much as one with a large error; or "psnr-y", the same, of an error of
+            which four fifths are luma's, for what is measured and seen on luma.
         precision: "bf16" for matrix products and convolutions in bfloat16, "fp32", or "auto", which becomes
             one of them: bfloat16 on CUDA, since most CPUs have no instructions for it and take 5 to 20 times
             as long. The scan, the residual stream and the loss are always in float32.
@@ -68,7 +71,7 @@ class TrainConfig:
     warmup: int = 500
     weight_decay: float = 1e-4
     ema_decay: float = 0.999
-    loss: Literal["l1", "charbonnier", "l2", "psnr"] = "l1"
+    loss: Loss = "l1"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     validate_every: int = 2000

@@ -34,6 +34,8 @@ EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and a
 MAX_GRADIENT_NORM = 1.0
 CHARBONNIER_EPSILON = 1e-3
 PSNR_FLOOR = 1e-5  # added to the mean square of a crop: what is over 50 dB needs no more weight
+LUMA_WEIGHTS = (65.481, 128.553, 24.966)  # of red, green and blue in Y of BT.601, as metrics.py has them
+LUMA_SHARE = 0.8  # of the error that "psnr-y" counts
 BETAS = (0.9, 0.99)  # AdamW's
 
 
@@ -263,7 +265,7 @@ def measure_loss(y: Tensor, target: Tensor, kind: str) -> Tensor:
         kind: Name of the loss, see ``loss`` in :class:`TrainConfig`.
 
     Returns:
-        A scalar; the loss named psnr is in dB, and negative.
+        A scalar; the losses named psnr are in dB, and negative.
     """
     error = y - target
     if kind == "l1":
@@ -273,7 +275,12 @@ def measure_loss(y: Tensor, target: Tensor, kind: str) -> Tensor:
     squares = error.square()
     if kind == "l2":
         return squares.mean()
-    return 10 * (squares.mean(dim=(1, 2, 3)) + PSNR_FLOOR).log10().mean()
+    means = squares.mean(dim=(1, 2, 3))
+    if kind == "psnr-y" and error.shape[1] == 3:
+        red, green, blue = (weight / sum(LUMA_WEIGHTS) for weight in LUMA_WEIGHTS)
+        luma = red * error[:, 0] + green * error[:, 1] + blue * error[:, 2]
+        means = LUMA_SHARE * luma.square().mean(dim=(1, 2)) + (1 - LUMA_SHARE) * means
+    return 10 * (means + PSNR_FLOOR).log10().mean()
 
 
 def make_network(config: TrainConfig) -> Network:
