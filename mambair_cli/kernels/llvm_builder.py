@@ -284,6 +284,22 @@ class Code:
         ) as i:
             yield i
 
+    def accumulate(
+        self, stop: Index, sums: Sequence[Vector], add: Callable[[Index, list[Vector]], list[Vector]]
+    ) -> list[Vector]:
+        """Return the sums after ``add``, which maps them to the next ones, for each i of range(stop)."""
+        before = self.build.block
+        with self._repeat(lambda i: i + 1 if i else self.index(0), stop) as i:
+            inside = self.build.block
+            self.build.position_after(i.value)  # in the block that checks whether there is another
+            phis = [self.build.phi(self.vector) for _ in sums]
+            for phi, first in zip(phis, sums, strict=True):
+                phi.add_incoming(first.value, before)
+            self.build.position_at_end(inside)
+            for phi, following in zip(phis, add(i, [Vector(self, phi) for phi in phis]), strict=True):
+                phi.add_incoming(following.value, self.build.block)
+        return [Vector(self, phi) for phi in phis]
+
     @contextmanager
     def _repeat(self, following: Callable[[Index | None], Index], stop: Index) -> Iterator[Index]:
         check, inside, after = (self.function.append_basic_block() for _ in range(3))

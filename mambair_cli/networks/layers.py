@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mambair_cli.kernels import ScanParams, has_vector_kernels, is_exporting, selective_scan
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
+LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products that they save
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
@@ -29,9 +31,22 @@ class Conv2d(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
+        self._transformed: tuple[object, Any] | None = None  # the weights' version, and what was made of it
 
     def forward(self, input: Tensor) -> Tensor:
+        is_plain = self.kernel_size == (3, 3) and self.dilation == (1, 1) and self.groups == 1
+        if is_plain and self.in_channels >= LEAST_CHANNELS and has_vector_kernels(input):
+            return self._convolve_by_transforms(input)
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _convolve_by_transforms(self, x: Tensor) -> Tensor:
+        from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
+
+        weight = self.weight
+        version = (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        if self._transformed is None or self._transformed[0] != version:
+            self._transformed = version, transform_weight(weight)
+        return convolve(x, self._transformed[1], self.bias)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -1,0 +1,140 @@
+"""Convolutions by transforms on a CPU: what they give, and that changed weights are seen."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
+from mambair_cli.networks import layers
+from mambair_cli.networks.layers import Conv2d
+
+TOLERANCE = 3e-5  # some 100 roundings of values up to 4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def exactly(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.double()
+    return F.conv2d(x.double().permute(0, 3, 1, 2), weight.double(), bias, padding=1).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "k"),
+    [
+        ((1, 1, 1, 1), 1),
+        ((2, 4, 4, 16), 32),
+        ((1, 5, 3, 7), 3),
+        ((3, 3, 18, 29), 88),
+        ((1, 37, 50, 88), 29),
+        ((2, 9, 8, 33), 17),
+        ((1, 8, 12, 180), 48),
+    ],
+)
+def test_pixels_are_convolved(shape: tuple[int, ...], k: int) -> None:
+    c = shape[-1]
+    x = normal(*shape[:-1], 2 * c)[..., :c]  # a part of the channels of a larger image
+    weight, bias = normal(k, c, 3, 3, seed=1) / (9 * c) ** 0.5, normal(k, seed=2)
+    for each in (bias, None):
+        made = convolve(x, transform_weight(weight), each)
+        torch.testing.assert_close(made.double(), exactly(x, weight, each), rtol=0, atol=TOLERANCE)
+        assert made.is_contiguous()
+
+
+def test_it_is_about_as_exact_as_the_plain_sum() -> None:
+    x, weight = normal(1, 64, 64, 88), normal(88, 88, 3, 3, seed=1) / (9 * 88) ** 0.5
+    exact = exactly(x, weight, None)
+    plain = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
+    errors = [
+        (y - exact).square().mean().sqrt() for y in (plain, convolve(x, transform_weight(weight), None))
+    ]
+    assert errors[1] < 4 * errors[0] < 4e-6
+
+
+def test_a_pixel_reaches_its_neighbours_alone() -> None:
+    x, weight = torch.zeros(1, 11, 11, 16), normal(16, 16, 3, 3)
+    x[0, 5, 4] = 1e4
+    made = convolve(x, transform_weight(weight), None)
+    made[0, 4:7, 3:6] = 0
+    assert made.abs().max() < 0.05  # what rounding leaves of 1e4
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_threads_change_no_bit(count: int) -> None:
+    x, weight, bias = (
+        normal(2, 21, 30, 37),
+        transform_weight(normal(20, 37, 3, 3, seed=1)),
+        normal(20, seed=2),
+    )
+    alone = convolve(x, weight, bias)
+    torch.set_num_threads(count)
+    assert torch.equal(alone, convolve(x, weight, bias))
+
+
+def test_neighbouring_images_change_no_bit() -> None:
+    x, weight, bias = normal(3, 10, 7, 24), transform_weight(normal(40, 24, 3, 3, seed=1)), normal(40, seed=2)
+    together = convolve(x, weight, bias)
+    assert all(torch.equal(together[i : i + 1], convolve(x[i : i + 1], weight, bias)) for i in range(3))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 8), (1, 0, 4, 8), (1, 4, 0, 8)])
+def test_nothing_in_nothing_out(shape: tuple[int, ...]) -> None:
+    weight = transform_weight(torch.ones(5, 8, 3, 3))
+    assert convolve(torch.empty(shape), weight, torch.zeros(5)).shape == (*shape[:-1], 5)
+
+
+def test_operands_of_other_types_are_refused() -> None:
+    weight, bias = transform_weight(torch.ones(5, 8, 3, 3)), torch.zeros(5)
+    for x, other in ((torch.ones(1, 2, 2, 8).double(), bias), (torch.ones(1, 2, 2, 8), bias.half())):
+        with pytest.raises(ValueError, match="must be float32 on the CPU"):
+            convolve(x, weight, other)
+
+
+def test_a_layer_takes_them_where_they_pay(monkeypatch) -> None:
+    taken = []
+    monkeypatch.setattr(
+        "mambair_cli.kernels.cpu_convolution.convolve",
+        lambda x, weight, bias: taken.append(weight.channels) or convolve(x, weight, bias),
+    )
+    x = normal(1, 6, 5, 32)
+    with torch.inference_mode():
+        for layer in (Conv2d(32, 21, 3), Conv2d(32, 22, 1), Conv2d(32, 32, 3, groups=32)):
+            layer(x)
+        Conv2d(32, 23, 3, dilation=2)(x)
+        Conv2d(3, 24, 3)(x[..., :3])
+        Conv2d(32, 25, 3).double()(x.double())
+    Conv2d(32, 26, 3)(x)  # with a gradient
+    assert taken == [21]
+
+
+def test_a_layer_sees_that_its_weights_have_changed() -> None:
+    layer, x = Conv2d(16, 16, 3), normal(1, 6, 5, 16)
+    with torch.no_grad():
+        first = layer(x)
+        other = copy.deepcopy(layer)
+        assert torch.equal(other(x), first)
+        layer.weight.mul_(2)
+        torch.testing.assert_close(layer(x), 2 * first - layer.bias, rtol=0, atol=1e-5)
+        layer.load_state_dict(other.state_dict())
+        assert torch.equal(layer(x), first)
+        layer.weight = torch.nn.Parameter(-other.weight)
+        assert layer.bias is not None
+        torch.testing.assert_close(layer(x), 2 * layer.bias - first, rtol=0, atol=1e-5)
+    assert list(layer.state_dict()) == ["weight", "bias"]
+
+
+def test_layers_give_the_same_with_and_without_them(monkeypatch) -> None:
+    torch.manual_seed(0)
+    block, x = layers.CAB(48, "classic"), normal(2, 13, 10, 48)
+    with torch.inference_mode():
+        fast = block(x)
+        monkeypatch.setattr(layers, "has_vector_kernels", lambda x: False)
+        plain = block(x)
+    assert not torch.equal(fast, plain)  # they round differently
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
