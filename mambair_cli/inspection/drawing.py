@@ -1,7 +1,9 @@
-"""Tell a clean drawing from one that was saved as JPEG: by how flat it is close to its edges.
+"""Tell a clean drawing from one that was saved as JPEG, or is noisy.
 
-JPEG leaves ringing in every block that has an edge. A drawing of flat colours that was never compressed is
-flat right up to its edges, whatever else the estimator takes for traces of compression.
+JPEG leaves ringing in every block that has an edge, and noise is everywhere. A drawing of flat colours and
+gradients that was never compressed is smooth right up to its edges. Where text or patterns are so dense that
+nothing is smooth, some of their parts come again, equal to the last bit; of noise none does. Both hold
+whatever the estimator takes for traces of compression or for noise.
 """
 
 from collections.abc import Sequence
@@ -9,12 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 
 EDGE = 24.0  # least difference of neighbours in luma at an edge, in steps of 8 bits
-NEAR, FAR = 3, 6  # pixels: resizing touches what is nearer, and a block of JPEG reaches farther
-FLAT = 1.0  # largest difference of neighbours in a flat area, in steps of 8 bits
+NEAR, FAR = 2, 5  # pixels: resizing touches what is nearer, and a block of JPEG reaches farther
+SMOOTH = 1.0  # largest second difference in a smooth area, in steps of 8 bits: a gradient's steps are rounded
+PATCH = 4  # side of a part that may come again: in a picture enlarged twice it has still nine free pixels
+BLACK, WHITE = 0, 255  # where noise is cut off, so that parts of noise can be equal
 
 
-def measure_flatness(windows: Sequence[np.ndarray]) -> float:
-    """Return the share of the pixels between 3 and 6 pixels from an edge that are as their neighbours.
+def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
+    """Return the share of the pixels between 2 and 5 pixels from an edge that are as those beside them.
+
+    Those of a gradient are, too: what counts is the second difference.
 
     Args:
         windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
@@ -22,17 +28,47 @@ def measure_flatness(windows: Sequence[np.ndarray]) -> float:
     Returns:
         0 to 1; 0 where there is no edge.
     """
-    flat = near = 0
+    smooth = near = 0
     for window in windows:
-        luma = window.mean(axis=2)
-        edges = _differ(luma, EDGE)
+        edges = _differ(window.mean(axis=2), EDGE)
         ring = _widen(edges, FAR) & ~_widen(edges, NEAR)
-        changes = np.zeros(luma.shape, bool)
-        changes[:, 1:] |= (np.abs(np.diff(window, axis=1)) > FLAT).any(axis=2)
-        changes[1:] |= (np.abs(np.diff(window, axis=0)) > FLAT).any(axis=2)
+        bends = np.zeros(ring.shape, bool)
+        bends[:, 1:-1] |= (np.abs(np.diff(window, 2, axis=1)) > SMOOTH).any(axis=2)
+        bends[1:-1] |= (np.abs(np.diff(window, 2, axis=0)) > SMOOTH).any(axis=2)
         near += int(ring.sum())
-        flat += int((ring & ~changes).sum())
-    return flat / near if near else 0.0
+        smooth += int((ring & ~bends).sum())
+    return smooth / near if near else 0.0
+
+
+def measure_repetition(windows: Sequence[np.ndarray]) -> float:
+    """Return the share of the 4×4 parts with an edge that come again in their window, equal to the last bit.
+
+    Args:
+        windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
+
+    Returns:
+        0 to 1; 0 where there is no edge. Parts with black or white pixels do not count.
+    """
+    again = total = 0
+    for window in windows:
+        samples = np.rint(window).astype(np.uint64)
+        luma = samples.sum(axis=2).astype(np.int64)
+        is_free = ((samples > BLACK) & (samples < WHITE)).all(axis=2)
+        colour = samples @ np.array([1 << 16, 1 << 8, 1], np.uint64)
+        shape = [max(length - PATCH + 1, 0) for length in luma.shape]
+        key, counts = np.zeros(shape, np.uint64), np.ones(shape, bool)
+        lowest, highest = np.full(shape, 3 * WHITE), np.zeros(shape, np.int64)
+        factors = np.random.default_rng(0).integers(1, 1 << 63, (PATCH, PATCH), np.uint64) | np.uint64(1)
+        for y, x in np.ndindex(PATCH, PATCH):
+            part = np.s_[y : y + shape[0], x : x + shape[1]]
+            key += colour[part] * factors[y, x]  # modulo 2^64: equal parts have equal keys
+            lowest, highest = np.minimum(lowest, luma[part]), np.maximum(highest, luma[part])
+            counts &= is_free[part]
+        counts &= highest - lowest >= 3 * EDGE
+        _, frequencies = np.unique(key[counts], return_counts=True)
+        again += int(frequencies[frequencies > 1].sum())
+        total += int(frequencies.sum())
+    return again / total if total else 0.0
 
 
 def _differ(luma: np.ndarray, least: float) -> np.ndarray:
