@@ -94,6 +94,8 @@ def test_operands_of_other_types_are_refused() -> None:
     for x, other in ((torch.ones(1, 2, 2, 8).double(), bias), (torch.ones(1, 2, 2, 8), bias.half())):
         with pytest.raises(ValueError, match="must be float32 on the CPU"):
             convolve(x, weight, other)
+    with pytest.raises(ValueError, match="an image of 7 channels does not fit weights for 8"):
+        convolve(torch.ones(1, 2, 2, 7), weight, bias)
 
 
 def test_a_layer_takes_them_where_they_pay(monkeypatch) -> None:

@@ -2,7 +2,7 @@
 
 A tile of 4×4 results depends on 6×6 pixels. These, and the weights, are transformed so that the convolution
 becomes 36 products of matrices, one for each place of the 6×6; a second transform makes the results of them.
-Twelve or more tiles at a time stay in the nearer caches from the first step to the last.
+Twelve tiles at a time stay in the nearer caches from the first step to the last.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv:1509.09308). The transforms
 evaluate polynomials at 0, ±3/4, ±3/2 and infinity, which keeps errors as small as those of the plain sum.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 
 LANES = count_lanes()
@@ -61,7 +61,7 @@ def transform_weight(weight: Tensor) -> TransformedWeight:
         rows.append([1 / scale, point / scale, point**2 / scale])
     matrix = torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64)
     values = torch.einsum("ai,kcij,bj->abck", matrix, weight.double(), matrix).float()
-    blocks = -(-k // (WIDTH))
+    blocks = -(-k // WIDTH)
     padded = values.new_zeros(PLACES, c, blocks * WIDTH)
     padded[..., :k] = values.reshape(PLACES, c, k)
     return TransformedWeight(padded.view(PLACES, c, blocks, -1).permute(2, 0, 1, 3).contiguous(), k)
@@ -77,9 +77,14 @@ def convolve(x: Tensor, weight: TransformedWeight, bias: Tensor | None) -> Tenso
 
     Returns:
         (b, h, w, k) float32
+
+    Raises:
+        ValueError: The weights are for another number of channels, or a tensor is not float32 on the CPU.
     """
     x = x if x.stride(-1) == 1 else x.contiguous()
     (b, h, w, c), k = x.shape, weight.channels
+    if c != weight.values.shape[2]:
+        raise ValueError(f"an image of {c} channels does not fit weights for {weight.values.shape[2]}")
     y = x.new_empty(b, h, w, k)
     if not y.numel():
         return y
@@ -96,7 +101,7 @@ def convolve(x: Tensor, weight: TransformedWeight, bias: Tensor | None) -> Tenso
         "weight": weight.values,
         "bias": x.new_zeros(k) if bias is None else bias.contiguous(),
         "zeros": x.new_zeros(c),
-        "scratch": x.new_empty(4 * threads, size),
+        "scratch": x.new_empty(SHARES_PER_THREAD * threads, size),
         "y": y,
     }
     numbers = {"groups": groups, "tiles": tiles, "tile_rows": rows, "tile_columns": columns, "h": h, "w": w}

@@ -31,7 +31,8 @@ class Conv2d(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
-        self._transformed: tuple[object, Any] | None = None  # the weights' version, and what was made of it
+        # The weights, their version, and what was made of them; kept, so that no others get their address.
+        self._transformed: tuple[Tensor, int | None, Any] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         is_plain = self.kernel_size == (3, 3) and self.dilation == (1, 1) and self.groups == 1
@@ -42,11 +43,11 @@ class Conv2d(nn.Conv2d):
     def _convolve_by_transforms(self, x: Tensor) -> Tensor:
         from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
 
-        weight = self.weight
-        version = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        if self._transformed is None or self._transformed[0] != version:
-            self._transformed = version, transform_weight(weight)
-        return convolve(x, self._transformed[1], self.bias)
+        weight, made = self.weight, self._transformed
+        version = None if weight.is_inference() else weight._version
+        if made is None or (made[0].data_ptr(), made[1]) != (weight.data_ptr(), version):
+            made = self._transformed = weight.detach(), version, transform_weight(weight)
+        return convolve(x, made[2], self.bias)
 
 
 class LayerNorm(nn.LayerNorm):
