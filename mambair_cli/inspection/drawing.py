@@ -53,7 +53,7 @@ def measure_repetition(windows: Sequence[np.ndarray]) -> float:
     for window in windows:
         samples = np.rint(window).astype(np.uint64)
         luma = samples.sum(axis=2).astype(np.int64)
-        is_free: np.ndarray = ((samples > BLACK) & (samples < WHITE)).all(axis=2)
+        is_free = (samples.min(axis=2) > BLACK) & (samples.max(axis=2) < WHITE)
         colour = samples @ np.array([1 << 16, 1 << 8, 1], np.uint64)
         shape = [max(length - PATCH + 1, 0) for length in luma.shape]
         key, counts = np.zeros(shape, np.uint64), np.ones(shape, bool)

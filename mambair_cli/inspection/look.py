@@ -16,8 +16,8 @@ SAMPLES = 255  # white in steps of 8 bits
 # noise, and of compression of this quality or above: of graphics that were saved at qualities from 60 to 92,
 # two in a hundred are as smooth, of noisy pictures and of photographs none.
 DRAWN, DRAWN_QUALITY, UNTOUCHED = 0.62, 75, 100
-# Shares of parts that come again where there is no noise: with noise it is 0.0007 at most, or, where the noise
-# is laid side by side as a texture is, nearly 1.
+# Share of parts that come again where there is no noise: with noise it is 0.0007 at most; or nearly 1, where
+# the noise is laid side by side, as a texture is.
 REPEATED, LAID = 0.002, 0.3
 DOUBTFUL_NOISE = 1.0  # sigma from which on these are looked for
 
