@@ -56,6 +56,8 @@ def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         loss=arguments.loss,
+        teacher=arguments.teacher,
+        teacher_share=arguments.teacher_share,
         warmup=500,
         compile=True,
         device="cuda",
@@ -151,6 +153,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="crops in a step")
     parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--loss", default="l1", choices=("l1", "charbonnier", "l2", "psnr", "psnr-y"))
+    parser.add_argument("--teacher", type=Path, help="checkpoint whose results are mixed into the targets")
+    parser.add_argument("--teacher-share", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--fill", type=float, help="seconds to the last step")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds")

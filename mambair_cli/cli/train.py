@@ -82,6 +82,17 @@ class TrainOptions:
         Loss,
         typer.Option(help="Loss function; psnr after l1 gives the highest PSNR, psnr-y the highest on luma."),
     ] = TrainConfig.loss
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            callback=check_source,
+            help="Checkpoint for the same task, often a larger one: its results are mixed into the targets.",
+        ),
+    ] = None
+    teacher_share: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", callback=finite, help="Share of these results.")
+    ] = TrainConfig.teacher_share
     precision: Annotated[
         Literal["auto", "bf16", "fp32"],
         typer.Option(help="Precision of matrix products and convolutions; auto: bf16 on CUDA, else fp32."),
@@ -155,6 +166,8 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
         refuse(given, ["sigma", "jpeg_quality"], "--degradation real draws all that is done to pictures")
     if options.weights is not None:
         refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{options.weights} has its own network")
+    if options.teacher is None:
+        refuse(given, ["teacher_share"], "there is no --teacher")
 
 
 def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
@@ -180,6 +193,8 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
         warmup=options.warmup,
         ema_decay=options.ema_decay,
         loss=options.loss,
+        teacher=None if options.teacher is None else _fetch(options.teacher, options.quiet),
+        teacher_share=options.teacher_share,
         precision=options.precision,
         compile=options.compile,
         seed=options.seed,
@@ -188,7 +203,7 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
 
 
 def _fetch(weights: str, quiet: bool) -> Path:
-    """Return the checkpoint to start from, downloaded if it is not on this machine."""
+    """Return a checkpoint, downloaded if it is not on this machine."""
     from mambair_cli.checkpoints.select import choose_file
 
     chosen = choose_file(weights, quiet=quiet)

@@ -43,6 +43,8 @@ class TrainConfig:
         loss: "l1"; "charbonnier"; "l2", the mean square; "psnr", the mean of the crops' PSNR, so that a crop
             with a small error counts as much as one with a large error; or "psnr-y", the same, of an error of
             which four fifths are luma's, for what is measured and seen on luma.
+        teacher: Checkpoint of a network for the same task; its results are mixed into the targets.
+        teacher_share: Share of these results in the targets, 0 to 1.
         precision: "bf16" for matrix products and convolutions in bfloat16, "fp32", or "auto", which becomes
             one of them: bfloat16 on CUDA, since most CPUs have no instructions for it and take 5 to 20 times
             as long. The scan, the residual stream and the loss are always in float32.
@@ -72,6 +74,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     ema_decay: float = 0.999
     loss: Loss = "l1"
+    teacher: Path | None = None
+    teacher_share: float = 0.5
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     validate_every: int = 2000
@@ -114,6 +118,8 @@ def check_config(config: TrainConfig) -> None:
     for name in ("crop", "batch", "steps", "validate_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"cannot train with {name} {getattr(config, name)}: it must be at least 1")
+    if not 0 <= config.teacher_share <= 1:
+        raise UsageError(f"cannot train with a teacher's share of {config.teacher_share}: it is from 0 to 1")
     if not config.shrink or not all(0 < size <= 1 for size in config.shrink):
         raise UsageError(f"cannot shrink images to {config.shrink}: sizes must be above 0 and at most 1")
 

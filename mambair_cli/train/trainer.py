@@ -27,6 +27,7 @@ from mambair_cli.train.dataset import load_dataset
 from mambair_cli.train.distributed import ProcessGroup
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
+from mambair_cli.train.teacher import FORMS, load_teacher
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -66,6 +67,7 @@ class Trainer:
         self.averaged = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._dataset = load_dataset(config, net.info.channels, self.device)
         self._generator = torch.Generator(self.device).manual_seed(config.seed)
+        self._teacher = load_teacher(config, net.info.channels, self.device)
         self._batches = None
         if config.degradation == "real":
             self._batches = RealBatches(self._dataset, config, self.device, self.group.share)
@@ -83,7 +85,7 @@ class Trainer:
         self._eager_steps = EAGER_STEPS
         self._graphs: list[torch.cuda.CUDAGraph] = []
         if config.compile:
-            for module in self.net.modules():
+            for module in (*self.net.modules(), *(self._teacher.net.modules() if self._teacher else ())):
                 if isinstance(module, VSSBlock):
                     module.compile(dynamic=False)
 
@@ -149,6 +151,11 @@ class Trainer:
             x, target = self._dataset.draw_batch(config, self._generator, self.group.share)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
+            if self._teacher:
+                forms = torch.randint(
+                    FORMS, (config.batch,), generator=self._generator, device=self.device
+                )  # of all processes' crops, so that each draws the same
+                target = self._teacher.mix(x, target, forms[self.group.share])
         loss = measure_loss(y.float(), target, config.loss)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
