@@ -22,6 +22,7 @@ from mambair_cli.networks import Network, build_network
 from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tile_size import OVERLAP, TILE_SIDE
 from mambair_cli.restore.tiling import plan_tiles
+from mambair_cli.system.process import settle_process
 
 SIDE = 256  # pixels
 SHAPES = Path(__file__).parents[1] / "tests" / "fixtures" / "official_checkpoints.json.gz"
@@ -64,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", help="for example tiny or light; by default all")
     arguments = parser.parse_args()
+    settle_process()  # memory is kept, as by commands
     official = json.loads(gzip.decompress(SHAPES.read_bytes()))
     kinds = {}
     for model in load_catalog():
