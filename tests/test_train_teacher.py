@@ -88,11 +88,12 @@ def test_a_network_learns_from_its_teacher(config, teacher) -> None:
         trainer.advance()  # all see the same crops
     assert alone.mean_loss() == with_none.mean_loss() != taught.mean_loss()
     before = load_network(teacher).state_dict()
+    assert taught._teacher is not None
+    after = taught._teacher.net.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # it does not learn
     path = train(dataclasses.replace(config, teacher=teacher, steps=8, output=config.output / "taught"))
     assert path is not None
     assert load_weights(path)
-    after = load_network(teacher).state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_teacher_of_another_kind_is_refused(config, tmp_path) -> None:
@@ -118,5 +119,10 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_been_stopped(config, teac
         resumed.advance()
     for name, x in whole.net.state_dict().items():
         assert torch.equal(x, resumed.net.state_dict()[name]), name
-    with pytest.raises(UsageError, match="--teacher"):
+    with pytest.raises(UsageError, match=r"with no --teacher: it was begun with --teacher "):
         Trainer(dataclasses.replace(config, teacher=None)).load()
+    changed = dataclasses.replace(config, teacher=None, output=config.output / "alone")
+    changed.output.mkdir()
+    Trainer(changed).save()
+    with pytest.raises(UsageError, match=r"with --teacher .*: it was begun with no --teacher"):
+        Trainer(dataclasses.replace(changed, teacher=teacher)).load()

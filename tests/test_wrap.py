@@ -128,7 +128,7 @@ def test_the_seam_audit_passes_across_the_edge() -> None:
         return max(seams.ratio, seams.edge_ratio)
 
     assert audit(restorer(wrap="both")(image)) < 1.5
-    assert audit(restorer()(image)) > 2
+    assert audit(restorer()(image)) > 2.5
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])

@@ -193,7 +193,7 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
         warmup=options.warmup,
         ema_decay=options.ema_decay,
         loss=options.loss,
-        teacher=None if options.teacher is None else _fetch(options.teacher, options.quiet),
+        teacher=None if options.teacher is None else _fetch(options.teacher, options.quiet).absolute(),
         teacher_share=options.teacher_share,
         precision=options.precision,
         compile=options.compile,

@@ -1,9 +1,8 @@
-"""Tell a clean drawing from one that was saved as JPEG, or is noisy.
+"""Tell a clean drawing from one that was saved as JPEG, and small text from noise.
 
-JPEG leaves ringing in every block that has an edge, and noise is everywhere. A drawing of flat colours and
-gradients that was never compressed is smooth right up to its edges. Where text or patterns are so dense that
-nothing is smooth, some of their parts come again, equal to the last bit; of noise none does. Both hold
-whatever the estimator takes for traces of compression or for noise.
+JPEG leaves ringing in every block that has an edge; a drawing of flat colours and gradients that was never
+compressed is smooth right up to its edges. And small text looks like noise, but some of its parts come again,
+equal to the last bit, all over the picture; parts of noise do not.
 """
 
 from collections.abc import Sequence
@@ -13,14 +12,17 @@ import numpy as np
 EDGE = 24.0  # least difference of neighbours in luma at an edge, in steps of 8 bits
 NEAR, FAR = 2, 5  # pixels: resizing touches what is nearer, and a block of JPEG reaches farther
 SMOOTH = 1.0  # largest second difference in a smooth area, in steps of 8 bits: a gradient's steps are rounded
-PATCH = 4  # side of a part that may come again: in a picture enlarged twice it has still nine free pixels
-BLACK, WHITE = 0, 255  # where noise is cut off, so that parts of noise can be equal
+PART = 4  # side of a part that may come again, in pixels: too large for noise to be equal by chance
+BLACK, WHITE = 0, 255  # where noise is cut off, so that parts of it can be equal
+CELLS = 8  # cells of a window along a side, each of which is judged for itself
+LEAST_PARTS, LEAST_CELLS = 16, 8  # parts with edges in a cell, and such cells, that are enough to judge
 
 
 def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
-    """Return the share of the pixels between 2 and 5 pixels from an edge that are as those beside them.
+    """Return the share of the pixels 3 to 5 pixels from an edge that are as those beside them.
 
-    Those of a gradient are, too: what counts is the second difference.
+    Those of a gradient are, too: what counts is the second difference. An eighth of a window along each side
+    is left out: there may be a frame, which tells nothing of what it holds.
 
     Args:
         windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
@@ -35,40 +37,71 @@ def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
         bends = np.zeros(ring.shape, bool)
         bends[:, 1:-1] |= (np.abs(np.diff(window, 2, axis=1)) > SMOOTH).any(axis=2)
         bends[1:-1] |= (np.abs(np.diff(window, 2, axis=0)) > SMOOTH).any(axis=2)
+        ring = ring[_inside(window)]
+        bends = bends[_inside(window)]
         near += int(ring.sum())
         smooth += int((ring & ~bends).sum())
     return smooth / near if near else 0.0
 
 
 def measure_repetition(windows: Sequence[np.ndarray]) -> float:
-    """Return the share of the 4×4 parts with an edge that come again in their window, equal to the last bit.
+    """Return the share of cells in which some, but not most, 4×4 parts with an edge come again in the window.
+
+    A part counts if it has no black or white pixels, and differs from those one pixel beside it: a straight
+    line comes again all along itself. Where most parts come again, a picture was laid side by side.
 
     Args:
-        windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
+        windows: Parts of a picture, (h, w, 3) float32, 0 to 255, of 11 pixels or more along a side.
 
     Returns:
-        0 to 1; 0 where there is no edge. Parts with black or white pixels do not count.
+        0 to 1, of all cells that have edges; 0 if these are few.
     """
-    again = total = 0
+    cells, repeating = 0, 0
     for window in windows:
-        samples = np.rint(window).astype(np.uint64)
-        luma = samples.sum(axis=2).astype(np.int64)
-        is_free = (samples.min(axis=2) > BLACK) & (samples.max(axis=2) < WHITE)
-        colour = samples @ np.array([1 << 16, 1 << 8, 1], np.uint64)
-        shape = [max(length - PATCH + 1, 0) for length in luma.shape]
-        key, counts = np.zeros(shape, np.uint64), np.ones(shape, bool)
-        lowest, highest = np.full(shape, 3 * WHITE), np.zeros(shape, np.int64)
-        factors = np.random.default_rng(0).integers(1, 1 << 63, (PATCH, PATCH), np.uint64) | np.uint64(1)
-        for y, x in np.ndindex(PATCH, PATCH):
-            part = np.s_[y : y + shape[0], x : x + shape[1]]
-            key += colour[part] * factors[y, x]  # modulo 2^64: equal parts have equal keys
-            lowest, highest = np.minimum(lowest, luma[part]), np.maximum(highest, luma[part])
-            counts &= is_free[part]
-        counts &= highest - lowest >= 3 * EDGE
-        _, frequencies = np.unique(key[counts], return_counts=True)
-        again += int(frequencies[frequencies > 1].sum())
-        total += int(frequencies.sum())
-    return again / total if total else 0.0
+        keys, count = _key_parts(window)
+        _, place, frequency = np.unique(keys[count], return_inverse=True, return_counts=True)
+        comes_again = np.zeros(keys.shape, bool)
+        comes_again[count] = frequency[place] > 1
+        parts, repeated = _sum_cells(count), _sum_cells(comes_again)
+        is_judged = parts >= LEAST_PARTS
+        cells += int(is_judged.sum())
+        repeating += int((is_judged & (repeated > 0) & (repeated < parts / 2)).sum())
+    return repeating / cells if cells >= LEAST_CELLS else 0.0
+
+
+def _inside(window: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns of a window that are no part of its margin."""
+    rows, columns = (slice(length // CELLS, length - length // CELLS) for length in window.shape[:2])
+    return rows, columns
+
+
+def _key_parts(window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a number for each part of a window, equal for equal parts, and whether the part counts."""
+    samples = np.rint(window).astype(np.uint64)
+    luma = samples.sum(axis=2).astype(np.int64)
+    is_cut_off = (samples.min(axis=2) <= BLACK) | (samples.max(axis=2) >= WHITE)
+    colours = samples @ np.array([1 << 16, 1 << 8, 1], np.uint64)
+    shape = [length - PART + 1 for length in luma.shape]
+    keys, counts = np.zeros(shape, np.uint64), np.ones(shape, bool)
+    lowest, highest = np.full(shape, 3 * WHITE), np.zeros(shape, np.int64)
+    factors = np.random.default_rng(0).integers(1, 1 << 63, (PART, PART), np.uint64) | np.uint64(1)
+    for y, x in np.ndindex(PART, PART):
+        pixels = np.s_[y : y + shape[0], x : x + shape[1]]
+        keys += colours[pixels] * factors[y, x]  # modulo 2^64
+        lowest, highest = np.minimum(lowest, luma[pixels]), np.maximum(highest, luma[pixels])
+        counts &= ~is_cut_off[pixels]
+    counts &= highest - lowest >= 3 * EDGE
+    for one, other in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        is_line = keys[one] == keys[other]
+        counts[one] &= ~is_line
+        counts[other] &= ~is_line
+    return keys, counts
+
+
+def _sum_cells(marks: np.ndarray) -> np.ndarray:
+    """Return the number of marks in each of the window's cells."""
+    rows, columns = (np.arange(CELLS) * length // CELLS for length in marks.shape)
+    return np.add.reduceat(np.add.reduceat(marks.astype(np.int64), rows, axis=0), columns, axis=1)
 
 
 def _differ(luma: np.ndarray, least: float) -> np.ndarray:

@@ -5,7 +5,8 @@ becomes 36 products of matrices, one for each place of the 6×6; a second transf
 Twelve tiles at a time stay in the nearer caches from the first step to the last.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv:1509.09308). The transforms
-evaluate polynomials at 0, ±3/4, ±3/2 and infinity, which keeps errors as small as those of the plain sum.
+evaluate polynomials at 0, ±3/4, ±3/2 and infinity: a layer's errors are then about twice those of the plain
+sum, or, where pixels are not around zero, smaller, and those of whole networks no larger than before.
 """
 
 import functools
@@ -76,15 +77,17 @@ def convolve(x: Tensor, weight: TransformedWeight, bias: Tensor | None) -> Tenso
         bias: (k,) float32; None for zeros.
 
     Returns:
-        (b, h, w, k) float32
+        (b, h, w, k) float32; NaN, where a pixel is, in all of the 4×4 results that it reaches.
 
     Raises:
-        ValueError: The weights are for another number of channels, or a tensor is not float32 on the CPU.
+        ValueError: Weights or bias are for another number of channels, or a tensor is not float32 on the CPU.
     """
     x = x if x.stride(-1) == 1 else x.contiguous()
     (b, h, w, c), k = x.shape, weight.channels
     if c != weight.values.shape[2]:
         raise ValueError(f"an image of {c} channels does not fit weights for {weight.values.shape[2]}")
+    if bias is not None and bias.shape != (k,):
+        raise ValueError(f"a bias of shape {tuple(bias.shape)} does not fit {k} channels")
     y = x.new_empty(b, h, w, k)
     if not y.numel():
         return y

@@ -137,6 +137,7 @@ def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] 
     Returns:
         The first such setting, new and old, as options of the command line; None if there is none.
     """
+    begun = {"teacher": None, "teacher_share": TrainConfig.teacher_share, **begun}  # older runs have none
     network, before = ours.get("network"), begun.get("network")
     if isinstance(network, dict) and isinstance(before, dict):
         return find_change({**ours, **network, "network": None}, {**begun, **before, "network": None})
@@ -152,6 +153,8 @@ def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] 
 
 
 def _as_option(name: str, value: Any) -> str:
+    if value is None:
+        return f"no --{_OPTION_NAMES.get(name, name).replace('_', '-')}"
     if name == "depths":
         value = ",".join(map(str, value))
     values = value if isinstance(value, list) else [value]

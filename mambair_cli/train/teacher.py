@@ -3,7 +3,7 @@
 The truth of a crop is one of many that its input could have come from; a teacher's result is near their
 mean, which is what a network of the highest PSNR gives. So less of what is learned in a step is chance. Each
 crop is turned or mirrored at random before the teacher sees it: a network that learns from itself then learns
-the mean of its results in all eight forms, which is better than each of them.
+the mean of its results in all eight forms.
 
 Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network (arXiv:1503.02531); for the
 eight forms: Timofte, Rothe and Van Gool, Seven Ways to Improve Example-Based Single Image Super-Resolution
@@ -64,7 +64,7 @@ def load_teacher(config: TrainConfig, channels: int, device: torch.device) -> Te
 
     Raises:
         CheckpointError: It cannot be loaded.
-        UsageError: It is for another task, scale, or number of channels.
+        UsageError: It is for another scale or number of channels.
     """
     if config.teacher is None:
         return None
