@@ -1,6 +1,8 @@
 """Turn a run's checkpoint into one for the package: float16, half the size, with metadata on its training.
 
 python training/export_weights.py RUNS/x4/weights.safetensors mambair_cli/weights/tiny_x4.safetensors
+
+Of several checkpoints of one network it takes the mean, and the metadata of the first.
 """
 
 import json
@@ -8,7 +10,7 @@ import sys
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 KEPT_SETTINGS = (
     "task",
@@ -24,9 +26,11 @@ KEPT_SETTINGS = (
 )
 
 
-def export(source: Path, target: Path) -> None:
-    with safe_open(source, "pt") as file:
-        tensors = {name: file.get_tensor(name).half() for name in file.keys()}  # noqa: SIM118 - not a dict
+def export(sources: list[Path], target: Path) -> None:
+    given = [load_file(source) for source in sources]
+    means = {name: sum(tensors[name].float() for tensors in given) / len(given) for name in given[0]}
+    tensors = {name: tensor.half() for name, tensor in means.items()}
+    with safe_open(sources[0], "pt") as file:
         metadata = file.metadata()
     training = json.loads(metadata["training"])
     ranges = {"denoise": ("sigma",), "dejpeg": ("quality",)}.get(training["task"], ())
@@ -39,4 +43,5 @@ def export(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    export(Path(sys.argv[1]), Path(sys.argv[2]))
+    *sources, target = map(Path, sys.argv[1:])
+    export(sources, target)
