@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,32 +31,28 @@ class Conv2d(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias
         )
-        # The weights, their version, and what was made of them; kept, so that no others get their address.
-        self._transformed: tuple[Tensor, int, Any] | None = None
+        self._transformed: tuple[Tensor, Any] | None = (
+            None  # a copy of the weights, and what was made of them
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         is_plain = self.kernel_size == (3, 3) and self.dilation == (1, 1) and self.groups == 1
-        # Of weights in training nothing is kept: some optimizers change them without raising their version.
-        is_fixed = not self.weight.requires_grad and not self.weight.is_inference()
-        if is_plain and is_fixed and self.in_channels >= LEAST_CHANNELS and has_vector_kernels(input):
+        if is_plain and self.in_channels >= LEAST_CHANNELS and has_vector_kernels(input):
             return self._convolve_by_transforms(input)
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _convolve_by_transforms(self, x: Tensor) -> Tensor:
         from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
 
-        weight, made = self.weight, self._transformed
-        if made is None or not (made[1] == weight._version and made[0].is_set_to(weight)):
-            made = self._transformed = weight.detach(), weight._version, transform_weight(weight)
-        return convolve(x, made[2], self.bias)
+        made = self._transformed
+        # Compared with a copy, since some optimizers change weights without raising their version.
+        if made is None or not torch.equal(made[0], self.weight):
+            made = self._transformed = self.weight.detach().clone(), transform_weight(self.weight)
+        return convolve(x, made[1], self.bias)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy and save the layer without what was made of its weights."""
         return {**self.__dict__, "_transformed": None}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Conv2d":
-        self._transformed = None
-        return super()._apply(fn, recurse)
 
 
 class LayerNorm(nn.LayerNorm):
