@@ -158,12 +158,12 @@ def _write_pixels(code: Code, scratch: _Scratch, group: Index, tile: Index) -> N
     job = SimpleNamespace(**code.job)
     image, top, left = _find_tile(job, group, tile)
     with code.loop(0, code.index(REACH)) as column:
-        is_column_inside = _is_inside(left + column - 1, job.w)
+        is_column_inside = (left + column - 1).is_inside(job.w)
         start = job.x.at(image * job.x_image + (left + column - 1) * job.x_pixel)
         places: list[Pointer] = []
         for down in range(REACH):
             row = top + (down - 1)
-            place = start.at(row * job.x_row).where(_is_inside(row, job.h), job.zeros)
+            place = start.at(row * job.x_row).where(row.is_inside(job.h), job.zeros)
             places.append(place.where(is_column_inside, job.zeros))
         target = scratch.lines.at(column * job.stride)
 
@@ -261,8 +261,3 @@ def _transform_products(m: list[Vector]) -> list[Vector]:
         near_sum.times_plus(NEAR**2, far_sum * FAR**2),
         near_difference.times_plus(NEAR**3, far_difference.times_plus(FAR**3, m[5])),
     ]
-
-
-def _is_inside(place: Index, size: Index) -> Condition:
-    """Tell whether a place is from 0 to size - 1: a negative number is a large one without a sign."""
-    return Condition(place.code, place.code.build.icmp_unsigned("<", place.value, size.value))

@@ -64,7 +64,7 @@ def _compile_kernel(c: int) -> Program:
         sources: list[tuple[Pointer, Index]] = []
         for down in TAPS:
             line = top + down
-            is_inside = _is_inside(line, job.h)
+            is_inside = line.is_inside(job.h)
             place = job.x.at(image * job.x_image + line * job.x_row)
             sources.append((place.where(is_inside, job.zeros), job.x_pixel.where(is_inside, 0)))
         whole = c // LANES * LANES
@@ -119,11 +119,6 @@ def _convolve(
         for right in TAPS:
             place = source.at((column + right) * step + part.first)
             if border is not None:
-                place = place.where(_is_inside(column + right, border[0]), border[1])
+                place = place.where((column + right).is_inside(border[0]), border[1])
             total = place.load(part.lanes).times_plus(weights[3 * down + right + 1], total)
     return total
-
-
-def _is_inside(place: Index, size: Index) -> Condition:
-    """Tell whether a place is from 0 to size - 1: a negative number is a large one without a sign."""
-    return Condition(place.code, place.code.build.icmp_unsigned("<", place.value, size.value))

@@ -62,6 +62,10 @@ class Index(Value):
     def __lt__(self, other: "Index | int") -> Condition:
         return Condition(self.code, self.code.build.icmp_signed("<", self.value, self._lift(other)))
 
+    def is_inside(self, size: "Index") -> Condition:
+        """Tell whether this is from 0 to size - 1: a negative number is a large one without a sign."""
+        return Condition(self.code, self.code.build.icmp_unsigned("<", self.value, size.value))
+
     def at_least(self, bound: "Index | int") -> "Index":
         """Return the larger of the two."""
         return Index(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))

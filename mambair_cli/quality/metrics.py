@@ -9,6 +9,7 @@ SSIM_WINDOW = 11  # pixels
 SSIM_SIGMA = 1.5  # pixels
 SSIM_C1 = (0.01 * PEAK) ** 2
 SSIM_C2 = (0.03 * PEAK) ** 2
+LUMA_WEIGHTS = (65.481, 128.553, 24.966)  # of red, green and blue in Y of BT.601
 
 
 def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0, luma: bool = False) -> float:
@@ -87,7 +88,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"luma is for images of (h, w, 3), not {rgb.shape}")
-    return 16 + _to_8_bits(rgb) @ np.array([65.481, 128.553, 24.966]) / PEAK
+    return 16 + _to_8_bits(rgb) @ np.array(LUMA_WEIGHTS) / PEAK
 
 
 def _comparable(

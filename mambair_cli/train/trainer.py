@@ -21,6 +21,7 @@ from mambair_cli.checkpoints.load import load_network, read_tensors
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
 from mambair_cli.networks import Network, build_network
 from mambair_cli.networks.layers import VSSBlock
+from mambair_cli.quality.metrics import LUMA_WEIGHTS
 from mambair_cli.system.files import atomic_write
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.dataset import load_dataset
@@ -35,7 +36,6 @@ EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and a
 MAX_GRADIENT_NORM = 1.0
 CHARBONNIER_EPSILON = 1e-3
 PSNR_FLOOR = 1e-5  # added to the mean square of a crop: what is over 50 dB needs no more weight
-LUMA_WEIGHTS = (65.481, 128.553, 24.966)  # of red, green and blue in Y of BT.601, as metrics.py has them
 LUMA_SHARE = 0.8  # of the error that "psnr-y" counts
 BETAS = (0.9, 0.99)  # AdamW's
 
