@@ -21,7 +21,7 @@ from scans import Operands
 from mambair_cli import kernels
 from mambair_cli.kernels import ScanParams, choose_backend, cpu_scan, cpu_threads, reference
 from mambair_cli.kernels.llvm_builder import Code, count_lanes
-from mambair_cli.kernels.llvm_math import exp2, softplus
+from mambair_cli.kernels.llvm_math import exp2, log, softplus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,6 +86,14 @@ def test_power_of_two_at_its_ends():
     x = np.zeros(cpu_scan.LANES, dtype=np.float32)
     x[:7] = [0, -0.0, -127, -128, -1e30, -np.inf, np.nan]
     assert apply(exp2, x)[:7] == pytest.approx([1, 1, 0, 0, 0, 0, np.nan], abs=0, rel=0, nan_ok=True)
+
+
+def test_logarithm_is_right_to_two_roundings_also_close_to_one():
+    uniform = (np.arange(2**23, dtype=np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    for x in (uniform, np.logspace(-37, 38, 2**18, dtype=np.float32)):
+        exact = np.log(x.astype(np.float64))
+        assert (np.abs(apply(log, x) - exact) <= 2 * FLOAT32_ROUNDING * np.abs(exact)).all()
+    assert apply(log, np.ones(cpu_scan.LANES, dtype=np.float32)).tolist() == [0] * cpu_scan.LANES
 
 
 def test_softplus_is_right_to_a_few_roundings_however_small():

@@ -126,11 +126,16 @@ class Vector(Value):
 
     def sum_lanes(self) -> "Vector":
         """Return the sum of all lanes in each lane; a power of two of them."""
+        return self.fold_lanes(lambda x, y: x + y)
+
+    def fold_lanes(self, combine: Callable[["Vector", "Vector"], "Vector"]) -> "Vector":
+        """Combine all lanes, a power of two of them, to one value, which is then in each lane."""
         total, build, distance = self, self.code.build, self.code.lanes // 2
         kind = ir.VectorType(_INT32, self.code.lanes)
         while distance:
             places = ir.Constant(kind, [lane ^ distance for lane in range(self.code.lanes)])
-            total = total + Vector(self.code, build.shuffle_vector(total.value, total.value, places))
+            other = build.shuffle_vector(total.value, total.value, places)
+            total = combine(total, Vector(self.code, other))
             distance //= 2
         return total
 
@@ -222,6 +227,10 @@ class Code:
     def constant(self, number: float) -> Vector:
         """Return a vector with the same number in all lanes."""
         return Vector(self, ir.Constant(self.vector, [number] * self.lanes))
+
+    def lane_numbers(self) -> Vector:
+        """Return 0.0, 1.0, 2.0, ... in the lanes."""
+        return Vector(self, ir.Constant(self.vector, [float(lane) for lane in range(self.lanes)]))
 
     def index(self, number: int) -> Index:
         """Return an integer as a constant."""

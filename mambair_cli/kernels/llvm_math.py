@@ -1,7 +1,8 @@
-"""Functions of vectors, written in instructions: exponentials, softplus, SiLU and polynomials."""
+"""Functions of vectors, written in instructions: exponentials, logarithms, softplus, SiLU and polynomials."""
 
 from collections.abc import Sequence
 
+from mambair_cli.kernels.llvm_bits import Bits
 from mambair_cli.kernels.llvm_builder import Vector
 
 LOG2_E = 1.4426950408889634
@@ -15,6 +16,15 @@ LOG1P = (
     *(0.99999997, -0.49999493, 0.33319097, -0.24842982, 0.19106007),
     *(-0.13663247, 0.07822596, -0.02950524, 0.00523269),
 )
+# Polynomial of log(1 + x) / x for 1/√2 - 1 <= x <= √2 - 1 through Chebyshev's points, relative error 4e-9.
+LOG = (
+    *(1.0, -0.499999883, 0.33333324, -0.250015851, 0.200020717),
+    *(-0.166091265, 0.141800787, -0.132408427, 0.129141703, -0.0763859245),
+)
+LN_2 = 0.6931471805599453
+LN_2_HIGH = 0.693145751953125  # its first 16 bits: times an exponent, a float holds it exactly
+SQRT_HALF_BITS = 0x3F3504F3  # of the float 1/√2
+MANTISSA_BITS = 23
 # A float of this size has no bits for fractions: adding it to a small number rounds that to an integer, which
 # is then in the lowest bits of the sum.
 TO_INTEGER = 1.5 * 2.0**23
@@ -36,6 +46,16 @@ def exp(x: Vector) -> Vector:
     fraction = bounded.times_plus(LOG2_E_HIGH, (shifted - TO_INTEGER) * -1.0)
     fraction = bounded.times_plus(LOG2_E_LOW, fraction)
     return polynomial(fraction, (1.0, *EXP2)).times_power_of_two(shifted).unless(x < LEAST_LOG)
+
+
+def log(x: Vector) -> Vector:
+    """Return the logarithms of positive floats that are not denormal; near 1, too, to two roundings."""
+    bits = Bits.of(x)
+    exponent = (bits - SQRT_HALF_BITS).shift_signed(MANTISSA_BITS)
+    fraction = (bits - (exponent << MANTISSA_BITS)).as_floats() - 1.0  # exact
+    power = exponent.to_floats()
+    low = polynomial(fraction, LOG[1:]).times_plus(fraction * fraction, power * (LN_2 - LN_2_HIGH))
+    return power.times_plus(LN_2_HIGH, fraction + low)
 
 
 def softplus(x: Vector) -> Vector:

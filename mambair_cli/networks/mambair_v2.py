@@ -177,8 +177,7 @@ class ASSM(nn.Module):
         """Mix the pixels of x, (b, h, w, c), with the layer's half of the dictionary, (inner_rank, n)."""
         b, h, w, _ = x.shape
         dictionary = self.embeddingB.weight @ embedding_a  # (t, n)
-        score = F.log_softmax(self.route(x).flatten(1, 2).float(), dim=-1)
-        label = (score if noise is None else score + noise).argmax(-1)  # (b, l)
+        label = _find_token(self.route(x).flatten(1, 2), noise)  # (b, l)
         path = _sort_pixels(label)
         place = torch.empty_like(path).scatter_(1, path, torch.arange(h * w, device=x.device).expand(b, -1))
 
@@ -192,6 +191,16 @@ class ASSM(nn.Module):
         params = scan_params(scan.dt_projs_weight, scan.dt_projs_bias, scan.A_logs, scan.Ds)
         y = selective_scan(u, dt, B, C, path.int()[:, None], params)
         return self.out_proj(self.out_norm(y)).view(b, h, w, -1)
+
+
+def _find_token(logits: Tensor, noise: Tensor | None) -> Tensor:
+    """Return the token of the largest probability after the noise: logits (b, l, t) -> (b, l)."""
+    if has_vector_kernels(logits):
+        from mambair_cli.kernels.cpu_routing import find_largest
+
+        return find_largest(logits, noise)  # which the softmax, the same for all tokens of a pixel, leaves
+    score = F.log_softmax(logits.float(), dim=-1)
+    return (score if noise is None else score + noise).argmax(-1)
 
 
 def _sort_pixels(label: Tensor) -> Tensor:

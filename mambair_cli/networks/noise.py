@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels import choose_backend
+
 _STRIDE = 0x9E3779B9  # 2**32 over the golden ratio: counters land far from each other
 
 
@@ -30,6 +32,10 @@ def gumbel_noise(seed: int, layer: int, origin: Tensor, height: int, width: int,
     column_keys = _scramble(columns ^ column_key)
     pixels = _scramble(row_keys[:, :, None] ^ column_keys[:, None])  # (b, h, w)
     counters = torch.arange(tokens, dtype=torch.int32, device=device) * _to_int32(_STRIDE)
+    if choose_backend(device) == "cpu":
+        from mambair_cli.kernels.cpu_routing import draw_gumbel
+
+        return draw_gumbel(pixels.flatten(1), counters)
     bits = _scramble(pixels.flatten(1)[:, :, None] + counters)
     # 23 bits: the half is still exact in float32
     uniform = _shift_right(bits, 9).float().add_(0.5).mul_(2.0**-23)

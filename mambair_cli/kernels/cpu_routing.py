@@ -1,0 +1,121 @@
+"""The routing of MambaIRv2 on CPUs: its noise, and the token with the largest logit, each in one pass."""
+
+import functools
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.llvm_bits import Bits
+from mambair_cli.kernels.llvm_builder import Code, Condition, Program, count_lanes
+from mambair_cli.kernels.llvm_math import log
+
+LANES = count_lanes()
+COUNTER = "shares_taken"
+NUMBERS = (COUNTER, "shares", "rows")
+NOISE_POINTERS = ("pixels", "counters", "y")
+LABEL_POINTERS = ("logits", "noise", "y")
+LOWEST, BEYOND = float("-inf"), float("inf")
+
+
+def draw_gumbel(pixels: Tensor, counters: Tensor) -> Tensor:
+    """Draw the noise of ``networks.noise.gumbel_noise`` for pixels whose own numbers are known.
+
+    Args:
+        pixels: Number of each pixel, (..., ) int32, all bits of which are random.
+        counters: What each token adds to it, (t,) int32.
+
+    Returns:
+        (..., t) float32, finite.
+    """
+    tokens = len(counters)
+    y = torch.empty(*pixels.shape, tokens)
+    operands = {
+        "pixels": pixels.contiguous().view(torch.float32),
+        "counters": counters.contiguous().view(torch.float32),
+        "y": y,
+    }
+    threads = min(torch.get_num_threads(), max(1, pixels.numel()))
+    numbers = {"rows": pixels.numel()}
+    run_shares(_compile_noise(tokens), NOISE_POINTERS, NUMBERS, operands, numbers, threads)
+    return y
+
+
+def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
+    """Find the token with the largest sum of logit and noise; of several alike the first.
+
+    Args:
+        logits: (..., t) float32.
+        noise: The same shape; None for no noise.
+
+    Returns:
+        (...) int64; 0 where no sum is a number.
+    """
+    tokens = logits.shape[-1]
+    y = logits.new_empty(logits.shape[:-1])
+    logits = logits.contiguous()
+    operands = {"logits": logits, "noise": logits if noise is None else noise.contiguous(), "y": y}
+    threads = min(torch.get_num_threads(), max(1, y.numel()))
+    kernel = _compile_label(tokens, noise is not None)
+    run_shares(kernel, LABEL_POINTERS, NUMBERS, operands, {"rows": y.numel()}, threads)
+    return y.long()
+
+
+@functools.cache
+def _compile_noise(tokens: int) -> Program:
+    code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
+    job = SimpleNamespace(**code.job)
+    lanes = _lanes_of(code, tokens)
+    with (
+        code.loop_shared(COUNTER, job.shares) as share,
+        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
+    ):
+        pixel = Bits.of(job.pixels.at(row).load_spread())
+        for place, mask in lanes.items():
+            counter = Bits.of(job.counters.at(place).load(mask))
+            uniform = ((_scramble(pixel + counter) >> 9).to_floats() + 0.5) * 2.0**-23
+            gumbel = log(log(uniform) * -1.0) * -1.0
+            job.y.at(row * tokens + place).store(gumbel, mask)
+    return code.compile()
+
+
+@functools.cache
+def _compile_label(tokens: int, has_noise: bool) -> Program:
+    code = Code("find_largest", LABEL_POINTERS, NUMBERS, LANES)
+    job = SimpleNamespace(**code.job)
+    lanes = _lanes_of(code, tokens)
+    one_lane = code.first_lanes(code.index(1))
+    with (
+        code.loop_shared(COUNTER, job.shares) as share,
+        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
+    ):
+        best, token = code.constant(LOWEST), code.constant(0.0)
+        for place, mask in lanes.items():
+            value = job.logits.at(row * tokens + place).load(mask)
+            if has_noise:
+                value = value + job.noise.at(row * tokens + place).load(mask)
+            if mask is not None:
+                value = value.where(mask, LOWEST)
+            is_larger = best < value
+            best = value.where(is_larger, best)
+            token = (code.lane_numbers() + float(place)).where(is_larger, token)
+        largest = best.fold_lanes(lambda x, y: y.where(x < y, x))
+        first = code.constant(BEYOND).where(best < largest, token).fold_lanes(lambda x, y: y.where(y < x, x))
+        job.y.at(row).store(first, one_lane)
+    return code.compile()
+
+
+def _lanes_of(code: Code, count: int) -> dict[int, Condition | None]:
+    """Return the lanes that hold values, for each vector's place among ``count`` of them; None for all."""
+    return {
+        place: None if place + LANES <= count else code.first_lanes(code.index(count - place))
+        for place in range(0, count, LANES)
+    }
+
+
+def _scramble(x: Bits) -> Bits:
+    """Do what ``networks.noise`` does to scramble a number."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
