@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels import cpu_scan
-from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH, add_in_order
+from mambair_cli.kernels.cpu_passes import add_in_order
+from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH
 from mambair_cli.kernels.cpu_threads import run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope

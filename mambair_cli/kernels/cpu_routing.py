@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import run_shares
 from mambair_cli.kernels.llvm_bits import Bits
-from mambair_cli.kernels.llvm_builder import Code, Condition, Program, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Program, count_lanes
 from mambair_cli.kernels.llvm_math import log
 
 LANES = count_lanes()
@@ -66,7 +66,7 @@ def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
 def _compile_noise(tokens: int) -> Program:
     code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    lanes = _lanes_of(code, tokens)
+    lanes = code.lanes_of(tokens)
     with (
         code.loop_shared(COUNTER, job.shares) as share,
         code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
@@ -84,7 +84,7 @@ def _compile_noise(tokens: int) -> Program:
 def _compile_label(tokens: int, has_noise: bool) -> Program:
     code = Code("find_largest", LABEL_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    lanes = _lanes_of(code, tokens)
+    lanes = code.lanes_of(tokens)
     one_lane = code.first_lanes(code.index(1))
     with (
         code.loop_shared(COUNTER, job.shares) as share,
@@ -104,14 +104,6 @@ def _compile_label(tokens: int, has_noise: bool) -> Program:
         first = code.constant(BEYOND).where(best < largest, token).fold_lanes(lambda x, y: y.where(y < x, x))
         job.y.at(row).store(first, one_lane)
     return code.compile()
-
-
-def _lanes_of(code: Code, count: int) -> dict[int, Condition | None]:
-    """Return the lanes that hold values, for each vector's place among ``count`` of them; None for all."""
-    return {
-        place: None if place + LANES <= count else code.first_lanes(code.index(count - place))
-        for place in range(0, count, LANES)
-    }
 
 
 def _scramble(x: Bits) -> Bits:

@@ -54,8 +54,7 @@ def _as_rows(x: Tensor) -> Tensor:
 def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
     code = Code("normalize_rows", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    places = range(0, c, LANES)
-    lanes = {i: None if i + LANES <= c else code.first_lanes(code.index(c - i)) for i in places}
+    lanes = code.lanes_of(c)
     with (
         code.loop_shared(COUNTER, job.shares) as share,
         code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
@@ -64,7 +63,7 @@ def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
             pointer.at(row * stride)
             for pointer, stride in ((job.x, job.x_row), (job.gate, job.gate_row), (job.y, job.y_row))
         )
-        values = {i: x.at(i).load(lanes[i]) for i in places}
+        values = {i: x.at(i).load(mask) for i, mask in lanes.items()}
         mean = _add(code, list(values.values())).sum_lanes() * (1.0 / c)
         centred = {i: value - mean for i, value in values.items()}
         squares = [
@@ -73,7 +72,7 @@ def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
         ]
         variance = _add(code, squares).sum_lanes() * (1.0 / c)
         factor = code.constant(1.0) / (variance + eps).square_root()
-        for i in places:
+        for i in lanes:
             result = (centred[i] * factor).times_plus(
                 job.weight.at(i).load(lanes[i]), job.bias.at(i).load(lanes[i])
             )

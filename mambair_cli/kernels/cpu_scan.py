@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambair_cli.kernels import torch_scan
+from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_threads import run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
 from mambair_cli.kernels.operands import ScanParams
 
 LANES = count_lanes()
+LINE = 16  # floats of a cache line: threads that write to one line wait for each other
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
 WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
@@ -39,7 +41,18 @@ SIZES = (
     *("B_image", "B_token", "B_path"),
     *("C_image", "C_token", "C_path"),
 )
-NUMBERS = (COUNTER, "shares", "units", "scratch_share", "y_path", "y_image", "y_token", *SIZES)
+NUMBERS = (
+    COUNTER,
+    "shares",
+    "units",
+    "grain",
+    "grains",
+    "scratch_share",
+    "y_path",
+    "y_image",
+    "y_token",
+    *SIZES,
+)
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -73,21 +86,28 @@ def scan(
     b, length, d = u.shape
     k, _, n = params.A.shape
     tensors, sizes = lay_out(u, dt, B, C, paths, params)
-    vectors = sizes["vectors"]
-    is_apart = are_paths_apart(b * vectors, k, torch.get_num_threads())
-    y = u.new_empty(k if is_apart else 1, b, length, d, dtype=torch.float32)
+    vectors, threads = sizes["vectors"], torch.get_num_threads()
+    grain = LINE // LANES  # vectors that one thread takes together
+    if k * b * -(-vectors // grain) < threads:
+        grain = 1
+    grains = -(-vectors // grain)
+    is_apart = are_paths_apart(b * grains, k, threads)
+    row = d if keep_states or threads == 1 else -(-d // LINE) * LINE
+    y = u.new_empty(k if is_apart else 1, b, length, row, dtype=torch.float32)[..., :d]
     kept = (b, k, -(-length // STRETCH), vectors, n, LANES) if keep_states else (0,)
     states = u.new_empty(kept, dtype=torch.float32)
     if not y.numel():
         return y[0], states
-    units = len(y) * b * vectors
-    threads = min(torch.get_num_threads(), units)
+    units = len(y) * b * grains
+    threads = min(threads, units)
     scratch = y.new_empty(threads, vectors * (n + STRETCH) * LANES)
     tensors |= {"y": y, "scratch": scratch, "kept": states}
     numbers = {
         COUNTER: 0,
         "shares": threads,
         "units": units,
+        "grain": grain,
+        "grains": grains,
         "scratch_share": scratch.stride(0),
         **dict(zip(("y_path", "y_image", "y_token"), y.stride(), strict=False)),
         **sizes,
@@ -128,16 +148,6 @@ def lay_out(
         "D": _lay_out_param(params.D[:, :, None], block),
     }
     return tensors, sizes
-
-
-def add_in_order(parts: Tensor) -> Tensor:
-    """Return the sum of the parts: the first and the second, to which each next one is added."""
-    if len(parts) < 2:
-        return parts[0] if len(parts) else parts.sum(0)
-    total = parts[0] + parts[1]
-    for part in parts[2:]:
-        total += part
-    return total
 
 
 def are_paths_apart(units: int, k: int, threads: int) -> bool:
@@ -188,8 +198,8 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
 
     It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
 
-    A unit of work is one vector of channels of one image, along all paths in turn or, apart, along one path;
-    a share is a run of units for one thread.
+    A unit of work is one grain of channels, some vectors, of one image, along all paths in turn or, apart,
+    along one path; a share is a run of units for one thread.
     """
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -197,9 +207,9 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
         first = share * job.units // job.shares
         stop = (share + 1) * job.units // job.shares
         scratch = job.scratch.at(share * job.scratch_share)
-        with code.loop(first // job.vectors, (stop - 1) // job.vectors + 1) as group:
-            begin = (first - group * job.vectors).at_least(0)
-            end = (stop - group * job.vectors).at_most(job.vectors)
+        with code.loop(first // job.grains, (stop - 1) // job.grains + 1) as group:
+            begin = (first - group * job.grains).at_least(0) * job.grain
+            end = ((stop - group * job.grains).at_most(job.grains) * job.grain).at_most(job.vectors)
             image = group // job.k if is_apart else group
             first_path = group - image * job.k if is_apart else code.index(0)
             with code.loop(first_path, first_path + 1 if is_apart else job.k) as path:

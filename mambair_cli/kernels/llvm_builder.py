@@ -248,6 +248,13 @@ class Code:
         numbers = ir.Constant(ir.VectorType(_INT64, self.lanes), list(range(self.lanes)))
         return Condition(self, self.build.icmp_signed("<", numbers, self.spread(count.value)))
 
+    def lanes_of(self, count: int) -> dict[int, Condition | None]:
+        """Return which lanes hold some of ``count`` values, for each vector's first of them; None for all."""
+        return {
+            first: None if first + self.lanes <= count else self.first_lanes(self.index(count - first))
+            for first in range(0, count, self.lanes)
+        }
+
     def sum_each(self, vectors: Sequence[Vector]) -> Vector:
         """Return the sum of the lanes of each vector, the first one's in the first lane, 0 beyond the last.
 

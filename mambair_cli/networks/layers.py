@@ -104,11 +104,15 @@ class Mean(nn.Module):
     """Average over the pixels of each image: (b, h, w, c) -> (b, 1, 1, c)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if has_vector_kernels(x):
+            from mambair_cli.kernels.cpu_passes import average_pixels
+
+            return average_pixels(x)
         return x.mean((1, 2), keepdim=True)
 
 
 class ChannelAttention(nn.Module):
-    """Multiply each channel by a gate, computed from all channels' averages."""
+    """Multiply each channel by a gate, computed from all channels' averages, and add the scaled input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -117,12 +121,18 @@ class ChannelAttention(nn.Module):
             Mean(), Conv2d(channels, hidden, 1), nn.ReLU(), Conv2d(hidden, channels, 1), nn.Sigmoid()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
+    def forward(self, x: Tensor, skipped: Tensor, scale: Tensor) -> Tensor:
+        """Return ``gate(x) * x + scale * skipped``: images (b, h, w, c), scale (c,)."""
+        gate = self.attention(x)
+        if has_vector_kernels(x) and gate.dtype == skipped.dtype == x.dtype:
+            from mambair_cli.kernels.cpu_passes import gate_and_add
+
+            return gate_and_add(x, gate, skipped, scale)
+        return torch.addcmul(x * gate, skipped, scale)
 
 
 class CAB(nn.Module):
-    """Channel attention block: local convolutions, then channel attention."""
+    """Channel attention block: local convolutions, then channel attention, added to the scaled input."""
 
     def __init__(self, channels: int, form: CabForm) -> None:
         super().__init__()
@@ -143,8 +153,12 @@ class CAB(nn.Module):
             local = [Conv2d(c, hidden, 3), nn.GELU(), Conv2d(hidden, c, 3)]
         self.cab = nn.Sequential(*local, ChannelAttention(c))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cab(x)
+    def forward(self, x: Tensor, skipped: Tensor, scale: Tensor) -> Tensor:
+        """Return the block's result for x, plus ``scale * skipped``: images (b, h, w, c), scale (c,)."""
+        *local, attention = self.cab
+        for layer in local:
+            x = layer(x)
+        return attention(x, skipped, scale)
 
 
 class SS2D(nn.Module):
@@ -196,8 +210,9 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
         """Map x, (b, h, w, c), to the same shape, scanning along paths, (4, h·w)."""
-        x = torch.addcmul(self.self_attention(self.ln_1(x), paths), x, self.skip_scale)
-        return torch.addcmul(self.conv_blk(self.ln_2(x)), x, self.skip_scale2)
+        y = self.self_attention(self.ln_1(x), paths)
+        x = torch.addcmul(y, x, self.skip_scale, out=y if has_vector_kernels(y) else None)
+        return self.conv_blk(self.ln_2(x), x, self.skip_scale2)
 
 
 def convolve_and_activate(x: Tensor, convolution: Conv2d) -> Tensor:
