@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import new_on_lines, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import silu
 
@@ -27,11 +27,11 @@ def convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: (c,) float32.
 
     Returns:
-        (b, h, w, c) float32
+        (b, h, w, c) float32; its pixels may lie further apart than c values.
     """
     x = x if x.stride(-1) == 1 else x.contiguous()
     b, h, w, c = x.shape
-    y = x.new_empty(x.shape)
+    y = new_on_lines(x, b, h, w, c)
     if not y.numel():
         return y
     operands = {
@@ -42,7 +42,7 @@ def convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         "y": y,
     }
     numbers = {"b": b, "h": h, "w": w, "x_image": x.stride(0), "x_row": x.stride(1), "x_pixel": x.stride(2)}
-    numbers |= {"y_row": w * c, "y_pixel": c}
+    numbers |= {"y_row": y.stride(1), "y_pixel": y.stride(2)}
     threads = min(torch.get_num_threads(), b * h)
     run_shares(_compile_kernel(c), POINTERS, NUMBERS, operands, numbers, threads)
     return y

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from mambair_cli.kernels import torch_scan
 from mambair_cli.kernels.cpu_passes import add_in_order
-from mambair_cli.kernels.cpu_threads import run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, count_lanes
+from mambair_cli.kernels.cpu_threads import LINE, new_on_lines, run_in_threads
+from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
 from mambair_cli.kernels.operands import ScanParams
 
 LANES = count_lanes()
-LINE = 16  # floats of a cache line: threads that write to one line wait for each other
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
 WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
@@ -92,8 +91,10 @@ def scan(
         grain = 1
     grains = -(-vectors // grain)
     is_apart = are_paths_apart(b * grains, k, threads)
-    row = d if keep_states or threads == 1 else -(-d // LINE) * LINE
-    y = u.new_empty(k if is_apart else 1, b, length, row, dtype=torch.float32)[..., :d]
+    parts = k if is_apart else 1
+    y = new_on_lines(u, parts, b, length, d)
+    if keep_states:  # then PyTorch knows the result as contiguous
+        y = u.new_empty(y.shape, dtype=torch.float32)
     kept = (b, k, -(-length // STRETCH), vectors, n, LANES) if keep_states else (0,)
     states = u.new_empty(kept, dtype=torch.float32)
     if not y.numel():
@@ -240,13 +241,13 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
                         kept = job.kept.at(((line + start // STRETCH) * job.vectors + begin) * (n * LANES))
                         with code.loop(0, walk.vectors * n) as i:
                             kept.at(i * LANES).store(walk.states.at(i * LANES).load())
-                    _write_steps(code, walk, r, start, tokens)
+                    _write_steps(code, walk, n, r, start, tokens)
                     begins = path < first_path + 1  # a result, which else is added to
                     _write_recurrence(code, walk, n, start, tokens, is_first_path=begins)
     return code.compile()
 
 
-def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) -> None:
+def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: Index) -> None:
     """Write the code that computes the steps of a stretch of tokens and fetches rows further ahead."""
     job = SimpleNamespace(**code.job)
     with code.loop(0, tokens) as t:
@@ -255,6 +256,8 @@ def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) ->
         walk.dt.at(ahead * job.dt_token).prefetch()
         walk.B.at(ahead * job.B_token).prefetch()
         walk.C.at(ahead * job.C_token).prefetch()
+        walk.C.at(ahead * job.C_token + (n - 1)).prefetch()
+        walk.u.at(ahead * job.u_token + (walk.vectors * LANES - 1)).prefetch()  # where its last line begins
         dt = walk.dt.at(pixel * job.dt_token)
         with code.loop(0, walk.vectors) as v:
             walk.u.at(ahead * job.u_token + v * LANES).prefetch()
@@ -269,21 +272,31 @@ def _write_steps(code: Code, walk: Walk, r: int, start: Index, tokens: Index) ->
 def _write_recurrence(
     code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition
 ) -> None:
-    """Write the code that updates the states along a stretch of tokens and adds their output to y."""
+    """Write the code that updates the states along a stretch of tokens and adds their output to y.
+
+    One vector after the other goes along the whole stretch, so that its states stay in registers.
+    """
     job = SimpleNamespace(**code.job)
-    with code.loop(0, tokens) as t:
-        pixel = walk.pixels.at(start + t).load_index()
-        B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
-        with code.loop(0, walk.vectors) as v:
-            lanes = None if walk.channels is None else code.first_lanes(walk.channels - v * LANES)
+    with code.loop(0, walk.vectors) as v:
+        lanes = None if walk.channels is None else code.first_lanes(walk.channels - v * LANES)
+        states = [walk.states.at((v * n + i) * LANES) for i in range(n)]
+        decays = [walk.A.at((v * n + i) * LANES).load() for i in range(n)]
+        skip = walk.D.at(v * LANES).load()
+
+        def advance(t: Index, before: list[Vector]) -> list[Vector]:
+            pixel = walk.pixels.at(start + t).load_index()
+            B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
             u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
-            y = walk.D.at(v * LANES).load() * u
-            for i in range(n):
-                decay = exp2(step * walk.A.at((v * n + i) * LANES).load())
-                state = walk.states.at((v * n + i) * LANES)
-                h = decay.times_plus(state.load(), step * u * B.at(i).load_spread())
-                state.store(h)
-                y = h.times_plus(C.at(i).load_spread(), y)
+            y, after = skip * u, []
+            for i, (state, rate) in enumerate(zip(before, decays, strict=True)):
+                after.append(exp2(step * rate).times_plus(state, step * u * B.at(i).load_spread()))
+                y = after[i].times_plus(C.at(i).load_spread(), y)
             total = walk.y.at(pixel * job.y_token + v * LANES)
             total.store(y + total.load(lanes).unless(is_first_path), lanes)
+            return after
+
+        for state, after in zip(
+            states, code.accumulate(tokens, [state.load() for state in states], advance), strict=True
+        ):
+            state.store(after)

@@ -13,6 +13,16 @@ from torch import Tensor
 from mambair_cli.kernels.llvm_builder import Program
 
 SHARES_PER_THREAD = 4
+LINE = 16  # floats of a cache line
+
+
+def new_on_lines(like: Tensor, *shape: int) -> Tensor:
+    """Return a float32 tensor without values, the last dimension of which begins on a cache line each time.
+
+    Threads that write to one line wait for each other, and a vector that lies on two lines needs both.
+    """
+    *rest, c = shape
+    return like.new_empty(*rest, -(-c // LINE) * LINE, dtype=torch.float32)[..., :c]
 
 
 def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
