@@ -8,8 +8,9 @@ the first bytes; by itself libvips would also render SVG and parse CSV.
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
+from mambair_cli.images.description import PageLayout, fit_description
 from mambair_cli.images.file_profile import find_avif_profile, find_png_profile
 from mambair_cli.images.formats import describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
@@ -35,6 +37,7 @@ from mambair_cli.images.picture import (
     decode_text,
 )
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
+from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_tiff_resolution, turn
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
@@ -48,7 +51,6 @@ MAX_PIXELS = 2**30
 
 _DECODED_WHOLE = ("webp", "avif")
 _MM_PER_INCH = 25.4
-_MOST_DPI = 1e6
 _ROWS_AT_ONCE = 256
 
 
@@ -135,6 +137,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
         xmp=header.xmp,
         iptc=header.iptc,
         dpi=header.dpi,
+        density=header.density,
         texts=header.texts,
         warnings=(*reader.warnings, *left_out),
     )
@@ -146,7 +149,7 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     pages = check_tiff(data) if format == "tiff" else []
     is_float64 = bool(pages) and pages[0].is_float64
     if format not in LOADERS or is_float64 or (format == "avif" and is_avif_animated(data.bytes)):
-        reader = _open_with_other_decoder(data, format, max_pixels)
+        reader = _open_with_other_decoder(data, format, pages, max_pixels)
     else:
         try:
             with explained():
@@ -181,9 +184,6 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     bands = _count_colours(head, data.name, has_more=format == "tiff")
     samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
     image.order = samples.order
-    dpi = _sensible_dpi(facts.dpi if format == "png" else _read_dpi(head))
-    if dpi and image.orientation >= 5:
-        dpi = dpi[1], dpi[0]
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
@@ -204,11 +204,11 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         exif=exif,
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
-        dpi=dpi,
         texts=_read_texts(data, format, facts, gif),
     )
+    header = _add_measures(header, pages, choice.numbers, warnings)
     return Reader(
-        header,
+        _find_resolution(header, data, facts, image) if format != "tiff" else header,
         image.load,
         data.name,
         image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
@@ -216,6 +216,46 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         is_turned=image.orientation > 2,
         warnings=dict.fromkeys(warnings),
     )
+
+
+def _add_measures(header: Header, pages: list[Page], numbers: Sequence[int], warnings: list[str]) -> Header:
+    """Return a header with a description that fits the file and, of a TIFF file, with its resolution.
+
+    Args:
+        header: Header of the picture.
+        pages: All pages of a TIFF file; of other formats none.
+        numbers: Numbers of those that are read.
+        warnings: Sentences about the file, to which one may be added.
+    """
+    page = pages[numbers[0]] if numbers else None
+    samples = page.samples_per_pixel if page else header.samples_per_pixel
+    exif, misfit = fit_description(
+        header.exif,
+        PageLayout(
+            width=header.width,
+            height=header.height,
+            samples=samples,
+            pages=header.frames,
+            are_samples_kept=samples == header.samples_per_pixel,
+            has_gaps=bool(numbers) and max(numbers) >= len(numbers),
+        ),
+    )
+    warnings += [misfit] if misfit else []
+    dpi, density = find_tiff_resolution(page, exif) if page else (header.dpi, header.density)
+    return replace(header, exif=exif, dpi=dpi, density=density)
+
+
+def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: VipsImage) -> Header:
+    """Return the header of a picture that is no TIFF file with its resolution."""
+    density = find_aspect(data.bytes, header.format, facts)
+    if density is not None:
+        return replace(header, density=turn(density, image.orientation))
+    head = image.head
+    per_mm = (head.xres, head.yres) if image.field("resolution-unit") else None
+    dpi = (per_mm[0] * _MM_PER_INCH, per_mm[1] * _MM_PER_INCH) if per_mm else None
+    if header.format == "png":
+        dpi = facts.dpi
+    return replace(header, dpi=turn(find_sensible_dpi(dpi), image.orientation))
 
 
 def _find_profile(
@@ -273,7 +313,7 @@ def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
     return faults
 
 
-def _open_with_other_decoder(data: FileData, format: str, max_pixels: int) -> Reader:
+def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max_pixels: int) -> Reader:
     """Read the header of an image that libvips does not decode."""
     try:
         image = other_decoders.read_header(format, bytes(data.bytes), data.name)
@@ -308,8 +348,9 @@ def _open_with_other_decoder(data: FileData, format: str, max_pixels: int) -> Re
         exif=exif,
         iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
-        dpi=_sensible_dpi(image.dpi),
+        dpi=find_sensible_dpi(image.dpi),
     )
+    header = _add_measures(header, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 
@@ -348,19 +389,6 @@ def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "
         "convert it to gray or RGB, with or without alpha"
     )
-
-
-def _read_dpi(image: Any) -> tuple[float, float] | None:
-    """Return the resolution of a file, if it has one."""
-    if _field(image, "resolution-unit"):
-        return image.xres * _MM_PER_INCH, image.yres * _MM_PER_INCH
-    return None
-
-
-def _sensible_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Round a resolution, since files store it in other units; return None for an impossible one."""
-    x, y = (round(side, 2) for side in dpi or (0, 0))
-    return (x, y) if 0 < x < _MOST_DPI and 0 < y < _MOST_DPI else None
 
 
 def _field(image: Any, name: str) -> Any:

@@ -27,13 +27,19 @@ from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.resize_and_convert import InputFrames, choose_input_dtype, resize_and_convert
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.images.vips_output import HeaderPatcher, add_exif_to_tiff, label_extra_samples, save_to
+from mambair_cli.images.vips_output import (
+    HeaderPatcher,
+    add_exif_to_tiff,
+    label_extra_samples,
+    save_to,
+    set_resolution,
+)
 from mambair_cli.images.xmp import restate_xmp
 from mambair_cli.system.files import open_atomic, show
 
 DEFAULT_QUALITY = 95
 
-_NO_DPI = (72, 72)  # libvips assumes the same where a file has no resolution
+_NO_DPI = (72, 72)  # is taken out again
 _MM_PER_INCH = 25.4
 _BIGTIFF_BYTES = 3 * 2**30  # offsets end at 4 GiB; the margin is for alpha and data that grows by compression
 _SAMPLES_AT_ONCE = 2**22
@@ -271,7 +277,8 @@ class Writer:
     def _describe(self, image: Any) -> Any:
         """Add the metadata of the file, except EXIF."""
         header = self._header
-        x, y = header.dpi or _NO_DPI
+        # That of TIFF files is set later: libvips knows no unit without a name, and has a limit.
+        x, y = (header.dpi if self._format != "tiff" else None) or _NO_DPI
         image = image.copy(xres=x / _MM_PER_INCH, yres=y / _MM_PER_INCH)
         blocks = {
             "icc-profile-data": None if self._to_srgb else header.icc,
@@ -306,12 +313,15 @@ class Writer:
             save_to(self._file, operation, image, options)
             if header.masks:  # libvips labels all samples besides colours as alpha
                 label_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
+            set_resolution(self._file, header.dpi, header.density)
             if exif:
                 add_exif_to_tiff(self._file, exif)
         else:
             complete, is_ready = _HEADER_PATCHES[format]
             patcher = HeaderPatcher(
-                self._file, lambda data: complete(data, exif, header.dpi, header.texts), is_ready
+                self._file,
+                lambda data: complete(data, exif, header.dpi, header.texts, header.density),
+                is_ready,
             )
             save_to(patcher, operation, image, options)
             patcher.flush()

@@ -12,7 +12,11 @@ _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 
 
 def complete_jpeg(
-    data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
+    data: bytes,
+    exif: bytes | None,
+    dpi: tuple[float, float] | None,
+    texts: Sequence[Text] = (),
+    density: tuple[float, float] | None = None,
 ) -> bytes:
     """Add a JFIF header (which libvips omits with EXIF), EXIF and texts to the start of a JPEG file.
 
@@ -21,11 +25,12 @@ def complete_jpeg(
         exif: EXIF block; None for none.
         dpi: Pixels per inch, horizontal and vertical; None if they are unknown.
         texts: Texts to add as comments.
+        density: Whole numbers whose ratio is that of the pixels per unit, where ``dpi`` is None.
     """
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
-    x, y = (min(max(round(side), 1), 65535) for side in dpi or (1, 1))
+    x, y = (min(max(round(side), 1), 65535) for side in dpi or density or (1, 1))
     jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, 1 if dpi else 0, x, y)
     segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
     comments = map(write_comment, texts)
@@ -34,7 +39,11 @@ def complete_jpeg(
 
 
 def complete_png(
-    data: bytes, exif: bytes | None, dpi: tuple[float, float] | None, texts: Sequence[Text] = ()
+    data: bytes,
+    exif: bytes | None,
+    dpi: tuple[float, float] | None,
+    texts: Sequence[Text] = (),
+    density: tuple[float, float] | None = None,
 ) -> bytes:
     """Add EXIF and texts to the start of a PNG file; take out a resolution that libvips has invented.
 
@@ -42,7 +51,8 @@ def complete_png(
     """
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
-    chunks = (write_chunk(b"eXIf", exif) if exif else b"") + b"".join(map(write_text, texts))
+    chunks = write_chunk(b"pHYs", struct.pack(">IIB", *map(int, density), 0)) if density else b""
+    chunks += write_chunk(b"eXIf", exif) if exif else b"" + b"".join(map(write_text, texts))
     return data[:_PNG_HEADER_BYTES] + chunks + data[_PNG_HEADER_BYTES:]
 
 

@@ -12,10 +12,8 @@ from mambair_cli.images.metadata import extract_exif
 from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
 
 _ORIENTATION, _XMP, _ICC = 274, 700, 34675
-_RESOLUTIONS, _UNIT = (282, 283), 296
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
 _COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
-_UNITS_PER_INCH = {2: 1.0, 3: 2.54}
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # without a handler it prints to stderr
 
@@ -53,7 +51,6 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         extra = tuple(int(kind) for kind in page.extrasamples) or None
         samples = sort_samples(colours, page.samplesperpixel - colours, extra)
         orientation = page.tags.valueof(_ORIENTATION, 1)
-        dpi = _read_dpi(page)
         icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
         height, width = int(page.imagelength), int(page.imagewidth)
     turned = (width, height) if orientation >= 5 else (height, width)
@@ -80,7 +77,6 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         icc=icc,
         exif=extract_exif(data),
         xmp=xmp,
-        dpi=dpi,
         warnings=choice.remarks,
     )
 
@@ -98,14 +94,6 @@ def _find_oddity(page: Any, pages: int) -> str | None:
     if int(page.photometric) not in _COLOURS:
         return f"is of kind {tifffile.PHOTOMETRIC(page.photometric).name}"
     return None
-
-
-def _read_dpi(page: Any) -> tuple[float, float] | None:
-    unit = _UNITS_PER_INCH.get(int(page.tags.valueof(_UNIT, 2)))
-    if unit is None or not all(tag in page.tags for tag in _RESOLUTIONS):
-        return None
-    (x, x_parts), (y, y_parts) = (page.tags[tag].value for tag in _RESOLUTIONS)
-    return (x / x_parts * unit, y / y_parts * unit) if x_parts and y_parts else None
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 from mambair_cli.errors import ImageError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.picture import Header, Text
+from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.system.files import enumerate_names, show
 
 _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
@@ -132,7 +133,12 @@ def settle_format(target: Path, format: str | None) -> str:
 
 
 def fit_header(
-    header: Header, format: str, name: str, depth: int | None = None, strip: bool = False
+    header: Header,
+    format: str,
+    name: str,
+    depth: int | None = None,
+    strip: bool = False,
+    source: Header | None = None,
 ) -> Header:
     """Return the header of a picture as a file of a format will have it.
 
@@ -144,6 +150,7 @@ def fit_header(
         name: Name of the file, for errors.
         depth: Bits per sample, 8 or 16; None for those of the header.
         strip: Whether to leave out all metadata, and the profile: colours become sRGB.
+        source: Header of the picture that the result is made from; None if that is the picture itself.
 
     Raises:
         ImageError: The format is unknown, or cannot hold the picture's size, depth, frames or metadata.
@@ -163,10 +170,12 @@ def fit_header(
     if header.frames > 1 and container.frames_dtype is not None:
         dtype = container.frames_dtype
     if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, texts=())
-    _check_room(header, format, container, name)
+        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=())
     masks = header.masks if container.has_masks else ()
-    return replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+    header = replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+    header = fit_resolution(carry_measures(source or header, header), format)
+    _check_room(header, format, container, name)
+    return header
 
 
 def has_room_for_xmp(format: str, xmp: bytes) -> bool:
@@ -188,11 +197,12 @@ def keep_texts(header: Header, format: str) -> list[Text]:
     ]
 
 
-def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
+def find_losses(header: Header, result: Header, format: str, strip: bool = False) -> list[str]:
     """Say what a file of a format will lose, where that is no reason to refuse the picture.
 
     Args:
         header: Header of the picture.
+        result: Header of the result, from :func:`fit_header`.
         format: Format of the file.
         strip: Whether metadata is left out anyway.
     """
@@ -208,6 +218,9 @@ def find_losses(header: Header, format: str, strip: bool = False) -> list[str]:
     if lost and not strip:
         names = ", ".join(show(keyword) for keyword in lost)
         losses.append(f"{format} has no room for its texts: {names}; png has")
+    resolution = None if strip else describe_lost_resolution(header, result, format)
+    if resolution:
+        losses.append(resolution)
     return losses
 
 

@@ -26,7 +26,8 @@ _PROGRESSIVE_FRAMES = (0xC2, 0xC6, 0xCA, 0xCE)
 _WHOLE_SPECTRUM = bytes([0, 63, 0])  # parameters of a scan that is not progressive
 _BLOCK = 8  # rows of a block; libvips also decodes so many at a time
 _MOST_ROWS = 65500  # limit of libjpeg
-_COMMENT = 0xFE
+_COMMENT, _APP0 = 0xFE, 0xE0
+_JFIF_BYTES = 12  # up to the densities
 _VIDEO = re.compile(rb"^.{4}ftyp|MotionPhoto_Data", re.DOTALL)  # appended by phones
 _TRAILER_BYTES = 64
 _ALL_BITS = 15  # more than a scan ever leaves out
@@ -147,6 +148,18 @@ def read_comments(data: Any) -> list[bytes]:
         if segment.kind == _COMMENT:
             comments.append(bytes(data[segment.at : segment.end]))
     return comments
+
+
+def read_jfif_density(data: Any) -> tuple[float, float] | None:
+    """Read how densely a file has pixels across and down, where it tells only their ratio."""
+    first = next(read_segments(data, find_start(data)), None)
+    if first is None or first.kind != _APP0:
+        return None
+    body = bytes(data[first.at : first.end])
+    if not body.startswith(b"JFIF\0") or len(body) < _JFIF_BYTES:
+        return None
+    unit, x, y = struct.unpack_from(">BHH", body, 7)
+    return (float(x), float(y)) if unit == 0 and x and y else None
 
 
 @dataclass(frozen=True)

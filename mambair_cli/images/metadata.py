@@ -13,6 +13,7 @@ from mmap import mmap
 import numpy as np
 
 _ORIENTATION = 0x0112
+_DESCRIPTION = 0x010E
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
@@ -27,7 +28,7 @@ _DESCRIPTIVE = frozenset(
 
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
 
-_SHORT, _LONG, _BYTES, _LONG8 = 3, 4, 7, 16
+_TEXT, _SHORT, _LONG, _BYTES, _LONG8 = 2, 3, 4, 7, 16
 # Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
     **dict.fromkeys((1, 2, 6, 7), (1, 1)),
@@ -170,9 +171,39 @@ def _unwrap_iptc(iptc: bytes) -> bytes:
 def extract_exif(tiff: Buffer) -> bytes | None:
     """Collect the tags that describe a TIFF file's picture in an EXIF block; None if there are none."""
     try:
-        layout, main, parts = _read_descriptions(tiff)
+        return _pack(*_read_descriptions(tiff))
     except MALFORMED:
         return None
+
+
+def find_description(exif: bytes | None) -> bytes:
+    """Return the description in an EXIF block, without white space around it; empty where there is none."""
+    try:
+        _, main, _ = _read_descriptions(exif or b"")
+    except MALFORMED:
+        return b""
+    return main[_DESCRIPTION].value.strip(b"\0 \t\r\n") if _DESCRIPTION in main else b""
+
+
+def change_description(exif: bytes, text: bytes | None) -> bytes | None:
+    """Replace or remove the description in a block, which then has only tags that describe the picture.
+
+    Args:
+        exif: EXIF block from its byte order mark on.
+        text: New description; None to remove it.
+
+    Returns:
+        The new block; None if nothing is in it.
+    """
+    layout, main, parts = _read_descriptions(exif)
+    main.pop(_DESCRIPTION, None)
+    if text is not None:
+        main[_DESCRIPTION] = ExifEntry(_TEXT, len(text) + 1, text + b"\0")
+    return _pack(layout, main, parts)
+
+
+def _pack(layout: Layout, main: Directory, parts: dict[int, Directory]) -> bytes | None:
+    """Write directories as an EXIF block; None if there are none."""
     if not main and not parts:
         return None
     small = replace(layout, big=False)

@@ -68,6 +68,8 @@ class Header:
         xmp: XMP packet; its orientation is 1.
         iptc: IPTC in a Photoshop block, as in JPEG files.
         dpi: Pixels per inch, horizontal and vertical; None where the file has none.
+        density: The same per a unit without a name, where there is no ``dpi``; in PNG and JPEG files only the
+            ratio of the two has a meaning.
         texts: Texts of the file that are not in EXIF, XMP or IPTC.
     """
 
@@ -86,6 +88,7 @@ class Header:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
     texts: tuple[Text, ...] = ()
 
     @property
@@ -104,7 +107,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 1) gray or (h, w, 3) RGB; uint8, uint16 or float32.
         alpha: (h, w), of the same dtype; None without transparency.
-        format, icc, exif, xmp, iptc, dpi, texts: See :class:`Header`.
+        format, icc, exif, xmp, iptc, dpi, density, texts: See :class:`Header`.
         warnings: Sentences about what was damaged in its file or left out of it.
     """
 
@@ -116,6 +119,7 @@ class Picture:
     xmp: bytes | None = None
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
     texts: tuple[Text, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -146,6 +150,7 @@ class Picture:
             xmp=self.xmp,
             iptc=self.iptc,
             dpi=self.dpi,
+            density=self.density,
             texts=self.texts,
         )
 

@@ -50,6 +50,15 @@ class PngFacts:
         return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
 
     @property
+    def density(self) -> tuple[float, float] | None:
+        """Pixels per unit across and down, where the unit is unknown and only their ratio counts."""
+        body = self.chunks.get(b"pHYs", b"")
+        if len(body) < 9:
+            return None
+        x, y, unit = struct.unpack_from(">IIB", body)
+        return (float(x), float(y)) if unit == 0 and x and y else None
+
+    @property
     def frames(self) -> int:
         """Number of frames; an animated PNG has more than one."""
         return int.from_bytes(self.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")

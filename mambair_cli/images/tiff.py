@@ -18,13 +18,16 @@ from mambair_cli.images.metadata import (
     read_number,
 )
 
-_SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
+RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
+RATIONAL = 5  # TIFF's number of the type
+_SUBFILE, _OLD_SUBFILE, _ORIENTATION = 0x00FE, 0x00FF, 0x0112
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
 _INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
 _ALPHAS = (1, 2)  # kinds of extra samples: premultiplied and straight alpha
+_INCH = 2
 _UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
 
 _LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are not read
@@ -75,6 +78,9 @@ class Page:
         sample_format: TIFF's number of the type: unsigned, signed, floating or complex.
         samples_per_pixel: Number of samples of a pixel.
         ink_set: 1 for CMYK, where samples are inks.
+        orientation: 1 to 8, as EXIF numbers them.
+        resolution: Pixels per unit across and down, as stored, and TIFF's number of the unit: 1 for none, 2
+            for inches, 3 for centimetres. None where the file has no resolution.
     """
 
     is_reduced: bool
@@ -86,6 +92,8 @@ class Page:
     sample_format: int
     samples_per_pixel: int
     ink_set: int
+    orientation: int = 1
+    resolution: tuple[float, float, int] | None = None
 
     @property
     def is_picture(self) -> bool:
@@ -192,7 +200,7 @@ def read_pages(data: Buffer) -> list[Page]:
     pages: list[Page] = []
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
-        pages.extend(_describe(directory, layout) for directory in _walk(data))
+        pages.extend(_describe(directory, layout) for directory in walk_directories(data))
     return pages
 
 
@@ -223,15 +231,15 @@ def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[in
     """Return the changes, offset and bytes, that set the kinds of the extra samples on each page."""
     layout, _ = read_header(data)
     changes = []
-    for directory in _walk(data):
+    for directory in walk_directories(data):
         entry = directory.get(_EXTRA_SAMPLES)
         if entry is not None and entry.count == len(kinds):
             value = struct.pack(f"{layout.order}{len(kinds)}H", *kinds)
-            changes.append((_value_offset(data, entry, layout), value))
+            changes.append((locate_value(data, entry, layout), value))
     return changes
 
 
-def _walk(data: Buffer) -> Iterator[Directory]:
+def walk_directories(data: Buffer) -> Iterator[Directory]:
     """Yield the chain of directories; a corrupt or repeated one ends it."""
     layout, at = read_header(data)
     seen: set[int] = set()
@@ -266,10 +274,21 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         sample_format=numbers(_SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],
         ink_set=numbers(_INK_SET, _CMYK)[0],
+        orientation=numbers(_ORIENTATION, 1)[0],
+        resolution=_read_resolution(directory, layout, numbers(RESOLUTION_UNIT, _INCH)[0]),
     )
 
 
-def _value_offset(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
+def _read_resolution(directory: Directory, layout: Layout, unit: int) -> tuple[float, float, int] | None:
+    """Return pixels per unit across and down, and the unit; None where a number is missing or 0."""
+    entries = [directory[tag] for tag in RESOLUTIONS if tag in directory]
+    if len(entries) < 2 or any(entry.kind != RATIONAL for entry in entries):
+        return None
+    x, y = (struct.unpack_from(f"{layout.order}2I", entry.value) for entry in entries)
+    return (x[0] / x[1], y[0] / y[1], unit) if all((*x, *y)) else None
+
+
+def locate_value(data: Buffer, entry: ExifEntry, layout: Layout) -> int:
     """Return the offset of an entry's value."""
     room = struct.calcsize(layout.offset)
     at = entry.at + struct.calcsize(layout.entry) - room

@@ -1,7 +1,7 @@
 """Let libvips write to Python files, and patch these files."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
@@ -10,6 +10,7 @@ import pyvips
 
 from mambair_cli.images.metadata import add_exif_directories
 from mambair_cli.images.tiff import restate_extra_samples
+from mambair_cli.images.tiff_resolution import restate_tiff_resolution
 
 
 def save_to(file: Any, operation: str, image: Any, options: dict[str, Any]) -> None:
@@ -73,6 +74,20 @@ def label_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
     """Set the kinds of the extra samples in a TIFF file."""
     with _written(file) as data:
         changes = restate_extra_samples(data, kinds)
+    _change(file, changes)
+
+
+def set_resolution(
+    file: BinaryIO, dpi: tuple[float, float] | None, density: tuple[float, float] | None
+) -> None:
+    """Set the resolution in a TIFF file; see :func:`restate_tiff_resolution`."""
+    with _written(file) as data:
+        changes = restate_tiff_resolution(data, dpi, density)
+    _change(file, changes)
+
+
+def _change(file: BinaryIO, changes: Sequence[tuple[int, bytes]]) -> None:
+    """Write bytes at offsets."""
     for at, value in changes:
         file.seek(at)
         file.write(value)

@@ -1,6 +1,7 @@
 """Update XMP packets: sizes, and properties of parts that a result does not have."""
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 _NAME = rb"[\w.-]+"
@@ -48,6 +49,18 @@ def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
         pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))\d+" % names
         xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
     return re.sub(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
+
+
+def scale_xmp_resolution(xmp: bytes, factors: tuple[float, float]) -> bytes:
+    """Multiply the resolution in a packet by factors, across and down."""
+    for name, factor in zip((b"XResolution", b"YResolution"), factors, strict=True):
+
+        def scale(found: re.Match[bytes], factor: float = factor) -> bytes:
+            scaled = Fraction(int(found[2]) * factor / max(int(found[3]), 1)).limit_denominator(10**6)
+            return found[1] + b"%d/%d" % (scaled.numerator, scaled.denominator)
+
+        xmp = re.sub(rb"(tiff:%b(?:\s*=\s*[\"']|\s*>\s*))(\d{1,10})/(\d{1,10})" % name, scale, xmp)
+    return xmp
 
 
 def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:

@@ -155,7 +155,7 @@ class DryRun:
                     self.trial = try_network(model.restorer, height, width)
                 plan = model.tiles.plan(height, width)
             cost = estimate(reader, result, format, plan, model.scale, self.trial)
-            warnings = (*reader.warnings, *find_losses(reader.header, format, output.strip))
+            warnings = (*reader.warnings, *find_losses(reader.header, result, format, output.strip))
         replaces = job.target is not None and not job.is_stream and job.target.exists()
         return Forecast(result, replaces, plan, cost, warnings)
 

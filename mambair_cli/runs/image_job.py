@@ -113,7 +113,7 @@ class ImageJob:
                 self._read = reader.read
                 # Refuse early what cannot be written.
                 result, format, _ = plan_result(job, header, output, self.restorer.info.scale)
-                self._losses = find_losses(header, format, output.strip)
+                self._losses = find_losses(header, result, format, output.strip)
                 if header.masks != result.masks:
                     kept = header.samples_per_pixel - len(header.masks)
                     self.header = header = replace(header, masks=())

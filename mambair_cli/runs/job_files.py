@@ -74,7 +74,7 @@ def plan_result(
         format = settle_format(job.target, job.format)
     width, height = output.size.target(header.width, header.height, scale)
     restored = replace(header, width=width, height=height)
-    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip)
+    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip, source=header)
     if not output.size.needs_network(header.width, header.height):
         scale = 1
     return restored, format, (header.width * scale, header.height * scale)
