@@ -86,7 +86,7 @@ def advance_residual(
     return result, prepared
 
 
-@jit
+@jit(do_not_specialize=["pixels"])
 def _advance_kernel(
     x_ptr,
     v_ptr,
