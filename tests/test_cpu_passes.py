@@ -66,6 +66,12 @@ def test_channels_are_averaged_over_the_pixels_of_their_image(c, size, lanes):
     )
 
 
+@pytest.mark.parametrize("c", [1, 37, 88])
+def test_other_images_change_no_bit(c):
+    x = normal(5, 40, 33, c)
+    assert torch.equal(average_pixels(x), torch.cat([average_pixels(image[None]) for image in x]))
+
+
 @pytest.mark.parametrize("count", [2, 3, 16])
 def test_threads_change_no_bit(count):
     parts, gate, scale = normal(4, 300, 37), normal(2, 1, 1, 37), normal(37)

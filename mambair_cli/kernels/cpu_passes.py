@@ -76,7 +76,9 @@ def average_pixels(x: Tensor) -> Tensor:
     threads = min(torch.get_num_threads(), b * runs)
     operands = {"x": rows, "y": sums}
     run_shares(_compile_average(c), AVERAGE_POINTERS, AVERAGE_NUMBERS, operands, numbers, threads)
-    return (sums.sum(1) / (h * w)).view(b, 1, 1, c)
+    # One image after the other: what PyTorch sums first depends on their number.
+    totals = [sums_of_image.sum(0) for sums_of_image in sums]
+    return torch.stack(totals).div_(h * w).view(b, 1, 1, c)
 
 
 @functools.cache

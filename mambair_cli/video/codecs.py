@@ -262,6 +262,7 @@ def encoder_options(
     location = _CHROMA_LOCATIONS[options.siting]
     if codec == "h264":
         parts = {"stitchable": "1", "chromaloc": location, "mastering-display": display, "cll": light}
+        parts["asm"] = _limit_instructions()
         result |= {"preset": options.preset, "x264-params": _join(parts)}
     elif codec == "hevc":
         parts = {"log-level": "error", "open-gop": "0", "pools": "4", "frame-threads": "3"}
@@ -290,6 +291,16 @@ def encoder_options(
     else:
         result |= {"profile": _prores_profile(options), "vendor": "apl0"}
     return result, _THREADS
+
+
+def _limit_instructions() -> str | None:
+    """Return the instructions that x264 may use; None for all that the processor has.
+
+    With AVX-512 its macroblock tree gives the same frames other bytes now and then, in one thread, too.
+    """
+    from llvmlite.binding import get_host_cpu_features
+
+    return "avx2" if get_host_cpu_features().get("avx512f") else None
 
 
 def _prores_profile(options: VideoOptions) -> str:
