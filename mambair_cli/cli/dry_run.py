@@ -11,6 +11,7 @@ from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import ModelError
+from mambair_cli.system.values import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -227,7 +228,7 @@ def format_time(seconds: float | None) -> str:
     if seconds is None:
         return "time unknown until the model is here"
     if seconds < 100:
-        return f"about {max(seconds, 0.1):.2g} s"
+        return f"about {show_number(max(seconds, 0.1))} s"
     if seconds < 6000:
         return f"about {seconds / 60:.0f} min"
     return f"about {seconds / 3600:.1f} h"
