@@ -85,10 +85,10 @@ class Dataset:
         """Say that no image is as large as a crop; None if one is."""
         if config.crop <= self.largest_crop:
             return None
-        cut = f" times {config.scale}" if config.scale > 1 else ""
+        factor = f" times {config.scale}" if config.scale > 1 else ""
         return (
-            f"no image is as large as --crop {config.crop}{cut}: all are mirrored beyond their borders, which "
-            f"teaches little; larger images, or --crop {self.largest_crop}, would work better"
+            f"no image is as large as --crop {config.crop}{factor}: all are mirrored beyond their borders, "
+            f"which teaches little; larger images, or --crop {self.largest_crop}, would work better"
         )
 
     def draw_batch(
