@@ -39,7 +39,8 @@ def test_arguments_that_name_nothing_are_refused_with_what_would_work(
 
 
 def test_a_whole_scale_may_be_a_float() -> None:
-    assert Restorer(model="tiny-x2", scale=2.0, **LOCAL).info.scale == 2  # pyright: ignore[reportArgumentType]: programs without types
+    scale: Any = 2.0
+    assert Restorer(model="tiny-x2", scale=scale, **LOCAL).info.scale == 2
 
 
 @pytest.mark.parametrize("image", ["p.png", None, [[0, 255]], Image.new("RGB", (8, 8))])

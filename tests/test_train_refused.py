@@ -94,7 +94,9 @@ def test_what_a_step_takes_is_told_from_a_smaller_one(config):
     ("seconds", "said"), [(0.0421, "0.042 s"), (99.7, "100 s"), (1602, "27 minutes"), (9000, "2 hours")]
 )
 def test_times_read_like_times(seconds, said):
-    assert f"a step takes about {said} on cpu" in pace.warn_if_slow(pace.Pace(seconds, 0), 10**6, "cpu")
+    warning = pace.warn_if_slow(pace.Pace(seconds, 0), 10**6, "cpu")
+    assert warning
+    assert f"a step takes about {said} on cpu" in warning
 
 
 def test_a_crop_larger_than_every_image_is_told(config):
