@@ -87,7 +87,7 @@ def compare_steps(arguments: argparse.Namespace, device: torch.device) -> None:
         for name, step in seconds.items():
             ratio = seconds["plain recipe"] / step
             print(f"{name:13} {1 / step:7.2f} steps/s, {ratio:5.2f} times the plain recipe")
-        dataset, generator = plain._dataset, plain._generator
+        dataset, generator = plain.dataset, plain._generator
         drawing = seconds_of(lambda: dataset.draw_batch(config, generator), arguments.repeats, device)
         share = drawing / min(seconds.values())
         print(f"cutting out crops, from Python: {drawing * 1e3:.2f} ms, {share:.1%} of the fastest step")

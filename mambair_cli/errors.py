@@ -50,6 +50,6 @@ class ServerError(MambairError):
 
 
 class MemoryLimitError(MambairError):
-    """The device's memory cannot hold even the smallest tile."""
+    """The device's memory cannot hold even the smallest tile, or a step of training."""
 
     exit_code = 4

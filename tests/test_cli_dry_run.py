@@ -11,22 +11,47 @@ import pytest
 import pyvips
 from error_lines import is_one_line
 from folders import list_files
+from huggingface_hub import constants
 from pictures import save_photo
 
+from mambair_cli.checkpoints import hub
+from mambair_cli.checkpoints.source import local_path
 from mambair_cli.runs.journal import Journal
 
 
-def test_dry_run_says_and_writes_nothing(run, weights):
+def test_dry_run_says_and_writes_nothing(run, weights, monkeypatch):
     save_photo("photos/a.png", size=(300, 200))
     code, out, _ = run("upscale", "photos", "--weights", weights / "x4.safetensors", "--dry-run")
     assert code == 0
     assert out[1].startswith("photos/a.png -> photos_x4/a.png: 1200×800, from 300×200: ")
     assert list_files() == ["photos/a.png"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     code, out, _ = run("upscale", "photos", "--dry-run", "--json", "--model", "mambairv2-large-x2")
     plan, file, total = map(json.loads, out)
     assert (file["seconds"], total["seconds"]) == (None, None)  # the model is not here
     assert (plan["model"], plan["on_this_machine"]) == ("mambairv2-large-x2", False)
     assert (file["width"], file["height"], file["output"]) == (600, 400, "photos_x2/a.png")
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_without_the_hub_the_dry_run_plans_the_models_that_the_run_takes(run, monkeypatch, way):
+    save_photo("in.png", size=(24, 24))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", way == "variable")
+    monkeypatch.setattr(hub, "_find", lambda model: (local_path(model), None))  # the cache is empty
+    command = ["upscale", "in.png", "-s", 4, "--json", "--device", "cpu"]
+    command += ["--offline"] if way == "option" else []
+    code, plan, said = run(*command, "--dry-run")
+    assert code == 0
+    planned = json.loads(plan[0])
+    assert (planned["model"], planned["on_this_machine"]) == ("tiny-x4", True)
+    code, lines, said_by_run = run(*command)
+    assert code == 0
+    done = next(line for line in map(json.loads, lines) if line["event"] == "done")
+    assert done["model"] in (planned["model"], *planned["other_models"])
+    assert ("using the built-in model" in said) == ("using the built-in model" in said_by_run)
+    code, _, error = run(*command, "--dry-run", "--model", "mambairv2-light-x4")
+    assert code == 3
+    assert "is not in the cache, and this is offline" in error
 
 
 def test_dry_run_finds_what_would_fail(run, weights):

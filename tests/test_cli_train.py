@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from error_lines import is_one_line
 from pictures import save_photo
 from PIL import Image
 from terminal import run_in_terminal
@@ -63,6 +64,14 @@ def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
     )
     code, _, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
     assert (code, err) == (0, "")
+
+
+def test_a_run_that_the_machine_cannot_hold_ends_with_the_code_for_memory(run):
+    command = ("train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT[:-6])
+    code, out, err = run(*command, "--crop", 50_000, "--device", "cpu")
+    assert (code, out) == (4, [])
+    assert is_one_line(err)
+    assert "GiB of memory, and this machine has" in err
 
 
 def test_defaults_are_those_of_a_run_from_python():

@@ -11,9 +11,11 @@ from PIL import Image
 from typer.main import get_group
 
 from mambair_cli.cli import app, models_app
+from mambair_cli.cli.dry_run import format_time
+from mambair_cli.cli.output import format_bytes, format_rate
 from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import FORMAT, SCALE
-from mambair_cli.system.values import plain_factor, plain_format, read_value
+from mambair_cli.system.values import plain_factor, plain_format, read_value, show_number
 
 
 @pytest.mark.parametrize(
@@ -206,3 +208,16 @@ def test_help_says_what_may_be_given(run):
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
     assert "Task to train for. [required]" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1602, "1600"), (99.7, "100"), (9.96, "10"), (0.254, "0.25"), (0.00001, "0.00001")]
+)
+def test_numbers_have_no_exponents(number, said):
+    assert show_number(number) == said
+
+
+def test_times_sizes_and_rates_have_no_exponents():
+    assert format_time(99.7) == "about 100 s"
+    assert (format_bytes(1023), format_bytes(1_023_700)) == ("1023 bytes", "1000 KiB")
+    assert format_rate(9.97) == "10 a second"

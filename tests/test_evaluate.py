@@ -53,6 +53,22 @@ def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):
     assert (mean["model"], mean["published"]) == ("tiny-x4", published)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        (("denoise", "--degradation", "real"), "tiny-real-denoise"),
+        (("upscale", "-s", 2, "--degradation", "real", "--model", "real"), "tiny-real-x2"),
+        (("denoise", "--sigma", 25, "--model", "tiny-denoise"), "tiny-denoise"),
+        (("upscale", "-s", 2, "--offline"), "tiny-x2"),
+    ],
+)
+def test_the_model_is_told_whatever_is_measured(run, arguments, model):
+    photo("gt/a.png")
+    code, _, err = run("evaluate", "gt", "--task", *arguments, "--device", "cpu")
+    assert (code, err) == (0, f"mambair: using {model} on cpu\n")
+    assert run("evaluate", "gt", "--task", *arguments, "--device", "cpu", "--quiet")[2] == ""
+
+
 def test_enlarging_is_measured_on_luma_without_the_border(run, tmp_path):
     truth = photo("gt/a.png", size=(38, 30))  # of which 36×28 are a multiple of 4
     weights = save_nearest(tmp_path / "x4.safetensors", 4)

@@ -329,6 +329,23 @@ def test_seed_is_nothing_to_networks_that_draw_nothing(name):
         assert torch.equal(net(x), net(x, seed=5, origin=torch.tensor([[3, 4]])))
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "told"),
+    [
+        ((1, 1, 8, 8), torch.float32, r"\(1, 1, 8, 8\) float32"),
+        ((3, 8, 8), torch.float32, r"\(3, 8, 8\) float32"),
+        ((8, 8), torch.float32, r"\(8, 8\) float32"),
+        ((1, 8, 8, 3), torch.float32, r"\(1, 8, 8, 3\) float32"),
+        ((1, 3, 8, 8), torch.uint8, r"\(1, 3, 8, 8\) uint8"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(name, shape, dtype, told):
+    net = build(replace(CONFIGS[name], in_chans=3))
+    with pytest.raises(ValueError, match=rf"takes images \(b, 3, h, w\) of floats in \[0, 1\], not {told}"):
+        net(torch.zeros(shape, dtype=dtype))
+
+
 # Making and training
 
 

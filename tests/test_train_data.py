@@ -37,7 +37,7 @@ def make_numbered_photographs(scale):
         )
 
     share = torch.tensor([h * w for h, w in sizes]).double().cumsum(0)
-    return Dataset(pool(truths), pool(inputs), torch.arange(2), share), inputs
+    return Dataset(pool(truths), pool(inputs), torch.arange(2), share, 99), inputs
 
 
 def test_a_crop_and_its_truth_are_the_same_place_in_the_same_orientation(config):

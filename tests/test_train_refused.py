@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
-from mambair_cli.train import train
-from mambair_cli.train.trainer import Trainer
+from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
+from mambair_cli.train import pace, train
+from mambair_cli.train.trainer import Trainer, make_network
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,66 @@ def test_a_damaged_image_is_named(config, photos):
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageError, match=r"broken\.png"):
         train(config)
+
+
+def test_a_step_that_needs_more_memory_than_the_machine_has_is_refused_before_the_start(config, monkeypatch):
+    monkeypatch.setattr(pace, "machine_memory", lambda: 2**40)
+    needed = Trainer(config).pace
+    assert needed
+    monkeypatch.setattr(pace, "machine_memory", lambda: needed.memory - 1)
+    with pytest.raises(
+        MemoryLimitError, match=r"over [0-9.]+ GiB .* machine has .*\(--crop, --batch\).* would work"
+    ):
+        train(config)
+    monkeypatch.setattr(pace, "machine_memory", lambda: None)  # not known
+    assert not config.output.exists()
+    assert train(config)
+
+
+def test_a_vast_crop_is_refused_before_images_are_mirrored_to_it(config):
+    with pytest.raises(MemoryLimitError, match="a step takes over"):
+        train(dataclasses.replace(config, crop=100_000))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_memory_that_is_full_during_a_step_is_one_line(config, monkeypatch, error):
+    def fail(trainer):
+        raise error
+
+    monkeypatch.setattr(Trainer, "advance", fail)
+    with pytest.raises(MemoryLimitError, match=r"its memory is full; smaller or fewer crops"):
+        train(config)
+
+
+def test_what_a_step_takes_is_told_from_a_smaller_one(config):
+    net = make_network(config)
+    larger = dataclasses.replace(config, crop=4 * pace.TRIAL_SIDE)
+    told = pace.measure_pace(net, larger, torch.device("cpu"), config.batch)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    with pace._counting_saved() as saved:
+        net(torch.rand(config.batch, 3, larger.crop, larger.crop))
+    kept = sum(size for address, size in saved.items() if address not in weights)
+    assert told.memory == pytest.approx(kept, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0421, "0.042 s"), (99.7, "100 s"), (1602, "27 minutes"), (9000, "2 hours")]
+)
+def test_times_read_like_times(seconds, said):
+    warning = pace.warn_if_slow(pace.Pace(seconds, 0), 10**6, "cpu")
+    assert warning
+    assert f"a step takes about {said} on cpu" in warning
+
+
+def test_a_crop_larger_than_every_image_is_told(config):
+    told = []
+    train(dataclasses.replace(config, crop=18, steps=1), notify=told.append)
+    assert told == []
+    config = dataclasses.replace(config, crop=20, steps=1, output=config.output / "more")
+    train(config, notify=told.append)
+    assert len(told) == 1
+    assert "no image is as large as --crop 20 times 2: all are mirrored" in told[0]
+    assert "--crop 18, would work" in told[0]  # of 48x36 pixels
 
 
 def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):

@@ -268,20 +268,43 @@ def test_wide_gamut_and_transfer_are_kept_as_numbers(tmp_path: Path) -> None:
         assert clip.facts.hdr == "HDR10"
 
 
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize(("number", "siting"), [(None, "left"), (0, "left"), (1, "centre"), (2, "topleft")])
 def test_the_place_of_chroma_is_read_and_the_frame_is_not_changed(
-    number: int | None, siting: str, pix_fmt: str, tmp_path: Path
+    number: int | None, siting: str, pix_fmt: str, container: str, tmp_path: Path
 ) -> None:
     params = "" if number is None else f"chromaloc={number}"
     options = {"preset": "ultrafast", "crf": "1", "x264-params": params}
-    make_clip(tmp_path / "a.mkv", "matroska", pix_fmt=pix_fmt, times=[0], options=options)
-    stream = io.BytesIO((tmp_path / "a.mkv").read_bytes())
-    with open_clip(tmp_path / "a.mkv") as clip, open_clip(stream) as pipe:
+    path = tmp_path / f"a.{container}"
+    make_clip(
+        path, {"mkv": "matroska"}.get(container, container), pix_fmt=pix_fmt, times=[0], options=options
+    )
+    stream = io.BytesIO(path.read_bytes())
+    with open_clip(path) as clip, open_clip(stream) as pipe:
         assert clip.facts.siting == pipe.facts.siting == siting
         (frame,), (same,) = clip.frames(), pipe.frames()
     np.testing.assert_array_equal(frame.pixels, same.pixels)
     assert psnr(frame.pixels, picture(0)) > 35
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "libvpx-vp9"])
+@pytest.mark.parametrize("size", [(64, 48), (32, 32)])
+@pytest.mark.parametrize(("place", "siting"), [(None, "left"), ("center", "centre"), ("topleft", "topleft")])
+def test_the_place_that_only_the_container_tells_is_taken(
+    place: str | None, siting: str, size: tuple[int, int], codec: str, tmp_path: Path
+) -> None:
+    options = {"chroma_sample_location": place} if place else {}
+    make_clip(tmp_path / "a.mkv", "matroska", codec=codec, times=[0], options=options, size=size)
+    with open_clip(tmp_path / "a.mkv") as clip:
+        assert clip.facts.siting == siting
+
+
+def test_a_decoder_that_knows_the_place_overrules_the_container(tmp_path: Path) -> None:
+    path, options = tmp_path / "a.mkv", {"chroma_sample_location": "topleft"}
+    make_clip(path, "matroska", codec="mjpeg", pix_fmt="yuvj420p", times=[0], options=options)
+    with open_clip(path) as clip:
+        assert clip.facts.siting == "centre"
 
 
 @pytest.mark.parametrize(("codec", "target"), [("h264", "b.mp4"), ("hevc", "b.mkv"), ("av1", "b.webm")])

@@ -4,6 +4,7 @@ import io
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +145,62 @@ def test_yuv4mpeg_comes_back(bits: int, chroma: tuple[int, int], range: int, tmp
     assert min(psnr(frame.pixels, picture(frame.number)) for frame in frames) > (
         48 if chroma == (1, 1) else 38
     )
+
+
+def one_frame(tag: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> bytes:
+    """Return YUV4MPEG of one 4:2:0 frame whose chroma has an edge in the middle."""
+    width, height = size
+    chroma = np.full((height // 2, width // 2), 100, np.uint8)
+    chroma[:, width // 4 :] = 150
+    planes = np.full(width * height, 126, np.uint8).tobytes() + chroma.tobytes() * 2
+    return f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1{tag}\nFRAME\n".encode() + planes
+
+
+@pytest.mark.parametrize(
+    ("tag", "siting", "written"),
+    [
+        *((" C420jpeg", "centre", "C420jpeg"), (" C420mpeg2", "left", "C420mpeg2")),
+        *(
+            (" C420paldv", "topleft", "C420paldv"),
+            (" C420", "centre", "C420jpeg"),
+            ("", "centre", "C420jpeg"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (16, 8)])
+def test_the_tag_of_yuv4mpeg_tells_where_chroma_lies(
+    tag: str, siting: str, written: str, size: tuple[int, int]
+) -> None:
+    source, result = io.BytesIO(one_frame(tag, size)), io.BytesIO()
+    with open_clip(source) as clip:
+        assert clip.facts.siting == siting
+        (frame,) = clip.frames()
+        Yuv4MpegWriter(result, clip.facts).write(frame.pixels)
+    across = frame.pixels[size[1] // 2, :, 0]
+    dark, bright = across[0], across[-1]
+    edge = size[0] - np.sum((across - dark) / (bright - dark))  # columns before the edge
+    assert edge == pytest.approx(size[0] / 2 - (0 if siting == "centre" else 0.5), abs=0.01)
+    header, frames = result.getvalue().split(b"\n", 1)
+    assert written.encode() in header.split()
+    before, after = (
+        np.frombuffer(data, np.uint8).astype(int) for data in (source.getvalue().split(b"\n", 1)[1], frames)
+    )
+    assert np.abs(before - after)[size[0] * size[1] :].max() <= 6  # of 50: the filters round off the edge
+
+
+@pytest.mark.parametrize(
+    ("changes", "tag"),
+    [
+        *(({"bits": 10}, "C420p10"), ({"chroma": (1, 2)}, "C422"), ({"chroma": (1, 1)}, "C444")),
+        ({"chroma": (1, 4)}, "C420mpeg2"),
+    ],
+)
+def test_chroma_lies_left_where_yuv4mpeg_has_no_word_for_its_place(changes: dict[str, Any], tag: str) -> None:
+    results = [io.BytesIO(), io.BytesIO()]
+    for siting, result in zip(("centre", "left"), results, strict=True):
+        Yuv4MpegWriter(result, facts(siting=siting, **changes)).write(picture(0))
+    assert tag.encode() in results[0].getvalue().split(b"\n", 1)[0].split()
+    assert results[0].getvalue() == results[1].getvalue()
 
 
 def test_yuv4mpeg_has_the_matrix_that_players_assume_for_its_size() -> None:

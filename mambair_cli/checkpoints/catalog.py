@@ -19,7 +19,9 @@ Certainty = Literal["certain", "very likely", "likely", "uncertain"]
 # Words instead of a model's name: the best model for the picture, for real pictures, for clean pictures.
 AUTO, REAL, CLEAN = "auto", "real", "clean"
 
-_SCALES: Mapping[str, tuple[int, ...]] = {"upscale": (2, 3, 4), "denoise": (1,), "dejpeg": (1,)}
+NETWORK_SCALES = (2, 3, 4)  # by which networks enlarge
+
+_SCALES: Mapping[str, tuple[int, ...]] = {"upscale": NETWORK_SCALES, "denoise": (1,), "dejpeg": (1,)}
 _CHECKPOINT_SUFFIXES = (".pth", ".safetensors")
 _PATTERNS = {
     "name": re.compile(r"[a-z0-9]+(-[a-z0-9]+)*"),

@@ -80,7 +80,7 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
     local = local_path(model)
     if path is None and local is not None:
         raise DownloadError(explain_lost(model, local))
-    if path is None and (offline or _is_offline(model)):
+    if path is None and is_offline(offline):
         raise DownloadError(explain_offline(model))
     if path is None:
         path, notice = _download(model, quiet)
@@ -91,6 +91,17 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
             raise
         discard(path)
         raise WrongFileError(f"{error} (the file has been removed)") from error
+
+
+def is_offline(asked: bool) -> bool:
+    """Tell whether neither the Hub nor another address may be asked.
+
+    Args:
+        asked: Whether an option forbids it; else the Hub's variables may.
+    """
+    from huggingface_hub import constants
+
+    return asked or constants.HF_HUB_OFFLINE
 
 
 def cached(model: Wanted) -> Path | None:
@@ -121,13 +132,6 @@ def _find(model: Wanted) -> tuple[Path | None, str | None]:
     if len(alike) == 1:
         return snapshot / alike[0], explain_alike(model, alike[0])
     return None, None
-
-
-def _is_offline(model: Wanted) -> bool:
-    """Tell whether the user's settings forbid to ask an address; the Hub's own functions heed them."""
-    from huggingface_hub import constants
-
-    return not model.repo and constants.HF_HUB_OFFLINE
 
 
 def _snapshot_of(model: Wanted) -> Path:

@@ -247,7 +247,7 @@ def _check_hub(offline: bool) -> Finding:
     from mambair_cli.errors import DownloadError
 
     facts = {"endpoint": constants.ENDPOINT, "reachable": None, "message": None}
-    if offline or constants.HF_HUB_OFFLINE:
+    if hub.is_offline(offline):
         return Finding("hub", f"{constants.ENDPOINT} not checked: offline", facts)
     start = time.perf_counter()
     try:

@@ -11,6 +11,7 @@ from mambair_cli.cli.notices import explain_level
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import ModelError
+from mambair_cli.system.values import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -75,9 +76,10 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
     devices = choose_devices(options.devices, options.workers)
     device = choose_device(devices[0] if devices else options.device)
     names = tuple(devices) or (str(device),)
+    is_offline = hub.is_offline(options.offline)
     if options.weights is not None:
         _check_here(options.weights)
-    elif not options.offline:
+    elif not is_offline:
         model = name_model(task, scale, level, options.model, device.type)
         if hub.cached(model) is None:
             # Squares, where tiles are to be fitted to a network that is not here.
@@ -85,7 +87,9 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
                 options.tile, options.overlap, device.type, model.architecture, wrap=options.wrap
             )
             return RunModel(model.name, model.scale, names, tiles, None)
-    settings = replace(settings_for(task, scale, level, options), device=str(device), offline=True)
+    # Nothing is downloaded for a plan. Where a run could not do so either, notices are those of the run.
+    offline = options.offline if is_offline else True
+    settings = replace(settings_for(task, scale, level, options), device=str(device), offline=offline)
     restorer = Restorer.from_settings(settings, (lambda sentence: None) if options.quiet else say)
     return RunModel(restorer.model.name, restorer.info.scale, names, restorer.tiles, restorer)
 
@@ -224,7 +228,7 @@ def format_time(seconds: float | None) -> str:
     if seconds is None:
         return "time unknown until the model is here"
     if seconds < 100:
-        return f"about {max(seconds, 0.1):.2g} s"
+        return f"about {show_number(max(seconds, 0.1))} s"
     if seconds < 6000:
         return f"about {seconds / 60:.0f} min"
     return f"about {seconds / 3600:.1f} h"

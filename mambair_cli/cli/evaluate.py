@@ -182,7 +182,9 @@ def evaluate(
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores = []
     page = EvaluationPage(options.page, options.overwrite)
-    for score in measure(pairs, protocol, restorer, page.add):
+    # White noise, as the papers add it, leaves the range from 0 to 1.
+    restore = None if restorer is None else lambda image: restorer.restore(image, any_range=True)[0]
+    for score in measure(pairs, protocol, restore, page.add):
         scores.append(score)
         if options.json:
             print_event("image", **_facts(score))
@@ -255,7 +257,7 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     if options.receptive_field:
         settings = replace(settings, tile=None)
     restorer = Restorer.from_settings(settings, say if not options.quiet else lambda sentence: None)
-    if options.offline and not options.quiet:
+    if options.weights is None and restorer.notice is None and not options.quiet:
         say(f"using {restorer.model.name} on {restorer.device}")
     return restorer
 

@@ -12,6 +12,7 @@ from mambair_cli.cli.progress import shorten
 from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
 from mambair_cli.inspection.need import NOISY, SEEN_QUALITY, SOFT, WHITE_GRAIN, WHITE_QUALITY
+from mambair_cli.system.values import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.inspect_image import Inspection
@@ -61,7 +62,7 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     by_tables = "" if quality is None else f" of quality {quality} by its tables"
     yield "file", f"{format}{by_tables}" + ("" if size is None else f", {format_bytes(size)}")
     megapixels = header.width * header.height / 1e6
-    told = f", {megapixels:.3g} megapixels" if megapixels >= 0.001 else ""
+    told = f", {show_number(megapixels, 3)} megapixels" if megapixels >= 0.001 else ""
     frames = f", {header.frames} frames or pages; the first is looked at" if header.frames > 1 else ""
     yield "size", f"{header.width}×{header.height} pixels{told}{frames}"
     yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}"

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from mambair_cli.errors import MambairError
+from mambair_cli.system.values import show_number
 
 _is_quiet = False
 _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of a path that is not UTF-8
@@ -60,7 +61,7 @@ def show_traceback(error: Exception) -> None:
 def format_rate(rate: float) -> str:
     """Return how many a second, or below one how many a minute, with two digits at least."""
     number, unit = (rate, "second") if rate > 1 else (60 * rate, "minute")
-    return f"{number:.0f} a {unit}" if number >= 10 else f"{number:.2g} a {unit}"
+    return f"{number:.0f} a {unit}" if number >= 10 else f"{show_number(number)} a {unit}"
 
 
 def format_bytes(count: int) -> str:
@@ -68,6 +69,6 @@ def format_bytes(count: int) -> str:
     number = float(count)
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:
-            return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+            return f"{show_number(number, 3 if number < 1000 else 4)} {unit}"
         number /= 1024
     return f"{number:.1f} GiB"

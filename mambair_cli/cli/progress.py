@@ -22,6 +22,7 @@ from rich.table import Column
 
 from mambair_cli.cli.output import format_rate
 from mambair_cli.runs.jobs import StartedImage, name_of
+from mambair_cli.system.values import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.images.source import Source
@@ -104,7 +105,7 @@ class Progress:
             total=total,
             visible=True,
             count=f"{done}/{total} tiles",
-            speed=f"{speed:.2g} MP/s",
+            speed=f"{show_number(speed)} MP/s",
         )
         row.done = time.perf_counter() if done == total else None
         self._hide_idle()

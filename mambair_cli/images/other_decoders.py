@@ -15,7 +15,7 @@ from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
-from mambair_cli.images.samples import encode_srgb, widen
+from mambair_cli.images.samples import encode_srgb, explain_range, widen
 from mambair_cli.images.trailing_images import name_restored_image, several_images_error
 from mambair_cli.system.files import show
 
@@ -225,11 +225,8 @@ def _exr(data: bytes, name: str) -> LazyImage:
     def load() -> np.ndarray:
         pixels = {key: channel.pixels for key, channel in _open_exr(data).channels().items()}
         samples = np.stack([pixels[key] for key in names], axis=2).astype(np.float32)
-        low, high = float(samples.min()), float(samples.max())
-        if not (low >= 0 and high <= 1):
-            raise ImageError(
-                f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
-            )
+        if reason := explain_range(samples):
+            raise ImageError(f"cannot read {name}: {reason}")
         if not names.endswith("A"):
             return encode_srgb(samples)
         colours, alpha = samples[..., :-1], samples[..., -1:]  # premultiplied, in OpenEXR

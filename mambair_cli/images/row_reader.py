@@ -11,7 +11,7 @@ import pyvips
 from mambair_cli.errors import ImageError
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
-from mambair_cli.images.samples import widen
+from mambair_cli.images.samples import explain_range, widen
 
 NO_END = "the mark of its end is missing"
 
@@ -169,12 +169,9 @@ def wrap(samples: np.ndarray, bands: int) -> Any:
 
 
 def _check_range(samples: np.ndarray, name: str) -> None:
-    """Refuse floats outside [0, 1]: clipping them would lose information."""
-    low, high = float(samples.min()), float(samples.max())
-    if not (low >= 0 and high <= 1):  # NaN, too, comes out of min() and max()
-        raise ImageError(
-            f"cannot read {name}: its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
-        )
+    """Refuse floats outside [0, 1]."""
+    if reason := explain_range(samples):
+        raise ImageError(f"cannot read {name}: {reason}")
 
 
 def leave_out(part: str) -> str:

@@ -22,6 +22,14 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
     return np.divide(pixels, _white(pixels.dtype), dtype=np.float32)
 
 
+def explain_range(samples: np.ndarray) -> str | None:
+    """Say that floats lie outside [0, 1], where clipping would lose information; None if they do not."""
+    low, high = float(samples.min()), float(samples.max())
+    if low >= 0 and high <= 1:  # NaN, too, comes out of min() and max()
+        return None
+    return f"its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
+
+
 def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Clip floats to [0, 1] and round them to the nearest sample, halves to the even one.
 

@@ -15,6 +15,25 @@ LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products tha
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
+def check_images(x: Tensor, channels: int) -> None:
+    """Refuse what a network would misread: one channel, for example, would be spread over three.
+
+    Args:
+        x: What it is called with.
+        channels: Number of its channels.
+
+    Raises:
+        ValueError: It is no batch of such images.
+    """
+    if torch.compiler.is_compiling():  # shapes are settled there, and graphs stay as they are
+        return
+    if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the network takes images (b, {channels}, h, w) of floats in [0, 1], not {tuple(x.shape)} {kind}"
+        )
+
+
 class Conv2d(nn.Conv2d):
     """A convolution of (b, h, w, c) that keeps its size, with the keys and weights of ``nn.Conv2d``."""
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mambair_cli.networks.config import MambaIRConfig
-from mambair_cli.networks.layers import VSSBlock, four_paths
+from mambair_cli.networks.layers import VSSBlock, check_images, four_paths
 from mambair_cli.networks.trunk import Group, Trunk
 
 
@@ -44,7 +44,11 @@ class MambaIR(Trunk):
 
         Returns:
             (b, ch, s·h, s·w), not clipped.
+
+        Raises:
+            ValueError: The images have another shape or type.
         """
+        check_images(x, self.config.in_chans)
         x = x.permute(0, 2, 3, 1).contiguous()
         y = self.run(x, four_paths(x.shape[1], x.shape[2], x.device))
         return y.permute(0, 3, 1, 2)

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from mambair_cli.kernels import has_vector_kernels, is_exporting, selective_scan
 from mambair_cli.networks.config import MambaIRv2Config, default_dt_rank
-from mambair_cli.networks.layers import Conv2d, LayerNorm, init_scan, mirror_pad, project_scan, scan_params
+from mambair_cli.networks.layers import (
+    Conv2d,
+    LayerNorm,
+    check_images,
+    init_scan,
+    mirror_pad,
+    project_scan,
+    scan_params,
+)
 from mambair_cli.networks.noise import gumbel_noise
 from mambair_cli.networks.trunk import Group, Trunk
 
@@ -349,7 +357,11 @@ class MambaIRv2(Trunk):
 
         Returns:
             (b, ch, s·h, s·w), not clipped.
+
+        Raises:
+            ValueError: The images have another shape or type.
         """
+        check_images(x, self.config.in_chans)
         x = x.permute(0, 2, 3, 1)
         height, width = x.shape[1:3]
         x = mirror_pad(x, -height % self.window, -width % self.window, repeat_edge=True).contiguous()

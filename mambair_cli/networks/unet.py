@@ -9,6 +9,7 @@ from mambair_cli.networks.layers import (
     PixelShuffle,
     PixelUnshuffle,
     VSSBlock,
+    check_images,
     four_paths,
     mirror_pad,
 )
@@ -87,7 +88,11 @@ class MambaIRUNet(nn.Module):
 
         Returns:
             (b, 3, h, w), not clipped.
+
+        Raises:
+            ValueError: The images have another shape or type.
         """
+        check_images(x, self.config.in_chans)
         x = x.permute(0, 2, 3, 1)
         height, width = x.shape[1:3]
         x = mirror_pad(x, -height % SIDE_MULTIPLE, -width % SIDE_MULTIPLE, repeat_edge=False).contiguous()

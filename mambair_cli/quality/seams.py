@@ -125,13 +125,13 @@ def restore_both(restorer: Restorer, image: np.ndarray) -> TiledImage | None:
     if len(restorer.plan(height, width)) == 1:
         return None
     in_one = restorer.with_settings(replace(restorer.own, tile=max(height, width), overlap=0))
-    whole, report = in_one.restore(pixels)
+    whole, report = in_one.restore(pixels, any_range=True)
     if len(report.plan) > 1:
         raise MambairError(
             f"memory does not hold {width}×{height} pixels in one tile; "
             "give smaller images or another --device"
         )
-    tiled, report = restorer.restore(pixels)
+    tiled, report = restorer.restore(pixels, any_range=True)
     return TiledImage((tiled - whole) * 255, report.plan, restorer.info.scale)
 
 

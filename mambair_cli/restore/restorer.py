@@ -20,13 +20,13 @@ from mambair_cli.checkpoints.select import (
     find_kind,
     looks,
 )
-from mambair_cli.errors import UsageError
 from mambair_cli.images import from_float, to_float
 from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.inspection.look import look_at
 from mambair_cli.inspection.need import Need, find_need
 from mambair_cli.networks import Network
 from mambair_cli.restore.channels import from_channels, to_channels
+from mambair_cli.restore.checks import check_arguments, check_image, check_samples
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
@@ -89,7 +89,7 @@ class Restorer:
 
     Raises:
         ModelError: No model is available, or the named one does not fit the task.
-        UsageError: There is no such device, or the tile and the overlap do not fit each other.
+        UsageError: There is no such task, scale or device, or the tile and the overlap do not fit each other.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Restorer:
         bare: bool = False,
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
+        check_arguments(task, scale, precision, wrap)
         check_strength(strength)
         self.own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
         self.device = choose_device(device)
@@ -228,26 +229,30 @@ class Restorer:
         """Restore an image; see ``restore``."""
         return self.restore(image)[0]
 
-    def restore(self, image: np.ndarray, on_tiles: OnTiles | None = None) -> tuple[np.ndarray, Report]:
+    def restore(
+        self, image: np.ndarray, on_tiles: OnTiles | None = None, any_range: bool = False
+    ) -> tuple[np.ndarray, Report]:
         """Restore an image, in smaller tiles where memory does not hold the planned ones.
 
         Args:
             image: (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1]; c is 1 gray, 2 gray and alpha,
                 3 RGB, 4 RGB and alpha.
             on_tiles: Called with the progress.
+            any_range: Whether floats may lie outside [0, 1], as those of the papers' noisy inputs do.
 
         Returns:
             The restored image, of the same kind and ``scale`` times the size, and how it was computed.
 
         Raises:
+            ImageError: Its floats lie outside [0, 1].
             MemoryLimitError: The device does not hold even the smallest tile.
             UsageError: The network cannot restore such an image.
         """
-        if image.ndim == 2:
-            restored, report = self.restore(image[:, :, None], on_tiles)
-            return restored[:, :, 0], report
-        if image.ndim != 3 or not 1 <= image.shape[2] <= 4:
-            raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}")
+        check_image(image, any_range)
+        restored, report = self._restore(np.atleast_3d(image), on_tiles)
+        return (restored[:, :, 0] if image.ndim == 2 else restored), report
+
+    def _restore(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
         if self.others:
             return self._restore_by_look(image, on_tiles)
         height, width, samples = image.shape
@@ -257,8 +262,7 @@ class Restorer:
         for band in opened.rows():
             result[band.top : band.top + len(band.rows)] = band.rows
             report = band.report
-        if report is None:
-            raise ValueError(f"an image has at least one pixel, not {image.shape}")
+        assert report is not None
         return result, report
 
     def _restore_by_look(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
@@ -269,9 +273,9 @@ class Restorer:
         need = find_need(look, None)
         chosen = self.choose(need).alone()
         if chosen.info.scale == self.info.scale:
-            restored, report = chosen.restore(image, on_tiles)
+            restored, report = chosen._restore(image, on_tiles)
         else:
-            restored, report = chosen.restore(to_float(image), on_tiles)
+            restored, report = chosen._restore(to_float(image), on_tiles)
             restored = reduce_samples(
                 restored, height * self.info.scale, width * self.info.scale, self.own.wrap
             )
@@ -299,7 +303,7 @@ class Restorer:
         Raises:
             UsageError: The network cannot restore such an image.
         """
-        self._check_samples(shape[2] - masks)
+        check_samples(shape[2] - masks, self.info, self.model.name)
         return Restoration(self, read, shape, on_tiles, dtype, masks)
 
     def plan(self, height: int, width: int) -> Plan:
@@ -339,7 +343,7 @@ class Restorer:
             UsageError: The network cannot restore such images.
         """
         shape = images[0].shape
-        self._check_samples(shape[2])
+        check_samples(shape[2], self.info, self.model.name)
         compute = self._compute_together(images)
 
         def collect() -> tuple[list[np.ndarray], Report]:
@@ -375,10 +379,6 @@ class Restorer:
             return [self.computer.buffers.fetch(rows) for rows in restored]
 
         return collect
-
-    def _check_samples(self, samples: int) -> None:
-        if samples > 2 and self.info.channels == 1 and self.info.scale > 1:
-            raise UsageError(f"{self.model.name} enlarges gray images alone; choose a colour model")
 
 
 class _LazyComputer:

@@ -3,10 +3,10 @@
 import math
 from dataclasses import asdict, dataclass
 
+from mambair_cli.checkpoints.catalog import NETWORK_SCALES
 from mambair_cli.errors import ImageError, ModelError, UsageError
 
-NETWORK_SCALES = (2, 3, 4)
-LARGEST_SCALE = 4
+LARGEST_SCALE = NETWORK_SCALES[-1]
 # Up to this factor results are reduced from the image itself. Enlarged first they would be the same to 46 dB;
 # an image that is reduced before it is enlarged comes out too sharp; measured: benchmarks/README.md.
 LARGEST_REDUCTION = 0.5

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.networks import Network
+from mambair_cli.networks.layers import check_images
 from mambair_cli.restore.engine import Engine
 
 SEED = 0  # of MambaIRv2's inference noise: the one that commands use
@@ -34,12 +35,9 @@ class Caller:
             (b, ch, s·h, s·w), not clipped, of the type of the images.
 
         Raises:
-            ValueError: The images have another number of channels than the network.
+            ValueError: The images have another shape or type than those that the network takes.
         """
-        if image.shape[1] != net.info.channels:
-            raise ValueError(
-                f"the network takes {net.info.channels} channels, not those of {tuple(image.shape)}"
-            )
+        check_images(image, net.info.channels)
         made_of = _identify(net)
         if self._engine is None or made_of != self._made_of:
             self._engine, self._made_of = _make_engine(net), made_of

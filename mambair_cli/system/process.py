@@ -5,6 +5,8 @@ import gc
 import os
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
+from pathlib import Path
 
 # The value that OpenMP uses itself with more threads than processors. By default a waiting thread keeps its
 # processor busy for 300,000 turns, about 8 ms; where another program uses one of two processors, the thread
@@ -15,6 +17,8 @@ SPINS = "1000"
 TRIM_THRESHOLD, MOST_TO_TRIM = -1, 2**31 - 1
 MMAP_THRESHOLD, MOST_TO_MMAP = -3, 2**30
 MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
+
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
 
 
 def settle_process() -> None:
@@ -43,6 +47,16 @@ def count_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine_memory() -> int | None:
+    """Return the memory of the machine, or of the container on it, in bytes; None where that is unknown."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:  # on Windows
+        return None
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        memory = min(memory, int(_CONTAINER_LIMIT.read_text()))
+    return memory
 
 
 def peak_memory() -> int | None:

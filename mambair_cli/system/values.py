@@ -1,8 +1,9 @@
-"""Read values that people write, in options and in queries, with the same errors for both."""
+"""Read values that people write, in options and in queries, with the same errors for both; write numbers."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
@@ -81,6 +82,11 @@ def describe_range(least: float | None, most: float | None) -> str:
 
 def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def show_number(number: float, digits: int = 2) -> str:
+    """Write a number with about so many digits, and never with an exponent: 1600, 17, 0.25."""
+    return format(Decimal(f"{number:.{digits}g}"), "f")
 
 
 def plain_factor(text: str) -> str:

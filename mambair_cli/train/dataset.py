@@ -72,12 +72,24 @@ class Dataset:
         degraded: Their degraded forms, one or more for each; None where crops are degraded when drawn.
         original: Index of the clean image of each input, (images,).
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
+        largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
     """
 
     clean: ImagePool
     degraded: ImagePool | None
     original: Tensor
     cumulative_areas: Tensor
+    largest_crop: int
+
+    def explain_mirrored(self, config: TrainConfig) -> str | None:
+        """Say that no image is as large as a crop; None if one is."""
+        if config.crop <= self.largest_crop:
+            return None
+        factor = f" times {config.scale}" if config.scale > 1 else ""
+        return (
+            f"no image is as large as --crop {config.crop}{factor}: all are mirrored beyond their borders, "
+            f"which teaches little; larger images, or --crop {self.largest_crop}, would work better"
+        )
 
     def draw_batch(
         self, config: TrainConfig, generator: torch.Generator, share: slice = slice(None)
@@ -129,23 +141,32 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
     files = [file for folder in config.images for file in find_images(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
-    pairs = [pair for pairs_of_file in prepared for pair in pairs_of_file]
+    images = [image for images_of_file in prepared for image in images_of_file]
     try:
-        clean = _make_pool((image for image, _ in pairs), device)
-        degraded, original = None, torch.arange(len(pairs), device=device)
+        clean = _make_pool((image.clean for image in images), device)
+        degraded, original = None, torch.arange(len(images), device=device)
         if config.task != "denoise" and config.degradation == "papers":
-            degraded = _make_pool((image for _, images in pairs for image in images), device)
-            original = original.repeat_interleave(len(pairs[0][1]))
+            degraded = _make_pool((form for image in images for form in image.degraded), device)
+            original = original.repeat_interleave(len(images[0].degraded))
     except torch.OutOfMemoryError as error:
         raise MemoryLimitError(
             f"cannot load {len(files)} images into the memory of {device}: all must fit; "
             "use fewer or smaller ones"
         ) from error
     inputs = degraded or clean
-    return Dataset(clean, degraded, original, (inputs.heights * inputs.widths).double().cumsum(0))
+    areas = (inputs.heights * inputs.widths).double()
+    return Dataset(clean, degraded, original, areas.cumsum(0), max(image.largest_crop for image in images))
 
 
-def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[np.ndarray, list[np.ndarray]]]:
+class _Prepared(NamedTuple):
+    """An image, its degraded forms, and the largest crop that it holds without a mirrored border."""
+
+    clean: np.ndarray
+    degraded: list[np.ndarray]
+    largest_crop: int
+
+
+def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
     """Yield an image at each of its sizes, with its degraded forms."""
     whole = read_srgb(file, channels)
     shortest = config.crop * config.scale
@@ -153,15 +174,13 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[tuple[n
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)
         if size != 1 and min(clean.shape[:2]) < shortest:
             continue
-        clean = _mirror_to(clean, shortest)
-        if config.degradation == "real":
-            yield clean, []
-        elif config.task == "upscale":
-            yield clean, [imresize(clean, 1 / config.scale)]
-        elif config.task == "dejpeg":
-            yield clean, _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
-        else:
-            yield clean, []
+        largest_crop = min(clean.shape[:2]) // config.scale
+        clean, degraded = _mirror_to(clean, shortest), []
+        if config.degradation == "papers" and config.task == "upscale":
+            degraded = [imresize(clean, 1 / config.scale)]
+        elif config.degradation == "papers" and config.task == "dejpeg":
+            degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
+        yield _Prepared(clean, degraded, largest_crop)
 
 
 def _compress_at_qualities(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.errors import MambairError, MemoryLimitError, UsageError
 from mambair_cli.system import signals
 from mambair_cli.train.config import TrainConfig, check_config
-from mambair_cli.train.pace import measure_pace, warn_if_slow
+from mambair_cli.train.pace import explain_full, warn_if_slow
 from mambair_cli.train.report import MOST_EXAMPLES, RunReport
 from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Trainer, explaining_write_errors, write_file
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
@@ -43,7 +44,7 @@ def train(
         resume: Whether to continue from the state in ``config.output``.
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
-        notify: Called with a sentence on how long a slow run will take.
+        notify: Called with sentences on what the run will take, and on crops larger than all images.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
@@ -52,7 +53,7 @@ def train(
         UsageError: The settings contradict each other, the network or the state, or there are no images.
         ImageError: An image cannot be read.
         CheckpointError: The weights or the state cannot be loaded.
-        MemoryLimitError: The device's memory cannot hold the images.
+        MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
         MambairError: Training diverges, or its folder cannot be written.
     """
     check_config(config)
@@ -65,13 +66,15 @@ def train(
     if resume:
         trainer.load()
     is_main = trainer.group.is_main
+    if is_main:
+        _foresee(trainer, notify)
     validation = load_validation(config, trainer.net.info.channels) if is_main else {}
     with explaining_write_errors(config.output):
         config.output.mkdir(parents=True, exist_ok=True)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
     with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
-        _run_steps(trainer, log, pages, validation, is_stop_requested, on_step, notify)
+        _run_steps(trainer, log, pages, validation, is_stop_requested, on_step)
         _finite_loss(trainer)
         if pages:
             trainer.save()
@@ -82,6 +85,17 @@ def train(
     return config.output / WEIGHTS_FILE if is_main else None
 
 
+def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
+    """Say what crops lack, and how long a slow run takes."""
+    config, pace, device = trainer.config, trainer.pace, str(trainer.device)
+    remarks = (
+        trainer.dataset.explain_mirrored(config),
+        warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
+    )
+    for remark in filter(None, remarks):
+        notify(remark)
+
+
 def _run_steps(
     trainer: Trainer,
     log: "Log | None",
@@ -89,15 +103,9 @@ def _run_steps(
     validation: dict[str, list[ValidationPair]],
     is_stop_requested: Callable[[], bool],
     on_step: Callable[[int], None] | None,
-    notify: Callable[[str], None],
 ) -> None:
     """Do the remaining steps, or fewer if a stop is requested."""
     config, is_main = trainer.config, trainer.group.is_main
-    if trainer.step < config.steps and trainer.device.type != "cuda":
-        pace = measure_pace(trainer.net, config, trainer.device, config.batch // trainer.group.count)
-        warning = warn_if_slow(pace, config.steps - trainer.step, str(trainer.device))
-        if is_main and warning:
-            notify(warning)
     saved = time.monotonic()
     # A step on a CPU takes so long that agreeing after each one costs nothing.
     agree_every = AGREE_EVERY if trainer.group.count > 1 and trainer.device.type == "cuda" else 1
@@ -105,7 +113,10 @@ def _run_steps(
         _log_psnr(trainer, log, pages, validation, is_stop_requested)
     while trainer.step < config.steps:
         learning_rate = trainer.learning_rate
-        trainer.advance()
+        try:
+            trainer.advance()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise MemoryLimitError(explain_full(str(trainer.device))) from error
         if is_main and on_step:
             on_step(trainer.step)
         if trainer.step == config.steps or trainer.step % LOG_EVERY == 0:

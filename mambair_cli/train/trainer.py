@@ -26,6 +26,7 @@ from mambair_cli.system.files import atomic_write
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.dataset import load_dataset
 from mambair_cli.train.distributed import ProcessGroup
+from mambair_cli.train.pace import check_memory, measure_pace
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.teacher import FORMS, load_teacher
@@ -48,9 +49,14 @@ class Trainer:
         net: Network in training.
         averaged: Copy of it with the running average of the weights.
         step: Number of steps done.
+        pace: What a step takes, measured by a small one; None on CUDA.
+        dataset: The images.
         group: Processes that share each batch: each draws all crops of a step and computes its share, so that
             the result is that of a single process except for rounding.
         device: Device of this process.
+
+    Raises:
+        MemoryLimitError: The memory cannot hold the images, or what a step needs.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -65,12 +71,16 @@ class Trainer:
         self.net = net.to(self.device).train().requires_grad_(True)
         self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: no stub has it
         self.averaged = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self._dataset = load_dataset(config, net.info.channels, self.device)
+        self.pace = None
+        if self.device.type != "cuda":
+            self.pace = measure_pace(self.net, config, self.device, config.batch // self.group.count)
+            check_memory(self.pace, str(self.device))  # before images are mirrored to the size of a crop
+        self.dataset = load_dataset(config, net.info.channels, self.device)
         self._generator = torch.Generator(self.device).manual_seed(config.seed)
         self._teacher = load_teacher(config, net.info.channels, self.device)
         self._batches = None
         if config.degradation == "real":
-            self._batches = RealBatches(self._dataset, config, self.device, self.group.share)
+            self._batches = RealBatches(self.dataset, config, self.device, self.group.share)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.net, config.weight_decay),
             lr=torch.tensor(0.0, device=self.device),  # a tensor, so that recorded graphs see it change
@@ -148,7 +158,7 @@ class Trainer:
         if self._batches:
             x, target = self._batches.x, self._batches.target
         else:
-            x, target = self._dataset.draw_batch(config, self._generator, self.group.share)
+            x, target = self.dataset.draw_batch(config, self._generator, self.group.share)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             y = self.net(x)
             if self._teacher:

@@ -51,7 +51,7 @@ def describe_clip(container: Any, stream: Any, frame: Any) -> ClipFacts:
         pixel_format=frame.format.name,
         bits=layout.bits,
         chroma=layout.factors,
-        siting=find_siting(frame, stream.codec_context.name),
+        siting=find_siting(stream, frame),
         has_alpha=layout.has_alpha,
         colour=settle_tags(
             frame.colorspace,

@@ -9,7 +9,8 @@ from mambair_cli.video.colour import FULL, LIMITED, RGB, UNSPECIFIED, settle_tag
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.pixels import layout_of, planar_name, rgb_to_frame
 
-_CHROMA_NAMES = {(2, 2): "420mpeg2", (1, 2): "422", (1, 1): "444"}
+_CHROMA_NAMES = {(2, 2): "420", (1, 2): "422", (1, 1): "444"}
+_SITING_NAMES = {"left": "mpeg2", "centre": "jpeg", "topleft": "paldv"}  # of 4:2:0 in 8 bits only
 
 
 class Yuv4MpegWriter:
@@ -20,7 +21,8 @@ class Yuv4MpegWriter:
 
     Args:
         stream: Stream to write.
-        facts: The source: its rate, chroma, range and the shape of its pixels are those of the result.
+        facts: The source: its rate, chroma, range and the shape of its pixels are those of the result. So is
+            the place of its chroma, where the header can tell it; else chroma lies left.
     """
 
     def __init__(self, stream: BinaryIO, facts: ClipFacts) -> None:
@@ -28,6 +30,8 @@ class Yuv4MpegWriter:
         self._facts = facts
         factors = facts.chroma if facts.chroma in _CHROMA_NAMES and facts.colour.matrix != RGB else (2, 2)
         self._layout = layout_of(planar_name("yuv", 8 if facts.bits == 8 else 10, factors, False))
+        has_place = self._layout.factors == facts.chroma == (2, 2) and self._layout.bits == 8
+        self._siting = facts.siting if has_place else "left"
         self._begun = False
 
     def write(self, pixels: np.ndarray) -> None:
@@ -48,7 +52,7 @@ class Yuv4MpegWriter:
         if not self._begun:
             self._stream.write(self._header(width, height, range))
             self._begun = True
-        frame = rgb_to_frame(pixels[..., :3], layout, tags, "left")
+        frame = rgb_to_frame(pixels[..., :3], layout, tags, self._siting)
         self._stream.write(b"FRAME\n")
         for plane in frame.planes:
             lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
@@ -59,7 +63,9 @@ class Yuv4MpegWriter:
         rate, aspect = facts.frame_rate, facts.pixel_aspect
         chroma = _CHROMA_NAMES[layout.factors]
         if layout.bits > 8:
-            chroma = f"{chroma.removesuffix('mpeg2')}p{layout.bits}"
+            chroma += f"p{layout.bits}"
+        elif layout.factors == (2, 2):
+            chroma += _SITING_NAMES[self._siting]
         return (
             f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
             f"A{aspect.numerator}:{aspect.denominator} C{chroma} "
