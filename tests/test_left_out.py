@@ -353,6 +353,32 @@ def test_a_level_without_effect_is_told(run, capsys, command, option, says):
     assert capsys.readouterr()[1] == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a.png"], ["quality", "background"]),
+        (["a.png", "-o", "b.webp"], ["background"]),
+        (["a.png", "-o", "b.jpg"], []),
+        (["a.png", "c.jpg"], ["quality", "background"]),
+    ],
+)
+def test_options_of_writing_without_effect_are_told(run, given, said):
+    for name in ("a.png", "c.jpg"):
+        save_photo(name)
+    sentences = {
+        "quality": "--quality 50 has no effect on png; jpeg, webp and avif have a quality",
+        "background": "--background white has no effect on FORMAT; jpeg alone has no transparency",
+    }
+    wanted = [sentences[each].replace("FORMAT", "webp" if "b.webp" in given else "png") for each in said]
+    options = ["--quality", "50", "--background", "white", "--overwrite"]
+    for way in ([], ["--dry-run"]):
+        err = run("upscale", *given, *options, *way)[2]
+        assert [line for line in err if "no effect" in line] == [f"mambair: {each}" for each in wanted]
+    start = json.loads(run("upscale", *given, *options, "--json")[1][0])
+    assert start["notices"] == wanted
+    assert run("upscale", *given, *options, "-q")[2] == []
+
+
 def test_a_level_that_no_model_is_made_for_is_told():
     from mambair_cli.cli.notices import explain_level
 
