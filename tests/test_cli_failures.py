@@ -28,7 +28,15 @@ from mambair_cli.networks import MambaIR
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["upscale", "nothing.png", "--weights", "{x4}"], 1),
+        (["upscale", "nothing.png", "--weights", "{x4}"], 2),
+        (["upscale", "in.png", "in.png", "nothing.png", "--weights", "{x4}"], 2),
+        (["upscale", "in.png/nothing.png", "--weights", "{x4}"], 2),
+        (["upscale", "nothing.mp4", "--weights", "{x4}"], 2),
+        (["upscale", "nothing/%06d.png", "-o", "out.mp4", "--weights", "{x4}"], 2),
+        (["upscale", "nothing", "--watch", "--weights", "{x4}"], 2),
+        (["inspect", "nothing.png"], 2),
+        (["inspect", "in.png", "nothing.png"], 2),
+        (["inspect", "nothing.mp4"], 2),
         (["upscale", "in.png", "--weights", "missing.pth"], 3),
         (["upscale", "in.png", "--weights", "in.png"], 3),
         (["upscale", "in.png", "--weights", "{same}"], 3),
@@ -99,7 +107,7 @@ def test_a_name_that_looks_like_an_option_gets_a_hint(run, weights):
 
 def test_a_name_cannot_break_an_error_into_lines(run, weights):
     code, _, err = run("upscale", "no\n\x1bsuch.png", "--weights", weights / "x4.safetensors", "-q")
-    assert code == 1
+    assert code == 2
     assert is_one_line(err)
     assert "\x1b" not in err
 

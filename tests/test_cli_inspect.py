@@ -241,7 +241,8 @@ def test_a_file_that_cannot_be_read_fails_alone(run, tmp_path):
     save("z.png", photo())
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "cut.jpg").write_bytes(encode(to_bytes(photo()), "JPEG")[:9000])
-    names = ["a.png", "broken.png", "cut.jpg", "missing.png", "z.png"]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:9000])
+    names = ["a.png", "broken.png", "cut.jpg", "cut.png", "z.png"]
     code, out, err = run("inspect", *names)
     assert code == 1
     assert [line.split()[0] for line in out] == ["image", "a.png", "z.png"]
@@ -256,6 +257,16 @@ def test_a_file_that_cannot_be_read_fails_alone(run, tmp_path):
     ]
     assert all(each["message"] for each in events[1:4])
     assert len(err.splitlines()) == 3
+
+
+def test_where_no_file_can_be_read_there_is_no_table(run, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    save("b.png", photo())
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:9000])
+    code, out, err = run("inspect", "a.png", "b.png")
+    assert (code, out) == (1, [])
+    assert "or --damaged of upscale, denoise and dejpeg restores what is there" in err
+    assert err.splitlines()[-1] == "mambair: 2 images: 2 failed"
 
 
 def test_an_image_with_too_many_pixels_is_refused(run):

@@ -1,6 +1,7 @@
 """Names of clips and of their results: patterns, numbers in names, results among the inputs, folders."""
 
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -16,7 +17,7 @@ from clips import make_clip
 
 from mambair_cli.cli import main
 from mambair_cli.system.values import read_rate
-from mambair_cli.video import is_pattern
+from mambair_cli.video import is_pattern, open_clip
 
 LOCAL = ("--offline", "--device", "cpu")
 TIMES = [0, 3003]
@@ -104,7 +105,7 @@ def test_clips_in_a_folder_are_told(place: Path, capsys) -> None:
     assert "it has clips; name each, such as in/a.mp4" in capsys.readouterr().err
     Image.new("RGB", (16, 16)).save("in/b.png")
     assert upscale("in") == 0
-    assert "left out a clip: in/a.mp4; name it to restore it" in capsys.readouterr().err
+    assert "left out a clip: in/a.mp4; name it in a command of its own" in capsys.readouterr().err
     assert upscale("in", "--json", "--overwrite") == 0
     (left_out,) = [
         event
@@ -178,8 +179,63 @@ def test_images_of_a_clip_have_the_quality_that_is_asked_for(place: Path) -> Non
 def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
     make("a.mp4")
     Path("list.txt").write_text("a.mp4\n")
-    assert upscale("--from-file", "list.txt") == 1
+    assert upscale("--from-file", "list.txt") == 2
+    said = "nothing to restore but clips: a.mp4; name each, or give a pattern such as '*.mp4'"
+    assert said in capsys.readouterr().err
+    assert main(["compare", "a.mp4", "a.mp4"]) == 1
     assert "cannot read a.mp4: it is a clip, no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["shell", "pattern", "list"])
+def test_clips_among_images_are_left_out_and_told(way: str, place: Path, capsys) -> None:
+    (place / "in").mkdir()
+    make("in/a.mp4")
+    make("in/b.mp4")
+    Image.new("RGB", (16, 16)).save("in/c.png")
+    Path("in/d.hdr").write_text("unknown")
+    names = sorted(map(str, Path("in").iterdir()))
+    Path("list.txt").write_text("\n".join(names))
+    given = {"shell": names, "pattern": ["in/*"], "list": ["--from-file", "list.txt"]}[way]
+    assert upscale(*given, "--json") == 1  # the unknown file fails alone
+    out, err = capsys.readouterr()
+    events = list(map(json.loads, out.splitlines()))
+    assert sorted(each["event"] for each in events[2:]) == ["done", "failed", "summary"]
+    assert (events[1]["why"], events[1]["count"]) == ("clip", 2)
+    assert "left out 2 clips, such as in/a.mp4; name them in a command of their own" in err
+    assert [each["output"] for each in events if each["event"] == "done"] == ["in/c_x2.png"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["a.mp4", "in"], ["a.mp4", "b.png", "--codec", "h264"], ["a.mp4", "b.png", "--preview"], ["a.mp4", "-"]],
+)
+def test_a_clip_that_may_be_meant_is_not_left_out(given: list[str], place: Path, capsys) -> None:
+    (place / "in").mkdir()
+    make("a.mp4")
+    for name in ("b.png", "in/c.png"):
+        Image.new("RGB", (16, 16)).save(name)
+    assert upscale(*given) == 2
+    assert f"a.mp4 is a clip and {given[1]} is none; name a.mp4 in a command of its own" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_among_numbered_images_and_clips_are_left_out(place: Path, capsys) -> None:
+    for number in (1, 2):
+        Path("in").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(f"in/{number}.png")
+    os.mkfifo("in/3.png")
+    assert upscale("in", "-o", "a.mkv") == 0
+    assert upscale("in/%d.png", "-o", "b.mkv") == 0
+    for name in ("a.mkv", "b.mkv"):
+        with open_clip(Path(name)) as clip:
+            assert len(list(clip.frames())) == 2
+    os.mkfifo("c.mkv")
+    capsys.readouterr()
+    assert upscale("?.mkv", "-o", "out/") == 0
+    assert "left out a pipe or device: c.mkv; name it to read from it" in capsys.readouterr().err
+    assert sorted(map(str, Path("out").glob("*.mkv"))) == ["out/a.mkv", "out/b.mkv"]
 
 
 @pytest.mark.parametrize(

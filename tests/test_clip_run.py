@@ -382,6 +382,27 @@ def test_events_tell_a_clip(place: Path, capsys) -> None:
     assert (events[3]["done"], events[3]["failed"], events[3]["left"]) == (1, 1, 0)
 
 
+def test_a_quality_without_effect_is_told(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    no_effect = "--quality 50 has no effect on png; jpeg, webp and avif have a quality"
+    for output, said in (
+        ("out/%d.png", no_effect),
+        ("out/%d.jpg", None),
+        ("out.mkv", None),
+        ("out.ffv1.mkv", "quality 50 has no effect: ffv1 is lossless"),
+    ):
+        codec = ["--codec", "ffv1"] if "ffv1" in output else []
+        assert upscale("in.mp4", "-s", "2", "-o", output, "--quality", "50", *codec) == 0
+        err = capsys.readouterr().err
+        assert (said or "no effect") in err if said else "no effect" not in err
+
+
+def test_a_cluster_takes_no_clips(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    assert main(["upscale", "in.mp4", "--ray", "auto"]) == 2
+    assert "a Ray cluster takes no clips: --ray auto; leave it out" in capsys.readouterr().err
+
+
 def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
     with UnfinishedClip(place / "in_x2.mp4", {}):
@@ -393,16 +414,15 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("given", "code", "why"),
     [
-        (["in.mp4", "in.png"], 2, "in.mp4 is a clip and in.png is none; restore them by two commands"),
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
-        (["in.mp4", "--server", "auto"], 2, "clips are restored on this machine: --server auto"),
+        (["in.mp4", "--server", "auto"], 2, "a server takes no clips: --server auto; leave it out"),
         (["in.mp4", "--compare"], 2, "no effect on clips: --compare"),
         (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
         (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
         (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
         (["in.mp4", "-o", "in.mp4"], 2, "the result of in.mp4 cannot be in.mp4"),
         (["in.mp4", "in.mp4"], 2, "the result of in.mp4 cannot be in_x2.mp4"),
-        (["no.mp4"], 1, "no.mp4"),
+        (["no.mp4"], 2, "no such file or folder: no.mp4; check its name"),
         (["in.mp4", "--quality", "0"], 2, "--quality is 0"),
     ],
 )

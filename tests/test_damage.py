@@ -52,7 +52,9 @@ def test_damage_is_told_in_whichever_row_it_is(subsampling: int | None, progress
         unmarked = read_picture(whole[:-2])
         assert unmarked.warnings == (NO_END,)
         np.testing.assert_array_equal(unmarked.pixels, before.pixels)
-        with pytest.raises(ImageError, match="--damaged restores what is there"):
+        with pytest.raises(
+            ImageError, match="--damaged of upscale, denoise and dejpeg restores what is there"
+        ):
             read_picture(whole[:-8])
         warnings = read_picture(whole[:-8] + END).warnings
         assert warnings
@@ -92,7 +94,9 @@ def test_what_comes_row_by_row_is_told_when_it_is_met() -> None:
 def test_a_jpeg_cut_short_is_refused_or_restored_as_far_as_it_goes() -> None:
     whole = encode(noise(400, 64, 3), "jpeg")
     half = whole[: len(whole) // 2]
-    with pytest.raises(ImageError, match=r"truncated .+ --damaged restores what is there"):
+    with pytest.raises(
+        ImageError, match=r"truncated .+ --damaged of upscale, denoise and dejpeg restores what is there"
+    ):
         read_picture(half)
     before, after = read_picture(whole), read_picture(half, damaged=True)
     assert after.warnings[0] == NO_END
@@ -170,7 +174,7 @@ def test_what_is_there_of_other_formats_is_restored_if_it_is_asked_for(format: s
     short = whole[: len(whole) // 2]
     if format == "tiff":  # its directory lies at the beginning, the samples behind
         short = whole[:-3]
-    with pytest.raises(ImageError, match="--damaged restores what is there"):
+    with pytest.raises(ImageError, match="--damaged of upscale, denoise and dejpeg restores what is there"):
         read_picture(short)
     before, after = read_picture(whole), read_picture(short, damaged=True)
     assert any(warning.startswith("damaged") for warning in after.warnings)

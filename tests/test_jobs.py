@@ -157,6 +157,21 @@ def test_a_list_that_names_nothing_is_refused(tree):
         read_names("photos")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"photos/a.png\0photos/b.jpg\0", "the names in list are separated by NUL bytes; add --null"),
+        (b"photos/raw\0photos/b.jpg", "the names in list are separated by NUL bytes; add --null"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no list of names: list; name images themselves"),
+        (b"\0\0\0\x1cftypavif", "no list of names: list; name images themselves"),
+    ],
+)
+def test_what_is_no_list_of_lines_is_refused(tree, content, says):
+    Path("list").write_bytes(content)
+    with pytest.raises(UsageError, match=says):
+        read_names("list")
+
+
 def test_an_input_that_is_not_there_has_no_result_to_be_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     missing = [Source(Path("photos"))]

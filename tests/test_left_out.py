@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pictures import save_photo
 
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
-from mambair_cli.images.discovery import FileFilter, find_sources, take_once
+from mambair_cli.images.discovery import FileFilter, find_images, find_sources, take_once
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import Source
 from mambair_cli.runs.naming import name_targets
@@ -197,6 +198,51 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(run):
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_in_folders_and_patterns_are_left_out_and_told(run):
+    save_photo("in/a.png")
+    os.mkfifo("in/z.png")
+    for given in ("in", "in/*.png"):
+        code, out, err = run("upscale", given, "-o", "out", "--json", "--overwrite")
+        assert code == 0
+        event = json.loads(out[1])
+        assert (event["why"], event["count"], event["example"]) == ("special", 1, "in/z.png")
+        assert "mambair: left out a pipe or device: in/z.png; name it to read from it" in err
+        assert sorted(path.name for path in Path("out").glob("*.png")) == ["a.png"]
+    assert [str(path) for path in find_images(Path("in"))] == ["in/a.png"]
+    Path("in/a.png").unlink()
+    assert run("upscale", "in")[2] == [
+        "mambair: error: no images in the folder: in; it has pipes or devices; name each, such as in/z.png"
+    ]
+    assert run("upscale", "in/*")[2] == [
+        "mambair: error: nothing to restore but pipes or devices: in/z.png; name each"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_that_is_named_is_read(run):
+    save_photo("a.png")
+    picture = Path("a.png").read_bytes()
+    os.mkfifo("pipe.png")
+    writer = threading.Thread(target=lambda: Path("pipe.png").write_bytes(picture))
+    writer.start()
+    assert run("upscale", "pipe.png", "-o", "out.png")[:2] == (0, ["out.png"])
+    writer.join()
+
+
+def test_where_only_hidden_images_are_they_are_named(run):
+    save_photo("in/.x.png")
+    save_photo("more/.sub/y.png")
+    Path("more/.DS_Store").touch()
+    Path("more/notes.txt").touch()
+    for folder, hidden in (("in", "in/.x.png"), ("more", "more/.sub")):
+        code, _, (error,) = run("upscale", folder)
+        assert code == 2
+        assert error.endswith(f"; what is hidden is not read, such as {hidden}")
+    save_photo("in/a.png")
+    assert run("upscale", "in")[2] == []
+
+
 def test_linked_folders_are_left_out_and_told(run):
     save_photo("in/a.png")
     save_photo("more/b.png")
@@ -219,6 +265,8 @@ def test_linked_folders_are_left_out_and_told(run):
         (["a.png", "*.gif"], "no file matches the pattern: *.gif"),
         (["in", "out"], "no such file or folder: out; did you mean -o out?"),
         (["a.png", "b.png", "-o", "out.png"], "-o names one file: out.png, and there are 2 images"),
+        (["a.png", "-o", "out"], "avif and gif can be written; out/ writes into a folder"),
+        (["a.png", "-o", "out.v1"], "avif and gif can be written; out.v1/ writes into a folder"),
         (["in", "-o", "out.jpg"], "-o names one file: out.jpg, and the input is a folder or a list"),
     ],
 )
@@ -245,13 +293,14 @@ def test_a_folder_may_be_called_like_a_file(run):
         (["a.png"], "cannot write a_x4.png: it exists already; --overwrite replaces it"),
         (["a.png", "--model", "tiny-x2"], "cannot write a_x2.png: it exists already"),
         (["a.png", "-o", "a_x2.png"], "cannot write a_x2.png: it exists already"),
-        (["gone.png"], "cannot read gone.png: it does not exist"),
+        (["link.png"], "cannot read link.png: it is a link to gone.png, which is missing"),
         (["a.png", "-o", "a.png/new/"], "a.png is no folder, so a.png/new cannot be made"),
     ],
 )
 def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):
     for name in ("a.png", "a_x4.png", "a_x2.png"):
         save_photo(tmp_path / name)
+    (tmp_path / "link.png").symlink_to("gone.png")
     script = "import sys; from mambair_cli.cli import main; code = main(sys.argv[1:])\n"
     script += "assert 'torch' not in sys.modules; sys.exit(code)"
     done = subprocess.run(
@@ -302,6 +351,32 @@ def test_a_level_without_effect_is_told(run, capsys, command, option, says):
     assert "has no effect" not in capsys.readouterr()[1]
     assert main([command, "a.png", "--offline", "--overwrite", "-q", *option]) == 0
     assert capsys.readouterr()[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a.png"], ["quality", "background"]),
+        (["a.png", "-o", "b.webp"], ["background"]),
+        (["a.png", "-o", "b.jpg"], []),
+        (["a.png", "c.jpg"], ["quality", "background"]),
+    ],
+)
+def test_options_of_writing_without_effect_are_told(run, given, said):
+    for name in ("a.png", "c.jpg"):
+        save_photo(name)
+    sentences = {
+        "quality": "--quality 50 has no effect on png; jpeg, webp and avif have a quality",
+        "background": "--background white has no effect on FORMAT; jpeg alone has no transparency",
+    }
+    wanted = [sentences[each].replace("FORMAT", "webp" if "b.webp" in given else "png") for each in said]
+    options = ["--quality", "50", "--background", "white", "--overwrite"]
+    for way in ([], ["--dry-run"]):
+        err = run("upscale", *given, *options, *way)[2]
+        assert [line for line in err if "no effect" in line] == [f"mambair: {each}" for each in wanted]
+    start = json.loads(run("upscale", *given, *options, "--json")[1][0])
+    assert start["notices"] == wanted
+    assert run("upscale", *given, *options, "-q")[2] == []
 
 
 def test_a_level_that_no_model_is_made_for_is_told():

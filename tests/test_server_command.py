@@ -101,7 +101,7 @@ def test_a_server_tells_what_is_damaged_and_refuses_what_is_missing(run, address
     done, failed, summary = (json.loads(line) for line in out[1:])
     assert (code, done["warnings"], summary["warned"]) == (1, ["the mark of its end is missing"], 1)
     assert "mambair: warning: photos/a.jpg: the mark of its end is missing" in err.splitlines()
-    assert "--damaged restores what is there" in failed["message"]
+    assert "--damaged of upscale, denoise and dejpeg restores what is there" in failed["message"]
     code, out, _ = run(*common, "--resume", "--damaged")
     assert code == 0
     (done,) = (json.loads(line) for line in out if '"done"' in line and "b.jpg" in line)

@@ -135,13 +135,14 @@ def test_the_command_restores_what_arrives_until_ctrl_c(inbox: Path, monkeypatch
         lambda: save(inbox / "sub" / "second.png"),
         lambda: (inbox / "broken.png").write_bytes(b"no image"),
         lambda: (inbox / "clip.mp4").write_bytes(b"no image either"),
+        lambda: os.mkfifo(inbox / "pipe.png"),
         lambda: inbox.rename("away"),
         lambda: Path("away").rename(inbox),
         replace_first,
         lambda: save(inbox / "broken.png", 2),
     ]
     play(monkeypatch, iter(steps))
-    assert main([*COMMAND, "--json"]) == 1  # an image has failed
+    assert main([*COMMAND, "--json", "--quality", "50"]) == 1  # an image has failed
     out, err = capfd.readouterr()
     events = [json.loads(line) for line in out.splitlines()]
     kinds = [(event["event"], event.get("input")) for event in events]
@@ -157,9 +158,12 @@ def test_the_command_restores_what_arrives_until_ctrl_c(inbox: Path, monkeypatch
     assert (events[-1]["done"], events[-1]["failed"], events[-1]["left"]) == (4, 1, 0)
     assert "watching inbox; Ctrl-C ends" in err
     assert err.count("inbox is gone; waiting for it to come back") == 1
+    assert err.count("--quality 50 has no effect on png; ") == 1
     assert err.count("left out a clip: inbox/clip.mp4; name it in a command of its own to restore it") == 1
+    assert err.count("left out a pipe or device: inbox/pipe.png; name it in a command of its own") == 1
     results = sorted(str(path) for path in Path("inbox_x2").rglob("*.png"))
     assert results == ["inbox_x2/broken.png", "inbox_x2/first.png", "inbox_x2/sub/second.png"]
+    (inbox / "pipe.png").unlink()
     first = Path("inbox_x2/first.png").read_bytes()
     assert main([*COMMAND[:6], "--offline", "--device", "cpu", "--overwrite"]) == 0
     assert Path("inbox_x2/first.png").read_bytes() == first

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.clip_run import ClipRun
-from mambair_cli.cli.notices import EIGHT_TIMES
+from mambair_cli.cli.notices import EIGHT_TIMES, explain_unused
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import print_event, say
+from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
+from mambair_cli.system.files import is_special
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
@@ -44,16 +45,15 @@ _OF_IMAGES = (
     "watch",
     "preserve_times",
 )
-_OF_EXECUTORS = ("server", "ray")
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
-    """Return the clips among the inputs; none where these are images.
+    """Return the clips among the inputs; none where these are images, beside which clips are left out.
 
     Raises:
-        UsageError: There are images, too, or an option has no effect on what there is.
+        UsageError: There are other inputs, too, or an option has no effect on what there is.
     """
     names = expand_patterns(inputs or [])
     clips = [name for name in names if _is_clip(name, options)]
@@ -63,16 +63,28 @@ def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
         refuse(given, _OF_CLIPS, "there is no clip among the inputs")
         return []
     if len(clips) < len(names):
-        other = next(name for name in names if name not in clips)
-        raise UsageError(f"{clips[0]} is a clip and {other} is none; restore them by two commands")
+        others = [name for name in names if name not in clips]
+        wants_clips = options.is_preview or any(name in given for name in _OF_CLIPS)
+        if not wants_clips and _is_mixture(clips, others):
+            return []
+        raise UsageError(
+            f"{clips[0]} is a clip and {others[0]} is none; name {clips[0]} in a command of its own"
+        )
     if given.get("server") == os.environ.get("MAMBAIR_SERVER"):  # that one is for images
         given.pop("server", None)
     refuse(given, _OF_IMAGES, "no effect on clips")
-    refuse(given, _OF_EXECUTORS, "clips are restored on this machine")
+    refuse(given, ["server"], "a server takes no clips")
+    refuse(given, ["ray"], "a Ray cluster takes no clips")
     if options.raw is not None and names != ["-"]:
         raise UsageError(f"--raw {options.raw} is for standard input; name -, or leave it out")
     _check_effects(names, options)
     return clips
+
+
+def _is_mixture(clips: list[str], others: list[str]) -> bool:
+    """Tell whether clips lie among images, as the shell's ``DCIM/*`` names them."""
+    are_files = all(os.path.isfile(name) for name in clips)
+    return are_files and any(name != "-" and not os.path.isdir(name) for name in others)
 
 
 def _check_effects(names: list[str], options: Options) -> None:
@@ -99,6 +111,8 @@ def _check_effects(names: list[str], options: Options) -> None:
 def expand_patterns(names: list[str]) -> list[str]:
     """Replace patterns of clips that the shell has not expanded, such as ``*.mp4``, by what they match.
 
+    Pipes and devices are left out, which is told.
+
     Raises:
         UsageError: A pattern matches nothing.
     """
@@ -109,7 +123,9 @@ def expand_patterns(names: list[str]) -> list[str]:
             continue
         if not (found := sorted(glob.glob(name, recursive=True))):
             raise UsageError(f"no file matches the pattern: {name}; check it")
-        expanded += found
+        for each in filter(is_special, found):
+            remark(f"left out a pipe or device: {each}; name it to read from it")
+        expanded += [each for each in found if not is_special(each)]
     return expanded
 
 
@@ -184,6 +200,8 @@ def restore_clips(
     with cleaning_up(), open_restorer(task, scale, level, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
+        for sentence in explain_unused(options, _image_formats(jobs)) if not options.quiet else ():
+            say(sentence)
         run = ClipRun(options, len(jobs))
         if options.dry_run:
             for job in jobs:
@@ -195,6 +213,16 @@ def restore_clips(
         for job in jobs:
             run.restore(job, restorer, task, workers)
         run.end()
+
+
+def _image_formats(jobs: list["ClipJob"]) -> set[str]:
+    """Return the formats of results that are numbered images or a pipe, and so have no codec."""
+    from mambair_cli.images import format_of
+    from mambair_cli.video import is_pattern
+
+    targets = {job.target for job in jobs}
+    formats = {format_of(target) for target in targets if target is not None and is_pattern(target)}
+    return formats | ({"standard output"} if None in targets else set())
 
 
 def _preview(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.jobs import name_jobs
-from mambair_cli.cli.notices import explain_level
+from mambair_cli.cli.jobs import name_jobs, written_formats
+from mambair_cli.cli.notices import explain_level, explain_unused
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, print_event, say
 from mambair_cli.errors import ModelError
@@ -51,7 +51,9 @@ def print_plan(
     model = _open_model(task, options, scale, level)
     check_reach(output.size, model.scale)
     jobs = name_jobs(task, model.scale, sources, output, options, file_filter)
-    _print_model(model, len(jobs), explain_level(task, level, model.name), options, file_filter)
+    remarks = [remark] if (remark := explain_level(task, level, model.name)) else []
+    remarks += explain_unused(options, written_formats(jobs))
+    _print_model(model, len(jobs), remarks, options, file_filter)
     dry_run = DryRun(model, output, policy)
     planned: list[PlannedJob] = []
     for job in jobs:
@@ -114,7 +116,7 @@ def _check_here(weights: str) -> None:
 def _print_model(
     model: "RunModel",
     files: int,
-    remark: str | None,
+    remarks: list[str],
     options: Options,
     file_filter: "FileFilter",
 ) -> None:
@@ -137,7 +139,7 @@ def _print_model(
         names += ", as each image needs (mambair inspect tells)," if model.others else ""
         print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
     if not options.quiet:
-        for sentence in filter(None, [remark, *file_filter.remarks()]):
+        for sentence in (*remarks, *file_filter.remarks()):
             say(sentence)
 
 

@@ -1,7 +1,9 @@
 """The inputs of a command: options that say which images are taken, and finding these images."""
 
+import glob
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,21 +48,46 @@ def check_null(null: bool, from_file: str | None) -> None:
         raise UsageError("--null has no effect without --from-file; give both, or leave it out")
 
 
-def check_addresses(names: Sequence[str], output: str | None = None) -> None:
-    """Refuse addresses in place of files.
+def check_names(names: Sequence[str], output: str | None = None, may_lack_output: bool = False) -> None:
+    """Refuse addresses in place of files, and inputs that do not exist, before anything is done.
 
     Args:
-        names: Names of the inputs.
+        names: Names of the inputs, as they were given.
         output: Name of the output, if there is one.
+        may_lack_output: Whether the last input may have been meant as the output.
 
     Raises:
-        UsageError: One of them is an address.
+        UsageError: There is such a name.
     """
     for name in (*names, output or ""):
         if "://" in name and not os.path.lexists(name):
             is_download = name != output and name.startswith(("http://", "https://"))
             advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
             raise UsageError(f"no file or folder: {name}; {advice}")
+    missing = [name for name in names if name and not _is_there(name)]
+    if missing:
+        is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
+        advice = f"did you mean -o {missing[0]}?" if is_output else "check its name"
+        raise UsageError(f"no such file or folder: {missing[0]}; {advice}")
+
+
+def _is_there(name: str) -> bool:
+    """Tell whether an input may exist; for a pattern that the shell has not expanded this is not checked."""
+    from mambair_cli.images.source import STANDARD_STREAM
+
+    if name == STANDARD_STREAM or glob.has_magic(name):
+        return True
+    try:
+        os.lstat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        if "%" not in name:  # most names: nothing is imported for them
+            return False
+        from mambair_cli.video import has_images, is_pattern
+
+        return is_pattern(Path(name)) and has_images(Path(name))
+    except OSError:  # it cannot be known; reading it will tell why
+        return True
+    return True
 
 
 def find_inputs(
@@ -83,6 +110,14 @@ def find_inputs(
     sources = discovery.find_sources(names, file_filter)
     if from_file is not None:
         sources += discovery.read_names(from_file, null, file_filter)
+    left_out = file_filter.left_out
+    if not sources and left_out.clips:
+        clip = left_out.clips[0]
+        raise UsageError(
+            f"nothing to {verb} but clips: {clip}; name each, or give a pattern such as '*{clip.suffix}'"
+        )
+    if not sources and left_out.special:
+        raise UsageError(f"nothing to {verb} but pipes or devices: {left_out.special[0]}; name each")
     if not sources:
         raise UsageError(f"nothing to {verb}: no image is named; give files, folders or --from-file")
-    return discovery.take_once(sources, file_filter.left_out)
+    return discovery.take_once(sources, left_out)

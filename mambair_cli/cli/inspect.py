@@ -14,7 +14,7 @@ from mambair_cli.cli.inputs import (
     Include,
     Inputs,
     Null,
-    check_addresses,
+    check_names,
     check_null,
     find_inputs,
 )
@@ -59,7 +59,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
     from mambair_cli.inspection.inspect_image import inspect_image
 
     check_null(options.null, options.from_file)
-    check_addresses(inputs or [])
+    check_names(inputs or [])
     inputs = expand_patterns(inputs or [])
     clips = [name for name in inputs if is_clip_name(name)]
     exit_code = 0

@@ -226,12 +226,15 @@ class Table:
         others = sum(column.width + 2 for column in self._columns)
         most = longest if width is None else LONGEST_NAME if self._is_wide else self._width - others
         self._name_width = min(longest, max(most, SHORTEST_NAME))
-        if self._folder:
-            print(shorten(self._folder, self._width))
-        self._print("image", [column.title for column in self._columns], "why")
+        self._has_begun = False
 
     def print_row(self, inspection: "Inspection") -> None:
-        """Print the row of an image."""
+        """Print the row of an image, and what is above the first one."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._folder:
+                print(shorten(self._folder, self._width))
+            self._print("image", [column.title for column in self._columns], "why")
         unseen = ("too small to look at",) if inspection.need.look is None else ()
         reasons = (*inspection.need.reasons, *unseen)
         cells = [column.cell(inspection) for column in self._columns]

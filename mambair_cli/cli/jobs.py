@@ -1,5 +1,6 @@
 """The jobs of a run: the scale of its network, and where each result goes."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.options import Options
@@ -58,6 +59,15 @@ def name_jobs(
     suffix = suffix_of(task, scale, output.size)
     is_list = options.from_file is not None
     return name_targets(sources, options.output, suffix, options.format, is_list, file_filter.left_out)
+
+
+def written_formats(jobs: Iterable["Job"]) -> set[str]:
+    """Return the formats of the results, as far as names tell them."""
+    from mambair_cli.images import WRITABLE_SUFFIXES
+
+    suffixes = {suffix: name for name, suffixes in WRITABLE_SUFFIXES.items() for suffix in suffixes}
+    named = (job.format or (job.target and suffixes.get(job.target.suffix.lower())) for job in jobs)
+    return set(filter(None, named))
 
 
 def _smallest_scale(sources: list["Source"], size: "Size", max_pixels: int) -> int:

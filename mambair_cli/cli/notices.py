@@ -1,15 +1,16 @@
 """Remarks on options that may not do what the user expects."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from mambair_cli.errors import UsageError
+from mambair_cli.cli.options import Options
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.inspection.need import Need
 
 EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
+HAVE_QUALITY = ("jpeg", "webp", "avif")
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 
@@ -43,18 +44,29 @@ def explain_quality(task: "Task", quality: int | None, jpeg_quality: float | Non
     )
 
 
-def check_output_forgotten(inputs: Sequence[str], exists: Sequence[bool]) -> None:
-    """Refuse a command whose last input was probably meant as its output.
+def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
+    """Say which options of writing have no effect on files of some formats that will be written.
 
     Args:
-        inputs: Names of the inputs.
-        exists: Whether each of them exists.
-
-    Raises:
-        UsageError: Only the first one exists.
+        options: Options of the command.
+        formats: The formats, as far as they are known before the images are read.
     """
-    if list(exists) == [True, False]:
-        raise UsageError(f"no such file or folder: {inputs[-1]}; did you mean -o {inputs[-1]}?")
+    from mambair_cli.system.files import enumerate_names
+
+    plain = sorted(set(formats) - {*HAVE_QUALITY})
+    clear = sorted(set(formats) - {"jpeg"})  # formats with transparency
+    sentences = []
+    if options.quality is not None and plain:
+        have = enumerate_names(HAVE_QUALITY)
+        sentences.append(
+            f"--quality {options.quality} has no effect on {enumerate_names(plain)}; {have} have a quality"
+        )
+    if options.background is not None and clear:
+        kept = enumerate_names(clear)
+        sentences.append(
+            f"--background {options.background} has no effect on {kept}; jpeg alone has no transparency"
+        )
+    return sentences
 
 
 def explain_look(task: "Task", need: "Need", model: str) -> str | None:

@@ -118,7 +118,7 @@ class Options:
             "--output",
             "-o",
             metavar="PATH",
-            help="Output file (for one input) or folder; - for standard output.",
+            help="Output file, or folder (for one input with a / at its end); - for standard output.",
             show_default="next to the input",
         ),
     ] = None

@@ -11,10 +11,10 @@ import typer
 
 from mambair_cli.cli.clips import restore_clips, take_clips
 from mambair_cli.cli.dry_run import print_plan
-from mambair_cli.cli.inputs import Inputs, check_addresses, find_inputs
+from mambair_cli.cli.inputs import Inputs, check_names, find_inputs
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.mixing import settle_mix
-from mambair_cli.cli.notices import EIGHT_TIMES, check_output_forgotten, explain_quality
+from mambair_cli.cli.notices import EIGHT_TIMES, explain_quality
 from mambair_cli.cli.option_checks import check_format, check_options
 from mambair_cli.cli.options import Options, option, with_options
 from mambair_cli.cli.output import say
@@ -185,6 +185,7 @@ def _restore_by(
     from mambair_cli.images.source import STANDARD_STREAM
     from mambair_cli.runs.output_size import check_reach
 
+    check_names(inputs or [], options.output, options.output is None and options.from_file is None)
     if clips := take_clips(inputs, options):
         restore_clips(task, clips, options, scale, level, size)
         return
@@ -372,9 +373,6 @@ def _find_sources(inputs: list[str] | None, options: Options) -> tuple[list["Sou
     """Find the images that arguments and lists of names mean; return also the filter that found them."""
     from mambair_cli.images import discovery
 
-    check_addresses(inputs or [], options.output)
-    if inputs and options.output is None and options.from_file is None:
-        check_output_forgotten(inputs, [discovery.is_there(name) for name in inputs])
     file_filter = discovery.FileFilter(
         tuple(options.include or ()), tuple(options.exclude or ()), options.output
     )

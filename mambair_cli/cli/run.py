@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from mambair_cli.cli.compare_results import ResultPages
-from mambair_cli.cli.jobs import name_jobs
-from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, name_better
+from mambair_cli.cli.jobs import name_jobs, written_formats
+from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, explain_unused, name_better
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, say
 from mambair_cli.cli.summary import Summary
@@ -74,6 +74,7 @@ class Run:
         self._notices: dict[str, str] = {}
         self._better: dict[str, str] = {}  # sentences that name a better model, by the model that is used
         self._explained: set[str] = set()
+        self._unused: list[str] = []  # sentences about options without effect
         self._pages: ResultPages | None = None
         self._arrivals: Arrivals | None = None
 
@@ -104,6 +105,15 @@ class Run:
         if not self._options.quiet:
             for remark in self._file_filter.remarks():
                 say(remark)
+        self._tell_unused(self._jobs)
+
+    def _tell_unused(self, jobs: "Iterable[Job]") -> None:
+        """Say once which options of writing have no effect on results."""
+        for sentence in explain_unused(self._options, written_formats(jobs)):
+            if sentence not in self._unused:
+                self._unused.append(sentence)
+                if not self._options.quiet:
+                    say(sentence)
 
     def perform(self) -> None:
         """Restore the images; no model is loaded where all of them fail whatever the model."""
@@ -170,7 +180,7 @@ class Run:
         is_shown, fails_fast = not self._options.quiet, self._policy.fail_fast
         answer = "ending after the images that have begun; Ctrl-C again ends at once" if is_shown else None
         lost: set[Path] = set()
-        clips: set[Path] = set()
+        told: set[Path] = set()
         if is_shown:
             say(f"watching {', '.join(map(str, arrivals.folders))}; Ctrl-C ends")
         with stop_requests(answer) as is_asked:
@@ -184,10 +194,12 @@ class Run:
                     if folder not in lost and is_shown:
                         say(f"{folder} is gone; waiting for it to come back")
                 lost = set(arrivals.missing)
-                for clip in arrivals.file_filter.left_out.clips:
-                    if clip not in clips and is_shown:
-                        say(f"left out a clip: {clip}; name it in a command of its own to restore it")
-                clips.update(arrivals.file_filter.left_out.clips)
+                left_out = arrivals.file_filter.left_out
+                for what, paths in (("a clip", left_out.clips), ("a pipe or device", left_out.special)):
+                    for path in paths if is_shown else ():
+                        if path not in told:
+                            say(f"left out {what}: {path}; name it in a command of its own to restore it")
+                    told.update(paths)
                 if complete:
                     self._restore_arrived(arrivals, set(complete), executor.info, perform, progress)
                 _sleep(arrivals.pause, is_asked)
@@ -209,6 +221,7 @@ class Run:
             self._exit_code = max(self._exit_code, error.exit_code)
             return
         jobs = self._jobs = [job for job in named if job.source in complete]
+        self._tell_unused(jobs)
         self._summary.expect(len(jobs))
         progress.expect([job.source for job in jobs])
         outcomes = self._run(jobs, info, perform)
@@ -277,6 +290,7 @@ class Run:
             say(f"using {models} on {info.place}" + (", by a look at each image" if info.others else ""))
         if trap := explain_quality(self._task, self._options.quality, self._level):
             notices.append(trap)  # said before anything was loaded
+        notices += self._unused
         if not self._options.json:
             return
         print_event(

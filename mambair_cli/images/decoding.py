@@ -359,7 +359,7 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"cannot read {name}: it has {width}×{height} pixels, more than {max_pixels}; "
-            "cut it into parts, or allow more with --max-pixels"
+            "cut it into parts, or allow more with --max-pixels, which most commands have"
         )
 
 

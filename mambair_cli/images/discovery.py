@@ -5,15 +5,16 @@ import glob
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds
 from mambair_cli.images.source import STANDARD_STREAM, Source
+from mambair_cli.system.files import is_special
+from mambair_cli.system.values import CLIP_SUFFIXES
 
 # Names that runs.naming.suffix_of makes.
 _RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")
@@ -71,18 +72,13 @@ def _matches(path: PurePath, pattern: str) -> bool:
     return any(fnmatch.fnmatch(part.as_posix(), plain) for part in (path, *path.parents))
 
 
-def is_there(name: str) -> bool:
-    """Tell whether an input may exist; for a pattern this is not checked."""
-    return name == STANDARD_STREAM or glob.has_magic(name) or os.path.lexists(name)
-
-
 def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -> list[Source]:
     """Find the images of the inputs, in the order given, those of a folder by name.
 
     A folder stands for all images in it and below it, without hidden files and folders, and without results:
     files in the output folder, and ``a_x4.png`` if there is an ``a.png`` or ``a.jpg``. Linked folders are not
-    followed. A pattern that the shell has not expanded is expanded here, also without results. What is left
-    out is counted.
+    followed, and pipes and devices are not read. A pattern that the shell has not expanded is expanded here,
+    also without results, pipes and devices. Clips are no images. What is left out is counted.
 
     Args:
         inputs: Files, folders, patterns, or "-" for standard input.
@@ -98,15 +94,14 @@ def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -
             raise UsageError("an input has an empty name; see what the shell makes of the command")
         if name == STANDARD_STREAM:
             sources.append(Source(None))
-        elif os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), file_filter))
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True))
             if not matches:
                 raise UsageError(f"no file matches the pattern: {name}; check it")
-            sources.extend(find_sources(_leave_out_results(matches, file_filter), file_filter))
+            for match in _choose_matches(matches, file_filter):
+                sources.extend(_take_named(match, file_filter))
         else:
-            sources.append(Source(Path(name)))
+            sources.extend(_take_named(name, file_filter))
     if [source.path for source in sources].count(None) > 1:
         raise UsageError("standard input can be read once: - is given twice; give it once")
     return sources
@@ -121,22 +116,32 @@ def read_names(list_file: str, null: bool = False, file_filter: FileFilter | Non
         file_filter: Filter for the images in folders; by default all are taken.
 
     Raises:
-        UsageError: The file cannot be read, or is empty.
+        UsageError: The file cannot be read, is empty, or holds no such names.
     """
     try:
         data = sys.stdin.buffer.read() if list_file == STANDARD_STREAM else Path(list_file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the names in {list_file}: {error.strerror}; check its name") from error
-    names = data.split(b"\0") if null else data.splitlines()
-    sources: list[Source] = []
-    for name in map(os.fsdecode, filter(None, names)):
-        if os.path.isdir(name):
-            sources.extend(_find_in_folder(Path(name), file_filter or FileFilter()))
-        else:
-            sources.append(Source(Path(name)))
-    if not sources:
+    parts = data.split(b"\0")
+    if len(parts) > 1 and not null:
+        if os.path.lexists(parts[0]):
+            raise UsageError(f"the names in {list_file} are separated by NUL bytes; add --null")
+        raise UsageError(f"no list of names: {list_file}; name images themselves, without --from-file")
+    names = list(map(os.fsdecode, filter(None, parts if null else data.splitlines())))
+    if not names:
         raise UsageError(f"no names in {list_file}; write one per line")
-    return sources
+    file_filter = file_filter or FileFilter()
+    return [source for name in names for source in _take_named(name, file_filter)]
+
+
+def _take_named(name: str, file_filter: FileFilter) -> list[Source]:
+    """Return the images that a name of a file or folder means; a clip, which is none, is left out."""
+    if os.path.isdir(name):
+        return _find_in_folder(Path(name), file_filter)
+    if name.lower().endswith(CLIP_SUFFIXES) and os.path.isfile(name):
+        file_filter.left_out.clips.append(Path(name))
+        return []
+    return [Source(Path(name))]
 
 
 def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
@@ -158,8 +163,8 @@ def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
     return taken
 
 
-def _leave_out_results(names: Sequence[str], file_filter: FileFilter) -> list[str]:
-    """Leave out files that are results of others among those that match a pattern."""
+def _choose_matches(names: Sequence[str], file_filter: FileFilter) -> list[str]:
+    """Leave out pipes, devices and files that are results of others among those that match a pattern."""
     images: dict[str, set[str]] = {}
     for name in names:
         folder, file = os.path.split(name)
@@ -169,6 +174,8 @@ def _leave_out_results(names: Sequence[str], file_filter: FileFilter) -> list[st
         folder, file = os.path.split(name)
         if _is_result(file, images[folder]) and os.path.isfile(name):
             file_filter.left_out.results.append(Path(name))
+        elif is_special(name):
+            file_filter.left_out.special.append(Path(name))
         else:
             kept.append(name)
     return kept
@@ -191,12 +198,13 @@ def look_into(folder: Path, file_filter: FileFilter) -> list[Source]:
 
 
 def _find_in_folder(folder: Path, file_filter: FileFilter) -> list[Source]:
-    kinds_before, clips_before = file_filter.left_out.kinds.copy(), len(file_filter.left_out.clips)
-    found, is_empty = _walk(folder, file_filter)
+    own = replace(file_filter, left_out=LeftOut())
+    found, is_empty = _walk(folder, own)
     if not found:
-        kinds = file_filter.left_out.kinds - kinds_before
-        why = _explain_nothing(file_filter, is_empty, kinds, file_filter.left_out.clips[clips_before:])
-        raise UsageError(f"no images in the folder: {folder}; {why}")
+        hidden = own.left_out.hidden
+        more = f"; what is hidden is not read, such as {hidden}" if hidden else ""
+        raise UsageError(f"no images in the folder: {folder}; {_explain_nothing(own, is_empty)}{more}")
+    file_filter.left_out.update(own.left_out)
     return found
 
 
@@ -207,6 +215,9 @@ def _walk(folder: Path, file_filter: FileFilter) -> tuple[list[Source], bool]:
     results = os.path.realpath(file_filter.output) if file_filter.output else None
     for root, folders, files in os.walk(folder, onerror=left_out.unreadable.append):
         below = Path(root).relative_to(folder)
+        images = [name for name in sorted(files) if Path(name).suffix.lower() in READABLE_SUFFIXES]
+        hidden = (Path(root, name) for name in (*images, *sorted(folders)) if name.startswith("."))
+        left_out.hidden = left_out.hidden or next(hidden, None)
         folders[:] = sorted(
             name
             for name in folders
@@ -216,7 +227,7 @@ def _walk(folder: Path, file_filter: FileFilter) -> tuple[list[Source], bool]:
         )
         left_out.links += [Path(root, name) for name in folders if os.path.islink(os.path.join(root, name))]
         shown = [name for name in sorted(files) if not name.startswith(".")]
-        images = [name for name in shown if Path(name).suffix.lower() in READABLE_SUFFIXES]
+        images = [name for name in images if not name.startswith(".")]
         is_empty = is_empty and not images
         known = {*images, *(Path(name).stem for name in images)}
         for name in shown:
@@ -224,6 +235,8 @@ def _walk(folder: Path, file_filter: FileFilter) -> tuple[list[Source], bool]:
                 continue
             if Path(name).suffix.lower() not in READABLE_SUFFIXES:
                 left_out.add_unread(Path(root, name))
+            elif is_special(os.path.join(root, name)):
+                left_out.special.append(Path(root, name))
             elif _is_result(name, known):
                 left_out.results.append(Path(root, name))
             else:
@@ -253,16 +266,17 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found + file_filter.left_out.results)
 
 
-def _explain_nothing(
-    file_filter: FileFilter, is_empty: bool, kinds: Counter[str], clips: Sequence[Path]
-) -> str:
-    if file_filter.left_out.unreadable:
-        error = file_filter.left_out.unreadable[-1]
+def _explain_nothing(file_filter: FileFilter, is_empty: bool) -> str:
+    left_out = file_filter.left_out
+    if left_out.unreadable:
+        error = left_out.unreadable[-1]
         return f"cannot read the folder {error.filename}: {error.strerror}; change its permissions"
-    if clips:
-        return f"it has clips; name each, such as {clips[0]}"
-    if kinds:
-        return f"it has only files of formats that are not supported: {describe_kinds(kinds)}"
+    if left_out.clips:
+        return f"it has clips; name each, such as {left_out.clips[0]}"
+    if left_out.special:
+        return f"it has pipes or devices; name each, such as {left_out.special[0]}"
+    if left_out.kinds:
+        return f"it has only files of formats that are not supported: {describe_kinds(left_out.kinds)}"
     patterns = [f"--include {pattern}" for pattern in file_filter.include]
     patterns += [f"--exclude {pattern}" for pattern in file_filter.exclude]
     if patterns:

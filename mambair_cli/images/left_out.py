@@ -18,20 +18,37 @@ class LeftOut:
     Attributes:
         kinds: Number of files in folders that cannot be read, by suffix in small letters.
         unread: One of these files.
-        clips: Clips in folders, which are restored only where they are named.
+        clips: Clips among images, which are restored only in commands of their own.
+        special: Pipes, sockets and devices, which are read only where they are named.
         links: Linked folders, which are not followed.
         results: Images that are results of other inputs.
         repeated: Images that were named several times, and are restored once.
         unreadable: Errors of folders that cannot be read.
+        hidden: A hidden image or folder. These are not read and not reported, since systems make many; where
+            a folder has nothing else, an error names it.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
     unread: Path | None = None
     clips: list[Path] = field(default_factory=list)
+    special: list[Path] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     repeated: list[Path] = field(default_factory=list)
     unreadable: list[OSError] = field(default_factory=list)
+    hidden: Path | None = None
+
+    def update(self, other: "LeftOut") -> None:
+        """Add what was left out elsewhere."""
+        self.kinds.update(other.kinds)
+        self.unread = self.unread or other.unread
+        self.hidden = self.hidden or other.hidden
+        self.clips += other.clips
+        self.special += other.special
+        self.links += other.links
+        self.results += other.results
+        self.repeated += other.repeated
+        self.unreadable += other.unreadable
 
     def add_unread(self, path: Path) -> None:
         """Count a file that is not read as an image, by its suffix."""
@@ -54,7 +71,11 @@ class LeftOut:
             )
         if self.clips:
             clips = _count(self.clips, "a clip", "clips")
-            yield f"left out {clips}; name {_them(self.clips)} to restore {_them(self.clips)}"
+            whose = "its" if len(self.clips) == 1 else "their"
+            yield f"left out {clips}; name {_them(self.clips)} in a command of {whose} own"
+        if self.special:
+            special = _count(self.special, "a pipe or device", "pipes or devices")
+            yield f"left out {special}; name {_them(self.special)} to read from {_them(self.special)}"
         if self.links:
             folders = _count(self.links, "a linked folder", "linked folders")
             yield f"left out {folders}; name {_them(self.links)} to restore what is in {_them(self.links)}"
@@ -75,6 +96,7 @@ class LeftOut:
             for why, paths in (
                 ("unreadable_folder", [error.filename for error in self.unreadable]),
                 ("clip", self.clips),
+                ("special", self.special),
                 ("linked_folder", self.links),
                 ("result", self.results),
                 ("repeated", self.repeated),

@@ -188,7 +188,9 @@ def corrupt_error(name: str, format: str, reason: str, is_partial: bool = False)
         reason: What is wrong, in a few words.
         is_partial: Whether ``--damaged`` would restore a part of it.
     """
-    remedy = "--damaged restores what is there" if is_partial else "save it as PNG in an image editor"
+    # Commands that only look at images have no such option, and give the same error.
+    part = "--damaged of upscale, denoise and dejpeg restores what is there"
+    remedy = part if is_partial else "save it as PNG in an image editor"
     return ImageError(
         f"cannot read {name}: its {format} data is corrupt, truncated or unsupported ({reason}); "
         f"try another copy, or {remedy}"

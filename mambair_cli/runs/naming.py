@@ -127,7 +127,8 @@ def settle_file(target: Path, format: str | None) -> str | None:
     try:
         return settle_format(target, format)
     except ImageError as error:
-        raise UsageError(str(error)) from error
+        is_known = target.suffix.lower() in READABLE_SUFFIXES
+        raise UsageError(f"{error}" + ("" if is_known else f"; {target}/ writes into a folder")) from error
 
 
 def _name_target(source: Source, output: str | None, suffix: str, format: str | None) -> Job:

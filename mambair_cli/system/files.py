@@ -155,6 +155,11 @@ def is_stream(path: Path) -> bool:
     return find_descriptor(path) is not None
 
 
+def is_special(path: str | Path) -> bool:
+    """Tell whether a path is neither file nor folder: a pipe, a socket or a device, which may have no end."""
+    return not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path)
+
+
 def find_descriptor(path: Path) -> int | None:
     """Return the number of the open file of this process that a path stands for, if it does."""
     name = os.path.abspath(path)
@@ -270,6 +275,6 @@ def show(path: Path | str) -> str:
 
 
 def enumerate_names(names: Iterable[str]) -> str:
-    """Join two or more names with commas and "and"."""
+    """Join names with commas and "and"."""
     *others, last = names
-    return f"{', '.join(others)} and {last}"
+    return f"{', '.join(others)} and {last}" if others else last

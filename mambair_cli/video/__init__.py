@@ -5,7 +5,7 @@ from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, choose_op
 from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.frames import FrameMark, RawInput, VideoFrame
 from mambair_cli.video.join import join_segments
-from mambair_cli.video.numbered import NumberedFrames, is_pattern, name_frame, write_frame
+from mambair_cli.video.numbered import NumberedFrames, has_images, is_pattern, name_frame, write_frame
 from mambair_cli.video.opening import open_clip, probe_clip
 from mambair_cli.video.segments import SegmentWriter, convert_frame
 from mambair_cli.video.streams import Yuv4MpegWriter, write_raw
@@ -26,6 +26,7 @@ __all__ = [
     "Yuv4MpegWriter",
     "choose_options",
     "convert_frame",
+    "has_images",
     "is_pattern",
     "join_segments",
     "name_frame",

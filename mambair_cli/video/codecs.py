@@ -137,13 +137,15 @@ def choose_options(
     container = container_of(target)
     fitting = CONTAINERS[target.suffix.lower()][1]
     codec = codec or _choose_codec(facts, container, fitting)
+    notes: list[str] = []
+    if codec == "ffv1" and quality is not None:
+        notes.append(f"quality {quality} has no effect: ffv1 is lossless")
     quality = DEFAULT_QUALITY if quality is None else quality
     name = show(str(target))
     if not 1 <= quality <= 100:
         raise VideoError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
     if codec not in fitting:
         raise VideoError(f"cannot write {name}: no place for the codec {codec}; {', '.join(fitting)} work")
-    notes: list[str] = []
     kind = CODECS[codec]
     bits = _choose_bits(facts, codec, name, notes)
     has_alpha = facts.has_alpha and kind.has_alpha and container != "mp4"

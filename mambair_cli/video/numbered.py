@@ -12,7 +12,7 @@ import numpy as np
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
-from mambair_cli.system.files import show
+from mambair_cli.system.files import is_special, show
 from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
@@ -25,6 +25,11 @@ _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
 def is_pattern(path: Path) -> bool:
     """Tell whether a path stands for numbered images: ``frames/%06d.png`` does, ``50%day.mp4`` does not."""
     return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
+
+
+def has_images(pattern: Path) -> bool:
+    """Tell whether there are images that a pattern, or a folder, stands for."""
+    return bool(_find_files(pattern))
 
 
 def name_frame(pattern: Path, number: int) -> Path:
@@ -239,13 +244,16 @@ class NumberedFrames:
 
 
 def _find_files(path: Path) -> list[tuple[int, Path]]:
-    """List images with their numbers, in their order; in a folder by name, with numbers as numbers."""
+    """List images with their numbers, in their order; in a folder by name, with numbers as numbers.
+
+    Pipes and devices are left out: reading them may wait for ever.
+    """
     if not is_pattern(path) or path.is_dir():
         if not path.is_dir():
             return []
         shown = [each for each in path.iterdir() if not each.name.startswith(".")]
         found = [each for each in shown if each.suffix.lower() in READABLE_SUFFIXES]
-        return list(enumerate(sorted(found, key=_natural)))
+        return list(enumerate(sorted((each for each in found if not is_special(each)), key=_natural)))
     if not path.parent.is_dir():
         return []
     before, after = (re.escape(part) for part in _NUMBER.split(path.name))
@@ -253,7 +261,7 @@ def _find_files(path: Path) -> list[tuple[int, Path]]:
     digits = rf"\d{{{width.group(1)},}}" if width else r"\d+"
     name = re.compile(f"{before}({digits}){after}")
     matches = ((name.fullmatch(each.name), each) for each in path.parent.iterdir())
-    return sorted((int(match.group(1)), each) for match, each in matches if match)
+    return sorted((int(match.group(1)), each) for match, each in matches if match and not is_special(each))
 
 
 def _stamp(path: Path) -> int:
