@@ -271,7 +271,7 @@ def test_several_images_at_once_give_what_each_gives_alone(load):
     loaded = load(make_tensors(V1))
     images = make_image(batch=2)
     alone = torch.cat([loaded(images[:1]), loaded(images[1:])])
-    # PyTorch's sigmoid rounds otherwise where a vector is not full, and another number of images fills others.
+    # PyTorch's sigmoid rounds otherwise where a vector is not full, which depends on the number of images.
     assert torch.allclose(loaded(images), alone, atol=1e-5)
 
 
