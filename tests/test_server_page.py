@@ -112,7 +112,7 @@ def test_progress_is_told_by_tile(address: Address) -> None:
     follower = threading.Thread(target=lambda: events.extend(follow(address, "picture-1")))
     follower.start()
     time.sleep(0.2)  # it may ask before the image is sent
-    answer = ask(address, "POST", "/v1/upscale?scale=2&tile=64", LARGE, {"Mambair-Progress": "picture-1"})
+    answer = ask(address, "POST", "/v1/upscale?scale=2&tile=32", LARGE, {"Mambair-Progress": "picture-1"})
     assert answer[0] == 200
     follower.join(30)
     states = list(dict.fromkeys(event["state"] for event in events))
