@@ -2,10 +2,10 @@
 
 A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks with them along
 one path after the other, a stretch of tokens at a time: first it computes the stretch's steps, then it
-updates the states, which stay in the nearest caches. Paths are summed in the result's memory, and channels
-do not depend on each other: nothing is reordered or locked. Where there are more threads than vectors, paths
-are walked side by side, each in memory of its own, and summed in the same order afterwards. So the number of
-threads changes no bit.
+updates the states of one vector after the other, which stay in registers. Paths are summed in the result's
+memory, and channels do not depend on each other: nothing is reordered or locked. Where there are more threads
+than vectors, paths are walked side by side, each in memory of its own, and summed in the same order
+afterwards. So the number of threads changes no bit.
 """
 
 import ctypes
@@ -91,10 +91,9 @@ def scan(
         grain = 1
     grains = -(-vectors // grain)
     is_apart = are_paths_apart(b * grains, k, threads)
-    parts = k if is_apart else 1
-    y = new_on_lines(u, parts, b, length, d)
-    if keep_states:  # then PyTorch knows the result as contiguous
-        y = u.new_empty(y.shape, dtype=torch.float32)
+    shape = (k if is_apart else 1, b, length, d)
+    # With states that are kept, for a gradient, PyTorch knows the result as contiguous.
+    y = u.new_empty(shape, dtype=torch.float32) if keep_states else new_on_lines(u, *shape)
     kept = (b, k, -(-length // STRETCH), vectors, n, LANES) if keep_states else (0,)
     states = u.new_empty(kept, dtype=torch.float32)
     if not y.numel():
@@ -256,8 +255,9 @@ def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: I
         walk.dt.at(ahead * job.dt_token).prefetch()
         walk.B.at(ahead * job.B_token).prefetch()
         walk.C.at(ahead * job.C_token).prefetch()
+        # Rows may end on a line of which nothing begins a vector.
         walk.C.at(ahead * job.C_token + (n - 1)).prefetch()
-        walk.u.at(ahead * job.u_token + (walk.vectors * LANES - 1)).prefetch()  # where its last line begins
+        walk.u.at(ahead * job.u_token + (walk.vectors * LANES - 1)).prefetch()
         dt = walk.dt.at(pixel * job.dt_token)
         with code.loop(0, walk.vectors) as v:
             walk.u.at(ahead * job.u_token + v * LANES).prefetch()
