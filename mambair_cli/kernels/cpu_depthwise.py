@@ -54,10 +54,7 @@ def _compile_kernel(c: int) -> Program:
     code = Code("convolve_and_activate", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     rows = job.b * job.h
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * rows // job.shares, (share + 1) * rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, rows) as row:
         image = row // job.h
         top = row - image * job.h
         # A row beyond the border is one pixel of zeros, again and again.

@@ -85,10 +85,7 @@ def average_pixels(x: Tensor) -> Tensor:
 def _compile_sum(k: int, c: int) -> Program:
     code = Code("add_in_order", SUM_POINTERS, SUM_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.rows) as row:
         for place, lanes in code.lanes_of(c).items():
             total = job.parts.at(row * job.row + place).load(lanes)
             for number in range(1, k):
@@ -101,10 +98,7 @@ def _compile_sum(k: int, c: int) -> Program:
 def _compile_gate(c: int) -> Program:
     code = Code("gate_and_add", GATE_POINTERS, GATE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.rows) as row:
         gate = job.gate.at(row // job.pixels * c)
         for place, lanes in code.lanes_of(c).items():
             y = job.y.at(row * c + place)
@@ -119,10 +113,7 @@ def _compile_average(c: int) -> Program:
     code = Code("average_pixels", AVERAGE_POINTERS, AVERAGE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     places = code.lanes_of(c)
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.runs // job.shares, (share + 1) * job.runs // job.shares) as run,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.runs) as run:
         image = run // job.runs_image
         first = (run - image * job.runs_image) * RUN
         row = job.x.at((image * job.pixels + first) * job.x_row)

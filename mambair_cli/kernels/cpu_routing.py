@@ -67,10 +67,7 @@ def _compile_noise(tokens: int) -> Program:
     code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.rows) as row:
         pixel = Bits.of(job.pixels.at(row).load_spread())
         for place, mask in lanes.items():
             counter = Bits.of(job.counters.at(place).load(mask))
@@ -86,10 +83,7 @@ def _compile_label(tokens: int, has_noise: bool) -> Program:
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)
     one_lane = code.first_lanes(code.index(1))
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.rows) as row:
         best, token = code.constant(LOWEST), code.constant(0.0)
         for place, mask in lanes.items():
             value = job.logits.at(row * tokens + place).load(mask)

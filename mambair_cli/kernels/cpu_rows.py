@@ -55,10 +55,7 @@ def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
     code = Code("normalize_rows", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(c)
-    with (
-        code.loop_shared(COUNTER, job.shares) as share,
-        code.loop(share * job.rows // job.shares, (share + 1) * job.rows // job.shares) as row,
-    ):
+    with code.loop_units(COUNTER, job.shares, job.rows) as row:
         x, gate, y = (
             pointer.at(row * stride)
             for pointer, stride in ((job.x, job.x_row), (job.gate, job.gate_row), (job.y, job.y_row))

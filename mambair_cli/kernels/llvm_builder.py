@@ -304,6 +304,18 @@ class Code:
         ) as i:
             yield i
 
+    @contextmanager
+    def loop_units(self, counter: str, shares: Index, units: Index) -> Iterator[Index]:
+        """Repeat the code written inside for each unit of the shares that no other thread has taken.
+
+        See ``loop_shared``; share i of n has the units from ``i * units // n`` on.
+        """
+        with (
+            self.loop_shared(counter, shares) as share,
+            self.loop(share * units // shares, (share + 1) * units // shares) as unit,
+        ):
+            yield unit
+
     def accumulate(
         self, stop: Index, sums: Sequence[Vector], add: Callable[[Index, list[Vector]], list[Vector]]
     ) -> list[Vector]:
