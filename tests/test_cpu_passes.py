@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from vector_lanes import emulated_lanes
 
 from mambair_cli.kernels import cpu_passes
 from mambair_cli.kernels.cpu_passes import add_in_order, average_pixels, gate_and_add
@@ -11,7 +12,6 @@ from mambair_cli.networks.layers import VSSBlock, four_paths
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CHANNELS = [1, 7, 8, 16, 17, 60, 64, 88, 180]
-KERNELS = (cpu_passes._compile_sum, cpu_passes._compile_gate, cpu_passes._compile_average)
 
 
 def normal(*shape, seed=0):
@@ -19,14 +19,9 @@ def normal(*shape, seed=0):
 
 
 @pytest.fixture(params=[8, 16])
-def lanes(request, monkeypatch):
-    """Vectors of 8 or of 16 floats, whatever the processor has."""
-    monkeypatch.setattr(cpu_passes, "LANES", request.param)
-    for kernel in KERNELS:
-        kernel.cache_clear()
-    yield request.param
-    for kernel in KERNELS:
-        kernel.cache_clear()
+def lanes(request):
+    with emulated_lanes(cpu_passes, request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("c", CHANNELS)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from vector_lanes import emulated_lanes
 
 from mambair_cli.kernels import cpu_routing
 from mambair_cli.kernels.cpu_routing import draw_gumbel, find_largest
@@ -42,15 +43,9 @@ def exact_gumbel(pixel, counter):
 
 
 @pytest.fixture(params=[8, 16])
-def lanes(request, monkeypatch):
-    """Vectors of 8 or of 16 floats, whatever the processor has."""
-    kernels = (cpu_routing._compile_noise, cpu_routing._compile_label)
-    monkeypatch.setattr(cpu_routing, "LANES", request.param)
-    for kernel in kernels:
-        kernel.cache_clear()
-    yield request.param
-    for kernel in kernels:
-        kernel.cache_clear()
+def lanes(request):
+    with emulated_lanes(cpu_routing, request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("tokens", COUNTS)

@@ -4,13 +4,13 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.options import Options
+from mambair_cli.system.values import WITH_QUALITY
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.inspection.need import Need
 
 EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
-HAVE_QUALITY = ("jpeg", "webp", "avif")
 LEVEL_OPTIONS = {"denoise": "--sigma", "dejpeg": "--jpeg-quality"}
 
 
@@ -53,11 +53,11 @@ def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
     """
     from mambair_cli.system.files import enumerate_names
 
-    plain = sorted(set(formats) - {*HAVE_QUALITY})
+    plain = sorted(set(formats) - {*WITH_QUALITY})
     clear = sorted(set(formats) - {"jpeg"})  # formats with transparency
     sentences = []
     if options.quality is not None and plain:
-        have = enumerate_names(HAVE_QUALITY)
+        have = enumerate_names(WITH_QUALITY)
         sentences.append(
             f"--quality {options.quality} has no effect on {enumerate_names(plain)}; {have} have a quality"
         )

@@ -1,9 +1,9 @@
 """Refuse options that contradict each other, or have no effect."""
 
 from mambair_cli.cli.inputs import check_null
-from mambair_cli.cli.notices import HAVE_QUALITY
 from mambair_cli.cli.options import Options, refuse, show_option
 from mambair_cli.errors import UsageError
+from mambair_cli.system.values import WITH_QUALITY
 
 
 def check_options(options: Options) -> None:
@@ -32,7 +32,7 @@ def check_options(options: Options) -> None:
     if options.format is not None:
         check_format(options.format, options)
         # Not where only the name of the output gives the format: scripts try several formats that way.
-        if options.quality is not None and options.format not in HAVE_QUALITY:
+        if options.quality is not None and options.format not in WITH_QUALITY:
             raise UsageError(f"{options.format} has no quality: --quality {options.quality}; leave it out")
         if options.background is not None and options.format != "jpeg":
             raise UsageError(

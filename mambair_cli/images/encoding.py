@@ -36,6 +36,7 @@ from mambair_cli.images.vips_output import (
 )
 from mambair_cli.images.xmp import restate_xmp
 from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.values import WITH_QUALITY
 
 DEFAULT_QUALITY = 95
 
@@ -333,7 +334,7 @@ class Writer:
         options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._container.options}
         if format in ("webp", "avif") and self._quality == 100:
             options["lossless"] = True
-        elif format in ("jpeg", "webp", "avif"):
+        elif format in WITH_QUALITY:
             options["Q"] = self._quality
         if format == "tiff":
             # Many readers support no predictor for floats.

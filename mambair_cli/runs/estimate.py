@@ -12,8 +12,8 @@ from mambair_cli.images import Header, Reader
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Plan
 from mambair_cli.system.process import peak_memory
+from mambair_cli.system.values import WITH_QUALITY
 
-_LOSSY = ("jpeg", "webp", "avif")
 _LOSSY_SHARE = 0.5  # of the samples' bytes, at quality 95 and for noise; photographs take less
 _WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
 _MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
@@ -80,7 +80,7 @@ def estimate(
         memory += 2 * result_bytes
     return Cost(
         memory=int(memory),
-        disk=int(result_bytes * (_LOSSY_SHARE if format in _LOSSY else 1))
+        disk=int(result_bytes * (_LOSSY_SHARE if format in WITH_QUALITY else 1))
         + (image_bytes if reader.is_turned and not in_memory else 0),
         seconds=_foresee_seconds(plan, pixels, trial),
     )

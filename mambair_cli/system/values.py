@@ -12,6 +12,8 @@ from mambair_cli.errors import UsageError
 Kind = Literal["integer", "number", "boolean", "string"]
 """Type of a value, as JSON Schema names it."""
 
+WITH_QUALITY = ("jpeg", "webp", "avif")  # formats of files that have a quality
+
 # Names of clips; here since --help needs them.
 CLIP_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
