@@ -3,11 +3,13 @@
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from metadata import exif_block
 from pictures import encode, noise
 from PIL import Image, PngImagePlugin
 
@@ -80,6 +82,19 @@ def test_texts_of_a_png_stay_in_png(zipped: bool) -> None:
             text.keyword: text.text for text in TEXTS
         }
         assert (image.info["Title"].lang, image.info["Title"].tkey) == ("de", "Titel")
+
+
+@pytest.mark.parametrize("has_ratio", [False, True])
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+def test_texts_exif_and_a_ratio_of_pixels_are_kept_together(format: str, has_ratio: bool) -> None:
+    before = replace(
+        read_picture(png_of()), exif=exif_block(), dpi=None, density=(2.0, 1.0) if has_ratio else None
+    )
+    after = read_picture(encode_picture(before, format))
+    assert after.texts == (TEXTS if format == "png" else COMMENTS)
+    assert after.exif is not None
+    assert b"Camera works" in after.exif
+    assert after.density == before.density
 
 
 def test_texts_behind_the_pixels_are_read_and_broken_ones_are_told() -> None:

@@ -52,7 +52,8 @@ def complete_png(
     if dpi is None and (at := _find_png_chunk(data, b"pHYs")):
         data = data[:at] + data[at + 21 :]
     chunks = write_chunk(b"pHYs", struct.pack(">IIB", *map(int, density), 0)) if density else b""
-    chunks += write_chunk(b"eXIf", exif) if exif else b"" + b"".join(map(write_text, texts))
+    chunks += write_chunk(b"eXIf", exif) if exif else b""
+    chunks += b"".join(map(write_text, texts))
     return data[:_PNG_HEADER_BYTES] + chunks + data[_PNG_HEADER_BYTES:]
 
 
