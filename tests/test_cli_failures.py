@@ -242,17 +242,18 @@ def peak_mebibytes(folder: Path, *arguments: object) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in kibibytes of Linux")
 def test_memory_is_that_of_the_rows_at_work(tmp_path: Path, weights: Path) -> None:
     noise = pyvips.Image.gaussnoise(512, 512, mean=128, sigma=20, seed=1).cast("uchar")
-    for name, times in (("low", 2), ("tall", 6)):
+    for name, times in (("low", 6), ("tall", 16)):
         image = noise.replicate(1, times)
         image = image.bandjoin([image, image]).copy(interpretation="srgb")
         image.write_to_file(str(tmp_path / f"{name}.tif"))
     options = ["--weights", weights / "x4.safetensors", "-q"]
     low = peak_mebibytes(tmp_path, "upscale", "low.tif", *options)
     tall = peak_mebibytes(tmp_path, "upscale", "tall.tif", *options)
-    # The result has 17 megapixels more: 48 MiB of samples, 192 MiB of floats. Without them it takes 40 more.
-    assert tall - low < 70
+    # The result has 42 megapixels more: 120 MiB of samples, 480 MiB of floats. Without them it takes 30 more, and
+    # allocators take up to 30 more or less from one time to the next.
+    assert tall - low < 90
     with Image.open(tmp_path / "tall_x4.tif") as image:
-        assert image.size == (2048, 12288)
+        assert image.size == (2048, 32768)
 
 
 def test_running_out_of_memory_is_said_and_the_picture_is_made(run, weights, monkeypatch):
