@@ -249,8 +249,8 @@ def test_memory_is_that_of_the_rows_at_work(tmp_path: Path, weights: Path) -> No
     options = ["--weights", weights / "x4.safetensors", "-q"]
     low = peak_mebibytes(tmp_path, "upscale", "low.tif", *options)
     tall = peak_mebibytes(tmp_path, "upscale", "tall.tif", *options)
-    # The result has 42 megapixels more: 120 MiB of samples, 480 MiB of floats. Without them it takes 30 more, and
-    # allocators take up to 30 more or less from one time to the next.
+    # The result has 42 megapixels more: 120 MiB of samples, 480 MiB of floats. Without them it takes 30 more,
+    # and allocators take up to 30 more or less from one time to the next.
     assert tall - low < 90
     with Image.open(tmp_path / "tall_x4.tif") as image:
         assert image.size == (2048, 32768)
