@@ -45,7 +45,7 @@ class Recorder:
 
     def __init__(self, computer, most_pixels=2**30, is_moved_by_place=False):
         self.scale, self.ahead, self.buffers = computer.scale, computer.ahead, computer.buffers
-        self.allocate = computer.allocate
+        self.allocate, self.split = computer.allocate, computer.split
         self.computer, self.most_pixels, self.is_moved_by_place = computer, most_pixels, is_moved_by_place
         self.shapes = []
         self.before = lambda: None

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from mambair_cli.networks.config import MambaIRConfig
 from mambair_cli.networks.layers import VSSBlock, check_images, four_paths
 from mambair_cli.networks.trunk import Group, Trunk
+from mambair_cli.system.wanted import check_wanted
 
 
 class Blocks(nn.Module):
@@ -18,6 +19,7 @@ class Blocks(nn.Module):
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
         for block in self.blocks:
+            check_wanted()
             x = block(x, paths)
         return x
 

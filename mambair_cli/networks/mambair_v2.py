@@ -24,6 +24,7 @@ from mambair_cli.networks.layers import (
 )
 from mambair_cli.networks.noise import gumbel_noise
 from mambair_cli.networks.trunk import Group, Trunk
+from mambair_cli.system.wanted import check_wanted
 
 ROUTE_DIVISOR = 3  # channels per hidden channel of the router
 MASKED = -100.0  # added to the attention between pixels that the cyclic shift brought together
@@ -315,6 +316,7 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         for layer in self.layers:
+            check_wanted()
             x = layer(x, context)
         return x
 

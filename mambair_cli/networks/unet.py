@@ -13,6 +13,7 @@ from mambair_cli.networks.layers import (
     four_paths,
     mirror_pad,
 )
+from mambair_cli.system.wanted import check_wanted
 
 SIDE_MULTIPLE = 8  # three halvings
 
@@ -112,6 +113,7 @@ def _run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
     """Run blocks in order on (b, h, w, c)."""
     paths = four_paths(x.shape[1], x.shape[2], x.device)
     for block in blocks:
+        check_wanted()
         x = block(x, paths)
     return x
 

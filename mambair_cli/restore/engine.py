@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,6 +42,14 @@ class TileComputer(Protocol):
     ahead: int
     buffers: OutputBuffers
 
+    def split(self, count: int, most: int) -> list[tuple[int, int]]:
+        """Cut a number of tiles into batches of at most so many.
+
+        Returns:
+            For each batch the number of its tiles, and the number that it is filled up to with its last tile.
+        """
+        ...
+
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return float32 memory for tiles from which the copy to the device is fastest."""
         ...
@@ -68,8 +77,7 @@ def blend_rows(
         computer: What computes the tiles.
         image: (h, w, c) float32 in [0, 1], with as many channels as the network has.
         plan: Tiles of that image.
-        batch: Number of tiles computed at once. A last batch that is short is filled up with its last tile,
-            so that a tile's result does not depend on how many others there are.
+        batch: Largest number of tiles computed at once.
         seed: Random seed of MambaIRv2's inference noise; None for no noise.
         on_tiles: Called with the progress.
 
@@ -122,18 +130,18 @@ def run_tiles(
     Yields:
         (s·h, s·w, c) float32 for each, not blended, in the computer's buffers.
     """
-    batches = -(-len(corners) // batch) if corners else 0
-    batch = -(-len(corners) // batches) if batches else 0  # batches of one size: little to fill up
-    waiting = deque(corners[start : start + batch] for start in range(0, len(corners), batch or 1))
+    waiting = deque(computer.split(len(corners), batch))
+    left = iter(corners)
     launched: deque[tuple[int, Any]] = deque()
 
     def launch() -> None:
-        group = waiting.popleft()
-        filled = group + group[-1:] * (batch - len(group))
+        count, full = waiting.popleft()
+        group = list(islice(left, count))
+        filled = group + group[-1:] * (full - count)
         tiles = [image[y : y + plan.tile_height, x : x + plan.tile_width] for y, x in filled]
-        together = np.stack(tiles, out=computer.allocate((batch, *tiles[0].shape)))
+        together = np.stack(tiles, out=computer.allocate((full, *tiles[0].shape)))
         places = [plan.place_in_image(corner) for corner in filled]
-        launched.append((len(group), computer.launch(together, places, seed)))
+        launched.append((count, computer.launch(together, places, seed)))
 
     def collect() -> Iterator[Any]:
         done = 0
@@ -151,6 +159,16 @@ def run_tiles(
     while waiting and len(launched) < computer.ahead:
         launch()
     return collect()
+
+
+def split_evenly(count: int, most: int) -> list[tuple[int, int]]:
+    """Cut tiles into batches of one size; a short one is filled up with its last tile.
+
+    So a tile's result does not depend on how many others there are, where the size of a batch moves bits.
+    """
+    batches = -(-count // most)
+    size = -(-count // batches) if batches else 0
+    return [(min(size, count - start), size) for start in range(0, count, size or 1)]
 
 
 # The error that PyTorch raises when a device fails; before 2.8 it has no name of its own.
@@ -198,6 +216,10 @@ class Engine:
         self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
+
+    def split(self, count: int, most: int) -> list[tuple[int, int]]:
+        """Cut tiles into batches of one size."""
+        return split_evenly(count, most)
 
     def run(self, x: Tensor, origin: Tensor, seed: int | None) -> Tensor:
         """Run the network on tiles (b, c, h, w) whose corners in the image are ``origin``, (b, 2)."""

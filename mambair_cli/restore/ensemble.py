@@ -41,6 +41,10 @@ class EnsembleComputer:
         self._computer = computer
         self.scale, self.ahead, self.buffers = computer.scale, computer.ahead, computer.buffers
 
+    def split(self, count: int, most: int) -> list[tuple[int, int]]:
+        """Cut tiles into batches, as the other computer does."""
+        return self._computer.split(count, most)
+
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return memory for tiles, as the other computer does."""
         return self._computer.allocate(shape)

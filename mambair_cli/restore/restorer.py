@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike
 
 from mambair_cli.checkpoints.catalog import REAL, Task
@@ -36,6 +37,7 @@ from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettin
 from mambair_cli.restore.strength import check_strength, enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import TileSettings, choose_tiles
+from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 from mambair_cli.system.values import Wrap
 
@@ -119,6 +121,8 @@ class Restorer:
         self.device = choose_device(device)
         choose_tiles(tile, overlap, self.device.type)  # refuses wrong ones before anything is fetched
         self.precision: Precision = precision
+        # Of this process, for tiles side by side; a GPU takes them together.
+        self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.bare = bare
         self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
         self.notice = self.model.tell(offline)
@@ -142,10 +146,14 @@ class Restorer:
         """Take a network; it goes to its device when it is first used."""
         self.net, self.info = net, net.info
         self.tiles = self._choose_tiles()
-        self._computer = _LazyComputer(lambda: Engine(self.net, self.device, self.precision, self.bare))
+        self._computer = _LazyComputer(self._make_computer)
         self._is_neutral: dict[
             tuple[int, ...], bool
         ] = {}  # whether images do not affect each other, by shape
+
+    def _make_computer(self) -> TileComputer:
+        engine = Engine(self.net, self.device, self.precision, self.bare)
+        return TileThreads(engine, self._threads) if self._threads > 1 else engine
 
     @classmethod
     def from_settings(
@@ -174,7 +182,7 @@ class Restorer:
             computer_for: Returns what computes the tiles of pictures of a kind that has another network.
         """
         other = copy(self)
-        other._computer = _LazyComputer(lambda: computer)
+        other._computer, other._threads = _LazyComputer(lambda: computer), 1
         other._computer_for = computer_for
         return other
 
@@ -312,6 +320,8 @@ class Restorer:
 
     def choose_batch(self, plan: Plan) -> int:
         """Return the number of an image's tiles that are computed at once."""
+        if self._threads > 1:
+            return count_side_by_side(plan, self.info.config, self._threads)
         return choose_batch(plan, self.info.config, self.device.type)
 
     def count_together(self, shape: tuple[int, ...], masks: int = 0) -> int:

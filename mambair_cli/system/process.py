@@ -16,6 +16,7 @@ SPINS = "1000"
 # Parameters of mallopt, as malloc.h numbers them, and their largest values.
 TRIM_THRESHOLD, MOST_TO_TRIM = -1, 2**31 - 1
 MMAP_THRESHOLD, MOST_TO_MMAP = -3, 2**30
+MOST_ARENAS = -8
 MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
@@ -85,6 +86,8 @@ def _keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
+        # A thread's own arena has pieces of 64 MiB at most; what is larger would be given back after all.
+        mallopt(MOST_ARENAS, 1)
         mallopt(TRIM_THRESHOLD, MOST_TO_TRIM)
         if not mallopt(MMAP_THRESHOLD, MOST_TO_MMAP):
             mallopt(MMAP_THRESHOLD, MOST_TO_MMAP_BEFORE_2_35)

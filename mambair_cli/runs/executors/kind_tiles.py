@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mambair_cli.checkpoints.select import PictureKind
+from mambair_cli.restore.engine import split_evenly
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class TilesOfKind:
         self._workers, self._kind = workers, kind
         self.ahead, self.scale = workers.ahead, scale
         self.buffers: OutputBuffers = HostBuffers()
+
+    def split(self, count: int, most: int) -> list[tuple[int, int]]:
+        """Cut tiles into batches of one size."""
+        return split_evenly(count, most)
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return memory for tiles, float32."""
