@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels.cpu_depthwise import convolve_and_activate
+from mambair_cli.kernels.cpu_depthwise import convolve_and_activate, convolve_and_gate
 from mambair_cli.kernels.cpu_rows import normalize_rows
 from mambair_cli.networks import layers
 from mambair_cli.networks.layers import SS2D, Conv2d, LayerNorm, four_paths
@@ -60,31 +60,39 @@ def test_what_is_not_finite_comes_out(value: float) -> None:
     assert made[1].isfinite().all()
     image = normal(1, 3, 3, 4)
     image[0, 0, 0, 2] = value
-    made = convolve_and_activate(image, torch.ones(4, 1, 3, 3), torch.zeros(4))
-    assert not made[0, :2, :2, 2].isfinite().any()
-    assert made[0, 2].isfinite().all()
-    assert made[..., :2].isfinite().all()
+    for convolve in (convolve_and_activate, convolve_and_gate):
+        made = convolve(image, torch.ones(4, 1, 3, 3), torch.zeros(4))
+        assert not made[0, 0, 0, 2].isfinite()
+        assert made[0, 2].isfinite().all()
+        assert made[..., :2].isfinite().all()
+        assert convolve is convolve_and_gate or not made[0, :2, :2, 2].isfinite().any()
 
 
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 3), (2, 1, 5, 16), (1, 6, 1, 40), (2, 7, 9, 64), (1, 2, 2, 88), (3, 5, 4, 37)]
 )
-def test_each_channel_is_convolved_and_activated(shape: tuple[int, ...]) -> None:
+def test_each_channel_is_convolved_and_activated_or_gates(shape: tuple[int, ...]) -> None:
     c = shape[-1]
     x = normal(*shape[:-1], 2 * c)[..., :c]  # a part of the channels of a larger image
     weight, bias = normal(c, 1, 3, 3, seed=1), normal(c, seed=2)
     convolved = F.conv2d(x.permute(0, 3, 1, 2).double(), weight.double(), bias.double(), padding=1, groups=c)
-    expected = F.silu(convolved).permute(0, 2, 3, 1)
-    assert (convolve_and_activate(x, weight, bias) - expected).abs().max() <= TOLERANCE
+    convolved = convolved.permute(0, 2, 3, 1)
+    assert (convolve_and_activate(x, weight, bias) - F.silu(convolved)).abs().max() <= TOLERANCE
+    assert (convolve_and_gate(x, weight, bias) - x * convolved.sigmoid()).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("count", [2, 3, 16])
 def test_threads_change_no_bit(count: int) -> None:
     x, weight, bias = normal(2, 9, 11, 37), normal(37, seed=1), normal(37, seed=2)
     filters = normal(37, 1, 3, 3, seed=3)
-    alone = normalize_rows(x, weight, bias, EPS, x), convolve_and_activate(x, filters, bias)
+
+    def compute() -> list[torch.Tensor]:
+        convolved = [convolve(x, filters, bias) for convolve in (convolve_and_activate, convolve_and_gate)]
+        return [normalize_rows(x, weight, bias, EPS, x), *convolved]
+
+    alone = compute()
     torch.set_num_threads(count)
-    together = normalize_rows(x, weight, bias, EPS, x), convolve_and_activate(x, filters, bias)
+    together = compute()
     assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
 
 

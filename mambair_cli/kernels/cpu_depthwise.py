@@ -1,4 +1,4 @@
-"""Depthwise convolution of 3×3 pixels and SiLU on CPUs, in one pass over memory."""
+"""Depthwise convolution of 3×3 pixels on CPUs, and SiLU or a gate, in one pass over memory."""
 
 import functools
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import new_on_lines, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
-from mambair_cli.kernels.llvm_math import silu
+from mambair_cli.kernels.llvm_math import sigmoid, silu
 
 LANES = count_lanes()
 COUNTER = "shares_taken"
@@ -29,6 +29,18 @@ def convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (b, h, w, c) float32; its pixels may lie further apart than c values.
     """
+    return _convolve_image(x, weight, bias, is_gate=False)
+
+
+def convolve_and_gate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve each channel by a filter of its own, and multiply ``x`` by the sigmoid of that.
+
+    The arguments and the result are those of :func:`convolve_and_activate`.
+    """
+    return _convolve_image(x, weight, bias, is_gate=True)
+
+
+def _convolve_image(x: Tensor, weight: Tensor, bias: Tensor, is_gate: bool) -> Tensor:
     x = x if x.stride(-1) == 1 else x.contiguous()
     b, h, w, c = x.shape
     y = new_on_lines(x, b, h, w, c)
@@ -44,14 +56,14 @@ def convolve_and_activate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     numbers = {"b": b, "h": h, "w": w, "x_image": x.stride(0), "x_row": x.stride(1), "x_pixel": x.stride(2)}
     numbers |= {"y_row": y.stride(1), "y_pixel": y.stride(2)}
     threads = min(torch.get_num_threads(), b * h)
-    run_shares(_compile_kernel(c), POINTERS, NUMBERS, operands, numbers, threads)
+    run_shares(_compile_kernel(c, is_gate), POINTERS, NUMBERS, operands, numbers, threads)
     return y
 
 
 @functools.cache
-def _compile_kernel(c: int) -> Program:
+def _compile_kernel(c: int, is_gate: bool) -> Program:
     """Compile the convolution of c channels; a unit of work is a row of an image."""
-    code = Code("convolve_and_activate", POINTERS, NUMBERS, LANES)
+    code = Code("convolve_and_gate" if is_gate else "convolve_and_activate", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     rows = job.b * job.h
     with code.loop_units(COUNTER, job.shares, rows) as row:
@@ -66,10 +78,10 @@ def _compile_kernel(c: int) -> Program:
             sources.append((place.where(is_inside, job.zeros), job.x_pixel.where(is_inside, 0)))
         whole = c // LANES * LANES
         with code.loop(0, code.index(whole), by=LANES) as first:
-            _write_part(code, _Part(first, None, sources), row, c)
+            _write_part(code, _Part(first, None, sources), row, c, is_gate)
         if whole < c:
             left = code.first_lanes(code.index(c - whole))
-            _write_part(code, _Part(code.index(whole), left, sources), row, c)
+            _write_part(code, _Part(code.index(whole), left, sources), row, c, is_gate)
     return code.compile()
 
 
@@ -81,18 +93,26 @@ class _Part(NamedTuple):
     sources: list[tuple[Pointer, Index]]  # rows above, at and below, and the distance of their pixels
 
 
-def _write_part(code: Code, part: _Part, row: Index, c: int) -> None:
+def _write_part(code: Code, part: _Part, row: Index, c: int, is_gate: bool) -> None:
     """Write the code for a vector of channels of a row."""
     job = SimpleNamespace(**code.job)
     weights = [job.weight.at(part.first + tap * c).load(part.lanes) for tap in range(9)]
     bias = job.bias.at(part.first).load(part.lanes)
     target = job.y.at(row * job.y_row + part.first)
+
+    def finish(column: Index, result: Vector) -> None:
+        if is_gate:
+            source, step = part.sources[TAPS.index(0)]  # the row itself
+            activated = source.at(column * step + part.first).load(part.lanes) * sigmoid(result)
+        else:
+            activated = silu(result)
+        target.at(column * job.y_pixel).store(activated, part.lanes)
+
     with code.loop(0, code.index(2)) as end:
         column = end * (job.w - 1)
-        result = _convolve(part, weights, bias, column, (job.w, job.zeros))
-        target.at(column * job.y_pixel).store(silu(result), part.lanes)
+        finish(column, _convolve(part, weights, bias, column, (job.w, job.zeros)))
     with code.loop(1, job.w - 1) as column:
-        target.at(column * job.y_pixel).store(silu(_convolve(part, weights, bias, column)), part.lanes)
+        finish(column, _convolve(part, weights, bias, column))
 
 
 def _convolve(

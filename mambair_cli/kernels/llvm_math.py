@@ -71,6 +71,12 @@ def softplus_and_slope(x: Vector) -> tuple[Vector, Vector]:
     return polynomial(small, LOG1P).times_plus(small, x.at_least(0.0)), slope
 
 
+def sigmoid(x: Vector) -> Vector:
+    """Return 1 / (1 + exp(-x))."""
+    small = exp(x.magnitude() * -1.0)
+    return small.where(x < 0.0, 1.0) / (small + 1.0)
+
+
 def silu(x: Vector) -> Vector:
     """Return x / (1 + exp(-x))."""
     small = exp(x.magnitude() * -1.0)

@@ -12,6 +12,8 @@ from mambair_cli.kernels import ScanParams, has_vector_kernels, is_exporting, se
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
 LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products that they save
+# With more, PyTorch's convolution of single pixels adds up in another order if there is more than one thread.
+MOST_CHANNELS = 192
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
@@ -58,6 +60,8 @@ class Conv2d(nn.Conv2d):
         is_plain = self.kernel_size == (3, 3) and self.dilation == (1, 1) and self.groups == 1
         if is_plain and self.in_channels >= LEAST_CHANNELS and has_vector_kernels(input):
             return self._convolve_by_transforms(input)
+        if self.kernel_size == (1, 1) and self.in_channels > MOST_CHANNELS and has_vector_kernels(input):
+            return F.linear(input, self.weight[:, :, 0, 0], self.bias)
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _convolve_by_transforms(self, x: Tensor) -> Tensor:
@@ -241,6 +245,15 @@ def convolve_and_activate(x: Tensor, convolution: Conv2d) -> Tensor:
 
         return cpu_depthwise.convolve_and_activate(x, convolution.weight, convolution.bias)
     return F.silu(convolution(x))
+
+
+def convolve_and_gate(x: Tensor, convolution: Conv2d) -> Tensor:
+    """Convolve each channel of (b, h, w, c) by 3×3 weights of its own; return x times the sigmoid of that."""
+    if has_vector_kernels(x) and convolution.bias is not None:
+        from mambair_cli.kernels import cpu_depthwise
+
+        return cpu_depthwise.convolve_and_gate(x, convolution.weight, convolution.bias)
+    return x * torch.sigmoid(convolution(x))
 
 
 def project_scan(u: Tensor, weight: Tensor) -> Tensor:

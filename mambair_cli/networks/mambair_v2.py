@@ -17,6 +17,7 @@ from mambair_cli.networks.layers import (
     Conv2d,
     LayerNorm,
     check_images,
+    convolve_and_gate,
     init_scan,
     mirror_pad,
     project_scan,
@@ -191,7 +192,7 @@ class ASSM(nn.Module):
         place = torch.empty_like(path).scatter_(1, path, torch.arange(h * w, device=x.device).expand(b, -1))
 
         v = self.in_proj(x)
-        u = (v * torch.sigmoid(self.CPE(v))).flatten(1, 2)
+        u = convolve_and_gate(v, self.CPE[0]).flatten(1, 2)
         dt, B, C = project_scan(u, self.selectiveScan.x_proj_weight).split(self.split, dim=-1)
         # The tokens are sorted, but the rows of the dictionary are not: step t of the path gets the row of
         # pixel t. The official network was trained this way.

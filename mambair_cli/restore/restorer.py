@@ -31,6 +31,7 @@ from mambair_cli.restore.checks import check_arguments, check_image, check_sampl
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
+from mambair_cli.restore.lazy_computer import LazyComputer
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
@@ -146,7 +147,7 @@ class Restorer:
         """Take a network; it goes to its device when it is first used."""
         self.net, self.info = net, net.info
         self.tiles = self._choose_tiles()
-        self._computer = _LazyComputer(self._make_computer)
+        self._computer = LazyComputer(self._make_computer)
         self._is_neutral: dict[
             tuple[int, ...], bool
         ] = {}  # whether images do not affect each other, by shape
@@ -182,7 +183,7 @@ class Restorer:
             computer_for: Returns what computes the tiles of pictures of a kind that has another network.
         """
         other = copy(self)
-        other._computer, other._threads = _LazyComputer(lambda: computer), 1
+        other._computer, other._threads = LazyComputer(lambda: computer), 1
         other._computer_for = computer_for
         return other
 
@@ -389,19 +390,3 @@ class Restorer:
             return [self.computer.buffers.fetch(rows) for rows in restored]
 
         return collect
-
-
-class _LazyComputer:
-    """What computes tiles, made at its first use in any thread; copies of a restorer share it."""
-
-    def __init__(self, make: Callable[[], TileComputer]) -> None:
-        self._make = make
-        self._made: TileComputer | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> TileComputer:
-        """Return it, made now if it was not."""
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
