@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from networks import CONFIGS
 from pictures import noise
 from torch import Tensor
 
+from mambair_cli.kernels.once import Once
 from mambair_cli.networks import MambaIR, MambaIRConfig
 from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.restore import tile_threads
@@ -250,3 +252,18 @@ def test_who_gives_tiles_to_others_gives_them_one_by_one(nearest: Path) -> None:
     plan = restorer.plan(128, 128)
     assert restorer.choose_batch(plan) == THREADS
     assert restorer.by(restorer.computer).choose_batch(plan) == 1
+
+
+def test_threads_that_need_a_kernel_at_once_have_it_compiled_once() -> None:
+    made: list[int] = []
+
+    @Once
+    def make(number: int) -> object:
+        made.append(number)
+        time.sleep(0.05)
+        return object()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        kernels = set(threads.map(make, [1] * 8))
+    assert (made, len(kernels)) == ([1], 1)
+    assert make(2) not in kernels

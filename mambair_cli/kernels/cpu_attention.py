@@ -6,7 +6,6 @@ No window is cut out of the image: shifted windows only have other addresses.
 """
 
 import ctypes
-import functools
 import math
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 KEYS_AT_ONCE = 4  # keys before the sums go back to memory; more compile longer and are no faster
@@ -88,7 +88,7 @@ def _fill_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-@functools.cache
+@Once
 def _compile_kernel(window: int, e: int) -> Program:
     """Compile the attention of heads with e channels in windows of a given side.
 

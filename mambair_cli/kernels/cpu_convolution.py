@@ -9,7 +9,6 @@ evaluate polynomials at 0, ±3/4, ±3/2 and infinity: a layer's errors are then 
 sum, or, where pixels are not around zero, smaller, and those of whole networks no larger than before.
 """
 
-import functools
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 TILE, REACH = 4, 6  # sides of the results, and of the pixels that they depend on
@@ -124,7 +124,7 @@ class _Scratch(NamedTuple):
     waste: Pointer  # one vector, for results beyond the image
 
 
-@functools.cache
+@Once
 def _compile_kernel() -> Program:
     """Compile the convolution; a unit of work is a group of tiles."""
     code = Code("convolve", POINTERS, NUMBERS, LANES)

@@ -1,6 +1,5 @@
 """Depthwise convolution of 3×3 pixels on CPUs, and SiLU or a gate, in one pass over memory."""
 
-import functools
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from mambair_cli.kernels.cpu_threads import new_on_lines, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import sigmoid, silu
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 COUNTER = "shares_taken"
@@ -60,7 +60,7 @@ def _convolve_image(x: Tensor, weight: Tensor, bias: Tensor, is_gate: bool) -> T
     return y
 
 
-@functools.cache
+@Once
 def _compile_kernel(c: int, is_gate: bool) -> Program:
     """Compile the convolution of c channels; a unit of work is a row of an image."""
     code = Code("convolve_and_gate" if is_gate else "convolve_and_activate", POINTERS, NUMBERS, LANES)

@@ -15,7 +15,6 @@ bit.
 """
 
 import ctypes
-import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH
 from mambair_cli.kernels.cpu_threads import run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
+from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanParams
 
 BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
@@ -369,6 +369,6 @@ class BackwardKernel:
         return walk.histories.at((t * self.block + v) * (2 * self.n * self.lanes))
 
 
-@functools.cache
+@Once
 def _compile_kernel(n: int, r: int, block: int, is_apart: bool, is_full: bool) -> Program:
     return BackwardKernel(n, r, block, is_apart, is_full).compile()

@@ -1,6 +1,5 @@
 """Sums and averages on CPUs that take one pass over memory where PyTorch's operations take several."""
 
-import functools
 from types import SimpleNamespace
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import run_shares
 from mambair_cli.kernels.llvm_builder import Code, Program, count_lanes
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 RUN = 64  # pixels whose sum one thread makes: the number of threads changes no sum
@@ -81,7 +81,7 @@ def average_pixels(x: Tensor) -> Tensor:
     return torch.stack(totals).div_(h * w).view(b, 1, 1, c)
 
 
-@functools.cache
+@Once
 def _compile_sum(k: int, c: int) -> Program:
     code = Code("add_in_order", SUM_POINTERS, SUM_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -94,7 +94,7 @@ def _compile_sum(k: int, c: int) -> Program:
     return code.compile()
 
 
-@functools.cache
+@Once
 def _compile_gate(c: int) -> Program:
     code = Code("gate_and_add", GATE_POINTERS, GATE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -107,7 +107,7 @@ def _compile_gate(c: int) -> Program:
     return code.compile()
 
 
-@functools.cache
+@Once
 def _compile_average(c: int) -> Program:
     """Compile the sums of runs of pixels; a unit of work is a run."""
     code = Code("average_pixels", AVERAGE_POINTERS, AVERAGE_NUMBERS, LANES)

@@ -1,6 +1,5 @@
 """The routing of MambaIRv2 on CPUs: its noise, and the token with the largest logit, each in one pass."""
 
-import functools
 from types import SimpleNamespace
 
 import torch
@@ -10,6 +9,7 @@ from mambair_cli.kernels.cpu_threads import run_shares
 from mambair_cli.kernels.llvm_bits import Bits
 from mambair_cli.kernels.llvm_builder import Code, Program, count_lanes
 from mambair_cli.kernels.llvm_math import log
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 COUNTER = "shares_taken"
@@ -62,7 +62,7 @@ def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
     return y.long()
 
 
-@functools.cache
+@Once
 def _compile_noise(tokens: int) -> Program:
     code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
@@ -77,7 +77,7 @@ def _compile_noise(tokens: int) -> Program:
     return code.compile()
 
 
-@functools.cache
+@Once
 def _compile_label(tokens: int, has_noise: bool) -> Program:
     code = Code("find_largest", LABEL_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

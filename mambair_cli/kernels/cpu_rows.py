@@ -1,6 +1,5 @@
 """Layer normalisation on CPUs, with or without a gate, in one pass over memory."""
 
-import functools
 from types import SimpleNamespace
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from mambair_cli.kernels.cpu_threads import run_shares
 from mambair_cli.kernels.llvm_builder import Code, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import silu
+from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 COUNTER = "shares_taken"
@@ -50,7 +50,7 @@ def _as_rows(x: Tensor) -> Tensor:
     return x.flatten(0, -2) if x.ndim > 1 else x[None]
 
 
-@functools.cache
+@Once
 def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
     code = Code("normalize_rows", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

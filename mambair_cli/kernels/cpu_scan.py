@@ -9,7 +9,6 @@ afterwards. So the number of threads changes no bit.
 """
 
 import ctypes
-import functools
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_threads import LINE, new_on_lines, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
+from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanParams
 
 LANES = count_lanes()
@@ -192,7 +192,7 @@ class Walk(NamedTuple):
     steps: Pointer  # (tokens of a stretch, vectors, lanes)
 
 
-@functools.cache
+@Once
 def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: bool) -> Program:
     """Compile the scan for n states and steps of rank r.
 

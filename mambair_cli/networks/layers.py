@@ -2,6 +2,7 @@
 
 import functools
 import math
+import threading
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_r
 LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products that they save
 # With more, PyTorch's convolution of single pixels adds up in another order if there is more than one thread.
 MOST_CHANNELS = 192
+_transforming = threading.Lock()
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
@@ -68,9 +70,12 @@ class Conv2d(nn.Conv2d):
         from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
 
         made = self._transformed
-        # Compared with a copy, since some optimizers change weights without raising their version.
         if made is None or not torch.equal(made[0], self.weight):
-            made = self._transformed = self.weight.detach().clone(), transform_weight(self.weight)
+            with _transforming:
+                made = self._transformed
+                # Compared with a copy, since some optimizers change weights without raising their version.
+                if made is None or not torch.equal(made[0], self.weight):
+                    made = self._transformed = self.weight.detach().clone(), transform_weight(self.weight)
         return convolve(x, made[1], self.bias)
 
     def __getstate__(self) -> dict[str, Any]:

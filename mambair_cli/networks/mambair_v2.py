@@ -5,7 +5,7 @@ Source: MambaIRv2 (arXiv:2411.15269).
 
 from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -192,7 +192,7 @@ class ASSM(nn.Module):
         place = torch.empty_like(path).scatter_(1, path, torch.arange(h * w, device=x.device).expand(b, -1))
 
         v = self.in_proj(x)
-        u = convolve_and_gate(v, self.CPE[0]).flatten(1, 2)
+        u = convolve_and_gate(v, cast(Conv2d, self.CPE[0])).flatten(1, 2)
         dt, B, C = project_scan(u, self.selectiveScan.x_proj_weight).split(self.split, dim=-1)
         # The tokens are sorted, but the rows of the dictionary are not: step t of the path gets the row of
         # pixel t. The official network was trained this way.
