@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mambair_cli.images.metadata import (
+from mambair_cli.images.tiff_directories import (
     MALFORMED,
     Buffer,
     Directory,

@@ -4,8 +4,8 @@ import struct
 from contextlib import suppress
 from fractions import Fraction
 
-from mambair_cli.images.metadata import MALFORMED, Buffer, read_directory, read_header
 from mambair_cli.images.tiff import RATIONAL, RESOLUTION_UNIT, RESOLUTIONS, locate_value, walk_directories
+from mambair_cli.images.tiff_directories import MALFORMED, Buffer, read_directory, read_header
 
 _NO_UNIT, _INCH = 1, 2
 _MOST = 2**32 - 1  # of a numerator or denominator
