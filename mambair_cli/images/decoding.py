@@ -41,7 +41,7 @@ from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_t
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
-from mambair_cli.images.tiff_check import check_tiff
+from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
@@ -179,6 +179,8 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
+        if pages:
+            check_pages(data, [pages[number] for number in choice.numbers])
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")

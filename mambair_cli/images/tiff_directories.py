@@ -89,14 +89,48 @@ def read_directory(
     Raises:
         One of ``MALFORMED``: There is no directory.
     """
+    spans, end = _find_values(block, layout, at)
+    entries: Directory = {}
+    room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
+    for at, (tag, kind, count, value_at, size) in spans:
+        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
+            room -= size
+            entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
+    return entries, end
+
+
+def find_value(block: Buffer, layout: Layout, at: int, tag: int) -> tuple[int, int] | None:
+    """Return the offset and the size in bytes of a value, however long; None where there is none.
+
+    Args:
+        block: Bytes with the directory.
+        layout: Layout of their numbers.
+        at: Offset of the directory.
+        tag: Tag of the value.
+
+    Raises:
+        One of ``MALFORMED``: There is no directory.
+    """
+    spans, _ = _find_values(block, layout, at)
+    found = [(start, size) for _, (number, _, _, start, size) in spans if number == tag]
+    return next(((start, size) for start, size in found if 0 < size <= len(block) - start), None)
+
+
+def _find_values(
+    block: Buffer, layout: Layout, at: int
+) -> tuple[list[tuple[int, tuple[int, int, int, int, int]]], int]:
+    """Return a directory's entries, and the place of the next directory's offset.
+
+    Of each entry these are its offset, and its tag, type, count, and the offset and size of its value, which
+    may lie outside the block; the size of an unknown type is 0.
+    """
     (number,) = struct.unpack_from(layout.count, block, at)
     if number > _MOST_ENTRIES:
         raise ValueError(f"{number} entries in a directory")
     length = struct.calcsize(layout.entry)
     start = at + struct.calcsize(layout.count)
     end = start + number * length
-    entries: Directory = {}
-    room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
+    spans = []
     for at in range(start, end, length):
         tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
         size = count * _SIZES.get(kind, (0, 0))[1]
@@ -104,10 +138,8 @@ def read_directory(
             (value_at,) = struct.unpack_from(layout.offset, field)
         else:
             value_at = at + length - struct.calcsize(layout.offset)
-        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
-            room -= size
-            entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
-    return entries, end
+        spans.append((at, (tag, kind, count, value_at, size)))
+    return spans, end
 
 
 def read_number(entry: ExifEntry, layout: Layout) -> int:
