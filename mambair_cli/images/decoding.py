@@ -20,9 +20,10 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.file_profile import find_avif_profile, find_png_profile
+from mambair_cli.images.file_profile import find_avif_profile, find_profile
 from mambair_cli.images.formats import describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
+from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
@@ -190,7 +191,9 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
-    icc = _find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1, warnings)
+    if format == "avif":
+        warnings += map(leave_out, find_extras(data.bytes))
+    icc = find_profile(data, image, facts, bands, warnings)
     header = Header(
         width=width,
         height=height,
@@ -260,20 +263,6 @@ def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: Vip
     return replace(header, dpi=turn(find_sensible_dpi(dpi), image.orientation))
 
 
-def _find_profile(
-    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool, warnings: list[str]
-) -> bytes | None:
-    """Return the profile of a file, and warn of what is left out."""
-    if format == "png":
-        if b"iCCP" in facts.chunks and icc is None:
-            warnings.append("its colour profile cannot be read and is left out")
-        return find_png_profile(facts, icc, is_gray, data.name)
-    if format == "avif":
-        warnings += map(leave_out, find_extras(data.bytes))
-        return find_avif_profile(data.bytes, icc, data.name)
-    return icc
-
-
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
     """Return what the samples of a pixel mean, in the order of the file."""
     colours = 4 if head.interpretation == "cmyk" else bands
@@ -333,6 +322,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
     exif = _restate_exif(image.exif, (width, height), warnings)
+    icc = keep_usable_profile(image.icc, bands, warnings)
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
@@ -346,7 +336,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         format=format,
         frames=image.frames,
         delays=image.delays,
-        icc=find_avif_profile(data.bytes, image.icc, data.name) if is_heif else image.icc,
+        icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
@@ -391,8 +381,3 @@ def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "
         "convert it to gray or RGB, with or without alpha"
     )
-
-
-def _field(image: Any, name: str) -> Any:
-    """Return a field of a libvips image, or None."""
-    return image.get(name) if image.get_typeof(name) else None

@@ -58,6 +58,7 @@ class VipsImage:
         pages: Numbers of the pages to read, from 0; by default all.
 
     Attributes:
+        format: Format of the file.
         head: Image of libvips as in the file: nothing is rotated or converted. Its metadata is that of any
             page; :meth:`field` and :meth:`show` have that of the first one.
         frames: Number of pages of a document or frames of an animation.
@@ -69,7 +70,7 @@ class VipsImage:
     """
 
     def __init__(self, data: FileData, format: str, damaged: bool, pages: Sequence[int] = ()) -> None:
-        self._data, self._format, self._damaged = data, format, damaged
+        self._data, self.format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
         self._mended: MendedJpeg | None = None
         self._runs = split_runs(pages)
@@ -122,7 +123,7 @@ class VipsImage:
         Args:
             lenient: Whether to continue where the file is damaged.
         """
-        if self._format == "jpeg":
+        if self.format == "jpeg":
             jpeg = self._mended = self._mended or mend(self._data.read())
             source = pyvips.Source.new_from_memory(jpeg.data)
             image = self._load(source, "none" if lenient else "warning")
@@ -142,11 +143,11 @@ class VipsImage:
         # Gray rows in place of a truncated file's end are an error, unless the user accepts them. libvips
         # reads not even the header of a truncated GIF file.
         if fail_on is None:
-            fail_on = "none" if self._damaged and self._format == "gif" else "error"
+            fail_on = "none" if self._damaged and self.format == "gif" else "error"
 
         def load(**options: Any) -> Any:
             return pyvips.Operation.call(
-                f"{LOADERS[self._format]}load_source",
+                f"{LOADERS[self.format]}load_source",
                 self._data.source() if source is None else source,
                 fail_on=fail_on,
                 **{**self._options, **options},
