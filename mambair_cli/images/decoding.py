@@ -21,7 +21,7 @@ from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
 from mambair_cli.images.file_profile import find_avif_profile, find_profile
-from mambair_cli.images.formats import describe_masks
+from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
@@ -43,6 +43,7 @@ from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error,
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
 from mambair_cli.images.tiff_check import check_pages, check_tiff
+from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
@@ -129,6 +130,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
             bottom = min(top + _ROWS_AT_ONCE, header.height)
             samples[top:bottom] = reader.read(top, bottom)
     left_out = [f"{describe_masks(header.masks)} left out"] if header.masks else []
+    left_out += [describe_left_out(header)] if header.left_out else []
     return Picture(
         pixels=np.ascontiguousarray(samples[..., : header.bands]),
         alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
@@ -211,7 +213,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         texts=_read_texts(data, format, facts, gif),
     )
-    header = _add_measures(header, pages, choice.numbers, warnings)
+    header = _add_measures(header, data, pages, choice.numbers, warnings)
     return Reader(
         _find_resolution(header, data, facts, image) if format != "tiff" else header,
         image.load,
@@ -223,11 +225,14 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     )
 
 
-def _add_measures(header: Header, pages: list[Page], numbers: Sequence[int], warnings: list[str]) -> Header:
-    """Return a header with a description that fits the file and, of a TIFF file, with its resolution.
+def _add_measures(
+    header: Header, data: FileData, pages: list[Page], numbers: Sequence[int], warnings: list[str]
+) -> Header:
+    """Return a header with a description that fits the file and, of a TIFF file, with what its pages say.
 
     Args:
         header: Header of the picture.
+        data: Data of the file.
         pages: All pages of a TIFF file; of other formats none.
         numbers: Numbers of those that are read.
         warnings: Sentences about the file, to which one may be added.
@@ -246,8 +251,12 @@ def _add_measures(header: Header, pages: list[Page], numbers: Sequence[int], war
         ),
     )
     warnings += [misfit] if misfit else []
-    dpi, density = find_tiff_resolution(page, exif) if page else (header.dpi, header.density)
-    return replace(header, exif=exif, dpi=dpi, density=density)
+    header = replace(header, exif=exif)
+    if page is None:
+        return header
+    dpi, density = find_tiff_resolution(page, exif)
+    header = replace(header, dpi=dpi, density=density)
+    return add_notes(header, data.bytes, [pages[number] for number in numbers])
 
 
 def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: VipsImage) -> Header:
@@ -342,7 +351,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=find_sensible_dpi(image.dpi),
     )
-    header = _add_measures(header, pages, choose_pages(pages).numbers, warnings)
+    header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 

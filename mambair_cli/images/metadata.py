@@ -6,10 +6,12 @@ TIFF files. So libvips gets no EXIF, and the finished files are patched.
 """
 
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from mambair_cli.images.tiff_directories import (
+    BYTE,
     BYTES,
     LONG,
     LONG8,
@@ -34,12 +36,15 @@ _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
-# Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: description,
-# make, model, software, date, artist, host, ratings, copyright, IPTC, titles and comments of Windows.
-_DESCRIPTIVE = frozenset(
-    {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, 0x83BB}
+# Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: names of the
+# document and the page, description, make, model, place on the page, number of the page, software, date,
+# artist, host, printer, ratings, name of the image, copyright, IPTC, titles and comments of Windows.
+DESCRIPTIVE = frozenset(
+    {0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x011E, 0x011F, 0x0129, 0x0131, 0x0132, 0x013B, 0x013C, 0x0151}
+    | {0x4746, 0x4749, 0x800D, 0x8298, 0x83BB}
     | set(range(0x9C9B, 0x9CA0))
 )
+_PAGE_NUMBER, XMP = 0x0129, 0x02BC
 
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
 
@@ -137,6 +142,28 @@ def extract_exif(tiff: Buffer) -> bytes | None:
         return None
 
 
+def extract_page_notes(tiff: Buffer, at: int, number: int, longest: int) -> tuple[bytes | None, bytes | None]:
+    """Collect the tags that describe a page of a TIFF file, but for those in further directories, and XMP.
+
+    The number of the page is among them only if it is not the usual one, which libvips writes.
+
+    Args:
+        tiff: The file.
+        at: Offset of the page's directory.
+        number: Number of the page, from 0.
+        longest: Largest size of a value that is read, in bytes.
+
+    Returns:
+        An EXIF block and an XMP packet; None for what there is not.
+    """
+    layout, _ = read_header(tiff)
+    main, _ = read_directory(tiff, layout, at, longest, DESCRIPTIVE | {XMP})
+    xmp = main.pop(XMP, None)
+    if _PAGE_NUMBER in main and main[_PAGE_NUMBER].value[:2] == struct.pack(f"{layout.order}H", number):
+        del main[_PAGE_NUMBER]
+    return _pack(layout, main, {}), xmp and xmp.value
+
+
 def find_description(exif: bytes | None) -> bytes:
     """Return the description in an EXIF block, without white space around it; empty where there is none."""
     try:
@@ -174,21 +201,45 @@ def _pack(layout: Layout, main: Directory, parts: dict[int, Directory]) -> bytes
     return head + struct.pack(small.offset, first) + bytes(block)
 
 
-def add_exif_directories(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
-    """Add the tags of an EXIF block to a TIFF file: new directories at its end replace the first one.
+def add_exif_directories(
+    data: Buffer, exif: bytes | None, others: Sequence[tuple[bytes | None, bytes | None]] = ()
+) -> tuple[bytes, bytes]:
+    """Add the tags of EXIF blocks to the pages of a TIFF file: new directories at its end replace theirs.
+
+    Args:
+        data: The file.
+        exif: EXIF block of the first page; None for none.
+        others: EXIF block and XMP packet of each page after it; None for none.
 
     Returns:
         The new header, and the bytes to append.
     """
-    layout, first = read_header(data)
-    main, end = read_directory(data, layout, first)
-    (following,) = struct.unpack_from(layout.offset, data, end)
-    source, extra, parts = _read_descriptions(exif)
-    main = reorder(extra, source.order, layout.order) | main
-    parts = {tag: reorder(part, source.order, layout.order) for tag, part in parts.items()}
+    layout, at = read_header(data)
+    pages = []
+    for number, (block, xmp) in enumerate([(exif, None), *others]):
+        main, end = read_directory(data, layout, at)
+        if number:
+            main.pop(XMP, None)  # libvips gives all pages that of the first
+        if xmp:
+            main[XMP] = ExifEntry(BYTE, len(xmp), xmp)
+        pages.append(_merge(main, layout, block))
+        (at,) = struct.unpack_from(layout.offset, data, end)
+        if not at:
+            break
     head, tail = bytearray(data[: layout.first]), bytearray()
-    head += struct.pack(layout.offset, _append_directories(tail, layout, main, parts, len(data), following))
-    return bytes(head), bytes(tail)
+    for main, parts in reversed(pages):  # since each tells where the next one lies
+        at = _append_directories(tail, layout, main, parts, len(data), at)
+    return bytes(head + struct.pack(layout.offset, at)), bytes(tail)
+
+
+def _merge(main: Directory, layout: Layout, exif: bytes | None) -> tuple[Directory, dict[int, Directory]]:
+    """Add the tags of an EXIF block to a page's directory, and return it and those that it points to."""
+    if exif is None:
+        return main, {}
+    source, extra, parts = _read_descriptions(exif)
+    extra = reorder(extra, source.order, layout.order)
+    merged = extra | main | {tag: entry for tag, entry in extra.items() if tag == _PAGE_NUMBER}
+    return merged, {tag: reorder(part, source.order, layout.order) for tag, part in parts.items()}
 
 
 def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Directory]]:
@@ -196,7 +247,7 @@ def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Dire
     layout, first = read_header(block)
     main, _ = read_directory(block, layout, first)
     parts = _read_parts(block, layout, main)
-    return layout, {tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE}, parts
+    return layout, {tag: entry for tag, entry in main.items() if tag in DESCRIPTIVE}, parts
 
 
 def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Directory]:

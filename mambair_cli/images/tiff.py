@@ -13,7 +13,7 @@ from mambair_cli.images.tiff_directories import (
     Directory,
     ExifEntry,
     Layout,
-    find_value,
+    find_places,
     read_directory,
     read_header,
     read_number,
@@ -84,6 +84,8 @@ class Page:
         resolution: Pixels per unit across and down, as stored, and TIFF's number of the unit: 1 for none, 2
             for inches, 3 for centimetres. None where the file has no resolution.
         profile: Offset and size of its colour profile; None where it has none.
+        at: Offset of the directory.
+        tags: Its tags.
     """
 
     is_reduced: bool
@@ -98,6 +100,8 @@ class Page:
     orientation: int = 1
     resolution: tuple[float, float, int] | None = None
     profile: tuple[int, int] | None = None
+    at: int = 0
+    tags: frozenset[int] = frozenset()
 
     @property
     def is_picture(self) -> bool:
@@ -205,8 +209,9 @@ def read_pages(data: Buffer) -> list[Page]:
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
         for at, directory in _walk(data):
+            places = find_places(data, layout, at)
             page = _describe(directory, layout)
-            pages.append(replace(page, profile=find_value(data, layout, at, _PROFILE)))
+            pages.append(replace(page, profile=places.get(_PROFILE), at=at, tags=frozenset(places)))
     return pages
 
 

@@ -1,12 +1,13 @@
 """The directories of TIFF files and of EXIF blocks: tagged values, in either byte order."""
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from mmap import mmap
 
 import numpy as np
 
-TEXT, SHORT, LONG, BYTES, LONG8 = 2, 3, 4, 7, 16  # TIFF's numbers of types
+BYTE, TEXT, SHORT, LONG, BYTES, LONG8 = 1, 2, 3, 4, 7, 16  # TIFF's numbers of types
 # Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
     **dict.fromkeys((1, 2, 6, 7), (1, 1)),
@@ -73,7 +74,11 @@ def read_header(block: Buffer) -> tuple[Layout, int]:
 
 
 def read_directory(
-    block: Buffer, layout: Layout, at: int, longest: int | None = None
+    block: Buffer,
+    layout: Layout,
+    at: int,
+    longest: int | None = None,
+    wanted: Container[int] | None = None,
 ) -> tuple[Directory, int]:
     """Read the directory at an offset, without entries that make no sense.
 
@@ -82,6 +87,7 @@ def read_directory(
         layout: Layout of their numbers.
         at: Offset of the directory.
         longest: Largest size of a value that is read, in bytes; None for all.
+        wanted: Tags that are read; None for all.
 
     Returns:
         The entries, and the place of the next directory's offset.
@@ -93,27 +99,27 @@ def read_directory(
     entries: Directory = {}
     room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
     for at, (tag, kind, count, value_at, size) in spans:
+        if wanted is not None and tag not in wanted:
+            continue
         if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
             room -= size
             entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
     return entries, end
 
 
-def find_value(block: Buffer, layout: Layout, at: int, tag: int) -> tuple[int, int] | None:
-    """Return the offset and the size in bytes of a value, however long; None where there is none.
+def find_places(block: Buffer, layout: Layout, at: int) -> dict[int, tuple[int, int]]:
+    """Return the offset and the size in bytes of each value of a directory, however long, by tag.
 
     Args:
         block: Bytes with the directory.
         layout: Layout of their numbers.
         at: Offset of the directory.
-        tag: Tag of the value.
 
     Raises:
         One of ``MALFORMED``: There is no directory.
     """
     spans, _ = _find_values(block, layout, at)
-    found = [(start, size) for _, (number, _, _, start, size) in spans if number == tag]
-    return next(((start, size) for start, size in found if 0 < size <= len(block) - start), None)
+    return {tag: (start, size) for _, (tag, _, _, start, size) in spans if 0 < size <= len(block) - start}
 
 
 def _find_values(
