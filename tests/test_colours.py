@@ -1,6 +1,7 @@
 """Colours that files tell by numbers, in chunks and boxes: seen by littleCMS, and as sRGB with --strip."""
 
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from checkpoints import save_identity
 from pictures import encode
 from PIL import Image, ImageCms
-from profiles import ADOBE_RGB
+from profiles import ADOBE_RGB, gray_profile
 
 from mambair_cli.cli import main
 from mambair_cli.images import Picture, Writer, encode_picture, read_picture
@@ -227,3 +229,51 @@ def test_wide_colours_of_avif_become_srgb_when_stripped(stripped: Any) -> None:
     after = stripped(bytes(data))
     assert np.abs(after - np.asarray(wanted)).max() <= 2
     assert np.abs(after - values).max() > 5
+
+
+UNREADABLE = "its colour profile cannot be read and is left out"
+JUNK = b"no profile" * 20
+
+
+def other_kind(has: str, needs: str) -> str:
+    return f"its colour profile is for {has}, not for {needs}, and is left out"
+
+
+@pytest.mark.parametrize("format", ["jpeg", "tiff", "png", "webp", "avif"])
+def test_a_profile_that_is_of_no_use_is_told(format: str) -> None:
+    for icc in (JUNK, ADOBE_RGB[:300]):
+        after = read_picture(encode(colours(), format, icc_profile=icc))
+        assert (after.icc, after.warnings) == (None, (UNREADABLE,))
+    after = read_picture(encode(colours(), format, icc_profile=gray_profile(1.8)))
+    said = UNREADABLE if format == "png" else other_kind("gray", "RGB")  # libpng does not return it
+    assert (after.icc, after.warnings) == (None, (said,))
+    if format in ("jpeg", "tiff", "png"):  # the others have no gray
+        after = read_picture(encode(colours(1), format, icc_profile=ADOBE_RGB))
+        said = UNREADABLE if format == "png" else other_kind("RGB", "gray")
+        assert (after.icc, after.warnings) == (None, (said,))
+
+
+@pytest.mark.parametrize("format", ["jpeg", "tiff"])
+def test_a_profile_of_cmyk_that_is_of_no_use_is_told(format: str) -> None:
+    for icc, said in ((JUNK, UNREADABLE), (ADOBE_RGB, other_kind("RGB", "CMYK"))):
+        plain, after = (
+            read_picture(encode(colours(), format, "CMYK", **options))
+            for options in ({}, {"icc_profile": icc})
+        )
+        assert after.warnings == (said,)
+        assert after.icc == plain.icc  # sRGB's
+        np.testing.assert_array_equal(after.pixels, plain.pixels)
+
+
+def test_a_file_of_64_bit_floats_with_a_broken_profile_is_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", colours() / 255, photometric="rgb", iccprofile=JUNK)
+    after = read_picture(tmp_path / "in.tif")
+    assert (after.icc, after.warnings) == (None, (UNREADABLE,))
+
+
+def test_inspect_names_no_profile_that_a_result_will_not_have(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "in.jpg").write_bytes(encode(colours(1), "jpeg", icc_profile=ADOBE_RGB))
+    assert main(["inspect", str(tmp_path / "in.jpg"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert facts["profile"] is None
+    assert facts["warnings"] == [other_kind("RGB", "gray")]

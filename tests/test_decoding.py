@@ -144,12 +144,17 @@ def test_a_classic_test_image_in_bmp_is_gray() -> None:
 
 
 def test_float_tiff_outside_0_to_1_is_refused() -> None:
-    for bad in (-0.1, 812.0, np.nan, np.inf):
+    for bad, remedy in (
+        (-0.1, "scale them to 0 to 1"),
+        (812.0, "scale them to 0 to 1"),
+        (np.nan, "replace it by a number from 0 to 1"),
+        (np.inf, "replace it by a number from 0 to 1"),
+    ):
         floats = np.full((4, 4), 0.5, np.float32)
         floats[1, 2] = bad
         with pytest.raises(ImageError) as error:
             read_picture(encode(floats, "tiff"))
-        assert_line(error, "scale them to 0 to 1")
+        assert_line(error, remedy)
 
 
 def test_kinds_of_samples_and_bands_that_are_unknown_are_refused() -> None:

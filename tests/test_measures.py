@@ -361,7 +361,7 @@ def test_exif_and_xmp_tell_a_measured_resolution(run: Any) -> None:
 @given(st.floats(1e-12, 1e12), st.floats(1e-12, 1e12))
 def test_every_resolution_has_a_fraction(x: float, y: float) -> None:
     data = encode_picture(read_picture(encode(noise(4, 6, 3), "png")), "tiff")
-    for (_, value), number in zip(restate_tiff_resolution(data, None, (x, y))[:2], (x, y), strict=True):
+    for (_, value), number in zip(restate_tiff_resolution(data, [(None, (x, y))])[:2], (x, y), strict=True):
         numerator, denominator = struct.unpack("<2I", value)
         assert denominator
         if 1e-6 < number < 1e9:

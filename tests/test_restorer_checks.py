@@ -78,7 +78,11 @@ def test_floats_outside_the_range_are_refused_as_in_files(restorer: Restorer) ->
     for given in (image, image[..., 0]):
         with pytest.raises(ImageError, match=f"cannot restore the image: {said}"):
             restorer(given)
-    with pytest.raises(ImageError, match="lie between nan and nan"):
-        restorer(np.full((8, 8), np.nan, np.float32))
+    broken = np.ones((8, 8), np.float32)
+    broken[2, 3:6] = np.nan, np.inf, -np.inf
+    with pytest.raises(ImageError, match="image: 3 of 64 samples are not finite; replace them by"):
+        restorer(broken)
+    with pytest.raises(ImageError, match=r"lie between 1 and 1\.00000012; scale"):
+        restorer(np.array([[1, np.nextafter(np.float32(1), np.float32(2))]], np.float32))
     restored, _ = restorer.restore(np.full((8, 8), 1.5, np.float32), any_range=True)
     assert restored.max() <= 1

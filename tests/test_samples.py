@@ -2,15 +2,26 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise
 from PIL import Image
 
-from mambair_cli.images import Picture, from_float, join_luma, split_luma, to_float
+from mambair_cli.errors import ImageError
+from mambair_cli.images import (
+    Picture,
+    from_float,
+    join_luma,
+    open_picture,
+    read_picture,
+    split_luma,
+    to_float,
+)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -98,3 +109,18 @@ def test_images_need_no_torch() -> None:
     code = "import sys, mambair_cli.images; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("False\n", "")
+
+
+def test_floats_of_a_file_that_are_no_samples_are_counted_or_shown(tmp_path: Path) -> None:
+    pixels = np.full((40, 30, 3), 0.5, np.float32)
+    pixels[2, 3], pixels[39, 0, 0] = (np.nan, np.inf, -np.inf), np.nextafter(np.float32(1), np.float32(2))
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb")
+    with pytest.raises(ImageError, match="3 of 3600 samples are not finite; replace them by numbers"):
+        read_picture(tmp_path / "in.tif")
+    with open_picture(tmp_path / "in.tif") as reader:
+        with pytest.raises(ImageError, match="3 of 720 samples in rows 1 to 8 of 40 are not finite; replace"):
+            reader.read(0, 8)
+        with pytest.raises(
+            ImageError, match=r"floats in rows 9 to 40 of 40 lie between 0.5 and 1\.00000012;"
+        ):
+            reader.read(8, 40)

@@ -20,9 +20,10 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.file_profile import find_avif_profile, find_png_profile
-from mambair_cli.images.formats import describe_masks
+from mambair_cli.images.file_profile import find_avif_profile, find_profile
+from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
+from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
@@ -41,7 +42,8 @@ from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_t
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
-from mambair_cli.images.tiff_check import check_tiff
+from mambair_cli.images.tiff_check import check_pages, check_tiff
+from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
@@ -128,6 +130,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
             bottom = min(top + _ROWS_AT_ONCE, header.height)
             samples[top:bottom] = reader.read(top, bottom)
     left_out = [f"{describe_masks(header.masks)} left out"] if header.masks else []
+    left_out += [describe_left_out(header)] if header.left_out else []
     return Picture(
         pixels=np.ascontiguousarray(samples[..., : header.bands]),
         alpha=np.ascontiguousarray(samples[..., header.bands]) if header.has_alpha else None,
@@ -179,6 +182,8 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
+        if pages:
+            check_pages(data, [pages[number] for number in choice.numbers])
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")
@@ -188,7 +193,9 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     exif = _restate_exif(exif, image.size, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     shown = image.show()
-    icc = _find_profile(data, format, facts, _field(shown, "icc-profile-data"), bands == 1, warnings)
+    if format == "avif":
+        warnings += map(leave_out, find_extras(data.bytes))
+    icc = find_profile(data, image, facts, bands, warnings)
     header = Header(
         width=width,
         height=height,
@@ -206,7 +213,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         texts=_read_texts(data, format, facts, gif),
     )
-    header = _add_measures(header, pages, choice.numbers, warnings)
+    header = _add_measures(header, data, pages, choice.numbers, warnings)
     return Reader(
         _find_resolution(header, data, facts, image) if format != "tiff" else header,
         image.load,
@@ -218,11 +225,14 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     )
 
 
-def _add_measures(header: Header, pages: list[Page], numbers: Sequence[int], warnings: list[str]) -> Header:
-    """Return a header with a description that fits the file and, of a TIFF file, with its resolution.
+def _add_measures(
+    header: Header, data: FileData, pages: list[Page], numbers: Sequence[int], warnings: list[str]
+) -> Header:
+    """Return a header with a description that fits the file and, of a TIFF file, with what its pages say.
 
     Args:
         header: Header of the picture.
+        data: Data of the file.
         pages: All pages of a TIFF file; of other formats none.
         numbers: Numbers of those that are read.
         warnings: Sentences about the file, to which one may be added.
@@ -241,8 +251,12 @@ def _add_measures(header: Header, pages: list[Page], numbers: Sequence[int], war
         ),
     )
     warnings += [misfit] if misfit else []
-    dpi, density = find_tiff_resolution(page, exif) if page else (header.dpi, header.density)
-    return replace(header, exif=exif, dpi=dpi, density=density)
+    header = replace(header, exif=exif)
+    if page is None:
+        return header
+    dpi, density = find_tiff_resolution(page, exif)
+    header = replace(header, dpi=dpi, density=density)
+    return add_notes(header, data.bytes, [pages[number] for number in numbers])
 
 
 def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: VipsImage) -> Header:
@@ -256,20 +270,6 @@ def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: Vip
     if header.format == "png":
         dpi = facts.dpi
     return replace(header, dpi=turn(find_sensible_dpi(dpi), image.orientation))
-
-
-def _find_profile(
-    data: FileData, format: str, facts: PngFacts, icc: bytes | None, is_gray: bool, warnings: list[str]
-) -> bytes | None:
-    """Return the profile of a file, and warn of what is left out."""
-    if format == "png":
-        if b"iCCP" in facts.chunks and icc is None:
-            warnings.append("its colour profile cannot be read and is left out")
-        return find_png_profile(facts, icc, is_gray, data.name)
-    if format == "avif":
-        warnings += map(leave_out, find_extras(data.bytes))
-        return find_avif_profile(data.bytes, icc, data.name)
-    return icc
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
@@ -331,6 +331,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
     exif = _restate_exif(image.exif, (width, height), warnings)
+    icc = keep_usable_profile(image.icc, bands, warnings)
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
@@ -344,13 +345,13 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         format=format,
         frames=image.frames,
         delays=image.delays,
-        icc=find_avif_profile(data.bytes, image.icc, data.name) if is_heif else image.icc,
+        icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
         dpi=find_sensible_dpi(image.dpi),
     )
-    header = _add_measures(header, pages, choose_pages(pages).numbers, warnings)
+    header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 
@@ -389,8 +390,3 @@ def _count_colours(image: Any, name: str, has_more: bool = False) -> int:
         f"cannot read {name}: it has {image.bands} bands of kind {image.interpretation}; "
         "convert it to gray or RGB, with or without alpha"
     )
-
-
-def _field(image: Any, name: str) -> Any:
-    """Return a field of a libvips image, or None."""
-    return image.get(name) if image.get_typeof(name) else None

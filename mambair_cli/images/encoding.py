@@ -32,7 +32,7 @@ from mambair_cli.images.vips_output import (
     add_exif_to_tiff,
     label_extra_samples,
     save_to,
-    set_resolution,
+    set_resolutions,
 )
 from mambair_cli.images.xmp import restate_xmp
 from mambair_cli.system.files import open_atomic, show
@@ -314,9 +314,11 @@ class Writer:
             save_to(self._file, operation, image, options)
             if header.masks:  # libvips labels all samples besides colours as alpha
                 label_extra_samples(self._file, ((_STRAIGHT_ALPHA,) * header.has_alpha) + header.masks)
-            set_resolution(self._file, header.dpi, header.density)
-            if exif:
-                add_exif_to_tiff(self._file, exif)
+            set_resolutions(self._file, header)
+            if exif or header.pages:
+                size = header.width, header.height
+                others = [(page.exif, page.xmp and restate_xmp(page.xmp, *size)) for page in header.pages[1:]]
+                add_exif_to_tiff(self._file, exif, others)
         else:
             complete, is_ready = _HEADER_PATCHES[format]
             patcher = HeaderPatcher(

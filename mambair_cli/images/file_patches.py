@@ -3,9 +3,9 @@
 import struct
 from collections.abc import Sequence
 
-from mambair_cli.images.metadata import Buffer
 from mambair_cli.images.picture import COMMENT, Text
 from mambair_cli.images.png_chunks import write_chunk, write_text
+from mambair_cli.images.tiff_directories import Buffer
 
 _PNG_HEADER_BYTES = 33  # signature and IHDR
 _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "

@@ -6,10 +6,20 @@ from typing import Any
 import pyvips
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.icc_profile import P3, SRGB, Primaries, make_gray_profile, make_profile
+from mambair_cli.images.icc_profile import (
+    P3,
+    SRGB,
+    UNREADABLE,
+    Primaries,
+    keep_usable_profile,
+    make_gray_profile,
+    make_profile,
+)
 from mambair_cli.images.iso_boxes import read_colour_numbers
 from mambair_cli.images.png_chunks import PngFacts
+from mambair_cli.images.vips_image import FileData, VipsImage
 
+_PROFILE = "icc-profile-data"  # libvips' name
 _DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
 _UNSPECIFIED = 2
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # for H.273's other curves; those of video and sRGB count as one
@@ -17,6 +27,32 @@ _UNIT = 100_000  # PNG stores 1.0 as this number
 _SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's gamma in PNG files, and the tolerance
 _NEAR_POINT = 0.002
 _GAMMA_RANGE = (0.1, 10)
+
+
+def find_profile(
+    data: FileData, image: VipsImage, facts: PngFacts, bands: int, warnings: list[str]
+) -> bytes | None:
+    """Return the profile of the pixels that libvips will give.
+
+    Args:
+        data: Data of the file.
+        image: The image.
+        facts: Facts about a PNG file.
+        bands: Number of the result's colour bands: 1 or 3.
+        warnings: Sentences about the file, to which one is added where a profile is left out.
+
+    Raises:
+        ImageError: Its colours are HDR.
+    """
+    icc, is_cmyk = image.field(_PROFILE), image.head.interpretation == "cmyk"
+    usable = keep_usable_profile(icc, 4 if is_cmyk else bands, warnings)
+    if is_cmyk:
+        return image.show().get(_PROFILE)  # that of sRGB
+    if image.format == "png":
+        if b"iCCP" in facts.chunks and icc is None:
+            warnings.append(UNREADABLE)
+        return find_png_profile(facts, usable, bands == 1, data.name)
+    return find_avif_profile(data.bytes, usable, data.name) if image.format == "avif" else usable
 
 
 def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:

@@ -170,7 +170,9 @@ def fit_header(
     if header.frames > 1 and container.frames_dtype is not None:
         dtype = container.frames_dtype
     if strip:
-        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=())
+        header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=(), pages=())
+    if format != "tiff":
+        header = replace(header, pages=())
     masks = header.masks if container.has_masks else ()
     header = replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
     header = fit_resolution(carry_measures(source or header, header), format)
@@ -218,10 +220,21 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     if lost and not strip:
         names = ", ".join(show(keyword) for keyword in lost)
         losses.append(f"{format} has no room for its texts: {names}; png has")
-    resolution = None if strip else describe_lost_resolution(header, result, format)
-    if resolution:
+    if strip:
+        return losses
+    if resolution := describe_lost_resolution(header, result, format):
         losses.append(resolution)
+    if len(set(header.pages)) > 1 and not result.pages:
+        losses.append(f"{format} has no room for what pages after the first say of themselves; tiff has")
+    if header.left_out:
+        losses.append(describe_left_out(header))
     return losses
+
+
+def describe_left_out(header: Header) -> str:
+    """Say which metadata no result has."""
+    *others, last = header.left_out
+    return f"left out: its {', '.join(others)} and {last}" if others else f"left out: its {last}"
 
 
 def describe_masks(masks: tuple[int, ...]) -> str:

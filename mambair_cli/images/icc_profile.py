@@ -15,6 +15,10 @@ _D50 = (0.9642, 1.0, 0.8249)  # white of the profile connection space
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _CURVE_SAMPLES = 4096
 _HEADER_BYTES, _ENTRY_BYTES = 128, 12
+_SPACES = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}  # ICC's names, by the number of colours
+_SPACE_NAMES = {b"GRAY": "gray", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "CIELAB"}
+
+UNREADABLE = "its colour profile cannot be read and is left out"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,38 @@ def describe_profile(icc: bytes) -> str | None:
     except ImageCms.PyCMSError:
         return None
     return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or None
+
+
+def keep_usable_profile(icc: bytes | None, colours: int, warnings: list[str]) -> bytes | None:
+    """Return the profile of a file if it can be read and fits the picture; libvips drops others in silence.
+
+    Args:
+        icc: The embedded profile; None where there is none.
+        colours: Number of colours of a pixel in the file: 1 gray, 3 RGB, 4 CMYK.
+        warnings: Sentences about the file, to which one is added where the profile is left out.
+    """
+    if not icc:
+        return None
+    if not _is_readable(icc):
+        warnings.append(UNREADABLE)
+        return None
+    space = bytes(icc[16:20])
+    if space == _SPACES[colours]:
+        return icc
+    has, needs = (_SPACE_NAMES.get(each, "other colours") for each in (space, _SPACES[colours]))
+    warnings.append(f"its colour profile is for {has}, not for {needs}, and is left out")
+    return None
+
+
+def _is_readable(icc: bytes) -> bool:
+    """Tell whether a profile is one, and is not cut short."""
+    from PIL import ImageCms
+
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    except (OSError, TypeError):
+        return False
+    return int.from_bytes(icc[:4], "big") <= len(icc)
 
 
 def _xyz_of(point: Chromaticity) -> tuple[float, float, float]:

@@ -6,11 +6,28 @@ TIFF files. So libvips gets no EXIF, and the finished files are patched.
 """
 
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from mmap import mmap
+from dataclasses import replace
 
-import numpy as np
+from mambair_cli.images.tiff_directories import (
+    BYTE,
+    BYTES,
+    LONG,
+    LONG8,
+    MALFORMED,
+    SHORT,
+    TEXT,
+    Buffer,
+    Directory,
+    ExifEntry,
+    Layout,
+    append_directory,
+    read_directory,
+    read_header,
+    read_number,
+    reorder,
+)
 
 _ORIENTATION = 0x0112
 _DESCRIPTION = 0x010E
@@ -19,68 +36,17 @@ _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
-# Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: description,
-# make, model, software, date, artist, host, ratings, copyright, IPTC, titles and comments of Windows.
-_DESCRIPTIVE = frozenset(
-    {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, 0x83BB}
+# Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: names of the
+# document and the page, description, make, model, place on the page, number of the page, software, date,
+# artist, host, printer, ratings, name of the image, copyright, IPTC, titles and comments of Windows.
+DESCRIPTIVE = frozenset(
+    {0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x011E, 0x011F, 0x0129, 0x0131, 0x0132, 0x013B, 0x013C, 0x0151}
+    | {0x4746, 0x4749, 0x800D, 0x8298, 0x83BB}
     | set(range(0x9C9B, 0x9CA0))
 )
+_PAGE_NUMBER, XMP = 0x0129, 0x02BC
 
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
-
-_TEXT, _SHORT, _LONG, _BYTES, _LONG8 = 2, 3, 4, 7, 16
-# Bytes swapped together and bytes of one value, by type; a rational is two numbers.
-_SIZES = {
-    **dict.fromkeys((1, 2, 6, 7), (1, 1)),
-    **dict.fromkeys((3, 8), (2, 2)),
-    **dict.fromkeys((4, 9, 11, 13), (4, 4)),
-    **dict.fromkeys((5, 10), (4, 8)),
-    **dict.fromkeys((12, 16, 17, 18), (8, 8)),
-}
-_MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
-MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
-
-
-@dataclass(frozen=True)
-class ExifEntry:
-    """One tag of a directory."""
-
-    kind: int  # TIFF's number of the type
-    count: int
-    value: bytes  # in the byte order of its block
-    at: int = 0  # where the entry lies
-
-
-Directory = dict[int, ExifEntry]
-Buffer = bytes | bytearray | mmap
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a block stores its numbers."""
-
-    order: str  # struct's < or >
-    big: bool  # BigTIFF: counts and offsets of 8 bytes
-
-    @property
-    def offset(self) -> str:
-        """Format of an offset, for struct."""
-        return self.order + ("Q" if self.big else "I")
-
-    @property
-    def count(self) -> str:
-        """Format of the number of entries in a directory."""
-        return self.order + ("Q" if self.big else "H")
-
-    @property
-    def entry(self) -> str:
-        """Format of an entry: tag, type, count, and the value or its offset."""
-        return self.order + ("HHQ8s" if self.big else "HHI4s")
-
-    @property
-    def first(self) -> int:
-        """Place in the header of the first directory's offset."""
-        return 8 if self.big else 4
 
 
 def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
@@ -98,12 +64,12 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
         layout, first = read_header(block)
         main, end = read_directory(block, layout, first)
         _cut_thumbnail(block, layout, end)
-        updates = [(main, _ORIENTATION, _SHORT, 1)]
+        updates = [(main, _ORIENTATION, SHORT, 1)]
         photo = _read_parts(block, layout, main).get(_EXIF, {})
-        updates += [(photo, _PIXEL_WIDTH, _LONG, width), (photo, _PIXEL_HEIGHT, _LONG, height)]
+        updates += [(photo, _PIXEL_WIDTH, LONG, width), (photo, _PIXEL_HEIGHT, LONG, height)]
         for directory, tag, kind, value in updates:
             if tag in directory:
-                field = struct.pack(layout.order + ("H" if kind == _SHORT else "I"), value)
+                field = struct.pack(layout.order + ("H" if kind == SHORT else "I"), value)
                 struct.pack_into(layout.entry, block, directory[tag].at, tag, kind, 1, field)
         struct.pack_into(layout.offset, block, end, 0)
     except MALFORMED:
@@ -149,8 +115,8 @@ def add_iptc(exif: bytes | None, iptc: bytes) -> bytes | None:
         (following,) = struct.unpack_from(layout.offset, block, end)
     except MALFORMED:
         return exif
-    main[_IPTC] = ExifEntry(_BYTES, len(records), records)
-    at = _append_directory(block, layout, main, 0, following)
+    main[_IPTC] = ExifEntry(BYTES, len(records), records)
+    at = append_directory(block, layout, main, 0, following)
     struct.pack_into(layout.offset, block, layout.first, at)
     return bytes(block)
 
@@ -176,6 +142,28 @@ def extract_exif(tiff: Buffer) -> bytes | None:
         return None
 
 
+def extract_page_notes(tiff: Buffer, at: int, number: int, longest: int) -> tuple[bytes | None, bytes | None]:
+    """Collect the tags that describe a page of a TIFF file, but for those in further directories, and XMP.
+
+    The number of the page is among them only if it is not the usual one, which libvips writes.
+
+    Args:
+        tiff: The file.
+        at: Offset of the page's directory.
+        number: Number of the page, from 0.
+        longest: Largest size of a value that is read, in bytes.
+
+    Returns:
+        An EXIF block and an XMP packet; None for what there is not.
+    """
+    layout, _ = read_header(tiff)
+    main, _ = read_directory(tiff, layout, at, longest, DESCRIPTIVE | {XMP})
+    xmp = main.pop(XMP, None)
+    if _PAGE_NUMBER in main and main[_PAGE_NUMBER].value[:2] == struct.pack(f"{layout.order}H", number):
+        del main[_PAGE_NUMBER]
+    return _pack(layout, main, {}), xmp and xmp.value
+
+
 def find_description(exif: bytes | None) -> bytes:
     """Return the description in an EXIF block, without white space around it; empty where there is none."""
     try:
@@ -198,7 +186,7 @@ def change_description(exif: bytes, text: bytes | None) -> bytes | None:
     layout, main, parts = _read_descriptions(exif)
     main.pop(_DESCRIPTION, None)
     if text is not None:
-        main[_DESCRIPTION] = ExifEntry(_TEXT, len(text) + 1, text + b"\0")
+        main[_DESCRIPTION] = ExifEntry(TEXT, len(text) + 1, text + b"\0")
     return _pack(layout, main, parts)
 
 
@@ -213,75 +201,45 @@ def _pack(layout: Layout, main: Directory, parts: dict[int, Directory]) -> bytes
     return head + struct.pack(small.offset, first) + bytes(block)
 
 
-def add_exif_directories(data: Buffer, exif: bytes) -> tuple[bytes, bytes]:
-    """Add the tags of an EXIF block to a TIFF file: new directories at its end replace the first one.
+def add_exif_directories(
+    data: Buffer, exif: bytes | None, others: Sequence[tuple[bytes | None, bytes | None]] = ()
+) -> tuple[bytes, bytes]:
+    """Add the tags of EXIF blocks to the pages of a TIFF file: new directories at its end replace theirs.
+
+    Args:
+        data: The file.
+        exif: EXIF block of the first page; None for none.
+        others: EXIF block and XMP packet of each page after it; None for none.
 
     Returns:
         The new header, and the bytes to append.
     """
-    layout, first = read_header(data)
-    main, end = read_directory(data, layout, first)
-    (following,) = struct.unpack_from(layout.offset, data, end)
-    source, extra, parts = _read_descriptions(exif)
-    main = _reorder(extra, source.order, layout.order) | main
-    parts = {tag: _reorder(part, source.order, layout.order) for tag, part in parts.items()}
+    layout, at = read_header(data)
+    pages = []
+    for number, (block, xmp) in enumerate([(exif, None), *others]):
+        main, end = read_directory(data, layout, at)
+        if number:
+            main.pop(XMP, None)  # libvips gives all pages that of the first
+        if xmp:
+            main[XMP] = ExifEntry(BYTE, len(xmp), xmp)
+        pages.append(_merge(main, layout, block))
+        (at,) = struct.unpack_from(layout.offset, data, end)
+        if not at:
+            break
     head, tail = bytearray(data[: layout.first]), bytearray()
-    head += struct.pack(layout.offset, _append_directories(tail, layout, main, parts, len(data), following))
-    return bytes(head), bytes(tail)
+    for main, parts in reversed(pages):  # since each tells where the next one lies
+        at = _append_directories(tail, layout, main, parts, len(data), at)
+    return bytes(head + struct.pack(layout.offset, at)), bytes(tail)
 
 
-def read_header(block: Buffer) -> tuple[Layout, int]:
-    """Return a block's layout and the offset of its first directory.
-
-    Raises:
-        One of ``MALFORMED``: The block has no header.
-    """
-    order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
-    layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
-    return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
-
-
-def read_directory(
-    block: Buffer, layout: Layout, at: int, longest: int | None = None
-) -> tuple[Directory, int]:
-    """Read the directory at an offset, without entries that make no sense.
-
-    Args:
-        block: Bytes with the directory.
-        layout: Layout of their numbers.
-        at: Offset of the directory.
-        longest: Largest size of a value that is read, in bytes; None for all.
-
-    Returns:
-        The entries, and the place of the next directory's offset.
-
-    Raises:
-        One of ``MALFORMED``: There is no directory.
-    """
-    (number,) = struct.unpack_from(layout.count, block, at)
-    if number > _MOST_ENTRIES:
-        raise ValueError(f"{number} entries in a directory")
-    length = struct.calcsize(layout.entry)
-    start = at + struct.calcsize(layout.count)
-    end = start + number * length
-    entries: Directory = {}
-    room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
-    for at in range(start, end, length):
-        tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
-        size = count * _SIZES.get(kind, (0, 0))[1]
-        if size > len(field):
-            (value_at,) = struct.unpack_from(layout.offset, field)
-        else:
-            value_at = at + length - struct.calcsize(layout.offset)
-        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
-            room -= size
-            entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
-    return entries, end
-
-
-def read_number(entry: ExifEntry, layout: Layout) -> int:
-    """Return the value of an entry that holds one integer."""
-    return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
+def _merge(main: Directory, layout: Layout, exif: bytes | None) -> tuple[Directory, dict[int, Directory]]:
+    """Add the tags of an EXIF block to a page's directory, and return it and those that it points to."""
+    if exif is None:
+        return main, {}
+    source, extra, parts = _read_descriptions(exif)
+    extra = reorder(extra, source.order, layout.order)
+    merged = extra | main | {tag: entry for tag, entry in extra.items() if tag == _PAGE_NUMBER}
+    return merged, {tag: reorder(part, source.order, layout.order) for tag, part in parts.items()}
 
 
 def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Directory]]:
@@ -289,7 +247,7 @@ def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Dire
     layout, first = read_header(block)
     main, _ = read_directory(block, layout, first)
     parts = _read_parts(block, layout, main)
-    return layout, {tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE}, parts
+    return layout, {tag: entry for tag, entry in main.items() if tag in DESCRIPTIVE}, parts
 
 
 def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Directory]:
@@ -300,18 +258,6 @@ def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Dir
             parts[tag], _ = read_directory(block, layout, read_number(main[tag], layout))
             parts[tag].pop(_INTEROPERABILITY, None)  # its target is not copied
     return parts
-
-
-def _reorder(directory: Directory, source: str, target: str) -> Directory:
-    """Convert values from one byte order to another."""
-    if source == target:
-        return directory
-    reordered = {}
-    for tag, entry in directory.items():
-        unit, _ = _SIZES[entry.kind]
-        value = np.frombuffer(entry.value, f"u{unit}").byteswap().tobytes()
-        reordered[tag] = replace(entry, value=value)
-    return reordered
 
 
 def _append_directories(
@@ -337,27 +283,6 @@ def _append_directories(
     """
     main = dict(main)
     for tag, part in parts.items():
-        at = _append_directory(block, layout, part, start, 0)
-        main[tag] = ExifEntry(_LONG8 if layout.big else _LONG, 1, struct.pack(layout.offset, at))
-    return _append_directory(block, layout, main, start, following)
-
-
-def _append_directory(
-    block: bytearray, layout: Layout, directory: Directory, start: int, following: int
-) -> int:
-    """Append one directory and the values too long for its entries, and return its offset."""
-    block.extend(bytes((start + len(block)) % 2))  # directories and values lie at even offsets
-    at = start + len(block)
-    offset_bytes = struct.calcsize(layout.offset)
-    head = struct.pack(layout.count, len(directory))
-    values_start = at + len(head) + len(directory) * struct.calcsize(layout.entry) + offset_bytes
-    values = bytearray()
-    for tag in sorted(directory):
-        entry = directory[tag]
-        field = entry.value
-        if len(field) > offset_bytes:
-            field = struct.pack(layout.offset, values_start + len(values))
-            values += entry.value + bytes(len(entry.value) % 2)
-        head += struct.pack(layout.entry, tag, entry.kind, entry.count, field)
-    block.extend(head + struct.pack(layout.offset, following) + values)
-    return at
+        at = append_directory(block, layout, part, start, 0)
+        main[tag] = ExifEntry(LONG8 if layout.big else LONG, 1, struct.pack(layout.offset, at))
+    return append_directory(block, layout, main, start, following)

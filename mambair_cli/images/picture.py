@@ -38,6 +38,19 @@ class Text(NamedTuple):
     translated: str = ""
 
 
+class PageNotes(NamedTuple):
+    """What a page of a TIFF file says of itself.
+
+    Attributes:
+        exif, xmp, dpi, density: See :class:`Header`.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    density: tuple[float, float] | None = None
+
+
 def decode_text(data: bytes) -> str:
     """Decode a text of unknown encoding: as UTF-8, or else as Latin-1."""
     data = data.rstrip(b"\0")
@@ -71,6 +84,9 @@ class Header:
         density: The same per a unit without a name, where there is no ``dpi``; in PNG and JPEG files only the
             ratio of the two has a meaning.
         texts: Texts of the file that are not in EXIF, XMP or IPTC.
+        pages: What each page says of itself, as its file has it; for the first one, the fields above count.
+            Empty where the others say nothing of their own.
+        left_out: Names of metadata that no result has, such as "georeferencing (GeoTIFF, GDAL)".
     """
 
     width: int
@@ -90,6 +106,8 @@ class Header:
     dpi: tuple[float, float] | None = None
     density: tuple[float, float] | None = None
     texts: tuple[Text, ...] = ()
+    pages: tuple[PageNotes, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def samples_per_pixel(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from mambair_cli.images.description import names_unit, restate_description, tells_size_of_pixels
 from mambair_cli.images.jpeg import read_jfif_density
-from mambair_cli.images.picture import Header
+from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_resolution import scale_exif_resolution
@@ -73,10 +73,14 @@ def carry_measures(source: Header, result: Header) -> Header:
     factors = result.width / source.width, result.height / source.height
     if factors == (1, 1) or not _is_measured(source):
         return restated
-    dpi, density = (_multiply(pair, factors) for pair in (restated.dpi, restated.density))
+    dpi, density = _scale_all((restated.dpi, restated.density), factors)
     exif = scale_exif_resolution(restated.exif, factors) if restated.exif else None
-    xmp = scale_xmp_resolution(restated.xmp, factors) if restated.xmp else None
-    return replace(restated, dpi=dpi, density=density, exif=exif, xmp=xmp)
+    pages = tuple(
+        PageNotes(page.exif, _scale_xmp(page.xmp, factors), *_scale_all((page.dpi, page.density), factors))
+        for page in result.pages
+    )
+    xmp = _scale_xmp(restated.xmp, factors)
+    return replace(restated, dpi=dpi, density=density, exif=exif, xmp=xmp, pages=pages)
 
 
 def fit_resolution(header: Header, format: str) -> Header:
@@ -119,5 +123,11 @@ def _is_measured(header: Header) -> bool:
     return is_unnamed or is_fine or tells_size_of_pixels(header.exif)
 
 
-def _multiply(pair: Pair | None, factors: Pair) -> Pair | None:
-    return None if pair is None else (pair[0] * factors[0], pair[1] * factors[1])
+def _scale_all(pairs: tuple[Pair | None, Pair | None], factors: Pair) -> tuple[Pair | None, Pair | None]:
+    """Multiply resolutions, where there are some."""
+    first, second = (pair and (pair[0] * factors[0], pair[1] * factors[1]) for pair in pairs)
+    return first, second
+
+
+def _scale_xmp(xmp: bytes | None, factors: Pair) -> bytes | None:
+    return scale_xmp_resolution(xmp, factors) if xmp else None

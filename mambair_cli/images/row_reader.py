@@ -100,7 +100,10 @@ class Reader:
             bottom - top, header.width, header.samples_per_pixel
         )
         if header.dtype == "float32":
-            _check_range(samples, self._name)
+            rows = header.height * header.frames
+            place = f" in rows {top + 1} to {bottom} of {rows}" if bottom - top < rows else ""
+            if reason := explain_range(samples, place):
+                raise ImageError(f"cannot read {self._name}: {reason}")
         elif self._bits < 16:
             samples = widen(samples, self._bits)
         return samples
@@ -166,12 +169,6 @@ def wrap(samples: np.ndarray, bands: int) -> Any:
     memory = np.ascontiguousarray(samples).data.cast("B")
     image = pyvips.Image.new_from_memory(memory, width, height, count, BAND_FORMATS[dtype])
     return image.copy(interpretation=INTERPRETATIONS[bands, dtype])
-
-
-def _check_range(samples: np.ndarray, name: str) -> None:
-    """Refuse floats outside [0, 1]."""
-    if reason := explain_range(samples):
-        raise ImageError(f"cannot read {name}: {reason}")
 
 
 def leave_out(part: str) -> str:

@@ -22,12 +22,27 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
     return np.divide(pixels, _white(pixels.dtype), dtype=np.float32)
 
 
-def explain_range(samples: np.ndarray) -> str | None:
-    """Say that floats lie outside [0, 1], where clipping would lose information; None if they do not."""
+def explain_range(samples: np.ndarray, place: str = "") -> str | None:
+    """Say that floats lie outside [0, 1], where clipping would lose information; None if they do not.
+
+    Args:
+        samples: Floats, any shape.
+        place: Words for where in the image they are, such as " in rows 9 to 16".
+    """
     low, high = float(samples.min()), float(samples.max())
     if low >= 0 and high <= 1:  # NaN, too, comes out of min() and max()
         return None
-    return f"its floats lie between {low:g} and {high:g}; scale them to 0 to 1 first"
+    if not np.isfinite([low, high]).all():
+        lost = np.count_nonzero(~np.isfinite(samples))
+        are, them = ("is", "it by a number") if lost == 1 else ("are", "them by numbers")
+        return f"{lost} of {samples.size} samples{place} {are} not finite; replace {them} from 0 to 1 first"
+    return f"its floats{place} lie between {_show(low)} and {_show(high)}; scale them to 0 to 1 first"
+
+
+def _show(value: float) -> str:
+    """Return a number with as few digits as tell on which side of 0 and 1 it lies."""
+    short = f"{value:g}"
+    return short if (float(short) > 1) == (value > 1) else f"{value:.9g}"
 
 
 def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:

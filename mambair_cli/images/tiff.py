@@ -3,16 +3,17 @@
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mambair_cli.images.metadata import (
+from mambair_cli.images.tiff_directories import (
     MALFORMED,
     Buffer,
     Directory,
     ExifEntry,
     Layout,
+    find_places,
     read_directory,
     read_header,
     read_number,
@@ -22,6 +23,7 @@ RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
 _SUBFILE, _OLD_SUBFILE, _ORIENTATION = 0x00FE, 0x00FF, 0x0112
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
+_PROFILE = 0x8773
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
@@ -81,6 +83,9 @@ class Page:
         orientation: 1 to 8, as EXIF numbers them.
         resolution: Pixels per unit across and down, as stored, and TIFF's number of the unit: 1 for none, 2
             for inches, 3 for centimetres. None where the file has no resolution.
+        profile: Offset and size of its colour profile; None where it has none.
+        at: Offset of the directory.
+        tags: Its tags.
     """
 
     is_reduced: bool
@@ -94,6 +99,9 @@ class Page:
     ink_set: int
     orientation: int = 1
     resolution: tuple[float, float, int] | None = None
+    profile: tuple[int, int] | None = None
+    at: int = 0
+    tags: frozenset[int] = frozenset()
 
     @property
     def is_picture(self) -> bool:
@@ -200,8 +208,30 @@ def read_pages(data: Buffer) -> list[Page]:
     pages: list[Page] = []
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
-        pages.extend(_describe(directory, layout) for directory in walk_directories(data))
+        for at, directory in _walk(data):
+            places = find_places(data, layout, at)
+            page = _describe(directory, layout)
+            pages.append(replace(page, profile=places.get(_PROFILE), at=at, tags=frozenset(places)))
     return pages
+
+
+def have_same_profile(data: Buffer, pages: Sequence[Page]) -> bool:
+    """Tell whether pages have the same colour profile, or none has any.
+
+    Args:
+        data: Their file.
+        pages: The pages, at least one.
+    """
+    places = {page.profile for page in pages}
+    if len(places) == 1:
+        return True
+    found = [place for place in places if place is not None]
+    sizes = [size for _, size in found]
+    # Profiles that sum up to more than their file overlap; comparing many of them could take for ever.
+    if len(found) < len(places) or len(set(sizes)) > 1 or sum(sizes) > len(data):
+        return False
+    same = data[found[0][0] : sum(found[0])]
+    return all(data[at : at + size] == same for at, size in found)
 
 
 def is_camera_raw(data: Buffer) -> bool:
@@ -241,6 +271,12 @@ def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[in
 
 def walk_directories(data: Buffer) -> Iterator[Directory]:
     """Yield the chain of directories; a corrupt or repeated one ends it."""
+    for _, directory in _walk(data):
+        yield directory
+
+
+def _walk(data: Buffer) -> Iterator[tuple[int, Directory]]:
+    """Yield the chain of directories, and before each its offset."""
     layout, at = read_header(data)
     seen: set[int] = set()
     entries = 0
@@ -249,10 +285,11 @@ def walk_directories(data: Buffer) -> Iterator[Directory]:
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
             entries += len(directory)
-            (at,) = struct.unpack_from(layout.offset, data, end)
+            (following,) = struct.unpack_from(layout.offset, data, end)
         except MALFORMED:
             return
-        yield directory
+        yield at, directory
+        at = following
 
 
 def _describe(directory: Directory, layout: Layout) -> Page:

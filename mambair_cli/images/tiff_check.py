@@ -1,11 +1,14 @@
 """Refuse the kinds of TIFF files that are not supported, by name."""
 
+from collections.abc import Sequence
+
 from mambair_cli.errors import ImageError
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.tiff import (
     Page,
     choose_pages,
     has_gray_planes,
+    have_same_profile,
     is_camera_raw,
     name_compression,
     read_pages,
@@ -40,3 +43,27 @@ def check_tiff(data: FileData) -> list[Page]:
             "convert it to gray or RGB of 8 or 16 bits, uncompressed or by deflate"
         )
     return pages
+
+
+def check_pages(data: FileData, pages: Sequence[Page]) -> None:
+    """Refuse pages that cannot be read as one picture after another.
+
+    libvips compares their sizes and samples itself.
+
+    Args:
+        data: Data of the file.
+        pages: Pages that are read, at least one.
+
+    Raises:
+        ImageError: Their profiles, orientations or kinds of samples differ.
+    """
+    remedy = "split it into single images"
+    if len({page.extra for page in pages}) > 1:
+        what = "differ in size or kind"
+    elif len({page.orientation for page in pages}) > 1:
+        what = "are rotated differently"
+    elif not have_same_profile(data.bytes, pages):
+        what, remedy = "differ in their colour profiles", f"convert them to one profile, or {remedy}"
+    else:
+        return
+    raise ImageError(f"cannot read {data.name}: its {len(pages)} pages {what}; {remedy}")

@@ -1,32 +1,36 @@
 """Set and scale the resolutions that TIFF files and EXIF blocks hold as fractions."""
 
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 
-from mambair_cli.images.metadata import MALFORMED, Buffer, read_directory, read_header
 from mambair_cli.images.tiff import RATIONAL, RESOLUTION_UNIT, RESOLUTIONS, locate_value, walk_directories
+from mambair_cli.images.tiff_directories import MALFORMED, Buffer, read_directory, read_header
 
 _NO_UNIT, _INCH = 1, 2
 _MOST = 2**32 - 1  # of a numerator or denominator
 _PRECISION = 10**6
 
+Pair = tuple[float, float]
+
 
 def restate_tiff_resolution(
-    data: Buffer, dpi: tuple[float, float] | None, density: tuple[float, float] | None
+    data: Buffer, resolutions: Sequence[tuple[Pair | None, Pair | None]]
 ) -> list[tuple[int, bytes]]:
-    """Return the changes, offset and bytes, that give all pages of a file a resolution.
+    """Return the changes, offset and bytes, that give the pages of a file their resolutions.
 
     Without one it is one pixel per a unit without a name, which tells nothing.
 
     Args:
         data: The file, whose pages have resolutions and units.
-        dpi: Pixels per inch, horizontal and vertical.
-        density: Pixels per a unit without a name, where there is no ``dpi``.
+        resolutions: Pixels per inch, horizontal and vertical, and where these are None, pixels per a unit
+            without a name; for each page, or for the first ones: the others get that of the first.
     """
     layout, _ = read_header(data)
     changes = []
-    for directory in walk_directories(data):
+    for number, directory in enumerate(walk_directories(data)):
+        dpi, density = resolutions[number if number < len(resolutions) else 0]
         for tag, value in zip(RESOLUTIONS, dpi or density or (1, 1), strict=True):
             if tag in directory and directory[tag].kind == RATIONAL:
                 fraction = struct.pack(f"{layout.order}2I", *_make_rational(value))

@@ -58,7 +58,9 @@ class VipsImage:
         pages: Numbers of the pages to read, from 0; by default all.
 
     Attributes:
-        head: Image of libvips as in the file: nothing is rotated or converted.
+        format: Format of the file.
+        head: Image of libvips as in the file: nothing is rotated or converted. Its metadata is that of any
+            page; :meth:`field` and :meth:`show` have that of the first one.
         frames: Number of pages of a document or frames of an animation.
         orientation: Orientation of EXIF, 1 to 8.
         order: Numbers of the samples of a pixel in the order of the result; None for that of the file.
@@ -68,7 +70,7 @@ class VipsImage:
     """
 
     def __init__(self, data: FileData, format: str, damaged: bool, pages: Sequence[int] = ()) -> None:
-        self._data, self._format, self._damaged = data, format, damaged
+        self._data, self.format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
         self._mended: MendedJpeg | None = None
         self._runs = split_runs(pages)
@@ -77,6 +79,7 @@ class VipsImage:
             self._options["page"] = pages[0]
         start = find_start(data.bytes) if format == "jpeg" else 0
         self.head = self._load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None)
+        self._first = self.head
         frames = (self.field("n-pages") or 1) if format in _FRAMED else 1
         self.frames: int = len(pages) or frames
         self.order: Sequence[int] | None = None
@@ -94,13 +97,8 @@ class VipsImage:
         """Read all frames, one below another, instead of the first one.
 
         Raises:
-            ImageError: They differ, or are rotated.
+            ImageError: They differ.
         """
-        if self.orientation != 1:
-            raise ImageError(
-                f"cannot read {self._data.name}: its {self.frames} pages are rotated; "
-                "split it into single images"
-            )
         self._takes_frames = True
         try:
             self.head = self._load()
@@ -111,12 +109,12 @@ class VipsImage:
             ) from error
 
     def field(self, name: str) -> Any:
-        """Return a field of libvips' metadata, or None."""
-        return self.head.get(name) if self.head.get_typeof(name) else None
+        """Return a field of libvips' metadata of the first page or frame, or None."""
+        return self._first.get(name) if self._first.get_typeof(name) else None
 
     def show(self) -> Any:
-        """Return the image with the colours that its rows will have: CMYK becomes sRGB."""
-        head = self._arrange(self.head)
+        """Return the first page with the colours that its rows will have: CMYK becomes sRGB."""
+        head = self._arrange(self._first)
         return _to_srgb(head) if head.interpretation == "cmyk" else head
 
     def load(self, lenient: bool) -> Loaded:
@@ -125,7 +123,7 @@ class VipsImage:
         Args:
             lenient: Whether to continue where the file is damaged.
         """
-        if self._format == "jpeg":
+        if self.format == "jpeg":
             jpeg = self._mended = self._mended or mend(self._data.read())
             source = pyvips.Source.new_from_memory(jpeg.data)
             image = self._load(source, "none" if lenient else "warning")
@@ -139,17 +137,17 @@ class VipsImage:
         decoded = self._arrange(decoded)
         if self.head.interpretation == "cmyk":
             decoded = _to_srgb(decoded)
-        return replace(loaded, image=_turn_upright(decoded, self.orientation))
+        return replace(loaded, image=self._turn(decoded))
 
     def _load(self, source: Any = None, fail_on: str | None = None) -> Any:
         # Gray rows in place of a truncated file's end are an error, unless the user accepts them. libvips
         # reads not even the header of a truncated GIF file.
         if fail_on is None:
-            fail_on = "none" if self._damaged and self._format == "gif" else "error"
+            fail_on = "none" if self._damaged and self.format == "gif" else "error"
 
         def load(**options: Any) -> Any:
             return pyvips.Operation.call(
-                f"{LOADERS[self._format]}load_source",
+                f"{LOADERS[self.format]}load_source",
                 self._data.source() if source is None else source,
                 fail_on=fail_on,
                 **{**self._options, **options},
@@ -160,9 +158,18 @@ class VipsImage:
         if not self._runs:
             return load(n=-1)
         parts = [load(page=first, n=count) for first, count in self._runs]
-        if len({(part.width, part.bands, part.format, _page_height(part)) for part in parts}) > 1:
+        kinds = {(part.width, part.bands, part.format, part.interpretation) for part in parts}
+        if len(kinds) > 1 or len(set(map(_page_height, parts))) > 1:
             raise pyvips.Error("pages differ")
         return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
+
+    def _turn(self, image: Any) -> Any:
+        """Apply the orientation to each frame."""
+        if self.orientation <= 2 or not self._takes_frames:
+            return _turn_upright(image, self.orientation)
+        height = image.height // self.frames
+        frames = (image.crop(0, height * number, image.width, height) for number in range(self.frames))
+        return pyvips.Image.arrayjoin([_turn_upright(frame, self.orientation) for frame in frames], across=1)
 
     def _arrange(self, image: Any) -> Any:
         """Sort the samples of each pixel."""

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import pyvips
 
 from mambair_cli.images.metadata import add_exif_directories
+from mambair_cli.images.picture import Header
 from mambair_cli.images.tiff import restate_extra_samples
 from mambair_cli.images.tiff_resolution import restate_tiff_resolution
 
@@ -77,12 +78,11 @@ def label_extra_samples(file: BinaryIO, kinds: tuple[int, ...]) -> None:
     _change(file, changes)
 
 
-def set_resolution(
-    file: BinaryIO, dpi: tuple[float, float] | None, density: tuple[float, float] | None
-) -> None:
-    """Set the resolution in a TIFF file; see :func:`restate_tiff_resolution`."""
+def set_resolutions(file: BinaryIO, header: Header) -> None:
+    """Set the resolutions of the pages of a TIFF file; see :func:`restate_tiff_resolution`."""
     with _written(file) as data:
-        changes = restate_tiff_resolution(data, dpi, density)
+        told = [(each.dpi, each.density) for each in (header, *header.pages[1:])]
+        changes = restate_tiff_resolution(data, told)
     _change(file, changes)
 
 
@@ -104,10 +104,12 @@ def _written(file: BinaryIO) -> Iterator[bytes | mmap]:
         yield data
 
 
-def add_exif_to_tiff(file: BinaryIO, exif: bytes) -> None:
-    """Add EXIF to a finished TIFF file."""
+def add_exif_to_tiff(
+    file: BinaryIO, exif: bytes | None, others: Sequence[tuple[bytes | None, bytes | None]]
+) -> None:
+    """Add EXIF and XMP to the pages of a finished TIFF file; see :func:`add_exif_directories`."""
     with _written(file) as data:
-        head, tail = add_exif_directories(data, exif)
+        head, tail = add_exif_directories(data, exif, others)
     file.seek(0, io.SEEK_END)
     file.write(tail)
     file.seek(0)

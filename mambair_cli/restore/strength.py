@@ -18,7 +18,7 @@ def check_strength(strength: float) -> None:
         UsageError: It is not.
     """
     if not 0 <= strength <= 1:
-        raise UsageError(f"the strength must be from 0 (the input) to 1 (the network's result): {strength:g}")
+        raise UsageError(f"the strength must be from 0 (the input) to 1 (the network's result): {strength}")
 
 
 def mix(restored: np.ndarray, given: np.ndarray, strength: float) -> np.ndarray:

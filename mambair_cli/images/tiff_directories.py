@@ -1,0 +1,194 @@
+"""The directories of TIFF files and of EXIF blocks: tagged values, in either byte order."""
+
+import struct
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from mmap import mmap
+
+import numpy as np
+
+BYTE, TEXT, SHORT, LONG, BYTES, LONG8 = 1, 2, 3, 4, 7, 16  # TIFF's numbers of types
+# Bytes swapped together and bytes of one value, by type; a rational is two numbers.
+_SIZES = {
+    **dict.fromkeys((1, 2, 6, 7), (1, 1)),
+    **dict.fromkeys((3, 8), (2, 2)),
+    **dict.fromkeys((4, 9, 11, 13), (4, 4)),
+    **dict.fromkeys((5, 10), (4, 8)),
+    **dict.fromkeys((12, 16, 17, 18), (8, 8)),
+}
+_MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
+MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
+
+
+@dataclass(frozen=True)
+class ExifEntry:
+    """One tag of a directory."""
+
+    kind: int  # TIFF's number of the type
+    count: int
+    value: bytes  # in the byte order of its block
+    at: int = 0  # where the entry lies
+
+
+Directory = dict[int, ExifEntry]
+Buffer = bytes | bytearray | mmap
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a block stores its numbers."""
+
+    order: str  # struct's < or >
+    big: bool  # BigTIFF: counts and offsets of 8 bytes
+
+    @property
+    def offset(self) -> str:
+        """Format of an offset, for struct."""
+        return self.order + ("Q" if self.big else "I")
+
+    @property
+    def count(self) -> str:
+        """Format of the number of entries in a directory."""
+        return self.order + ("Q" if self.big else "H")
+
+    @property
+    def entry(self) -> str:
+        """Format of an entry: tag, type, count, and the value or its offset."""
+        return self.order + ("HHQ8s" if self.big else "HHI4s")
+
+    @property
+    def first(self) -> int:
+        """Place in the header of the first directory's offset."""
+        return 8 if self.big else 4
+
+
+def read_header(block: Buffer) -> tuple[Layout, int]:
+    """Return a block's layout and the offset of its first directory.
+
+    Raises:
+        One of ``MALFORMED``: The block has no header.
+    """
+    order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
+    layout = Layout(order, struct.unpack_from(f"{order}H", block, 2)[0] == 43)
+    return layout, struct.unpack_from(layout.offset, block, layout.first)[0]
+
+
+def read_directory(
+    block: Buffer,
+    layout: Layout,
+    at: int,
+    longest: int | None = None,
+    wanted: Container[int] | None = None,
+) -> tuple[Directory, int]:
+    """Read the directory at an offset, without entries that make no sense.
+
+    Args:
+        block: Bytes with the directory.
+        layout: Layout of their numbers.
+        at: Offset of the directory.
+        longest: Largest size of a value that is read, in bytes; None for all.
+        wanted: Tags that are read; None for all.
+
+    Returns:
+        The entries, and the place of the next directory's offset.
+
+    Raises:
+        One of ``MALFORMED``: There is no directory.
+    """
+    spans, end = _find_values(block, layout, at)
+    entries: Directory = {}
+    room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
+    for at, (tag, kind, count, value_at, size) in spans:
+        if wanted is not None and tag not in wanted:
+            continue
+        if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
+            room -= size
+            entries[tag] = ExifEntry(kind, count, bytes(block[value_at : value_at + size]), at)
+    return entries, end
+
+
+def find_places(block: Buffer, layout: Layout, at: int) -> dict[int, tuple[int, int]]:
+    """Return the offset and the size in bytes of each value of a directory, however long, by tag.
+
+    Args:
+        block: Bytes with the directory.
+        layout: Layout of their numbers.
+        at: Offset of the directory.
+
+    Raises:
+        One of ``MALFORMED``: There is no directory.
+    """
+    spans, _ = _find_values(block, layout, at)
+    return {tag: (start, size) for _, (tag, _, _, start, size) in spans if 0 < size <= len(block) - start}
+
+
+def _find_values(
+    block: Buffer, layout: Layout, at: int
+) -> tuple[list[tuple[int, tuple[int, int, int, int, int]]], int]:
+    """Return a directory's entries, and the place of the next directory's offset.
+
+    Of each entry these are its offset, and its tag, type, count, and the offset and size of its value, which
+    may lie outside the block; the size of an unknown type is 0.
+    """
+    (number,) = struct.unpack_from(layout.count, block, at)
+    if number > _MOST_ENTRIES:
+        raise ValueError(f"{number} entries in a directory")
+    length = struct.calcsize(layout.entry)
+    start = at + struct.calcsize(layout.count)
+    end = start + number * length
+    spans = []
+    for at in range(start, end, length):
+        tag, kind, count, field = struct.unpack_from(layout.entry, block, at)
+        size = count * _SIZES.get(kind, (0, 0))[1]
+        if size > len(field):
+            (value_at,) = struct.unpack_from(layout.offset, field)
+        else:
+            value_at = at + length - struct.calcsize(layout.offset)
+        spans.append((at, (tag, kind, count, value_at, size)))
+    return spans, end
+
+
+def read_number(entry: ExifEntry, layout: Layout) -> int:
+    """Return the value of an entry that holds one integer."""
+    return struct.unpack(layout.order + {2: "H", 4: "I", 8: "Q"}[len(entry.value)], entry.value)[0]
+
+
+def reorder(directory: Directory, source: str, target: str) -> Directory:
+    """Convert values from one byte order to another."""
+    if source == target:
+        return directory
+    reordered = {}
+    for tag, entry in directory.items():
+        unit, _ = _SIZES[entry.kind]
+        value = np.frombuffer(entry.value, f"u{unit}").byteswap().tobytes()
+        reordered[tag] = replace(entry, value=value)
+    return reordered
+
+
+def append_directory(
+    block: bytearray, layout: Layout, directory: Directory, start: int, following: int
+) -> int:
+    """Append one directory and the values too long for its entries, and return its offset.
+
+    Args:
+        block: Bytes to append to.
+        layout: Layout of its numbers.
+        directory: The directory.
+        start: Offset of the block in its file.
+        following: Offset of the file's next directory; 0 for none.
+    """
+    block.extend(bytes((start + len(block)) % 2))  # directories and values lie at even offsets
+    at = start + len(block)
+    offset_bytes = struct.calcsize(layout.offset)
+    head = struct.pack(layout.count, len(directory))
+    values_start = at + len(head) + len(directory) * struct.calcsize(layout.entry) + offset_bytes
+    values = bytearray()
+    for tag in sorted(directory):
+        entry = directory[tag]
+        field = entry.value
+        if len(field) > offset_bytes:
+            field = struct.pack(layout.offset, values_start + len(values))
+            values += entry.value + bytes(len(entry.value) % 2)
+        head += struct.pack(layout.entry, tag, entry.kind, entry.count, field)
+    block.extend(head + struct.pack(layout.offset, following) + values)
+    return at

@@ -1,0 +1,65 @@
+"""What TIFF files say of each of their pages, and what they say that no result has."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from mambair_cli.images.description import identify_description
+from mambair_cli.images.metadata import DESCRIPTIVE, XMP, change_description, extract_page_notes
+from mambair_cli.images.picture import Header, PageNotes
+from mambair_cli.images.resolution import find_tiff_resolution
+from mambair_cli.images.tiff import Page
+from mambair_cli.images.tiff_directories import MALFORMED, Buffer
+from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+
+_EXIF, _GPS = 0x8769, 0x8825
+_LAYERS = 37724  # of Photoshop
+_GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
+# Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
+# 6.0 and its supplements, further directories, XMP, profile, and Photoshop's settings.
+_HANDLED = DESCRIPTIVE.union(
+    *(range(254, 267), range(273, 285), range(288, 294), (296, 297, 317, 320, 321), range(322, 329)),
+    *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
+    (559, XMP, _EXIF, _GPS, 34377, 34675),
+)
+_TAGS_SHOWN = 6
+
+
+def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
+    """Return the header of a TIFF file with what it says of its pages.
+
+    Args:
+        header: Header with what the first page says.
+        data: The file.
+        pages: The pages that are read.
+    """
+    notes: list[PageNotes] = []
+    room = len(data)  # values do not overlap: those of a hostile file must not sum up to terabytes
+    for number, page in enumerate(pages if len(pages) > 1 else []):
+        exif = xmp = None
+        with suppress(*MALFORMED):
+            exif, xmp = extract_page_notes(data, page.at, number, room)
+        room -= len(exif or b"") + len(xmp or b"")
+        if exif is not None and identify_description(exif)[0] is not None:
+            exif = change_description(exif, None)  # a program's, which tells of the page as it was
+        xmp = drop_lost_parts(restate_xmp(xmp, header.width, header.height))[0] if xmp else None
+        notes.append(PageNotes(exif, xmp, *find_tiff_resolution(page, header.exif)))
+    usual = PageNotes(None, header.xmp, header.dpi, header.density)
+    has_own = any(note != usual for note in notes[1:])
+    return replace(header, pages=tuple(notes) if has_own else (), left_out=tuple(_find_left_out(pages)))
+
+
+def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
+    """Name what the pages say and no result has."""
+    lost = frozenset[int]().union(*(page.tags for page in pages)) - _HANDLED
+    if lost & _GEOREFERENCES:
+        yield "georeferencing (GeoTIFF, GDAL)"
+    if _LAYERS in lost:
+        yield "layers of Photoshop"
+    if any({_EXIF, _GPS} & page.tags for page in pages[1:]):
+        yield "EXIF of pages after the first"
+    others = sorted(lost - _GEOREFERENCES - {_LAYERS})
+    if others:
+        more = f" and {len(others) - _TAGS_SHOWN} more" if len(others) > _TAGS_SHOWN else ""
+        shown = ", ".join(map(str, others[:_TAGS_SHOWN]))
+        yield f"tag{'s' if len(others) > 1 else ''} {shown}{more}"
