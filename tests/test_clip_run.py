@@ -714,6 +714,11 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert upscale("in.mp4", "-s", "2", "--dry-run", "--resume") == 0
     assert "in_x2.mp4 (kept if it is done): 12 frames" in capsys.readouterr().out
     assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
+    make_clip(place / "one.mp4", "mp4", times=[0], size=(48, 32))
+    assert upscale("one.mp4", "-s", "2", "--dry-run") == 0
+    assert "one_x2.mp4: 1 frame of 96×64" in capsys.readouterr().out
+    assert main(["inspect", "one.mp4"]) == 0
+    assert ", 1 frame, " in capsys.readouterr().out
 
 
 def test_workers_share_the_tiles_of_each_frame(place: Path) -> None:

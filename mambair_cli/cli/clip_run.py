@@ -12,6 +12,7 @@ from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, format_rate, print_event, say
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import show
+from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -116,8 +117,9 @@ class ClipRun:
             return
         size = "" if forecast.disk is None else f"about {format_bytes(forecast.disk)} on the disk, "
         fate = " (replaced)" if replaces else " (kept if it is done)" if is_there else ""
+        frames = show_count(forecast.facts.frames or 0, "frame")
         print(
-            f"{job.input} -> {job.output}{fate}: {forecast.facts.frames} frames of "
+            f"{job.input} -> {job.output}{fate}: {frames} of "
             f"{forecast.width}×{forecast.height}, {codec or 'images'}, by {forecast.model}, each from "
             f"{forecast.plan}; {size}{format_time(forecast.seconds)}"
         )
@@ -148,7 +150,7 @@ class ClipRun:
             repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
             name = f"{job.input}: " if self._clips > 1 else ""
             say(
-                f"{name}{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
+                f"{name}{show_count(new, 'frame')}{repeated} in {outcome.seconds:.0f} s, "
                 f"{format_rate(new / max(outcome.seconds, 1e-9))}; {codec}"
             )
         if job.target is not None:

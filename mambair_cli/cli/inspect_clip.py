@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.cli.inspect_text import print_lines
 from mambair_cli.cli.output import complain, format_bytes, print_event
 from mambair_cli.errors import MambairError
+from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need
@@ -57,9 +58,8 @@ def _describe(name: str, facts: "ClipFacts", need: "Need") -> Iterator[tuple[str
     yield "file", f"{facts.container}{size}"
     varying = ", not evenly" if facts.variable else ""
     length = "" if facts.duration is None else f", {float(facts.duration):.1f} s"
-    number = (
-        "" if facts.frames is None else f", {'' if facts.frames_exact else 'about '}{facts.frames} frames"
-    )
+    about = "" if facts.frames_exact else "about "
+    number = "" if facts.frames is None else f", {about}{show_count(facts.frames, 'frame')}"
     rate = f"{float(facts.frame_rate):.5g} frames a second{varying}"
     yield "pictures", f"{facts.codec}, {facts.width}×{facts.height} pixels, {rate}{number}{length}"
     yield "samples", ", ".join(_describe_samples(facts))

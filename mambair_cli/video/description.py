@@ -17,6 +17,7 @@ _FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt")
 _MICROSECONDS = 1_000_000
 _DEFAULT_RATE = Fraction(25)
 _UNKNOWN_RATES = 1000  # frames a second; FFmpeg's guess is then the time base, not a rate
+_MOST_TOLD = 2**24  # ticks; programs that write AVI into a pipe put a larger number into its header
 _DYNAMIC_HDR = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_RPU_BUFFER": "Dolby Vision",
@@ -113,15 +114,23 @@ def find_duration(stream: Any) -> Fraction | None:
 
 
 def _add_number(facts: ClipFacts, stream: Any) -> ClipFacts:
-    if "mov" in facts.container.split(",") or facts.container == "avi":
-        times = [each.timestamp for each in stream.index_entries if not each.is_discard]
-        if times:
-            variable = _is_variable(_steps(times))
-            return replace(facts, frames=len(times), frames_exact=True, variable=variable)
+    number = stream.frames
+    is_avi = facts.container == "avi"
+    if is_avi or "mov" in facts.container.split(","):
+        entries = list(stream.index_entries)
+        times = [each.timestamp for each in entries if not each.is_discard]
+        steps = _steps(times)
+        # The header of an AVI file counts ticks; the index has no entry where the frame before lasts.
+        lasts = number - max(times, default=0)
+        if times and (0 < lasts <= max(steps, default=1) if is_avi else len(entries) == number):
+            return replace(facts, frames=len(times), frames_exact=True, variable=_is_variable(steps))
+        # There is no index, as in a file that is cut off, or only a part was read, as of one in fragments.
+        if is_avi:  # FFmpeg guesses a length from what there is of the file
+            facts = replace(facts, duration=number * stream.time_base if 0 < number <= _MOST_TOLD else None)
+        number = 0
     for key, value in stream.metadata.items():
         if key.startswith("NUMBER_OF_FRAMES") and value.isdecimal():
             return replace(facts, frames=int(value))
-    number = stream.frames
     if not number and facts.duration is not None:
         number = max(1, round(facts.duration * facts.frame_rate))
     return replace(facts, frames=number or None)
