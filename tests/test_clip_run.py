@@ -32,7 +32,7 @@ from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import SegmentWriter, VideoFrame, open_clip
+from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, probe_clip
 
 LOCAL = ("--offline", "--device", "cpu")
 TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 42042]  # not evenly
@@ -695,6 +695,44 @@ def test_inspect_tells_a_clip(place: Path, capsys) -> None:
     assert [event["event"] for event in events] == ["inspected_clip", "failed", "inspected"]
     assert (events[0]["frames"], events[0]["streams"][1]["kind"]) == (12, "audio")
     assert events[0]["need"]["kind"] in ("clean", "real", "white")
+
+
+FIELDS = {"flags": 1 << 18 | 1 << 29}  # interlaced frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_kept"),
+    [
+        (["-o", "out.mp4"], True),
+        (["-o", "out.mkv", "--codec", "ffv1"], True),
+        (["-o", "out.mov", "--codec", "prores"], True),
+        (["-o", "out.mkv", "--codec", "vp9"], False),
+        (["-o", "out.mp4", "--deinterlace"], None),
+    ],
+)
+def test_fields_stay_fields_where_the_codec_has_them(
+    place: Path, arguments: list[str], is_kept: bool | None, capsys
+) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), **FIELDS)
+    given = probe_clip(place / "in.mp4")
+    if given.field_order == "unknown":
+        pytest.skip("needs PyAV 18, which tells the order of fields")
+    assert (given.interlaced, given.field_order) == (True, "tt")
+    save_nearest(place / "same.safetensors", 1)
+    command = ["denoise", "in.mp4", *arguments, "--weights", "same.safetensors"]
+    assert main([*command, *LOCAL]) == 0
+    made = probe_clip(place / arguments[1])
+    assert (made.interlaced, made.field_order == "tt") == (bool(is_kept), bool(is_kept))
+    said = capsys.readouterr().err
+    assert ("interlaced, so is the result" in said) == (is_kept is True)
+    assert ("interlaced, the result is not, and keeps its combs" in said) == (is_kept is False)
+
+
+def test_enlarged_fields_are_no_fields(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), **FIELDS)
+    assert upscale("in.mp4", "-s", "2") == 0
+    assert "the result is not, and keeps its combs; --deinterlace" in capsys.readouterr().err
+    assert not probe_clip(place / "in_x2.mp4").interlaced
 
 
 def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:

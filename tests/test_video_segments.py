@@ -11,7 +11,7 @@ import pytest
 from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams, small_disk
 
 from mambair_cli.errors import ImageError, VideoError
-from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip
+from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip, probe_clip
 from mambair_cli.video.codecs import CODECS, constant_quality
 from mambair_cli.video.colour import settle_tags
 from mambair_cli.video.facts import MasteringDisplay
@@ -223,6 +223,32 @@ def test_the_usual_codec_follows_from_container_bits_and_alpha(
 ) -> None:
     options = choose_options(facts(**changes), Path(f"a{suffix}"), size=(64, 48))
     assert (options.codec, options.pixel_format, options.notes) == (codec, pixel_format, ())
+
+
+@pytest.mark.parametrize("order", ["tt", "bb"])
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("ffv1", ".mkv"), ("prores", ".mov")])
+def test_frames_of_two_fields_say_which_comes_first(
+    order: str, codec: str, suffix: str, tmp_path: Path
+) -> None:
+    clip = facts(interlaced=True, field_order=order)
+    options = fast_options(clip, f"a{suffix}", codec) if codec == "h264" else None
+    options = options or choose_options(clip, Path(f"a{suffix}"), size=(64, 48), codec=codec)
+    assert options.fields == {"tt": "tff", "bb": "bff"}[order]
+    write(tmp_path / "a.mkv", clip, options)
+    told = probe_clip(tmp_path / "a.mkv")
+    assert (told.interlaced, told.field_order) in ((True, order), (True, "unknown"))  # before PyAV 18
+
+
+def test_fields_are_told_only_where_they_are_known_and_fit() -> None:
+    def fields(size: tuple[int, int], codec: str = "h264", **changes: Any) -> str:
+        clip = facts(interlaced=True, width=64, height=size[1], **changes)
+        return choose_options(clip, Path("a.mkv"), size=size, codec=codec).fields
+
+    assert fields((64, 48), field_order="tt") == "tff"
+    assert fields((64, 48), field_order="tb") == fields((64, 48)) == ""
+    assert fields((128, 48), field_order="tt") == ""
+    assert fields((64, 46), field_order="tt") == ""  # a field of 4:2:0 would have half a line of chroma
+    assert fields((64, 48), "hevc", field_order="tt") == ""
 
 
 def test_what_is_lost_is_noted() -> None:

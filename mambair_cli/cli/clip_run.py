@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.clip_job import ClipJob, ClipOutcome
     from mambair_cli.runs.clip_sharing import SegmentWorkers
-    from mambair_cli.video import ClipFacts
+    from mambair_cli.video import ClipFacts, VideoOptions
 
 
 class ClipRun:
@@ -60,7 +60,9 @@ class ClipRun:
             return
         notify = (lambda sentence: None) if options.quiet else say
 
-        def tell(facts: "ClipFacts", chosen: "Restorer", need: "Need | None") -> None:
+        def tell(
+            facts: "ClipFacts", chosen: "Restorer", need: "Need | None", encoding: "VideoOptions | None"
+        ) -> None:
             if options.quiet:
                 return
             if need is not None and (sentence := explain_look(task, need, chosen.model.name)):
@@ -69,7 +71,9 @@ class ClipRun:
                 say(f"using {chosen.model.name} on {chosen.device}")
             self._has_told_model = True
             if facts.interlaced and not job.deinterlace:
-                say(f"{job.input} is interlaced; --deinterlace makes whole frames of its fields")
+                stays = encoding is not None and encoding.fields
+                fate = "so is the result" if stays else "the result is not, and keeps its combs"
+                say(f"{job.input} is interlaced, {fate}; --deinterlace makes whole frames of its fields")
             if facts.hdr:
                 say(f"{job.input} is {facts.hdr}: the model sees its signal as it is stored, and it stays so")
 

@@ -36,6 +36,7 @@ class Codec:
         preset: Preset where the user names none; empty where there are no presets.
         places_chroma: Whether it tells where chroma samples lie.
         tells_hdr: Whether it tells the display that an HDR clip was graded on.
+        has_fields: Whether its encoder takes frames of two fields.
     """
 
     encoder: str
@@ -45,18 +46,21 @@ class Codec:
     preset: str = ""
     places_chroma: bool = False
     tells_hdr: bool = False
+    has_fields: bool = False
 
 
 _420, _422, _440, _444 = (2, 2), (1, 2), (2, 1), (1, 1)
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
-        "h264": Codec("libx264", (8, 10), (_420, _422, _444), False, "medium", True, True),
+        "h264": Codec("libx264", (8, 10), (_420, _422, _444), False, "medium", True, True, True),
         "hevc": Codec("libx265", (8, 10, 12), (_420, _422, _444), False, "medium", True, True),
         "av1": Codec("libsvtav1", (8, 10), (_420,), False, "6", True, True),
         "vp9": Codec("libvpx-vp9", (8,), (_420, _422, _440, _444), has_alpha=True, preset="2"),
-        "ffv1": Codec("ffv1", (8, 10, 12, 16), ((4, 4), (1, 4), _420, _422, _440, _444), has_alpha=True),
-        "prores": Codec("prores_ks", (10,), (_422, _444), has_alpha=True),
+        "ffv1": Codec(
+            "ffv1", (8, 10, 12, 16), ((4, 4), (1, 4), _420, _422, _440, _444), True, has_fields=True
+        ),
+        "prores": Codec("prores_ks", (10,), (_422, _444), True, has_fields=True),
     }
 )
 
@@ -83,6 +87,7 @@ class VideoOptions:
         preset: Preset of the encoder: "medium" and others for H.264 and HEVC, a number for AV1 and VP9.
         siting: Place of chroma samples.
         notes: Sentences about what the codec cannot hold.
+        fields: "tff" or "bff" where frames have two fields, the upper or the lower one first; else empty.
     """
 
     codec: str
@@ -91,6 +96,7 @@ class VideoOptions:
     preset: str
     siting: str = "left"
     notes: tuple[str, ...] = ()
+    fields: str = ""
 
     @property
     def layout(self) -> PixelLayout:
@@ -120,6 +126,7 @@ def choose_options(
     codec: str | None = None,
     quality: int | None = None,
     preset: str | None = None,
+    deinterlaced: bool = False,
 ) -> VideoOptions:
     """Choose how a clip is encoded: what holds its bits and its alpha, and what most players show.
 
@@ -130,6 +137,7 @@ def choose_options(
         codec: A key of ``CODECS``; None for the one that suits.
         quality: 1 to 100; None for 75.
         preset: Preset of the encoder; None for the usual one.
+        deinterlaced: Whether frames are whole ones by then.
 
     Raises:
         VideoError: The container does not hold the codec, the codec not the bits, or the quality is wrong.
@@ -164,7 +172,8 @@ def choose_options(
     siting = "topleft" if facts.siting == "topleft" and kind.places_chroma and factors == _420 else "left"
     if preset is not None and not kind.preset:
         raise VideoError(f"cannot use the preset {preset}: {codec} has no presets; leave it out")
-    return VideoOptions(codec, quality, pixel_format, preset or kind.preset, siting, tuple(notes))
+    fields = "" if deinterlaced else _find_fields(facts, kind, factors, size)
+    return VideoOptions(codec, quality, pixel_format, preset or kind.preset, siting, tuple(notes), fields)
 
 
 def _choose_codec(facts: ClipFacts, container: str, fitting: tuple[str, ...]) -> str:
@@ -206,6 +215,17 @@ def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int,
         return _420
     fits = [each for each in held if each[0] <= facts.chroma[0] and each[1] <= facts.chroma[1]]
     return fits[0] if fits else held[-1]
+
+
+def _find_fields(facts: ClipFacts, kind: Codec, factors: tuple[int, int], size: tuple[int, int]) -> str:
+    """Return the order of the fields that frames still have; empty where they are lost.
+
+    FFmpeg writes "tb" and "bt" into files in a sense opposite to their meaning, so these tell nothing.
+    """
+    has_room = kind.has_fields and size[1] % (2 * factors[0]) == 0
+    if not facts.interlaced or not has_room or size != (facts.width, facts.height):
+        return ""
+    return {"tt": "tff", "bb": "bff"}.get(facts.field_order, "")
 
 
 def _name_format(facts: ClipFacts, codec: str, bits: int, factors: tuple[int, int], has_alpha: bool) -> str:

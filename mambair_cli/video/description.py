@@ -9,11 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 from mambair_cli.video.colour import FULL, settle_tags
-from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
+from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.pixels import layout_of
 from mambair_cli.video.siting import find_siting
 
-_FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt")
 _MICROSECONDS = 1_000_000
 _DEFAULT_RATE = Fraction(25)
 _UNKNOWN_RATES = 1000  # frames a second; FFmpeg's guess is then the time base, not a rate
@@ -67,7 +66,7 @@ def describe_clip(container: Any, stream: Any, frame: Any) -> ClipFacts:
         duration=find_duration(stream)
         or (Fraction(container.duration, _MICROSECONDS) if container.duration else None),
         pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
-        field_order=_FIELD_ORDERS[getattr(stream.codec_context, "field_order", 0)],  # since PyAV 18
+        field_order=FIELD_ORDERS[getattr(stream.codec_context, "field_order", 0)],  # since PyAV 18
         interlaced=bool(frame.interlaced_frame),
     )
     return _add_side_data(_add_number(facts, stream), frame)
