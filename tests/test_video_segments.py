@@ -263,7 +263,46 @@ def test_what_is_lost_is_noted() -> None:
     lost = choose_options(graded, Path("a.mkv"), size=(64, 48), codec="ffv1")
     assert lost.notes[0] == "ffv1 does not tell the display that an HDR clip was graded on; it is left out"
     deep = choose_options(facts(bits=12), Path("a.mp4"), size=(64, 48), codec="av1")
-    assert deep.notes == ("12 bits of a sample become 10 in av1",)
+    assert deep.notes == ("12 bits of a sample become 10 in av1; hevc keeps them",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "codec", "pixel_format", "note"),
+    [
+        ({"bits": 12, "has_alpha": True}, "a.webm", None, "yuva420p", "12 bits of a sample become 8 in vp9"),
+        ({"bits": 12, "has_alpha": True}, "a.mkv", None, "yuva420p16le", None),
+        (
+            {"bits": 10, "has_alpha": True},
+            "a.mkv",
+            "vp9",
+            "yuva420p",
+            "10 bits of a sample become 8 in vp9; ffv1 and prores keep them",
+        ),
+        (DEEP, "a.webm", "vp9", "yuv420p", "10 bits of a sample become 8 in vp9; av1 keeps them"),
+        (
+            DEEP,
+            "a.mp4",
+            "vp9",
+            "yuv420p",
+            "10 bits of a sample become 8 in vp9; h264, hevc and av1 keep them",
+        ),
+    ],
+)
+def test_a_codec_of_fewer_bits_is_used_where_it_must_be(
+    changes: dict[str, Any], target: str, codec: str | None, pixel_format: str, note: str | None
+) -> None:
+    options = choose_options(facts(**changes), Path(target), size=(64, 48), codec=codec)
+    assert (options.codec, options.pixel_format) == (codec or options.codec, pixel_format)
+    assert options.notes == (() if note is None else (note,))
+
+
+def test_no_codec_is_named_that_the_container_does_not_hold() -> None:
+    by_suffix = {
+        suffix: choose_options(facts(), Path(f"a{suffix}"), size=(63, 48)).notes
+        for suffix in (".mov", ".mkv")
+    }
+    assert "av1 does not" in by_suffix[".mkv"][0]
+    assert "av1" not in by_suffix[".mov"][0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +312,6 @@ def test_what_is_lost_is_noted() -> None:
         ("a.webm", {"codec": "h264"}, "no place for the codec h264; vp9, av1 work"),
         ("a.mp4", {"quality": 0}, "the quality is 0; 1 to 100 works"),
         ("a.mkv", {"codec": "ffv1", "preset": "fast"}, "ffv1 has no presets; leave it out"),
-        ("a.webm", {"codec": "vp9"}, "vp9 has 8 bits here, the clip 10; h264, hevc, av1, ffv1, prores work"),
     ],
 )
 def test_impossible_wishes_are_refused_in_a_line(target: str, choice: dict[str, Any], words: str) -> None:

@@ -14,7 +14,7 @@ from mambair_cli.errors import VideoError
 from mambair_cli.system.files import is_stream, show
 from mambair_cli.video.container import find_pictures, open_container
 from mambair_cli.video.counted import CountedPipe
-from mambair_cli.video.description import count_packets, describe_clip, find_duration
+from mambair_cli.video.description import count_packets, describe_clip, find_duration, tells_alpha
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import TimedFrame, deinterlace
@@ -289,7 +289,7 @@ class Clip:
         av = import_av()
         decoder = stream.codec_context
         alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
-        if alpha and stream.metadata.get("alpha_mode") == "1":  # FFmpeg's own decoders leave it out
+        if alpha and tells_alpha(stream.metadata):  # FFmpeg's own decoders leave it out
             decoder = av.CodecContext.create(alpha, "r")
         packets, end = container.demux(stream), 0
         while True:

@@ -4,7 +4,7 @@ Quality is one scale from 1 to 100 for all codecs; what it means to each is :fun
 are fixed numbers, since results of some encoders depend on them: a clip is the same on every machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
@@ -140,7 +140,7 @@ def choose_options(
         deinterlaced: Whether frames are whole ones by then.
 
     Raises:
-        VideoError: The container does not hold the codec, the codec not the bits, or the quality is wrong.
+        VideoError: The container does not hold the codec, or the quality is wrong.
     """
     container = container_of(target)
     fitting = CONTAINERS[target.suffix.lower()][1]
@@ -155,13 +155,14 @@ def choose_options(
     if codec not in fitting:
         raise VideoError(f"cannot write {name}: no place for the codec {codec}; {', '.join(fitting)} work")
     kind = CODECS[codec]
-    bits = _choose_bits(facts, codec, name, notes)
+    bits = _choose_bits(facts, codec, fitting, notes)
     has_alpha = facts.has_alpha and kind.has_alpha and container != "mp4"
     if facts.has_alpha and not has_alpha:
         notes.append(f"{codec} in {target.suffix} has no transparency; it is left out")
     factors = _choose_factors(facts, codec, has_alpha)
     if codec in ("h264", "hevc") and ((factors[0] > 1 and size[1] % 2) or (factors[1] > 1 and size[0] % 2)):
-        notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show; av1 does not")
+        other = "; av1 does not" if "av1" in fitting else ""
+        notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show{other}")
         factors = _444
     if facts.mastering is not None and not kind.tells_hdr:
         notes.append(f"{codec} does not tell the display that an HDR clip was graded on; it is left out")
@@ -179,27 +180,33 @@ def choose_options(
 def _choose_codec(facts: ClipFacts, container: str, fitting: tuple[str, ...]) -> str:
     wanted: tuple[str, ...] = ()
     if facts.has_alpha and container != "mp4":
-        # ProRes in Matroska is rare, and VP9 has 8 bits.
-        deep = ("prores",) if container == "mov" else ("ffv1",)
-        wanted = deep if facts.bits > 8 or container == "mov" else ("vp9",)
+        # ProRes in Matroska is rare. VP9 has 8 bits, but to lose the others costs less than transparency.
+        wanted = ("prores",) if container == "mov" else ("ffv1", "vp9") if facts.bits > 8 else ("vp9",)
     # 10 bits of H.264 are shown by few players.
     wanted += ("h264", "vp9") if facts.bits == 8 else ("hevc", "av1")
     return next(codec for codec in wanted if codec in fitting)
 
 
-def _choose_bits(facts: ClipFacts, codec: str, name: str, notes: list[str]) -> int:
+def _choose_bits(facts: ClipFacts, codec: str, fitting: tuple[str, ...], notes: list[str]) -> int:
     held = CODECS[codec].bits
     # Pictures of 16 bits, which clips of lossy codecs never have, are shown in 10.
     wanted = 10 if facts.bits > 12 and codec != "ffv1" else facts.bits
     bits = next((bits for bits in held if bits >= wanted), held[-1])
-    if bits < min(wanted, 10):
-        others = ", ".join(key for key, kind in CODECS.items() if kind.bits[-1] >= wanted)
-        raise VideoError(
-            f"cannot write {name}: {codec} has {bits} bits here, the clip {facts.bits}; {others} work"
-        )
     if bits < facts.bits:
-        notes.append(f"{facts.bits} bits of a sample become {bits} in {codec}")
+        keeping = [key for key in fitting if CODECS[key].bits[-1] >= facts.bits]
+        if facts.has_alpha and CODECS[codec].has_alpha:
+            keeping = [key for key in keeping if CODECS[key].has_alpha]
+        notes.append(f"{facts.bits} bits of a sample become {bits} in {codec}{_name_others(keeping)}")
     return bits
+
+
+def _name_others(codecs: Sequence[str]) -> str:
+    """Name codecs of the same container that keep what is lost, as the end of a sentence."""
+    if not codecs:
+        return ""
+    if len(codecs) == 1:
+        return f"; {codecs[0]} keeps them"
+    return f"; {', '.join(codecs[:-1])} and {codecs[-1]} keep them"
 
 
 def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Tell what an open clip is, from its container and its first frame."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -86,6 +86,14 @@ def is_picture(stream: Any) -> bool:
     """Tell whether a stream is a cover, or another single picture."""
     disposition = stream.disposition
     return bool(disposition & type(disposition).attached_pic)
+
+
+def tells_alpha(metadata: Mapping[str, str]) -> bool:
+    """Tell whether a stream of VP8 or VP9 says that it is transparent.
+
+    FFmpeg writes this tag twice, and reads the second one, in capitals, over the first.
+    """
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in metadata.items())
 
 
 def _is_rate(rate: Fraction | None) -> bool:
