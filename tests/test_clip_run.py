@@ -417,8 +417,12 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
         (["in.mp4", "--server", "auto"], 2, "a server takes no clips: --server auto; leave it out"),
         (["in.mp4", "--compare"], 2, "no effect on clips: --compare"),
-        (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
-        (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.webm", "--codec", "h264"], 2, "no place for the codec h264; vp9, av1 work"),
+        (["in.mp4", "-o", "out.mp4", "--codec", "prores"], 2, "no place for the codec prores; h264, hevc"),
+        (["in.mp4", "--codec", "prores"], 2, "no place for the codec prores; h264, hevc"),
+        (["in.mp4", "-o", "out.gif"], 2, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.avi", "--dry-run"], 2, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.y4m"], 2, "the suffix is no clip's"),
         (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
         (["in.mp4", "-o", "in.mp4"], 2, "the result of in.mp4 cannot be in.mp4"),
         (["in.mp4", "in.mp4"], 2, "the result of in.mp4 cannot be in_x2.mp4"),
@@ -430,6 +434,8 @@ def test_what_cannot_be_done_is_told_in_a_line(given, code, why, place: Path, ca
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
     Image.new("RGB", (8, 8)).save("in.png")
     (place / "there.mp4").write_bytes(b"mine")
+    if code == 2:  # before anything is opened
+        (place / "in.mp4").write_bytes(b"no clip")
     assert upscale(*given, "-s", "2", "-q") == code
     said = capsys.readouterr().err
     assert why in said

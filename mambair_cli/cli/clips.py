@@ -197,6 +197,7 @@ def restore_clips(
     if options.is_preview:
         _preview(task, clips, options, scale, level, size)
         return
+    _check_targets(clips, options)
     with cleaning_up(), open_restorer(task, scale, level, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
@@ -213,6 +214,23 @@ def restore_clips(
         for job in jobs:
             run.restore(job, restorer, task, workers)
         run.end()
+
+
+def _check_targets(clips: list[str], options: Options) -> None:
+    """Check that results of such names hold the codec that was asked for.
+
+    Raises:
+        UsageError: One does not, or its suffix is no clip's.
+    """
+    from mambair_cli.video import check_codec, is_pattern
+
+    for clip in clips:
+        target = options.output if _is_one(options.output) else _name_target(clip, "", options.output)
+        if target is not None and target != "-" and not is_pattern(Path(target)):
+            try:
+                check_codec(Path(target), options.codec)
+            except VideoError as error:
+                raise UsageError(str(error)) from error
 
 
 def _image_formats(jobs: list["ClipJob"]) -> set[str]:
@@ -267,8 +285,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.naming import suffix_of
 
     suffix, output = suffix_of(task, scale, size), options.output
-    is_folder = output is not None and (output.endswith("/") or os.path.isdir(output))
-    is_one = output is not None and not is_folder and bool(Path(output).suffix or output == "-")
+    is_one = _is_one(output)
     if is_one and len(clips) > 1:
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
     targets = {clip: _name_target(clip, suffix, output) for clip in clips}
@@ -296,6 +313,13 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             keep_journal=len(clips) > 1,
         )
     return list(jobs.values())
+
+
+def _is_one(output: str | None) -> bool:
+    """Tell whether a place for results is one file, or a pipe, and no folder."""
+    if output is None or output.endswith("/") or os.path.isdir(output):
+        return False
+    return bool(Path(output).suffix or output == "-")
 
 
 def _leave_out_results(clips: list[str], targets: dict[str, str], quiet: bool) -> list[str]:

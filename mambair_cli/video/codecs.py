@@ -118,6 +118,20 @@ def container_of(target: PurePath) -> str:
         ) from None
 
 
+def check_codec(target: PurePath, codec: str | None) -> None:
+    """Check that a file's suffix is one of a clip, and that its container holds a codec, if one is named.
+
+    Raises:
+        VideoError: It is not, or does not.
+    """
+    container_of(target)
+    fitting = CONTAINERS[target.suffix.lower()][1]
+    if codec is not None and codec not in fitting:
+        raise VideoError(
+            f"cannot write {show(str(target))}: no place for the codec {codec}; {', '.join(fitting)} work"
+        )
+
+
 def choose_options(
     facts: ClipFacts,
     target: PurePath,
@@ -142,18 +156,15 @@ def choose_options(
     Raises:
         VideoError: The container does not hold the codec, or the quality is wrong.
     """
-    container = container_of(target)
-    fitting = CONTAINERS[target.suffix.lower()][1]
+    check_codec(target, codec)
+    container, fitting = CONTAINERS[target.suffix.lower()]
     codec = codec or _choose_codec(facts, container, fitting)
     notes: list[str] = []
     if codec == "ffv1" and quality is not None:
         notes.append(f"quality {quality} has no effect: ffv1 is lossless")
     quality = DEFAULT_QUALITY if quality is None else quality
-    name = show(str(target))
     if not 1 <= quality <= 100:
-        raise VideoError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
-    if codec not in fitting:
-        raise VideoError(f"cannot write {name}: no place for the codec {codec}; {', '.join(fitting)} work")
+        raise VideoError(f"cannot write {show(str(target))}: the quality is {quality}; 1 to 100 works")
     kind = CODECS[codec]
     bits = _choose_bits(facts, codec, fitting, notes)
     has_alpha = facts.has_alpha and kind.has_alpha and container != "mp4"
