@@ -269,7 +269,13 @@ def test_what_is_lost_is_noted() -> None:
 @pytest.mark.parametrize(
     ("changes", "target", "codec", "pixel_format", "note"),
     [
-        ({"bits": 12, "has_alpha": True}, "a.webm", None, "yuva420p", "12 bits of a sample become 8 in vp9"),
+        (
+            {"bits": 12, "has_alpha": True},
+            "a.webm",
+            None,
+            "yuva420p",
+            "12 bits of a sample become 8 in vp9; ffv1 in .mkv keeps them",
+        ),
         ({"bits": 12, "has_alpha": True}, "a.mkv", None, "yuva420p16le", None),
         (
             {"bits": 10, "has_alpha": True},
@@ -293,6 +299,51 @@ def test_a_codec_of_fewer_bits_is_used_where_it_must_be(
 ) -> None:
     options = choose_options(facts(**changes), Path(target), size=(64, 48), codec=codec)
     assert (options.codec, options.pixel_format) == (codec or options.codec, pixel_format)
+    assert options.notes == (() if note is None else (note,))
+
+
+RGB = {
+    "pixel_format": "gbrp",
+    "chroma": (1, 1),
+    "colour": settle_tags(0, 1, 13, 2, is_rgb=True, size=(64, 48)),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "codec", "note"),
+    [
+        (
+            RGB,
+            "a.mkv",
+            None,
+            "RGB becomes 4:2:0 in h264, with fewer samples of colour; ffv1 and prores keep them",
+        ),
+        (RGB, "a.mov", "h264", "RGB becomes 4:2:0 in h264, with fewer samples of colour; prores keeps them"),
+        (
+            RGB,
+            "a.mp4",
+            None,
+            "RGB becomes 4:2:0 in h264, with fewer samples of colour; ffv1 in .mkv keeps them",
+        ),
+        (RGB, "a.mkv", "ffv1", None),
+        (RGB, "a.mov", "prores", None),
+        (
+            {"chroma": (1, 1)},
+            "a.mp4",
+            "av1",
+            "4:4:4 becomes 4:2:0 in av1, with fewer samples of colour; h264, hevc and vp9 keep them",
+        ),
+        ({"chroma": (1, 1)}, "a.mp4", None, None),
+        ({"chroma": (1, 4)}, "a.mp4", None, None),
+        ({"pixel_format": "gray", "chroma": (1, 1)}, "a.mp4", None, None),
+        (RGB | {"container": "image2"}, "a.mp4", None, None),
+        (RGB | {"container": "rawvideo"}, "a.mp4", None, None),
+    ],
+)
+def test_fewer_samples_of_colour_are_noted(
+    changes: dict[str, Any], target: str, codec: str | None, note: str | None
+) -> None:
+    options = choose_options(facts(**changes), Path(target), size=(64, 48), codec=codec)
     assert options.notes == (() if note is None else (note,))
 
 

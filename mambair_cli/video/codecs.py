@@ -50,6 +50,7 @@ class Codec:
 
 
 _420, _422, _440, _444 = (2, 2), (1, 2), (2, 1), (1, 1)
+_NAMES = {_420: "4:2:0", _422: "4:2:2", _440: "4:4:0", _444: "4:4:4", (4, 4): "4:1:0", (1, 4): "4:1:1"}
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
@@ -175,6 +176,7 @@ def choose_options(
         other = "; av1 does not" if "av1" in fitting else ""
         notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show{other}")
         factors = _444
+    _note_chroma(facts, codec, bits, factors, fitting, notes)
     if facts.mastering is not None and not kind.tells_hdr:
         notes.append(f"{codec} does not tell the display that an HDR clip was graded on; it is left out")
     if facts.dynamic_hdr:
@@ -214,10 +216,41 @@ def _choose_bits(facts: ClipFacts, codec: str, fitting: tuple[str, ...], notes: 
 def _name_others(codecs: Sequence[str]) -> str:
     """Name codecs of the same container that keep what is lost, as the end of a sentence."""
     if not codecs:
-        return ""
+        return "; ffv1 in .mkv keeps them"
     if len(codecs) == 1:
         return f"; {codecs[0]} keeps them"
     return f"; {', '.join(codecs[:-1])} and {codecs[-1]} keep them"
+
+
+def _note_chroma(
+    facts: ClipFacts,
+    codec: str,
+    bits: int,
+    factors: tuple[int, int],
+    fitting: tuple[str, ...],
+    notes: list[str],
+) -> None:
+    """Note that a result has fewer samples of colour than the clip."""
+    # Images and raw frames are RGB whatever they come from; nobody expects of a clip that it is.
+    if "gray" in facts.pixel_format or facts.container in ("image2", "rawvideo"):
+        return
+    is_rgb = facts.colour.matrix == 0
+    given = _444 if is_rgb else facts.chroma
+
+    def loses(held: tuple[int, int]) -> bool:
+        return held[0] > given[0] or held[1] > given[1]
+
+    if loses(factors):
+        keeping = [
+            key
+            for key in fitting
+            if CODECS[key].bits[-1] >= bits
+            and (CODECS[key].has_alpha or not facts.has_alpha)
+            and not loses(_choose_factors(facts, key, facts.has_alpha))
+        ]
+        name = "RGB" if is_rgb else _NAMES.get(given, "chroma")
+        others = _name_others(keeping)
+        notes.append(f"{name} becomes {_NAMES[factors]} in {codec}, with fewer samples of colour{others}")
 
 
 def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int, int]:
