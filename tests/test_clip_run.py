@@ -32,7 +32,7 @@ from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, probe_clip
+from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, piped, probe_clip
 
 LOCAL = ("--offline", "--device", "cpu")
 TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 42042]  # not evenly
@@ -597,7 +597,7 @@ def test_segments_after_a_gap_do_not_outlive_another_plan(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes by name")
-def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None:
+def test_a_pipe_by_name_is_read_once(place: Path, capsys) -> None:
     make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(24, 16))
     os.mkfifo(place / "pipe.mkv")
     content = (place / "in.mkv").read_bytes()
@@ -606,6 +606,26 @@ def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None
     assert main(["denoise", "pipe.mkv", "-o", "out.mkv", *LOCAL]) == 0
     feeding.join()
     assert len(frames_of("out.mkv")) == 2
+
+
+@pytest.mark.parametrize("most", [None, 1])
+@pytest.mark.parametrize(("crf", "model"), [("45", "tiny-real-x2"), ("1", "tiny-x2")])
+def test_a_pipe_is_looked_at_as_a_file_is(
+    place: Path, most: int | None, crf: str, model: str, monkeypatch, capsys
+) -> None:
+    """No frame is lost by the look, also where memory is for one frame only."""
+    if most is not None:
+        monkeypatch.setattr(piped, "MOST_HELD", most)
+    make_clip(place / "in.mkv", "matroska", times=TIMES, size=(96, 64), options={"crf": crf})
+    for name in ("in.mkv", "pipe.mkv"):
+        if name == "pipe.mkv":
+            os.mkfifo(place / name)
+            content = (place / "in.mkv").read_bytes()
+            threading.Thread(target=(place / name).write_bytes, args=(content,)).start()
+        assert main(["upscale", name, "-s", "2", "-o", f"out-{name}", *LOCAL, "--json"]) == 0
+        done = json.loads(capsys.readouterr().out.splitlines()[1])
+        assert (done["model"], done["frames"]) == (model, len(TIMES))
+    assert read_packets(place / "out-pipe.mkv").data == read_packets(place / "out-in.mkv").data
 
 
 def test_frames_come_and_go_by_pipes(place: Path) -> None:

@@ -34,7 +34,7 @@ def inspect_clips(names: list[str], as_json: bool) -> int:
     for place, name in enumerate(names):
         try:
             with open_clip(Path(name)) as clip:
-                need = find_need_of_clip(clip.frames())
+                need = find_need_of_clip(clip.first_frames())
                 facts = clip.facts if clip.facts.frames_exact else clip.count()
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)

@@ -181,8 +181,7 @@ def choose_way(
         The restorer, what was seen of the clip, height and width of the result, and the result.
     """
     facts, scale = clip.facts, restorer.info.scale
-    can_look = restorer.others and job.source is not None and not is_stream(job.source)
-    need = find_need_of_clip(clip.frames()) if can_look else None
+    need = find_need_of_clip(clip.first_frames()) if restorer.others else None
     chosen = (restorer if need is None else restorer.choose(need)).alone()
     size = job.size if chosen.info.scale == scale else keep_scale(job.size, scale)
     width, height = size.target(facts.width, facts.height, chosen.info.scale)

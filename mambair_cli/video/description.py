@@ -16,6 +16,8 @@ from mambair_cli.video.siting import find_siting
 _MICROSECONDS = 1_000_000
 _DEFAULT_RATE = Fraction(25)
 _UNKNOWN_RATES = 1000  # frames a second; FFmpeg's guess is then the time base, not a rate
+_FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
+_SECONDS_SHORTER = 2  # the same, where that time may be of sound
 _MOST_TOLD = 2**24  # ticks; programs that write AVI into a pipe put a larger number into its header
 _DYNAMIC_HDR = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
@@ -86,6 +88,32 @@ def is_picture(stream: Any) -> bool:
     """Tell whether a stream is a cover, or another single picture."""
     disposition = stream.disposition
     return bool(disposition & type(disposition).attached_pic)
+
+
+def find_slack(facts: ClipFacts, stream: Any) -> Fraction:
+    """Return by how many seconds a clip may end before the time that its header tells."""
+    own = find_duration(stream) is not None
+    return _FRAMES_SHORTER / facts.frame_rate if own else Fraction(_SECONDS_SHORTER)
+
+
+def explain_missing(facts: ClipFacts, frames: int, seconds: Fraction, slack: Fraction) -> str | None:
+    """Say how much is missing of a clip that was read to its end; None if nothing is.
+
+    Args:
+        facts: What its header tells.
+        frames: Number of frames that it has.
+        seconds: Its length.
+        slack: Seconds by which its header may tell more.
+    """
+    if facts.frames_exact and facts.frames is not None:
+        return (
+            f"has {frames} of {facts.frames} frames; the others are missing"
+            if frames < facts.frames
+            else None
+        )
+    if facts.duration is None or facts.duration - seconds <= slack:
+        return None
+    return f"ends after {float(seconds):.2f} s of {float(facts.duration):.2f} s; it may be cut off"
 
 
 def tells_alpha(metadata: Mapping[str, str]) -> bool:
