@@ -475,6 +475,25 @@ def test_raw_frames_are_read_to_the_bit() -> None:
     assert [frame.pts * clip.facts.time_base for frame in frames] == [0, Fraction(1, 24), Fraction(2, 24)]
 
 
+@pytest.mark.parametrize("format", ["rgb24", "rgb48le"])
+def test_raw_frames_that_end_inside_one_doubt_the_size(format: str) -> None:
+    whole = bytes(range(250)) * 100
+    for width, height, warns in ((10, 10, False), (10, 9, True), (7, 11, True)):
+        count = 25000 // (width * height * (3 if format == "rgb24" else 6))
+        data = whole[: 300 * 20] if (width, height) == (10, 10) else whole
+        count = 6000 // (300 if format == "rgb24" else 600) if not warns else count
+        reader, writer = os.pipe()
+        os.write(writer, data)
+        os.close(writer)
+        raw = RawInput(format, width, height, Fraction(25))
+        with open(reader, "rb") as pipe, open_clip(pipe, raw=raw) as clip:
+            assert len(list(clip.frames())) == count
+            told = (
+                f"standard input ends inside a frame, which is left out; check whether --raw {width}x{height}"
+            )
+            assert clip.warnings == ([f"{told} is its size"] if warns else [])
+
+
 def test_yuv4mpeg_is_read_from_a_pipe() -> None:
     header = b"YUV4MPEG2 W4 H2 F30000:1001 Ip A1:1 C420mpeg2 XCOLORRANGE=LIMITED\n"
     planes = bytes([16, 235, 126, 16] * 2) + bytes([128] * 4)

@@ -13,7 +13,7 @@ import numpy as np
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import is_stream, show
 from mambair_cli.video.container import find_pictures, open_container
-from mambair_cli.video.counted import CountedPipe
+from mambair_cli.video.counted import CountedPipe, explain_rest
 from mambair_cli.video.description import (
     count_packets,
     describe_clip,
@@ -298,7 +298,7 @@ class Clip:
         alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
         if alpha and tells_alpha(stream.metadata):  # FFmpeg's own decoders leave it out
             decoder = av.CodecContext.create(alpha, "r")
-        packets, end = container.demux(stream), 0
+        packets, end, least = container.demux(stream), 0, self._raw.bytes if self._raw else 1
         while True:
             if is_over is not None and is_over():
                 raise _OverError
@@ -310,7 +310,7 @@ class Clip:
                 packet = None
             # The last packet is empty and has no time; others that are empty repeat a frame.
             is_last = packet is None or (not packet.size and packet.dts is None)
-            if packet is not None and not packet.size and not is_last:
+            if packet is not None and packet.size < least and not is_last:
                 continue
             if packet is not None and packet.size and packet.pos is not None:
                 end = packet.pos + packet.size
@@ -324,9 +324,8 @@ class Clip:
                 self._is_doubtful = True
                 self._warn(f"part of {self._name} is broken: {first_line(error)}")
             if is_last:
-                size = self._source.count if isinstance(self._source, CountedPipe) else container.size
-                if container.format.name == "yuv4mpegpipe" and end < size:
-                    self._warn(f"{self._name} ends inside a frame, which is left out")
+                if rest := explain_rest(self._source, container, end, self._raw):
+                    self._warn(f"{self._name} {rest}")
                 return
 
     def _number(
