@@ -47,6 +47,7 @@ _OF_IMAGES = (
 )
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
+_PEEKED = 16  # bytes
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
@@ -134,9 +135,10 @@ def _is_clip(name: str, options: Options) -> bool:
     output = options.output or ""
     gives_clip = output.lower().endswith(CLIP_SUFFIXES) and not os.path.isdir(output)
     if name == "-":
-        if options.raw is not None or _starts_as_yuv4mpeg():
+        head = _peek()
+        if options.raw is not None or head.startswith(_YUV4MPEG):
             return True
-        if gives_clip:
+        if gives_clip or _is_other_clip(head):
             raise UsageError(
                 "standard input takes a clip as YUV4MPEG, which ffmpeg -f yuv4mpegpipe writes, or as frames "
                 "of --raw, and this is neither; name the file"
@@ -154,9 +156,17 @@ def is_clip_name(name: str) -> bool:
     return name.lower().endswith(CLIP_SUFFIXES) or (_is_numbered(name) and not os.path.exists(name))
 
 
-def _starts_as_yuv4mpeg() -> bool:
+def _peek() -> bytes:
+    """Return the first bytes of standard input, which stay there."""
     buffer = getattr(sys.stdin, "buffer", None)
-    return isinstance(buffer, io.BufferedReader) and buffer.peek(len(_YUV4MPEG)).startswith(_YUV4MPEG)
+    return buffer.peek(_PEEKED) if isinstance(buffer, io.BufferedReader) else b""
+
+
+def _is_other_clip(head: bytes) -> bool:
+    """Tell whether standard input is a clip that only a file can be."""
+    from mambair_cli.images.signatures import is_clip
+
+    return is_clip(head)
 
 
 def _is_numbered(name: str) -> bool:
