@@ -354,6 +354,18 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
     assert Path("out/in.mp4").read_bytes() == first
 
 
+@pytest.mark.parametrize("name", ["in.mp4", "in.png"])
+def test_a_refused_run_leaves_no_journal(place: Path, name: str, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    Image.new("RGB", (16, 16)).save("in.png")
+    target = place / f"in_x2{Path(name).suffix}"
+    target.write_bytes(b"mine")
+    assert upscale(name, "-s", "2", "--resume") == 1
+    assert "it exists already" in capsys.readouterr().err
+    assert target.read_bytes() == b"mine"
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_finished_clip_is_noted_before_its_segments_go(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
     Path("out").mkdir()
