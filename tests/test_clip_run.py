@@ -831,7 +831,15 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0
     assert capsys.readouterr().out == "in_preview.html\n"
-    assert "<html" in Path("in_preview.html").read_text("utf-8")
+    page = Path("in_preview.html").read_text("utf-8")
+    assert "<html" in page
+    assert "in.mp4 at 0.17 s" in page
+    assert "in_1.png" not in page
+    make_clip(place / "large.mp4", "mp4", times=TIMES[:3], size=(640, 480))
+    assert main(["upscale", "large.mp4", "-s", "2", "--preview", "--at", "0.04", *LOCAL]) == 0
+    said = capsys.readouterr().err
+    assert "large.mp4 at 0.04 s: showing the part" in said
+    assert "large_1.png" not in said
     for given, code, why in (
         (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),
         (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),

@@ -279,7 +279,7 @@ def _preview(
         pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
-        image = Source(name_frame(pattern, 0))
+        image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
         show_preview(
             task, scale, level, [image], WriteOptions(size=size), replace(options, output=page), clips[0]
         )
