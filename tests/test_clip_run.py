@@ -735,7 +735,7 @@ def test_inspect_tells_a_clip(place: Path, capsys) -> None:
     assert events[0]["need"]["kind"] in ("clean", "real", "white")
 
 
-FIELDS = {"flags": 1 << 18 | 1 << 29}  # interlaced frames
+FIELDS = 1 << 18 | 1 << 29  # flags of an encoder for interlaced frames
 
 
 @pytest.mark.parametrize(
@@ -751,7 +751,7 @@ FIELDS = {"flags": 1 << 18 | 1 << 29}  # interlaced frames
 def test_fields_stay_fields_where_the_codec_has_them(
     place: Path, arguments: list[str], is_kept: bool | None, capsys
 ) -> None:
-    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), **FIELDS)
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), flags=FIELDS)
     given = probe_clip(place / "in.mp4")
     if given.field_order == "unknown":
         pytest.skip("needs PyAV 18, which tells the order of fields")
@@ -767,7 +767,7 @@ def test_fields_stay_fields_where_the_codec_has_them(
 
 
 def test_enlarged_fields_are_no_fields(place: Path, capsys) -> None:
-    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), **FIELDS)
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), flags=FIELDS)
     assert upscale("in.mp4", "-s", "2") == 0
     assert "the result is not, and keeps its combs; --deinterlace" in capsys.readouterr().err
     assert not probe_clip(place / "in_x2.mp4").interlaced

@@ -12,8 +12,9 @@ from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_s
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip, probe_clip
-from mambair_cli.video.codecs import CODECS, constant_quality
+from mambair_cli.video.codecs import CODECS
 from mambair_cli.video.colour import settle_tags
+from mambair_cli.video.encoders import constant_quality
 from mambair_cli.video.facts import MasteringDisplay
 from mambair_cli.video.segments import read_times
 

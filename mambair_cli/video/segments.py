@@ -17,7 +17,8 @@ import numpy as np
 
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import explain_unwritable, open_atomic, show
-from mambair_cli.video.codecs import CODECS, VideoOptions, encoder_options
+from mambair_cli.video.codecs import CODECS, VideoOptions
+from mambair_cli.video.encoders import encoder_options
 from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import mark_fields
