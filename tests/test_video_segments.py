@@ -238,6 +238,9 @@ def test_frames_of_two_fields_say_which_comes_first(
     write(tmp_path / "a.mkv", clip, options)
     told = probe_clip(tmp_path / "a.mkv")
     assert (told.interlaced, told.field_order) in ((True, order), (True, "unknown"))  # before PyAV 18
+    assert sorted(read_times(tmp_path / "a.mkv").pts) == UNEVEN
+    with open_clip(tmp_path / "a.mkv") as clip:
+        assert all(psnr(frame.pixels, picture(frame.number)) > 32 for frame in clip.frames())
 
 
 def test_fields_are_told_only_where_they_are_known_and_fit() -> None:
@@ -337,6 +340,7 @@ RGB = {
         ({"chroma": (1, 1)}, "a.mp4", None, None),
         ({"chroma": (1, 4)}, "a.mp4", None, None),
         ({"pixel_format": "gray", "chroma": (1, 1)}, "a.mp4", None, None),
+        ({"pixel_format": "monow", "chroma": (1, 1)}, "a.mp4", "av1", None),
         (RGB | {"container": "image2"}, "a.mp4", None, None),
         (RGB | {"container": "rawvideo"}, "a.mp4", None, None),
     ],

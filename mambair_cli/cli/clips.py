@@ -135,8 +135,7 @@ def _is_clip(name: str, options: Options) -> bool:
     output = options.output or ""
     gives_clip = output.lower().endswith(CLIP_SUFFIXES) and not os.path.isdir(output)
     if name == "-":
-        head = _peek()
-        if options.raw is not None or head.startswith(_YUV4MPEG):
+        if options.raw is not None or (head := _peek()).startswith(_YUV4MPEG):
             return True
         if gives_clip or _is_other_clip(head):
             raise UsageError(

@@ -219,8 +219,8 @@ def choose_way(
 
 
 def _describe(options: VideoOptions) -> dict[str, Any]:
-    """Return options as JSON; plans of earlier versions have no fields."""
-    described = asdict(options)
+    """Return options as JSON: no notes, which change nothing; plans of earlier versions have no fields."""
+    described = {**asdict(options), "notes": ()}
     if not options.fields:
         del described["fields"]
     return described

@@ -221,7 +221,7 @@ def _note_chroma(
 ) -> None:
     """Note that a result has fewer samples of colour than the clip."""
     # Images and raw frames are RGB whatever they come from; nobody expects of a clip that it is.
-    if "gray" in facts.pixel_format or facts.container in ("image2", "rawvideo"):
+    if layout_of(facts.pixel_format).is_gray or facts.container in ("image2", "rawvideo"):
         return
     is_rgb = facts.colour.matrix == 0
     given = _444 if is_rgb else facts.chroma
