@@ -16,6 +16,7 @@ pytest.importorskip("av", reason="needs the extra video")
 from clips import make_clip
 
 from mambair_cli.cli import main
+from mambair_cli.images.signatures import is_clip
 from mambair_cli.system.values import read_rate
 from mambair_cli.video import is_pattern, open_clip
 
@@ -133,6 +134,28 @@ def test_streams_of_the_shell_are_looked_at_before(place: Path, capsys) -> None:
         done = subprocess.run([*command, "-", "-o", "b.mkv"], stdin=clip, capture_output=True, text=True)
     assert done.returncode == 2
     assert "standard input takes a clip as YUV4MPEG" in done.stderr
+    with open("a.mkv", "rb") as clip:
+        done = subprocess.run([*command, "-", "-o", "-"], stdin=clip, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "standard input takes a clip as YUV4MPEG" in done.stderr
+
+
+@pytest.mark.parametrize("format", ["matroska", "mp4", "mov", "avi", "mpegts", "flv"])
+def test_a_clip_is_known_by_its_first_bytes(format: str, place: Path, capsys) -> None:
+    make_clip(place / "noname", format, times=[0], size=(16, 16))
+    assert is_clip((place / "noname").read_bytes()[:16])
+    assert upscale("noname", "-o", "a.png") == 1
+    assert "cannot read noname: it is a clip, no image; name a file with the suffix of one" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_image_is_no_clip_by_its_first_bytes(place: Path) -> None:
+    for format in ("png", "jpeg", "webp", "gif", "tiff", "bmp", "avif", "ico", "ppm"):
+        Image.new("RGB", (16, 16)).save("a", format)
+        assert not is_clip((place / "a").read_bytes()[:16])
+    assert not is_clip(b"")
+    assert not is_clip(b"Good morning, all")
 
 
 def test_a_warning_names_the_clip_once(place: Path, capsys) -> None:

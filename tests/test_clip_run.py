@@ -32,7 +32,7 @@ from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import SegmentWriter, VideoFrame, open_clip
+from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, piped, probe_clip
 
 LOCAL = ("--offline", "--device", "cpu")
 TIMES = [0, 3003, 6006, 9009, 15015, 18018, 21021, 24024, 27027, 36036, 39039, 42042]  # not evenly
@@ -354,6 +354,18 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
     assert Path("out/in.mp4").read_bytes() == first
 
 
+@pytest.mark.parametrize("name", ["in.mp4", "in.png"])
+def test_a_refused_run_leaves_no_journal(place: Path, name: str, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
+    Image.new("RGB", (16, 16)).save("in.png")
+    target = place / f"in_x2{Path(name).suffix}"
+    target.write_bytes(b"mine")
+    assert upscale(name, "-s", "2", "--resume") == 1
+    assert "it exists already" in capsys.readouterr().err
+    assert target.read_bytes() == b"mine"
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_finished_clip_is_noted_before_its_segments_go(place: Path, monkeypatch, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
     Path("out").mkdir()
@@ -417,8 +429,12 @@ def test_two_runs_do_not_write_one_clip(place: Path, capsys) -> None:
         (["in.png", "--codec", "av1"], 2, "there is no clip among the inputs: --codec av1"),
         (["in.mp4", "--server", "auto"], 2, "a server takes no clips: --server auto; leave it out"),
         (["in.mp4", "--compare"], 2, "no effect on clips: --compare"),
-        (["in.mp4", "-o", "out.webm", "--codec", "h264"], 1, "no place for the codec h264; vp9, av1 work"),
-        (["in.mp4", "-o", "out.gif"], 1, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.webm", "--codec", "h264"], 2, "no place for the codec h264; vp9, av1 work"),
+        (["in.mp4", "-o", "out.mp4", "--codec", "prores"], 2, "no place for the codec prores; h264, hevc"),
+        (["in.mp4", "--codec", "prores"], 2, "no place for the codec prores; h264, hevc"),
+        (["in.mp4", "-o", "out.gif"], 2, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.avi", "--dry-run"], 2, "the suffix is no clip's"),
+        (["in.mp4", "-o", "out.y4m"], 2, "the suffix is no clip's"),
         (["in.mp4", "-o", "there.mp4"], 1, "it exists already; --overwrite replaces it"),
         (["in.mp4", "-o", "in.mp4"], 2, "the result of in.mp4 cannot be in.mp4"),
         (["in.mp4", "in.mp4"], 2, "the result of in.mp4 cannot be in_x2.mp4"),
@@ -430,6 +446,8 @@ def test_what_cannot_be_done_is_told_in_a_line(given, code, why, place: Path, ca
     make_clip(place / "in.mp4", "mp4", times=TIMES[:2], size=(48, 32))
     Image.new("RGB", (8, 8)).save("in.png")
     (place / "there.mp4").write_bytes(b"mine")
+    if code == 2:  # before anything is opened
+        (place / "in.mp4").write_bytes(b"no clip")
     assert upscale(*given, "-s", "2", "-q") == code
     said = capsys.readouterr().err
     assert why in said
@@ -591,7 +609,7 @@ def test_segments_after_a_gap_do_not_outlive_another_plan(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes by name")
-def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None:
+def test_a_pipe_by_name_is_read_once(place: Path, capsys) -> None:
     make_clip(place / "in.mkv", "matroska", times=TIMES[:2], size=(24, 16))
     os.mkfifo(place / "pipe.mkv")
     content = (place / "in.mkv").read_bytes()
@@ -600,6 +618,26 @@ def test_a_pipe_by_name_is_read_once_without_a_look(place: Path, capsys) -> None
     assert main(["denoise", "pipe.mkv", "-o", "out.mkv", *LOCAL]) == 0
     feeding.join()
     assert len(frames_of("out.mkv")) == 2
+
+
+@pytest.mark.parametrize("most", [None, 1])
+@pytest.mark.parametrize(("crf", "model"), [("45", "tiny-real-x2"), ("1", "tiny-x2")])
+def test_a_pipe_is_looked_at_as_a_file_is(
+    place: Path, most: int | None, crf: str, model: str, monkeypatch, capsys
+) -> None:
+    """No frame is lost by the look, also where memory is for one frame only."""
+    if most is not None:
+        monkeypatch.setattr(piped, "MOST_HELD", most)
+    make_clip(place / "in.mkv", "matroska", times=TIMES, size=(96, 64), options={"crf": crf})
+    for name in ("in.mkv", "pipe.mkv"):
+        if name == "pipe.mkv":
+            os.mkfifo(place / name)
+            content = (place / "in.mkv").read_bytes()
+            threading.Thread(target=(place / name).write_bytes, args=(content,)).start()
+        assert main(["upscale", name, "-s", "2", "-o", f"out-{name}", *LOCAL, "--json"]) == 0
+        done = json.loads(capsys.readouterr().out.splitlines()[1])
+        assert (done["model"], done["frames"]) == (model, len(TIMES))
+    assert read_packets(place / "out-pipe.mkv").data == read_packets(place / "out-in.mkv").data
 
 
 def test_frames_come_and_go_by_pipes(place: Path) -> None:
@@ -697,6 +735,44 @@ def test_inspect_tells_a_clip(place: Path, capsys) -> None:
     assert events[0]["need"]["kind"] in ("clean", "real", "white")
 
 
+FIELDS = 1 << 18 | 1 << 29  # flags of an encoder for interlaced frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_kept"),
+    [
+        (["-o", "out.mp4"], True),
+        (["-o", "out.mkv", "--codec", "ffv1"], True),
+        (["-o", "out.mov", "--codec", "prores"], True),
+        (["-o", "out.mkv", "--codec", "vp9"], False),
+        (["-o", "out.mp4", "--deinterlace"], None),
+    ],
+)
+def test_fields_stay_fields_where_the_codec_has_them(
+    place: Path, arguments: list[str], is_kept: bool | None, capsys
+) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), flags=FIELDS)
+    given = probe_clip(place / "in.mp4")
+    if given.field_order == "unknown":
+        pytest.skip("needs PyAV 18, which tells the order of fields")
+    assert (given.interlaced, given.field_order) == (True, "tt")
+    save_nearest(place / "same.safetensors", 1)
+    command = ["denoise", "in.mp4", *arguments, "--weights", "same.safetensors"]
+    assert main([*command, *LOCAL]) == 0
+    made = probe_clip(place / arguments[1])
+    assert (made.interlaced, made.field_order == "tt") == (bool(is_kept), bool(is_kept))
+    said = capsys.readouterr().err
+    assert ("interlaced, so is the result" in said) == (is_kept is True)
+    assert ("interlaced, the result is not, and keeps its combs" in said) == (is_kept is False)
+
+
+def test_enlarged_fields_are_no_fields(place: Path, capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32), flags=FIELDS)
+    assert upscale("in.mp4", "-s", "2") == 0
+    assert "the result is not, and keeps its combs; --deinterlace" in capsys.readouterr().err
+    assert not probe_clip(place / "in_x2.mp4").interlaced
+
+
 def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--dry-run") == 0
@@ -714,6 +790,11 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert upscale("in.mp4", "-s", "2", "--dry-run", "--resume") == 0
     assert "in_x2.mp4 (kept if it is done): 12 frames" in capsys.readouterr().out
     assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
+    make_clip(place / "one.mp4", "mp4", times=[0], size=(48, 32))
+    assert upscale("one.mp4", "-s", "2", "--dry-run") == 0
+    assert "one_x2.mp4: 1 frame of 96×64" in capsys.readouterr().out
+    assert main(["inspect", "one.mp4"]) == 0
+    assert ", 1 frame, " in capsys.readouterr().out
 
 
 def test_workers_share_the_tiles_of_each_frame(place: Path) -> None:
@@ -750,7 +831,15 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0
     assert capsys.readouterr().out == "in_preview.html\n"
-    assert "<html" in Path("in_preview.html").read_text("utf-8")
+    page = Path("in_preview.html").read_text("utf-8")
+    assert "<html" in page
+    assert "in.mp4 at 0.17 s" in page
+    assert "in_1.png" not in page
+    make_clip(place / "large.mp4", "mp4", times=TIMES[:3], size=(640, 480))
+    assert main(["upscale", "large.mp4", "-s", "2", "--preview", "--at", "0.04", *LOCAL]) == 0
+    said = capsys.readouterr().err
+    assert "large.mp4 at 0.04 s: showing the part" in said
+    assert "large_1.png" not in said
     for given, code, why in (
         (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),
         (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),

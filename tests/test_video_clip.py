@@ -170,7 +170,7 @@ def test_the_frame_at_a_time_is_the_one_that_is_shown(format: str, tmp_path: Pat
 
 
 def test_a_clip_that_is_cut_off_ends_with_what_there_is(tmp_path: Path) -> None:
-    for format, count in (("matroska", 30), ("mp4", 30), ("mpegts", 30)):
+    for format, count in (("matroska", 30), ("mp4", 30), ("mpegts", 30), ("avi", 30)):
         options = {"movflags": "faststart"} if format == "mp4" else {}
         path, cut = tmp_path / format, tmp_path / f"{format}-cut"
         make_clip(path, format, sound=None)
@@ -192,6 +192,54 @@ def test_a_clip_that_is_cut_off_ends_with_what_there_is(tmp_path: Path) -> None:
                 assert "cut off" in clip.warnings[-1] or "missing" in clip.warnings[-1]
         good = [frame for frame in frames if not frame.concealed][:-1]
         assert all(psnr(frame.pixels, picture(frame.number)) > 32 for frame in good)
+
+
+@pytest.mark.parametrize("length", [601, 0, 0x40000000])  # ticks of 1/600 s
+def test_an_index_that_was_not_read_is_not_taken_for_the_whole(length: int, tmp_path: Path) -> None:
+    """AVI has its index at its end; its header tells a length, or none, or where it went into a pipe any."""
+    path = tmp_path / "a.avi"
+    make_clip(path, "avi", codec="mjpeg", pix_fmt="yuvj420p", sound=Sound("pcm_s16le"))
+    whole = probe_clip(path)
+    assert (whole.frames, whole.frames_exact, whole.duration) == (30, True, Fraction(601, 600))
+    data = bytearray(path.read_bytes())
+    header = data.index(b"strh") + 8
+    data[header + 32 : header + 36] = struct.pack("<I", length)
+    path.write_bytes(data[: len(data) * 6 // 10])
+    facts = probe_clip(path)
+    assert not facts.frames_exact
+    assert facts.duration == (Fraction(601, 600) if length == 601 else None)
+    with open_clip(path) as clip:
+        frames = list(clip.frames())
+        assert 15 < len(frames) < 22
+        assert clip.count().frames == len(frames)
+        assert [each for each in clip.warnings if "of 1.00 s; it may be cut off" in each] == clip.warnings
+        assert len(clip.warnings) == (length == 601)
+
+
+def test_frames_that_avi_repeats_are_not_missing(tmp_path: Path) -> None:
+    times = [3003 * number for number in (0, 1, 5, 6, 11)]
+    make_clip(tmp_path / "a.avi", "avi", codec="mjpeg", pix_fmt="yuvj420p", times=times)
+    facts = probe_clip(tmp_path / "a.avi")
+    assert (facts.frames, facts.frames_exact, facts.variable) == (5, True, True)
+    assert len(read(tmp_path / "a.avi")) == 5
+
+
+def test_fragments_that_were_not_read_are_not_taken_for_missing(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mp4", "mp4", options={"preset": "ultrafast", "g": "10"})
+    options = {"movflags": "dash+global_sidx"}
+    with (
+        av.open(str(tmp_path / "a.mp4")) as old,
+        av.open(str(tmp_path / "b.mp4"), "w", format="mp4", options=options) as new,
+    ):
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    facts = probe_clip(tmp_path / "b.mp4")
+    assert (facts.frames, facts.frames_exact) == (30, False)
+    assert probe_clip(tmp_path / "b.mp4", count=True).frames == 30
+    assert len(read(tmp_path / "b.mp4")) == 30
 
 
 @pytest.mark.parametrize(
@@ -425,6 +473,25 @@ def test_raw_frames_are_read_to_the_bit() -> None:
     stored = np.rint(np.stack([frame.pixels for frame in frames]) * 65535)
     np.testing.assert_array_equal(stored, samples)
     assert [frame.pts * clip.facts.time_base for frame in frames] == [0, Fraction(1, 24), Fraction(2, 24)]
+
+
+@pytest.mark.parametrize("format", ["rgb24", "rgb48le"])
+def test_raw_frames_that_end_inside_one_doubt_the_size(format: str) -> None:
+    whole = bytes(range(250)) * 100
+    for width, height, warns in ((10, 10, False), (10, 9, True), (7, 11, True)):
+        count = 25000 // (width * height * (3 if format == "rgb24" else 6))
+        data = whole[: 300 * 20] if (width, height) == (10, 10) else whole
+        count = 6000 // (300 if format == "rgb24" else 600) if not warns else count
+        reader, writer = os.pipe()
+        os.write(writer, data)
+        os.close(writer)
+        raw = RawInput(format, width, height, Fraction(25))
+        with open(reader, "rb") as pipe, open_clip(pipe, raw=raw) as clip:
+            assert len(list(clip.frames())) == count
+            told = (
+                f"standard input ends inside a frame, which is left out; check whether --raw {width}x{height}"
+            )
+            assert clip.warnings == ([f"{told} is its size"] if warns else [])
 
 
 def test_yuv4mpeg_is_read_from_a_pipe() -> None:

@@ -137,6 +137,22 @@ def test_every_codec_joins_with_uneven_times(codec: str, target: str, tmp_path: 
     assert read_packets(result).data == data
 
 
+@pytest.mark.parametrize(("target", "has_alpha"), [("b.webm", True), ("b.mp4", False)])
+def test_transparency_of_vp9_is_in_the_clip(target: str, has_alpha: bool, tmp_path: Path) -> None:
+    options = {"cpu-used": "8", "auto-alt-ref": "0", "crf": "10"}
+    times = [0, 3003, 6006]
+    make_clip(
+        tmp_path / "a.webm", "webm", codec="libvpx-vp9", pix_fmt="yuva420p", times=times, options=options
+    )
+    for source, result in (("a.webm", target), (target, f"again-{target}")):  # what was written is read, too
+        segments, told = make_segments(tmp_path, tmp_path / source, tmp_path / result)
+        join_segments(segments, tmp_path / source, tmp_path / result, told)
+        with open_clip(tmp_path / result) as clip:
+            assert clip.facts.has_alpha == has_alpha
+            pixels = list(clip.frames())[2].pixels
+        assert psnr(pixels, picture(2, alpha=has_alpha)) > 30
+
+
 def test_one_segment_and_many_give_the_same_pictures(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4")
     for name, length in (("one", 30), ("many", 7)):

@@ -11,9 +11,10 @@ import pytest
 from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams, small_disk
 
 from mambair_cli.errors import ImageError, VideoError
-from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip
-from mambair_cli.video.codecs import CODECS, constant_quality
+from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip, probe_clip
+from mambair_cli.video.codecs import CODECS
 from mambair_cli.video.colour import settle_tags
+from mambair_cli.video.encoders import constant_quality
 from mambair_cli.video.facts import MasteringDisplay
 from mambair_cli.video.segments import read_times
 
@@ -225,6 +226,35 @@ def test_the_usual_codec_follows_from_container_bits_and_alpha(
     assert (options.codec, options.pixel_format, options.notes) == (codec, pixel_format, ())
 
 
+@pytest.mark.parametrize("order", ["tt", "bb"])
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("ffv1", ".mkv"), ("prores", ".mov")])
+def test_frames_of_two_fields_say_which_comes_first(
+    order: str, codec: str, suffix: str, tmp_path: Path
+) -> None:
+    clip = facts(interlaced=True, field_order=order)
+    options = fast_options(clip, f"a{suffix}", codec) if codec == "h264" else None
+    options = options or choose_options(clip, Path(f"a{suffix}"), size=(64, 48), codec=codec)
+    assert options.fields == {"tt": "tff", "bb": "bff"}[order]
+    write(tmp_path / "a.mkv", clip, options)
+    told = probe_clip(tmp_path / "a.mkv")
+    assert (told.interlaced, told.field_order) in ((True, order), (True, "unknown"))  # before PyAV 18
+    assert sorted(read_times(tmp_path / "a.mkv").pts) == UNEVEN
+    with open_clip(tmp_path / "a.mkv") as clip:
+        assert all(psnr(frame.pixels, picture(frame.number)) > 32 for frame in clip.frames())
+
+
+def test_fields_are_told_only_where_they_are_known_and_fit() -> None:
+    def fields(size: tuple[int, int], codec: str = "h264", **changes: Any) -> str:
+        clip = facts(interlaced=True, width=64, height=size[1], **changes)
+        return choose_options(clip, Path("a.mkv"), size=size, codec=codec).fields
+
+    assert fields((64, 48), field_order="tt") == "tff"
+    assert fields((64, 48), field_order="tb") == fields((64, 48)) == ""
+    assert fields((128, 48), field_order="tt") == ""
+    assert fields((64, 46), field_order="tt") == ""  # a field of 4:2:0 would have half a line of chroma
+    assert fields((64, 48), "hevc", field_order="tt") == ""
+
+
 def test_what_is_lost_is_noted() -> None:
     alpha = choose_options(facts(has_alpha=True), Path("a.mp4"), size=(64, 48))
     assert alpha.notes == ("h264 in .mp4 has no transparency; it is left out",)
@@ -237,7 +267,98 @@ def test_what_is_lost_is_noted() -> None:
     lost = choose_options(graded, Path("a.mkv"), size=(64, 48), codec="ffv1")
     assert lost.notes[0] == "ffv1 does not tell the display that an HDR clip was graded on; it is left out"
     deep = choose_options(facts(bits=12), Path("a.mp4"), size=(64, 48), codec="av1")
-    assert deep.notes == ("12 bits of a sample become 10 in av1",)
+    assert deep.notes == ("12 bits of a sample become 10 in av1; hevc keeps them",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "codec", "pixel_format", "note"),
+    [
+        (
+            {"bits": 12, "has_alpha": True},
+            "a.webm",
+            None,
+            "yuva420p",
+            "12 bits of a sample become 8 in vp9; ffv1 in .mkv keeps them",
+        ),
+        ({"bits": 12, "has_alpha": True}, "a.mkv", None, "yuva420p16le", None),
+        (
+            {"bits": 10, "has_alpha": True},
+            "a.mkv",
+            "vp9",
+            "yuva420p",
+            "10 bits of a sample become 8 in vp9; ffv1 and prores keep them",
+        ),
+        (DEEP, "a.webm", "vp9", "yuv420p", "10 bits of a sample become 8 in vp9; av1 keeps them"),
+        (
+            DEEP,
+            "a.mp4",
+            "vp9",
+            "yuv420p",
+            "10 bits of a sample become 8 in vp9; h264, hevc and av1 keep them",
+        ),
+    ],
+)
+def test_a_codec_of_fewer_bits_is_used_where_it_must_be(
+    changes: dict[str, Any], target: str, codec: str | None, pixel_format: str, note: str | None
+) -> None:
+    options = choose_options(facts(**changes), Path(target), size=(64, 48), codec=codec)
+    assert (options.codec, options.pixel_format) == (codec or options.codec, pixel_format)
+    assert options.notes == (() if note is None else (note,))
+
+
+RGB = {
+    "pixel_format": "gbrp",
+    "chroma": (1, 1),
+    "colour": settle_tags(0, 1, 13, 2, is_rgb=True, size=(64, 48)),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "codec", "note"),
+    [
+        (
+            RGB,
+            "a.mkv",
+            None,
+            "RGB becomes 4:2:0 in h264, with fewer samples of colour; ffv1 and prores keep them",
+        ),
+        (RGB, "a.mov", "h264", "RGB becomes 4:2:0 in h264, with fewer samples of colour; prores keeps them"),
+        (
+            RGB,
+            "a.mp4",
+            None,
+            "RGB becomes 4:2:0 in h264, with fewer samples of colour; ffv1 in .mkv keeps them",
+        ),
+        (RGB, "a.mkv", "ffv1", None),
+        (RGB, "a.mov", "prores", None),
+        (
+            {"chroma": (1, 1)},
+            "a.mp4",
+            "av1",
+            "4:4:4 becomes 4:2:0 in av1, with fewer samples of colour; h264, hevc and vp9 keep them",
+        ),
+        ({"chroma": (1, 1)}, "a.mp4", None, None),
+        ({"chroma": (1, 4)}, "a.mp4", None, None),
+        ({"pixel_format": "gray", "chroma": (1, 1)}, "a.mp4", None, None),
+        ({"pixel_format": "monow", "chroma": (1, 1)}, "a.mp4", "av1", None),
+        (RGB | {"container": "image2"}, "a.mp4", None, None),
+        (RGB | {"container": "rawvideo"}, "a.mp4", None, None),
+    ],
+)
+def test_fewer_samples_of_colour_are_noted(
+    changes: dict[str, Any], target: str, codec: str | None, note: str | None
+) -> None:
+    options = choose_options(facts(**changes), Path(target), size=(64, 48), codec=codec)
+    assert options.notes == (() if note is None else (note,))
+
+
+def test_no_codec_is_named_that_the_container_does_not_hold() -> None:
+    by_suffix = {
+        suffix: choose_options(facts(), Path(f"a{suffix}"), size=(63, 48)).notes
+        for suffix in (".mov", ".mkv")
+    }
+    assert "av1 does not" in by_suffix[".mkv"][0]
+    assert "av1" not in by_suffix[".mov"][0]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +368,6 @@ def test_what_is_lost_is_noted() -> None:
         ("a.webm", {"codec": "h264"}, "no place for the codec h264; vp9, av1 work"),
         ("a.mp4", {"quality": 0}, "the quality is 0; 1 to 100 works"),
         ("a.mkv", {"codec": "ffv1", "preset": "fast"}, "ffv1 has no presets; leave it out"),
-        ("a.webm", {"codec": "vp9"}, "vp9 has 8 bits here, the clip 10; h264, hevc, av1, ffv1, prores work"),
     ],
 )
 def test_impossible_wishes_are_refused_in_a_line(target: str, choice: dict[str, Any], words: str) -> None:

@@ -12,6 +12,7 @@ from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, format_rate, print_event, say
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import show
+from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.clip_job import ClipJob, ClipOutcome
     from mambair_cli.runs.clip_sharing import SegmentWorkers
-    from mambair_cli.video import ClipFacts
+    from mambair_cli.video import ClipFacts, VideoOptions
 
 
 class ClipRun:
@@ -59,7 +60,9 @@ class ClipRun:
             return
         notify = (lambda sentence: None) if options.quiet else say
 
-        def tell(facts: "ClipFacts", chosen: "Restorer", need: "Need | None") -> None:
+        def tell(
+            facts: "ClipFacts", chosen: "Restorer", need: "Need | None", encoding: "VideoOptions | None"
+        ) -> None:
             if options.quiet:
                 return
             if need is not None and (sentence := explain_look(task, need, chosen.model.name)):
@@ -68,7 +71,9 @@ class ClipRun:
                 say(f"using {chosen.model.name} on {chosen.device}")
             self._has_told_model = True
             if facts.interlaced and not job.deinterlace:
-                say(f"{job.input} is interlaced; --deinterlace makes whole frames of its fields")
+                stays = encoding is not None and encoding.fields
+                fate = "so is the result" if stays else "the result is not, and keeps its combs"
+                say(f"{job.input} is interlaced, {fate}; --deinterlace makes whole frames of its fields")
             if facts.hdr:
                 say(f"{job.input} is {facts.hdr}: the model sees its signal as it is stored, and it stays so")
 
@@ -116,8 +121,9 @@ class ClipRun:
             return
         size = "" if forecast.disk is None else f"about {format_bytes(forecast.disk)} on the disk, "
         fate = " (replaced)" if replaces else " (kept if it is done)" if is_there else ""
+        frames = show_count(forecast.facts.frames or 0, "frame")
         print(
-            f"{job.input} -> {job.output}{fate}: {forecast.facts.frames} frames of "
+            f"{job.input} -> {job.output}{fate}: {frames} of "
             f"{forecast.width}×{forecast.height}, {codec or 'images'}, by {forecast.model}, each from "
             f"{forecast.plan}; {size}{format_time(forecast.seconds)}"
         )
@@ -148,7 +154,7 @@ class ClipRun:
             repeated = f", {outcome.repeated} of them repeated" if outcome.repeated else ""
             name = f"{job.input}: " if self._clips > 1 else ""
             say(
-                f"{name}{new} {'frame' if new == 1 else 'frames'}{repeated} in {outcome.seconds:.0f} s, "
+                f"{name}{show_count(new, 'frame')}{repeated} in {outcome.seconds:.0f} s, "
                 f"{format_rate(new / max(outcome.seconds, 1e-9))}; {codec}"
             )
         if job.target is not None:

@@ -47,6 +47,7 @@ _OF_IMAGES = (
 )
 _OF_CLIPS = ("codec", "deinterlace", "fps", "raw", "at")
 _YUV4MPEG = b"YUV4MPEG2"
+_PEEKED = 16  # bytes
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
@@ -134,9 +135,9 @@ def _is_clip(name: str, options: Options) -> bool:
     output = options.output or ""
     gives_clip = output.lower().endswith(CLIP_SUFFIXES) and not os.path.isdir(output)
     if name == "-":
-        if options.raw is not None or _starts_as_yuv4mpeg():
+        if options.raw is not None or (head := _peek()).startswith(_YUV4MPEG):
             return True
-        if gives_clip:
+        if gives_clip or _is_other_clip(head):
             raise UsageError(
                 "standard input takes a clip as YUV4MPEG, which ffmpeg -f yuv4mpegpipe writes, or as frames "
                 "of --raw, and this is neither; name the file"
@@ -154,9 +155,17 @@ def is_clip_name(name: str) -> bool:
     return name.lower().endswith(CLIP_SUFFIXES) or (_is_numbered(name) and not os.path.exists(name))
 
 
-def _starts_as_yuv4mpeg() -> bool:
+def _peek() -> bytes:
+    """Return the first bytes of standard input, which stay there."""
     buffer = getattr(sys.stdin, "buffer", None)
-    return isinstance(buffer, io.BufferedReader) and buffer.peek(len(_YUV4MPEG)).startswith(_YUV4MPEG)
+    return buffer.peek(_PEEKED) if isinstance(buffer, io.BufferedReader) else b""
+
+
+def _is_other_clip(head: bytes) -> bool:
+    """Tell whether standard input is a clip that only a file can be."""
+    from mambair_cli.images.signatures import is_clip
+
+    return is_clip(head)
 
 
 def _is_numbered(name: str) -> bool:
@@ -197,6 +206,7 @@ def restore_clips(
     if options.is_preview:
         _preview(task, clips, options, scale, level, size)
         return
+    _check_targets(clips, options)
     with cleaning_up(), open_restorer(task, scale, level, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
         jobs = _name(task, clips, restorer.info.scale, size, options)
@@ -213,6 +223,23 @@ def restore_clips(
         for job in jobs:
             run.restore(job, restorer, task, workers)
         run.end()
+
+
+def _check_targets(clips: list[str], options: Options) -> None:
+    """Check that results of such names hold the codec that was asked for.
+
+    Raises:
+        UsageError: One does not, or its suffix is no clip's.
+    """
+    from mambair_cli.video import check_codec, is_pattern
+
+    for clip in clips:
+        target = options.output if _is_one(options.output) else _name_target(clip, "", options.output)
+        if target is not None and target != "-" and not is_pattern(Path(target)):
+            try:
+                check_codec(Path(target), options.codec)
+            except VideoError as error:
+                raise UsageError(str(error)) from error
 
 
 def _image_formats(jobs: list["ClipJob"]) -> set[str]:
@@ -251,7 +278,7 @@ def _preview(
         pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
-        image = Source(name_frame(pattern, 0))
+        image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
         show_preview(
             task, scale, level, [image], WriteOptions(size=size), replace(options, output=page), clips[0]
         )
@@ -267,8 +294,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.naming import suffix_of
 
     suffix, output = suffix_of(task, scale, size), options.output
-    is_folder = output is not None and (output.endswith("/") or os.path.isdir(output))
-    is_one = output is not None and not is_folder and bool(Path(output).suffix or output == "-")
+    is_one = _is_one(output)
     if is_one and len(clips) > 1:
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
     targets = {clip: _name_target(clip, suffix, output) for clip in clips}
@@ -296,6 +322,13 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             keep_journal=len(clips) > 1,
         )
     return list(jobs.values())
+
+
+def _is_one(output: str | None) -> bool:
+    """Tell whether a place for results is one file, or a pipe, and no folder."""
+    if output is None or output.endswith("/") or os.path.isdir(output):
+        return False
+    return bool(Path(output).suffix or output == "-")
 
 
 def _leave_out_results(clips: list[str], targets: dict[str, str], quiet: bool) -> list[str]:

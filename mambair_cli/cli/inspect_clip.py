@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.cli.inspect_text import print_lines
 from mambair_cli.cli.output import complain, format_bytes, print_event
 from mambair_cli.errors import MambairError
+from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need
@@ -33,7 +34,7 @@ def inspect_clips(names: list[str], as_json: bool) -> int:
     for place, name in enumerate(names):
         try:
             with open_clip(Path(name)) as clip:
-                need = find_need_of_clip(clip.frames())
+                need = find_need_of_clip(clip.first_frames())
                 facts = clip.facts if clip.facts.frames_exact else clip.count()
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
@@ -57,9 +58,8 @@ def _describe(name: str, facts: "ClipFacts", need: "Need") -> Iterator[tuple[str
     yield "file", f"{facts.container}{size}"
     varying = ", not evenly" if facts.variable else ""
     length = "" if facts.duration is None else f", {float(facts.duration):.1f} s"
-    number = (
-        "" if facts.frames is None else f", {'' if facts.frames_exact else 'about '}{facts.frames} frames"
-    )
+    about = "" if facts.frames_exact else "about "
+    number = "" if facts.frames is None else f", {about}{show_count(facts.frames, 'frame')}"
     rate = f"{float(facts.frame_rate):.5g} frames a second{varying}"
     yield "pictures", f"{facts.codec}, {facts.width}×{facts.height} pixels, {rate}{number}{length}"
     yield "samples", ", ".join(_describe_samples(facts))

@@ -22,7 +22,7 @@ from rich.table import Column
 
 from mambair_cli.cli.output import format_rate
 from mambair_cli.runs.jobs import StartedImage, name_of
-from mambair_cli.system.values import show_number
+from mambair_cli.system.values import show_count, show_number
 
 if TYPE_CHECKING:
     from mambair_cli.images.source import Source
@@ -260,6 +260,6 @@ class ClipProgress:
             self._task,
             completed=done,
             total=all_frames,
-            count=f"{done}/{all_frames} frames" if all_frames else f"{done} frames",
+            count=f"{done}/{all_frames} frames" if all_frames else show_count(done, "frame"),
             speed=shown if done > resumed else "",
         )

@@ -48,6 +48,17 @@ _UNREADABLE = {
     "Photoshop": rb"8BPS",
     "PDF": rb"%PDF",
 }
+# Matroska, MP4 and MOV, AVI, FLV, WMV, MPEG, Ogg and transport streams.
+_CLIP = (
+    rb"\x1aE\xdf\xa3|....(ftyp|moov|mdat|wide|free|skip)|RIFF....AVI |FLV\x01|0&\xb2u|\0\0\x01[\xb3\xba]|OggS"
+    rb"|G[@-_].[\x10-\x3f]\0|YUV4MPEG2 "
+)
+
+
+def is_clip(head: bytes) -> bool:
+    """Tell whether a file that begins with these bytes is a clip, or sound, and no image."""
+    is_image = any(re.match(pattern, head, re.DOTALL) for pattern in _READABLE.values())
+    return not is_image and re.match(_CLIP, head, re.DOTALL) is not None
 
 
 def identify(head: bytes, name: str) -> str:
@@ -66,6 +77,10 @@ def identify(head: bytes, name: str) -> str:
             raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
     if name.lower().endswith(CLIP_SUFFIXES):
         raise ImageError(f"cannot read {name}: it is a clip, no image; name it alone")
+    if is_clip(head):
+        raise ImageError(
+            f"cannot read {name}: it is a clip, no image; name a file with the suffix of one, such as .mkv"
+        )
     raise ImageError(
         f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
     )

@@ -36,6 +36,9 @@ from mambair_cli.video import (
     open_clip,
 )
 
+OnClip = Callable[[ClipFacts, Restorer, Need | None, VideoOptions | None], None]
+"""Called with a clip, the restorer, what was seen, and how frames are encoded, if they are."""
+
 
 @dataclass(frozen=True)
 class ClipJob:
@@ -115,7 +118,7 @@ class ClipOutcome:
 def restore_clip(
     job: ClipJob,
     restorer: Restorer,
-    on_start: Callable[[ClipFacts, Restorer, Need | None], None] = lambda facts, restorer, need: None,
+    on_start: OnClip = lambda facts, restorer, need, options: None,
     on_frame: OnFrame = lambda done, all_frames, resumed: None,
     notify: Callable[[str], None] = lambda sentence: None,
     workers: SegmentWorkers | None = None,
@@ -125,7 +128,7 @@ def restore_clip(
     Args:
         job: The clip.
         restorer: The restorer, or one that chooses among several models.
-        on_start: Called when the model is chosen.
+        on_start: Called when the model and the encoder are chosen.
         on_frame: Called with the progress.
         notify: Called with a sentence that the user should read.
         workers: Workers with the same models, which restore whole segments where the clip allows it.
@@ -147,7 +150,7 @@ def restore_clip(
             if journal and job.resume and journal.is_done(result.settings):
                 return None
             overwrite = job.overwrite or (job.resume and bool(journal and journal.is_ours()))
-            on_start(clip.facts, chosen, need)
+            on_start(clip.facts, chosen, need, result.options)
             counter = Counter(clip.facts.frames, on_frame)
             write = choose_writer(job.target)
 
@@ -178,21 +181,25 @@ def choose_way(
         The restorer, what was seen of the clip, height and width of the result, and the result.
     """
     facts, scale = clip.facts, restorer.info.scale
-    can_look = restorer.others and job.source is not None and not is_stream(job.source)
-    need = find_need_of_clip(clip.frames()) if can_look else None
+    need = find_need_of_clip(clip.first_frames()) if restorer.others else None
     chosen = (restorer if need is None else restorer.choose(need)).alone()
     size = job.size if chosen.info.scale == scale else keep_scale(job.size, scale)
     width, height = size.target(facts.width, facts.height, chosen.info.scale)
     options = None
     if job.target is not None and not is_pattern(job.target):
         options = choose_options(
-            facts, job.target, size=(width, height), codec=job.codec, quality=job.quality
+            facts,
+            job.target,
+            size=(width, height),
+            codec=job.codec,
+            quality=job.quality,
+            deinterlaced=job.deinterlace,
         )
     plan = {
         "schema": 1,
         "pixels": Fingerprint.of(chosen).digest(),
         "size": asdict(size),
-        "options": options and asdict(options),
+        "options": options and _describe(options),
         "quality": None if options else job.quality,
         "deinterlace": job.deinterlace,
         "rate": job.rate and str(job.rate),
@@ -209,6 +216,14 @@ def choose_way(
         job.quality,
     )
     return chosen, need, (height, width), result
+
+
+def _describe(options: VideoOptions) -> dict[str, Any]:
+    """Return options as JSON: no notes, which change nothing; plans of earlier versions have no fields."""
+    described = {**asdict(options), "notes": ()}
+    if not options.fields:
+        del described["fields"]
+    return described
 
 
 def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:

@@ -24,6 +24,7 @@ from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.system.files import is_stream, show
 from mambair_cli.system.process import count_processors
+from mambair_cli.system.values import show_count
 from mambair_cli.video import (
     Clip,
     NumberedFrames,
@@ -147,7 +148,7 @@ def _write_clip(writing: Writing) -> Written:
         done = _count_done(unfinished)
         resumed = done[0]
         if resumed:
-            writing.notify(f"{show(target)}: going on after {resumed} frames")
+            writing.notify(f"{show(target)}: going on after {show_count(resumed, 'frame')}")
             writing.counter.skip(resumed)
         order = _clip_for_workers(writing, resumed)
         if order is None or writing.sharing is None:
@@ -248,7 +249,7 @@ def _write_images(writing: Writing) -> Written:
         while resumed < done and name_frame(target, resumed).exists():
             resumed += 1
         if resumed:
-            writing.notify(f"{show(target)}: going on after {resumed} frames")
+            writing.notify(f"{show(target)}: going on after {show_count(resumed, 'frame')}")
             writing.counter.skip(resumed)
 
         def begin(restored: Iterator[RestoredFrame]) -> Iterator[RestoredFrame]:

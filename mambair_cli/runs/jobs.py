@@ -45,7 +45,7 @@ class Job:
 
 def name_of(source: Source) -> str:
     """Return the short name of an image."""
-    return source.path.name if source.path else STANDARD_STREAM
+    return source.label or (source.path.name if source.path else STANDARD_STREAM)
 
 
 def group_targets(jobs: Iterable[Job]) -> dict[Path, list[Path]]:

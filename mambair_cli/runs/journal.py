@@ -223,7 +223,9 @@ class Journal:
             folder.rmdir()
 
     def _rewrite(self) -> None:
-        """Write the journal again without outdated lines."""
+        """Write the journal again without outdated lines; a run that finishes nothing makes none."""
+        if not self._path.exists():
+            return
         with atomic_write(self._path, self._path.with_suffix(".part")) as file:
             lines = (json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
             file.writelines(line.encode() for line in lines)

@@ -91,6 +91,11 @@ def show_number(number: float, digits: int = 2) -> str:
     return format(Decimal(f"{number:.{digits}g}"), "f")
 
 
+def show_count(count: int, noun: str) -> str:
+    """Write how many there are of a thing whose name has an s in the plural: 1 frame, 2 frames."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain_factor(text: str) -> str:
     """Return the number of a factor, which may be written 2x, x2 or ×2."""
     found = _TIMES.fullmatch(text.strip().lower())

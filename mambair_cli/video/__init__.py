@@ -1,7 +1,7 @@
 """Read clips into frames and write frames to clips, by FFmpeg; knows no network."""
 
 from mambair_cli.video.clip import Clip
-from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, choose_options
+from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, check_codec, choose_options
 from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.frames import FrameMark, RawInput, VideoFrame
 from mambair_cli.video.join import join_segments
@@ -24,6 +24,7 @@ __all__ = [
     "VideoFrame",
     "VideoOptions",
     "Yuv4MpegWriter",
+    "check_codec",
     "choose_options",
     "convert_frame",
     "has_images",

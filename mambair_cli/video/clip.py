@@ -13,17 +13,22 @@ import numpy as np
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import is_stream, show
 from mambair_cli.video.container import find_pictures, open_container
-from mambair_cli.video.counted import CountedPipe
-from mambair_cli.video.description import count_packets, describe_clip, find_duration
+from mambair_cli.video.counted import CountedPipe, explain_rest
+from mambair_cli.video.description import (
+    count_packets,
+    describe_clip,
+    explain_missing,
+    find_slack,
+    tells_alpha,
+)
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import TimedFrame, deinterlace
 from mambair_cli.video.frames import DecodedFrame, FrameMark, RawInput, VideoFrame, has_mark, mark_frame
 from mambair_cli.video.marked import MarkedReader
+from mambair_cli.video.piped import PipedFrames
 from mambair_cli.video.pixels import frame_to_rgb
 
-_FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
-_SECONDS_SHORTER = 2  # the same, where that time may be of sound
 _NEAR = 10  # frames; times that go back by more begin anew
 # Frames that are read before the one to start with, attempt by attempt; deinterlacing needs two.
 _FRAMES_BEFORE = (3, 60, 600)
@@ -60,7 +65,7 @@ class Clip:
         self._raw = raw
         self._deinterlace = deinterlace
         self._threads = threads
-        self._is_read = False
+        self._piped: PipedFrames | None = None
         self._is_doubtful = False  # whether frames may look otherwise when decoded from the beginning
         self._marked: MarkedReader | None = None
         try:
@@ -79,8 +84,9 @@ class Clip:
                 )
             self._first = first
             self.facts = describe_clip(self._container, self._stream, first)
-            own = find_duration(self._stream) is not None
-            self._slack = _FRAMES_SHORTER / self.facts.frame_rate if own else Fraction(_SECONDS_SHORTER)
+            if not isinstance(source, Path):
+                self._piped = PipedFrames(self._number(chain([first], self._decoded), 0), self._name)
+            self._slack = find_slack(self.facts, self._stream)
         except BaseException:
             self.close()
             raise
@@ -96,7 +102,7 @@ class Clip:
     def close(self) -> None:
         """Close the file; a stream that was given stays open."""
         # Else this object and its generator would keep the decoder until the next search for cycles.
-        self._decoded = iter(())
+        self._decoded, self._piped = iter(()), None
         if self._marked is not None:
             self._marked.close()
             self._marked = None
@@ -141,6 +147,10 @@ class Clip:
             for shown in found:
                 yield self._to_frame(shown)
 
+    def first_frames(self) -> Iterator[VideoFrame]:
+        """Yield frames to look at, which :meth:`frames` yields again, also if the clip is a pipe."""
+        return self.frames() if self._piped is None else map(self._to_frame, self._piped.look())
+
     def survey(
         self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
     ) -> Generator[FrameMark]:
@@ -182,11 +192,8 @@ class Clip:
         self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
     ) -> Generator[DecodedFrame]:
         """Yield frames that are not converted; see :meth:`frames`."""
-        if not isinstance(self._source, Path):
-            if self._is_read:
-                raise VideoError(f"cannot read {self._name} again: it is a pipe; save it to a file first")
-            self._is_read = True
-            yield from self._some(self._number(chain([self._first], self._decoded), start), start)
+        if self._piped is not None:
+            yield from self._some(self._piped.read(start), start)
             return
         if start and start_pts is not None:
             found = self._jump(start, start_pts, None, is_over)
@@ -289,9 +296,9 @@ class Clip:
         av = import_av()
         decoder = stream.codec_context
         alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
-        if alpha and stream.metadata.get("alpha_mode") == "1":  # FFmpeg's own decoders leave it out
+        if alpha and tells_alpha(stream.metadata):  # FFmpeg's own decoders leave it out
             decoder = av.CodecContext.create(alpha, "r")
-        packets, end = container.demux(stream), 0
+        packets, end, least = container.demux(stream), 0, self._raw.bytes if self._raw else 1
         while True:
             if is_over is not None and is_over():
                 raise _OverError
@@ -303,7 +310,7 @@ class Clip:
                 packet = None
             # The last packet is empty and has no time; others that are empty repeat a frame.
             is_last = packet is None or (not packet.size and packet.dts is None)
-            if packet is not None and not packet.size and not is_last:
+            if packet is not None and packet.size < least and not is_last:
                 continue
             if packet is not None and packet.size and packet.pos is not None:
                 end = packet.pos + packet.size
@@ -317,9 +324,8 @@ class Clip:
                 self._is_doubtful = True
                 self._warn(f"part of {self._name} is broken: {first_line(error)}")
             if is_last:
-                size = self._source.count if isinstance(self._source, CountedPipe) else container.size
-                if container.format.name == "yuv4mpegpipe" and end < size:
-                    self._warn(f"{self._name} ends inside a frame, which is left out")
+                if rest := explain_rest(self._source, container, end, self._raw):
+                    self._warn(f"{self._name} {rest}")
                 return
 
     def _number(
@@ -385,15 +391,9 @@ class Clip:
 
     def _check_end(self, last: DecodedFrame) -> None:
         """Warn if frames end before the header says so."""
-        facts, number = self.facts, last.number + 1
-        if facts.frames_exact and facts.frames is not None:
-            if number < facts.frames:
-                self._warn(f"{self._name} has {number} of {facts.frames} frames; the others are missing")
-        elif facts.duration is not None:
-            ends = (last.pts + last.duration - (self._first.pts or 0)) * facts.time_base
-            if facts.duration - ends > self._slack:
-                told, found = float(facts.duration), float(ends)
-                self._warn(f"{self._name} ends after {found:.2f} s of {told:.2f} s; it may be cut off")
+        ends = (last.pts + last.duration - (self._first.pts or 0)) * self.facts.time_base
+        if missing := explain_missing(self.facts, last.number + 1, ends, self._slack):
+            self._warn(f"{self._name} {missing}")
 
     def _warn(self, sentence: str) -> None:
         if len(self.warnings) < _MOST_WARNINGS and sentence not in self.warnings:

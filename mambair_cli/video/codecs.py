@@ -1,27 +1,16 @@
-"""Codecs of clips: what each can hold, which one suits a clip, and the options of FFmpeg's encoders.
+"""Codecs of clips: what each can hold, which one suits a clip, and what it loses."""
 
-Quality is one scale from 1 to 100 for all codecs; what it means to each is :func:`constant_quality`. Threads
-are fixed numbers, since results of some encoders depend on them: a clip is the same on every machine.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import PurePath
 from types import MappingProxyType
 
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import show
-from mambair_cli.video.colour import PQ, ColourTags
-from mambair_cli.video.facts import ClipFacts, MasteringDisplay
+from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.pixels import PixelLayout, layout_of, planar_name
 
 DEFAULT_QUALITY = 75
-
-_THREADS = 8
-_CRF_OF_WORST = 51  # of H.264 and HEVC
-_LONGER = 63 / 51  # scale of AV1 and VP9
-_CHROMA_LOCATIONS = {"left": 0, "centre": 1, "topleft": 2}
 
 
 @dataclass(frozen=True)
@@ -36,6 +25,7 @@ class Codec:
         preset: Preset where the user names none; empty where there are no presets.
         places_chroma: Whether it tells where chroma samples lie.
         tells_hdr: Whether it tells the display that an HDR clip was graded on.
+        has_fields: Whether its encoder takes frames of two fields.
     """
 
     encoder: str
@@ -45,18 +35,22 @@ class Codec:
     preset: str = ""
     places_chroma: bool = False
     tells_hdr: bool = False
+    has_fields: bool = False
 
 
 _420, _422, _440, _444 = (2, 2), (1, 2), (2, 1), (1, 1)
+_NAMES = {_420: "4:2:0", _422: "4:2:2", _440: "4:4:0", _444: "4:4:4", (4, 4): "4:1:0", (1, 4): "4:1:1"}
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
-        "h264": Codec("libx264", (8, 10), (_420, _422, _444), False, "medium", True, True),
+        "h264": Codec("libx264", (8, 10), (_420, _422, _444), False, "medium", True, True, True),
         "hevc": Codec("libx265", (8, 10, 12), (_420, _422, _444), False, "medium", True, True),
         "av1": Codec("libsvtav1", (8, 10), (_420,), False, "6", True, True),
         "vp9": Codec("libvpx-vp9", (8,), (_420, _422, _440, _444), has_alpha=True, preset="2"),
-        "ffv1": Codec("ffv1", (8, 10, 12, 16), ((4, 4), (1, 4), _420, _422, _440, _444), has_alpha=True),
-        "prores": Codec("prores_ks", (10,), (_422, _444), has_alpha=True),
+        "ffv1": Codec(
+            "ffv1", (8, 10, 12, 16), ((4, 4), (1, 4), _420, _422, _440, _444), True, has_fields=True
+        ),
+        "prores": Codec("prores_ks", (10,), (_422, _444), True, has_fields=True),
     }
 )
 
@@ -83,6 +77,7 @@ class VideoOptions:
         preset: Preset of the encoder: "medium" and others for H.264 and HEVC, a number for AV1 and VP9.
         siting: Place of chroma samples.
         notes: Sentences about what the codec cannot hold.
+        fields: "tff" or "bff" where frames have two fields, the upper or the lower one first; else empty.
     """
 
     codec: str
@@ -91,6 +86,7 @@ class VideoOptions:
     preset: str
     siting: str = "left"
     notes: tuple[str, ...] = ()
+    fields: str = ""
 
     @property
     def layout(self) -> PixelLayout:
@@ -112,6 +108,20 @@ def container_of(target: PurePath) -> str:
         ) from None
 
 
+def check_codec(target: PurePath, codec: str | None) -> None:
+    """Check that a file's suffix is one of a clip, and that its container holds a codec, if one is named.
+
+    Raises:
+        VideoError: It is not, or does not.
+    """
+    container_of(target)
+    fitting = CONTAINERS[target.suffix.lower()][1]
+    if codec is not None and codec not in fitting:
+        raise VideoError(
+            f"cannot write {show(str(target))}: no place for the codec {codec}; {', '.join(fitting)} work"
+        )
+
+
 def choose_options(
     facts: ClipFacts,
     target: PurePath,
@@ -120,6 +130,7 @@ def choose_options(
     codec: str | None = None,
     quality: int | None = None,
     preset: str | None = None,
+    deinterlaced: bool = False,
 ) -> VideoOptions:
     """Choose how a clip is encoded: what holds its bits and its alpha, and what most players show.
 
@@ -130,31 +141,31 @@ def choose_options(
         codec: A key of ``CODECS``; None for the one that suits.
         quality: 1 to 100; None for 75.
         preset: Preset of the encoder; None for the usual one.
+        deinterlaced: Whether frames are whole ones by then.
 
     Raises:
-        VideoError: The container does not hold the codec, the codec not the bits, or the quality is wrong.
+        VideoError: The container does not hold the codec, or the quality is wrong.
     """
-    container = container_of(target)
-    fitting = CONTAINERS[target.suffix.lower()][1]
+    check_codec(target, codec)
+    container, fitting = CONTAINERS[target.suffix.lower()]
     codec = codec or _choose_codec(facts, container, fitting)
     notes: list[str] = []
     if codec == "ffv1" and quality is not None:
         notes.append(f"quality {quality} has no effect: ffv1 is lossless")
     quality = DEFAULT_QUALITY if quality is None else quality
-    name = show(str(target))
     if not 1 <= quality <= 100:
-        raise VideoError(f"cannot write {name}: the quality is {quality}; 1 to 100 works")
-    if codec not in fitting:
-        raise VideoError(f"cannot write {name}: no place for the codec {codec}; {', '.join(fitting)} work")
+        raise VideoError(f"cannot write {show(str(target))}: the quality is {quality}; 1 to 100 works")
     kind = CODECS[codec]
-    bits = _choose_bits(facts, codec, name, notes)
+    bits = _choose_bits(facts, codec, fitting, notes)
     has_alpha = facts.has_alpha and kind.has_alpha and container != "mp4"
     if facts.has_alpha and not has_alpha:
         notes.append(f"{codec} in {target.suffix} has no transparency; it is left out")
     factors = _choose_factors(facts, codec, has_alpha)
     if codec in ("h264", "hevc") and ((factors[0] > 1 and size[1] % 2) or (factors[1] > 1 and size[0] % 2)):
-        notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show; av1 does not")
+        other = "; av1 does not" if "av1" in fitting else ""
+        notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show{other}")
         factors = _444
+    _note_chroma(facts, codec, bits, factors, fitting, notes)
     if facts.mastering is not None and not kind.tells_hdr:
         notes.append(f"{codec} does not tell the display that an HDR clip was graded on; it is left out")
     if facts.dynamic_hdr:
@@ -164,33 +175,71 @@ def choose_options(
     siting = "topleft" if facts.siting == "topleft" and kind.places_chroma and factors == _420 else "left"
     if preset is not None and not kind.preset:
         raise VideoError(f"cannot use the preset {preset}: {codec} has no presets; leave it out")
-    return VideoOptions(codec, quality, pixel_format, preset or kind.preset, siting, tuple(notes))
+    fields = "" if deinterlaced else _find_fields(facts, kind, factors, size)
+    return VideoOptions(codec, quality, pixel_format, preset or kind.preset, siting, tuple(notes), fields)
 
 
 def _choose_codec(facts: ClipFacts, container: str, fitting: tuple[str, ...]) -> str:
     wanted: tuple[str, ...] = ()
     if facts.has_alpha and container != "mp4":
-        # ProRes in Matroska is rare, and VP9 has 8 bits.
-        deep = ("prores",) if container == "mov" else ("ffv1",)
-        wanted = deep if facts.bits > 8 or container == "mov" else ("vp9",)
+        # ProRes in Matroska is rare. VP9 has 8 bits, but to lose the others costs less than transparency.
+        wanted = ("prores",) if container == "mov" else ("ffv1", "vp9") if facts.bits > 8 else ("vp9",)
     # 10 bits of H.264 are shown by few players.
     wanted += ("h264", "vp9") if facts.bits == 8 else ("hevc", "av1")
     return next(codec for codec in wanted if codec in fitting)
 
 
-def _choose_bits(facts: ClipFacts, codec: str, name: str, notes: list[str]) -> int:
+def _choose_bits(facts: ClipFacts, codec: str, fitting: tuple[str, ...], notes: list[str]) -> int:
     held = CODECS[codec].bits
     # Pictures of 16 bits, which clips of lossy codecs never have, are shown in 10.
     wanted = 10 if facts.bits > 12 and codec != "ffv1" else facts.bits
     bits = next((bits for bits in held if bits >= wanted), held[-1])
-    if bits < min(wanted, 10):
-        others = ", ".join(key for key, kind in CODECS.items() if kind.bits[-1] >= wanted)
-        raise VideoError(
-            f"cannot write {name}: {codec} has {bits} bits here, the clip {facts.bits}; {others} work"
-        )
     if bits < facts.bits:
-        notes.append(f"{facts.bits} bits of a sample become {bits} in {codec}")
+        keeping = [key for key in fitting if CODECS[key].bits[-1] >= facts.bits]
+        if facts.has_alpha and CODECS[codec].has_alpha:
+            keeping = [key for key in keeping if CODECS[key].has_alpha]
+        notes.append(f"{facts.bits} bits of a sample become {bits} in {codec}{_name_others(keeping)}")
     return bits
+
+
+def _name_others(codecs: Sequence[str]) -> str:
+    """Name codecs of the same container that keep what is lost, as the end of a sentence."""
+    if not codecs:
+        return "; ffv1 in .mkv keeps them"
+    if len(codecs) == 1:
+        return f"; {codecs[0]} keeps them"
+    return f"; {', '.join(codecs[:-1])} and {codecs[-1]} keep them"
+
+
+def _note_chroma(
+    facts: ClipFacts,
+    codec: str,
+    bits: int,
+    factors: tuple[int, int],
+    fitting: tuple[str, ...],
+    notes: list[str],
+) -> None:
+    """Note that a result has fewer samples of colour than the clip."""
+    # Images and raw frames are RGB whatever they come from; nobody expects of a clip that it is.
+    if layout_of(facts.pixel_format).is_gray or facts.container in ("image2", "rawvideo"):
+        return
+    is_rgb = facts.colour.matrix == 0
+    given = _444 if is_rgb else facts.chroma
+
+    def loses(held: tuple[int, int]) -> bool:
+        return held[0] > given[0] or held[1] > given[1]
+
+    if loses(factors):
+        keeping = [
+            key
+            for key in fitting
+            if CODECS[key].bits[-1] >= bits
+            and (CODECS[key].has_alpha or not facts.has_alpha)
+            and not loses(_choose_factors(facts, key, facts.has_alpha))
+        ]
+        name = "RGB" if is_rgb else _NAMES.get(given, "chroma")
+        others = _name_others(keeping)
+        notes.append(f"{name} becomes {_NAMES[factors]} in {codec}, with fewer samples of colour{others}")
 
 
 def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int, int]:
@@ -206,6 +255,17 @@ def _choose_factors(facts: ClipFacts, codec: str, has_alpha: bool) -> tuple[int,
         return _420
     fits = [each for each in held if each[0] <= facts.chroma[0] and each[1] <= facts.chroma[1]]
     return fits[0] if fits else held[-1]
+
+
+def _find_fields(facts: ClipFacts, kind: Codec, factors: tuple[int, int], size: tuple[int, int]) -> str:
+    """Return the order of the fields that frames still have; empty where they are lost.
+
+    FFmpeg writes "tb" and "bt" into files in a sense opposite to their meaning, so these tell nothing.
+    """
+    has_room = kind.has_fields and size[1] % (2 * factors[0]) == 0
+    if not facts.interlaced or not has_room or size != (facts.width, facts.height):
+        return ""
+    return {"tt": "tff", "bb": "bff"}.get(facts.field_order, "")
 
 
 def _name_format(facts: ClipFacts, codec: str, bits: int, factors: tuple[int, int], has_alpha: bool) -> str:
@@ -224,111 +284,3 @@ def _name_format(facts: ClipFacts, codec: str, bits: int, factors: tuple[int, in
     elif factors in ((4, 4), (1, 4)) and bits > 8:
         factors = _420 if factors == (4, 4) else _422
     return planar_name("yuv", bits, factors, has_alpha)
-
-
-def constant_quality(codec: str, quality: int) -> int:
-    """Return the constant rate factor of an encoder for a quality from 1 to 100.
-
-    ==========  ====  ====  ====  ====  ====  ====
-    quality       25    50    75    85    95   100
-    ==========  ====  ====  ====  ====  ====  ====
-    h264          41    30    18    12     5     1
-    hevc          43    32    20    14     7     3
-    av1, vp9      51    37    22    15     7     1
-    ==========  ====  ====  ====  ====  ====  ====
-    """
-    factor = _CRF_OF_WORST * (1 - quality / 100) ** 0.75
-    if codec in ("av1", "vp9"):
-        return max(1, round(factor * _LONGER))
-    return min(_CRF_OF_WORST, max(1, round(factor)) + (2 if codec == "hevc" else 0))
-
-
-def encoder_options(
-    options: VideoOptions,
-    tags: ColourTags,
-    mastering: MasteringDisplay | None,
-    light_level: tuple[int, int] | None,
-) -> tuple[dict[str, str], int]:
-    """Return the options of FFmpeg's encoder, and its number of threads.
-
-    Args:
-        options: How frames are encoded.
-        tags: Their colours.
-        mastering: Display that an HDR clip was graded on.
-        light_level: Highest light of a pixel and of a frame's mean.
-    """
-    codec, quality = options.codec, options.quality
-    result = {} if codec in ("ffv1", "prores") else {"crf": str(constant_quality(codec, quality))}
-    display = _show_mastering(mastering, codec)
-    light = f"{light_level[0]},{light_level[1]}" if light_level else None
-    location = _CHROMA_LOCATIONS[options.siting]
-    if codec == "h264":
-        parts = {"stitchable": "1", "chromaloc": location, "mastering-display": display, "cll": light}
-        parts["asm"] = _limit_instructions()
-        result |= {"preset": options.preset, "x264-params": _join(parts)}
-    elif codec == "hevc":
-        parts = {"log-level": "error", "open-gop": "0", "pools": "4", "frame-threads": "3"}
-        parts |= {"chromaloc": location, "master-display": display, "max-cll": light}
-        parts |= {"hdr10": "1", "hdr10-opt": "1"} if tags.transfer == PQ else {}
-        result |= {"preset": options.preset, "x265-params": _join(parts)}
-    elif codec == "av1":
-        parts = {
-            "lp": "4",
-            "chroma-sample-position": options.siting,
-            "mastering-display": display,
-            "content-light": light,
-        }
-        result |= {"preset": options.preset, "svtav1-params": _join(parts)}
-    elif codec == "vp9":
-        result |= {
-            "b": "0",
-            "deadline": "good",
-            "cpu-used": options.preset,
-            "tile-columns": "2",
-            "row-mt": "0",
-        }
-        result |= {"auto-alt-ref": "0"} if options.layout.has_alpha else {}
-    elif codec == "ffv1":
-        result |= {"level": "3", "slicecrc": "1", "g": "1"}
-    else:
-        result |= {"profile": _prores_profile(options), "vendor": "apl0"}
-    return result, _THREADS
-
-
-def _limit_instructions() -> str | None:
-    """Return the instructions that x264 may use; None for all that the processor has.
-
-    With AVX-512 its macroblock tree gives the same frames other bytes now and then, in one thread, too.
-    """
-    from llvmlite.binding import get_host_cpu_features
-
-    return "avx2" if get_host_cpu_features().get("avx512f") else None
-
-
-def _prores_profile(options: VideoOptions) -> str:
-    if options.layout.factors == _444:
-        return "4444xq" if options.quality >= 95 else "4444"
-    steps = ((75, "hq"), (50, "standard"), (25, "lt"), (0, "proxy"))
-    return next(name for least, name in steps if options.quality >= least)
-
-
-def _join(parts: Mapping[str, object]) -> str:
-    return ":".join(f"{key}={value}" for key, value in parts.items() if value is not None)
-
-
-def _show_mastering(display: MasteringDisplay | None, codec: str) -> str | None:
-    """Return a mastering display as the encoders read it; AV1's takes real numbers, the others units."""
-    if display is None or not (
-        display.red and display.green and display.blue and display.white and display.luminance
-    ):
-        return None
-    unit, light = (1, 1) if codec == "av1" else (50000, 10000)
-
-    def number(value: Fraction, unit: int) -> str:
-        scaled = float(value) * unit
-        return f"{scaled:.5f}" if codec == "av1" else str(round(scaled))
-
-    points = (("G", display.green), ("B", display.blue), ("R", display.red), ("WP", display.white))
-    text = "".join(f"{name}({number(x, unit)},{number(y, unit)})" for name, (x, y) in points)
-    lowest, highest = display.luminance
-    return f"{text}L({number(highest, light)},{number(lowest, light)})"

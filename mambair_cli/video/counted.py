@@ -1,6 +1,8 @@
-"""A pipe whose bytes are counted: FFmpeg says nothing of a last frame of YUV4MPEG that is cut off."""
+"""A pipe whose bytes are counted: FFmpeg says nothing of a last frame that is cut off, if frames are bare."""
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from mambair_cli.video.frames import RawInput
 
 
 class CountedPipe:
@@ -19,3 +21,19 @@ class CountedPipe:
         data = self._pipe.read(size)
         self.count += len(data)
         return data
+
+
+def explain_rest(source: Any, container: Any, end: int, raw: RawInput | None) -> str | None:
+    """Say that a clip of bare frames ends inside one; None if it does not, or has packets.
+
+    Args:
+        source: What the container reads.
+        container: The clip, which was read to its end.
+        end: Place of the byte after its last whole frame.
+        raw: What raw frames do not tell, if it is a stream of them.
+    """
+    size = source.count if isinstance(source, CountedPipe) else container.size
+    if container.format.name not in ("yuv4mpegpipe", "rawvideo") or end >= size:
+        return None
+    doubt = f"; check whether --raw {raw.width}x{raw.height} is its size" if raw else ""
+    return f"ends inside a frame, which is left out{doubt}"

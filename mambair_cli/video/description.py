@@ -1,7 +1,7 @@
 """Tell what an open clip is, from its container and its first frame."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -9,14 +9,16 @@ from itertools import pairwise
 from typing import Any
 
 from mambair_cli.video.colour import FULL, settle_tags
-from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
+from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.pixels import layout_of
 from mambair_cli.video.siting import find_siting
 
-_FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt")
 _MICROSECONDS = 1_000_000
 _DEFAULT_RATE = Fraction(25)
 _UNKNOWN_RATES = 1000  # frames a second; FFmpeg's guess is then the time base, not a rate
+_FRAMES_SHORTER = 3  # a clip may end by so many frames before the time that its header tells
+_SECONDS_SHORTER = 2  # the same, where that time may be of sound
+_MOST_TOLD = 2**24  # ticks; programs that write AVI into a pipe put a larger number into its header
 _DYNAMIC_HDR = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_RPU_BUFFER": "Dolby Vision",
@@ -66,7 +68,7 @@ def describe_clip(container: Any, stream: Any, frame: Any) -> ClipFacts:
         duration=find_duration(stream)
         or (Fraction(container.duration, _MICROSECONDS) if container.duration else None),
         pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
-        field_order=_FIELD_ORDERS[getattr(stream.codec_context, "field_order", 0)],  # since PyAV 18
+        field_order=FIELD_ORDERS[getattr(stream.codec_context, "field_order", 0)],  # since PyAV 18
         interlaced=bool(frame.interlaced_frame),
     )
     return _add_side_data(_add_number(facts, stream), frame)
@@ -86,6 +88,40 @@ def is_picture(stream: Any) -> bool:
     """Tell whether a stream is a cover, or another single picture."""
     disposition = stream.disposition
     return bool(disposition & type(disposition).attached_pic)
+
+
+def find_slack(facts: ClipFacts, stream: Any) -> Fraction:
+    """Return by how many seconds a clip may end before the time that its header tells."""
+    own = find_duration(stream) is not None
+    return _FRAMES_SHORTER / facts.frame_rate if own else Fraction(_SECONDS_SHORTER)
+
+
+def explain_missing(facts: ClipFacts, frames: int, seconds: Fraction, slack: Fraction) -> str | None:
+    """Say how much is missing of a clip that was read to its end; None if nothing is.
+
+    Args:
+        facts: What its header tells.
+        frames: Number of frames that it has.
+        seconds: Its length.
+        slack: Seconds by which its header may tell more.
+    """
+    if facts.frames_exact and facts.frames is not None:
+        return (
+            f"has {frames} of {facts.frames} frames; the others are missing"
+            if frames < facts.frames
+            else None
+        )
+    if facts.duration is None or facts.duration - seconds <= slack:
+        return None
+    return f"ends after {float(seconds):.2f} s of {float(facts.duration):.2f} s; it may be cut off"
+
+
+def tells_alpha(metadata: Mapping[str, str]) -> bool:
+    """Tell whether a stream of VP8 or VP9 says that it is transparent.
+
+    FFmpeg writes this tag twice, and reads the second one, in capitals, over the first.
+    """
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in metadata.items())
 
 
 def _is_rate(rate: Fraction | None) -> bool:
@@ -113,15 +149,23 @@ def find_duration(stream: Any) -> Fraction | None:
 
 
 def _add_number(facts: ClipFacts, stream: Any) -> ClipFacts:
-    if "mov" in facts.container.split(",") or facts.container == "avi":
-        times = [each.timestamp for each in stream.index_entries if not each.is_discard]
-        if times:
-            variable = _is_variable(_steps(times))
-            return replace(facts, frames=len(times), frames_exact=True, variable=variable)
+    number = stream.frames
+    is_avi = facts.container == "avi"
+    if is_avi or "mov" in facts.container.split(","):
+        entries = list(stream.index_entries)
+        times = [each.timestamp for each in entries if not each.is_discard]
+        steps = _steps(times)
+        # The header of an AVI file counts ticks; the index has no entry where the frame before lasts.
+        lasts = number - max(times, default=0)
+        if times and (0 < lasts <= max(steps, default=1) if is_avi else len(entries) == number):
+            return replace(facts, frames=len(times), frames_exact=True, variable=_is_variable(steps))
+        # There is no index, as in a file that is cut off, or only a part was read, as of one in fragments.
+        if is_avi:  # FFmpeg guesses a length from what there is of the file
+            facts = replace(facts, duration=number * stream.time_base if 0 < number <= _MOST_TOLD else None)
+        number = 0
     for key, value in stream.metadata.items():
         if key.startswith("NUMBER_OF_FRAMES") and value.isdecimal():
             return replace(facts, frames=int(value))
-    number = stream.frames
     if not number and facts.duration is not None:
         number = max(1, round(facts.duration * facts.frame_rate))
     return replace(facts, frames=number or None)

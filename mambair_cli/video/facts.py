@@ -5,6 +5,8 @@ from fractions import Fraction
 
 from mambair_cli.video.colour import ColourTags
 
+FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt")  # by FFmpeg's numbers
+
 
 @dataclass(frozen=True)
 class StreamFacts:
@@ -65,7 +67,7 @@ class ClipFacts:
         rotation: Degrees, counter-clockwise, by which players turn frames.
         display_matrix: The nine numbers by which players turn and mirror frames; None where there are none.
         pixel_aspect: Width of a pixel divided by its height.
-        field_order: "progressive", "tt", "bb", "tb", "bt" as FFmpeg names them, or "unknown".
+        field_order: One of ``FIELD_ORDERS``.
         interlaced: Whether the first frame says that it has two fields.
         mastering: Display that an HDR clip was graded on; None where not told.
         dynamic_hdr: Names of HDR metadata that differ from frame to frame, such as "Dolby Vision".

@@ -61,6 +61,11 @@ class RawInput:
     height: int
     rate: Fraction
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of a frame."""
+        return self.width * self.height * (6 if self.format == "rgb48le" else 3)
+
 
 class FrameMark(NamedTuple):
     """What is known of a frame after a survey.

@@ -10,7 +10,7 @@ from mambair_cli.errors import VideoError
 from mambair_cli.system.files import open_atomic, show
 from mambair_cli.video.codecs import container_of
 from mambair_cli.video.copies import CopiedStreams, kept_tags, read_covers
-from mambair_cli.video.description import is_picture
+from mambair_cli.video.description import is_picture, tells_alpha
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.matroska import RESERVED, write_shape
@@ -162,10 +162,11 @@ class _Join:
         if self._format in ("mp4", "mov") and name == "hevc":
             context.codec_tag = "hvc1"  # players of Apple want it
         video.time_base = self._timeline.time_base
-        if stream.metadata.get("alpha_mode"):
-            video.metadata["alpha_mode"] = stream.metadata["alpha_mode"]
+        if tells_alpha(stream.metadata):
+            video.metadata["alpha_mode"] = "1"
         if old is not None:
-            video.metadata.update(kept_tags(old.metadata))
+            tags_of_old = kept_tags(old.metadata).items()
+            video.metadata.update({key: tag for key, tag in tags_of_old if key.lower() != "alpha_mode"})
             video.disposition = old.disposition
         if self._format in MATROSKA and facts.pixel_aspect != 1:
             video.metadata["title"] = video.metadata.get("title", "") + RESERVED

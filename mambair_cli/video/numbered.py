@@ -140,6 +140,10 @@ class NumberedFrames:
         """Return what the clip is; its frames are counted already."""
         return self.facts
 
+    def first_frames(self) -> Iterator[VideoFrame]:
+        """Yield frames to look at."""
+        return self.frames()
+
     def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
 

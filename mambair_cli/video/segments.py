@@ -17,9 +17,11 @@ import numpy as np
 
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import explain_unwritable, open_atomic, show
-from mambair_cli.video.codecs import CODECS, VideoOptions, encoder_options
-from mambair_cli.video.facts import ClipFacts
+from mambair_cli.video.codecs import CODECS, VideoOptions
+from mambair_cli.video.encoders import encoder_options
+from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
+from mambair_cli.video.fields import mark_fields
 from mambair_cli.video.pixels import rgb_to_frame, tags_for_layout
 
 _LONG_BEFORE = 2**40  # ticks
@@ -58,6 +60,7 @@ class SegmentWriter:
         self._files = ExitStack()
         self._container: Any = None
         self._stream: Any = None
+        self._fields: Any = None
         self._last_pts = self._first_pts = self._packets = 0
 
     def __enter__(self) -> "SegmentWriter":
@@ -103,9 +106,18 @@ class SegmentWriter:
         with explained(self._path):
             stream = self._stream or self._begin(frame.width, frame.height, pts)
             frame.pts, frame.time_base, frame.duration = pts, self._facts.time_base, duration
+            if self._options.fields:
+                frame = self._mark_fields(frame)
             self._mux(stream.encode(frame))
         self._last_pts = pts
         self.frames += 1
+
+    def _mark_fields(self, frame: Any) -> Any:
+        """Return a frame that says which of its fields is shown first."""
+        if self._fields is None:
+            self._fields = mark_fields(frame, self._facts, self._options.fields)
+        self._fields.push(frame)
+        return self._fields.pull()
 
     def _begin(self, width: int, height: int, pts: int) -> Any:
         facts, options = self._facts, self._options
@@ -123,6 +135,10 @@ class SegmentWriter:
         context.colorspace, context.color_range = tags.matrix, tags.range
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.sample_aspect_ratio = facts.pixel_aspect
+        if options.fields:
+            context.flags |= import_av().codec.context.Flags.interlaced_dct
+            context.flags |= import_av().codec.context.Flags.interlaced_me
+            context.field_order = FIELD_ORDERS.index("tt" if options.fields == "tff" else "bb")
         if facts.display_matrix is not None:
             stream.set_display_matrix(facts.display_matrix)
         self._container.metadata[_TIME_BASE_TAG] = str(facts.time_base)
