@@ -751,8 +751,14 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0
     assert capsys.readouterr().out == "in_preview.html\n"
     assert "<html" in Path("in_preview.html").read_text("utf-8")
+    Path("link.html").symlink_to("in.mp4")
     for given, code, why in (
         (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),
+        (
+            ("-o", "link.html", "--overwrite"),
+            2,
+            "cannot write link.html: it is an input; choose another name",
+        ),
         (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),
     ):
         assert upscale("in.mp4", "-s", "2", "--preview", "--overwrite", *given) == code

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -212,6 +213,8 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         (["a.png", "tall.png"], "their shapes differ"),
         ([".", "..", "-o", "page.html"], "-o page.html names a page; name a folder"),
         (["a.png", "b.png", "-o", "taken.html"], "it exists already; --overwrite replaces it"),
+        (["a.png", "b.png", "-o", "c.png"], "a page is an HTML file: c.png; give a name that ends in .html"),
+        (["a.png", "b.png", "-o", "b.png", "--overwrite"], "a page is an HTML file: b.png"),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_line(
@@ -225,6 +228,31 @@ def test_what_cannot_be_compared_is_told_in_a_line(
     assert err.count("\n") == 1
     assert Path("taken.html").read_text() == "mine"
     assert not Path("compare.html").exists()
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink, os.rename])
+def test_no_page_takes_the_place_of_an_input_by_any_name(
+    pair: list[str], link: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link("b.png", "b.html")
+    second = "b.png" if Path("b.png").exists() else "b.html"
+    assert main(["compare", "a.png", second, "-o", "b.html", "--overwrite"]) == 2
+    told = "mambair: error: cannot write b.html: it is an input; choose another name\n"
+    assert capsys.readouterr() == ("", told)
+    assert Path("b.html").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_page_of_a_folder_takes_the_place_of_an_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (save(tmp_path / name / "a.png", noise(20, 20, n)) for n, name in enumerate("ab"))
+    page = tmp_path / "out/pictures/a.png.html"
+    page.parent.mkdir(parents=True)
+    page.symlink_to(other)
+    folders = [str(one.parent), str(other.parent)]
+    assert main(["compare", *folders, "-o", str(tmp_path / "out"), "--overwrite"]) == 2
+    assert "a.png.html: it is an input" in capsys.readouterr().err
+    assert page.is_symlink()
 
 
 def test_a_page_made_before_is_replaced_and_another_file_is_not(pair: list[str]) -> None:

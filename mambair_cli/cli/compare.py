@@ -115,12 +115,12 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
-    check_page(output, options.overwrite)
+    check_page(output, options.overwrite, files)
     shown = _reader(files, names, options)()
     for file, picture in zip(files, shown, strict=True):
         if picture.damage and not options.quiet:
             say(f"warning: {file}: {'; '.join(picture.damage)}")
-    write_page(output, write_comparison(shown), options.overwrite)
+    write_page(output, write_comparison(shown), options.overwrite, files)
     if options.json:
         print_event("compared", input=str(files[0]), page=str(output))
     else:
@@ -130,10 +130,11 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
 
 def _compare_folders(folders: list[Path], names: list[str], options: CompareOptions) -> tuple[Path, int]:
     """Write a page for each picture of some folders, and an index; return its path and the exit code."""
+    from mambair_cli.pages.document import is_page_name
     from mambair_cli.pages.folders import INDEX, compare_sets, match_folders
 
     output = options.output or Path(FOLDER)
-    if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
+    if is_page_name(output) and not output.is_dir():
         raise UsageError(f"folders become a folder of pages, and -o {output} names a page; name a folder")
     sets, alone = match_folders(folders)
     if alone and not options.quiet:
@@ -142,7 +143,8 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     readers = [(each.name, _reader(list(each.files), names, options)) for each in sets]
     exit_code = 0
     title = " and ".join(names)
-    for compared in compare_sets(readers, output, title, options.overwrite):
+    inputs = [file for each in sets for file in each.files]
+    for compared in compare_sets(readers, output, title, options.overwrite, inputs):
         report_set(compared, options.json)
         if compared.error is not None:
             exit_code = max(exit_code, compared.error.exit_code)
