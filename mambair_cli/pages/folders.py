@@ -160,7 +160,7 @@ def _write_index(compared: Sequence[ComparedSet], title: str) -> str:
     body = [
         f"<header><h1>{escape(title)}</h1></header><main>",
         f"<p>{count}, the largest difference first. The number is the PSNR between the first and the last "
-        "form of a picture: the lower, the more they differ.</p>",
+        "form of a picture, as they are seen: the lower, the more they differ.</p>",
         f"<ul class=index>{''.join(items)}</ul>",
         f"<h2>Not compared</h2><ul>{''.join(failed)}</ul>" if failed else "",
         "</main>",
