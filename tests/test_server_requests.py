@@ -1,5 +1,6 @@
 """Requests of any program over HTTP: what is answered, and what is refused."""
 
+import errno
 import json
 import socket
 import tempfile
@@ -7,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +118,62 @@ def test_what_is_announced_or_sent_beyond_the_limit_is_refused():
         assert ask(address, "POST", "/v1/upscale?scale=2", iter([body[:50], body[50:]]))[0] == 200
 
 
+def read_all(link):
+    """Return an answer up to the end of the connection."""
+    return b"".join(iter(lambda: link.recv(2**16), b""))
+
+
+CHUNKED = b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_client_that_sends_all_before_it_reads_gets_its_answer(announced):
+    body = bytes(6 * 2**20)
+    head = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body))
+    sent = head + body if announced else CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with serving(max_bytes=100_000) as address:
+        for _ in range(5):
+            with connect(address) as link:
+                link.sendall(sent)
+                head, _, message = read_all(link).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 413 ")
+            assert "larger --max-bytes" in json.loads(message)["message"]
+
+
+def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving() as address:
+        for failing, status in (("write", 422), ("open", 422)):
+            with monkeypatch.context() as patch:
+                if failing == "open":
+                    patch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", refuse)
+                else:
+                    patch.setattr("mambair_cli.server.bodies.PIECE_BYTES", 1000)
+                    patch.setattr(
+                        "mambair_cli.server.bodies.tempfile.TemporaryFile",
+                        lambda: SimpleNamespace(write=refuse, close=lambda: None),
+                    )
+                answer = ask(address, "POST", "/v1/upscale", bytes(6 * 2**20))
+            assert answer[0] == status
+            assert "cannot store the image: No space left on device" in error_message(answer)
+        answer = ask(address, "POST", "/v1/upscale?no=1", bytes(6 * 2**20))
+        assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
+
+
+def test_a_client_that_never_stops_sending_is_given_up(monkeypatch):
+    monkeypatch.setattr("mambair_cli.server.bodies._REST_SECONDS", 1)
+    with serving(max_bytes=1000) as address, connect(address) as link:
+        link.sendall(CHUNKED + b"7d0\r\n" + bytes(2000) + b"\r\n")
+        begun = time.monotonic()
+        with suppress(OSError):  # the connection is closed
+            while time.monotonic() - begun < 30:
+                link.sendall(b"1\r\n0\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 20
+
+
 @pytest.mark.parametrize("body", [b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(99), b"GIF89a", b"<svg/>"])
 def test_what_is_no_image_is_refused(address, body):
     answer = ask(address, "POST", "/v1/upscale", body)
@@ -195,7 +253,7 @@ def test_a_slow_disk_keeps_nobody_waiting_but_whom_it_concerns(monkeypatch):
 
     with serving() as address:
         loop = next(thread.name for thread in threading.enumerate() if thread.name.endswith("(run)"))
-        monkeypatch.setattr("mambair_cli.server.app.tempfile.TemporaryFile", open_noting)
+        monkeypatch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", open_noting)
         assert ask(address, "POST", "/v1/upscale?scale=2", encode(noise(200, 200, 3)))[0] == 200
         monkeypatch.undo()
     assert {"open", "write", "flush", "fileno", "seek", "read", "close"} <= used.keys()

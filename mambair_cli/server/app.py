@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -22,13 +21,11 @@ from starlette.routing import Route
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import (
-    ImageError,
     MambairError,
     ServerError,
 )
 from mambair_cli.inspection.inspect_image import describe_inspection
 from mambair_cli.server.answers import (
-    PIECE_BYTES,
     ResultAnswer,
     answer_bug,
     answer_error,
@@ -36,6 +33,7 @@ from mambair_cli.server.answers import (
     answer_nobody,
     refuse,
 )
+from mambair_cli.server.bodies import BodyReader, ReadToEnd, open_temporary
 from mambair_cli.server.browser_page import make_routes
 from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.openapi import describe_api
@@ -52,7 +50,6 @@ MAX_BYTES = 2**30
 MOST_WAITING = 32
 IDLE_SECONDS = 30.0
 
-_GOODBYE = {"Connection": "close"}  # the rest of the request is not read
 _PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
@@ -79,7 +76,8 @@ class App:
         self._service = service
         self._max_bytes = max_bytes
         self._most_waiting = most_waiting
-        self._idle_seconds = idle_seconds
+        self._ending = asyncio.Event()
+        self._bodies = BodyReader(max_bytes, idle_seconds, self._ending)
         self._waiting = 0
         self._board = ProgressBoard()
         self._api = describe_api(max_bytes)
@@ -88,7 +86,7 @@ class App:
             for task in TASKS
             for method, answer in (("GET", self._describe), ("POST", self._restore))
         ]
-        self.asgi = Starlette(
+        application = Starlette(
             routes=[
                 Route("/v1/health", self._show_health),
                 Route("/v1/models", self._list_models),
@@ -108,6 +106,7 @@ class App:
                 Exception: answer_bug,
             },
         )
+        self.asgi = ReadToEnd(application)  # also of answers to bugs, which Starlette gives outside of all
 
     async def _show_health(self, request: Request) -> Response:
         cache = self._service.cache
@@ -142,7 +141,7 @@ class App:
         restore_request = read_request(task, request.query_params.multi_items())
         with ExitStack() as stack:
             image = await self._accept(request, stack)
-            result = await _open_temporary(stack)
+            result = await open_temporary(stack)
             with self._tell(request) as progress:
                 try:
                     restoring = self._service.restore(restore_request, image, result, progress)
@@ -190,51 +189,16 @@ class App:
             ServerError: There are too many images.
         """
         if self._waiting >= self._most_waiting:
-            await self._receive(request, None)  # a client reads no answer while it sends
+            await self._bodies.receive(request, None)  # a client reads no answer while it sends
             raise ServerError(f"the server has too many images: {self._waiting}; try again later")
         self._waiting += 1
         stack.callback(self._count_down)
-        image = await _open_temporary(stack)
-        await self._receive(request, image)
+        image = await open_temporary(stack)
+        await self._bodies.receive(request, image)
         return image
 
     def _count_down(self) -> None:
         self._waiting -= 1
-
-    async def _receive(self, request: Request, file: BinaryIO | None) -> None:
-        """Write a request's body to a file.
-
-        Raises:
-            HTTPException: It is too large, or does not arrive.
-            ImageError: There is no space for it.
-        """
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._max_bytes:
-            raise self._too_large()
-        received, pieces = 0, aiter(request.stream())
-        unwritten = bytearray()  # collected, since a thread for each small piece would be slow
-        while True:
-            try:
-                piece = await asyncio.wait_for(anext(pieces, None), self._idle_seconds)
-            except (asyncio.TimeoutError, TimeoutError) as error:  # two before Python 3.11
-                raise HTTPException(
-                    408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE
-                ) from error
-            if piece is not None:
-                unwritten += piece
-            if file is not None and (piece is None or len(unwritten) >= PIECE_BYTES):
-                await asyncio.to_thread(_write, file, unwritten)
-            if file is None or len(unwritten) >= PIECE_BYTES:
-                unwritten = bytearray()
-            if piece is None:
-                return
-            received += len(piece)
-            if received > self._max_bytes:
-                raise self._too_large()
-
-    def _too_large(self) -> HTTPException:
-        why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
-        return HTTPException(413, why, _GOODBYE)
 
 
 async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -294,27 +258,3 @@ async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> 
     finally:
         working.cancel()
         watching.cancel()
-
-
-async def _open_temporary(stack: ExitStack) -> BinaryIO:
-    """Open a temporary file, which is closed with the stack; in threads, since a disk may be slow."""
-    try:
-        file = await asyncio.to_thread(tempfile.TemporaryFile)
-    except OSError as error:
-        raise _no_space(error) from error
-    stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, file.close))
-    return file
-
-
-def _write(file: BinaryIO, data: bytearray) -> None:
-    try:
-        file.write(data)
-        file.flush()
-    except OSError as error:
-        raise _no_space(error) from error
-
-
-def _no_space(error: OSError) -> ImageError:
-    return ImageError(
-        f"cannot store the image: {error.strerror or error}; free some space for temporary files"
-    )
