@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -107,6 +108,11 @@ class App:
             },
         )
         self.asgi = ReadToEnd(application)  # also of answers to bugs, which Starlette gives outside of all
+
+    def begin_to_end(self) -> None:
+        """Finish the images that have arrived, and wait for nothing else."""
+        self._ending.set()
+        self._board.end_waiting()
 
     async def _show_health(self, request: Request) -> Response:
         cache = self._service.cache
@@ -220,6 +226,24 @@ class _ErrorLog(logging.Handler):
 _ERROR_LOG = _ErrorLog(logging.ERROR)  # anybody can cause the levels below, as often as they like
 
 
+class _Server(uvicorn.Server):
+    """Tells its application first that it ends; by itself it waits for all requests alike.
+
+    Args:
+        config: Settings of the server.
+        app: The application.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End after the images that have arrived."""
+        self._app.begin_to_end()
+        await super().shutdown(sockets)
+
+
 def build_server(app: App) -> uvicorn.Server:
     """Return the server of the application; ``run(sockets=[...])`` serves at open sockets."""
     config = uvicorn.Config(
@@ -234,7 +258,7 @@ def build_server(app: App) -> uvicorn.Server:
         server_header=False,
     )
     logging.getLogger("uvicorn.error").addHandler(_ERROR_LOG)
-    return uvicorn.Server(config)
+    return _Server(config, app)
 
 
 async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> ServiceResult:
