@@ -73,7 +73,44 @@ def test_there_are_no_other_pages(address, path):
     answer = ask(address, "GET", path)
     assert answer[0] == 404
     assert "see /docs" in error_message(answer)
-    assert ask(address, "DELETE", "/v1/upscale")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/upscale", "GET, HEAD, POST"),
+        ("/v1/dejpeg", "GET, HEAD, POST"),
+        ("/v1/inspect", "POST"),
+        ("/v1/health", "GET, HEAD"),
+        ("/", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_that_the_path_has(address, path, methods):
+    for method in ("PUT", "DELETE"):
+        answer = ask(address, method, path, PHOTO)
+        assert (answer[0], answer[1]["Allow"]) == (405, methods)
+        assert error_message(answer) == f"{path} has no method {method}, but {methods}; see /docs"
+    if "HEAD" in methods:
+        assert (ask(address, "HEAD", path)[0], ask(address, "HEAD", path)[2]) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/health"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/inspect"),
+        ("POST", "/v1/show"),
+        ("GET", "/v1/progress/picture-9"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+    ],
+)
+def test_a_parameter_that_would_do_nothing_is_refused(address, method, path):
+    answer = ask(address, method, f"{path}?max_pixels=10", PHOTO if method == "POST" else None)
+    assert answer[0] == 400
+    assert error_message(answer) == f"{path} has no parameter max_pixels; it takes none"
 
 
 @pytest.mark.parametrize(

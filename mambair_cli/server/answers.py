@@ -76,12 +76,15 @@ async def answer_error(request: Request, error: Exception) -> Response:
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """Answer an error of HTTP itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     why = {
         404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} has no method {request.method}; see /docs",
+        405: f"{request.url.path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
     }
     reason = UsageError(why.get(error.status_code, error.detail))
-    return refuse(reason, error.status_code, error.headers)
+    return refuse(reason, error.status_code, headers)
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import (
@@ -35,7 +34,7 @@ from mambair_cli.server.answers import (
     refuse,
 )
 from mambair_cli.server.bodies import BodyReader, ReadToEnd, open_temporary
-from mambair_cli.server.browser_page import make_routes
+from mambair_cli.server.browser_page import make_answers
 from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
@@ -44,7 +43,8 @@ from mambair_cli.server.protocol import (
     Health,
     ServerInfo,
 )
-from mambair_cli.server.query import TASKS, read_request
+from mambair_cli.server.query import QUERIES, TASKS, read_request
+from mambair_cli.server.routes import make_route
 from mambair_cli.server.service import RestoreService, ServiceResult
 
 MAX_BYTES = 2**30
@@ -83,21 +83,24 @@ class App:
         self._board = ProgressBoard()
         self._api = describe_api(max_bytes)
         tasks = [
-            Route(f"/v1/{task}", partial(answer, task), methods=[method])
+            make_route(
+                f"/v1/{task}",
+                {"GET": partial(self._describe, task), "POST": partial(self._restore, task)},
+                QUERIES[task].model_fields,
+            )
             for task in TASKS
-            for method, answer in (("GET", self._describe), ("POST", self._restore))
         ]
         application = Starlette(
             routes=[
-                Route("/v1/health", self._show_health),
-                Route("/v1/models", self._list_models),
+                make_route("/v1/health", {"GET": self._show_health}),
+                make_route("/v1/models", {"GET": self._list_models}),
                 *tasks,
-                Route("/openapi.json", self._show_api),
-                Route("/docs", self._show_page),
-                Route("/v1/inspect", self._inspect, methods=["POST"]),
-                Route("/v1/show", self._show_image, methods=["POST"]),
-                Route("/v1/progress/{name}", self._tell_progress),
-                *make_routes(),
+                make_route("/openapi.json", {"GET": self._show_api}),
+                make_route("/docs", {"GET": self._show_page}),
+                make_route("/v1/inspect", {"POST": self._inspect}),
+                make_route("/v1/show", {"POST": self._show_image}),
+                make_route("/v1/progress/{name}", {"GET": self._tell_progress}),
+                *(make_route(address, {"GET": answer}) for address, answer in make_answers().items()),
             ],
             middleware=[Middleware(OriginCheck)],
             exception_handlers={
