@@ -58,6 +58,17 @@ def test_the_strength_of_damage_chooses_a_model_and_goes_with_none(address):
         assert (answer[0], "leave one out" in error_message(answer)) == (400, True)
 
 
+@pytest.mark.parametrize("query", ["upscale?model=tiny-denoise", "denoise?model=tiny-x2"])
+def test_a_model_that_does_something_else_is_a_wrong_parameter(address, query):
+    for method, body in (("GET", None), ("POST", PHOTO)):
+        answer = ask(address, method, f"/v1/{query}", body)
+        assert (answer[0], json.loads(answer[2])["kind"]) == (
+            400,
+            "ModelError",
+        )  # the kind gives the exit code
+        assert "the model does not fit" in error_message(answer)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "tiny-x4.safetensors", "weights/x4", ""])
 def test_a_model_is_a_name_and_no_path(address, name):
     answer = ask(address, "GET", f"/v1/upscale?model={name}")

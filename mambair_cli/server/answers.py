@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from mambair_cli.checkpoints.select import MisfitError
 from mambair_cli.errors import (
     ImageError,
     MambairError,
@@ -29,7 +30,14 @@ from mambair_cli.server.service import ServiceResult
 PIECE_BYTES = 2**20
 RETRY_SECONDS = 2  # that clients wait when the server has too many images
 
-_STATUS = {UsageError: 400, ModelError: 404, ImageError: 422, ServerError: 503, MemoryLimitError: 507}
+_STATUS = {
+    UsageError: 400,
+    MisfitError: 400,
+    ModelError: 404,
+    ImageError: 422,
+    ServerError: 503,
+    MemoryLimitError: 507,
+}
 
 
 class ResultAnswer(StreamingResponse):

@@ -19,7 +19,7 @@ _SUMMARIES = {
     "dejpeg": "Remove JPEG compression artefacts from an image.",
 }
 _REFUSALS = {
-    "400": "A parameter is wrong.",
+    "400": "A parameter is wrong, or the model that it names does something else.",
     "403": "The request is from a page of another site.",
     "404": "The model is unknown or unavailable.",
     "408": "The image did not arrive in time.",
