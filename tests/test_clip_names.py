@@ -183,7 +183,11 @@ def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
     said = "nothing to restore but clips: a.mp4; name each, or give a pattern such as '*.mp4'"
     assert said in capsys.readouterr().err
     assert main(["compare", "a.mp4", "a.mp4"]) == 1
-    assert "cannot read a.mp4: it is a clip, no image" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot compare a.mp4: it is a clip, and pictures are compared; --preview --at 10" in err
+    Path("a.mp4").rename("a")
+    assert upscale("a") == 1
+    assert "cannot read a: it is a clip, no image; upscale, denoise and dejpeg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["shell", "pattern", "list"])

@@ -12,8 +12,9 @@ import typer
 from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
+from mambair_cli.system.files import show
 from mambair_cli.system.values import read_region
 
 if TYPE_CHECKING:
@@ -175,12 +176,27 @@ def _reader(files: list[Path], names: list[str], options: CompareOptions) -> Rea
     region = None if options.region is None else read_region(options.region, "--region")
 
     def read() -> "list[ScreenPicture]":
-        from mambair_cli.pages.screen import read_for_screen, show_region
+        from mambair_cli.pages.screen import show_region
 
         read = [
-            read_for_screen(file, name, options.max_pixels, whole=region is not None)
+            _read_picture(file, name, options.max_pixels, whole=region is not None)
             for file, name in zip(files, names, strict=True)
         ]
         return read if region is None else show_region(read, region)
 
     return read
+
+
+def _read_picture(file: Path, name: str, max_pixels: int, whole: bool) -> "ScreenPicture":
+    """Read a picture; say what works for a clip."""
+    from mambair_cli.images.signatures import ClipFoundError
+    from mambair_cli.pages.screen import read_for_screen
+
+    try:
+        return read_for_screen(file, name, max_pixels, whole)
+    except ClipFoundError as error:
+        raise ImageError(
+            f"cannot compare {show(file)}: it is a clip, and pictures are compared; --preview --at 10 of "
+            "upscale, denoise and dejpeg shows its frame at 10 seconds before and after, and numbered images "
+            "can be compared"
+        ) from error

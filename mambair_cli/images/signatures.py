@@ -48,6 +48,15 @@ _UNREADABLE = {
     "Photoshop": rb"8BPS",
     "PDF": rb"%PDF",
 }
+# No images, though some begin like those of the formats above.
+_CLIPS = (
+    rb"....ftyp(?!crx |jxl |M4[AB] )|....(moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI |YUV4MPEG2 |FLV\x01"
+    rb"|\0\0\x01\xba|0&\xb2u\x8ef\xcf\x11"
+)
+
+
+class ClipFoundError(ImageError):
+    """A file is a clip, and no image; commands that take no clips say what works instead."""
 
 
 def identify(head: bytes, name: str) -> str:
@@ -55,6 +64,7 @@ def identify(head: bytes, name: str) -> str:
 
     Raises:
         ImageError: The file is empty, or its format is not supported.
+        ClipFoundError: It is a clip.
     """
     if not head:
         raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
@@ -64,8 +74,11 @@ def identify(head: bytes, name: str) -> str:
     for kind, pattern in _UNREADABLE.items():
         if re.match(pattern, head, re.DOTALL):
             raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
-    if name.lower().endswith(CLIP_SUFFIXES):
-        raise ImageError(f"cannot read {name}: it is a clip, no image; name it alone")
+    if name.lower().endswith(CLIP_SUFFIXES) or re.match(_CLIPS, head, re.DOTALL):
+        raise ClipFoundError(
+            f"cannot read {name}: it is a clip, no image; upscale, denoise and dejpeg restore clips that are "
+            "named alone, by a suffix such as .mp4"
+        )
     raise ImageError(
         f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
     )
