@@ -1,6 +1,7 @@
 """Requests of any program over HTTP: what is answered, and what is refused."""
 
 import errno
+import gzip
 import json
 import socket
 import tempfile
@@ -62,10 +63,7 @@ def test_the_strength_of_damage_chooses_a_model_and_goes_with_none(address):
 def test_a_model_that_does_something_else_is_a_wrong_parameter(address, query):
     for method, body in (("GET", None), ("POST", PHOTO)):
         answer = ask(address, method, f"/v1/{query}", body)
-        assert (answer[0], json.loads(answer[2])["kind"]) == (
-            400,
-            "ModelError",
-        )  # the kind gives the exit code
+        assert (answer[0], json.loads(answer[2])["kind"]) == (400, "ModelError")
         assert "the model does not fit" in error_message(answer)
 
 
@@ -220,6 +218,64 @@ def test_a_client_that_never_stops_sending_is_given_up(monkeypatch):
                 link.sendall(b"1\r\n0\r\n")
                 time.sleep(0.05)
         assert time.monotonic() - begun < 20
+
+
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PHOTO + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/inspect", "/v1/show"])
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "words"),
+    [
+        (
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            FORM,
+            415,
+            "a multipart form; send the file",
+        ),
+        (
+            {"Content-Encoding": "gzip"},
+            gzip.compress(PHOTO),
+            415,
+            "Content-Encoding: gzip, which is not",
+        ),
+        ({}, b"\0\0\0\x20ftypisom" + bytes(40), 422, "it is a clip, and a server takes no clips"),
+        ({}, b"\x1aE\xdf\xa3" + bytes(40), 422, "it is a clip, and a server takes no clips"),
+    ],
+)
+def test_a_body_that_is_no_plain_image_is_told_what_works(address, path, headers, body, status, words):
+    answer = ask(address, "POST", path, body, headers)
+    assert (answer[0], words in error_message(answer)) == (status, True)
+    for plain in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Encoding": "identity"}):
+        assert ask(address, "POST", f"{path}?scale=2"[: None if "up" in path else -8], PHOTO, plain)[0] == 200
+
+
+def test_messages_name_what_the_client_has(address):
+    """Programs and the page have parameters; a command has options."""
+    clear = encode(noise(20, 20, 4))
+    cut = encode(noise(60, 60, 3))[:-2000]
+    size = "it has 12×9 pixels, more than 50; cut it into parts, or "
+    for query, body, words, options in (
+        ("format=jpeg", clear, "and background=white fills it", "and --background white fills it"),
+        ("", cut, "damaged=true of upscale, denoise and dejpeg", "--damaged of upscale, denoise and dejpeg"),
+        (
+            "max_pixels=50",
+            PHOTO,
+            f"{size}give a larger max_pixels, up to the server's --max-pixels",
+            f"{size}allow more with --max-pixels",
+        ),
+        ("width=9&megapixels=1", PHOTO, "once: width, megapixels;", "once: --width, --megapixels;"),
+        ("model=none", PHOTO, "; /v1/models shows all names", "; `mambair models list` shows all names"),
+    ):
+        for headers, expected in (({}, words), ({"Mambair-Command": "1"}, options)):
+            answer = ask(address, "POST", f"/v1/upscale?{query}", body, headers)
+            assert answer[0] >= 400
+            assert expected in error_message(answer)
+    with serving(max_pixels=50) as small:
+        for path in ("upscale", "inspect"):
+            message = error_message(ask(small, "POST", f"/v1/{path}", PHOTO))
+            assert message.endswith(f"{size}start the server with a larger --max-pixels")
+        assert error_message(ask(small, "POST", "/v1/show", PHOTO)).endswith("; cut it into parts")
 
 
 @pytest.mark.parametrize("body", [b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(99), b"GIF89a", b"<svg/>"])

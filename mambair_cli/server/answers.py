@@ -24,8 +24,9 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
-from mambair_cli.server.protocol import REPORT_HEADER, describe_report, report_error
+from mambair_cli.server.protocol import REPORT_HEADER, ErrorReport, describe_report, report_error
 from mambair_cli.server.service import ServiceResult
+from mambair_cli.server.wording import phrase_error
 
 PIECE_BYTES = 2**20
 RETRY_SECONDS = 2  # that clients wait when the server has too many images
@@ -78,7 +79,8 @@ async def answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MambairError)
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return refuse(error, status, headers)
+    report = replace(report_error(error), message=phrase_error(error, request))
+    return _answer_report(report, status, headers)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -107,7 +109,10 @@ async def answer_bug(request: Request, error: Exception) -> Response:
 
 def refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer an error as JSON of one line."""
-    report = report_error(error)
+    return _answer_report(report_error(error), status, headers)
+
+
+def _answer_report(report: ErrorReport, status: int, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse(asdict(replace(report, message=_without_folders(report.message))), status, headers)
 
 

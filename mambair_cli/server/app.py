@@ -33,7 +33,7 @@ from mambair_cli.server.answers import (
     answer_nobody,
     refuse,
 )
-from mambair_cli.server.bodies import BodyReader, ReadToEnd, open_temporary
+from mambair_cli.server.bodies import BodyReader, ReadToEnd, check_body, open_temporary
 from mambair_cli.server.browser_page import make_answers
 from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.openapi import describe_api
@@ -196,7 +196,9 @@ class App:
 
         Raises:
             ServerError: There are too many images.
+            HTTPException: The body is no plain file.
         """
+        check_body(request)
         if self._waiting >= self._most_waiting:
             await self._bodies.receive(request, None)  # a client reads no answer while it sends
             raise ServerError(f"the server has too many images: {self._waiting}; try again later")

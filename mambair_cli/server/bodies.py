@@ -93,6 +93,24 @@ class BodyReader:
         return HTTPException(413, why, _GOODBYE)
 
 
+def check_body(request: Request) -> None:
+    """Refuse a body that is no plain file, which would be no image of a known kind.
+
+    Raises:
+        HTTPException: It is a form, or compressed as a whole.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        raise HTTPException(
+            415, "the body is a multipart form; send the file itself, as curl --data-binary @photo.jpg does"
+        )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise HTTPException(
+            415, f"the body has Content-Encoding: {coding}, which is not taken; send the file as it is"
+        )
+
+
 class ReadToEnd:
     """Hears clients out: an answer that comes before the end of a body ends after it, within limits.
 

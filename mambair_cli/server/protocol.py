@@ -16,6 +16,9 @@ T = TypeVar("T")
 REPORT_HEADER = "Mambair-Report"
 """Header of a result: a :class:`ResultReport` as JSON of ASCII letters."""
 
+COMMAND_HEADER = "Mambair-Command"
+"""Header of a request of a command: messages may name its options."""
+
 
 @dataclass(frozen=True)
 class ErrorReport:
