@@ -209,6 +209,26 @@ def test_what_is_transparent_shows_nothing_of_the_other_picture(browser: Any, tm
     opened.close()
 
 
+def test_the_difference_is_what_is_seen(browser: Any, tmp_path: Path) -> None:
+    for name, pixel in (("a", (0, 0, 0, 0)), ("b", (90, 90, 90, 0)), ("c", (0, 0, 0, 128))):
+        Image.new("RGBA", (8, 8), pixel).save(tmp_path / f"{name}.png")
+    page = tmp_path / "page.html"
+    assert main(["compare", *(str(tmp_path / f"{name}.png") for name in "abc"), "-o", str(page)]) == 0
+    opened = browser.new_page()
+    opened.goto(page.as_uri())
+    opened.locator(".stage").focus()
+    opened.keyboard.press("d")
+    opened.get_by_label("Difference times").select_option("1")
+    drawn = (
+        """canvas => canvas.width === 8 ? [...canvas.getContext("2d").getImageData(4, 4, 1, 1).data] : null"""
+    )
+    for right, seen in (("1", [0, 0, 0, 255]), ("2", [128, 128, 128, 255])):
+        opened.locator("select").nth(1).select_option(right)
+        opened.wait_for_timeout(300)  # pictures are decoded
+        assert opened.locator("canvas:visible").first.evaluate(drawn) == seen
+    opened.close()
+
+
 def test_a_picture_is_stopped_while_it_is_restored(page: Any, server: Address, photo: Path) -> None:
     large = photo.with_name("large.png")
     Image.open(photo).resize((990, 990), Image.Resampling.BICUBIC).save(large)

@@ -145,9 +145,9 @@ def test_a_clip_is_known_by_its_first_bytes(format: str, place: Path, capsys) ->
     make_clip(place / "noname", format, times=[0], size=(16, 16))
     assert is_clip((place / "noname").read_bytes()[:16])
     assert upscale("noname", "-o", "a.png") == 1
-    assert "cannot read noname: it is a clip, no image; name a file with the suffix of one" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "cannot read noname: it is a clip, no image; upscale, denoise and dejpeg restore clips" in said
+    assert "by a suffix such as .mp4" in said
 
 
 def test_an_image_is_no_clip_by_its_first_bytes(place: Path) -> None:
@@ -206,7 +206,11 @@ def test_a_clip_among_images_is_called_a_clip(place: Path, capsys) -> None:
     said = "nothing to restore but clips: a.mp4; name each, or give a pattern such as '*.mp4'"
     assert said in capsys.readouterr().err
     assert main(["compare", "a.mp4", "a.mp4"]) == 1
-    assert "cannot read a.mp4: it is a clip, no image" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot compare a.mp4: it is a clip, and pictures are compared; --preview --at 10" in err
+    Path("a.mp4").rename("a")
+    assert upscale("a") == 1
+    assert "cannot read a: it is a clip, no image; upscale, denoise and dejpeg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["shell", "pattern", "list"])

@@ -840,8 +840,14 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     said = capsys.readouterr().err
     assert "large.mp4 at 0.04 s: showing the part" in said
     assert "large_1.png" not in said
+    Path("link.html").symlink_to("in.mp4")
     for given, code, why in (
         (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),
+        (
+            ("-o", "link.html", "--overwrite"),
+            2,
+            "cannot write link.html: it is an input; choose another name",
+        ),
         (("--at", "soon"), 2, "--at is soon; it must be a time, such as 83.5 or 00:01:23.5"),
     ):
         assert upscale("in.mp4", "-s", "2", "--preview", "--overwrite", *given) == code

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -138,6 +139,55 @@ def test_transparency_stays(pair: list[str]) -> None:
     np.testing.assert_array_equal(pixels_of(read_data(Path("compare.html"))["pictures"][0]), pixels)
 
 
+def leaf(hidden: int, alpha: int = 255) -> np.ndarray:
+    """Return a red square in nothing, (32, 32, 4)."""
+    pixels = np.full((32, 32, 4), hidden, np.uint8)
+    pixels[..., 3] = 0
+    pixels[8:24, 8:24] = 200, 30, 30, alpha
+    return pixels
+
+
+def test_pictures_are_compared_as_they_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    half = leaf(0, 128)
+    for name, pixels in (("a", leaf(0)), ("b", leaf(255)), ("c", half), ("d", leaf(0)[..., :3])):
+        save(Path(f"{name}.png"), pixels)
+    assert main(["compare", *(f"{name}.png" for name in "abcd")]) == 0
+    data = read_data(Path("compare.html"))
+    scores = {(pair["a"], pair["b"]): pair for pair in data["scores"]}
+    assert scores[0, 1] == {"a": 0, "b": 1, "psnr": None, "ssim": 1}
+    square = np.array([200, 30, 30])
+    on_white = (square * 128 + 255 * 127 + 127) // 255  # differs more than on black
+    error = ((on_white - square) ** 2).mean() / 4  # the square has a quarter of the area
+    for pair in ((0, 2), (1, 2)):
+        assert scores[pair]["psnr"] == pytest.approx(10 * math.log10(255**2 / error))
+        assert scores[pair]["ssim"] < 0.99
+    assert scores[0, 3]["psnr"] == pytest.approx(10 * math.log10(4 / 3))  # black, and white on a white ground
+    notes = [picture["notes"] for picture in data["pictures"]]
+    assert all("on black and on white" in note[0] for note in notes[:3])
+    assert notes[3] == []
+
+
+def test_an_index_is_ordered_by_what_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, other in (("alike", leaf(255)), ("fading", leaf(0, 128))):
+        save(tmp_path / "a" / f"{name}.png", leaf(0))
+        save(tmp_path / "b" / f"{name}.png", other)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "out")]) == 0
+    index = (tmp_path / "out/index.html").read_text()
+    assert index.index("fading.png</span>") < index.index("alike.png</span>")
+    assert re.findall(r"<span>(equal|[\d.]+ dB)</span>", index)[1] == "equal"
+
+
+def test_an_enlarged_picture_takes_no_colour_from_what_is_not_seen() -> None:
+    hidden, plain = (
+        screen.enlarge(screen.ScreenPicture("", leaf(value), (32, 32)), 64, 64, "").pixels
+        for value in (255, 0)
+    )
+    np.testing.assert_array_equal(hidden, plain)
+
+
 def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
     pair: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +262,8 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         (["a.png", "tall.png"], "their shapes differ"),
         ([".", "..", "-o", "page.html"], "-o page.html names a page; name a folder"),
         (["a.png", "b.png", "-o", "taken.html"], "it exists already; --overwrite replaces it"),
+        (["a.png", "b.png", "-o", "c.png"], "a page is an HTML file: c.png; give a name that ends in .html"),
+        (["a.png", "b.png", "-o", "b.png", "--overwrite"], "a page is an HTML file: b.png"),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_line(
@@ -225,6 +277,31 @@ def test_what_cannot_be_compared_is_told_in_a_line(
     assert err.count("\n") == 1
     assert Path("taken.html").read_text() == "mine"
     assert not Path("compare.html").exists()
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink, os.rename])
+def test_no_page_takes_the_place_of_an_input_by_any_name(
+    pair: list[str], link: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link("b.png", "b.html")
+    second = "b.png" if Path("b.png").exists() else "b.html"
+    assert main(["compare", "a.png", second, "-o", "b.html", "--overwrite"]) == 2
+    told = "mambair: error: cannot write b.html: it is an input; choose another name\n"
+    assert capsys.readouterr() == ("", told)
+    assert Path("b.html").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_page_of_a_folder_takes_the_place_of_an_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (save(tmp_path / name / "a.png", noise(20, 20, n)) for n, name in enumerate("ab"))
+    page = tmp_path / "out/pictures/a.png.html"
+    page.parent.mkdir(parents=True)
+    page.symlink_to(other)
+    folders = [str(one.parent), str(other.parent)]
+    assert main(["compare", *folders, "-o", str(tmp_path / "out"), "--overwrite"]) == 2
+    assert "a.png.html: it is an input" in capsys.readouterr().err
+    assert page.is_symlink()
 
 
 def test_a_page_made_before_is_replaced_and_another_file_is_not(pair: list[str]) -> None:

@@ -1,6 +1,7 @@
 """--compare: a run also writes pages that compare its inputs and its results."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_workers_write_the_same_pages(photos: list[Path]) -> None:
         assert main(["dejpeg", "photos", "-o", folder, *LOCAL[:1], "--compare", *more]) == 0
     first, second = (Path(folder, "compare/pictures/deep/b.jpg.html") for folder in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_no_page_takes_the_place_of_an_input(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    os.link(photos[0], "large_compare.html")
+    command = ["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL, "--overwrite"]
+    assert main(command) == 2
+    assert "cannot write large_compare.html: it is an input" in capsys.readouterr().err
+    assert Path("large_compare.html").read_bytes() == photos[0].read_bytes()
+    assert not Path("large.png").exists()
 
 
 @pytest.mark.parametrize("is_taken", [True, False])

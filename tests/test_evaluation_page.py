@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 from pathlib import Path
 
@@ -88,15 +89,17 @@ def test_the_largest_error_is_found_wherever_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--page", "page.txt"], "the page is an HTML file: page.txt; name it page.html"),
+        (["--page", "page.txt"], "a page is an HTML file: page.txt; give a name that ends in .html"),
         (["--page", "none/page.html"], "its folder is missing"),
         (["--page", "taken.html"], "it exists already; --overwrite replaces it"),
+        (["--page", "link.html", "--overwrite"], "cannot write link.html: it is an input"),
     ],
 )
 def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
     folders: dict[str, float], arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("taken.html").write_text("mine")
+    os.link(min(Path("done").iterdir()), "link.html")
     assert main(["evaluate", "truth", "--restored", "done", *arguments]) == 2
     out, err = capsys.readouterr()
     assert told in err

@@ -192,6 +192,7 @@ def test_a_full_disk_leaves_nothing(run, checkpoint, tmp_path):
         ("tiny-x4 --weights broken.pth", 2, ("not both",)),
         ("--weights missing.pth -o net.pt2", 3, ("missing.pth",)),
         ("--weights broken.pth -o net.pt2", 3, ("broken.pth",)),
+        ("--weights old.onnx -o old.onnx --overwrite", 2, ("old.onnx", "it is an input")),
         ("mambair-classic-x4 --offline -o net.pt2", 3, ("mambair-classic-x4",)),
     ],
 )

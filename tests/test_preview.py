@@ -221,7 +221,7 @@ def test_the_first_frame_of_an_animation_is_shown(restore):
     first.save("in.gif", save_all=True, append_images=[second])
     assert restore("denoise", "same", "in.gif", "--region", "8,8,32,32")[0] == 0
     picture = read_data(Path("in_preview.html"))["pictures"][0]
-    assert picture["notes"] == ["the first of 2 frames", "transparency does not count in PSNR and SSIM"]
+    assert picture["notes"] == ["the first of 2 frames"]
     with Image.open("in.gif") as file:
         expected = np.asarray(file.convert("RGB"))[8:40, 8:40]
     np.testing.assert_array_equal(pixels_of(picture), expected)
@@ -326,6 +326,9 @@ def test_a_page_that_exists_is_replaced_only_where_that_is_asked_for(restore):
     assert err == "mambair: error: cannot write in_preview.html: it exists already; --overwrite replaces it\n"
     assert restore("upscale", "x2", "in.png", "--preview", "--overwrite")[0] == 0
     assert [*pictures_of("in_preview.html")][2:] == ["x2.safetensors"]
+    Path("link.html").symlink_to("in.png")
+    code, _, err = restore("upscale", "x2", "in.png", "--preview", "-o", "link.html", "--overwrite")
+    assert (code, err) == (2, "mambair: error: cannot write link.html: it is an input; choose another name\n")
 
 
 def test_a_page_has_a_place_of_its_own(restore):

@@ -142,6 +142,11 @@ def test_a_picture_is_replaced_only_with_overwrite(run, tmp_path):
     assert "f.png: it exists already; --overwrite replaces it" in err
     assert run(*command, "--receptive-field", "f.png", "--overwrite")[0] == 0
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    for more in (["--receptive-field"], ["--seams", "--seams-picture"]):
+        code, _, err = run(*command, *more, "in/a.png", "--overwrite")
+        assert (code, (tmp_path / "in" / "a.png").read_bytes()) == (2, before)
+        assert "cannot write in/a.png: it is an input; choose another name" in err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,32 @@ def test_a_server_lives_and_ends_as_it_should(run, place, number):
     assert not place.exists()
 
 
+def test_a_server_that_ends_waits_for_images_alone(place):
+    """Neither for a follower of an image that nobody sends nor for a body that stalls."""
+    body, head = encode(noise(150, 150, 3)), b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\n"
+    with ThreadPoolExecutor(3) as pool, process("--socket", place) as (server, told):
+        address = parse_address(told)
+        with connect(address) as stalled:
+            stalled.sendall(head + b"Content-Length: 500\r\n\r\nhalf")
+            follower = pool.submit(ask, address, "GET", "/v1/progress/nobody-sends-it")
+            named = {"Mambair-Progress": "somebody-sends-it"}
+            restored = pool.submit(ask, address, "POST", "/v1/upscale?scale=2", body, named)
+            while json.loads(ask(address, "GET", "/v1/health")[2])["waiting"] < 2:
+                time.sleep(0.01)
+            followed = pool.submit(ask, address, "GET", "/v1/progress/somebody-sends-it")
+            time.sleep(0.3)
+            server.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            answer = b"".join(iter(lambda: stalled.recv(1000), b""))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"the server ends, and the image does not arrive" in answer
+            assert follower.result()[2].startswith(b"data: ")
+            assert time.monotonic() - begun < 10  # 14 and 30 seconds if nothing ended them
+            assert restored.result()[0] == 200
+            assert b'"done"' in followed.result()[2]
+        assert server.wait(60) == 0
+
+
 def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
     Path("photos").mkdir()
     for index in range(8):

@@ -1,5 +1,7 @@
 """Requests of any program over HTTP: what is answered, and what is refused."""
 
+import errno
+import gzip
 import json
 import socket
 import tempfile
@@ -7,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +59,14 @@ def test_the_strength_of_damage_chooses_a_model_and_goes_with_none(address):
         assert (answer[0], "leave one out" in error_message(answer)) == (400, True)
 
 
+@pytest.mark.parametrize("query", ["upscale?model=tiny-denoise", "denoise?model=tiny-x2"])
+def test_a_model_that_does_something_else_is_a_wrong_parameter(address, query):
+    for method, body in (("GET", None), ("POST", PHOTO)):
+        answer = ask(address, method, f"/v1/{query}", body)
+        assert (answer[0], json.loads(answer[2])["kind"]) == (400, "ModelError")
+        assert "the model does not fit" in error_message(answer)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "tiny-x4.safetensors", "weights/x4", ""])
 def test_a_model_is_a_name_and_no_path(address, name):
     answer = ask(address, "GET", f"/v1/upscale?model={name}")
@@ -71,7 +82,44 @@ def test_there_are_no_other_pages(address, path):
     answer = ask(address, "GET", path)
     assert answer[0] == 404
     assert "see /docs" in error_message(answer)
-    assert ask(address, "DELETE", "/v1/upscale")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/upscale", "GET, HEAD, POST"),
+        ("/v1/dejpeg", "GET, HEAD, POST"),
+        ("/v1/inspect", "POST"),
+        ("/v1/health", "GET, HEAD"),
+        ("/", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_that_the_path_has(address, path, methods):
+    for method in ("PUT", "DELETE"):
+        answer = ask(address, method, path, PHOTO)
+        assert (answer[0], answer[1]["Allow"]) == (405, methods)
+        assert error_message(answer) == f"{path} has no method {method}, but {methods}; see /docs"
+    if "HEAD" in methods:
+        assert (ask(address, "HEAD", path)[0], ask(address, "HEAD", path)[2]) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/health"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/inspect"),
+        ("POST", "/v1/show"),
+        ("GET", "/v1/progress/picture-9"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+    ],
+)
+def test_a_parameter_that_would_do_nothing_is_refused(address, method, path):
+    answer = ask(address, method, f"{path}?max_pixels=10", PHOTO if method == "POST" else None)
+    assert answer[0] == 400
+    assert error_message(answer) == f"{path} has no parameter max_pixels; it takes none"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +162,120 @@ def test_what_is_announced_or_sent_beyond_the_limit_is_refused():
                 assert link.recv(100).startswith(b"HTTP/1.1 400 ")
         body = PHOTO
         assert ask(address, "POST", "/v1/upscale?scale=2", iter([body[:50], body[50:]]))[0] == 200
+
+
+def read_all(link):
+    """Return an answer up to the end of the connection."""
+    return b"".join(iter(lambda: link.recv(2**16), b""))
+
+
+CHUNKED = b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_client_that_sends_all_before_it_reads_gets_its_answer(announced):
+    body = bytes(6 * 2**20)
+    head = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body))
+    sent = head + body if announced else CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with serving(max_bytes=100_000) as address:
+        for _ in range(5):
+            with connect(address) as link:
+                link.sendall(sent)
+                head, _, message = read_all(link).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 413 ")
+            assert "larger --max-bytes" in json.loads(message)["message"]
+
+
+def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving() as address:
+        for failing, status in (("write", 422), ("open", 422)):
+            with monkeypatch.context() as patch:
+                if failing == "open":
+                    patch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", refuse)
+                else:
+                    patch.setattr("mambair_cli.server.bodies.PIECE_BYTES", 1000)
+                    patch.setattr(
+                        "mambair_cli.server.bodies.tempfile.TemporaryFile",
+                        lambda: SimpleNamespace(write=refuse, close=lambda: None),
+                    )
+                answer = ask(address, "POST", "/v1/upscale", bytes(6 * 2**20))
+            assert answer[0] == status
+            assert "cannot store the image: No space left on device" in error_message(answer)
+        answer = ask(address, "POST", "/v1/upscale?no=1", bytes(6 * 2**20))
+        assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
+
+
+def test_a_client_that_never_stops_sending_is_given_up(monkeypatch):
+    monkeypatch.setattr("mambair_cli.server.bodies._REST_SECONDS", 1)
+    with serving(max_bytes=1000) as address, connect(address) as link:
+        link.sendall(CHUNKED + b"7d0\r\n" + bytes(2000) + b"\r\n")
+        begun = time.monotonic()
+        with suppress(OSError):  # the connection is closed
+            while time.monotonic() - begun < 30:
+                link.sendall(b"1\r\n0\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 20
+
+
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + PHOTO + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/inspect", "/v1/show"])
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "words"),
+    [
+        (
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            FORM,
+            415,
+            "a multipart form; send the file",
+        ),
+        (
+            {"Content-Encoding": "gzip"},
+            gzip.compress(PHOTO),
+            415,
+            "Content-Encoding: gzip, which is not",
+        ),
+        ({}, b"\0\0\0\x20ftypisom" + bytes(40), 422, "it is a clip, and a server takes no clips"),
+        ({}, b"\x1aE\xdf\xa3" + bytes(40), 422, "it is a clip, and a server takes no clips"),
+    ],
+)
+def test_a_body_that_is_no_plain_image_is_told_what_works(address, path, headers, body, status, words):
+    answer = ask(address, "POST", path, body, headers)
+    assert (answer[0], words in error_message(answer)) == (status, True)
+    for plain in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Encoding": "identity"}):
+        assert ask(address, "POST", f"{path}?scale=2"[: None if "up" in path else -8], PHOTO, plain)[0] == 200
+
+
+def test_messages_name_what_the_client_has(address):
+    """Programs and the page have parameters; a command has options."""
+    clear = encode(noise(20, 20, 4))
+    cut = encode(noise(60, 60, 3))[:-2000]
+    size = "it has 12×9 pixels, more than 50; cut it into parts, or "
+    for query, body, words, options in (
+        ("format=jpeg", clear, "and background=white fills it", "and --background white fills it"),
+        ("", cut, "damaged=true of upscale, denoise and dejpeg", "--damaged of upscale, denoise and dejpeg"),
+        (
+            "max_pixels=50",
+            PHOTO,
+            f"{size}give a larger max_pixels, up to the server's --max-pixels",
+            f"{size}allow more with --max-pixels",
+        ),
+        ("width=9&megapixels=1", PHOTO, "once: width, megapixels;", "once: --width, --megapixels;"),
+        ("model=none", PHOTO, "; /v1/models shows all names", "; `mambair models list` shows all names"),
+    ):
+        for headers, expected in (({}, words), ({"Mambair-Command": "1"}, options)):
+            answer = ask(address, "POST", f"/v1/upscale?{query}", body, headers)
+            assert answer[0] >= 400
+            assert expected in error_message(answer)
+    with serving(max_pixels=50) as small:
+        for path in ("upscale", "inspect"):
+            message = error_message(ask(small, "POST", f"/v1/{path}", PHOTO))
+            assert message.endswith(f"{size}start the server with a larger --max-pixels")
+        assert error_message(ask(small, "POST", "/v1/show", PHOTO)).endswith("; cut it into parts")
 
 
 @pytest.mark.parametrize("body", [b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(99), b"GIF89a", b"<svg/>"])
@@ -195,7 +357,7 @@ def test_a_slow_disk_keeps_nobody_waiting_but_whom_it_concerns(monkeypatch):
 
     with serving() as address:
         loop = next(thread.name for thread in threading.enumerate() if thread.name.endswith("(run)"))
-        monkeypatch.setattr("mambair_cli.server.app.tempfile.TemporaryFile", open_noting)
+        monkeypatch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", open_noting)
         assert ask(address, "POST", "/v1/upscale?scale=2", encode(noise(200, 200, 3)))[0] == 200
         monkeypatch.undo()
     assert {"open", "write", "flush", "fileno", "seek", "read", "close"} <= used.keys()

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
 
 
+class MisfitError(ModelError):
+    """A model exists and does something else than the request; told as a :class:`ModelError`."""
+
+
 class PictureKind(NamedTuple):
     """Pictures that have a model of their own.
 
@@ -56,12 +60,13 @@ def name_model(task: Task, scale: int | None, level: float | None, model: str, d
     The arguments are those of :func:`choose_model`.
 
     Raises:
-        ModelError: There is no such model, or one of the user's does another task.
+        ModelError: There is no such model.
+        MisfitError: One of the user's does another task.
     """
     if is_named(model):
         found = own_models.find_model(model)
         if found.source and found.task != task:  # not told by the tensors of every network
-            raise ModelError(
+            raise MisfitError(
                 f"the model does not fit the task: {model} does {found.task}; {task} was asked for"
             )
         return found
@@ -196,16 +201,16 @@ def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenM
         model: The checkpoint, for the error.
 
     Raises:
-        ModelError: It does another task, or another scale.
+        MisfitError: It does another task, or another scale.
     """
     does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
     if info.scale == 1:
         does = f"{model.name} ({info.architecture}) does {info.task}, at the same size"
     fits = info.task == task or (info.task == "restore" and task != "upscale")
     if not fits:
-        raise ModelError(f"the model does not fit the task: {does}; {task} was asked for")
+        raise MisfitError(f"the model does not fit the task: {does}; {task} was asked for")
     if task == "upscale" and scale is not None and scale != info.scale:
-        raise ModelError(f"the model does not fit the scale: {does}; ×{scale} was asked for")
+        raise MisfitError(f"the model does not fit the scale: {does}; ×{scale} was asked for")
 
 
 def _explain_fallback(best: Model, shipped: Model, error: DownloadError) -> str:

@@ -19,7 +19,7 @@ from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
-from mambair_cli.system.files import is_special
+from mambair_cli.system.files import is_special, refuse_input
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
@@ -278,6 +278,7 @@ def _preview(
         pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
+        refuse_input(Path(page), [path])
         image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
         show_preview(
             task, scale, level, [image], WriteOptions(size=size), replace(options, output=page), clips[0]

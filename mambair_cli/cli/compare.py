@@ -12,8 +12,9 @@ import typer
 from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
+from mambair_cli.system.files import show
 from mambair_cli.system.values import read_region
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
-    check_page(output, options.overwrite)
+    check_page(output, options.overwrite, files)
     shown = _reader(files, names, options)()
     for file, picture in zip(files, shown, strict=True):
         if picture.damage and not options.quiet:
             say(f"warning: {file}: {'; '.join(picture.damage)}")
-    write_page(output, write_comparison(shown), options.overwrite)
+    write_page(output, write_comparison(shown), options.overwrite, files)
     if options.json:
         print_event("compared", input=str(files[0]), page=str(output))
     else:
@@ -130,10 +131,11 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
 
 def _compare_folders(folders: list[Path], names: list[str], options: CompareOptions) -> tuple[Path, int]:
     """Write a page for each picture of some folders, and an index; return its path and the exit code."""
+    from mambair_cli.pages.document import is_page_name
     from mambair_cli.pages.folders import INDEX, compare_sets, match_folders
 
     output = options.output or Path(FOLDER)
-    if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
+    if is_page_name(output) and not output.is_dir():
         raise UsageError(f"folders become a folder of pages, and -o {output} names a page; name a folder")
     sets, alone = match_folders(folders)
     if alone and not options.quiet:
@@ -142,7 +144,8 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     readers = [(each.name, _reader(list(each.files), names, options)) for each in sets]
     exit_code = 0
     title = " and ".join(names)
-    for compared in compare_sets(readers, output, title, options.overwrite):
+    inputs = [file for each in sets for file in each.files]
+    for compared in compare_sets(readers, output, title, options.overwrite, inputs):
         report_set(compared, options.json)
         if compared.error is not None:
             exit_code = max(exit_code, compared.error.exit_code)
@@ -173,12 +176,27 @@ def _reader(files: list[Path], names: list[str], options: CompareOptions) -> Rea
     region = None if options.region is None else read_region(options.region, "--region")
 
     def read() -> "list[ScreenPicture]":
-        from mambair_cli.pages.screen import read_for_screen, show_region
+        from mambair_cli.pages.screen import show_region
 
         read = [
-            read_for_screen(file, name, options.max_pixels, whole=region is not None)
+            _read_picture(file, name, options.max_pixels, whole=region is not None)
             for file, name in zip(files, names, strict=True)
         ]
         return read if region is None else show_region(read, region)
 
     return read
+
+
+def _read_picture(file: Path, name: str, max_pixels: int, whole: bool) -> "ScreenPicture":
+    """Read a picture; say what works for a clip."""
+    from mambair_cli.images.signatures import ClipFoundError
+    from mambair_cli.pages.screen import read_for_screen
+
+    try:
+        return read_for_screen(file, name, max_pixels, whole)
+    except ClipFoundError as error:
+        raise ImageError(
+            f"cannot compare {show(file)}: it is a clip, and pictures are compared; --preview --at 10 of "
+            "upscale, denoise and dejpeg shows its frame at 10 seconds before and after, and numbered images "
+            "can be compared"
+        ) from error

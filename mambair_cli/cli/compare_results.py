@@ -38,13 +38,15 @@ class ResultPages:
         """
         from mambair_cli.pages.document import check_page
 
+        inputs = self._inputs
         for job in self.jobs:
             if job.target is None or job.is_stream or job.source.path is None:
                 raise UsageError(
                     f"--compare shows files, and {job.source} -> {job.place} is not from a file to a file; "
                     "leave it out"
                 )
-            check_page(self._page_of(job), self.replaced)
+        for page in {self._page_of(job) for job in self.jobs}:
+            check_page(page, self.replaced, inputs)
 
     def add(self, outcome: "Outcome", model: str | None) -> None:
         """Note a result; failures have no page.
@@ -77,6 +79,10 @@ class ResultPages:
             open_page(self._page_of(self.jobs[0]))
         return exit_code
 
+    @property
+    def _inputs(self) -> list[Path]:
+        return [job.source.path for job in self.jobs if job.source.path is not None]
+
     def _page_of(self, job: "Job") -> Path:
         """Return the page of a single result, or the index of the folder of several."""
         from mambair_cli.pages.folders import INDEX
@@ -92,7 +98,7 @@ class ResultPages:
 
         page = self._page_of(self.jobs[0])
         source, target, made_by = self._results[0]
-        write_page(page, write_comparison(self._read(source, target, made_by)), True)
+        write_page(page, write_comparison(self._read(source, target, made_by)), True, self._inputs)
         _print_page("compared", page, as_json, input=str(source))
         return 0
 
@@ -108,7 +114,8 @@ class ResultPages:
                 for each in self._results
                 if pages[target := each[1]] == index
             ]
-            for compared in compare_sets(sets, index.parent, folder.name or str(folder), True):
+            title = folder.name or str(folder)
+            for compared in compare_sets(sets, index.parent, title, True, self._inputs):
                 if compared.error is not None:
                     report_set(compared, as_json)
                     exit_code = max(exit_code, compared.error.exit_code)

@@ -29,6 +29,7 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
+from mambair_cli.system.files import refuse_input
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -171,6 +172,10 @@ def evaluate(
     from mambair_cli.quality.evaluate import average, find_pairs, measure
 
     pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
+    inputs = [path for pair in pairs for path in (pair.truth, pair.other) if path is not None]
+    for written in (options.page, options.receptive_field, options.seams_picture):
+        if written is not None:
+            refuse_input(written, inputs)
     restorer = _make_restorer(options)
     protocol = _settle_protocol(options, restorer)
     if restorer is not None and (options.receptive_field or options.seams):
@@ -181,7 +186,7 @@ def evaluate(
         return
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores = []
-    page = EvaluationPage(options.page, options.overwrite)
+    page = EvaluationPage(options.page, options.overwrite, inputs)
     # White noise, as the papers add it, leaves the range from 0 to 1.
     restore = None if restorer is None else lambda image: restorer.restore(image, any_range=True)[0]
     for score in measure(pairs, protocol, restore, page.add):
@@ -226,7 +231,7 @@ def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:
 
 def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
     """Refuse what contradicts --receptive-field and --seams, and files that cannot be written."""
-    from mambair_cli.cli.network_pictures import check_picture
+    from mambair_cli.cli.network_pictures import check_folder, check_picture
 
     if options.receptive_field is not None:
         others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
@@ -242,7 +247,10 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
         if options.page is None:
             refuse(given, ["overwrite"], "no file is written")
         else:
-            check_picture(options.page, options.overwrite, ".html")
+            from mambair_cli.pages.document import check_page
+
+            check_page(options.page, options.overwrite, ())
+            check_folder(options.page)
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":

@@ -18,10 +18,12 @@ class EvaluationPage:
     Attributes:
         path: File of the page; None for none.
         overwrite: Whether it replaces an existing one.
+        inputs: The images that are measured, and their truth; never replaced.
     """
 
     path: Path | None
     overwrite: bool
+    inputs: list[Path]
     _measured: list["Measured"] = field(default_factory=list)
 
     def add(
@@ -52,4 +54,5 @@ class EvaluationPage:
 
         title = f"{truth.name or truth}: " + (model or "finished images")
         summary = f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average."
-        write_page(self.path, write_evaluation(title, summary, self._measured), self.overwrite)
+        document = write_evaluation(title, summary, self._measured)
+        write_page(self.path, document, self.overwrite, self.inputs)

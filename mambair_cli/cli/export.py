@@ -10,7 +10,7 @@ from mambair_cli.cli.options import AsJson, Offline, Quiet, Weights, with_option
 from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import show
+from mambair_cli.system.files import refuse_input, show
 from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def export(
         )
     output = options.output or Path(f"{model or _stem(options.weights or '')}.onnx")
     _check_name(output, options.overwrite)
+    if options.weights is not None:
+        refuse_input(output, [Path(options.weights)])
 
     from mambair_cli.export.write import check_target, write_program
 

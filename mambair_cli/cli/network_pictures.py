@@ -26,28 +26,31 @@ MOST_CROPS = 24  # of all images together
 FULL = 0.8  # of a crop's side: a field that large is cut off by the crop
 
 
-def check_picture(path: Path, overwrite: bool, suffix: str = ".png") -> None:
-    """Refuse a picture or a page that cannot be written, before anything is computed.
+def check_picture(path: Path, overwrite: bool) -> None:
+    """Refuse a picture that cannot be written, before anything is computed.
 
     Args:
         path: The file.
         overwrite: Whether it may exist.
-        suffix: The only suffix that its name may have.
 
     Raises:
-        UsageError: It has another suffix, its folder is missing, or it exists already.
+        UsageError: It is no PNG file, its folder is missing, or it exists already.
     """
-    if path.suffix.lower() != suffix:
-        kind = "picture is a PNG" if suffix == ".png" else "page is an HTML"
-        raise UsageError(f"the {kind} file: {show(path)}; name it {show(path.stem or 'field')}{suffix}")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {show(path.stem or 'field')}.png")
+    check_folder(path)
+    if path.exists() and not overwrite:
+        raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file whose folder is missing.
+
+    Raises:
+        UsageError: It is.
+    """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"cannot write {show(path)}: its folder is missing; make it first")
-    if suffix == ".html":
-        from mambair_cli.pages.document import check_page
-
-        check_page(path, overwrite)
-    elif path.exists() and not overwrite:
-        raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
 
 
 def show_receptive_field(

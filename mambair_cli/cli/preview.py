@@ -52,7 +52,9 @@ def check_preview(options: Options) -> None:
         raise UsageError(f"{asked} shows up to {MOST_RESULTS} results, not {results}; name fewer")
     if options.output is None or os.path.isdir(options.output):
         return
-    if Path(options.output).suffix.lower() not in (".html", ".htm"):
+    from mambair_cli.pages.document import is_page_name
+
+    if not is_page_name(Path(options.output)):
         raise UsageError(
             f"{asked} writes a page for the browser, not an image: -o {options.output}; "
             "give a name that ends in .html"
@@ -97,7 +99,8 @@ def show_preview(
         results = _restore(image, task, scale, level, output, options)
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
-    write_page(page, write_comparison(pictures, title, with_ssim=False), options.overwrite)
+    document = write_comparison(pictures, title, with_ssim=False)
+    write_page(page, document, options.overwrite, _files(sources[0]))
     if options.json:
         print_event(
             "preview",
@@ -129,8 +132,13 @@ def _name_page(source: "Source", options: Options) -> Path:
         page = page / name if page.is_dir() else page
     from mambair_cli.pages.document import check_page
 
-    check_page(page, options.overwrite)
+    check_page(page, options.overwrite, _files(source))
     return page
+
+
+def _files(source: "Source") -> list[Path]:
+    """Return the file of an image, if it has one."""
+    return [source.path] if source.path else []
 
 
 def _read_region(options: Options) -> Region | None:

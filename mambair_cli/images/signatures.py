@@ -48,11 +48,15 @@ _UNREADABLE = {
     "Photoshop": rb"8BPS",
     "PDF": rb"%PDF",
 }
-# Matroska, MP4 and MOV, AVI, FLV, WMV, MPEG, Ogg and transport streams.
+# Matroska, MP4 and MOV, AVI, FLV, WMV, MPEG, Ogg and transport streams; some begin like formats above.
 _CLIP = (
-    rb"\x1aE\xdf\xa3|....(ftyp|moov|mdat|wide|free|skip)|RIFF....AVI |FLV\x01|0&\xb2u|\0\0\x01[\xb3\xba]|OggS"
-    rb"|G[@-_].[\x10-\x3f]\0|YUV4MPEG2 "
+    rb"\x1aE\xdf\xa3|....ftyp(?!crx |jxl )|....(moov|mdat|wide|free|skip)|RIFF....AVI |FLV\x01|0&\xb2u"
+    rb"|\0\0\x01[\xb3\xba]|OggS|G[@-_].[\x10-\x3f]\0|YUV4MPEG2 "
 )
+
+
+class ClipFoundError(ImageError):
+    """A file is a clip, and no image; commands that take no clips say what works instead."""
 
 
 def is_clip(head: bytes) -> bool:
@@ -66,6 +70,7 @@ def identify(head: bytes, name: str) -> str:
 
     Raises:
         ImageError: The file is empty, or its format is not supported.
+        ClipFoundError: It is a clip.
     """
     if not head:
         raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
@@ -75,11 +80,10 @@ def identify(head: bytes, name: str) -> str:
     for kind, pattern in _UNREADABLE.items():
         if re.match(pattern, head, re.DOTALL):
             raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
-    if name.lower().endswith(CLIP_SUFFIXES):
-        raise ImageError(f"cannot read {name}: it is a clip, no image; name it alone")
-    if is_clip(head):
-        raise ImageError(
-            f"cannot read {name}: it is a clip, no image; name a file with the suffix of one, such as .mkv"
+    if name.lower().endswith(CLIP_SUFFIXES) or is_clip(head):
+        raise ClipFoundError(
+            f"cannot read {name}: it is a clip, no image; upscale, denoise and dejpeg restore clips that are "
+            "named alone, by a suffix such as .mp4"
         )
     raise ImageError(
         f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"

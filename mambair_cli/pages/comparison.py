@@ -16,7 +16,9 @@ from mambair_cli.quality.metrics import SSIM_WINDOW, psnr, ssim
 FEWEST_PICTURES, MOST_PICTURES = 2, 6
 MOST_SCORED = 12_000_000  # pixels of all pairs together whose SSIM is computed
 ASPECT_TOLERANCE = 0.01
-_ALPHA_NOTE = "transparency does not count in PSNR and SSIM"
+OPAQUE = 255  # alpha
+_GROUNDS = (0, 255)  # black and white: what is equal on both is equal on every ground
+_ALPHA_NOTE = "transparent: compared on black and on white, and the larger difference counts"
 PIXELS, BICUBIC = "as pixels", "bicubic"
 
 
@@ -47,7 +49,7 @@ def write_comparison(
         "pictures": [
             {
                 "name": picture.name,
-                "notes": [*picture.notes, *([_ALPHA_NOTE] if picture.pixels.shape[2] == 4 else [])],
+                "notes": [*picture.notes, *([_ALPHA_NOTE] if _is_transparent(picture.pixels) else [])],
                 "width": picture.size[0],
                 "height": picture.size[1],
                 "pixelated": picture.pixels.shape[1] < width,
@@ -99,7 +101,9 @@ def _lay_out(pictures: Sequence[ScreenPicture]) -> list[ScreenPicture]:
 
 
 def score_pairs(pictures: Sequence[ScreenPicture], with_ssim: bool = True) -> list[dict[str, Any]]:
-    """Measure all pairs of pictures of equal size, in red, green and blue; alpha does not count.
+    """Measure all pairs of pictures of equal size, in red, green and blue, as they are seen.
+
+    Transparent pictures are laid on black and on white, and the lower figure counts.
 
     Args:
         pictures: The pictures.
@@ -114,12 +118,30 @@ def score_pairs(pictures: Sequence[ScreenPicture], with_ssim: bool = True) -> li
         for a, b in combinations(range(len(pictures)), 2)
         if pictures[a].pixels.shape[:2] == pictures[b].pixels.shape[:2]
     ]
-    area = sum(math.prod(pictures[a].pixels.shape[:2]) for a, _ in pairs)
+    transparent = [_is_transparent(picture.pixels) for picture in pictures]
+    grounds = [_GROUNDS if transparent[a] or transparent[b] else _GROUNDS[:1] for a, b in pairs]
+    area = sum(
+        math.prod(pictures[a].pixels.shape[:2]) * len(on) for (a, _), on in zip(pairs, grounds, strict=True)
+    )
     scores = []
-    for a, b in pairs:
-        one, other = (pictures[place].pixels[..., :3] for place in (a, b))
-        noise = psnr(one, other)
-        is_measured = with_ssim and area <= MOST_SCORED and min(one.shape[:2]) >= SSIM_WINDOW
-        likeness = ssim(one, other) if is_measured else None
+    for (a, b), on in zip(pairs, grounds, strict=True):
+        seen = [[_lay_on(pictures[place].pixels, ground) for place in (a, b)] for ground in on]
+        noise = min(psnr(*both) for both in seen)
+        smallest = min(pictures[a].pixels.shape[:2])
+        is_measured = with_ssim and area <= MOST_SCORED and smallest >= SSIM_WINDOW
+        likeness = min(ssim(*both) for both in seen) if is_measured else None
         scores.append({"a": a, "b": b, "psnr": noise if np.isfinite(noise) else None, "ssim": likeness})
     return scores
+
+
+def _is_transparent(pixels: np.ndarray) -> bool:
+    return pixels.shape[2] == 4 and bool((pixels[..., 3] < OPAQUE).any())
+
+
+def _lay_on(pixels: np.ndarray, ground: int) -> np.ndarray:
+    """Return what is seen of (h, w, 3 or 4) uint8 on a ground of that brightness, (h, w, 3) uint8."""
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[..., 3:].astype(np.uint16)
+    seen = pixels[..., :3] * alpha + np.uint16(ground) * (OPAQUE - alpha)
+    return ((seen + OPAQUE // 2) // OPAQUE).astype(np.uint8)

@@ -4,16 +4,18 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.files import open_atomic, refuse_input, show
 
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
 _MARKED_WITHIN = 2000  # bytes
+_SUFFIXES = (".html", ".htm")
 
 
 def write_document(title: str, body: str, styles: list[str], scripts: list[str], data: Any = None) -> str:
@@ -51,16 +53,25 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
     )
 
 
-def check_page(path: Path, overwrite: bool) -> None:
+def is_page_name(path: Path) -> bool:
+    """Tell whether a file has the name of a page."""
+    return path.suffix.lower() in _SUFFIXES
+
+
+def check_page(path: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
     """Refuse a page in the place of another file; a page that was made by this module may be made anew.
 
     Args:
         path: File of the page.
-        overwrite: Whether it may replace any file.
+        overwrite: Whether it may replace any file but the inputs.
+        inputs: Files that are read for it.
 
     Raises:
-        UsageError: There is such a file.
+        UsageError: There is such a file, or the name is not that of a page.
     """
+    if not is_page_name(path):
+        raise UsageError(f"a page is an HTML file: {show(path)}; give a name that ends in .html")
+    refuse_input(path, inputs)
     if overwrite or not os.path.lexists(path):
         return
     try:
@@ -72,19 +83,20 @@ def check_page(path: Path, overwrite: bool) -> None:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
 
 
-def write_page(path: Path, document: str, overwrite: bool) -> None:
+def write_page(path: Path, document: str, overwrite: bool, inputs: Iterable[Path]) -> None:
     """Write a page, complete or not at all; its folder is made if need be.
 
     Args:
         path: File of the page.
         document: What :func:`write_document` returned.
-        overwrite: Whether to replace a file that is no page of ours.
+        overwrite: Whether to replace a file that is no page of ours, and no input.
+        inputs: Files that were read for it.
 
     Raises:
-        UsageError: There is such a file.
+        UsageError: There is such a file, or the name is not that of a page.
         ImageError: The system refuses.
     """
-    check_page(path, overwrite)
+    check_page(path, overwrite, inputs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,7 +1,7 @@
 """Pages that compare the pictures of two or more folders, and an index of them."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -94,6 +94,7 @@ def compare_sets(
     output: Path,
     title: str,
     overwrite: bool,
+    inputs: Collection[Path],
 ) -> Iterator[ComparedSet]:
     """Write a page for each set of pictures, and at the end an index, the largest difference first.
 
@@ -101,16 +102,17 @@ def compare_sets(
         sets: Name of each set, a path, and what reads its pictures.
         output: Folder of the index; made if need be.
         title: Title of the index.
-        overwrite: Whether to replace files that are no pages of ours.
+        overwrite: Whether to replace files that are no pages of ours, and no inputs.
+        inputs: Pictures of all sets.
 
     Yields:
         What became of each set.
 
     Raises:
-        UsageError: A file of that name is no page of ours.
+        UsageError: A file of that name is no page of ours, or an input.
         ImageError: A page cannot be written.
     """
-    check_page(output / INDEX, overwrite)
+    check_page(output / INDEX, overwrite, inputs)
     compared = []
     for name, read in sets:
         page = output / PICTURES / f"{name}.html"
@@ -122,12 +124,12 @@ def compare_sets(
             compared.append(ComparedSet(name, None, error=error))
             yield compared[-1]
             continue
-        write_page(page, document, overwrite)
+        write_page(page, document, overwrite, inputs)
         ends = pictures[0], pictures[-1]
         thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
         compared.append(ComparedSet(name, page, thumbnails, _difference(*ends)))
         yield compared[-1]
-    write_page(output / INDEX, _write_index(compared, title), overwrite)
+    write_page(output / INDEX, _write_index(compared, title), overwrite, inputs)
 
 
 def _difference(first: ScreenPicture, last: ScreenPicture) -> float:
@@ -158,7 +160,7 @@ def _write_index(compared: Sequence[ComparedSet], title: str) -> str:
     body = [
         f"<header><h1>{escape(title)}</h1></header><main>",
         f"<p>{count}, the largest difference first. The number is the PSNR between the first and the last "
-        "form of a picture: the lower, the more they differ.</p>",
+        "form of a picture, as they are seen: the lower, the more they differ.</p>",
         f"<ul class=index>{''.join(items)}</ul>",
         f"<h2>Not compared</h2><ul>{''.join(failed)}</ul>" if failed else "",
         "</main>",

@@ -254,7 +254,12 @@ function createViewer(root, data, hasPage = true) {
     const result = one.getImageData(...whole);
     const a = result.data, b = other.getImageData(...whole).data;
     for (let i = 0; i < a.length; i += 4) {
-      for (let c = i; c < i + 3; c++) a[c] = Math.abs(a[c] - b[c]) * state.gain;
+      // What is seen: on black, and on white, whichever differs more.
+      const [p, q] = [a[i + 3], b[i + 3]];
+      for (let c = i; c < i + 3; c++) {
+        const onBlack = (a[c] * p - b[c] * q) / 255;
+        a[c] = Math.max(Math.abs(onBlack), Math.abs(onBlack - p + q)) * state.gain;
+      }
       a[i + 3] = 255;
     }
     canvas.getContext("2d").putImageData(result, 0, 0);
@@ -266,7 +271,10 @@ function createViewer(root, data, hasPage = true) {
     if (x < 0 || y < 0 || x >= data.width || y >= data.height) { place.textContent = ""; return; }
     const colours = [state.left, state.right].map((number) => {
       const context = read(number);
-      return context ? [...context.getImageData(x, y, 1, 1).data.slice(0, 3)].join(" ") : "…";
+      if (!context) return "…";
+      const [red, green, blue, alpha] = context.getImageData(x, y, 1, 1).data;
+      if (alpha === 0) return "transparent";
+      return `${red} ${green} ${blue}` + (alpha < 255 ? ` (alpha ${alpha})` : "");
     });
     place.textContent = `${x}, ${y}: left ${colours[0]}, right ${colours[1]}`;
   }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mambair_cli import errors
 from mambair_cli.errors import MambairError
 from mambair_cli.inspection.need import describe_need
 from mambair_cli.restore.tiling import Report
@@ -91,5 +92,6 @@ def describe_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def describe_error(error: MambairError) -> dict[str, str]:
-    """Describe an error as JSON."""
-    return {"kind": type(error).__name__, "message": str(error)}
+    """Describe an error as JSON: by its class in ``errors``, also where it is a special case of that."""
+    kind = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return {"kind": kind.__name__, "message": str(error)}

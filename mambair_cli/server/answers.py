@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from mambair_cli.checkpoints.select import MisfitError
 from mambair_cli.errors import (
     ImageError,
     MambairError,
@@ -23,13 +24,21 @@ from mambair_cli.errors import (
     ServerError,
     UsageError,
 )
-from mambair_cli.server.protocol import REPORT_HEADER, describe_report, report_error
+from mambair_cli.server.protocol import REPORT_HEADER, ErrorReport, describe_report, report_error
 from mambair_cli.server.service import ServiceResult
+from mambair_cli.server.wording import phrase_error
 
 PIECE_BYTES = 2**20
 RETRY_SECONDS = 2  # that clients wait when the server has too many images
 
-_STATUS = {UsageError: 400, ModelError: 404, ImageError: 422, ServerError: 503, MemoryLimitError: 507}
+_STATUS = {
+    UsageError: 400,
+    MisfitError: 400,
+    ModelError: 404,
+    ImageError: 422,
+    ServerError: 503,
+    MemoryLimitError: 507,
+}
 
 
 class ResultAnswer(StreamingResponse):
@@ -70,18 +79,22 @@ async def answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MambairError)
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return refuse(error, status, headers)
+    report = replace(report_error(error), message=phrase_error(error, request))
+    return _answer_report(report, status, headers)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """Answer an error of HTTP itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     why = {
         404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} has no method {request.method}; see /docs",
+        405: f"{request.url.path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
     }
     reason = UsageError(why.get(error.status_code, error.detail))
-    return refuse(reason, error.status_code, error.headers)
+    return refuse(reason, error.status_code, headers)
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:
@@ -96,7 +109,10 @@ async def answer_bug(request: Request, error: Exception) -> Response:
 
 def refuse(error: MambairError, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer an error as JSON of one line."""
-    report = report_error(error)
+    return _answer_report(report_error(error), status, headers)
+
+
+def _answer_report(report: ErrorReport, status: int, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse(asdict(replace(report, message=_without_folders(report.message))), status, headers)
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -18,17 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import (
-    ImageError,
     MambairError,
     ServerError,
 )
 from mambair_cli.inspection.inspect_image import describe_inspection
 from mambair_cli.server.answers import (
-    PIECE_BYTES,
     ResultAnswer,
     answer_bug,
     answer_error,
@@ -36,7 +33,8 @@ from mambair_cli.server.answers import (
     answer_nobody,
     refuse,
 )
-from mambair_cli.server.browser_page import make_routes
+from mambair_cli.server.bodies import BodyReader, ReadToEnd, check_body, open_temporary
+from mambair_cli.server.browser_page import make_answers
 from mambair_cli.server.docs_page import write_page
 from mambair_cli.server.openapi import describe_api
 from mambair_cli.server.origin_check import OriginCheck
@@ -45,14 +43,14 @@ from mambair_cli.server.protocol import (
     Health,
     ServerInfo,
 )
-from mambair_cli.server.query import TASKS, read_request
+from mambair_cli.server.query import QUERIES, TASKS, read_request
+from mambair_cli.server.routes import make_route
 from mambair_cli.server.service import RestoreService, ServiceResult
 
 MAX_BYTES = 2**30
 MOST_WAITING = 32
 IDLE_SECONDS = 30.0
 
-_GOODBYE = {"Connection": "close"}  # the rest of the request is not read
 _PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
@@ -79,26 +77,30 @@ class App:
         self._service = service
         self._max_bytes = max_bytes
         self._most_waiting = most_waiting
-        self._idle_seconds = idle_seconds
+        self._ending = asyncio.Event()
+        self._bodies = BodyReader(max_bytes, idle_seconds, self._ending)
         self._waiting = 0
         self._board = ProgressBoard()
         self._api = describe_api(max_bytes)
         tasks = [
-            Route(f"/v1/{task}", partial(answer, task), methods=[method])
+            make_route(
+                f"/v1/{task}",
+                {"GET": partial(self._describe, task), "POST": partial(self._restore, task)},
+                QUERIES[task].model_fields,
+            )
             for task in TASKS
-            for method, answer in (("GET", self._describe), ("POST", self._restore))
         ]
-        self.asgi = Starlette(
+        application = Starlette(
             routes=[
-                Route("/v1/health", self._show_health),
-                Route("/v1/models", self._list_models),
+                make_route("/v1/health", {"GET": self._show_health}),
+                make_route("/v1/models", {"GET": self._list_models}),
                 *tasks,
-                Route("/openapi.json", self._show_api),
-                Route("/docs", self._show_page),
-                Route("/v1/inspect", self._inspect, methods=["POST"]),
-                Route("/v1/show", self._show_image, methods=["POST"]),
-                Route("/v1/progress/{name}", self._tell_progress),
-                *make_routes(),
+                make_route("/openapi.json", {"GET": self._show_api}),
+                make_route("/docs", {"GET": self._show_page}),
+                make_route("/v1/inspect", {"POST": self._inspect}),
+                make_route("/v1/show", {"POST": self._show_image}),
+                make_route("/v1/progress/{name}", {"GET": self._tell_progress}),
+                *(make_route(address, {"GET": answer}) for address, answer in make_answers().items()),
             ],
             middleware=[Middleware(OriginCheck)],
             exception_handlers={
@@ -108,6 +110,12 @@ class App:
                 Exception: answer_bug,
             },
         )
+        self.asgi = ReadToEnd(application)  # also of answers to bugs, which Starlette gives outside of all
+
+    def begin_to_end(self) -> None:
+        """Finish the images that have arrived, and wait for nothing else."""
+        self._ending.set()
+        self._board.end_waiting()
 
     async def _show_health(self, request: Request) -> Response:
         cache = self._service.cache
@@ -142,7 +150,7 @@ class App:
         restore_request = read_request(task, request.query_params.multi_items())
         with ExitStack() as stack:
             image = await self._accept(request, stack)
-            result = await _open_temporary(stack)
+            result = await open_temporary(stack)
             with self._tell(request) as progress:
                 try:
                     restoring = self._service.restore(restore_request, image, result, progress)
@@ -188,53 +196,20 @@ class App:
 
         Raises:
             ServerError: There are too many images.
+            HTTPException: The body is no plain file.
         """
+        check_body(request)
         if self._waiting >= self._most_waiting:
-            await self._receive(request, None)  # a client reads no answer while it sends
+            await self._bodies.receive(request, None)  # a client reads no answer while it sends
             raise ServerError(f"the server has too many images: {self._waiting}; try again later")
         self._waiting += 1
         stack.callback(self._count_down)
-        image = await _open_temporary(stack)
-        await self._receive(request, image)
+        image = await open_temporary(stack)
+        await self._bodies.receive(request, image)
         return image
 
     def _count_down(self) -> None:
         self._waiting -= 1
-
-    async def _receive(self, request: Request, file: BinaryIO | None) -> None:
-        """Write a request's body to a file.
-
-        Raises:
-            HTTPException: It is too large, or does not arrive.
-            ImageError: There is no space for it.
-        """
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._max_bytes:
-            raise self._too_large()
-        received, pieces = 0, aiter(request.stream())
-        unwritten = bytearray()  # collected, since a thread for each small piece would be slow
-        while True:
-            try:
-                piece = await asyncio.wait_for(anext(pieces, None), self._idle_seconds)
-            except (asyncio.TimeoutError, TimeoutError) as error:  # two before Python 3.11
-                raise HTTPException(
-                    408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE
-                ) from error
-            if piece is not None:
-                unwritten += piece
-            if file is not None and (piece is None or len(unwritten) >= PIECE_BYTES):
-                await asyncio.to_thread(_write, file, unwritten)
-            if file is None or len(unwritten) >= PIECE_BYTES:
-                unwritten = bytearray()
-            if piece is None:
-                return
-            received += len(piece)
-            if received > self._max_bytes:
-                raise self._too_large()
-
-    def _too_large(self) -> HTTPException:
-        why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
-        return HTTPException(413, why, _GOODBYE)
 
 
 async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -256,6 +231,24 @@ class _ErrorLog(logging.Handler):
 _ERROR_LOG = _ErrorLog(logging.ERROR)  # anybody can cause the levels below, as often as they like
 
 
+class _Server(uvicorn.Server):
+    """Tells its application first that it ends; by itself it waits for all requests alike.
+
+    Args:
+        config: Settings of the server.
+        app: The application.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End after the images that have arrived."""
+        self._app.begin_to_end()
+        await super().shutdown(sockets)
+
+
 def build_server(app: App) -> uvicorn.Server:
     """Return the server of the application; ``run(sockets=[...])`` serves at open sockets."""
     config = uvicorn.Config(
@@ -270,7 +263,7 @@ def build_server(app: App) -> uvicorn.Server:
         server_header=False,
     )
     logging.getLogger("uvicorn.error").addHandler(_ERROR_LOG)
-    return uvicorn.Server(config)
+    return _Server(config, app)
 
 
 async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> ServiceResult:
@@ -294,27 +287,3 @@ async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> 
     finally:
         working.cancel()
         watching.cancel()
-
-
-async def _open_temporary(stack: ExitStack) -> BinaryIO:
-    """Open a temporary file, which is closed with the stack; in threads, since a disk may be slow."""
-    try:
-        file = await asyncio.to_thread(tempfile.TemporaryFile)
-    except OSError as error:
-        raise _no_space(error) from error
-    stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, file.close))
-    return file
-
-
-def _write(file: BinaryIO, data: bytearray) -> None:
-    try:
-        file.write(data)
-        file.flush()
-    except OSError as error:
-        raise _no_space(error) from error
-
-
-def _no_space(error: OSError) -> ImageError:
-    return ImageError(
-        f"cannot store the image: {error.strerror or error}; free some space for temporary files"
-    )

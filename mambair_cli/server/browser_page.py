@@ -1,14 +1,13 @@
 """The page for people without a shell: its files, and the policy that keeps it on this machine."""
 
-from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from mambair_cli.pages.document import FOLDER as PAGES
+from mambair_cli.server.routes import Answer
 
 _FOLDER = Path(__file__).parent / "browser"
 # Where each file of the page lies, and its type; nothing else is served.
@@ -32,12 +31,12 @@ _HEADERS = {
 }
 
 
-def make_routes() -> list[Route]:
-    """Return the routes of the page and its parts."""
-    return [Route(address, _answer(*file)) for address, file in _FILES.items()]
+def make_answers() -> dict[str, Answer]:
+    """Return what answers at each address of the page and its parts."""
+    return {address: _answer(*file) for address, file in _FILES.items()}
 
 
-def _answer(path: Path, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _answer(path: Path, kind: str) -> Answer:
     """Return an endpoint that answers with a file of the page."""
 
     async def answer(request: Request) -> Response:

@@ -30,6 +30,7 @@ from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.server.address import Address
 from mambair_cli.server.protocol import (
+    COMMAND_HEADER,
     REPORT_HEADER,
     ErrorReport,
     Query,
@@ -164,7 +165,7 @@ class ServerClient:
         """Ask the server how it will restore images."""
         with self._connect() as connection:
             with self._translated():
-                connection.request("GET", compose_target(self._path, query))
+                connection.request("GET", compose_target(self._path, query), headers={COMMAND_HEADER: "1"})
                 with connection.getresponse() as response:
                     body = response.read()
             try:
@@ -237,6 +238,7 @@ class ServerClient:
         with self._translated(about):
             connection.putrequest("POST", path)
             connection.putheader("Content-Type", "application/octet-stream")
+            connection.putheader(COMMAND_HEADER, "1")
             connection.putheader("Content-Length", str(length))
             connection.endheaders()
         for piece in pieces:

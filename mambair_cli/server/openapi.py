@@ -19,11 +19,12 @@ _SUMMARIES = {
     "dejpeg": "Remove JPEG compression artefacts from an image.",
 }
 _REFUSALS = {
-    "400": "A parameter is wrong.",
+    "400": "A parameter is wrong, or the model that it names does something else.",
     "403": "The request is from a page of another site.",
     "404": "The model is unknown or unavailable.",
     "408": "The image did not arrive in time.",
     "413": "The image file is larger than the server accepts.",
+    "415": "The body is a form or is compressed; it must be the file itself.",
     "422": "The image cannot be read, or the result cannot be written.",
     "503": "The server has too many images; Retry-After gives the seconds to wait.",
     "507": "The device has too little memory for the image.",

@@ -40,6 +40,7 @@ class ImageProgress:
         self.last = ProgressEvent()
         self.followers = 0
         self.is_begun = False
+        self._is_given_up = False
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -49,6 +50,14 @@ class ImageProgress:
 
     def _set(self, event: ProgressEvent) -> None:
         self.last = event
+        self._wake()
+
+    def give_up(self) -> None:
+        """End the followers of an image that will not arrive."""
+        self._is_given_up = True
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -60,7 +69,7 @@ class ImageProgress:
             if event != told:
                 told = event
                 yield f"data: {json.dumps(asdict(event))}\n\n"
-            if event.state in ("done", "failed"):
+            if event.state in ("done", "failed") or (self._is_given_up and not self.is_begun):
                 return
             try:
                 await asyncio.wait_for(changed.wait(), _ALIVE_SECONDS)
@@ -75,6 +84,13 @@ class ProgressBoard:
 
     def __init__(self) -> None:
         self._all: dict[str, ImageProgress] = {}
+        self._is_ending = False
+
+    def end_waiting(self) -> None:
+        """End the followers of images that have not arrived, now and from now on: the server ends."""
+        self._is_ending = True
+        for progress in self._all.values():
+            progress.give_up()
 
     def begin(self, name: str | None) -> ImageProgress:
         """Return the progress of an image that arrives; without a name, nobody can follow it.
@@ -102,6 +118,8 @@ class ProgressBoard:
         """
         progress = self._open(name)
         progress.followers += 1
+        if self._is_ending:
+            progress.give_up()
         try:
             async for line in progress.follow():
                 yield line

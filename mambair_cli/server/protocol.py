@@ -9,12 +9,15 @@ from mambair_cli.errors import MambairError
 from mambair_cli.inspection.need import read_need
 from mambair_cli.restore.tiling import Report, plan_nothing, plan_tiles
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.outcomes import Outcome, describe_result
+from mambair_cli.runs.outcomes import Outcome, describe_error, describe_result
 
 T = TypeVar("T")
 
 REPORT_HEADER = "Mambair-Report"
 """Header of a result: a :class:`ResultReport` as JSON of ASCII letters."""
+
+COMMAND_HEADER = "Mambair-Command"
+"""Header of a request of a command: messages may name its options."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,7 @@ def read_report(sent: ResultReport, job: Job) -> Outcome:
 
 def report_error(error: MambairError) -> ErrorReport:
     """Write the report of an error."""
-    kinds = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return ErrorReport(next(kinds), str(error))
+    return ErrorReport(**describe_error(error))
 
 
 def read_error(sent: ErrorReport, prefix: str = "") -> MambairError:

@@ -1,10 +1,10 @@
 """The query of a request: the options of the commands under their names, read by a model of pydantic."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from mambair_cli.checkpoints.catalog import REAL, Task, is_named
 from mambair_cli.errors import UsageError
@@ -117,12 +117,8 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
         if name in given:
             raise UsageError(f"{name} is given twice; give it once")
         given[name] = text
-    try:
-        values = model.model_validate(given).model_dump()
-    except ValidationError as error:  # a value that is wrong is a UsageError already
-        name = error.errors()[0]["loc"][0]
-        known = ", ".join(model.model_fields)
-        raise UsageError(f"{task} has no parameter {name}; {known} are known") from error
+    refuse_unknown(task, given, model.model_fields)
+    values = model.model_validate(given).model_dump()  # a value that is wrong is a UsageError
     wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
     scale, size = settle_scale(*wanted, may_differ=values["model"] == REAL or is_named(values["model"]))
     if size.scale is not None and not is_named(values["model"]):
@@ -159,3 +155,20 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
         ),
         policy=RunPolicy(max_pixels=values["max_pixels"], damaged=values["damaged"]),
     )
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse parameters that a request does not have.
+
+    Args:
+        what: The path or task, for the error.
+        given: Names in the query.
+        known: Names that it may have.
+
+    Raises:
+        UsageError: One of them is unknown.
+    """
+    for name in given:
+        if name not in known:
+            works = f"{', '.join(known)} are known" if known else "it takes none"
+            raise UsageError(f"{what} has no parameter {name}; {works}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, UsageError
 
 TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
 """Name of a file while it is written."""
@@ -153,6 +153,24 @@ def is_stream(path: Path) -> bool:
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             return True
     return find_descriptor(path) is not None
+
+
+def refuse_input(target: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write a file in the place of an input, also one of another name: a link to it.
+
+    Args:
+        target: The file.
+        inputs: Files that are read.
+
+    Raises:
+        UsageError: It is one of them.
+    """
+    if not os.path.exists(target):
+        return
+    for path in inputs:
+        with suppress(OSError):  # an input that is gone; whoever reads it says so
+            if os.path.samefile(target, path):
+                raise UsageError(f"cannot write {show(target)}: it is an input; choose another name")
 
 
 def is_special(path: str | Path) -> bool:
