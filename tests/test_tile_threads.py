@@ -193,8 +193,8 @@ import torch
 from mambair_cli.restore.restorer import Restorer
 
 torch.set_num_threads(2)
-image = np.random.default_rng(0).random((64, 96, 3), dtype=np.float32)
-restorer = Restorer(weights="nearest.safetensors", device="cpu", tile=32, overlap=0)
+image = np.random.default_rng(0).random((64, 192, 3), dtype=np.float32)
+restorer = Restorer(weights="nearest.safetensors", device="cpu", tile=64, overlap=0)
 before = restorer(image)
 child = os.fork()
 if not child:

@@ -70,8 +70,9 @@ class TileThreads:
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Batch":
         """Begin a batch of tiles, (b, h, w, c), without waiting for it."""
-        if self._process != os.getpid():  # a fork has none of the threads
-            self._pool, self._process = self._make_pool(), os.getpid()
+        if self._process != os.getpid():  # a fork has none of the threads, and OpenMP would wait for its own
+            self._threads, self._process = 1, os.getpid()
+            self._pool = self._make_pool()
         pool, processors = self._pool
         threads = max(1, self._threads // len(tiles))
         batch = _Batch()
