@@ -25,7 +25,7 @@ def photo(path, size=(40, 30), gray=False, seed=0):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rough = np.random.default_rng(seed).random((4, 5) if gray else (4, 5, 3))
-    values = imresize(rough, 10)[: size[1], : size[0]]
+    values = imresize(rough, max(10, size[0] / 5, size[1] / 4))[: size[1], : size[0]]
     pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
     return pixels
@@ -249,3 +249,29 @@ def test_bicubic_baselines_are_those_of_the_papers(run, data, scale, psnr):
     )
     assert code == 0
     assert events(out)["mean"]["psnr"] == pytest.approx(psnr, abs=0.01)
+
+
+TASKS = {"upscale": ("-s", 2), "denoise": ("--sigma", 25), "dejpeg": ("--jpeg-quality", 40)}
+
+
+@pytest.mark.parametrize("more", [(), ("--degradation", "real"), ("--seams", "--tile", 64, "--overlap", 0)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("task", TASKS)
+def test_truths_of_every_depth_are_measured(run, task, dtype, more):
+    pixels = photo("gt/a.png", size=(240, 180), gray=True)
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    deep = (pixels / 255 * white).astype(dtype)
+    Path("gt/a.png").unlink()
+    Image.fromarray(deep).save("gt/a.tif")
+    level = TASKS[task] if task == "upscale" or more[:1] != ("--degradation",) else ()
+    code, out, err = run("evaluate", "gt", "--task", task, *level, *more, "--device", "cpu", "-q", "--json")
+    if task == "dejpeg" and dtype != np.uint8 and more[:1] != ("--degradation",):
+        kind = np.dtype(dtype).name
+        refused = "cannot make an input of gt/a.tif: JPEG holds 8 bits per sample, and it has"
+        assert (code, err) == (1, f"mambair: error: {refused} {kind}; convert it first\n")
+    elif more[:1] == ("--seams",):
+        assert (code in (0, 1), err) == (True, "")
+        assert {"a", "all"} == set(events(out))
+    else:
+        assert (code, err) == (0, "")
+        assert events(out)["a"]["psnr"] > 15

@@ -141,16 +141,11 @@ def show_seams(
 def _read_inputs(
     pairs: "Sequence[ImagePair]", protocol: "PaperProtocol"
 ) -> "Iterator[tuple[str, np.ndarray]]":
-    """Read or make the input of each pair; see ``make_input``."""
-    from mambair_cli.images import read_picture
-    from mambair_cli.quality.evaluate import make_input
+    """Read or make the input of each pair; see ``read_input``."""
+    from mambair_cli.quality.evaluate import read_input
 
     for pair in pairs:
-        name = pair.truth.stem
-        if pair.other is not None:
-            yield name, read_picture(pair.other).pixels
-        else:
-            yield name, make_input(read_picture(pair.truth).pixels, protocol, name)
+        yield pair.truth.stem, read_input(pair, protocol)
 
 
 def _fit_channels(image: "np.ndarray", channels: int) -> "np.ndarray":

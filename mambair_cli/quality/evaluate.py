@@ -151,28 +151,62 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
 
     Raises:
         UsageError: The protocol has no level, and the task needs one.
-        ImageError: The truth has more than 8 bits per sample, which JPEG cannot hold.
+        ImageError: The truth is smaller than a pixel of the input, or has more than 8 bits per sample,
+            which JPEG cannot hold.
     """
+    if not modcrop(truth, protocol.scale).size:
+        height, width = truth.shape[:2]
+        raise ImageError(f"{width}×{height} pixels are less than one of the input; leave it out")
     if protocol.degradation == "real":
         return _make_real_input(truth, protocol, name)
     if protocol.task == "upscale":
         return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
+    level = _level_of(protocol)
+    if protocol.task == "denoise":
+        # The official scripts draw the noise for images in the order blue, green, red.
+        return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], level)[:, :, ::-1])
+    if truth.dtype != np.uint8:
+        raise ImageError(f"JPEG holds 8 bits per sample, and it has {truth.dtype}; convert it first")
+    return compress_jpeg(truth, int(level)).reshape(truth.shape)
+
+
+def _level_of(protocol: PaperProtocol) -> float:
+    """Return the level of inputs to make.
+
+    Raises:
+        UsageError: It is unknown.
+    """
     if protocol.level is None:
         wanted = "--sigma" if protocol.task == "denoise" else "--jpeg-quality"
         raise UsageError(
             f"inputs cannot be made for {protocol.task} of unknown strength; give {wanted} or --inputs"
         )
-    if protocol.task == "denoise":
-        # The official scripts draw the noise for images in the order blue, green, red.
-        return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], protocol.level)[:, :, ::-1])
-    if truth.dtype != np.uint8:
-        raise ImageError(f"JPEG holds 8 bits per sample: the truth has {truth.dtype}; convert it first")
-    return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
+    return protocol.level
+
+
+def read_input(pair: ImagePair, protocol: PaperProtocol, truth: np.ndarray | None = None) -> np.ndarray:
+    """Read the input of a pair, or make it from the truth as ``make_input`` does.
+
+    Args:
+        pair: From ``find_pairs``.
+        protocol: From ``choose_protocol``.
+        truth: The truth, if it has been read.
+
+    Raises:
+        ImageError: The file cannot be read, or no input can be made from it.
+    """
+    if pair.other is not None:
+        return read_picture(pair.other).pixels
+    truth = read_picture(pair.truth).pixels if truth is None else truth
+    try:
+        return make_input(truth, protocol, pair.truth.stem)
+    except ImageError as error:
+        raise ImageError(f"cannot make an input of {pair.truth}: {error}") from error
 
 
 def _make_real_input(truth: np.ndarray, protocol: PaperProtocol, name: str) -> np.ndarray:
     if truth.shape[2] not in (1, 3):
-        raise ImageError(f"cannot degrade {name}: it has transparency; leave it out")
+        raise ImageError("it has transparency; leave it out")
     from mambair_cli.quality.degradation.apply import degrade_image
 
     truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
@@ -205,10 +239,7 @@ def measure(
         _check_size(pair.truth, compared, protocol.border)
         given = None
         if restore is not None:
-            if pair.other is not None:
-                given = read_picture(pair.other).pixels
-            else:
-                given = make_input(truth, protocol, pair.truth.stem)
+            given = read_input(pair, protocol, truth)
             image = restore(given)
         elif pair.other is not None:
             image = read_picture(pair.other).pixels
