@@ -25,6 +25,7 @@ from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.inspection.look import look_at
 from mambair_cli.inspection.need import Need, find_need
 from mambair_cli.networks import Network
+from mambair_cli.restore import copying
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.checks import check_arguments, check_image, check_samples
 from mambair_cli.restore.devices import choose_device
@@ -146,6 +147,8 @@ class Restorer:
         self._is_neutral: dict[
             tuple[int, ...], bool
         ] = {}  # whether images do not affect each other, by shape
+
+    __copy__, __reduce__ = copying.share, copying.reduce
 
     @classmethod
     def from_settings(
