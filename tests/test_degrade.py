@@ -134,7 +134,8 @@ def test_scale_one_changes_nothing(dtype: type):
     [
         (np.zeros(5), 2, r"\(5,\)"),
         (np.zeros((1, 5, 5, 3)), 2, r"\(1, 5, 5, 3\)"),
-        (np.zeros((5, 5), np.uint16), 2, "uint16"),
+        (np.zeros((5, 5), np.int16), 2, "not int16"),
+        (np.zeros((5, 5), np.uint64), 2, "not uint64"),
         (np.zeros((5, 5)), 0, "positive: 0"),
         (np.zeros((5, 5)), -2, "positive: -2"),
         (np.zeros((5, 5)), math.nan, "positive: nan"),
@@ -281,3 +282,16 @@ def test_jpeg_gives_the_published_inputs(quality: int, published: float):
         values.append(10 * math.log10(255**2 / error))
     assert len(values) == 5
     assert np.mean(values) == pytest.approx(published, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_whole_numbers_are_resized_as_floats_are_and_rounded(dtype, scale):
+    most = np.iinfo(dtype).max
+    step = np.repeat(np.array([[0, most]], dtype), 12, axis=1).repeat(20, axis=0)  # it rings beyond both ends
+    smooth = np.random.default_rng(0).uniform(0.3 * most, 0.7 * most, (24, 30, 3)).astype(dtype)
+    for image in (step, smooth):
+        resized = imresize(image, scale)
+        assert resized.dtype == dtype
+        exact = imresize(image.astype(np.float64), scale).clip(0, most)
+        assert np.abs(resized - exact).max() <= 1.5

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mambair_cli import Restorer
 from mambair_cli.cli import main
+from mambair_cli.restore.engine import split_evenly
 from mambair_cli.restore.ensemble import FORMS, EnsembleComputer
 
 LOCAL = ("--offline", "--device", "cpu")
@@ -57,6 +58,9 @@ class Recorder:
         self.buffers: Any = None
         self.seeds: list[Any] = []
         self.inputs: list[np.ndarray] = []
+
+    def split(self, count, most):
+        return split_evenly(count, most)
 
     def allocate(self, shape):
         return np.empty(shape, np.float32)

@@ -25,7 +25,7 @@ def photo(path, size=(40, 30), gray=False, seed=0):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rough = np.random.default_rng(seed).random((4, 5) if gray else (4, 5, 3))
-    values = imresize(rough, 10)[: size[1], : size[0]]
+    values = imresize(rough, max(10, size[0] / 5, size[1] / 4))[: size[1], : size[0]]
     pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
     return pixels
@@ -138,7 +138,7 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
         (("gt", "--restored", "gt", "--border", "10"), 1, "gt/a.png: 40×30 with a border of 10 pixels"),
         (("tiny", "--restored", "tiny"), 1, "tiny/a.png: 12×9 with a border of 0 pixels is less"),
-        (("gt", "--task", "upscale", "-s", "4", "--border", "9", "--weights", "{x4}"), 1, "40×28"),
+        (("gt", "--task", "upscale", "-s", "4", "--border", "9", "--weights", "{x4}"), 1, "40×30"),
         (("nowhere", "--restored", "gt"), 2, "no such file or folder: nowhere; "),
         (("gt", "--task", "denoise", "--weights", "{same}"), 2, "--sigma"),
         (("gt", "--task", "dejpeg", "-s", "3"), 2, "dejpeg keeps the size: --scale 3; leave it out"),
@@ -249,3 +249,100 @@ def test_bicubic_baselines_are_those_of_the_papers(run, data, scale, psnr):
     )
     assert code == 0
     assert events(out)["mean"]["psnr"] == pytest.approx(psnr, abs=0.01)
+
+
+TASKS = {"upscale": ("-s", 2), "denoise": ("--sigma", 25), "dejpeg": ("--jpeg-quality", 40)}
+
+
+@pytest.mark.parametrize("more", [(), ("--degradation", "real"), ("--seams", "--tile", 64, "--overlap", 0)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("task", TASKS)
+def test_truths_of_every_depth_are_measured(run, task, dtype, more):
+    pixels = photo("gt/a.png", size=(240, 180), gray=True)
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    deep = (pixels / 255 * white).astype(dtype)
+    Path("gt/a.png").unlink()
+    Image.fromarray(deep).save("gt/a.tif")
+    level = TASKS[task] if task == "upscale" or more[:1] != ("--degradation",) else ()
+    code, out, err = run("evaluate", "gt", "--task", task, *level, *more, "--device", "cpu", "-q", "--json")
+    if task == "dejpeg" and dtype != np.uint8 and more[:1] != ("--degradation",):
+        kind = np.dtype(dtype).name
+        refused = "cannot make an input of gt/a.tif: JPEG holds 8 bits per sample, and it has"
+        assert (code, err) == (1, f"mambair: error: {refused} {kind}; convert it first\n")
+    elif more[:1] == ("--seams",):
+        assert (code in (0, 1), err) == (True, "")
+        assert {"a", "all"} == set(events(out))
+    else:
+        assert (code, err) == (0, "")
+        assert events(out)["a"]["psnr"] > 15
+
+
+@pytest.fixture
+def mixed():
+    """Images that can be measured among others that cannot."""
+    for name in ("a", "e"):
+        photo(f"gt/{name}.png", size=(100, 80))
+    photo("gt/b.png", size=(3, 3))
+    photo("gt/c.png", size=(18, 19))
+    Path("gt/d.png").write_text("no image")
+
+
+ENLARGE = ("evaluate", "gt", "--task", "upscale", "-s", 4, "--device", "cpu", "-q")
+
+
+def test_an_image_that_cannot_be_measured_fails_alone(run, mixed):
+    code, out, err = run(*ENLARGE)
+    assert (code, [line.split()[0] for line in out]) == (1, ["a", "e", "mean"])
+    assert out[-1].endswith("  (of 2 of 5 images)")
+    small, smaller, junk = err.splitlines()
+    assert "error: cannot read gt/d.png: " in junk
+    assert small == (
+        "mambair: error: cannot measure gt/b.png: 3×3 with a border of 4 pixels is less than the 20×20 that "
+        "are needed; leave it out"
+    )
+    assert smaller.endswith(
+        "gt/c.png: 18×19 with a border of 4 pixels is less than the 20×20 that are "
+        "needed; leave it out, or set --border 2"
+    )
+    assert [line.split()[0] for line in run(*ENLARGE, "--border", 2)[1]] == ["a", "c", "e", "mean"]
+
+
+def test_failures_are_events_and_the_mean_is_of_the_others(run, mixed):
+    code, out, _ = run(*ENLARGE, "--json")
+    told = [json.loads(line) for line in out]
+    assert code == 1
+    assert [event["input"] for event in told if event["event"] == "failed"] == [
+        "gt/b.png",
+        "gt/c.png",
+        "gt/d.png",
+    ]
+    mean = told[-1]
+    assert (mean["images"], mean["failed"]) == (2, 3)
+    assert mean["psnr"] == np.mean([event["psnr"] for event in told if event["event"] == "image"])
+
+
+@pytest.mark.parametrize("more", [("--seams", "--tile", 16), ("--receptive-field", "f.png", "--tile", 17)])
+def test_what_looks_at_a_network_goes_on_after_an_image_that_fails(run, mixed, more):
+    code, out, err = run(*ENLARGE, *more)
+    assert (code, [line.split()[0] for line in out]) == (
+        1,
+        ["a", "e", "all" if "--seams" in more else "mean"],
+    )
+    small, junk = err.splitlines()
+    assert "cannot make an input of gt/b.png: 3×3 pixels are less than one of the input" in small
+    assert "cannot read gt/d.png" in junk
+
+
+@pytest.mark.parametrize("more", [(), ("--seams",), ("--receptive-field", "f.png"), ("--page", "p.html")])
+def test_where_all_images_fail_there_is_no_mean(run, more):
+    Path("gt").mkdir()
+    Path("gt/d.png").write_text("no image")
+    code, out, err = run(*ENLARGE, *more)
+    assert (code, out, err.count("\n")) == (1, [], 1)
+    assert not Path("p.html").exists()
+
+
+def test_a_level_that_is_missing_ends_the_command(run, mixed):
+    code, out, err = run("evaluate", "gt", "--task", "denoise", "--device", "cpu", "-q")
+    assert (code, out, err.count("\n")) == (2, [], 1)
+    assert "give --sigma or --inputs" in err

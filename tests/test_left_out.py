@@ -1,5 +1,6 @@
 """What is left out of a run is told; what cannot have its name costs itself alone."""
 
+import errno
 import json
 import os
 import subprocess
@@ -421,3 +422,53 @@ def test_a_model_that_does_not_fit_is_told_before_a_result_that_exists(run, caps
     save_photo("a_x4.png")
     assert main(["upscale", "a.png", "--model", "tiny-denoise"]) == 3
     assert "does not fit" in capsys.readouterr()[1]
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Make the folder in/b unreadable, which permissions alone do not for the superuser."""
+    for name in ("in/a.png", "in/b/hidden.png", "in/c/d.png"):
+        save_photo(name)
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if Path(path) == Path("in/b"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+UNREADABLE = "cannot read the folder in/b: Input/output error; check its disk"
+
+
+def test_a_folder_that_cannot_be_read_fails_alone(run, forbidden):
+    code, out, err = run("upscale", "in", "-o", "out", "-q")
+    assert (code, out, err) == (1, ["out/a.png", "out/c/d.png"], [f"mambair: error: {UNREADABLE}"])
+    code, out, err = run("upscale", "in", "-o", "out", "--resume", "--json")
+    events = [json.loads(line) for line in out]
+    assert code == 1
+    assert {"event": "failed", "input": "in/b", "kind": "ImageError", "message": UNREADABLE} in events
+    assert events[0]["files"] == 3
+    assert [events[-1][what] for what in ("done", "skipped", "failed", "left")] == [0, 2, 1, 0]
+    assert "1 failed of 3 images" in run("upscale", "in", "-o", "out2")[2][-1]
+
+
+def test_a_folder_that_cannot_be_read_ends_a_run_that_fails_fast(run, forbidden):
+    code, out, err = run("upscale", "in", "-o", "out", "-q", "--fail-fast")
+    assert (code, out, err) == (1, [], [f"mambair: error: {UNREADABLE}"])
+
+
+def test_a_folder_that_cannot_be_read_is_planned_as_failed(run, forbidden):
+    code, out, _ = run("upscale", "in", "-o", "out", "--dry-run", "--json")
+    events = [json.loads(line) for line in out]
+    assert (code, events[0]["files"], events[-1]["failed"]) == (1, 3, 1)
+    assert [event["input"] for event in events if event["event"] == "plan_failed"] == ["in/b"]
+
+
+def test_a_folder_that_cannot_be_read_fails_alone_when_inspected(forbidden, capsys):
+    assert main(["inspect", "in", "-q", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"mambair: error: {UNREADABLE}\n"
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert [event["event"] for event in events] == ["left_out", "failed", "inspected", "inspected"]

@@ -296,7 +296,7 @@ def test_a_device_that_is_not_there_is_refused(nearest, device):
 
 @pytest.mark.parametrize(("tile", "overlap"), [(32, 32), (16, 40), (0, 0), (32, -1)])
 def test_tiles_that_cannot_be_are_refused(nearest, tile, overlap):
-    with pytest.raises(UsageError, match="overlap"):
+    with pytest.raises(UsageError, match=r"overlap|tile is 0; it must be"):
         Restorer(weights=nearest, tile=tile, overlap=overlap)
 
 

@@ -4,10 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.runs.parameters import JPEG_QUALITY, SHARED, SIGMA
+from mambair_cli.system.values import RANGES
 
 LOCAL: dict[str, Any] = {"device": "cpu", "offline": True}
 
@@ -86,3 +90,69 @@ def test_floats_outside_the_range_are_refused_as_in_files(restorer: Restorer) ->
         restorer(np.array([[1, np.nextafter(np.float32(1), np.float32(2))]], np.float32))
     restored, _ = restorer.restore(np.full((8, 8), 1.5, np.float32), any_range=True)
     assert restored.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"scale": "2"}, "scale is '2'; it must be a number of 1 or more, or None"),
+        ({"tile": "64"}, "tile is '64'; it must be a whole number of 16 or more, or None"),
+        ({"tile": 8}, "tile is 8; it must be a whole number of 16 or more"),
+        ({"overlap": "a"}, "overlap is 'a'; it must be a whole number of 0 or more"),
+        ({"overlap": -1}, "overlap is -1; it must be"),
+        ({"strength": "x"}, "strength is 'x'; it must be a number from 0 to 1$"),
+        ({"strength": None}, "strength is None; it must be a number from 0 to 1$"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number, or None"),
+        ({"ensemble": 5}, "ensemble is 5; it must be True or False"),
+        ({"model": None}, "model is None; it must be a name, or 'auto'"),
+        ({"device": None}, "device is None; it must be a name such as 'cpu', or 'auto'"),
+        *(
+            ({"task": "denoise", "level": level}, f"level is {level!r}; it must be a number from 0 to 255")
+            for level in (-5, 999, "25", True, float("nan"))
+        ),
+        *(
+            ({"task": "dejpeg", "level": level}, f"level is {level}; it must be a number from 1 to 100")
+            for level in (0, 101)
+        ),
+    ],
+)
+def test_arguments_have_the_ranges_of_the_options(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Restorer(**{**LOCAL, **arguments})
+
+
+def test_ranges_are_those_of_the_options() -> None:
+    shared = {parameter.name: parameter for parameter in (*SHARED, SIGMA, JPEG_QUALITY)}
+    for name, limits in RANGES.items():
+        assert (shared[name].least, shared[name].most) == limits
+
+
+def test_numbers_of_numpy_and_devices_of_torch_are_taken() -> None:
+    numbers: dict[str, Any] = {"scale": np.int64(2), "tile": np.int32(32), "strength": np.float32(0.5)}
+    restorer = Restorer(model="tiny-x2", **{**LOCAL, **numbers, "device": torch.device("cpu")})
+    assert restorer(np.zeros((8, 8), np.uint8)).shape == (16, 16)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">f4", "u1"])
+def test_samples_of_any_byte_order_are_taken(restorer: Restorer, dtype: str) -> None:
+    values = np.random.default_rng(0).random((12, 10, 3)) * (1 if "f" in dtype else 255)
+    given = values.astype(dtype)
+    native = given.astype(given.dtype.newbyteorder("="))
+    result = restorer(given)
+    assert result.dtype == native.dtype
+    np.testing.assert_array_equal(result, restorer(native))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_other_kinds_of_arrays_are_refused(restorer: Restorer) -> None:
+    for image in (np.matrix(np.zeros((8, 8), np.uint8)), np.ma.zeros((8, 8), np.uint8)):
+        with pytest.raises(TypeError, match=r"an image is a plain numpy array, not .*; numpy.asarray makes"):
+            restorer(image)
+
+
+def test_networks_refuse_double_precision_and_empty_batches(restorer: Restorer) -> None:
+    net = load_network(restorer.model.path)
+    with pytest.raises(ValueError, match=r"takes images \(b, 3, h, w\) of float32 in .*, not .* float64"):
+        net(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"of floats in \[0, 1\], not \(0, 3, 8, 8\) float32"):
+        net(torch.zeros(0, 3, 8, 8))

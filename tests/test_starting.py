@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from mambair_cli.runs.executors.starting import start_process
-from mambair_cli.system.signals import OF_TERMINALS
+from mambair_cli.runs.executors import starting
+from mambair_cli.runs.executors.starting import prepare, start_process
+from mambair_cli.system.signals import OF_TERMINALS, cleaning_up, held_back, stop_requests
 
 PRELOADED = "mambair_cli.runs.executors.process_worker"
 
@@ -21,6 +24,18 @@ def tell(connection: Connection) -> None:
     ignored = all(signal.getsignal(number) is signal.SIG_IGN for number in OF_TERMINALS)
     threads = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
     connection.send((dict(os.environ), ignored, PRELOADED in sys.modules, threads))
+
+
+def run_code(code: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run code that imports from this module in a process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def ask(name: str = "asked") -> tuple[dict[str, str], bool, bool, int]:
@@ -48,6 +63,69 @@ def test_a_process_ignores_what_a_terminal_sends_and_has_one_thread() -> None:
     _, ignored, _, threads = ask()
     assert ignored
     assert threads == 1
+
+
+def send_before(number: int, call: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that sends this process a signal before it does what another one does."""
+
+    def send_and_call(*arguments: object) -> object:
+        os.kill(os.getpid(), number)
+        return call(*arguments)
+
+    return send_and_call
+
+
+@pytest.mark.parametrize("number", OF_TERMINALS)
+def test_a_signal_while_a_process_starts_interrupts_once_it_has_started(monkeypatch, number) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    kind = type(starting._context.Process())
+    monkeypatch.setattr(kind, "start", send_before(number, kind.start))
+    with pytest.raises(KeyboardInterrupt), cleaning_up():
+        start_process(tell, (theirs,), "interrupted")
+    theirs.close()
+    assert ours.recv()[1], "it has begun, and ignores interrupts"
+
+
+def wait_for_ever() -> None:
+    """Begin, and do not end."""
+    time.sleep(1000)
+
+
+def test_a_process_that_starts_while_a_signal_comes_does_not_outlive_its_parent() -> None:
+    code = (
+        "import signal\n"
+        "from mambair_cli.runs.executors import starting\n"
+        "from mambair_cli.system.signals import cleaning_up\n"
+        "from test_starting import send_before, wait_for_ever\n"
+        "kind = type(starting._context.Process())\n"
+        "kind.start = send_before(signal.SIGINT, kind.start)\n"
+        "with cleaning_up():\n"
+        "    starting.start_process(wait_for_ever, (), 'waiting')\n"
+    )
+    done = run_code(code, timeout=60)
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.returncode == -signal.SIGINT if sys.platform != "win32" else 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is prepared")
+def test_a_signal_while_modules_are_prepared_interrupts(monkeypatch) -> None:
+    from multiprocessing import forkserver  # it needs what only Unix has
+
+    running = send_before(signal.SIGINT, forkserver.ensure_running)
+    monkeypatch.setattr(forkserver, "ensure_running", running)
+    with pytest.raises(KeyboardInterrupt), cleaning_up():
+        prepare([])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself such signals")
+def test_a_signal_while_others_are_held_back_counts_once_and_goes_where_it_went() -> None:
+    with stop_requests(None) as is_asked:
+        with held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            time.sleep(0.001)  # a second one would end this process
+        assert is_asked()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*OF_TERMINALS}
 
 
 def count_new_pages(connection: Connection) -> None:
@@ -80,7 +158,5 @@ def test_modules_are_imported_before_a_process_begins() -> None:
         "assert 'torch' not in sys.modules, 'it is imported elsewhere'\n"
         "assert ask()[2]\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ def test_what_nobody_sees_does_not_come_into_sight():
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, float("nan")])
 def test_a_share_is_from_0_to_1(strength):
-    with pytest.raises(UsageError, match="the strength must be from 0"):
+    with pytest.raises(UsageError, match=r"strength is .*; it must be a number from 0 to 1"):
         Restorer("denoise", model="tiny-denoise", device="cpu", strength=strength)
 
 

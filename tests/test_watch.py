@@ -183,6 +183,24 @@ def test_an_empty_folder_and_images_of_one_name_are_no_end(inbox: Path, monkeypa
     assert "2 done of 2 images" in capfd.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_a_folder_that_cannot_be_read_fails_once_while_others_are_watched(inbox, monkeypatch, capfd) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path | str = ".") -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, os.strerror(13), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (inbox / "locked").mkdir()
+    play(monkeypatch, iter([lambda: save(inbox / "a.png"), lambda: None]))
+    assert main([*COMMAND, "-q"]) == 1
+    error = "mambair: error: cannot read the folder inbox/locked: Permission denied; change its permissions"
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("inbox_x2/a.png\n", error + "\n")
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [

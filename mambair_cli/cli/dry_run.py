@@ -9,7 +9,7 @@ import typer
 from mambair_cli.cli.jobs import name_jobs, written_formats
 from mambair_cli.cli.notices import explain_level, explain_unused
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, format_bytes, print_event, say
+from mambair_cli.cli.output import format_bytes, print_event, report_failure, say
 from mambair_cli.errors import ModelError
 from mambair_cli.system.values import show_number
 
@@ -53,15 +53,19 @@ def print_plan(
     jobs = name_jobs(task, model.scale, sources, output, options, file_filter)
     remarks = [remark] if (remark := explain_level(task, level, model.name)) else []
     remarks += explain_unused(options, written_formats(jobs))
-    _print_model(model, len(jobs), remarks, options, file_filter)
+    folders = list(file_filter.left_out.failures())
+    _print_model(model, len(jobs) + len(folders), remarks, options, file_filter)
+    for name, error in folders:
+        report_failure(name, error, options.json, "plan_failed")
     dry_run = DryRun(model, output, policy)
     planned: list[PlannedJob] = []
     for job in jobs:
         planned.append(dry_run.plan(job))
         _print_job(planned[-1], options)
     _warn_of_disks_and_waits(planned, policy)
-    _print_total(add_up(planned, dry_run.trial, model.devices), planned, options.json)
-    if exit_code := max((one.error.exit_code for one in planned if one.error is not None), default=0):
+    _print_total(add_up(planned, dry_run.trial, model.devices), planned, len(folders), options.json)
+    errors = [error for _, error in folders] + [one.error for one in planned if one.error is not None]
+    if exit_code := max((error.exit_code for error in errors), default=0):
         raise typer.Exit(exit_code)
 
 
@@ -147,11 +151,7 @@ def _print_job(planned: "PlannedJob", options: Options) -> None:
     """Print what a run would do with an image."""
     job, error, forecast = planned.job, planned.error, planned.forecast
     if error is not None:
-        complain(error)
-        if options.json:
-            from mambair_cli.runs.outcomes import describe_error
-
-            print_event("plan_failed", input=str(job.source), **describe_error(error))
+        report_failure(str(job.source), error, options.json, "plan_failed")
     elif forecast is None:
         if options.json:
             print_event("plan_skipped", input=str(job.source), output=job.place)
@@ -208,10 +208,10 @@ def _warn_of_disks_and_waits(planned: list["PlannedJob"], policy: "RunPolicy") -
                 say(f"{explain_wait(folder)}; this one would wait")
 
 
-def _print_total(total: "Total", planned: list["PlannedJob"], as_json: bool) -> None:
-    """Print what all images together would take."""
+def _print_total(total: "Total", planned: list["PlannedJob"], folders: int, as_json: bool) -> None:
+    """Print what all images together would take, and how many fail, with folders that cannot be read."""
     skipped = sum(one.is_skipped for one in planned)
-    failed = sum(one.error is not None for one in planned)
+    failed = sum(one.error is not None for one in planned) + folders
     if as_json:
         print_event("plan_sum", skipped=skipped, failed=failed, **asdict(total))
         return

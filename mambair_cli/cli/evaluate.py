@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.evaluation_page import EvaluationPage
 from mambair_cli.cli.options import (
     AsJson,
@@ -185,25 +186,28 @@ def evaluate(
         show(restorer, pairs, protocol, options)
         return
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
-    scores = []
+    scores, failures = [], Failures(options.json)
     page = EvaluationPage(options.page, options.overwrite, inputs)
     # White noise, as the papers add it, leaves the range from 0 to 1.
     restore = None if restorer is None else lambda image: restorer.restore(image, any_range=True)[0]
-    for score in measure(pairs, protocol, restore, page.add):
+    for score in measure(pairs, protocol, restore, page.add, failures.add):
         scores.append(score)
         if options.json:
             print_event("image", **_facts(score))
         else:
             print(_line(score, width), flush=True)
-    mean, published = average(scores), _find_published(options, restorer, truth)
-    if options.json:
-        name = restorer.model.name if restorer else None
-        figure = {"data": published[0], "psnr": published[1]} if published else None
-        print_event("mean", **_facts(mean), model=name, published=figure)
-    else:
-        remark = f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
-        print(_line(mean, width) + remark)
-    page.write(truth, mean, restorer.model.name if restorer else None)
+    if scores:
+        mean, published = average(scores), _find_published(options, restorer, truth)
+        if options.json:
+            name = restorer.model.name if restorer else None
+            figure = {"data": published[0], "psnr": published[1]} if published else None
+            counts = {"images": len(scores), "failed": failures.count}
+            print_event("mean", **_facts(mean), model=name, published=figure, **counts)
+        else:
+            remark = f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
+            print(_line(mean, width) + failures.remark(len(scores)) + remark)
+        page.write(truth, mean, restorer.model.name if restorer else None)
+    failures.end()
 
 
 def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:

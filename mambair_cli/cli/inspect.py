@@ -19,7 +19,7 @@ from mambair_cli.cli.inputs import (
     find_inputs,
 )
 from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
-from mambair_cli.cli.output import complain, print_event, say
+from mambair_cli.cli.output import print_event, report_failure, say
 from mambair_cli.errors import MambairError
 from mambair_cli.runs import parameters
 
@@ -77,21 +77,25 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
     _report_left_out(file_filter, options)
     show = _choose_output(sources, options)
     kinds: Counter[str] = Counter()
+    for name, error in file_filter.left_out.failures():
+        exit_code = max(exit_code, error.exit_code)
+        kinds["failed"] += 1
+        report_failure(name, error, options.json)
     for source in sources:
         try:
             inspection = inspect_image(source, options.max_pixels)
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
             kinds["failed"] += 1
-            _report_error(source, error, options.json)
+            report_failure(str(source), error, options.json)
             continue
         kinds[_KINDS[inspection.need.kind]] += 1
         show(inspection)
         if inspection.warnings and not options.quiet:
             say(f"warning: {source}: {'; '.join(inspection.warnings)}")
-    if len(sources) > 1 and not options.quiet:
+    if kinds.total() > 1 and not options.quiet:
         counts = [f"{kinds[what]} {what}" for what in (*_KINDS.values(), "failed") if kinds[what]]
-        say(f"{len(sources)} images: {', '.join(counts)}")
+        say(f"{kinds.total()} images: {', '.join(counts)}")
     if exit_code:
         raise typer.Exit(exit_code)
 
@@ -117,12 +121,3 @@ def _report_left_out(file_filter: "FileFilter", options: InspectOptions) -> None
     if not options.quiet:
         for remark in file_filter.remarks():
             say(remark)
-
-
-def _report_error(source: "Source", error: MambairError, as_json: bool) -> None:
-    """Say that an image cannot be inspected."""
-    complain(error)
-    if as_json:
-        from mambair_cli.runs.outcomes import describe_error
-
-        print_event("failed", input=str(source), **describe_error(error))

@@ -1,14 +1,16 @@
 """What ``evaluate`` shows of a network itself: its receptive field, and the seams between its tiles."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import open_atomic, show
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from mambair_cli.quality.receptive_field import ReceptiveField
     from mambair_cli.quality.seams import Seams
     from mambair_cli.restore.restorer import Restorer
+
+Taken = TypeVar("Taken")  # from an input
 
 CROP_SIDE = 63  # pixels of the input; odd, so that there is a centre
 MOST_CROPS = 24  # of all images together
@@ -71,9 +75,11 @@ def show_receptive_field(
     most = max(1, MOST_CROPS // len(pairs))
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     mean: ReceptiveField | None = None
-    for name, image in _read_inputs(pairs, protocol):
+    failures = Failures(options.json)
+    fit = partial(_fit_channels, channels=restorer.info.channels)
+    for name, image in _take_inputs(pairs, protocol, fit, failures):
         own: ReceptiveField | None = None
-        for crop in cut_crops(_fit_channels(image, restorer.info.channels), side, most):
+        for crop in cut_crops(image, side, most):
             field = measure_field(net, crop, options.seed)
             own = field if own is None else own.join(field)
         if own is None:
@@ -84,6 +90,7 @@ def show_receptive_field(
         _tell_field(name, own, side, width, options.json)
         mean = own if mean is None else mean.join(own)
     if mean is None:
+        failures.end()
         raise UsageError(f"no input is as large as the crop of {side}×{side}; give a smaller --tile")
     _tell_field("mean", mean, side, width, options.json, restorer.model.name)
     if mean.side_of(0.9) >= FULL * side and not options.quiet:
@@ -92,6 +99,7 @@ def show_receptive_field(
     crops = "1 crop" if mean.crops == 1 else f"{mean.crops} crops"
     title = _to_ascii(f"{restorer.model.name}: gradient of the centre pixel in {side}x{side}, {crops}")
     _save(draw_field(mean, title), options.receptive_field, options)
+    failures.end()
 
 
 def show_seams(
@@ -104,15 +112,15 @@ def show_seams(
 
     Raises:
         UsageError: No image has pixels near borders of tiles and others.
-        typer.Exit: A seam may be seen.
+        typer.Exit: A seam may be seen, or an image has failed.
     """
     from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
 
     width = max(len("all"), *(len(pair.truth.stem) for pair in pairs))
     total = Seams()
     worst, worst_ratio, picture = "", -1.0, None
-    for name, image in _read_inputs(pairs, protocol):
-        both = restore_both(restorer, image)
+    failures = Failures(options.json)
+    for name, both in _take_inputs(pairs, protocol, partial(restore_both, restorer), failures):
         if both is None:
             if not options.quiet:
                 say(f"left out {name}: its input is a single tile")
@@ -130,6 +138,7 @@ def show_seams(
             tiles = f"tiles of {plan.tile_width}x{plan.tile_height}, overlap {plan.overlap}"
             picture = draw_seams(both, _to_ascii(f"{worst}: change by {tiles}"))
     if not total.near.count:
+        failures.end()
         raise UsageError(
             f"no input has borders of tiles: {restorer.tiles.side} pixels, overlap {restorer.tiles.overlap}; "
             "give another --tile, or a smaller --overlap"
@@ -137,23 +146,28 @@ def show_seams(
     _tell_seams("all", total, width, options.json, restorer.model.name)
     if picture is not None and options.seams_picture is not None:
         _save(picture, options.seams_picture, options, f" of {worst}")
+    failures.end()
     if not total.passes:
         raise typer.Exit(1)
 
 
-def _read_inputs(
-    pairs: "Sequence[ImagePair]", protocol: "PaperProtocol"
-) -> "Iterator[tuple[str, np.ndarray]]":
-    """Read or make the input of each pair; see ``make_input``."""
-    from mambair_cli.images import read_picture
-    from mambair_cli.quality.evaluate import make_input
+def _take_inputs(
+    pairs: "Sequence[ImagePair]",
+    protocol: "PaperProtocol",
+    take: "Callable[[np.ndarray], Taken]",
+    failures: Failures,
+) -> Iterator[tuple[str, Taken]]:
+    """Read or make each input, see ``read_input``, and yield its name and what is taken from it."""
+    from mambair_cli.quality.evaluate import check_made, read_input
 
+    check_made(pairs, protocol)
     for pair in pairs:
-        name = pair.truth.stem
-        if pair.other is not None:
-            yield name, read_picture(pair.other).pixels
-        else:
-            yield name, make_input(read_picture(pair.truth).pixels, protocol, name)
+        try:
+            taken = take(read_input(pair, protocol))
+        except MambairError as error:
+            failures.add(pair, error)
+            continue
+        yield pair.truth.stem, taken
 
 
 def _fit_channels(image: "np.ndarray", channels: int) -> "np.ndarray":

@@ -50,6 +50,22 @@ def complain(error: MambairError) -> None:
     say(f"error: {error}")
 
 
+def report_failure(name: str, error: MambairError, as_json: bool, event: str = "failed") -> None:
+    """Print that an input failed: the error and, for JSON, an event.
+
+    Args:
+        name: Name of the input.
+        error: Why it failed.
+        as_json: Whether events are printed.
+        event: Name of the event.
+    """
+    complain(error)
+    if as_json:
+        from mambair_cli.runs.outcomes import describe_error
+
+        print_event(event, input=name, **describe_error(error))
+
+
 def show_traceback(error: Exception) -> None:
     """Print the traceback behind an error, if MAMBAIR_DEBUG is set."""
     if os.environ.get("MAMBAIR_DEBUG", "0") not in ("", "0"):

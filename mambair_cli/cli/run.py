@@ -13,7 +13,7 @@ from mambair_cli.cli.compare_results import ResultPages
 from mambair_cli.cli.jobs import name_jobs, written_formats
 from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, explain_unused, name_better
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, print_event, print_json, say
+from mambair_cli.cli.output import complain, print_event, print_json, report_failure, say
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up, stop_requests
@@ -21,6 +21,7 @@ from mambair_cli.system.signals import cleaning_up, stop_requests
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.cli.progress import Progress
+    from mambair_cli.errors import ImageError
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.inspection.need import Need
@@ -163,7 +164,8 @@ class Run:
                 self.name(info.scale)
             jobs = self._jobs or []
             progress.expect([job.source for job in jobs])
-            outcomes = self._run(jobs, info, executor.perform)
+            stops = self._policy.fail_fast and self._file_filter.left_out.unreadable
+            outcomes = self._run([] if stops else jobs, info, executor.perform)
             # The executor ends before the journals: nobody writes without one.
             with progress, closing(outcomes), closing(executor):
                 self._tell_start(info, len(jobs))
@@ -181,6 +183,7 @@ class Run:
         answer = "ending after the images that have begun; Ctrl-C again ends at once" if is_shown else None
         lost: set[Path] = set()
         told: set[Path] = set()
+        failed: set[str] = set()  # folders that could not be read at the last look
         if is_shown:
             say(f"watching {', '.join(map(str, arrivals.folders))}; Ctrl-C ends")
         with stop_requests(answer) as is_asked:
@@ -195,6 +198,11 @@ class Run:
                         say(f"{folder} is gone; waiting for it to come back")
                 lost = set(arrivals.missing)
                 left_out = arrivals.file_filter.left_out
+                unreadable = dict(left_out.failures())
+                for name in unreadable.keys() - failed:
+                    if Path(name) not in lost:
+                        self._fail(name, unreadable[name])
+                failed = set(unreadable)
                 for what, paths in (("a clip", left_out.clips), ("a pipe or device", left_out.special)):
                     for path in paths if is_shown else ():
                         if path not in told:
@@ -291,20 +299,28 @@ class Run:
         if trap := explain_quality(self._task, self._options.quality, self._level):
             notices.append(trap)  # said before anything was loaded
         notices += self._unused
-        if not self._options.json:
-            return
-        print_event(
-            "start",
-            schema=EVENT_SCHEMA,
-            model=info and info.model,
-            other_models=list(info.others) if info else [],
-            weights=info and info.fingerprint.weights,
-            device=info and info.place,
-            files=files,
-            notices=notices,
-        )
-        for left_out in self._file_filter.left_out.facts():
-            print_event("left_out", **left_out)
+        left_out = self._file_filter.left_out
+        if self._options.json:
+            print_event(
+                "start",
+                schema=EVENT_SCHEMA,
+                model=info and info.model,
+                other_models=list(info.others) if info else [],
+                weights=info and info.fingerprint.weights,
+                device=info and info.place,
+                files=files + len(left_out.unreadable),
+                notices=notices,
+            )
+            for facts in left_out.facts():
+                print_event("left_out", **facts)
+        for name, error in left_out.failures():
+            self._fail(name, error)
+
+    def _fail(self, folder: str, error: "ImageError") -> None:
+        """Count and report a folder that cannot be read."""
+        self._summary.fail(folder)
+        self._exit_code = max(self._exit_code, error.exit_code)
+        report_failure(folder, error, self._options.json)
 
 
 def _sleep(seconds: float, is_asked: Callable[[], bool]) -> None:

@@ -50,6 +50,11 @@ class Summary:
             self._warned += [name] * bool(outcome.warnings)
             self._slowest = max(self._slowest, (outcome.seconds, name))
 
+    def fail(self, name: str) -> None:
+        """Count a folder that cannot be read, as an image that failed."""
+        self.files += 1
+        self._failed.append(name)
+
     def expect(self, files: int) -> None:
         """Count more images to the run."""
         self.files += files

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES
-from mambair_cli.images.left_out import LeftOut, describe_kinds
+from mambair_cli.images.left_out import LeftOut, describe_kinds, explain_unreadable
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.system.files import is_special
 from mambair_cli.system.values import CLIP_SUFFIXES
@@ -262,15 +262,14 @@ def find_images(folder: Path) -> list[Path]:
     file_filter = FileFilter()
     found = [Path(str(source)) for source in _find_in_folder(folder, file_filter)]
     for error in file_filter.left_out.unreadable:
-        raise UsageError(f"cannot read the folder {error.filename}: {error.strerror}; change its permissions")
+        raise UsageError(explain_unreadable(error))
     return sorted(found + file_filter.left_out.results)
 
 
 def _explain_nothing(file_filter: FileFilter, is_empty: bool) -> str:
     left_out = file_filter.left_out
     if left_out.unreadable:
-        error = left_out.unreadable[-1]
-        return f"cannot read the folder {error.filename}: {error.strerror}; change its permissions"
+        return explain_unreadable(left_out.unreadable[-1])
     if left_out.clips:
         return f"it has clips; name each, such as {left_out.clips[0]}"
     if left_out.special:

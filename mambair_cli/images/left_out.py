@@ -1,11 +1,13 @@
 """What is among the inputs and is not restored, reported to the user so that no file is missing unnoticed."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mambair_cli.errors import ImageError
 from mambair_cli.system.values import CLIP_SUFFIXES
 
 KINDS_SHOWN = 8  # in one sentence
@@ -23,7 +25,7 @@ class LeftOut:
         links: Linked folders, which are not followed.
         results: Images that are results of other inputs.
         repeated: Images that were named several times, and are restored once.
-        unreadable: Errors of folders that cannot be read.
+        unreadable: Errors of folders that cannot be read, which are failures.
         hidden: A hidden image or folder. These are not read and not reported, since systems make many; where
             a folder has nothing else, an error names it.
     """
@@ -59,9 +61,7 @@ class LeftOut:
         self.unread = self.unread or path
 
     def remarks(self) -> Iterator[str]:
-        """Yield a sentence for each reason."""
-        for error in self.unreadable:
-            yield f"cannot read the folder {error.filename}: {error.strerror}; its files are left out"
+        """Yield a sentence for each reason that is no failure."""
         if self.kinds.total() == 1:
             yield f"left out a file of a format that is not supported: {self.unread}"
         elif self.kinds:
@@ -89,6 +89,11 @@ class LeftOut:
             )
             yield f"named several times, restored once: {images}"
 
+    def failures(self) -> Iterator[tuple[str, ImageError]]:
+        """Yield the name of each folder that cannot be read, and the error that tells of it."""
+        for error in self.unreadable:
+            yield str(error.filename), ImageError(explain_unreadable(error))
+
     def facts(self) -> Iterator[dict[str, Any]]:
         """Yield a record for each reason, for JSON."""
         found: list[tuple[str, int, object, dict[str, int]]] = [
@@ -107,6 +112,13 @@ class LeftOut:
             found.append(("kind", self.kinds.total(), self.unread, dict(self.kinds.most_common())))
         for why, count, example, kinds in found:
             yield {"why": why, "count": count, "example": str(example), "kinds": kinds}
+
+
+def explain_unreadable(error: OSError) -> str:
+    """Say in a sentence that a folder cannot be read, and what would work."""
+    is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
+    remedy = "change its permissions" if is_forbidden else "check its disk"
+    return f"cannot read the folder {error.filename}: {error.strerror}; {remedy}"
 
 
 def describe_kinds(kinds: Counter[str]) -> str:

@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.forks import settle_forks
 from mambair_cli.kernels.operands import ScanParams, check_operands
 from mambair_cli.system.notices import SlowerWarning
 
@@ -41,6 +42,8 @@ Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton", "mamba
 _PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
 NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
 _usable: dict[Backend, bool] = {}
+
+settle_forks()
 
 
 def selective_scan(

@@ -19,22 +19,26 @@ _transforming = threading.Lock()
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
-def check_images(x: Tensor, channels: int) -> None:
+def check_images(x: Tensor, channels: int, dtype: torch.dtype | None = None) -> None:
     """Refuse what a network would misread: one channel, for example, would be spread over three.
 
     Args:
         x: What it is called with.
         channels: Number of its channels.
+        dtype: Type of the network's weights; None where it need not be known.
 
     Raises:
         ValueError: It is no batch of such images.
     """
     if torch.compiler.is_compiling():  # shapes are settled there, and graphs stay as they are
         return
-    if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
+    is_double = x.dtype == torch.float64 and dtype not in (None, torch.float64)
+    if x.ndim != 4 or x.shape[1] != channels or not x.numel() or not x.is_floating_point() or is_double:
+        floats = "floats" if not is_double else str(dtype).removeprefix("torch.")
         kind = str(x.dtype).removeprefix("torch.")
         raise ValueError(
-            f"the network takes images (b, {channels}, h, w) of floats in [0, 1], not {tuple(x.shape)} {kind}"
+            f"the network takes images (b, {channels}, h, w) of {floats} in [0, 1], not "
+            f"{tuple(x.shape)} {kind}"
         )
 
 

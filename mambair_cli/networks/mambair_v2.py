@@ -364,7 +364,7 @@ class MambaIRv2(Trunk):
         Raises:
             ValueError: The images have another shape or type.
         """
-        check_images(x, self.config.in_chans)
+        check_images(x, self.config.in_chans, next(self.parameters()).dtype)
         x = x.permute(0, 2, 3, 1)
         height, width = x.shape[1:3]
         x = mirror_pad(x, -height % self.window, -width % self.window, repeat_edge=True).contiguous()

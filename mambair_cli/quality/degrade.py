@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 CUBIC_RADIUS = 2  # pixels of the coarser grid, input or output
+MOST_BYTES = 4  # of whole numbers that double precision holds
 
 
 def imresize(image: np.ndarray, scale: float) -> np.ndarray:
@@ -19,12 +20,12 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
 
     ``k`` is the cubic convolution kernel with a = -1/2; stretched by ``1 / s`` where the image shrinks, it
     removes what the coarser grid cannot show (antialiasing). Beyond its border the image is mirrored. The
-    vertical axis comes first, as in MATLAB for equal scales, and 8-bit images are rounded after each axis:
+    vertical axis comes first, as in MATLAB for equal scales, and whole numbers are rounded after each axis:
     the published test images have that order and that rounding. With a scale above 1 this is the bicubic
     baseline.
 
     Args:
-        image: (h, w) or (h, w, c), uint8 or floating point of any range.
+        image: (h, w) or (h, w, c), uint8, uint16 or uint32, or floating point of any range.
         scale: Size of the result divided by the size of the image.
 
     Returns:
@@ -39,16 +40,17 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
     """
     if image.ndim not in (2, 3):
         raise ValueError(f"an image to resize is (h, w) or (h, w, c), not {image.shape}")
-    if image.dtype != np.uint8 and image.dtype.kind != "f":
-        raise ValueError(f"an image to resize is uint8 or floating point, not {image.dtype}")
+    is_whole = image.dtype.kind == "u"
+    if image.dtype.kind != "f" and not (is_whole and image.dtype.itemsize <= MOST_BYTES):
+        raise ValueError(f"an image to resize is uint8, uint16, uint32 or floating point, not {image.dtype}")
     if not scale > 0:
         raise ValueError(f"the scale must be positive: {scale}")
     resized = image
     for axis in (0, 1):
         resized = _resize_axis(resized, axis, scale)
-        if image.dtype == np.uint8:
+        if is_whole:
             # Halves go up: MATLAB rounds them away from zero, and what is below zero is cut.
-            resized = np.floor(resized + 0.5).clip(0, 255).astype(np.uint8)
+            resized = np.floor(resized + 0.5).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
     return resized.astype(image.dtype)
 
 

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from mambair_cli.checkpoints.catalog import Model, Task
-from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import read_picture, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality import metrics
@@ -72,6 +72,10 @@ class Score:
 
 OnMeasured = Callable[[Score, np.ndarray | None, np.ndarray, np.ndarray], None]
 """Called with a score, the input of the network (None for finished images), the result and the truth."""
+
+
+OnFailed = Callable[[ImagePair, MambairError], None]
+"""Called with a pair that cannot be measured, and why."""
 
 
 def choose_protocol(
@@ -151,28 +155,62 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
 
     Raises:
         UsageError: The protocol has no level, and the task needs one.
-        ImageError: The truth has more than 8 bits per sample, which JPEG cannot hold.
+        ImageError: The truth is smaller than a pixel of the input, or has more than 8 bits per sample,
+            which JPEG cannot hold.
     """
+    if not modcrop(truth, protocol.scale).size:
+        height, width = truth.shape[:2]
+        raise ImageError(f"{width}×{height} pixels are less than one of the input; leave it out")
     if protocol.degradation == "real":
         return _make_real_input(truth, protocol, name)
     if protocol.task == "upscale":
         return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
+    level = check_level(protocol)
+    if protocol.task == "denoise":
+        # The official scripts draw the noise for images in the order blue, green, red.
+        return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], level)[:, :, ::-1])
+    if truth.dtype != np.uint8:
+        raise ImageError(f"JPEG holds 8 bits per sample, and it has {truth.dtype}; convert it first")
+    return compress_jpeg(truth, int(level)).reshape(truth.shape)
+
+
+def check_level(protocol: PaperProtocol) -> float:
+    """Return the level of inputs to make by noise or JPEG.
+
+    Raises:
+        UsageError: It is unknown.
+    """
     if protocol.level is None:
         wanted = "--sigma" if protocol.task == "denoise" else "--jpeg-quality"
         raise UsageError(
             f"inputs cannot be made for {protocol.task} of unknown strength; give {wanted} or --inputs"
         )
-    if protocol.task == "denoise":
-        # The official scripts draw the noise for images in the order blue, green, red.
-        return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], protocol.level)[:, :, ::-1])
-    if truth.dtype != np.uint8:
-        raise ImageError(f"JPEG holds 8 bits per sample: the truth has {truth.dtype}; convert it first")
-    return compress_jpeg(truth, int(protocol.level)).reshape(truth.shape)
+    return protocol.level
+
+
+def read_input(pair: ImagePair, protocol: PaperProtocol, truth: np.ndarray | None = None) -> np.ndarray:
+    """Read the input of a pair, or make it from the truth as ``make_input`` does.
+
+    Args:
+        pair: From ``find_pairs``.
+        protocol: From ``choose_protocol``.
+        truth: The truth, if it has been read.
+
+    Raises:
+        ImageError: The file cannot be read, or no input can be made from it.
+    """
+    if pair.other is not None:
+        return read_picture(pair.other).pixels
+    truth = read_picture(pair.truth).pixels if truth is None else truth
+    try:
+        return make_input(truth, protocol, pair.truth.stem)
+    except ImageError as error:
+        raise ImageError(f"cannot make an input of {pair.truth}: {error}") from error
 
 
 def _make_real_input(truth: np.ndarray, protocol: PaperProtocol, name: str) -> np.ndarray:
     if truth.shape[2] not in (1, 3):
-        raise ImageError(f"cannot degrade {name}: it has transparency; leave it out")
+        raise ImageError("it has transparency; leave it out")
     from mambair_cli.quality.degradation.apply import degrade_image
 
     truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
@@ -184,6 +222,7 @@ def measure(
     protocol: PaperProtocol,
     restore: Callable[[np.ndarray], np.ndarray] | None = None,
     on_measured: OnMeasured = lambda score, given, image, truth: None,
+    on_failed: OnFailed | None = None,
 ) -> Iterator[Score]:
     """Compare images with the truth, after restoring them if a restorer is given.
 
@@ -192,44 +231,74 @@ def measure(
         protocol: From ``choose_protocol``.
         restore: Function from an input to a restored image; None for finished images.
         on_measured: Called with each score and the images behind it.
+        on_failed: Called with each pair that cannot be measured, after which the next one is; by default its
+            error is raised.
 
     Yields:
-        A score per pair, in order.
+        A score per pair that can be measured, in order.
 
     Raises:
+        UsageError: Inputs are to be made, and their level is unknown.
         ImageError: A file cannot be read, is too small, or its size does not fit the truth's.
     """
+    check_made(pairs if restore else (), protocol)
     for pair in pairs:
-        truth = read_picture(pair.truth).pixels
-        compared = modcrop(truth, protocol.scale)
-        _check_size(pair.truth, compared, protocol.border)
-        given = None
-        if restore is not None:
-            if pair.other is not None:
-                given = read_picture(pair.other).pixels
-            else:
-                given = make_input(truth, protocol, pair.truth.stem)
-            image = restore(given)
-        elif pair.other is not None:
-            image = read_picture(pair.other).pixels
-        else:
-            raise ValueError("a finished image has a file")
-        score = _score(pair, image, compared, protocol)
-        if given is not None and protocol.degradation == "real":
-            enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
-            score = replace(score, before=_score(pair, enlarged, compared, protocol).psnr)
-        on_measured(score, given, image, compared)
-        yield score
+        try:
+            measured = _measure_pair(pair, protocol, restore)
+        except MambairError as error:
+            if on_failed is None:
+                raise
+            on_failed(pair, error)
+            continue
+        on_measured(*measured)
+        yield measured[0]
 
 
-def _check_size(path: Path, truth: np.ndarray, border: int) -> None:
+def check_made(pairs: Sequence[ImagePair], protocol: PaperProtocol) -> None:
+    """Refuse to make inputs of an unknown level, before the first one is made.
+
+    Raises:
+        UsageError: One would be.
+    """
+    has_level = protocol.degradation == "papers" and protocol.task in ("denoise", "dejpeg")
+    if has_level and any(pair.other is None for pair in pairs):
+        check_level(protocol)
+
+
+def _measure_pair(
+    pair: ImagePair, protocol: PaperProtocol, restore: Callable[[np.ndarray], np.ndarray] | None
+) -> tuple[Score, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Return the score of a pair, and the images behind it, see ``OnMeasured``."""
+    truth = read_picture(pair.truth).pixels
+    _check_size(pair.truth, truth, protocol)
+    compared = modcrop(truth, protocol.scale)
+    given = None
+    if restore is not None:
+        given = read_input(pair, protocol, truth)
+        image = restore(given)
+    elif pair.other is not None:
+        image = read_picture(pair.other).pixels
+    else:
+        raise ValueError("a finished image has a file")
+    score = _score(pair, image, compared, protocol)
+    if given is not None and protocol.degradation == "real":
+        enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
+        score = replace(score, before=_score(pair, enlarged, compared, protocol).psnr)
+    return score, given, image, compared
+
+
+def _check_size(path: Path, truth: np.ndarray, protocol: PaperProtocol) -> None:
     """Refuse an image smaller than the window of SSIM, before it is restored."""
     height, width = truth.shape[:2]
-    if min(height, width) - 2 * border < metrics.SSIM_WINDOW:
-        smallest = metrics.SSIM_WINDOW + 2 * border
+    border, scale = protocol.border, protocol.scale
+    side = min(height, width) // scale * scale
+    if side - 2 * border < metrics.SSIM_WINDOW:
+        smallest = -(-(metrics.SSIM_WINDOW + 2 * border) // scale) * scale
+        largest = (side - metrics.SSIM_WINDOW) // 2  # border that leaves the window
         raise ImageError(
             f"cannot measure {path}: {width}×{height} with a border of {border} pixels is less than the "
-            f"{smallest}×{smallest} that are needed; leave it out, or set a smaller --border"
+            f"{smallest}×{smallest} that are needed; leave it out"
+            + (f", or set --border {largest}" if largest >= 0 else "")
         )
 
 

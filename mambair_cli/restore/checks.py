@@ -1,25 +1,42 @@
 """Check what programs give a restorer; commands and the server have checked theirs."""
 
-from typing import get_args
+from dataclasses import replace
+from math import inf, isinf
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_range
 from mambair_cli.networks import NetworkInfo
-from mambair_cli.restore.settings import Precision
-from mambair_cli.system.values import Wrap, read_value
+from mambair_cli.restore.settings import ImageSettings, Precision
+from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
 
 
-def check_arguments(task: str, scale: float | None, precision: str, wrap: str) -> None:
-    """Refuse words that name nothing, and scales between those of networks.
+def check_arguments(
+    task: object,
+    scale: Any,
+    level: object,
+    model: object,
+    device: object,
+    precision: object,
+    own: ImageSettings,
+) -> ImageSettings:
+    """Refuse words that name nothing, numbers outside the ranges of options, and scales between networks'.
 
     Args:
         task: Task to do.
         scale: Output pixels per input pixel and side; None for the default.
+        level: Noise sigma or JPEG quality; None if it is unknown.
+        model: Name of the model.
+        device: Name of the device.
         precision: Precision of the computation.
-        wrap: Directions in which the edges of images meet.
+        own: Settings that may differ from image to image.
+
+    Returns:
+        These settings, with Python's own numbers.
 
     Raises:
         UsageError: The message says what would work.
@@ -27,9 +44,25 @@ def check_arguments(task: str, scale: float | None, precision: str, wrap: str) -
     for name, value, kinds in (
         ("task", task, Task),
         ("precision", precision, Precision),
-        ("wrap", wrap, Wrap),
+        ("wrap", own.wrap, Wrap),
     ):
         read_value(name, str(value), "string", choices=get_args(kinds))
+    if not isinstance(model, str):
+        raise UsageError(f"model is {model!r}; it must be a name, or 'auto'")
+    if not isinstance(device, str | torch.device):
+        raise UsageError(f"device is {device!r}; it must be a name such as 'cpu', or 'auto'")
+    _check_number("scale", scale, "number", (1, None))
+    if task == "denoise":
+        _check_number("level", level, "number", RANGES["sigma"])
+    elif task == "dejpeg":
+        _check_number("level", level, "number", RANGES["jpeg_quality"])
+    if not isinstance(own.ensemble, bool | np.bool_):
+        raise UsageError(f"ensemble is {own.ensemble!r}; it must be True or False")
+    numbers = {
+        name: _check_number(name, getattr(own, name), "integer", RANGES[name])
+        for name in ("tile", "overlap", "seed")
+    }
+    strength = _check_number("strength", own.strength, "number", RANGES["strength"], is_optional=False)
     if task == "upscale" and scale is not None and scale % 1 and scale < NETWORK_SCALES[-1]:
         *most, last = NETWORK_SCALES
         scales = f"{', '.join(map(str, most))} or {last}"
@@ -37,20 +70,49 @@ def check_arguments(task: str, scale: float | None, precision: str, wrap: str) -
             f"cannot enlarge by scale {scale:g}: a network has {scales}; the command's -s {scale:g} takes "
             "the next one and reduces its result, as you can"
         )
+    return replace(own, **numbers, strength=strength, ensemble=bool(own.ensemble))
 
 
-def check_image(image: object, any_range: bool) -> None:
+def _check_number(
+    name: str,
+    value: Any,
+    kind: Literal["integer", "number"],
+    limits: tuple[int | None, int | None],
+    is_optional: bool = True,
+) -> Any:
+    """Return a number of a range as Python's own; None where the argument may be left out."""
+    if value is None and is_optional:
+        return None
+    least = -inf if limits[0] is None else limits[0]
+    most = inf if limits[1] is None else limits[1]
+    number = value.item() if isinstance(value, np.generic) else value
+    is_other = isinstance(number, bool) or (kind == "integer" and not isinstance(number, int))
+    if is_other or not isinstance(number, int | float) or not least <= number <= most or isinf(number):
+        more = ", or None" if is_optional else ""
+        raise UsageError(f"{name} is {value!r}; it must be {describe_kind(kind, *limits)}{more}")
+    return number
+
+
+def check_image(image: object, any_range: bool) -> np.ndarray:
     """Refuse what is no image.
 
     Args:
         image: What was given.
         any_range: Whether floats may lie outside [0, 1].
 
+    Returns:
+        The image, in the machine's order of bytes.
+
     Raises:
         TypeError: It is no array.
         ValueError: Its shape or its dtype is none of an image.
         ImageError: Its floats do not lie between 0 and 1.
     """
+    if isinstance(image, np.matrix | np.ma.MaskedArray):
+        raise TypeError(
+            f"an image is a plain numpy array, not {type(image).__name__}; numpy.asarray makes one of a "
+            "matrix, and its method filled(0) of a masked array"
+        )
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f"an image is a numpy array (h, w) or (h, w, c), not {type(image).__name__}; numpy.asarray makes "
@@ -60,10 +122,11 @@ def check_image(image: object, any_range: bool) -> None:
         raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}")
     if not image.size:
         raise ValueError(f"an image has at least one pixel, not {image.shape}")
-    if image.dtype not in (np.uint8, np.uint16, np.float32):
+    if image.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
         raise ValueError(f"samples are uint8, uint16 or float32, not {image.dtype}")
-    if image.dtype == np.float32 and not any_range and (reason := explain_range(image)):
+    if image.dtype.kind == "f" and not any_range and (reason := explain_range(image)):
         raise ImageError(f"cannot restore the image: {reason}")
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def check_samples(samples: int, info: NetworkInfo, model: str) -> None:

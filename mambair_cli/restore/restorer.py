@@ -26,6 +26,7 @@ from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.inspection.look import look_at
 from mambair_cli.inspection.need import Need, find_need
 from mambair_cli.networks import Network
+from mambair_cli.restore import copying
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.checks import check_arguments, check_image, check_samples
 from mambair_cli.restore.devices import choose_device
@@ -35,7 +36,7 @@ from mambair_cli.restore.lazy_computer import LazyComputer
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
-from mambair_cli.restore.strength import check_strength, enlarge, mix
+from mambair_cli.restore.strength import enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import TileSettings, choose_tiles
 from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
@@ -71,8 +72,7 @@ class Restorer:
         quiet: Show no progress of downloads.
         notify: Called with a sentence that the user should read; by default, nothing is called.
         strength: Share of the network's result, 0 to 1; the rest is the input, enlarged by Lanczos' kernel.
-        ensemble: Whether to average the results of eight turned and mirrored forms of each tile, which takes
-            eight times as long.
+        ensemble: Whether to average eight turned and mirrored forms of each tile, eight times as slow.
         wrap: Directions in which the edges of images meet, "x", "y" or "both", as in textures and 360°
             pictures; "none" for neither.
         bare: Whether results are the network's own, as the papers measure them; by default they stay close to
@@ -116,11 +116,10 @@ class Restorer:
         bare: bool = False,
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
-        check_arguments(task, scale, precision, wrap)
-        check_strength(strength)
-        self.own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
+        own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
+        self.own = check_arguments(task, scale, level, model, device, precision, own)
         self.device = choose_device(device)
-        choose_tiles(tile, overlap, self.device.type)  # refuses wrong ones before anything is fetched
+        choose_tiles(self.own.tile, self.own.overlap, self.device.type)  # before anything is fetched
         self.precision: Precision = precision
         # Of this process, for tiles side by side; a GPU takes them together.
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -151,6 +150,8 @@ class Restorer:
         self._is_neutral: dict[
             tuple[int, ...], bool
         ] = {}  # whether images do not affect each other, by shape
+
+    __copy__, __reduce__ = copying.share, copying.reduce
 
     def _make_computer(self) -> TileComputer:
         engine = Engine(self.net, self.device, self.precision, self.bare)
@@ -257,7 +258,7 @@ class Restorer:
             MemoryLimitError: The device does not hold even the smallest tile.
             UsageError: The network cannot restore such an image.
         """
-        check_image(image, any_range)
+        image = check_image(image, any_range)
         restored, report = self._restore(np.atleast_3d(image), on_tiles)
         return (restored[:, :, 0] if image.ndim == 2 else restored), report
 

@@ -4,21 +4,10 @@ from functools import cache
 
 import numpy as np
 
-from mambair_cli.errors import UsageError
 from mambair_cli.images import to_float
 from mambair_cli.restore.channels import visible_colors
 
 REACH = 3  # pixels of the input to each side that an enlarged pixel depends on
-
-
-def check_strength(strength: float) -> None:
-    """Refuse a strength that is not from 0 to 1.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if not 0 <= strength <= 1:
-        raise UsageError(f"the strength must be from 0 (the input) to 1 (the network's result): {strength}")
 
 
 def mix(restored: np.ndarray, given: np.ndarray, strength: float) -> np.ndarray:

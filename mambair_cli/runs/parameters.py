@@ -10,7 +10,7 @@ from typing import Any
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.runs.output_size import LARGEST_SCALE
-from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
+from mambair_cli.system.values import RANGES, Kind, plain_factor, plain_format, read_value
 
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "gif")
 
@@ -67,6 +67,11 @@ def _plain_format(text: str) -> str:
     return plain_format(text, WRITABLE_SUFFIXES)
 
 
+def _range(name: str) -> dict[str, Any]:
+    least, most = RANGES[name]
+    return {"least": least, "most": most}
+
+
 SCALE = Parameter(
     "scale",
     "number",
@@ -90,8 +95,7 @@ SIGMA = Parameter(
     "Strength of the noise: its standard deviation for samples from 0 to 255.",
     "SIGMA",
     unset="chosen by the image",
-    least=0,
-    most=255,
+    **_range("sigma"),
 )
 JPEG_QUALITY = Parameter(
     "jpeg_quality",
@@ -99,8 +103,7 @@ JPEG_QUALITY = Parameter(
     "JPEG quality that the image was saved with.",
     "QUALITY",
     unset="unknown, one model for all",
-    least=1,
-    most=100,
+    **_range("jpeg_quality"),
 )
 
 MODEL = Parameter(
@@ -123,10 +126,10 @@ TILE = Parameter(
     "Largest side of a tile of the input, in pixels.",
     "PIXELS",
     unset="256, on CUDA by image and model",
-    least=16,
+    **_range("tile"),
 )
 OVERLAP = Parameter(
-    "overlap", "integer", "Pixels that neighbouring tiles share.", "PIXELS", unset="16", least=0
+    "overlap", "integer", "Pixels that neighbouring tiles share.", "PIXELS", unset="16", **_range("overlap")
 )
 SEED = Parameter("seed", "integer", "Random seed of MambaIRv2's inference noise.", "NUMBER", 0)
 STRENGTH = Parameter(
@@ -135,8 +138,7 @@ STRENGTH = Parameter(
     "Share of the model's output; the rest is the input: 0.7 keeps some grain.",
     "SHARE",
     1.0,
-    least=0,
-    most=1,
+    **_range("strength"),
 )
 ENSEMBLE = Parameter(
     "ensemble",

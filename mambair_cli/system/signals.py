@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 TYPE_CHECKING = False  # see the package's own
 if TYPE_CHECKING:
@@ -88,6 +88,47 @@ def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
         told.close()
         listener.join()
         heard.close()
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """In the block, hold what a terminal sends, and deliver it on leaving.
+
+    Processes that are started in the block have these signals blocked: Ctrl-C, which comes to all processes
+    of a command, does not end them before they can call :func:`ignore_terminals`.
+    """
+    held: list[int] = []
+    handlers: dict[int, Any] = {}
+    with ExitStack() as on_leaving:  # the last one is called first
+        on_leaving.callback(_deliver, held, handlers)
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            masked = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+            on_leaving.callback(signal.pthread_sigmask, signal.SIG_SETMASK, masked)
+        if threading.current_thread() is threading.main_thread():
+            # The system gives a signal to any thread that does not block it, and Python to the main one.
+            for number in OF_TERMINALS:
+                handler = handlers[number] = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, None):  # nohup; a handler that is not Python's
+                    on_leaving.callback(signal.signal, number, handler)
+                    signal.signal(number, lambda number, frame: held.append(number))
+        yield
+
+
+def _deliver(numbers: list[int], handlers: "dict[int, Any]") -> None:
+    """Do what handlers do about signals that came before; of several of one number, about one."""
+    for number in dict.fromkeys(numbers):
+        if callable(handlers[number]):
+            handlers[number](number, None)  # raised again, it would be a second one for stop_requests()
+        else:
+            signal.raise_signal(number)
+
+
+def ignore_terminals() -> None:
+    """Ignore what a terminal sends, in a process whose parent receives it, too, and ends it."""
+    for number in OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
 
 
 def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:

@@ -20,6 +20,16 @@ CLIP_SUFFIXES = (
     *(".wmv", ".flv", ".vob", ".3gp", ".ogv", ".dv", ".mxf", ".y4m"),
 )
 
+# Smallest and largest numbers of options that are also arguments of a restorer; None for no such bound.
+RANGES: dict[str, tuple[int | None, int | None]] = {
+    "sigma": (0, 255),
+    "jpeg_quality": (1, 100),
+    "tile": (16, None),
+    "overlap": (0, None),
+    "seed": (None, None),
+    "strength": (0, 1),
+}
+
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
 _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2

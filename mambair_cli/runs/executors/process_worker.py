@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 import traceback
 from collections import deque
@@ -42,7 +41,6 @@ from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import PreparedJob
 from mambair_cli.system.notices import telling
 from mambair_cli.system.process import leave_process
-from mambair_cli.system.signals import OF_TERMINALS
 
 _TILE_ERRORS = (*OUT_OF_MEMORY, MambairError)  # an engine's errors about tiles
 
@@ -57,8 +55,6 @@ def serve(connection: Connection, settings: RestoreSettings, threads: int | None
         settings: Settings of the restorer.
         threads: Threads of PyTorch; None for its default.
     """
-    for number in OF_TERMINALS:
-        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     threading.Thread(target=_end_with_parent, name="mambair-parent", daemon=True).start()
     if threads is not None:
         torch.set_num_threads(threads)

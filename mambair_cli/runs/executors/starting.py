@@ -2,15 +2,12 @@
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
 from mambair_cli.system.process import settle_process
-from mambair_cli.system.signals import OF_TERMINALS
+from mambair_cli.system.signals import held_back, ignore_terminals
 
 # CUDA, threads and libraries that use them do not survive a fork of this process; the one that is forked
 # here has one thread, and has only imported modules. On other systems no such process is safe.
@@ -28,7 +25,8 @@ def prepare(modules: list[str]) -> None:
         from multiprocessing import forkserver  # it needs what only Unix has
 
         _context.set_forkserver_preload(modules)
-        with _ignoring_interrupts():
+        _start_tracker()
+        with held_back():
             forkserver.ensure_running()
 
 
@@ -40,10 +38,23 @@ def start_process(target: Callable[..., None], arguments: tuple, name: str) -> B
         arguments: Its arguments.
         name: Name of the process.
     """
-    process = _context.Process(target=_begin, args=(dict(os.environ), target, arguments), name=name)
-    with _ignoring_interrupts():  # the process inherits it, before it can do so itself
+    # As a daemon, it is ended with this one where an interrupt comes before anybody has it.
+    process = _context.Process(
+        target=_begin, args=(dict(os.environ), target, arguments), name=name, daemon=True
+    )
+    _start_tracker()
+    with held_back():
         process.start()
     return process
+
+
+def _start_tracker() -> None:
+    """Start the process in which multiprocessing notes what is to be removed; it unblocks signals here."""
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        with held_back():
+            resource_tracker.ensure_running()
 
 
 def _begin(environment: dict[str, str], target: Callable[..., None], arguments: tuple) -> None:
@@ -51,21 +62,9 @@ def _begin(environment: dict[str, str], target: Callable[..., None], arguments: 
 
     What a command settles for itself is not inherited, either.
     """
+    ignore_terminals()
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
     settle_process()
     target(*arguments)
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in OF_TERMINALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
