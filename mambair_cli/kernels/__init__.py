@@ -33,6 +33,7 @@ __all__ = [
     "ScanParams",
     "choose_backend",
     "has_nvrtc",
+    "has_product_kernel",
     "has_vector_kernels",
     "is_exporting",
     "selective_scan",
@@ -124,6 +125,15 @@ def has_vector_kernels(x: Tensor) -> bool:
     """Tell whether the CPU's vector kernels, which give no gradient, can compute with x."""
     plain = x.dtype == torch.float32 and not torch.is_grad_enabled()
     return plain and choose_backend(x.device, x.dtype) == "cpu"
+
+
+def has_product_kernel(x: Tensor) -> bool:
+    """Tell whether the CPU's own products of pixels are faster than PyTorch's, and give no gradient of x."""
+    if not has_vector_kernels(x):
+        return False
+    from mambair_cli.kernels import cpu_products
+
+    return cpu_products.IS_FASTER
 
 
 def has_nvrtc(device: torch.device) -> bool:

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels import ScanParams, has_vector_kernels, is_exporting, selective_scan
+from mambair_cli.kernels import (
+    ScanParams,
+    has_product_kernel,
+    has_vector_kernels,
+    is_exporting,
+    selective_scan,
+)
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
 
 LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products that they save
@@ -66,9 +72,13 @@ class Conv2d(nn.Conv2d):
         is_plain = self.kernel_size == (3, 3) and self.dilation == (1, 1) and self.groups == 1
         if is_plain and self.in_channels >= LEAST_CHANNELS and has_vector_kernels(input):
             return self._convolve_by_transforms(input)
-        if self.kernel_size == (1, 1) and self.in_channels > MOST_CHANNELS and has_vector_kernels(input):
-            return F.linear(input, self.weight[:, :, 0, 0], self.bias)
+        if self.kernel_size == (1, 1) and self.groups == 1 and self._is_product(input):
+            return multiply(input, self.weight[:, :, 0, 0], self.bias)
         return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _is_product(self, x: Tensor) -> bool:
+        """Tell whether a convolution of single pixels is a product."""
+        return has_product_kernel(x) or (self.in_channels > MOST_CHANNELS and has_vector_kernels(x))
 
     def _convolve_by_transforms(self, x: Tensor) -> Tensor:
         from mambair_cli.kernels.cpu_convolution import convolve, transform_weight
@@ -85,6 +95,22 @@ class Conv2d(nn.Conv2d):
     def __getstate__(self) -> dict[str, Any]:
         """Copy and save the layer without what was made of its weights."""
         return {**self.__dict__, "_transformed": None}
+
+
+class Linear(nn.Linear):
+    """A product of the channels of each pixel, (..., c), with the keys and weights of ``nn.Linear``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return multiply(input, self.weight, self.bias)
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply the channels of each pixel by a matrix, and add a bias, as ``F.linear`` does."""
+    if has_product_kernel(x):
+        from mambair_cli.kernels import cpu_products
+
+        return cpu_products.multiply(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -203,7 +229,7 @@ class SS2D(nn.Module):
         super().__init__()
         k, d, n, r = 4, d_inner, d_state, default_dt_rank(channels)
         self.split = (r, n, n)
-        self.in_proj = nn.Linear(channels, 2 * d, bias=False)
+        self.in_proj = Linear(channels, 2 * d, bias=False)
         self.conv2d = Conv2d(d, d, 3, groups=d)
         self.x_proj_weight = nn.Parameter(torch.empty(k, r + 2 * n, d))
         self.dt_projs_weight = nn.Parameter(torch.empty(k, d, r))
@@ -211,7 +237,7 @@ class SS2D(nn.Module):
         self.A_logs = nn.Parameter(torch.empty(k * d, n))
         self.Ds = nn.Parameter(torch.empty(k * d))
         self.out_norm = LayerNorm(d)
-        self.out_proj = nn.Linear(d, channels, bias=False)
+        self.out_proj = Linear(d, channels, bias=False)
         init_scan(self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds)
 
     def forward(self, x: Tensor, paths: Tensor) -> Tensor:
@@ -268,7 +294,7 @@ def convolve_and_gate(x: Tensor, convolution: Conv2d) -> Tensor:
 def project_scan(u: Tensor, weight: Tensor) -> Tensor:
     """Project tokens for every path at once: u (b, l, d), weight (k, m, d) -> (b, l, k, m)."""
     k, m, d = weight.shape
-    return F.linear(u, weight.reshape(k * m, d)).view(*u.shape[:2], k, m)
+    return multiply(u, weight.reshape(k * m, d)).view(*u.shape[:2], k, m)
 
 
 def scan_params(dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor) -> ScanParams:

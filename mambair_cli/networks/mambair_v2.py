@@ -16,6 +16,7 @@ from mambair_cli.networks.config import MambaIRv2Config, default_dt_rank
 from mambair_cli.networks.layers import (
     Conv2d,
     LayerNorm,
+    Linear,
     check_images,
     convolve_and_gate,
     init_scan,
@@ -58,7 +59,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         if not self.relative_position_bias_table.is_meta:  # see init_scan
             nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.proj = nn.Linear(channels, channels)
+        self.proj = Linear(channels, channels)
 
     def forward(self, qkv: Tensor, bias_index: Tensor) -> Tensor:
         """Attend within windows: qkv (b, h, w, 3c), sides multiples of the window -> (b, h, w, c)."""
@@ -175,13 +176,13 @@ class ASSM(nn.Module):
         self.split = (default_dt_rank(d), n, n)
         self.embeddingB = _embedding(config.num_tokens, config.inner_rank)
         self.route = nn.Sequential(
-            nn.Linear(c, c // ROUTE_DIVISOR), nn.GELU(), nn.Linear(c // ROUTE_DIVISOR, config.num_tokens)
+            Linear(c, c // ROUTE_DIVISOR), nn.GELU(), Linear(c // ROUTE_DIVISOR, config.num_tokens)
         )
         self.in_proj = nn.Sequential(Conv2d(c, d, 1))
         self.CPE = nn.Sequential(Conv2d(d, d, 3, groups=d))
         self.selectiveScan = Scan(d, n)
         self.out_norm = LayerNorm(d)
-        self.out_proj = nn.Linear(d, c)
+        self.out_proj = Linear(d, c)
 
     def forward(self, x: Tensor, embedding_a: Tensor, noise: Tensor | None) -> Tensor:
         """Mix the pixels of x, (b, h, w, c), with the layer's half of the dictionary, (inner_rank, n)."""
@@ -244,9 +245,9 @@ class ConvFFN(nn.Module):
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.dwconv = DepthwiseConv(hidden, kernel)
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.fc1(x))
@@ -271,9 +272,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.sg = SpatialGate(hidden // 2, kernel)
-        self.fc2 = nn.Linear(hidden // 2, channels)
+        self.fc2 = Linear(hidden // 2, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.sg(F.gelu(self.fc1(x))))
@@ -289,7 +290,7 @@ class AttentiveLayer(nn.Module):
         self.number = number
         self.norm1, self.norm2 = LayerNorm(c), LayerNorm(c)
         self.norm3, self.norm4 = LayerNorm(c), LayerNorm(c)
-        self.wqkv = nn.Linear(c, 3 * c)
+        self.wqkv = Linear(c, 3 * c)
         self.win_mhsa = WindowAttention(c, heads, config.window_size, shift)
         self.assm = ASSM(config)
         self.convffn1 = feed_forward(c, config.d_inner, config.convffn_kernel_size)
