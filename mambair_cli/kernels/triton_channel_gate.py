@@ -43,6 +43,7 @@ def gate_channels(
             triton.cdiv(pixels, parts),
             stride,
             C=c,
+            PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
             num_warps=WARPS,
@@ -67,7 +68,7 @@ def gate_channels(
     return result
 
 
-@jit(do_not_specialize=["pixels", "pixels_of_part"])
+@jit
 def _sum_kernel(
     x_ptr,
     sums_ptr,
@@ -75,6 +76,7 @@ def _sum_kernel(
     pixels_of_part,
     stride,
     C: tl.constexpr,
+    PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -89,7 +91,7 @@ def _sum_kernel(
         at = (image * pixels + row)[:, None] * stride + column[None, :]
         total += tl.load(x_ptr + at, mask=(row < last)[:, None] & (column < C)[None, :], other=0.0)
     sums = tl.sum(total, 0)
-    tl.store(sums_ptr + (image * tl.num_programs(0) + part) * C + column, sums, mask=column < C)
+    tl.store(sums_ptr + (image * PARTS + part) * C + column, sums, mask=column < C)
 
 
 @jit

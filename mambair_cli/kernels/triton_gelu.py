@@ -67,7 +67,7 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
     return x
 
 
-@jit(do_not_specialize=["count"])
+@jit
 def _gelu_kernel(
     x_ptr,
     bias_ptr,
@@ -88,7 +88,7 @@ def _gelu_kernel(
     tl.store(place, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
-@jit(do_not_specialize=["count"])
+@jit
 def _prepare_gate_kernel(
     x_ptr,
     bias_ptr,

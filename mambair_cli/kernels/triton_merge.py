@@ -46,7 +46,7 @@ def merge_paths(y: Tensor, norm: Norm, z: Tensor | None, dtype: torch.dtype = to
     return result
 
 
-@jit(do_not_specialize=["pixels"])
+@jit
 def _merge_kernel(
     y_ptr,
     norm_weight_ptr,

@@ -86,7 +86,7 @@ def advance_residual(
     return result, prepared
 
 
-@jit(do_not_specialize=["pixels"])
+@jit
 def _advance_kernel(
     x_ptr,
     v_ptr,

@@ -80,7 +80,7 @@ def make_steps(ranks: Tensor, weight: Tensor, bias: Tensor, block: StepsBlock | 
     return result
 
 
-@jit(do_not_specialize=["pixels"])
+@jit
 def _steps_kernel(
     ranks_ptr,
     weight_ptr,
