@@ -43,7 +43,6 @@ def gate_channels(
             triton.cdiv(pixels, parts),
             stride,
             C=c,
-            PARTS=parts,
             ROWS=rows,
             COLUMNS=columns,
             num_warps=WARPS,

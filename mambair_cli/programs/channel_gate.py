@@ -5,7 +5,7 @@ import triton.language as tl
 from mambair_cli.programs.rows import jit
 
 
-@jit
+@jit(do_not_specialize=["pixels", "pixels_of_part"])
 def sum_kernel(
     x_ptr,
     sums_ptr,
@@ -13,7 +13,6 @@ def sum_kernel(
     pixels_of_part,
     stride,
     C: tl.constexpr,
-    PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -28,7 +27,7 @@ def sum_kernel(
         at = (image * pixels + row)[:, None] * stride + column[None, :]
         total += tl.load(x_ptr + at, mask=(row < last)[:, None] & (column < C)[None, :], other=0.0)
     sums = tl.sum(total, 0)
-    tl.store(sums_ptr + (image * PARTS + part) * C + column, sums, mask=column < C)
+    tl.store(sums_ptr + (image * tl.num_programs(0) + part) * C + column, sums, mask=column < C)
 
 
 @jit

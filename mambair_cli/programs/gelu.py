@@ -5,7 +5,7 @@ import triton.language as tl
 from mambair_cli.programs.rows import gelu, jit, normalise
 
 
-@jit
+@jit(do_not_specialize=["count"])
 def gelu_kernel(
     x_ptr,
     bias_ptr,
@@ -26,7 +26,7 @@ def gelu_kernel(
     tl.store(place, x.to(x_ptr.dtype.element_ty), mask=exists)
 
 
-@jit
+@jit(do_not_specialize=["count"])
 def prepare_gate_kernel(
     x_ptr,
     bias_ptr,

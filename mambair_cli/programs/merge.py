@@ -5,7 +5,7 @@ import triton.language as tl
 from mambair_cli.programs.rows import jit, normalise
 
 
-@jit
+@jit(do_not_specialize=["pixels"])
 def merge_kernel(
     y_ptr,
     norm_weight_ptr,

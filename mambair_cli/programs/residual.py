@@ -5,7 +5,7 @@ import triton.language as tl
 from mambair_cli.programs.rows import jit, normalise
 
 
-@jit
+@jit(do_not_specialize=["pixels"])
 def advance_kernel(
     x_ptr,
     v_ptr,

@@ -5,7 +5,7 @@ import triton.language as tl
 from mambair_cli.programs.rows import jit
 
 
-@jit
+@jit(do_not_specialize=["pixels"])
 def steps_kernel(
     ranks_ptr,
     weight_ptr,
