@@ -57,7 +57,7 @@ def label_kernel(
     tl.store(counts_ptr + at, counts, mask=token < TOKENS)
 
 
-@jit
+@jit(do_not_specialize=["blocks"])
 def sort_kernel(
     labels_ptr,
     counts_ptr,
