@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
 from {package}.compile import compile_forms
-compile_forms({model!r}, {capability}, {processes})
+compile_forms({model!r}, {capability}, {processes}, {seconds})
 """
 
 
@@ -43,6 +44,7 @@ class _Work(NamedTuple):
 
 
 _begun: list[_Work] = []
+_waiting = threading.Lock()
 
 
 def start(model: str, capability: tuple[int, int]) -> None:
@@ -73,6 +75,7 @@ def start(model: str, capability: tuple[int, int]) -> None:
         model=model,
         capability=capability[0] * 10 + capability[1],
         processes=max(2, min(MOST_PROCESSES, count_processors() // 2)),
+        seconds=WAIT_SECONDS,
     )
     command = [sys.executable, "-c", program]
     quiet = subprocess.DEVNULL
@@ -82,16 +85,22 @@ def start(model: str, capability: tuple[int, int]) -> None:
 
 def wait() -> None:
     """Wait until what was started has ended, however it did; a minute at most."""
-    while _begun:
-        process, expected, stamp = _begun.pop()
+    with _waiting:
+        while _begun:
+            _finish(_begun.pop())
+
+
+def _finish(work: _Work) -> None:
+    with suppress(OSError):
         try:
-            done, _ = process.communicate(timeout=WAIT_SECONDS)  # ends with the last process, even if killed
+            done, _ = work.process.communicate(timeout=WAIT_SECONDS)  # to the end of all its processes
         except subprocess.TimeoutExpired:
-            process.kill()
-            continue
-        with suppress(OSError):
-            if len(done) == expected:
-                stamp.touch()
+            work.process.kill()
+            if work.process.stdout:
+                work.process.stdout.close()  # which ends its forks, too
+        else:
+            if len(done) == work.expected:
+                work.stamp.touch()
 
 
 def _triton_folder() -> Path:

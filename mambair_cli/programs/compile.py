@@ -5,6 +5,7 @@ under the very names by which a launch looks for it.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -46,13 +47,14 @@ class NoTorch:
             raise ModuleNotFoundError(name)
 
 
-def compile_forms(model: str, capability: int, processes: int) -> None:
+def compile_forms(model: str, capability: int, processes: int, seconds: int) -> None:
     """Compile a model's forms for a card; write a byte to stdout for each that is done, and one more.
 
     Args:
         model: Name of the model.
         capability: The card's compute capability, such as 90.
         processes: Number of processes that share the work: this one, and forks of it.
+        seconds: Time after which they end in any case.
     """
     sys.meta_path.insert(0, NoTorch())
     target = GPUTarget("cuda", capability, THREADS_OF_WARP)
@@ -70,6 +72,7 @@ def compile_forms(model: str, capability: int, processes: int) -> None:
         if os.fork() == 0:
             number = other
             break
+    signal.alarm(seconds)
     for job in jobs[number::processes]:
         job()
         os.write(1, b".")  # an error where nobody listens any more, which ends the process
