@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -24,12 +25,14 @@ from mambair_cli.checkpoints.catalog import PACKAGE, Model, find_model, load_cat
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.official import official_config
 from mambair_cli.kernels import cuda_depthwise, cuda_scan
-from mambair_cli.networks import MambaIRUNetConfig, Network, build_network, fuse_network
+from mambair_cli.networks import Network, build_network, fuse_network
+from mambair_cli.networks.config import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.networks.fused import convolutions, scan
 from mambair_cli.restore.engine import PROBE_SIDE
 
 # Tiles whose channels' averages are summed in 16, 32 and 64 parts; else programs are the same for all sizes.
 SIDES = (PROBE_SIDE, 100, 150, 192)
+DEPTHS = (2, 2)  # the first, a middle and the last of all there is, and MambaIRv2's windows of both kinds
 
 
 class Record:
@@ -90,10 +93,14 @@ def launch_all(net: Network, run: Callable[..., Any], sides: tuple[int, ...] = S
 
 
 def build(model: Model) -> Network:
-    """Make a model's network, without the weights if it is not built in."""
+    """Make a model's network; if it is not built in, without weights and with two short groups of blocks."""
     config = official_config(model)
     if config is None:
         return load_network(PACKAGE / str(model.bundled))
+    if isinstance(config, MambaIRConfig):
+        config = replace(config, depths=DEPTHS)
+    elif isinstance(config, MambaIRv2Config):
+        config = replace(config, depths=DEPTHS, num_heads=config.num_heads[: len(DEPTHS)])
     with torch.device("meta"):
         return build_network(config).eval()
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mambair_cli.programs.forms import read_forms
 from mambair_cli.system.process import count_processors
 
-SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" leaves it
+SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" turns all this off
 MOST_PROCESSES = 4
 WAIT_SECONDS = 60
 # Modules are found where this process finds them.
