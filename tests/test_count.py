@@ -77,7 +77,7 @@ def test_a_small_mambair_v2_is_counted_by_hand_in_whole_windows():
 @pytest.mark.parametrize("size", [(16, 16), (21, 10)])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_products_are_those_that_pytorch_counts(name, size, monkeypatch):
-    # The scan, the windows' attention and products are kernels of this package here, which PyTorch does not see.
+    # The scan, the windows' attention and products are kernels of this package, which PyTorch does not see.
     monkeypatch.setattr(layers, "has_vector_kernels", lambda x: False)
     monkeypatch.setattr(layers, "has_product_kernel", lambda x: False)
     net = build_network(CONFIGS[name])
