@@ -1,6 +1,7 @@
 """Metadata of a picture, from every format to every format, and the orientation that it tells."""
 
 import io
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from pictures import encode, make_picture, noise
 from PIL import Image, IptcImagePlugin
 
 from mambair_cli.images import encode_picture, read_picture
+from mambair_cli.images.metadata import restate_exif
 
 DTYPES = {
     "png": ["uint8", "uint16"],
@@ -209,6 +211,12 @@ def test_broken_exif_costs_no_picture(data: st.DataObject) -> None:
         broken = replace(make_picture(), pixels=pixels, exif=bytes(block))
         after = read_picture(encode_picture(broken, format))
         np.testing.assert_array_equal(after.pixels, pixels)  # upright: what is kept does not turn it
+
+
+def test_exif_whose_directory_lies_in_its_header_is_dropped() -> None:
+    broken = b"MM\0*" + struct.pack(">IH", 4, 0)
+    assert restate_exif(broken, 4, 6) is None
+    encode_picture(replace(make_picture(), exif=broken), "tiff")
 
 
 # For an image of the rows "abc" and "def", stored; what a viewer shows for each orientation.

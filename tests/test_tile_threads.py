@@ -239,7 +239,7 @@ def test_no_more_tiles_are_side_by_side_than_memory_holds(monkeypatch: pytest.Mo
     light, classic = MambaIRConfig(60, (6,) * 4, 10, 72), MambaIRConfig(180, (6,) * 6, 16, 360)
     counts = {}
     for gibibytes in (1, 8, 16, 64):
-        monkeypatch.setattr(tile_threads, "machine_memory", lambda: gibibytes * 2**30)  # noqa: B023 (used at once)
+        monkeypatch.setattr(tile_threads, "machine_memory", lambda memory=gibibytes * 2**30: memory)
         counts[gibibytes] = [count_side_by_side(plan, config, 16) for config in (light, classic)]
     assert counts == {1: [1, 1], 8: [8, 2], 16: [16, 5], 64: [16, 16]}
     monkeypatch.setattr(tile_threads, "machine_memory", lambda: None)

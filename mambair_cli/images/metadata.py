@@ -72,6 +72,7 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
                 field = struct.pack(layout.order + ("H" if kind == SHORT else "I"), value)
                 struct.pack_into(layout.entry, block, directory[tag].at, tag, kind, 1, field)
         struct.pack_into(layout.offset, block, end, 0)
+        _read_descriptions(block)  # where directories overlap, a change of one may have broken another
     except MALFORMED:
         return None
     return bytes(block)

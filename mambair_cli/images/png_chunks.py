@@ -43,20 +43,21 @@ class PngFacts:
     @property
     def dpi(self) -> tuple[float, float] | None:
         """Pixels per inch; libvips would take those of EXIF, or invent some."""
-        body = self.chunks.get(b"pHYs", b"")
-        if len(body) < 9:
-            return None
-        x, y, unit = struct.unpack_from(">IIB", body)
-        return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
+        found = self._find_density(is_metric=True)
+        return None if found is None else (found[0] * _METRES_PER_INCH, found[1] * _METRES_PER_INCH)
 
     @property
     def density(self) -> tuple[float, float] | None:
         """Pixels per unit across and down, where the unit is unknown and only their ratio counts."""
+        return self._find_density(is_metric=False)
+
+    def _find_density(self, is_metric: bool) -> tuple[float, float] | None:
+        """Return the pixels per metre, or per unknown unit; None where the file does not tell that."""
         body = self.chunks.get(b"pHYs", b"")
         if len(body) < 9:
             return None
         x, y, unit = struct.unpack_from(">IIB", body)
-        return (float(x), float(y)) if unit == 0 and x and y else None
+        return (float(x), float(y)) if unit == int(is_metric) and x and y else None
 
     @property
     def frames(self) -> int:
