@@ -82,7 +82,8 @@ def test_the_top_of_the_package_has_its_rooms_and_three_modules() -> None:
     assert {path.name for path in entries if path.is_file()} == {"__init__.py", "__main__.py", "errors.py"}
     assert {path.name for path in entries if path.is_dir()} == {
         *("cli", "server", "runs", "train", "quality", "restore", "checkpoints", "export", "video"),
-        *("inspection", "networks", "images", "kernels", "pages", "spandrel_support", "system", "weights"),
+        *("inspection", "networks", "images", "kernels", "programs", "pages", "spandrel_support"),
+        *("system", "weights"),
     }
     assert not list((PACKAGE / "weights").glob("*.py"))
 

@@ -24,6 +24,7 @@ from mambair_cli.kernels import (
 )
 from mambair_cli.networks import MambaIR
 from mambair_cli.networks.fused import FusedMambaIR, FusedMambaIRv2
+from mambair_cli.programs import residual
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,7 @@ def empty_cache(monkeypatch, tmp_path):
 
 
 def test_all_that_a_fused_network_computes_with_is_among_the_sources():
-    code = (MambaIR, FusedMambaIR, FusedMambaIRv2, nvrtc, triton_residual, triton_routing)
+    code = (MambaIR, FusedMambaIR, FusedMambaIRv2, nvrtc, triton_residual, residual, triton_routing)
     files = {Path(inspect.getfile(thing)) for thing in code}
     files |= {
         Path(inspect.getfile(module)).with_name(name)

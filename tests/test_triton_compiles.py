@@ -9,8 +9,8 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("triton_without_gpu.py")
 KERNELS = {
-    *("_advance_kernel", "_gate_kernel", "_gelu_kernel", "_label_kernel", "_merge_kernel"),
-    *("_sort_kernel", "_sum_kernel", "forward_kernel"),
+    *("advance_kernel", "gate_kernel", "gelu_kernel", "label_kernel", "merge_kernel"),
+    *("sort_kernel", "sum_kernel", "forward_kernel"),
 }
 
 

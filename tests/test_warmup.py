@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from pictures import save_photo
 
+from mambair_cli.programs import ahead
 from mambair_cli.system import warmup
 
 
@@ -24,6 +25,7 @@ class Driver:
     def __init__(self):
         self.devices, self.asked = 1, []
         self.cuInit, self.cuDeviceGet, self.cuDevicePrimaryCtxRetain = self.init, self.get, self.retain
+        self.cuDeviceGetAttribute = self.get_attribute
 
     def init(self, flags):
         assert threading.current_thread() is not threading.main_thread()
@@ -32,6 +34,10 @@ class Driver:
     def get(self, device, number):
         device._obj.value = 7 + number
         return 0 if number < self.devices else 101
+
+    def get_attribute(self, value, attribute, device):
+        value._obj.value = {75: 9, 76: 0}[attribute]
+        return 0 if device.value >= 7 else 101
 
     def retain(self, context, device):
         self.asked.append(device.value)
@@ -181,6 +187,30 @@ def test_a_command_that_computes_itself_has_a_head_start(
     )
     assert driver.asked == asked
     assert computed == (["cuda", "conv2d", "linear"] if loaded else [])
+
+
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [
+        (["--model", "tiny-x4"], "tiny-x4"),
+        (["--model", "tiny-x2", "--scale", "2", "--device", "cuda"], "tiny-x2"),
+        ([], "mambairv2-large-x4"),  # of which the look at the picture may think otherwise
+        (["--model", "no-such-model"], None),
+        (["--model", "tiny-x4", "--device", "cpu"], None),
+        (["--model", "tiny-x4", "--precision", "fp32"], None),
+        (["--weights", "empty.pth"], None),
+    ],
+)
+def test_the_programs_of_the_model_that_is_named_are_compiled_ahead(
+    options, model, run, driver, monkeypatch, join
+):
+    begun = []
+    monkeypatch.setattr(ahead, "start", lambda *asked: begun.append(asked))
+    Path("empty.pth").touch()
+    save_photo("in.png")
+    run("upscale", "in.png", *options)
+    join()
+    assert begun == ([] if model is None else [(model, (9, 0))])
 
 
 def test_a_machine_without_gpus_or_driver_is_none_the_worse(driver, monkeypatch, join):

@@ -44,7 +44,9 @@ def open_executor(
         return _open_client(options.server, task, scale, level, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     _prepare_workers(options)
-    import_torch("cpu" if has_workers else options.device)
+    import_torch(
+        "cpu" if has_workers else options.device, partial(_compile_ahead, task, scale, level, options)
+    )
     from mambair_cli.checkpoints.select import looks
     from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
@@ -78,7 +80,7 @@ def load_restorer(task: "Task", scale: int | None, level: float | None, options:
     Raises:
         MambairError: There is no such model or device.
     """
-    import_torch(options.device)
+    import_torch(options.device, partial(_compile_ahead, task, scale, level, options))
     from mambair_cli.checkpoints.select import looks
     from mambair_cli.restore.devices import choose_device
     from mambair_cli.restore.restorer import Restorer
@@ -117,6 +119,17 @@ def open_restorer(
     settings = replace(settings_for(task, scale, level, first), device=devices[0])
     with closing(_open_processes(devices, restorer, settings, Progress(not options.quiet))) as workers:
         yield restorer.by(workers.computer_for(None), workers.computer_for), ClipWorkers(workers)
+
+
+def _compile_ahead(
+    task: "Task", scale: int | None, level: float | None, options: Options, capability: tuple[int, int]
+) -> None:
+    """Have the programs for a GPU compiled that the model will launch, where its name tells which model."""
+    if options.weights is None and options.precision != "fp32":
+        from mambair_cli.checkpoints.select import name_model
+        from mambair_cli.programs.ahead import start
+
+        start(name_model(task, scale, level, options.model, "cuda").name, capability)
 
 
 def _prepare_workers(options: Options) -> None:

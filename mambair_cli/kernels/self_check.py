@@ -8,8 +8,8 @@ import torch
 
 from mambair_cli.kernels.disk_cache import is_stored, store
 
-_KERNELS = __name__.rpartition(".")[0]
-PACKAGES = (_KERNELS, f"{_KERNELS.rpartition('.')[0]}.networks")  # all that a result depends on
+_ROOT = __name__.split(".")[0]
+PACKAGES = tuple(f"{_ROOT}.{name}" for name in ("kernels", "networks", "programs"))  # all that a result needs
 SUFFIXES = (".py", ".cu", ".cuh")
 
 

@@ -2,10 +2,10 @@
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, gelu, jit, launch, normalise
+from mambair_cli.kernels.triton_rows import EPSILON, WARPS, Norm, count_rows, launch
+from mambair_cli.programs.gelu import gelu_kernel, prepare_gate_kernel
 
 COLUMNS, ELEMENTS = 128, 4096  # of one program of gelu_in_place, which may cut rows
 
@@ -19,7 +19,7 @@ def gelu_in_place(x: Tensor, bias: Tensor) -> Tensor:
     parts = triton.cdiv(c, columns)
     with torch.cuda.device_of(x):
         launch(
-            _gelu_kernel,
+            gelu_kernel,
             (triton.cdiv(count, rows) * parts,),
             x,
             bias,
@@ -50,7 +50,7 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
     rows = count_rows(columns)
     with torch.cuda.device_of(x):
         launch(
-            _prepare_gate_kernel,
+            prepare_gate_kernel,
             (triton.cdiv(count, rows),),
             x,
             bias,
@@ -65,51 +65,3 @@ def prepare_gate(x: Tensor, bias: Tensor, norm: Norm) -> Tensor:
             num_warps=WARPS,
         )
     return x
-
-
-@jit(do_not_specialize=["count"])
-def _gelu_kernel(
-    x_ptr,
-    bias_ptr,
-    count,
-    C: tl.constexpr,
-    PARTS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Activate COLUMNS columns of ROWS rows."""
-    row = (tl.program_id(0) // PARTS).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) % PARTS * COLUMNS + tl.arange(0, COLUMNS)
-    exists = (row < count)[:, None] & (column < C)[None, :]
-    place = x_ptr + row[:, None] * C + column[None, :]
-    bias = tl.load(bias_ptr + column, mask=column < C, other=0.0)
-    x = tl.load(place, mask=exists, other=0.0).to(tl.float32) + bias[None, :]
-    x = gelu(x, x_ptr.dtype.element_ty == tl.float32)
-    tl.store(place, x.to(x_ptr.dtype.element_ty), mask=exists)
-
-
-@jit(do_not_specialize=["count"])
-def _prepare_gate_kernel(
-    x_ptr,
-    bias_ptr,
-    norm_weight_ptr,
-    norm_bias_ptr,
-    count,
-    C: tl.constexpr,
-    HALF: tl.constexpr,
-    EPSILON: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Prepare both halves of ROWS rows."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
-    exists = (row < count)[:, None] & (column < HALF)[None, :]
-    for part in tl.static_range(2):  # pyright: ignore[reportGeneralTypeIssues]: Triton unrolls it
-        at = row[:, None] * C + part * HALF + column[None, :]
-        x = tl.load(x_ptr + at, mask=exists, other=0.0).to(tl.float32)
-        bias = tl.load(bias_ptr + part * HALF + column, mask=column < HALF, other=0.0)
-        x = gelu(x + bias[None, :], x_ptr.dtype.element_ty == tl.float32)
-        if part == 1:
-            x = normalise(x, exists, norm_weight_ptr, norm_bias_ptr, column, HALF, EPSILON)
-        tl.store(x_ptr + at, x.to(x_ptr.dtype.element_ty), mask=exists)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mambair_cli.kernels.operands import ScanParams
 from mambair_cli.kernels.triton_rows import launch
-from mambair_cli.kernels.triton_scan_backward import backward_kernel
-from mambair_cli.kernels.triton_scan_forward import forward_kernel
+from mambair_cli.programs.scan_backward import backward_kernel
+from mambair_cli.programs.scan_forward import forward_kernel
 
 
 class Block(NamedTuple):

@@ -17,6 +17,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.kernels import self_check
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.networks import Network, fuse_network
+from mambair_cli.programs import ahead
 from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.limits import limit
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
@@ -247,6 +248,7 @@ class Engine:
             ArithmeticError: They disagree.
         """
         self._is_tried = True
+        ahead.wait()  # before the first launch, which would compile the same again
         what = repr(self.net.config)
         if self_check.is_known(what, self.device):
             return

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+Capability = tuple[int, int]
+MAJOR, MINOR = 75, 76  # numbers that the driver gives a card's compute capability
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
 
-def import_torch(device: str) -> None:
+def import_torch(device: str, begin: Callable[[Capability], None] | None = None) -> None:
     """Import PyTorch; meanwhile the driver prepares a GPU, if there is one, and Triton computes its key.
 
     The import takes one to two seconds of a processor, an eighth of it for garbage collection that finds
@@ -25,11 +27,13 @@ def import_torch(device: str) -> None:
 
     Args:
         device: Device that will compute, as PyTorch names it, or "auto".
+        begin: Called with a GPU's compute capability as soon as it is known, in a thread; what it raises is
+            ignored.
     """
     kind, _, number = device.partition(":")
     if kind in ("auto", "cuda") and _is_built_for_cuda():
         os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # PyTorch sets it, too, but too late
-        _start(_prepare_gpu, int(number) if number.isdecimal() else 0)
+        _start(_prepare_gpu, int(number) if number.isdecimal() else 0, begin)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -59,14 +63,25 @@ def _is_built_for_cuda() -> bool:
     return libraries is not None and any(libraries.glob("*torch_cuda.*"))
 
 
-def _prepare_gpu(number: int) -> None:
+def _prepare_gpu(number: int, begin: Callable[[Capability], None] | None) -> None:
     """Create the context that PyTorch will use; it lasts as long as the process."""
     with suppress(Exception):  # PyTorch will report the error itself
         driver = ctypes.CDLL(DRIVER)
         device, context = ctypes.c_int(), ctypes.c_void_p()
         if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), number) == 0:
+            if begin is not None:
+                _start(_tell_capability, driver, device, begin)
             _start(_hash_triton)
             driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+
+
+def _tell_capability(driver: ctypes.CDLL, device: ctypes.c_int, begin: Callable[[Capability], None]) -> None:
+    with suppress(Exception):
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        for value, attribute in ((major, MAJOR), (minor, MINOR)):
+            if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device) != 0:
+                return
+        begin((major.value, minor.value))
 
 
 def _make_products(device: "torch.device") -> None:

@@ -2,8 +2,8 @@
 
 import triton.language as tl
 
-from mambair_cli.kernels.triton_rows import jit
-from mambair_cli.kernels.triton_scan_forward import load_params, load_rows, load_tokens, softplus
+from mambair_cli.programs.rows import jit
+from mambair_cli.programs.scan_forward import load_params, load_rows, load_tokens, softplus
 
 
 @jit

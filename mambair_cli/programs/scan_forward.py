@@ -2,7 +2,7 @@
 
 import triton.language as tl
 
-from mambair_cli.kernels.triton_rows import jit
+from mambair_cli.programs.rows import jit
 
 
 @jit

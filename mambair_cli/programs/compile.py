@@ -1,0 +1,90 @@
+"""Compile forms of programs in several processes, which import no PyTorch; ``ahead`` starts the first.
+
+Each form goes the way of a launch up to the point where a program would run, so Triton keeps the result
+under the very names by which a launch looks for it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, cast
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia import driver as nvidia
+from triton.runtime import driver
+
+from mambair_cli.programs.forms import Form, read_forms
+
+THREADS_OF_WARP = 32
+
+
+class StandIn:
+    """What the compiler asks of a tensor: the name of its type, and whether 16 divides its address."""
+
+    def __init__(self, description: str) -> None:
+        self.dtype, _, remainder = description.partition("@")
+        self._address = int(remainder or 0)
+
+    def data_ptr(self) -> int:
+        """Return an address that is as divisible as the tensor's."""
+        return self._address
+
+
+class NoTorch:
+    """Hides PyTorch, which Triton 3.6 imports where it can."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse PyTorch.
+
+        Raises:
+            ModuleNotFoundError: It is asked for.
+        """
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+
+
+def compile_forms(model: str, capability: int, processes: int, seconds: int) -> None:
+    """Compile a model's forms for a card; write a byte to stdout for each that is done, and one more.
+
+    Args:
+        model: Name of the model.
+        capability: The card's compute capability, such as 90.
+        processes: Number of processes that share the work: this one, and forks of it.
+        seconds: Time after which they end in any case.
+    """
+    sys.meta_path.insert(0, NoTorch())
+    target = GPUTarget("cuda", capability, THREADS_OF_WARP)
+    ask = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: target,
+    )
+    driver.set_active(cast(Any, ask))  # it has all that is asked before a program runs
+    # Triton calls the driver by C functions, which the system's compiler compiles.
+    jobs: list[Callable[[], object]] = [nvidia.CudaUtils]
+    jobs += [partial(compile_form, form) for form in read_forms(model)]
+    number = 0
+    for other in range(1, processes):
+        if os.fork() == 0:
+            number = other
+            break
+    signal.alarm(seconds)
+    for job in jobs[number::processes]:
+        job()
+        os.write(1, b".")  # an error where nobody listens any more, which ends the process
+
+
+def compile_form(form: Form) -> None:
+    """Compile a form, or find it compiled."""
+    module, _, name = form.program.partition(".")
+    program = getattr(import_module(f"{__package__}.{module}"), name)
+    operands = [StandIn(x) if isinstance(x, str) else x for x in form.operands]
+    compiled = program.warmup(*operands, grid=(1,), **form.options)
+    if hasattr(
+        nvidia, "make_launcher"
+    ):  # where each signature has a launcher in C: until Triton 3.6 at least
+        nvidia.CudaLauncher(compiled.src, compiled.metadata)

@@ -1,0 +1,143 @@
+"""Launch the programs of the catalogue's models without a GPU: a program that records or compiles the forms.
+
+After a change of what is launched:
+
+    python tests/launched_forms.py > mambair_cli/programs/forms.json
+
+With the name of a model and a compute capability it compiles what that model's launches need.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import JITFunction, driver
+
+from mambair_cli.checkpoints.catalog import PACKAGE, Model, find_model, load_catalog
+from mambair_cli.checkpoints.load import load_network
+from mambair_cli.checkpoints.official import official_config
+from mambair_cli.kernels import cuda_depthwise, cuda_scan
+from mambair_cli.networks import Network, build_network, fuse_network
+from mambair_cli.networks.config import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
+from mambair_cli.networks.fused import convolutions, scan
+from mambair_cli.restore.engine import PROBE_SIDE
+
+# Tiles whose channels' averages are summed in 16, 32 and 64 parts; else programs are the same for all sizes.
+SIDES = (PROBE_SIDE, 100, 150, 192)
+DEPTHS = (2, 2)  # the first, a middle and the last of all there is, and MambaIRv2's windows of both kinds
+
+
+class Record:
+    """Keeps the forms of launches in their order, as text."""
+
+    def __init__(self) -> None:
+        self.forms: list[str] = []
+
+    def run(self, program: JITFunction, *operands: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        name = f"{program.__module__.rpartition('.')[2]}.{program.__name__}"
+        general = {each.num for each in program.params if each.do_not_specialize}
+        kinds = [describe(x, i in general) for i, x in enumerate(operands)]
+        form = json.dumps([name, kinds, options])
+        if form not in self.forms:
+            self.forms.append(form)
+
+
+def describe(x: Any, is_general: bool) -> Any:
+    """Describe an operand as ``forms.Form`` does; numbers that Triton does not tell apart become one."""
+    if isinstance(x, Tensor):
+        remainder = x.data_ptr() % 16
+        return str(x.dtype).removeprefix("torch.") + (f"@{remainder}" if remainder else "")
+    if isinstance(x, float):
+        return 0.5
+    if x is None:
+        return None
+    assert abs(x) < 2**31
+    return 2 if is_general else 1 if x == 1 else 16 if x % 16 == 0 else 2
+
+
+def scan_nothing(u: Tensor, steps: Tensor, *others: Any) -> Tensor:
+    return steps
+
+
+def convolve_nothing(x: Tensor, weight: Tensor, *others: Any, **more: Any) -> Tensor:
+    return x.new_empty(*x.shape[:3], weight.shape[-1])
+
+
+def launch_all(net: Network, run: Callable[..., Any], sides: tuple[int, ...] = SIDES) -> None:
+    """Have a network launch what it does on a card for which NVRTC compiles, too; only shapes are computed.
+
+    Args:
+        net: The network.
+        run: Called instead of Triton's ``JITFunction.run``.
+        sides: Sides of the images.
+    """
+    with ExitStack() as stack, torch.inference_mode():
+        for module in (scan, convolutions):
+            stack.enter_context(patch.object(module, "has_nvrtc", lambda device: True))
+        stack.enter_context(patch.object(cuda_scan, "scan_paths", scan_nothing))
+        stack.enter_context(patch.object(cuda_depthwise, "convolve_depthwise", convolve_nothing))
+        stack.enter_context(patch.object(JITFunction, "run", run))
+        fused = fuse_network(net.to("meta"))
+        assert fused is not None
+        for side in sides:
+            x = torch.empty(1, net.info.channels, side, side, device="meta")
+            fused(x, origin=torch.zeros(1, 2, dtype=torch.int64), seed=0)
+
+
+def build(model: Model) -> Network:
+    """Make a model's network; if it is not built in, without weights and with two short groups of blocks."""
+    config = official_config(model)
+    if config is None:
+        return load_network(PACKAGE / str(model.bundled))
+    if isinstance(config, MambaIRConfig):
+        config = replace(config, depths=DEPTHS)
+    elif isinstance(config, MambaIRv2Config):
+        config = replace(config, depths=DEPTHS, num_heads=config.num_heads[: len(DEPTHS)])
+    with torch.device("meta"):
+        return build_network(config).eval()
+
+
+def print_forms() -> None:
+    networks: dict[tuple[str, ...], list[str]] = {}
+    for model in load_catalog():
+        net, record = build(model), Record()
+        if not isinstance(net.info.config, MambaIRUNetConfig):  # which has no fused form
+            launch_all(net, lambda *operands, run=record.run, **options: run(*operands, **options))
+            networks.setdefault(tuple(record.forms), []).append(model.name)
+    texts = []
+    for forms, models in networks.items():
+        rows = ",\n  ".join(forms)
+        texts.append(f'{{"models": {json.dumps(models)}, "forms": [\n  {rows}\n]}}')
+    sys.stdout.write(f"[{', '.join(texts)}]\n")
+
+
+def compile_launches(model: str, capability: int) -> None:
+    """Compile what a model's launches need, in Triton's own way from tensors to the cache."""
+    target = GPUTarget("cuda", capability, 32)
+    ask = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: target,
+    )
+    driver.set_active(cast(Any, ask))
+    run = JITFunction.run
+
+    def compile_only(program: JITFunction, *operands: Any, warmup: bool, **options: Any) -> Any:
+        return run(program, *operands, warmup=True, **options)
+
+    launch_all(build(find_model(model)), compile_only)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        compile_launches(sys.argv[1], int(sys.argv[2]))
+    else:
+        print_forms()
