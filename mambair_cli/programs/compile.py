@@ -67,14 +67,15 @@ def compile_forms(model: str, capability: int, processes: int, seconds: int) -> 
     # Triton calls the driver by C functions, which the system's compiler compiles.
     jobs: list[Callable[[], object]] = [nvidia.CudaUtils]
     jobs += [partial(compile_form, form) for form in read_forms(model)]
-    number = 0
-    for other in range(1, processes):
+    turns, end = os.pipe()  # each byte is the number of a job, and one process reads it
+    os.write(end, bytes(range(len(jobs))))
+    os.close(end)
+    for _ in range(1, processes):
         if os.fork() == 0:
-            number = other
             break
     signal.alarm(seconds)
-    for job in jobs[number::processes]:
-        job()
+    while turn := os.read(turns, 1):
+        jobs[turn[0]]()
         os.write(1, b".")  # an error where nobody listens any more, which ends the process
 
 
