@@ -28,6 +28,7 @@ from clips import Sound, make_clip, psnr, read_packets
 from mambair_cli import Restorer
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
+from mambair_cli.networks import MambaIR
 from mambair_cli.restore import restorer as restorer_module
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
@@ -266,6 +267,26 @@ def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | Non
     assert [each.frame.number for each in made] == list(range(10))
     for each, other in zip(made, alone, strict=True):
         np.testing.assert_allclose(each.pixels, other.pixels, atol=1e-6)
+
+
+def test_small_frames_are_computed_side_by_side_on_a_cpu(place: Path, one_thread, monkeypatch) -> None:
+    random = np.random.default_rng(0).random((6, 40, 50, 3), np.float32)
+    frames = [VideoFrame(n, n, 1, pixels) for n, pixels in enumerate(random)]
+    alone = list(
+        restore_frames(iter(frames), Restorer(weights=place / "double.safetensors", device="cpu"), (80, 100))
+    )
+    torch.set_num_threads(3)
+    together, forward = threading.Barrier(3), MambaIR.forward
+
+    def see(net: MambaIR, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        together.wait(30)
+        return forward(net, x, **options)
+
+    monkeypatch.setattr(MambaIR, "forward", see)
+    restorer = Restorer(weights=place / "double.safetensors", device="cpu")
+    made = list(restore_frames(iter(frames), restorer, (80, 100)))
+    for each, other in zip(made, alone, strict=True):
+        np.testing.assert_array_equal(each.pixels, other.pixels)
 
 
 def test_frames_are_read_only_as_far_ahead_as_needed(place: Path) -> None:

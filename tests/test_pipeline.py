@@ -14,6 +14,7 @@ from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.networks import MambaIR
 from mambair_cli.restore import restorer
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import image_job, pipeline
@@ -97,6 +98,26 @@ def test_small_images_of_one_size_share_batches_and_come_out_as_alone(weights, i
     assert {shape[0] for shape in recorder.shapes} == {4}
     # Six of one size take two batches, and one that shows that they may be trusted; the other two are alone.
     assert len(recorder.shapes) == (2 + 1 + 4 + 2 + 2 if is_moved_by_place else 2 + 1 + 2)
+
+
+def test_small_images_are_computed_side_by_side_on_a_cpu(weights, one_thread, monkeypatch):
+    torch.set_num_threads(3)
+    monkeypatch.setattr(pipeline, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    pixels = {f"{index}": save(index, 40, 30, seed=index) for index in range(7)}
+    alone = {name: Restorer(weights=weights, device="cpu")(image) for name, image in pixels.items()}
+    together, forward, batches = threading.Barrier(3), MambaIR.forward, []
+
+    def see(net, x, **options):
+        batches.append(len(x))
+        if len(batches) <= 6:  # the seventh has nobody to wait for
+            together.wait(PATIENCE_SECONDS)
+        return forward(net, x, **options)
+
+    monkeypatch.setattr(MambaIR, "forward", see)
+    assert [outcome.error for outcome in run(Restorer(weights=weights, device="cpu"))] == [None] * 7
+    assert batches == [1] * 7
+    for name, image in alone.items():
+        np.testing.assert_array_equal(written(name), image)
 
 
 def test_images_that_are_not_small_or_not_opaque_are_computed_by_themselves(weights):

@@ -22,7 +22,6 @@ from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.restore import tile_threads
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tile_threads import count_side_by_side, share_out
-from mambair_cli.restore.tiling import plan_tiles
 
 THREADS = 4
 PATIENCE_SECONDS = 30
@@ -235,16 +234,15 @@ def test_every_tile_is_in_a_batch(threads: int) -> None:
 
 
 def test_no_more_tiles_are_side_by_side_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_tiles(2000, 2000, 256, 16)
     light, classic = MambaIRConfig(60, (6,) * 4, 10, 72), MambaIRConfig(180, (6,) * 6, 16, 360)
     counts = {}
     for gibibytes in (1, 8, 16, 64):
         monkeypatch.setattr(tile_threads, "machine_memory", lambda memory=gibibytes * 2**30: memory)
-        counts[gibibytes] = [count_side_by_side(plan, config, 16) for config in (light, classic)]
+        counts[gibibytes] = [count_side_by_side((237, 237), config, 16) for config in (light, classic)]
     assert counts == {1: [1, 1], 8: [8, 2], 16: [16, 5], 64: [16, 16]}
     monkeypatch.setattr(tile_threads, "machine_memory", lambda: None)
-    assert count_side_by_side(plan, light, 4) == 4
-    assert count_side_by_side(plan_tiles(100, 100, 256, 16), light, 16) == 1
+    assert count_side_by_side((237, 237), light, 4) == 4
+    assert count_side_by_side((100, 100), light, 64) == tile_threads.MOST_TILES
 
 
 def test_who_gives_tiles_to_others_gives_them_one_by_one(nearest: Path) -> None:

@@ -43,9 +43,9 @@ from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 from mambair_cli.system.values import Wrap
 
-# Pixels up to which small images of one size are computed together, and the largest number of them.
+# Pixels up to which small images of one size are one batch of a GPU, and the largest number of them.
 # Both follow from the size alone: the shape of a batch moves bits, the number of images in a run must not.
-# Not on a CPU: there the place in a batch moves bits, too, and several workers do better.
+# On a CPU each of them has a thread of its own, and neither matters.
 PIXELS_TOGETHER = {"cuda": 256**2}
 MOST_TOGETHER = {"cuda": 16}
 
@@ -323,7 +323,8 @@ class Restorer:
     def choose_batch(self, plan: Plan) -> int:
         """Return the number of an image's tiles that are computed at once."""
         if self._threads > 1:
-            return count_side_by_side(plan, self.info.config, self._threads)
+            tile = plan.tile_height, plan.tile_width
+            return max(1, min(len(plan), count_side_by_side(tile, self.info.config, self._threads)))
         return choose_batch(plan, self.info.config, self.device.type)
 
     def count_together(self, shape: tuple[int, ...], masks: int = 0) -> int:
@@ -332,15 +333,18 @@ class Restorer:
         has_more = masks > 0 or samples % 2 == 0  # masks, or alpha
         if has_more or self.own.wrap != "none" or max(height, width) > max(self.tiles.side, self.tiles.whole):
             return 1
+        if self._threads > 1:
+            return count_side_by_side((height, width), self.info.config, self._threads)
         kind = self.device.type
         return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
 
     def restore_together(
         self, images: Sequence[np.ndarray], dtype: DTypeLike | None = np.float32
     ) -> Callable[[], tuple[list[np.ndarray], Report]]:
-        """Begin small images of one shape in one batch, which is filled up if they are too few.
+        """Begin small images of one shape together: on a CPU side by side, on a GPU in one batch.
 
-        On a device where an image's place in the batch moves a bit, each image is then computed alone.
+        A batch is filled up if they are too few; where an image's place in it moves a bit, each image is then
+        computed alone.
 
         Args:
             images: Images, no more than :meth:`count_together` returns; (h, w, 1 or 3), of any dtype that
@@ -360,7 +364,7 @@ class Restorer:
 
         def collect() -> tuple[list[np.ndarray], Report]:
             restored = compute()
-            if len(images) > 1:
+            if len(images) > 1 and self._threads == 1:
                 if shape not in self._is_neutral:
                     alone = self._compute_together(images[-1:])()[0]
                     self._is_neutral[shape] = np.array_equal(alone, restored[-1])
@@ -378,8 +382,8 @@ class Restorer:
         return collect
 
     def _compute_together(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-        """Begin a batch, filled up with its last image."""
-        batch = self.count_together(images[0].shape)
+        """Begin images, on a GPU in a batch that is filled up with the last one."""
+        batch = len(images) if self._threads > 1 else self.count_together(images[0].shape)
         filled = [*images, *[images[-1]] * (batch - len(images))]
         prepared = [to_channels(image, images[0].shape[2], self.info.channels) for image in filled]
         tiles = np.stack(prepared, out=self.computer.allocate((batch, *prepared[0].shape)))

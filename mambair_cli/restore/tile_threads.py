@@ -14,7 +14,6 @@ import torch
 
 from mambair_cli.networks import Config, MambaIRUNetConfig
 from mambair_cli.restore.engine import Engine
-from mambair_cli.restore.tiling import Plan
 from mambair_cli.system.process import machine_memory
 from mambair_cli.system.wanted import check_wanted, working_while
 
@@ -158,19 +157,19 @@ class _Processors:
                 self._changed.notify_all()
 
 
-def count_side_by_side(plan: Plan, config: Config, threads: int) -> int:
-    """Return the number of an image's tiles that a machine with this much memory computes side by side.
+def count_side_by_side(tile: tuple[int, int], config: Config, threads: int) -> int:
+    """Return the number of tiles, or of small images, that this machine has threads and memory for.
 
     Args:
-        plan: Tiles of the image.
+        tile: Height and width of each.
         config: Configuration of the network.
-        threads: Number of threads that compute at a time; 1 for one tile after the other.
+        threads: Number of threads that compute at a time.
     """
     # A U-Net is widest inside.
     channels = 4 * config.dim if isinstance(config, MambaIRUNetConfig) else config.embed_dim
-    tile_bytes = 4 * VALUES * channels * plan.tile_height * plan.tile_width
+    tile_bytes = 4 * VALUES * channels * tile[0] * tile[1]
     memory = MEMORY_SHARE * (machine_memory() or UNKNOWN_MEMORY)
-    return max(1, min(len(plan), threads, MOST_TILES, int(memory / tile_bytes)))
+    return max(1, min(threads, MOST_TILES, int(memory / tile_bytes)))
 
 
 @functools.lru_cache

@@ -47,8 +47,8 @@ class Pipeline:
     the encoder. The next image is begun before the rows of one are taken, so that the GPU is never idle. On a
     CPU only reading and finishing overlap with the computing: begin 1, rows 1, begin 2, rows 2.
 
-    Small images of one size share a batch, and count as one image above. A reader is at most ``MOST_AHEAD``
-    images ahead; at most ``MOST_BEHIND`` images are being finished.
+    Small images of one size are computed together, and count as one image above. A reader is at most
+    ``MOST_AHEAD`` images ahead; at most ``MOST_BEHIND`` images are being finished.
 
     Args:
         jobs: Jobs to do; the reading thread takes them from the iterator, ahead of their turn.
