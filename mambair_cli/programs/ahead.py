@@ -18,7 +18,7 @@ from mambair_cli.programs.forms import read_forms
 from mambair_cli.system.process import count_processors
 
 SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" turns all this off
-MOST_PROCESSES = 4
+MOST_PROCESSES = 8
 WAIT_SECONDS = 60
 # Modules are found where this process finds them.
 _PROGRAM = """
@@ -74,7 +74,7 @@ def start(model: str, capability: tuple[int, int]) -> None:
         package=__package__,
         model=model,
         capability=capability[0] * 10 + capability[1],
-        processes=max(2, min(MOST_PROCESSES, count_processors() // 2)),
+        processes=max(2, min(MOST_PROCESSES, count_processors() - 1)),  # one imports PyTorch
         seconds=WAIT_SECONDS,
     )
     command = [sys.executable, "-c", program]
