@@ -81,8 +81,8 @@ def ends_kernel(
             decay = tl.exp((before[None, :] + passed)[:, :, None] * A[None, :, :])
             leaving += tl.sum(tokens[:, :, None] * rows[:, None, :] * decay, 0)
         else:  # past all steps after the token's own
-            decay = tl.exp((chunk[None, :] - passed)[:, :, None] * A[None, :, :])
-            leaving *= tl.exp(chunk[:, None] * A)
+            decay = tl.exp((tl.expand_dims(chunk, 0) - passed)[:, :, None] * A[None, :, :])
+            leaving *= tl.exp(tl.expand_dims(chunk, 1) * A)
             leaving += tl.sum((step * tokens)[:, :, None] * rows[:, None, :] * decay, 0)
         before += chunk
     place = (tl.program_id(0) * tl.num_programs(2) + tl.program_id(2)).to(tl.int64) * channels
