@@ -91,6 +91,23 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
     check(*make_operands(**CASES[case]), TOLERANCE)
 
 
+@pytest.mark.parametrize(("length", "stretches"), [(32, 2), (33, 2), (63, 2), (70, 3)])
+@pytest.mark.parametrize(
+    "case", ["ordinary", "states no power of two", "path of each image", "very slow", "slow beside fast"]
+)
+def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, monkeypatch):
+    monkeypatch.setattr(triton_scan, "SHORTEST_STRETCH", 16)
+    launched, launch = [], triton_scan.launch
+
+    def watch(kernel, grid, **options):
+        launched.append(grid)
+        launch(kernel, grid, **options)
+
+    monkeypatch.setattr(triton_scan, "launch", watch)
+    check(*make_operands(**{**CASES[case], "length": length}), TOLERANCE)
+    assert [grid[2] for grid in launched] == [stretches] * 4
+
+
 def test_takes_16_bit_operands():
     (u, dt, B, C), paths, params = make_operands(dtype=torch.bfloat16)
     check((u, dt, B, C), paths, params, TOLERANCE_16_BIT)

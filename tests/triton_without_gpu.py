@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import JITFunction, driver
 
+from mambair_cli.kernels import ScanParams, triton_scan
 from mambair_cli.networks import build_network, fuse_network
 from mambair_cli.networks.config import MambaIRConfig, MambaIRv2Config
 
@@ -67,3 +68,10 @@ with torch.inference_mode():
         fused = fuse_network(build_network(config).eval())
         assert fused is not None
         fused(torch.rand(1, 3, 16, 16))
+
+triton_scan.SHORTEST_STRETCH = 16
+d, n, r, length = 16, 4, 2, 64
+projected = [torch.rand(1, length, 1, size, requires_grad=True) for size in (r, n, n)]
+params = ScanParams(torch.rand(1, d, r), torch.rand(1, d), -torch.rand(1, d, n), torch.rand(1, d))
+path = torch.arange(length, dtype=torch.int32)[None]
+triton_scan.selective_scan(torch.rand(1, length, d), *projected, path, params).sum().backward()

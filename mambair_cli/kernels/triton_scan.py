@@ -4,7 +4,9 @@ One program runs one path of one image for a block of channels. It walks along t
 all states of its channels in registers; within a chunk the recurrence is an associative scan. Tokens are
 read and results written at the pixels that the path names, so nothing is reordered in memory, and the step is
 computed from its low-rank form on the way. For a gradient the forward pass stores the states at the start of
-each chunk of the backward pass, which walks in reverse and computes everything else again.
+each chunk of the backward pass, which walks in reverse and computes everything else again. Few large images
+have too few paths for a GPU: with a gradient, their paths are walked in stretches side by side, after a pass
+that finds what each stretch leaves to the next.
 
 There are no atomic additions: the same operands give the same bits.
 """
@@ -18,6 +20,7 @@ from torch import Tensor
 from mambair_cli.kernels.operands import ScanParams
 from mambair_cli.kernels.triton_rows import launch
 from mambair_cli.programs.scan_backward import backward_kernel
+from mambair_cli.programs.scan_ends import ends_kernel
 from mambair_cli.programs.scan_forward import forward_kernel
 
 
@@ -37,6 +40,9 @@ class Block(NamedTuple):
 
 FORWARD_BLOCK = Block(steps=16, channels=16, warps=4)
 BACKWARD_BLOCK = Block(steps=8, channels=8, warps=1)
+ENDS_BLOCK = Block(steps=16, channels=8, warps=1)
+PROGRAMS = 2048  # of the backward pass, that fill a GPU
+SHORTEST_STRETCH = 256  # tokens: shorter ones are not worth the pass before
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -66,19 +72,69 @@ def _scan_plainly(
     channels = min(FORWARD_BLOCK.channels, triton.next_power_of_2(d))
     y = u.new_empty(b, k, length, d, dtype=torch.float32)
     states = _empty_states(u, A, keep_states)
+    operands = _operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
+    # Without a gradient bits must not depend on the number of images, of which that of stretches is made.
+    stretch = _choose_stretch(b * k, length, d) if keep_states else length
     with torch.cuda.device_of(u):
+        ends, sums = _find_ends(operands, b, stretch, None)
         launch(
             forward_kernel,
-            (b * k, triton.cdiv(d, channels)),
-            **_operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D),
+            (b * k, triton.cdiv(d, channels), ends.shape[1]),
+            **operands,
             y_ptr=y,
             states_ptr=states,
+            ends_ptr=ends,
+            sums_ptr=sums,
+            stretch=stretch,
             KEPT_STEPS=BACKWARD_BLOCK.steps if keep_states else 0,
             STEPS=FORWARD_BLOCK.steps,
             CHANNELS=channels,
             num_warps=FORWARD_BLOCK.warps,
         )
     return y.sum(1), states
+
+
+def _choose_stretch(paths: int, length: int, d: int) -> int:
+    """Return the number of tokens of a stretch, so that there are programs enough for a GPU."""
+    programs = paths * triton.cdiv(d, BACKWARD_BLOCK.channels)
+    count = max(1, min(PROGRAMS // programs, length // SHORTEST_STRETCH))
+    most = max(FORWARD_BLOCK.steps, BACKWARD_BLOCK.steps)  # one is a multiple of the other
+    return triton.cdiv(triton.cdiv(length, count), most) * most
+
+
+def _find_ends(
+    operands: dict[str, Any], b: int, stretch: int, grad_y: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return what leaves each stretch, (b·k, stretches, d, n), and sums of its steps, (b·k, stretches, d).
+
+    A single stretch leaves nothing to others, and both have no values then.
+
+    Args:
+        operands: Arguments of the kernels.
+        b: Number of images.
+        stretch: Tokens of a stretch.
+        grad_y: Gradient of y, for the backward pass.
+    """
+    u, d = operands["u_ptr"], operands["channels"]
+    stretches = triton.cdiv(operands["length"], stretch)
+    sums = u.new_empty(b * operands["K"], stretches, d, dtype=torch.float32)
+    ends = u.new_empty(*sums.shape, operands["N"], dtype=torch.float32)
+    if stretches > 1:
+        channels = min(ENDS_BLOCK.channels, triton.next_power_of_2(d))
+        launch(
+            ends_kernel,
+            (len(sums), triton.cdiv(d, channels), stretches),
+            **operands,
+            grad_y_ptr=u if grad_y is None else grad_y,
+            ends_ptr=ends,
+            sums_ptr=sums,
+            stretch=stretch,
+            STEPS=ENDS_BLOCK.steps,
+            CHANNELS=channels,
+            IS_BACKWARD=grad_y is not None,
+            num_warps=ENDS_BLOCK.warps,
+        )
+    return ends, sums
 
 
 # Custom operators, so that torch.compile does not look inside.
@@ -112,16 +168,24 @@ def _scan_backward(
     blocks = triton.cdiv(d, channels)
     grad_u = u.new_empty(b, k, length, d, dtype=torch.float32)
     grad_projected = u.new_empty(blocks, b, length, k, r + 2 * n, dtype=torch.float32)
-    grad_weight = u.new_empty(b, k, d, r, dtype=torch.float32)
-    grad_bias = u.new_empty(b, k, d, dtype=torch.float32)
-    grad_A = u.new_empty(b, k, d, n, dtype=torch.float32)
+    operands = _operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
+    stretch = _choose_stretch(b * k, length, d)
+    grad_y = grad_y.contiguous()
+    parts = triton.cdiv(length, stretch) * b
+    grad_weight = u.new_empty(parts, k, d, r, dtype=torch.float32)
+    grad_bias = u.new_empty(parts, k, d, dtype=torch.float32)
+    grad_A = u.new_empty(parts, k, d, n, dtype=torch.float32)
     with torch.cuda.device_of(u):
+        ends, sums = _find_ends(operands, b, stretch, grad_y)
         launch(
             backward_kernel,
-            (b * k, blocks),
-            **_operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D),
+            (b * k, blocks, ends.shape[1]),
+            **operands,
             states_ptr=states,
-            grad_y_ptr=grad_y.contiguous(),
+            ends_ptr=ends,
+            sums_ptr=sums,
+            stretch=stretch,
+            grad_y_ptr=grad_y,
             grad_u_ptr=grad_u,
             grad_projected_ptr=grad_projected,
             grad_weight_ptr=grad_weight,

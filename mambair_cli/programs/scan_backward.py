@@ -3,7 +3,13 @@
 import triton.language as tl
 
 from mambair_cli.programs.rows import jit
-from mambair_cli.programs.scan_forward import load_params, load_rows, load_tokens, softplus
+from mambair_cli.programs.scan_forward import (
+    load_params,
+    load_rows,
+    load_tokens,
+    pass_stretch,
+    softplus,
+)
 
 
 @jit
@@ -18,6 +24,8 @@ def backward_kernel(
     A_ptr,
     D_ptr,
     states_ptr,
+    ends_ptr,
+    sums_ptr,
     grad_y_ptr,
     grad_u_ptr,
     grad_projected_ptr,
@@ -36,6 +44,7 @@ def backward_kernel(
     C_token,
     C_path,
     paths_image,
+    stretch,
     K: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
@@ -44,7 +53,7 @@ def backward_kernel(
     STEPS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Write the gradients that one path has for one block of channels.
+    """Write the gradients that one stretch of one path has for one block of channels.
 
     With ``g[t]`` the gradient of ``h[t]``, its recurrence runs backwards along the path::
 
@@ -82,7 +91,13 @@ def backward_kernel(
     grad_weight = tl.zeros((CHANNELS, RANKS), tl.float32)
     grad_bias = tl.zeros((CHANNELS,), tl.float32)
     grad_A = tl.zeros((CHANNELS, STATES), tl.float32)
-    chunks = tl.cdiv(length, STEPS)
+    for later in range(0, tl.num_programs(2) - 1 - tl.program_id(2)):
+        number = tl.num_programs(2) - 1 - later
+        g_end = pass_stretch(
+            g_end, number, ends_ptr, sums_ptr, A, channel, of_states, has_states, channels, N
+        )
+    first_chunk = tl.program_id(2) * (stretch // STEPS)
+    chunks = tl.minimum(first_chunk + stretch // STEPS, tl.cdiv(length, STEPS))
     position = (chunks - 1) * STEPS + steps
     pixel = tl.load(paths_ptr + position, mask=position < length, other=0)
     tokens = load_tokens(u_ptr, pixel, position < length, channel, channels)
@@ -92,7 +107,7 @@ def backward_kernel(
     leaves = load_rows(C_ptr, pixel, position < length, C_token, state, N)
     starts = _load_states(states_ptr, chunks - 1, of_states, has_states, channels * N)
     next_pixel = tl.load(paths_ptr + position - STEPS, mask=position >= STEPS, other=0)
-    for chunk in range(chunks - 1, -1, -1):
+    for chunk in range(chunks - 1, first_chunk - 1, -1):
         # Load the next chunk, which is the one before on the path, before computing this one.
         here, valid = pixel, chunk * STEPS + steps < length
         u, dt = tokens.to(tl.float32), ranks.to(tl.float32)
@@ -142,7 +157,7 @@ def backward_kernel(
         tl.store(rows + R + state[None, :], grad_B, mask=valid[:, None] & (state < N)[None, :])
         tl.store(rows + R + N + state[None, :], grad_C, mask=valid[:, None] & (state < N)[None, :])
 
-    first = (image * K + path) * channels
+    first = ((tl.program_id(2) * images + image) * K + path) * channels
     of_ranks = channel[:, None] * R + rank[None, :]
     has_ranks = (channel < channels)[:, None] & (rank < R)[None, :]
     tl.store(grad_weight_ptr + first * R + of_ranks, grad_weight, mask=has_ranks)

@@ -18,6 +18,8 @@ def forward_kernel(
     D_ptr,
     y_ptr,
     states_ptr,
+    ends_ptr,
+    sums_ptr,
     length,
     channels,
     dt_image,
@@ -30,6 +32,7 @@ def forward_kernel(
     C_token,
     C_path,
     paths_image,
+    stretch,
     K: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
@@ -39,9 +42,10 @@ def forward_kernel(
     CHANNELS: tl.constexpr,
     KEPT_STEPS: tl.constexpr,
 ):
-    """Write y of one path for one block of channels, at the path's pixels.
+    """Write y of one stretch of one path for one block of channels, at the path's pixels.
 
-    If KEPT_STEPS is not 0, also write the states from which each stretch of so many steps starts.
+    Where there are several stretches, ``ends`` and ``sums`` say what each does to a state: see scan_ends. If
+    KEPT_STEPS is not 0, also write the states from which each stretch of so many steps starts.
 
     Long because every helper would need all its registers as arguments.
     """
@@ -66,27 +70,36 @@ def forward_kernel(
     of_states = channel[:, None] * N + state[None, :]
     has_states = (channel < channels)[:, None] & (state < N)[None, :]
 
-    pixel = tl.load(paths_ptr + steps, mask=steps < length, other=0)
-    tokens = load_tokens(u_ptr, pixel, steps < length, channel, channels)
-    ranks = load_rows(dt_ptr, pixel, steps < length, dt_token, rank, R)
-    enters = load_rows(B_ptr, pixel, steps < length, B_token, state, N)
-    leaves = load_rows(C_ptr, pixel, steps < length, C_token, state, N)
-    next_pixel = tl.load(paths_ptr + STEPS + steps, mask=STEPS + steps < length, other=0)
+    first = tl.program_id(2) * stretch
+    end = tl.minimum(first + stretch, length)
+    start_valid = first + steps < end
+    pixel = tl.load(paths_ptr + first + steps, mask=start_valid, other=0)
+    tokens = load_tokens(u_ptr, pixel, start_valid, channel, channels)
+    ranks = load_rows(dt_ptr, pixel, start_valid, dt_token, rank, R)
+    enters = load_rows(B_ptr, pixel, start_valid, B_token, state, N)
+    leaves = load_rows(C_ptr, pixel, start_valid, C_token, state, N)
+    after = first + STEPS + steps
+    next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0)
     h_start = tl.zeros((CHANNELS, STATES), tl.float32)
+    for earlier in range(0, tl.program_id(2)):
+        h_start = pass_stretch(
+            h_start, earlier, ends_ptr, sums_ptr, A, channel, of_states, has_states, channels, N
+        )
     if KEPT_STEPS:
-        tl.store(states_ptr + of_states, h_start, mask=has_states)
-    for start in range(0, length, STEPS):
+        of_start = first // KEPT_STEPS * channels * N + of_states
+        tl.store(states_ptr + of_start, h_start, mask=has_states)
+    for start in range(first, end, STEPS):
         # Load the next chunk before computing this one, so that memory and arithmetic overlap.
-        here, valid = pixel, start + steps < length
+        here, valid = pixel, start + steps < end
         u, dt = tokens.to(tl.float32), ranks.to(tl.float32)
         B, C = enters.to(tl.float32), leaves.to(tl.float32)
-        pixel, next_valid = next_pixel, start + STEPS + steps < length
+        pixel, next_valid = next_pixel, start + STEPS + steps < end
         tokens = load_tokens(u_ptr, pixel, next_valid, channel, channels)
         ranks = load_rows(dt_ptr, pixel, next_valid, dt_token, rank, R)
         enters = load_rows(B_ptr, pixel, next_valid, B_token, state, N)
         leaves = load_rows(C_ptr, pixel, next_valid, C_token, state, N)
         after = start + 2 * STEPS + steps
-        next_pixel = tl.load(paths_ptr + after, mask=after < length, other=0)
+        next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0)
 
         step = softplus(tl.sum(dt[:, None, :] * weight[None, :, :], 2) + bias[None, :])
         step = tl.where(valid[:, None], step, 0.0)  # past the end the states stay as they are
@@ -99,10 +112,21 @@ def forward_kernel(
         tl.store(y_ptr + here[:, None] * channels + channel[None, :], y, mask=has_tokens)
         if KEPT_STEPS:
             position = start + steps + 1
-            kept = (position % KEPT_STEPS == 0) & (position < length)
+            kept = (position % KEPT_STEPS == 0) & (position < end)
             of_kept = (position // KEPT_STEPS * channels * N)[:, None, None] + of_states[None, :, :]
             tl.store(states_ptr + of_kept, h, mask=kept[:, None, None] & has_states[None, :, :])
         h_start = tl.sum(tl.where((steps == STEPS - 1)[:, None, None], h, 0.0), 0)
+
+
+@jit
+def pass_stretch(
+    state, number, ends_ptr, sums_ptr, A, channel, of_states, has_states, channels, N: tl.constexpr
+):
+    """Return what leaves a stretch when a state, or its gradient, enters it."""
+    place = (tl.program_id(0) * tl.num_programs(2) + number).to(tl.int64) * channels
+    steps = tl.load(sums_ptr + place + channel, mask=channel < channels, other=0.0)
+    own = tl.load(ends_ptr + place * N + of_states, mask=has_states, other=0.0)
+    return tl.exp(steps[:, None] * A) * state + own
 
 
 @jit
