@@ -97,6 +97,7 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
 )
 def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, monkeypatch):
     monkeypatch.setattr(triton_scan, "SHORTEST_STRETCH", 16)
+    monkeypatch.setattr(triton_scan, "FEWEST_STRETCHES", 2)
     launched, launch = [], triton_scan.launch
 
     def watch(kernel, grid, **options):

@@ -69,7 +69,7 @@ with torch.inference_mode():
         assert fused is not None
         fused(torch.rand(1, 3, 16, 16))
 
-triton_scan.SHORTEST_STRETCH = 16
+triton_scan.SHORTEST_STRETCH = 16  # four of them
 d, n, r, length = 16, 4, 2, 64
 projected = [torch.rand(1, length, 1, size, requires_grad=True) for size in (r, n, n)]
 params = ScanParams(torch.rand(1, d, r), torch.rand(1, d), -torch.rand(1, d, n), torch.rand(1, d))

@@ -41,8 +41,10 @@ class Block(NamedTuple):
 FORWARD_BLOCK = Block(steps=16, channels=16, warps=4)
 BACKWARD_BLOCK = Block(steps=8, channels=8, warps=1)
 ENDS_BLOCK = Block(steps=16, channels=8, warps=1)
+# Measured on an H200: benchmarks/README.md.
 PROGRAMS = 2048  # of the backward pass, that fill a GPU
-SHORTEST_STRETCH = 256  # tokens: shorter ones are not worth the pass before
+SHORTEST_STRETCH = 256  # tokens
+FEWEST_STRETCHES = 4  # that are worth the pass before
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -74,7 +76,7 @@ def _scan_plainly(
     states = _empty_states(u, A, keep_states)
     operands = _operands(u, dt, B, C, paths, dt_weight, dt_bias, A, D)
     # Without a gradient bits must not depend on the number of images, of which that of stretches is made.
-    stretch = _choose_stretch(b * k, length, d) if keep_states else length
+    stretch = _choose_stretch(b * k, length, d) if keep_states else max(1, length)
     with torch.cuda.device_of(u):
         ends, sums = _find_ends(operands, b, stretch, None)
         launch(
@@ -97,7 +99,9 @@ def _scan_plainly(
 def _choose_stretch(paths: int, length: int, d: int) -> int:
     """Return the number of tokens of a stretch, so that there are programs enough for a GPU."""
     programs = paths * triton.cdiv(d, BACKWARD_BLOCK.channels)
-    count = max(1, min(PROGRAMS // programs, length // SHORTEST_STRETCH))
+    count = min(PROGRAMS // programs, length // SHORTEST_STRETCH)
+    if count < FEWEST_STRETCHES:
+        count = 1
     most = max(FORWARD_BLOCK.steps, BACKWARD_BLOCK.steps)  # one is a multiple of the other
     return triton.cdiv(triton.cdiv(length, count), most) * most
 

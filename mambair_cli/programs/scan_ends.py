@@ -45,6 +45,8 @@ def ends_kernel(
     """Write the sum of each stretch's steps, and what leaves the stretch if nothing enters it.
 
     Forward that is the state after its last token; backward the gradient of the state before its first.
+
+    Long because it takes the arguments of the kernels that follow.
     """
     image = (tl.program_id(0) // K).to(tl.int64)
     path = tl.program_id(0) % K
