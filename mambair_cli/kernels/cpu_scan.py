@@ -100,11 +100,13 @@ def scan(
         return y[0], states
     units = len(y) * b * grains
     threads = min(threads, units)
-    scratch = y.new_empty(threads, vectors * (n + STRETCH) * LANES)
+    # Paths take times of their own: where they are apart, a thread that is done takes the next one.
+    shares = units if is_apart else threads
+    scratch = y.new_empty(shares, vectors * (n + STRETCH) * LANES)
     tensors |= {"y": y, "scratch": scratch, "kept": states}
     numbers = {
         COUNTER: 0,
-        "shares": threads,
+        "shares": shares,
         "units": units,
         "grain": grain,
         "grains": grains,
@@ -199,13 +201,15 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
     It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
 
     A unit of work is one grain of channels, some vectors, of one image, along all paths in turn or, apart,
-    along one path; a share is a run of units for one thread.
+    along one path; a share is a run of units for one thread. The last path comes first: backwards through the
+    columns takes longest, and who takes long should not begin last.
     """
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     with code.loop_shared(COUNTER, job.shares) as share:
-        first = share * job.units // job.shares
-        stop = (share + 1) * job.units // job.shares
+        turn = job.shares - share
+        first = (turn - 1) * job.units // job.shares
+        stop = turn * job.units // job.shares
         scratch = job.scratch.at(share * job.scratch_share)
         with code.loop(first // job.grains, (stop - 1) // job.grains + 1) as group:
             begin = (first - group * job.grains).at_least(0) * job.grain
