@@ -26,6 +26,7 @@ KEYS = {
         "sigma",
         "tones",
         "grain",
+        "common",
         "resolution",
         "reduce",
     ),
@@ -157,7 +158,7 @@ def test_a_tiny_picture_is_unknown(inspect, run):
     save_photo("b.jpg", (8, 8))
     for facts in inspect("a.png", "b.jpg"):
         assert facts.keys() == KEYS
-        unknown = ("sigma", "tones", "grain", "quality_in_pixels", "resolution", "reduce")
+        unknown = ("sigma", "tones", "grain", "common", "quality_in_pixels", "resolution", "reduce")
         assert {facts[key] for key in unknown} == {None}
         assert facts["kind"] == ("clean" if facts["jpeg_quality"] is None else "real")
     assert "pixels:      too few to look at; 48×48 are needed" in run("inspect", "a.png")[1]

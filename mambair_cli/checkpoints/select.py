@@ -191,6 +191,17 @@ def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
     return next(iter(covering or fitting[::-1]), None)
 
 
+def explain_gray(model: ChosenModel) -> str | None:
+    """Say that a model for white noise changes little in a gray picture; None for other models."""
+    entry = next((entry for entry in catalog.load_catalog() if entry.name == model.name), None)
+    if entry is None or entry.task != "denoise" or entry.is_real or entry.channels == 1:
+        return None
+    return (
+        f"gray pictures change little by {model.name}, which removes noise that differs between "
+        "red, green and blue; --real removes any"
+    )
+
+
 def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
     """Refuse a network that does not do the task.
 

@@ -11,7 +11,14 @@ from mambair_cli.cli.output import format_bytes
 from mambair_cli.cli.progress import shorten
 from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
-from mambair_cli.inspection.need import NOISY, SEEN_QUALITY, SOFT, WHITE_GRAIN, WHITE_QUALITY
+from mambair_cli.inspection.need import (
+    NOISY,
+    SEEN_QUALITY,
+    SOFT,
+    WHITE_COMMON,
+    WHITE_QUALITY,
+    is_fine,
+)
 from mambair_cli.system.values import show_number
 
 if TYPE_CHECKING:
@@ -22,6 +29,7 @@ WIDE = 130  # columns of a terminal, from which on the table has all its columns
 LONGEST_NAME, SHORTEST_NAME = 40, 12  # in a table, in terminal cells
 LABEL_WIDTH = 13
 HARDLY = 1.0  # sigma, of 255; less is not seen
+NEARLY_ALL = 0.995  # a share that is shown as 100 %
 CLEARLY = 1.4  # ratio of two sigmas that is worth a word
 TONES = ("dark", "medium", "bright")
 NONE, UNKNOWN = "-", "?"
@@ -102,7 +110,10 @@ def _describe_noise(look: "Look", is_gray: bool) -> str:
         return f"hardly any (sigma {look.noise:.1f} of 255)"
     channels = zip(("red", "green", "blue"), look.sigma, strict=True)
     parts = [", ".join(f"{name} {_show(sigma)}" for name, sigma in channels)] if not is_gray else []
-    parts += ["fine" if look.grain <= WHITE_GRAIN else f"coarse (neighbours alike by {look.grain:.1f})"]
+    parts += ["fine" if is_fine(look) else f"coarse (neighbours alike by {look.grain:.1f})"]
+    if look.common > WHITE_COMMON and not is_gray:
+        share = f"{100 * look.common:.0f} % of it " if look.common < NEARLY_ALL else ""
+        parts += [f"{share}alike in all colours"]
     low, high = min(look.tones), max(look.tones)
     if high > CLEARLY * low and high >= HARDLY:
         most, least = (TONES[look.tones.index(value)] for value in (high, low))
@@ -181,7 +192,7 @@ def _show_noise(inspection: "Inspection") -> str:
     look = inspection.need.look
     if look is None:
         return UNKNOWN
-    kind = "fine" if look.grain <= WHITE_GRAIN else "coarse"
+    kind = "fine" if is_fine(look) else "coarse"
     return _show(look.noise) + (f" {kind}" if look.noise >= NOISY else "")
 
 

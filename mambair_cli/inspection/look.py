@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
 from mambair_cli.inspection.features import SMALLEST, describe, place_windows
 
@@ -21,7 +22,7 @@ MILD, STRONG = 75, 40
 # Where parts come again in this share of a picture, as in small text, there is no noise. Of 515 noisy
 # pictures none reaches it, also with a frame; where a picture was compressed, blocks come again, too.
 REPEATED, REPEATED_QUALITY = 0.5, 95
-DOUBTFUL_NOISE = 1.0  # sigma from which on that is looked for
+DOUBTFUL_NOISE = 1.0  # sigma from which on that is looked for, and whether channels have noise in common
 
 ReadWindow = Callable[[slice, slice], np.ndarray]
 """Reads rows and columns of a picture, as (h, w, 1 or 3) float32 in [0, 1]."""
@@ -44,6 +45,8 @@ class Look:
         quality: JPEG quality whose traces the pixels show, 1 to 100; 100 for none.
         resolution: Share of the width and height that holds detail, 0 to 1; 0.5 for a picture that was
             enlarged twice, or is as soft.
+        common: Share of the noise's variance that red, green and blue have in common, 0 to 1: about 0 where
+            each has noise of its own, 1 in a gray picture.
     """
 
     sigma: tuple[float, float, float]
@@ -51,6 +54,7 @@ class Look:
     tones: tuple[float, float, float]
     quality: int
     resolution: float
+    common: float = 0.0
 
     @property
     def noise(self) -> float:
@@ -89,6 +93,8 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     may_be_text = look.noise >= DOUBTFUL_NOISE and look.quality >= REPEATED_QUALITY
     if may_be_text and measure_repetition(windows) >= REPEATED:
         look = replace(look, sigma=CLEAN.sigma, tones=CLEAN.tones)
+    if look.noise >= DOUBTFUL_NOISE:
+        look = replace(look, common=round(measure_common(windows, look.noise), 3))
     return look
 
 

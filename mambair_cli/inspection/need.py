@@ -10,7 +10,7 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 5
+EDITION = 6
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
@@ -21,6 +21,8 @@ TEXTURED = 7.0  # the same for coarse noise without traces of compression, which
 COARSE_GRAIN = 0.5  # likeness of neighbours in coarse noise
 TEXTURED_QUALITY = 95  # least quality of such a picture
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
+# Largest share that channels of white noise may have in common: models for it take what all share for detail.
+WHITE_COMMON = 0.25
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 
@@ -62,9 +64,9 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     sigma, reduce = None, 1.0
     is_noisy = look is not None and look.noise >= _least_noise(look)
     if look is not None and is_noisy:
-        is_white = kind == "clean" and look.grain <= WHITE_GRAIN and look.quality >= WHITE_QUALITY
-        kind, sigma = ("white", look.noise) if is_white else ("real", None)
-        reasons.append(f"{'fine' if look.grain <= WHITE_GRAIN else 'coarse'} noise of sigma {look.noise:.0f}")
+        is_white = kind == "clean" and is_fine(look) and look.common <= WHITE_COMMON
+        kind, sigma = ("white", look.noise) if is_white and look.quality >= WHITE_QUALITY else ("real", None)
+        reasons.append(f"{name_noise(look)} of sigma {look.noise:.0f}")
     if look is not None and look.resolution < SOFT and not is_noisy:  # noise hides the detail
         reduce = round(1 / look.resolution, 1)
         reasons.append(f"as soft as a picture that was enlarged {reduce:g} times")
@@ -75,6 +77,17 @@ def _least_noise(look: Look) -> float:
     """Return the least sigma that counts as noise."""
     is_texture = look.grain > COARSE_GRAIN and look.quality >= TEXTURED_QUALITY
     return TEXTURED if is_texture else NOISY
+
+
+def is_fine(look: Look) -> bool:
+    """Tell whether noise differs from pixel to pixel, and has no grains."""
+    return look.grain <= WHITE_GRAIN
+
+
+def name_noise(look: Look) -> str:
+    """Name a picture's noise: gray noise is alike in all colours, as in every gray picture."""
+    gray = "gray " if look.common > WHITE_COMMON and is_fine(look) else ""
+    return f"{'fine' if is_fine(look) else 'coarse'} {gray}noise"
 
 
 def is_compressed(jpeg_quality: int | None) -> bool:
@@ -93,6 +106,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "sigma": look and list(look.sigma),
         "tones": look and list(look.tones),
         "grain": look and look.grain,
+        "common": look and look.common,
         "resolution": look and look.resolution,
         "reduce": look and need.reduce,
         "denoise_sigma": need.sigma,
@@ -113,6 +127,7 @@ def read_need(facts: dict[str, Any]) -> Need:
             tones=tuple(facts["tones"]),
             quality=facts["quality_in_pixels"],
             resolution=facts["resolution"],
+            common=facts["common"],
         )
     reasons = tuple(facts["reasons"])
     reduce = facts["reduce"] or 1.0

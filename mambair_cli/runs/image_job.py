@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mambair_cli.checkpoints.select import explain_gray
 from mambair_cli.errors import MambairError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
@@ -114,6 +115,8 @@ class ImageJob:
                 # Refuse early what cannot be written.
                 result, format, _ = plan_result(job, header, output, self.restorer.info.scale)
                 self._losses = find_losses(header, result, format, output.strip)
+                if header.bands == 1 and not self.restorer.others:
+                    self._losses += filter(None, [explain_gray(self.restorer.model)])
                 if header.masks != result.masks:
                     kept = header.samples_per_pixel - len(header.masks)
                     self.header = header = replace(header, masks=())

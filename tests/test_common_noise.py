@@ -1,0 +1,87 @@
+"""What the noise of three channels has in common: models for noise of each of them take that for detail."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mambair_cli import Restorer
+from mambair_cli.cli import main
+from mambair_cli.inspection.common_noise import measure_common
+from mambair_cli.inspection.look import look_at_pixels
+from mambair_cli.inspection.need import find_need
+
+DOCS = Path(__file__).parents[1] / "docs"
+SIGMA = 20
+LOCAL = ("--offline", "--device", "cpu")
+
+
+def photo() -> np.ndarray:
+    return np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("RGB"), np.float32)[:256, :256]
+
+
+def noise(common: float) -> np.ndarray:
+    """Return noise of which channels have a share of the variance in common."""
+    random = np.random.default_rng(3)
+    shared, own = random.normal(size=(256, 256, 1)), random.normal(size=(256, 256, 3))
+    return (SIGMA * (np.sqrt(common) * shared + np.sqrt(1 - common) * own)).astype(np.float32)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str = "RGB") -> Path:
+    Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8)).convert(mode).save(path)
+    return path
+
+
+def psnr(image: Path, truth: Path) -> float:
+    a, b = (np.asarray(Image.open(path), np.float32) for path in (image, truth))
+    return 10 * np.log10(255**2 / ((a - b) ** 2).mean())
+
+
+@pytest.mark.parametrize("common", [0, 0.25, 0.5, 0.75, 1])
+def test_the_share_is_measured_in_photos(common: float) -> None:
+    assert measure_common([photo() + noise(common)], SIGMA) == pytest.approx(common, abs=0.08)
+
+
+@pytest.mark.parametrize(("common", "kind"), [(0, "white"), (0.1, "white"), (0.5, "real"), (1, "real")])
+def test_gray_noise_is_not_for_models_of_white_noise(common: float, kind: str) -> None:
+    need = find_need(look_at_pixels((photo() + noise(common)).clip(0, 255) / 255), None)
+    assert (need.kind, need.sigma is None) == (kind, kind == "real")
+    assert need.reasons[0].startswith("fine noise" if kind == "white" else "fine gray noise")
+
+
+def test_a_clean_photo_has_no_noise_in_common() -> None:
+    look = look_at_pixels(photo() / 255)
+    assert look is not None
+    assert (look.noise < 1) == (look.common == 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_noise_of_gray_pictures_is_removed(mode: str, tmp_path: Path) -> None:
+    gray = photo().mean(axis=2, keepdims=True).repeat(3, axis=2)
+    truth, noisy = (save(tmp_path / f"{n}.png", x, mode) for n, x in (("a", gray), ("b", gray + noise(1))))
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "c.png"), *LOCAL]) == 0
+    assert psnr(tmp_path / "c.png", truth) > psnr(noisy, truth) + 3
+
+
+@pytest.mark.parametrize("option", [("--clean",), ("--sigma", "20"), ("--model", "tiny-denoise")])
+def test_a_model_that_changes_little_in_gray_pictures_says_so(option, tmp_path: Path, capsys) -> None:
+    gray = save(tmp_path / "gray.png", (photo() + noise(1))[:64, :64], "L")
+    colour = save(tmp_path / "colour.png", (photo() + noise(0))[:64, :64])
+    arguments = [str(gray), str(colour), "-o", str(tmp_path / "out"), *option, *LOCAL]
+    assert main(["denoise", *arguments]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "change little" in line]
+    assert [line.split(": ")[:3] for line in told] == [["mambair", "warning", str(gray)]]
+    assert "--real" in told[0]
+
+
+def test_a_model_for_any_noise_says_nothing_about_gray_pictures(tmp_path: Path, capsys) -> None:
+    gray = save(tmp_path / "gray.png", (photo() + noise(1))[:64, :64], "L")
+    assert main(["denoise", str(gray), "-o", str(tmp_path / "out.png"), "--real", *LOCAL]) == 0
+    assert "change little" not in capsys.readouterr().err
+
+
+def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_any_noise() -> None:
+    gray = (photo() + noise(1)).clip(0, 255)[..., :1] / 255
+    _, report = Restorer("denoise", device="cpu", offline=True).restore(gray[:96, :96])
+    assert report.model == "tiny-real-denoise"
