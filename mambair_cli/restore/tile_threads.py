@@ -20,7 +20,7 @@ from mambair_cli.system.wanted import check_wanted, working_while
 # With fewer a thread gains nothing, and products of so few rows are added up in an order that depends on the
 # number of threads: in a U-Net, these rows are an eighth of the picture's, and as many columns.
 PIXELS_PER_THREAD = 1024
-MOST_TILES = 16  # side by side: more of them have too little of the cache and of the memory's speed
+MOST_TILES = 8  # side by side: more are no faster, and take more memory; measured: benchmarks/README.md
 # Part of a tile's time by which each further thread lengthens the others' share: 8 threads are 4.7 times as
 # fast as one.
 WAITING = 0.1
