@@ -277,6 +277,21 @@ def test_truths_of_every_depth_are_measured(run, task, dtype, more):
         assert events(out)["a"]["psnr"] > 15
 
 
+@pytest.mark.parametrize(("kept", "decibels"), [("uint16", 70.31), ("uint8", 58.9)])
+def test_deep_truths_are_compared_in_their_own_steps(run, kept, decibels):
+    photo("gt/a.png", size=(100, 80), gray=True)
+    truth = np.asarray(Image.open("gt/a.png")).astype(np.uint16) * 257 // 2 + 3000
+    Path("gt/a.png").unlink()
+    Image.fromarray(truth).save("gt/a.tif")
+    Path("made").mkdir()
+    Image.fromarray(truth + 20 if kept == "uint16" else (truth / 257).round().astype(np.uint8)).save(
+        "made/a.tif"
+    )
+    code, out, _ = run("evaluate", "gt", "--restored", "made", "--json")
+    assert code == 0
+    assert events(out)["a"]["psnr"] == pytest.approx(decibels, abs=0.02 if kept == "uint16" else 1)
+
+
 @pytest.fixture
 def mixed():
     """Images that can be measured among others that cannot."""

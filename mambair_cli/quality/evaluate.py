@@ -307,12 +307,13 @@ def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Pape
         sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
         raise ImageError(f"{pair.truth.name} and its partner differ in size: {sizes}; check the scale")
     arrays = [x if x.dtype == np.uint8 else to_float(x) for x in (image, truth)]
+    bits = 8 if truth.dtype == np.uint8 else 16
     luma = protocol.luma and truth.shape[2] == 3
-    return Score(
-        name=pair.truth.stem,
-        psnr=metrics.psnr(*arrays, border=protocol.border, luma=luma),
-        ssim=metrics.ssim(*arrays, border=protocol.border, luma=luma),
-    )
+
+    def measure(by: Callable[..., float]) -> float:
+        return by(*arrays, border=protocol.border, luma=luma, bits=bits)
+
+    return Score(name=pair.truth.stem, psnr=measure(metrics.psnr), ssim=measure(metrics.ssim))
 
 
 def average(scores: Sequence[Score]) -> Score:
