@@ -27,6 +27,7 @@ KEYS = {
         "tones",
         "grain",
         "common",
+        "filled",
         "resolution",
         "reduce",
     ),

@@ -85,3 +85,15 @@ def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_any_noise()
     gray = (photo() + noise(1)).clip(0, 255)[..., :1] / 255
     _, report = Restorer("denoise", device="cpu", offline=True).restore(gray[:96, :96])
     assert report.model == "tiny-real-denoise"
+
+
+@pytest.mark.parametrize(("white", "is_told"), [(65535, False), (4095, True)])
+def test_data_that_fills_little_of_its_range_is_told(
+    white: int, is_told: bool, tmp_path: Path, capsys
+) -> None:
+    counts = ((photo() + noise(1)).clip(0, 255)[:64, :64, 0] / 255 * white).astype(np.uint16)
+    Image.fromarray(counts).save(tmp_path / "in.tif")
+    assert main(["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *LOCAL]) == 0
+    assert ("% of their range: scale them" in capsys.readouterr().err) == is_told
+    assert main(["inspect", str(tmp_path / "in.tif")]) == 0
+    assert ("16 bits, gray; they fill 6" in capsys.readouterr().out) == is_told

@@ -17,6 +17,7 @@ from mambair_cli.inspection.need import (
     SOFT,
     WHITE_COMMON,
     WHITE_QUALITY,
+    is_faint,
     is_fine,
 )
 from mambair_cli.system.values import show_number
@@ -73,7 +74,8 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     told = f", {show_number(megapixels, 3)} megapixels" if megapixels >= 0.001 else ""
     frames = f", {header.frames} frames or pages; the first is looked at" if header.frames > 1 else ""
     yield "size", f"{header.width}×{header.height} pixels{told}{frames}"
-    yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}"
+    share = f"; they fill {100 * look.filled:.2g} % of their range" if look and is_faint(look) else ""
+    yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}{share}"
     yield "profile", inspection.profile or "none; taken for sRGB"
     if (note := read_note(header.xmp)) is not None:
         yield "made by", ", ".join(f"{name} {value}" for name, value in note.items() if value is not None)

@@ -77,6 +77,8 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
         need: What was seen, and what the image needs.
         model: Name of the model that restored it.
     """
+    from mambair_cli.inspection.need import is_faint
+
     sentences = []
     seen = " and ".join(need.reasons[: len(need.reasons) - (need.reduce > 1)])
     if seen and task == "upscale":
@@ -86,6 +88,11 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
         sentences.append(f"{seen}: using {model}{overruling}")
     elif task == "denoise" and need.look is not None:
         sentences.append("no noise and no traces of compression were seen, so little will change")
+    if task == "denoise" and need.look is not None and is_faint(need.look):
+        sentences.append(
+            f"its samples fill {100 * need.look.filled:.2g} % of their range: scale them to all of it, or noise "
+            "is hardly seen"
+        )
     if need.reduce > 1 and task == "upscale":
         percent = 100 / need.reduce
         sentences.append(

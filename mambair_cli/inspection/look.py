@@ -47,6 +47,7 @@ class Look:
             enlarged twice, or is as soft.
         common: Share of the noise's variance that red, green and blue have in common, 0 to 1: about 0 where
             each has noise of its own, 1 in a gray picture.
+        filled: Share of the range of samples between the darkest and the brightest one that was seen, 0 to 1.
     """
 
     sigma: tuple[float, float, float]
@@ -55,6 +56,7 @@ class Look:
     quality: int
     resolution: float
     common: float = 0.0
+    filled: float = 1.0
 
     @property
     def noise(self) -> float:
@@ -83,9 +85,11 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     for rows, columns in place_windows(height, width):
         window = np.nan_to_num(read(rows, columns)) * np.float32(SAMPLES)
         windows.append(np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window)
+    least, most = (bound(list(map(bound, windows))) for bound in (np.min, np.max))
+    filled = round(min(1.0, float(most - least) / SAMPLES), 4)
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
-        return CLEAN
-    look = _read_estimates(_estimate(describe(windows)))
+        return replace(CLEAN, filled=filled)
+    look = replace(_read_estimates(_estimate(describe(windows))), filled=filled)
     if STRONG <= look.quality < UNTOUCHED:
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN
         if measure_smoothness(windows) >= least:

@@ -24,6 +24,8 @@ WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 # Largest share that channels of white noise may have in common: models for it take what all share for detail.
 WHITE_COMMON = 0.25
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
+# Share of the range of samples; data that fill less should be scaled first.
+FAINT = 1 / 8
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 
 
@@ -90,6 +92,11 @@ def name_noise(look: Look) -> str:
     return f"{'fine' if is_fine(look) else 'coarse'} {gray}noise"
 
 
+def is_faint(look: Look) -> bool:
+    """Tell whether a picture fills little of the range of its samples, as data of 12 bits in files of 16."""
+    return 0 < look.filled < FAINT
+
+
 def is_compressed(jpeg_quality: int | None) -> bool:
     """Tell whether a file of that JPEG quality, None for any other file, shows traces of compression."""
     return jpeg_quality is not None and jpeg_quality < CLEAN_QUALITY
@@ -107,6 +114,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "tones": look and list(look.tones),
         "grain": look and look.grain,
         "common": look and look.common,
+        "filled": look and look.filled,
         "resolution": look and look.resolution,
         "reduce": look and need.reduce,
         "denoise_sigma": need.sigma,
@@ -128,6 +136,7 @@ def read_need(facts: dict[str, Any]) -> Need:
             quality=facts["quality_in_pixels"],
             resolution=facts["resolution"],
             common=facts["common"],
+            filled=facts["filled"],
         )
     reasons = tuple(facts["reasons"])
     reduce = facts["reduce"] or 1.0
