@@ -90,8 +90,8 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
         sentences.append("no noise and no traces of compression were seen, so little will change")
     if task == "denoise" and need.look is not None and is_faint(need.look):
         sentences.append(
-            f"its samples fill {100 * need.look.filled:.2g} % of their range: scale them to all of it, or noise "
-            "is hardly seen"
+            f"its samples fill {100 * need.look.filled:.2g} % of their range: scale them to all of it, "
+            "or noise is hardly seen"
         )
     if need.reduce > 1 and task == "upscale":
         percent = 100 / need.reduce
