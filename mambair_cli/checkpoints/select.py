@@ -31,6 +31,9 @@ class PictureKind(NamedTuple):
     level: int | None = None
 
 
+CUT_OFF = 20  # sigma of white noise, of 255, above which files of 8 bits cut off what matters; measured
+
+
 @dataclass(frozen=True)
 class ChosenModel:
     """A checkpoint on this machine, and why it was chosen.
@@ -178,11 +181,20 @@ def choose_others(
     return {PictureKind("white"): ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)}
 
 
-def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
+def find_kind(need: Need, kinds: Collection[PictureKind], usual: str) -> PictureKind | None:
     """Return the kind, of those that have a model of their own, that a picture belongs to, if any.
 
-    Models for real pictures can do with white noise, where there is none for that.
+    Models for real pictures can do with white noise, where there is none for that. Of the two that are built
+    in, that for real pictures knows that strong noise is cut off at black and white.
+
+    Args:
+        need: What was seen of the picture.
+        kinds: Kinds of pictures that have a model of their own.
+        usual: Name of the model for all others.
     """
+    built_in = catalog.bundled_model("denoise", 1, is_real=True)
+    if built_in is not None and usual == built_in.name and (need.sigma or 0) > CUT_OFF:
+        kinds = [each for each in kinds if each != PictureKind("white")]
     of_kind = {kind: [each for each in kinds if each.kind == kind] for kind in ("white", "real")}
     wanted = of_kind["white"] if need.kind == "white" else []
     wanted = wanted or (of_kind["real"] if need.kind != "clean" else [])

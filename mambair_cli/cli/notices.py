@@ -77,6 +77,7 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
         need: What was seen, and what the image needs.
         model: Name of the model that restored it.
     """
+    from mambair_cli.checkpoints.catalog import load_catalog
     from mambair_cli.inspection.need import is_faint
 
     sentences = []
@@ -84,7 +85,8 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
     if seen and task == "upscale":
         sentences.append(f"{seen}: using {model} (--clean overrules)")
     elif seen:
-        overruling = " (--real overrules)" if need.kind == "white" else " (--clean overrules)"
+        is_for_white = any(each.name == model and not each.is_real for each in load_catalog())
+        overruling = " (--real overrules)" if is_for_white else " (--clean overrules)"
         sentences.append(f"{seen}: using {model}{overruling}")
     elif task == "denoise" and need.look is not None:
         sentences.append("no noise and no traces of compression were seen, so little will change")

@@ -158,7 +158,7 @@ def restore_clip(
                 if journal:
                     journal.note(result.settings, counter.frames)
 
-            kind = None if need is None else find_kind(need, restorer.others)
+            kind = None if need is None else find_kind(need, restorer.others, restorer.model.name)
             sharing = WorkersForClip(workers, kind, job.rate, job.deinterlace) if workers else None
             policy = job.resume, overwrite, notify, finish
             written = write(Writing(clip, result, chosen, size, counter, *policy, sharing))
