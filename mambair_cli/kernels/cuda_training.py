@@ -1,7 +1,7 @@
 """The selective scan and its gradient in CUDA C++, for training on NVIDIA cards; compiled at run time.
 
-Paths are walked in chunks side by side, so that few large images fill a card, too: a first pass finds what each
-chunk leaves to the next one. There are no atomic additions: the same operands give the same bits.
+Paths are walked in chunks side by side, so that few large images fill a card, too: a first pass finds what
+each chunk leaves to the next one. There are no atomic additions: the same operands give the same bits.
 """
 
 import ctypes
@@ -80,10 +80,8 @@ def _scan(
     u: Tensor, steps: Tensor, projected: Tensor, paths: Tensor, A: Tensor, D: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the sum over paths, (b, l, d), and the states at the start of each stage."""
-    b, length, d = u.shape
-    k, _, n = A.shape
     work = _Work(u, steps, projected, paths, A, D)
-    y = steps.new_empty(b, length, k, d)
+    y = steps.new_empty(steps.shape)
     kept = _empty_states(u, A)
     if work.chunks > 1:
         work.launch("forward_ends")
@@ -108,13 +106,11 @@ def _scan_backward(
     kept: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of u, steps, projected and A."""
-    b, length, d = u.shape
-    k, _, n = A.shape
     work = _Work(u, steps, projected, paths, A, D)
     grad_y = grad_y.contiguous()
     grad_u, grad_steps = (steps.new_empty(steps.shape) for _ in range(2))
     grad_projected = steps.new_empty(projected.shape)
-    grad_A = steps.new_empty(b, k, work.chunks, n, d)
+    grad_A = steps.new_empty(work.states)
     if work.chunks > 1:
         work.launch("backward_ends", grad_y=grad_y)
     work.launch(
@@ -168,7 +164,8 @@ class _Work:
         count = max(1, min(BLOCKS // (b * k), length // SHORTEST_CHUNK))
         self.chunk = -(-math.ceil(length / count) // shape.stage) * shape.stage
         self.chunks = -(-length // self.chunk)
-        self._tensors["ends"] = steps.new_empty(b, k, self.chunks, n, d)
+        self.states = b, k, self.chunks, n, d
+        self._tensors["ends"] = steps.new_empty(self.states)
         self._tensors["sums"] = steps.new_empty(b, k, self.chunks, d)
         self._numbers = (k * length if paths.ndim == 3 else 0, k, length, d, self.chunk, self.chunks)
         self._grid = 1, b * k, self.chunks
