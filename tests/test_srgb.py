@@ -10,12 +10,16 @@ from PIL import Image, ImageCms
 from profiles import D65, gray_profile, rgb_profile
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import Picture, read_srgb, write_picture
+from mambair_cli.images import Picture, read_first_page, write_picture
 from mambair_cli.images.discovery import find_images, find_sources
 from mambair_cli.quality.evaluate import find_pairs
 
 WIDE_PRIMARIES = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))  # Adobe RGB's
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
+
+
+def read_srgb(path, bands):
+    return read_first_page(path).to_srgb(bands)
 
 
 def test_16_bits_of_gray_are_rounded_not_clipped(tmp_path):
@@ -48,6 +52,14 @@ def test_a_profile_is_honoured(tmp_path):
     got = read_srgb(tmp_path / "gray.png", 1)[..., 0]
     assert np.abs(got - curve)[2:].max() <= 1  # the darkest come from a coarse table of Little CMS
     assert np.abs(got.astype(int) - RAMP).max() > 5
+
+
+def test_gray_stays_gray_under_a_profile_for_colours(tmp_path):
+    gray = RAMP[..., None].repeat(3, 2)
+    Image.fromarray(gray).save(tmp_path / "wide.png", icc_profile=rgb_profile(WIDE_PRIMARIES, D65, 1.8))
+    got = read_srgb(tmp_path / "wide.png", 3)
+    assert np.ptp(got, axis=2).max() == 0
+    assert np.abs(got.astype(int) - gray).max() > 5
 
 
 def test_an_image_is_turned_upright(tmp_path):

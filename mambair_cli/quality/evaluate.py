@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.checkpoints.catalog import Model, Task
 from mambair_cli.errors import ImageError, MambairError, UsageError
-from mambair_cli.images import read_picture, to_float
+from mambair_cli.images import is_gray, read_picture, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
@@ -167,6 +167,8 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
         return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
     level = check_level(protocol)
     if protocol.task == "denoise":
+        if is_gray(truth):  # also where it is stored as colours: a gray picture has gray noise
+            return add_noise(to_float(truth)[:, :, :1], level).repeat(truth.shape[2], axis=2)
         # The official scripts draw the noise for images in the order blue, green, red.
         return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], level)[:, :, ::-1])
     if truth.dtype != np.uint8:

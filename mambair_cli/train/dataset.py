@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import read_srgb
+from mambair_cli.images import is_gray, read_first_page
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
@@ -73,6 +73,7 @@ class Dataset:
         original: Index of the clean image of each input, (images,).
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
+        gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
     """
 
     clean: ImagePool
@@ -80,6 +81,7 @@ class Dataset:
     original: Tensor
     cumulative_areas: Tensor
     largest_crop: int
+    gray: Tensor | None = None
 
     def explain_mirrored(self, config: TrainConfig) -> str | None:
         """Say that no image is as large as a crop; None if one is."""
@@ -96,7 +98,8 @@ class Dataset:
     ) -> tuple[Tensor, Tensor]:
         """Draw a batch: crops of inputs, and the target of each.
 
-        The chance of an image is proportional to its area.
+        The chance of an image is proportional to its area. The noise of a gray image is the same in all
+        channels.
 
         Args:
             config: Settings of the run: number, size and degradation of crops.
@@ -122,7 +125,10 @@ class Dataset:
         low, high = config.sigma
         sigma = (low + (high - low) * chance[4]).float()[:, None, None, None] / 255
         noise = torch.randn(config.batch, *target.shape[1:], device=device, generator=generator)
-        return target + sigma * noise[share], target
+        noise = noise[share]
+        if self.gray is not None:
+            noise = torch.where(self.gray[image][:, None, None, None], noise[:, :1], noise)
+        return target + sigma * noise, target
 
 
 def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Dataset:
@@ -155,20 +161,36 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         ) from error
     inputs = degraded or clean
     areas = (inputs.heights * inputs.widths).double()
-    return Dataset(clean, degraded, original, areas.cumsum(0), max(image.largest_crop for image in images))
+    are_gray = [channels > 1 and image.is_gray for image in images]
+    return Dataset(
+        clean,
+        degraded,
+        original,
+        areas.cumsum(0),
+        max(image.largest_crop for image in images),
+        torch.tensor(are_gray, device=device) if any(are_gray) else None,
+    )
 
 
 class _Prepared(NamedTuple):
-    """An image, its degraded forms, and the largest crop that it holds without a mirrored border."""
+    """An image, its degraded forms, and facts about it.
+
+    Attributes:
+        clean: Image, (h, w, ch).
+        degraded: Its degraded forms.
+        largest_crop: Largest crop that it holds without a mirrored border.
+        is_gray: Whether all its channels are equal.
+    """
 
     clean: np.ndarray
     degraded: list[np.ndarray]
     largest_crop: int
+    is_gray: bool
 
 
 def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
     """Yield an image at each of its sizes, with its degraded forms."""
-    whole = read_srgb(file, channels)
+    whole = read_first_page(file).to_srgb(channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)
@@ -180,7 +202,7 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepar
             degraded = [imresize(clean, 1 / config.scale)]
         elif config.degradation == "papers" and config.task == "dejpeg":
             degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
-        yield _Prepared(clean, degraded, largest_crop)
+        yield _Prepared(clean, degraded, largest_crop, is_gray(whole))
 
 
 def _compress_at_qualities(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.images import from_float
+from mambair_cli.images import from_float, to_float
 from mambair_cli.pages.screen import encode_for_screen, to_address
 from mambair_cli.pages.training import write_report
 from mambair_cli.train.config import TrainConfig
@@ -45,9 +45,9 @@ class RunReport:
             name: Name of the image.
             image: Input of the network, (h, w, c) float32.
             restored: Its output, (s·h, s·w, c) float32.
-            truth: What it should be, (s·h, s·w, c) uint8.
+            truth: What it should be, (s·h, s·w, c), uint8 or float32.
         """
-        shown = from_float(image, np.uint8)
+        shown, truth = (from_float(to_float(pixels), np.uint8) for pixels in (image, truth))
         height, width = truth.shape[:2]
         if shown.shape != truth.shape:
             enlarged = Image.fromarray(shown.squeeze()).resize((width, height), Image.Resampling.NEAREST)
