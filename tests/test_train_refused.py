@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -125,6 +127,62 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     )
     with pytest.raises(UsageError, match="with --weights: it was begun with a new network; give that"):
         train(further, resume=True)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "log.jsonl", "report.html", "examples/4_a.webp"])
+def test_files_of_a_run_without_a_state_are_not_replaced(config, name):
+    file = config.output / name
+    file.parent.mkdir(parents=True)
+    file.write_text("something")
+    with pytest.raises(
+        UsageError, match=rf"run: it holds {name.split('/')[0]}, which would be .*; choose another folder"
+    ):
+        train(config)
+    assert [path for path in config.output.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "something"
+
+
+def test_a_run_that_failed_at_its_first_step_is_begun_again(config):
+    config.output.mkdir()
+    (config.output / "log.jsonl").touch()
+    assert train(config)
+
+
+def test_a_folder_is_for_one_run_at_a_time(config):
+    train(dataclasses.replace(config, steps=1))
+    said = []
+
+    def begin_others(step):
+        for resume in (False, True):
+            with pytest.raises(
+                UsageError, match=r"another run writes there; .* choose another folder"
+            ) as error:
+                train(dataclasses.replace(config, steps=3), resume=resume)
+            said.append(error)
+
+    train(dataclasses.replace(config, steps=2), resume=True, on_step=begin_others)
+    assert len(said) == 2
+    assert not list(config.output.glob(".*"))
+
+
+def test_a_run_that_was_killed_holds_nothing(config):
+    code = """
+import os, sys
+from pathlib import Path
+from mambair_cli.train.folder import hold_folder
+with hold_folder(Path(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code, config.output])
+    assert done.returncode
+    assert list(config.output.iterdir())
+    assert train(config)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(config, tmp_path):
+    with pytest.raises(UsageError, match="scale is 2"):
+        train(dataclasses.replace(config, scale=3, output=tmp_path / "new" / "run"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_stays_on_its_kind_of_device(config):
