@@ -3,12 +3,15 @@
 import dataclasses
 import errno
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from train_runs import save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
@@ -49,6 +52,35 @@ def test_a_folder_without_images_is_refused(config, tmp_path):
 def test_a_damaged_image_is_named(config, photos):
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageError, match=r"broken\.png"):
+        train(config)
+
+
+def test_all_damaged_images_are_named_at_once(config, photos, tmp_path):
+    for number in range(2):
+        (photos / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (1, 9)).save(photos / "thin.png")
+    with pytest.raises(ImageError) as error:
+        train(config)
+    assert re.fullmatch(
+        r"cannot use 3 of 6 images: \S+broken0\.png, \S+broken1\.png and \S+thin\.png; "
+        r"leave them out, or try other copies \(the first: its png data is corrupt.*\)",
+        str(error.value),
+    )
+    photos.rename(tmp_path / "others")
+    save_photographs(photos)
+    for number in range(2, 30):
+        (tmp_path / "others" / f"broken{number:02}.png").touch()
+    with pytest.raises(
+        ImageError, match=r"cannot use 31 of 34 images: .*, \S+broken1\.png and 21 more; leave"
+    ):
+        train(dataclasses.replace(config, validation=tmp_path / "others"))
+
+
+def test_an_image_smaller_than_a_pixel_of_the_input_is_named(config, photos):
+    Image.new("RGB", (1, 9)).save(photos / "thin.png")
+    with pytest.raises(
+        ImageError, match=r"thin\.png: 1×9 pixels are less than one of the input; leave it out"
+    ):
         train(config)
 
 

@@ -4,10 +4,8 @@ All are stored there as bytes, with their degraded forms, so that a batch is one
 waits for files.
 """
 
-import os
 import random
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +15,11 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import is_gray, read_first_page
+from mambair_cli.images import is_gray
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.files import read_all, read_page
 
 JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
@@ -141,12 +140,11 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
 
     Raises:
         UsageError: There are no images.
-        ImageError: An image cannot be read.
+        ImageError: Images cannot be read, or are too small.
         MemoryLimitError: The device's memory cannot hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
+    prepared = read_all(files, lambda file: list(_prepare(file, channels, config)))
     images = [image for images_of_file in prepared for image in images_of_file]
     try:
         clean = _make_pool((image.clean for image in images), device)
@@ -190,7 +188,7 @@ class _Prepared(NamedTuple):
 
 def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
     """Yield an image at each of its sizes, with its degraded forms."""
-    whole = read_first_page(file).to_srgb(channels)
+    whole = read_page(file, config.scale).to_srgb(channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)

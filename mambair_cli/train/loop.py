@@ -61,7 +61,7 @@ def train(
     Raises:
         UsageError: The settings contradict each other, the network or the state, there are no images, or
             the folder holds files of another run or is in use by one.
-        ImageError: An image cannot be read.
+        ImageError: Images cannot be read; all are named.
         CheckpointError: The weights or the state cannot be loaded.
         MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
         MambairError: Training diverges, or its folder cannot be written.

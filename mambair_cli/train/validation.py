@@ -1,12 +1,13 @@
 """The PSNR of a network in training, measured as in the papers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mambair_cli.images import from_float, read_first_page, split_luma, to_float
+from mambair_cli.images import from_float, split_luma, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.networks import Network
 from mambair_cli.quality.degrade import modcrop
@@ -17,6 +18,7 @@ from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.files import read_all, read_page
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
@@ -53,22 +55,25 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Valida
 
     Raises:
         UsageError: There are no images.
-        ImageError: An image cannot be read.
+        ImageError: Images cannot be read, or are too small.
     """
     if config.validation is None:
         return {}
     files = find_images(config.validation)
-    truths = [_prepare_truth(read_first_page(file).pixels, config, channels) for file in files]
+    truths = read_all(
+        files, lambda file: _prepare_truth(read_page(file, config.scale).pixels, config, channels)
+    )
 
     def pair_up(level: float | None = None) -> list[ValidationPair]:
         protocol = choose_protocol(config.task, config.scale, level, degradation=config.degradation)
-        pairs = []
-        for file, truth in zip(files, truths, strict=True):
-            image = to_float(read_input(ImagePair(file), protocol, truth))
-            compared = modcrop(truth, config.scale)
-            compared = compared if compared.dtype == np.uint8 else to_float(compared)
-            pairs.append(ValidationPair(image, compared, file.stem))
-        return pairs
+        truth_of = dict(zip(files, truths, strict=True))
+
+        def pair(file: Path) -> ValidationPair:
+            image = to_float(read_input(ImagePair(file), protocol, truth_of[file]))
+            truth = modcrop(truth_of[file], config.scale)
+            return ValidationPair(image, truth if truth.dtype == np.uint8 else to_float(truth), file.stem)
+
+        return read_all(files, pair)
 
     if config.degradation == "real":
         return {"real": pair_up()}
