@@ -144,6 +144,27 @@ def test_a_crop_larger_than_every_image_is_told(config):
     assert "--crop 18, would work" in told[0]  # of 48x36 pixels
 
 
+def test_pages_that_are_not_used_are_told(config, photos, tmp_path):
+    frames = [Image.new("RGB", (48, 36), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
+    told = []
+    config = dataclasses.replace(config, steps=1, images=(photos, tmp_path / "stack.tif"))
+    train(config, notify=told.append)
+    assert told == [
+        f"used only the first page or frame of {tmp_path}/stack.tif; 2 others are left out; "
+        "split them into single images to train on all"
+    ]
+    (tmp_path / "stack.tif").rename(photos / "stack.tif")
+    frames[0].save(photos / "two.gif", save_all=True, append_images=frames[1:2])
+    config = dataclasses.replace(config, output=tmp_path / "other", images=(photos,), validation=photos)
+    train(config, notify=told.append)
+    assert [re.sub(r"\S+/", "", sentence) for sentence in told[1:]] == [
+        f"used only the first page or frame of 2 files, such as stack.tif; 3 others are left out; "
+        f"split them into single images to {purpose} on all"
+        for purpose in ("train", "measure")
+    ]
+
+
 def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):

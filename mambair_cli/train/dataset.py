@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import is_gray
+from mambair_cli.images import FirstPage, is_gray
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import read_all, read_page
+from mambair_cli.train.files import explain_left_out, read_all, read_page
 
 JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
@@ -73,6 +73,7 @@ class Dataset:
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
         gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
+        left_out: Sentence on pages and frames of files that are not used; None if all are.
     """
 
     clean: ImagePool
@@ -81,6 +82,7 @@ class Dataset:
     cumulative_areas: Tensor
     largest_crop: int
     gray: Tensor | None = None
+    left_out: str | None = None
 
     def explain_mirrored(self, config: TrainConfig) -> str | None:
         """Say that no image is as large as a crop; None if one is."""
@@ -144,8 +146,13 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         MemoryLimitError: The device's memory cannot hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
-    prepared = read_all(files, lambda file: list(_prepare(file, channels, config)))
-    images = [image for images_of_file in prepared for image in images_of_file]
+
+    def read(file: Path) -> tuple[int, list[_Prepared]]:
+        page = read_page(file, config.scale)
+        return page.header.frames, list(_prepare(page, channels, config))
+
+    prepared = read_all(files, read)
+    images = [image for _, images_of_file in prepared for image in images_of_file]
     try:
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
@@ -167,6 +174,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         areas.cumsum(0),
         max(image.largest_crop for image in images),
         torch.tensor(are_gray, device=device) if any(are_gray) else None,
+        explain_left_out({file: frames for file, (frames, _) in zip(files, prepared, strict=True)}, "train"),
     )
 
 
@@ -186,9 +194,9 @@ class _Prepared(NamedTuple):
     is_gray: bool
 
 
-def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
+def _prepare(page: FirstPage, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
     """Yield an image at each of its sizes, with its degraded forms."""
-    whole = read_page(file, config.scale).to_srgb(channels)
+    whole = page.to_srgb(channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)
@@ -199,7 +207,7 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepar
         if config.degradation == "papers" and config.task == "upscale":
             degraded = [imresize(clean, 1 / config.scale)]
         elif config.degradation == "papers" and config.task == "dejpeg":
-            degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
+            degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {page.path.name} {size}")
         yield _Prepared(clean, degraded, largest_crop, is_gray(whole))
 
 

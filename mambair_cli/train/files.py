@@ -1,7 +1,7 @@
 """Read all files to train or to measure on; one line tells which cannot be read, or not whole."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -57,6 +57,25 @@ def read_page(file: Path, scale: int) -> FirstPage:
             f"cannot use {show(file)}: {width}×{height} pixels are less than one of the input; leave it out"
         )
     return page
+
+
+def explain_left_out(frames: Mapping[Path, int], purpose: str) -> str | None:
+    """Say of which files only the first page or frame is used; None if all have one.
+
+    Args:
+        frames: Number of pages or frames of each file.
+        purpose: Verb for what they are used for, such as "train".
+    """
+    several = {file: count for file, count in frames.items() if count > 1}
+    if not several:
+        return None
+    first, left = show(next(iter(several))), sum(several.values()) - len(several)
+    files = first if len(several) == 1 else f"{len(several)} files, such as {first}"
+    others = "another is" if left == 1 else f"{left} others are"
+    return (
+        f"used only the first page or frame of {files}; {others} left out; "
+        f"split them into single images to {purpose} on all"
+    )
 
 
 def _join(failed: dict[Path, ImageError], count: int) -> ImageError:

@@ -53,7 +53,8 @@ def train(
         resume: Whether to continue from the state in ``config.output``.
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
-        notify: Called with sentences on what the run will take, and on crops larger than all images.
+        notify: Called with sentences on what the run will take, on crops larger than all images, and on
+            pages and frames that are not used.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
@@ -87,7 +88,7 @@ def _train(
     is_main = trainer.group.is_main
     if is_main:
         _foresee(trainer, notify)
-    validation = load_validation(config, trainer.net.info.channels) if is_main else {}
+    validation = load_validation(config, trainer.net.info.channels, notify) if is_main else {}
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
     with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
@@ -103,9 +104,10 @@ def _train(
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
-    """Say what crops lack, and how long a slow run takes."""
+    """Say what is left out of files, what crops lack, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
+        trainer.dataset.left_out,
         trainer.dataset.explain_mirrored(config),
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )

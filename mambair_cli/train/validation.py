@@ -18,7 +18,7 @@ from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import read_all, read_page
+from mambair_cli.train.files import explain_left_out, read_all, read_page
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
@@ -43,7 +43,9 @@ OnRestored = Callable[[str, ValidationPair, np.ndarray], None]
 """Called with a level, a pair, and what the network made of its input, (s·h, s·w, c) float32, not clipped."""
 
 
-def load_validation(config: TrainConfig, channels: int) -> dict[str, list[ValidationPair]]:
+def load_validation(
+    config: TrainConfig, channels: int, notify: Callable[[str], None] = lambda sentence: None
+) -> dict[str, list[ValidationPair]]:
     """Make the image pairs to measure on, by the name of their level of degradation.
 
     They are those of ``mambair evaluate``, at the depth and in the colours of their files; but a gray network
@@ -52,6 +54,7 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Valida
     Args:
         config: Settings of the run.
         channels: Channels of the network.
+        notify: Called with a sentence on pages and frames that are not used.
 
     Raises:
         UsageError: There are no images.
@@ -60,20 +63,26 @@ def load_validation(config: TrainConfig, channels: int) -> dict[str, list[Valida
     if config.validation is None:
         return {}
     files = find_images(config.validation)
-    truths = read_all(
-        files, lambda file: _prepare_truth(read_page(file, config.scale).pixels, config, channels)
-    )
+
+    def read(file: Path) -> tuple[int, np.ndarray]:
+        page = read_page(file, config.scale)
+        return page.header.frames, _prepare_truth(page.pixels, config, channels)
+
+    pages = dict(zip(files, read_all(files, read), strict=True))
+    left_out = explain_left_out({file: frames for file, (frames, _) in pages.items()}, "measure")
+    if left_out:
+        notify(left_out)
 
     def pair_up(level: float | None = None) -> list[ValidationPair]:
         protocol = choose_protocol(config.task, config.scale, level, degradation=config.degradation)
-        truth_of = dict(zip(files, truths, strict=True))
 
         def pair(file: Path) -> ValidationPair:
-            image = to_float(read_input(ImagePair(file), protocol, truth_of[file]))
-            truth = modcrop(truth_of[file], config.scale)
+            truth = pages[file][1]
+            image = to_float(read_input(ImagePair(file), protocol, truth))
+            truth = modcrop(truth, config.scale)
             return ValidationPair(image, truth if truth.dtype == np.uint8 else to_float(truth), file.stem)
 
-        return read_all(files, pair)
+        return [pair(file) for file in files]
 
     if config.degradation == "real":
         return {"real": pair_up()}
