@@ -22,11 +22,18 @@ def read_srgb(path, bands):
     return read_first_page(path).to_srgb(bands)
 
 
-def test_16_bits_of_gray_are_rounded_not_clipped(tmp_path):
+def test_16_bits_and_floats_stay_deep(tmp_path):
     deep = np.minimum(RAMP[..., None].astype(int) * 257 + 100, 65535).astype(np.uint16)
     write_picture(Picture(deep), tmp_path / "deep.png")
-    assert np.array_equal(read_srgb(tmp_path / "deep.png", 1)[..., 0], RAMP)
-    assert np.array_equal(read_srgb(tmp_path / "deep.png", 3), RAMP[..., None].repeat(3, 2))
+    assert np.array_equal(read_srgb(tmp_path / "deep.png", 1), deep)
+    assert np.array_equal(read_srgb(tmp_path / "deep.png", 3), deep.repeat(3, 2))
+    write_picture(Picture(np.divide(deep, 65535, dtype=np.float32)), tmp_path / "float.tif")
+    assert np.array_equal(read_srgb(tmp_path / "float.tif", 1), deep)
+    write_picture(
+        Picture(deep.repeat(3, 2), icc=rgb_profile(WIDE_PRIMARIES, D65, 2.2)), tmp_path / "wide.png"
+    )
+    assert len(np.unique(read_srgb(tmp_path / "wide.png", 3))) >= 250
+    assert read_srgb(tmp_path / "wide.png", 3).dtype == np.uint16
 
 
 def test_colours_become_luma_and_alpha_is_left_out(tmp_path):

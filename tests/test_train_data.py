@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from profiles import D65, rgb_profile
 from train_runs import CPU, NETWORK, RESTORER, read_log
 
 from mambair_cli.errors import UsageError
+from mambair_cli.images import Picture, write_picture
 from mambair_cli.networks import build_network
 from mambair_cli.quality import evaluate
 from mambair_cli.restore.engine import blend_rows
@@ -20,6 +22,8 @@ from mambair_cli.train.dataset import Dataset, ImagePool, load_dataset
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import load_validation
+
+WIDE = rgb_profile(((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), D65, 2.2)
 
 
 def make_numbered_photographs(scale):
@@ -147,6 +151,41 @@ def gray_photos(photos):
     return photos
 
 
+@pytest.fixture
+def deep_photo(photos):
+    """Replace a photograph by one with 12 bits of detail in the darkest part of 16 bits."""
+    pixels = np.arange(36 * 48, dtype=np.uint16).reshape(36, 48, 1)
+    (photos / "b.png").unlink()
+    write_picture(Picture(pixels.repeat(3, 2)), photos / "b.png")
+    return pixels
+
+
+def test_deep_pictures_stay_deep_among_others(config, photos, deep_photo):
+    config = dataclasses.replace(config, batch=64)
+    dataset = load_dataset(config, 3, CPU)
+    x, target = dataset.draw_batch(config, torch.Generator().manual_seed(0))
+    is_deep = target.amax((1, 2, 3)) < 0.03
+    assert 0.2 < is_deep.float().mean() < 0.5
+    for batch in (x, target):
+        samples = batch * 65535
+        torch.testing.assert_close(samples, samples.round(), rtol=0, atol=0.01)
+    assert len(target[is_deep].unique()) > 1000
+    assert target.max() > 0.9
+    (photos / "b.png").unlink()
+    shallow = load_dataset(config, 3, CPU)
+    assert shallow.clean.pixels.dtype == torch.uint8
+    place = torch.tensor([0]), torch.tensor([2]), torch.tensor([3]), 8, torch.tensor([5])
+    assert torch.equal(dataset.clean.crop(*place), shallow.clean.crop(*place))
+
+
+def test_deep_pictures_are_compressed_as_8_bits(config, photos, deep_photo):
+    config = dataclasses.replace(config, task="dejpeg", scale=1, network=RESTORER, validation=photos)
+    dataset = load_dataset(config, 3, CPU)
+    assert dataset.degraded is not None
+    assert dataset.degraded.pixels.dtype == torch.uint8
+    assert {pair.truth.dtype.name for pair in load_validation(config, 3)["q10"]} == {"uint8"}
+
+
 def is_gray(crops):
     return (crops == crops[:, :1]).all(dim=(1, 2, 3))
 
@@ -186,6 +225,9 @@ def test_gray_pictures_that_are_degraded_like_real_ones_stay_gray(real, gray_pho
     ],
 )
 def test_training_measures_what_evaluate_measures(config, gray_photos, task, degradation, level):
+    if task != "dejpeg":  # JPEG holds 8 bits
+        deep = np.random.default_rng(0).integers(0, 65536, (24, 28, 3), dtype=np.uint16)
+        write_picture(Picture(deep, icc=WIDE), gray_photos / "deep.png")
     config = dataclasses.replace(config, task=task, degradation=degradation, validation=gray_photos)
     if task != "upscale":
         config = dataclasses.replace(config, scale=1, network=RESTORER)

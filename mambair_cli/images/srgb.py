@@ -1,4 +1,4 @@
-"""Read image files to learn from: their first page, as it is or as 8-bit sRGB or gray."""
+"""Read image files to learn from: their first page, as it is or as sRGB or gray."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class FirstPage:
     header: Header
 
     def to_srgb(self, bands: int) -> np.ndarray:
-        """Convert the colours to sRGB by the file's profile, and round them to 8 bits.
+        """Convert the colours to sRGB by the file's profile.
 
         What is gray stays gray.
 
@@ -41,12 +41,12 @@ class FirstPage:
             bands: 3 for colour, 1 for gray (the luma of colours).
 
         Returns:
-            (h, w, bands) uint8.
+            (h, w, bands), uint8, or uint16 where the file has more than 8 bits.
 
         Raises:
             ImageError: The colours cannot be converted.
         """
-        pixels = self.pixels
+        pixels, dtype = self.pixels, np.uint8 if self.pixels.dtype == np.uint8 else np.uint16
         if self.header.icc is not None:
             pixels = self._convert()
             if is_gray(self.pixels) and np.ptp(to_float(pixels), axis=2).max() < 1.5 * _STEP:
@@ -55,7 +55,7 @@ class FirstPage:
             pixels = pixels.repeat(bands, axis=2)
         elif bands == 1:
             pixels = split_luma(to_float(pixels))[0]
-        return np.ascontiguousarray(from_float(to_float(pixels), np.uint8))
+        return np.ascontiguousarray(from_float(to_float(pixels), dtype))
 
     def _convert(self) -> np.ndarray:
         """Return the pixels converted from the header's profile to sRGB."""

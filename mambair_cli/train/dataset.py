@@ -1,7 +1,7 @@
 """The training images, whole and degraded, in the device's memory, and random crops of them.
 
-All are stored there as bytes, with their degraded forms, so that a batch is one gather and the device never
-waits for files.
+All are stored there as bytes, or as 16 bits where one has more than 8, with their degraded forms, so that a
+batch is one gather and the device never waits for files.
 """
 
 import random
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import FirstPage, is_gray
+from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
@@ -28,7 +28,8 @@ class ImagePool(NamedTuple):
     """Images of any sizes in one tensor, so that crops of many are one gather.
 
     Attributes:
-        pixels: Pixels of all images, one after another, (pixels, ch) uint8.
+        pixels: Pixels of all images, one after another, (pixels, ch): uint8; or int16 with the bits of
+            uint16, of which not all devices gather elements.
         first: Index of each image's first pixel, (images,).
         heights: Height of each image, in pixels, (images,).
         widths: Width of each image, in pixels, (images,).
@@ -59,7 +60,12 @@ class ImagePool(NamedTuple):
         y = torch.where(turn & 1 > 0, side - 1 - y, y) + top[:, None, None]
         x = torch.where(turn & 2 > 0, side - 1 - x, x) + left[:, None, None]
         pixel = self.first[image][:, None, None] + y * self.widths[image][:, None, None] + x
-        return (self.pixels[pixel].float() / 255).permute(0, 3, 1, 2)
+        samples = self.pixels[pixel]
+        if samples.dtype == torch.uint8:
+            samples = samples.float() / 255
+        else:
+            samples = (samples.int() & 0xFFFF).float() / 0xFFFF
+        return samples.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -212,10 +218,11 @@ def _prepare(page: FirstPage, channels: int, config: TrainConfig) -> Iterable[_P
 
 
 def _compress_at_qualities(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:
-    """Compress an image at random qualities, one from each of equal parts of the range."""
+    """Compress an image, as 8 bits, at random qualities, one from each of equal parts of the range."""
     low, high = quality
     draw = random.Random(seed)
     places = [(part + draw.random()) / JPEG_VARIANTS for part in range(JPEG_VARIANTS)]
+    image = from_float(to_float(image), np.uint8)
     return [compress_jpeg(image, low + int(place * (high - low + 1))) for place in places]
 
 
@@ -225,8 +232,17 @@ def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> ImagePool:
         torch.tensor([image.shape[axis] for image in images], device=device) for axis in (0, 1)
     )
     areas = heights * widths
-    pixels = np.concatenate([image.reshape(-1, image.shape[2]) for image in images])
+    is_deep = any(image.dtype != np.uint8 for image in images)
+    pixels = np.concatenate(
+        [(_deepen(image) if is_deep else image).reshape(-1, image.shape[2]) for image in images]
+    )
     return ImagePool(torch.from_numpy(pixels).to(device), areas.cumsum(0) - areas, heights, widths)
+
+
+def _deepen(image: np.ndarray) -> np.ndarray:
+    """Return samples as int16 with the bits of uint16; bytes are scaled to the range of 16 bits."""
+    wide = image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+    return wide.view(np.int16)
 
 
 def _mirror_to(image: np.ndarray, shortest: int) -> np.ndarray:
