@@ -19,8 +19,9 @@ import torch
 
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.folder import STATE_FILE
 from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
-from mambair_cli.train.trainer import STATE_FILE, Trainer
+from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
 SPEED_STEPS = 300  # steps that are timed, to estimate how many fit

@@ -125,6 +125,9 @@ def train(
     --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
     of a run of the new length.
 
+    Pictures are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run
+    writes into a folder with files of another one.
+
     To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
 
     Example: mambair train photos/ --task upscale --scale 2 --output run/
