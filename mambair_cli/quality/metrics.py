@@ -39,7 +39,7 @@ def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0, luma: bool = False, b
 
 
 def choose_bits(truth: np.ndarray) -> int:
-    """Return the bits at which results are compared with a truth: 8, as in the papers, or 16 if it is deeper."""
+    """Return the bits at which results are compared: 8, as in the papers, or 16 where the truth is deeper."""
     return 8 if truth.dtype == np.uint8 else 16
 
 
