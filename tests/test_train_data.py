@@ -190,6 +190,20 @@ def is_gray(crops):
     return (crops == crops[:, :1]).all(dim=(1, 2, 3))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_noisy_crops_is_as_in_files_of_8_bits(config, share):
+    config = dataclasses.replace(config, task="denoise", scale=1, sigma=(40, 40), batch=64, clipped=share)
+    data = load_dataset(config, 3, torch.device("cpu"))
+    x, clean = data.draw_batch(config, torch.Generator().manual_seed(3))
+    are_stored = (x * 255 - (x * 255).round()).abs().amax((1, 2, 3)) < 1e-3
+    assert are_stored.float().mean().item() == pytest.approx(share, abs=0.2)
+    assert x[are_stored].numel() == 0 or (x[are_stored].min() >= 0 and x[are_stored].max() <= 1)
+    again, same = data.draw_batch(dataclasses.replace(config, clipped=1), torch.Generator().manual_seed(3))
+    if share:  # the same noise, in files or not
+        assert torch.equal(clean, same)
+        torch.testing.assert_close(x.clamp(0, 1), again, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
 def test_noise_on_gray_pictures_is_gray(config, gray_photos):
     config = dataclasses.replace(config, task="denoise", scale=1, network=RESTORER, sigma=(20, 20), batch=96)
     dataset = load_dataset(config, 3, CPU)

@@ -117,7 +117,8 @@ class Dataset:
             (b, ch, crop, crop) and (b, ch, s·crop, s·crop), float32 in [0, 1]; noise may leave that range.
         """
         device = self.cumulative_areas.device
-        chance = torch.rand(5, config.batch, dtype=torch.float64, device=device, generator=generator)
+        numbers = 6 if config.clipped else 5
+        chance = torch.rand(numbers, config.batch, dtype=torch.float64, device=device, generator=generator)
         chance = chance[:, share]
         inputs = self.degraded or self.clean
         image = torch.searchsorted(self.cumulative_areas, chance[0] * self.cumulative_areas[-1], right=True)
@@ -135,7 +136,11 @@ class Dataset:
         noise = noise[share]
         if self.gray is not None:
             noise = torch.where(self.gray[image][:, None, None, None], noise[:, :1], noise)
-        return target + sigma * noise, target
+        x = target + sigma * noise
+        if config.clipped:
+            stored = (x.clamp(0, 1) * 255).round() / 255
+            x = torch.where((chance[5] < config.clipped)[:, None, None, None], stored, x)
+        return x, target
 
 
 def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Dataset:
