@@ -73,8 +73,12 @@ def test_a_folder_that_cannot_be_made_fails_in_a_run_and_in_a_dry_one(run, weigh
     assert is_one_line(err)
     failed = json.loads(out[1])
     assert failed["event"] == ("plan_failed" if options else "failed")
-    assert failed["message"].startswith(f"cannot write {output}/a.png: ")
-    assert failed["message"].endswith("; choose another folder with -o")
+    why = {
+        "/proc/sys/out": "into the folder /proc/sys: ",
+        "notes.txt/out": "results: notes.txt is no folder; ",
+    }
+    assert failed["message"].startswith(f"cannot write {why[output]}")
+    assert failed["message"].endswith("choose another folder with -o")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="does not tell")

@@ -32,6 +32,7 @@ from mambair_cli.networks import MambaIR
 from mambair_cli.restore import restorer as restorer_module
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_segments, clip_writers
+from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, piped, probe_clip
@@ -366,6 +367,12 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
         patch.setattr(SegmentWriter, "encode", stop_after(0))
         assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
     assert "out/in.mp4 is done already" in capsys.readouterr().err
+    Path("out", GATE_FILE).mkdir()  # as if the folder could not be written
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 0
+    assert "out/in.mp4 is done already" in capsys.readouterr().err
+    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume", "--quality", "20") == 1
+    assert "cannot keep a journal in out: " in capsys.readouterr().err
+    Path("out", GATE_FILE).rmdir()
     assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume", "--quality", "20") == 0  # it is ours
     second = Path("out/in.mp4").read_bytes()
     assert len(second) < len(first)

@@ -12,7 +12,7 @@ from mambair_cli.checkpoints.catalog import find_model
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import imresize
-from mambair_cli.quality.evaluate import find_pairs, published_psnr
+from mambair_cli.quality.evaluate import choose_protocol, find_pairs, make_input, published_psnr
 
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the standard images are not here")
 
@@ -42,6 +42,17 @@ def test_noise_that_nothing_removes_has_the_psnr_of_its_sigma(run, tmp_path):
     assert scores["mean"]["psnr"] == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
     assert scores["mean"]["model"] == "same.safetensors"
     assert scores["mean"]["published"] is None
+
+
+def test_a_gray_picture_has_the_same_noise_however_it_is_stored():
+    gray = np.random.default_rng(0).integers(0, 256, (9, 7, 1), dtype=np.uint8)
+    for protocol in (
+        choose_protocol("denoise", 1, 25),
+        choose_protocol("denoise", 1, None, degradation="real"),
+    ):
+        noisy = make_input(gray, protocol, "a")
+        assert noisy.std() > 0
+        np.testing.assert_array_equal(make_input(gray.repeat(3, 2), protocol, "a"), noisy.repeat(3, 2))
 
 
 def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):

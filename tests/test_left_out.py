@@ -295,7 +295,7 @@ def test_a_folder_may_be_called_like_a_file(run):
         (["a.png", "--model", "tiny-x2"], "cannot write a_x2.png: it exists already"),
         (["a.png", "-o", "a_x2.png"], "cannot write a_x2.png: it exists already"),
         (["link.png"], "cannot read link.png: it is a link to gone.png, which is missing"),
-        (["a.png", "-o", "a.png/new/"], "a.png is no folder, so a.png/new cannot be made"),
+        (["a.png", "-o", "a.png/new/"], "a.png is no folder; choose another folder with -o"),
     ],
 )
 def test_what_names_tell_is_said_before_pytorch_is_loaded(tmp_path, arguments, says):

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from profiles import D65, gray_profile, rgb_profile
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import Picture, read_srgb, write_picture
+from mambair_cli.images import Picture, read_first_page, write_picture
 from mambair_cli.images.discovery import find_images, find_sources
 from mambair_cli.quality.evaluate import find_pairs
 
@@ -18,11 +18,22 @@ WIDE_PRIMARIES = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))  # Adobe RGB's
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 
-def test_16_bits_of_gray_are_rounded_not_clipped(tmp_path):
+def read_srgb(path, bands):
+    return read_first_page(path).to_srgb(bands)
+
+
+def test_16_bits_and_floats_stay_deep(tmp_path):
     deep = np.minimum(RAMP[..., None].astype(int) * 257 + 100, 65535).astype(np.uint16)
     write_picture(Picture(deep), tmp_path / "deep.png")
-    assert np.array_equal(read_srgb(tmp_path / "deep.png", 1)[..., 0], RAMP)
-    assert np.array_equal(read_srgb(tmp_path / "deep.png", 3), RAMP[..., None].repeat(3, 2))
+    assert np.array_equal(read_srgb(tmp_path / "deep.png", 1), deep)
+    assert np.array_equal(read_srgb(tmp_path / "deep.png", 3), deep.repeat(3, 2))
+    write_picture(Picture(np.divide(deep, 65535, dtype=np.float32)), tmp_path / "float.tif")
+    assert np.array_equal(read_srgb(tmp_path / "float.tif", 1), deep)
+    write_picture(
+        Picture(deep.repeat(3, 2), icc=rgb_profile(WIDE_PRIMARIES, D65, 2.2)), tmp_path / "wide.png"
+    )
+    assert len(np.unique(read_srgb(tmp_path / "wide.png", 3))) >= 250
+    assert read_srgb(tmp_path / "wide.png", 3).dtype == np.uint16
 
 
 def test_colours_become_luma_and_alpha_is_left_out(tmp_path):
@@ -48,6 +59,14 @@ def test_a_profile_is_honoured(tmp_path):
     got = read_srgb(tmp_path / "gray.png", 1)[..., 0]
     assert np.abs(got - curve)[2:].max() <= 1  # the darkest come from a coarse table of Little CMS
     assert np.abs(got.astype(int) - RAMP).max() > 5
+
+
+def test_gray_stays_gray_under_a_profile_for_colours(tmp_path):
+    gray = RAMP[..., None].repeat(3, 2)
+    Image.fromarray(gray).save(tmp_path / "wide.png", icc_profile=rgb_profile(WIDE_PRIMARIES, D65, 1.8))
+    got = read_srgb(tmp_path / "wide.png", 3)
+    assert np.ptp(got, axis=2).max() == 0
+    assert np.abs(got.astype(int) - gray).max() > 5
 
 
 def test_an_image_is_turned_upright(tmp_path):

@@ -8,12 +8,14 @@ import shutil
 import signal
 import sys
 
+import numpy as np
 import pytest
 import torch
 from train_runs import CPU, NETWORK, RESTORER, load_weights, read_log
 
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import UsageError
+from mambair_cli.images import Picture, write_picture
 from mambair_cli.networks import MambaIRUNetConfig, MambaIRv2Config, build_network
 from mambair_cli.train import loop, pace, train, trainer
 from mambair_cli.train.schedule import Schedule
@@ -259,8 +261,13 @@ def test_any_checkpoint_can_be_trained_further(config, network, tmp_path):
 
 
 @pytest.mark.gpu
-def test_recorded_steps_do_as_eager_ones(config, monkeypatch):
+@pytest.mark.parametrize("task", ["upscale", "denoise"])
+def test_recorded_steps_do_as_eager_ones(config, photos, task, monkeypatch):
     config = dataclasses.replace(config, device="cuda", precision="bf16")
+    if task == "denoise":  # one picture is gray and deep
+        config = dataclasses.replace(config, task=task, scale=1, network=RESTORER)
+        deep = np.arange(36 * 48, dtype=np.uint16).reshape(36, 48, 1)
+        write_picture(Picture(deep), photos / "deep.png")
     recorded = Trainer(config)
     monkeypatch.setattr(trainer, "EAGER_STEPS", 10)
     eager = Trainer(config)

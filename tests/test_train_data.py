@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from profiles import D65, rgb_profile
 from train_runs import CPU, NETWORK, RESTORER, read_log
 
 from mambair_cli.errors import UsageError
+from mambair_cli.images import Picture, write_picture
 from mambair_cli.networks import build_network
-from mambair_cli.restore.engine import run_image
+from mambair_cli.quality import evaluate
+from mambair_cli.restore.engine import blend_rows
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.train import real_batches, train, validation
 from mambair_cli.train.dataset import Dataset, ImagePool, load_dataset
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import load_validation
+
+WIDE = rgb_profile(((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), D65, 2.2)
 
 
 def make_numbered_photographs(scale):
@@ -136,6 +141,122 @@ def test_noise_is_drawn_from_the_whole_range(config):
     assert sigma.mean() == pytest.approx(30, abs=2)
 
 
+@pytest.fixture
+def gray_photos(photos):
+    """Make one of three photographs gray, and another gray in three channels."""
+    with Image.open(photos / "a.png") as image:
+        image.convert("L").save(photos / "a.png")
+    with Image.open(photos / "b.png") as image:
+        image.convert("L").convert("RGB").save(photos / "b.png")
+    return photos
+
+
+@pytest.fixture
+def deep_photo(photos):
+    """Replace a photograph by one with 12 bits of detail in the darkest part of 16 bits."""
+    pixels = np.arange(36 * 48, dtype=np.uint16).reshape(36, 48, 1)
+    (photos / "b.png").unlink()
+    write_picture(Picture(pixels.repeat(3, 2)), photos / "b.png")
+    return pixels
+
+
+def test_deep_pictures_stay_deep_among_others(config, photos, deep_photo):
+    config = dataclasses.replace(config, batch=64)
+    dataset = load_dataset(config, 3, CPU)
+    x, target = dataset.draw_batch(config, torch.Generator().manual_seed(0))
+    is_deep = target.amax((1, 2, 3)) < 0.03
+    assert 0.2 < is_deep.float().mean() < 0.5
+    for batch in (x, target):
+        samples = batch * 65535
+        torch.testing.assert_close(samples, samples.round(), rtol=0, atol=0.01)
+    assert len(target[is_deep].unique()) > 1000
+    assert target.max() > 0.9
+    (photos / "b.png").unlink()
+    shallow = load_dataset(config, 3, CPU)
+    assert shallow.clean.pixels.dtype == torch.uint8
+    place = torch.tensor([0]), torch.tensor([2]), torch.tensor([3]), 8, torch.tensor([5])
+    assert torch.equal(dataset.clean.crop(*place), shallow.clean.crop(*place))
+
+
+def test_deep_pictures_are_compressed_as_8_bits(config, photos, deep_photo):
+    config = dataclasses.replace(config, task="dejpeg", scale=1, network=RESTORER, validation=photos)
+    dataset = load_dataset(config, 3, CPU)
+    assert dataset.degraded is not None
+    assert dataset.degraded.pixels.dtype == torch.uint8
+    assert {pair.truth.dtype.name for pair in load_validation(config, 3)["q10"]} == {"uint8"}
+
+
+def is_gray(crops):
+    return (crops == crops[:, :1]).all(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_noisy_crops_is_as_in_files_of_8_bits(config, share):
+    config = dataclasses.replace(config, task="denoise", scale=1, sigma=(40, 40), batch=64, clipped=share)
+    data = load_dataset(config, 3, torch.device("cpu"))
+    x, clean = data.draw_batch(config, torch.Generator().manual_seed(3))
+    are_stored = (x * 255 - (x * 255).round()).abs().amax((1, 2, 3)) < 1e-3
+    assert are_stored.float().mean().item() == pytest.approx(share, abs=0.2)
+    assert x[are_stored].numel() == 0 or (x[are_stored].min() >= 0 and x[are_stored].max() <= 1)
+    again, same = data.draw_batch(dataclasses.replace(config, clipped=1), torch.Generator().manual_seed(3))
+    if share:  # the same noise, in files or not
+        assert torch.equal(clean, same)
+        torch.testing.assert_close(x.clamp(0, 1), again, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_noise_on_gray_pictures_is_gray(config, gray_photos):
+    config = dataclasses.replace(config, task="denoise", scale=1, network=RESTORER, sigma=(20, 20), batch=96)
+    dataset = load_dataset(config, 3, CPU)
+    x, clean = dataset.draw_batch(config, torch.Generator().manual_seed(0))
+    assert 0.4 < is_gray(clean).float().mean() < 0.9
+    assert torch.equal(is_gray(x), is_gray(clean))
+    assert ((x - clean)[is_gray(clean)] * 255).std().item() == pytest.approx(20, rel=0.05)
+    part, _ = dataset.draw_batch(config, torch.Generator().manual_seed(0), slice(48, 96))
+    assert torch.equal(part, x[48:])
+    coloured, _ = dataclasses.replace(dataset, gray=None).draw_batch(config, torch.Generator().manual_seed(0))
+    assert torch.equal(coloured[~is_gray(clean)], x[~is_gray(clean)])  # as if there were none
+
+
+def test_gray_pictures_that_are_degraded_like_real_ones_stay_gray(real, gray_photos):
+    real = dataclasses.replace(real, task="denoise", scale=1, network=RESTORER, batch=24)
+    batches = RealBatches(load_dataset(real, 3, CPU), real, CPU, slice(None))
+    batches._recipe = dataclasses.replace(batches._recipe, gray=0.0, clean=0.0, webp=0.0)
+    batches.load(0)
+    spread = [(crops.amax(1) - crops.amin(1)).amax((1, 2)) for crops in (batches.x, batches.target)]
+    gray = spread[1] < 1e-5
+    assert 0.4 < gray.float().mean() < 0.9
+    assert spread[0][gray].max() < 1e-5
+    assert (spread[0][~gray] > 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "degradation", "level"),
+    [
+        ("denoise", "papers", 25),
+        ("denoise", "real", None),
+        ("dejpeg", "papers", 10),
+        ("upscale", "papers", None),
+    ],
+)
+def test_training_measures_what_evaluate_measures(config, gray_photos, task, degradation, level):
+    if task != "dejpeg":  # JPEG holds 8 bits
+        deep = np.random.default_rng(0).integers(0, 65536, (24, 28, 3), dtype=np.uint16)
+        write_picture(Picture(deep, icc=WIDE), gray_photos / "deep.png")
+    config = dataclasses.replace(config, task=task, degradation=degradation, validation=gray_photos)
+    if task != "upscale":
+        config = dataclasses.replace(config, scale=1, network=RESTORER)
+    weights = train(config)
+    measured = [value for line in read_log(config.output) for name, value in line.items() if "psnr" in name]
+    restorer = Restorer(task, config.scale, weights=weights, device="cpu", bare=True)
+    protocol = evaluate.choose_protocol(task, config.scale, level, degradation=degradation)
+    scores = evaluate.measure(
+        evaluate.find_pairs(gray_photos), protocol, lambda image: restorer.restore(image, any_range=True)[0]
+    )
+    assert evaluate.average(list(scores)).psnr == pytest.approx(
+        measured[0 if level in (10, None) else 1], abs=1e-3
+    )
+
+
 def test_photographs_are_compressed_all_over_the_range_of_quality(config):
     config = dataclasses.replace(config, task="dejpeg", scale=1, network=RESTORER, quality=(5, 95))
     dataset = load_dataset(config, 3, CPU)
@@ -169,9 +290,9 @@ def test_a_measurement_that_is_interrupted_is_made_up_for(config, photos, monkey
         measured.append(image)
         if len(measured) == 4:  # there are three photographs
             os.kill(os.getpid(), signal.SIGINT)
-        return run_image(engine, image, *others, **options)
+        return blend_rows(engine, image, *others, **options)
 
-    monkeypatch.setattr(validation, "run_image", interrupt_second)
+    monkeypatch.setattr(validation, "blend_rows", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert len(measured) == 4
@@ -188,9 +309,9 @@ def test_photographs_are_measured_in_the_tiles_of_a_restoration(config, tmp_path
 
     def note(engine, image, plan, *others, **options):
         plans.append(plan)
-        return run_image(engine, image, plan, *others, **options)
+        return blend_rows(engine, image, plan, *others, **options)
 
-    monkeypatch.setattr(validation, "run_image", note)
+    monkeypatch.setattr(validation, "blend_rows", note)
     net = build_network(NETWORK, "upscale")
     validation.measure(net, load_validation(config, 3), config)
     assert plans == [Restorer(scale=2, device="cpu", offline=True).plan(20, 300)]

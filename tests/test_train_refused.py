@@ -3,10 +3,15 @@
 import dataclasses
 import errno
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from train_runs import save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
@@ -47,6 +52,35 @@ def test_a_folder_without_images_is_refused(config, tmp_path):
 def test_a_damaged_image_is_named(config, photos):
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageError, match=r"broken\.png"):
+        train(config)
+
+
+def test_all_damaged_images_are_named_at_once(config, photos, tmp_path):
+    for number in range(2):
+        (photos / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (1, 9)).save(photos / "thin.png")
+    with pytest.raises(ImageError) as error:
+        train(config)
+    assert re.fullmatch(
+        r"cannot use 3 of 6 images: \S+broken0\.png, \S+broken1\.png and \S+thin\.png; "
+        r"leave them out, or try other copies \(the first: its png data is corrupt.*\)",
+        str(error.value),
+    )
+    photos.rename(tmp_path / "others")
+    save_photographs(photos)
+    for number in range(2, 30):
+        (tmp_path / "others" / f"broken{number:02}.png").touch()
+    with pytest.raises(
+        ImageError, match=r"cannot use 31 of 34 images: .*, \S+broken1\.png and 21 more; leave"
+    ):
+        train(dataclasses.replace(config, validation=tmp_path / "others"))
+
+
+def test_an_image_smaller_than_a_pixel_of_the_input_is_named(config, photos):
+    Image.new("RGB", (1, 9)).save(photos / "thin.png")
+    with pytest.raises(
+        ImageError, match=r"thin\.png: 1×9 pixels are less than one of the input; leave it out"
+    ):
         train(config)
 
 
@@ -110,6 +144,27 @@ def test_a_crop_larger_than_every_image_is_told(config):
     assert "--crop 18, would work" in told[0]  # of 48x36 pixels
 
 
+def test_pages_that_are_not_used_are_told(config, photos, tmp_path):
+    frames = [Image.new("RGB", (48, 36), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
+    told = []
+    config = dataclasses.replace(config, steps=1, images=(photos, tmp_path / "stack.tif"))
+    train(config, notify=told.append)
+    assert told == [
+        f"used only the first page or frame of {tmp_path}/stack.tif; 2 others are left out; "
+        "split them into single images to train on all"
+    ]
+    (tmp_path / "stack.tif").rename(photos / "stack.tif")
+    frames[0].save(photos / "two.gif", save_all=True, append_images=frames[1:2])
+    config = dataclasses.replace(config, output=tmp_path / "other", images=(photos,), validation=photos)
+    train(config, notify=told.append)
+    assert [re.sub(r"\S+/", "", sentence) for sentence in told[1:]] == [
+        f"used only the first page or frame of 2 files, such as stack.tif; 3 others are left out; "
+        f"split them into single images to {purpose} on all"
+        for purpose in ("train", "measure")
+    ]
+
+
 def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
@@ -125,6 +180,62 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     )
     with pytest.raises(UsageError, match="with --weights: it was begun with a new network; give that"):
         train(further, resume=True)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "log.jsonl", "report.html", "examples/4_a.webp"])
+def test_files_of_a_run_without_a_state_are_not_replaced(config, name):
+    file = config.output / name
+    file.parent.mkdir(parents=True)
+    file.write_text("something")
+    with pytest.raises(
+        UsageError, match=rf"run: it holds {name.split('/')[0]}, which would be .*; choose another folder"
+    ):
+        train(config)
+    assert [path for path in config.output.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "something"
+
+
+def test_a_run_that_failed_at_its_first_step_is_begun_again(config):
+    config.output.mkdir()
+    (config.output / "log.jsonl").touch()
+    assert train(config)
+
+
+def test_a_folder_is_for_one_run_at_a_time(config):
+    train(dataclasses.replace(config, steps=1))
+    said = []
+
+    def begin_others(step):
+        for resume in (False, True):
+            with pytest.raises(
+                UsageError, match=r"another run writes there; .* choose another folder"
+            ) as error:
+                train(dataclasses.replace(config, steps=3), resume=resume)
+            said.append(error)
+
+    train(dataclasses.replace(config, steps=2), resume=True, on_step=begin_others)
+    assert len(said) == 2
+    assert not list(config.output.glob(".*"))
+
+
+def test_a_run_that_was_killed_holds_nothing(config):
+    code = """
+import os, sys
+from pathlib import Path
+from mambair_cli.train.folder import hold_folder
+with hold_folder(Path(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code, config.output])
+    assert done.returncode
+    assert list(config.output.iterdir())
+    assert train(config)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(config, tmp_path):
+    with pytest.raises(UsageError, match="scale is 2"):
+        train(dataclasses.replace(config, scale=3, output=tmp_path / "new" / "run"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_stays_on_its_kind_of_device(config):

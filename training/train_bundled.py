@@ -19,8 +19,9 @@ import torch
 
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.folder import STATE_FILE
 from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
-from mambair_cli.train.trainer import STATE_FILE, Trainer
+from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
 SPEED_STEPS = 300  # steps that are timed, to estimate how many fit
@@ -33,7 +34,7 @@ def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
     kind = name.removeprefix("real-")
     scale = int(kind[1:]) if kind[0] == "x" else 1
     task = "upscale" if scale > 1 else kind
-    gray = [arguments.gray] if task == "dejpeg" and arguments.gray else []
+    gray = [arguments.gray] if task != "upscale" and arguments.gray else []
     return TrainConfig(
         task=task,
         images=(*arguments.data, *gray),
@@ -56,6 +57,7 @@ def configure(name: str, arguments: argparse.Namespace) -> TrainConfig:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         loss=arguments.loss,
+        clipped=arguments.clipped,
         teacher=arguments.teacher,
         teacher_share=arguments.teacher_share,
         warmup=500,
@@ -141,7 +143,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="+")
     parser.add_argument("--data", type=Path, required=True, nargs="+")
     parser.add_argument("--shrink", type=float, nargs="+", default=(1.0, 0.8, 0.65))
-    parser.add_argument("--gray", type=Path, help="more gray images for dejpeg")
+    parser.add_argument("--gray", type=Path, help="more gray images for dejpeg and denoise")
+    parser.add_argument(
+        "--clipped", type=float, default=0.0, help="share of noisy crops as in files of 8 bits"
+    )
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="checkpoint to start from; tensors that fit are taken")

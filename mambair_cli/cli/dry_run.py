@@ -59,9 +59,11 @@ def print_plan(
         report_failure(name, error, options.json, "plan_failed")
     dry_run = DryRun(model, output, policy)
     planned: list[PlannedJob] = []
+    told: set[str] = set()  # errors: that of a folder is the same for all of its images
     for job in jobs:
         planned.append(dry_run.plan(job))
-        _print_job(planned[-1], options)
+        _print_job(planned[-1], options, str(planned[-1].error) in told)
+        told.add(str(planned[-1].error))
     _warn_of_disks_and_waits(planned, policy)
     _print_total(add_up(planned, dry_run.trial, model.devices), planned, len(folders), options.json)
     errors = [error for _, error in folders] + [one.error for one in planned if one.error is not None]
@@ -147,11 +149,11 @@ def _print_model(
             say(sentence)
 
 
-def _print_job(planned: "PlannedJob", options: Options) -> None:
-    """Print what a run would do with an image."""
+def _print_job(planned: "PlannedJob", options: Options, is_told: bool) -> None:
+    """Print what a run would do with an image; an error that was told before only as an event."""
     job, error, forecast = planned.job, planned.error, planned.forecast
     if error is not None:
-        report_failure(str(job.source), error, options.json, "plan_failed")
+        report_failure(str(job.source), error, options.json, "plan_failed", is_told)
     elif forecast is None:
         if options.json:
             print_event("plan_skipped", input=str(job.source), output=job.place)

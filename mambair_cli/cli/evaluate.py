@@ -158,10 +158,10 @@ def evaluate(
     """Measure PSNR and SSIM by the protocols of the papers.
 
     Without --inputs, the inputs are made from the ground truth: with MATLAB's bicubic imresize for upscale,
-    Gaussian noise of numpy's seed 0 for denoise, Pillow's JPEG for dejpeg. With --degradation real, the
-    name of an image decides what is done to it, and the PSNR of the input is shown too. The bare output of
-    the network is measured; the other commands also correct it towards the input in smooth areas. Images
-    are rounded to 8 bits, as in the papers, and to 16 where the ground truth has more than 8.
+    Gaussian noise of numpy's seed 0 for denoise (gray noise for gray pictures), Pillow's JPEG for dejpeg.
+    With --degradation real, the name of an image decides what is done to it, and the PSNR of the input is
+    shown too. The bare output of the network is measured, which the other commands also correct towards the
+    input in smooth areas, rounded to 8 bits, as in the papers, or to 16 where the truth has more than 8.
 
     --receptive-field and --seams look at the network itself, with the same inputs; to use pictures as they
     are, give their folder to --inputs too. --receptive-field averages the gradient of a result's centre pixel

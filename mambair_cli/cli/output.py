@@ -50,7 +50,9 @@ def complain(error: MambairError) -> None:
     say(f"error: {error}")
 
 
-def report_failure(name: str, error: MambairError, as_json: bool, event: str = "failed") -> None:
+def report_failure(
+    name: str, error: MambairError, as_json: bool, event: str = "failed", is_told: bool = False
+) -> None:
     """Print that an input failed: the error and, for JSON, an event.
 
     Args:
@@ -58,8 +60,10 @@ def report_failure(name: str, error: MambairError, as_json: bool, event: str = "
         error: Why it failed.
         as_json: Whether events are printed.
         event: Name of the event.
+        is_told: Whether the error was printed before, for another input.
     """
-    complain(error)
+    if not is_told:
+        complain(error)
     if as_json:
         from mambair_cli.runs.outcomes import describe_error
 

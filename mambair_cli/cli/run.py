@@ -244,6 +244,7 @@ class Run:
     ) -> None:
         """Print what becomes of each image."""
         options = self._options
+        told: set[str] = set()  # errors: that of a folder is the same for all of its images
         for outcome in outcomes:
             self._summary.add(outcome, info and info.model)
             if self._pages is not None:
@@ -251,7 +252,9 @@ class Run:
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:
-                complain(outcome.error)
+                if str(outcome.error) not in told:
+                    complain(outcome.error)
+                    told.add(str(outcome.error))
                 self._exit_code = max(self._exit_code, outcome.error.exit_code)
             elif not options.quiet:
                 if outcome.warnings:

@@ -82,6 +82,16 @@ class TrainOptions:
         Loss,
         typer.Option(help="Loss function; psnr after l1 gives the highest PSNR, psnr-y the highest on luma."),
     ] = TrainConfig.loss
+    clipped: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            callback=finite,
+            help="Share of crops whose noise is cut off at black and white, as in files of 8 bits.",
+        ),
+    ] = TrainConfig.clipped
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +135,9 @@ def train(
     --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
     of a run of the new length.
 
+    Pictures are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run
+    writes into a folder with files of another one.
+
     To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
 
     Example: mambair train photos/ --task upscale --scale 2 --output run/
@@ -159,11 +172,15 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
     if task != "upscale":
         refuse(given, ["scale"], f"{task} keeps the size")
     if task != "denoise":
-        refuse(given, ["sigma"], f"{task} is trained without noise")
+        refuse(given, ["sigma", "clipped"], f"{task} is trained without noise")
     if task != "dejpeg":
         refuse(given, ["jpeg_quality"], f"{task} is trained without JPEG")
     if options.degradation == "real":
-        refuse(given, ["sigma", "jpeg_quality"], "--degradation real draws all that is done to pictures")
+        refuse(
+            given,
+            ["sigma", "clipped", "jpeg_quality"],
+            "--degradation real draws all that is done to pictures",
+        )
     if options.weights is not None:
         refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{options.weights} has its own network")
     if options.teacher is None:
@@ -193,6 +210,7 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
         warmup=options.warmup,
         ema_decay=options.ema_decay,
         loss=options.loss,
+        clipped=options.clipped,
         teacher=None if options.teacher is None else _fetch(options.teacher, options.quiet).absolute(),
         teacher_share=options.teacher_share,
         precision=options.precision,

@@ -8,9 +8,9 @@ from mambair_cli.images.formats import WRITABLE_SUFFIXES, find_losses, fit_heade
 from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.resize_and_convert import InputFrames
 from mambair_cli.images.row_reader import Reader
-from mambair_cli.images.samples import from_float, join_luma, split_luma, to_float
+from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import READABLE_SUFFIXES
-from mambair_cli.images.srgb import read_srgb
+from mambair_cli.images.srgb import FirstPage, read_first_page
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -18,6 +18,7 @@ __all__ = [
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
     "Colour",
+    "FirstPage",
     "Header",
     "InputFrames",
     "Picture",
@@ -29,11 +30,12 @@ __all__ = [
     "fit_header",
     "format_of",
     "from_float",
+    "is_gray",
     "join_luma",
     "open_picture",
     "parse_colour",
+    "read_first_page",
     "read_picture",
-    "read_srgb",
     "settle_format",
     "show_colour",
     "split_luma",

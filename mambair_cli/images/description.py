@@ -17,8 +17,10 @@ OME, IMAGEJ, SHAPE = "OME-XML", "ImageJ description", "shape note"
 # ImageJ's keys: the range that is shown and what samples stand for, which depend on the type of samples.
 _OF_SAMPLES = re.compile(rb"^(?:min|max|cf|c\d|vunit)=.*\n?", re.MULTILINE)
 _ORIGIN = re.compile(rb"^([xy])origin=(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.MULTILINE)  # in pixels
-_COUNT = re.compile(rb"^images=(\d+)", re.MULTILINE)
+_COUNT = re.compile(rb"^images=(\d{1,18})\b", re.MULTILINE)
 _UNIT = re.compile(rb"^unit=(.*)$", re.MULTILINE)
+_BLANK = b"\0 \t\r\n"
+_MOST_AXES = 32  # NumPy's, once
 _NO_UNITS = (b"", b"pixel", b"pixels")
 
 
@@ -45,11 +47,39 @@ class PageLayout(NamedTuple):
 def identify_description(exif: bytes | None) -> tuple[str | None, bytes]:
     """Return the kind of the description in an EXIF block, None for words for people, and the description."""
     text = find_description(exif)
+    return _identify(text), text
+
+
+def is_bare_shape(text: bytes) -> bool:
+    """Tell whether a description is a note by tifffile of nothing but the shape of the samples."""
+    text = text.strip(_BLANK)
+    return _identify(text) == SHAPE and set(_read_shape(text)) == {"shape"}
+
+
+def _identify(text: bytes) -> str | None:
     if text.startswith(b"ImageJ="):
-        return IMAGEJ, text
+        return IMAGEJ
     if text.startswith(b"{") and b'"shape":' in text:
-        return SHAPE, text
-    return OME if text.endswith(b"OME>") else None, text
+        return SHAPE
+    return OME if text.endswith(b"OME>") else None
+
+
+def count_pictures(text: bytes, layout: PageLayout) -> int:
+    """Return the number of pictures that ImageJ's or tifffile's description tells; 1 where it tells none.
+
+    Args:
+        text: The description.
+        layout: Its page, by whose size a shape is divided.
+    """
+    text = text.strip(_BLANK)
+    kind = _identify(text)
+    if kind == IMAGEJ:
+        told = _COUNT.search(text)
+        return int(told[1]) if told else 1
+    shape = _read_shape(text).get("shape") if kind == SHAPE else None
+    if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape[:_MOST_AXES]):
+        return 1
+    return math.prod(shape[:_MOST_AXES]) // max(1, layout.width * layout.height * layout.samples)
 
 
 def tells_size_of_pixels(exif: bytes | None) -> bool:

@@ -91,7 +91,7 @@ class Reader:
                 data = self._fetch(top, bottom)
         except LibvipsError as error:
             if self._is_lenient or self._loaded is None or not self._loaded.forgives:
-                is_partial = self._loaded is not None and header.format in _FORGIVING
+                is_partial = self._has_rows()
                 raise corrupt_error(self._name, header.format, str(error), is_partial) from error
             self._forgive(top, bottom, str(error))
             return self.read(top, bottom)
@@ -151,6 +151,15 @@ class Reader:
         self.warn(f"damaged{place} ({reason.removeprefix('VipsJpeg: ')})")
         self._is_lenient = True
         self.close()
+
+    def _has_rows(self) -> bool:
+        """Tell whether a file gives rows where damage is forgiven; one of an unsupported kind gives none."""
+        if self._is_lenient or self._loaded is None or self.header.format not in _FORGIVING:
+            return False
+        with suppress(LibvipsError), explained():
+            pyvips.Region.new(self._load(True).image).fetch(0, 0, self.header.width, 1)
+            return True
+        return False
 
     def _find_damage(self, top: int, bottom: int) -> int:
         """Return the first of the rows that cannot be decoded."""

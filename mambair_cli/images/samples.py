@@ -90,6 +90,15 @@ def encode_srgb(light: np.ndarray) -> np.ndarray:
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
+def is_gray(pixels: np.ndarray) -> bool:
+    """Tell whether a picture is gray, however it is stored: all channels are equal, or there is only one.
+
+    Args:
+        pixels: (h, w, 1 or 3), of any dtype.
+    """
+    return bool((pixels == pixels[..., :1]).all())
+
+
 def split_luma(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split colours into luma and chroma as JPEG does: BT.601 weights, full range.
 

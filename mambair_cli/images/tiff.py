@@ -1,14 +1,19 @@
 """Read the pages of TIFF files: which of them are pictures, and what their samples mean."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mambair_cli.images.tiff_directories import (
+    BYTE,
+    LONG,
+    LONG8,
     MALFORMED,
+    SHORT,
     Buffer,
     Directory,
     ExifEntry,
@@ -16,54 +21,33 @@ from mambair_cli.images.tiff_directories import (
     find_places,
     read_directory,
     read_header,
-    read_number,
 )
 
 RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
 _SUBFILE, _OLD_SUBFILE, _ORIENTATION = 0x00FE, 0x00FF, 0x0112
-_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
+_WIDTH, _HEIGHT = 0x0100, 0x0101
+BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
 _PROFILE = 0x8773
-_SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
+_SUB_DIRECTORIES, _EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
-_INK_SET, _SEPARATED, _CMYK = 0x014C, 5, 1
+INK_SET, SEPARATED, CMYK = 0x014C, 5, 1
 _ALPHAS = (1, 2)  # kinds of extra samples: premultiplied and straight alpha
 _INCH = 2
-_UNSIGNED, _FLOAT, _COMPLEX_INTEGER, _COMPLEX = 1, 3, 5, 6
+_UNSIGNED, FLOAT = 1, 3
+_DIRECTORY, _DIRECTORY8 = 13, 18  # types of offsets of directories
+_UNDEVELOPED = (32803, 34892)  # photometric interpretations of cameras' samples: CFA, linear raw
 
 _LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are not read
 _MOST_ENTRIES = 2**21  # of all pages: a hostile file may have any number
 
-# Photometric interpretations that libvips does not read, or not as colours, in words for messages.
-_COLOURS = {
-    4: "that is a transparency mask",
-    8: "of kind CIELAB",
-    9: "of kind CIELAB (ICC)",
-    10: "of kind CIELAB (ITU)",
-    32803: "of a camera, not developed (CFA)",
-    32844: "of kind LogL",
-    32845: "of kind LogLuv",
-    34892: "of a camera, not developed (linear raw)",
-    51177: "that is a depth map",
-}
-
-
-# Compressions that some builds of libvips do not support.
-_COMPRESSIONS = {
-    6: "old JPEG",
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34661: "JBIG",
-    34712: "JPEG 2000",
-    34887: "LERC",
-    34892: "JPEG of cameras",
-    34925: "LZMA",
-    50000: "Zstandard",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
+# Tags that change what the samples mean, and that libvips passes over: range of inks, indices in place of
+# colours, range of colours, slices of a volume in a page and in a tile.
+DOT_RANGE, INDEXED, BLACK_WHITE, DEPTH, TILE_DEPTH = 336, 346, 532, 32997, 32998
+PLANES_OF_STACK = 33629  # of MetaMorph: has a value for each plane
+_MEANINGS = (BITS, SAMPLE_FORMAT, DOT_RANGE, INDEXED, BLACK_WHITE, DEPTH, TILE_DEPTH)
+_TILE_WIDTH = 322
 
 
 @dataclass(frozen=True)
@@ -86,6 +70,14 @@ class Page:
         profile: Offset and size of its colour profile; None where it has none.
         at: Offset of the directory.
         tags: Its tags.
+        width: Width in pixels, as stored.
+        height: Height in pixels, as stored.
+        planes: 2 where each sample of the pixels has a plane of its own, else 1.
+        is_tiled: Whether it is stored in tiles.
+        meanings: Values of the tags that change what the samples mean, where it has such tags.
+        repeated: Tag and value, up to some length, of each entry whose tag came before.
+        inner: Pages in its SubIFDs, at any depth.
+        lost: Number of SubIFDs that cannot be read.
     """
 
     is_reduced: bool
@@ -102,6 +94,14 @@ class Page:
     profile: tuple[int, int] | None = None
     at: int = 0
     tags: frozenset[int] = frozenset()
+    width: int = 0
+    height: int = 0
+    planes: int = 1
+    is_tiled: bool = False
+    meanings: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    repeated: tuple[tuple[int, bytes], ...] = ()
+    inner: tuple["Page", ...] = ()
+    lost: int = 0
 
     @property
     def is_picture(self) -> bool:
@@ -109,22 +109,14 @@ class Page:
         return not (self.is_reduced or self.is_mask)
 
     @property
-    def is_float64(self) -> bool:
-        """Whether its samples are 64-bit floats, which libvips does not read."""
-        return self.bits == 64 and self.sample_format == _FLOAT
+    def area(self) -> int:
+        """Number of its pixels."""
+        return self.width * self.height
 
     @property
-    def oddity(self) -> str | None:
-        """Why it is not read as a picture, in words; None if no reason is known."""
-        if self.photometric in _COLOURS:
-            return _COLOURS[self.photometric]
-        if self.photometric == _SEPARATED and (self.samples_per_pixel < 4 or self.ink_set != _CMYK):
-            return "of inks that are not CMYK"
-        if self.sample_format in (_COMPLEX_INTEGER, _COMPLEX):
-            return "of complex numbers"
-        kind = "floats" if self.sample_format == _FLOAT else "integers"
-        usual = (32, 64) if self.sample_format == _FLOAT else (1, 2, 4, 8, 16)
-        return None if self.bits in usual else f"of {kind} of {self.bits} bits"
+    def is_float64(self) -> bool:
+        """Whether its samples are 64-bit floats, which libvips does not read."""
+        return self.bits == 64 and self.sample_format == FLOAT
 
 
 @dataclass(frozen=True)
@@ -140,23 +132,21 @@ class ChosenPages:
     remarks: tuple[str, ...]
 
 
-def name_compression(page: Page) -> str | None:
-    """Name the compression of a page if some builds of libvips do not support it; else None."""
-    return _COMPRESSIONS.get(page.compression)
-
-
 def choose_pages(pages: Sequence[Page]) -> ChosenPages:
     """Choose the pages that are pictures, or all if there are only smaller copies and masks."""
     numbers = tuple(number for number, page in enumerate(pages) if page.is_picture)
-    if not numbers:
-        return ChosenPages(tuple(range(len(pages))), ())
-    masks = sum(page.is_mask for page in pages)
-    reduced = len(pages) - len(numbers) - masks
+    numbers = numbers or tuple(range(len(pages)))
+    chosen = set(numbers)
+    others = [page for number, page in enumerate(pages) if number not in chosen]
+    others += [inner for page in pages for inner in page.inner]
+    masks = sum(page.is_mask for page in others)
     remarks = []
-    for count, what in ((reduced, "is a smaller copy"), (masks, "is a mask")):
+    for count, what in ((len(others) - masks, "is a smaller copy"), (masks, "is a mask")):
         if count:
             each = "a page that" if count == 1 else f"{count} pages each of which"
             remarks.append(f"{each} {what} left out")
+    if lost := sum(page.lost for page in pages):
+        remarks.append(f"{lost} SubIFD{'s' * (lost > 1)} that cannot be read left out")
     return ChosenPages(numbers, tuple(remarks))
 
 
@@ -209,10 +199,71 @@ def read_pages(data: Buffer) -> list[Page]:
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
         for at, directory in _walk(data):
-            places = find_places(data, layout, at)
-            page = _describe(directory, layout)
-            pages.append(replace(page, profile=places.get(_PROFILE), at=at, tags=frozenset(places)))
+            places, repeated = find_places(data, layout, at)
+            page = replace(_describe(directory, layout), at=at, tags=frozenset(places))
+            if PLANES_OF_STACK in places:  # each value is a rational
+                page = replace(
+                    page, meanings={**page.meanings, PLANES_OF_STACK: (places[PLANES_OF_STACK][1] // 8,)}
+                )
+            texts = [(tag, bytes(data[at : at + min(size, _LONGEST_VALUE)])) for tag, at, size in repeated]
+            pages.append(replace(page, profile=places.get(_PROFILE), repeated=tuple(texts)))
+        seen = {page.at for page in pages}  # all of the chain first: none of it is in another page
+        room = _MOST_ENTRIES
+        for number, page in enumerate(pages):
+            if _SUB_DIRECTORIES in page.tags:
+                inner, lost, room = _read_inner(data, layout, page, seen, room)
+                pages[number] = replace(page, inner=tuple(inner), lost=lost)
     return pages
+
+
+def _read_inner(
+    data: Buffer, layout: Layout, page: Page, seen: set[int], room: int
+) -> tuple[list[Page], int, int]:
+    """Read the pages in the SubIFDs of a page, in theirs, and in the chains that begin at them.
+
+    Args:
+        data: The file.
+        layout: Layout of its numbers.
+        page: The page.
+        seen: Offsets of the directories that were read, to which more are added.
+        room: Number of entries and offsets that may be read.
+
+    Returns:
+        The pages, the number of SubIFDs that cannot be read, and what is left of ``room``.
+    """
+    inner: list[Page] = []
+    directory, _ = read_directory(data, layout, page.at, _LONGEST_VALUE)
+    offsets = _find_inner(directory, layout)
+    lost = 0 if offsets else 1
+    while offsets and room > 0:
+        at = offsets.popleft()
+        room -= 1
+        if not at or at in seen:
+            continue
+        seen.add(at)
+        try:
+            directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
+            (following,) = struct.unpack_from(layout.offset, data, end)
+            if not {_WIDTH, _HEIGHT} <= directory.keys():
+                raise ValueError("no page")
+        except MALFORMED:
+            lost += 1
+            continue
+        room -= len(directory)
+        offsets += [*_find_inner(directory, layout), following]
+        found = replace(_describe(directory, layout), at=at)
+        if found.is_reduced and page.is_picture and found.area > page.area:
+            found = replace(found, is_reduced=False)  # whatever it says of itself
+        inner.append(found)
+    return inner, lost, room
+
+
+def _find_inner(directory: Directory, layout: Layout) -> deque[int]:
+    """Return the offsets of the SubIFDs of a directory."""
+    entry = directory.get(_SUB_DIRECTORIES)
+    if entry is None or entry.kind not in (LONG, LONG8, _DIRECTORY, _DIRECTORY8):
+        return deque()
+    return deque(np.frombuffer(entry.value, f"{layout.order}u{len(entry.value) // entry.count}").tolist())
 
 
 def have_same_profile(data: Buffer, pages: Sequence[Page]) -> bool:
@@ -234,27 +285,21 @@ def have_same_profile(data: Buffer, pages: Sequence[Page]) -> bool:
     return all(data[at : at + size] == same for at, size in found)
 
 
-def is_camera_raw(data: Buffer) -> bool:
-    """Tell whether a TIFF file is a camera's raw file: its first image is a preview or not developed."""
-    try:
-        layout, first = read_header(data)
-        tags, _ = read_directory(data, layout, first)
-        is_preview = _describe(tags, layout).is_reduced
-        has_more = _SUB_DIRECTORIES not in tags and any(page.is_picture for page in read_pages(data))
-        return (is_preview and not has_more) or _DNG_VERSION in tags or data[8:10] == b"CR"
-    except MALFORMED:
+def is_camera_raw(data: Buffer, pages: Sequence[Page]) -> bool:
+    """Tell whether a TIFF file is a camera's raw file: its first image is a preview or not developed.
+
+    Args:
+        data: The file.
+        pages: Its pages.
+    """
+    if not pages:
         return False  # libvips will refuse it
-
-
-def has_gray_planes(data: Buffer) -> bool:
-    """Tell whether a TIFF file holds gray and alpha in separate planes, which libvips mixes up."""
-    try:
-        layout, first = read_header(data)
-        tags, _ = read_directory(data, layout, first)
-        planes, samples, kind = (read_number(tags[tag], layout) for tag in (_PLANES, _SAMPLES, _PHOTOMETRIC))
-        return planes == 2 and samples > 1 and kind < 2
-    except MALFORMED:
-        return False
+    first, *others = pages
+    inner = [page for page in first.inner if page.is_picture]
+    is_undeveloped = any(page.photometric in _UNDEVELOPED for page in inner)
+    has_more = bool(inner) or (_SUB_DIRECTORIES not in first.tags and any(page.is_picture for page in others))
+    is_preview = first.is_reduced and (is_undeveloped or not has_more)
+    return is_preview or _DNG_VERSION in first.tags or data[8:10] == b"CR"
 
 
 def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[int, bytes]]:
@@ -295,10 +340,17 @@ def _walk(data: Buffer) -> Iterator[tuple[int, Directory]]:
 def _describe(directory: Directory, layout: Layout) -> Page:
     def numbers(tag: int, default: int) -> tuple[int, ...]:
         entry = directory.get(tag)
-        if entry is None or entry.kind not in (3, 4, 16):
+        if entry is None or entry.kind not in (BYTE, SHORT, LONG, LONG8):
             return (default,)
         size = len(entry.value) // entry.count
         return tuple(int(number) for number in np.frombuffer(entry.value, f"{layout.order}u{size}"))
+
+    def measure(tag: int) -> tuple[float, ...]:
+        entry = directory[tag]
+        if entry.kind != RATIONAL:
+            return numbers(tag, 0)
+        pairs = np.frombuffer(entry.value, f"{layout.order}u4").reshape(-1, 2).tolist()
+        return tuple(above / below if below else 0.0 for above, below in pairs)
 
     subfile = numbers(_SUBFILE, 0)[0]
     return Page(
@@ -307,11 +359,16 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         extra=numbers(_EXTRA_SAMPLES, 0) if _EXTRA_SAMPLES in directory else None,
         compression=numbers(_COMPRESSION, 1)[0],
         photometric=numbers(_PHOTOMETRIC, 1)[0],
-        bits=numbers(_BITS, 1)[0],
-        sample_format=numbers(_SAMPLE_FORMAT, _UNSIGNED)[0],
+        bits=numbers(BITS, 1)[0],
+        sample_format=numbers(SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],
-        ink_set=numbers(_INK_SET, _CMYK)[0],
+        ink_set=numbers(INK_SET, CMYK)[0],
         orientation=numbers(_ORIENTATION, 1)[0],
+        width=numbers(_WIDTH, 0)[0],
+        height=numbers(_HEIGHT, 0)[0],
+        planes=numbers(_PLANES, 1)[0],
+        is_tiled=_TILE_WIDTH in directory,
+        meanings={tag: measure(tag) for tag in _MEANINGS if tag in directory},
         resolution=_read_resolution(directory, layout, numbers(RESOLUTION_UNIT, _INCH)[0]),
     )
 

@@ -82,6 +82,8 @@ def read_directory(
 ) -> tuple[Directory, int]:
     """Read the directory at an offset, without entries that make no sense.
 
+    Of a repeated tag the first entry counts, as in libtiff.
+
     Args:
         block: Bytes with the directory.
         layout: Layout of their numbers.
@@ -99,7 +101,7 @@ def read_directory(
     entries: Directory = {}
     room = len(block)  # values do not overlap: those of a hostile file must not sum up to terabytes
     for at, (tag, kind, count, value_at, size) in spans:
-        if wanted is not None and tag not in wanted:
+        if tag in entries or (wanted is not None and tag not in wanted):
             continue
         if 0 < size <= min(room, len(block) - value_at, room if longest is None else longest):
             room -= size
@@ -107,19 +109,33 @@ def read_directory(
     return entries, end
 
 
-def find_places(block: Buffer, layout: Layout, at: int) -> dict[int, tuple[int, int]]:
-    """Return the offset and the size in bytes of each value of a directory, however long, by tag.
+def find_places(
+    block: Buffer, layout: Layout, at: int
+) -> tuple[dict[int, tuple[int, int]], list[tuple[int, int, int]]]:
+    """Find where the values of a directory lie, however long they are.
 
     Args:
         block: Bytes with the directory.
         layout: Layout of their numbers.
         at: Offset of the directory.
 
+    Returns:
+        Offset and size in bytes of each value, by tag; and tag, offset and size of each whose tag came
+        before.
+
     Raises:
         One of ``MALFORMED``: There is no directory.
     """
     spans, _ = _find_values(block, layout, at)
-    return {tag: (start, size) for _, (tag, _, _, start, size) in spans if 0 < size <= len(block) - start}
+    places: dict[int, tuple[int, int]] = {}
+    repeated = []
+    for _, (tag, _, _, start, size) in spans:
+        if 0 < size <= len(block) - start:
+            if tag in places:
+                repeated.append((tag, start, size))
+            else:
+                places[tag] = start, size
+    return places, repeated
 
 
 def _find_values(

@@ -4,21 +4,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from mambair_cli.images.description import identify_description
+from mambair_cli.images.description import identify_description, is_bare_shape
 from mambair_cli.images.metadata import DESCRIPTIVE, XMP, change_description, extract_page_notes
 from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, Buffer
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+from mambair_cli.system.files import enumerate_names
 
-_EXIF, _GPS = 0x8769, 0x8825
+_DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop
 _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
 # Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
 # 6.0 and its supplements, further directories, XMP, profile, and Photoshop's settings.
 _HANDLED = DESCRIPTIVE.union(
-    *(range(254, 267), range(273, 285), range(288, 294), (296, 297, 317, 320, 321), range(322, 329)),
+    *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 317, 320, 321), range(322, 329)),
     *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
     (559, XMP, _EXIF, _GPS, 34377, 34675),
 )
@@ -58,8 +59,20 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
         yield "layers of Photoshop"
     if any({_EXIF, _GPS} & page.tags for page in pages[1:]):
         yield "EXIF of pages after the first"
+    repeated = {tag for page in pages for tag, text in page.repeated if _is_lost(tag, text)}
+    if _DESCRIPTION in repeated:
+        yield "further description"
+    if repeated - {_DESCRIPTION}:
+        yield f"repeated tag {enumerate_names(map(str, sorted(repeated - {_DESCRIPTION})))}"
     others = sorted(lost - _GEOREFERENCES - {_LAYERS})
     if others:
         more = f" and {len(others) - _TAGS_SHOWN} more" if len(others) > _TAGS_SHOWN else ""
         shown = ", ".join(map(str, others[:_TAGS_SHOWN]))
         yield f"tag{'s' if len(others) > 1 else ''} {shown}{more}"
+
+
+def _is_lost(tag: int, value: bytes) -> bool:
+    """Tell whether the value of a tag that came before says something that no result has."""
+    if tag == _DESCRIPTION:
+        return not is_bare_shape(value)
+    return tag == XMP or tag in DESCRIPTIVE

@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.checkpoints.catalog import Model, Task
 from mambair_cli.errors import ImageError, MambairError, UsageError
-from mambair_cli.images import read_picture, to_float
+from mambair_cli.images import is_gray, read_picture, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
@@ -167,6 +167,8 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
         return imresize(modcrop(truth, protocol.scale), 1 / protocol.scale)
     level = check_level(protocol)
     if protocol.task == "denoise":
+        if is_gray(truth):  # also where it is stored as colours: a gray picture has gray noise
+            return add_noise(to_float(truth)[:, :, :1], level).repeat(truth.shape[2], axis=2)
         # The official scripts draw the noise for images in the order blue, green, red.
         return np.ascontiguousarray(add_noise(to_float(truth)[:, :, ::-1], level)[:, :, ::-1])
     if truth.dtype != np.uint8:
@@ -307,7 +309,7 @@ def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Pape
         sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
         raise ImageError(f"{pair.truth.name} and its partner differ in size: {sizes}; check the scale")
     arrays = [x if x.dtype == np.uint8 else to_float(x) for x in (image, truth)]
-    bits = 8 if truth.dtype == np.uint8 else 16
+    bits = metrics.choose_bits(truth)
     luma = protocol.luma and truth.shape[2] == 3
 
     def measure(by: Callable[..., float]) -> float:

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,7 @@ from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import ClipResult, WorkersForClip, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.journal import Journal, JournalEntry
+from mambair_cli.runs.journal import Journal, JournalEntry, Record
 from mambair_cli.runs.output_size import Size, keep_scale
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
@@ -146,7 +146,12 @@ def restore_clip(
     with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace, threads=DECODERS) as clip:
         chosen, need, size, result = choose_way(job, clip, restorer)
         with _telling(job), ExitStack() as opened:
-            journal = _open_journal(job, opened, notify)
+            try:
+                journal = _open_journal(job, opened, notify)
+            except ImageError:
+                if _was_done(job, result.settings):
+                    return None
+                raise
             if journal and job.resume and journal.is_done(result.settings):
                 return None
             overwrite = job.overwrite or (job.resume and bool(journal and journal.is_ours()))
@@ -274,6 +279,14 @@ def _open_journal(job: ClipJob, opened: ExitStack, notify: Callable[[str], None]
     journal = _JobJournal(job.source, job.target, notify)
     opened.callback(journal.close)
     return journal
+
+
+def _was_done(job: ClipJob, settings: str) -> bool:
+    """Tell whether an earlier run has made the result, where the journal can only be read."""
+    if job.resume and job.source is not None and job.target is not None:
+        with suppress(OSError):
+            return Record(job.target.parent).is_done(job.source, job.target, settings)
+    return False
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class DryRun:
                 raise ImageError(decision.reason)
             check_target(job, decision.action is Action.REPLACE)
             if job.target is not None and not job.is_stream:
-                check_folder(job.target)
+                check_folder(job.target.parent)
             return PlannedJob(job, self._foresee(job))
         except MambairError as error:
             return PlannedJob(job, error=error)

@@ -41,7 +41,15 @@ from mambair_cli.runs.claims import (
     seems_over,
 )
 from mambair_cli.runs.stamps import Stamp, stamp_of
-from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, hash_of, lacks_space, synchronize
+from mambair_cli.system.files import (
+    TEMPORARY_NAME,
+    atomic_write,
+    explain_closed,
+    hash_of,
+    is_closed,
+    lacks_space,
+    synchronize,
+)
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -158,6 +166,8 @@ class Journal:
         except OSError as error:
             if self._claim:
                 self._claim.release()
+            if is_closed(error):
+                raise explain_closed(folder, error.errno or 0) from error
             # In another folder, all that is done here would be done again.
             remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
             raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error

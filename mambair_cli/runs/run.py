@@ -3,16 +3,17 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mambair_cli.errors import ImageError
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, make_folder
 from mambair_cli.runs.jobs import Job, group_targets
-from mambair_cli.runs.journal import Journal
+from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
@@ -36,6 +37,13 @@ class PreparedJob:
     policy: RunPolicy = field(default_factory=RunPolicy)
     overwrite: bool = False
     guard: ResultGuard | None = None
+
+
+class _ClosedFolder(NamedTuple):
+    """A folder of results that cannot be written, why, and what earlier runs have noted, if that is known."""
+
+    error: ImageError
+    record: Record | None
 
 
 IsStopped = Callable[[], bool]
@@ -70,17 +78,14 @@ def run_jobs(
     """
     digest = cache(partial(fingerprint.digest_result, output))  # there are few formats, and many jobs
     with ExitStack() as stack:
-        journals: dict[Path, Journal] = {}
-        unwritable: dict[Path, ImageError] = {}
+        journals: dict[Path, Journal | _ClosedFolder] = {}
         if keeps_journal(jobs, policy):
-            journals, unwritable = _open_journals(jobs, stack, notify)
+            journals = _open_journals(jobs, stack, notify)
         prepared = []
         has_failed = False
         for job in jobs:
             journal = journals.get(job.root) if job.root else None
             try:
-                if job.root in unwritable and job.refusal is None:
-                    raise ImageError(f"cannot write {job.place}: {unwritable[job.root]}")
                 one = _prepare(job, output, policy, journal, digest(job.format))
             except ImageError as error:
                 one = Outcome.failed(job, error)
@@ -102,23 +107,30 @@ def keeps_journal(jobs: Sequence[Job], policy: RunPolicy) -> bool:
 
 def _open_journals(
     jobs: Iterable[Job], stack: ExitStack, notify: Callable[[str], None]
-) -> tuple[dict[Path, Journal], dict[Path, ImageError]]:
-    """Open the journals of all folders of results; return also the folders that cannot have one, and why."""
-    journals: dict[Path, Journal] = {}
-    unwritable: dict[Path, ImageError] = {}
+) -> "dict[Path, Journal | _ClosedFolder]":
+    """Open the journals of all folders of results."""
+    journals: dict[Path, Journal | _ClosedFolder] = {}
     targets = group_targets(jobs)
     for root in sorted(targets, key=os.path.realpath):  # in one order: runs wait for each other
         try:
+            check_folder(root)
             make_folder(root)
-            journals[root] = Journal(root, targets[root], notify)
-            stack.callback(journals[root].close)
+            journals[root] = journal = Journal(root, targets[root], notify)
+            stack.callback(journal.close)
         except ImageError as error:
-            unwritable[root] = error
-    return journals, unwritable
+            record = None
+            with suppress(OSError):
+                record = Record(root)
+            journals[root] = _ClosedFolder(error, record)
+    return journals
 
 
 def _prepare(
-    job: Job, output: WriteOptions, policy: RunPolicy, journal: Journal | None, settings: str
+    job: Job,
+    output: WriteOptions,
+    policy: RunPolicy,
+    journal: "Journal | _ClosedFolder | None",
+    settings: str,
 ) -> PreparedJob | Outcome:
     """Prepare a job, or return what became of it already.
 
@@ -131,6 +143,10 @@ def _prepare(
         raise ImageError(decision.reason)
     if decision.action is Action.SKIP:
         return Outcome(job, seconds=time.perf_counter() - start, is_skipped=True)
+    if isinstance(journal, _ClosedFolder):
+        return Outcome.failed(job, journal.error)
+    if job.target is not None and not job.is_stream:
+        check_folder(job.target.parent)
     guard = None
     if job.source.path is not None and job.target is not None:
         pen = journal.pen if journal else None
@@ -154,9 +170,11 @@ def foresee_failures(jobs: Sequence[Job], policy: RunPolicy) -> list[Outcome] | 
                 raise ImageError(job.refusal)
             if job.source.path is not None:
                 _look_at(job.source.path)
-            if job.target is not None:
+            if job.target is not None and not job.is_stream:
                 check_target(job, policy.overwrite or policy.resume)
-                check_folder(job.target)
+                if policy.resume and os.path.lexists(job.target):
+                    return None  # it may be done
+                check_folder(job.target.parent)
         except ImageError as error:
             outcomes.append(Outcome.failed(job, error))
         else:

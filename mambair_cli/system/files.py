@@ -37,6 +37,11 @@ _WHY_UNWRITABLE = {
     errno.EFBIG: "it would be larger than files may be here; write elsewhere",
     errno.ENAMETOOLONG: "its name is too long; shorten it",
 }
+_WHY_CLOSED = {
+    errno.EACCES: "its permissions forbid it; change them",
+    errno.EPERM: "the system forbids it; ask who runs it",
+    errno.EROFS: "its disk can only be read; make it writable",
+}
 _WHY_UNSENT = {
     **_WHY_UNWRITABLE,
     errno.EACCES: "its permissions forbid it; change them",
@@ -271,6 +276,22 @@ def explain_unreadable(path: Path, error: OSError) -> ImageError:
 def explain_unwritable(path: Path, error: OSError) -> ImageError:
     """Phrase why the system did not let a file be written."""
     return _explain("write", path, _WHY_UNWRITABLE, error)
+
+
+def is_closed(error: OSError) -> bool:
+    """Tell whether permissions or a disk that can only be read forbade to write."""
+    return error.errno in _WHY_CLOSED
+
+
+def explain_closed(folder: Path, number: int) -> ImageError:
+    """Phrase why nothing can be written into a folder of results.
+
+    Args:
+        folder: The folder.
+        number: One of the system's errors for which :func:`is_closed` is true.
+    """
+    why = _WHY_CLOSED[number]
+    return ImageError(f"cannot write into the folder {show(folder)}: {why}, or choose another folder with -o")
 
 
 def lacks_space(error: OSError) -> bool:

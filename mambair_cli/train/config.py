@@ -43,6 +43,7 @@ class TrainConfig:
         loss: "l1"; "charbonnier"; "l2", the mean square; "psnr", the mean of the crops' PSNR, so that a crop
             with a small error counts as much as one with a large error; or "psnr-y", the same, of an error of
             which four fifths are luma's, for what is measured and seen on luma.
+        clipped: Share of crops whose noise is cut off at black and white and rounded, as in files of 8 bits.
         teacher: Checkpoint of a network for the same task; its results are mixed into the targets.
         teacher_share: Share of these results in the targets, 0 to 1.
         precision: "bf16" for matrix products and convolutions in bfloat16, "fp32", or "auto", which becomes
@@ -74,6 +75,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     ema_decay: float = 0.999
     loss: Loss = "l1"
+    clipped: float = 0.0
     teacher: Path | None = None
     teacher_share: float = 0.5
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -118,6 +120,8 @@ def check_config(config: TrainConfig) -> None:
     for name in ("crop", "batch", "steps", "validate_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"cannot train with {name} {getattr(config, name)}: it must be at least 1")
+    if not 0 <= config.clipped <= 1:
+        raise UsageError(f"cannot train with a clipped share of {config.clipped}: it is from 0 to 1")
     if not 0 <= config.teacher_share <= 1:
         raise UsageError(f"cannot train with a teacher's share of {config.teacher_share}: it is from 0 to 1")
     if not config.shrink or not all(0 < size <= 1 for size in config.shrink):
@@ -137,7 +141,8 @@ def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] 
     Returns:
         The first such setting, new and old, as options of the command line; None if there is none.
     """
-    begun = {"teacher": None, "teacher_share": TrainConfig.teacher_share, **begun}  # older runs have none
+    newer = ("clipped", "teacher", "teacher_share")  # settings that older runs have none of
+    begun = {name: getattr(TrainConfig, name) for name in newer} | begun
     network, before = ours.get("network"), begun.get("network")
     if isinstance(network, dict) and isinstance(before, dict):
         return find_change({**ours, **network, "network": None}, {**begun, **before, "network": None})

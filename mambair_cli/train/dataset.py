@@ -1,13 +1,11 @@
 """The training images, whole and degraded, in the device's memory, and random crops of them.
 
-All are stored there as bytes, with their degraded forms, so that a batch is one gather and the device never
-waits for files.
+All are stored there as bytes, or as 16 bits where one has more than 8, with their degraded forms, so that a
+batch is one gather and the device never waits for files.
 """
 
-import os
 import random
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +15,11 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
-from mambair_cli.images import read_srgb
+from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.files import explain_left_out, read_all, read_page
 
 JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
@@ -29,7 +28,8 @@ class ImagePool(NamedTuple):
     """Images of any sizes in one tensor, so that crops of many are one gather.
 
     Attributes:
-        pixels: Pixels of all images, one after another, (pixels, ch) uint8.
+        pixels: Pixels of all images, one after another, (pixels, ch): uint8; or int16 with the bits of
+            uint16, of which not all devices gather elements.
         first: Index of each image's first pixel, (images,).
         heights: Height of each image, in pixels, (images,).
         widths: Width of each image, in pixels, (images,).
@@ -60,7 +60,12 @@ class ImagePool(NamedTuple):
         y = torch.where(turn & 1 > 0, side - 1 - y, y) + top[:, None, None]
         x = torch.where(turn & 2 > 0, side - 1 - x, x) + left[:, None, None]
         pixel = self.first[image][:, None, None] + y * self.widths[image][:, None, None] + x
-        return (self.pixels[pixel].float() / 255).permute(0, 3, 1, 2)
+        samples = self.pixels[pixel]
+        if samples.dtype == torch.uint8:
+            samples = samples.float() / 255
+        else:
+            samples = (samples.int() & 0xFFFF).float() / 0xFFFF
+        return samples.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Dataset:
         original: Index of the clean image of each input, (images,).
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
+        gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
+        left_out: Sentence on pages and frames of files that are not used; None if all are.
     """
 
     clean: ImagePool
@@ -80,6 +87,8 @@ class Dataset:
     original: Tensor
     cumulative_areas: Tensor
     largest_crop: int
+    gray: Tensor | None = None
+    left_out: str | None = None
 
     def explain_mirrored(self, config: TrainConfig) -> str | None:
         """Say that no image is as large as a crop; None if one is."""
@@ -96,7 +105,8 @@ class Dataset:
     ) -> tuple[Tensor, Tensor]:
         """Draw a batch: crops of inputs, and the target of each.
 
-        The chance of an image is proportional to its area.
+        The chance of an image is proportional to its area. The noise of a gray image is the same in all
+        channels.
 
         Args:
             config: Settings of the run: number, size and degradation of crops.
@@ -107,7 +117,8 @@ class Dataset:
             (b, ch, crop, crop) and (b, ch, s·crop, s·crop), float32 in [0, 1]; noise may leave that range.
         """
         device = self.cumulative_areas.device
-        chance = torch.rand(5, config.batch, dtype=torch.float64, device=device, generator=generator)
+        numbers = 6 if config.clipped else 5
+        chance = torch.rand(numbers, config.batch, dtype=torch.float64, device=device, generator=generator)
         chance = chance[:, share]
         inputs = self.degraded or self.clean
         image = torch.searchsorted(self.cumulative_areas, chance[0] * self.cumulative_areas[-1], right=True)
@@ -122,7 +133,14 @@ class Dataset:
         low, high = config.sigma
         sigma = (low + (high - low) * chance[4]).float()[:, None, None, None] / 255
         noise = torch.randn(config.batch, *target.shape[1:], device=device, generator=generator)
-        return target + sigma * noise[share], target
+        noise = noise[share]
+        if self.gray is not None:
+            noise = torch.where(self.gray[image][:, None, None, None], noise[:, :1], noise)
+        x = target + sigma * noise
+        if config.clipped:
+            stored = (x.clamp(0, 1) * 255).round() / 255
+            x = torch.where((chance[5] < config.clipped)[:, None, None, None], stored, x)
+        return x, target
 
 
 def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Dataset:
@@ -135,13 +153,17 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
 
     Raises:
         UsageError: There are no images.
-        ImageError: An image cannot be read.
+        ImageError: Images cannot be read, or are too small.
         MemoryLimitError: The device's memory cannot hold them.
     """
     files = [file for folder in config.images for file in find_images(folder)]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        prepared = list(threads.map(lambda file: list(_prepare(file, channels, config)), files))
-    images = [image for images_of_file in prepared for image in images_of_file]
+
+    def read(file: Path) -> tuple[int, list[_Prepared]]:
+        page = read_page(file, config.scale)
+        return page.header.frames, list(_prepare(page, channels, config))
+
+    prepared = read_all(files, read)
+    images = [image for _, images_of_file in prepared for image in images_of_file]
     try:
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
@@ -155,20 +177,37 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         ) from error
     inputs = degraded or clean
     areas = (inputs.heights * inputs.widths).double()
-    return Dataset(clean, degraded, original, areas.cumsum(0), max(image.largest_crop for image in images))
+    are_gray = [channels > 1 and image.is_gray for image in images]
+    return Dataset(
+        clean,
+        degraded,
+        original,
+        areas.cumsum(0),
+        max(image.largest_crop for image in images),
+        torch.tensor(are_gray, device=device) if any(are_gray) else None,
+        explain_left_out({file: frames for file, (frames, _) in zip(files, prepared, strict=True)}, "train"),
+    )
 
 
 class _Prepared(NamedTuple):
-    """An image, its degraded forms, and the largest crop that it holds without a mirrored border."""
+    """An image, its degraded forms, and facts about it.
+
+    Attributes:
+        clean: Image, (h, w, ch).
+        degraded: Its degraded forms.
+        largest_crop: Largest crop that it holds without a mirrored border.
+        is_gray: Whether all its channels are equal.
+    """
 
     clean: np.ndarray
     degraded: list[np.ndarray]
     largest_crop: int
+    is_gray: bool
 
 
-def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
+def _prepare(page: FirstPage, channels: int, config: TrainConfig) -> Iterable[_Prepared]:
     """Yield an image at each of its sizes, with its degraded forms."""
-    whole = read_srgb(file, channels)
+    whole = page.to_srgb(channels)
     shortest = config.crop * config.scale
     for size in config.shrink:
         clean = modcrop(whole if size == 1 else imresize(whole, size), config.scale)
@@ -179,15 +218,16 @@ def _prepare(file: Path, channels: int, config: TrainConfig) -> Iterable[_Prepar
         if config.degradation == "papers" and config.task == "upscale":
             degraded = [imresize(clean, 1 / config.scale)]
         elif config.degradation == "papers" and config.task == "dejpeg":
-            degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {file.name} {size}")
-        yield _Prepared(clean, degraded, largest_crop)
+            degraded = _compress_at_qualities(clean, config.quality, f"{config.seed} {page.path.name} {size}")
+        yield _Prepared(clean, degraded, largest_crop, is_gray(whole))
 
 
 def _compress_at_qualities(image: np.ndarray, quality: tuple[int, int], seed: str) -> list[np.ndarray]:
-    """Compress an image at random qualities, one from each of equal parts of the range."""
+    """Compress an image, as 8 bits, at random qualities, one from each of equal parts of the range."""
     low, high = quality
     draw = random.Random(seed)
     places = [(part + draw.random()) / JPEG_VARIANTS for part in range(JPEG_VARIANTS)]
+    image = from_float(to_float(image), np.uint8)
     return [compress_jpeg(image, low + int(place * (high - low + 1))) for place in places]
 
 
@@ -197,8 +237,17 @@ def _make_pool(images: Iterable[np.ndarray], device: torch.device) -> ImagePool:
         torch.tensor([image.shape[axis] for image in images], device=device) for axis in (0, 1)
     )
     areas = heights * widths
-    pixels = np.concatenate([image.reshape(-1, image.shape[2]) for image in images])
+    is_deep = any(image.dtype != np.uint8 for image in images)
+    pixels = np.concatenate(
+        [(_deepen(image) if is_deep else image).reshape(-1, image.shape[2]) for image in images]
+    )
     return ImagePool(torch.from_numpy(pixels).to(device), areas.cumsum(0) - areas, heights, widths)
+
+
+def _deepen(image: np.ndarray) -> np.ndarray:
+    """Return samples as int16 with the bits of uint16; bytes are scaled to the range of 16 bits."""
+    wide = image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+    return wide.view(np.int16)
 
 
 def _mirror_to(image: np.ndarray, shortest: int) -> np.ndarray:

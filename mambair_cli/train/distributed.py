@@ -12,6 +12,11 @@ from torch import Tensor
 from mambair_cli.errors import UsageError
 
 
+def is_first_process() -> bool:
+    """Tell whether this is the only process of a run or, by the launcher's numbers, the first one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 class ProcessGroup:
     """All processes of a run, seen from one of them; a single process does not need Accelerate.
 

@@ -4,20 +4,29 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mambair_cli.errors import MambairError, MemoryLimitError, UsageError
+from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
 from mambair_cli.train.config import TrainConfig, check_config
+from mambair_cli.train.distributed import is_first_process
+from mambair_cli.train.folder import (
+    LOG_FILE,
+    WEIGHTS_FILE,
+    explaining_write_errors,
+    hold_folder,
+    refuse_older_run,
+    write_file,
+)
 from mambair_cli.train.pace import explain_full, warn_if_slow
 from mambair_cli.train.report import MOST_EXAMPLES, RunReport
-from mambair_cli.train.trainer import STATE_FILE, WEIGHTS_FILE, Trainer, explaining_write_errors, write_file
+from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
-LOG_FILE = "log.jsonl"
 LOG_EVERY = 100  # steps
 AGREE_EVERY = 20  # steps on GPUs after which several processes agree on whether to stop
 STOP_MESSAGE = "finishing this step and saving the state; press Ctrl-C again to stop without saving"
@@ -37,40 +46,49 @@ def train(
 
     At Ctrl-C, a request to terminate or a closed terminal it finishes the step, saves the state and raises
     KeyboardInterrupt. Where a launcher started several processes, all train the same network; only the first
-    one writes and reports.
+    one writes and reports. No other run writes into its folder meanwhile.
 
     Args:
         config: Settings of the run.
         resume: Whether to continue from the state in ``config.output``.
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
-        notify: Called with sentences on what the run will take, and on crops larger than all images.
+        notify: Called with sentences on what the run will take, on crops larger than all images, and on
+            pages and frames that are not used.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
 
     Raises:
-        UsageError: The settings contradict each other, the network or the state, or there are no images.
-        ImageError: An image cannot be read.
+        UsageError: The settings contradict each other, the network or the state, there are no images, or
+            the folder holds files of another run or is in use by one.
+        ImageError: Images cannot be read; all are named.
         CheckpointError: The weights or the state cannot be loaded.
         MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
         MambairError: Training diverges, or its folder cannot be written.
     """
     check_config(config)
-    if not resume and (config.output / STATE_FILE).exists():
-        raise UsageError(
-            f"cannot train into {config.output}: it holds a run; continue it with --resume, "
-            "or choose another folder"
-        )
+    with hold_folder(config.output) if is_first_process() else nullcontext():
+        if not resume:
+            refuse_older_run(config.output)
+        return _train(config, resume, report, on_step, notify)
+
+
+def _train(
+    config: TrainConfig,
+    resume: bool,
+    report: Callable[[LogLine], None] | None,
+    on_step: Callable[[int], None] | None,
+    notify: Callable[[str], None],
+) -> Path | None:
+    """Train as ``train`` does, in a folder that no other run uses."""
     trainer = Trainer(config)
     if resume:
         trainer.load()
     is_main = trainer.group.is_main
     if is_main:
         _foresee(trainer, notify)
-    validation = load_validation(config, trainer.net.info.channels) if is_main else {}
-    with explaining_write_errors(config.output):
-        config.output.mkdir(parents=True, exist_ok=True)
+    validation = load_validation(config, trainer.net.info.channels, notify) if is_main else {}
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
     with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
@@ -86,9 +104,10 @@ def train(
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
-    """Say what crops lack, and how long a slow run takes."""
+    """Say what is left out of files, what crops lack, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
+        trainer.dataset.left_out,
         trainer.dataset.explain_mirrored(config),
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )

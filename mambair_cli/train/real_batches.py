@@ -7,6 +7,7 @@ processes get the same batches.
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,7 @@ class RealBatches:
         self._mine = (np.arange(self._steps)[:, None] * config.batch + mine).ravel()
         self._cumulative_areas = dataset.cumulative_areas.cpu().numpy()
         self._sides = [side.cpu().numpy() for side in (dataset.clean.heights, dataset.clean.widths)]
+        self._gray = None if dataset.gray is None else dataset.gray.cpu().numpy()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._threads = ThreadPoolExecutor(2, "webp")
         self._chunks: dict[int, _Chunk] = {}
@@ -109,7 +111,13 @@ class RealBatches:
             return white[send(self._mine[numbers], self._device)]
 
         with torch.no_grad(), torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            truth = self._cut(np.random.default_rng((*seed, DRAWS_CROPS)).random((4, crops)))
+            truth, image = self._cut(np.random.default_rng((*seed, DRAWS_CROPS)).random((4, crops)))
+            if self._gray is not None:  # what is gray stays gray
+                are_gray = self._gray[image]
+                fates = [
+                    replace(fate, gray=fate.gray or bool(is_gray))
+                    for fate, is_gray in zip(fates, are_gray, strict=True)
+                ]
             x, target = degrade(truth, fates, config.scale, draw, self._recipe.resolution[1])
             places = [place for place, fate in enumerate(fates) if fate.webp is not None]
             saved = self._save(x[places], [fates[place] for place in places]) if places else None
@@ -119,8 +127,12 @@ class RealBatches:
                 made.record()
         return _Chunk(x, target, saved, places, made)
 
-    def _cut(self, chance: np.ndarray) -> Tensor:
-        """Cut the truth of a chunk out of the images, by four random numbers for each crop."""
+    def _cut(self, chance: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Cut the truth of a chunk out of the images, by four random numbers for each crop.
+
+        Returns:
+            The crops, and the index of each crop's image.
+        """
         config, clean = self._config, self._dataset.clean
         chance = chance[:, self._mine]
         image = np.searchsorted(self._cumulative_areas, chance[0] * self._cumulative_areas[-1], side="right")
@@ -131,7 +143,7 @@ class RealBatches:
             for share, sides in zip(chance[1:3], self._sides, strict=True)
         )
         place = send(np.stack([image, top, left, (chance[3] * 8).astype(np.int64)]), self._device)
-        return clean.crop(place[0], place[1], place[2], side, place[3])
+        return clean.crop(place[0], place[1], place[2], side, place[3]), image
 
     def _save(self, x: Tensor, fates: Sequence[Fate]) -> Future[np.ndarray]:
         """Have the CPU compress crops by WebP as soon as the device has made them."""

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.images import from_float
+from mambair_cli.images import from_float, to_float
 from mambair_cli.pages.screen import encode_for_screen, to_address
 from mambair_cli.pages.training import write_report
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.trainer import explaining_write_errors, write_file
+from mambair_cli.train.folder import (
+    EXAMPLE_SUFFIX,
+    EXAMPLES_FOLDER,
+    REPORT_FILE,
+    explaining_write_errors,
+    write_file,
+)
 
-REPORT_FILE = "report.html"
-EXAMPLES_FOLDER = "examples"
 MOST_EXAMPLES = 4
 SIDE = 128  # of an example, in pixels of the network's output
 _INPUT, _TRUTH = "input", "truth"
@@ -45,15 +49,15 @@ class RunReport:
             name: Name of the image.
             image: Input of the network, (h, w, c) float32.
             restored: Its output, (s·h, s·w, c) float32.
-            truth: What it should be, (s·h, s·w, c) uint8.
+            truth: What it should be, (s·h, s·w, c), uint8 or float32.
         """
-        shown = from_float(image, np.uint8)
+        shown, truth = (from_float(to_float(pixels), np.uint8) for pixels in (image, truth))
         height, width = truth.shape[:2]
         if shown.shape != truth.shape:
             enlarged = Image.fromarray(shown.squeeze()).resize((width, height), Image.Resampling.NEAREST)
             shown = np.asarray(enlarged).reshape(truth.shape)
         for kind, pixels in ((_INPUT, shown), (_TRUTH, truth), (str(step), from_float(restored, np.uint8))):
-            file = self._folder / f"{kind}_{name}.webp"
+            file = self._folder / f"{kind}_{name}{EXAMPLE_SUFFIX}"
             with explaining_write_errors(file):
                 self._folder.mkdir(exist_ok=True)
             write_file(file, encode_for_screen(_cut_middle(pixels)))
@@ -67,7 +71,7 @@ class RunReport:
         lines = [json.loads(line) for line in self._log.read_text().splitlines()]
         last = lines[-1]["step"] if lines else 0
         kinds: dict[str, dict[str, str]] = {}
-        for file in sorted(self._folder.glob("*.webp")) if self._folder.is_dir() else ():
+        for file in sorted(self._folder.glob(f"*{EXAMPLE_SUFFIX}")) if self._folder.is_dir() else ():
             kind, _, name = file.stem.partition("_")
             if not kind.isdecimal() or int(kind) <= last:
                 kinds.setdefault(kind, {})[name] = to_address(np.asarray(Image.open(file)))

@@ -4,13 +4,10 @@ On CUDA a step, from the crops to the running average of the weights, is recorde
 small enough to train on one GPU does not keep it busy from Python. Between them, processes average gradients.
 """
 
-import contextlib
 import copy
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +15,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
-from mambair_cli.errors import CheckpointError, MambairError, UsageError
+from mambair_cli.errors import CheckpointError, UsageError
 from mambair_cli.networks import Network, build_network
 from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.quality.metrics import LUMA_WEIGHTS
-from mambair_cli.system.files import atomic_write
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.dataset import load_dataset
 from mambair_cli.train.distributed import ProcessGroup
+from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, write_file
 from mambair_cli.train.pace import check_memory, measure_pace
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.teacher import FORMS, load_teacher
 
-STATE_FILE = "state.pt"
-WEIGHTS_FILE = "weights.safetensors"
 EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and allocate memory in them
 MAX_GRADIENT_NORM = 1.0
 CHARBONNIER_EPSILON = 1e-3
@@ -238,7 +233,7 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"cannot resume {path.parent}: it holds no {path.name}; leave out --resume"
+                f"cannot resume {path.parent}: it holds no {path.name}; begin a run without --resume"
             ) from error
         except Exception as error:  # a damaged pickle can raise any error
             raise CheckpointError(
@@ -355,28 +350,3 @@ def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any
         groups[is_plain].append(parameter)
     decayed, plain = groups
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-@contextlib.contextmanager
-def explaining_write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a sentence on why a file or folder of the run cannot be written.
-
-    Raises:
-        MambairError: The system refuses to write.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise MambairError(
-            f"cannot write {path}: {error.strerror}; free some space, or choose another folder"
-        ) from error
-
-
-def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file of the run in one step: whatever happens, it is the old one or the new one.
-
-    Raises:
-        MambairError: It cannot be written.
-    """
-    with explaining_write_errors(path), atomic_write(path, path.with_name(path.name + ".part")) as file:
-        file.write(content)

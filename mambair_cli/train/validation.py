@@ -1,21 +1,24 @@
 """The PSNR of a network in training, measured as in the papers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mambair_cli.images import read_srgb
+from mambair_cli.images import from_float, split_luma, to_float
 from mambair_cli.images.discovery import find_images
 from mambair_cli.networks import Network
-from mambair_cli.quality.degradation.apply import degrade_image
-from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
-from mambair_cli.quality.metrics import psnr
-from mambair_cli.restore.engine import Engine, run_image
+from mambair_cli.quality.degrade import modcrop
+from mambair_cli.quality.evaluate import ImagePair, choose_protocol, read_input
+from mambair_cli.quality.metrics import choose_bits, psnr
+from mambair_cli.restore.channels import from_channels, to_channels
+from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
+from mambair_cli.train.files import explain_left_out, read_all, read_page
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
@@ -26,8 +29,8 @@ class ValidationPair(NamedTuple):
     """An input and the truth behind it.
 
     Attributes:
-        image: Input, (h, w, c) float32 in [0, 1]; noise may leave that range.
-        truth: (s·h, s·w, c) uint8.
+        image: Input, (h, w, c) float32 in [0, 1]; noise may leave that range. Gray pictures have one channel.
+        truth: (s·h, s·w, c), uint8 or float32 in [0, 1].
         name: Name of the file, without its suffix.
     """
 
@@ -37,39 +40,67 @@ class ValidationPair(NamedTuple):
 
 
 OnRestored = Callable[[str, ValidationPair, np.ndarray], None]
-"""Called with a level, a pair, and what the network made of its input, (s·h, s·w, c) float32."""
+"""Called with a level, a pair, and what the network made of its input, (s·h, s·w, c) float32, not clipped."""
 
 
-def load_validation(config: TrainConfig, channels: int) -> dict[str, list[ValidationPair]]:
+def load_validation(
+    config: TrainConfig, channels: int, notify: Callable[[str], None] = lambda sentence: None
+) -> dict[str, list[ValidationPair]]:
     """Make the image pairs to measure on, by the name of their level of degradation.
+
+    They are those of ``mambair evaluate``, at the depth and in the colours of their files; but a gray network
+    is measured on the luma of colours.
+
+    Args:
+        config: Settings of the run.
+        channels: Channels of the network.
+        notify: Called with a sentence on pages and frames that are not used.
 
     Raises:
         UsageError: There are no images.
-        ImageError: An image cannot be read.
+        ImageError: Images cannot be read, or are too small.
     """
     if config.validation is None:
         return {}
     files = find_images(config.validation)
-    truths = [modcrop(read_srgb(file, channels), config.scale) for file in files]
 
-    def pair_up(degrade: Callable[[np.ndarray, int], np.ndarray]) -> list[ValidationPair]:
-        return [
-            ValidationPair(_to_float(degrade(truth, number)), truth, file.stem)
-            for number, (file, truth) in enumerate(zip(files, truths, strict=True))
-        ]
+    def read(file: Path) -> tuple[int, np.ndarray]:
+        page = read_page(file, config.scale)
+        return page.header.frames, _prepare_truth(page.pixels, config, channels)
+
+    pages = dict(zip(files, read_all(files, read), strict=True))
+    left_out = explain_left_out({file: frames for file, (frames, _) in pages.items()}, "measure")
+    if left_out:
+        notify(left_out)
+
+    def pair_up(level: float | None = None) -> list[ValidationPair]:
+        protocol = choose_protocol(config.task, config.scale, level, degradation=config.degradation)
+
+        def pair(file: Path) -> ValidationPair:
+            truth = pages[file][1]
+            image = to_float(read_input(ImagePair(file), protocol, truth))
+            truth = modcrop(truth, config.scale)
+            return ValidationPair(image, truth if truth.dtype == np.uint8 else to_float(truth), file.stem)
+
+        return [pair(file) for file in files]
 
     if config.degradation == "real":
-        return {"real": pair_up(lambda truth, number: degrade_image(truth, config.scale, (0, number)))}
+        return {"real": pair_up()}
     if config.task == "upscale":
-        return {f"x{config.scale}": pair_up(lambda truth, _: imresize(truth, 1 / config.scale))}
+        return {f"x{config.scale}": pair_up()}
     if config.task == "denoise":
-        levels = _levels(NOISE_LEVELS, config.sigma)
-        return {
-            f"sigma{sigma:g}": pair_up(lambda truth, _, sigma=sigma: add_noise(_to_float(truth), sigma))
-            for sigma in levels
-        }
-    levels = _levels(QUALITY_LEVELS, config.quality)
-    return {f"q{q}": pair_up(lambda truth, _, q=q: compress_jpeg(truth, int(q))) for q in levels}
+        return {f"sigma{sigma:g}": pair_up(sigma) for sigma in _levels(NOISE_LEVELS, config.sigma)}
+    return {f"q{q}": pair_up(q) for q in _levels(QUALITY_LEVELS, config.quality)}
+
+
+def _prepare_truth(truth: np.ndarray, config: TrainConfig, channels: int) -> np.ndarray:
+    """Return what a network can be measured on: luma for a gray one, and 8 bits for JPEG."""
+    dtype = truth.dtype
+    if channels < truth.shape[2]:
+        truth = from_float(split_luma(to_float(truth))[0], dtype)
+    if config.task == "dejpeg" and config.degradation == "papers" and dtype != np.uint8:
+        truth = from_float(to_float(truth), np.uint8)
+    return truth
 
 
 def measure(
@@ -104,11 +135,15 @@ def measure(
             if is_stopped():
                 return {}
             image, truth, _ = pair
+            colors, channels = image.shape[2], net.info.channels
             plan = tiles.plan(image.shape[0], image.shape[1])
             batch = min(TILES_AT_ONCE, choose_batch(plan, net.info.config, device.type))
-            restored = run_image(engine, image, plan, batch, seed=None)
+            blended = blend_rows(engine, to_channels(image, colors, channels), plan, batch, seed=None)
+            rows = np.concatenate([engine.buffers.fetch(band) for band in blended])
+            restored = from_channels(rows, image, colors, channels)
             on_restored(level, pair, restored)
-            total += psnr(restored, truth, border=config.scale if upscale else 0, luma=upscale)
+            border = config.scale if upscale else 0
+            total += psnr(restored, truth, border=border, luma=upscale, bits=choose_bits(truth))
         record[f"psnr_{level}"] = round(total / len(pairs), 4)
     return record
 
@@ -117,7 +152,3 @@ def _levels(usual: tuple[int, ...], trained: tuple[float, float]) -> list[float]
     """Return the usual levels within the trained range, or else the ends of that range."""
     low, high = trained
     return [level for level in usual if low <= level <= high] or sorted({low, high})
-
-
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mambair_cli.images import is_gray
 from mambair_cli.quality.degradation import codecs, noise
 from mambair_cli.quality.degradation.filters import convolve
 from mambair_cli.quality.degradation.recipe import (
@@ -110,7 +111,7 @@ def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.nd
         The network's input, (h / s, w / s, 1 or 3) uint8.
     """
     fate = draw_fates(recipe_for_measuring(scale), scale, seed, 1)[0]
-    fate = replace(fate, gray=truth.shape[2] == 1)
+    fate = replace(fate, gray=is_gray(truth))
     state = np.random.SeedSequence((*seed, 1)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0]))
     x = torch.from_numpy(truth.astype(np.float32) / (255 if truth.dtype == np.uint8 else 1))

@@ -1,0 +1,104 @@
+"""The folder that a run writes into: for one run at a time, and no file of another is lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.system.files import atomic_write, enumerate_names, show
+
+STATE_FILE = "state.pt"
+WEIGHTS_FILE = "weights.safetensors"
+LOG_FILE = "log.jsonl"
+REPORT_FILE = "report.html"
+EXAMPLES_FOLDER = "examples"
+EXAMPLE_SUFFIX = ".webp"
+LOCK_FILE = ".mambair.train.lock"
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder in the block; it is made, and removed again if it stays empty.
+
+    The system ends the lock of a run that was killed.
+
+    Raises:
+        UsageError: Another run holds it.
+        MambairError: It cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        with explaining_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"cannot train into {show(folder)}: another run writes there; wait for its end, "
+            "or choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK_FILE).unlink()
+        lock.release()
+        with suppress(OSError):  # of a run that was refused nothing stays
+            for path in made:
+                path.rmdir()
+
+
+def refuse_older_run(folder: Path) -> None:
+    """Refuse to begin a run where its files would replace others.
+
+    Raises:
+        UsageError: There are files of its names.
+    """
+    names = (STATE_FILE, WEIGHTS_FILE, LOG_FILE, REPORT_FILE)
+    found = [name for name in names if _can_be_lost(folder / name)]
+    if next((folder / EXAMPLES_FOLDER).glob(f"*{EXAMPLE_SUFFIX}"), None):
+        found.append(EXAMPLES_FOLDER)
+    if STATE_FILE in found:
+        raise UsageError(
+            f"cannot train into {show(folder)}: it holds a run; continue it with --resume, "
+            "or choose another folder"
+        )
+    if found:
+        raise UsageError(
+            f"cannot train into {show(folder)}: it holds {enumerate_names(found)}, which would be replaced; "
+            "choose another folder"
+        )
+
+
+def _can_be_lost(path: Path) -> bool:
+    """Tell whether there is a file; an empty log is what a run leaves that fails at its first step."""
+    return path.exists() and (not path.is_file() or path.stat().st_size > 0)
+
+
+@contextmanager
+def explaining_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a sentence on why a file or folder of the run cannot be written.
+
+    Raises:
+        MambairError: The system refuses to write.
+    """
+    try:
+        yield
+    except Timeout:  # an OSError, too, of a lock
+        raise
+    except OSError as error:
+        raise MambairError(
+            f"cannot write {path}: {error.strerror}; free some space, or choose another folder"
+        ) from error
+
+
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file of the run in one step: whatever happens, it is the old one or the new one.
+
+    Raises:
+        MambairError: It cannot be written.
+    """
+    with explaining_write_errors(path), atomic_write(path, path.with_name(path.name + ".part")) as file:
+        file.write(content)

@@ -1,0 +1,110 @@
+"""Folders of results that cannot be written: one line for all images, and what is done is skipped."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from pictures import save_photo
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has other permissions of folders")
+
+NOBODY = 65534
+CLOSED = (
+    "mambair: error: cannot write into the folder {}: its permissions forbid it; change them, "
+    "or choose another folder with -o"
+)
+
+
+@pytest.fixture
+def denoise(run: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run a command in a folder that all may read, and return (exit code, events by image, stderr)."""
+    network = (weights / "same.safetensors").read_bytes()
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        monkeypatch.chdir(folder)
+        Path("same.safetensors").write_bytes(network)
+        Path("photos/sub").mkdir(parents=True)
+        for name in ("a", "b", "sub/c"):
+            save_photo(f"photos/{name}.png", size=(20, 16))
+
+        def call(*arguments: str) -> tuple[int, dict[str, str], list[str]]:
+            code, out, err = run("denoise", *arguments, "--weights", "same.safetensors", "--json", "-q")
+            events = [event for event in map(json.loads, out) if "input" in event]
+            return code, {Path(event["input"]).stem: event["event"] for event in events}, err.splitlines()
+
+        yield call
+
+
+@contextmanager
+def closed(folder: str) -> Iterator[None]:
+    """Close a folder, and be a user whom permissions bind, as the superuser is not."""
+    Path(folder).chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        Path(folder).chmod(0o755)
+
+
+ALL = ("a", "b", "c")
+
+
+@pytest.mark.parametrize("target", ["out", "out/new/newer"])
+@pytest.mark.parametrize("options", [(), ("--resume",), ("--overwrite",)])
+def test_a_closed_folder_is_one_line(denoise: Any, target: str, options: tuple[str, ...]) -> None:
+    Path("out").mkdir()
+    with closed("out"):
+        for dry, event in (((), "failed"), (("--dry-run",), "plan_failed")):
+            code, became, err = denoise("photos", "-o", target, *options, *dry)
+            assert (code, became) == (1, dict.fromkeys(ALL, event))
+            assert err == [CLOSED.format("out")]
+    assert os.listdir("out") == []
+
+
+def test_what_is_done_in_a_closed_folder_is_skipped(denoise: Any) -> None:
+    assert denoise("photos", "-o", "out")[0] == 0
+    with closed("out"):
+        assert denoise("photos", "-o", "out", "--resume") == (0, dict.fromkeys(ALL, "skipped"), [])
+    save_photo("photos/a.png", size=(20, 16), seed=5)
+    Path("out/b.png").unlink()
+    with closed("out"):
+        code, became, err = denoise("photos", "-o", "out", "--resume")
+    assert (code, became) == (1, {"a": "failed", "b": "failed", "c": "skipped"})
+    assert err == [CLOSED.format("out")]
+
+
+def test_a_closed_folder_within_the_results_costs_its_images_alone(denoise: Any) -> None:
+    save_photo("photos/sub/d.png", size=(20, 16))
+    Path("out/sub").mkdir(parents=True)
+    Path("out").chmod(0o777)
+    with closed("out/sub"):
+        code, became, err = denoise("photos", "-o", "out")
+    assert (code, became) == (1, {"a": "done", "b": "done", "c": "failed", "d": "failed"})
+    assert err == [CLOSED.format("out/sub")]
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(denoise: Any) -> None:
+    Path("file").write_text("")
+    code, became, err = denoise("photos", "-o", "file/out")
+    assert (code, became) == (1, dict.fromkeys(ALL, "failed"))
+    assert err == ["mambair: error: cannot write results: file is no folder; choose another folder with -o"]
+
+
+def test_open_files_and_devices_need_no_open_folder(denoise: Any) -> None:
+    Path("closed").mkdir()
+    os.mkfifo("closed/pipe.png")
+    os.chmod("closed/pipe.png", 0o666)
+    reader = os.open("closed/pipe.png", os.O_RDONLY | os.O_NONBLOCK)
+    with closed("closed"):
+        assert denoise("photos/a.png", "-o", "closed/pipe.png")[0] == 0
+    assert os.read(reader, 4) == b"\x89PNG"
+    os.close(reader)
