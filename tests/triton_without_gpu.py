@@ -71,7 +71,7 @@ with torch.inference_mode():
 
 triton_scan.SHORTEST_STRETCH = 16  # four of them
 d, n, r, length = 16, 4, 2, 64
-projected = [torch.rand(1, length, 1, size, requires_grad=True) for size in (r, n, n)]
+dt, B, C = (torch.rand(1, length, 1, size, requires_grad=True) for size in (r, n, n))
 params = ScanParams(torch.rand(1, d, r), torch.rand(1, d), -torch.rand(1, d, n), torch.rand(1, d))
 path = torch.arange(length, dtype=torch.int32)[None]
-triton_scan.selective_scan(torch.rand(1, length, d), *projected, path, params).sum().backward()
+triton_scan.selective_scan(torch.rand(1, length, d), dt, B, C, path, params).sum().backward()
