@@ -24,6 +24,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
+DOCS = Path(__file__).parents[1] / "docs"
 PHONE = {"width": 390, "height": 800}
 LONG = 60_000  # milliseconds
 DROP = """(drop, [name, data]) => {
@@ -184,6 +185,18 @@ def test_a_cut_file_is_told_in_words_of_the_page_and_restored_by_them(
     finish(page, "finished: 1 done")
     playwright.expect(page.locator("#list .done")).to_contain_text("damaged")
     assert [line for line in page.mistakes if "422" not in line] == []
+
+
+def test_the_model_that_strong_white_noise_gets_is_named(page: Any, photo: Path) -> None:
+    clean = np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("RGB"), np.float32)[:256, :256]
+    noise = np.random.default_rng(0).normal(size=clean.shape)
+    page.get_by_label("Remove noise").check()
+    for sigma, kind in ((15, "white noise"), (36, "noise of any kind")):
+        path = photo.with_name(f"{sigma}.png")
+        Image.fromarray((clean + sigma * noise).clip(0, 255).round().astype(np.uint8)).save(path)
+        page.set_input_files("#files", path)
+        facts = page.locator("#list .facts").last
+        playwright.expect(facts).to_contain_text(f"the model for {kind} suits")
 
 
 def test_a_format_without_transparency_is_told_in_words_of_the_page(page: Any, photo: Path) -> None:
