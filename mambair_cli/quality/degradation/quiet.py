@@ -11,7 +11,7 @@ from torch import Tensor
 from mambair_cli.quality.degradation.transfer import send
 
 NARROWEST = 2  # pixels of the input: width of a frame, and side of a rectangle
-MOST_GAIN = 1.5  # more would amplify the noise and compression of the photographs themselves
+DIMMEST = 0.5  # of light that burns out: from less, whole pictures would become dull or much too contrasty
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Burn:
-    """One level where the picture is brightest or darkest.
+    """One level where the picture is brightest, or darkest.
 
     Attributes:
-        share: Share of the pixels that reach the level in all channels.
+        share: Share of the pixels that reach the level in all channels; fewer if they are around middle gray.
         lift: How far this level goes towards white or black, with all of the picture: 0 to 1.
-        dark: Whether it is the darkest pixels.
+        turn: Mean of the picture below which it is the darkest pixels.
         sigma: Standard deviation of the noise in it, in [0, 1].
     """
 
     share: float
     lift: float
-    dark: bool
+    turn: float
     sigma: float
 
 
@@ -62,11 +62,11 @@ def draw_part(random: np.random.Generator, sigma: tuple[float, float]) -> Part:
     own = float(random.uniform(*sigma)) / 255 if random.random() < 0.5 else 0.0
     kind = random.choice(["frame", "rectangle", "burnt"], p=[0.45, 0.15, 0.4])
     if kind == "burnt":
-        lift = 1.0 if random.random() < 0.7 else 0.0
-        return Burn(float(random.uniform(0.05, 0.6)), lift, bool(random.random() < 0.3), own)
+        share, lift, turn = random.uniform((0.05, 0.0, 0.2), (0.6, 1.0, 0.5)).tolist()
+        return Burn(share, 1.0 if random.random() < 0.7 else lift, turn, own)
     level = _draw_level(random)
     if kind == "rectangle":
-        top, bottom, left, right = random.random(4)
+        top, bottom, left, right = random.random(4).tolist()
         return Frame((top, bottom, left, right), True, level, own)
     widths = random.random(4) if random.random() < 0.5 else np.full(4, random.random())
     sides = random.permutation(4) < random.integers(1, 5)
@@ -121,9 +121,9 @@ def lay_over(x: Tensor, levels: Tensor, parts: Sequence[Part], white: Tensor | N
 def _draw_level(random: np.random.Generator) -> tuple[float, float, float]:
     kind = random.choice(["black", "white", "gray", "colour"], p=[0.3, 0.25, 0.25, 0.2])
     if kind == "colour":
-        red, green, blue = random.integers(256, size=3)
+        red, green, blue = random.integers(256, size=3).tolist()
     else:
-        red = green = blue = {"black": 0, "white": 255, "gray": random.integers(256)}[kind]
+        red = green = blue = {"black": 0, "white": 255, "gray": int(random.integers(256))}[kind]
     return red / 255, green / 255, blue / 255
 
 
@@ -153,13 +153,15 @@ def _in_pixels(share: float | None, side: int) -> int:
 
 
 def _burn(truth: Tensor, parts: Sequence[Burn], scale: int) -> tuple[Tensor, Tensor]:
-    dark = send([part.dark for part in parts], truth.device)[:, None, None, None] > 0
+    turn = send([part.turn for part in parts], truth.device)[:, None, None, None]
+    dark = truth.mean((1, 2, 3), keepdim=True) < turn
     light = torch.where(dark, 1 - truth, truth)
     lowest = light.amin(1, keepdim=True)
     places = [int((1 - part.share) * (lowest[0].numel() - 1)) for part in parts]
-    limit = lowest.flatten(1).sort(1).values.gather(1, send(places, truth.device)[:, None])[:, :, None, None]
+    limit = lowest.flatten(1).sort(1).values.gather(1, send(places, truth.device)[:, None])
+    limit = limit[:, :, None, None].clamp(min=DIMMEST)
     lift = send([part.lift for part in parts], truth.device)[:, None, None, None]
-    gain = 1 + lift * ((1 / limit.clamp(min=1e-3)).clamp(max=MOST_GAIN) - 1)
+    gain = 1 + lift * (1 / limit - 1)
     level = (limit * gain * 255).round() / 255
     burnt = lowest >= limit
     light = torch.where(burnt, level, torch.minimum(light, limit) * gain)
