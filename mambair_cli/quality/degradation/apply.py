@@ -232,7 +232,9 @@ def _tone(x: Tensor, fates: Sequence[Fate]) -> None:
 
 def _find_pause(fate: Fate) -> int:
     """Return how many steps of the second round come before a quiet part and a tone; all without them."""
-    return fate.noisy if fate.part or (fate.gray and fate.tone) else len(fate.second)
+    if not (fate.part or (fate.gray and fate.tone)):
+        return len(fate.second)
+    return max((n for n, step in enumerate(fate.second, 1) if isinstance(step, Noise | Camera)), default=0)
 
 
 def _go_on(x: Tensor, fates: Sequence[Fate], draw: Draw) -> None:

@@ -185,12 +185,6 @@ class Fate:
     part: Part | None = None
     tone: Tone | None = None
 
-    @property
-    def noisy(self) -> int:
-        """Number of steps of the second round up to the last one that adds noise."""
-        kinds = [isinstance(step, Noise | Camera) for step in self.second]
-        return len(kinds) - kinds[::-1].index(True) if any(kinds) else 0
-
 
 @dataclass
 class Drawing:
