@@ -24,6 +24,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
+DOCS = Path(__file__).parents[1] / "docs"
 PHONE = {"width": 390, "height": 800}
 LONG = 60_000  # milliseconds
 DROP = """(drop, [name, data]) => {
@@ -157,8 +158,55 @@ def test_a_broken_file_is_told_in_plain_words_and_stops_no_other(page: Any, phot
     playwright.expect(page.locator("#list .failed")).to_contain_text("cannot read")
     assert str(photo.parent) not in page.content()
     page.get_by_role("button", name="Start").click()
-    finish(page, "finished: 1 done")
+    finish(page, "finished: 1 done, 1 failed")
     assert page.get_by_role("button", name="Start").is_enabled()
+    page.get_by_role("button", name="Again: photo.png").click()
+    playwright.expect(page.locator("#said")).to_have_text("finished: 1 done")  # it is told once
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "cut.tif"])  # browsers show part of one, nothing of the other
+def test_a_cut_file_is_told_in_words_of_the_page_and_restored_by_them(
+    page: Any, photo: Path, name: str
+) -> None:
+    whole = io.BytesIO()
+    Image.open(photo).save(whole, "JPEG" if name.endswith("jpg") else "TIFF")
+    cut = photo.with_name(name)
+    cut.write_bytes(whole.getvalue()[: len(whole.getvalue()) * 3 // 5])
+    page.set_input_files("#files", cut)
+    told = page.locator("#list .failed")
+    words = "try another copy, or tick “Restore what is left of damaged files”"
+    playwright.expect(told).to_contain_text(words)
+    assert "damaged=" not in told.inner_text()
+    start = page.get_by_role("button", name="Start")
+    assert start.is_disabled()
+    page.get_by_label("Restore what is left of damaged files").check()
+    page.locator("#scale").select_option("2")
+    start.click()
+    finish(page, "finished: 1 done")
+    playwright.expect(page.locator("#list .done")).to_contain_text("damaged")
+    assert [line for line in page.mistakes if "422" not in line] == []
+
+
+def test_the_model_that_strong_white_noise_gets_is_named(page: Any, photo: Path) -> None:
+    clean = np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("RGB"), np.float32)[:256, :256]
+    noise = np.random.default_rng(0).normal(size=clean.shape)
+    page.get_by_label("Remove noise").check()
+    for sigma, kind in ((15, "white noise"), (36, "noise of any kind")):
+        path = photo.with_name(f"{sigma}.png")
+        Image.fromarray((clean + sigma * noise).clip(0, 255).round().astype(np.uint8)).save(path)
+        page.set_input_files("#files", path)
+        facts = page.locator("#list .facts").last
+        playwright.expect(facts).to_contain_text(f"the model for {kind} suits")
+
+
+def test_a_format_without_transparency_is_told_in_words_of_the_page(page: Any, photo: Path) -> None:
+    Image.new("RGBA", (60, 60), (90, 90, 90, 90)).save(photo)
+    page.set_input_files("#files", photo)
+    page.locator("#format").select_option("jpeg")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 0 done, 1 failed")
+    told = page.locator("#list .failed").inner_text()
+    assert told.endswith("jpeg has no room for transparency; save as PNG, WebP or TIFF, which keep it")
 
 
 def test_a_file_that_has_changed_since_is_told_to_be_chosen_again(page: Any, photo: Path) -> None:

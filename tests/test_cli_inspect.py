@@ -28,6 +28,7 @@ KEYS = {
         "grain",
         "common",
         "filled",
+        "two_valued",
         "resolution",
         "reduce",
     ),

@@ -1,12 +1,12 @@
 """Folders of results that cannot be written: one line for all images, and what is done is skipped."""
 
+import ctypes
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,7 +14,8 @@ from pictures import save_photo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has other permissions of folders")
 
-NOBODY = 65534
+CAPABILITIES_VERSION = 0x20080522  # of Linux's structures, with six numbers
+OVERRIDE = 1 << 1  # permissions do not bind who may that
 CLOSED = (
     "mambair: error: cannot write into the folder {}: its permissions forbid it; change them, "
     "or choose another folder with -o"
@@ -22,37 +23,47 @@ CLOSED = (
 
 
 @pytest.fixture
-def denoise(run: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Run a command in a folder that all may read, and return (exit code, events by image, stderr)."""
-    network = (weights / "same.safetensors").read_bytes()
-    with TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        monkeypatch.chdir(folder)
-        Path("same.safetensors").write_bytes(network)
-        Path("photos/sub").mkdir(parents=True)
-        for name in ("a", "b", "sub/c"):
-            save_photo(f"photos/{name}.png", size=(20, 16))
+def denoise(run: Any, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in a folder, and return (exit code, events by image, stderr)."""
+    place = tmp_path / "closed"
+    (place / "photos/sub").mkdir(parents=True)
+    monkeypatch.chdir(place)
+    for name in ("a", "b", "sub/c"):
+        save_photo(f"photos/{name}.png", size=(20, 16))
 
-        def call(*arguments: str) -> tuple[int, dict[str, str], list[str]]:
-            code, out, err = run("denoise", *arguments, "--weights", "same.safetensors", "--json", "-q")
-            events = [event for event in map(json.loads, out) if "input" in event]
-            return code, {Path(event["input"]).stem: event["event"] for event in events}, err.splitlines()
+    def call(*arguments: str) -> tuple[int, dict[str, str], list[str]]:
+        given = ("--weights", str(weights / "same.safetensors"), "--json", "-q")
+        code, out, err = run("denoise", *arguments, *given)
+        events = [event for event in map(json.loads, out) if "input" in event]
+        return code, {Path(event["input"]).stem: event["event"] for event in events}, err.splitlines()
 
-        yield call
+    return call
 
 
 @contextmanager
 def closed(folder: str) -> Iterator[None]:
-    """Close a folder, and be a user whom permissions bind, as the superuser is not."""
+    """Close a folder, also to the superuser, whom permissions do not bind by themselves."""
     Path(folder).chmod(0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
+    is_superuser = os.geteuid() == 0
+    if is_superuser:
+        _let_override(False)
     try:
         yield
     finally:
-        os.seteuid(user)
+        if is_superuser:
+            _let_override(True)
         Path(folder).chmod(0o755)
+
+
+def _let_override(may: bool) -> None:
+    """Take from this thread, and those that it starts, the right to override permissions, or give it back."""
+    if sys.platform != "linux":
+        pytest.skip("has other rights of the superuser")
+    system = ctypes.CDLL(None, use_errno=True)
+    who, rights = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    assert system.capget(who, rights) == 0
+    rights[0] = rights[0] | OVERRIDE if may else rights[0] & ~OVERRIDE  # of those in effect
+    assert system.capset(who, rights) == 0, os.strerror(ctypes.get_errno())
 
 
 ALL = ("a", "b", "c")
@@ -85,7 +96,6 @@ def test_what_is_done_in_a_closed_folder_is_skipped(denoise: Any) -> None:
 def test_a_closed_folder_within_the_results_costs_its_images_alone(denoise: Any) -> None:
     save_photo("photos/sub/d.png", size=(20, 16))
     Path("out/sub").mkdir(parents=True)
-    Path("out").chmod(0o777)
     with closed("out/sub"):
         code, became, err = denoise("photos", "-o", "out")
     assert (code, became) == (1, {"a": "done", "b": "done", "c": "failed", "d": "failed"})
@@ -102,7 +112,6 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(denoise: Any) -> None:
 def test_open_files_and_devices_need_no_open_folder(denoise: Any) -> None:
     Path("closed").mkdir()
     os.mkfifo("closed/pipe.png")
-    os.chmod("closed/pipe.png", 0o666)
     reader = os.open("closed/pipe.png", os.O_RDONLY | os.O_NONBLOCK)
     with closed("closed"):
         assert denoise("photos/a.png", "-o", "closed/pipe.png")[0] == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mambair_cli import Restorer
 from mambair_cli.cli import main
@@ -43,11 +43,21 @@ def test_the_share_is_measured_in_photos(common: float) -> None:
     assert measure_common([photo() + noise(common)], SIGMA) == pytest.approx(common, abs=0.08)
 
 
-@pytest.mark.parametrize(("common", "kind"), [(0, "white"), (0.1, "white"), (0.5, "real"), (1, "real")])
+@pytest.mark.parametrize(("common", "kind"), [(0, "white"), (0.5, "real"), (1, "real")])
 def test_gray_noise_is_not_for_models_of_white_noise(common: float, kind: str) -> None:
     need = find_need(look_at_pixels((photo() + noise(common)).clip(0, 255) / 255), None)
     assert (need.kind, need.sigma is None) == (kind, kind == "real")
     assert need.reasons[0].startswith("fine noise" if kind == "white" else "fine gray noise")
+
+
+def test_coloured_lines_are_no_noise_of_their_own() -> None:
+    random = np.random.default_rng(5)
+    lines = np.full((256, 256, 3), 235, np.float32)
+    for place in range(4, 256, 12):
+        lines[place : place + 2] = random.integers(0, 200, 3)
+        lines[:, place : place + 2] = random.integers(0, 200, 3)
+    lines += SIGMA / 4 * random.normal(size=(256, 256, 1)).astype(np.float32)
+    assert measure_common([lines], SIGMA / 4) > 0.5
 
 
 def test_a_clean_photo_has_no_noise_in_common() -> None:
@@ -97,3 +107,21 @@ def test_data_that_fills_little_of_its_range_is_told(
     assert ("% of their range: scale them" in capsys.readouterr().err) == is_told
     assert main(["inspect", str(tmp_path / "in.tif")]) == 0
     assert ("16 bits, gray; they fill 6" in capsys.readouterr().out) == is_told
+
+
+@pytest.mark.parametrize("reduced", [1, 2])
+def test_a_scan_of_1_bit_is_enlarged_by_the_model_for_real_pictures(reduced: int, tmp_path: Path) -> None:
+    page = Image.new("L", (200 * reduced, 120 * reduced), 255)
+    draw = ImageDraw.Draw(page)
+    draw.ellipse((20 * reduced, 10 * reduced, 150 * reduced, 100 * reduced), outline=0, width=3 * reduced)
+    draw.line((0, 0, 200 * reduced, 119 * reduced), fill=0, width=2 * reduced)
+    page.resize((200, 120), Image.Resampling.BOX).convert("1", dither=Image.Dither.NONE).save(
+        tmp_path / "a.tif"
+    )
+    assert main(["upscale", str(tmp_path / "a.tif"), "-s", "2", "-o", str(tmp_path / "b.png"), *LOCAL]) == 0
+    with Image.open(tmp_path / "a.tif") as stored:
+        look = look_at_pixels(np.asarray(stored.convert("L"), np.float32)[..., None] / 255)
+    assert look is not None
+    need = find_need(look, None)
+    assert (look.two_valued, need.kind, need.reduce) == (True, "real", 1.0)
+    assert need.reasons == ("only two values, as in a scan of 1 bit",)

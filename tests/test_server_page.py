@@ -12,6 +12,7 @@ from pictures import encode, noise
 from PIL import Image
 from restore_server import PHOTO, Link, ask, error_message, serving
 
+from mambair_cli.checkpoints.select import CUT_OFF
 from mambair_cli.cli import main
 from mambair_cli.server.address import Address
 
@@ -69,6 +70,10 @@ def test_a_look_is_that_of_the_command(
     assert json.loads(body) == {key: value for key, value in wanted.items() if key != "event"} | {
         "input": "-"
     }
+
+
+def test_the_page_knows_for_what_noise_the_server_has_which_model(address: Address) -> None:
+    assert f"const CUT_OFF = {CUT_OFF};" in ask(address, "GET", "/page/app.js")[2].decode()
 
 
 def test_any_image_is_shown_with_8_bits(address: Address) -> None:

@@ -220,7 +220,7 @@ def test_noise_on_gray_pictures_is_gray(config, gray_photos):
 def test_gray_pictures_that_are_degraded_like_real_ones_stay_gray(real, gray_photos):
     real = dataclasses.replace(real, task="denoise", scale=1, network=RESTORER, batch=24)
     batches = RealBatches(load_dataset(real, 3, CPU), real, CPU, slice(None))
-    batches._recipe = dataclasses.replace(batches._recipe, gray=0.0, clean=0.0, webp=0.0)
+    batches._recipe = dataclasses.replace(batches._recipe, gray=0.0, clean=0.0, webp=0.0, toned=0.0)
     batches.load(0)
     spread = [(crops.amax(1) - crops.amin(1)).amax((1, 2)) for crops in (batches.x, batches.target)]
     gray = spread[1] < 1e-5

@@ -65,7 +65,7 @@ class ClipRun:
         ) -> None:
             if options.quiet:
                 return
-            if need is not None and (sentence := explain_look(task, need, chosen.model.name)):
+            if need is not None and (sentence := explain_look(task, need, chosen.model.name, of_clip=True)):
                 say(f"{job.input}: {sentence}")
             elif not self._has_told_model:
                 say(f"using {chosen.model.name} on {chosen.device}")

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from mambair_cli.cli.look_words import BETTER_FOR_JPEG, HARDLY, is_compressed_alone, name_little_noise
 from mambair_cli.cli.output import format_bytes
 from mambair_cli.cli.progress import shorten
 from mambair_cli.images.provenance import read_note
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 WIDE = 130  # columns of a terminal, from which on the table has all its columns
 LONGEST_NAME, SHORTEST_NAME = 40, 12  # in a table, in terminal cells
 LABEL_WIDTH = 13
-HARDLY = 1.0  # sigma, of 255; less is not seen
 NEARLY_ALL = 0.995  # a share that is shown as 100 %
 CLEARLY = 1.4  # ratio of two sigmas that is worth a word
 TONES = ("dark", "medium", "bright")
@@ -147,11 +147,26 @@ def _explain_upscale(inspection: "Inspection") -> str:
 
 
 def _explain_denoise(inspection: "Inspection") -> str:
-    need = inspection.need
-    if need.sigma is not None:
+    need, look = inspection.need, inspection.need.look
+    if need.sigma is not None and not _is_cut_off(need.sigma):
         return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
-    effect = ", which changes little here" if need.kind == "clean" else " and JPEG artefacts"
-    return f"model for noise of any kind{effect}. --clean and --sigma overrule."
+    if need.sigma is not None:
+        remark = f", or a downloaded one for white noise, with --sigma {need.sigma:.0f}"
+    elif need.kind == "real":
+        better = f"; {BETTER_FOR_JPEG}" if is_compressed_alone(need) else ""
+        remark = f" and JPEG artefacts{better}"
+    elif look is None:
+        remark = ": too small to look at"
+    else:
+        remark = f": {name_little_noise(look).removesuffix(',')}, no visible compression"
+    return f"model for noise of any kind{remark}. --clean and --sigma overrule."
+
+
+def _is_cut_off(sigma: float) -> bool:
+    """Tell whether white noise is so strong that the built-in model for any noise removes it better."""
+    from mambair_cli.checkpoints.select import CUT_OFF
+
+    return sigma > CUT_OFF
 
 
 def _show(sigma: float) -> str:
@@ -204,7 +219,7 @@ def _show_detail(inspection: "Inspection") -> str:
 
 def _show_denoise(inspection: "Inspection") -> str:
     sigma = inspection.need.sigma
-    return "real" if sigma is None else f"sigma {sigma:.0f}"
+    return "real" if sigma is None or _is_cut_off(sigma) else f"sigma {sigma:.0f}"
 
 
 COLUMNS = (

@@ -3,6 +3,12 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mambair_cli.cli.look_words import (
+    BETTER_FOR_JPEG,
+    is_compressed_alone,
+    name_faint_traces,
+    name_little_noise,
+)
 from mambair_cli.cli.options import Options
 from mambair_cli.system.values import WITH_QUALITY
 
@@ -69,13 +75,14 @@ def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
     return sentences
 
 
-def explain_look(task: "Task", need: "Need", model: str) -> str | None:
+def explain_look(task: "Task", need: "Need", model: str, of_clip: bool = False) -> str | None:
     """Say what was seen of an image, and what was done; None for a clean image that was enlarged.
 
     Args:
         task: "upscale" or "denoise".
         need: What was seen, and what the image needs.
         model: Name of the model that restored it.
+        of_clip: Whether it is a frame of a clip, whose compression is another than JPEG.
     """
     from mambair_cli.checkpoints.catalog import load_catalog
     from mambair_cli.inspection.need import is_faint
@@ -88,8 +95,10 @@ def explain_look(task: "Task", need: "Need", model: str) -> str | None:
         is_for_white = any(each.name == model and not each.is_real for each in load_catalog())
         overruling = " (--real overrules)" if is_for_white else " (--clean overrules)"
         sentences.append(f"{seen}: using {model}{overruling}")
+        if is_compressed_alone(need) and not of_clip:
+            sentences.append(BETTER_FOR_JPEG)
     elif task == "denoise" and need.look is not None:
-        sentences.append("no noise and no traces of compression were seen, so little will change")
+        sentences.append(f"{name_little_noise(need.look)} and {name_faint_traces(need.look)} were seen")
     if task == "denoise" and need.look is not None and is_faint(need.look):
         sentences.append(
             f"its samples fill {100 * need.look.filled:.2g} % of their range: scale them to all of it, "

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 16  # side of the blocks of which the one in the middle tells, in pixels
+BLOCK = 16  # side of the blocks that are compared, in pixels
+# Share of the blocks that are quieter than the one that tells, since most may hold coloured lines, as in a
+# map, and the share of the variance of pure noise that it has.
+QUIET, QUIET_VARIANCE = 0.2, 0.863
 GAIN = 6  # of two second differences, by which the deviation of white noise grows
 PAIRS = ((0, 1), (1, 2), (0, 2))
 
@@ -25,7 +28,7 @@ def measure_common(windows: Sequence[np.ndarray], sigma: float) -> float:
     variances = []
     for first, second in PAIRS:
         blocks = [_measure_blocks(window[..., first] - window[..., second]) for window in windows]
-        variances.append(np.median(np.concatenate(blocks)))
+        variances.append(np.quantile(np.concatenate(blocks), QUIET) / QUIET_VARIANCE)
     own = float(np.mean(variances)) / 2  # of a channel
     return min(1.0, max(0.0, 1 - own / sigma**2))
 

@@ -48,6 +48,7 @@ class Look:
         common: Share of the noise's variance that red, green and blue have in common, 0 to 1: about 0 where
             each has noise of its own, 1 in a gray picture.
         filled: Share of the range of samples between the darkest and the brightest one that was seen, 0 to 1.
+        two_valued: Whether there are only two values, as in a scan of 1 bit.
     """
 
     sigma: tuple[float, float, float]
@@ -57,6 +58,7 @@ class Look:
     resolution: float
     common: float = 0.0
     filled: float = 1.0
+    two_valued: bool = False
 
     @property
     def noise(self) -> float:
@@ -89,7 +91,8 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     filled = round(min(1.0, float(most - least) / SAMPLES), 4)
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
         return replace(CLEAN, filled=filled)
-    look = replace(_read_estimates(_estimate(describe(windows))), filled=filled)
+    two_valued = all(((window == least) | (window == most)).all() for window in windows)
+    look = replace(_read_estimates(_estimate(describe(windows))), filled=filled, two_valued=two_valued)
     if STRONG <= look.quality < UNTOUCHED:
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN
         if measure_smoothness(windows) >= least:

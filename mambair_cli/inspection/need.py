@@ -22,7 +22,7 @@ COARSE_GRAIN = 0.5  # likeness of neighbours in coarse noise
 TEXTURED_QUALITY = 95  # least quality of such a picture
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 # Largest share that channels of white noise may have in common: models for it take what all share for detail.
-WHITE_COMMON = 0.25
+WHITE_COMMON = 0.35
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 # Share of the range of samples; data that fill less should be scaled first.
 FAINT = 1 / 8
@@ -62,6 +62,8 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
         reasons.append(f"a JPEG of quality {jpeg_quality}")
     elif look is not None and look.quality < SEEN_QUALITY:
         reasons.append(f"traces of compression, as in a JPEG of quality {look.quality}")
+    if look is not None and look.two_valued:  # what looks like noise and softness is its stairs
+        return Need("real", ("only two values, as in a scan of 1 bit",), None, 1.0, look, jpeg_quality)
     kind: Kind = "real" if reasons else "clean"
     sigma, reduce = None, 1.0
     is_noisy = look is not None and look.noise >= _least_noise(look)
@@ -115,6 +117,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "grain": look and look.grain,
         "common": look and look.common,
         "filled": look and look.filled,
+        "two_valued": look and look.two_valued,
         "resolution": look and look.resolution,
         "reduce": look and need.reduce,
         "denoise_sigma": need.sigma,
@@ -137,6 +140,7 @@ def read_need(facts: dict[str, Any]) -> Need:
             resolution=facts["resolution"],
             common=facts["common"],
             filled=facts["filled"],
+            two_valued=facts["two_valued"],
         )
     reasons = tuple(facts["reasons"])
     reduce = facts["reduce"] or 1.0

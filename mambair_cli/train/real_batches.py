@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambair_cli.quality.degradation.apply import Occasion, degrade, finish, send
+from mambair_cli.quality.degradation.apply import Occasion, degrade, finish
 from mambair_cli.quality.degradation.recipe import Fate, draw_fates, recipe_for
+from mambair_cli.quality.degradation.transfer import send
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.dataset import Dataset
 

@@ -1,6 +1,6 @@
 """Apply the drawn steps to a batch of pictures, one kind of step at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.images import is_gray
-from mambair_cli.quality.degradation import codecs, noise
+from mambair_cli.quality.degradation import codecs, noise, quiet
 from mambair_cli.quality.degradation.filters import convolve
 from mambair_cli.quality.degradation.recipe import (
     Camera,
@@ -21,12 +21,16 @@ from mambair_cli.quality.degradation.recipe import (
     recipe_for_measuring,
 )
 from mambair_cli.quality.degradation.resample import resize
+from mambair_cli.quality.degradation.tone import apply_tones
+from mambair_cli.quality.degradation.transfer import send
 
 MOST_STEPS = 8  # in a round
 LUMA = (0.299, 0.587, 0.114)
 
 Occasion = tuple[int, int, int]
 """When noise is added: 1 if the first round has its own resolution, else 0; the turn; the kind of noise."""
+
+OVERLAY: Occasion = (0, 2 * MOST_STEPS, 0)  # after both rounds: noise of quiet parts
 
 Draw = Callable[[tuple[int, int], list[int], Occasion], Tensor]
 """Function from height and width, indices of pictures and the occasion to white noise, (n, 4, h, w)."""
@@ -52,6 +56,8 @@ def degrade(
     """
     truth = truth.clone()
     _soften(truth, [fate.soft for fate in fates])
+    parts = {n: fate.part for n, fate in enumerate(fates) if fate.part}
+    levels = _put_parts(truth, parts, scale)
     x = truth.clone()
     _filter(x, [fate.blur for fate in fates])
     height, width = truth.shape[2] // scale, truth.shape[3] // scale
@@ -73,10 +79,15 @@ def degrade(
         if group is there:
             by = [fate.filters[1] for fate in of_group]
             reduced = _resize(reduced, resolutions[group], by, (height, width))
-        _round(reduced, group, [fate.second for fate in of_group], (elsewhere, MOST_STEPS), draw)
+        programs = [fate.second[: _find_pause(fate)] for fate in of_group]
+        _round(reduced, group, programs, (elsewhere, MOST_STEPS), draw)
         result[send(group, x.device)] = reduced
+    _lay_over(result, parts, levels, draw)
     for pictures in (result, truth):
-        _at(pictures, [n for n, fate in enumerate(fates) if fate.gray], _without_colour)
+        _tone(pictures, fates)
+    _go_on(result, fates, draw)
+    for pictures in (result, truth):
+        _at(pictures, [n for n, fate in enumerate(fates) if fate.gray and not fate.tone], _without_colour)
     _at(result, [n for n, fate in enumerate(fates) if fate.rounded], codecs.round_to_bytes)
     return result, truth
 
@@ -194,6 +205,49 @@ def _soften(x: Tensor, kernels: Sequence[np.ndarray | None]) -> None:
     _at(x, chosen, soften)
 
 
+def _put_parts(truth: Tensor, parts: Mapping[int, quiet.Part], scale: int) -> Tensor | None:
+    """Put quiet parts into the truth, in place, and return the levels for :func:`_lay_over`."""
+    if not parts:
+        return None
+    index = send(list(parts), truth.device)
+    truth[index], levels = quiet.put(truth[index], list(parts.values()), scale)
+    return levels
+
+
+def _lay_over(x: Tensor, parts: Mapping[int, quiet.Part], levels: Tensor | None, draw: Draw) -> None:
+    """Lay quiet parts over noisy pictures, in place."""
+    if levels is None:
+        return
+    white = None
+    if any(part.sigma for part in parts.values()):
+        white = draw((x.shape[2], x.shape[3]), list(parts), OVERLAY)
+    _at(x, list(parts), lambda y: quiet.lay_over(y, levels, list(parts.values()), white))
+
+
+def _tone(x: Tensor, fates: Sequence[Fate]) -> None:
+    """Tone the gray pictures whose fates say so, in place."""
+    tones = {n: fate.tone for n, fate in enumerate(fates) if fate.gray and fate.tone}
+    _at(x, list(tones), lambda y: apply_tones(_without_colour(y), list(tones.values())))
+
+
+def _find_pause(fate: Fate) -> int:
+    """Return how many steps of the second round come before a quiet part and a tone; all without them."""
+    if not (fate.part or (fate.gray and fate.tone)):
+        return len(fate.second)
+    return max((n for n, step in enumerate(fate.second, 1) if isinstance(step, Noise | Camera)), default=0)
+
+
+def _go_on(x: Tensor, fates: Sequence[Fate], draw: Draw) -> None:
+    """Apply the steps after quiet parts and tones, in place."""
+    left = {n: fate.second[_find_pause(fate) :] for n, fate in enumerate(fates)}
+    left = {n: steps for n, steps in left.items() if steps}
+    if left:
+        index = send(list(left), x.device)
+        pictures = x[index]
+        _round(pictures, list(left), list(left.values()), OVERLAY[:2], draw)
+        x[index] = pictures
+
+
 def _without_colour(x: Tensor) -> Tensor:
     weights = torch.tensor(LUMA, device=x.device)[:, None, None]
     return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -204,10 +258,3 @@ def _at(x: Tensor, numbers: list[int], change: Callable[[Tensor], Tensor]) -> No
     if numbers:
         index = send(numbers, x.device)
         x[index] = change(x[index])
-
-
-def send(values: object, device: torch.device) -> Tensor:
-    """Copy numbers to a device without waiting for its other work."""
-    array = np.asarray(values)
-    tensor = torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mambair_cli.quality.degradation import filters
+from mambair_cli.quality.degradation.quiet import Part, draw_part
 from mambair_cli.quality.degradation.resample import FILTERS
+from mambair_cli.quality.degradation.tone import Tone, draw_tone
 
 Range = tuple[float, float]
 
 CAMERA_SHARE = 0.4  # of a sigma, in linear light: conversion to samples amplifies it in shadows
+DRAWS_PARTS, DRAWS_TONES = 1, 2  # streams of random numbers beside that of all other draws
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class Recipe:
         low: Share of pictures with low quality.
         webp: Share of WebP in the last saving.
         subsampled: Share of JPEG with half the colour resolution.
+        quiet: Share of pictures, of all kinds, with a part that has no noise but compression: a frame along
+            one to four sides, 2 pixels to half of the crop wide, or a rectangle, of one black, white, gray or
+            colour; or all that is brighter or darker than a level, at this level.
+        quiet_sigma: Standard deviation of noise in half of these parts, in steps of 8 bits; the others are
+            exactly flat.
+        toned: Share of gray pictures that a curve for each channel tones, with their noise: sepia, selenium,
+            cyanotype and others.
     """
 
     clean: float = 0.12
@@ -80,6 +90,9 @@ class Recipe:
     low: float = 0.15
     webp: float = 0.08
     subsampled: float = 0.7
+    quiet: float = 0.15
+    quiet_sigma: Range = (0.0, 1.0)
+    toned: float = 0.3
 
 
 ENLARGING = Recipe()
@@ -156,6 +169,8 @@ class Fate:
         second: Steps of the second round, at the resolution of the input.
         rounded: Whether it is clipped and rounded to 8 bits at the end.
         webp: Quality of WebP after all else; None for no WebP.
+        part: Part without noise, before the last compression; None for none.
+        tone: Tone of truth and input if the picture is gray, before the last compression; None for none.
     """
 
     gray: bool = False
@@ -167,6 +182,8 @@ class Fate:
     second: tuple[Step, ...] = ()
     rounded: bool = True
     webp: int | None = None
+    part: Part | None = None
+    tone: Tone | None = None
 
 
 @dataclass
@@ -332,7 +349,14 @@ def draw_fates(recipe: Recipe, scale: int, seed: tuple[int, ...], count: int) ->
         count: Number of pictures.
     """
     drawing = Drawing(recipe, scale, np.random.default_rng(seed))
-    return [drawing.draw() for _ in range(count)]
+    fates = [drawing.draw() for _ in range(count)]
+    # By numbers of their own, so that the rest of a fate is the same with them and without.
+    parts, tones = (np.random.default_rng((*seed, stream)) for stream in (DRAWS_PARTS, DRAWS_TONES))
+    for place in np.flatnonzero(parts.random(count) < recipe.quiet):
+        fates[place] = replace(fates[place], part=draw_part(parts, recipe.quiet_sigma))
+    for place in np.flatnonzero(tones.random(count) < recipe.toned):
+        fates[place] = replace(fates[place], tone=draw_tone(tones))
+    return fates
 
 
 def recipe_for(scale: int) -> Recipe:
@@ -342,9 +366,10 @@ def recipe_for(scale: int) -> Recipe:
 
 def recipe_for_measuring(scale: int) -> Recipe:
     """Return the recipe for measuring: several faults in each picture, and an unchanged truth."""
-    recipe = replace(
-        recipe_for(scale), clean=0.0, white=0.0, compressed=0.0, gray=0.0, soft=0.0, soft_colour=0.0
+    none = dict.fromkeys(
+        ("clean", "white", "compressed", "gray", "soft", "soft_colour", "quiet", "toned"), 0.0
     )
+    recipe = replace(recipe_for(scale), **none)
     return recipe if scale > 1 else replace(recipe, noise=1.0)
 
 

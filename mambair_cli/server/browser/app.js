@@ -6,6 +6,14 @@ const ENDINGS = { jpeg: "jpg", tiff: "tif" };
 const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
 const items = []; // {file, name, state, facts, ...}, in the order of the list
 const batch = new Set(); // pictures of the run, until it is finished
+// The server's messages name what programs have; these are the words for what the page has instead.
+const PARTIAL = "damaged=true of upscale, denoise and dejpeg restores what is there";
+const PHRASES = {
+  [PARTIAL]: `tick “${byId("damaged").parentElement.textContent.trim()}”`,
+  "png, webp and tiff keep it, and background=white fills it": "save as PNG, WebP or TIFF, which keep it",
+  "/v1/models shows all names": "choose another model",
+};
+const CUT_OFF = 20; // sigma of white noise, above which the server has the model for noise of any kind
 let viewer = null, models = [], isWorking = false;
 
 // ---- talking to the server
@@ -24,7 +32,9 @@ async function ask(path, options = {}) {
   const text = await response.text();
   let message = `the server answered ${response.status}`;
   try { message = JSON.parse(text).message; } catch { /* it is no JSON */ }
-  throw Object.assign(new Error(message), { status: response.status,
+  const isPartial = message.includes(PARTIAL);
+  for (const [theirs, ours] of Object.entries(PHRASES)) message = message.replace(theirs, ours);
+  throw Object.assign(new Error(message), { status: response.status, isPartial,
     wait: Number(response.headers.get("Retry-After")) || 0 });
 }
 
@@ -53,7 +63,9 @@ async function look(item) {
     item.none.hidden = true;
     item.facts = await (await send("/v1/inspect", item.file)).json();
   } catch (error) {
-    Object.assign(item, { state: "failed", message: error.message, isBroken: error.status === 422 });
+    const { message, status, isPartial } = error;
+    Object.assign(item, { isBroken: status === 422, isPartial });
+    if (item.state === "ready") Object.assign(item, { state: "failed", message });
   }
   refresh();
 }
@@ -85,7 +97,8 @@ function describe(facts, task) {
   if (facts.reduce > 1) parts.push(`was enlarged ${facts.reduce} times before, or is soft`);
   const advice = {
     upscale: facts.upscale === "real" ? "needs the model for real photographs" : "the model for clean pictures suits",
-    denoise: facts.denoise === "white" ? "the model for white noise suits" : "the model for noise of any kind suits",
+    denoise: facts.denoise === "white" && facts.denoise_sigma <= CUT_OFF
+      ? "the model for white noise suits" : "the model for noise of any kind suits",
     dejpeg: "",
   }[task];
   return parts.join(", ") + (advice && `: ${advice}`);
@@ -140,7 +153,8 @@ function refresh() {
     else item.bar.removeAttribute("value");
     item.buttons.stop.hidden = !isBusy(item);
     item.buttons.again.hidden = !["done", "failed", "stopped"].includes(item.state);
-    item.buttons.compare.hidden = item.buttons.save.hidden = !item.result;
+    item.buttons.save.hidden = !item.result;
+    item.buttons.compare.hidden = !isComparable(item);
     item.buttons.remove.hidden = isBusy(item);
   }
   const busy = items.some(isBusy);
@@ -152,7 +166,9 @@ function refresh() {
   if (focused.disabled) [byId("stop"), byId("start"), byId("files")].find((each) => !each.disabled).focus();
 }
 
-const mayStart = (item) => !isBusy(item) && !item.isBroken;
+const mayStart = (item) => !isBusy(item) && (!item.isBroken || (item.isPartial && byId("damaged").checked));
+
+const isComparable = (item) => item.before && item.result; // what is damaged may not be shown before
 
 function say(text) { byId("said").textContent = text; }
 
@@ -191,9 +207,9 @@ async function start(chosen) {
   const count = (state) => [...batch].filter((item) => item.state === state).length;
   const others = ["failed", "stopped"].filter(count).map((state) => `, ${count(state)} ${state}`);
   say(`finished: ${count("done")} done${others.join("")}`);
+  for (const item of batch) item.isTold = true;
   batch.clear();
-  const done = count("done") || items.some((item) => item.state === "done");
-  if (items.length === 1 && done) compare(items[0]);
+  if (items.length === 1 && items[0].state === "done" && isComparable(items[0])) compare(items[0]);
 }
 
 async function restore(item) {
@@ -351,6 +367,7 @@ byId("strength").addEventListener("input", () => { byId("strength-shown").textCo
 byId("start").addEventListener("click", () => {
   const idle = items.filter(mayStart);
   const fresh = idle.filter((item) => item.state !== "done");
+  for (const item of items) if (item.isBroken && !item.isTold) batch.add(item); // counted as failed
   start(fresh.length ? fresh : idle);
 });
 byId("stop").addEventListener("click", () => items.filter(isBusy).forEach(stop));

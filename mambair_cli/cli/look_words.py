@@ -1,0 +1,32 @@
+"""Words for what a look saw of a picture, which several commands share."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mambair_cli.inspection.look import Look
+    from mambair_cli.inspection.need import Need
+
+HARDLY = 1.0  # sigma, of 255; less is not seen
+BETTER_FOR_JPEG = "`mambair dejpeg` does better where there is no noise"  # measured on JPEG files
+
+
+def name_little_noise(look: "Look") -> str:
+    """Name noise that is too little to count, which may be much: coarse noise looks like texture."""
+    sigma = f"(sigma {look.noise:.1f} of 255)"
+    return f"hardly any noise {sigma}" if look.noise < HARDLY else f"little noise {sigma}, or texture,"
+
+
+def name_faint_traces(look: "Look") -> str:
+    """Name traces of compression that are too faint to count."""
+    from mambair_cli.inspection.need import WHITE_QUALITY
+
+    return "no traces of compression" if look.quality >= WHITE_QUALITY else "faint traces of compression"
+
+
+def is_compressed_alone(need: "Need") -> bool:
+    """Tell whether compression is all that speaks for the model for real pictures; softness does not."""
+    from mambair_cli.inspection.need import SEEN_QUALITY, is_compressed
+
+    has_traces = need.look is not None and need.look.quality < SEEN_QUALITY
+    damages = len(need.reasons) - (need.reduce > 1)
+    return need.kind == "real" and damages == 1 and (is_compressed(need.jpeg_quality) or has_traces)

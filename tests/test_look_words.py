@@ -1,0 +1,111 @@
+"""What `denoise` and `inspect` say of what a look saw: no more than that."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mambair_cli.cli import main
+from mambair_cli.cli.look_words import BETTER_FOR_JPEG
+from mambair_cli.cli.notices import explain_look
+from mambair_cli.inspection.inspect_image import Inspection, inspect_image
+from mambair_cli.inspection.look import CLEAN, Look
+from mambair_cli.inspection.need import find_need
+
+MODEL = "tiny-real-denoise"
+
+
+def look(sigma: float, grain: float = 0.0, quality: int = 100, **more: float) -> Look:
+    return replace(CLEAN, sigma=(sigma,) * 3, tones=(sigma,) * 3, grain=grain, quality=quality, **more)
+
+
+@pytest.fixture
+def explain_denoise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function that returns what ``inspect`` says of ``denoise`` for a look."""
+
+    def explain(seen: Look | None, quality: int | None = None, in_table: bool = False) -> str:
+        def inspect_so(source, max_pixels) -> Inspection:
+            return replace(inspect_image(source, max_pixels), need=find_need(seen, quality))
+
+        monkeypatch.setattr("mambair_cli.inspection.inspect_image.inspect_image", inspect_so)
+        names = [str(tmp_path / f"{name}.png") for name in ("ab" if in_table else "a")]
+        for name in names:
+            Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(name)
+        assert main(["inspect", *names]) == 0
+        return capsys.readouterr().out.splitlines()[-1].removeprefix("denoise:").strip()
+
+    return explain
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (look(0.0), "hardly any noise (sigma 0.0 of 255) and no traces of compression were seen"),
+        (look(0.5), "hardly any noise (sigma 0.5 of 255) and no traces of compression were seen"),
+        (look(1.5), "little noise (sigma 1.5 of 255), or texture, and no traces of compression were seen"),
+        (
+            look(4.5, 0.6),
+            "little noise (sigma 4.5 of 255), or texture, and no traces of compression were seen",
+        ),
+        (
+            look(0.5, quality=94),
+            "hardly any noise (sigma 0.5 of 255) and faint traces of compression were seen",
+        ),
+    ],
+)
+def test_little_noise_is_told_as_it_was_seen_and_nothing_is_promised(seen: Look, words: str) -> None:
+    need = find_need(seen, None)
+    assert need.kind == "clean"
+    assert explain_look("denoise", need, MODEL) == words
+
+
+def test_what_is_too_small_to_look_at_gets_no_such_line() -> None:
+    assert explain_look("denoise", find_need(None, None), MODEL) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (look(0.5), ": hardly any noise (sigma 0.5 of 255), no visible compression"),
+        (look(4.5, 0.6), ": little noise (sigma 4.5 of 255), or texture, no visible compression"),
+        (None, ": too small to look at"),
+    ],
+)
+def test_inspect_promises_no_little_change(seen: Look | None, words: str, explain_denoise) -> None:
+    assert explain_denoise(seen) == f"model for noise of any kind{words}. --clean and --sigma overrule."
+
+
+def test_inspect_names_for_strong_white_noise_the_model_that_denoise_takes(explain_denoise) -> None:
+    weak, strong = look(20.0), look(36.0)
+    assert explain_denoise(weak).startswith("model for white noise, with --sigma 20.")
+    words = "model for noise of any kind, or a downloaded one for white noise, with --sigma 36."
+    assert explain_denoise(strong).startswith(words)
+    assert "sigma 20" in explain_denoise(weak, in_table=True)
+    assert "sigma 36  " not in explain_denoise(strong, in_table=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "quality", "is_told"),
+    [
+        (look(0.5, quality=60), 60, True),
+        (look(1.5, quality=60), None, True),
+        (None, 60, True),
+        (look(1.5, quality=60, resolution=0.5), 60, True),  # softness is nothing that either model mends
+        (look(15.0, quality=60), 60, False),
+        (look(15.0, quality=60), None, False),
+        (look(15.0, 0.6), None, False),
+        (look(15.0), None, False),
+        (look(0.5), None, False),
+        (look(0.5, resolution=0.5), 95, False),
+    ],
+)
+def test_dejpeg_is_named_where_compression_alone_was_seen(
+    seen: Look | None, quality: int | None, is_told: bool, explain_denoise
+) -> None:
+    need = find_need(seen, quality)
+    assert (BETTER_FOR_JPEG in (explain_look("denoise", need, MODEL) or "")) == is_told
+    assert (BETTER_FOR_JPEG in explain_denoise(seen, quality)) == is_told
+    assert BETTER_FOR_JPEG not in (explain_look("upscale", need, "tiny-real-x4") or "")
+    assert BETTER_FOR_JPEG not in (explain_look("denoise", need, MODEL, of_clip=True) or "")
