@@ -199,6 +199,15 @@ def test_the_model_that_strong_white_noise_gets_is_named(page: Any, photo: Path)
         playwright.expect(facts).to_contain_text(f"the model for {kind} suits")
 
 
+def test_the_task_that_suits_a_compressed_picture_is_named(page: Any, photo: Path) -> None:
+    path = photo.with_name("saved.jpg")
+    Image.open(DOCS / "kitten_sharp.png").convert("RGB").crop((0, 0, 256, 256)).save(path, quality=40)
+    page.get_by_label("Remove noise").check()
+    page.set_input_files("#files", path)
+    words = "“Remove JPEG artefacts” does better where there is no noise"
+    playwright.expect(page.locator("#list .facts").last).to_contain_text(words)
+
+
 def test_a_format_without_transparency_is_told_in_words_of_the_page(page: Any, photo: Path) -> None:
     Image.new("RGBA", (60, 60), (90, 90, 90, 90)).save(photo)
     page.set_input_files("#files", photo)
