@@ -9,7 +9,8 @@ import numpy as np
 
 from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
-from mambair_cli.inspection.features import SMALLEST, describe, place_windows
+from mambair_cli.inspection.features import BLOCK, SMALLEST, describe, place_windows
+from mambair_cli.inspection.margins import trim_margins
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "look.safetensors"
 SAMPLES = 255  # white in steps of 8 bits
@@ -91,6 +92,7 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     filled = round(min(1.0, float(most - least) / SAMPLES), 4)
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
         return replace(CLEAN, filled=filled)
+    windows = [trim_margins(window, SMALLEST, BLOCK) for window in windows]
     two_valued = all(((window == least) | (window == most)).all() for window in windows)
     look = replace(_read_estimates(_estimate(describe(windows))), filled=filled, two_valued=two_valued)
     if STRONG <= look.quality < UNTOUCHED:
