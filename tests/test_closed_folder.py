@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pictures import save_photo
 
-# Windows closes no folder by its mode; the superuser is bound by modes only where Linux takes that right away.
+# Windows closes no folder by its mode, and the superuser is bound only where Linux takes a right away.
 CAN_CLOSE = sys.platform == "linux" or (sys.platform != "win32" and os.geteuid() != 0)
 pytestmark = pytest.mark.skipif(not CAN_CLOSE, reason="no folder can be closed to who runs the tests")
 

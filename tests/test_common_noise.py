@@ -125,3 +125,11 @@ def test_a_scan_of_1_bit_is_enlarged_by_the_model_for_real_pictures(reduced: int
     need = find_need(look, None)
     assert (look.two_valued, need.kind, need.reduce) == (True, "real", 1.0)
     assert need.reasons == ("only two values, as in a scan of 1 bit",)
+
+
+def test_a_drawing_of_pure_colours_is_no_scan_of_1_bit() -> None:
+    pixels = np.zeros((96, 96, 3), np.float32)
+    pixels[20:60, 20:60, 0] = pixels[50:80, 40:90, 2] = 1
+    look = look_at_pixels(pixels)
+    assert look is not None
+    assert not look.two_valued

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mambair_cli.images import is_gray
 from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
 from mambair_cli.inspection.features import BLOCK, SMALLEST, describe, place_windows
@@ -93,7 +94,7 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
         return replace(CLEAN, filled=filled)
     windows = [trim_margins(window, SMALLEST, BLOCK) for window in windows]
-    two_valued = all(((window == least) | (window == most)).all() for window in windows)
+    two_valued = all(is_gray(each) and ((each == least) | (each == most)).all() for each in windows)
     look = replace(_read_estimates(_estimate(describe(windows))), filled=filled, two_valued=two_valued)
     if STRONG <= look.quality < UNTOUCHED:
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN

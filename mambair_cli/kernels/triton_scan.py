@@ -41,7 +41,7 @@ class Block(NamedTuple):
 FORWARD_BLOCK = Block(steps=16, channels=16, warps=4)
 BACKWARD_BLOCK = Block(steps=8, channels=8, warps=1)
 ENDS_BLOCK = Block(steps=16, channels=8, warps=1)
-# Measured on an H200: benchmarks/README.md.
+# Measured on an H200: training/README.md.
 PROGRAMS = 2048  # of the backward pass, that fill a GPU
 SHORTEST_STRETCH = 256  # tokens
 FEWEST_STRETCHES = 4  # that are worth the pass before
@@ -98,12 +98,12 @@ def _scan_plainly(
 
 def _choose_stretch(paths: int, length: int, d: int) -> int:
     """Return the number of tokens of a stretch, so that there are programs enough for a GPU."""
-    programs = paths * triton.cdiv(d, BACKWARD_BLOCK.channels)
+    programs = max(1, paths * triton.cdiv(d, BACKWARD_BLOCK.channels))
     count = min(PROGRAMS // programs, length // SHORTEST_STRETCH)
     if count < FEWEST_STRETCHES:
         count = 1
     most = max(FORWARD_BLOCK.steps, BACKWARD_BLOCK.steps)  # one is a multiple of the other
-    return triton.cdiv(triton.cdiv(length, count), most) * most
+    return max(1, triton.cdiv(triton.cdiv(length, count), most)) * most
 
 
 def _find_ends(
