@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
+from mambair_cli.programs.cuda_source import read_source
 
 HEADER = Path(__file__).with_name("cuda_twin.hpp")
 FLAGS = ("-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-pthread")
@@ -42,10 +43,10 @@ def run_on_cpu(folder: Path) -> Iterator[None]:
 _built = {}  # by source and settings, since compiling takes seconds
 
 
-def _build(folder, source, settings, names):
-    key = source, tuple(settings.items())
+def _build(folder, files, settings, names):
+    key = files, tuple(settings.items())
     if key not in _built:
-        _built[key] = _compile(folder, source, settings, names)
+        _built[key] = _compile(folder, read_source(*files), settings, names)
     return _built[key]
 
 

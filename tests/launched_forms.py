@@ -4,13 +4,14 @@ After a change of what is launched:
 
     python tests/launched_forms.py > mambair_cli/programs/forms.json
 
-With the name of a model and a compute capability it compiles what that model's launches need.
+With the name of a model and a compute capability it compiles what that model's launches need; CUDA C++ only
+where there is a compiler for it.
 """
 
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,22 +26,36 @@ from mambair_cli import kernels
 from mambair_cli.checkpoints.catalog import PACKAGE, Model, find_model, load_catalog
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.official import official_config
-from mambair_cli.kernels import cuda_depthwise, cuda_scan
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
 from mambair_cli.networks import Network, build_network, fuse_network
 from mambair_cli.networks.config import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
 from mambair_cli.networks.fused import convolutions, scan
+from mambair_cli.programs import cuda_source
+from mambair_cli.programs.cuda_source import CompilerError, compile_source, read_source
 from mambair_cli.restore.engine import PROBE_SIDE
+from mambair_cli.restore.tile_cost import MULTIPROCESSORS
 
 # Tiles whose channels' averages are summed in 16, 32 and 64 parts; else programs are the same for all sizes.
 SIDES = (PROBE_SIDE, 100, 150, 192)
+CUDA = "13.0"
 DEPTHS = (2, 2)  # the first, a middle and the last of all there is, and MambaIRv2's windows of both kinds
 
 
 class Record:
-    """Keeps the forms of launches in their order, as text."""
+    """Keeps what is launched in its order, as text."""
 
     def __init__(self) -> None:
         self.forms: list[str] = []
+        self.sources: list[str] = []
+
+    def load(
+        self, files: tuple[str, ...], settings: dict[str, int], names: tuple[str, ...], device: Any
+    ) -> Any:
+        """Stand for ``nvrtc.load_kernels``."""
+        source = json.dumps([files, settings])
+        if source not in self.sources:
+            self.sources.append(source)
+        return load_nothing(files, settings, names, device)
 
     def run(self, program: JITFunction, *operands: Any, grid: Any, warmup: bool, **options: Any) -> None:
         name = f"{program.__module__.rpartition('.')[2]}.{program.__name__}"
@@ -66,27 +81,34 @@ def describe(x: Any, is_general: bool) -> Any:
     return 2 if is_general else 1 if x == 1 else 16 if x % 16 == 0 else 2
 
 
-def scan_nothing(u: Tensor, steps: Tensor, *others: Any) -> Tensor:
-    return steps
+def load_nothing(
+    files: tuple[str, ...], settings: dict[str, int], names: tuple[str, ...], device: Any
+) -> Any:
+    return [SimpleNamespace(launch=lambda *about: None)] * len(names)
 
 
-def convolve_nothing(x: Tensor, weight: Tensor, *others: Any, **more: Any) -> Tensor:
-    return x.new_empty(*x.shape[:3], weight.shape[-1])
-
-
-def launch_all(net: Network, run: Callable[..., Any], sides: tuple[int, ...] = SIDES) -> None:
+def launch_all(
+    net: Network,
+    run: Callable[..., Any],
+    load: Callable[..., Any] = load_nothing,
+    sides: tuple[int, ...] = SIDES,
+) -> None:
     """Have a network launch what it does on a card for which NVRTC compiles, too; only shapes are computed.
 
     Args:
         net: The network.
         run: Called instead of Triton's ``JITFunction.run``.
+        load: Called instead of ``nvrtc.load_kernels``.
         sides: Sides of the images.
     """
     with ExitStack() as stack, torch.inference_mode():
         for module in (scan, convolutions):
             stack.enter_context(patch.object(module, "has_nvrtc", lambda device: True))
-        stack.enter_context(patch.object(cuda_scan, "scan_paths", scan_nothing))
-        stack.enter_context(patch.object(cuda_depthwise, "convolve_depthwise", convolve_nothing))
+        for module in (cuda_scan, cuda_depthwise):
+            module._load.cache_clear()
+            stack.callback(module._load.cache_clear)
+        stack.enter_context(patch.object(nvrtc, "load_kernels", load))
+        stack.enter_context(patch.object(cuda_scan, "multiprocessors", lambda device: MULTIPROCESSORS))
         stack.enter_context(patch.object(JITFunction, "run", run))
         fused = fuse_network(net.to("meta"))
         assert fused is not None
@@ -112,18 +134,26 @@ def build(model: Model) -> Network:
         return build_network(config).eval()
 
 
-def print_forms() -> None:
-    networks: dict[tuple[str, ...], list[str]] = {}
+def print_launches() -> None:
+    networks: dict[tuple[str, str], list[str]] = {}
     for model in load_catalog():
         net, record = build(model), Record()
         if not isinstance(net.info.config, MambaIRUNetConfig):  # which has no fused form
-            launch_all(net, lambda *operands, run=record.run, **options: run(*operands, **options))
-            networks.setdefault(tuple(record.forms), []).append(model.name)
-    texts = []
-    for forms, models in networks.items():
-        rows = ",\n  ".join(forms)
-        texts.append(f'{{"models": {json.dumps(models)}, "forms": [\n  {rows}\n]}}')
+            run = record.run
+            launch_all(net, lambda *operands, run=run, **options: run(*operands, **options), record.load)
+            launched = ",\n  ".join(record.forms), ",\n  ".join(record.sources)
+            networks.setdefault(launched, []).append(model.name)
+    texts = [
+        f'{{"models": {json.dumps(models)}, "forms": [\n  {forms}\n], "sources": [\n  {sources}\n]}}'
+        for (forms, sources), models in networks.items()
+    ]
     sys.stdout.write(f"[{', '.join(texts)}]\n")
+
+
+def assume_cuda() -> None:
+    """Take this PyTorch for one that is built for CUDA."""
+    folder, version = cuda_source.find_torch()
+    cuda_source.find_torch = lambda: (folder, version or CUDA)
 
 
 def compile_launches(model: str, capability: int) -> None:
@@ -140,11 +170,19 @@ def compile_launches(model: str, capability: int) -> None:
     def compile_only(program: JITFunction, *operands: Any, warmup: bool, **options: Any) -> Any:
         return run(program, *operands, warmup=True, **options)
 
-    launch_all(build(find_model(model)), compile_only)
+    def compile_cuda(
+        files: tuple[str, ...], settings: dict[str, int], names: tuple[str, ...], device: Any
+    ) -> Any:
+        with suppress(CompilerError):
+            compile_source(read_source(*files), settings, divmod(capability, 10))
+        return load_nothing(files, settings, names, device)
+
+    launch_all(build(find_model(model)), compile_only, compile_cuda)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
+        assume_cuda()
         compile_launches(sys.argv[1], int(sys.argv[2]))
     else:
-        print_forms()
+        print_launches()

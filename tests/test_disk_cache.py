@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mambair_cli.kernels import disk_cache
+from mambair_cli.system import disk_cache
 
 MAKER = """
 import sys, time
-from mambair_cli.kernels import disk_cache
+from mambair_cli.system import disk_cache
 
 def make():
     print("making", flush=True)

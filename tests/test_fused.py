@@ -18,7 +18,7 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.kernels import cuda_depthwise, cuda_scan, disk_cache, self_check, triton_routing
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, self_check, triton_routing
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.kernels.cuda_scan import ScanShape
 from mambair_cli.networks import MambaIRv2, MambaIRv2Config, build_network, fuse_network
@@ -29,6 +29,7 @@ from mambair_cli.networks.fused.v2 import ATTENTION, FusedMambaIRv2
 from mambair_cli.networks.mambair_v2 import WindowAttention
 from mambair_cli.restore.engine import Engine, run_image
 from mambair_cli.restore.tiling import plan_tiles
+from mambair_cli.system import disk_cache
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

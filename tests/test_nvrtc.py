@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
+from mambair_cli.programs import cuda_source
 
 OLD, CARD, OTHERS = (7, 5), (9, 0), [(8, 6), (12, 0)]  # the source has a branch for cards before 8.0
 WIDTHS = [(1, 5), (72, 10), (216, 16), (360, 16), (48, 8), (348, 16)]  # channels and states
@@ -23,22 +24,23 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def compiled(monkeypatch, kept):
     """Yield a function that says for which card to compile, and a list of what was compiled."""
-    if torch.version.cuda is None:
-        monkeypatch.setattr(torch.version, "cuda", "13.0")
-    nvrtc.open_compiler.cache_clear()
+    folder, version = cuda_source.find_torch()
+    monkeypatch.setattr(cuda_source, "find_torch", lambda: (folder, version or "13.0"))
+    cuda_source.open_compiler.cache_clear()
     loaders = cuda_scan._load, cuda_depthwise._load
     for load in loaders:
         load.cache_clear()
     try:
-        nvrtc.open_compiler()
-    except nvrtc.CompilerError:
+        cuda_source.open_compiler()
+    except cuda_source.CompilerError:
         pytest.skip("needs NVRTC, for instance as nvidia-cuda-nvrtc")
     monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
     codes = []
 
     def compile_for(card):
-        def load(source, settings, names, device):
-            codes.append(nvrtc.compile_source(source, settings, card))
+        def load(files, settings, names, device):
+            source = cuda_source.read_source(*files)
+            codes.append(cuda_source.compile_source(source, settings, card))
             assert all(name.encode() in codes[-1] for name in names)
             return tuple(Unlaunched() for _ in names)
 
@@ -46,7 +48,7 @@ def compiled(monkeypatch, kept):
         monkeypatch.setattr(cuda_scan, "multiprocessors", lambda device: 132)
 
     yield compile_for, codes
-    nvrtc.open_compiler.cache_clear()
+    cuda_source.open_compiler.cache_clear()
     for load in loaders:
         load.cache_clear()
 
@@ -103,10 +105,10 @@ SHAPE = {"LANES": 1, "STEPS": 8, "STAGE": 32, "THREADS": 96, "BLOCKS": 4}
     ],
 )
 def test_a_shape_that_the_scan_would_go_wrong_with_is_not_compiled(compiled, changes, said):
-    source = nvrtc.read_source(*cuda_scan.SOURCES)
-    nvrtc.compile_source(source, {**FORM, **SHAPE}, (9, 0))
-    with pytest.raises(nvrtc.CompilerError, match=said):
-        nvrtc.compile_source(source, {**FORM, **SHAPE, **changes}, (9, 0))
+    source = cuda_source.read_source(*cuda_scan.SOURCES)
+    cuda_source.compile_source(source, {**FORM, **SHAPE}, (9, 0))
+    with pytest.raises(cuda_source.CompilerError, match=said):
+        cuda_source.compile_source(source, {**FORM, **SHAPE, **changes}, (9, 0))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +127,13 @@ def test_depthwise_convolution_is_accepted_for_every_card(compiled, card, activa
 
 def test_what_was_compiled_is_kept_and_a_refused_source_is_said(compiled, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert nvrtc.compile_source(SOURCE, {"TIMES": 2}, (9, 0)).startswith(b"\x7fELF")
+    assert cuda_source.compile_source(SOURCE, {"TIMES": 2}, (9, 0)).startswith(b"\x7fELF")
     (kept,) = tmp_path.glob("mambair/kernels/*.cubin")
     kept.write_bytes(b"kept")
-    assert nvrtc.compile_source(SOURCE, {"TIMES": 2}, (9, 0)) == b"kept"
-    assert nvrtc.compile_source(SOURCE, {"TIMES": 3}, (9, 0)) != b"kept"
-    with pytest.raises(nvrtc.CompilerError, match=r"gave up: mambair\.cu.*TIMES"):
-        nvrtc.compile_source(SOURCE, {}, (9, 0))
+    assert cuda_source.compile_source(SOURCE, {"TIMES": 2}, (9, 0)) == b"kept"
+    assert cuda_source.compile_source(SOURCE, {"TIMES": 3}, (9, 0)) != b"kept"
+    with pytest.raises(cuda_source.CompilerError, match=r"gave up: mambair\.cu.*TIMES"):
+        cuda_source.compile_source(SOURCE, {}, (9, 0))
 
 
 SOURCE = 'extern "C" __global__ void scale(float* x) { x[threadIdx.x] *= TIMES; }'

@@ -16,7 +16,6 @@ pytest.importorskip("triton")
 from mambair_cli.kernels import (
     cuda_depthwise,
     cuda_scan,
-    disk_cache,
     nvrtc,
     self_check,
     triton_residual,
@@ -24,7 +23,8 @@ from mambair_cli.kernels import (
 )
 from mambair_cli.networks import MambaIR
 from mambair_cli.networks.fused import FusedMambaIR, FusedMambaIRv2
-from mambair_cli.programs import residual
+from mambair_cli.programs import cuda_source, residual
+from mambair_cli.system import disk_cache
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_all_that_a_fused_network_computes_with_is_among_the_sources():
     code = (MambaIR, FusedMambaIR, FusedMambaIRv2, nvrtc, triton_residual, residual, triton_routing)
     files = {Path(inspect.getfile(thing)) for thing in code}
     files |= {
-        Path(inspect.getfile(module)).with_name(name)
+        Path(inspect.getfile(cuda_source)).with_name(name)
         for module in (cuda_scan, cuda_depthwise)
         for name in module.SOURCES
     }

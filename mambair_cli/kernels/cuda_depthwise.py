@@ -103,4 +103,4 @@ def _load(
     settings = {"SIDE": side, "DILATION": dilation, "ACTIVATION": activation, "ELEMENT": element}
     settings |= {"STRIDE": stride, "CHANNELS": channels}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}
-    return nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("depthwise",), device)[0]
+    return nvrtc.load_kernels(SOURCES, settings, ("depthwise",), device)[0]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mambair_cli.kernels import nvrtc
 from mambair_cli.kernels.operands import ScanParams
+from mambair_cli.programs.cuda_source import open_compiler
 
 SOURCES = ("elements.cuh", "cuda_scan.cu")
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -52,7 +53,7 @@ class _ScanOperands(ctypes.Structure):
 
 def check_usable() -> None:
     """Raise an OSError if CUDA C++ cannot be compiled at run time."""
-    nvrtc.open_compiler()
+    open_compiler()
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -266,5 +267,5 @@ def _load(
     settings = {"N": n, "VECTOR": vector, "INPUT": input, "OUTPUT": output}
     settings |= {"DICTIONARY": dictionary, "EACH": each}
     settings |= {name.upper(): value for name, value in shape._asdict().items()}
-    scan, scan_ends = nvrtc.load_kernels(nvrtc.read_source(*SOURCES), settings, ("scan", "scan_ends"), device)
+    scan, scan_ends = nvrtc.load_kernels(SOURCES, settings, ("scan", "scan_ends"), device)
     return scan, scan_ends

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mambair_cli.kernels.disk_cache import is_stored, store
+from mambair_cli.system.disk_cache import is_stored, store
 
 _ROOT = __name__.split(".")[0]
 PACKAGES = tuple(f"{_ROOT}.{name}" for name in ("kernels", "networks", "programs"))  # all that a result needs

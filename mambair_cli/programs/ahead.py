@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from mambair_cli.programs.forms import read_forms
+from mambair_cli.programs.forms import read_launches
 from mambair_cli.system.process import count_processors
 
 SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" turns all this off
@@ -24,8 +24,8 @@ WAIT_SECONDS = 60
 _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
-from {package}.compile import compile_forms
-compile_forms({model!r}, {capability}, {processes}, {seconds})
+from {package}.compile import compile_launches
+compile_launches({model!r}, {capability}, {processes}, {seconds})
 """
 
 
@@ -59,8 +59,8 @@ def start(model: str, capability: tuple[int, int]) -> None:
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         return
-    triton, forms = find_spec("triton"), read_forms(model)
-    if not forms or triton is None or triton.origin is None:
+    triton, launches = find_spec("triton"), read_launches(model)
+    if not launches.forms or triton is None or triton.origin is None:
         return
     folder = _triton_folder()
     stamp = folder / f"mambair-{_digest(model, capability, Path(triton.origin))}"
@@ -80,7 +80,7 @@ def start(model: str, capability: tuple[int, int]) -> None:
     command = [sys.executable, "-c", program]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet)
-    _begun.append(_Work(process, len(forms) + 1, stamp))
+    _begun.append(_Work(process, sum(map(len, launches)) + 1, stamp))
 
 
 def wait() -> None:

@@ -1,13 +1,14 @@
-"""Compile forms of programs in several processes, which import no PyTorch; ``ahead`` starts the first.
+"""Compile what a model launches in several processes, which import no PyTorch; ``ahead`` starts the first.
 
-Each form goes the way of a launch up to the point where a program would run, so Triton keeps the result
-under the very names by which a launch looks for it.
+Each form of a Triton program goes the way of a launch up to the point where it would run, so Triton keeps the
+result under the very names by which a launch looks for it. Machine code from CUDA C++ has such names, too.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import driver as nvidia
 from triton.runtime import driver
 
-from mambair_cli.programs.forms import Form, read_forms
+from mambair_cli.programs.cuda_source import CompilerError, compile_source, find_torch, read_source
+from mambair_cli.programs.forms import Form, Source, read_launches
 
 THREADS_OF_WARP = 32
 
@@ -47,8 +49,8 @@ class NoTorch:
             raise ModuleNotFoundError(name)
 
 
-def compile_forms(model: str, capability: int, processes: int, seconds: int) -> None:
-    """Compile a model's forms for a card; write a byte to stdout for each that is done, and one more.
+def compile_launches(model: str, capability: int, processes: int, seconds: int) -> None:
+    """Compile for a card what a model launches; write a byte to stdout for each that is done, and one more.
 
     Args:
         model: Name of the model.
@@ -56,6 +58,8 @@ def compile_forms(model: str, capability: int, processes: int, seconds: int) -> 
         processes: Number of processes that share the work: this one, and forks of it.
         seconds: Time after which they end in any case.
     """
+    with suppress(CompilerError):
+        find_torch()  # while it can be found
     sys.meta_path.insert(0, NoTorch())
     target = GPUTarget("cuda", capability, THREADS_OF_WARP)
     ask = SimpleNamespace(
@@ -66,7 +70,9 @@ def compile_forms(model: str, capability: int, processes: int, seconds: int) -> 
     driver.set_active(cast(Any, ask))  # it has all that is asked before a program runs
     # Triton calls the driver by C functions, which the system's compiler compiles.
     jobs: list[Callable[[], object]] = [nvidia.CudaUtils]
-    jobs += [partial(compile_form, form) for form in read_forms(model)]
+    forms, sources = read_launches(model)
+    jobs += [partial(compile_cuda, source, divmod(capability, 10)) for source in sources]
+    jobs += [partial(compile_form, form) for form in reversed(forms)]  # the last one takes the longest
     turns, end = os.pipe()  # each byte is the number of a job, and one process reads it
     os.write(end, bytes(range(len(jobs))))
     os.close(end)
@@ -77,6 +83,12 @@ def compile_forms(model: str, capability: int, processes: int, seconds: int) -> 
     while turn := os.read(turns, 1):
         jobs[turn[0]]()
         os.write(1, b".")  # an error where nobody listens any more, which ends the process
+
+
+def compile_cuda(source: Source, capability: tuple[int, int]) -> None:
+    """Compile a source, or find it compiled, where there is a compiler for it."""
+    with suppress(CompilerError):
+        compile_source(read_source(*source.files), source.settings, capability)
 
 
 def compile_form(form: Form) -> None:

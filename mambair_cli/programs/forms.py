@@ -1,4 +1,4 @@
-"""The forms in which models launch programs: ``forms.json``, as ``tests/launched_forms.py`` records it."""
+"""What models launch on a GPU: ``forms.json``, as ``tests/launched_forms.py`` records it."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ FILE = Path(__file__).with_name("forms.json")
 
 
 class Form(NamedTuple):
-    """A program as a launch asks for it.
+    """A Triton program as a launch asks for it.
 
     Attributes:
         program: Module and name of the program, in this package.
@@ -22,8 +22,28 @@ class Form(NamedTuple):
     options: dict[str, Any]
 
 
-def read_forms(model: str) -> list[Form]:
-    """Return the forms that a model of the catalogue launches, the first ones first; none if unknown."""
+class Source(NamedTuple):
+    """CUDA C++ as a launch asks for it, for cards of about as many multiprocessors as an H100 or H200 has.
+
+    Attributes:
+        files: Names of the source's files, in this package.
+        settings: Macros.
+    """
+
+    files: tuple[str, ...]
+    settings: dict[str, int]
+
+
+class Launches(NamedTuple):
+    """What a model launches, in the order in which it does first."""
+
+    forms: list[Form]
+    sources: list[Source]
+
+
+def read_launches(model: str) -> Launches:
+    """Return what a model of the catalogue launches; nothing if it is not there."""
     networks = json.loads(FILE.read_text(encoding="utf-8"))
-    forms = next((network["forms"] for network in networks if model in network["models"]), [])
-    return [Form(*form) for form in forms]
+    found = next((network for network in networks if model in network["models"]), {})
+    forms = [Form(*form) for form in found.get("forms", [])]
+    return Launches(forms, [Source(tuple(files), settings) for files, settings in found.get("sources", [])])
