@@ -1,1 +1,1 @@
-"""The Triton programs of ``kernels``, which can be compiled where PyTorch is not imported."""
+"""What is compiled for GPUs, where PyTorch is not imported: the Triton programs and CUDA C++ of ``kernels``."""
