@@ -5,7 +5,7 @@ one after the other. Interrupted runs continue.
 
 A network learns from small crops first, and then, with ``--start``, from larger ones at a lower rate. With
 ``--fill`` the number of steps is what the given seconds allow, counted after compilation, so that the rate
-reaches zero in time.
+reaches zero in time; it follows the speed, which a training beside it may change.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mambair_cli.train.loop import LOG_EVERY, LOG_FILE, Log
 from mambair_cli.train.trainer import Trainer
 from mambair_cli.train.validation import ValidationPair, load_validation, measure
 
-SPEED_STEPS = 300  # steps that are timed, to estimate how many fit
+SPEED_STEPS = 300  # timed steps from which on they tell how many fit
 UNTIMED_STEPS = 60  # before those: compiling, recording
 SAVE_SECONDS = 60  # between two saved states
 TELL_SECONDS = 15  # between two lines on the speed
@@ -113,18 +113,11 @@ def train(runs: list[BundledRun], arguments: argparse.Namespace, begun: float) -
     first = runs[0].trainer
     saved = told = time.monotonic()
     told_step = first_step = first.step
-    timed = begun
+    timed, timed_step = math.inf, first_step
     while first.step < first.config.steps and time.monotonic() - begun < arguments.stop_after:
-        done = first.step - first_step
-        if arguments.fill and done in (UNTIMED_STEPS, UNTIMED_STEPS + SPEED_STEPS):
+        if first.step - first_step == UNTIMED_STEPS:
             torch.cuda.synchronize()
-            now = time.monotonic()
-            if done > UNTIMED_STEPS:
-                left = (arguments.fill - (now - timed)) * SPEED_STEPS / (now - timed)
-                for run in runs:
-                    run.trainer.set_steps(run.trainer.step + int(left))
-                print(f"{arguments.names}: {first.config.steps} steps", flush=True)
-            timed = now
+            timed, timed_step = time.monotonic(), first.step
         for run in runs:
             run.advance(arguments.validate_every)
         now = time.monotonic()
@@ -134,8 +127,14 @@ def train(runs: list[BundledRun], arguments: argparse.Namespace, begun: float) -
             saved = time.monotonic()
         if now - told > TELL_SECONDS:
             speed = (first.step - told_step) / (now - told)
-            print(f"{arguments.names} step {first.step}: {speed:.1f} steps/s", flush=True)
             told, told_step = now, first.step
+            if arguments.fill and first.step - timed_step >= SPEED_STEPS and timed < now:
+                left = timed + arguments.fill - now
+                more = max(1, int(left * (first.step - timed_step) / (now - timed)))
+                for run in runs:
+                    run.trainer.set_steps(run.trainer.step + more)
+            steps = first.config.steps
+            print(f"{arguments.names} step {first.step} of {steps}: {speed:.1f} steps/s", flush=True)
 
 
 def read_arguments() -> argparse.Namespace:

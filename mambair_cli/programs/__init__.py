@@ -1,1 +1,1 @@
-"""What is compiled for GPUs, where PyTorch is not imported: the Triton programs and CUDA C++ of ``kernels``."""
+"""What is compiled for GPUs without importing PyTorch: the Triton programs and CUDA C++ of ``kernels``."""
