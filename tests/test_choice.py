@@ -286,24 +286,10 @@ def test_nothing_is_wrong_with_a_single_colour(value: int) -> None:
 def test_white_noise_goes_to_the_lowest_level_that_covers_it() -> None:
     kinds = [PictureKind("white", level) for level in (15, 25, 50)]
     need = Need("white", sigma=16.0)
-    usual = "mambair-real-denoise"
-    assert find_kind(need, kinds, usual) == PictureKind("white", 25)
-    assert find_kind(replace(need, sigma=80.0), kinds, usual) == PictureKind("white", 50)
-    assert find_kind(need, [PictureKind("white")], usual) == PictureKind("white")
-    assert find_kind(replace(need, kind="real"), kinds, usual) is None
-
-
-@pytest.mark.parametrize(
-    ("usual", "strongest"), [("tiny-real-denoise", 16.0), ("mambair-real-denoise", 40.0)]
-)
-def test_strong_white_noise_is_for_the_built_in_model_that_knows_it_cut_off(
-    usual: str, strongest: float
-) -> None:
-    kinds = [PictureKind("white")]
-    taken = [
-        sigma for sigma in (4.0, 16.0, 24.0, 40.0) if find_kind(Need("white", sigma=sigma), kinds, usual)
-    ]
-    assert max(taken) == strongest
+    assert find_kind(need, kinds) == PictureKind("white", 25)
+    assert find_kind(replace(need, sigma=80.0), kinds) == PictureKind("white", 50)
+    assert find_kind(need, [PictureKind("white")]) == PictureKind("white")
+    assert find_kind(replace(need, kind="real"), kinds) is None
 
 
 def test_only_where_nothing_else_says_so_models_are_chosen_from() -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind, explain_gray, find_kind
 from mambair_cli.cli import main
 from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.look import look_at_pixels
@@ -19,6 +20,11 @@ LOCAL = ("--offline", "--device", "cpu")
 
 def photo() -> np.ndarray:
     return np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("RGB"), np.float32)[:256, :256]
+
+
+def smooth_photo() -> np.ndarray:
+    """Return a photo without fur, which is like noise that all channels share."""
+    return np.asarray(Image.open(DOCS / "cat.png").convert("RGB").resize((256, 256)), np.float32)
 
 
 def noise(common: float) -> np.ndarray:
@@ -40,14 +46,31 @@ def psnr(image: Path, truth: Path) -> float:
 
 @pytest.mark.parametrize("common", [0, 0.25, 0.5, 0.75, 1])
 def test_the_share_is_measured_in_photos(common: float) -> None:
-    assert measure_common([photo() + noise(common)], SIGMA) == pytest.approx(common, abs=0.08)
+    assert measure_common([photo() + noise(common)]) == pytest.approx(common, abs=0.08)
 
 
-@pytest.mark.parametrize(("common", "kind"), [(0, "white"), (0.5, "real"), (1, "real")])
-def test_gray_noise_is_not_for_models_of_white_noise(common: float, kind: str) -> None:
-    need = find_need(look_at_pixels((photo() + noise(common)).clip(0, 255) / 255), None)
+@pytest.mark.parametrize(
+    ("common", "kind", "name"),
+    [
+        (0, "white", "fine noise"),
+        (0.25, "real", "fine noise"),
+        (0.5, "real", "fine noise"),
+        (1, "white", "fine gray noise"),
+    ],
+)
+def test_noise_of_which_channels_share_a_part_is_not_for_models_of_white_noise(
+    common: float, kind: str, name: str
+) -> None:
+    need = find_need(look_at_pixels((smooth_photo() + noise(common)).clip(0, 255) / 255), None)
     assert (need.kind, need.sigma is None) == (kind, kind == "real")
-    assert need.reasons[0].startswith("fine noise" if kind == "white" else "fine gray noise")
+    assert need.reasons[0].startswith(f"{name} of")
+
+
+def test_gray_noise_is_not_for_models_of_one_level() -> None:
+    need = find_need(look_at_pixels((smooth_photo() + noise(1)).clip(0, 255) / 255), None)
+    any_level, level = PictureKind("white"), PictureKind("white", 25)
+    assert find_kind(need, [level]) is None
+    assert find_kind(need, [level, any_level]) == any_level
 
 
 def test_coloured_lines_are_no_noise_of_their_own() -> None:
@@ -57,7 +80,7 @@ def test_coloured_lines_are_no_noise_of_their_own() -> None:
         lines[place : place + 2] = random.integers(0, 200, 3)
         lines[:, place : place + 2] = random.integers(0, 200, 3)
     lines += SIGMA / 4 * random.normal(size=(256, 256, 1)).astype(np.float32)
-    assert measure_common([lines], SIGMA / 4) > 0.5
+    assert measure_common([lines]) > 0.5
 
 
 def test_a_clean_photo_has_no_noise_in_common() -> None:
@@ -67,34 +90,32 @@ def test_a_clean_photo_has_no_noise_in_common() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_noise_of_gray_pictures_is_removed(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [(), ("--real",), ("--clean",), ("--sigma", "20"), ("--model", "tiny-denoise")]
+)
+def test_noise_of_gray_pictures_is_removed(
+    mode: str, options: tuple[str, ...], tmp_path: Path, capsys
+) -> None:
     gray = photo().mean(axis=2, keepdims=True).repeat(3, axis=2)
     truth, noisy = (save(tmp_path / f"{n}.png", x, mode) for n, x in (("a", gray), ("b", gray + noise(1))))
-    assert main(["denoise", str(noisy), "-o", str(tmp_path / "c.png"), *LOCAL]) == 0
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "c.png"), *options, *LOCAL]) == 0
+    assert "change little" not in capsys.readouterr().err
     assert psnr(tmp_path / "c.png", truth) > psnr(noisy, truth) + 3
 
 
-@pytest.mark.parametrize("option", [("--clean",), ("--sigma", "20"), ("--model", "tiny-denoise")])
-def test_a_model_that_changes_little_in_gray_pictures_says_so(option, tmp_path: Path, capsys) -> None:
-    gray = save(tmp_path / "gray.png", (photo() + noise(1))[:64, :64], "L")
-    colour = save(tmp_path / "colour.png", (photo() + noise(0))[:64, :64])
-    arguments = [str(gray), str(colour), "-o", str(tmp_path / "out"), *option, *LOCAL]
-    assert main(["denoise", *arguments]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "change little" in line]
-    assert [line.split(": ")[:3] for line in told] == [["mambair", "warning", str(gray)]]
-    assert "--real" in told[0]
+@pytest.mark.parametrize(
+    ("model", "is_told"),
+    [("mambair-denoise-25", True), ("tiny-denoise", False), ("tiny-real-denoise", False)],
+)
+def test_a_model_that_changes_little_in_gray_pictures_says_so(model: str, is_told: bool) -> None:
+    told = explain_gray(ChosenModel(model, Path("weights.safetensors"))) or ""
+    assert (f"change little by {model}" in told, "--real" in told) == (is_told, is_told)
 
 
-def test_a_model_for_any_noise_says_nothing_about_gray_pictures(tmp_path: Path, capsys) -> None:
-    gray = save(tmp_path / "gray.png", (photo() + noise(1))[:64, :64], "L")
-    assert main(["denoise", str(gray), "-o", str(tmp_path / "out.png"), "--real", *LOCAL]) == 0
-    assert "change little" not in capsys.readouterr().err
-
-
-def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_any_noise() -> None:
+def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_white_noise() -> None:
     gray = (photo() + noise(1)).clip(0, 255)[..., :1] / 255
     _, report = Restorer("denoise", device="cpu", offline=True).restore(gray[:96, :96])
-    assert report.model == "tiny-real-denoise"
+    assert report.model == "tiny-denoise"
 
 
 @pytest.mark.parametrize(("white", "is_told"), [(65535, False), (4095, True)])

@@ -77,13 +77,11 @@ def test_inspect_promises_no_little_change(seen: Look | None, words: str, explai
     assert explain_denoise(seen) == f"model for noise of any kind{words}. --clean and --sigma overrule."
 
 
-def test_inspect_names_for_strong_white_noise_the_model_that_denoise_takes(explain_denoise) -> None:
-    weak, strong = look(20.0), look(36.0)
-    assert explain_denoise(weak).startswith("model for white noise, with --sigma 20.")
-    words = "model for noise of any kind, or a downloaded one for white noise, with --sigma 36."
-    assert explain_denoise(strong).startswith(words)
-    assert "sigma 20" in explain_denoise(weak, in_table=True)
-    assert "sigma 36  " not in explain_denoise(strong, in_table=True)
+def test_inspect_names_for_white_noise_the_model_that_denoise_takes(explain_denoise) -> None:
+    colour, gray = look(36.0), replace(look(36.0), common=1.0)
+    assert explain_denoise(colour).startswith("model for white noise, with --sigma 36.")
+    assert explain_denoise(gray) == "built-in model for white noise. --real overrules."
+    assert "sigma 36" in explain_denoise(colour, in_table=True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from pictures import encode, noise
 from PIL import Image
 from restore_server import PHOTO, Link, ask, error_message, serving
 
-from mambair_cli.checkpoints.select import CUT_OFF
 from mambair_cli.cli import main
 from mambair_cli.inspection.need import SEEN_QUALITY
 from mambair_cli.server.address import Address
@@ -73,9 +72,8 @@ def test_a_look_is_that_of_the_command(
     }
 
 
-def test_the_page_knows_the_limits_by_which_the_server_chooses_models(address: Address) -> None:
+def test_the_page_knows_the_limit_by_which_the_server_sees_compression(address: Address) -> None:
     script = ask(address, "GET", "/page/app.js")[2].decode()
-    assert f"const CUT_OFF = {CUT_OFF};" in script
     assert f"const SEEN_QUALITY = {SEEN_QUALITY};" in script
 
 

@@ -9,7 +9,7 @@ from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
 from mambair_cli.checkpoints.source import parse_source
 from mambair_cli.errors import DownloadError, ModelError, UsageError
-from mambair_cli.inspection.need import Kind, Need
+from mambair_cli.inspection.need import Kind, Need, is_gray_noise
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
@@ -29,9 +29,6 @@ class PictureKind(NamedTuple):
 
     kind: Kind
     level: int | None = None
-
-
-CUT_OFF = 20  # sigma of white noise, of 255, above which files of 8 bits cut off what matters; measured
 
 
 @dataclass(frozen=True)
@@ -181,20 +178,18 @@ def choose_others(
     return {PictureKind("white"): ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)}
 
 
-def find_kind(need: Need, kinds: Collection[PictureKind], usual: str) -> PictureKind | None:
+def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
     """Return the kind, of those that have a model of their own, that a picture belongs to, if any.
 
-    Models for real pictures can do with white noise, where there is none for that. Of the two that are built
-    in, that for real pictures knows that strong noise is cut off at black and white.
+    Models for real pictures can do with white noise, where there is none for that. Models for one level take
+    noise that is alike in all colours for detail.
 
     Args:
         need: What was seen of the picture.
         kinds: Kinds of pictures that have a model of their own.
-        usual: Name of the model for all others.
     """
-    built_in = catalog.bundled_model("denoise", 1, is_real=True)
-    if built_in is not None and usual == built_in.name and (need.sigma or 0) > CUT_OFF:
-        kinds = [each for each in kinds if each != PictureKind("white")]
+    if need.look is not None and is_gray_noise(need.look):
+        kinds = [each for each in kinds if each.level is None]
     of_kind = {kind: [each for each in kinds if each.kind == kind] for kind in ("white", "real")}
     wanted = of_kind["white"] if need.kind == "white" else []
     wanted = wanted or (of_kind["real"] if need.kind != "clean" else [])
@@ -204,9 +199,9 @@ def find_kind(need: Need, kinds: Collection[PictureKind], usual: str) -> Picture
 
 
 def explain_gray(model: ChosenModel) -> str | None:
-    """Say that a model for white noise changes little in a gray picture; None for other models."""
+    """Say that a model for one level of noise changes little in a gray picture; None for other models."""
     entry = next((entry for entry in catalog.load_catalog() if entry.name == model.name), None)
-    if entry is None or entry.task != "denoise" or entry.is_real or entry.channels == 1:
+    if entry is None or entry.task != "denoise" or entry.level is None or entry.channels == 1:
         return None
     return (
         f"gray pictures change little by {model.name}, which removes noise that differs between "

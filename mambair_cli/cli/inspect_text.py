@@ -20,6 +20,7 @@ from mambair_cli.inspection.need import (
     WHITE_QUALITY,
     is_faint,
     is_fine,
+    is_gray_noise,
 )
 from mambair_cli.system.values import show_number
 
@@ -148,11 +149,11 @@ def _explain_upscale(inspection: "Inspection") -> str:
 
 def _explain_denoise(inspection: "Inspection") -> str:
     need, look = inspection.need, inspection.need.look
-    if need.sigma is not None and not _is_cut_off(need.sigma):
-        return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
+    if need.sigma is not None and look is not None and is_gray_noise(look):
+        return "built-in model for white noise. --real overrules."
     if need.sigma is not None:
-        remark = f", or a downloaded one for white noise, with --sigma {need.sigma:.0f}"
-    elif need.kind == "real":
+        return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
+    if need.kind == "real":
         better = f"; {BETTER_FOR_JPEG}" if is_compressed_alone(need) else ""
         remark = f" and JPEG artefacts{better}"
     elif look is None:
@@ -160,13 +161,6 @@ def _explain_denoise(inspection: "Inspection") -> str:
     else:
         remark = f": {name_little_noise(look).removesuffix(',')}, no visible compression"
     return f"model for noise of any kind{remark}. --clean and --sigma overrule."
-
-
-def _is_cut_off(sigma: float) -> bool:
-    """Tell whether white noise is so strong that the built-in model for any noise removes it better."""
-    from mambair_cli.checkpoints.select import CUT_OFF
-
-    return sigma > CUT_OFF
 
 
 def _show(sigma: float) -> str:
@@ -219,7 +213,7 @@ def _show_detail(inspection: "Inspection") -> str:
 
 def _show_denoise(inspection: "Inspection") -> str:
     sigma = inspection.need.sigma
-    return "real" if sigma is None or _is_cut_off(sigma) else f"sigma {sigma:.0f}"
+    return "real" if sigma is None else f"sigma {sigma:.0f}"
 
 
 COLUMNS = (

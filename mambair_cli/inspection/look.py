@@ -104,7 +104,7 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
     if may_be_text and measure_repetition(windows) >= REPEATED:
         look = replace(look, sigma=CLEAN.sigma, tones=CLEAN.tones)
     if look.noise >= DOUBTFUL_NOISE:
-        look = replace(look, common=round(measure_common(windows, look.noise), 3))
+        look = replace(look, common=round(measure_common(windows), 3))
     return look
 
 

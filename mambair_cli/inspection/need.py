@@ -10,7 +10,7 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 6
+EDITION = 7
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
@@ -21,8 +21,9 @@ TEXTURED = 7.0  # the same for coarse noise without traces of compression, which
 COARSE_GRAIN = 0.5  # likeness of neighbours in coarse noise
 TEXTURED_QUALITY = 95  # least quality of such a picture
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
-# Largest share that channels of white noise may have in common: models for it take what all share for detail.
-WHITE_COMMON = 0.35
+# Largest share of white noise that channels may have in common, and the least one in gray noise: what lies
+# between is for models for noise of any kind, which are up to 1.5 dB better there; measured.
+WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 # Share of the range of samples; data that fill less should be scaled first.
 FAINT = 1 / 8
@@ -68,7 +69,8 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     sigma, reduce = None, 1.0
     is_noisy = look is not None and look.noise >= _least_noise(look)
     if look is not None and is_noisy:
-        is_white = kind == "clean" and is_fine(look) and look.common <= WHITE_COMMON
+        is_alike = look.common <= WHITE_COMMON or is_gray_noise(look)
+        is_white = kind == "clean" and is_fine(look) and is_alike
         kind, sigma = ("white", look.noise) if is_white and look.quality >= WHITE_QUALITY else ("real", None)
         reasons.append(f"{name_noise(look)} of sigma {look.noise:.0f}")
     if look is not None and look.resolution < SOFT and not is_noisy:  # noise hides the detail
@@ -88,9 +90,14 @@ def is_fine(look: Look) -> bool:
     return look.grain <= WHITE_GRAIN
 
 
+def is_gray_noise(look: Look) -> bool:
+    """Tell whether noise is alike in all colours, as in every gray picture."""
+    return look.common >= GRAY_COMMON
+
+
 def name_noise(look: Look) -> str:
-    """Name a picture's noise: gray noise is alike in all colours, as in every gray picture."""
-    gray = "gray " if look.common > WHITE_COMMON and is_fine(look) else ""
+    """Name a picture's noise."""
+    gray = "gray " if is_gray_noise(look) and is_fine(look) else ""
     return f"{'fine' if is_fine(look) else 'coarse'} {gray}noise"
 
 

@@ -19,7 +19,7 @@ from triton.backends.nvidia import driver as nvidia
 from triton.runtime import driver
 
 from mambair_cli.programs.cuda_source import CompilerError, compile_source, find_torch, read_source
-from mambair_cli.programs.forms import Form, Source, read_launches
+from mambair_cli.programs.forms import CudaForm, Form, read_launches
 
 THREADS_OF_WARP = 32
 
@@ -85,7 +85,7 @@ def compile_launches(model: str, capability: int, processes: int, seconds: int) 
         os.write(1, b".")  # an error where nobody listens any more, which ends the process
 
 
-def compile_cuda(source: Source, capability: tuple[int, int]) -> None:
+def compile_cuda(source: CudaForm, capability: tuple[int, int]) -> None:
     """Compile a source, or find it compiled, where there is a compiler for it."""
     with suppress(CompilerError):
         compile_source(read_source(*source.files), source.settings, capability)

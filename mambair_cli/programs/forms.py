@@ -22,7 +22,7 @@ class Form(NamedTuple):
     options: dict[str, Any]
 
 
-class Source(NamedTuple):
+class CudaForm(NamedTuple):
     """CUDA C++ as a launch asks for it, for cards of about as many multiprocessors as an H100 or H200 has.
 
     Attributes:
@@ -38,7 +38,7 @@ class Launches(NamedTuple):
     """What a model launches, in the order in which it does first."""
 
     forms: list[Form]
-    sources: list[Source]
+    sources: list[CudaForm]
 
 
 def read_launches(model: str) -> Launches:
@@ -46,4 +46,4 @@ def read_launches(model: str) -> Launches:
     networks = json.loads(FILE.read_text(encoding="utf-8"))
     found = next((network for network in networks if model in network["models"]), {})
     forms = [Form(*form) for form in found.get("forms", [])]
-    return Launches(forms, [Source(tuple(files), settings) for files, settings in found.get("sources", [])])
+    return Launches(forms, [CudaForm(tuple(files), settings) for files, settings in found.get("sources", [])])

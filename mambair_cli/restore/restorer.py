@@ -190,7 +190,7 @@ class Restorer:
 
     def choose(self, need: Need) -> "Restorer":
         """Return the restorer for a picture that needs this: one of another model, or this one."""
-        kind = find_kind(need, self.others, self.model.name)
+        kind = find_kind(need, self.others)
         return self if kind is None else self.for_kind(kind)
 
     def for_kind(self, kind: PictureKind) -> "Restorer":

@@ -163,7 +163,7 @@ def restore_clip(
                 if journal:
                     journal.note(result.settings, counter.frames)
 
-            kind = None if need is None else find_kind(need, restorer.others, restorer.model.name)
+            kind = None if need is None else find_kind(need, restorer.others)
             sharing = WorkersForClip(workers, kind, job.rate, job.deinterlace) if workers else None
             policy = job.resume, overwrite, notify, finish
             written = write(Writing(clip, result, chosen, size, counter, *policy, sharing))

@@ -14,7 +14,6 @@ const PHRASES = {
   "/v1/models shows all names": "choose another model",
 };
 const SEEN_QUALITY = 92; // JPEG quality below which traces of compression count
-const CUT_OFF = 20; // sigma of white noise, above which the server has the model for noise of any kind
 let viewer = null, models = [], isWorking = false;
 
 // ---- talking to the server
@@ -102,8 +101,7 @@ function describe(facts, task) {
     ? "“Remove JPEG artefacts” does better where there is no noise" : "the model for noise of any kind suits";
   const advice = {
     upscale: facts.upscale === "real" ? "needs the model for real photographs" : "the model for clean pictures suits",
-    denoise: facts.denoise === "white" && facts.denoise_sigma <= CUT_OFF
-      ? "the model for white noise suits" : forAny,
+    denoise: facts.denoise === "white" ? "the model for white noise suits" : forAny,
     dejpeg: "",
   }[task];
   return parts.join(", ") + (advice && `: ${advice}`);
