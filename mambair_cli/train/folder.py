@@ -1,5 +1,6 @@
 """The folder that a run writes into: for one run at a time, and no file of another is lost."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ LOG_FILE = "log.jsonl"
 REPORT_FILE = "report.html"
 EXAMPLES_FOLDER = "examples"
 EXAMPLE_SUFFIX = ".webp"
+INPUT, TRUTH = "input", "truth"  # kinds of examples; results have the number of their step
 LOCK_FILE = ".mambair.train.lock"
 
 
@@ -75,6 +77,15 @@ def refuse_older_run(folder: Path) -> None:
 def _can_be_lost(path: Path) -> bool:
     """Tell whether there is a file; an empty log is what a run leaves that fails at its first step."""
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
+
+
+def is_example(path: Path) -> bool:
+    """Tell whether a picture is an example that a run has kept in its folder."""
+    return (
+        re.fullmatch(rf"({INPUT}|{TRUTH}|\d+)_.*{re.escape(EXAMPLE_SUFFIX)}", path.name) is not None
+        and path.absolute().parent.name == EXAMPLES_FOLDER
+        and any((path.absolute().parent.parent / name).is_file() for name in (LOG_FILE, STATE_FILE))
+    )
 
 
 @contextmanager

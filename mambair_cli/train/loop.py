@@ -54,7 +54,7 @@ def train(
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
         notify: Called with sentences on what the run will take, on crops larger than all images, and on
-            pages and frames that are not used.
+            pictures, pages and frames that are not used.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
@@ -107,7 +107,7 @@ def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
     """Say what is left out of files, what crops lack, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
-        trainer.dataset.left_out,
+        *trainer.dataset.left_out,
         trainer.dataset.explain_mirrored(config),
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )
