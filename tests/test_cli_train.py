@@ -108,7 +108,7 @@ def test_a_denoiser_says_what_it_is_for(run):
         (("photos", "--task", "denoise", "-o", "run", "--validation", "nothing"), 2),
         (("nothing", "--task", "denoise", "-o", "run"), 2),
         (("photos", "--task", "denoise", "-o", "run", "--weights", "no.pth"), 3),
-        (("photos", "--task", "denoise", "-o", "run", "--resume"), 3),
+        (("photos", "--task", "denoise", "-o", "run", "--resume"), 2),
         (("photos", "-o", "run"), 2),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from train_runs import save_photographs
+from train_runs import load_weights, save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
@@ -201,6 +201,41 @@ def test_a_run_that_failed_at_its_first_step_is_begun_again(config):
     assert train(config)
 
 
+@pytest.mark.parametrize("name", ["loss", "psnr_x2"])
+def test_a_run_that_is_killed_is_begun_again_or_resumed(config, photos, name):
+    code = """
+import os, sys
+from pathlib import Path
+from train_runs import make_config
+from mambair_cli.train import loop, train
+folder, event, loop.LOG_EVERY = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+kill = lambda: os.kill(os.getpid(), 9)
+train(
+    make_config(folder, validation=folder / "photos", validate_every=3),
+    report=lambda line: event in line and kill(),
+    on_step=lambda step: event == str(step) and kill(),
+)
+"""
+    config = dataclasses.replace(config, validation=photos, validate_every=3)
+    wanted = load_weights(train(dataclasses.replace(config, output=config.output.with_name("whole"))))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def kill_at(event):
+        command = [sys.executable, "-c", code, config.output.parent, event, "3" if name == "loss" else "100"]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert done.returncode
+        assert not done.stderr  # else it was an error
+
+    kill_at("2")  # before the first line of the log
+    with pytest.raises(UsageError, match="begin a run without --resume"):
+        train(config, resume=True)
+    kill_at(name)
+    with pytest.raises(UsageError, match="it holds a run; continue it with --resume"):
+        train(config)
+    got = load_weights(train(config, resume=True))
+    assert all(torch.equal(got[tensor], wanted[tensor]) for tensor in wanted)
+
+
 def test_a_folder_is_for_one_run_at_a_time(config):
     train(dataclasses.replace(config, steps=1))
     said = []
@@ -249,8 +284,9 @@ def test_a_run_stays_on_its_kind_of_device(config):
 
 
 def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
-    with pytest.raises(CheckpointError, match=r"holds no state\.pt"):
+    with pytest.raises(UsageError, match=r"holds no state\.pt; begin a run without --resume"):
         train(config, resume=True)
+    assert not config.output.exists()
     config.output.mkdir()
     (config.output / "state.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CheckpointError, match="damaged"):

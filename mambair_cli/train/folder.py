@@ -74,8 +74,20 @@ def refuse_older_run(folder: Path) -> None:
         )
 
 
+def refuse_no_run(folder: Path) -> None:
+    """Refuse to continue a run where there is none.
+
+    Raises:
+        UsageError: There is no state.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise UsageError(
+            f"cannot resume {show(folder)}: it holds no {STATE_FILE}; begin a run without --resume"
+        )
+
+
 def _can_be_lost(path: Path) -> bool:
-    """Tell whether there is a file; an empty log is what a run leaves that fails at its first step."""
+    """Tell whether there is a file; an empty log is what a run leaves that ends before it has a state."""
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 

@@ -16,9 +16,11 @@ from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (
     LOG_FILE,
+    STATE_FILE,
     WEIGHTS_FILE,
     explaining_write_errors,
     hold_folder,
+    refuse_no_run,
     refuse_older_run,
     write_file,
 )
@@ -61,7 +63,7 @@ def train(
 
     Raises:
         UsageError: The settings contradict each other, the network or the state, there are no images, or
-            the folder holds files of another run or is in use by one.
+            the folder holds files of another run or is in use by one, or no run to resume.
         ImageError: Images cannot be read; all are named.
         CheckpointError: The weights or the state cannot be loaded.
         MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
@@ -69,8 +71,7 @@ def train(
     """
     check_config(config)
     with hold_folder(config.output) if is_first_process() else nullcontext():
-        if not resume:
-            refuse_older_run(config.output)
+        (refuse_no_run if resume else refuse_older_run)(config.output)
         return _train(config, resume, report, on_step, notify)
 
 
@@ -142,7 +143,7 @@ def _run_steps(
             loss = _finite_loss(trainer)
             trainer.reset_loss()
             if log:
-                log.write({"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
+                _write(trainer, log, {"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
         if log and validation and _is_measured(trainer):
             _log_psnr(trainer, log, pages, validation, is_stop_requested)
         if is_main and time.monotonic() - saved > config.save_every:
@@ -180,11 +181,22 @@ def _log_psnr(
     measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested, keep)
     if not measured:
         return
-    log.write({"step": trainer.step, **measured})
+    _write(trainer, log, {"step": trainer.step, **measured})
     if pages:
         for pair, restored in examples:
             pages.add(trainer.step, pair.name, pair.image, restored, pair.truth)
         pages.write()
+
+
+def _write(trainer: Trainer, log: "Log", line: LogLine) -> None:
+    """Add a line to the log; a state comes before the first one.
+
+    A log without a state could neither be continued nor replaced, if the run were killed then.
+    """
+    if not (trainer.config.output / STATE_FILE).exists():
+        _finite_loss(trainer)
+        trainer.save()
+    log.write(line)
 
 
 class Log:

@@ -221,20 +221,16 @@ class Trainer:
         write_file(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
-        """Continue from the state in the run's folder.
+        """Continue from the state in the run's folder, which must exist.
 
         Raises:
-            CheckpointError: There is no state, or it is damaged.
+            CheckpointError: It is damaged.
             UsageError: It is the state of another run.
         """
         path = self.config.output / STATE_FILE
         again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"cannot resume {path.parent}: it holds no {path.name}; begin a run without --resume"
-            ) from error
         except Exception as error:  # a damaged pickle can raise any error
             raise CheckpointError(
                 f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
