@@ -1,8 +1,11 @@
 import dataclasses
 import inspect
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from error_lines import is_one_line
@@ -128,3 +131,25 @@ def test_the_bar_is_on_the_terminal_and_the_log_is_in_the_pipe(run, tmp_path):
     assert path == b"run/weights.safetensors"
     assert b"4/4" in seen.shown
     assert f"steps loss {json.loads(record)['loss']:.4f}".encode() in seen.shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that refuses what is written")
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_log_that_cannot_be_printed_loses_no_step(run, is_closed):
+    command = ["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT]
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mambair_cli", *command],
+            stdout=writer if is_closed else full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    os.close(writer)
+    told = ["mambair: all 4 steps are done and saved in run"]
+    failed = "mambair: error: cannot write to standard output: No space left on device; make room"
+    assert (done.returncode, done.stderr.splitlines()) == (1, told if is_closed else [*told, failed])
+    code, out, _ = run(*command, "--resume", "--steps", "5")
+    assert (code, out[-1]) == (0, "run/weights.safetensors")
+    assert load_network("run/weights.safetensors").info.task == "denoise"

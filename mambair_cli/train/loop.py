@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
+from mambair_cli.system.files import show
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (
@@ -33,6 +35,7 @@ LOG_EVERY = 100  # steps
 AGREE_EVERY = 20  # steps on GPUs after which several processes agree on whether to stop
 STOP_MESSAGE = "finishing this step and saving the state; press Ctrl-C again to stop without saving"
 
+Told = TypeVar("Told")
 LogLine = dict[str, float]
 """A line of the log: step, seconds, and either loss and learning_rate or a PSNR for each level."""
 
@@ -47,8 +50,9 @@ def train(
     """Train a network, or continue an interrupted run; the result is that of a run without a break.
 
     At Ctrl-C, a request to terminate or a closed terminal it finishes the step, saves the state and raises
-    KeyboardInterrupt. Where a launcher started several processes, all train the same network; only the first
-    one writes and reports. No other run writes into its folder meanwhile.
+    KeyboardInterrupt; so it does at an error of ``report`` or ``on_step``, which it raises then. Where a
+    launcher started several processes, all train the same network; only the first one writes and reports.
+    No other run writes into its folder meanwhile.
 
     Args:
         config: Settings of the run.
@@ -90,18 +94,52 @@ def _train(
     if is_main:
         _foresee(trainer, notify)
     validation = load_validation(config, trainer.net.info.channels, notify) if is_main else {}
+    caller = _Caller()
+    report, on_step = caller.guard(report), caller.guard(on_step)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
     with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
-        _run_steps(trainer, log, pages, validation, is_stop_requested, on_step)
+
+        def is_to_stop() -> bool:
+            return is_stop_requested() or caller.error is not None
+
+        _run_steps(trainer, log, pages, validation, is_to_stop, on_step)
         _finite_loss(trainer)
         if pages:
             trainer.save()
             pages.write()
     trainer.group.close()
+    if caller.error is not None:
+        notify(_explain_end(trainer))
+        raise caller.error
     if trainer.step < config.steps:
         raise KeyboardInterrupt
     return config.output / WEIGHTS_FILE if is_main else None
+
+
+class _Caller:
+    """Whoever is told of a run: an error there ends the run as a request to stop does.
+
+    Attributes:
+        error: The first error.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def guard(self, function: Callable[[Told], None] | None) -> Callable[[Told], None] | None:
+        """Return a function that keeps an error of another one, and is silent from then on."""
+        if function is None:
+            return None
+
+        def call(told: Told) -> None:
+            if self.error is None:
+                try:
+                    function(told)
+                except Exception as error:  # whatever it is, no step is to be lost
+                    self.error = error
+
+        return call
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
@@ -114,6 +152,14 @@ def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
     )
     for remark in filter(None, remarks):
         notify(remark)
+
+
+def _explain_end(trainer: Trainer) -> str:
+    """Say what has become of a run that an error of its caller has ended."""
+    folder = show(trainer.config.output)
+    if trainer.step == trainer.config.steps:
+        return f"all {trainer.step} steps are done and saved in {folder}"
+    return f"stopped after step {trainer.step}, which is saved in {folder}; --resume goes on"
 
 
 def _run_steps(
