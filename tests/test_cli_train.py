@@ -3,12 +3,12 @@ import inspect
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from error_lines import is_one_line
+from forked import start_forked
 from pictures import save_photo
 from PIL import Image
 from terminal import run_in_terminal
@@ -139,17 +139,15 @@ def test_a_log_that_cannot_be_printed_loses_no_step(run, is_closed):
     command = ["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT]
     reader, writer = os.pipe()
     os.close(reader)  # as head does
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "mambair_cli", *command],
-            stdout=writer if is_closed else full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    with (
+        open("/dev/full", "w") as full,
+        start_forked("-m", "mambair_cli", *command, stdout=writer if is_closed else full) as process,
+    ):
+        err = process.communicate()[1]
     os.close(writer)
     told = ["mambair: all 4 steps are done and saved in run"]
     failed = "mambair: error: cannot write to standard output: No space left on device; make room"
-    assert (done.returncode, done.stderr.splitlines()) == (1, told if is_closed else [*told, failed])
+    assert (process.returncode, err.splitlines()) == (1, told if is_closed else [*told, failed])
     code, out, _ = run(*command, "--resume", "--steps", "5")
     assert (code, out[-1]) == (0, "run/weights.safetensors")
     assert load_network("run/weights.safetensors").info.task == "denoise"

@@ -9,6 +9,7 @@ import typer
 from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
+from mambair_cli.system.signals import cleaning_up
 from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:
@@ -143,20 +144,21 @@ def train(
     Example: mambair train photos/ --task upscale --scale 2 --output run/
     """
     _check(options, typed(context))
-    from mambair_cli import train as training
     from mambair_cli.cli.progress import show_training
+    from mambair_cli.train import loop  # not below, where a signal would interrupt its imports
 
     config = _make_config(images, options)
     with show_training(options.steps, shown=not options.quiet) as progress:
 
-        def report(line: "training.LogLine") -> None:
+        def report(line: "loop.LogLine") -> None:
             if "loss" in line:
                 progress.report(line["loss"])
             if not options.quiet:
                 print_json(line)
 
         notify = say if not options.quiet else lambda sentence: None
-        path = training.train(config, options.resume, report, progress.advance, notify)
+        with cleaning_up():  # until the first step; then a signal lets it finish one
+            path = loop.train(config, options.resume, report, progress.advance, notify)
     if path:
         print(path)
 

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import atomic_write, enumerate_names, show
+from mambair_cli.system.signals import SIGNALS, held_back
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -33,6 +34,23 @@ def hold_folder(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
+        with held_back(SIGNALS):
+            _take(folder, lock)
+        yield
+    finally:
+        with held_back(SIGNALS):
+            if lock.is_locked:
+                with suppress(OSError):
+                    (folder / LOCK_FILE).unlink()
+                lock.release()
+            for path in made:
+                with suppress(OSError):  # of a run that was refused nothing stays
+                    path.rmdir()
+
+
+def _take(folder: Path, lock: FileLock) -> None:
+    """Make a folder, and lock it."""
+    try:
         with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -41,15 +59,6 @@ def hold_folder(folder: Path) -> Iterator[None]:
             f"cannot train into {show(folder)}: another run writes there; wait for its end, "
             "or choose another folder"
         ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK_FILE).unlink()
-        lock.release()
-        with suppress(OSError):  # of a run that was refused nothing stays
-            for path in made:
-                path.rmdir()
 
 
 def refuse_older_run(folder: Path) -> None:
