@@ -50,11 +50,16 @@ def test_what_was_trained_restores_and_goes_on_to_be_trained(run):
     assert code == 0
     with Image.open("big.png") as big:
         assert big.size == (96, 80)
-    code, _, _ = run(
-        *("train", "photos", "--task", "upscale", "-s", "2", "-o", "more", *SHORT),
-        *("--weights", "run/weights.safetensors"),
-    )
+    further = ("--weights", "run/weights.safetensors", *SHORT)
+    code, _, _ = run("train", "photos", "--task", "upscale", "-o", "more", *further)
     assert code == 0
+    assert load_network("more/weights.safetensors").info.scale == 2
+    code, out, err = run("train", "photos", "--task", "upscale", "-s", "4", "-o", "other", *further)
+    assert (code, out) == (2, [])
+    assert "weights.safetensors (MambaIR) does upscale ×2; --scale 2 would work" in err
+    code, out, err = run("train", "photos", "--task", "denoise", "-o", "other", *further)
+    assert (code, out) == (2, [])
+    assert "cannot train for denoise: weights.safetensors (MambaIR) does upscale ×2; one that keeps" in err
 
 
 def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from train_runs import load_weights, save_photographs
+from train_runs import RESTORER, load_weights, save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
@@ -23,7 +23,18 @@ from mambair_cli.train.trainer import Trainer, make_network
     [
         ({"scale": 1}, "cannot train upscale at scale 1"),
         ({"task": "denoise"}, "cannot train denoise at scale 2"),
-        ({"scale": 3}, "the network's scale is 2"),
+        (
+            {"scale": 3},
+            r"cannot train for upscale ×3: the network \(MambaIR\) does upscale ×2; --scale 2 would work",
+        ),
+        (
+            {"network": RESTORER},
+            r"cannot train for upscale: the network \(MambaIR\) does \w+, at the same size; one that enl",
+        ),
+        (
+            {"task": "dejpeg", "scale": 1},
+            r"cannot train for dejpeg: the network \(MambaIR\) does \w+ ×2; one that keeps the size would",
+        ),
         ({"network": None}, "neither a network to build nor a checkpoint"),
         ({"sigma": (30, 20)}, "sigma from 30 to 20"),
         ({"quality": (0, 20)}, "quality from 0 to 20"),
@@ -268,7 +279,7 @@ with hold_folder(Path(sys.argv[1])):
 
 
 def test_a_run_that_is_refused_leaves_no_folder(config, tmp_path):
-    with pytest.raises(UsageError, match="scale is 2"):
+    with pytest.raises(UsageError, match="--scale 2 would work"):
         train(dataclasses.replace(config, scale=3, output=tmp_path / "new" / "run"))
     assert not (tmp_path / "new").exists()
 

@@ -191,19 +191,19 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
 
 def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
     """Return the settings of the run."""
-    from mambair_cli.checkpoints.catalog import default_scale
     from mambair_cli.restore.devices import choose_device
 
+    weights = None if options.weights is None else _fetch(options.weights, options.quiet)
     return TrainConfig(
         task=options.task,
         images=tuple(images),
         output=options.output,
-        scale=default_scale(options.task) if options.scale is None else options.scale,
+        scale=_settle_scale(options, weights),
         degradation=options.degradation,
         sigma=options.sigma,
         quality=options.jpeg_quality,
         network=None if options.weights else _new_network(options),
-        weights=None if options.weights is None else _fetch(options.weights, options.quiet),
+        weights=weights,
         validation=options.validation,
         crop=options.crop,
         batch=options.batch,
@@ -230,6 +230,21 @@ def _fetch(weights: str, quiet: bool) -> Path:
     if chosen.notice and not quiet:
         say(chosen.notice)
     return chosen.path
+
+
+def _settle_scale(options: TrainOptions, weights: Path | None) -> int:
+    """Return the scale that was asked for, or that of the checkpoint, or the default of the task."""
+    from mambair_cli.checkpoints.catalog import default_scale
+
+    if options.scale is not None:
+        return options.scale
+    if options.task == "upscale" and weights is not None:
+        from mambair_cli.checkpoints.load import load_network
+
+        scale = load_network(weights).info.scale
+        if scale > 1:  # else it is refused later, as with --scale
+            return scale
+    return default_scale(options.task)
 
 
 def _new_network(options: TrainOptions) -> "MambaIRConfig":

@@ -15,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
+from mambair_cli.checkpoints.select import describe_work
 from mambair_cli.errors import CheckpointError, UsageError
-from mambair_cli.networks import Network, build_network
+from mambair_cli.networks import Network, NetworkInfo, build_network
 from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.quality.metrics import LUMA_WEIGHTS
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
@@ -316,8 +317,18 @@ def make_network(config: TrainConfig) -> Network:
             "cannot train with --degradation real: the network is for gray images; take a colour one"
         )
     if net.info.scale != config.scale:
-        raise UsageError(f"cannot train for scale {config.scale}: the network's scale is {net.info.scale}")
+        raise UsageError(_explain_misfit(net.info, config))
     return net
+
+
+def _explain_misfit(info: NetworkInfo, config: TrainConfig) -> str:
+    """Say that a network is for another scale, and what would work."""
+    name = "the network" if config.network or not config.weights else config.weights.name
+    wanted, fitting = config.task, "one that keeps the size"
+    if config.task == "upscale":
+        fitting = "one that enlarges" if info.scale == 1 else f"--scale {info.scale}"
+        wanted += "" if info.scale == 1 else f" ×{config.scale}"
+    return f"cannot train for {wanted}: {describe_work(info, name)}; {fitting} would work"
 
 
 def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:
