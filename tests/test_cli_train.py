@@ -3,6 +3,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from terminal import run_in_terminal
 
 from mambair_cli import load_network
 from mambair_cli.train import TrainConfig, pace
+from mambair_cli.train.loop import STOP_MESSAGE
 
 SMALL = ("--embed-dim", "30", "--depths", "1", "--d-inner", "8", "--d-state", "2")
 SHORT = (
@@ -70,8 +72,24 @@ def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
     assert re.match(
         r"mambair: a step takes about [0-9.e-]+ s on cpu and over 0.0 GiB of memory, 4 steps ", err
     )
-    code, _, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
+    code, out, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
     assert (code, err) == (0, "")
+    assert (json.loads(out[0])["step"], out[1:]) == (4, ["other/weights.safetensors"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_interrupted_run_that_is_to_be_quiet_says_that_alone(run, quiet):
+    steps = ("--steps", "4000", "--batch", "1", "--crop", "8", "--device", "cpu")
+    command = ["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *steps]
+    with start_forked("-m", "mambair_cli", *command, *(["-q"] if quiet else [])) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["step"] == 100
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate()[1]
+    assert process.returncode == 130
+    told = [] if quiet else [f"mambair: {STOP_MESSAGE}"]
+    assert err.splitlines() == [*told, "mambair: interrupted"]
 
 
 def test_a_run_that_the_machine_cannot_hold_ends_with_the_code_for_memory(run):
@@ -117,6 +135,7 @@ def test_a_denoiser_says_what_it_is_for(run):
         (("nothing", "--task", "denoise", "-o", "run"), 2),
         (("photos", "--task", "denoise", "-o", "run", "--weights", "no.pth"), 3),
         (("photos", "--task", "denoise", "-o", "run", "--resume"), 2),
+        (("photos", "--task", "denoise", "-o", "photos/0.png"), 2),
         (("photos", "-o", "run"), 2),
     ],
 )

@@ -278,7 +278,9 @@ def test_any_checkpoint_can_be_trained_further(config, network, tmp_path):
     path = train(config)
     before, after = load_weights(tmp_path / "start.safetensors"), load_weights(path)
     assert before.keys() == after.keys()
-    assert any(not torch.equal(before[name], after[name]) for name in before)
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert len(kept) < len(before) / 2
+    assert {name for name in before if ".route." in name} <= kept  # MambaIRv2's choice has no gradient
     assert {"psnr_sigma15", "psnr_sigma25", "psnr_sigma50"} <= read_log(config.output)[-1].keys()
 
 

@@ -328,8 +328,22 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch
     assert {path.name: path.read_bytes() for path in config.output.iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(config, photos):
+@pytest.mark.parametrize("name", ["a.png", "a.png/run", "link"])
+def test_a_file_in_the_place_of_the_folder_is_wrong_usage(config, photos, name):
+    (photos / "link").symlink_to("nowhere")
     with pytest.raises(
-        MambairError, match=r"cannot write .*a\.png/run: .*; free some space, or choose another"
+        UsageError, match=rf"cannot train into \S+{name}: \S+/(a\.png|link) is no folder; choose another"
     ):
-        train(dataclasses.replace(config, output=photos / "a.png" / "run"))
+        train(dataclasses.replace(config, output=photos / name))
+    assert (photos / "a.png").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(config, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(
+        MambairError, match=r"cannot write .*/run: No space left on device; free some space, or choose"
+    ):
+        train(config)

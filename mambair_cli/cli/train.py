@@ -139,6 +139,9 @@ def train(
     Pictures are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run
     writes into a folder with files of another one.
 
+    All of a network is trained but one part: how MambaIRv2 chooses a token for each pixel stays that of the
+    checkpoint, since a choice has no gradient.
+
     To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
 
     Example: mambair train photos/ --task upscale --scale 2 --output run/
@@ -153,12 +156,12 @@ def train(
         def report(line: "loop.LogLine") -> None:
             if "loss" in line:
                 progress.report(line["loss"])
-            if not options.quiet:
-                print_json(line)
+            print_json(line)
 
         notify = say if not options.quiet else lambda sentence: None
+        answer = loop.STOP_MESSAGE if not options.quiet else None
         with cleaning_up():  # until the first step; then a signal lets it finish one
-            path = loop.train(config, options.resume, report, progress.advance, notify)
+            path = loop.train(config, options.resume, report, progress.advance, notify, answer)
     if path:
         print(path)
 

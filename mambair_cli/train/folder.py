@@ -1,5 +1,6 @@
 """The folder that a run writes into: for one run at a time, and no file of another is lost."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,9 +29,12 @@ def hold_folder(folder: Path) -> Iterator[None]:
     The system ends the lock of a run that was killed.
 
     Raises:
-        UsageError: Another run holds it.
+        UsageError: Another run holds it, or it is no folder.
         MambairError: It cannot be written.
     """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"cannot train into {show(folder)}: {show(there)} is no folder; choose another name")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:

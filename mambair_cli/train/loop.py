@@ -46,6 +46,7 @@ def train(
     report: Callable[[LogLine], None] | None = None,
     on_step: Callable[[int], None] | None = None,
     notify: Callable[[str], None] = lambda sentence: None,
+    stop_answer: str | None = STOP_MESSAGE,
 ) -> Path | None:
     """Train a network, or continue an interrupted run; the result is that of a run without a break.
 
@@ -61,6 +62,7 @@ def train(
         on_step: Called after each step with the number of steps done.
         notify: Called with sentences on what the run will take, on crops larger than all images, and on
             pictures, pages and frames that are not used.
+        stop_answer: Sentence printed at once when Ctrl-C or another signal comes; None for no line.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
@@ -76,7 +78,7 @@ def train(
     check_config(config)
     with hold_folder(config.output) if is_first_process() else nullcontext():
         (refuse_no_run if resume else refuse_older_run)(config.output)
-        return _train(config, resume, report, on_step, notify)
+        return _train(config, resume, report, on_step, notify, stop_answer)
 
 
 def _train(
@@ -85,6 +87,7 @@ def _train(
     report: Callable[[LogLine], None] | None,
     on_step: Callable[[int], None] | None,
     notify: Callable[[str], None],
+    stop_answer: str | None,
 ) -> Path | None:
     """Train as ``train`` does, in a folder that no other run uses."""
     trainer = Trainer(config)
@@ -98,7 +101,7 @@ def _train(
     report, on_step = caller.guard(report), caller.guard(on_step)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
-    with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
+    with signals.stop_requests(stop_answer if is_main else None) as is_stop_requested:
 
         def is_to_stop() -> bool:
             return is_stop_requested() or caller.error is not None
