@@ -1,17 +1,22 @@
 import dataclasses
 import inspect
 import json
+import os
 import re
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 from error_lines import is_one_line
+from forked import start_forked
 from pictures import save_photo
 from PIL import Image
 from terminal import run_in_terminal
 
 from mambair_cli import load_network
 from mambair_cli.train import TrainConfig, pace
+from mambair_cli.train.loop import STOP_MESSAGE
 
 SMALL = ("--embed-dim", "30", "--depths", "1", "--d-inner", "8", "--d-state", "2")
 SHORT = (
@@ -47,11 +52,16 @@ def test_what_was_trained_restores_and_goes_on_to_be_trained(run):
     assert code == 0
     with Image.open("big.png") as big:
         assert big.size == (96, 80)
-    code, _, _ = run(
-        *("train", "photos", "--task", "upscale", "-s", "2", "-o", "more", *SHORT),
-        *("--weights", "run/weights.safetensors"),
-    )
+    further = ("--weights", "run/weights.safetensors", *SHORT)
+    code, _, _ = run("train", "photos", "--task", "upscale", "-o", "more", *further)
     assert code == 0
+    assert load_network("more/weights.safetensors").info.scale == 2
+    code, out, err = run("train", "photos", "--task", "upscale", "-s", "4", "-o", "other", *further)
+    assert (code, out) == (2, [])
+    assert "weights.safetensors (MambaIR) does upscale ×2; --scale 2 would work" in err
+    code, out, err = run("train", "photos", "--task", "denoise", "-o", "other", *further)
+    assert (code, out) == (2, [])
+    assert "cannot train for denoise: weights.safetensors (MambaIR) does upscale ×2; one that keeps" in err
 
 
 def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
@@ -62,8 +72,24 @@ def test_a_slow_run_says_so_unless_it_is_to_be_quiet(run, monkeypatch):
     assert re.match(
         r"mambair: a step takes about [0-9.e-]+ s on cpu and over 0.0 GiB of memory, 4 steps ", err
     )
-    code, _, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
+    code, out, err = run("train", "photos", "--task", "denoise", "-o", "other", *SMALL, *SHORT, "--quiet")
     assert (code, err) == (0, "")
+    assert (json.loads(out[0])["step"], out[1:]) == (4, ["other/weights.safetensors"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_interrupted_run_that_is_to_be_quiet_says_that_alone(run, quiet):
+    steps = ("--steps", "4000", "--batch", "1", "--crop", "8", "--device", "cpu")
+    command = ["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *steps]
+    with start_forked("-m", "mambair_cli", *command, *(["-q"] if quiet else [])) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["step"] == 100
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate()[1]
+    assert process.returncode == 130
+    told = [] if quiet else [f"mambair: {STOP_MESSAGE}"]
+    assert err.splitlines() == [*told, "mambair: interrupted"]
 
 
 def test_a_run_that_the_machine_cannot_hold_ends_with_the_code_for_memory(run):
@@ -108,7 +134,8 @@ def test_a_denoiser_says_what_it_is_for(run):
         (("photos", "--task", "denoise", "-o", "run", "--validation", "nothing"), 2),
         (("nothing", "--task", "denoise", "-o", "run"), 2),
         (("photos", "--task", "denoise", "-o", "run", "--weights", "no.pth"), 3),
-        (("photos", "--task", "denoise", "-o", "run", "--resume"), 3),
+        (("photos", "--task", "denoise", "-o", "run", "--resume"), 2),
+        (("photos", "--task", "denoise", "-o", "photos/0.png"), 2),
         (("photos", "-o", "run"), 2),
     ],
 )
@@ -128,3 +155,23 @@ def test_the_bar_is_on_the_terminal_and_the_log_is_in_the_pipe(run, tmp_path):
     assert path == b"run/weights.safetensors"
     assert b"4/4" in seen.shown
     assert f"steps loss {json.loads(record)['loss']:.4f}".encode() in seen.shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that refuses what is written")
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_log_that_cannot_be_printed_loses_no_step(run, is_closed):
+    command = ["train", "photos", "--task", "denoise", "-o", "run", *SMALL, *SHORT]
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does
+    with (
+        open("/dev/full", "w") as full,
+        start_forked("-m", "mambair_cli", *command, stdout=writer if is_closed else full) as process,
+    ):
+        err = process.communicate()[1]
+    os.close(writer)
+    told = ["mambair: all 4 steps are done and saved in run"]
+    failed = "mambair: error: cannot write to standard output: No space left on device; make room"
+    assert (process.returncode, err.splitlines()) == (1, told if is_closed else [*told, failed])
+    code, out, _ = run(*command, "--resume", "--steps", "5")
+    assert (code, out[-1]) == (0, "run/weights.safetensors")
+    assert load_network("run/weights.safetensors").info.task == "denoise"

@@ -10,7 +10,7 @@ from pictures import save_photo
 from PIL import Image
 from typer.main import get_group
 
-from mambair_cli.cli import app, models_app
+from mambair_cli.cli import app, models_app, other_tools
 from mambair_cli.cli.dry_run import format_time
 from mambair_cli.cli.output import format_bytes, format_rate
 from mambair_cli.errors import UsageError
@@ -85,6 +85,27 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale -i cat.png", "inputs need no option: mambair upscale FILE ..."),
         ("upscale --input cat.png", "inputs need no option"),
         ("upscale photos --recursive", "folders are always read with their subfolders; leave it out"),
+        ("upscale --batch-size 4", "the number of tiles per batch is chosen for the device; leave it out"),
+        ("train photos --batch-size 4", "no such option: --batch-size; here it is --batch"),
+        ("train photos --epochs 4", "a run is measured in steps of --batch crops: --steps"),
+        ("train photos --iterations 4", "here it is --steps"),
+        ("train photos --lr 0.1", "here it is --learning-rate"),
+        ("train photos --val x", "here it is --validation"),
+        ("train photos --patch-size 64", "--crop is the side of a crop of the input; "),
+        ("train photos --model tiny-x2", 'trained further with --weights "$(mambair models path NAME)"'),
+        ("train photos --half", "here it is --precision bf16"),  # it has no fp16
+        ("train photos --num-workers 2", "pictures are loaded once, before the first step; leave it out"),
+        ("train photos -f png", "no such option: -f; see `mambair train --help`"),
+        ("train -i photos", "pictures need no option: mambair train FOLDER ..."),
+        ("train photos --denoise", "here it is --task denoise"),
+        ("train photos --noise 25", "here it is --sigma"),
+        ("evaluate Set5 --y-channel", "here it is --luma"),
+        ("evaluate Set5 --test_y", "here it is --luma"),
+        ("evaluate Set5 --crop_border 4", "here it is --border"),
+        ("evaluate Set5 --batch 4", "the number of tiles per batch is chosen for the device; leave it out"),
+        ("evaluate Set5 --input x", "did you mean --inputs?"),
+        ("doctor --input cat.png", "see `mambair doctor --help`"),
+        ("upscale --test-y", "see `mambair upscale --help`"),
         ("upscale -quality 90", "no such option: -quality; did you mean --quality?"),
         ("upscale -scale 2", "no such option: -scale; did you mean --scale?"),
         ("upscale cat.png -output out.png", "no such option: -output; did you mean --output?"),
@@ -99,6 +120,19 @@ def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
     assert says in err
     assert len(err.splitlines()) == 1
     assert [path.name for path in Path().iterdir()] == ["cat.png"]
+
+
+def test_what_is_said_of_other_tools_names_options_that_there_are():
+    commands = get_group(app).commands
+    for name, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        theirs = {each for names in other_tools._SAME.values() for each in names}
+        theirs |= {each for advice in other_tools._ADVICE for each in advice.names}
+        for option in sorted(theirs - options):
+            said = other_tools.find_counterpart(option, f"mambair {name}", options) or ""
+            ours = said if "`mambair" not in said else ""  # of another command
+            ours = ours.partition('"$(')[0]
+            assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
 
 
 @pytest.mark.parametrize(

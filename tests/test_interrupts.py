@@ -15,6 +15,7 @@ from PIL import Image
 
 from mambair_cli.cli import main
 from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.train.folder import LOCK_FILE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 IMAGES, SIZE = 6, (400, 300)  # some tenths of a second for each
@@ -152,6 +153,21 @@ def test_what_a_second_interrupt_leaves_is_cleared_away_by_the_next_run(folder, 
     assert main([*COMMAND, str(output), "--resume"]) == 0
     assert check_whole(output) == IMAGES
     assert not list(output.glob(HALF_WRITTEN))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_training_that_is_interrupted_while_it_loads_leaves_nothing(folder, tmp_path, number, was_there):
+    output = tmp_path / "new" / "run"
+    if was_there:
+        output.mkdir(parents=True)
+    command = ["-m", "mambair_cli", "train", "photos", "--task", "denoise", "-o", output]
+    with start_forked(*command, cwd=folder) as process:
+        await_moment(LOCK_FILE, process, output)
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "mambair: interrupted\n")
+    assert list(tmp_path.rglob("*")) == ([output.parent, output] if was_there else [])
 
 
 def test_a_signal_that_the_shell_has_turned_off_stays_so(folder, tmp_path):

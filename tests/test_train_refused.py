@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from train_runs import save_photographs
+from train_runs import RESTORER, load_weights, save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
@@ -23,7 +23,18 @@ from mambair_cli.train.trainer import Trainer, make_network
     [
         ({"scale": 1}, "cannot train upscale at scale 1"),
         ({"task": "denoise"}, "cannot train denoise at scale 2"),
-        ({"scale": 3}, "the network's scale is 2"),
+        (
+            {"scale": 3},
+            r"cannot train for upscale ×3: the network \(MambaIR\) does upscale ×2; --scale 2 would work",
+        ),
+        (
+            {"network": RESTORER},
+            r"cannot train for upscale: the network \(MambaIR\) does \w+, at the same size; one that enl",
+        ),
+        (
+            {"task": "dejpeg", "scale": 1},
+            r"cannot train for dejpeg: the network \(MambaIR\) does \w+ ×2; one that keeps the size would",
+        ),
         ({"network": None}, "neither a network to build nor a checkpoint"),
         ({"sigma": (30, 20)}, "sigma from 30 to 20"),
         ({"quality": (0, 20)}, "quality from 0 to 20"),
@@ -201,6 +212,41 @@ def test_a_run_that_failed_at_its_first_step_is_begun_again(config):
     assert train(config)
 
 
+@pytest.mark.parametrize("name", ["loss", "psnr_x2"])
+def test_a_run_that_is_killed_is_begun_again_or_resumed(config, photos, name):
+    code = """
+import os, sys
+from pathlib import Path
+from train_runs import make_config
+from mambair_cli.train import loop, train
+folder, event, loop.LOG_EVERY = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+kill = lambda: os.kill(os.getpid(), 9)
+train(
+    make_config(folder, validation=folder / "photos", validate_every=3),
+    report=lambda line: event in line and kill(),
+    on_step=lambda step: event == str(step) and kill(),
+)
+"""
+    config = dataclasses.replace(config, validation=photos, validate_every=3)
+    wanted = load_weights(train(dataclasses.replace(config, output=config.output.with_name("whole"))))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def kill_at(event):
+        command = [sys.executable, "-c", code, config.output.parent, event, "3" if name == "loss" else "100"]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert done.returncode
+        assert not done.stderr  # else it was an error
+
+    kill_at("2")  # before the first line of the log
+    with pytest.raises(UsageError, match="begin a run without --resume"):
+        train(config, resume=True)
+    kill_at(name)
+    with pytest.raises(UsageError, match="it holds a run; continue it with --resume"):
+        train(config)
+    got = load_weights(train(config, resume=True))
+    assert all(torch.equal(got[tensor], wanted[tensor]) for tensor in wanted)
+
+
 def test_a_folder_is_for_one_run_at_a_time(config):
     train(dataclasses.replace(config, steps=1))
     said = []
@@ -233,7 +279,7 @@ with hold_folder(Path(sys.argv[1])):
 
 
 def test_a_run_that_is_refused_leaves_no_folder(config, tmp_path):
-    with pytest.raises(UsageError, match="scale is 2"):
+    with pytest.raises(UsageError, match="--scale 2 would work"):
         train(dataclasses.replace(config, scale=3, output=tmp_path / "new" / "run"))
     assert not (tmp_path / "new").exists()
 
@@ -249,8 +295,9 @@ def test_a_run_stays_on_its_kind_of_device(config):
 
 
 def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
-    with pytest.raises(CheckpointError, match=r"holds no state\.pt"):
+    with pytest.raises(UsageError, match=r"holds no state\.pt; begin a run without --resume"):
         train(config, resume=True)
+    assert not config.output.exists()
     config.output.mkdir()
     (config.output / "state.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CheckpointError, match="damaged"):
@@ -281,8 +328,22 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch
     assert {path.name: path.read_bytes() for path in config.output.iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(config, photos):
+@pytest.mark.parametrize("name", ["a.png", "a.png/run", "link"])
+def test_a_file_in_the_place_of_the_folder_is_wrong_usage(config, photos, name):
+    (photos / "link").symlink_to("nowhere")
     with pytest.raises(
-        MambairError, match=r"cannot write .*a\.png/run: .*; free some space, or choose another"
+        UsageError, match=rf"cannot train into \S+{name}: \S+/(a\.png|link) is no folder; choose another"
     ):
-        train(dataclasses.replace(config, output=photos / "a.png" / "run"))
+        train(dataclasses.replace(config, output=photos / name))
+    assert (photos / "a.png").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(config, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(
+        MambairError, match=r"cannot write .*/run: No space left on device; free some space, or choose"
+    ):
+        train(config)

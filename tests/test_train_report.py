@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from train_runs import RESTORER, make_config, read_log, save_photographs
+from train_runs import RESTORER, load_weights, make_config, read_log, save_photographs
 
+from mambair_cli.errors import UsageError
 from mambair_cli.quality.degrade import modcrop
 from mambair_cli.train import TrainConfig, train
 
@@ -75,3 +77,34 @@ def test_settings_of_other_tasks_are_left_out(config: TrainConfig) -> None:
     assert "<td>scale</td><td>2</td>" in page
     assert "<td>sigma</td>" not in page
     assert "<td>quality</td>" not in page
+
+
+@pytest.mark.parametrize("place", ["photos/run", "photos"])
+def test_a_run_does_not_learn_from_its_own_examples(config: TrainConfig, tmp_path: Path, place: str) -> None:
+    apart = replace(config, steps=4)
+    wanted = load_weights(train(apart))
+    within = replace(apart, output=tmp_path / place, validate_every=2)
+    told: list[str] = []
+    train(replace(within, steps=2), notify=told.append)
+    assert told == []
+    train(replace(within, images=(*apart.images, tmp_path / "photos")), resume=True, notify=told.append)
+    examples = tmp_path / place / "examples"
+    assert told == [
+        f"left out 18 pictures, examples of a run, such as {examples}/2_a.webp",  # two folders
+        f"left out 9 pictures, examples of a run, such as {examples}/2_a.webp",
+    ]
+    within = replace(within, output=tmp_path / "other")
+    got = load_weights(train(within, notify=told.append))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    with pytest.raises(UsageError, match=r"no pictures in \S+examples: all are examples of a run; give an"):
+        train(replace(within, images=(examples,), output=tmp_path / "third"))
+
+
+def test_pictures_of_the_user_are_no_examples(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, output=tmp_path / "photos", steps=2))
+    examples = tmp_path / "photos" / "examples"
+    (examples / "2_a.webp").rename(examples / "holiday.webp")
+    (examples / "input_b.webp").rename(tmp_path / "photos" / "input_b.webp")
+    told: list[str] = []
+    train(replace(config, output=tmp_path / "other"), notify=told.append)
+    assert [sentence.split(" pictures")[0] for sentence in told] == ["left out 7"] * 2

@@ -209,6 +209,12 @@ def explain_gray(model: ChosenModel) -> str | None:
     )
 
 
+def describe_work(info: "NetworkInfo", name: str) -> str:
+    """Say what a network of that name does, for errors."""
+    at_size = f" ×{info.scale}" if info.scale > 1 else ", at the same size"
+    return f"{name} ({info.architecture}) does {info.task}{at_size}"
+
+
 def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
     """Refuse a network that does not do the task.
 
@@ -221,9 +227,7 @@ def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenM
     Raises:
         MisfitError: It does another task, or another scale.
     """
-    does = f"{model.name} ({info.architecture}) does {info.task} ×{info.scale}"
-    if info.scale == 1:
-        does = f"{model.name} ({info.architecture}) does {info.task}, at the same size"
+    does = describe_work(info, model.name)
     fits = info.task == task or (info.task == "restore" and task != "upscale")
     if not fits:
         raise MisfitError(f"the model does not fit the task: {does}; {task} was asked for")

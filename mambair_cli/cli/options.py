@@ -73,7 +73,7 @@ NetworkScale = Annotated[
         metavar="FACTOR",
         parser=_read_network_scale,
         help="Enlargement for --task upscale: 2, 3 or 4.",
-        show_default="4",
+        show_default="that of the network that is named, else 4",
     ),
 ]
 ModelName = Annotated[str, option(parameters.MODEL)]

@@ -9,6 +9,7 @@ import typer
 from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
+from mambair_cli.system.signals import cleaning_up
 from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:
@@ -138,25 +139,29 @@ def train(
     Pictures are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run
     writes into a folder with files of another one.
 
+    All of a network is trained but one part: how MambaIRv2 chooses a token for each pixel stays that of the
+    checkpoint, since a choice has no gradient.
+
     To use several GPUs: torchrun --nproc-per-node 2 -m mambair_cli train ...
 
     Example: mambair train photos/ --task upscale --scale 2 --output run/
     """
     _check(options, typed(context))
-    from mambair_cli import train as training
     from mambair_cli.cli.progress import show_training
+    from mambair_cli.train import loop  # not below, where a signal would interrupt its imports
 
     config = _make_config(images, options)
     with show_training(options.steps, shown=not options.quiet) as progress:
 
-        def report(line: "training.LogLine") -> None:
+        def report(line: "loop.LogLine") -> None:
             if "loss" in line:
                 progress.report(line["loss"])
-            if not options.quiet:
-                print_json(line)
+            print_json(line)
 
         notify = say if not options.quiet else lambda sentence: None
-        path = training.train(config, options.resume, report, progress.advance, notify)
+        answer = loop.STOP_MESSAGE if not options.quiet else None
+        with cleaning_up():  # until the first step; then a signal lets it finish one
+            path = loop.train(config, options.resume, report, progress.advance, notify, answer)
     if path:
         print(path)
 
@@ -189,19 +194,19 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
 
 def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
     """Return the settings of the run."""
-    from mambair_cli.checkpoints.catalog import default_scale
     from mambair_cli.restore.devices import choose_device
 
+    weights = None if options.weights is None else _fetch(options.weights, options.quiet)
     return TrainConfig(
         task=options.task,
         images=tuple(images),
         output=options.output,
-        scale=default_scale(options.task) if options.scale is None else options.scale,
+        scale=_settle_scale(options, weights),
         degradation=options.degradation,
         sigma=options.sigma,
         quality=options.jpeg_quality,
         network=None if options.weights else _new_network(options),
-        weights=None if options.weights is None else _fetch(options.weights, options.quiet),
+        weights=weights,
         validation=options.validation,
         crop=options.crop,
         batch=options.batch,
@@ -228,6 +233,21 @@ def _fetch(weights: str, quiet: bool) -> Path:
     if chosen.notice and not quiet:
         say(chosen.notice)
     return chosen.path
+
+
+def _settle_scale(options: TrainOptions, weights: Path | None) -> int:
+    """Return the scale that was asked for, or that of the checkpoint, or the default of the task."""
+    from mambair_cli.checkpoints.catalog import default_scale
+
+    if options.scale is not None:
+        return options.scale
+    if options.task == "upscale" and weights is not None:
+        from mambair_cli.checkpoints.load import load_network
+
+        scale = load_network(weights).info.scale
+        if scale > 1:  # else it is refused later, as with --scale
+            return scale
+    return default_scale(options.task)
 
 
 def _new_network(options: TrainOptions) -> "MambaIRConfig":

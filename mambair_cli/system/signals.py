@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 TYPE_CHECKING = False  # see the package's own
@@ -91,22 +91,25 @@ def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """In the block, hold what a terminal sends, and deliver it on leaving.
+def held_back(numbers: Sequence[int] = OF_TERMINALS) -> Iterator[None]:
+    """In the block, hold signals, and deliver them on leaving.
 
     Processes that are started in the block have these signals blocked: Ctrl-C, which comes to all processes
     of a command, does not end them before they can call :func:`ignore_terminals`.
+
+    Args:
+        numbers: Signals to hold; by default what a terminal sends.
     """
     held: list[int] = []
     handlers: dict[int, Any] = {}
     with ExitStack() as on_leaving:  # the last one is called first
         on_leaving.callback(_deliver, held, handlers)
         if hasattr(signal, "pthread_sigmask"):  # not on Windows
-            masked = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+            masked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
             on_leaving.callback(signal.pthread_sigmask, signal.SIG_SETMASK, masked)
         if threading.current_thread() is threading.main_thread():
             # The system gives a signal to any thread that does not block it, and Python to the main one.
-            for number in OF_TERMINALS:
+            for number in numbers:
                 handler = handlers[number] = signal.getsignal(number)
                 if handler not in (signal.SIG_IGN, None):  # nohup; a handler that is not Python's
                     on_leaving.callback(signal.signal, number, handler)

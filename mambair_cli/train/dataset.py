@@ -16,10 +16,9 @@ from torch import Tensor
 
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import FirstPage, from_float, is_gray, to_float
-from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import explain_left_out, read_all, read_page
+from mambair_cli.train.files import explain_left_out, find_pictures, read_all, read_page
 
 JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
@@ -79,7 +78,7 @@ class Dataset:
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
         gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
-        left_out: Sentence on pages and frames of files that are not used; None if all are.
+        left_out: Sentences on pictures, pages and frames that are not used.
     """
 
     clean: ImagePool
@@ -88,7 +87,7 @@ class Dataset:
     cumulative_areas: Tensor
     largest_crop: int
     gray: Tensor | None = None
-    left_out: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def explain_mirrored(self, config: TrainConfig) -> str | None:
         """Say that no image is as large as a crop; None if one is."""
@@ -156,7 +155,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         ImageError: Images cannot be read, or are too small.
         MemoryLimitError: The device's memory cannot hold them.
     """
-    files = [file for folder in config.images for file in find_images(folder)]
+    files, examples = find_pictures(config.images)
 
     def read(file: Path) -> tuple[int, list[_Prepared]]:
         page = read_page(file, config.scale)
@@ -177,6 +176,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         ) from error
     inputs = degraded or clean
     areas = (inputs.heights * inputs.widths).double()
+    frames = {file: frames for file, (frames, _) in zip(files, prepared, strict=True)}
     are_gray = [channels > 1 and image.is_gray for image in images]
     return Dataset(
         clean,
@@ -185,7 +185,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         areas.cumsum(0),
         max(image.largest_crop for image in images),
         torch.tensor(are_gray, device=device) if any(are_gray) else None,
-        explain_left_out({file: frames for file, (frames, _) in zip(files, prepared, strict=True)}, "train"),
+        tuple(explain_left_out(examples, frames, "train")),
     )
 
 

@@ -1,18 +1,47 @@
-"""Read all files to train or to measure on; one line tells which cannot be read, or not whole."""
+"""Find and read all files to train or to measure on; lines tell which are left out, or not used whole."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import FirstPage, read_first_page
+from mambair_cli.images.discovery import find_images
 from mambair_cli.system.files import enumerate_names, show
+from mambair_cli.train.folder import is_example
 
 MOST_NAMES = 10  # in one error
 
 Result = TypeVar("Result")
+
+
+def find_pictures(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """List the pictures of folders and, apart from them, the examples of runs among them.
+
+    A run that trained on its own examples would learn from its results, and from what it is measured on.
+
+    Args:
+        folders: Folders, or single images.
+
+    Returns:
+        The pictures, and the examples, which are not to be used.
+
+    Raises:
+        UsageError: A folder does not exist, cannot be read, or has no pictures.
+    """
+    pictures: list[Path] = []
+    examples: list[Path] = []
+    for folder in folders:
+        found = find_images(folder)
+        used: list[Path] = []
+        for file in found:
+            (examples if is_example(file) else used).append(file)
+        if not used:
+            raise UsageError(f"no pictures in {show(folder)}: all are examples of a run; give another folder")
+        pictures += used
+    return pictures, examples
 
 
 def read_all(files: Sequence[Path], read: Callable[[Path], Result]) -> list[Result]:
@@ -59,20 +88,25 @@ def read_page(file: Path, scale: int) -> FirstPage:
     return page
 
 
-def explain_left_out(frames: Mapping[Path, int], purpose: str) -> str | None:
-    """Say of which files only the first page or frame is used; None if all have one.
+def explain_left_out(examples: Sequence[Path], frames: Mapping[Path, int], purpose: str) -> Iterator[str]:
+    """Yield a sentence on examples of runs, and one on files of which only the first page or frame is used.
 
     Args:
+        examples: Pictures that are examples of runs.
         frames: Number of pages or frames of each file.
         purpose: Verb for what they are used for, such as "train".
     """
+    if examples:
+        count = len(examples)
+        them = "an example of a run: " if count == 1 else f"{count} pictures, examples of a run, such as "
+        yield f"left out {them}{show(examples[0])}"
     several = {file: count for file, count in frames.items() if count > 1}
     if not several:
-        return None
+        return
     first, left = show(next(iter(several))), sum(several.values()) - len(several)
     files = first if len(several) == 1 else f"{len(several)} files, such as {first}"
     others = "another is" if left == 1 else f"{left} others are"
-    return (
+    yield (
         f"used only the first page or frame of {files}; {others} left out; "
         f"split them into single images to {purpose} on all"
     )

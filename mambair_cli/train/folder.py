@@ -1,5 +1,7 @@
 """The folder that a run writes into: for one run at a time, and no file of another is lost."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import atomic_write, enumerate_names, show
+from mambair_cli.system.signals import SIGNALS, held_back
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -15,6 +18,7 @@ LOG_FILE = "log.jsonl"
 REPORT_FILE = "report.html"
 EXAMPLES_FOLDER = "examples"
 EXAMPLE_SUFFIX = ".webp"
+INPUT, TRUTH = "input", "truth"  # kinds of examples; results have the number of their step
 LOCK_FILE = ".mambair.train.lock"
 
 
@@ -25,11 +29,31 @@ def hold_folder(folder: Path) -> Iterator[None]:
     The system ends the lock of a run that was killed.
 
     Raises:
-        UsageError: Another run holds it.
+        UsageError: Another run holds it, or it is no folder.
         MambairError: It cannot be written.
     """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"cannot train into {show(folder)}: {show(there)} is no folder; choose another name")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        with held_back(SIGNALS):
+            _take(folder, lock)
+        yield
+    finally:
+        with held_back(SIGNALS):
+            if lock.is_locked:
+                with suppress(OSError):
+                    (folder / LOCK_FILE).unlink()
+                lock.release()
+            for path in made:
+                with suppress(OSError):  # of a run that was refused nothing stays
+                    path.rmdir()
+
+
+def _take(folder: Path, lock: FileLock) -> None:
+    """Make a folder, and lock it."""
     try:
         with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -39,15 +63,6 @@ def hold_folder(folder: Path) -> Iterator[None]:
             f"cannot train into {show(folder)}: another run writes there; wait for its end, "
             "or choose another folder"
         ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK_FILE).unlink()
-        lock.release()
-        with suppress(OSError):  # of a run that was refused nothing stays
-            for path in made:
-                path.rmdir()
 
 
 def refuse_older_run(folder: Path) -> None:
@@ -72,9 +87,30 @@ def refuse_older_run(folder: Path) -> None:
         )
 
 
+def refuse_no_run(folder: Path) -> None:
+    """Refuse to continue a run where there is none.
+
+    Raises:
+        UsageError: There is no state.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise UsageError(
+            f"cannot resume {show(folder)}: it holds no {STATE_FILE}; begin a run without --resume"
+        )
+
+
 def _can_be_lost(path: Path) -> bool:
-    """Tell whether there is a file; an empty log is what a run leaves that fails at its first step."""
+    """Tell whether there is a file; an empty log is what a run leaves that ends before it has a state."""
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
+
+
+def is_example(path: Path) -> bool:
+    """Tell whether a picture is an example that a run has kept in its folder."""
+    return (
+        re.fullmatch(rf"({INPUT}|{TRUTH}|\d+)_.*{re.escape(EXAMPLE_SUFFIX)}", path.name) is not None
+        and path.absolute().parent.name == EXAMPLES_FOLDER
+        and any((path.absolute().parent.parent / name).is_file() for name in (LOG_FILE, STATE_FILE))
+    )
 
 
 @contextmanager

@@ -6,19 +6,23 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
+from mambair_cli.system.files import show
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (
     LOG_FILE,
+    STATE_FILE,
     WEIGHTS_FILE,
     explaining_write_errors,
     hold_folder,
+    refuse_no_run,
     refuse_older_run,
     write_file,
 )
@@ -31,6 +35,7 @@ LOG_EVERY = 100  # steps
 AGREE_EVERY = 20  # steps on GPUs after which several processes agree on whether to stop
 STOP_MESSAGE = "finishing this step and saving the state; press Ctrl-C again to stop without saving"
 
+Told = TypeVar("Told")
 LogLine = dict[str, float]
 """A line of the log: step, seconds, and either loss and learning_rate or a PSNR for each level."""
 
@@ -41,12 +46,14 @@ def train(
     report: Callable[[LogLine], None] | None = None,
     on_step: Callable[[int], None] | None = None,
     notify: Callable[[str], None] = lambda sentence: None,
+    stop_answer: str | None = STOP_MESSAGE,
 ) -> Path | None:
     """Train a network, or continue an interrupted run; the result is that of a run without a break.
 
     At Ctrl-C, a request to terminate or a closed terminal it finishes the step, saves the state and raises
-    KeyboardInterrupt. Where a launcher started several processes, all train the same network; only the first
-    one writes and reports. No other run writes into its folder meanwhile.
+    KeyboardInterrupt; so it does at an error of ``report`` or ``on_step``, which it raises then. Where a
+    launcher started several processes, all train the same network; only the first one writes and reports.
+    No other run writes into its folder meanwhile.
 
     Args:
         config: Settings of the run.
@@ -54,14 +61,15 @@ def train(
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
         notify: Called with sentences on what the run will take, on crops larger than all images, and on
-            pages and frames that are not used.
+            pictures, pages and frames that are not used.
+        stop_answer: Sentence printed at once when Ctrl-C or another signal comes; None for no line.
 
     Returns:
         Path of the checkpoint with the averaged weights; None in every process but the first.
 
     Raises:
         UsageError: The settings contradict each other, the network or the state, there are no images, or
-            the folder holds files of another run or is in use by one.
+            the folder holds files of another run or is in use by one, or no run to resume.
         ImageError: Images cannot be read; all are named.
         CheckpointError: The weights or the state cannot be loaded.
         MemoryLimitError: The device's memory cannot hold the images, or what a step needs.
@@ -69,9 +77,8 @@ def train(
     """
     check_config(config)
     with hold_folder(config.output) if is_first_process() else nullcontext():
-        if not resume:
-            refuse_older_run(config.output)
-        return _train(config, resume, report, on_step, notify)
+        (refuse_no_run if resume else refuse_older_run)(config.output)
+        return _train(config, resume, report, on_step, notify, stop_answer)
 
 
 def _train(
@@ -80,6 +87,7 @@ def _train(
     report: Callable[[LogLine], None] | None,
     on_step: Callable[[int], None] | None,
     notify: Callable[[str], None],
+    stop_answer: str | None,
 ) -> Path | None:
     """Train as ``train`` does, in a folder that no other run uses."""
     trainer = Trainer(config)
@@ -89,30 +97,72 @@ def _train(
     if is_main:
         _foresee(trainer, notify)
     validation = load_validation(config, trainer.net.info.channels, notify) if is_main else {}
+    caller = _Caller()
+    report, on_step = caller.guard(report), caller.guard(on_step)
     log = Log(config.output / LOG_FILE, trainer.step, report) if is_main else None
     pages = RunReport(config, log.path) if log else None
-    with signals.stop_requests(STOP_MESSAGE if is_main else None) as is_stop_requested:
-        _run_steps(trainer, log, pages, validation, is_stop_requested, on_step)
+    with signals.stop_requests(stop_answer if is_main else None) as is_stop_requested:
+
+        def is_to_stop() -> bool:
+            return is_stop_requested() or caller.error is not None
+
+        _run_steps(trainer, log, pages, validation, is_to_stop, on_step)
         _finite_loss(trainer)
         if pages:
             trainer.save()
             pages.write()
     trainer.group.close()
+    if caller.error is not None:
+        notify(_explain_end(trainer))
+        raise caller.error
     if trainer.step < config.steps:
         raise KeyboardInterrupt
     return config.output / WEIGHTS_FILE if is_main else None
+
+
+class _Caller:
+    """Whoever is told of a run: an error there ends the run as a request to stop does.
+
+    Attributes:
+        error: The first error.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def guard(self, function: Callable[[Told], None] | None) -> Callable[[Told], None] | None:
+        """Return a function that keeps an error of another one, and is silent from then on."""
+        if function is None:
+            return None
+
+        def call(told: Told) -> None:
+            if self.error is None:
+                try:
+                    function(told)
+                except Exception as error:  # whatever it is, no step is to be lost
+                    self.error = error
+
+        return call
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
     """Say what is left out of files, what crops lack, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
-        trainer.dataset.left_out,
+        *trainer.dataset.left_out,
         trainer.dataset.explain_mirrored(config),
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )
     for remark in filter(None, remarks):
         notify(remark)
+
+
+def _explain_end(trainer: Trainer) -> str:
+    """Say what has become of a run that an error of its caller has ended."""
+    folder = show(trainer.config.output)
+    if trainer.step == trainer.config.steps:
+        return f"all {trainer.step} steps are done and saved in {folder}"
+    return f"stopped after step {trainer.step}, which is saved in {folder}; --resume goes on"
 
 
 def _run_steps(
@@ -142,7 +192,7 @@ def _run_steps(
             loss = _finite_loss(trainer)
             trainer.reset_loss()
             if log:
-                log.write({"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
+                _write(trainer, log, {"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
         if log and validation and _is_measured(trainer):
             _log_psnr(trainer, log, pages, validation, is_stop_requested)
         if is_main and time.monotonic() - saved > config.save_every:
@@ -180,11 +230,22 @@ def _log_psnr(
     measured = measure(trainer.averaged, validation, trainer.config, is_stop_requested, keep)
     if not measured:
         return
-    log.write({"step": trainer.step, **measured})
+    _write(trainer, log, {"step": trainer.step, **measured})
     if pages:
         for pair, restored in examples:
             pages.add(trainer.step, pair.name, pair.image, restored, pair.truth)
         pages.write()
+
+
+def _write(trainer: Trainer, log: "Log", line: LogLine) -> None:
+    """Add a line to the log; a state comes before the first one.
+
+    A log without a state could neither be continued nor replaced, if the run were killed then.
+    """
+    if not (trainer.config.output / STATE_FILE).exists():
+        _finite_loss(trainer)
+        trainer.save()
+    log.write(line)
 
 
 class Log:

@@ -15,14 +15,15 @@ from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.folder import (
     EXAMPLE_SUFFIX,
     EXAMPLES_FOLDER,
+    INPUT,
     REPORT_FILE,
+    TRUTH,
     explaining_write_errors,
     write_file,
 )
 
 MOST_EXAMPLES = 4
 SIDE = 128  # of an example, in pixels of the network's output
-_INPUT, _TRUTH = "input", "truth"
 _LEFT_OUT = ("output", "network", "images", "validation")
 _OF_ONE_TASK = {"scale": "upscale", "sigma": "denoise", "quality": "dejpeg"}  # settings that others lack
 
@@ -56,7 +57,7 @@ class RunReport:
         if shown.shape != truth.shape:
             enlarged = Image.fromarray(shown.squeeze()).resize((width, height), Image.Resampling.NEAREST)
             shown = np.asarray(enlarged).reshape(truth.shape)
-        for kind, pixels in ((_INPUT, shown), (_TRUTH, truth), (str(step), from_float(restored, np.uint8))):
+        for kind, pixels in ((INPUT, shown), (TRUTH, truth), (str(step), from_float(restored, np.uint8))):
             file = self._folder / f"{kind}_{name}{EXAMPLE_SUFFIX}"
             with explaining_write_errors(file):
                 self._folder.mkdir(exist_ok=True)
@@ -80,8 +81,8 @@ class RunReport:
             f"Training: {_describe_task(self._config)}",
             _describe_settings(self._config),
             lines,
-            kinds.get(_INPUT, {}),
-            kinds.get(_TRUTH, {}),
+            kinds.get(INPUT, {}),
+            kinds.get(TRUTH, {}),
             restored,
         )
         write_file(self._config.output / REPORT_FILE, page.encode())

@@ -15,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
+from mambair_cli.checkpoints.select import describe_work
 from mambair_cli.errors import CheckpointError, UsageError
-from mambair_cli.networks import Network, build_network
+from mambair_cli.networks import Network, NetworkInfo, build_network
 from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.quality.metrics import LUMA_WEIGHTS
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
@@ -221,20 +222,16 @@ class Trainer:
         write_file(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
-        """Continue from the state in the run's folder.
+        """Continue from the state in the run's folder, which must exist.
 
         Raises:
-            CheckpointError: There is no state, or it is damaged.
+            CheckpointError: It is damaged.
             UsageError: It is the state of another run.
         """
         path = self.config.output / STATE_FILE
         again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"cannot resume {path.parent}: it holds no {path.name}; begin a run without --resume"
-            ) from error
         except Exception as error:  # a damaged pickle can raise any error
             raise CheckpointError(
                 f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
@@ -320,8 +317,18 @@ def make_network(config: TrainConfig) -> Network:
             "cannot train with --degradation real: the network is for gray images; take a colour one"
         )
     if net.info.scale != config.scale:
-        raise UsageError(f"cannot train for scale {config.scale}: the network's scale is {net.info.scale}")
+        raise UsageError(_explain_misfit(net.info, config))
     return net
+
+
+def _explain_misfit(info: NetworkInfo, config: TrainConfig) -> str:
+    """Say that a network is for another scale, and what would work."""
+    name = "the network" if config.network or not config.weights else config.weights.name
+    wanted, fitting = config.task, "one that keeps the size"
+    if config.task == "upscale":
+        fitting = "one that enlarges" if info.scale == 1 else f"--scale {info.scale}"
+        wanted += "" if info.scale == 1 else f" ×{config.scale}"
+    return f"cannot train for {wanted}: {describe_work(info, name)}; {fitting} would work"
 
 
 def serialize_weights(net: Network, config: TrainConfig, step: int) -> bytes:

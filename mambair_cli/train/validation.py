@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from mambair_cli.images import from_float, split_luma, to_float
-from mambair_cli.images.discovery import find_images
 from mambair_cli.networks import Network
 from mambair_cli.quality.degrade import modcrop
 from mambair_cli.quality.evaluate import ImagePair, choose_protocol, read_input
@@ -18,7 +17,7 @@ from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import explain_left_out, read_all, read_page
+from mambair_cli.train.files import explain_left_out, find_pictures, read_all, read_page
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
@@ -54,7 +53,7 @@ def load_validation(
     Args:
         config: Settings of the run.
         channels: Channels of the network.
-        notify: Called with a sentence on pages and frames that are not used.
+        notify: Called with sentences on pictures, pages and frames that are not used.
 
     Raises:
         UsageError: There are no images.
@@ -62,16 +61,16 @@ def load_validation(
     """
     if config.validation is None:
         return {}
-    files = find_images(config.validation)
+    files, examples = find_pictures([config.validation])
 
     def read(file: Path) -> tuple[int, np.ndarray]:
         page = read_page(file, config.scale)
         return page.header.frames, _prepare_truth(page.pixels, config, channels)
 
     pages = dict(zip(files, read_all(files, read), strict=True))
-    left_out = explain_left_out({file: frames for file, (frames, _) in pages.items()}, "measure")
-    if left_out:
-        notify(left_out)
+    frames = {file: frames for file, (frames, _) in pages.items()}
+    for sentence in explain_left_out(examples, frames, "measure"):
+        notify(sentence)
 
     def pair_up(level: float | None = None) -> list[ValidationPair]:
         protocol = choose_protocol(config.task, config.scale, level, degradation=config.degradation)
