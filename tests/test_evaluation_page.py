@@ -43,6 +43,7 @@ def test_the_worst_come_first_with_the_part_that_differs_most(folders: dict[str,
     assert [name for name, _ in shown] == [*ordered[:8], ordered[9], ordered[8]]
     assert [value for _, value in shown] == [f"{folders[name]:.2f}" for name, _ in shown]
     assert f"10 images: {np.mean(list(folders.values())):.2f} dB" in page
+    assert "on average (RGB, border 0)." in page
     first = re.search(r'<tr><th scope="row">p9.*?at (\d+), (\d+)</th>(.*?)</tr>', page)
     assert first
     left, top = int(first[1]), int(first[2])
