@@ -117,7 +117,7 @@ def show_seams(
     from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
 
     width = max(len("all"), *(len(pair.truth.stem) for pair in pairs))
-    total = Seams()
+    total, verdicts = Seams(), []
     worst, worst_ratio, picture = "", -1.0, None
     failures = Failures(options.json)
     for name, both in _take_inputs(pairs, protocol, partial(restore_both, restorer), failures):
@@ -131,6 +131,7 @@ def show_seams(
                 say(f"left out {name}: all of its pixels are near the borders of tiles")
             continue
         total += seams
+        verdicts.append(seams.passes)
         _tell_seams(name, seams, width, options.json)
         if options.seams_picture and max(seams.ratio, seams.edge_ratio) > worst_ratio:
             worst, worst_ratio = name, max(seams.ratio, seams.edge_ratio)
@@ -143,11 +144,12 @@ def show_seams(
             f"no input has borders of tiles: {restorer.tiles.side} pixels, overlap {restorer.tiles.overlap}; "
             "give another --tile, or a smaller --overlap"
         )
-    _tell_seams("all", total, width, options.json, restorer.model.name)
+    counts = {"images": len(verdicts), "with_seams": verdicts.count(False), "failed": failures.count}
+    _tell_seams("all", total, width, options.json, counts, restorer.model.name)
     if picture is not None and options.seams_picture is not None:
         _save(picture, options.seams_picture, options, f" of {worst}")
     failures.end()
-    if not total.passes:
+    if not all(verdicts):
         raise typer.Exit(1)
 
 
@@ -189,11 +191,19 @@ def _tell_field(
         print(f"{name:{width}}  50% in {half:2}×{half:<2}  90% in {most:2}×{most:<2}", flush=True)
 
 
-def _tell_seams(name: str, seams: "Seams", width: int, as_json: bool, model: str | None = None) -> None:
-    """Print what tiles change; with the model's name it is that of all images."""
+def _tell_seams(
+    name: str,
+    seams: "Seams",
+    width: int,
+    as_json: bool,
+    counts: dict[str, int] | None = None,
+    model: str | None = None,
+) -> None:
+    """Print what tiles change; with counts and the model's name it is that of all images."""
     from mambair_cli.quality.seams import MOST_RATIO
 
-    verdict = "no seam" if seams.passes else "seam"
+    # Each image is judged alone: a seam in one of them is seen, however well the others hide theirs.
+    passes = not counts["with_seams"] if counts else seams.passes
     if as_json:
         facts = {
             "name": name,
@@ -201,11 +211,14 @@ def _tell_seams(name: str, seams: "Seams", width: int, as_json: bool, model: str
             "elsewhere": seams.elsewhere.rms,
             "ratio": _finite(seams.ratio),
             "edge_ratio": _finite(seams.edge_ratio),
-            "passes": seams.passes,
+            "passes": passes,
         }
-        more = {"limit": MOST_RATIO, "model": model} if model else {}
-        print_event("seams" if model else "image", **facts, **more)
+        more = {"limit": MOST_RATIO, "model": model, **counts} if counts else {}
+        print_event("seams" if counts else "image", **facts, **more)
     else:
+        verdict = "no seam" if passes else "seam"
+        if counts and not passes:
+            verdict += f" in {counts['with_seams']} of {counts['images']} images"
         print(
             f"{name:{width}}  borders {seams.near.rms:6.3f}  elsewhere {seams.elsewhere.rms:6.3f}"
             f"  ratio {seams.ratio:5.2f}  edges {seams.edge_ratio:5.2f}  {verdict}",
