@@ -191,3 +191,18 @@ def test_networks_refuse_double_precision_and_empty_batches(restorer: Restorer) 
         net(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"of floats in \[0, 1\], not \(0, 3, 8, 8\) float32"):
         net(torch.zeros(0, 3, 8, 8))
+
+
+def test_networks_refuse_arrays_and_half_precision_on_a_cpu(restorer: Restorer) -> None:
+    net = load_network(restorer.model.path)
+    with pytest.raises(
+        TypeError, match=r"takes a tensor \(b, 3, h, w\) of floats .*, not ndarray; torch\.from"
+    ):
+        net(np.zeros((1, 3, 8, 8), np.float32))
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.rand(1, 3, 8, 8, dtype=dtype)
+        with pytest.raises(
+            ValueError, match=rf"weights in float32, not {str(dtype)[6:]}; call float\(\) on it"
+        ):
+            net.to(dtype)(x)
+        assert net.float()(x).dtype == torch.float32
