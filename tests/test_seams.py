@@ -115,13 +115,13 @@ def test_a_network_that_looks_further_leaves_seams_without_overlap(run, tmp_path
     noise(tmp_path / "in" / "a.png", 120, 60)
     noise(tmp_path / "in" / "b.png", 60, 100, seed=1)
     command = ["evaluate", "in", "--task", "upscale", "--inputs", "in", "--model", "tiny-x2", "-s", 2]
-    code, out, err = run(*command, "--seams", "--tile", 40, "--overlap", 0, "--seams-picture", "s.png")
+    code, out, err = run(*command, "--seams", "--tile", 40, "--overlap", 0, "--seams-picture", "new/s.png")
     assert code == 1
     assert out[-1].startswith("all")
     assert out[-1].endswith("  seam in 2 of 2 images")
-    assert "wrote s.png of " in err
-    worst = err.split("wrote s.png of ")[1].strip()
-    with Image.open("s.png") as picture:
+    assert "wrote new/s.png of " in err
+    worst = err.split("wrote new/s.png of ")[1].strip()
+    with Image.open("new/s.png") as picture:
         widths = {"a": 240, "b": 120}
         assert picture.size[1] == {"a": 120, "b": 200}[worst] + 2 * 12 + 26
         assert picture.size[0] >= widths[worst] + 24

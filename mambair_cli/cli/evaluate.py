@@ -30,7 +30,7 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input
+from mambair_cli.system.files import check_folder, refuse_input
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -212,7 +212,7 @@ def evaluate(
         mean, published = average(scores), _find_published(options, restorer, truth)
         if options.json:
             counts = {"images": len(scores), "failed": failures.count}
-            _print_mean(mean, protocol, published, model=model, **counts)
+            _print_mean(mean, protocol, model, published, counts)
         else:
             how = f"  ({protocol.describe()})" + failures.remark(len(scores))
             print(_line(mean, width) + how + _remark(published))
@@ -261,17 +261,17 @@ def _find_images(truth: Path, options: EvaluateOptions) -> "tuple[list[ImagePair
 
 def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
     """Refuse what contradicts --receptive-field and --seams, and files that cannot be written."""
-    from mambair_cli.cli.network_pictures import check_folder, check_picture
+    from mambair_cli.cli.network_pictures import check_picture
 
     if options.receptive_field is not None:
         others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
         others += ["ensemble", "page"]
         refuse(given, others, "--receptive-field measures one thing, in float32 and without tiles")
-        check_picture(options.receptive_field, options.overwrite)
+        check_picture(options.receptive_field, options.overwrite, "--receptive-field")
     elif options.seams:
         refuse(given, ["restored", "border", "luma", "page"], "--seams compares no truth")
         if options.seams_picture is not None:
-            check_picture(options.seams_picture, options.overwrite)
+            check_picture(options.seams_picture, options.overwrite, "--seams-picture")
     else:
         refuse(given, ["seams_picture"], "only --seams draws it")
         if options.page is None:
@@ -280,7 +280,7 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
             from mambair_cli.pages.document import check_page
 
             check_page(options.page, options.overwrite, ())
-            check_folder(options.page)
+            check_folder(options.page.absolute().parent, "--page")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
@@ -337,12 +337,16 @@ def _remark(published: tuple[str, float] | None) -> str:
 
 
 def _print_mean(
-    mean: "Score", protocol: "PaperProtocol", published: tuple[str, float] | None, **facts: Any
+    mean: "Score",
+    protocol: "PaperProtocol",
+    model: str | None,
+    published: tuple[str, float] | None,
+    counts: dict[str, int],
 ) -> None:
     """Print the event of the mean, with what was compared and the figure that was published, if any."""
     figure = {"data": published[0], "psnr": published[1]} if published else None
     how = {"luma": protocol.luma, "border": protocol.border}
-    print_event("mean", **_facts(mean), published=figure, **facts, **how)
+    print_event("mean", **_facts(mean), model=model, published=figure, **counts, **how)
 
 
 def _line(score: "Score", width: int) -> str:

@@ -11,7 +11,7 @@ import typer
 from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.files import check_folder, make_folder, open_atomic, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,31 +30,24 @@ MOST_CROPS = 24  # of all images together
 FULL = 0.8  # of a crop's side: a field that large is cut off by the crop
 
 
-def check_picture(path: Path, overwrite: bool) -> None:
+def check_picture(path: Path, overwrite: bool, option: str) -> None:
     """Refuse a picture that cannot be written, before anything is computed.
 
     Args:
         path: The file.
         overwrite: Whether it may exist.
+        option: Option that named it.
 
     Raises:
-        UsageError: It is no PNG file, its folder is missing, or it exists already.
+        UsageError: It is no PNG file, or it exists already.
+        ImageError: Its folder cannot be written to or made.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {show(path.stem or 'field')}.png")
-    check_folder(path)
+        stem = "field" if path.stem in ("", "-") else show(path.stem)
+        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {stem}.png")
+    check_folder(path.absolute().parent, option)
     if path.exists() and not overwrite:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a file whose folder is missing.
-
-    Raises:
-        UsageError: It is.
-    """
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {show(path)}: its folder is missing; make it first")
 
 
 def show_receptive_field(
@@ -237,6 +230,7 @@ def _finite(ratio: float) -> float | None:
 
 
 def _save(picture: "Image", path: Path, options: "EvaluateOptions", what: str = "") -> None:
+    make_folder(path.absolute().parent, "--seams-picture" if options.seams else "--receptive-field")
     with open_atomic(path, overwrite=options.overwrite) as file:
         picture.save(file, "PNG")
     if not options.quiet:

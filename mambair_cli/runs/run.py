@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from mambair_cli.errors import ImageError
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, make_folder
+from mambair_cli.runs.job_files import WriteOptions, check_target
 from mambair_cli.runs.jobs import Job, group_targets
 from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
-from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.files import check_folder, explain_unreadable, make_folder
 
 
 @dataclass(frozen=True)
