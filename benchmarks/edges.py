@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.checkpoints.catalog import load_catalog
-from mambair_cli.quality.evaluate import average, choose_protocol, find_pairs, measure
+from mambair_cli.quality.evaluate import average, choose_protocol, measure
+from mambair_cli.quality.pairs import find_pairs
 from mambair_cli.restore.restorer import Restorer
 
 LEVELS = {"upscale": None, "denoise": 25, "dejpeg": 10}

@@ -50,6 +50,10 @@ def zeros_of(config: Config) -> dict[str, Tensor]:
     return {name: torch.zeros_like(tensor) for name, tensor in tensors_of(config).items()}
 
 
+def prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -60,6 +64,13 @@ def zeros_of(config: Config) -> dict[str, Tensor]:
         lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
         lambda tensors: {"params": {f"module.module.{name}": tensor for name, tensor in tensors.items()}},
         lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()},
+        lambda tensors: {"state_dict": prefix("module.", tensors), "epoch": 3},
+        lambda tensors: {"state_dict": prefix("net.", tensors), "pytorch-lightning_version": "2.4"},
+        lambda tensors: {"state_dict": prefix("model.net.module.", tensors), "optimizer_states": [{}]},
+        lambda tensors: {"model": tensors, "optimizer": {"state": {}}},
+        lambda tensors: {"model_state_dict": {"params": tensors}, "loss": torch.zeros(1)},
+        lambda tensors: prefix("_orig_mod.module.", tensors),
+        lambda tensors: {name.replace("layers.0.", "layers.0._orig_mod."): tensors[name] for name in tensors},
     ],
     ids=[
         "params",
@@ -69,6 +80,13 @@ def zeros_of(config: Config) -> dict[str, Tensor]:
         "module",
         "params and module",
         "parameters",
+        "state_dict and module",
+        "Lightning",
+        "Lightning with a network in another one",
+        "model and optimizer",
+        "params in model_state_dict",
+        "compiled",
+        "compiled in part",
     ],
 )
 def test_tensors_are_found_under_their_wrapping(wrap, tmp_path):

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zipfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from checkpoint_files import SMALL, load_or_refuse, refusal, tensors_of, write_l
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+
+from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.errors import ModelError
 
 
 def contents() -> dict[str, tuple[bytes, str]]:
@@ -77,6 +81,28 @@ def test_missing_file(tmp_path):
     assert refusal(tmp_path / "a.pth") == "No such file or directory"
 
 
+@pytest.mark.parametrize("wrap", [lambda tensors: tensors, lambda tensors: {"state_dict": tensors}])
+def test_tensors_beside_those_of_the_network_are_not_left_out(wrap, tmp_path):
+    held = {f"net.{name}": tensor for name, tensor in tensors_of(SMALL).items()}
+    torch.save(wrap(held | {"loss.weight": torch.ones(1)}), tmp_path / "a.pth")
+    assert "it is not a network of the MambaIR family" in refusal(tmp_path / "a.pth")
+    torch.save(wrap(tensors_of(SMALL) | {"loss.weight": torch.ones(1)}), tmp_path / "a.pth")
+    assert refusal(tmp_path / "a.pth").endswith("unexpected: loss.weight")
+
+
+def test_the_name_of_a_model_in_the_place_of_a_file():
+    assert refusal(Path("tiny-x2")) == (
+        "it is a model's name; give --model tiny-x2, or the file that `mambair models path tiny-x2` prints"
+    )
+    assert refusal(Path("tiny-x5")) == "No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["sd.pth", "runs/A.PT", "last.ckpt", "a.safetensors"])
+def test_a_file_in_the_place_of_a_model_is_told_the_option_for_files(name):
+    with pytest.raises(ModelError, match=f"unknown model: {name}; a file is named by --weights"):
+        find_model(name)
+
+
 def test_folder(tmp_path):
     assert refusal(tmp_path) == "it is a folder; give a .pth or .safetensors file"
 
@@ -100,17 +126,36 @@ def test_file_without_permission(tmp_path):
         ({}, "it holds no tensors"),
         ({"params": {}}, "it holds no tensors"),
         (
-            {"state_dict": {"a": torch.ones(1)}, "epoch": 3},
-            "it is a dictionary of state_dict, epoch, not of tensors alone; "
-            "tensors are looked for at the top and under params and params_ema",
+            {"a": {"a": torch.ones(1)}, "epoch": 3},
+            "it is a dictionary of a, epoch, not of tensors alone; tensors are looked for at the top and "
+            "under params, params_ema, state_dict, model_state_dict, model, net and network",
+        ),
+        (
+            {"config": {}, "step": 3, "net": {}, "averaged": {}, "optimizer": {}, "losses": []},
+            "it is the state of a training, with which `mambair train --resume` goes on; take "
+            "weights.safetensors beside it",
+        ),
+        (
+            {"state_dict": {"net.other": torch.ones(1), "net.more": torch.ones(1)}},
+            "it is not a network of the MambaIR family (its tensors: net.other, net.more)",
         ),
         (
             {1: torch.ones(1), (2, 3): torch.ones(1)},
-            "it is a dictionary of int, tuple, not of tensors alone; "
-            "tensors are looked for at the top and under params and params_ema",
+            "it is a dictionary of int, tuple, not of tensors alone; tensors are looked for at the top and "
+            "under params, params_ema, state_dict, model_state_dict, model, net and network",
         ),
     ],
-    ids=["list", "tensor", "nothing", "empty", "empty params", "training state", "keys that are no names"],
+    ids=[
+        "list",
+        "tensor",
+        "nothing",
+        "empty",
+        "empty params",
+        "no network",
+        "training state",
+        "other network",
+        "keys that are no names",
+    ],
 )
 def test_pytorch_file_of_other_things(content, reason, tmp_path):
     torch.save(content, tmp_path / "a.pth")

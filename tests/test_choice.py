@@ -1,5 +1,6 @@
 """A look at each image chooses its model: by the tables of its file, and by its pixels."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -180,6 +181,22 @@ def test_a_picture_on_standard_input_is_looked_at_too(
     code, events, _ = run("upscale", "-", "-o", "c.png", "-s", 2, *LOCAL)
     assert code == 0
     assert chosen(events) == {"-": "tiny-real-x2"}
+
+
+@needs_unix_sockets
+def test_the_hash_of_what_standard_input_became_is_told(
+    run: Run, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restore(name: str, *options: object) -> None:
+        stream = io.TextIOWrapper(io.BytesIO((tables / "c.jpg").read_bytes()))
+        monkeypatch.setattr("sys.stdin", stream)
+        code, events, _ = run("upscale", "-", "-o", name, "-s", 2, *options)
+        done = next(event for event in events if event["event"] == "done")
+        assert (code, done["sha256"]) == (0, hashlib.sha256(Path(name).read_bytes()).hexdigest())
+
+    restore("c.png", *LOCAL)
+    with serving() as address:
+        restore("served.png", "--server", f"unix:{address.path}")
 
 
 def test_a_named_model_is_taken_for_any_picture(run: Run, tables: Path) -> None:

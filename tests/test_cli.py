@@ -59,6 +59,25 @@ def test_every_key_of_every_event_is_documented(run, weights):
     assert found == documented
 
 
+def test_every_key_of_what_is_seen_of_a_network_is_documented(run, weights):
+    text = (ROOT / "docs/events.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` with `(--[\w-]+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    documented = {
+        (option, event): re.findall(r"`(\w+)`", re.sub(r" \([^()]*(\([^()]*\)[^()]*)*\)", "", keys))
+        for event, option, keys in rows
+    }
+    save_photo("in/a.png", size=(40, 40))
+    found = {}
+    for option, *more in (
+        ("--seams", "--tile", 24, "--overlap", 4),
+        ("--receptive-field", "f.png", "--tile", 17),
+    ):
+        command = ("evaluate", "in", "--inputs", "in", "--task", "upscale", option, *more)
+        _, out, _ = run(*command, "--weights", weights / "x4.safetensors", "--json")
+        found |= {(option, event["event"]): list(event)[1:] for event in map(json.loads, out)}
+    assert found == documented
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from mambair_cli.cli import main; main(['upscale', '--help'])\n"
@@ -90,6 +109,7 @@ def test_models_list_and_show(run):
     code, lines, _ = run("models", "list", "--json")
     models = [json.loads(line) for line in lines]
     assert len(models) == len(out) - 1
+    assert all(line.endswith(f"  {model['where']}") for model, line in zip(models, out[1:], strict=True))
     code, out, _ = run("models", "show", models[0]["name"], "--json")
     shown = json.loads(out[0])
     assert shown.pop("multiply_adds")["width"] == 1280

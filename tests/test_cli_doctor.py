@@ -3,6 +3,7 @@ import json
 import re
 
 import pytest
+from repository import ROOT
 
 
 @pytest.fixture
@@ -53,3 +54,30 @@ def test_a_part_that_fails_does_not_hide_the_others(run, monkeypatch):
     assert code == 1
     assert "room        BROKEN: ZeroDivisionError: division by zero" in out
     assert "self-test   tiny-x4" in out
+
+
+def test_an_extra_counts_only_with_all_of_its_packages(monkeypatch):
+    module = importlib.import_module("mambair_cli.cli.doctor")
+    here = {"av": "17.1", "spandrel": "0.4.2", "einops": "0.8", "onnxscript": "0.7", "onnx": "1.20"}
+    monkeypatch.setattr(module, "_version_of", here.get)
+    finding = module._check_extras()
+    assert finding.text == (
+        "video (av 17.1); incomplete: spandrel (lacks torchvision), export (lacks onnxruntime); "
+        "not installed: heic, exr, mamba, distributed, ray"
+    )
+    assert finding.facts["lacking"] == {"spandrel": ["torchvision"], "export": ["onnxruntime"]}
+    assert {extra for extra, version in finding.facts["extras"].items() if version} == {"video"}
+    assert not finding.is_broken
+
+
+def test_the_packages_of_all_extras_are_known():
+    module = importlib.import_module("mambair_cli.cli.doctor")
+    project = (ROOT / "pyproject.toml").read_text()
+    extras = project[project.index("[project.optional-dependencies]") : project.index("benchmarks = [")]
+    wanted = {
+        name: set(re.findall(r'"([\w-]+)', packages)) - {"torch"}
+        for name, packages in re.findall(r"^(\w+) = \[(.*)\]", extras, re.MULTILINE)
+    }
+    assert wanted.keys() == module.EXTRAS.keys()
+    for name, packages in wanted.items():
+        assert packages <= set(module.EXTRAS[name])

@@ -12,7 +12,8 @@ from mambair_cli.checkpoints.catalog import find_model
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degradation.apply import degrade_image
 from mambair_cli.quality.degrade import imresize
-from mambair_cli.quality.evaluate import choose_protocol, find_pairs, make_input, published_psnr
+from mambair_cli.quality.evaluate import choose_protocol, make_input, published_psnr
+from mambair_cli.quality.pairs import find_pairs
 
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the standard images are not here")
 
@@ -139,6 +140,89 @@ def test_finished_images_are_compared_as_they_are(run):
     assert events(out)["b"]["psnr"] is None  # JSON has no infinity
 
 
+def test_enlarged_images_are_measured_like_the_task_that_made_them(run):
+    truth = photo("gt/a.png", size=(41, 31))
+    small = imresize(truth[:30, :40], 1 / 2)
+    Path("done").mkdir()
+    Image.fromarray(imresize(small, 2)).save("done/a.png")
+    result = imresize(small, 2)
+    for more, luma, border in (
+        ((), True, 2),
+        (("--rgb",), False, 2),
+        (("--border", 5), True, 5),
+    ):
+        code, out, _ = run("evaluate", "gt", "--restored", "done", "-s", 2, *more, "--json")
+        mean = events(out)["mean"]
+        expected = metrics.psnr(result, truth[:30, :40], border=border, luma=luma)
+        assert (code, mean["luma"], mean["border"]) == (0, luma, border)
+        assert mean["psnr"] == pytest.approx(expected, abs=1e-9)
+    assert "  (Y, border 2)" in run("evaluate", "gt", "--restored", "done", "-s", 2)[1][-1]
+    assert "  (RGB, border 0)" in run("evaluate", "gt", "--restored", "gt")[1][-1]
+
+
+def save_form(pixels, form, path):
+    """Save a gray picture in another form."""
+    gray = Image.fromarray(pixels)
+    forms = {"LA": gray.convert("LA"), "RGB": gray.convert("RGB"), "RGBA": gray.convert("RGBA"), "L": gray}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    forms[form].save(path)
+
+
+@pytest.mark.parametrize("luma", [(), ("--luma",)])
+@pytest.mark.parametrize("truth_form", ["L", "RGB", "RGBA"])
+def test_a_gray_result_is_measured_alike_in_all_its_forms(run, truth_form, luma):
+    truth = photo("raw.png", gray=True)
+    result = np.clip(truth.astype(int) + np.arange(40) % 7, 0, 255).astype(np.uint8)
+    save_form(truth, truth_form, Path("gt/a.png"))
+    found = set()
+    for form in ("L", "LA", "RGB", "RGBA"):
+        save_form(result, form, Path(f"{form}/a.png"))
+        code, out, err = run("evaluate", "gt", "--restored", form, "--json", *luma)
+        assert (code, err) == (0, "")
+        found.add(round(events(out)["mean"]["psnr"], 9))
+    is_luma = bool(luma) and truth_form != "L"
+    shape = (lambda x: x[:, :, None].repeat(3, 2)) if is_luma else (lambda x: x)
+    assert found == {round(metrics.psnr(shape(result), shape(truth), luma=is_luma), 9)}
+
+
+def test_what_differs_between_a_result_and_its_truth_is_said(run, tmp_path):
+    photo("gt/a.png", size=(41, 31))
+    photo("gray/a.png", size=(41, 31), gray=True)
+    photo("cut/a.png", size=(40, 30))
+    photo("odd/a.png", size=(39, 29))
+    weights = save_nearest(tmp_path / "x2.safetensors", 2)
+    enlarge = ("gt", "--task", "upscale", "--weights", weights, "--inputs", "gt")
+    for arguments, said in (
+        (
+            ("gray", "--restored", "gt"),
+            "cannot measure gray/a.png: it is gray, and its result gt/a.png has colours; make that gray, or "
+            "give the truth in colours",
+        ),
+        (
+            ("gt", "--restored", "cut"),
+            "cannot measure gt/a.png: it is 41×31, and its result cut/a.png is 40×30; give --scale 2, which "
+            "cuts the truth to that size",
+        ),
+        (
+            ("gt", "--restored", "gt", "-s", 2),
+            "cannot measure gt/a.png: it is 40×30 without what is no multiple of 2, and its result gt/a.png "
+            "is 41×31; leave out --scale",
+        ),
+        (
+            ("gt", "--restored", "odd"),
+            "cannot measure gt/a.png: it is 41×31, and its result odd/a.png is 39×29; give results of the "
+            "truth's size, or leave it out",
+        ),
+        (
+            enlarge,
+            "cannot measure gt/a.png: its input gt/a.png is 41×31, where 20×15 are enlarged 2 times to the "
+            "truth; give inputs of that size, or leave it out",
+        ),
+    ):
+        code, out, err = run("evaluate", *arguments, "-q")
+        assert (code, out, err) == (1, [], f"mambair: error: {said}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -146,7 +230,7 @@ def test_finished_images_are_compared_as_they_are(run):
         (("gt", "--task", "upscale", "--restored", "gt"), 2, "either"),
         (("gt", "--restored", "empty"), 2, "no images"),
         (("gt", "--restored", "twins"), 2, "a_1.png, a_2.png"),
-        (("gt", "--restored", "small"), 1, "20×10 with 3 channels and 40×30"),
+        (("gt", "--restored", "small"), 1, "gt/a.png: it is 40×30, and its result small/a.png is 20×10; "),
         (("gt", "--restored", "gt", "--border", "10"), 1, "gt/a.png: 40×30 with a border of 10 pixels"),
         (("tiny", "--restored", "tiny"), 1, "tiny/a.png: 12×9 with a border of 0 pixels is less"),
         (("gt", "--task", "upscale", "-s", "4", "--border", "9", "--weights", "{x4}"), 1, "40×30"),
@@ -256,7 +340,7 @@ def test_bicubic_baselines_are_those_of_the_papers(run, data, scale, psnr):
         Image.fromarray(enlarged).save(f"bicubic/{path.stem}.png")
     code, out, _ = run(
         *("evaluate", SHARED / "data" / "SR" / data / "HR"),
-        *("--restored", "bicubic", "--scale", scale, "--luma", "--json"),
+        *("--restored", "bicubic", "--scale", scale, "--json"),
     )
     assert code == 0
     assert events(out)["mean"]["psnr"] == pytest.approx(psnr, abs=0.01)
@@ -319,7 +403,7 @@ ENLARGE = ("evaluate", "gt", "--task", "upscale", "-s", 4, "--device", "cpu", "-
 def test_an_image_that_cannot_be_measured_fails_alone(run, mixed):
     code, out, err = run(*ENLARGE)
     assert (code, [line.split()[0] for line in out]) == (1, ["a", "e", "mean"])
-    assert out[-1].endswith("  (of 2 of 5 images)")
+    assert out[-1].endswith("  (Y, border 4)  (of 2 of 5 images)")
     small, smaller, junk = err.splitlines()
     assert "error: cannot read gt/d.png: " in junk
     assert small == (

@@ -36,13 +36,14 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]
 
 
 def test_the_worst_come_first_with_the_part_that_differs_most(folders: dict[str, float]) -> None:
-    assert main(["evaluate", "truth", "--restored", "done", "--page", "page.html"]) == 0
-    page = Path("page.html").read_text()
+    assert main(["evaluate", "truth", "--restored", "done", "--page", "new/page.html"]) == 0
+    page = Path("new/page.html").read_text()
     shown = re.findall(r'<th scope="row">(\w+)<br>([\d.]+) dB', page)
     ordered = sorted(folders, key=lambda name: folders[name])
     assert [name for name, _ in shown] == [*ordered[:8], ordered[9], ordered[8]]
     assert [value for _, value in shown] == [f"{folders[name]:.2f}" for name, _ in shown]
     assert f"10 images: {np.mean(list(folders.values())):.2f} dB" in page
+    assert "on average (RGB, border 0)." in page
     first = re.search(r'<tr><th scope="row">p9.*?at (\d+), (\d+)</th>(.*?)</tr>', page)
     assert first
     left, top = int(first[1]), int(first[2])
@@ -90,7 +91,6 @@ def test_the_largest_error_is_found_wherever_it_is() -> None:
     ("arguments", "told"),
     [
         (["--page", "page.txt"], "a page is an HTML file: page.txt; give a name that ends in .html"),
-        (["--page", "none/page.html"], "its folder is missing"),
         (["--page", "taken.html"], "it exists already; --overwrite replaces it"),
         (["--page", "link.html", "--overwrite"], "cannot write link.html: it is an input"),
     ],
@@ -105,3 +105,5 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
     assert told in err
     assert out == ""
     assert Path("taken.html").read_text() == "mine"
+    assert main(["evaluate", "truth", "--restored", "done", "--page", "taken.html/page.html"]) == 1
+    assert "taken.html is no folder; choose another folder with --page" in capsys.readouterr().err

@@ -79,10 +79,10 @@ def test_a_program_for_pytorch_runs_without_this_package(run, tmp_path):
     # Two layers: the second one shifts its windows. The tile is no multiple of their side.
     config = replace(V2, depths=(2,), num_heads=(3,), feed_forward="gated", in_chans=1)
     weights = save_random(tmp_path / "net.safetensors", config)
-    code, out, err = run("export", "--weights", weights, "--tile", 17, "-o", "net.pt2", "--json")
+    code, out, err = run("export", "--weights", weights, "--tile", 17, "-o", "new/net.pt2", "--json")
     assert code == 0, err
     event = json.loads(out[0])
-    assert (event["opset"], event["output"]) == (None, "net.pt2")
+    assert (event["opset"], event["output"]) == (None, "new/net.pt2")
 
     picture = random_picture(1, 17)
     np.save(tmp_path / "picture.npy", picture)
@@ -91,7 +91,7 @@ import json, sys
 sys.modules["mambair_cli"] = None  # an import of it fails
 import numpy as np, torch
 facts = {"mambair.json": ""}
-net = torch.export.load("net.pt2", extra_files=facts).module()
+net = torch.export.load("new/net.pt2", extra_files=facts).module()
 with torch.no_grad():
     np.save("result.npy", net(torch.from_numpy(np.load("picture.npy"))).numpy())
 print(json.loads(facts["mambair.json"])["architecture"])
@@ -178,7 +178,12 @@ def test_a_full_disk_leaves_nothing(run, checkpoint, tmp_path):
     [
         ("tiny-x4 -o net.pb", 2, ("net.pb", "net.onnx or net.pt2")),
         ("tiny-x4 -o net", 2, ("net.onnx or net.pt2",)),
-        ("tiny-x4 -o missing/net.onnx", 2, ("missing/net.onnx", "make it first")),
+        ("tiny-x4 -o old.onnx/net.onnx", 1, ("old.onnx is no folder; choose another folder with -o",)),
+        (
+            "tiny-x4 -o -",
+            2,
+            ("no program goes to standard output: -o -; name a file, such as -o model.onnx",),
+        ),
         ("tiny-x4 -o folder", 2, ("folder", "name a file in it")),
         ("tiny-x4 -o old.onnx", 2, ("old.onnx", "--overwrite")),
         ("tiny-x4 --tile 0", 2, ("--tile", "0", "16")),

@@ -171,11 +171,15 @@ def test_what_has_no_field_is_refused(run, tmp_path, more, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("f.jpg", "name it f.png"), ("nowhere/f.png", "its folder is missing; make it first")],
+    ("name", "exit_code", "message"),
+    [
+        ("f.jpg", 2, "name it f.png"),
+        ("-", 2, "name it field.png"),
+        ("in/a.png/f.png", 1, "a.png is no folder; choose another folder with --receptive-field"),
+    ],
 )
-def test_a_picture_that_cannot_be_written_is_refused_at_once(run, tmp_path, name, message):
+def test_a_picture_that_cannot_be_written_is_refused_at_once(run, tmp_path, name, exit_code, message):
     noise(tmp_path / "in" / "a.png", 12, 12)
     code, _, err = run("evaluate", "in", "--task", "upscale", "--receptive-field", name)
-    assert code == 2
+    assert code == exit_code
     assert message in err

@@ -64,8 +64,15 @@ def test_what_is_no_array_is_refused_with_how_to_make_one(restorer: Restorer, im
         ((8,), np.uint8, r"with c from 1 to 4, not \(8,\)"),
         ((8, 8, 0), np.uint8, r"with c from 1 to 4, not \(8, 8, 0\)"),
         ((2, 8, 8, 3), np.uint8, r"with c from 1 to 4"),
-        ((8, 8, 3), np.float64, "uint8, uint16 or float32, not float64"),
-        ((8, 8), bool, "uint8, uint16 or float32, not bool"),
+        ((8, 8, 3), np.float64, r"not float64; astype\(numpy\.float32\) makes them that, between 0 and 1"),
+        ((8, 8, 3), np.float16, r"not float16; astype\(numpy\.float32\)"),
+        ((8, 8), bool, r"uint8, uint16 or float32, not bool; astype\(numpy\.uint8\) \* 255"),
+        (
+            (8, 8),
+            np.int32,
+            r"not int32; astype\(numpy\.uint8\) makes them that if they lie between 0 and 255",
+        ),
+        ((8, 8), np.complex64, "uint8, uint16 or float32, not complex64$"),
     ],
 )
 def test_arrays_that_are_no_images_are_refused(
@@ -86,10 +93,38 @@ def test_floats_outside_the_range_are_refused_as_in_files(restorer: Restorer) ->
     broken[2, 3:6] = np.nan, np.inf, -np.inf
     with pytest.raises(ImageError, match="image: 3 of 64 samples are not finite; replace them by"):
         restorer(broken)
-    with pytest.raises(ImageError, match=r"lie between 1 and 1\.00000012; scale"):
-        restorer(np.array([[1, np.nextafter(np.float32(1), np.float32(2))]], np.float32))
+    with pytest.raises(ImageError, match=r"lie between 0 and 1\.0001; scale .*, or clip them$"):
+        restorer(np.array([[0, 1.0001]], np.float32))
+    with pytest.raises(ImageError, match="image: 3 of 64 samples are not finite; replace them by"):
+        restorer.restore(broken, any_range=True)
     restored, _ = restorer.restore(np.full((8, 8), 1.5, np.float32), any_range=True)
     assert restored.max() <= 1
+
+
+def test_floats_that_rounding_has_moved_past_the_range_are_clipped(restorer: Restorer) -> None:
+    image = np.random.default_rng(0).random((8, 9, 3)).round().astype(np.float32)
+    moved = np.where(image == 1, np.nextafter(np.float32(1), np.float32(2)), np.float32(-1e-7))
+    for order in "<>":
+        np.testing.assert_array_equal(restorer(moved.astype(f"{order}f4")), restorer(image))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((3, 8, 9), r"not a tensor \(3, 8, 9\); tensor\.movedim\(-3, -1\)\.numpy\(force=True\) makes"),
+        ((1, 3, 8, 9), r"not a tensor \(1, 3, 8, 9\); tensor\[0\]\.movedim"),
+    ],
+)
+def test_a_tensor_is_refused_with_how_to_make_an_image_of_it(
+    restorer: Restorer, shape: tuple[int, ...], said: str
+) -> None:
+    tensor: Any = torch.rand(shape, requires_grad=True)
+    with pytest.raises(TypeError, match=said):
+        restorer(tensor)
+    image = (tensor[0] if len(shape) == 4 else tensor).movedim(-3, -1).numpy(force=True)
+    assert restorer(image).shape == (16, 18, 3)
+    with pytest.raises(ValueError, match=r"not \(3, 8, 9\); numpy\.moveaxis\(image, 0, -1\) puts"):
+        restorer(np.zeros((3, 8, 9), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -156,3 +191,18 @@ def test_networks_refuse_double_precision_and_empty_batches(restorer: Restorer) 
         net(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"of floats in \[0, 1\], not \(0, 3, 8, 8\) float32"):
         net(torch.zeros(0, 3, 8, 8))
+
+
+def test_networks_refuse_arrays_and_half_precision_on_a_cpu(restorer: Restorer) -> None:
+    net = load_network(restorer.model.path)
+    with pytest.raises(
+        TypeError, match=r"takes a tensor \(b, 3, h, w\) of floats .*, not ndarray; torch\.from"
+    ):
+        net(np.zeros((1, 3, 8, 8), np.float32))
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.rand(1, 3, 8, 8, dtype=dtype)
+        with pytest.raises(
+            ValueError, match=rf"weights in float32, not {str(dtype)[6:]}; call float\(\) on it"
+        ):
+            net.to(dtype)(x)
+        assert net.float()(x).dtype == torch.float32

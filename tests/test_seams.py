@@ -105,7 +105,8 @@ def test_a_network_that_looks_at_one_pixel_leaves_no_seam(run, tmp_path):
     first, total = map(json.loads, out)
     assert first["event"] == "image"
     assert first["near"] == pytest.approx(0, abs=1e-3)
-    assert total == {**first, "event": "seams", "name": "all", "limit": 1.5, "model": "x2.safetensors"}
+    more = {"limit": 1.5, "model": "x2.safetensors", "images": 1, "with_seams": 0, "failed": 0}
+    assert total == {**first, "event": "seams", "name": "all", **more}
     assert total["passes"]
     assert "left out small: its input is a single tile" in err
 
@@ -114,13 +115,13 @@ def test_a_network_that_looks_further_leaves_seams_without_overlap(run, tmp_path
     noise(tmp_path / "in" / "a.png", 120, 60)
     noise(tmp_path / "in" / "b.png", 60, 100, seed=1)
     command = ["evaluate", "in", "--task", "upscale", "--inputs", "in", "--model", "tiny-x2", "-s", 2]
-    code, out, err = run(*command, "--seams", "--tile", 40, "--overlap", 0, "--seams-picture", "s.png")
+    code, out, err = run(*command, "--seams", "--tile", 40, "--overlap", 0, "--seams-picture", "new/s.png")
     assert code == 1
     assert out[-1].startswith("all")
-    assert out[-1].endswith("  seam")
-    assert "wrote s.png of " in err
-    worst = err.split("wrote s.png of ")[1].strip()
-    with Image.open("s.png") as picture:
+    assert out[-1].endswith("  seam in 2 of 2 images")
+    assert "wrote new/s.png of " in err
+    worst = err.split("wrote new/s.png of ")[1].strip()
+    with Image.open("new/s.png") as picture:
         widths = {"a": 240, "b": 120}
         assert picture.size[1] == {"a": 120, "b": 200}[worst] + 2 * 12 + 26
         assert picture.size[0] >= widths[worst] + 24
@@ -128,6 +129,20 @@ def test_a_network_that_looks_further_leaves_seams_without_overlap(run, tmp_path
     code, out, _ = run(*command, "--seams", "--tile", 40, "--overlap", 16)
     overlapped = {line.split()[0]: float(line.split("ratio")[1].split()[0]) for line in out}
     assert overlapped["all"] < 0.7 * lines["all"]
+
+
+def test_a_seam_in_one_image_fails_however_many_others_pass(run, tmp_path, monkeypatch):
+    for number in range(3):
+        noise(tmp_path / "in" / f"{number}.png", 40, 40, seed=number)
+    weights = save_identity(tmp_path / "same.safetensors")
+    even = Energy(100.0, 100)
+    seen = iter([Seams(even, even, even, even), Seams(even, even, even, even)])
+    one_seam = Seams(Energy(6.4, 1), even, Energy(6.4, 1), even)
+    monkeypatch.setattr("mambair_cli.quality.seams.measure_seams", lambda both: next(seen, one_seam))
+    command = ["evaluate", "in", "--inputs", "in", "--task", "denoise", "--weights", weights, "--seams"]
+    code, out, _ = run(*command, "--tile", 24, "--overlap", 4, "-q")
+    assert code == 1
+    assert [line.split("  ")[-1] for line in out] == ["no seam", "no seam", "seam", "seam in 1 of 3 images"]
 
 
 @pytest.mark.parametrize("name", ["v2", "U-Net", "v1 gray"])

@@ -12,7 +12,7 @@ from profiles import D65, gray_profile, rgb_profile
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import Picture, read_first_page, write_picture
 from mambair_cli.images.discovery import find_images, find_sources
-from mambair_cli.quality.evaluate import find_pairs
+from mambair_cli.quality.pairs import find_pairs
 
 WIDE_PRIMARIES = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))  # Adobe RGB's
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)

@@ -15,6 +15,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import Picture, write_picture
 from mambair_cli.networks import build_network
 from mambair_cli.quality import evaluate
+from mambair_cli.quality.pairs import find_pairs
 from mambair_cli.restore.engine import blend_rows
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.train import real_batches, train, validation
@@ -250,7 +251,7 @@ def test_training_measures_what_evaluate_measures(config, gray_photos, task, deg
     restorer = Restorer(task, config.scale, weights=weights, device="cpu", bare=True)
     protocol = evaluate.choose_protocol(task, config.scale, level, degradation=degradation)
     scores = evaluate.measure(
-        evaluate.find_pairs(gray_photos), protocol, lambda image: restorer.restore(image, any_range=True)[0]
+        find_pairs(gray_photos), protocol, lambda image: restorer.restore(image, any_range=True)[0]
     )
     assert evaluate.average(list(scores)).psnr == pytest.approx(
         measured[0 if level in (10, None) else 1], abs=1e-3

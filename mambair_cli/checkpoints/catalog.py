@@ -136,6 +136,8 @@ def find_model(name: str, own: Iterable[Model] = ()) -> Model:
         return models[name]
     close = get_close_matches(name.lower(), models, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "`mambair models list` shows all names"
+    if name.lower().endswith((*_CHECKPOINT_SUFFIXES, ".pt", ".ckpt")):
+        hint = "a file is named by --weights"
     raise ModelError(f"unknown model: {name}; {hint}")
 
 

@@ -5,7 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mambair_cli.errors import CheckpointError
+from mambair_cli.checkpoints.wrapping import WRAPPERS, bare_names, list_names, show_name, unwrap
+from mambair_cli.errors import CheckpointError, ModelError
 from mambair_cli.networks import (
     Config,
     MambaIRConfig,
@@ -27,9 +28,6 @@ from mambair_cli.networks.layers import CAB_HIDDEN_DIVISOR
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-WRAPPERS = ("params", "params_ema")  # keys of the tensors in BasicSR files; the first has priority
-NAMED_AT_MOST = 3  # tensors in one error message
-LONGEST_NAME = 200  # characters of a tensor's name and shape in it
 HEAD_BYTES = 256  # enough to identify a file
 
 # Other networks that users may try, by a key that no supported network has.
@@ -79,7 +77,7 @@ def network_of(tensors: dict[str, Tensor], task: str | None = None) -> Network:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a checkpoint's metadata and tensors, by names without ``module.``, floating-point as float32.
+    """Read a checkpoint's metadata and tensors, by their bare names, floating-point as float32.
 
     The file's content decides how it is read, not its name. No code in it is run.
 
@@ -92,7 +90,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        raise CheckpointError(f"cannot load {path}: {error.strerror}") from error
+        reason = _explain_model(str(path)) if isinstance(error, FileNotFoundError) else None
+        raise CheckpointError(f"cannot load {path}: {reason or error.strerror}") from error
     try:
         if not head:
             raise CheckpointError("the file is empty; download it again")
@@ -108,16 +107,28 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
 
 
+def _explain_model(name: str) -> str | None:
+    """Say how to name a model where its name was given for a file; None if no model has it."""
+    from mambair_cli.checkpoints.own_models import find_model  # which loads networks, too
+
+    try:
+        find_model(name)
+    except ModelError:
+        return None
+    return f"it is a model's name; give --model {name}, or the file that `mambair models path {name}` prints"
+
+
 def plain_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Copy a checkpoint's tensors to the CPU, by names without ``module.``, floating-point as float32.
+    """Copy a checkpoint's tensors to the CPU, by their bare names, floating-point as float32.
 
     Raises:
         CheckpointError: There is anything but tensors, or a tensor that cannot be computed with.
     """
     _check_all_tensors(content)
-    bare = {_bare(name): _plain(name, tensor) for name, tensor in content.items()}
+    names = bare_names(content)
+    bare = {name: _plain(full, content[full]) for name, full in zip(names, content, strict=True)}
     if len(bare) < len(content):
-        raise CheckpointError("it holds tensors of the same name, with and without the prefix module.")
+        raise CheckpointError("it holds tensors of the same name, with and without a prefix such as module.")
     return bare
 
 
@@ -139,7 +150,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"would run code ({_shown(culprit[1])})" if culprit else "could run code"
+        what = f"would run code ({show_name(culprit[1])})" if culprit else "could run code"
         raise CheckpointError(
             f"it is a pickle that {what}, which is refused; ask its author for a file of tensors alone, "
             "best a .safetensors"
@@ -148,10 +159,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged file can raise any error
         raise CheckpointError("the PyTorch file is truncated or damaged; download it again") from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
+    content = unwrap(content)
     if not isinstance(content, dict):
         raise CheckpointError(f"it holds one {type(content).__name__}, not a dictionary of tensors")
     _check_all_tensors(content)
@@ -163,8 +171,8 @@ def _check_all_tensors(content: Mapping[Any, Any]) -> None:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"it is a dictionary of {_listed(content)}, not of tensors alone; "
-                f"tensors are looked for at the top and under {' and '.join(WRAPPERS)}"
+                f"it is a dictionary of {list_names(content)}, not of tensors alone; "
+                f"tensors are looked for at the top and under {', '.join(WRAPPERS[:-1])} and {WRAPPERS[-1]}"
             )
 
 
@@ -185,7 +193,9 @@ def _check_stored(tensors: dict[str, Tensor], file_bytes: int) -> None:
     """Raise if a file describes tensors that it does not hold: sparse ones, or many views of few values."""
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(f"the tensor {_shown(name)} is not stored value by value; save it as it is")
+            raise CheckpointError(
+                f"the tensor {show_name(name)} is not stored value by value; save it as it is"
+            )
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file_bytes:
         raise CheckpointError("its tensors claim to be larger than the file; save it with torch.save")
 
@@ -196,9 +206,11 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
     try:
         plain = tensor.detach().to("cpu", dtype, memory_format=torch.contiguous_format, copy=True)
     except NotImplementedError as error:
-        raise CheckpointError(f"the tensor {_shown(name)} has an unsupported type, {tensor.dtype}") from error
+        raise CheckpointError(
+            f"the tensor {show_name(name)} has an unsupported type, {tensor.dtype}"
+        ) from error
     if not plain.isfinite().all():
-        what = f"the tensor {_shown(name)} holds values that are not finite"
+        what = f"the tensor {show_name(name)} holds values that are not finite"
         raise CheckpointError(f"{what}; the file is damaged")
     return plain
 
@@ -217,12 +229,6 @@ def _is_text(head: bytes) -> bool:
     return all(byte in b"\t\n\r" or byte >= 32 for byte in head)
 
 
-def _bare(name: str) -> str:
-    while name.startswith("module."):  # added by DataParallel
-        name = name.removeprefix("module.")
-    return name
-
-
 def infer_config(shapes: Shapes) -> Config:
     """Infer the architecture and its configuration from the names and shapes of the tensors.
 
@@ -233,7 +239,7 @@ def infer_config(shapes: Shapes) -> Config:
     """
     for name, shape in shapes.items():
         if 0 in shape:
-            raise CheckpointError(f"the tensor {_shown(name)} is empty, {tuple(shape)}")
+            raise CheckpointError(f"the tensor {show_name(name)} is empty, {tuple(shape)}")
     try:
         if _has(shapes, r"encoder_level1\.0\.self_attention\."):
             return _infer_unet(shapes)
@@ -252,7 +258,7 @@ def infer_config(shapes: Shapes) -> Config:
             raise CheckpointError(f"it is a checkpoint of {network}; mambair runs only MambaIR and MambaIRv2")
     if not shapes:
         raise CheckpointError("it holds no tensors")
-    raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {_listed(shapes)})")
+    raise CheckpointError(f"it is not a network of the MambaIR family (its tensors: {list_names(shapes)})")
 
 
 def _infer_mambair(shapes: Shapes) -> MambaIRConfig:
@@ -380,21 +386,6 @@ def _check_tensors(tensors: dict[str, Tensor], net: Network) -> None:
             if wanted[name].is_floating_point() and not tensors[name].is_floating_point()
         ],
     }
-    problems = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    problems = [f"{kind}: {list_names(names)}" for kind, names in problems.items() if names]
     if problems:
         raise CheckpointError(f"its tensors are not those of a {type(net).__name__}; {'; '.join(problems)}")
-
-
-def _listed(names: Iterable[object]) -> str:
-    """Return the first few names and the number of the others, as text."""
-    names = list(names)
-    rest = len(names) - NAMED_AT_MOST
-    return ", ".join(map(_shown, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _shown(name: object) -> str:
-    """Return a name from a file as short, printable text of one line."""
-    if not isinstance(name, str):
-        return type(name).__name__
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])
-    return shown if len(name) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"

@@ -19,15 +19,15 @@ from mambair_cli.cli.output import format_bytes, print_json
 from mambair_cli.errors import MambairError
 
 HUB_SECONDS = 5  # limit for an answer
-EXTRAS = {  # the optional extras of pyproject.toml, and a package of each
-    "heic": "pillow-heif",
-    "exr": "OpenEXR",
-    "video": "av",
-    "mamba": "mamba-ssm",
-    "distributed": "accelerate",
-    "ray": "ray",
-    "spandrel": "spandrel",
-    "export": "onnxscript",
+EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each needs and mambair does not
+    "heic": ("pillow-heif",),
+    "exr": ("OpenEXR",),
+    "video": ("av",),
+    "mamba": ("mamba-ssm",),
+    "distributed": ("accelerate",),
+    "ray": ("ray",),
+    "spandrel": ("spandrel", "torchvision", "einops"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
 }
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 
@@ -200,13 +200,24 @@ def _has_jpeg2000() -> bool:
 
 
 def _check_extras() -> Finding:
-    found = {extra: _version_of(package) for extra, package in EXTRAS.items()}
-    here = [f"{extra} ({EXTRAS[extra]} {number})" for extra, number in found.items() if number]
-    missing = [extra for extra, number in found.items() if not number]
+    """Look for all packages of each extra, without importing them: some take seconds."""
+    versions, lacking, here = {}, {}, []
+    for extra, packages in EXTRAS.items():
+        found = {package: _version_of(package) for package in packages}
+        missing = [package for package in packages if not found[package]]
+        versions[extra] = None if missing else found[packages[0]]
+        if not missing:
+            here.append(f"{extra} ({', '.join(f'{package} {found[package]}' for package in packages)})")
+        elif len(missing) < len(packages):
+            lacking[extra] = missing
     text = ", ".join(here) or "none"
-    if missing:
-        text += f"; not installed: {', '.join(missing)}"
-    return Finding("extras", text, {"extras": found})
+    if lacking:
+        parts = (f"{extra} (lacks {' and '.join(missing)})" for extra, missing in lacking.items())
+        text += f"; incomplete: {', '.join(parts)}"
+    absent = [extra for extra, version in versions.items() if not version and extra not in lacking]
+    if absent:
+        text += f"; not installed: {', '.join(absent)}"
+    return Finding("extras", text, {"extras": versions, "lacking": lacking})
 
 
 def _version_of(package: str) -> str | None:

@@ -14,7 +14,6 @@ from mambair_cli.cli.options import (
     Device,
     Ensemble,
     ModelName,
-    NetworkScale,
     Offline,
     Overlap,
     Precision,
@@ -23,6 +22,7 @@ from mambair_cli.cli.options import (
     Tile,
     Weights,
     finite,
+    read_network_scale,
     refuse,
     typed,
     with_options,
@@ -30,10 +30,11 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input
+from mambair_cli.system.files import check_folder, refuse_input
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
+    from mambair_cli.quality.pairs import ImagePair
     from mambair_cli.restore.restorer import Restorer
 
 
@@ -62,7 +63,17 @@ class EvaluateOptions:
     task: Annotated[Literal["upscale", "denoise", "dejpeg"] | None, typer.Option(help="Task to measure.")] = (
         None
     )
-    scale: NetworkScale = None
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            "--scale",
+            "-s",
+            metavar="FACTOR",
+            parser=read_network_scale,
+            help="Enlargement for --task upscale, or by which --restored was enlarged: 2, 3 or 4.",
+            show_default="4 for --task upscale",
+        ),
+    ] = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
@@ -118,7 +129,7 @@ class EvaluateOptions:
             min=0,
             metavar="PIXELS",
             help="Border of each image that is not compared.",
-            show_default="the scale for upscale, else 0",
+            show_default="the scale of enlarged images, else 0",
         ),
     ] = None
     luma: Annotated[
@@ -126,7 +137,7 @@ class EvaluateOptions:
         typer.Option(
             "--luma/--rgb",
             help="Compare luma (Y) only, or all channels.",
-            show_default="--luma for upscale, else --rgb",
+            show_default="--luma for enlarged images, else --rgb",
         ),
     ] = None
     model: ModelName = "auto"
@@ -163,6 +174,9 @@ def evaluate(
     shown too. The bare output of the network is measured, which the other commands also correct towards the
     input in smooth areas, rounded to 8 bits, as in the papers, or to 16 where the truth has more than 8.
 
+    Enlarged images are compared on Y, without a border of --scale pixels, others in all channels and whole.
+    Give --scale with --restored, too, if these images were enlarged. The last line says what was compared.
+
     --receptive-field and --seams look at the network itself, with the same inputs; to use pictures as they
     are, give their folder to --inputs too. --receptive-field averages the gradient of a result's centre pixel
     over crops of --tile pixels, by default 63. --seams restores each image, or the middle 512×512 of it, in
@@ -171,13 +185,9 @@ def evaluate(
     Example: mambair evaluate Set5/ --task upscale --scale 4
     """
     _check(options, typed(context))
-    from mambair_cli.quality.evaluate import average, find_pairs, measure
+    from mambair_cli.quality.evaluate import average, measure
 
-    pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
-    inputs = [path for pair in pairs for path in (pair.truth, pair.other) if path is not None]
-    for written in (options.page, options.receptive_field, options.seams_picture):
-        if written is not None:
-            refuse_input(written, inputs)
+    pairs, inputs = _find_images(truth, options)
     restorer = _make_restorer(options)
     protocol = _settle_protocol(options, restorer)
     if restorer is not None and (options.receptive_field or options.seams):
@@ -188,6 +198,7 @@ def evaluate(
         return
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores, failures = [], Failures(options.json)
+    model = restorer.model.name if restorer else None
     page = EvaluationPage(options.page, options.overwrite, inputs)
     # White noise, as the papers add it, leaves the range from 0 to 1.
     restore = None if restorer is None else lambda image: restorer.restore(image, any_range=True)[0]
@@ -200,14 +211,12 @@ def evaluate(
     if scores:
         mean, published = average(scores), _find_published(options, restorer, truth)
         if options.json:
-            name = restorer.model.name if restorer else None
-            figure = {"data": published[0], "psnr": published[1]} if published else None
             counts = {"images": len(scores), "failed": failures.count}
-            print_event("mean", **_facts(mean), model=name, published=figure, **counts)
+            _print_mean(mean, protocol, model, published, counts)
         else:
-            remark = f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
-            print(_line(mean, width) + failures.remark(len(scores)) + remark)
-        page.write(truth, mean, restorer.model.name if restorer else None)
+            how = f"  ({protocol.describe()})" + failures.remark(len(scores))
+            print(_line(mean, width) + how + _remark(published))
+        page.write(truth, mean, protocol.describe(), model)
     failures.end()
 
 
@@ -234,19 +243,35 @@ def _check(options: EvaluateOptions, given: dict[str, Any]) -> None:
     _check_pictures(options, given)
 
 
+def _find_images(truth: Path, options: EvaluateOptions) -> "tuple[list[ImagePair], list[Path]]":
+    """Find the pairs of images, and list all files in them.
+
+    Raises:
+        UsageError: There are none, one has no partner, or one would be replaced.
+    """
+    from mambair_cli.quality.pairs import find_pairs
+
+    pairs = find_pairs(truth, options.inputs if options.restored is None else options.restored)
+    inputs = [path for pair in pairs for path in (pair.truth, pair.other) if path is not None]
+    for written in (options.page, options.receptive_field, options.seams_picture):
+        if written is not None:
+            refuse_input(written, inputs)
+    return pairs, inputs
+
+
 def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
     """Refuse what contradicts --receptive-field and --seams, and files that cannot be written."""
-    from mambair_cli.cli.network_pictures import check_folder, check_picture
+    from mambair_cli.cli.network_pictures import check_picture
 
     if options.receptive_field is not None:
         others = ["restored", "seams", "seams_picture", "border", "luma", "overlap", "precision"]
         others += ["ensemble", "page"]
         refuse(given, others, "--receptive-field measures one thing, in float32 and without tiles")
-        check_picture(options.receptive_field, options.overwrite)
+        check_picture(options.receptive_field, options.overwrite, "--receptive-field")
     elif options.seams:
         refuse(given, ["restored", "border", "luma", "page"], "--seams compares no truth")
         if options.seams_picture is not None:
-            check_picture(options.seams_picture, options.overwrite)
+            check_picture(options.seams_picture, options.overwrite, "--seams-picture")
     else:
         refuse(given, ["seams_picture"], "only --seams draws it")
         if options.page is None:
@@ -255,7 +280,7 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
             from mambair_cli.pages.document import check_page
 
             check_page(options.page, options.overwrite, ())
-            check_folder(options.page)
+            check_folder(options.page.absolute().parent, "--page")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
@@ -280,8 +305,7 @@ def _settle_protocol(options: EvaluateOptions, restorer: "Restorer | None") -> "
     from mambair_cli.quality.evaluate import choose_protocol
 
     if restorer is None:
-        border = options.scale or 0 if options.border is None else options.border
-        return choose_protocol(None, options.scale or 1, None, border, options.luma)
+        return choose_protocol(None, options.scale or 1, None, options.border, options.luma)
     return choose_protocol(
         options.task, restorer.info.scale, options.level, options.border, options.luma, options.degradation
     )
@@ -305,6 +329,24 @@ def _facts(score: "Score") -> dict[str, Any]:
     psnr = score.psnr if math.isfinite(score.psnr) else None
     before = {"input_psnr": score.before} if score.before is not None else {}
     return {"name": score.name, "psnr": psnr, "ssim": score.ssim, **before}
+
+
+def _remark(published: tuple[str, float] | None) -> str:
+    """Return the end of the last line: the figure that was published, if any."""
+    return f"  (published for {published[0]}: {published[1]:.2f} dB)" if published else ""
+
+
+def _print_mean(
+    mean: "Score",
+    protocol: "PaperProtocol",
+    model: str | None,
+    published: tuple[str, float] | None,
+    counts: dict[str, int],
+) -> None:
+    """Print the event of the mean, with what was compared and the figure that was published, if any."""
+    figure = {"data": published[0], "psnr": published[1]} if published else None
+    how = {"luma": protocol.luma, "border": protocol.border}
+    print_event("mean", **_facts(mean), model=model, published=figure, **counts, **how)
 
 
 def _line(score: "Score", width: int) -> str:

@@ -36,12 +36,13 @@ class EvaluationPage:
 
         self._measured.append(note_image(score.name, score.psnr, score.ssim, given, image, truth))
 
-    def write(self, truth: Path, mean: "Score", model: str | None) -> None:
+    def write(self, truth: Path, mean: "Score", how: str, model: str | None) -> None:
         """Write the page.
 
         Args:
             truth: Folder of the ground truth.
             mean: Means of all images.
+            how: What was compared, in words.
             model: Name of the model; None for finished images.
 
         Raises:
@@ -53,6 +54,8 @@ class EvaluationPage:
         from mambair_cli.pages.evaluation import write_evaluation
 
         title = f"{truth.name or truth}: " + (model or "finished images")
-        summary = f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average."
+        summary = (
+            f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
+        )
         document = write_evaluation(title, summary, self._measured)
         write_page(self.path, document, self.overwrite, self.inputs)

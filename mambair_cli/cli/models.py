@@ -278,4 +278,4 @@ def _giga(number: int) -> str:
 def _describe(model: "Model") -> dict[str, Any]:
     """Return a catalogue entry in types that JSON has."""
     facts = {f.name: getattr(model, f.name) for f in fields(model)}
-    return {**facts, "files": list(model.files), "psnr": dict(model.psnr)}
+    return {**facts, "files": list(model.files), "psnr": dict(model.psnr), "where": _tell_place(model)}

@@ -11,7 +11,7 @@ import typer
 from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.files import check_folder, make_folder, open_atomic, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,31 +30,24 @@ MOST_CROPS = 24  # of all images together
 FULL = 0.8  # of a crop's side: a field that large is cut off by the crop
 
 
-def check_picture(path: Path, overwrite: bool) -> None:
+def check_picture(path: Path, overwrite: bool, option: str) -> None:
     """Refuse a picture that cannot be written, before anything is computed.
 
     Args:
         path: The file.
         overwrite: Whether it may exist.
+        option: Option that named it.
 
     Raises:
-        UsageError: It is no PNG file, its folder is missing, or it exists already.
+        UsageError: It is no PNG file, or it exists already.
+        ImageError: Its folder cannot be written to or made.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {show(path.stem or 'field')}.png")
-    check_folder(path)
+        stem = "field" if path.stem in ("", "-") else show(path.stem)
+        raise UsageError(f"the picture is a PNG file: {show(path)}; name it {stem}.png")
+    check_folder(path.absolute().parent, option)
     if path.exists() and not overwrite:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a file whose folder is missing.
-
-    Raises:
-        UsageError: It is.
-    """
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {show(path)}: its folder is missing; make it first")
 
 
 def show_receptive_field(
@@ -117,7 +110,7 @@ def show_seams(
     from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
 
     width = max(len("all"), *(len(pair.truth.stem) for pair in pairs))
-    total = Seams()
+    total, verdicts = Seams(), []
     worst, worst_ratio, picture = "", -1.0, None
     failures = Failures(options.json)
     for name, both in _take_inputs(pairs, protocol, partial(restore_both, restorer), failures):
@@ -131,6 +124,7 @@ def show_seams(
                 say(f"left out {name}: all of its pixels are near the borders of tiles")
             continue
         total += seams
+        verdicts.append(seams.passes)
         _tell_seams(name, seams, width, options.json)
         if options.seams_picture and max(seams.ratio, seams.edge_ratio) > worst_ratio:
             worst, worst_ratio = name, max(seams.ratio, seams.edge_ratio)
@@ -143,11 +137,12 @@ def show_seams(
             f"no input has borders of tiles: {restorer.tiles.side} pixels, overlap {restorer.tiles.overlap}; "
             "give another --tile, or a smaller --overlap"
         )
-    _tell_seams("all", total, width, options.json, restorer.model.name)
+    counts = {"images": len(verdicts), "with_seams": verdicts.count(False), "failed": failures.count}
+    _tell_seams("all", total, width, options.json, counts, restorer.model.name)
     if picture is not None and options.seams_picture is not None:
         _save(picture, options.seams_picture, options, f" of {worst}")
     failures.end()
-    if not total.passes:
+    if not all(verdicts):
         raise typer.Exit(1)
 
 
@@ -189,11 +184,19 @@ def _tell_field(
         print(f"{name:{width}}  50% in {half:2}×{half:<2}  90% in {most:2}×{most:<2}", flush=True)
 
 
-def _tell_seams(name: str, seams: "Seams", width: int, as_json: bool, model: str | None = None) -> None:
-    """Print what tiles change; with the model's name it is that of all images."""
+def _tell_seams(
+    name: str,
+    seams: "Seams",
+    width: int,
+    as_json: bool,
+    counts: dict[str, int] | None = None,
+    model: str | None = None,
+) -> None:
+    """Print what tiles change; with counts and the model's name it is that of all images."""
     from mambair_cli.quality.seams import MOST_RATIO
 
-    verdict = "no seam" if seams.passes else "seam"
+    # Each image is judged alone: a seam in one of them is seen, however well the others hide theirs.
+    passes = not counts["with_seams"] if counts else seams.passes
     if as_json:
         facts = {
             "name": name,
@@ -201,11 +204,14 @@ def _tell_seams(name: str, seams: "Seams", width: int, as_json: bool, model: str
             "elsewhere": seams.elsewhere.rms,
             "ratio": _finite(seams.ratio),
             "edge_ratio": _finite(seams.edge_ratio),
-            "passes": seams.passes,
+            "passes": passes,
         }
-        more = {"limit": MOST_RATIO, "model": model} if model else {}
-        print_event("seams" if model else "image", **facts, **more)
+        more = {"limit": MOST_RATIO, "model": model, **counts} if counts else {}
+        print_event("seams" if counts else "image", **facts, **more)
     else:
+        verdict = "no seam" if passes else "seam"
+        if counts and not passes:
+            verdict += f" in {counts['with_seams']} of {counts['images']} images"
         print(
             f"{name:{width}}  borders {seams.near.rms:6.3f}  elsewhere {seams.elsewhere.rms:6.3f}"
             f"  ratio {seams.ratio:5.2f}  edges {seams.edge_ratio:5.2f}  {verdict}",
@@ -224,6 +230,7 @@ def _finite(ratio: float) -> float | None:
 
 
 def _save(picture: "Image", path: Path, options: "EvaluateOptions", what: str = "") -> None:
+    make_folder(path.absolute().parent, "--seams-picture" if options.seams else "--receptive-field")
     with open_atomic(path, overwrite=options.overwrite) as file:
         picture.save(file, "PNG")
     if not options.quiet:

@@ -57,7 +57,7 @@ def option(parameter: Parameter, *names: str, **changes: Any) -> Any:
     return typer.Option(parameter.option, *names, **(facts | changes))
 
 
-def _read_network_scale(text: str) -> int:
+def read_network_scale(text: str) -> int:
     """Read the scale of a network, as in 2x."""
     from mambair_cli.runs.output_size import NETWORK_SCALES
 
@@ -71,7 +71,7 @@ NetworkScale = Annotated[
         "--scale",
         "-s",
         metavar="FACTOR",
-        parser=_read_network_scale,
+        parser=read_network_scale,
         help="Enlargement for --task upscale: 2, 3 or 4.",
         show_default="that of the network that is named, else 4",
     ),

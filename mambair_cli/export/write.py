@@ -10,7 +10,7 @@ import torch
 from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.export.onnx_model import DEFAULT_OPSET, run_onnx, write_onnx
 from mambair_cli.export.program import TileProgram, run_pt2, write_pt2
-from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.files import make_folder, open_atomic, show
 
 LARGEST_DIFFERENCE = 1e-4  # from the network itself; a pixel's step is 4e-3
 OLDEST_TORCH = (2, 13)  # older ones were not tried
@@ -71,6 +71,7 @@ def write_program(
         ModelError: Its result differs from the network's.
     """
     differences: list[float] = []
+    make_folder(path.absolute().parent)
     with open_atomic(path, overwrite=overwrite, on_end=_checker(program, path, differences)) as file:
         if path.suffix.lower() == PT2:
             content, opset = write_pt2(program), None

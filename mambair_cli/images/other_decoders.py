@@ -15,7 +15,7 @@ from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
-from mambair_cli.images.samples import encode_srgb, explain_range, widen
+from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.trailing_images import name_restored_image, several_images_error
 from mambair_cli.system.files import show
 
@@ -225,7 +225,8 @@ def _exr(data: bytes, name: str) -> LazyImage:
     def load() -> np.ndarray:
         pixels = {key: channel.pixels for key, channel in _open_exr(data).channels().items()}
         samples = np.stack([pixels[key] for key in names], axis=2).astype(np.float32)
-        if reason := explain_range(samples):
+        samples, reason = fit_range(samples)
+        if reason:
             raise ImageError(f"cannot read {name}: {reason}")
         if not names.endswith("A"):
             return encode_srgb(samples)

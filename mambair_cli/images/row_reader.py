@@ -11,7 +11,7 @@ import pyvips
 from mambair_cli.errors import ImageError
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
-from mambair_cli.images.samples import explain_range, widen
+from mambair_cli.images.samples import fit_range, widen
 
 NO_END = "the mark of its end is missing"
 
@@ -102,7 +102,8 @@ class Reader:
         if header.dtype == "float32":
             rows = header.height * header.frames
             place = f" in rows {top + 1} to {bottom} of {rows}" if bottom - top < rows else ""
-            if reason := explain_range(samples, place):
+            samples, reason = fit_range(samples, place)
+            if reason:
                 raise ImageError(f"cannot read {self._name}: {reason}")
         elif self._bits < 16:
             samples = widen(samples, self._bits)

@@ -7,6 +7,8 @@ from numpy.typing import DTypeLike
 _RED, _BLUE = 0.299, 0.114
 _GREEN = 1 - _RED - _BLUE
 
+ROUNDING = 0.5 / 65535  # past 0 or 1: half a step of 16 bits, which no file of integers shows
+
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
     """Convert samples to float32, the largest value to 1; floats stay as they are.
@@ -22,27 +24,35 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
     return np.divide(pixels, _white(pixels.dtype), dtype=np.float32)
 
 
-def explain_range(samples: np.ndarray, place: str = "") -> str | None:
-    """Say that floats lie outside [0, 1], where clipping would lose information; None if they do not.
+def fit_range(samples: np.ndarray, place: str = "") -> tuple[np.ndarray, str | None]:
+    """Clip floats that rounding has moved past 0 or 1; refuse others, of which clipping would lose something.
 
     Args:
         samples: Floats, any shape.
         place: Words for where in the image they are, such as " in rows 9 to 16".
+
+    Returns:
+        The samples in [0, 1], and None; or the samples as they are, and a sentence that says why.
     """
     low, high = float(samples.min()), float(samples.max())
     if low >= 0 and high <= 1:  # NaN, too, comes out of min() and max()
+        return samples, None
+    if reason := explain_not_finite(samples, place):
+        return samples, reason
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return samples.clip(0, 1), None
+    return samples, (
+        f"its floats{place} lie between {low:g} and {high:g}; scale them to 0 to 1 first, or clip them"
+    )
+
+
+def explain_not_finite(samples: np.ndarray, place: str = "") -> str | None:
+    """Say that floats are infinite or no numbers; None if all are finite. Arguments as of ``fit_range``."""
+    lost = samples.size - np.count_nonzero(np.isfinite(samples))
+    if not lost:
         return None
-    if not np.isfinite([low, high]).all():
-        lost = np.count_nonzero(~np.isfinite(samples))
-        are, them = ("is", "it by a number") if lost == 1 else ("are", "them by numbers")
-        return f"{lost} of {samples.size} samples{place} {are} not finite; replace {them} from 0 to 1 first"
-    return f"its floats{place} lie between {_show(low)} and {_show(high)}; scale them to 0 to 1 first"
-
-
-def _show(value: float) -> str:
-    """Return a number with as few digits as tell on which side of 0 and 1 it lies."""
-    short = f"{value:g}"
-    return short if (float(short) > 1) == (value > 1) else f"{value:.9g}"
+    are, them = ("is", "it by a number") if lost == 1 else ("are", "them by numbers")
+    return f"{lost} of {samples.size} samples{place} {are} not finite; replace {them} from 0 to 1 first"
 
 
 def from_float(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:

@@ -34,10 +34,22 @@ def check_images(x: Tensor, channels: int, dtype: torch.dtype | None = None) -> 
         dtype: Type of the network's weights; None where it need not be known.
 
     Raises:
-        ValueError: It is no batch of such images.
+        TypeError: It is no tensor.
+        ValueError: It is no batch of such images, or the weights have a type that is not computed with.
     """
     if torch.compiler.is_compiling():  # shapes are settled there, and graphs stay as they are
         return
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"the network takes a tensor (b, {channels}, h, w) of floats in [0, 1], not "
+            f"{type(x).__name__}; torch.from_numpy makes one of an array"
+        )
+    if dtype in (torch.float16, torch.bfloat16) and x.device.type == "cpu":
+        kind = str(dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the network computes on a CPU with weights in float32, not {kind}; "
+            "call float() on it, and torch.autocast makes its products faster"
+        )
     is_double = x.dtype == torch.float64 and dtype not in (None, torch.float64)
     if x.ndim != 4 or x.shape[1] != channels or not x.numel() or not x.is_floating_point() or is_double:
         floats = "floats" if not is_double else str(dtype).removeprefix("torch.")

@@ -48,7 +48,8 @@ class MambaIR(Trunk):
             (b, ch, s·h, s·w), not clipped.
 
         Raises:
-            ValueError: The images have another shape or type.
+            TypeError: They are no tensor.
+            ValueError: The images or the weights have another shape or type.
         """
         check_images(x, self.config.in_chans, next(self.parameters()).dtype)
         x = x.permute(0, 2, 3, 1).contiguous()

@@ -11,24 +11,11 @@ import numpy as np
 from mambair_cli.checkpoints.catalog import Model, Task
 from mambair_cli.errors import ImageError, MambairError, UsageError
 from mambair_cli.images import is_gray, read_picture, to_float
-from mambair_cli.images.discovery import find_images
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
+from mambair_cli.quality.pairs import ImagePair, check_input, fit_result
 
 Degradation = Literal["papers", "real"]
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """A ground truth image and its input or finished image.
-
-    Attributes:
-        truth: File of the ground truth.
-        other: File of the input or of the finished image; None: the input is made from the truth.
-    """
-
-    truth: Path
-    other: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,10 @@ class PaperProtocol:
     border: int
     luma: bool
     degradation: Degradation = "papers"
+
+    def describe(self) -> str:
+        """Say in words what is compared, such as "Y, border 4"."""
+        return f"{'Y' if self.luma else 'RGB'}, border {self.border}"
 
 
 @dataclass(frozen=True)
@@ -89,17 +80,17 @@ def choose_protocol(
     """Return the protocol of the papers for a task, with the given changes.
 
     Super-resolution is measured on Y without a border of ``scale`` pixels, other tasks on all channels of the
-    whole image.
+    whole image. Finished images are measured like the task that their scale tells.
 
     Args:
         task: Task of the network; None for finished images.
-        scale: Size of the truth divided by the size of the input.
+        scale: Size of the truth divided by the size of the input; 1 for finished images of unknown origin.
         level: Noise sigma of 255, or JPEG quality, of made inputs; None if there is none.
         border: Pixels at each side that are not compared; None for those of the papers.
         luma: Whether to compare colour images only on Y; None for what the papers do.
         degradation: How inputs are made: as in the papers, or degraded like real pictures.
     """
-    upscale = task == "upscale"
+    upscale = task == "upscale" or (task is None and scale > 1)
     return PaperProtocol(
         task=task,
         scale=scale,
@@ -108,38 +99,6 @@ def choose_protocol(
         luma=upscale if luma is None else luma,
         degradation=degradation,
     )
-
-
-def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
-    """Pair the images of the truth with those of another folder, by their names.
-
-    The partner of ``baby.png`` is ``baby.*`` or a name with a mark, such as ``babyx4.png`` or
-    ``baby_denoised.jpg``.
-
-    Raises:
-        UsageError: A folder has no images, or an image has no partner or more than one.
-    """
-    truths = find_images(truth)
-    if other is None:
-        return [ImagePair(path) for path in truths]
-    others = find_images(other)
-    return [ImagePair(path, _partner(path, others, other)) for path in truths]
-
-
-def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:
-    exact = [path for path in others if path.stem == truth.stem]
-    marked = [path for path in others if _is_marked(path.stem, truth.stem)]
-    partners = exact or marked
-    if len(partners) != 1:
-        count = "none" if not partners else ", ".join(path.name for path in partners)
-        raise UsageError(f"{truth.name} needs one partner in {folder}: {count}; name it {truth.stem}.*")
-    return partners[0]
-
-
-def _is_marked(stem: str, truth: str) -> bool:
-    """Tell whether a name is the truth's name with a mark: a word after _ or -, or x and a number."""
-    mark = stem.removeprefix(truth)
-    return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
 
 
 def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np.ndarray:
@@ -194,7 +153,7 @@ def read_input(pair: ImagePair, protocol: PaperProtocol, truth: np.ndarray | Non
     """Read the input of a pair, or make it from the truth as ``make_input`` does.
 
     Args:
-        pair: From ``find_pairs``.
+        pair: From ``pairs.find_pairs``.
         protocol: From ``choose_protocol``.
         truth: The truth, if it has been read.
 
@@ -229,7 +188,7 @@ def measure(
     """Compare images with the truth, after restoring them if a restorer is given.
 
     Args:
-        pairs: From ``find_pairs``.
+        pairs: From ``pairs.find_pairs``.
         protocol: From ``choose_protocol``.
         restore: Function from an input to a restored image; None for finished images.
         on_measured: Called with each score and the images behind it.
@@ -241,7 +200,7 @@ def measure(
 
     Raises:
         UsageError: Inputs are to be made, and their level is unknown.
-        ImageError: A file cannot be read, is too small, or its size does not fit the truth's.
+        ImageError: A file cannot be read, is too small, or its size or its colours do not fit the truth's.
     """
     check_made(pairs if restore else (), protocol)
     for pair in pairs:
@@ -277,11 +236,13 @@ def _measure_pair(
     given = None
     if restore is not None:
         given = read_input(pair, protocol, truth)
+        check_input(pair, given, compared, protocol.scale)
         image = restore(given)
     elif pair.other is not None:
         image = read_picture(pair.other).pixels
     else:
         raise ValueError("a finished image has a file")
+    image, compared = fit_result(pair, image, truth, protocol.scale, is_finished=restore is None)
     score = _score(pair, image, compared, protocol)
     if given is not None and protocol.degradation == "real":
         enlarged = imresize(given, protocol.scale) if protocol.scale > 1 else given
@@ -305,9 +266,7 @@ def _check_size(path: Path, truth: np.ndarray, protocol: PaperProtocol) -> None:
 
 
 def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: PaperProtocol) -> Score:
-    if image.shape != truth.shape:
-        sizes = " and ".join(f"{x.shape[1]}×{x.shape[0]} with {x.shape[2]} channels" for x in (image, truth))
-        raise ImageError(f"{pair.truth.name} and its partner differ in size: {sizes}; check the scale")
+    """Compare an image with the truth, whose shape it has."""
     arrays = [x if x.dtype == np.uint8 else to_float(x) for x in (image, truth)]
     bits = metrics.choose_bits(truth)
     luma = protocol.luma and truth.shape[2] == 3

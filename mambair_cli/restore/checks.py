@@ -9,10 +9,17 @@ import torch
 
 from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images.samples import explain_range
+from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
 from mambair_cli.restore.settings import ImageSettings, Precision
 from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
+
+_ADVICE = {  # for samples of other types, by numpy's kinds of types
+    "f": "; astype(numpy.float32) makes them that, between 0 and 1",
+    "b": "; astype(numpy.uint8) * 255 makes them that",
+    "i": "; astype(numpy.uint8) makes them that if they lie between 0 and 255, numpy.uint16 up to 65535",
+}
+_ADVICE["u"] = _ADVICE["i"]
 
 
 def check_arguments(
@@ -101,17 +108,23 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
         any_range: Whether floats may lie outside [0, 1].
 
     Returns:
-        The image, in the machine's order of bytes.
+        The image, in the machine's order of bytes; floats that rounding has moved past 0 or 1 are clipped.
 
     Raises:
         TypeError: It is no array.
         ValueError: Its shape or its dtype is none of an image.
-        ImageError: Its floats do not lie between 0 and 1.
+        ImageError: Its floats are not finite, or do not lie between 0 and 1.
     """
     if isinstance(image, np.matrix | np.ma.MaskedArray):
         raise TypeError(
             f"an image is a plain numpy array, not {type(image).__name__}; numpy.asarray makes one of a "
             "matrix, and its method filled(0) of a masked array"
+        )
+    if isinstance(image, torch.Tensor):
+        one = "tensor[0]" if image.ndim == 4 else "tensor"
+        raise TypeError(
+            f"an image is a numpy array (h, w) or (h, w, c), not a tensor {tuple(image.shape)}; "
+            f"{one}.movedim(-3, -1).numpy(force=True) makes one of channels first"
         )
     if not isinstance(image, np.ndarray):
         raise TypeError(
@@ -119,13 +132,18 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
             "one of a picture of PIL, and numpy.asarray(PIL.Image.open(path)) of a file"
         )
     if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4):
-        raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}")
+        is_planar = image.ndim == 3 and 1 <= image.shape[0] <= 4
+        hint = "; numpy.moveaxis(image, 0, -1) puts its channels last" if is_planar else ""
+        raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}{hint}")
     if not image.size:
         raise ValueError(f"an image has at least one pixel, not {image.shape}")
     if image.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
-        raise ValueError(f"samples are uint8, uint16 or float32, not {image.dtype}")
-    if image.dtype.kind == "f" and not any_range and (reason := explain_range(image)):
-        raise ImageError(f"cannot restore the image: {reason}")
+        advice = _ADVICE.get(image.dtype.kind, "")
+        raise ValueError(f"samples are uint8, uint16 or float32, not {image.dtype}{advice}")
+    if image.dtype.kind == "f":
+        image, reason = (image, explain_not_finite(image)) if any_range else fit_range(image)
+        if reason:
+            raise ImageError(f"cannot restore the image: {reason}")
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 

@@ -12,10 +12,11 @@ from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.restore.tiling import Plan, plan_nothing
 from mambair_cli.runs.estimate import Cost, Disk, Trial, disk_of, estimate, try_network
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, open_source, plan_result
+from mambair_cli.runs.job_files import WriteOptions, check_target, open_source, plan_result
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
+from mambair_cli.system.files import check_folder
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Where an image comes from and where its result goes: files, standard streams, and their errors."""
 
-import errno
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ from mambair_cli.images import (
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
-from mambair_cli.system.files import explain_closed, is_closed, lacks_space, open_atomic, open_stream
+from mambair_cli.system.files import make_folder, open_atomic, open_stream
 
 
 @dataclass(frozen=True)
@@ -103,24 +102,6 @@ def check_target(job: Job, overwrite: bool) -> None:
         return
     if not overwrite and os.path.lexists(job.target):
         raise ImageError(f"cannot write {job.target}: it exists already; --overwrite replaces it")
-
-
-def check_folder(place: Path) -> None:
-    """Refuse a folder of results that cannot be written to or made; nothing is made to find out.
-
-    The message names the folder that is in the way, and so is one for all results.
-
-    Raises:
-        ImageError: The folder, or the one that it would be made in, cannot be written to.
-    """
-    folder = next(folder for folder in (place, *place.parents, Path.cwd()) if os.path.lexists(folder))
-    by_effect = os.access in os.supports_effective_ids
-    if not folder.is_dir():
-        raise ImageError(f"cannot write results: {folder} is no folder; choose another folder with -o")
-    if os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effect):
-        return
-    is_read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
-    raise explain_closed(folder, errno.EROFS if is_read_only else errno.EACCES)
 
 
 @contextmanager
@@ -227,19 +208,3 @@ def largest_factor(sources: Sequence[Source], size: Size, max_pixels: int) -> fl
         except ImageError:  # the run will say so
             continue
     return max((factor for factor in factors if factor is not None), default=None)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing.
-
-    Raises:
-        ImageError: The system refuses to make it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        above = next((path for path in folder.parents if os.path.lexists(path)), folder)
-        if is_closed(error):
-            raise explain_closed(above, error.errno or 0) from error
-        remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
-        raise ImageError(f"cannot make the folder {folder}: {error.strerror}; {remedy}") from error

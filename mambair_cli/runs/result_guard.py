@@ -16,7 +16,7 @@ class ResultGuard:
     It can be pickled: the process that does the job calls it.
 
     Args:
-        source: The input.
+        source: The input; None for standard input, of which nothing is seen again.
         target: File of the result.
         pen: Writes to the journal; None where there is none.
         settings: Digest of all that the result depends on besides the input.
@@ -29,7 +29,7 @@ class ResultGuard:
 
     def __init__(
         self,
-        source: Path,
+        source: Path | None,
         target: Path,
         pen: Pen | None,
         settings: str,
@@ -50,6 +50,8 @@ class ResultGuard:
         Raises:
             ImageError: The input cannot be read.
         """
+        if self._source is None:
+            return
         try:
             self._before = self._source.stat()
             self._is_file = stat.S_ISREG(self._before.st_mode)  # a pipe can be read once
@@ -76,20 +78,27 @@ class ResultGuard:
         Raises:
             ImageError: The input has changed or vanished.
         """
-        before = self._before
-        if before is None:
-            raise ValueError("what has not begun cannot end")
-        try:
-            is_same = not self._is_file or stamp_of(self._source) == (before.st_size, before.st_mtime_ns)
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            raise ImageError(f"cannot restore {self._source}: it changed or vanished meanwhile; try it again")
+        if self._source is not None:
+            self._check_source(self._source)
         if self._takes_digest:
             self.sha256 = hash_of(temporary)
+        before = self._before
+        if before is None:
+            return
         if self._preserve_times:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
             entry = JournalEntry(self._settings, self._content, source, stamp_of(temporary))
             self._pen.finish(self._target, entry)
+
+    def _check_source(self, source: Path) -> None:
+        before = self._before
+        if before is None:
+            raise ValueError("what has not begun cannot end")
+        try:
+            is_same = not self._is_file or stamp_of(source) == (before.st_size, before.st_mtime_ns)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise ImageError(f"cannot restore {source}: it changed or vanished meanwhile; try it again")

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from mambair_cli.errors import ImageError
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_folder, check_target, make_folder
+from mambair_cli.runs.job_files import WriteOptions, check_target
 from mambair_cli.runs.jobs import Job, group_targets
 from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
-from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.files import check_folder, explain_unreadable, make_folder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PreparedJob:
         output: How the result is written.
         policy: What the run may do.
         overwrite: Whether this result may replace a file.
-        guard: Guard of the result; None where a stream is read or written.
+        guard: Guard of the result; None where it goes to standard output or stays in memory.
     """
 
     job: Job
@@ -148,8 +148,8 @@ def _prepare(
     if job.target is not None and not job.is_stream:
         check_folder(job.target.parent)
     guard = None
-    if job.source.path is not None and job.target is not None:
-        pen = journal.pen if journal else None
+    if job.target is not None:
+        pen = journal.pen if journal and job.source.path is not None else None
         guard = ResultGuard(job.source.path, job.target, pen, settings, policy.digest, output.preserve_times)
     return PreparedJob(job, output, policy, decision.action is Action.REPLACE, guard)
 

@@ -250,6 +250,48 @@ def synchronize(folder: Path) -> None:
             os.close(number)
 
 
+def check_folder(place: Path, option: str = "-o") -> None:
+    """Refuse a folder of results that cannot be written to or made; nothing is made to find out.
+
+    The message names the folder that is in the way, and so is one for all results.
+
+    Args:
+        place: The folder.
+        option: Option that chose it.
+
+    Raises:
+        ImageError: The folder, or the one that it would be made in, cannot be written to.
+    """
+    folder = next(folder for folder in (place, *place.parents, Path.cwd()) if os.path.lexists(folder))
+    by_effect = os.access in os.supports_effective_ids
+    if not folder.is_dir():
+        raise ImageError(f"cannot write results: {folder} is no folder; choose another folder with {option}")
+    if os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effect):
+        return
+    is_read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    raise explain_closed(folder, errno.EROFS if is_read_only else errno.EACCES, option)
+
+
+def make_folder(folder: Path, option: str = "-o") -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Args:
+        folder: The folder.
+        option: Option that chose it.
+
+    Raises:
+        ImageError: The system refuses to make it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        above = next((path for path in folder.parents if os.path.lexists(path)), folder)
+        if is_closed(error):
+            raise explain_closed(above, error.errno or 0, option) from error
+        remedy = "free some space" if lacks_space(error) else f"choose another folder with {option}"
+        raise ImageError(f"cannot make the folder {folder}: {error.strerror}; {remedy}") from error
+
+
 def hash_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal.
 
@@ -283,15 +325,18 @@ def is_closed(error: OSError) -> bool:
     return error.errno in _WHY_CLOSED
 
 
-def explain_closed(folder: Path, number: int) -> ImageError:
+def explain_closed(folder: Path, number: int, option: str = "-o") -> ImageError:
     """Phrase why nothing can be written into a folder of results.
 
     Args:
         folder: The folder.
         number: One of the system's errors for which :func:`is_closed` is true.
+        option: Option that chose it.
     """
     why = _WHY_CLOSED[number]
-    return ImageError(f"cannot write into the folder {show(folder)}: {why}, or choose another folder with -o")
+    return ImageError(
+        f"cannot write into the folder {show(folder)}: {why}, or choose another folder with {option}"
+    )
 
 
 def lacks_space(error: OSError) -> bool:

@@ -1,0 +1,73 @@
+"""What programs put around tensors: dictionaries, and prefixes of their names; and names in messages."""
+
+from collections.abc import Iterable
+
+from mambair_cli.errors import CheckpointError
+
+# Keys of the tensors, those of BasicSR's files first; an earlier one has priority.
+WRAPPERS = ("params", "params_ema", "state_dict", "model_state_dict", "model", "net", "network")
+STATE_KEYS = {"config", "step", "averaged", "optimizer"}  # of the state of a training by mambair
+NAMED_AT_MOST = 3  # tensors in one error message
+LONGEST_NAME = 200  # characters of a tensor's name and shape in it
+
+# How the names of a network begin, one for each architecture.
+FIRST_NAMES = ("conv_first.", "patch_embed.", "encoder_level1.")
+
+
+def unwrap(content: object) -> object:
+    """Return what lies under the keys of programs that save more than tensors.
+
+    Raises:
+        CheckpointError: It is the state of a training by mambair.
+    """
+    while isinstance(content, dict):
+        if content.keys() >= STATE_KEYS:
+            raise CheckpointError(
+                "it is the state of a training, with which `mambair train --resume` goes on; "
+                "take weights.safetensors beside it"
+            )
+        inner = (content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
+        within = next(inner, None)
+        if within is None:
+            break
+        content = within
+    return content
+
+
+def list_names(names: Iterable[object]) -> str:
+    """Return the first few names and the number of the others, as text."""
+    names = list(names)
+    rest = len(names) - NAMED_AT_MOST
+    return ", ".join(map(show_name, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def show_name(name: object) -> str:
+    """Return a name from a file as short, printable text of one line."""
+    if not isinstance(name, str):
+        return type(name).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])
+    return shown if len(name) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"
+
+
+def bare_names(names: Iterable[str]) -> list[str]:
+    """Return names as the network itself has them, in the same order.
+
+    ``_orig_mod`` (of ``torch.compile``) is left out anywhere, ``module`` (of DataParallel) at the start, and
+    the name under which a program holds the network, such as ``model`` or ``net``, where all names begin with
+    it and a known network is behind it.
+    """
+    bare = [_strip_wrappers(name) for name in names]
+    held = bare
+    while held and not any(name.startswith(FIRST_NAMES) for name in held):
+        heads = {name.partition(".")[0] for name in held}
+        held = [_strip_wrappers(name.partition(".")[2]) for name in held]
+        if len(heads) > 1 or not all(held):
+            return bare
+    return held
+
+
+def _strip_wrappers(name: str) -> str:
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    while parts[:1] == ["module"] and len(parts) > 1:
+        del parts[0]
+    return ".".join(parts)
