@@ -11,6 +11,7 @@ from torch import Tensor
 from mambair_cli.quality.degradation.transfer import send
 
 NARROWEST = 2  # pixels of the input: width of a frame, and side of a rectangle
+OFF = 24  # steps of 8 bits by which black and white may be off, as a scanner's are; half of them are not
 DIMMEST = 0.5  # of light that burns out: from less, whole pictures would become dull or much too contrasty
 
 
@@ -123,7 +124,8 @@ def _draw_level(random: np.random.Generator) -> tuple[float, float, float]:
     if kind == "colour":
         red, green, blue = random.integers(256, size=3).tolist()
     else:
-        red = green = blue = {"black": 0, "white": 255, "gray": int(random.integers(256))}[kind]
+        off = max(0, int(random.integers(-OFF, OFF + 1)))
+        red = green = blue = {"black": off, "white": 255 - off, "gray": int(random.integers(256))}[kind]
     return red / 255, green / 255, blue / 255
 
 

@@ -91,7 +91,7 @@ class Recipe:
     webp: float = 0.08
     subsampled: float = 0.7
     quiet: float = 0.15
-    quiet_sigma: Range = (0.0, 1.0)
+    quiet_sigma: Range = (0.0, 2.5)
     toned: float = 0.3
 
 
