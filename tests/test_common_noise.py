@@ -53,8 +53,8 @@ def test_the_share_is_measured_in_photos(common: float) -> None:
     ("common", "kind", "name"),
     [
         (0, "white", "fine noise"),
-        (0.25, "real", "fine noise"),
-        (0.5, "real", "fine noise"),
+        (0.25, "real", "fine partly gray noise"),
+        (0.5, "real", "fine partly gray noise"),
         (1, "white", "fine gray noise"),
     ],
 )

@@ -97,8 +97,10 @@ def is_gray_noise(look: Look) -> bool:
 
 def name_noise(look: Look) -> str:
     """Name a picture's noise."""
-    gray = "gray " if is_gray_noise(look) and is_fine(look) else ""
-    return f"{'fine' if is_fine(look) else 'coarse'} {gray}noise"
+    if not is_fine(look):
+        return "coarse noise"
+    partly = "" if is_gray_noise(look) else "partly "
+    return f"fine {partly}gray noise" if look.common > WHITE_COMMON else "fine noise"
 
 
 def is_faint(look: Look) -> bool:
