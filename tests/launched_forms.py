@@ -144,7 +144,7 @@ def print_launches() -> None:
             launched = ",\n  ".join(record.forms), ",\n  ".join(record.sources)
             networks.setdefault(launched, []).append(model.name)
     texts = [
-        f'{{"models": {json.dumps(models)}, "forms": [\n  {forms}\n], "sources": [\n  {sources}\n]}}'
+        f'{{"models": {json.dumps(models)}, "triton": [\n  {forms}\n], "cuda": [\n  {sources}\n]}}'
         for (forms, sources), models in networks.items()
     ]
     sys.stdout.write(f"[{', '.join(texts)}]\n")

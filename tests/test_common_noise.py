@@ -1,5 +1,6 @@
 """What the noise of three channels has in common: models for noise of each of them take that for detail."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints import catalog
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind, explain_gray, find_kind
 from mambair_cli.cli import main
 from mambair_cli.inspection.common_noise import measure_common
@@ -62,7 +64,7 @@ def test_noise_of_which_channels_share_a_part_is_not_for_models_of_white_noise(
     common: float, kind: str, name: str
 ) -> None:
     need = find_need(look_at_pixels((smooth_photo() + noise(common)).clip(0, 255) / 255), None)
-    assert (need.kind, need.sigma is None) == (kind, kind == "real")
+    assert (need.kind, need.sigma is None) == (kind, common > 0)
     assert need.reasons[0].startswith(f"{name} of")
 
 
@@ -71,6 +73,7 @@ def test_gray_noise_is_not_for_models_of_one_level() -> None:
     any_level, level = PictureKind("white"), PictureKind("white", 25)
     assert find_kind(need, [level]) is None
     assert find_kind(need, [level, any_level]) == any_level
+    assert find_kind(replace(need, sigma=20.0), [level, any_level]) == level
 
 
 def test_coloured_lines_are_no_noise_of_their_own() -> None:
@@ -110,6 +113,17 @@ def test_noise_of_gray_pictures_is_removed(
 def test_a_model_that_changes_little_in_gray_pictures_says_so(model: str, is_told: bool) -> None:
     told = explain_gray(ChosenModel(model, Path("weights.safetensors"))) or ""
     assert (f"change little by {model}" in told, "--real" in told) == (is_told, is_told)
+
+
+def test_a_command_says_so_of_gray_pictures_alone(tmp_path: Path, capsys, monkeypatch) -> None:
+    models = tuple(replace(each, level=25) for each in catalog.load_catalog() if each.name == "tiny-denoise")
+    monkeypatch.setattr(catalog, "load_catalog", lambda: models)
+    gray = save(tmp_path / "gray.png", (photo() + noise(1))[:64, :64], "L")
+    colour = save(tmp_path / "colour.png", (photo() + noise(0))[:64, :64])
+    arguments = [str(gray), str(colour), "-o", str(tmp_path / "out"), "--model", "tiny-denoise", *LOCAL]
+    assert main(["denoise", *arguments]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "change little" in line]
+    assert [line.split(": ")[:3] for line in told] == [["mambair", "warning", str(gray)]]
 
 
 def test_from_python_a_noisy_gray_array_is_restored_by_the_model_for_white_noise() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pictures import save_photo
 from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.programs import ahead
 from mambair_cli.programs.forms import FILE, read_launches
+from mambair_cli.system.disk_cache import cache_folder
 
 PROGRAM = Path(__file__).with_name("launched_forms.py")
 ROOT = PROGRAM.parents[1]
@@ -86,7 +88,7 @@ def test_what_is_compiled_has_the_names_by_which_launches_look(
     assert (done.returncode, done.stderr) == (0, "")
     ahead_of, launched = (compiled(tmp_path / way) for way in folders)
     assert ahead_of == launched
-    by_triton = len(read_launches(model).forms)
+    by_triton = len(read_launches(model).triton)
     assert len(launched) in (by_triton, count_launches(model) - 1)  # the first where there is no NVRTC
 
 
@@ -98,6 +100,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path / "packages")
     monkeypatch.setattr(ahead, "find_spec", lambda name: FakeSpec(tmp_path / "packages" / "triton.py"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "results"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache_folder().mkdir(parents=True)
     monkeypatch.delenv(ahead.SWITCH, raising=False)
     return tmp_path / "results"
 
@@ -134,6 +138,10 @@ def test_what_is_compiled_once_is_not_begun_again(folder: Path, monkeypatch: pyt
     ahead.start("tiny-x4", (9, 0))
     ahead.wait()
     assert stamps(folder) == 4
+    shutil.rmtree(cache_folder())  # with machine code from CUDA C++
+    ahead.start("tiny-x4", (9, 0))
+    assert ahead._begun
+    ahead.wait()
 
 
 @linux

@@ -15,6 +15,7 @@ from mambair_cli.quality.degradation.recipe import (
     Fate,
     Jpeg,
     Noise,
+    Recipe,
     draw_fates,
     recipe_for,
     recipe_for_measuring,
@@ -94,7 +95,8 @@ def test_a_frame_lies_at_the_same_place_in_input_and_truth(scale):
 
 def test_frames_are_from_two_pixels_to_half_of_the_crop():
     random = np.random.default_rng(0)
-    parts = [draw_part(random, (0.0, 1.0)) for _ in range(400)]
+    most = Recipe().quiet_sigma[1]
+    parts = [draw_part(random, (0.0, most)) for _ in range(400)]
     frames = [part for part in parts if isinstance(part, Frame) and not part.inside]
     assert {sum(width is not None for width in part.widths) for part in frames} == {1, 2, 3, 4}
     tops = [part for part in frames if part.widths[0] is not None and part.widths[1] is None]
@@ -110,7 +112,7 @@ def test_frames_are_from_two_pixels_to_half_of_the_crop():
         assert 0.35 < near.count(0) / len(near) < 0.65
         assert max(near) > 12
     assert 0.4 < sum(part.sigma == 0 for part in parts) / 400 < 0.6
-    assert 0.8 / 255 < max(part.sigma for part in parts) <= 1 / 255
+    assert 0.8 * most / 255 < max(part.sigma for part in parts) <= most / 255
     assert any(isinstance(part, Burn) for part in parts)
     assert any(isinstance(part, Frame) and part.inside for part in parts)
 

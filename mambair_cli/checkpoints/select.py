@@ -9,7 +9,7 @@ from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
 from mambair_cli.checkpoints.source import parse_source
 from mambair_cli.errors import DownloadError, ModelError, UsageError
-from mambair_cli.inspection.need import Kind, Need, is_gray_noise
+from mambair_cli.inspection.need import Kind, Need
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
@@ -154,7 +154,7 @@ def choose_others(
     """Choose the models for kinds of pictures that the model of "auto" does not suit.
 
     Those for one level of white noise are used where they are on this machine already; where they are not,
-    or would take minutes, the built-in model is used.
+    or would take minutes, and for gray noise, the built-in model is used.
 
     Raises:
         ModelError: No model is available.
@@ -172,10 +172,12 @@ def choose_others(
         for level, model in best.items()
         if model in here
     }
-    if chosen or (shipped := catalog.bundled_model(task, 1)) is None:
-        return chosen
-    fetched = hub.fetch(shipped)
-    return {PictureKind("white"): ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)}
+    shipped = catalog.bundled_model(task, 1)
+    if shipped is not None:
+        fetched = hub.fetch(shipped)
+        built_in = ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)
+        chosen[PictureKind("white")] = built_in
+    return chosen
 
 
 def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
@@ -188,14 +190,13 @@ def find_kind(need: Need, kinds: Collection[PictureKind]) -> PictureKind | None:
         need: What was seen of the picture.
         kinds: Kinds of pictures that have a model of their own.
     """
-    if need.look is not None and is_gray_noise(need.look):
-        kinds = [each for each in kinds if each.level is None]
-    of_kind = {kind: [each for each in kinds if each.kind == kind] for kind in ("white", "real")}
-    wanted = of_kind["white"] if need.kind == "white" else []
-    wanted = wanted or (of_kind["real"] if need.kind != "clean" else [])
-    fitting = sorted(wanted, key=lambda each: each.level or 0)
-    covering = [each for each in fitting if each.level is None or each.level >= (need.sigma or 0)]
-    return next(iter(covering or fitting[::-1]), None)
+    if need.kind == "clean":
+        return None
+    levels = sorted(each.level for each in kinds if each.kind == "white" and each.level is not None)
+    if need.kind == "white" and need.sigma is not None and levels:
+        return PictureKind("white", next((level for level in levels if level >= need.sigma), levels[-1]))
+    wanted: tuple[Kind, ...] = ("white", "real") if need.kind == "white" else ("real",)
+    return next((kind for kind in map(PictureKind, wanted) if kind in kinds), None)
 
 
 def explain_gray(model: ChosenModel) -> str | None:

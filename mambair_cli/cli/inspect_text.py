@@ -20,7 +20,6 @@ from mambair_cli.inspection.need import (
     WHITE_QUALITY,
     is_faint,
     is_fine,
-    is_gray_noise,
 )
 from mambair_cli.system.values import show_number
 
@@ -149,7 +148,7 @@ def _explain_upscale(inspection: "Inspection") -> str:
 
 def _explain_denoise(inspection: "Inspection") -> str:
     need, look = inspection.need, inspection.need.look
-    if need.sigma is not None and look is not None and is_gray_noise(look):
+    if need.kind == "white" and need.sigma is None:
         return "built-in model for white noise. --real overrules."
     if need.sigma is not None:
         return f"model for white noise, with --sigma {need.sigma:.0f}. --real and another --sigma overrule."
@@ -212,8 +211,10 @@ def _show_detail(inspection: "Inspection") -> str:
 
 
 def _show_denoise(inspection: "Inspection") -> str:
-    sigma = inspection.need.sigma
-    return "real" if sigma is None else f"sigma {sigma:.0f}"
+    need = inspection.need
+    if need.sigma is None:
+        return "white" if need.kind == "white" else "real"
+    return f"sigma {need.sigma:.0f}"
 
 
 COLUMNS = (

@@ -21,8 +21,8 @@ TEXTURED = 7.0  # the same for coarse noise without traces of compression, which
 COARSE_GRAIN = 0.5  # likeness of neighbours in coarse noise
 TEXTURED_QUALITY = 95  # least quality of such a picture
 WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
-# Largest share of white noise that channels may have in common, and the least one in gray noise: what lies
-# between is for models for noise of any kind, which are up to 1.5 dB better there; measured.
+# Largest share of white noise that channels may have in common, and the least one in gray noise. What lies
+# between is for models for noise of any kind, which are better there by up to 2 dB; measured.
 WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 # Share of the range of samples; data that fill less should be scaled first.
@@ -37,7 +37,7 @@ class Need:
     Attributes:
         kind: Kind of the picture.
         reasons: What was seen of it, in a few words each; empty for a clean picture.
-        sigma: Sigma of its white noise, of 255; None for other pictures.
+        sigma: Sigma of white noise of its own in each colour, of 255; None for other pictures.
         reduce: Factor by which to reduce it first, since it was enlarged by that before; 1 for none.
         look: The estimates; None for a picture that is too small to tell.
         jpeg_quality: Quality by the tables of its file; None where it is no JPEG.
@@ -71,7 +71,8 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     if look is not None and is_noisy:
         is_alike = look.common <= WHITE_COMMON or is_gray_noise(look)
         is_white = kind == "clean" and is_fine(look) and is_alike
-        kind, sigma = ("white", look.noise) if is_white and look.quality >= WHITE_QUALITY else ("real", None)
+        kind = "white" if is_white and look.quality >= WHITE_QUALITY else "real"
+        sigma = look.noise if kind == "white" and not is_gray_noise(look) else None
         reasons.append(f"{name_noise(look)} of sigma {look.noise:.0f}")
     if look is not None and look.resolution < SOFT and not is_noisy:  # noise hides the detail
         reduce = round(1 / look.resolution, 1)

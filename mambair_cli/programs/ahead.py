@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from mambair_cli.programs.cuda_source import find_torch
 from mambair_cli.programs.forms import read_launches
+from mambair_cli.system.disk_cache import cache_folder
 from mambair_cli.system.process import count_processors
 
 SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" turns all this off
@@ -60,11 +62,11 @@ def start(model: str, capability: tuple[int, int]) -> None:
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         return
     triton, launches = find_spec("triton"), read_launches(model)
-    if not launches.forms or triton is None or triton.origin is None:
+    if not launches.triton or triton is None or triton.origin is None:
         return
     folder = _triton_folder()
     stamp = folder / f"mambair-{_digest(model, capability, Path(triton.origin))}"
-    if stamp.exists():
+    if stamp.exists() and cache_folder().exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -112,7 +114,8 @@ def _triton_folder() -> Path:
 def _digest(model: str, capability: tuple[int, int], triton: Path) -> str:
     """Return a digest of what the compiled programs depend on."""
     settings = sorted(item for item in os.environ.items() if item[0].startswith("TRITON_"))
-    about = model, capability, str(triton), triton.stat().st_mtime_ns, sys.version, settings
+    places = str(triton), triton.stat().st_mtime_ns, str(cache_folder()), find_torch()
+    about = model, capability, places, sys.version, settings
     digest = hashlib.sha256(repr(about).encode())
     for file in sorted(Path(__file__).parent.iterdir()):
         if file.is_file():

@@ -18,8 +18,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import driver as nvidia
 from triton.runtime import driver
 
-from mambair_cli.programs.cuda_source import CompilerError, compile_source, find_torch, read_source
-from mambair_cli.programs.forms import CudaForm, Form, read_launches
+from mambair_cli.programs import cuda_source
+from mambair_cli.programs.cuda_source import CompilerError, compile_source, read_source
+from mambair_cli.programs.forms import CudaForm, TritonForm, read_launches
 
 THREADS_OF_WARP = 32
 
@@ -59,7 +60,7 @@ def compile_launches(model: str, capability: int, processes: int, seconds: int) 
         seconds: Time after which they end in any case.
     """
     with suppress(CompilerError):
-        find_torch()  # while it can be found
+        cuda_source.find_torch()  # while it can be found
     sys.meta_path.insert(0, NoTorch())
     target = GPUTarget("cuda", capability, THREADS_OF_WARP)
     ask = SimpleNamespace(
@@ -70,9 +71,9 @@ def compile_launches(model: str, capability: int, processes: int, seconds: int) 
     driver.set_active(cast(Any, ask))  # it has all that is asked before a program runs
     # Triton calls the driver by C functions, which the system's compiler compiles.
     jobs: list[Callable[[], object]] = [nvidia.CudaUtils]
-    forms, sources = read_launches(model)
-    jobs += [partial(compile_cuda, source, divmod(capability, 10)) for source in sources]
-    jobs += [partial(compile_form, form) for form in reversed(forms)]  # the last one takes the longest
+    launches = read_launches(model)
+    jobs += [partial(compile_cuda, form, divmod(capability, 10)) for form in launches.cuda]
+    jobs += [partial(compile_triton, form) for form in reversed(launches.triton)]  # the last takes longest
     turns, end = os.pipe()  # each byte is the number of a job, and one process reads it
     os.write(end, bytes(range(len(jobs))))
     os.close(end)
@@ -85,13 +86,16 @@ def compile_launches(model: str, capability: int, processes: int, seconds: int) 
         os.write(1, b".")  # an error where nobody listens any more, which ends the process
 
 
-def compile_cuda(source: CudaForm, capability: tuple[int, int]) -> None:
-    """Compile a source, or find it compiled, where there is a compiler for it."""
-    with suppress(CompilerError):
-        compile_source(read_source(*source.files), source.settings, capability)
+def compile_cuda(form: CudaForm, capability: tuple[int, int]) -> None:
+    """Compile CUDA C++, or find it compiled, where there is a compiler for it."""
+    try:
+        cuda_source.open_compiler()
+    except CompilerError:
+        return  # so nothing of it is launched
+    compile_source(read_source(*form.files), form.settings, capability)
 
 
-def compile_form(form: Form) -> None:
+def compile_triton(form: TritonForm) -> None:
     """Compile a form, or find it compiled."""
     module, _, name = form.program.partition(".")
     program = getattr(import_module(f"{__package__}.{module}"), name)

@@ -99,4 +99,4 @@ def find_torch() -> tuple[Path, str]:
     if found is None or found.origin is None:
         raise CompilerError("PyTorch is not installed")
     folder = Path(found.origin).parent
-    return folder, runpy.run_path(str(folder / "version.py"))["cuda"] or ""
+    return folder, runpy.run_path(str(folder / "version.py")).get("cuda") or ""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 FILE = Path(__file__).with_name("forms.json")
 
 
-class Form(NamedTuple):
+class TritonForm(NamedTuple):
     """A Triton program as a launch asks for it.
 
     Attributes:
@@ -37,13 +37,13 @@ class CudaForm(NamedTuple):
 class Launches(NamedTuple):
     """What a model launches, in the order in which it does first."""
 
-    forms: list[Form]
-    sources: list[CudaForm]
+    triton: list[TritonForm]
+    cuda: list[CudaForm]
 
 
 def read_launches(model: str) -> Launches:
     """Return what a model of the catalogue launches; nothing if it is not there."""
     networks = json.loads(FILE.read_text(encoding="utf-8"))
     found = next((network for network in networks if model in network["models"]), {})
-    forms = [Form(*form) for form in found.get("forms", [])]
-    return Launches(forms, [CudaForm(tuple(files), settings) for files, settings in found.get("sources", [])])
+    triton = [TritonForm(*form) for form in found.get("triton", [])]
+    return Launches(triton, [CudaForm(tuple(files), settings) for files, settings in found.get("cuda", [])])
