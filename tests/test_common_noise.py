@@ -92,9 +92,9 @@ def test_a_clean_photo_has_no_noise_in_common() -> None:
     assert (look.noise < 1) == (look.common == 0)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize(
-    "options", [(), ("--real",), ("--clean",), ("--sigma", "20"), ("--model", "tiny-denoise")]
+    ("mode", "options"),
+    [("L", ()), ("RGB", ()), ("L", ("--real",)), ("L", ("--clean",)), ("L", ("--sigma", "20"))],
 )
 def test_noise_of_gray_pictures_is_removed(
     mode: str, options: tuple[str, ...], tmp_path: Path, capsys
