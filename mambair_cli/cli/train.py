@@ -227,11 +227,14 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
 
 def _fetch(weights: str, quiet: bool) -> Path:
     """Return a checkpoint, downloaded if it is not on this machine."""
+    from mambair_cli.checkpoints.own_models import explain_name
     from mambair_cli.checkpoints.select import choose_file
 
     chosen = choose_file(weights, quiet=quiet)
     if chosen.notice and not quiet:
         say(chosen.notice)
+    if not chosen.path.exists() and (named := explain_name(weights)):
+        raise named
     return chosen.path
 
 
@@ -242,9 +245,9 @@ def _settle_scale(options: TrainOptions, weights: Path | None) -> int:
     if options.scale is not None:
         return options.scale
     if options.task == "upscale" and weights is not None:
-        from mambair_cli.checkpoints.load import load_network
+        from mambair_cli.checkpoints.load import read_scale
 
-        scale = load_network(weights).info.scale
+        scale = read_scale(weights)
         if scale > 1:  # else it is refused later, as with --scale
             return scale
     return default_scale(options.task)
