@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
+from mambair_cli.cli.options import Quiet, check_source, finite, network_scale, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up
@@ -24,7 +24,10 @@ class TrainOptions:
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
     ]
-    scale: NetworkScale = None
+    scale: Annotated[
+        int | None,
+        network_scale("Enlargement for --task upscale: 2, 3 or 4.", "that of --weights, else 4"),
+    ] = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
