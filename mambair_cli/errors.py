@@ -35,7 +35,7 @@ class ModelError(MambairError):
     """There is no model for the request.
 
     Attributes:
-        remedies: More that would work, by the option that it needs; told by the commands that have the option.
+        remedies: More that would work, by the option that it needs; commands that have the option tell it.
     """
 
     exit_code = 3

@@ -95,9 +95,7 @@ def test_tensors_beside_those_of_the_network_are_not_left_out(wrap, tmp_path):
 
 
 def test_the_name_of_a_model_in_the_place_of_a_file():
-    assert refusal(Path("tiny-x2")) == (
-        "it is a model's name; `mambair models path tiny-x2` prints its file"
-    )
+    assert refusal(Path("tiny-x2")) == ("it is a model's name; `mambair models path tiny-x2` prints its file")
     assert refusal(Path("tiny-x5")) == "No such file or directory"
 
 
@@ -118,7 +116,11 @@ TRAIN = ["train", "gt", "--task", "upscale", "--scale", "2", "-o", "run"]
     [
         (["models", "show", "sd.pth"], WEIGHTS, 3),
         (["models", "path", "sd.pth"], WEIGHTS, 3),
-        (["evaluate", "gt", "--task", "upscale", "--model", "sd.pth"], f"{WEIGHTS}, and --weights takes a file", 3),
+        (
+            ["evaluate", "gt", "--task", "upscale", "--model", "sd.pth"],
+            f"{WEIGHTS}, and --weights takes a file",
+            3,
+        ),
         (["export", "sd.pth"], f"{WEIGHTS}, and --weights takes a file", 3),
         (["export", "--weights", "tiny-x2"], NAME, 3),
         ([*TRAIN, "--weights", "tiny-x2"], NAME, 3),

@@ -21,7 +21,7 @@ FIRST_NAMES = ("conv_first.", "patch_embed.", "encoder_level1.")
 def unwrap(content: object) -> object:
     """Return what lies under the keys of programs that save more than tensors.
 
-    A key is followed only to tensors, and nowhere if weights stand beside it: they belong to the network, too.
+    A key is followed only to tensors, and nowhere if weights stand beside it, which belong to the network.
 
     Raises:
         CheckpointError: It is the state of a training by mambair.
