@@ -7,7 +7,9 @@ from networks import CONFIGS, V2
 from safetensors.torch import save, save_file
 from torch import Tensor
 
+from mambair_cli.checkpoints import load
 from mambair_cli.checkpoints.load import load_network
+from mambair_cli.errors import CheckpointError
 from mambair_cli.networks import Config, build_network
 
 
@@ -102,6 +104,16 @@ def test_tensors_are_found_under_their_wrapping(wrap, tmp_path):
     net = load_network(tmp_path / "a.pth")
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, tensors_of(SMALL)[name])
+
+
+@pytest.mark.parametrize(("name", "scale"), [("v1", 1), ("v1 ×2", 2), ("U-Net", 1)])
+def test_the_scale_is_read_without_a_network(name, scale, tmp_path, monkeypatch):
+    save_file(tensors_of(CONFIGS[name]), tmp_path / "a.safetensors")
+    monkeypatch.setattr(load, "build_network", None)
+    assert load.read_scale(tmp_path / "a.safetensors") == scale
+    save_file({"other": torch.ones(2)}, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match=r"cannot load \S+b\.safetensors: it is not a network"):
+        load.read_scale(tmp_path / "b.safetensors")
 
 
 def test_prefix_is_stripped_from_safetensors(tmp_path):
