@@ -4,6 +4,8 @@ A message is one line, ``what failed: the value; what would work``. The command 
 ``mambair: error:`` and exits with the class's ``exit_code``.
 """
 
+from collections.abc import Mapping
+
 
 class MambairError(Exception):
     """An error that its message explains."""
@@ -30,9 +32,17 @@ class UsageError(MambairError):
 
 
 class ModelError(MambairError):
-    """There is no model for the request."""
+    """There is no model for the request.
+
+    Attributes:
+        remedies: More that would work, by the option that it needs; commands that have the option tell it.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, remedies: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.remedies = remedies or {}
 
 
 class DownloadError(ModelError):

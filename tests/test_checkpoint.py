@@ -7,7 +7,9 @@ from networks import CONFIGS, V2
 from safetensors.torch import save, save_file
 from torch import Tensor
 
+from mambair_cli.checkpoints import load
 from mambair_cli.checkpoints.load import load_network
+from mambair_cli.errors import CheckpointError
 from mambair_cli.networks import Config, build_network
 
 
@@ -69,6 +71,10 @@ def prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         lambda tensors: {"state_dict": prefix("model.net.module.", tensors), "optimizer_states": [{}]},
         lambda tensors: {"model": tensors, "optimizer": {"state": {}}},
         lambda tensors: {"model_state_dict": {"params": tensors}, "loss": torch.zeros(1)},
+        lambda tensors: {"model": {"embed_dim": 60}, "net": tensors},
+        lambda tensors: {"params": {}, "params_ema": tensors},
+        lambda tensors: {"model": tensors, "rng_state": torch.get_rng_state(), "best": torch.tensor(30.1)},
+        lambda tensors: {"state_dict": {"model": {"params": tensors}}},
         lambda tensors: prefix("_orig_mod.module.", tensors),
         lambda tensors: {name.replace("layers.0.", "layers.0._orig_mod."): tensors[name] for name in tensors},
     ],
@@ -85,6 +91,10 @@ def prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         "Lightning with a network in another one",
         "model and optimizer",
         "params in model_state_dict",
+        "beside a configuration",
+        "beside an empty dictionary",
+        "beside the state of random numbers",
+        "three dictionaries",
         "compiled",
         "compiled in part",
     ],
@@ -94,6 +104,16 @@ def test_tensors_are_found_under_their_wrapping(wrap, tmp_path):
     net = load_network(tmp_path / "a.pth")
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, tensors_of(SMALL)[name])
+
+
+@pytest.mark.parametrize(("name", "scale"), [("v1", 1), ("v1 ×2", 2), ("U-Net", 1)])
+def test_the_scale_is_read_without_a_network(name, scale, tmp_path, monkeypatch):
+    save_file(tensors_of(CONFIGS[name]), tmp_path / "a.safetensors")
+    monkeypatch.setattr(load, "build_network", None)
+    assert load.read_scale(tmp_path / "a.safetensors") == scale
+    save_file({"other": torch.ones(2)}, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match=r"cannot load \S+b\.safetensors: it is not a network"):
+        load.read_scale(tmp_path / "b.safetensors")
 
 
 def test_prefix_is_stripped_from_safetensors(tmp_path):

@@ -16,9 +16,13 @@ import torch
 from checkpoint_files import SMALL, load_or_refuse, refusal, tensors_of, write_legacy, write_zip
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save, save_file
 
+from mambair_cli.checkpoints import wrapping
 from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.checkpoints.wrapping import bare_names
+from mambair_cli.cli import main
 from mambair_cli.errors import ModelError
 
 
@@ -91,16 +95,50 @@ def test_tensors_beside_those_of_the_network_are_not_left_out(wrap, tmp_path):
 
 
 def test_the_name_of_a_model_in_the_place_of_a_file():
-    assert refusal(Path("tiny-x2")) == (
-        "it is a model's name; give --model tiny-x2, or the file that `mambair models path tiny-x2` prints"
-    )
+    assert refusal(Path("tiny-x2")) == ("it is a model's name; `mambair models path tiny-x2` prints its file")
     assert refusal(Path("tiny-x5")) == "No such file or directory"
 
 
 @pytest.mark.parametrize("name", ["sd.pth", "runs/A.PT", "last.ckpt", "a.safetensors"])
-def test_a_file_in_the_place_of_a_model_is_told_the_option_for_files(name):
-    with pytest.raises(ModelError, match=f"unknown model: {name}; a file is named by --weights"):
+def test_a_file_in_the_place_of_a_model_is_told_how_files_get_names(name):
+    with pytest.raises(ModelError) as caught:
         find_model(name)
+    assert str(caught.value) == f"unknown model: {name}; `mambair models add NAME FILE` gives a file a name"
+
+
+WEIGHTS = "unknown model: sd.pth; `mambair models add NAME FILE` gives a file a name"
+NAME = "cannot load tiny-x2: it is a model's name; `mambair models path tiny-x2` prints its file"
+TRAIN = ["train", "gt", "--task", "upscale", "--scale", "2", "-o", "run"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "code"),
+    [
+        (["models", "show", "sd.pth"], WEIGHTS, 3),
+        (["models", "path", "sd.pth"], WEIGHTS, 3),
+        (
+            ["evaluate", "gt", "--task", "upscale", "--model", "sd.pth"],
+            f"{WEIGHTS}, and --weights takes a file",
+            3,
+        ),
+        (["export", "sd.pth"], f"{WEIGHTS}, and --weights takes a file", 3),
+        (["export", "--weights", "tiny-x2"], NAME, 3),
+        ([*TRAIN, "--weights", "tiny-x2"], NAME, 3),
+        ([*TRAIN, "--teacher", "tiny-x2"], NAME, 3),
+        (["models", "add", "mine", "tiny-x2"], NAME, 3),
+        (
+            ["evaluate", "gt", "--task", "upscale", "--weights", "tiny-x2"],
+            f"{NAME}, and --model tiny-x2 takes the model",
+            3,
+        ),
+    ],
+)
+def test_a_command_names_only_options_that_it_has(command, message, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("gt").mkdir()
+    Image.new("RGB", (40, 30)).save("gt/a.png")
+    assert main(command) == code
+    assert capsys.readouterr().err.splitlines()[-1] == f"mambair: error: {message}"
 
 
 def test_folder(tmp_path):
@@ -117,6 +155,27 @@ def test_file_without_permission(tmp_path):
     path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
 
+NOT_ALONE = (
+    "not of tensors alone; tensors are looked for at the top and under params, params_ema, state_dict, "
+    "model_state_dict, model, net and network"
+)
+
+
+def within_itself() -> dict:
+    """Return a dictionary that holds itself where tensors are looked for."""
+    content = {}
+    content["model"] = content
+    return content
+
+
+@pytest.mark.parametrize("name", ["a." * 100_000 + "weight", "module." * 100_000 + "weight"])
+def test_a_name_of_many_parts_takes_no_time(name, monkeypatch):
+    strip, calls = wrapping._strip_wrappers, []
+    monkeypatch.setattr(wrapping, "_strip_wrappers", lambda name: calls.append(name) or strip(name))
+    assert bare_names([name])[0].endswith("weight")
+    assert len(calls) < 10
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -124,7 +183,13 @@ def test_file_without_permission(tmp_path):
         (torch.ones(3), "it holds one Tensor, not a dictionary of tensors"),
         (None, "it holds one NoneType, not a dictionary of tensors"),
         ({}, "it holds no tensors"),
-        ({"params": {}}, "it holds no tensors"),
+        ({"params": {}}, "it is a dictionary of params, " + NOT_ALONE),
+        (within_itself(), "it is a dictionary of model, " + NOT_ALONE),
+        ({"model": {"embed_dim": 60}}, "it is a dictionary of model, " + NOT_ALONE),
+        (
+            {"network": {"norm.weight": torch.ones(30)}, "conv_first.weight": torch.ones(30, 3, 3, 3)},
+            "it is a dictionary of network, conv_first.weight, " + NOT_ALONE,
+        ),
         (
             {"a": {"a": torch.ones(1)}, "epoch": 3},
             "it is a dictionary of a, epoch, not of tensors alone; tensors are looked for at the top and "
@@ -151,6 +216,9 @@ def test_file_without_permission(tmp_path):
         "nothing",
         "empty",
         "empty params",
+        "a dictionary in itself",
+        "a configuration",
+        "weights at the top and below",
         "no network",
         "training state",
         "other network",

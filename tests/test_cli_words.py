@@ -95,6 +95,9 @@ def test_an_address_is_no_file(run, arguments, says):
         ("train photos --model tiny-x2", 'trained further with --weights "$(mambair models path NAME)"'),
         ("train photos --half", "here it is --precision bf16"),  # it has no fp16
         ("train photos --num-workers 2", "pictures are loaded once, before the first step; leave it out"),
+        ("train photos --workers 2", "pictures are loaded once, before the first step; leave it out"),
+        ("upscale --sigma 25", "`mambair denoise` removes noise, with --sigma"),
+        ("denoise --width 800", "`mambair upscale` changes the size, with --scale, --width"),
         ("train photos -f png", "no such option: -f; see `mambair train --help`"),
         ("train -i photos", "pictures need no option: mambair train FOLDER ..."),
         ("train photos --denoise", "here it is --task denoise"),

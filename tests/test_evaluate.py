@@ -157,7 +157,7 @@ def test_enlarged_images_are_measured_like_the_task_that_made_them(run):
         assert (code, mean["luma"], mean["border"]) == (0, luma, border)
         assert mean["psnr"] == pytest.approx(expected, abs=1e-9)
     assert "  (Y, border 2)" in run("evaluate", "gt", "--restored", "done", "-s", 2)[1][-1]
-    assert "  (RGB, border 0)" in run("evaluate", "gt", "--restored", "gt")[1][-1]
+    assert "  (all channels, border 0)" in run("evaluate", "gt", "--restored", "gt")[1][-1]
 
 
 def save_form(pixels, form, path):
@@ -205,18 +205,18 @@ def test_what_differs_between_a_result_and_its_truth_is_said(run, tmp_path):
         ),
         (
             ("gt", "--restored", "gt", "-s", 2),
-            "cannot measure gt/a.png: it is 40×30 without what is no multiple of 2, and its result gt/a.png "
+            "cannot measure gt/a.png: it is 41×31, cut to 40×30 for --scale 2, and its result gt/a.png "
             "is 41×31; leave out --scale",
         ),
         (
             ("gt", "--restored", "odd"),
             "cannot measure gt/a.png: it is 41×31, and its result odd/a.png is 39×29; give results of the "
-            "truth's size, or leave it out",
+            "truth's size, or leave that image out",
         ),
         (
             enlarge,
             "cannot measure gt/a.png: its input gt/a.png is 41×31, where 20×15 are enlarged 2 times to the "
-            "truth; give inputs of that size, or leave it out",
+            "truth; give inputs of that size, or leave that image out",
         ),
     ):
         code, out, err = run("evaluate", *arguments, "-q")

@@ -43,7 +43,7 @@ def test_the_worst_come_first_with_the_part_that_differs_most(folders: dict[str,
     assert [name for name, _ in shown] == [*ordered[:8], ordered[9], ordered[8]]
     assert [value for _, value in shown] == [f"{folders[name]:.2f}" for name, _ in shown]
     assert f"10 images: {np.mean(list(folders.values())):.2f} dB" in page
-    assert "on average (RGB, border 0)." in page
+    assert "on average (all channels, border 0)." in page
     first = re.search(r'<tr><th scope="row">p9.*?at (\d+), (\d+)</th>(.*?)</tr>', page)
     assert first
     left, top = int(first[1]), int(first[2])
@@ -105,5 +105,5 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
     assert told in err
     assert out == ""
     assert Path("taken.html").read_text() == "mine"
-    assert main(["evaluate", "truth", "--restored", "done", "--page", "taken.html/page.html"]) == 1
+    assert main(["evaluate", "truth", "--restored", "done", "--page", "taken.html/page.html"]) == 2
     assert "taken.html is no folder; choose another folder with --page" in capsys.readouterr().err

@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_nothing(run, checkpoint, tmp_path):
     [
         ("tiny-x4 -o net.pb", 2, ("net.pb", "net.onnx or net.pt2")),
         ("tiny-x4 -o net", 2, ("net.onnx or net.pt2",)),
-        ("tiny-x4 -o old.onnx/net.onnx", 1, ("old.onnx is no folder; choose another folder with -o",)),
+        ("tiny-x4 -o old.onnx/net.onnx", 2, ("old.onnx is no folder; choose another folder with -o",)),
         (
             "tiny-x4 -o -",
             2,

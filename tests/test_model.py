@@ -17,7 +17,14 @@ from networks import CONFIGS, V1, V2
 from recordings import FIXTURES, read_recording
 
 from mambair_cli.networks import MambaIRConfig, MambaIRUNet, MambaIRv2, Network, build_network
-from mambair_cli.networks.layers import Conv2d, PixelShuffle, PixelUnshuffle, four_paths, mirror_pad
+from mambair_cli.networks.layers import (
+    Conv2d,
+    PixelShuffle,
+    PixelUnshuffle,
+    check_images,
+    four_paths,
+    mirror_pad,
+)
 from mambair_cli.networks.mambair_v2 import MASKED, relative_position_index, shift_mask
 from mambair_cli.networks.noise import gumbel_noise
 
@@ -344,6 +351,13 @@ def test_what_is_no_batch_of_images_is_refused(name, shape, dtype, told):
     net = build(replace(CONFIGS[name], in_chans=3))
     with pytest.raises(ValueError, match=rf"takes images \(b, 3, h, w\) of floats in \[0, 1\], not {told}"):
         net(torch.zeros(shape, dtype=dtype))
+
+
+def test_half_precision_is_refused_where_the_weights_are_on_a_cpu():
+    image = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="on a CPU with weights in float32, not float16; call float"):
+        check_images(image, 3, torch.zeros(1, dtype=torch.float16))
+    check_images(image, 3, torch.zeros(1, dtype=torch.float16, device="meta"))  # PyTorch names both devices
 
 
 # Making and training

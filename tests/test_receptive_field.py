@@ -175,7 +175,7 @@ def test_what_has_no_field_is_refused(run, tmp_path, more, message):
     [
         ("f.jpg", 2, "name it f.png"),
         ("-", 2, "name it field.png"),
-        ("in/a.png/f.png", 1, "a.png is no folder; choose another folder with --receptive-field"),
+        ("in/a.png/f.png", 2, "a.png is no folder; choose another folder with --receptive-field"),
     ],
 )
 def test_a_picture_that_cannot_be_written_is_refused_at_once(run, tmp_path, name, exit_code, message):

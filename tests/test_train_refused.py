@@ -298,6 +298,8 @@ def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
     with pytest.raises(UsageError, match=r"holds no state\.pt; begin a run without --resume"):
         train(config, resume=True)
     assert not config.output.exists()
+    with pytest.raises(UsageError, match=r"holds no state\.pt"):  # nor where a process does not see it
+        Trainer(config).load()
     config.output.mkdir()
     (config.output / "state.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CheckpointError, match="damaged"):
@@ -332,7 +334,8 @@ def test_a_full_disk_ends_the_run_and_keeps_the_state_before(config, monkeypatch
 def test_a_file_in_the_place_of_the_folder_is_wrong_usage(config, photos, name):
     (photos / "link").symlink_to("nowhere")
     with pytest.raises(
-        UsageError, match=rf"cannot train into \S+{name}: \S+/(a\.png|link) is no folder; choose another"
+        UsageError,
+        match=r"cannot write results: \S+/(a\.png|link) is no folder; choose another folder with -o",
     ):
         train(dataclasses.replace(config, output=photos / name))
     assert (photos / "a.png").is_file()

@@ -136,9 +136,11 @@ def find_model(name: str, own: Iterable[Model] = ()) -> Model:
         return models[name]
     close = get_close_matches(name.lower(), models, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "`mambair models list` shows all names"
+    remedies = {}
     if name.lower().endswith((*_CHECKPOINT_SUFFIXES, ".pt", ".ckpt")):
-        hint = "a file is named by --weights"
-    raise ModelError(f"unknown model: {name}; {hint}")
+        hint = "`mambair models add NAME FILE` gives a file a name"
+        remedies = {"--weights": "--weights takes a file"}
+    raise ModelError(f"unknown model: {name}; {hint}", remedies)
 
 
 def is_named(model: str) -> bool:

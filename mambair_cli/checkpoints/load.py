@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mambair_cli.checkpoints.wrapping import WRAPPERS, bare_names, list_names, show_name, unwrap
-from mambair_cli.errors import CheckpointError, ModelError
+from mambair_cli.errors import CheckpointError
 from mambair_cli.networks import (
     Config,
     MambaIRConfig,
@@ -76,6 +76,20 @@ def network_of(tensors: dict[str, Tensor], task: str | None = None) -> Network:
     return net.eval().requires_grad_(False)
 
 
+def read_scale(path: Path) -> int:
+    """Return the scale of a checkpoint's network, which is not built for that.
+
+    Raises:
+        CheckpointError: Same as in :func:`load_network`, but for tensors that belong to no network.
+    """
+    tensors, _ = read_tensors(path)
+    try:
+        config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load {path}: {error}") from error
+    return 1 if isinstance(config, MambaIRUNetConfig) else config.upscale
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a checkpoint's metadata and tensors, by their bare names, floating-point as float32.
 
@@ -90,8 +104,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        reason = _explain_model(str(path)) if isinstance(error, FileNotFoundError) else None
-        raise CheckpointError(f"cannot load {path}: {reason or error.strerror}") from error
+        from mambair_cli.checkpoints.own_models import explain_name  # which loads networks, too
+
+        named = explain_name(str(path)) if isinstance(error, FileNotFoundError) else None
+        raise named or CheckpointError(f"cannot load {path}: {error.strerror}") from error
     try:
         if not head:
             raise CheckpointError("the file is empty; download it again")
@@ -105,17 +121,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return plain_tensors(tensors), metadata
     except CheckpointError as error:
         raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
-
-
-def _explain_model(name: str) -> str | None:
-    """Say how to name a model where its name was given for a file; None if no model has it."""
-    from mambair_cli.checkpoints.own_models import find_model  # which loads networks, too
-
-    try:
-        find_model(name)
-    except ModelError:
-        return None
-    return f"it is a model's name; give --model {name}, or the file that `mambair models path {name}` prints"
 
 
 def plain_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:

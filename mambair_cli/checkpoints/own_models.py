@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import Model, Task, is_named, is_sound
 from mambair_cli.checkpoints.source import CheckpointSource, parse_source
-from mambair_cli.errors import MambairError, ModelError, UsageError
+from mambair_cli.errors import CheckpointError, MambairError, ModelError, UsageError
 from mambair_cli.system.files import atomic_write, hash_of, show
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ def find_model(name: str) -> Model:
     if any(model.name == name for model in catalog.load_catalog()):
         return catalog.find_model(name)  # not even a damaged file of the user prevents that
     return catalog.find_model(name, load_own_models())
+
+
+def explain_name(name: str) -> CheckpointError | None:
+    """Say how to name a model where its name was given for a file; None if no model has it."""
+    try:
+        find_model(name)
+    except ModelError:
+        return None
+    return CheckpointError(
+        f"cannot load {name}: it is a model's name; `mambair models path {name}` prints its file",
+        {"--model": f"--model {name} takes the model"},
+    )
 
 
 def add_model(
@@ -164,7 +176,8 @@ def _look_at(text: str) -> hub.Fetched:
     try:
         return hub.Fetched(path, hub.Verification(hash_of(path), None))
     except OSError as error:
-        raise ModelError(
+        named = explain_name(text) if isinstance(error, FileNotFoundError) else None
+        raise named or ModelError(
             f"cannot read the checkpoint: {show(path)}: {error.strerror}; a .pth or .safetensors file would "
             "work"
         ) from error

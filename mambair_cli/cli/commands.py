@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mambair_cli.cli.mistakes import check_dashes, explain_mistake, explain_unknown_command
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.system.values import describe_range
 
 _EXAMPLE = "Example: "  # begins the last paragraph of a command's docstring
@@ -22,6 +22,16 @@ class Command(TyperCommand):
         if rest and not ctx.resilient_parsing:
             raise UsageError(f"too many arguments: {' '.join(rest)}; see `{ctx.command_path} --help`")
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error about models also names the option that would help, if there is one."""
+        try:
+            return super().invoke(ctx)
+        except ModelError as error:
+            options = {name for p in self.get_params(ctx) if isinstance(p, TyperOption) for name in p.opts}
+            more = [text for option, text in error.remedies.items() if option in options]
+            error.args = (", and ".join([str(error), *more]),)
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Name the parts of a call."""

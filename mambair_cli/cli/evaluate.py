@@ -22,7 +22,7 @@ from mambair_cli.cli.options import (
     Tile,
     Weights,
     finite,
-    read_network_scale,
+    network_scale,
     refuse,
     typed,
     with_options,
@@ -30,7 +30,7 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import check_folder, refuse_input
+from mambair_cli.system.files import refuse_input, require_folder
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -65,13 +65,9 @@ class EvaluateOptions:
     )
     scale: Annotated[
         int | None,
-        typer.Option(
-            "--scale",
-            "-s",
-            metavar="FACTOR",
-            parser=read_network_scale,
-            help="Enlargement for --task upscale, or by which --restored was enlarged: 2, 3 or 4.",
-            show_default="4 for --task upscale",
+        network_scale(
+            "Enlargement for --task upscale, or by which --restored was enlarged: 2, 3 or 4.",
+            "4 for --task upscale",
         ),
     ] = None
     degradation: Annotated[
@@ -280,7 +276,7 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
             from mambair_cli.pages.document import check_page
 
             check_page(options.page, options.overwrite, ())
-            check_folder(options.page.absolute().parent, "--page")
+            require_folder(options.page.absolute().parent, "--page")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":

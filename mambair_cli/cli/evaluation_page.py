@@ -58,4 +58,4 @@ class EvaluationPage:
             f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
         )
         document = write_evaluation(title, summary, self._measured)
-        write_page(self.path, document, self.overwrite, self.inputs)
+        write_page(self.path, document, self.overwrite, self.inputs, "--page")

@@ -10,7 +10,7 @@ from mambair_cli.cli.options import AsJson, Offline, Quiet, Weights, with_option
 from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import check_folder, refuse_input, show
+from mambair_cli.system.files import refuse_input, require_folder, show
 from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _check_name(output: Path, overwrite: bool) -> None:
     """Refuse at once, before PyTorch loads, what is no new file."""
     if str(output) == "-":
         raise UsageError("no program goes to standard output: -o -; name a file, such as -o model.onnx")
-    check_folder(output.absolute().parent)
+    require_folder(output.absolute().parent)
     if output.is_dir():
         raise UsageError(f"cannot write {show(output)}: it is a folder; name a file in it")
     if output.exists() and not overwrite:

@@ -11,7 +11,7 @@ import typer
 from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import check_folder, make_folder, open_atomic, show
+from mambair_cli.system.files import make_folder, open_atomic, require_folder, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def check_picture(path: Path, overwrite: bool, option: str) -> None:
     if path.suffix.lower() != ".png":
         stem = "field" if path.stem in ("", "-") else show(path.stem)
         raise UsageError(f"the picture is a PNG file: {show(path)}; name it {stem}.png")
-    check_folder(path.absolute().parent, option)
+    require_folder(path.absolute().parent, option)
     if path.exists() and not overwrite:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
 

@@ -27,7 +27,7 @@ def finite(value: float | tuple[float, ...] | list[float] | None) -> Any:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=hush, help="Print errors only: no progress, no notices.")
+    bool, typer.Option("--quiet", "-q", callback=hush, help="On stderr only errors: no progress, no notices.")
 ]
 
 
@@ -65,17 +65,17 @@ def read_network_scale(text: str) -> int:
     return read_value("--scale", plain_factor(text), "integer", *ends)
 
 
-NetworkScale = Annotated[
-    int | None,
-    typer.Option(
-        "--scale",
-        "-s",
-        metavar="FACTOR",
-        parser=read_network_scale,
-        help="Enlargement for --task upscale: 2, 3 or 4.",
-        show_default="that of the network that is named, else 4",
-    ),
-]
+def network_scale(help: str, unset: str) -> Any:
+    """Return the option for the scale of a network, for ``Annotated``.
+
+    Args:
+        help: What it sets.
+        unset: What holds without it.
+    """
+    facts: dict[str, Any] = {"metavar": "FACTOR", "parser": read_network_scale, "show_default": unset}
+    return typer.Option("--scale", "-s", help=help, **facts)
+
+
 ModelName = Annotated[str, option(parameters.MODEL)]
 
 

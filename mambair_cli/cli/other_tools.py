@@ -93,7 +93,11 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
         "here it is --precision bf16",
         ("train",),
     ),
-    _Advice(_SAME["--workers"], "pictures are loaded once, before the first step; leave it out", ("train",)),
+    _Advice(
+        ("--workers", *_SAME["--workers"]),
+        "pictures are loaded once, before the first step; leave it out",
+        ("train",),
+    ),
     _Advice(
         ("-r", "--recursive", "--recurse"),
         "folders are always read with their subfolders; leave it out",
@@ -103,9 +107,9 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
     _Advice(("-v", "--verbose", "--progress"), "progress is always shown in a terminal; leave it out"),
     _Advice(("--denoise",), "here it is --task denoise", ("train", "evaluate")),
     _Advice(("--denoise",), "`mambair denoise` removes noise"),
-    _Advice(("--noise-level", "--noise"), "`mambair denoise` removes noise, with --sigma"),
+    _Advice(("--sigma", *_SAME["--sigma"]), "`mambair denoise` removes noise, with --sigma"),
     _Advice(
-        ("--resize", "--size", "--geometry"),
+        ("--width", "--height", *_SAME["--width"]),
         "`mambair upscale` changes the size, with --scale, --width and --height",
     ),
     _Advice(
@@ -131,10 +135,11 @@ def find_counterpart(name: str, command: str, options: Collection[str]) -> str |
     """
     name = name.replace("_", "-").lower()
     fitting = [each for each in _ADVICE if name in each.names]
-    special = next((each.text for each in fitting if command.split()[-1] in each.commands), None)
+    special = next((each for each in fitting if command.split()[-1] in each.commands), None)
     if special is not None:
-        return special.format(command=command)
+        return special.text.format(command=command)
     for ours, theirs in _SAME.items():
         if name in theirs and ours.split()[0] in options:
             return f"here it is {ours}"
-    return next((each.text for each in fitting if not each.commands), None)
+    general = next((each for each in fitting if not each.commands), None)
+    return None if general is None else general.text.format(command=command)

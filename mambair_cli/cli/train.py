@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mambair_cli.cli.options import NetworkScale, Quiet, check_source, finite, refuse, typed, with_options
+from mambair_cli.cli.options import Quiet, check_source, finite, network_scale, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up
@@ -24,7 +24,10 @@ class TrainOptions:
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
     ]
-    scale: NetworkScale = None
+    scale: Annotated[
+        int | None,
+        network_scale("Enlargement for --task upscale: 2, 3 or 4.", "that of --weights, else 4"),
+    ] = None
     degradation: Annotated[
         Literal["papers", "real"],
         typer.Option(
@@ -227,11 +230,14 @@ def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
 
 def _fetch(weights: str, quiet: bool) -> Path:
     """Return a checkpoint, downloaded if it is not on this machine."""
+    from mambair_cli.checkpoints.own_models import explain_name
     from mambair_cli.checkpoints.select import choose_file
 
     chosen = choose_file(weights, quiet=quiet)
     if chosen.notice and not quiet:
         say(chosen.notice)
+    if not chosen.path.exists() and (named := explain_name(weights)):
+        raise named
     return chosen.path
 
 
@@ -242,9 +248,9 @@ def _settle_scale(options: TrainOptions, weights: Path | None) -> int:
     if options.scale is not None:
         return options.scale
     if options.task == "upscale" and weights is not None:
-        from mambair_cli.checkpoints.load import load_network
+        from mambair_cli.checkpoints.load import read_scale
 
-        scale = load_network(weights).info.scale
+        scale = read_scale(weights)
         if scale > 1:  # else it is refused later, as with --scale
             return scale
     return default_scale(options.task)

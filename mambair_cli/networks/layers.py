@@ -25,13 +25,13 @@ _transforming = threading.Lock()
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 
-def check_images(x: Tensor, channels: int, dtype: torch.dtype | None = None) -> None:
+def check_images(x: Tensor, channels: int, weight: Tensor | None = None) -> None:
     """Refuse what a network would misread: one channel, for example, would be spread over three.
 
     Args:
         x: What it is called with.
         channels: Number of its channels.
-        dtype: Type of the network's weights; None where it need not be known.
+        weight: One of the network's weights; None where their type need not be known.
 
     Raises:
         TypeError: It is no tensor.
@@ -44,7 +44,8 @@ def check_images(x: Tensor, channels: int, dtype: torch.dtype | None = None) -> 
             f"the network takes a tensor (b, {channels}, h, w) of floats in [0, 1], not "
             f"{type(x).__name__}; torch.from_numpy makes one of an array"
         )
-    if dtype in (torch.float16, torch.bfloat16) and x.device.type == "cpu":
+    dtype = None if weight is None else weight.dtype
+    if weight is not None and dtype in (torch.float16, torch.bfloat16) and weight.device.type == "cpu":
         kind = str(dtype).removeprefix("torch.")
         raise ValueError(
             f"the network computes on a CPU with weights in float32, not {kind}; "

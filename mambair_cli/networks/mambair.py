@@ -51,7 +51,7 @@ class MambaIR(Trunk):
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
         """
-        check_images(x, self.config.in_chans, next(self.parameters()).dtype)
+        check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1).contiguous()
         y = self.run(x, four_paths(x.shape[1], x.shape[2], x.device))
         return y.permute(0, 3, 1, 2)

@@ -366,7 +366,7 @@ class MambaIRv2(Trunk):
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
         """
-        check_images(x, self.config.in_chans, next(self.parameters()).dtype)
+        check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1)
         height, width = x.shape[1:3]
         x = mirror_pad(x, -height % self.window, -width % self.window, repeat_edge=True).contiguous()

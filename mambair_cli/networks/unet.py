@@ -94,7 +94,7 @@ class MambaIRUNet(nn.Module):
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
         """
-        check_images(x, self.config.in_chans, next(self.parameters()).dtype)
+        check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1)
         height, width = x.shape[1:3]
         x = mirror_pad(x, -height % SIDE_MULTIPLE, -width % SIDE_MULTIPLE, repeat_edge=False).contiguous()

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.system.files import open_atomic, refuse_input, show
+from mambair_cli.errors import UsageError
+from mambair_cli.system.files import make_folder, open_atomic, refuse_input, show
 
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
@@ -83,7 +83,9 @@ def check_page(path: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
 
 
-def write_page(path: Path, document: str, overwrite: bool, inputs: Iterable[Path]) -> None:
+def write_page(
+    path: Path, document: str, overwrite: bool, inputs: Iterable[Path], option: str = "-o"
+) -> None:
     """Write a page, complete or not at all; its folder is made if need be.
 
     Args:
@@ -91,18 +93,14 @@ def write_page(path: Path, document: str, overwrite: bool, inputs: Iterable[Path
         document: What :func:`write_document` returned.
         overwrite: Whether to replace a file that is no page of ours, and no input.
         inputs: Files that were read for it.
+        option: Option that named it.
 
     Raises:
         UsageError: There is such a file, or the name is not that of a page.
         ImageError: The system refuses.
     """
     check_page(path, overwrite, inputs)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"cannot make the folder {show(path.parent)}: {error.strerror}; name another"
-        ) from error
+    make_folder(path.parent, option)
     with open_atomic(path, overwrite=True) as file:
         file.write(document.encode())
 

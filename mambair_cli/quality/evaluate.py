@@ -40,7 +40,7 @@ class PaperProtocol:
 
     def describe(self) -> str:
         """Say in words what is compared, such as "Y, border 4"."""
-        return f"{'Y' if self.luma else 'RGB'}, border {self.border}"
+        return f"{'Y' if self.luma else 'all channels'}, border {self.border}"
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def check_input(pair: ImagePair, given: np.ndarray, truth: np.ndarray, scale: in
         raise ImageError(
             f"cannot measure {pair.truth}: its input {pair.other} is {_size(given)}, where {width}×{height} "
             + (f"are enlarged {scale} times to the truth" if scale > 1 else "are needed")
-            + "; give inputs of that size, or leave it out"
+            + "; give inputs of that size, or leave that image out"
         )
 
 
@@ -104,8 +104,8 @@ def fit_result(
     whole, truth = truth, modcrop(truth, scale)
     if image.shape[:2] != truth.shape[:2]:
         raise ImageError(
-            f"cannot measure {pair.truth}: it is {_size(truth)}"
-            + (f" without what is no multiple of {scale}" if truth.shape != whole.shape else "")
+            f"cannot measure {pair.truth}: it is {_size(whole)}"
+            + (f", cut to {_size(truth)} for --scale {scale}" if truth.shape != whole.shape else "")
             + f", and {name} is {_size(image)}; {_advise_size(image, whole, scale)}"
         )
     if image.shape[2] > truth.shape[2]:
@@ -129,7 +129,7 @@ def _advise_size(image: np.ndarray, truth: np.ndarray, scale: int) -> str:
                 if other > 1
                 else "leave out --scale"
             )
-    return "give results of the truth's size, or leave it out"
+    return "give results of the truth's size, or leave that image out"
 
 
 def _size(image: np.ndarray) -> str:

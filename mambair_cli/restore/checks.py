@@ -15,7 +15,7 @@ from mambair_cli.restore.settings import ImageSettings, Precision
 from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
 
 _ADVICE = {  # for samples of other types, by numpy's kinds of types
-    "f": "; astype(numpy.float32) makes them that, between 0 and 1",
+    "f": "; astype(numpy.float32) makes them that; they must lie between 0 and 1",
     "b": "; astype(numpy.uint8) * 255 makes them that",
     "i": "; astype(numpy.uint8) makes them that if they lie between 0 and 255, numpy.uint16 up to 65535",
 }
@@ -122,9 +122,11 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
         )
     if isinstance(image, torch.Tensor):
         one = "tensor[0]" if image.ndim == 4 else "tensor"
+        how = f"{one}.movedim(-3, -1).numpy(force=True) makes one of channels first"
+        if image.ndim < 3:
+            how = "tensor.numpy(force=True) makes one"
         raise TypeError(
-            f"an image is a numpy array (h, w) or (h, w, c), not a tensor {tuple(image.shape)}; "
-            f"{one}.movedim(-3, -1).numpy(force=True) makes one of channels first"
+            f"an image is a numpy array (h, w) or (h, w, c), not a tensor {tuple(image.shape)}; {how}"
         )
     if not isinstance(image, np.ndarray):
         raise TypeError(

@@ -15,7 +15,7 @@ _PHRASES = {
     "--damaged of upscale, denoise and dejpeg": "damaged=true of upscale, denoise and dejpeg",
     "use --device cpu": "start the server with --device cpu",
     "pass the right one with --weights": "name another model",
-    "a file is named by --weights": "/v1/models shows all names",
+    "`mambair models add NAME FILE` gives a file a name": "/v1/models shows all names",
     "`mambair models list` shows all names": "/v1/models shows all names",
 }
 _OPTIONS = {name.replace("_", "-") for query in QUERIES.values() for name in query.model_fields}

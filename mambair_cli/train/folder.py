@@ -1,6 +1,5 @@
 """The folder that a run writes into: for one run at a time, and no file of another is lost."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import atomic_write, enumerate_names, show
+from mambair_cli.system.files import atomic_write, enumerate_names, require_folder, show
 from mambair_cli.system.signals import SIGNALS, held_back
 
 STATE_FILE = "state.pt"
@@ -32,9 +31,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
         UsageError: Another run holds it, or it is no folder.
         MambairError: It cannot be written.
     """
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise UsageError(f"cannot train into {show(folder)}: {show(there)} is no folder; choose another name")
+    require_folder(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:

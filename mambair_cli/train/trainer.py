@@ -23,7 +23,7 @@ from mambair_cli.quality.metrics import LUMA_WEIGHTS
 from mambair_cli.train.config import TrainConfig, describe_config, find_change
 from mambair_cli.train.dataset import load_dataset
 from mambair_cli.train.distributed import ProcessGroup
-from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, write_file
+from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, refuse_no_run, write_file
 from mambair_cli.train.pace import check_memory, measure_pace
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.schedule import Schedule
@@ -222,12 +222,13 @@ class Trainer:
         write_file(folder / WEIGHTS_FILE, serialize_weights(self.averaged, self.config, self.step))
 
     def load(self) -> None:
-        """Continue from the state in the run's folder, which must exist.
+        """Continue from the state in the run's folder.
 
         Raises:
             CheckpointError: It is damaged.
-            UsageError: It is the state of another run.
+            UsageError: It is not there, or is the state of another run.
         """
+        refuse_no_run(self.config.output)  # a process on another machine may not see it
         path = self.config.output / STATE_FILE
         again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
         try:
