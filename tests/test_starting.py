@@ -86,6 +86,21 @@ def test_a_signal_while_a_process_starts_interrupts_once_it_has_started(monkeypa
     assert ours.recv()[1], "it has begun, and ignores interrupts"
 
 
+def fail_amid_an_interrupt() -> None:
+    """Raise another error where an interrupt comes, as Python does where it is about to have a lock again."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("cannot release un-acquired lock") from error
+
+
+def test_what_an_interrupt_turns_into_is_an_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), cleaning_up():
+        fail_amid_an_interrupt()
+    with pytest.raises(RuntimeError), cleaning_up():
+        raise RuntimeError("of another kind")
+
+
 def wait_for_ever() -> None:
     """Begin, and do not end."""
     time.sleep(1000)

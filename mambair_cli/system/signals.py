@@ -44,11 +44,22 @@ def cleaning_up() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only it receives signals
         yield
         return
-    before = _handle(_interrupt)
+    is_interrupted = False
+
+    def interrupt(number: int, frame: object) -> "NoReturn":
+        nonlocal is_interrupted
+        is_interrupted = True
+        _interrupt(number, frame)
+
+    before = _handle(interrupt)
     before_unraisable = sys.unraisablehook
     sys.unraisablehook = _see_unraisable
     try:
         yield
+    except Exception:
+        if is_interrupted:  # amid the wait for a lock it becomes an error of the lock
+            raise KeyboardInterrupt from None
+        raise
     finally:
         sys.unraisablehook = before_unraisable
         _restore(before)
