@@ -3,7 +3,6 @@
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from restore_server import PHOTO, Link, ask, error_message, serving
 from mambair_cli.cli import main
 from mambair_cli.inspection.need import SEEN_QUALITY
 from mambair_cli.server.address import Address
+from mambair_cli.server.progress import ImageProgress, State
 
 FILES = {
     "/": "text/html",
@@ -34,15 +34,35 @@ def address() -> Iterator[Address]:
         yield address
 
 
-def follow(address: Address, name: str) -> list[dict]:
-    """Follow an image to its end; return the events."""
-    link = Link(address)
-    link.request("GET", f"/v1/progress/{name}")
-    response = link.getresponse()
-    assert response.headers["Content-Type"].startswith("text/event-stream")
-    lines = response.read().decode().split("\n\n")
-    link.close()
-    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+class Follower:
+    """Follows an image in a thread of its own; other threads can wait for what it hears."""
+
+    def __init__(self, address: Address, name: str) -> None:
+        self.events: list[dict] = []
+        self._heard = threading.Condition()
+        self._thread = threading.Thread(target=self._follow, args=(address, name))
+        self._thread.start()
+        self.wait_for({"state": "waiting", "done": 0, "total": 0})  # before the image is sent
+
+    def _follow(self, address: Address, name: str) -> None:
+        link = Link(address)
+        link.request("GET", f"/v1/progress/{name}")
+        response = link.getresponse()
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        for line in response:
+            if line.startswith(b"data: "):
+                with self._heard:
+                    self.events.append(json.loads(line.removeprefix(b"data: ")))
+                    self._heard.notify_all()
+        link.close()
+
+    def wait_for(self, event: dict) -> None:
+        with self._heard:
+            assert self._heard.wait_for(lambda: event in self.events, 60), (event, self.events)
+
+    def wait_for_end(self) -> None:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -113,33 +133,33 @@ def test_limits_hold_for_every_image(tmp_path) -> None:
             assert "more than 50" in error_message(ask(address, "POST", path, PHOTO))
 
 
-def test_progress_is_told_by_tile(address: Address) -> None:
-    events: list[dict] = []
-    follower = threading.Thread(target=lambda: events.extend(follow(address, "picture-1")))
-    follower.start()
-    time.sleep(0.2)  # it may ask before the image is sent
+def test_progress_is_told_by_tile(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    follower = Follower(address, "picture-1")
+    tell = ImageProgress.tell
+
+    def tell_and_wait(self: ImageProgress, state: State, done: int = 0, total: int = 0) -> None:
+        tell(self, state, done, total)
+        if total:  # a busy machine could come to the next tile before this one is heard
+            follower.wait_for({"state": state, "done": done, "total": total})
+
+    monkeypatch.setattr(ImageProgress, "tell", tell_and_wait)
     answer = ask(address, "POST", "/v1/upscale?scale=2&tile=32", LARGE, {"Mambair-Progress": "picture-1"})
     assert answer[0] == 200
-    follower.join(30)
-    states = list(dict.fromkeys(event["state"] for event in events))
-    assert states[0] == "waiting"
-    assert states[-1] == "done"
-    counts = [(event["done"], event["total"]) for event in events if event["total"]]
+    follower.wait_for_end()
     tiles = json.loads(answer[1]["Mambair-Report"])["tiles"]
+    counts = [(event["done"], event["total"]) for event in follower.events if event["total"]]
     assert {total for _, total in counts} == {tiles}
-    done = [each for each, _ in counts]
-    assert done == sorted(done)
-    assert len(set(done)) > 3
+    assert counts == sorted(set(counts))
+    assert counts[-1] == (tiles, tiles)
+    assert len(counts) > 3  # the threads of a CPU compute some tiles side by side
+    assert follower.events[-1]["state"] == "done"
 
 
 def test_a_failure_ends_the_progress(address: Address) -> None:
-    events: list[dict] = []
-    follower = threading.Thread(target=lambda: events.extend(follow(address, "picture-2")))
-    follower.start()
-    time.sleep(0.2)
+    follower = Follower(address, "picture-2")
     assert ask(address, "POST", "/v1/upscale", b"no image", {"Mambair-Progress": "picture-2"})[0] == 422
-    follower.join(30)
-    assert events[-1]["state"] == "failed"
+    follower.wait_for_end()
+    assert follower.events[-1]["state"] == "failed"
 
 
 @pytest.mark.parametrize("name", ["short", "a" * 65, "with%20space", "..%2F..%2Fetc"])
