@@ -306,6 +306,13 @@ def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
         train(config, resume=True)
 
 
+def test_a_state_that_may_not_be_read_is_not_called_damaged(config):
+    config.output.mkdir()
+    (config.output / "state.pt").mkdir()  # root may read any file
+    with pytest.raises(CheckpointError, match=r"cannot read .*state\.pt: Is a directory; check"):
+        train(config, resume=True)
+
+
 def test_divergence_ends_the_run_and_saves_nothing(config):
     with pytest.raises(MambairError, match="diverged"):
         train(dataclasses.replace(config, learning_rate=1e30, warmup=0))

@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mambair_cli.checkpoints.wrapping import WRAPPERS, bare_names, list_names, show_name, unwrap
+from mambair_cli.checkpoints.shown_names import list_names, show_name
+from mambair_cli.checkpoints.wrapping import WRAPPERS, bare_names, unwrap
 from mambair_cli.errors import CheckpointError
 from mambair_cli.networks import (
     Config,

@@ -1,4 +1,4 @@
-"""What programs put around tensors: dictionaries, and prefixes of their names; and names in messages."""
+"""What programs put around tensors: dictionaries, and prefixes of their names."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,8 +11,6 @@ from mambair_cli.errors import CheckpointError
 WRAPPERS = ("params", "params_ema", "state_dict", "model_state_dict", "model", "net", "network")
 MOST_LAYERS = 3  # of dictionaries, or of names of holders, around tensors
 STATE_KEYS = {"config", "step", "averaged", "optimizer"}  # of the state of a training by mambair
-NAMED_AT_MOST = 3  # tensors in one error message
-LONGEST_NAME = 200  # characters of a tensor's name and shape in it
 
 # How the names of a network begin, one for each architecture.
 FIRST_NAMES = ("conv_first.", "patch_embed.", "encoder_level1.")
@@ -54,21 +52,6 @@ def _leads_to_tensors(content: object, layers: int) -> bool:
 def _is_weight(value: Any) -> bool:
     """Tell whether it is a tensor as networks have them, not a loss or the state of random numbers."""
     return isinstance(value, Tensor) and value.numel() > 1 and value.is_floating_point()
-
-
-def list_names(names: Iterable[object]) -> str:
-    """Return the first few names and the number of the others, as text."""
-    names = list(names)
-    rest = len(names) - NAMED_AT_MOST
-    return ", ".join(map(show_name, names[:NAMED_AT_MOST])) + (f" and {rest} more" if rest > 0 else "")
-
-
-def show_name(name: object) -> str:
-    """Return a name from a file as short, printable text of one line."""
-    if not isinstance(name, str):
-        return type(name).__name__
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[: LONGEST_NAME + 1])
-    return shown if len(name) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}…"
 
 
 def bare_names(names: Iterable[str]) -> list[str]:

@@ -225,14 +225,20 @@ class Trainer:
         """Continue from the state in the run's folder.
 
         Raises:
-            CheckpointError: It is damaged.
+            CheckpointError: It cannot be read, or is damaged.
             UsageError: It is not there, or is the state of another run.
         """
         refuse_no_run(self.config.output)  # a process on another machine may not see it
         path = self.config.output / STATE_FILE
         again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            serialized = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {path}: {error.strerror or error}; check its permissions"
+            ) from error
+        try:
+            state = torch.load(io.BytesIO(serialized), map_location=self.device, weights_only=True)
         except Exception as error:  # a damaged pickle can raise any error
             raise CheckpointError(
                 f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
