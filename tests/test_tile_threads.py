@@ -1,4 +1,5 @@
 import gc
+import itertools
 import os
 import threading
 import time
@@ -101,23 +102,26 @@ def test_processors_are_shared_out_and_never_used_twice(nearest: Path, monkeypat
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved(nearest: Path, monkeypatch) -> None:
-    lock, at_work = threading.Lock(), []
+    passes, together = itertools.count(), threading.Barrier(THREADS)
+    lock, at_work, most = threading.Lock(), [], []
 
     def see(x: Tensor) -> None:
+        if next(passes) < THREADS:
+            together.wait(PATIENCE_SECONDS)
+            raise torch.OutOfMemoryError("no room")
         with lock:
             at_work.append(x)
-            is_crowded = len(at_work) > 2
+            most.append(len(at_work))
         time.sleep(0.02)
         with lock:
             at_work.pop()
-        if is_crowded:
-            raise torch.OutOfMemoryError("no room")
 
     watch(monkeypatch, see)
     image = noise(64, 64, 3, dtype="uint8")
     restored, report = Restorer(weights=nearest, device="cpu", tile=32, overlap=0).restore(image)
     np.testing.assert_array_equal(restored, image.repeat(2, 0).repeat(2, 1))
     assert (report.shrunk, report.batch, report.plan.tile_height) == (True, 2, 32)
+    assert max(most) <= 2
 
 
 def test_small_tiles_have_few_threads(nearest: Path, monkeypatch) -> None:
