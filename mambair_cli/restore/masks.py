@@ -3,17 +3,23 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mambair_cli.images import to_float
 from mambair_cli.restore.engine import TileComputer, run_tiles
 from mambair_cli.restore.row_window import Converted, Window
 from mambair_cli.restore.tiling import Report, blend_tiles
 
+NEAR = 1  # pixels of the input to each side whose values an enlarged pixel may take
+
 
 def enlarge_mask(
     computer: TileComputer, channels: int, window: Window, report: Report, sample: int, seed: int | None
 ) -> Iterator[np.ndarray]:
     """Enlarge one sample of each pixel as a gray image; it has no noise and no JPEG artefacts to remove.
+
+    No value leaves the range of the input's values within ``NEAR`` pixels: what is empty stays empty, and
+    what is opaque stays opaque, right up to an edge.
 
     Args:
         computer: What computes the tiles.
@@ -50,4 +56,31 @@ def enlarge_mask(
                 else:
                     yield tile[:1, :1].repeat(scale * plan.tile_height, 0).repeat(scale * plan.tile_width, 1)
 
-    yield from blend_tiles(plan, restore_varied(), scale)
+    top = 0
+    for rows in blend_tiles(plan, restore_varied(), scale):
+        bottom = top + len(rows)
+        yield _hold(rows, mask, top, bottom, plan.height, scale)
+        top = bottom
+
+
+def _hold(rows: np.ndarray, mask: Converted, top: int, bottom: int, height: int, scale: int) -> np.ndarray:
+    """Clip rows of an enlarged mask to the range of the input's values nearby.
+
+    Args:
+        rows: Rows of the result, (bottom - top, s·w, 1) float32.
+        mask: The input.
+        top: Number of the first row of the result.
+        bottom: Number of the row after the last one.
+        height: Number of rows of the input.
+        scale: s.
+    """
+    first, end = top // scale, -(-bottom // scale)  # rows of the input that these rows show
+    above, below = min(NEAR, first), min(NEAR, height - end)
+    given = mask[first - above : end + below, :]
+    edges = ((NEAR - above, NEAR - below), (NEAR, NEAR), (0, 0))
+    near = sliding_window_view(np.pad(given, edges, "edge"), (2 * NEAR + 1, 2 * NEAR + 1), (0, 1))
+    shown = slice(top - first * scale, bottom - first * scale)
+    lowest, highest = (
+        extreme(near, axis=(3, 4)).repeat(scale, 0)[shown].repeat(scale, 1) for extreme in (np.min, np.max)
+    )
+    return np.clip(rows, lowest, highest)

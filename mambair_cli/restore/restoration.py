@@ -12,7 +12,7 @@ from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import from_float
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
-from mambair_cli.restore.masks import enlarge_mask
+from mambair_cli.restore.masks import NEAR, enlarge_mask
 from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
@@ -157,12 +157,13 @@ class Restoration:
             for sample in range(colors, self._samples)
         ]
 
+        reach = REACH if restorer.own.strength < 1 else NEAR if others else 0
+
         def bands() -> Iterator[Band]:
             top = 0
             for rows in blended:
                 bottom = top + len(rows)
                 yield Band(top, self._finish(rows, window, others, top, bottom), report)
-                reach = 0 if restorer.own.strength == 1 else REACH
                 window.release(max(0, bottom // restorer.info.scale - reach))
                 top = bottom
 
