@@ -139,7 +139,7 @@ def test_data_that_fills_little_of_its_range_is_told(
     counts = ((photo() + noise(1)).clip(0, 255)[:64, :64, 0] / 255 * white).astype(np.uint16)
     Image.fromarray(counts).save(tmp_path / "in.tif")
     assert main(["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *LOCAL]) == 0
-    assert ("% of their range: scale them" in capsys.readouterr().err) == is_told
+    assert ("% of their range: the network sees them stretched" in capsys.readouterr().err) == is_told
     assert main(["inspect", str(tmp_path / "in.tif")]) == 0
     assert ("16 bits, gray; they fill 6" in capsys.readouterr().out) == is_told
 

@@ -99,7 +99,12 @@ def explain_look(task: "Task", need: "Need", model: str, of_clip: bool = False) 
             sentences.append(BETTER_FOR_JPEG)
     elif task == "denoise" and need.look is not None:
         sentences.append(f"{name_little_noise(need.look)} and {name_faint_traces(need.look)} were seen")
-    if task == "denoise" and need.look is not None and is_faint(need.look):
+    if need.look is not None and need.look.stretched:
+        share = f"{100 * need.look.filled:.2g} %"
+        sentences.append(
+            f"its samples fill {share} of their range: the network sees them stretched to all of it"
+        )
+    elif task == "denoise" and need.look is not None and is_faint(need.look):
         sentences.append(
             f"its samples fill {100 * need.look.filled:.2g} % of their range: scale them to all of it, "
             "or noise is hardly seen"

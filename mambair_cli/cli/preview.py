@@ -148,12 +148,15 @@ def _read_region(options: Options) -> Region | None:
 @contextmanager
 def _open(source: "Source", options: Options) -> Iterator[PreviewImage]:
     """Open an image; say what is shown of it, and at the end what is damaged."""
+    from mambair_cli.images.stretch import read_stretch
     from mambair_cli.runs.job_files import open_source
 
     region = _read_region(options)
     source = source.hold()
     with open_source(source, options.max_pixels, options.damaged) as reader:
-        image = PreviewImage(reader, source, region)
+        stretch = read_stretch(reader)
+    with open_source(source, options.max_pixels, options.damaged) as reader:
+        image = PreviewImage(reader, source, region, stretch)
         if not options.quiet and region is None and not image.is_whole:
             say(f"{image.name}: showing the part {image.region}; --region shows another one")
         yield image
@@ -266,6 +269,7 @@ def _restore_by(
         context,
         options.asked_strengths,
         lambda done, total: progress.advance(0, done, total),
+        image.stretch,
     )
     seconds = time.perf_counter() - start
     results = []

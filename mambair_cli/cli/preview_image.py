@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from mambair_cli.images import Header, Reader
     from mambair_cli.images.source import Source
+    from mambair_cli.images.stretch import Stretch
     from mambair_cli.inspection.need import Need
     from mambair_cli.pages.screen import ScreenPicture
 
@@ -22,6 +23,7 @@ class PreviewImage:
         reader: Reads it.
         source: Where it comes from.
         region: The part; None for the most telling one.
+        stretch: How the whole image is stretched for a network; None if it is not.
 
     Attributes:
         name: Short name.
@@ -29,9 +31,12 @@ class PreviewImage:
         need: What was seen of it, and what it needs; None where nobody looked.
         region: The part that is shown.
         source: The image.
+        stretch: How the whole image is stretched for a network; None if it is not.
     """
 
-    def __init__(self, reader: "Reader", source: "Source", region: Region | None) -> None:
+    def __init__(
+        self, reader: "Reader", source: "Source", region: Region | None, stretch: "Stretch | None"
+    ) -> None:
         import numpy as np
 
         from mambair_cli.inspection.telling_part import choose_telling_part
@@ -39,7 +44,7 @@ class PreviewImage:
         from mambair_cli.runs.jobs import name_of
 
         self.source, self.name = source, name_of(source)
-        self._reader = reader
+        self._reader, self.stretch = reader, stretch
         self.header: Header = replace(reader.header, masks=())
         header = self.header
         if region is not None:
@@ -89,7 +94,9 @@ class PreviewImage:
         from mambair_cli.inspection.picture import find_need_of
 
         if self.need is None:
-            self.need = find_need_of(self.source.path or self.source.data or b"", self.header, self.read)
+            self.need = find_need_of(
+                self.source.path or self.source.data or b"", self.header, self.read, self.stretch
+            )
         return self.need
 
     def show(self, samples: "np.ndarray", name: str) -> "ScreenPicture":

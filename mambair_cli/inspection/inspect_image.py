@@ -10,6 +10,7 @@ from mambair_cli.images.icc_profile import describe_profile
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.provenance import read_note
 from mambair_cli.images.source import Source
+from mambair_cli.images.stretch import Stretch, read_stretch
 from mambair_cli.inspection.look import Look, look_at
 from mambair_cli.inspection.need import Need, describe_need, find_need
 
@@ -60,8 +61,10 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     held = source.hold()
     file = held.path or held.data or b""
     with open_picture(file, max_pixels=max_pixels) as reader:
+        stretch = read_stretch(reader)
+    with open_picture(file, max_pixels=max_pixels) as reader:
         header = reader.header
-        look = _look(reader)
+        look = _look(reader, stretch)
         warnings = tuple(reader.warnings)
     return Inspection(
         source=source,
@@ -73,7 +76,7 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     )
 
 
-def _look(reader: Reader) -> Look | None:
+def _look(reader: Reader, stretch: Stretch | None) -> Look | None:
     """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
     header = reader.header
     held: tuple[int, int, np.ndarray] | None = None  # windows beside each other need the same rows
@@ -84,7 +87,7 @@ def _look(reader: Reader) -> Look | None:
             held = rows.start, rows.stop, reader.read(rows.start, rows.stop)
         return to_float(held[2][:, columns, : header.bands])
 
-    look = look_at(header.height, header.width, read)
+    look = look_at(header.height, header.width, read, stretch)
     end = header.height * header.frames
     if held is None or held[1] < end:
         reader.read(end - 1, end)

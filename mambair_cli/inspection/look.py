@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mambair_cli.images import is_gray
+from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
 from mambair_cli.inspection.features import BLOCK, SMALLEST, describe, place_windows
@@ -51,6 +52,7 @@ class Look:
             each has noise of its own, 1 in a gray picture.
         filled: Share of the range of samples between the darkest and the brightest one that was seen, 0 to 1.
         two_valued: Whether there are only two values, as in a scan of 1 bit.
+        stretched: Whether the picture is faint, and all else was estimated as if it filled the whole range.
     """
 
     sigma: tuple[float, float, float]
@@ -61,6 +63,7 @@ class Look:
     common: float = 0.0
     filled: float = 1.0
     two_valued: bool = False
+    stretched: bool = False
 
     @property
     def noise(self) -> float:
@@ -72,13 +75,14 @@ CLEAN = Look((0.0, 0.0, 0.0), 0.0, (0.0, 0.0, 0.0), UNTOUCHED, 1.0)
 """A picture of a single colour: nothing is wrong with it that could be seen."""
 
 
-def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
+def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None = None) -> Look | None:
     """Look at a picture, or at some windows of a large one.
 
     Args:
         height: Height of the picture, in pixels.
         width: Width of the picture, in pixels.
         read: Reads a window.
+        stretch: How the picture is stretched before it is restored; None if it is not.
 
     Returns:
         The estimates; None for a picture that is too small to tell.
@@ -87,15 +91,18 @@ def look_at(height: int, width: int, read: ReadWindow) -> Look | None:
         return None
     windows = []
     for rows, columns in place_windows(height, width):
-        window = np.nan_to_num(read(rows, columns)) * np.float32(SAMPLES)
+        window = np.nan_to_num(read(rows, columns))
+        window = (window if stretch is None else stretch.apply(window, window.shape[2])) * np.float32(SAMPLES)
         windows.append(np.repeat(window, 3, axis=2) if window.shape[2] == 1 else window)
     least, most = (bound(list(map(bound, windows))) for bound in (np.min, np.max))
-    filled = round(min(1.0, float(most - least) / SAMPLES), 4)
+    filled = float(most - least) / SAMPLES if stretch is None else stretch.highest - stretch.lowest
+    plain = replace(CLEAN, filled=float(f"{min(1.0, filled):.4g}"), stretched=stretch is not None)
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
-        return replace(CLEAN, filled=filled)
+        return plain
     windows = [trim_margins(window, SMALLEST, BLOCK) for window in windows]
     two_valued = all(is_gray(each) and ((each == least) | (each == most)).all() for each in windows)
-    look = replace(_read_estimates(_estimate(describe(windows))), filled=filled, two_valued=two_valued)
+    estimates = _read_estimates(_estimate(describe(windows)))
+    look = replace(estimates, filled=plain.filled, stretched=plain.stretched, two_valued=two_valued)
     if STRONG <= look.quality < UNTOUCHED:
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN
         if measure_smoothness(windows) >= least:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mambair_cli.images.stretch import FAINT
 from mambair_cli.inspection.look import Look
 
 Kind = Literal["clean", "real", "white"]
@@ -25,8 +26,6 @@ WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 # between is for models for noise of any kind, which are better there by up to 2 dB; measured.
 WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
-# Share of the range of samples; data that fill less should be scaled first.
-FAINT = 1 / 8
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 
 
@@ -128,6 +127,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "common": look and look.common,
         "filled": look and look.filled,
         "two_valued": look and look.two_valued,
+        "stretched": look and look.stretched,
         "resolution": look and look.resolution,
         "reduce": look and need.reduce,
         "denoise_sigma": need.sigma,
@@ -151,6 +151,7 @@ def read_need(facts: dict[str, Any]) -> Need:
             common=facts["common"],
             filled=facts["filled"],
             two_valued=facts["two_valued"],
+            stretched=facts["stretched"],
         )
     reasons = tuple(facts["reasons"])
     reduce = facts["reduce"] or 1.0

@@ -9,6 +9,7 @@ import numpy as np
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.picture import Header
 from mambair_cli.images.samples import to_float
+from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.look import Look, look_at
 from mambair_cli.inspection.need import Need, find_need
 
@@ -16,12 +17,13 @@ ReadRows = Callable[[int, int], np.ndarray]
 """Reads rows of a picture from one to another, (n, w, samples); alpha and masks last."""
 
 
-def look_at_rows(header: Header, read: ReadRows) -> Look | None:
+def look_at_rows(header: Header, read: ReadRows, stretch: Stretch | None = None) -> Look | None:
     """Look at a picture that is read row after row; of several frames, at the first one.
 
     Args:
         header: Header of the picture.
         read: Reads rows from one to another; called from the top down.
+        stretch: How the picture is stretched before it is restored; None if it is not.
 
     Returns:
         The estimates; None for a picture that is too small to tell.
@@ -38,18 +40,21 @@ def look_at_rows(header: Header, read: ReadRows) -> Look | None:
             held[place] = read(*place)
         return to_float(held[place][:, columns, : header.bands])
 
-    return look_at(header.height, header.width, read_window)
+    return look_at(header.height, header.width, read_window, stretch)
 
 
-def find_need_of(source: Path | bytes | mmap, header: Header, read: ReadRows) -> Need:
+def find_need_of(
+    source: Path | bytes | mmap, header: Header, read: ReadRows, stretch: Stretch | None = None
+) -> Need:
     """Tell what a picture in a file needs.
 
     Args:
         source: The file, or its bytes.
         header: Header of the picture.
         read: Reads rows, as for :func:`look_at_rows`.
+        stretch: How the picture is stretched before it is restored; None if it is not.
 
     Raises:
         ImageError: The rows cannot be read.
     """
-    return find_need(look_at_rows(header, read), read_jpeg_quality(source))
+    return find_need(look_at_rows(header, read, stretch), read_jpeg_quality(source))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mambair_cli.images.stretch import Stretch
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
@@ -47,6 +48,7 @@ def restore_part(
     context: Context,
     strengths: Sequence[float],
     on_tiles: OnTiles | None = None,
+    stretch: Stretch | None = None,
 ) -> tuple[list[np.ndarray], Report]:
     """Restore a part of an image, by one run of the network.
 
@@ -57,6 +59,7 @@ def restore_part(
         context: Where the part lies in them.
         strengths: Shares of the network's result, 0 to 1.
         on_tiles: Called with the progress.
+        stretch: How the whole image is stretched for the network; None to leave it.
 
     Returns:
         The part for each strength, (s·h, s·w, c) float32, not clipped, and how it was computed.
@@ -69,7 +72,9 @@ def restore_part(
         raise ValueError(f"the strengths are arguments; the restorer's is {restorer.own.strength}")
     rows: list[np.ndarray] = []
     report: Report | None = None
-    restoration = restorer.open_rows(lambda top, bottom: samples[top:bottom], samples.shape, on_tiles, None)
+    restoration = restorer.open_rows(
+        lambda top, bottom: samples[top:bottom], samples.shape, on_tiles, None, stretch=stretch
+    )
     for band in restoration.rows():
         rows = [*(rows if band.top else []), band.rows]  # the first band comes again with smaller tiles
         report = band.report

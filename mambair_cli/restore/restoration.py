@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import from_float
+from mambair_cli.images.stretch import Stretch
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
 from mambair_cli.restore.masks import NEAR, enlarge_mask
@@ -56,6 +57,7 @@ class Restoration:
         dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
             float32 that is not clipped.
         masks: Number of samples after colours and alpha, each enlarged like alpha.
+        stretch: How the image is stretched for the network; the result is stretched back. None to leave it.
     """
 
     def __init__(
@@ -66,9 +68,13 @@ class Restoration:
         on_tiles: OnTiles | None,
         dtype: DTypeLike | None,
         masks: int,
+        stretch: Stretch | None = None,
     ) -> None:
         self._height, self._width, self._samples = shape
-        self._restorer, self._read, self._on_tiles = restorer, read, on_tiles
+        visible = self._samples - masks
+        self._colours = visible - (visible % 2 == 0)
+        self._restorer, self._on_tiles, self._stretch = restorer, on_tiles, stretch
+        self._read = read if stretch is None else lambda *rows: stretch.apply(read(*rows), self._colours)
         self._dtype, self._masks = None if dtype is None else np.dtype(dtype), masks
         self._plan = restorer.plan(self._height, self._width)
         self._batch = restorer.choose_batch(self._plan)
@@ -131,11 +137,12 @@ class Restoration:
 
     def _begin_small(self) -> Iterator[Band]:
         """Begin a small image in a batch of whole images, which has only this one."""
-        collect = self._restorer.restore_together([self._read(0, self._height)], self._dtype)
+        dtype = self._dtype if self._stretch is None else None
+        collect = self._restorer.restore_together([self._read(0, self._height)], dtype)
 
         def bands() -> Iterator[Band]:
             restored, report = collect()
-            yield Band(0, restored[0], report)
+            yield Band(0, restored[0] if self._stretch is None else self._convert(restored[0]), report)
             if self._on_tiles:
                 self._on_tiles(1, 1)
 
@@ -148,8 +155,7 @@ class Restoration:
         report = Report(plan, self._batch, self._shrunk)
         read = self._read if plan.wrap == "none" else Surrounded(self._read, plan)
         window = Window(read, plan.height)
-        visible = self._samples - self._masks
-        colors, channels = visible - (visible % 2 == 0), restorer.info.channels
+        visible, colors, channels = self._samples - self._masks, self._colours, restorer.info.channels
         pixels = Converted(window, lambda tile: to_channels(tile[..., :visible], colors, channels))
         blended = blend_rows(restorer.computer, pixels, plan, report.batch, restorer.own.seed, self._on_tiles)
         others = [
@@ -183,10 +189,9 @@ class Restoration:
         """
         restorer = self._restorer
         buffers, channels, strength = restorer.computer.buffers, restorer.info.channels, restorer.own.strength
-        visible = self._samples - self._masks
-        colors = visible - (visible % 2 == 0)
+        visible, colors = self._samples - self._masks, self._colours
         is_finished = colors == channels and not others and strength == 1  # but for the rounding
-        if is_finished and self._dtype is not None:
+        if is_finished and self._stretch is None and self._dtype is not None:
             return buffers.fetch_samples(rows, self._dtype)
         rows = buffers.fetch(rows)
         is_by_luma = colors == 3 and channels == 1  # then the scale is 1
@@ -196,6 +201,11 @@ class Restoration:
             rows = np.concatenate([rows, *map(next, others)], axis=2)
         if strength < 1:
             rows = mix(rows, self._enlarge(window, top, bottom, visible), strength)
+        return self._convert(rows)
+
+    def _convert(self, rows: np.ndarray) -> np.ndarray:
+        """Convert a result, (n, s·w, c) float32, to the samples that were asked for."""
+        rows = rows if self._stretch is None else self._stretch.undo(rows, self._colours)
         return rows if self._dtype is None else from_float(rows, self._dtype)
 
     def _enlarge(self, window: Window, top: int, bottom: int, visible: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,8 @@ from mambair_cli.checkpoints.select import (
     looks,
 )
 from mambair_cli.images import from_float, to_float
-from mambair_cli.images.resize_and_convert import reduce_samples
-from mambair_cli.inspection.look import look_at
-from mambair_cli.inspection.need import Need, find_need
+from mambair_cli.images.stretch import Stretch
+from mambair_cli.inspection.need import Need
 from mambair_cli.networks import Network
 from mambair_cli.restore import copying
 from mambair_cli.restore.channels import from_channels, to_channels
@@ -41,6 +39,7 @@ from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import TileSettings, choose_tiles
 from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
+from mambair_cli.restore.whole import restore_whole
 from mambair_cli.system.values import Wrap
 
 # Pixels up to which small images of one size are one batch of a GPU, and the largest number of them.
@@ -259,38 +258,8 @@ class Restorer:
             UsageError: The network cannot restore such an image.
         """
         image = check_image(image, any_range)
-        restored, report = self._restore(np.atleast_3d(image), on_tiles)
+        restored, report = restore_whole(self, np.atleast_3d(image), on_tiles)
         return (restored[:, :, 0] if image.ndim == 2 else restored), report
-
-    def _restore(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
-        if self.others:
-            return self._restore_by_look(image, on_tiles)
-        height, width, samples = image.shape
-        result = np.empty((height * self.info.scale, width * self.info.scale, samples), image.dtype)
-        report = None
-        opened = self.open_rows(lambda top, bottom: image[top:bottom], image.shape, on_tiles, image.dtype)
-        for band in opened.rows():
-            result[band.top : band.top + len(band.rows)] = band.rows
-            report = band.report
-        assert report is not None
-        return result, report
-
-    def _restore_by_look(self, image: np.ndarray, on_tiles: OnTiles | None) -> tuple[np.ndarray, Report]:
-        """Look at an image, and restore it by the model that it needs, at the scale of this one."""
-        height, width, samples = image.shape
-        colours = samples - (samples % 2 == 0)
-        look = look_at(height, width, lambda rows, columns: to_float(image[rows, columns, :colours]))
-        need = find_need(look, None)
-        chosen = self.choose(need).alone()
-        if chosen.info.scale == self.info.scale:
-            restored, report = chosen._restore(image, on_tiles)
-        else:
-            restored, report = chosen._restore(to_float(image), on_tiles)
-            restored = reduce_samples(
-                restored, height * self.info.scale, width * self.info.scale, self.own.wrap
-            )
-            restored = from_float(restored, image.dtype)
-        return restored, replace(report, model=chosen.model.name, scale=chosen.info.scale, need=need)
 
     def open_rows(
         self,
@@ -299,6 +268,7 @@ class Restorer:
         on_tiles: OnTiles | None = None,
         dtype: DTypeLike | None = np.float32,
         masks: int = 0,
+        stretch: Stretch | None = None,
     ) -> Restoration:
         """Return a restoration of an image that is read row after row, not begun yet.
 
@@ -309,12 +279,13 @@ class Restorer:
             dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
                 float32 that is not clipped.
             masks: Number of samples after colours and alpha, each enlarged like alpha.
+            stretch: How the image is stretched for the network; None to leave it.
 
         Raises:
             UsageError: The network cannot restore such an image.
         """
         check_samples(shape[2] - masks, self.info, self.model.name)
-        return Restoration(self, read, shape, on_tiles, dtype, masks)
+        return Restoration(self, read, shape, on_tiles, dtype, masks, stretch)
 
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""

@@ -14,6 +14,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
 from mambair_cli.images.provenance import add_note
+from mambair_cli.images.stretch import Stretch, find_stretch, read_stretch
 from mambair_cli.inspection.need import Need
 from mambair_cli.inspection.picture import find_need_of
 from mambair_cli.restore.engine import OnTiles
@@ -79,6 +80,7 @@ class ImageJob:
         self.need: Need | None = None
         self._output, self._source = prepared.output, prepared.job.source
         self._read: ReadRows | None = None
+        self._stretch: Stretch | None = None
         self._warnings: list[str] = []  # the reader's own list, to which it adds while rows are read
         self._open = ExitStack()
         self._begun: _Begun | None = None
@@ -125,14 +127,17 @@ class ImageJob:
                 needs_network = output.size.needs_network(header.width, header.height)
                 if self.pixels * header.samples_per_pixel * item > DECODED_BYTES:
                     if needs_network:
+                        with open_source(self._source, policy.max_pixels, policy.damaged) as again:
+                            self._stretch = read_stretch(again)
                         self._look(header, self._read)
                     self._open.push(opening.pop_all())
                     return
                 rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
             if needs_network:
+                self._stretch = find_stretch([rows], header.bands)
                 self._look(header, self._read)
-            if header.frames == 1 and needs_network:
+            if header.frames == 1 and needs_network and self._stretch is None:
                 self.samples = rows
                 self.together = self.restorer.count_together(rows.shape, len(header.masks))
 
@@ -140,7 +145,9 @@ class ImageJob:
         """Look at the image, where there are models to choose from, and choose the one that it needs."""
         if self.restorer.others:
             scale = self.restorer.info.scale
-            self.need = find_need_of(self._source.path or self._source.data or b"", header, read)
+            self.need = find_need_of(
+                self._source.path or self._source.data or b"", header, read, self._stretch
+            )
             self.restorer = self.restorer.choose(self.need)
             if self.restorer.info.scale != scale:
                 self._output = replace(self._output, size=keep_scale(self._output.size, scale))
@@ -219,7 +226,9 @@ class ImageJob:
         if not self._output.size.needs_network(header.width, header.height):
             return _pass_rows(read_frame, header.height, header.width, count)
         shape = (header.height, header.width, header.samples_per_pixel)
-        restoration = self.restorer.open_rows(read_frame, shape, count, writer.dtype, len(header.masks))
+        restoration = self.restorer.open_rows(
+            read_frame, shape, count, writer.dtype, len(header.masks), self._stretch
+        )
         restoration.begin()
         return restoration.rows()
 
