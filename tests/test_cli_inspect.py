@@ -28,6 +28,7 @@ KEYS = {
         "grain",
         "common",
         "filled",
+        "stretched",
         "two_valued",
         "resolution",
         "reduce",
