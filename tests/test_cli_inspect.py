@@ -28,6 +28,7 @@ KEYS = {
         "grain",
         "common",
         "filled",
+        "quiet",
         "stretched",
         "two_valued",
         "resolution",

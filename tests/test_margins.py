@@ -1,6 +1,7 @@
 """A frame hides nothing of a picture from a look at it."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from PIL import Image
 
 from mambair_cli.inspection.features import BLOCK, SMALLEST
-from mambair_cli.inspection.look import look_at_pixels
-from mambair_cli.inspection.margins import trim_margins
+from mambair_cli.inspection.look import Look, look_at_pixels
+from mambair_cli.inspection.margins import measure_quiet, trim_margins
 from mambair_cli.inspection.need import find_need
+from mambair_cli.restore.restorer import Restorer
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -35,10 +37,38 @@ FRAMES = {
 }
 
 
+def seen(pixels: np.ndarray) -> Look:
+    """Return what is seen of a picture, but for the share that its frame has."""
+    look = look_at_pixels(pixels / 255)
+    assert look is not None
+    return replace(look, quiet=0)
+
+
 @pytest.mark.parametrize("name", FRAMES)
 def test_what_is_seen_is_the_same_with_a_frame(name: str) -> None:
     widths, level = FRAMES[name]
-    assert look_at_pixels(frame(noisy(), *widths, level=level) / 255) == look_at_pixels(noisy() / 255)
+    assert seen(frame(noisy(), *widths, level=level)) == seen(noisy())
+
+
+def test_a_photo_with_much_that_has_no_noise_gets_the_model_for_real_photos(tmp_path: Path) -> None:
+    photo = np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("L"), np.float32)[40:200, 60:228, None]
+    errors = []
+    for width, kind in ((0, "white"), (8, "white"), (64, "real")):
+        framed = frame(noisy(), *[width] * 4, level=0)
+        need = find_need(look_at_pixels(framed / 255), None)
+        assert need.kind == kind
+        assert ("and areas without noise" in need.reasons[0]) == (kind == "real")
+        restored = Restorer("denoise", offline=True, device="cpu")(framed[..., :1] / 255)
+        inside = slice(width, width + photo.shape[0]), slice(width, width + photo.shape[1])
+        errors.append(float(np.sqrt(np.square(255 * restored[inside] - photo).mean())))
+    assert max(errors) < errors[0] + 0.7
+
+
+def test_areas_without_noise_are_counted() -> None:
+    half = noisy()
+    half[:, :80] = 140
+    assert measure_quiet([half, half]) == pytest.approx(80 / 168, abs=0.01)
+    assert measure_quiet([noisy()]) < 0.01
 
 
 def test_frames_may_lie_in_frames_and_those_of_scanners_have_a_little_noise() -> None:
@@ -47,7 +77,7 @@ def test_frames_may_lie_in_frames_and_those_of_scanners_have_a_little_noise() ->
     outside = np.ones(framed.shape[:2], bool)
     outside[16:-16, 16:-16] = False
     framed[outside] += random.integers(-2, 3, (outside.sum(), 1))
-    assert look_at_pixels(framed / 255) == look_at_pixels(noisy() / 255)
+    assert seen(framed) == seen(noisy())
 
 
 def test_what_is_left_keeps_the_place_of_blocks() -> None:

@@ -12,7 +12,7 @@ from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.common_noise import measure_common
 from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
 from mambair_cli.inspection.features import BLOCK, SMALLEST, describe, place_windows
-from mambair_cli.inspection.margins import trim_margins
+from mambair_cli.inspection.margins import measure_quiet, trim_margins
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "look.safetensors"
 SAMPLES = 255  # white in steps of 8 bits
@@ -51,6 +51,7 @@ class Look:
         common: Share of the noise's variance that red, green and blue have in common, 0 to 1: about 0 where
             each has noise of its own, 1 in a gray picture.
         filled: Share of the range of samples between the darkest and the brightest one that was seen, 0 to 1.
+        quiet: Share of the picture that has a single level, without any noise, 0 to 1, such as a black frame.
         two_valued: Whether there are only two values, as in a scan of 1 bit.
         stretched: Whether the picture is faint, and all else was estimated as if it filled the whole range.
     """
@@ -62,6 +63,7 @@ class Look:
     resolution: float
     common: float = 0.0
     filled: float = 1.0
+    quiet: float = 0.0
     two_valued: bool = False
     stretched: bool = False
 
@@ -98,11 +100,14 @@ def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None =
     filled = float(most - least) / SAMPLES if stretch is None else stretch.highest - stretch.lowest
     plain = replace(CLEAN, filled=float(f"{min(1.0, filled):.4g}"), stretched=stretch is not None)
     if all(np.ptp(window, axis=(0, 1)).max() < 1 for window in windows):
-        return plain
+        return replace(plain, quiet=1.0)
+    quiet = round(measure_quiet(windows), 3)
     windows = [trim_margins(window, SMALLEST, BLOCK) for window in windows]
     two_valued = all(is_gray(each) and ((each == least) | (each == most)).all() for each in windows)
     estimates = _read_estimates(_estimate(describe(windows)))
-    look = replace(estimates, filled=plain.filled, stretched=plain.stretched, two_valued=two_valued)
+    look = replace(
+        estimates, filled=plain.filled, quiet=quiet, two_valued=two_valued, stretched=plain.stretched
+    )
     if STRONG <= look.quality < UNTOUCHED:
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN
         if measure_smoothness(windows) >= least:

@@ -1,10 +1,27 @@
-"""Quiet margins of a picture, such as the black frame of a scan, which tell nothing of what they hold."""
+"""Quiet parts of a picture, such as the black frame of a scan, which tell nothing of what they hold."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 FLAT = 2  # largest difference within a row of one level, in steps of 8 bits
 NEARLY_FLAT = 12  # the same for black and white, which scanners give a little noise
 BLACK, WHITE = 24, 231
+_SIDE = 8  # pixels of a block that is quiet or not
+
+
+def measure_quiet(windows: Sequence[np.ndarray]) -> float:
+    """Return the share of windows that has a single level, without any noise, 0 to 1.
+
+    Args:
+        windows: Parts of a picture, (h, w, 3) float32 each, 0 to 255.
+    """
+    quiet = []
+    for window in windows:
+        height, width = (side // _SIDE for side in window.shape[:2])
+        blocks = window[: height * _SIDE, : width * _SIDE].reshape(height, _SIDE, width, _SIDE, 3)
+        quiet.append(_have_one_level(blocks.min(axis=(1, 3)), blocks.max(axis=(1, 3))).ravel())
+    return float(np.concatenate(quiet).mean())
 
 
 def trim_margins(window: np.ndarray, smallest: int, step: int) -> np.ndarray:
@@ -33,7 +50,11 @@ def trim_margins(window: np.ndarray, smallest: int, step: int) -> np.ndarray:
 
 def _are_quiet(window: np.ndarray, along: int) -> np.ndarray:
     """Tell of each row, or column, whether it has a single level; ``along`` is its axis."""
-    least, most = window.min(axis=along), window.max(axis=along)
-    spread = (most - least).max(axis=1)
-    is_end = (most.max(axis=1) <= BLACK) | (least.min(axis=1) >= WHITE)
+    return _have_one_level(window.min(axis=along), window.max(axis=along))
+
+
+def _have_one_level(least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Tell of areas, by the least and the most of each channel, (..., 3), whether each has a single level."""
+    spread = (most - least).max(axis=-1)
+    is_end = (most.max(axis=-1) <= BLACK) | (least.min(axis=-1) >= WHITE)
     return (spread <= FLAT) | ((spread <= NEARLY_FLAT) & is_end)

@@ -11,7 +11,7 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 7
+EDITION = 8
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
@@ -26,6 +26,9 @@ WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 # between is for models for noise of any kind, which are better there by up to 2 dB; measured.
 WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
+# Largest share without any noise of a picture whose noise can still be white; models for that know few such
+# pictures, and keep up to half of the noise beside; measured.
+MOST_QUIET = 0.2
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 
 
@@ -69,10 +72,11 @@ def find_need(look: Look | None, jpeg_quality: int | None) -> Need:
     is_noisy = look is not None and look.noise >= _least_noise(look)
     if look is not None and is_noisy:
         is_alike = look.common <= WHITE_COMMON or is_gray_noise(look)
-        is_white = kind == "clean" and is_fine(look) and is_alike
+        is_white = kind == "clean" and is_fine(look) and is_alike and look.quiet <= MOST_QUIET
         kind = "white" if is_white and look.quality >= WHITE_QUALITY else "real"
         sigma = look.noise if kind == "white" and not is_gray_noise(look) else None
-        reasons.append(f"{name_noise(look)} of sigma {look.noise:.0f}")
+        flat = ", and areas without noise" if look.quiet > MOST_QUIET else ""
+        reasons.append(f"{name_noise(look)} of sigma {look.noise:.0f}{flat}")
     if look is not None and look.resolution < SOFT and not is_noisy:  # noise hides the detail
         reduce = round(1 / look.resolution, 1)
         reasons.append(f"as soft as a picture that was enlarged {reduce:g} times")
@@ -126,6 +130,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "grain": look and look.grain,
         "common": look and look.common,
         "filled": look and look.filled,
+        "quiet": look and look.quiet,
         "two_valued": look and look.two_valued,
         "stretched": look and look.stretched,
         "resolution": look and look.resolution,
@@ -150,6 +155,7 @@ def read_need(facts: dict[str, Any]) -> Need:
             resolution=facts["resolution"],
             common=facts["common"],
             filled=facts["filled"],
+            quiet=facts["quiet"],
             two_valued=facts["two_valued"],
             stretched=facts["stretched"],
         )
