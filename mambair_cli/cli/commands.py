@@ -85,7 +85,8 @@ def _parse(command: Command | CommandGroup, parse: Any, context: Any, arguments:
     """Have the parser read arguments; explain what it refuses."""
     given = list(arguments)
     parameters = command.get_params(context)
-    check_dashes(given, [name for p in parameters if isinstance(p, TyperOption) for name in p.opts])
+    names = [name for p in parameters if isinstance(p, TyperOption) for name in p.opts]
+    check_dashes(given, names, context.command_path)
     context.allow_extra_args = True  # the caller refuses them, with a better message
     try:
         return parse(context, arguments)
