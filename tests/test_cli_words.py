@@ -261,6 +261,11 @@ def test_help_says_what_may_be_given(run):
     assert "[default: 95; 1 to 100]" in text
     assert "; 16 or more]" in text
     assert "[environment variable: MAMBAIR_SERVER]" in text
+    clips = text.partition("Options for clips: ")[2]
+    assert all(name in clips for name in ("--codec", "--deinterlace", "--fps", "--raw", "--at"))
+    pages = text.partition("Options for previews and comparisons: ")[2].partition("Options for clips: ")[0]
+    assert all(name in pages for name in ("--open", "--compare", "--preview", "--region"))
+    assert text.count("--codec h264") == 1
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text

@@ -125,9 +125,14 @@ def _name_arguments(parameters: Sequence[Any]) -> list[str]:
 
 
 def _write_parameters(parameters: Sequence[Any], formatter: Any) -> None:
-    shown = [parameter for parameter in parameters if not parameter.hidden]
-    for title, kind in (("Arguments", TyperArgument), ("Options", TyperOption)):
-        rows = [(_show_name(each), _show_help(each)) for each in shown if isinstance(each, kind)]
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for each in parameters:
+        if not each.hidden:
+            usual = "Options" if isinstance(each, TyperOption) else "Arguments"
+            sections.setdefault(each.rich_help_panel or usual, []).append(
+                (_show_name(each), _show_help(each))
+            )
+    for title, rows in sections.items():
         if rows:
             with formatter.section(title):
                 formatter.write_dl(rows)
