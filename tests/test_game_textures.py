@@ -387,7 +387,8 @@ def test_a_moving_image_becomes_no_clip(run: Any) -> None:
     assert code == 2
     assert err == (
         "mambair: error: cannot write b.mp4: an image becomes an image, "
-        "and a moving one gif, webp, avif or tiff, not .mp4; make a clip of it first, as with ffmpeg -i a.gif a.mp4\n"
+        "and a moving one gif, webp, avif or tiff, not .mp4; "
+        "make a clip of it first, as with ffmpeg -i a.gif a.mp4\n"
     )
     code, _, err = run("upscale", "a.gif", "-o", "w_%02d.png", "-s", "2")
     assert code == 1

@@ -1,5 +1,6 @@
 """Where an image comes from and where its result goes: files, standard streams, and their errors."""
 
+import errno
 import os
 import shutil
 import sys
@@ -208,6 +209,8 @@ def open_target(
             sys.stdout.buffer.flush()
     except OSError as error:
         remedy = "free some space" if job.result is not None else "give -o a file"
+        if error.errno == errno.EFBIG:
+            remedy = "write where larger files may be, or raise `ulimit -f`"
         raise ImageError(f"cannot write {job.place}: {error.strerror or error}; {remedy}") from error
 
 
