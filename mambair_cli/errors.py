@@ -17,6 +17,10 @@ class ImageError(MambairError):
     """An image cannot be read or written."""
 
 
+class NoRoomError(ImageError):
+    """The format of a result has no room for what the picture has."""
+
+
 class VideoError(MambairError):
     """A clip cannot be read or written."""
 

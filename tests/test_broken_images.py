@@ -24,7 +24,7 @@ from mambair_cli.images import read_picture
         (b"", ["empty"]),
         (b"Dear photographer,\nthis is text.", ["no image of a known kind", "png, jpeg"]),
         (b"\n", ["no image of a known kind"]),
-        (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", ["no image of a known kind"]),
+        (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", ["it is SVG or XML, which"]),
         (b"\0\0\0\x18ftypheic\0\0\0\0", ["heic data is corrupt"]),
         (b"P6 2 2 255 " + bytes(11), ["ppm data is corrupt", "11 of 12 samples"]),
         (b"P6 2 2 70000 " + bytes(11), ["ppm data is corrupt", "70000"]),

@@ -94,9 +94,23 @@ def test_compressed_pictures_of_a_folder_get_the_model_for_them(run: Run, tables
     assert "c.jpg: a JPEG of quality 60: using" in err
     assert (events[0]["model"], events[0]["other_models"]) == (f"tiny-x{scale}", [real])
     assert events[-1]["models"] == {f"tiny-x{scale}": 3, real: 2}
+    assert "belong together" not in err  # the summary is an event here
     for name in names | dict.fromkeys(COMPRESSED):
         with Image.open(tables.with_name(f"tables_x{scale}") / name) as image:
             assert image.size == (24 * scale, 20 * scale)
+
+
+@pytest.mark.parametrize(("more", "is_said"), [([], True), (["--clean"], False), (["-q"], False)])
+def test_where_models_differ_a_line_says_how_frames_get_one(
+    tables: Path, capsys: pytest.CaptureFixture[str], more: list[str], is_said: bool
+) -> None:
+    assert main(["upscale", str(tables), "--offline", "-s", "2", *more]) == 0
+    err = capsys.readouterr().err
+    said = (
+        "mambair: for frames or textures that belong together give --clean or --real, "
+        "so that all get the same model\n"
+    )
+    assert (err.count(said), err.count("3 by tiny-x2, 2 by tiny-real-x2")) == (is_said, is_said)
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -200,6 +201,31 @@ def test_a_limit_of_file_sizes_is_exit_1(restore: Any) -> None:
     assert (code, out) == (1, [])
     assert "larger than files may be here" in err
     assert os.listdir() == ["in.png"]
+
+
+def test_a_limit_of_file_sizes_holds_for_standard_output(tmp_path: Path, weights: Path) -> None:
+    save_photo(tmp_path / "in.png", size=(200, 200))
+    command = 'ulimit -f 1; "$0" -m mambair_cli denoise in.png -o - -q --weights "$1" > out.png'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, str(weights / "same.safetensors")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "mambair: error: cannot write -: File too large; "
+        "write where larger files may be, or raise `ulimit -f`\n",
+    )
+
+
+def test_images_that_are_not_begun_are_counted(run: Any, weights: Path) -> None:
+    names = ("a.png", "b.png", "c.png")
+    for name in names:
+        Path(name).write_text("this is text")
+    code, _, err = run("denoise", *names, "--fail-fast", "--weights", weights / "same.safetensors")
+    assert code == 1
+    assert err.endswith("mambair: 2 not begun; --resume does them\n")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".avif"])

@@ -113,6 +113,26 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale -scale 2", "no such option: -scale; did you mean --scale?"),
         ("upscale cat.png -output out.png", "no such option: -output; did you mean --output?"),
         ("upscale --ovrwrite", "did you mean --overwrite?"),
+        ("upscale a.mp4 -r 30", "--fps sets the frames a second of numbered images; clips keep theirs"),
+        ("upscale a.mp4 -t 1", "cut a part out first, as with ffmpeg -ss 10 -t 5 -i in.mp4 part.mp4"),
+        ("upscale a.mp4 -to 1", "no such option: -to; clips are restored whole; cut a part out first"),
+        ("upscale a.mp4 -ss 1", "no such option: -ss; clips are restored whole; cut a part out first"),
+        ("upscale photos -r", "folders are always read with their subfolders"),
+        ("upscale cat.png -t 64", "here it is --tile"),
+        ("denoise cat.png -n 2", "the strength of noise is --sigma, and without it is chosen by the image"),
+        ("upscale a.mp4 --crf 18", "here it is --quality, of which 100 is the best"),
+        ("upscale a.mp4 -crf 18", "no such option: -crf; here it is --quality"),
+        ("upscale a.mp4 -c:v libx264", "no such option: -c:v; here it is --codec"),
+        ("upscale cat.png -x", "here it is --ensemble"),
+        ("upscale cat.png --tta", "here it is --ensemble"),
+        ("serve --host 0.0.0.0", "reach it from others by ssh -L, as docs/serve.md shows"),
+        ("upscale a.mp4 --codec libx264", "--codec is libx264; here it is h264"),
+        ("upscale a.mp4 --codec x265", "--codec is x265; here it is hevc"),
+        ("upscale a.mp4 --codec libx265", "--codec is libx265; here it is hevc"),
+        ("upscale a.mp4 --codec libsvtav1", "--codec is libsvtav1; here it is av1"),
+        ("upscale a.mp4 --codec mpeg2", "--codec is mpeg2; h264, hevc, av1, vp9, ffv1, prores would work"),
+        ("upscale cat.png --wrap", "--wrap needs a value; none, x, y, both would work"),
+        ("upscale cat.png --format", "--format needs a value; png, jpeg, webp, tiff, avif, gif would work"),
         ("upscale --nonsense", "see `mambair upscale --help`"),
     ],
 )
@@ -132,9 +152,9 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         theirs = {each for names in other_tools._SAME.values() for each in names}
         theirs |= {each for advice in other_tools._ADVICE for each in advice.names}
         for option in sorted(theirs - options):
-            said = other_tools.find_counterpart(option, f"mambair {name}", options) or ""
+            said = other_tools.find_counterpart(option, f"mambair {name}", options, ["a.mp4"]) or ""
             ours = said if "`mambair" not in said else ""  # of another command
-            ours = ours.partition('"$(')[0]
+            ours = ours.partition('"$(')[0].partition("ffmpeg ")[0].partition("ssh ")[0]
             assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
 
 
@@ -241,6 +261,11 @@ def test_help_says_what_may_be_given(run):
     assert "[default: 95; 1 to 100]" in text
     assert "; 16 or more]" in text
     assert "[environment variable: MAMBAIR_SERVER]" in text
+    clips = text.partition("Options for clips: ")[2]
+    assert all(name in clips for name in ("--codec", "--deinterlace", "--fps", "--raw", "--at"))
+    pages = text.partition("Options for previews and comparisons: ")[2].partition("Options for clips: ")[0]
+    assert all(name in pages for name in ("--open", "--compare", "--preview", "--region"))
+    assert text.count("--codec h264") == 1
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text

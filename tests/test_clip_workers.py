@@ -193,7 +193,7 @@ def test_an_error_in_a_worker_is_that_of_one_process(place: Path, one, two) -> N
     with by_workers(), pytest.raises(VideoError) as shared:
         one(place / "frames", "two.mkv", two)
     assert str(shared.value) == str(alone.value)
-    assert "7.png: its size is 24x17, of the first 24x16" in str(shared.value)
+    assert "7.png: it has 24×17 pixels, and the first image of the clip 24×16" in str(shared.value)
     assert not list(place.glob(".two.mkv.mambair/.mambair-*"))
     Image.new("RGB", (24, 16)).save(place / "frames/7.png")
     with by_workers():  # those that were ended are there again

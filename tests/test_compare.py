@@ -256,6 +256,7 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
         (["a.png"] * 7, "2 to 6 pictures, not 7"),
         (["a.png", "."], "folders are compared with folders"),
         (["a.png", "none.png"], "no such file or folder: none.png; check its name"),
+        (["--", "a.png", "-o"], "no such file or folder: -o; after -- everything is a file name"),
         (["a.png", "b.png", "--names", "one"], "--names one names 1, and there are 2"),
         (["a.png", "b.png", "--region", "1,2,3"], "--region is 1,2,3; it must be the left column"),
         (["a.png", "b.png", "--region", "50,0,20,20"], "leaves the picture a.png: it has 60×40 pixels"),

@@ -264,6 +264,8 @@ def test_linked_folders_are_left_out_and_told(run):
     [
         (["a.png", "out.png"], "no such file or folder: out.png; did you mean -o out.png?"),
         (["a.png", "*.gif"], "no file matches the pattern: *.gif"),
+        (["--", "-lead.png", "-s", "2"], "no such file or folder: -lead.png; after -- everything is a file"),
+        (["--", "a.png", "-s"], "no such file or folder: -s; after -- everything is a file name"),
         (["in", "out"], "no such file or folder: out; did you mean -o out?"),
         (["a.png", "b.png", "-o", "out.png"], "-o names one file: out.png, and there are 2 images"),
         (["a.png", "-o", "out"], "avif and gif can be written; out/ writes into a folder"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -136,6 +137,19 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
         assert server.communicate(timeout=60)[1].endswith("mambair: interrupted\n")
     assert server.returncode == 130
     assert not place.exists()
+
+
+def test_images_that_a_lost_server_leaves_are_counted(run, place):
+    Path("photos").mkdir()
+    for index in range(8):
+        Path(f"photos/{index}.png").write_bytes(encode(noise(500, 500, 3)))
+    with process("--socket", place) as (server, told):
+        timer = threading.Timer(1.5, server.kill)
+        timer.start()
+        code, _, err = run("upscale", "photos", "--server", told, "-o", "out")
+        timer.join()
+    assert code == 3
+    assert re.search(r"\nmambair: [1-5] not begun; --resume does them when the server is back\n$", err)
 
 
 @pytest.mark.parametrize(("precision", "is_same"), [("fp32", True), ("fp16", False)])

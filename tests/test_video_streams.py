@@ -117,7 +117,7 @@ def test_images_that_do_not_fit_are_refused_in_a_line(tmp_path: Path) -> None:
     write_frame(tmp_path / "f" / "%d.png", 1, picture(1, (32, 32)))
     with (
         open_clip(tmp_path / "f") as clip,
-        pytest.raises(VideoError, match="its size is 32x32, of the first 64x48"),
+        pytest.raises(VideoError, match="it has 32×32 pixels, and the first image of the clip 64×48"),
     ):
         list(clip.frames())
     with pytest.raises(VideoError, match="images have no fields"):

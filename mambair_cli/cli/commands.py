@@ -85,7 +85,8 @@ def _parse(command: Command | CommandGroup, parse: Any, context: Any, arguments:
     """Have the parser read arguments; explain what it refuses."""
     given = list(arguments)
     parameters = command.get_params(context)
-    check_dashes(given, [name for p in parameters if isinstance(p, TyperOption) for name in p.opts])
+    names = [name for p in parameters if isinstance(p, TyperOption) for name in p.opts]
+    check_dashes(given, names, context.command_path)
     context.allow_extra_args = True  # the caller refuses them, with a better message
     try:
         return parse(context, arguments)
@@ -124,9 +125,14 @@ def _name_arguments(parameters: Sequence[Any]) -> list[str]:
 
 
 def _write_parameters(parameters: Sequence[Any], formatter: Any) -> None:
-    shown = [parameter for parameter in parameters if not parameter.hidden]
-    for title, kind in (("Arguments", TyperArgument), ("Options", TyperOption)):
-        rows = [(_show_name(each), _show_help(each)) for each in shown if isinstance(each, kind)]
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for each in parameters:
+        if not each.hidden:
+            usual = "Options" if isinstance(each, TyperOption) else "Arguments"
+            sections.setdefault(each.rich_help_panel or usual, []).append(
+                (_show_name(each), _show_help(each))
+            )
+    for title, rows in sections.items():
         if rows:
             with formatter.section(title):
                 formatter.write_dl(rows)

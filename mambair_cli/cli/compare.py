@@ -76,7 +76,9 @@ def compare(
     """
     for path in pictures:
         if not os.path.lexists(path):
-            raise UsageError(f"no such file or folder: {path}; check its name")
+            is_behind_dashes = str(path).startswith("-")
+            advice = "after -- everything is a file name" if is_behind_dashes else "check its name"
+            raise UsageError(f"no such file or folder: {path}; {advice}")
     folders = [path for path in pictures if path.is_dir()]
     if folders and len(folders) < len(pictures):
         raise UsageError("folders are compared with folders, and pictures with pictures; give one kind")

@@ -180,7 +180,7 @@ def _check_images() -> Finding:
             broken[format] = str(error)
     numbers = ".".join(str(pyvips.version(part)) for part in range(3))
     read_only = [
-        "bmp",
+        *("bmp", "tga", "dds", "pcx"),
         "ppm",
         *(["jpeg2000"] if _has_jpeg2000() else []),
         *(["heic"] if _version_of("pillow-heif") else []),

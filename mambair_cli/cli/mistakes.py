@@ -8,19 +8,21 @@ from typing import Any, get_args, get_origin
 import typer
 from typer.core import TyperOption
 
-from mambair_cli.cli.other_tools import find_counterpart
+from mambair_cli.cli.other_tools import find_counterpart, find_value
 from mambair_cli.errors import UsageError
+from mambair_cli.runs.parameters import SHARED
 from mambair_cli.system.values import Kind, describe_kind, read_value
 
 _KINDS: Mapping[Any, Kind] = {int: "integer", float: "number"}
 
 
-def check_dashes(arguments: Sequence[str], options: Collection[str]) -> None:
+def check_dashes(arguments: Sequence[str], options: Collection[str], command: str) -> None:
     """Refuse an option of several letters with one dash, which would be read as several options.
 
     Args:
         arguments: Arguments of a command.
         options: Names of its options.
+        command: Its name, e.g. ``mambair upscale``.
 
     Raises:
         UsageError: There is such an option.
@@ -31,6 +33,9 @@ def check_dashes(arguments: Sequence[str], options: Collection[str]) -> None:
         name = argument.partition("=")[0]
         if len(name) > 2 and f"-{name}" in options:
             raise UsageError(f"no such option: {name}; did you mean -{name}?")
+        is_short = len(name) > 2 and name[0] == "-" != name[1]
+        if is_short and (hint := find_counterpart(name, command, options, arguments)) is not None:
+            raise UsageError(f"no such option: {name}; {hint}")
 
 
 def explain_mistake(
@@ -52,12 +57,12 @@ def explain_mistake(
     options = {name: p for p in parameters if isinstance(p, TyperOption) for name in p.opts}
     name = getattr(error, "option_name", None)
     if name is not None and name not in options:
-        hint = _explain_unknown(name, command, options)
+        hint = _explain_unknown(name, command, options, arguments)
         files = [each for each in arguments if each.startswith("-") and each != "-" and os.path.lexists(each)]
         named = "".join(f"; to name the file, write ./{file}" for file in files[:1])
         return UsageError(f"no such option: {name}; {hint}{named}")
     if name is not None:
-        return UsageError(f"{name} {_describe_values(options[name])}; see `{command} --help`")
+        return UsageError(f"{name} {_describe_values(options[name], command)}")
     parameter = getattr(error, "param", None)
     if parameter is None:
         return UsageError(f"{error.format_message()}; see `{command} --help`")
@@ -86,9 +91,9 @@ def explain_unknown_command(name: str, command: str, commands: Sequence[str]) ->
     return UsageError(f"no such command: {name}; {hint}")
 
 
-def _explain_unknown(name: str, command: str, options: Collection[str]) -> str:
+def _explain_unknown(name: str, command: str, options: Collection[str], arguments: Sequence[str]) -> str:
     close = get_close_matches(name, [option for option in options if option.startswith("--")], cutoff=0.7)
-    hint = find_counterpart(name, command, options)
+    hint = find_counterpart(name, command, options, arguments)
     if hint is None and close:
         hint = f"did you mean {' or '.join(close)}?"
     if hint is None and " " not in command:
@@ -102,6 +107,8 @@ def _explain_value(error: typer.TyperException, parameter: Any, value: Any) -> U
         (kind,) = get_args(kind)
     name = _name(parameter)
     if isinstance(value, str) and choices:
+        if (ours := find_value(name, value)) is not None:
+            return UsageError(f"{name} is {value}; here it is {ours}")
         return UsageError(f"{name} is {value}; {', '.join(map(str, choices))} would work")
     texts = value if isinstance(value, list) else [value]  # an option that may be repeated has a list
     if kind in _KINDS and all(isinstance(text, str) for text in texts):
@@ -118,10 +125,14 @@ def _explain_value(error: typer.TyperException, parameter: Any, value: Any) -> U
     return UsageError(f"{name}: {message[:1].lower()}{message[1:].rstrip('.')}")
 
 
-def _describe_values(option: TyperOption) -> str:
+def _describe_values(option: TyperOption, command: str) -> str:
     if option.is_flag:
-        return "takes no value"
-    return f"needs {'a value' if option.nargs == 1 else f'{option.nargs} values'}"
+        return f"takes no value; see `{command} --help`"
+    known = {each.option: each.choices for each in SHARED}  # the parser of --format hides its choices
+    choices = option.type_descriptor.choices or known.get(max(option.opts, key=len))
+    if choices and option.nargs == 1:
+        return f"needs a value; {', '.join(map(str, choices))} would work"
+    return f"needs {'a value' if option.nargs == 1 else f'{option.nargs} values'}; see `{command} --help`"
 
 
 def _name(parameter: Any) -> str:

@@ -14,6 +14,7 @@ from mambair_cli.system.values import WITH_QUALITY
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.cli.summary import Summary
     from mambair_cli.inspection.need import Need
 
 EIGHT_TIMES = "--ensemble computes each tile eight times, and takes eight times as long"
@@ -71,6 +72,26 @@ def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
         kept = enumerate_names(clear)
         sentences.append(
             f"--background {options.background} has no effect on {kept}; jpeg alone has no transparency"
+        )
+    return sentences
+
+
+def explain_end(summary: "Summary", has_lost_server: bool) -> list[str]:
+    """Say what to do about images that a run has not begun, and about images that several models restored.
+
+    Args:
+        summary: What became of the images.
+        has_lost_server: Whether a server restored them, and is gone.
+    """
+    sentences = []
+    left = summary.files - summary.counted
+    if left > 0:
+        when = " when the server is back" if has_lost_server else ""
+        sentences.append(f"{left} not begun; --resume does them{when}")
+    if len(summary.facts()["models"]) > 1:
+        sentences.append(
+            "for frames or textures that belong together give --clean or --real, "
+            "so that all get the same model"
         )
     return sentences
 

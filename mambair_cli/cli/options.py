@@ -16,6 +16,8 @@ from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import Parameter
 from mambair_cli.system.values import Wrap, plain_factor, read_value
 
+FOR_CLIPS, FOR_PAGES = "Options for clips", "Options for previews and comparisons"  # headings in a help
+
 
 def finite(value: float | tuple[float, ...] | list[float] | None) -> Any:
     """Refuse infinity and NaN; a callback of options."""
@@ -118,7 +120,7 @@ class Options:
             "--output",
             "-o",
             metavar="PATH",
-            help="Output file, or folder (for one input with a / at its end); - for standard output.",
+            help="Output file or folder; - for standard output. For one input, end a folder's name with /.",
             show_default="next to the input",
         ),
     ] = None
@@ -137,7 +139,7 @@ class Options:
             max=1,
             metavar="SHARE",
             callback=finite,
-            help="Mix two models of one network, given by --model or --weights: the share of the second one.",
+            help="Mix two models of the same architecture, by --model or --weights: share of the second one.",
         ),
     ] = None
     device: Device = "auto"
@@ -174,7 +176,12 @@ class Options:
         list[float] | None, option(parameters.STRENGTH, show_default=str(parameters.STRENGTH.default))
     ] = None
     open: Annotated[
-        bool, typer.Option("--open", help="Open the page of --preview, --region or --compare in the browser.")
+        bool,
+        typer.Option(
+            "--open",
+            help="Open the page of --preview, --region or --compare in the browser.",
+            rich_help_panel=FOR_PAGES,
+        ),
     ] = False
     ensemble: Ensemble = parameters.ENSEMBLE.default
     wrap: Annotated[Wrap, option(parameters.WRAP)] = parameters.WRAP.default
@@ -188,10 +195,19 @@ class Options:
     note: Annotated[bool, option(parameters.NOTE)] = parameters.NOTE.default
     codec: Annotated[
         Literal["h264", "hevc", "av1", "vp9", "ffv1", "prores"] | None,
-        typer.Option(help="Codec of clips.", show_default="h264, or what holds bits and transparency"),
+        typer.Option(
+            help="Codec of clips.",
+            show_default="h264, or what holds bits and transparency",
+            rich_help_panel=FOR_CLIPS,
+        ),
     ] = None
     deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="Make whole frames of the fields of interlaced clips.")
+        bool,
+        typer.Option(
+            "--deinterlace",
+            help="Remove the comb lines of interlaced clips.",
+            rich_help_panel=FOR_CLIPS,
+        ),
     ] = False
     fps: Annotated[
         float | None,
@@ -202,6 +218,7 @@ class Options:
             callback=finite,
             help="Frames a second of numbered images, such as frames/%06d.png, that become a clip.",
             show_default="25",
+            rich_help_panel=FOR_CLIPS,
         ),
     ] = None
     raw: Annotated[
@@ -209,6 +226,7 @@ class Options:
         typer.Option(
             metavar="WxH@RATE",
             help="Raw RGB frames come on standard input, such as 640x480@25; YUV4MPEG needs no such option.",
+            rich_help_panel=FOR_CLIPS,
         ),
     ] = None
     background: Annotated[str | None, option(parameters.BACKGROUND)] = parameters.BACKGROUND.default
@@ -233,26 +251,36 @@ class Options:
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False
     compare: Annotated[
         bool,
-        typer.Option("--compare", help="Also write a page for the browser that compares inputs and outputs."),
+        typer.Option(
+            "--compare",
+            help="Also write a page for the browser that compares inputs and outputs.",
+            rich_help_panel=FOR_PAGES,
+        ),
     ] = False
     preview: Annotated[
         bool,
         typer.Option(
             "--preview",
-            help="Write only a page for the browser that shows one image before and after: its most telling "
-            "256×256 pixels. --model and --strength may be repeated.",
+            help="Write only a page for the browser that shows a part of one image before and after: 256×256 "
+            "pixels with both fine detail and smooth areas. --model and --strength may be repeated.",
+            rich_help_panel=FOR_PAGES,
         ),
     ] = False
     region: Annotated[
         str | None,
-        typer.Option(metavar="X,Y,W,H", help="The same as --preview, for this part; in pixels of the input."),
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="The same as --preview, for this part; in pixels of the input.",
+            rich_help_panel=FOR_PAGES,
+        ),
     ] = None
     at: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Time of the frame of a clip that --preview shows, such as 83.5 or 00:01:23.",
+            help="With --preview of a clip: show the frame at this time, such as 83.5 or 00:01:23.",
             show_default="a third of the clip",
+            rich_help_panel=FOR_CLIPS,
         ),
     ] = None
     quiet: Quiet = False

@@ -1,7 +1,9 @@
 """Options of other tools that people are used to, and the options here that do the same."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+from mambair_cli.system.values import CLIP_SUFFIXES
 
 # Options that do the same, in every command that has ours.
 _SAME = {
@@ -34,6 +36,8 @@ _SAME = {
     "--dry-run": ("--simulate", "--what-if", "--preview"),
     "--strip": ("--no-metadata", "--strip-metadata"),
     "--seed": ("--random-seed",),
+    "--ensemble": ("--tta", "--self-ensemble", "--x8", "-x"),
+    "--codec": ("--vcodec", "--c:v", "--encoder", "-vcodec", "-c:v"),
     "--quality": ("--compression", "--jpg-quality", "--webp-quality"),
     "--jpeg-quality": ("--qf", "--quality-factor"),
     "--width": ("--resize", "--size", "--geometry"),
@@ -57,17 +61,42 @@ class _Advice(NamedTuple):
         names: Options of other tools.
         text: The advice; {command} stands for the command.
         commands: Names of the commands for which it holds; empty for all.
+        for_clips: Whether it holds only where a clip is named.
     """
 
     names: tuple[str, ...]
     text: str
     commands: tuple[str, ...] = ()
+    for_clips: bool = False
 
 
 _INPUT = ("-i", "--input", "--inputs", "--input-dir", "--file", "--image", "--source")
 _MODEL = ("--model", *_SAME["--model"])
 _BATCH = ("--batch", *_SAME["--batch"])
-_ADVICE = (  # what holds for certain commands goes before options that do the same
+_ADVICE = (  # what holds for certain commands goes before options that do the same, and for clips first
+    _Advice(
+        ("-r", "--rate", "--framerate", "--frame-rate"),
+        "--fps sets the frames a second of numbered images; clips keep theirs",
+        _RESTORING,
+        for_clips=True,
+    ),
+    _Advice(
+        ("-ss", "-to", "-t", "--start", "--end", "--duration"),
+        "clips are restored whole; cut a part out first, as with ffmpeg -ss 10 -t 5 -i in.mp4 part.mp4",
+        _RESTORING,
+        for_clips=True,
+    ),
+    _Advice(("--crf", "--cq", "-crf", "-cq"), "here it is --quality, of which 100 is the best", _RESTORING),
+    _Advice(
+        ("-n",),
+        "the strength of noise is --sigma, and without it is chosen by the image; a model is --model",
+        ("denoise",),
+    ),
+    _Advice(
+        ("--host", "--bind", "--listen", "--address", "--ip"),
+        "the server answers this machine alone; reach it from others by ssh -L, as docs/serve.md shows",
+        ("serve",),
+    ),
     _Advice(
         (*_INPUT, "--images", "--data", "--dataset", "--data-dir", "--data-path", "--train", "--train-dir"),
         "pictures need no option: {command} FOLDER ...",
@@ -122,19 +151,46 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
 )
 
 
-def find_counterpart(name: str, command: str, options: Collection[str]) -> str | None:
+# Values of other tools, by our options.
+_VALUES = {
+    "--codec": {
+        "h264": ("libx264", "x264", "avc", "h.264", "h264_nvenc"),
+        "hevc": ("libx265", "x265", "h265", "h.265", "hevc_nvenc"),
+        "av1": ("libsvtav1", "svtav1", "svt-av1", "libaom-av1", "aom", "librav1e", "av1_nvenc"),
+        "vp9": ("libvpx-vp9", "vpx", "libvpx"),
+        "prores": ("prores_ks", "prores_aw"),
+    }
+}
+
+
+def find_value(name: str, value: str) -> str | None:
+    """Return what a value of another tool is called here; None for one that no tool is known to have.
+
+    Args:
+        name: Name of our option, with its dashes.
+        value: The value as it was written.
+    """
+    ours = _VALUES.get(name, {}).items()
+    return next((each for each, theirs in ours if value.lower() in (each, *theirs)), None)
+
+
+def find_counterpart(
+    name: str, command: str, options: Collection[str], arguments: Sequence[str] = ()
+) -> str | None:
     """Name what does here the same as an option of another tool.
 
     Args:
         name: Name of the option, with its dashes.
         command: Name of the command that it was given to, e.g. ``mambair upscale``.
         options: Names of the options of that command.
+        arguments: All arguments of the command; they tell whether a clip is named.
 
     Returns:
         Advice, or None for an option that no other tool is known to have.
     """
     name = name.replace("_", "-").lower()
-    fitting = [each for each in _ADVICE if name in each.names]
+    has_clip = any(each.lower().endswith(CLIP_SUFFIXES) for each in arguments)
+    fitting = [each for each in _ADVICE if name in each.names and (has_clip or not each.for_clips)]
     special = next((each for each in fitting if command.split()[-1] in each.commands), None)
     if special is not None:
         return special.text.format(command=command)

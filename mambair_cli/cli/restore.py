@@ -65,14 +65,12 @@ def upscale(
         typer.Option(
             "--real",
             help="Use the model for noisy, compressed or blurred images.",
-            show_default="for images that look so",
+            show_default="chosen for each image",
         ),
     ] = False,
     clean: Annotated[
         bool,
-        typer.Option(
-            "--clean", help="Use the model for clean images.", show_default="for images that look so"
-        ),
+        typer.Option("--clean", help="Use the model for clean images.", show_default="chosen for each image"),
     ] = False,
     *,
     options: Options,
@@ -105,7 +103,7 @@ def denoise(
         typer.Option(
             "--real",
             help="Use the model for noise of any kind and JPEG artefacts.",
-            show_default="for images that look so",
+            show_default="chosen for each image",
         ),
     ] = False,
     clean: Annotated[
@@ -113,7 +111,7 @@ def denoise(
         typer.Option(
             "--clean",
             help="Use the model for white noise of any strength.",
-            show_default="for images that look so",
+            show_default="chosen for each image",
         ),
     ] = False,
     *,

@@ -11,11 +11,18 @@ import typer
 
 from mambair_cli.cli.compare_results import ResultPages
 from mambair_cli.cli.jobs import name_jobs, written_formats
-from mambair_cli.cli.notices import explain_level, explain_look, explain_quality, explain_unused, name_better
+from mambair_cli.cli.notices import (
+    explain_end,
+    explain_level,
+    explain_look,
+    explain_quality,
+    explain_unused,
+    name_better,
+)
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, print_event, print_json, report_failure, say
 from mambair_cli.cli.summary import Summary
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ServerError, UsageError
 from mambair_cli.system.signals import cleaning_up, stop_requests
 
 if TYPE_CHECKING:
@@ -133,6 +140,8 @@ class Run:
             print_event("summary", **self._summary.facts())
         elif self._summary.files > 1 and not options.quiet:
             say(str(self._summary))
+            for sentence in explain_end(self._summary, self._exit_code == ServerError.exit_code):
+                say(sentence)
         if self._exit_code:
             raise typer.Exit(self._exit_code)
 

@@ -9,11 +9,12 @@ from mambair_cli.images.picture import Header, Picture
 from mambair_cli.images.resize_and_convert import InputFrames
 from mambair_cli.images.row_reader import Reader
 from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
-from mambair_cli.images.signatures import READABLE_SUFFIXES
+from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from mambair_cli.images.srgb import FirstPage, read_first_page
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",

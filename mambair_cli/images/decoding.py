@@ -40,7 +40,7 @@ from mambair_cli.images.picture import (
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_tiff_resolution, turn
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
-from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
+from mambair_cli.images.signatures import identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
@@ -84,7 +84,8 @@ def open_picture(
             if not stat.S_ISREG(status.st_mode):  # a pipe can be read once
                 data = file.read()
             else:
-                identify(file.read(SIGNATURE_BYTES), name)  # an empty file cannot be mapped
+                if not status.st_size:  # an empty file cannot be mapped
+                    identify(b"", name)
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise explain_unreadable(source, error) from error
@@ -147,7 +148,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, damaged:
 
 
 def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
-    format = identify(data.bytes[:SIGNATURE_BYTES], data.name)
+    format = identify(data.bytes, data.name)
     remarks = find_trailing_images(data.bytes, format, data.name)
     pages = check_tiff(data) if format == "tiff" else []
     is_float64 = bool(pages) and pages[0].is_float64
@@ -170,7 +171,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     if facts.frames > 1:
         raise ImageError(
             f"cannot read {data.name}: it is an animated PNG of {facts.frames} frames; "
-            "convert it to WebP first"
+            "convert it to WebP first, as with ffmpeg -i FILE -lossless 1 -loop 0 new.webp"
         )
     gif = read_gif_facts(data.bytes) if format == "gif" else GifFacts("marked")
     if gif.end == "cut" and not damaged:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyvips
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.avif_frames import write_avif_frames
 from mambair_cli.images.background import Colour, is_gray
 from mambair_cli.images.file_patches import (
@@ -223,7 +223,7 @@ class Writer:
     def _check_opaque(self, alpha: np.ndarray) -> None:
         opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
         if alpha.min() < opaque:
-            raise ImageError(
+            raise NoRoomError(
                 f"cannot write {self._name}: {self._format} has no room for transparency; "
                 "png, webp and tiff keep it, and --background white fills it"
             )

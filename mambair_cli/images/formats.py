@@ -1,17 +1,20 @@
 """The file formats that can be written, and what each can hold."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.picture import Header, Text
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
+from mambair_cli.images.signatures import IMAGE_SUFFIXES
 from mambair_cli.system.files import enumerate_names, show
 
+_NUMBER = re.compile(r"%0?\d*d")  # in the name of numbered images
 _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
 
 
@@ -110,6 +113,11 @@ def format_of(path: Path) -> str:
     for format, container in CONTAINERS.items():
         if path.suffix.lower() in container.suffixes:
             return format
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ImageError(
+            f"cannot write {show(path)}: {path.suffix[1:].upper()} is not written; "
+            f"{enumerate_names(CONTAINERS)} can be written, and converted by another program"
+        )
     suffix = f"the suffix {show(path.suffix)}" if path.suffix else "a name without a suffix"
     raise ImageError(
         f"cannot write {show(path)}: {suffix} names no known format; "
@@ -247,19 +255,20 @@ def describe_masks(masks: tuple[int, ...]) -> str:
 def _check_room(header: Header, format: str, container: Container, name: str) -> None:
     """Refuse what the format would cut off."""
     if container.longest_side and max(header.height, header.width) > container.longest_side:
-        raise ImageError(
+        raise NoRoomError(
             f"cannot write {name}: {format} has room for {container.longest_side} pixels a side, "
             f"not {header.width}×{header.height}; png and tiff hold it"
         )
     if header.frames > 1 and not container.has_frames:
-        raise ImageError(
+        numbered = "; numbered images are results of clips only" if _NUMBER.search(name) else ""
+        raise NoRoomError(
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
-            "webp, tiff, avif and gif hold them"
+            f"webp, tiff, avif and gif hold them{numbered}"
         )
     blocks = (("EXIF", header.exif, container.longest_exif), ("XMP", header.xmp, container.longest_xmp))
     for kind, block, longest in blocks:
         if block and longest and len(block) > longest:
-            raise ImageError(
+            raise NoRoomError(
                 f"cannot write {name}: {format} has room for {longest} bytes of {kind}, "
                 f"not {len(block)}; png, webp and tiff hold it"
             )

@@ -12,10 +12,12 @@ import numpy as np
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.avif_frames import read_avif_frames
+from mambair_cli.images.dds import read_dds
 from mambair_cli.images.float64_tiff import read_float64_tiff
 from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
+from mambair_cli.images.targa import read_targa
 from mambair_cli.images.trailing_images import name_restored_image, several_images_error
 from mambair_cli.system.files import show
 
@@ -31,7 +33,8 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
     """Read the header of a file.
 
     Args:
-        format: "bmp", "ppm", "jpeg2000", "heic", "exr", "ico", "tiff" of 64-bit floats, or animated "avif".
+        format: "bmp", "tga", "dds", "pcx", "ppm", "jpeg2000", "heic", "exr", "ico", "tiff" of 64-bit floats,
+            or animated "avif".
         data: Bytes of the file.
         name: Name of the file, for errors.
 
@@ -41,6 +44,9 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
     """
     readers = {
         "bmp": _bmp,
+        "tga": read_targa,
+        "dds": read_dds,
+        "pcx": _pcx,
         "ppm": _netpbm,
         "jpeg2000": _jpeg2000,
         "heic": _heic,
@@ -76,6 +82,25 @@ def _bmp(data: bytes, name: str) -> LazyImage:
     mode = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
     shape = (image.height, image.width, len(mode))
     return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
+
+
+def _pcx(data: bytes, name: str) -> LazyImage:
+    """Read Paintbrush files: black and white, 16 or 256 colours, gray or RGB."""
+    from PIL.PcxImagePlugin import PcxImageFile  # Image.open would warn about sizes that are allowed here
+
+    version, bits, planes = data[1], data[3], data[65]
+    left, right = struct.unpack_from("<H2xH", data, 4)
+    (line,) = struct.unpack_from("<H", data, 66)
+    plain = ((right - left + 1) * bits + 7) // 8
+    kinds = {(1, 1): (0, 2, 3, 5), (1, 4): (2, 5), (8, 1): (5,), (8, 3): (5,)}
+    if version not in kinds.get((bits, planes), ()) or line not in (plain, plain + plain % 2):
+        raise ImageError(
+            f"cannot read {name}: PCX of version {version} with {planes} planes of {bits} bits in lines of "
+            f"{line} bytes is not read; convert it to PNG first"
+        )
+    image = PcxImageFile(BytesIO(data))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return LazyImage((image.height, image.width, len(mode)), "uint8", lambda: np.array(image.convert(mode)))
 
 
 _NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"

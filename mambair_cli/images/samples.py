@@ -92,6 +92,13 @@ def widen(samples: np.ndarray, bits: int, shifted: bool = True) -> np.ndarray:
     return ((wide * 65535 + white // 2) // white).astype(np.uint16)
 
 
+def divide_by_alpha(samples: np.ndarray) -> np.ndarray:
+    """Divide colours that were multiplied by alpha: (h, w, c) uint8, alpha last, of the same shape after."""
+    alpha = samples[..., -1:].astype(np.uint32)
+    colours = (samples[..., :-1] * np.uint32(255) + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([np.minimum(colours, 255).astype(np.uint8), samples[..., -1:]], axis=2)
+
+
 def encode_srgb(light: np.ndarray) -> np.ndarray:
     """Map linear light in [0, 1] to samples in [0, 1] by sRGB's curve.
 

@@ -1,8 +1,10 @@
 """Find the format of a file by its first bytes, whatever its name says."""
 
 import re
+from typing import Any
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images import targa
 from mambair_cli.system.files import enumerate_names
 from mambair_cli.system.values import CLIP_SUFFIXES
 
@@ -22,11 +24,34 @@ READABLE_SUFFIXES = frozenset(
             ".gif",
             ".avif",
             ".bmp",
+            ".dds",
+            ".pcx",
+            *targa.SUFFIXES,
         ),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".ico"),
         *(".heic", ".heif", ".heics", ".heifs", ".hif", ".hifc"),
     }
 )
+# Suffixes of images that are read, or are only known.
+IMAGE_SUFFIXES = READABLE_SUFFIXES | {
+    *(
+        ".apng",
+        ".jxl",
+        ".psd",
+        ".psb",
+        ".xcf",
+        ".svg",
+        ".pdf",
+        ".eps",
+        ".qoi",
+        ".jxr",
+        ".hdr",
+        ".pam",
+        ".pfm",
+    ),
+    *(".ktx", ".ktx2", ".vtf", ".blp", ".pvr", ".astc", ".cur", ".icns", ".dng", ".cr2", ".cr3", ".nef"),
+    *(".arw", ".raf", ".orf", ".rw2"),
+}
 
 _READABLE = {
     "png": rb"\x89PNG\r\n\x1a\n",
@@ -37,6 +62,8 @@ _READABLE = {
     "avif": rb"....ftyp(avi[fs]|ma1[ab])",
     "heic": rb"....ftyp(hei[cxms]|hev[cxms]|mi[af]1|msf1)",
     "bmp": rb"BM",
+    "dds": rb"DDS ",
+    "pcx": rb"\x0a[\0\2\3\5]\x01[\1\2\4\x08]",
     "ppm": rb"P[1-6]\s",
     "jpeg2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "exr": rb"v/1\x01",
@@ -45,9 +72,25 @@ _READABLE = {
 _UNREADABLE = {
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "PAM or PFM": rb"P[7Ff]\s",
-    "Photoshop": rb"8BPS",
+    "a Photoshop file": rb"8BPS",
+    "a GIMP file": rb"gimp xcf",
     "PDF": rb"%PDF",
+    "PostScript": rb"%!PS",
+    "SVG or XML": rb"(\xef\xbb\xbf)?\s*<(\?xml|svg|!DOCTYPE svg)",
+    "QOI": rb"qoif",
+    "JPEG XR": rb"II\xbc",
+    "Radiance HDR": rb"#\?R(ADIANCE|GBE)",
+    "a texture of Khronos (KTX)": rb"\xabKTX ",
+    "a texture of Valve (VTF)": rb"VTF\0",
+    "a texture of Blizzard (BLP)": rb"BLP[0-2]",
+    "a texture of PowerVR (PVR)": rb"PVR[\2\3]",
+    "an ASTC texture": rb"\x13\xab\xa1\x5c",
+    "a Windows cursor": rb"\0\0\x02\0[^\0]\0",
+    "an icon of macOS": rb"icns",
+    "a raw file of a camera": rb"FUJIFILMCCD-RAW|....ftypcrx ",
+    "FITS": rb"SIMPLE  =",
 }
+TARGA = "tga"
 # Matroska, MP4 and MOV, AVI, FLV, WMV, MPEG, Ogg and transport streams; some begin like formats above.
 _CLIP = (
     rb"\x1aE\xdf\xa3|....ftyp(?!crx |jxl )|....(moov|mdat|wide|free|skip)|RIFF....AVI |FLV\x01|0&\xb2u"
@@ -65,26 +108,42 @@ def is_clip(head: bytes) -> bool:
     return not is_image and re.match(_CLIP, head, re.DOTALL) is not None
 
 
-def identify(head: bytes, name: str) -> str:
-    """Return the format of a file by its first bytes.
+def identify(data: Any, name: str) -> str:
+    """Return the format of a file by its first bytes; only TGA files are told by their names or last bytes.
+
+    Args:
+        data: Bytes, or a mapped file.
+        name: Name of the file.
 
     Raises:
         ImageError: The file is empty, or its format is not supported.
         ClipFoundError: It is a clip.
     """
+    head = bytes(data[:SIGNATURE_BYTES])
     if not head:
         raise ImageError(f"cannot read {name}: it is empty; try another copy of it")
     for format, pattern in _READABLE.items():
         if re.match(pattern, head, re.DOTALL):
             return format
+    if targa.is_targa(data, name):
+        return TARGA
     for kind, pattern in _UNREADABLE.items():
         if re.match(pattern, head, re.DOTALL):
-            raise ImageError(f"cannot read {name}: it is a {kind} file; convert it to PNG or TIFF first")
+            raise ImageError(
+                f"cannot read {name}: it is {kind}, which mambair does not read; "
+                "convert it to PNG or TIFF first"
+            )
     if name.lower().endswith(CLIP_SUFFIXES) or is_clip(head):
         raise ClipFoundError(
             f"cannot read {name}: it is a clip, no image; upscale, denoise and dejpeg restore clips that are "
             "named alone, by a suffix such as .mp4"
         )
+    if name.lower().endswith(targa.SUFFIXES):
+        raise ImageError(
+            f"cannot read {name}: its header is not that of a TGA file of 8, 16, 24 or 32 bits; "
+            "try another copy, or convert it to PNG first"
+        )
     raise ImageError(
-        f"cannot read {name}: it is no image of a known kind; {enumerate_names(_READABLE)} can be read"
+        f"cannot read {name}: it is no image of a known kind; convert it to PNG first "
+        f"({enumerate_names([*_READABLE, TARGA])} can be read)"
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mambair_cli.checkpoints.select import explain_gray
-from mambair_cli.errors import MambairError
+from mambair_cli.errors import MambairError, NoRoomError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
 from mambair_cli.images.provenance import add_note
@@ -23,7 +23,13 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.fingerprint import describe_maker
-from mambair_cli.runs.job_files import check_target, open_result, open_source, plan_result
+from mambair_cli.runs.job_files import (
+    check_target,
+    explain_misnamed,
+    open_result,
+    open_source,
+    plan_result,
+)
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.run import PreparedJob
@@ -290,6 +296,10 @@ class ImageJob:
                 # What is open undoes itself on the way out, and may raise a clearer error.
                 if not self._open.__exit__(type(error), error, error.__traceback__):
                     raise
+        except NoRoomError as error:  # of rows; headers are checked before
+            own = self.header.format if self.header else ""
+            is_told = self._begun is None
+            self.error = error if is_told else explain_misnamed(error, self.prepared.job, own)
         except MambairError as error:
             self.error = error
         finally:

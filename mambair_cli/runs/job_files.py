@@ -1,5 +1,6 @@
 """Where an image comes from and where its result goes: files, standard streams, and their errors."""
 
+import errno
 import os
 import shutil
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import (
     WRITABLE_SUFFIXES,
     Colour,
@@ -74,10 +75,31 @@ def plan_result(
         format = settle_format(job.target, job.format)
     width, height = output.size.target(header.width, header.height, scale)
     restored = replace(header, width=width, height=height)
-    restored = fit_header(restored, format, job.place, depth=output.depth, strip=output.strip, source=header)
+    try:
+        restored = fit_header(
+            restored, format, job.place, depth=output.depth, strip=output.strip, source=header
+        )
+    except NoRoomError as error:
+        raise explain_misnamed(error, job, header.format) from error
     if not output.size.needs_network(header.width, header.height):
         scale = 1
     return restored, format, (header.width * scale, header.height * scale)
+
+
+def explain_misnamed(error: NoRoomError, job: Job, format: str) -> NoRoomError:
+    """Add to an error that the format of a result follows from the suffix of an input that is another file.
+
+    Args:
+        error: Why the result cannot be written.
+        job: The job.
+        format: Format of the image.
+    """
+    path, target = job.source.path, job.target
+    if path is None or target is None or job.format is not None or target.suffix != path.suffix:
+        return error
+    if format not in WRITABLE_SUFFIXES or path.suffix.lower() in WRITABLE_SUFFIXES[format]:
+        return error
+    return NoRoomError(f"{error}; {path} is a {format} file: rename it, or give --format {format}")
 
 
 @contextmanager
@@ -187,6 +209,8 @@ def open_target(
             sys.stdout.buffer.flush()
     except OSError as error:
         remedy = "free some space" if job.result is not None else "give -o a file"
+        if error.errno == errno.EFBIG:
+            remedy = "write where larger files may be, or raise `ulimit -f`"
         raise ImageError(f"cannot write {job.place}: {error.strerror or error}; {remedy}") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
+from mambair_cli.images import IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
@@ -16,6 +16,7 @@ from mambair_cli.system.files import enumerate_names, is_stream
 from mambair_cli.system.values import CLIP_SUFFIXES
 
 _TELL_APART = "restore them into different folders"
+_MOVING = (".gif", ".apng", ".png")  # animations that FFmpeg reads
 _MOST_NAMED = 5  # in an error
 
 
@@ -93,7 +94,7 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
         is_list: Whether the images come from a list; see :func:`name_targets`.
 
     Raises:
-        UsageError: The output names a file, and the results need a folder.
+        UsageError: The output names a file, and the results need a folder; or it names a clip.
     """
     if output in (None, STANDARD_STREAM):
         return None
@@ -112,7 +113,21 @@ def target_file(sources: Sequence[Source], output: str | None, is_list: bool = F
         return None
     if path is not None and not os.path.lexists(path):  # the error is the input, not the output's suffix
         is_folder = is_folder or not Path(output).suffix
+    if not is_folder and Path(output).suffix.lower() in CLIP_SUFFIXES and not is_stream(Path(output)):
+        raise UsageError(_explain_clip(sources[0], Path(output)))
     return None if is_folder else Path(output)
+
+
+def _explain_clip(source: Source, target: Path) -> str:
+    """Say why the result of an image cannot be a clip, and what would work."""
+    remedy = "a clip is made of a folder of images, or of frames/%06d.png"
+    if source.path is not None and source.path.suffix.lower() in _MOVING:
+        clip = source.path.with_suffix(".mp4")
+        remedy = f"make a clip of it first, as with ffmpeg -i {source.path} {clip}"
+    return (
+        f"cannot write {target}: an image becomes an image, and a moving one gif, webp, avif or tiff, "
+        f"not {target.suffix.lower()}; {remedy}"
+    )
 
 
 def settle_file(target: Path, format: str | None) -> str | None:
@@ -127,7 +142,7 @@ def settle_file(target: Path, format: str | None) -> str | None:
     try:
         return settle_format(target, format)
     except ImageError as error:
-        is_known = target.suffix.lower() in READABLE_SUFFIXES
+        is_known = target.suffix.lower() in IMAGE_SUFFIXES
         raise UsageError(f"{error}" + ("" if is_known else f"; {target}/ writes into a folder")) from error
 
 

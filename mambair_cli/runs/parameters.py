@@ -82,10 +82,14 @@ SCALE = Parameter(
     most=LARGEST_SCALE,
     plain=plain_factor,
 )
-WIDTH = Parameter("width", "integer", "Maximum width of the output, instead of --scale.", "PIXELS", least=1)
-HEIGHT = Parameter(
-    "height", "integer", "Maximum height of the output, instead of --scale.", "PIXELS", least=1
+WIDTH = Parameter(
+    "width",
+    "integer",
+    "Width of the output, instead of --scale; with --height too, the output fits into both.",
+    "PIXELS",
+    least=1,
 )
+HEIGHT = Parameter("height", "integer", "Height of the output, instead of --scale.", "PIXELS", least=1)
 MEGAPIXELS = Parameter(
     "megapixels", "number", "Size of the output in megapixels, instead of --scale.", "N", least=1e-6
 )
@@ -129,13 +133,18 @@ TILE = Parameter(
     **_range("tile"),
 )
 OVERLAP = Parameter(
-    "overlap", "integer", "Pixels that neighbouring tiles share.", "PIXELS", unset="16", **_range("overlap")
+    "overlap",
+    "integer",
+    "Pixels that neighbouring tiles share, so that no seam shows.",
+    "PIXELS",
+    unset="16",
+    **_range("overlap"),
 )
 SEED = Parameter("seed", "integer", "Random seed of MambaIRv2's inference noise.", "NUMBER", 0)
 STRENGTH = Parameter(
     "strength",
     "number",
-    "Share of the model's output; the rest is the input: 0.7 keeps some grain.",
+    "How much of the model's result to use: 1.0 all, 0.7 leaves some grain.",
     "SHARE",
     1.0,
     **_range("strength"),

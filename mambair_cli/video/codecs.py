@@ -103,8 +103,10 @@ def container_of(target: PurePath) -> str:
     try:
         return CONTAINERS[target.suffix.lower()][0]
     except KeyError:
+        suffix = f"as {show(target.suffix)}" if target.suffix else "without a suffix"
         raise VideoError(
-            f"cannot write {show(str(target))}: the suffix is no clip's; {', '.join(CONTAINERS)} work"
+            f"cannot write {show(str(target))}: a clip cannot be written {suffix}; "
+            f"{', '.join(CONTAINERS)} work"
         ) from None
 
 
@@ -162,8 +164,11 @@ def choose_options(
         notes.append(f"{codec} in {target.suffix} has no transparency; it is left out")
     factors = _choose_factors(facts, codec, has_alpha)
     if codec in ("h264", "hevc") and ((factors[0] > 1 and size[1] % 2) or (factors[1] > 1 and size[0] % 2)):
-        other = "; av1 does not" if "av1" in fitting else ""
-        notes.append(f"{codec} needs 4:4:4 for odd sizes, which some players do not show{other}")
+        other = "--codec av1 stores 4:2:0, as do" if "av1" in fitting else "4:2:0 needs"
+        notes.append(
+            f"the width or height is odd, so {codec} stores 4:4:4, which some players cannot show; "
+            f"{other} even sides, such as upscale --width sets"
+        )
         factors = _444
     _note_chroma(facts, codec, bits, factors, fitting, notes)
     if facts.mastering is not None and not kind.tells_hdr:

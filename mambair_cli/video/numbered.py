@@ -231,9 +231,9 @@ class NumberedFrames:
         samples = to_float(picture.samples)
         size = (self.facts.height, self.facts.width)
         if samples.shape[:2] != size:
-            found = f"{samples.shape[1]}x{samples.shape[0]}"
             raise VideoError(
-                f"cannot read {show(path)}: its size is {found}, of the first {size[1]}x{size[0]}"
+                f"cannot read {show(path)}: it has {samples.shape[1]}×{samples.shape[0]} pixels, "
+                f"and the first image of the clip {size[1]}×{size[0]}; all must have the same size"
             )
         bands = 1 if picture.pixels.shape[2] == 1 else 3
         parts = [np.broadcast_to(samples[..., :bands], (*size, 3))]
