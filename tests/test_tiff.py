@@ -290,12 +290,15 @@ ONE, TWO, SMALL, MASK_PAGE = noise(20, 30, 3), noise(20, 30, 3, seed=1), noise(5
 @pytest.mark.parametrize(
     ("kinds", "said"),
     [
-        ("1s", "a page that is a smaller copy left out"),
-        ("s1", "a page that is a smaller copy left out"),
-        ("1m", "a page that is a mask left out"),
-        ("12s", "a page that is a smaller copy left out"),
-        ("1s2s", "2 pages each of which is a smaller copy left out"),
-        ("s1ms2", "2 pages each of which is a smaller copy left out; a page that is a mask left out"),
+        ("1s", "left out: a page that is a smaller copy of another one"),
+        ("s1", "left out: a page that is a smaller copy of another one"),
+        ("1m", "left out: a page that is a mask"),
+        ("12s", "left out: a page that is a smaller copy of another one"),
+        ("1s2s", "left out: 2 pages that are smaller copies of another one"),
+        (
+            "s1ms2",
+            "left out: 2 pages that are smaller copies of another one; left out: a page that is a mask",
+        ),
     ],
 )
 def test_smaller_copies_and_masks_are_no_pages(run: Any, kinds: str, said: str) -> None:

@@ -233,8 +233,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
 
 def describe_left_out(header: Header) -> str:
     """Say which metadata no result has."""
-    *others, last = header.left_out
-    return f"left out: its {', '.join(others)} and {last}" if others else f"left out: its {last}"
+    return f"left out: {enumerate_names(header.left_out)}"
 
 
 def describe_masks(masks: tuple[int, ...]) -> str:
