@@ -97,7 +97,8 @@ def _name_colours(inspection: "Inspection") -> str:
     header = inspection.header
     alpha = " with transparency" if header.has_alpha else ""
     masks = f", {len(header.masks)} more channels" if header.masks else ""
-    return ("gray" if header.bands == 1 else "RGB") + alpha + masks
+    colours = "CMYK, becomes RGB" if header.is_from_cmyk else "gray" if header.bands == 1 else "RGB"
+    return colours + alpha + masks
 
 
 def _describe_compression(look: "Look") -> str:

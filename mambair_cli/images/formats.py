@@ -208,7 +208,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         format: Format of the file.
         strip: Whether metadata is left out anyway.
     """
-    losses = []
+    losses = ["CMYK becomes RGB (sRGB); ink values are not kept"] if header.is_from_cmyk else []
     masks = describe_masks(header.masks)
     is_one = len(header.masks) == 1
     if header.masks and CONTAINERS[format].has_masks:
