@@ -159,7 +159,7 @@ def _explain_denoise(inspection: "Inspection") -> str:
     elif look is None:
         remark = ": too small to look at"
     else:
-        remark = f": {name_little_noise(look).removesuffix(',')}, no visible compression"
+        remark = f": {name_little_noise(look)}, no visible compression"
     return f"model for noise of any kind{remark}. --clean and --sigma overrule."
 
 
