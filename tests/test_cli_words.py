@@ -96,6 +96,7 @@ def test_an_address_is_no_file(run, arguments, says):
         ("train photos --half", "here it is --precision bf16"),  # it has no fp16
         ("train photos --num-workers 2", "pictures are loaded once, before the first step; leave it out"),
         ("train photos --workers 2", "pictures are loaded once, before the first step; leave it out"),
+        ("upscale --compression lzw", "TIFF and PNG lose nothing; --quality is for jpeg, webp and avif"),
         ("upscale --sigma 25", "`mambair denoise` removes noise, with --sigma"),
         ("denoise --width 800", "`mambair upscale` changes the size, with --scale, --width"),
         ("train photos -f png", "no such option: -f; see `mambair train --help`"),
@@ -283,3 +284,9 @@ def test_times_sizes_and_rates_have_no_exponents():
     assert format_time(99.7) == "about 100 s"
     assert (format_bytes(1023), format_bytes(1_023_700)) == ("1023 bytes", "1000 KiB")
     assert format_rate(9.97) == "10 a second"
+
+
+def test_help_of_export_names_its_argument(run):
+    out = " ".join(run("export", "--help")[1])
+    assert "instead of MODEL" in " ".join(out.split())
+    assert "--model" not in out

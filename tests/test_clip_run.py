@@ -376,11 +376,28 @@ def test_a_finished_clip_is_skipped_and_what_is_not_ours_is_kept(place: Path, mo
     assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume", "--quality", "20") == 0  # it is ours
     second = Path("out/in.mp4").read_bytes()
     assert len(second) < len(first)
+    capsys.readouterr()
     Path("out/in.mp4").write_bytes(b"mine")
-    assert upscale("in.mp4", "-s", "2", "-o", "out", "--resume") == 1
+    for options in (["--resume"], ["--resume", "--dry-run"]):
+        assert upscale("in.mp4", "-s", "2", "-o", "out", *options) == 1
+        assert "in.mp4: it was changed after an earlier run wrote it; --over" in capsys.readouterr().err
     assert Path("out/in.mp4").read_bytes() == b"mine"
     assert upscale("in.mp4", "-s", "2", "-o", "out", "--overwrite") == 0
     assert Path("out/in.mp4").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("output", "results"), [("out/in.mp4", ["in.mp4"]), ("out/%d.png", ["1.png", "3.png"])]
+)
+def test_a_copied_clip_is_done_already(place: Path, output: str, results: list[str], capsys) -> None:
+    make_clip(place / "in.mp4", "mp4", times=TIMES[:3], size=(48, 32))
+    Path("out").mkdir()
+    assert upscale("in.mp4", "-s", "2", "-o", output, "--resume") == 0
+    for name in results:
+        os.utime(Path("out", name), (1, 1))
+    capsys.readouterr()
+    assert upscale("in.mp4", "-s", "2", "-o", output, "--resume") == 0
+    assert f"{output} is done already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["in.mp4", "in.png"])

@@ -305,9 +305,21 @@ def test_no_page_of_a_folder_takes_the_place_of_an_input(
     assert page.is_symlink()
 
 
-def test_a_page_made_before_is_replaced_and_another_file_is_not(pair: list[str]) -> None:
+def test_a_page_of_the_same_pictures_is_replaced_and_another_file_is_not(
+    pair: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         assert main(["compare", *pair]) == 0
+        assert main(["compare", *pair, "--names", "one,other", "-o", "named.html"]) == 0
+    save(Path("c.png"), noise(40, 60, 3))
+    before = Path("compare.html").read_bytes()
+    for output in ("compare.html", "named.html"):
+        capsys.readouterr()
+        assert main(["compare", "a.png", "c.png", "-o", output]) == 2
+        assert f"cannot write {output}: it shows other pictures; --over" in capsys.readouterr().err
+    assert Path("compare.html").read_bytes() == before
+    assert main(["compare", "a.png", "c.png", "--overwrite"]) == 0
+    assert Path("compare.html").read_bytes() != before
     Path("compare.html").write_text("<!doctype html>")
     assert main(["compare", *pair]) == 2
     assert Path("compare.html").read_text() == "<!doctype html>"
@@ -325,3 +337,90 @@ def test_damage_is_told_in_the_shell_too(pair: list[str], capsys: pytest.Capture
     Path("cut.jpg").write_bytes(data[: len(data) // 2])
     assert main(["compare", "a.png", "cut.jpg"]) == 0
     assert "warning: cut.jpg: " in capsys.readouterr().err
+
+
+def save_pages(path: Path, pages: int) -> None:
+    images = [Image.fromarray(noise(40, 60, number)) for number in range(pages)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+
+
+def test_pages_that_are_not_compared_are_told(pair: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    save_pages(Path("three.tif"), 3)
+    save_pages(Path("one.tif"), 1)
+    assert main(["compare", "three.tif", "one.tif", "--json"]) == 0
+    out, err = capsys.readouterr()
+    warnings = json.loads(out)["warnings"]
+    assert warnings == [
+        "three.tif: the first of 3 pages or frames is shown",
+        "the numbers of pages or frames differ: three.tif has 3, one.tif has 1",
+    ]
+    assert err.splitlines() == [f"mambair: warning: {sentence}" for sentence in warnings]
+    assert (
+        main(["compare", "three.tif", "three.tif", "--json", "-q", "--region", "0,0,20,20", "--overwrite"])
+        == 0
+    )
+    out, err = capsys.readouterr()
+    assert (len(json.loads(out)["warnings"]), err) == (2, "")
+    assert main(["compare", *pair, "--json", "--overwrite"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+
+
+def save_two_folders(*names: str) -> None:
+    for number, folder in enumerate(("one", "two")):
+        for name in names:
+            save(Path(folder, name), noise(16, 16, number))
+
+
+def test_pages_of_folders_are_told_too(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png")
+    for folder, pages in (("one", 3), ("two", 1)):
+        save_pages(Path(folder, "b.tif"), pages)
+    assert main(["compare", "one", "two", "--json"]) == 0
+    out, err = capsys.readouterr()
+    warnings = {line["input"]: line["warnings"] for line in map(json.loads, out.splitlines()[:-1])}
+    assert (warnings["a.png"], len(warnings["b.tif"])) == ([], 2)
+    assert "warning: b.tif: one: the first of 3 pages" in err
+
+
+def test_pictures_without_a_partner_are_events(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png")
+    save(Path("one/b.png"), noise(16, 16))
+    save(Path("two/c.png"), noise(16, 16))
+    assert main(["compare", "one", "two", "--json", "-q"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    left_out = [(each["why"], each["count"], each["example"], each["kinds"]) for each in events[:2]]
+    assert left_out == [("no_partner", 1, str(Path(name)), {}) for name in ("one/b.png", "two/c.png")]
+    assert [each["event"] for each in events] == ["left_out", "left_out", "compared", "index"]
+
+
+def test_an_index_is_replaced_by_one_of_the_same_folders_and_what_it_no_longer_names_goes(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png", "b &.png")
+    assert main(["compare", "one", "two"]) == 0
+    Path("compare/pictures/mine.html").write_text("mine")
+    Path("two/b &.png").unlink()
+    assert main(["compare", "one", "two"]) == 0
+    left = sorted(path.name for path in Path("compare/pictures").iterdir())
+    assert left == ["a.png.html", "mine.html"]
+    assert main(["compare", "two", "one"]) == 2
+    assert "index.html: it shows other pictures; --overwrite" in capsys.readouterr().err
+
+
+def test_an_index_that_lies_removes_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png", "b.png")
+    assert main(["compare", "one", "two"]) == 0
+    page = Path("compare/pictures/b.png.html").rename("page.html")
+    Path("compare/pictures/taken.html").write_text("mine")
+    index = Path("compare/index.html")
+    for name in ("../../page.html", "%2E%2E/%2E%2E/page.html", "taken.html"):
+        more = f'<li><a href="pictures/{name}">'
+        index.write_text(index.read_text().replace("</ul>", more + "</ul>"))
+    Path("two/b.png").unlink()
+    assert main(["compare", "one", "two"]) == 0
+    assert page.exists()
+    assert Path("compare/pictures/taken.html").exists()

@@ -93,6 +93,23 @@ def test_a_page_that_exists_is_refused_before_anything_is_computed(
     ) == is_taken
 
 
+def test_a_page_of_another_result_is_kept(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", str(photos[0]), "-s", "2", "-o", "large.png", *LOCAL]) == 0
+    code = main(["upscale", str(photos[1]), "-s", "2", "-o", "large.jpg", *LOCAL])
+    assert (code, Path("large.jpg").exists()) == (2, False)
+    assert "large_compare.html: it shows other pictures" in capsys.readouterr().err
+
+
+def test_pages_that_are_not_compared_are_told(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.open(photos[0])
+    image.save("in.tif", save_all=True, append_images=[image])
+    assert main(["upscale", "in.tif", "-s", "2", "-o", "large.tif", "--json", *LOCAL]) == 0
+    out, err = capsys.readouterr()
+    (compared,) = [each for each in map(json.loads, out.splitlines()) if each["event"] == "compared"]
+    assert len(compared["warnings"]) == 2
+    assert "warning: in.tif: the first of 2 pages or frames is shown" in err
+
+
 def test_a_result_without_a_file_has_no_page(photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upscale", str(photos[0]), "-s", "2", "-o", "-", *LOCAL]) == 2
     assert "is not from a file to a file; leave it out" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_each_image_has_a_name_of_its_own_or_is_refused(paths, format, output):
     except UsageError as error:
         refusal = str(error)
     if refusal:
-        assert "results of one name" in refusal
+        assert "be written as" in refusal
         assert len({(path.parent, path.stem) for path in paths}) < len(paths)
         return
     assert [job.source for job in jobs] == sources

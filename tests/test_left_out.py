@@ -59,7 +59,8 @@ def test_results_of_one_name_cost_themselves_alone_and_all_are_told(run):
     assert [event["output"] for event in events if event["event"] == "done"] == ["out/3.png"]
     assert sorted(failed) == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
     assert failed["b/1.png"] == (
-        "cannot restore b/1.png: a/1.png would become out/1.png, too; restore them into different folders"
+        "cannot restore b/1.png: a/1.png would be written as out/1.png, too; "
+        "restore them into different folders"
     )
     assert len([line for line in err if "error: cannot restore" in line]) == 4
     assert run("upscale", "a", "b", "c", "-o", "out2", "--dry-run")[0] == 1
@@ -70,8 +71,8 @@ def test_a_run_of_which_nothing_is_left_is_refused_with_all_pairs():
     with pytest.raises(UsageError) as caught:
         name_targets(sources, "out", "_x4")
     assert str(caught.value) == (
-        "results of one name: a/1.png and b/1.png would become out/1.png and "
-        "a/2.png and b/2.png would become out/2.png; restore them into different folders"
+        "a/1.png and b/1.png would both be written as out/1.png and "
+        "a/2.png and b/2.png would both be written as out/2.png; restore them into different folders"
     )
 
 
@@ -79,12 +80,12 @@ def test_many_results_of_one_name_take_few_words():
     sources = [Source(Path(f"{number}", name)) for number in range(100) for name in ("a.png", "b.png")]
     jobs = name_targets([*sources, Source(Path("c.png"))], "out", "_x4")
     assert jobs[0].refusal == (
-        "cannot restore 0/a.png: 1/a.png and 98 more would become out/a.png, too; "
+        "cannot restore 0/a.png: 1/a.png and 98 more would be written as out/a.png, too; "
         "restore them into different folders"
     )
     assert jobs[-1].refusal is None
     with pytest.raises(
-        UsageError, match=r"4/a\.png and 95 more would become out/a\.png and 0/b\.png, "
+        UsageError, match=r"4/a\.png and 95 more would all be written as out/a\.png and 0/b\.png, "
     ) as caught:
         name_targets(sources, "out", "_x4")
     assert len(str(caught.value)) < 300

@@ -44,10 +44,13 @@ def explain_denoise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     [
         (look(0.0), "hardly any noise (sigma 0.0 of 255) and no traces of compression were seen"),
         (look(0.5), "hardly any noise (sigma 0.5 of 255) and no traces of compression were seen"),
-        (look(1.5), "little noise (sigma 1.5 of 255), or texture, and no traces of compression were seen"),
+        (
+            look(1.5),
+            "hardly any noise (sigma 1.5 of 255; it may be texture) and no traces of compression were seen",
+        ),
         (
             look(4.5, 0.6),
-            "little noise (sigma 4.5 of 255), or texture, and no traces of compression were seen",
+            "little noise (sigma 4.5 of 255; it may be texture) and no traces of compression were seen",
         ),
         (
             look(0.5, quality=94),
@@ -69,7 +72,7 @@ def test_what_is_too_small_to_look_at_gets_no_such_line() -> None:
     ("seen", "words"),
     [
         (look(0.5), ": hardly any noise (sigma 0.5 of 255), no visible compression"),
-        (look(4.5, 0.6), ": little noise (sigma 4.5 of 255), or texture, no visible compression"),
+        (look(4.5, 0.6), ": little noise (sigma 4.5 of 255; it may be texture), no visible compression"),
         (None, ": too small to look at"),
     ],
 )

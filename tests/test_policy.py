@@ -17,10 +17,10 @@ STREAM = Job(Source(Path("a.png")), None)
 
 
 class Past:
-    """What a journal says: whether a run has written the result, and whether it would be the same now."""
+    """What a journal says: whether a run has written the result, would do it again, and it was changed."""
 
-    def __init__(self, is_ours: bool, is_done: bool) -> None:
-        self._is_ours, self._is_done = is_ours, is_done
+    def __init__(self, is_ours: bool, is_done: bool, is_changed: bool = False) -> None:
+        self._is_ours, self._is_done, self._is_changed = is_ours, is_done, is_changed
 
     def is_ours(self, target: Path) -> bool:
         return self._is_ours
@@ -28,7 +28,11 @@ class Past:
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
         return self._is_done
 
+    def is_changed(self, target: Path) -> bool:
+        return self._is_changed
 
+
+CHANGED = Past(False, False, True)
 NEVER, OUTDATED, DONE = Past(False, False), Past(True, False), Past(True, True)
 PLAIN, OVERWRITE, RESUME = RunPolicy(), RunPolicy(overwrite=True), RunPolicy(resume=True)
 BOTH = RunPolicy(overwrite=True, resume=True)
@@ -45,6 +49,9 @@ BOTH = RunPolicy(overwrite=True, resume=True)
         (JOB, OUTDATED, RESUME, Action.REPLACE),
         (JOB, DONE, RESUME, Action.SKIP),
         (JOB, NEVER, BOTH, Action.REPLACE),
+        (JOB, CHANGED, PLAIN, Action.DO),
+        (JOB, CHANGED, RESUME, Action.REFUSE),
+        (JOB, CHANGED, BOTH, Action.REPLACE),
         (JOB, DONE, BOTH, Action.SKIP),
         (SECOND, None, OVERWRITE, Action.REFUSE),
         (SECOND, NEVER, BOTH, Action.REFUSE),

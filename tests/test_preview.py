@@ -326,6 +326,14 @@ def test_a_page_that_exists_is_replaced_only_where_that_is_asked_for(restore):
     assert err == "mambair: error: cannot write in_preview.html: it exists already; --overwrite replaces it\n"
     assert restore("upscale", "x2", "in.png", "--preview", "--overwrite")[0] == 0
     assert [*pictures_of("in_preview.html")][2:] == ["x2.safetensors"]
+    save("other.png", smooth(20, 20))
+    for output in ("page.html", "page.html"):
+        assert restore("upscale", "x2", "in.png", "--preview", "-o", output)[0] == 0
+    code, _, err = restore("upscale", "x2", "other.png", "--preview", "-o", "page.html")
+    assert (code, "cannot write page.html: it shows other pictures; --overwrite replaces it" in err) == (
+        2,
+        True,
+    )
     Path("link.html").symlink_to("in.png")
     code, _, err = restore("upscale", "x2", "in.png", "--preview", "-o", "link.html", "--overwrite")
     assert (code, err) == (2, "mambair: error: cannot write link.html: it is an input; choose another name\n")

@@ -63,7 +63,19 @@ def test_what_is_no_array_is_refused_with_how_to_make_one(restorer: Restorer, im
         ((8, 0), np.float32, r"at least one pixel, not \(8, 0\)"),
         ((8,), np.uint8, r"with c from 1 to 4, not \(8,\)"),
         ((8, 8, 0), np.uint8, r"with c from 1 to 4, not \(8, 8, 0\)"),
-        ((2, 8, 8, 3), np.uint8, r"with c from 1 to 4"),
+        (
+            (2, 8, 8, 3),
+            np.uint8,
+            r"c from 1 to 4, .*; for a stack of images, numpy\.stack\(\[restore\(each\)",
+        ),
+        ((5, 8, 8, 9), np.uint8, r"not \(5, 8, 8, 9\)$"),
+        ((7, 80, 96), np.uint8, r"\(7, 80, 96\); for a stack of planes, numpy\.stack\(\[restore\(each\)"),
+        ((80, 96, 7), np.uint8, r"transparency, .* for each in numpy\.moveaxis\(image, -1, 0\)\], -1\)$"),
+        (
+            (3, 80, 96),
+            np.uint8,
+            r"first, numpy\.moveaxis\(image, 0, -1\); for a stack of planes, numpy\.stack\(",
+        ),
         (
             (8, 8, 3),
             np.float64,
@@ -84,6 +96,24 @@ def test_arrays_that_are_no_images_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         restorer(np.zeros(shape, dtype))
+
+
+def test_planes_are_restored_one_by_one_as_the_message_says(restorer: Restorer) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (5, 8, 9)).astype(np.uint8)
+    names = {"numpy": np, "restore": restorer}
+    for image, shape in ((stack, (5, 16, 18)), (np.moveaxis(stack, 0, -1), (16, 18, 5))):
+        with pytest.raises(ValueError, match="planes") as refused:
+            restorer(image)
+        text = str(refused.value)
+        call = text[text.index("numpy.stack") :]
+        assert eval(call, {**names, "image": image}).shape == shape
+
+
+def test_help_names_the_shapes_and_what_channels_are() -> None:
+    for text in (Restorer.__doc__, Restorer.__call__.__doc__):
+        words = " ".join((text or "").replace("(", "").replace(")", "").split())
+        assert "h, w or h, w, c" in words
+        assert "2 gray and transparency, 3 RGB" in words
 
 
 def test_floats_outside_the_range_are_refused_as_in_files(restorer: Restorer) -> None:
@@ -129,7 +159,7 @@ def test_a_tensor_is_refused_with_how_to_make_an_image_of_it(
     image = tensor[0] if len(shape) == 4 else tensor
     image = (image if len(shape) == 2 else image.movedim(-3, -1)).numpy(force=True)
     assert restorer(image).shape[:2] == (16, 18)
-    with pytest.raises(ValueError, match=r"not \(3, 8, 9\); numpy\.moveaxis\(image, 0, -1\) puts"):
+    with pytest.raises(ValueError, match=r"not \(3, 8, 9\); .*, numpy\.moveaxis\(image, 0, -1\);"):
         restorer(np.zeros((3, 8, 9), np.float32))
 
 
@@ -185,9 +215,12 @@ def test_samples_of_any_byte_order_are_taken(restorer: Restorer, dtype: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
-def test_other_kinds_of_arrays_are_refused(restorer: Restorer) -> None:
-    for image in (np.matrix(np.zeros((8, 8), np.uint8)), np.ma.zeros((8, 8), np.uint8)):
-        with pytest.raises(TypeError, match=r"an image is a plain numpy array, not .*; numpy.asarray makes"):
+def test_other_kinds_of_arrays_are_refused_with_their_own_remedy(restorer: Restorer) -> None:
+    for image, remedy in (
+        (np.matrix(np.zeros((8, 8), np.uint8)), r"not matrix; call numpy\.asarray\(image\) first$"),
+        (np.ma.zeros((8, 8), np.uint8), r"not MaskedArray; call image\.filled\(0\) first$"),
+    ):
+        with pytest.raises(TypeError, match=f"an image is a plain numpy array, {remedy}"):
             restorer(image)
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -29,10 +30,11 @@ from mambair_cli.runs.journal import (
     JOURNAL_FILE,
     PARTS_FOLDER,
     Journal,
-    JournalEntry,
     Record,
 )
+from mambair_cli.runs.journal_entry import JournalEntry, describe_entry
 from mambair_cli.runs.stamps import Stamp, stamp_of
+from mambair_cli.system.files import hash_of
 
 NAMES = ["a.png", "b.png", "sub/c.jpg"]
 
@@ -115,8 +117,70 @@ def test_that_a_file_is_there_proves_nothing(run):
 def test_a_result_that_somebody_has_changed_is_left_to_them(run):
     run("photos")
     save_photo("photos_denoised/a.png", seed=3)
-    code, became, _ = run()
+    changed = "cannot write photos_denoised/a.png: it was changed after an earlier run wrote it; "
+    for options in (["--resume"], ["--resume", "--dry-run"]):
+        code, became, err = run("photos", *options)
+        assert (code, became["a.png"]) == (1, "plan_failed" if "--dry-run" in options else "failed")
+        assert f"{changed}--overwrite replaces it" in err
+    assert run("photos", "--resume", "--overwrite")[:2] == (0, {**ALL_SKIPPED, "a.png": "done"})
+
+
+def copy_plainly(source, target):
+    shutil.copytree(source, target, copy_function=shutil.copy)
+
+
+def copy_in_whole_seconds(source, target):
+    shutil.copytree(source, target)
+    for path in filter(Path.is_file, Path(target).rglob("*")):
+        os.utime(path, (int(path.stat().st_mtime), int(path.stat().st_mtime)))
+
+
+@pytest.mark.parametrize("copy", [copy_plainly, copy_in_whole_seconds])
+def test_copies_of_results_are_done_too(run, copy):
+    run("photos")
+    copy("photos_denoised", "copied")
+    assert run("photos", "-o", "copied", "--resume")[:2] == (0, ALL_SKIPPED)
+    planned = run("photos", "-o", "copied", "--resume", "--dry-run")[:2]
+    assert planned == (0, dict.fromkeys(ALL_DONE, "plan_skipped"))
+    assert run("photos", "-o", "copied", "--resume", "--seed", "3")[:2] == (0, ALL_DONE)  # and they are ours
+
+
+def test_a_copy_with_another_pixel_is_no_result(run):
+    run("photos")
+    path = Path("photos_denoised/a.png")
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)  # of the same size
+    code, became, err = run()
     assert (code, became) == (1, {**ALL_SKIPPED, "a.png": "failed"})
+    assert "it was changed after an earlier run wrote it" in err
+
+
+def test_journals_without_hashes_know_what_has_kept_its_time(run):
+    run("photos")
+    path = Path("photos_denoised", JOURNAL_FILE)
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+    for line in lines:
+        line.pop("sha256", None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.utime("photos_denoised/a.png")
+    code, became, err = run()
+    assert (code, became) == (1, {**ALL_SKIPPED, "a.png": "failed"})
+    assert "a.png: it exists already" in err
+
+
+def test_of_two_lines_that_of_a_copied_file_counts(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"first")
+    entry = JournalEntry("settings", "content", Stamp(1, 1), stamp_of(target), None, hash_of(target))
+    target.write_bytes(b"later")
+    late = JournalEntry("other", "content", Stamp(1, 1), stamp_of(target), None, hash_of(target))
+    target.write_bytes(b"first")
+    os.utime(target, (1, 1))
+    for entries in ([entry, late], [late, entry]):
+        lines = [json.dumps(describe_entry("a.png", each)) for each in entries]
+        (tmp_path / JOURNAL_FILE).write_text("\n".join(lines))
+        assert Record(tmp_path).entries["a.png"] == entry
 
 
 def test_results_beside_their_inputs_are_known_too(run):

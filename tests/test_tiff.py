@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise
 
+from mambair_cli.cli import main
 from mambair_cli.errors import ImageError
 from mambair_cli.images import read_picture
 from mambair_cli.images.tiff import read_pages, split_runs
@@ -117,6 +118,17 @@ def test_masks_of_cmyk_stay(run: Any, dtype: Any) -> None:
     assert (result.shape, result.dtype, kinds) == ((40, 60, 4), np.dtype(dtype), [0])
     assert (result[..., :3] >= np.iinfo(dtype).max * 0.98).all()
     assert np.array_equal(result[..., 3], samples[..., 4].repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_one_tile_is_told_alike_with_a_mask_and_without(run: Any, weights: Path, capsys: Any) -> None:
+    save("mask.tif", noise(20, 30, 4), "rgb", [MASK])
+    save("plain.tif", noise(20, 30, 3), "rgb", [])
+    for name in ("mask.tif", "plain.tif"):
+        (done,) = [line for line in run("denoise", "same", name)[1] if line["event"] == "done"]
+        assert (done["tiles"], done["tile"], done["overlap"]) == (1, [30, 20], 0)
+        same = ("--weights", str(weights / "same.safetensors"), "--overwrite")
+        assert main(["denoise", name, *same, "--dry-run"]) == 0
+        assert "1×1 tiles of 30×20, overlap 0" in capsys.readouterr().out
 
 
 def test_masks_are_reduced_by_themselves(run: Any) -> None:
@@ -290,12 +302,15 @@ ONE, TWO, SMALL, MASK_PAGE = noise(20, 30, 3), noise(20, 30, 3, seed=1), noise(5
 @pytest.mark.parametrize(
     ("kinds", "said"),
     [
-        ("1s", "a page that is a smaller copy left out"),
-        ("s1", "a page that is a smaller copy left out"),
-        ("1m", "a page that is a mask left out"),
-        ("12s", "a page that is a smaller copy left out"),
-        ("1s2s", "2 pages each of which is a smaller copy left out"),
-        ("s1ms2", "2 pages each of which is a smaller copy left out; a page that is a mask left out"),
+        ("1s", "left out: a page that is a smaller copy of another one"),
+        ("s1", "left out: a page that is a smaller copy of another one"),
+        ("1m", "left out: a page that is a mask"),
+        ("12s", "left out: a page that is a smaller copy of another one"),
+        ("1s2s", "left out: 2 pages that are smaller copies of another one"),
+        (
+            "s1ms2",
+            "left out: 2 pages that are smaller copies of another one; left out: a page that is a mask",
+        ),
     ],
 )
 def test_smaller_copies_and_masks_are_no_pages(run: Any, kinds: str, said: str) -> None:

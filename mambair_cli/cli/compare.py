@@ -114,18 +114,19 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     """Write a page that compares some pictures; return its path."""
     from mambair_cli.pages.comparison import write_comparison
     from mambair_cli.pages.document import check_page, write_page
+    from mambair_cli.pages.screen import tell_pictures
 
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
-    check_page(output, options.overwrite, files)
+    check_page(output, options.overwrite, files, pictures=files)
     shown = _reader(files, names, options)()
-    for file, picture in zip(files, shown, strict=True):
-        if picture.damage and not options.quiet:
-            say(f"warning: {file}: {'; '.join(picture.damage)}")
-    write_page(output, write_comparison(shown), options.overwrite, files)
+    write_page(output, write_comparison(shown, files=files), options.overwrite, files)
+    warnings = tell_pictures(shown)
+    for sentence in () if options.quiet else warnings:
+        say(f"warning: {sentence}")
     if options.json:
-        print_event("compared", input=str(files[0]), page=str(output))
+        print_event("compared", input=str(files[0]), page=str(output), warnings=warnings)
     else:
         print(output)
     return output
@@ -134,7 +135,7 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
 def _compare_folders(folders: list[Path], names: list[str], options: CompareOptions) -> tuple[Path, int]:
     """Write a page for each picture of some folders, and an index; return its path and the exit code."""
     from mambair_cli.pages.document import is_page_name
-    from mambair_cli.pages.folders import INDEX, compare_sets, match_folders
+    from mambair_cli.pages.folders import INDEX, compare_sets, list_pages, match_folders, remove_pages
 
     output = options.output or Path(FOLDER)
     if is_page_name(output) and not output.is_dir():
@@ -143,15 +144,19 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     if alone and not options.quiet:
         others = f" and {len(alone) - 1} others" if len(alone) > 1 else ""
         say(f"without a partner: {alone[0]}{others}")
+    for path in alone if options.json else ():
+        print_event("left_out", why="no_partner", count=1, example=str(path), kinds={})
     readers = [(each.name, _reader(list(each.files), names, options)) for each in sets]
     exit_code = 0
     title = " and ".join(names)
     inputs = [file for each in sets for file in each.files]
-    for compared in compare_sets(readers, output, title, options.overwrite, inputs):
-        report_set(compared, options.json)
+    before = list_pages(output)
+    for compared in compare_sets(readers, output, title, options.overwrite, inputs, folders):
+        report_set(compared, options.json, options.quiet)
         if compared.error is not None:
             exit_code = max(exit_code, compared.error.exit_code)
     index = output / INDEX
+    remove_pages(before - list_pages(output))
     if options.json:
         print_event("index", page=str(index))
     else:
@@ -159,8 +164,10 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     return index, exit_code
 
 
-def report_set(compared: "ComparedSet", as_json: bool) -> None:
+def report_set(compared: "ComparedSet", as_json: bool, quiet: bool) -> None:
     """Print the page of a set of pictures, or why there is none."""
+    for sentence in () if quiet else compared.warnings:
+        say(f"warning: {compared.name}: {sentence}")
     if compared.error is not None:
         say(f"error: {compared.name}: {compared.error}")
         if as_json:
@@ -168,7 +175,7 @@ def report_set(compared: "ComparedSet", as_json: bool) -> None:
 
             print_event("page_failed", input=compared.name, **describe_error(compared.error))
     elif as_json:
-        print_event("compared", input=compared.name, page=str(compared.page))
+        print_event("compared", input=compared.name, page=str(compared.page), warnings=compared.warnings)
     else:
         print(compared.page, flush=True)
 

@@ -1,12 +1,12 @@
 """Pages that compare the results of a run with its inputs: ``--compare`` of the restoring commands."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.compare import FOLDER, report_set
-from mambair_cli.cli.output import complain, print_event
+from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ResultPages:
                     "leave it out"
                 )
         for page in {self._page_of(job) for job in self.jobs}:
-            check_page(page, self.replaced, inputs)
+            check_page(page, self.replaced, inputs, self._shown_in(page))
 
     def add(self, outcome: "Outcome", model: str | None) -> None:
         """Note a result; failures have no page.
@@ -61,17 +61,19 @@ class ResultPages:
         made_by = (report and report.model) or (report and model) or "the result"
         self._results.append((job.source.path, job.target, made_by))
 
-    def write(self, as_json: bool, opens: bool) -> int:
+    def write(self, as_json: bool, quiet: bool, opens: bool) -> int:
         """Write the pages; return the exit code.
 
         Args:
             as_json: Whether to print events in place of paths.
+            quiet: Whether to print no warnings.
             opens: Whether to open a page, or an index, in the browser.
         """
         if not self._results:
             return 0
         try:
-            exit_code = self._write_one(as_json) if len(self.jobs) == 1 else self._write_folders(as_json)
+            write = self._write_one if len(self.jobs) == 1 else self._write_folders
+            exit_code = write(as_json, quiet)
         except MambairError as error:
             complain(error)
             return error.exit_code
@@ -92,17 +94,30 @@ class ResultPages:
             return job.target.with_name(f"{job.target.stem}_compare.html")
         return (job.root or job.target.parent) / FOLDER / INDEX
 
-    def _write_one(self, as_json: bool) -> int:
+    def _shown_in(self, page: Path) -> list[Path]:
+        """Return what a page shows: the picture and its result, or the folder of results."""
+        job = self.jobs[0]
+        if len(self.jobs) == 1 and job.source.path is not None and job.target is not None:
+            return [job.source.path, job.target]
+        return [page.parent.parent]
+
+    def _write_one(self, as_json: bool, quiet: bool) -> int:
         from mambair_cli.pages.comparison import write_comparison
         from mambair_cli.pages.document import write_page
+        from mambair_cli.pages.screen import tell_pictures
 
         page = self._page_of(self.jobs[0])
         source, target, made_by = self._results[0]
-        write_page(page, write_comparison(self._read(source, target, made_by)), True, self._inputs)
-        _print_page("compared", page, as_json, input=str(source))
+        pictures = self._read(source, target, made_by)
+        document = write_comparison(pictures, files=self._shown_in(page))
+        write_page(page, document, True, self._inputs)
+        warnings = tell_pictures([replace(picture, damage=()) for picture in pictures])  # the run told it
+        for sentence in () if quiet else warnings:
+            say(f"warning: {sentence}")
+        _print_page("compared", page, as_json, input=str(source), warnings=warnings)
         return 0
 
-    def _write_folders(self, as_json: bool) -> int:
+    def _write_folders(self, as_json: bool, quiet: bool) -> int:
         from mambair_cli.pages.folders import compare_sets
 
         pages = {job.target: self._page_of(job) for job in self.jobs}
@@ -115,9 +130,10 @@ class ResultPages:
                 if pages[target := each[1]] == index
             ]
             title = folder.name or str(folder)
-            for compared in compare_sets(sets, index.parent, title, True, self._inputs):
+            shown = self._shown_in(index)
+            for compared in compare_sets(sets, index.parent, title, True, self._inputs, shown):
                 if compared.error is not None:
-                    report_set(compared, as_json)
+                    report_set(compared, as_json, quiet)
                     exit_code = max(exit_code, compared.error.exit_code)
             _print_page("index", index, as_json)
         return exit_code

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mambair_cli.cli.options import AsJson, Offline, Quiet, Weights, with_options
+from mambair_cli.cli.options import AsJson, Offline, Quiet, WeightsForModel, with_options
 from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
@@ -35,7 +35,7 @@ class ExportOptions:
             show_default="MODEL.onnx in this folder",
         ),
     ] = None
-    weights: Weights = None
+    weights: WeightsForModel = None
     tile: Annotated[
         int,
         typer.Option(

@@ -97,7 +97,8 @@ def _name_colours(inspection: "Inspection") -> str:
     header = inspection.header
     alpha = " with transparency" if header.has_alpha else ""
     masks = f", {len(header.masks)} more channels" if header.masks else ""
-    return ("gray" if header.bands == 1 else "RGB") + alpha + masks
+    colours = "CMYK, becomes RGB" if header.is_from_cmyk else "gray" if header.bands == 1 else "RGB"
+    return colours + alpha + masks
 
 
 def _describe_compression(look: "Look") -> str:
@@ -158,7 +159,7 @@ def _explain_denoise(inspection: "Inspection") -> str:
     elif look is None:
         remark = ": too small to look at"
     else:
-        remark = f": {name_little_noise(look).removesuffix(',')}, no visible compression"
+        remark = f": {name_little_noise(look)}, no visible compression"
     return f"model for noise of any kind{remark}. --clean and --sigma overrule."
 
 

@@ -98,6 +98,10 @@ _WEIGHTS: dict[str, Any] = {
     "or https://HOST/FILE[#sha256=HASH].",
 }
 Weights = Annotated[str | None, typer.Option("--weights", **_WEIGHTS)]
+WeightsForModel = Annotated[  # where the model is an argument
+    str | None,
+    typer.Option("--weights", **_WEIGHTS | {"help": _WEIGHTS["help"].replace("--model", "MODEL")}),
+]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")
 ]

@@ -146,6 +146,9 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
         "the number of tiles per batch is chosen for the device; leave it out",
         (*_RESTORING, "evaluate", "serve"),
     ),
+    _Advice(
+        ("--compression",), "TIFF and PNG lose nothing; --quality is for jpeg, webp and avif", _RESTORING
+    ),
     _Advice(("--suffix", "--prefix"), "-o FOLDER keeps the names of the inputs", _RESTORING),
     _Advice(("--auto-orient", "-a"), "images are always turned upright; leave it out", _RESTORING),
 )

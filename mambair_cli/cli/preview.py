@@ -99,7 +99,7 @@ def show_preview(
         results = _restore(image, task, scale, level, output, options)
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
-    document = write_comparison(pictures, title, with_ssim=False)
+    document = write_comparison(pictures, title, with_ssim=False, files=_files(sources[0]))
     write_page(page, document, options.overwrite, _files(sources[0]))
     if options.json:
         print_event(
@@ -125,14 +125,16 @@ def show_preview(
 def _name_page(source: "Source", options: Options) -> Path:
     """Return the page to write; refuse one that exists, before anything is computed."""
     name = f"{source.path.stem}_preview.html" if source.path else "preview.html"
+    files = _files(source)
+    pictures = None  # the name of the page is that of the image
     if options.output is None:
         page = source.path.with_name(name) if source.path else Path(name)
     else:
-        page = Path(options.output)
+        page, pictures = Path(options.output), files
         page = page / name if page.is_dir() else page
     from mambair_cli.pages.document import check_page
 
-    check_page(page, options.overwrite, _files(source))
+    check_page(page, options.overwrite, files, pictures)
     return page
 
 

@@ -135,7 +135,9 @@ class Run:
         else:
             self._compute()
         if self._pages is not None:
-            self._exit_code = max(self._exit_code, self._pages.write(options.json, options.open))
+            self._exit_code = max(
+                self._exit_code, self._pages.write(options.json, options.quiet, options.open)
+            )
         if options.json:
             print_event("summary", **self._summary.facts())
         elif self._summary.files > 1 and not options.quiet:

@@ -213,6 +213,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         texts=_read_texts(data, format, facts, gif),
+        is_from_cmyk=head.interpretation == "cmyk",
     )
     header = _add_measures(header, data, pages, choice.numbers, warnings)
     return Reader(

@@ -216,7 +216,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         format: Format of the file.
         strip: Whether metadata is left out anyway.
     """
-    losses = []
+    losses = ["CMYK becomes RGB (sRGB); ink values are not kept"] if header.is_from_cmyk else []
     masks = describe_masks(header.masks)
     is_one = len(header.masks) == 1
     if header.masks and CONTAINERS[format].has_masks:
@@ -241,8 +241,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
 
 def describe_left_out(header: Header) -> str:
     """Say which metadata no result has."""
-    *others, last = header.left_out
-    return f"left out: its {', '.join(others)} and {last}" if others else f"left out: its {last}"
+    return f"left out: {enumerate_names(header.left_out)}"
 
 
 def describe_masks(masks: tuple[int, ...]) -> str:

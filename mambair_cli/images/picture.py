@@ -87,6 +87,7 @@ class Header:
         pages: What each page says of itself, as its file has it; for the first one, the fields above count.
             Empty where the others say nothing of their own.
         left_out: Names of metadata that no result has, such as "georeferencing (GeoTIFF, GDAL)".
+        is_from_cmyk: Whether the file holds amounts of ink, of which colours were made.
     """
 
     width: int
@@ -108,6 +109,7 @@ class Header:
     texts: tuple[Text, ...] = ()
     pages: tuple[PageNotes, ...] = ()
     left_out: tuple[str, ...] = ()
+    is_from_cmyk: bool = False
 
     @property
     def samples_per_pixel(self) -> int:

@@ -141,12 +141,15 @@ def choose_pages(pages: Sequence[Page]) -> ChosenPages:
     others += [inner for page in pages for inner in page.inner]
     masks = sum(page.is_mask for page in others)
     remarks = []
-    for count, what in ((len(others) - masks, "is a smaller copy"), (masks, "is a mask")):
+    for count, one, several in (
+        (len(others) - masks, "a smaller copy of another one", "smaller copies of another one"),
+        (masks, "a mask", "masks"),
+    ):
         if count:
-            each = "a page that" if count == 1 else f"{count} pages each of which"
-            remarks.append(f"{each} {what} left out")
+            what = f"a page that is {one}" if count == 1 else f"{count} pages that are {several}"
+            remarks.append(f"left out: {what}")
     if lost := sum(page.lost for page in pages):
-        remarks.append(f"{lost} SubIFD{'s' * (lost > 1)} that cannot be read left out")
+        remarks.append(f"left out: {lost} SubIFD{'s' * (lost > 1)} that cannot be read")
     return ChosenPages(numbers, tuple(remarks))
 
 

@@ -15,6 +15,7 @@ from mambair_cli.system.files import enumerate_names
 
 _DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop
+_OF_IMAGEJ = frozenset({50838, 50839})
 _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
 # Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
 # 6.0 and its supplements, further directories, XMP, profile, and Photoshop's settings.
@@ -64,11 +65,16 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
         yield "further description"
     if repeated - {_DESCRIPTION}:
         yield f"repeated tag {enumerate_names(map(str, sorted(repeated - {_DESCRIPTION})))}"
-    others = sorted(lost - _GEOREFERENCES - {_LAYERS})
+    if of_imagej := sorted(lost & _OF_IMAGEJ):
+        yield f"ImageJ's own data (ranges shown, labels, overlays; {_name_tags(of_imagej)})"
+    others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS})
     if others:
-        more = f" and {len(others) - _TAGS_SHOWN} more" if len(others) > _TAGS_SHOWN else ""
-        shown = ", ".join(map(str, others[:_TAGS_SHOWN]))
-        yield f"tag{'s' if len(others) > 1 else ''} {shown}{more}"
+        yield _name_tags(others)
+
+
+def _name_tags(tags: Sequence[int]) -> str:
+    more = [f"{len(tags) - _TAGS_SHOWN} more"] if len(tags) > _TAGS_SHOWN else []
+    return f"tag{'s' * (len(tags) > 1)} {enumerate_names([*map(str, tags[:_TAGS_SHOWN]), *more])}"
 
 
 def _is_lost(tag: int, value: bytes) -> bool:

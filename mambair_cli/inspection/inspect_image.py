@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from mambair_cli.images import Header, Reader, open_picture, to_float
+from mambair_cli.errors import ImageError
+from mambair_cli.images import (
+    WRITABLE_SUFFIXES,
+    Header,
+    Reader,
+    find_losses,
+    fit_header,
+    open_picture,
+    to_float,
+)
 from mambair_cli.images.icc_profile import describe_profile
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.provenance import read_note
@@ -65,7 +74,7 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     with open_picture(file, max_pixels=max_pixels) as reader:
         header = reader.header
         look = _look(reader, stretch)
-        warnings = tuple(reader.warnings)
+        warnings = (*reader.warnings, *_foresee_losses(header))
     return Inspection(
         source=source,
         size=_find_size(held),
@@ -74,6 +83,15 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
         need=find_need(look, read_jpeg_quality(file)),
         warnings=warnings,
     )
+
+
+def _foresee_losses(header: Header) -> list[str]:
+    """Say what a result of the same format lacks, or of PNG where that one is not written."""
+    format = header.format if header.format in WRITABLE_SUFFIXES else "png"
+    try:
+        return find_losses(header, fit_header(header, format, "the result"), format)
+    except ImageError:  # a result needs another format or size, and the run will say so
+        return []
 
 
 def _look(reader: Reader, stretch: Stretch | None) -> Look | None:

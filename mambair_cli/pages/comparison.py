@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 from html import escape
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mambair_cli.errors import UsageError
-from mambair_cli.pages.document import write_document
+from mambair_cli.pages.document import mark_pictures, write_document
 from mambair_cli.pages.screen import ScreenPicture, enlarge, to_address
 from mambair_cli.quality.metrics import SSIM_WINDOW, psnr, ssim
 
@@ -23,7 +24,11 @@ PIXELS, BICUBIC = "as pixels", "bicubic"
 
 
 def write_comparison(
-    pictures: Sequence[ScreenPicture], title: str = "", back: str = "", with_ssim: bool = True
+    pictures: Sequence[ScreenPicture],
+    title: str = "",
+    back: str = "",
+    with_ssim: bool = True,
+    files: Sequence[Path] = (),
 ) -> str:
     """Write the page that compares pictures.
 
@@ -35,6 +40,7 @@ def write_comparison(
         title: Title of the page; by default the names of the pictures.
         back: Address of the page that leads here; none by default.
         with_ssim: Whether to measure the SSIM, too, which takes two seconds a million pixels.
+        files: Files of the pictures, by which the page is known again.
 
     Raises:
         UsageError: There are too few or too many, or their shapes differ.
@@ -60,7 +66,7 @@ def write_comparison(
         "scores": score_pairs(shown, with_ssim),
     }
     link = f'<a href="{escape(back, quote=True)}">All pictures</a>' if back else ""
-    body = f"<header><h1>{escape(title)}</h1>{link}</header><main id=viewer></main>"
+    body = f"<header {mark_pictures(files)}><h1>{escape(title)}</h1>{link}</header><main id=viewer></main>"
     return write_document(f"{title} - mambair", body, ["viewer.css"], ["viewer.js", "compare.js"], data)
 
 

@@ -14,7 +14,7 @@ from mambair_cli.system.files import make_folder, open_atomic, refuse_input, sho
 
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
-_MARKED_WITHIN = 2000  # bytes
+_MARKED_WITHIN = 20_000  # bytes: the styles come before the pictures' mark
 _SUFFIXES = (".html", ".htm")
 
 
@@ -58,13 +58,36 @@ def is_page_name(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def check_page(path: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
+def mark_pictures(files: Iterable[Path]) -> str:
+    """Return an attribute of an element by which :func:`check_page` knows the pictures of a page again.
+
+    Args:
+        files: The pictures, or their folders, in the order of the page.
+    """
+    paths = b"\0".join(os.fsencode(os.path.realpath(file)) for file in files)
+    return f'data-pictures="{hashlib.sha256(paths).hexdigest()}"'
+
+
+def is_ours(path: Path, mark: str = _MARK) -> bool:
+    """Tell whether a file is a page that this module has made, or one with another mark near its begin."""
+    try:
+        with path.open("rb") as file:
+            return mark.encode() in file.read(_MARKED_WITHIN)
+    except OSError:
+        return False
+
+
+def check_page(
+    path: Path, overwrite: bool, inputs: Iterable[Path], pictures: Iterable[Path] | None = None
+) -> None:
     """Refuse a page in the place of another file; a page that was made by this module may be made anew.
 
     Args:
         path: File of the page.
         overwrite: Whether it may replace any file but the inputs.
         inputs: Files that are read for it.
+        pictures: What it will show, as for :func:`mark_pictures`: a page of other pictures is kept. None
+            where the name of the page is that of its picture.
 
     Raises:
         UsageError: There is such a file, or the name is not that of a page.
@@ -74,13 +97,10 @@ def check_page(path: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
     refuse_input(path, inputs)
     if overwrite or not os.path.lexists(path):
         return
-    try:
-        with path.open("rb") as file:
-            is_ours = _MARK.encode() in file.read(_MARKED_WITHIN)
-    except OSError:
-        is_ours = False
-    if not is_ours:
+    if not is_ours(path):
         raise UsageError(f"cannot write {show(path)}: it exists already; --overwrite replaces it")
+    if pictures is not None and not is_ours(path, mark_pictures(pictures)):
+        raise UsageError(f"cannot write {show(path)}: it shows other pictures; --overwrite replaces it")
 
 
 def write_page(

@@ -1,17 +1,26 @@
 """Pages that compare the pictures of two or more folders, and an index of them."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.images.discovery import find_images
 from mambair_cli.pages.comparison import score_pairs, write_comparison
-from mambair_cli.pages.document import check_page, write_document, write_page
-from mambair_cli.pages.screen import ScreenPicture, enlarge, to_address
+from mambair_cli.pages.document import (
+    check_page,
+    is_ours,
+    is_page_name,
+    mark_pictures,
+    write_document,
+    write_page,
+)
+from mambair_cli.pages.screen import ScreenPicture, enlarge, tell_pictures, to_address
 
 PICTURES = "pictures"  # folder of the pages, beside the index
 INDEX = "index.html"
@@ -41,6 +50,7 @@ class ComparedSet:
         thumbnails: Addresses of small forms of the first and the last picture.
         psnr: PSNR between these two, in dB, the smaller one enlarged; infinite for equal pictures.
         error: Why there is no page.
+        warnings: Sentences about damage, and about what the page does not show.
     """
 
     name: str
@@ -48,6 +58,7 @@ class ComparedSet:
     thumbnails: tuple[str, ...] = ()
     psnr: float = math.nan
     error: MambairError | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def match_folders(folders: Sequence[Path]) -> tuple[list[PictureSet], list[Path]]:
@@ -95,6 +106,7 @@ def compare_sets(
     title: str,
     overwrite: bool,
     inputs: Collection[Path],
+    folders: Sequence[Path],
 ) -> Iterator[ComparedSet]:
     """Write a page for each set of pictures, and at the end an index, the largest difference first.
 
@@ -104,15 +116,16 @@ def compare_sets(
         title: Title of the index.
         overwrite: Whether to replace files that are no pages of ours, and no inputs.
         inputs: Pictures of all sets.
+        folders: Folders of the pictures, by which the index is known again.
 
     Yields:
         What became of each set.
 
     Raises:
-        UsageError: A file of that name is no page of ours, or an input.
+        UsageError: A file of that name is no page of ours, an input, or the index of other folders.
         ImageError: A page cannot be written.
     """
-    check_page(output / INDEX, overwrite, inputs)
+    check_page(output / INDEX, overwrite, inputs, folders)
     compared = []
     for name, read in sets:
         page = output / PICTURES / f"{name}.html"
@@ -127,9 +140,29 @@ def compare_sets(
         write_page(page, document, overwrite, inputs)
         ends = pictures[0], pictures[-1]
         thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
-        compared.append(ComparedSet(name, page, thumbnails, _difference(*ends)))
+        warnings = tell_pictures(pictures)
+        compared.append(ComparedSet(name, page, thumbnails, _difference(*ends), warnings=warnings))
         yield compared[-1]
-    write_page(output / INDEX, _write_index(compared, title), overwrite, inputs)
+    write_page(output / INDEX, _write_index(compared, title, folders), overwrite, inputs)
+
+
+def list_pages(output: Path) -> set[Path]:
+    """Return the pages that the index in a folder names; none where there is no index of ours."""
+    try:
+        index = (output / INDEX).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return set()
+    names = re.findall(f'<li><a href="({PICTURES}/[^"]*)"', index) if is_ours(output / INDEX) else []
+    pages = [Path(unquote(unescape(name))) for name in names]
+    return {output / page for page in pages if ".." not in page.parts}
+
+
+def remove_pages(pages: Iterable[Path]) -> None:
+    """Remove pages that an index no longer names, and no file that is none."""
+    for page in pages:
+        if is_page_name(page) and is_ours(page):
+            with suppress(OSError):
+                page.unlink()
 
 
 def _difference(first: ScreenPicture, last: ScreenPicture) -> float:
@@ -143,7 +176,7 @@ def _difference(first: ScreenPicture, last: ScreenPicture) -> float:
     return math.inf if score is None else score
 
 
-def _write_index(compared: Sequence[ComparedSet], title: str) -> str:
+def _write_index(compared: Sequence[ComparedSet], title: str, folders: Sequence[Path]) -> str:
     """Write the index of pages, the largest difference first."""
     done = sorted((each for each in compared if each.page is not None), key=lambda each: each.psnr)
     items = []
@@ -158,7 +191,7 @@ def _write_index(compared: Sequence[ComparedSet], title: str) -> str:
     failed = [f"<li>{escape(each.name)}: {escape(str(each.error))}</li>" for each in compared if each.error]
     count = f"{len(done)} picture{'s' * (len(done) != 1)}"
     body = [
-        f"<header><h1>{escape(title)}</h1></header><main>",
+        f"<header {mark_pictures(folders)}><h1>{escape(title)}</h1></header><main>",
         f"<p>{count}, the largest difference first. The number is the PSNR between the first and the last "
         "form of a picture, as they are seen: the lower, the more they differ.</p>",
         f"<ul class=index>{''.join(items)}</ul>",

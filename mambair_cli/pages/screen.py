@@ -33,6 +33,7 @@ class ScreenPicture:
         size: Width and height of the picture itself; ``pixels`` may be smaller.
         notes: What was done to show it, in a few words each.
         damage: Sentences about what is damaged in its file.
+        frames: Number of pages or frames of its file, of which this is the first.
     """
 
     name: str
@@ -40,6 +41,20 @@ class ScreenPicture:
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
+    frames: int = 1
+
+
+def tell_pictures(pictures: Sequence[ScreenPicture]) -> tuple[str, ...]:
+    """Say what is damaged in the files of compared pictures, and which pages or frames are not shown."""
+    warnings = []
+    for picture in pictures:
+        more = (f"the first of {picture.frames} pages or frames is shown",) if picture.frames > 1 else ()
+        if about := (*picture.damage, *more):
+            warnings.append(f"{picture.name}: {'; '.join(about)}")
+    if len({picture.frames for picture in pictures}) > 1:
+        numbers = ", ".join(f"{picture.name} has {picture.frames}" for picture in pictures)
+        warnings.append(f"the numbers of pages or frames differ: {numbers}")
+    return tuple(warnings)
 
 
 def read_for_screen(
@@ -61,9 +76,10 @@ def read_for_screen(
         header = reader.header
         pixels, notes = convert_for_screen(reader.read(0, header.height), header, name)
     if header.frames > 1:
-        notes.append(f"the first of {header.frames} frames")
+        notes.append(f"the first of {header.frames} pages or frames")
     notes += reader.warnings
-    return replace(fit_to_screen(name, pixels, tuple(notes), whole), damage=tuple(reader.warnings))
+    shown = fit_to_screen(name, pixels, tuple(notes), whole)
+    return replace(shown, damage=tuple(reader.warnings), frames=header.frames)
 
 
 def fit_to_screen(
@@ -156,6 +172,7 @@ def show_region(pictures: Sequence[ScreenPicture], region: Region) -> list[Scree
         replace(
             fit_to_screen(picture.name, np.ascontiguousarray(picture.pixels[rows, columns]), picture.notes),
             damage=picture.damage,
+            frames=picture.frames,
         )
         for picture, rows, columns in zip(pictures, *cuts, strict=True)
     ]

@@ -20,6 +20,8 @@ _ADVICE = {  # for samples of other types, by numpy's kinds of types
     "i": "; astype(numpy.uint8) makes them that if they lie between 0 and 255, numpy.uint16 up to 65535",
 }
 _ADVICE["u"] = _ADVICE["i"]
+_CHANNELS = range(1, 5)  # numbers of them that an image has
+_ONE_BY_ONE = "numpy.stack([restore(each) for each in {}]{})"
 
 
 def check_arguments(
@@ -116,10 +118,8 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
         ImageError: Its floats are not finite, or do not lie between 0 and 1.
     """
     if isinstance(image, np.matrix | np.ma.MaskedArray):
-        raise TypeError(
-            f"an image is a plain numpy array, not {type(image).__name__}; numpy.asarray makes one of a "
-            "matrix, and its method filled(0) of a masked array"
-        )
+        remedy = "numpy.asarray(image)" if isinstance(image, np.matrix) else "image.filled(0)"
+        raise TypeError(f"an image is a plain numpy array, not {type(image).__name__}; call {remedy} first")
     if isinstance(image, torch.Tensor):
         one = "tensor[0]" if image.ndim == 4 else "tensor"
         how = f"{one}.movedim(-3, -1).numpy(force=True) makes one of channels first"
@@ -133,10 +133,10 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
             f"an image is a numpy array (h, w) or (h, w, c), not {type(image).__name__}; numpy.asarray makes "
             "one of a picture of PIL, and numpy.asarray(PIL.Image.open(path)) of a file"
         )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4):
-        is_planar = image.ndim == 3 and 1 <= image.shape[0] <= 4
-        hint = "; numpy.moveaxis(image, 0, -1) puts its channels last" if is_planar else ""
-        raise ValueError(f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}{hint}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in _CHANNELS):
+        raise ValueError(
+            f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}{_explain_stack(image)}"
+        )
     if not image.size:
         raise ValueError(f"an image has at least one pixel, not {image.shape}")
     if image.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
@@ -147,6 +147,21 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
         if reason:
             raise ImageError(f"cannot restore the image: {reason}")
     return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _explain_stack(image: np.ndarray) -> str:
+    """Say how to restore an array that may be several images, or has its channels in another place."""
+    if image.ndim == 4 and image.shape[-1] in _CHANNELS:
+        return f"; for a stack of images, {_ONE_BY_ONE.format('image', '')}"
+    if image.ndim != 3:
+        return ""
+    if image.shape[-1] < min(image.shape[:2]):
+        each = _ONE_BY_ONE.format("numpy.moveaxis(image, -1, 0)", ", -1")
+        return f"; for planes other than gray, RGB and transparency, {each}"
+    planes = f"for a stack of planes, {_ONE_BY_ONE.format('image', '')}"
+    is_planar = image.shape[0] in _CHANNELS
+    colours = "for colours that come first, numpy.moveaxis(image, 0, -1); " if is_planar else ""
+    return f"; {colours}{planes}"
 
 
 def check_samples(samples: int, info: NetworkInfo, model: str) -> None:

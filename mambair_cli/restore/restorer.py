@@ -50,12 +50,17 @@ MOST_TOGETHER = {"cuda": 16}
 
 
 class Restorer:
-    """Restores images with one model on one device.
+    """Restores images with one model on one device: ``restored = restorer(image)``.
+
+    An image is an array (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1]. c is 1 (gray), 2 (gray and
+    transparency), 3 (RGB) or 4 (RGB and transparency); where transparency is 0, colours are not kept. Other
+    channels: one call for each, ``np.stack([restorer(each) for each in stack])``.
 
     Args:
         task: "upscale", "denoise" or "dejpeg".
         scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
-        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        level: Noise sigma of 255 or JPEG quality, to choose a model by; None if it is unknown. No effect with
+            "upscale", ``weights`` or a named model, and where the model is for all levels.
         model: Name in the catalogue; "auto", which looks at each image and chooses a model for it; "clean" or
             "real", for noisy, compressed or blurred pictures: that one may enlarge further than ``scale``,
             ``info.scale`` times.
@@ -144,11 +149,9 @@ class Restorer:
     def _take(self, net: Network) -> None:
         """Take a network; it goes to its device when it is first used."""
         self.net, self.info = net, net.info
-        self.tiles = self._choose_tiles()
+        self.tiles = self._choose_tiles(self.own)
         self._computer = LazyComputer(self._make_computer)
-        self._is_neutral: dict[
-            tuple[int, ...], bool
-        ] = {}  # whether images do not affect each other, by shape
+        self._is_neutral: dict[tuple[int, ...], bool] = {}  # by shape: images do not affect each other
 
     __copy__, __reduce__ = copying.share, copying.reduce
 
@@ -226,16 +229,18 @@ class Restorer:
             UsageError: The tile and the overlap do not fit each other.
         """
         other = copy(self)
-        other.own = own
-        other.tiles = other._choose_tiles()
+        other.own, other.tiles = own, self._choose_tiles(own)
         return other
 
-    def _choose_tiles(self) -> TileSettings:
-        own, info = self.own, self.info
+    def _choose_tiles(self, own: ImageSettings) -> TileSettings:
+        info = self.info
         return choose_tiles(own.tile, own.overlap, self.device.type, info.architecture, info.config, own.wrap)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Restore an image; see ``restore``."""
+        """Restore an image, (h, w) or (h, w, c): the result is of its kind, (s·h, s·w) or (s·h, s·w, c).
+
+        c is 1 gray, 2 gray and transparency, 3 RGB, 4 RGB and transparency; for errors, see ``restore``.
+        """
         return self.restore(image)[0]
 
     def restore(
@@ -244,8 +249,7 @@ class Restorer:
         """Restore an image, in smaller tiles where memory does not hold the planned ones.
 
         Args:
-            image: (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1]; c is 1 gray, 2 gray and alpha,
-                3 RGB, 4 RGB and alpha.
+            image: (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1], as the class says.
             on_tiles: Called with the progress.
             any_range: Whether floats may lie outside [0, 1], as those of the papers' noisy inputs do.
 

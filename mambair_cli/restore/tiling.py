@@ -49,8 +49,13 @@ class Plan:
             return f"{width}×{height} without the network"
         return (
             f"{width}×{height}: {len(self.lefts)}×{len(self.tops)} tiles "
-            f"of {self.tile_width}×{self.tile_height}, overlap {self.overlap}"
+            f"of {self.tile_width}×{self.tile_height}, overlap {self.shared}"
         )
+
+    @property
+    def shared(self) -> int:
+        """Pixels that neighbours share at least; 0 where the only tile has no neighbours."""
+        return self.overlap if len(self) > 1 else 0
 
     @property
     def redundancy(self) -> float:

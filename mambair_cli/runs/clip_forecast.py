@@ -1,6 +1,7 @@
 """What restoring a clip would give and take, before it is done."""
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,10 +14,11 @@ from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.strength import enlarge
 from mambair_cli.restore.tiling import Plan
-from mambair_cli.runs.clip_job import ClipJob, choose_way
+from mambair_cli.runs.clip_job import ClipJob, choose_way, refuse_changed
 from mambair_cli.runs.estimate import try_network
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.journal import Record
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, open_clip
 
 ENCODED = 12  # frames that are encoded to see how large they become
@@ -60,7 +62,7 @@ def foresee_clip(job: ClipJob, restorer: Restorer) -> ClipForecast:
 
     Raises:
         VideoError: The clip cannot be read, or the result not be encoded.
-        ImageError: The result exists, and is not to be replaced.
+        ImageError: The result exists, or was changed, and is not to be replaced.
     """
     if job.source is None:
         raise ValueError("a pipe can be read only once")
@@ -74,8 +76,12 @@ def foresee_clip(job: ClipJob, restorer: Restorer) -> ClipForecast:
                 for frame in islice(clip.frames(), ENCODED)
             ]
             disk = round(_measure(frames, facts, result.options) * facts.frames / len(frames))
-    if job.target is not None and result.options is not None and not job.resume:
-        check_target(Job(Source(job.source), job.target), job.overwrite)
+    if job.target is not None and result.options is not None:
+        if not job.resume:
+            check_target(Job(Source(job.source), job.target), job.overwrite)
+        elif not job.overwrite:
+            with suppress(OSError):  # the run will say why the journal cannot be read
+                refuse_changed(Record(job.target.parent), job.target)
     trial = try_network(chosen, facts.height, facts.width)
     plan = chosen.plan(facts.height, facts.width)
     seconds = trial.seconds * facts.height * facts.width * plan.redundancy

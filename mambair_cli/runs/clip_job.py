@@ -21,9 +21,11 @@ from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import ClipResult, WorkersForClip, Writing, choose_writer
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.journal import Journal, JournalEntry, Record
+from mambair_cli.runs.journal import Journal, Record
+from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size, keep_scale
-from mambair_cli.runs.stamps import stamp_of
+from mambair_cli.runs.policy import explain_changed
+from mambair_cli.runs.stamps import hash_result, stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
 from mambair_cli.video import (
     Clip,
@@ -154,7 +156,7 @@ def restore_clip(
                 raise
             if journal and job.resume and journal.is_done(result.settings):
                 return None
-            overwrite = job.overwrite or (job.resume and bool(journal and journal.is_ours()))
+            overwrite = job.overwrite or bool(job.resume and journal and journal.may_replace())
             on_start(clip.facts, chosen, need, result.options)
             counter = Counter(clip.facts.frames, on_frame)
             write = choose_writer(job.target)
@@ -258,15 +260,20 @@ class _JobJournal:
         """Tell whether an earlier run has made the result."""
         return self._journal.record.is_done(self._source, self._target, settings)
 
-    def is_ours(self) -> bool:
-        """Tell whether a run has written the file, or the images, that are there."""
+    def may_replace(self) -> bool:
+        """Tell whether a run has written the file, or the images, that are there.
+
+        Raises:
+            ImageError: A run has, and somebody has changed the file since.
+        """
+        refuse_changed(self._journal.record, self._target)
         return self._journal.record.is_ours(self._target)
 
     def note(self, settings: str, frames: int) -> None:
         """Note that the result is finished, and how many frames it has."""
         images = frames if is_pattern(self._target) else None
-        result = stamp_of(self._target, images)
-        entry = JournalEntry(settings, hash_of(self._source), self._stamp, result, images)
+        result, sha256 = stamp_of(self._target, images), hash_result(self._target, images)
+        entry = JournalEntry(settings, hash_of(self._source), self._stamp, result, images, sha256)
         self._journal.pen.finish(self._target, entry)
 
 
@@ -287,6 +294,20 @@ def _was_done(job: ClipJob, settings: str) -> bool:
         with suppress(OSError):
             return Record(job.target.parent).is_done(job.source, job.target, settings)
     return False
+
+
+def refuse_changed(record: Record, target: Path) -> None:
+    """Refuse to replace a result of an earlier run that somebody has changed since.
+
+    Args:
+        record: What earlier runs have noted in the folder of the result.
+        target: The result.
+
+    Raises:
+        ImageError: It is not what a run has written.
+    """
+    if record.is_changed(target):
+        raise ImageError(explain_changed(target))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A folder of results holds a file with lines of JSON. The line of a result is on the disk before the result has
 its name: whatever ends a run, and when, a file that the journal does not know was not written by a run. A
 result is done where its line tells the same input and settings, and the file is still the one that was
-written; that a file is there proves nothing.
+written, or a copy of it; that a file is there proves nothing.
 
 While a run lasts, each of its processes writes a part of its own, in a hidden folder: they may be on several
 machines, whose lines in one file would mix on a network's file system. Parts are put together when the run
@@ -18,12 +18,10 @@ import secrets
 import shutil
 import socket
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,7 +38,15 @@ from mambair_cli.runs.claims import (
     is_claimed,
     seems_over,
 )
-from mambair_cli.runs.stamps import Stamp, stamp_of
+from mambair_cli.runs.journal_entry import (
+    Fit,
+    JournalEntry,
+    compare_stamps,
+    describe_entry,
+    is_result,
+    parse_entry,
+)
+from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.files import (
     TEMPORARY_NAME,
     atomic_write,
@@ -57,25 +63,6 @@ CLOSED = ".closed"  # ends the name of a run's parts that nobody may add to any 
 
 _PROCESS = secrets.token_hex(4)  # tells processes of one number apart
 _WRITING = threading.Lock()  # mounted buckets lose lines that threads add at once, each by a file of its own
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """How a result came about.
-
-    Attributes:
-        settings: Digest of all that the result depends on besides the input.
-        content: SHA-256 of the input.
-        source: The input, when it was read.
-        result: The file, when it was written.
-        images: Number of images, where the result is numbered images; None for a file.
-    """
-
-    settings: str
-    content: str
-    source: Stamp
-    result: Stamp
-    images: int | None = None
 
 
 class Record:
@@ -97,13 +84,14 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.entries: dict[str, JournalEntry] = {}
+        self._copies: dict[str, bool] = {}  # whether they are results; each is read once
         for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
             for line in _read(path):
-                entry = _parse(line)
+                entry = parse_entry(line)
                 if entry is not None:
                     name = str(line["result"])
                     before = self.entries.get(name)
-                    if before in (None, entry) or not _is_result(folder / name, before):
+                    if before in (None, entry) or not _is_better(before, entry, folder / name):
                         self.entries[name] = entry
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
@@ -124,7 +112,24 @@ class Record:
 
     def is_ours(self, target: Path) -> bool:
         """Tell whether a result is one that a run has written, and nobody has changed since."""
-        return _is_result(target, self.entries.get(self._name(target)))
+        name = self._name(target)
+        if name not in self._copies:
+            entry = self.entries.get(name)
+            fit = compare_stamps(target, entry)
+            if fit is not Fit.MAYBE:
+                return fit is Fit.SAME
+            self._copies[name] = is_result(target, entry)
+        return self._copies[name]
+
+    def is_changed(self, target: Path) -> bool:
+        """Tell whether a result that a run has written is another file now.
+
+        False where nothing tells, and for numbered images, of which each is looked at when its turn comes.
+        """
+        entry = self.entries.get(self._name(target))
+        if entry is None or not os.path.lexists(target) or self.is_ours(target):
+            return False
+        return entry.sha256 is not None or compare_stamps(target, entry) is Fit.OTHER
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
@@ -237,7 +242,7 @@ class Journal:
         if not self._path.exists():
             return
         with atomic_write(self._path, self._path.with_suffix(".part")) as file:
-            lines = (json.dumps(_describe(*item)) + "\n" for item in self.record.entries.items())
+            lines = (json.dumps(describe_entry(*item)) + "\n" for item in self.record.entries.items())
             file.writelines(line.encode() for line in lines)
 
 
@@ -262,13 +267,13 @@ class Pen:
 
     def finish(self, target: Path, entry: JournalEntry) -> None:
         """Note a result that is complete and on the disk, and will be given its name next."""
-        self._write(_describe(_name_in(self._folder, target), entry), to_disk=True)
+        self._write(describe_entry(_name_in(self._folder, target), entry), to_disk=True)
 
     def has_written(self, target: Path) -> bool:
         """Tell whether a file is a result that a process of this run has written."""
         name = _name_in(self._folder, target)
         return any(
-            line.get("result") == name and _is_result(target, _parse(line))
+            line.get("result") == name and is_result(target, parse_entry(line))
             for part in self.parts.glob("*.jsonl")
             for line in _read(part, json.dumps(name).encode())
         )
@@ -340,27 +345,12 @@ def _read(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
                         yield content
 
 
-def _parse(line: dict[str, Any]) -> JournalEntry | None:
-    match line:
-        case {
-            "result": str(),
-            "settings": str(settings),
-            "content": str(content),
-            "source": [int(), int()] as source,
-            "written": [int(), int()] as written,
-            **others,
-        }:
-            images = others.get("images")
-            images = images if isinstance(images, int) else None
-            return JournalEntry(sys.intern(settings), content, Stamp(*source), Stamp(*written), images)
-    return None
-
-
-def _is_result(target: Path, entry: JournalEntry | None) -> bool:
-    try:
-        return entry is not None and stamp_of(target, entry.images) == entry.result
-    except OSError:
-        return False
+def _is_better(before: JournalEntry | None, entry: JournalEntry, target: Path) -> bool:
+    """Tell whether the earlier one of two lines is that of the file; it is read only where no time tells."""
+    fit = compare_stamps(target, before)
+    if fit is Fit.MAYBE and compare_stamps(target, entry) is not Fit.SAME:
+        return is_result(target, before)
+    return fit is Fit.SAME
 
 
 def _name_in(folder: Path, target: Path) -> str:
@@ -368,15 +358,3 @@ def _name_in(folder: Path, target: Path) -> str:
     if inside == str(target):
         inside = os.path.relpath(target, folder)
     return inside.replace(os.sep, "/")
-
-
-def _describe(name: str, entry: JournalEntry) -> dict[str, Any]:
-    images = {} if entry.images is None else {"images": entry.images}
-    return {
-        **images,
-        "result": name,
-        "settings": entry.settings,
-        "content": entry.content,
-        "source": entry.source,
-        "written": entry.result,
-    }

@@ -250,22 +250,21 @@ def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
         elif place in groups and place not in repeated:
             other = group[group[0] is job].source
             more = f" and {len(group) - 2} more" if len(group) > 2 else ""
-            clash = f"{other}{more} would become {job.target}, too"
+            clash = f"{other}{more} would be written as {job.target}, too"
             job = replace(job, refusal=f"cannot restore {job.source}: {clash}; {_TELL_APART}")
         settled.append(job)
     if all(job.refusal for job in settled):
         clashes = [group for place, group in groups.items() if place not in inputs]
         if clashes:
-            raise UsageError(
-                f"results of one name: {_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}"
-            )
+            raise UsageError(f"{_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}")
         targets = _enumerate(str(job.target) for job in settled)
         raise UsageError(f"an input is never overwritten: {targets}; choose another output with -o")
     return settled
 
 
 def _describe_clash(group: Sequence[Job]) -> str:
-    return f"{_enumerate(str(job.source) for job in group)} would become {group[0].target}"
+    each = "both" if len(group) == 2 else "all"
+    return f"{_enumerate(str(job.source) for job in group)} would {each} be written as {group[0].target}"
 
 
 def _enumerate(words: Iterable[str]) -> str:

@@ -81,7 +81,7 @@ def describe_result(outcome: Outcome) -> dict[str, Any]:
         "reduced": outcome.reduced,
         "tiles": len(plan),
         "tile": [plan.tile_width, plan.tile_height],
-        "overlap": plan.overlap,
+        "overlap": plan.shared,
         "shrunk": outcome.report.shrunk,
         "seconds": round(outcome.seconds, 3),
         "peak_memory": outcome.peak_memory,

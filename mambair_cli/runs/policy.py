@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from mambair_cli.images import MAX_PIXELS
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
+from mambair_cli.system.files import show
 
 
 @dataclass(frozen=True)
@@ -80,5 +82,15 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         )
     if policy.resume and record and source and settings and record.is_done(source, target, settings):
         return Decision(Action.SKIP)
-    may_replace = policy.overwrite or (policy.resume and is_ours)
-    return Decision(Action.REPLACE if may_replace else Action.DO)
+    if policy.overwrite or (policy.resume and is_ours):
+        return Decision(Action.REPLACE)
+    if policy.resume and record and record.is_changed(target):
+        return Decision(Action.REFUSE, explain_changed(target))
+    return Decision(Action.DO)
+
+
+def explain_changed(target: Path) -> str:
+    """Say why a run that resumes does not replace a result of an earlier one."""
+    return (
+        f"cannot write {show(target)}: it was changed after an earlier run wrote it; --overwrite replaces it"
+    )

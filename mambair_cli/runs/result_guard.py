@@ -5,7 +5,8 @@ import stat
 from pathlib import Path
 
 from mambair_cli.errors import ImageError
-from mambair_cli.runs.journal import JournalEntry, Pen
+from mambair_cli.runs.journal import Pen
+from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import explain_unreadable, hash_of
 
@@ -80,8 +81,8 @@ class ResultGuard:
         """
         if self._source is not None:
             self._check_source(self._source)
-        if self._takes_digest:
-            self.sha256 = hash_of(temporary)
+        sha256 = hash_of(temporary) if self._takes_digest or self._pen else None
+        self.sha256 = sha256 if self._takes_digest else None
         before = self._before
         if before is None:
             return
@@ -89,7 +90,8 @@ class ResultGuard:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
-            entry = JournalEntry(self._settings, self._content, source, stamp_of(temporary))
+            result = stamp_of(temporary)
+            entry = JournalEntry(self._settings, self._content, source, result, sha256=sha256)
             self._pen.finish(self._target, entry)
 
     def _check_source(self, source: Path) -> None:

@@ -1,9 +1,10 @@
-"""What changes with a file, told without reading it."""
+"""What changes with a file: told without reading it, or by its content."""
 
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from mambair_cli.system.files import hash_of
 from mambair_cli.video import name_frame
 
 
@@ -33,3 +34,21 @@ def stamp_of(path: Path, images: int | None = None) -> Stamp:
     stamps = [stamp_of(name_frame(path, number)) for number in range(images)]
     digest = hashlib.sha256(repr(stamps).encode()).digest()
     return Stamp(sum(stamp.size for stamp in stamps), int.from_bytes(digest[:7], "big"))
+
+
+def hash_result(path: Path, images: int | None = None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; of numbered images, that of their hashes in order.
+
+    Args:
+        path: The file, or the pattern of the images.
+        images: Number of images; None for a file.
+
+    Raises:
+        OSError: There is no such file, or one of the images is missing.
+    """
+    if images is None:
+        return hash_of(path)
+    digest = hashlib.sha256()
+    for number in range(images):
+        digest.update(hash_of(name_frame(path, number)).encode())
+    return digest.hexdigest()
