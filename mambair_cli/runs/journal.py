@@ -126,6 +126,10 @@ class Record:
         """Tell whether a result is one that a run has written, and nobody has changed since."""
         return _is_result(target, self.entries.get(self._name(target)))
 
+    def source_of(self, target: Path) -> Stamp | None:
+        """Return what the input of a result was when it was read; None where ``is_ours`` is false."""
+        return self.entries[self._name(target)].source if self.is_ours(target) else None
+
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
 
