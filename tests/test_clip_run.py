@@ -24,6 +24,7 @@ from PIL import Image
 pytest.importorskip("av", reason="needs the extra video")
 
 from clips import Sound, make_clip, psnr, read_packets
+from pictures import save_photo
 
 from mambair_cli import Restorer
 from mambair_cli.cli import clips as clips_command
@@ -420,7 +421,13 @@ def test_events_tell_a_clip(place: Path, capsys) -> None:
     assert (done["input"], done["output"]) == ("in.mp4", "out/in.mp4")
     assert (done["width"], done["height"], done["frames"], done["resumed"]) == (96, 64, 12, 0)
     assert (done["codec"], done["warnings"]) == ("h264", [])
-    assert (events[3]["done"], events[3]["failed"], events[3]["left"]) == (1, 1, 0)
+    summary = events[3]
+    assert [summary[what] for what in ("done", "skipped", "failed", "left", "warned")] == [1, 0, 1, 0, 0]
+    assert summary["models"] == {done["model"]: 1}
+    save_photo("photos/a.png", (48, 32))
+    assert upscale("photos", "-s", "2", "--json") == 0
+    of_images = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary.keys() == of_images.keys()
 
 
 def test_a_quality_without_effect_is_told(place: Path, capsys) -> None:
