@@ -31,6 +31,7 @@ class ClipRun:
         self._exit_code = 0
         self._summary = Summary(clips)
         self._has_told_model = False
+        self._noticed: set[str] = set()  # sentences about models that a look chose
 
     def facts(self, restorer: "Restorer") -> dict[str, object]:
         """Return the facts of the first line of JSON."""
@@ -65,6 +66,10 @@ class ClipRun:
         ) -> None:
             if options.quiet:
                 return
+            notice = None if need is None else chosen.model.tell(options.offline)  # else it is told already
+            if notice is not None and notice not in self._noticed:
+                self._noticed.add(notice)
+                say(notice)
             if need is not None and (sentence := explain_look(task, need, chosen.model.name, of_clip=True)):
                 say(f"{job.input}: {sentence}")
             elif not self._has_told_model:
