@@ -2,7 +2,7 @@
 
 import sys
 
-from mambair_cli.system.signals import end_at_once
+from mambair_cli.system.signals import EXIT_INTERRUPTED, end_as_interrupted, end_at_once
 
 
 def main() -> int:
@@ -14,6 +14,8 @@ def main() -> int:
     code = run()
     if code == 0:  # otherwise threads may still run
         leave_process()
+    elif code == EXIT_INTERRUPTED:
+        end_as_interrupted()
     return code
 
 

@@ -140,10 +140,17 @@ def start_python(
     stdout: Stream = subprocess.PIPE,
     stderr: Stream = subprocess.PIPE,
 ) -> ForkedProcess:
-    """Start ``python ARGUMENTS`` from the very beginning."""
+    """Start ``python ARGUMENTS`` from the very beginning, apart from the terminal of the tests."""
     command = [sys.executable, *map(str, arguments)]
     started = subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
     )
     return cast(ForkedProcess, started)
 
@@ -173,11 +180,13 @@ def _output(stream: Stream) -> tuple[TextIOWrapper | None, int]:
 
 @cache
 def _origin() -> socket.socket:
-    """Start the process from which the others are forked; it ends with this one."""
+    """Start the process from which the others are forked, apart from a terminal; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
     atexit.register(process.wait)
     atexit.register(ours.close)  # which comes first
     return ours

@@ -19,13 +19,17 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_nearest
+from huggingface_hub import constants
 from PIL import Image
 
 pytest.importorskip("av", reason="needs the extra video")
 
 from clips import Sound, make_clip, psnr, read_packets
+from pictures import save_photo
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints import hub
+from mambair_cli.checkpoints.source import local_path
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
 from mambair_cli.networks import MambaIR
@@ -437,7 +441,26 @@ def test_events_tell_a_clip(place: Path, capsys) -> None:
     assert (done["input"], done["output"]) == ("in.mp4", "out/in.mp4")
     assert (done["width"], done["height"], done["frames"], done["resumed"]) == (96, 64, 12, 0)
     assert (done["codec"], done["warnings"]) == ("h264", [])
-    assert (events[3]["done"], events[3]["failed"], events[3]["left"]) == (1, 1, 0)
+    summary = events[3]
+    assert [summary[what] for what in ("done", "skipped", "failed", "left", "warned")] == [1, 0, 1, 0, 0]
+    assert summary["models"] == {done["model"]: 1}
+    save_photo("photos/a.png", (48, 32))
+    assert upscale("photos", "-s", "2", "--json") == 0
+    of_images = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary.keys() == of_images.keys()
+
+
+@pytest.mark.parametrize(("crf", "is_told"), [("1", True), ("45", False)])
+def test_a_built_in_model_is_told_where_the_look_at_a_clip_chose_it(
+    place: Path, crf: str, is_told: bool, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "_find", lambda model: (local_path(model), None))  # the cache is empty
+    for name in ("a.mkv", "b.mkv"):
+        make_clip(place / name, "matroska", times=TIMES[:2], size=(96, 64), options={"crf": crf})
+    assert main(["upscale", "a.mkv", "b.mkv", "-s", "2", "-o", "out", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("mambair: using the built-in model tiny-x2 (about ") == is_told  # once
 
 
 def test_a_quality_without_effect_is_told(place: Path, capsys) -> None:

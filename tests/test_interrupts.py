@@ -127,20 +127,126 @@ def test_a_closed_terminal_which_tells_it_twice_leaves_nothing_half_written(fold
     assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
 
 
-def test_a_terminal_that_is_closed_ends_a_command(folder, tmp_path):
+def start_in_terminal(folder, *command):
+    """Run a command in a pseudo-terminal of its own; return its number and the other end."""
     import pty
 
-    output = tmp_path / "out"
     process, terminal = pty.fork()
     if not process:
         os.chdir(folder)
-        os.execv(sys.executable, [sys.executable, "-m", "mambair_cli", *COMMAND, str(output)])
+        os.execvp(command[0], command)
+    return process, terminal
+
+
+def read_until(terminal, text):
+    """Read what a terminal shows until a text, or to the end for None."""
+    shown = b""
+    try:
+        while text is None or text not in shown:
+            shown += os.read(terminal, 1000)
+    except OSError:  # how Linux says that the other end is closed
+        assert text is None, shown
+    return shown
+
+
+def exit_code(process):
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def test_a_terminal_that_is_closed_ends_a_command(folder, tmp_path):
+    output = tmp_path / "out"
+    process, terminal = start_in_terminal(folder, sys.executable, "-m", "mambair_cli", *COMMAND, str(output))
     while not any(output.glob(HALF_WRITTEN)):
         time.sleep(0.002)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert exit_code(process) == 130
     check_whole(output)
     assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
+
+
+SCRIPT = '"$@"; echo "ended with $?"'
+
+
+def test_ctrl_c_ends_a_shell_script_with_a_command_which_has_cleaned_up(folder, tmp_path):
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "mambair_cli", *COMMAND, str(output), "--resume"]
+    process, terminal = start_in_terminal(folder, "bash", "-c", SCRIPT, "bash", *command)
+    while not any(output.glob(HALF_WRITTEN)):
+        time.sleep(0.002)
+    os.write(terminal, b"\x03")
+    shown = read_until(terminal, None)
+    assert exit_code(process) == -signal.SIGINT
+    assert b"mambair: interrupted" in shown
+    assert b"ended with" not in shown
+    assert check_whole(output) < IMAGES
+    assert not list(output.glob(HALF_WRITTEN))
+
+
+AT_THE_START = """
+import time
+from mambair_cli.system import signals
+
+signals.end_at_once()
+print("ready", flush=True)
+time.sleep(60)
+"""
+AMID_A_STEP = """
+import hashlib
+from mambair_cli.system import signals
+
+with signals.stop_requests("ready"):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # Python handles no signal meanwhile
+"""
+
+
+@pytest.mark.parametrize(("program", "times"), [(AT_THE_START, 1), (AMID_A_STEP, 2)])
+def test_ctrl_c_that_ends_a_command_at_once_ends_a_shell_script(tmp_path, program, times):
+    process, terminal = start_in_terminal(
+        tmp_path, "bash", "-c", SCRIPT, "bash", sys.executable, "-c", program
+    )
+    for _ in range(times):
+        read_until(terminal, b"ready")
+        os.write(terminal, b"\x03")
+    assert b"ended with" not in read_until(terminal, None)
+    assert exit_code(process) == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "code"),
+    [
+        (signal.SIGTERM, "", 130),
+        (signal.SIGHUP, "", 130),
+        (signal.SIGINT, "os.setpgid(0, 0)", 130),  # in the background, where no Ctrl-C comes
+        (signal.SIGINT, "os.setsid()", 130),  # without the terminal
+        (signal.SIGINT, "", -signal.SIGINT),
+    ],
+)
+def test_only_an_interrupt_by_the_terminal_does_what_ends_a_shell_script(tmp_path, number, before, code):
+    lines = ["import os, sys", "from mambair_cli.system import signals", "if os.fork():"]
+    lines += ["    code = os.waitstatus_to_exitcode(os.wait()[1])", "    sys.exit(code % 256)"]
+    lines += [before, "signals.end_at_once()", f"os.kill(os.getpid(), {int(number)})"]
+    process, terminal = start_in_terminal(tmp_path, sys.executable, "-c", "\n".join(lines))
+    assert b"mambair: interrupted" in read_until(terminal, None)
+    assert exit_code(process) == code % 256
+
+
+@pytest.mark.parametrize("has_terminal", [False, True])
+def test_an_interrupted_command_ends_alike_after_one_within_code_that_python_made(tmp_path, has_terminal):
+    lines = ["import atexit, signal, sys", "from mambair_cli.system import signals", "signals.end_at_once()"]
+    lines += ["atexit.register(print, 'cleaned up')", "try:", "    with signals.cleaning_up():"]
+    lines += ["        exec('signal.raise_signal(signal.SIGINT)')", "except KeyboardInterrupt:"]
+    lines += ["    signals.end_as_interrupted()", "sys.exit(130)"]
+    (tmp_path / "program.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "program"]
+    if has_terminal:
+        process, terminal = start_in_terminal(tmp_path, *command)
+        shown, code = read_until(terminal, None).decode(), exit_code(process)
+    else:
+        with start_python(*command[1:], cwd=tmp_path) as process:
+            shown, code = process.communicate()[0], process.wait()
+    assert shown.startswith("cleaned up")
+    assert code == (-signal.SIGINT if has_terminal else 130)
 
 
 def test_what_a_second_interrupt_leaves_is_cleared_away_by_the_next_run(folder, tmp_path, monkeypatch):

@@ -457,6 +457,11 @@ def test_a_folder_that_cannot_be_read_fails_alone(run, forbidden):
     assert "1 failed of 3 images" in run("upscale", "in", "-o", "out2")[2][-1]
 
 
+def test_a_folder_that_patterns_cannot_look_into_fails_alone_and_once(run, forbidden):
+    code, out, err = run("upscale", "in/**/*.png", "in/**/a.*", "-o", "out", "-q")
+    assert (code, out, err) == (1, ["out/a.png", "out/d.png"], [f"mambair: error: {UNREADABLE}"])
+
+
 def test_a_folder_that_cannot_be_read_ends_a_run_that_fails_fast(run, forbidden):
     code, out, err = run("upscale", "in", "-o", "out", "-q", "--fail-fast")
     assert (code, out, err) == (1, [], [f"mambair: error: {UNREADABLE}"])

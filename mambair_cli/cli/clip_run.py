@@ -1,7 +1,6 @@
 """What is printed of clips: before, meanwhile and at the end."""
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +9,7 @@ from mambair_cli.cli.dry_run import format_time
 from mambair_cli.cli.notices import explain_look
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import complain, format_bytes, format_rate, print_event, say
+from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import show
 from mambair_cli.system.values import show_count
@@ -28,9 +28,10 @@ class ClipRun:
 
     def __init__(self, options: Options, clips: int) -> None:
         self._options, self._clips = options, clips
-        self._done = self._skipped = self._failed = self._exit_code = 0
-        self._begun = time.perf_counter()
+        self._exit_code = 0
+        self._summary = Summary(clips)
         self._has_told_model = False
+        self._noticed: set[str] = set()  # sentences about models that a look chose
 
     def facts(self, restorer: "Restorer") -> dict[str, object]:
         """Return the facts of the first line of JSON."""
@@ -56,7 +57,7 @@ class ClipRun:
         from mambair_cli.runs.unfinished_clip import is_begun
 
         options = self._options
-        if self._failed and options.fail_fast:
+        if self._exit_code and options.fail_fast:
             return
         notify = (lambda sentence: None) if options.quiet else say
 
@@ -65,6 +66,10 @@ class ClipRun:
         ) -> None:
             if options.quiet:
                 return
+            notice = None if need is None else chosen.model.tell(options.offline)  # else it is told already
+            if notice is not None and notice not in self._noticed:
+                self._noticed.add(notice)
+                say(notice)
             if need is not None and (sentence := explain_look(task, need, chosen.model.name, of_clip=True)):
                 say(f"{job.input}: {sentence}")
             elif not self._has_told_model:
@@ -88,13 +93,13 @@ class ClipRun:
                 say(f"what is finished of {show(job.target)} is kept; --resume goes on with it")
             raise
         if outcome is None:
-            self._skipped += 1
+            self._summary.skip()
             if options.json:
                 print_event("skipped", input=job.input, output=job.output)
             elif not options.quiet:
                 say(f"{job.output} is done already")
             return
-        self._done += 1
+        self._summary.finish(job.input, outcome.model, outcome.seconds, bool(outcome.warnings))
         self._tell(outcome)
 
     def foresee(self, job: "ClipJob", restorer: "Restorer") -> None:
@@ -132,7 +137,7 @@ class ClipRun:
         """Print why a clip has failed, and count it."""
         from mambair_cli.runs.outcomes import describe_error
 
-        self._failed += 1
+        self._summary.fail(job.input)
         self._exit_code = max(self._exit_code, error.exit_code)
         complain(error)
         if self._options.json:
@@ -167,14 +172,7 @@ class ClipRun:
             typer.Exit: A clip has failed.
         """
         if self._options.json and not self._options.dry_run:
-            print_event(
-                "summary",
-                done=self._done,
-                skipped=self._skipped,
-                failed=self._failed,
-                left=self._clips - self._done - self._skipped - self._failed,
-                seconds=round(time.perf_counter() - self._begun, 3),
-            )
+            print_event("summary", **self._summary.facts())
         if self._exit_code:
             raise typer.Exit(self._exit_code)
 

@@ -20,6 +20,7 @@ from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.files import is_special, refuse_input
+from mambair_cli.system.patterns import expand
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
@@ -112,21 +113,28 @@ def _check_effects(names: list[str], options: Options) -> None:
 def expand_patterns(names: list[str]) -> list[str]:
     """Replace patterns of clips that the shell has not expanded, such as ``*.mp4``, by what they match.
 
-    Pipes and devices are left out, which is told.
+    Pipes, devices and linked folders are left out, which is told.
 
     Raises:
         UsageError: A pattern matches nothing.
     """
+    from mambair_cli.images.left_out import LeftOut
+
     expanded: list[str] = []
+    left_out = LeftOut()
     for name in names:
         if not (name.lower().endswith(CLIP_SUFFIXES) and glob.has_magic(name)) or os.path.lexists(name):
             expanded.append(name)
             continue
-        if not (found := sorted(glob.glob(name, recursive=True))):
+        matches = expand(name)
+        if not matches.names:
             raise UsageError(f"no file matches the pattern: {name}; check it")
-        for each in filter(is_special, found):
-            remark(f"left out a pipe or device: {each}; name it to read from it")
-        expanded += [each for each in found if not is_special(each)]
+        left_out.links += matches.links
+        left_out.special += map(Path, filter(is_special, matches.names))
+        expanded += [each for each in matches.names if not is_special(each)]
+    left_out.settle()
+    for sentence in left_out.remarks():
+        remark(sentence)
     return expanded
 
 

@@ -332,7 +332,7 @@ class Run:
 
     def _fail(self, folder: str, error: "ImageError") -> None:
         """Count and report a folder that cannot be read."""
-        self._summary.fail(folder)
+        self._summary.fail_folder(folder)
         self._exit_code = max(self._exit_code, error.exit_code)
         report_failure(folder, error, self._options.json)
 

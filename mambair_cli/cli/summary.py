@@ -13,13 +13,13 @@ NAMES_SHOWN = 5  # of warned and of failed images each, in the sentence
 
 
 class Summary:
-    """Counts what became of the images of a run.
+    """Counts what became of the images, or the clips, of a run.
 
     Args:
-        files: Number of images of the run.
+        files: Number of images or clips of the run.
 
     Attributes:
-        files: Number of images of the run so far.
+        files: Number of images or clips of the run so far.
     """
 
     def __init__(self, files: int) -> None:
@@ -40,20 +40,39 @@ class Summary:
         """
         name = str(outcome.job.source)
         if outcome.error is not None:
-            self._failed.append(name)
+            self.fail(name)
         elif outcome.is_skipped:
-            self._skipped += 1
+            self.skip()
         else:
-            self._done += 1
             own = outcome.report and outcome.report.model
-            self._models[own or model or ""] += 1
-            self._warned += [name] * bool(outcome.warnings)
-            self._slowest = max(self._slowest, (outcome.seconds, name))
+            self.finish(name, own or model or "", outcome.seconds, bool(outcome.warnings))
+
+    def finish(self, name: str, model: str, seconds: float, is_warned: bool) -> None:
+        """Count an image or a clip that is done.
+
+        Args:
+            name: Its name.
+            model: Name of the model that restored it.
+            seconds: Time that it took.
+            is_warned: Whether there is a warning about it.
+        """
+        self._done += 1
+        self._models[model] += 1
+        self._warned += [name] * is_warned
+        self._slowest = max(self._slowest, (seconds, name))
+
+    def skip(self) -> None:
+        """Count an image or a clip that an earlier run has done."""
+        self._skipped += 1
 
     def fail(self, name: str) -> None:
+        """Count an image or a clip that failed."""
+        self._failed.append(name)
+
+    def fail_folder(self, name: str) -> None:
         """Count a folder that cannot be read, as an image that failed."""
         self.files += 1
-        self._failed.append(name)
+        self.fail(name)
 
     def expect(self, files: int) -> None:
         """Count more images to the run."""

@@ -14,6 +14,7 @@ from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds, explain_unreadable
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.system.files import is_special
+from mambair_cli.system.patterns import expand
 from mambair_cli.system.values import CLIP_SUFFIXES
 
 # Names that runs.naming.suffix_of makes.
@@ -78,7 +79,7 @@ def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -
     A folder stands for all images in it and below it, without hidden files and folders, and without results:
     files in the output folder, and ``a_x4.png`` if there is an ``a.png`` or ``a.jpg``. Linked folders are not
     followed, and pipes and devices are not read. A pattern that the shell has not expanded is expanded here,
-    also without results, pipes and devices. Clips are no images. What is left out is counted.
+    also without these. Clips are no images. What is left out is counted.
 
     Args:
         inputs: Files, folders, patterns, or "-" for standard input.
@@ -95,13 +96,16 @@ def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -
         if name == STANDARD_STREAM:
             sources.append(Source(None))
         elif glob.has_magic(name) and not os.path.lexists(name):
-            matches = sorted(glob.glob(name, recursive=True))
-            if not matches:
+            matches = expand(name)
+            if not matches.names:
                 raise UsageError(f"no file matches the pattern: {name}; check it")
-            for match in _choose_matches(matches, file_filter):
+            file_filter.left_out.links += matches.links
+            file_filter.left_out.unreadable += matches.unreadable
+            for match in _choose_matches(matches.names, file_filter):
                 sources.extend(_take_named(match, file_filter))
         else:
             sources.extend(_take_named(name, file_filter))
+    file_filter.left_out.settle()
     if [source.path for source in sources].count(None) > 1:
         raise UsageError("standard input can be read once: - is given twice; give it once")
     return sources

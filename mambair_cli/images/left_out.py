@@ -52,6 +52,11 @@ class LeftOut:
         self.repeated += other.repeated
         self.unreadable += other.unreadable
 
+    def settle(self) -> None:
+        """Keep each folder once: several patterns, as for several suffixes, may have come upon it."""
+        self.links = list(dict.fromkeys(self.links))
+        self.unreadable = list({error.filename: error for error in self.unreadable}.values())
+
     def add_unread(self, path: Path) -> None:
         """Count a file that is not read as an image, by its suffix."""
         if path.suffix.lower() in CLIP_SUFFIXES:

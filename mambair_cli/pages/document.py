@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -16,12 +17,14 @@ FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
 _MARKED_WITHIN = 20_000  # bytes: the styles come before the pictures' mark
 _SUFFIXES = (".html", ".htm")
+_SURROGATES = re.compile("[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8, as in names
 
 
 def write_document(title: str, body: str, styles: list[str], scripts: list[str], data: Any = None) -> str:
     """Write a document that a browser shows from a disk or a mail as from a server.
 
-    Its policy forbids every script but its own, whose hashes it names, and everything from elsewhere.
+    Its policy forbids every script but its own, whose hashes it names, and everything from elsewhere. What no
+    file in UTF-8 can hold, as of names of files in another encoding, is shown as the sign for that.
 
     Args:
         title: Title, as plain text.
@@ -38,7 +41,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
     held = "" if data is None else f'<script type="application/json" id="data">{_write_json(data)}</script>'
-    return "\n".join(
+    document = "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             _MARK,
@@ -51,6 +54,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
             "</body></html>\n",
         ]
     )
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", document)
 
 
 def is_page_name(path: Path) -> bool:

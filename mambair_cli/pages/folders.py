@@ -1,6 +1,7 @@
 """Pages that compare the pictures of two or more folders, and an index of them."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -181,7 +182,7 @@ def _write_index(compared: Sequence[ComparedSet], title: str, folders: Sequence[
     done = sorted((each for each in compared if each.page is not None), key=lambda each: each.psnr)
     items = []
     for each in done:
-        address = quote(f"{PICTURES}/{each.name}.html")
+        address = quote(os.fsencode(f"{PICTURES}/{each.name}.html"))
         shown = "equal" if math.isinf(each.psnr) else f"{each.psnr:.2f} dB"
         images = "".join(f'<img src="{source}" alt="" loading="lazy">' for source in each.thumbnails)
         items.append(

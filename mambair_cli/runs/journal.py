@@ -131,6 +131,10 @@ class Record:
             return False
         return entry.sha256 is not None or compare_stamps(target, entry) is Fit.OTHER
 
+    def source_of(self, target: Path) -> Stamp | None:
+        """Return what the input of a result was when it was read; None where ``is_ours`` is false."""
+        return self.entries[self._name(target)].source if self.is_ours(target) else None
+
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from mambair_cli.images import IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFI
 from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.journal import Record
 from mambair_cli.runs.output_size import Size
+from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import enumerate_names, is_stream
 from mambair_cli.system.values import CLIP_SUFFIXES
 
@@ -50,8 +53,9 @@ def name_targets(
     their inputs' names. Where ``a.bmp`` and ``a.png`` would both become ``a.png``, the one that is written
     as another format becomes ``a.bmp.png``.
 
-    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``. A job whose
-    result cannot have its name is refused; the others are done.
+    Inputs that are the results of other inputs are left out, as in a second run over ``*.png``, or over a
+    folder whose results go into itself. A job whose result cannot have its name is refused; the others are
+    done.
 
     Args:
         sources: The images.
@@ -79,6 +83,8 @@ def name_targets(
         jobs = [Job(sources[0], file, settle_file(file, format), file.parent)]
     else:
         jobs = [_name_target(source, output, suffix, format) for source in sources]
+        if output is not None:
+            jobs = _leave_out_written(jobs, Path(output), places, left_out)
         jobs = _tell_apart(jobs, places)
         if output is None:
             jobs = _leave_out_results(jobs, places, left_out)
@@ -215,6 +221,39 @@ def _leave_out_results(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
     ]
 
 
+def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: LeftOut) -> list[Job]:
+    """Drop the jobs of images that runs have written into the folder of results, by its journal.
+
+    They are results of other inputs: they have the names that these give now, or were made of them.
+    """
+    inside = os.path.join(os.path.normcase(os.path.realpath(root)), "")
+    written: dict[str | None, Stamp] = {}
+    with suppress(OSError):  # without a journal all are inputs
+        record: Record | None = None
+        for job in jobs:
+            place = places.of_source(job)
+            if place is not None and place.startswith(inside):
+                record = record or Record(root)
+                if (source := record.source_of(Path(place))) is not None:
+                    written[place] = source
+    if not written:
+        return jobs
+    others = [job for job in jobs if places.of_source(job) not in written]
+    targets = {places.of_target(job) for job in _tell_apart(others, places)}
+    stamps = set(filter(None, map(_stamp, others)))
+    results = {place for place, source in written.items() if place in targets or source in stamps}
+    left_out.results += [
+        job.source.path for job in jobs if job.source.path and places.of_source(job) in results
+    ]
+    return [job for job in jobs if places.of_source(job) not in results]
+
+
+def _stamp(job: Job) -> Stamp | None:
+    with suppress(OSError):
+        return stamp_of(job.source.path) if job.source.path else None
+    return None
+
+
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
     """Keep the suffix of an input in the name of its result, where another result would have that name."""
     groups = places.group(jobs)
@@ -257,7 +296,7 @@ def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
         clashes = [group for place, group in groups.items() if place not in inputs]
         if clashes:
             raise UsageError(f"{_enumerate(map(_describe_clash, clashes))}; {_TELL_APART}")
-        targets = _enumerate(str(job.target) for job in settled)
+        targets = _enumerate(dict.fromkeys(str(job.target) for job in settled))
         raise UsageError(f"an input is never overwritten: {targets}; choose another output with -o")
     return settled
 

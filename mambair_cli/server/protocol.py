@@ -77,7 +77,7 @@ class ServerInfo:
 
     Attributes:
         version: Version of mambair.
-        model: Name of the model, or of that for most images where a look at each chooses one.
+        model: Name of the model, or of the first choice where a look at each image chooses one.
         scale: Output pixels per input pixel and side.
         device: Device that it computes on.
         computing: All that pixels depend on besides the image, from ``Fingerprint.describe``.

@@ -23,6 +23,8 @@ OF_TERMINALS = tuple(number for number in SIGNALS if number != signal.SIGTERM)
 _REPEATED = tuple(number for number in OF_TERMINALS if number != signal.SIGINT)
 _ERASE_BAR = b"\r\x1b[K\x1b[?25h"  # erases the line of a progress bar, and shows the cursor
 _is_told = False
+_heard = 0  # the last signal that asked for an end
+_is_interrupted = False  # whether the process has cleaned up after one, and is about to end
 
 
 def end_at_once() -> None:
@@ -32,7 +34,17 @@ def end_at_once() -> None:
     packages turn it into another one.
     """
     _handle(_end)
-    atexit.register(_ignore)  # runs last: after Python has ended, the system would end the process
+    atexit.register(_leave)  # the first that is registered runs last
+
+
+def end_as_interrupted() -> None:
+    """Have the process end as interrupted ones do, once all that is registered with atexit is done.
+
+    That is the exit code 130, whatever Python makes of it: with ``python -m``, a KeyboardInterrupt that has
+    come out of an ``exec()``, as of a dataclass, counts as never handled.
+    """
+    global _is_interrupted
+    _is_interrupted = True
 
 
 @contextmanager
@@ -147,13 +159,15 @@ def ignore_terminals() -> None:
 
 def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
     """Receive signals at once; this runs in a thread."""
+    global _heard
     is_first = True
     while numbers := heard.recv(1):
         if numbers[0] not in SIGNALS:
             continue
+        _heard = numbers[0]
         asked.set()
-        if not is_first and numbers[0] not in _REPEATED:
-            _end()
+        if not is_first and _heard not in _REPEATED:
+            _end(_heard)
         if is_first and answer is not None:
             _write(answer)
         is_first = False
@@ -193,6 +207,8 @@ def _restore(handlers: "dict[int, Any]") -> None:
 
 
 def _interrupt(number: int, frame: object) -> "NoReturn":
+    global _heard
+    _heard = number
     _handle_next()
     raise KeyboardInterrupt
 
@@ -200,15 +216,51 @@ def _interrupt(number: int, frame: object) -> "NoReturn":
 def _see_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """End the process after an interrupt in a destructor, which cannot pass it on."""
     if unraisable.exc_type is KeyboardInterrupt:
-        _end()
+        _end(_heard)
     sys.__unraisablehook__(unraisable)
 
 
-def _end(number: int = 0, frame: object = None) -> "NoReturn":
+def _end(number: int, frame: object = None) -> "NoReturn":
+    """End the process at once, after a signal."""
     tell()
+    if number == signal.SIGINT and _is_in_front():
+        _die_of_interrupt()
     os._exit(EXIT_INTERRUPTED)
 
 
-def _ignore() -> None:
+def _is_in_front() -> bool:
+    """Tell whether the terminal of this process, if it has one, sends it Ctrl-C."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except (OSError, AttributeError):  # it has none, or it is gone; on Windows
+        return False
+
+
+def _die_of_interrupt() -> None:
+    """Die of SIGINT, which tells a shell to end its script or loop, too; after an exit code it goes on.
+
+    To the user, the shell says that the exit code is 130.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    else:  # where Python refuses that, and the main thread may be busy for minutes
+        import ctypes
+
+        ctypes.CDLL(None).signal(int(signal.SIGINT), None)  # SIG_DFL is a null pointer
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signal.raise_signal(signal.SIGINT)
+
+
+def _leave() -> None:
+    """Ignore signals, by which the system would end a process after Python; end an interrupted one.
+
+    What an interrupted process has printed is in its buffers still; there is nothing else to lose.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if _is_interrupted:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # it may be closed, or its reader gone
+                stream.flush()
+        _end(_heard)

@@ -18,7 +18,7 @@ class ExecutorInfo:
     """Facts about an executor.
 
     Attributes:
-        model: Name of the model, or of that for most images where a look at each chooses one.
+        model: Name of the model, or of the first choice where a look at each image chooses one.
         scale: Output pixels per input pixel and side.
         place: Device or machines that compute, in a few words.
         fingerprint: All that pixels depend on besides the images.
@@ -78,7 +78,7 @@ def describe_choice(
     """Return the facts about an executor in which a look at each image chooses among models.
 
     Args:
-        model: Model for most images.
+        model: The first choice, for what the others are not chosen for.
         others: The other models.
         scale: Scale of the first one.
         place: Device or machines that compute, in a few words.
