@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.images.discovery import find_images
@@ -154,7 +154,7 @@ def list_pages(output: Path) -> set[Path]:
     except (OSError, ValueError):
         return set()
     names = re.findall(f'<li><a href="({PICTURES}/[^"]*)"', index) if is_ours(output / INDEX) else []
-    pages = [Path(unquote(unescape(name))) for name in names]
+    pages = [Path(os.fsdecode(unquote_to_bytes(unescape(name)))) for name in names]
     return {output / page for page in pages if ".." not in page.parts}
 
 

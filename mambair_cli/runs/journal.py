@@ -46,7 +46,7 @@ from mambair_cli.runs.journal_entry import (
     is_result,
     parse_entry,
 )
-from mambair_cli.runs.stamps import stamp_of
+from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import (
     TEMPORARY_NAME,
     atomic_write,
