@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mambair_cli.system.priority import kept_priority
 from mambair_cli.video import ClipFacts, SegmentWriter, choose_options, open_clip
 from mambair_cli.video.colour import settle_tags
 
@@ -93,7 +94,7 @@ def make_clip(
     """
     if options is None:
         options = {"preset": "ultrafast", "bf": "2", "crf": "10"} if codec == "libx264" else {}
-    with av.open(str(path), "w", format=format) as container:
+    with kept_priority(), av.open(str(path), "w", format=format) as container:
         stream = container.add_stream(codec, rate=NTSC, options=options, time_base=TICKS)
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         for name, value in context.items():

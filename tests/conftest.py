@@ -35,6 +35,20 @@ settings.register_profile("mambair", deadline=None)  # a first call imports, com
 settings.load_profile("mambair")
 
 
+@pytest.fixture(autouse=True)
+def kept_priority() -> Iterator[None]:
+    """See that no test leaves this thread with another priority: all later ones would have it, too."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    after = os.sched_getscheduler(0)
+    if after != before:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+    assert after == before
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let a test set the number of PyTorch's threads, and begin with one."""

@@ -6,7 +6,7 @@ of them stands for one tick here; the length of a tick and the time of the first
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from mambair_cli.errors import VideoError
 from mambair_cli.system.files import explain_unwritable, open_atomic, show
+from mambair_cli.system.priority import kept_priority
 from mambair_cli.video.codecs import CODECS, VideoOptions
 from mambair_cli.video.encoders import encoder_options
 from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts
@@ -108,7 +109,9 @@ class SegmentWriter:
             frame.pts, frame.time_base, frame.duration = pts, self._facts.time_base, duration
             if self._options.fields:
                 frame = self._mark_fields(frame)
-            self._mux(stream.encode(frame))
+            with nullcontext() if self.frames else kept_priority():  # the first frame opens the encoder
+                packets = stream.encode(frame)
+            self._mux(packets)
         self._last_pts = pts
         self.frames += 1
 
