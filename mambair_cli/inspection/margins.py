@@ -11,7 +11,7 @@ _SIDE = 8  # pixels of a block that is quiet or not
 
 
 def measure_quiet(windows: Sequence[np.ndarray]) -> float:
-    """Return the share of windows that has a single level, without any noise, 0 to 1.
+    """Return the share of windows that has a single level, or is black or white with little noise.
 
     Args:
         windows: Parts of a picture, (h, w, 3) float32 each, 0 to 255.
