@@ -187,14 +187,15 @@ def test_a_disc_on_transparent_ground_gets_no_fringe(tmp_path: Path, command: st
     assert np.abs(restored[..., 3] / 255 - ideal).mean() < 0.03
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_transparency_ends_a_pixel_beside_an_edge(tmp_path: Path, scale: int) -> None:
+@pytest.mark.parametrize(("scale", "strength"), [(2, "1"), (3, "1"), (4, "1"), (2, "0.5"), (4, "0")])
+def test_transparency_ends_a_pixel_beside_an_edge(tmp_path: Path, scale: int, strength: str) -> None:
     alpha = np.zeros((80, 72), np.uint8)
     alpha[20:60, 24:52] = 255
     image = np.full((80, 72, 4), 200, np.uint8)
     image[..., 3] = alpha
     Image.fromarray(image).save(tmp_path / "in.png")
     options = ["-s", str(scale), "--model", f"tiny-x{scale}", "--tile", "32", "--overlap", "8", "-q"]
+    options += ["--strength", strength]
     assert main(["upscale", str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png"), *options]) == 0
     restored = np.asarray(load_image(tmp_path / "out.png"))[..., 3]
     filled, empty = (
@@ -204,7 +205,8 @@ def test_transparency_ends_a_pixel_beside_an_edge(tmp_path: Path, scale: int) ->
     assert restored[filled == 0].max() == 0
     assert restored[empty == 0].min() == 255
     ideal = alpha.repeat(scale, 0).repeat(scale, 1)
-    assert (restored != ideal).mean() < 0.03  # the network may only round off corners
+    if strength == "1":
+        assert (restored != ideal).mean() < 0.03  # the network may only round off corners
 
 
 def test_a_reduction_mixes_no_garbage_into_edges(restore: Any) -> None:

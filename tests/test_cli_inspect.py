@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -364,3 +367,19 @@ def test_pytorch_is_not_imported(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert ended.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes")
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_a_pipe_is_inspected_like_a_file(run, kind):
+    options = {"quality": 50} if kind == "jpeg" else {}
+    save("a.bin", photo()[:128, :128], format=kind, **options)
+    os.mkfifo("pipe.bin")
+    writer = threading.Thread(target=lambda: Path("pipe.bin").write_bytes(Path("a.bin").read_bytes()))
+    writer.start()
+    code, piped, _ = run("inspect", "pipe.bin", "--json")
+    writer.join()
+    assert code == 0
+    told = json.loads(piped[0])
+    assert told["input"] == "pipe.bin"
+    assert {**told, "input": "a.bin"} == json.loads(run("inspect", "a.bin", "--json")[1][0])

@@ -238,3 +238,18 @@ def test_what_was_refused_is_done_when_a_run_goes_on_with_damaged(
     out, _ = capsys.readouterr()
     assert [event["input"] for event in events(out, "done")] == ["photos/d.jpg"]
     assert len(events(out, "skipped")) == 3
+
+
+def test_a_cut_png_shows_nothing_below_the_cut_however_it_is_read() -> None:
+    pixels = np.random.default_rng(0).integers(50, 200, (1200, 200, 3), dtype=np.uint8)
+    data = encode(pixels, "png")
+    read = []
+    for step in (1200, 256):
+        with open_picture(data[: len(data) * 6 // 10], damaged=True) as reader:
+            read.append(
+                np.concatenate([reader.read(top, min(top + step, 1200)) for top in range(0, 1200, step)])
+            )
+    rows = np.flatnonzero(read[0].any(axis=(1, 2)))
+    assert 690 < len(rows) < 720
+    np.testing.assert_array_equal(read[0][rows], pixels[: len(rows)])
+    np.testing.assert_array_equal(read[1], read[0])

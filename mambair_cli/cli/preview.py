@@ -156,9 +156,7 @@ def _open(source: "Source", options: Options) -> Iterator[PreviewImage]:
     region = _read_region(options)
     source = source.hold()
     with open_source(source, options.max_pixels, options.damaged) as reader:
-        stretch = read_stretch(reader)
-    with open_source(source, options.max_pixels, options.damaged) as reader:
-        image = PreviewImage(reader, source, region, stretch)
+        image = PreviewImage(reader, source, region, read_stretch(reader))
         if not options.quiet and region is None and not image.is_whole:
             say(f"{image.name}: showing the part {image.region}; --region shows another one")
         yield image

@@ -69,6 +69,7 @@ class Reader:
         self._name = name
         self._bits = bits
         self._is_lenient = False  # True after damage that is forgiven
+        self._lost: int | None = None  # row of a PNG file from which on libvips returns what memory holds
         self._loaded: Loaded | None = None
         self._region: Any = None
         self._rows = 0  # rows of the decoded image
@@ -99,6 +100,9 @@ class Reader:
         samples = np.frombuffer(data, header.dtype).reshape(
             bottom - top, header.width, header.samples_per_pixel
         )
+        if self._lost is not None and bottom > self._lost:
+            samples = samples.copy()
+            samples[max(0, self._lost - top) :] = 0
         if header.dtype == "float32":
             rows = header.height * header.frames
             place = f" in rows {top + 1} to {bottom} of {rows}" if bottom - top < rows else ""
@@ -149,6 +153,7 @@ class Reader:
         if not (self.is_whole or self.is_turned):
             row, rows = self._find_damage(top, bottom), self.header.height * self.header.frames
             place = f" from about row {row} of {rows} on" if row else " from the top on"
+            self._lost = row if self.header.format == "png" else None
         self.warn(f"damaged{place} ({reason.removeprefix('VipsJpeg: ')})")
         self._is_lenient = True
         self.close()

@@ -1,9 +1,12 @@
 """The source of an image: a file, standard input, or bytes in memory."""
 
+import stat
 import sys
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
+
+from mambair_cli.system.files import explain_unreadable
 
 STANDARD_STREAM = "-"
 
@@ -16,7 +19,7 @@ class Source:
         path: Path of its file; None for standard input.
         folder: Input folder that it was found in; None if the image itself was named.
         data: Bytes of an image without a path; None for standard input before it is read.
-        label: What it is called where its file is a temporary one; None for its own name.
+        label: What it is called where its file is a temporary one, or was a pipe; None for its own name.
     """
 
     path: Path | None
@@ -29,7 +32,18 @@ class Source:
         return self.label or (STANDARD_STREAM if self.path is None else str(self.path))
 
     def hold(self) -> "Source":
-        """Return a source that can be read again; standard input is read into memory."""
-        if self.path is not None or self.data is not None:
+        """Return a source that can be read again; standard input and pipes are read into memory.
+
+        Raises:
+            ImageError: The pipe cannot be read.
+        """
+        if self.data is not None:
             return self
-        return replace(self, data=sys.stdin.buffer.read())
+        if self.path is None:
+            return replace(self, data=sys.stdin.buffer.read())
+        try:
+            if not stat.S_ISFIFO(self.path.stat().st_mode):
+                return self
+            return replace(self, path=None, data=self.path.read_bytes(), label=str(self))
+        except OSError as error:
+            raise explain_unreadable(self.path, error) from error

@@ -74,7 +74,7 @@ def read_stretch(reader: Reader) -> Stretch | None:
     """Return the stretch of an image in a file, one for all its frames; most are read for a few rows only.
 
     Args:
-        reader: Reads the image; its rows cannot be read again.
+        reader: Reads the image; what is read next is decoded from the top again.
 
     Raises:
         ImageError: The rows cannot be read.

@@ -70,10 +70,8 @@ def inspect_image(source: Source, max_pixels: int) -> Inspection:
     held = source.hold()
     file = held.path or held.data or b""
     with open_picture(file, max_pixels=max_pixels) as reader:
-        stretch = read_stretch(reader)
-    with open_picture(file, max_pixels=max_pixels) as reader:
         header = reader.header
-        look = _look(reader, stretch)
+        look = _look(reader, read_stretch(reader))
         warnings = (*reader.warnings, *_foresee_losses(header))
     return Inspection(
         source=source,

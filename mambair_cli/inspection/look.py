@@ -51,7 +51,7 @@ class Look:
         common: Share of the noise's variance that red, green and blue have in common, 0 to 1: about 0 where
             each has noise of its own, 1 in a gray picture.
         filled: Share of the range of samples between the darkest and the brightest one that was seen, 0 to 1.
-        quiet: Share of the picture that has a single level, without any noise, 0 to 1, such as a black frame.
+        quiet: Share of the picture that has a single level, or is black or white with little noise, 0 to 1.
         two_valued: Whether there are only two values, as in a scan of 1 bit.
         stretched: Whether the picture is faint, and all else was estimated as if it filled the whole range.
     """

@@ -18,9 +18,6 @@ def enlarge_mask(
 ) -> Iterator[np.ndarray]:
     """Enlarge one sample of each pixel as a gray image; it has no noise and no JPEG artefacts to remove.
 
-    No value leaves the range of the input's values within ``NEAR`` pixels: what is empty stays empty, and
-    what is opaque stays opaque, right up to an edge.
-
     Args:
         computer: What computes the tiles.
         channels: Number of the network's channels.
@@ -56,27 +53,25 @@ def enlarge_mask(
                 else:
                     yield tile[:1, :1].repeat(scale * plan.tile_height, 0).repeat(scale * plan.tile_width, 1)
 
-    top = 0
-    for rows in blend_tiles(plan, restore_varied(), scale):
-        bottom = top + len(rows)
-        yield _hold(rows, mask, top, bottom, plan.height, scale)
-        top = bottom
+    yield from blend_tiles(plan, restore_varied(), scale)
 
 
-def _hold(rows: np.ndarray, mask: Converted, top: int, bottom: int, height: int, scale: int) -> np.ndarray:
-    """Clip rows of an enlarged mask to the range of the input's values nearby.
+def hold_masks(rows: np.ndarray, window: Window, top: int, height: int, scale: int) -> np.ndarray:
+    """Clip rows of enlarged masks to the range of the input's values within ``NEAR`` pixels.
+
+    What is empty stays empty, and what is opaque stays opaque, right up to an edge.
 
     Args:
-        rows: Rows of the result, (bottom - top, s·w, 1) float32.
-        mask: The input.
+        rows: Rows of the result, (n, s·w, m) float32; only the masks.
+        window: Window on the image, whose last m samples are those of the masks.
         top: Number of the first row of the result.
-        bottom: Number of the row after the last one.
-        height: Number of rows of the input.
+        height: Number of rows of the image.
         scale: s.
     """
+    bottom = top + len(rows)
     first, end = top // scale, -(-bottom // scale)  # rows of the input that these rows show
     above, below = min(NEAR, first), min(NEAR, height - end)
-    given = mask[first - above : end + below, :]
+    given = to_float(window[first - above : end + below, :][..., -rows.shape[2] :])
     edges = ((NEAR - above, NEAR - below), (NEAR, NEAR), (0, 0))
     near = sliding_window_view(np.pad(given, edges, "edge"), (2 * NEAR + 1, 2 * NEAR + 1), (0, 1))
     shown = slice(top - first * scale, bottom - first * scale)

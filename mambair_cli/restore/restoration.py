@@ -13,7 +13,7 @@ from mambair_cli.images import from_float
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
-from mambair_cli.restore.masks import NEAR, enlarge_mask
+from mambair_cli.restore.masks import NEAR, enlarge_mask, hold_masks
 from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
@@ -201,6 +201,8 @@ class Restoration:
             rows = np.concatenate([rows, *map(next, others)], axis=2)
         if strength < 1:
             rows = mix(rows, self._enlarge(window, top, bottom, visible), strength)
+        if others and (scale := restorer.info.scale) > 1:
+            rows[..., colors:] = hold_masks(rows[..., colors:], window, top, self._plan.height, scale)
         return self._convert(rows)
 
     def _convert(self, rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from mambair_cli.errors import MambairError, NoRoomError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
 from mambair_cli.images.provenance import add_note
-from mambair_cli.images.stretch import Stretch, find_stretch, read_stretch
+from mambair_cli.images.stretch import Stretch, find_stretch, read_bands, read_stretch
 from mambair_cli.inspection.need import Need
 from mambair_cli.inspection.picture import find_need_of
 from mambair_cli.restore.engine import OnTiles
@@ -133,15 +133,14 @@ class ImageJob:
                 needs_network = output.size.needs_network(header.width, header.height)
                 if self.pixels * header.samples_per_pixel * item > DECODED_BYTES:
                     if needs_network:
-                        with open_source(self._source, policy.max_pixels, policy.damaged) as again:
-                            self._stretch = read_stretch(again)
+                        self._stretch = read_stretch(reader)
                         self._look(header, self._read)
                     self._open.push(opening.pop_all())
                     return
                 rows = self._read(0, header.height * header.frames)
                 self._read = lambda top, bottom: rows[top:bottom]
             if needs_network:
-                self._stretch = find_stretch([rows], header.bands)
+                self._stretch = find_stretch(read_bands(self._read, len(rows)), header.bands)
                 self._look(header, self._read)
             if header.frames == 1 and needs_network and self._stretch is None:
                 self.samples = rows

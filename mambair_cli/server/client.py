@@ -138,8 +138,9 @@ class ServerClient:
                 for number, prepared in enumerate(jobs):
                     if is_stopped() or self._is_lost.is_set():
                         break
-                    held = prepared.job.source.hold().data  # in the main thread, which Ctrl-C interrupts
-                    data = None if held is None else bytes(held)
+                    source, data = prepared.job.source, None
+                    if source.path is None:  # read in the main thread, which Ctrl-C interrupts
+                        data = bytes(source.hold().data or b"")
                     sent.append(senders.submit(self._restore, prepared, data))
                     self._on_start(number % AT_ONCE, StartedImage(prepared.job.source))
                     while sent and (len(sent) >= AT_ONCE or sent[0].done()):
