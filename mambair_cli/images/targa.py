@@ -170,12 +170,12 @@ def _decode(header: _Header, body: bytes) -> np.ndarray:
 
     mode, raw_mode = _RAW_MODES[header.kind, header.depth]
     height, width = header.height, header.width
-    size, decoder = (width, height), ("raw", raw_mode)
+    size, decoder, more = (width, height), "raw", ()
     if header.is_packed:
-        decoder = ("tga_rle", raw_mode, 1, header.depth)
+        decoder, more = "tga_rle", (1, header.depth)
         if width * height * header.depth <= _MOST_BITS_IN_LINE:  # Pillow lets no run go on in the next line
             size = (width * height, 1)
-    image = Image.frombytes(mode, size, body, *decoder)
+    image = Image.frombytes(mode, size, body, decoder, raw_mode, *more)
     samples = np.array(image.convert("L") if mode == "1" else image).reshape(height, width, -1)
     samples = samples if header.is_top_down else samples[::-1]
     return samples[:, ::-1] if header.is_right_to_left else samples
