@@ -95,8 +95,8 @@ def _pcx(data: bytes, name: str) -> LazyImage:
     kinds = {(1, 1): (0, 2, 3, 5), (1, 4): (2, 5), (8, 1): (5,), (8, 3): (5,)}
     if version not in kinds.get((bits, planes), ()) or line not in (plain, plain + plain % 2):
         raise ImageError(
-            f"cannot read {name}: PCX of version {version} with planes of {bits} bits ({planes} in all) and lines "
-            f"of {line} bytes is not read; convert it to PNG first"
+            f"cannot read {name}: PCX of version {version} with planes of {bits} bits ({planes} in all) "
+            f"and lines of {line} bytes is not read; convert it to PNG first"
         )
     image = PcxImageFile(BytesIO(data))
     mode = "L" if image.mode in ("1", "L") else "RGB"
