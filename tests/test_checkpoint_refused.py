@@ -83,9 +83,7 @@ def test_safetensors_whose_path_is_not_utf_8_says_so(tmp_path):
         (tmp_path / "w.safetensors").rename(path)
     except OSError:
         pytest.skip("the file system takes no such names")
-    with pytest.raises(
-        CheckpointError, match="its path is not UTF-8, which safetensors refuses; rename it"
-    ):
+    with pytest.raises(CheckpointError, match="its path is not UTF-8, which safetensors refuses; rename it"):
         load_network(path)
 
 
