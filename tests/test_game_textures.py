@@ -342,6 +342,11 @@ def test_broken_pcx_and_its_rare_kinds_are_errors_of_one_line() -> None:
     with pytest.raises(ImageError) as error:
         read_picture(data[:150])
     assert_line(error, "pcx data is corrupt")
+    with pytest.raises(ImageError) as error:  # no memory is taken for it
+        read_picture(
+            data[:4] + struct.pack("<4H", 0, 0, 49_999, 19_999) + data[12:66] + b"\x50\xc3" + data[68:]
+        )
+    assert_line(error, "pcx data is corrupt", "of at least")
     with pytest.raises(ImageError) as error:
         read_picture(data[:3] + bytes([4]) + data[4:])
     assert_line(error, "PCX of version 5 with planes of 4 bits (3 in all)", "convert it to PNG first")
