@@ -21,9 +21,10 @@ from safetensors.torch import save, save_file
 
 from mambair_cli.checkpoints import wrapping
 from mambair_cli.checkpoints.catalog import find_model
+from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.wrapping import bare_names
 from mambair_cli.cli import main
-from mambair_cli.errors import ModelError
+from mambair_cli.errors import CheckpointError, ModelError
 
 
 def contents() -> dict[str, tuple[bytes, str]]:
@@ -73,6 +74,17 @@ def test_file_that_is_no_checkpoint(name, tmp_path):
     path = tmp_path / "a.pth"
     path.write_bytes(content)
     assert refusal(path) == reason
+
+
+def test_safetensors_whose_path_is_not_utf_8_says_so(tmp_path):
+    path = tmp_path / os.fsdecode(b"w\xff.safetensors")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    try:
+        (tmp_path / "w.safetensors").rename(path)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    with pytest.raises(CheckpointError, match="its path is not UTF-8, which safetensors refuses; rename it"):
+        load_network(path)
 
 
 def test_safetensors_of_a_tensor_larger_than_any_file(tmp_path):

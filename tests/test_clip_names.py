@@ -292,3 +292,25 @@ def test_images_by_name_become_no_folder_with_the_name_of_a_clip(place: Path, ca
     assert upscale("1.png", "2.png", "-o", "out.mp4") == 2
     assert "-o names a clip: out.mp4; for a clip of images, name their folder" in capsys.readouterr().err
     assert not Path("out.mp4").exists()
+
+
+def test_clips_that_go_into_their_own_folder_are_left_out_when_runs_have_written_them(
+    place: Path, capsys
+) -> None:
+    make("a.flv", "b.ts", "b.flv")
+    assert upscale("*.flv", "b.ts", "-o", ".") == 0
+    assert written(capsys) == ["a.mkv", "b.flv.mkv", "b.ts.mkv"]
+    assert upscale("*.flv", "b.ts", "*.mkv", "-o", ".", "--resume") == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    for name in ("a.mkv", "b.flv.mkv", "b.ts.mkv"):
+        assert f"left out a clip that is a result: {name}; name it alone to restore it, too" in said.err
+        assert f"{name} is done already" in said.err
+
+
+def test_a_clip_that_no_run_has_written_is_an_input(place: Path, capsys) -> None:
+    make("a.flv", "a.mkv")
+    before = Path("a.mkv").read_bytes()
+    assert upscale("a.flv", "a.mkv", "-o", ".", "--overwrite") == 2
+    assert "the result of a.mkv cannot be a.mkv" in capsys.readouterr().err
+    assert Path("a.mkv").read_bytes() == before

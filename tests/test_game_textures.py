@@ -14,7 +14,7 @@ from pictures import encode, noise
 from PIL import Image
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import read_picture
+from mambair_cli.images import read_picture, targa
 
 WIDTH, HEIGHT = 7, 5
 TGA_PALETTE, TGA_COLOUR, TGA_GRAY, PACKED = 1, 2, 3, 8
@@ -60,7 +60,7 @@ def test_tga_is_read_in_each_order(bands: int, flags: int, tmp_path: Path) -> No
 def test_tga_that_pillow_writes_is_read_by_its_content(mode: str, compression: str | None) -> None:
     image = Image.fromarray(colours(4)).convert("RGB").quantize(9) if mode == "P" else None
     if image is None:
-        image = Image.fromarray(np.repeat(colours(len(mode))[:1], HEIGHT, axis=0).squeeze(), mode)
+        image = Image.fromarray(np.repeat(colours(len(mode))[:1], HEIGHT, axis=0).squeeze())
     file = io.BytesIO()
     image.save(file, "TGA", compression=compression)
     expected = np.array(image.convert("RGB") if mode == "P" else image).reshape(HEIGHT, WIDTH, -1)
@@ -75,6 +75,42 @@ def test_packets_of_tga_may_go_on_in_the_next_line(tmp_path: Path) -> None:
     packets += bytes([0x80 | 9]) + pixels[10].tobytes() + bytes([14]) + pixels[20:].tobytes()
     after = read_tga(tga_header(TGA_COLOUR | PACKED, 24, TOP_DOWN) + packets, tmp_path)
     np.testing.assert_array_equal(after.samples, samples)
+
+
+def test_lines_too_long_for_pillow_are_unpacked_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(targa, "_MOST_BITS_IN_LINE", WIDTH * HEIGHT * 24 - 1)
+    samples = colours(3)
+    lines = b"".join(bytes([WIDTH - 1]) + line.tobytes() for line in blue_first(samples))
+    after = read_tga(tga_header(TGA_COLOUR | PACKED, 24, TOP_DOWN) + lines, tmp_path)
+    np.testing.assert_array_equal(after.samples, samples)
+
+
+def test_the_smallest_tga_is_read(tmp_path: Path) -> None:
+    for kind, body in ((TGA_COLOUR, b"\1\2\3\4"), (TGA_COLOUR | PACKED, b"\x80\1\2\3\4")):
+        header = struct.pack("<BBBHHBHHHHBB", 0, 0, kind, 0, 0, 0, 0, 0, 1, 1, 32, 8)
+        assert read_tga(header + body, tmp_path).samples.ravel().tolist() == [3, 2, 1, 4]
+
+
+def test_the_palette_of_a_tga_may_begin_with_another_colour(tmp_path: Path) -> None:
+    palette = noise(6, 1, 3)
+    data = bytearray(tga_header(TGA_PALETTE, 8, TOP_DOWN, palette=(6, 24)) + blue_first(palette).tobytes())
+    data[3] = 100
+    indices = noise(HEIGHT, WIDTH, 1) % 6 + np.uint8(100)
+    after = read_tga(bytes(data) + indices.tobytes(), tmp_path)
+    np.testing.assert_array_equal(after.samples, palette[indices[..., 0] - 100, 0])
+    for number in (99, 106):  # no colour of the palette
+        with pytest.raises(ImageError) as error:
+            read_tga(bytes(data) + bytes([number]) * (WIDTH * HEIGHT), tmp_path)
+        assert_line(error, "tga data is corrupt")
+
+
+def test_a_palette_of_tga_whose_fourth_bytes_only_fill_has_no_transparency(tmp_path: Path) -> None:
+    palette = noise(6, 1, 4)
+    palette[..., 3] = 0
+    data = tga_header(TGA_PALETTE, 8, TOP_DOWN, palette=(6, 32)) + blue_first(palette).tobytes()
+    assert read_tga(data + bytes(WIDTH * HEIGHT), tmp_path).alpha is None
 
 
 def test_a_palette_of_tga_may_have_transparency(tmp_path: Path) -> None:
@@ -272,7 +308,8 @@ def test_dds_tells_that_mip_levels_are_lost() -> None:
         (dds(b"", b"DXT1")[:90], "dds data is corrupt"),
         (b"DDS ", "dds data is corrupt"),
         (dds(bytes(99), b"RXGB"), "DDS of kind 'RXGB' is not read; convert it to PNG first"),
-        (dds(bytes(99), b"DX10", number=95), "DDS of BC6H, which is HDR is not read"),
+        (dds(bytes(99), struct.pack("<I", 113)), "DDS of D3D format 113 is not read"),
+        (dds(bytes(99), b"DX10", number=95), "DDS of BC6H (HDR) is not read"),
         (dds(bytes(99), b"DX10", number=10), "DDS of DXGI format 10 is not read"),
         (dds(bytes(99), b"DXT1", caps=0x200), "it holds several pictures (a cube map, volume or array)"),
         (dds(bytes(99), b"DX10", number=71, count=6), "it holds several pictures"),
@@ -305,9 +342,14 @@ def test_broken_pcx_and_its_rare_kinds_are_errors_of_one_line() -> None:
     with pytest.raises(ImageError) as error:
         read_picture(data[:150])
     assert_line(error, "pcx data is corrupt")
+    with pytest.raises(ImageError) as error:  # no memory is taken for it
+        read_picture(
+            data[:4] + struct.pack("<4H", 0, 0, 49_999, 19_999) + data[12:66] + b"\x50\xc3" + data[68:]
+        )
+    assert_line(error, "pcx data is corrupt", "of at least")
     with pytest.raises(ImageError) as error:
         read_picture(data[:3] + bytes([4]) + data[4:])
-    assert_line(error, "PCX of version 5 with 3 planes of 4 bits", "convert it to PNG first")
+    assert_line(error, "PCX of version 5 with planes of 4 bits (3 in all)", "convert it to PNG first")
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")

@@ -144,6 +144,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = file.keys()  # an open file is not a mapping and cannot be iterated
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
+        if "not valid UTF-8" in str(error):
+            raise CheckpointError("its path is not UTF-8, which safetensors refuses; rename it") from error
         raise CheckpointError("the safetensors file is truncated or damaged; download it again") from error
 
 

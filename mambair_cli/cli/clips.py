@@ -6,12 +6,12 @@ import os
 import re
 import sys
 import tempfile
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mambair_cli.cli.clip_names import is_one_file, leave_out_results, name_apart, name_target
 from mambair_cli.cli.clip_run import ClipRun
 from mambair_cli.cli.notices import EIGHT_TIMES, explain_unused
 from mambair_cli.cli.options import Options, refuse
@@ -242,7 +242,7 @@ def _check_targets(clips: list[str], options: Options) -> None:
     from mambair_cli.video import check_codec, is_pattern
 
     for clip in clips:
-        target = options.output if _is_one(options.output) else _name_target(clip, "", options.output)
+        target = options.output if is_one_file(options.output) else name_target(clip, "", options.output)
         if target is not None and target != "-" and not is_pattern(Path(target)):
             try:
                 check_codec(Path(target), options.codec)
@@ -303,18 +303,15 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.naming import suffix_of
 
     suffix, output = suffix_of(task, scale, size), options.output
-    is_one = _is_one(output)
+    is_one = is_one_file(output)
     if is_one and len(clips) > 1:
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
-    targets = {clip: _name_target(clip, suffix, output) for clip in clips}
-    if output is None:
-        clips = _leave_out_results(clips, targets, options.quiet)
-    shared = Counter(targets[clip] for clip in set(clips))
+    if not is_one:
+        clips = leave_out_results(clips, suffix, output, options.quiet)
+    targets = name_apart(clips, suffix, output)
     jobs: dict[str, ClipJob] = {}
     for clip in clips:
         target = output if is_one and output is not None else targets[clip]
-        if shared[target] > 1:
-            target = _name_target(clip, suffix, output, apart=True)
         if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         jobs[target] = ClipJob(
@@ -331,47 +328,6 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             keep_journal=len(clips) > 1,
         )
     return list(jobs.values())
-
-
-def _is_one(output: str | None) -> bool:
-    """Tell whether a place for results is one file, or a pipe, and no folder."""
-    if output is None or output.endswith("/") or os.path.isdir(output):
-        return False
-    return bool(Path(output).suffix or output == "-")
-
-
-def _leave_out_results(clips: list[str], targets: dict[str, str], quiet: bool) -> list[str]:
-    """Leave out clips that are results of others, as in a second run over ``*.mp4``."""
-    places = {os.path.realpath(targets[clip]): clip for clip in clips if targets[clip] != "-"}
-    results = [clip for clip in clips if places.get(os.path.realpath(clip), clip) != clip]
-    for clip in results if not quiet else ():
-        say(f"left out a clip that is a result: {clip}; name it alone to restore it, too")
-    return [clip for clip in clips if clip not in results]
-
-
-def _name_target(clip: str, suffix: str, folder: str | None, apart: bool = False) -> str:
-    """Name the result of a clip where none was named.
-
-    Args:
-        clip: The clip.
-        suffix: Added to the name, where no folder is given.
-        folder: Folder of the results; None for that of the clip.
-        apart: Whether to keep the suffix of a clip that becomes one of another container, as ``a.avi.mkv``.
-    """
-    from mambair_cli.video import CONTAINERS, is_pattern
-
-    if clip == "-":
-        return "-"
-    path = Path(clip)
-    if is_pattern(path) and not path.is_file():  # frames/%06d.png becomes frames_x2/%06d.png
-        if folder is not None:
-            return str(Path(folder, path.name))
-        below = path.parent if path.parent.name else Path("..", Path.cwd().name)
-        below = below.with_name(f"{below.name}{suffix}")
-        return str(below / path.name)
-    kind = path.suffix if path.suffix.lower() in CONTAINERS else ".mkv"
-    stem = path.name if apart and kind != path.suffix else path.stem
-    return str(path.with_name(f"{stem}{suffix}{kind}") if folder is None else Path(folder, f"{stem}{kind}"))
 
 
 def _read_raw(text: str) -> "RawInput":

@@ -142,7 +142,8 @@ class Run:
             print_event("summary", **self._summary.facts())
         elif self._summary.files > 1 and not options.quiet:
             say(str(self._summary))
-            for sentence in explain_end(self._summary, self._exit_code == ServerError.exit_code):
+            has_lost_server = bool(options.server) and self._exit_code == ServerError.exit_code
+            for sentence in explain_end(self._summary, has_lost_server):
                 say(sentence)
         if self._exit_code:
             raise typer.Exit(self._exit_code)

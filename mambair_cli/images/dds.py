@@ -137,9 +137,9 @@ def _read_header(data: bytes, name: str) -> _Surface:
         is_single = is_single and dimension != _DX10_VOLUME and not kind & _DX10_CUBE and count <= 1
         is_premultiplied, is_opaque = alpha & 7 == _DX10_PREMULTIPLIED, alpha & 7 == _DX10_OPAQUE
         layout = _DXGI.get(number)
-        kind_name = "BC6H, which is HDR" if number in _HDR else f"DXGI format {number}"
+        kind_name = "BC6H (HDR)" if number in _HDR else f"DXGI format {number}"
     elif flags & _FOURCC:
-        layout, kind_name = _FOURCCS.get(fourcc), f"kind {fourcc.decode('ascii', 'replace')!r}"
+        layout, kind_name = _FOURCCS.get(fourcc), _name_fourcc(fourcc)
     else:
         layout, kind_name = _find_pixels(flags, bits, masks), f"{bits} bits a pixel with flags {flags:#x}"
     if not is_single:
@@ -153,6 +153,12 @@ def _read_header(data: bytes, name: str) -> _Surface:
             "convert it to PNG first, with a texture tool"
         )
     return _Surface(width, height, levels, layout, start, is_premultiplied, is_opaque)
+
+
+def _name_fourcc(fourcc: bytes) -> str:
+    """Name a kind of samples by its four letters, or by the number of Direct3D that may stand there."""
+    text = fourcc.decode("ascii", "replace")
+    return f"kind {text!r}" if text.isprintable() else f"D3D format {int.from_bytes(fourcc, 'little')}"
 
 
 def _find_pixels(flags: int, bits: int, masks: list[int]) -> _Pixels | None:

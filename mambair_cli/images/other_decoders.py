@@ -84,20 +84,26 @@ def _bmp(data: bytes, name: str) -> LazyImage:
     return LazyImage(shape, "uint8", lambda: np.array(image.convert(mode)), dpi=image.info.get("dpi"))
 
 
+_PCX_HEADER_BYTES, _PCX_RUN = 128, 63  # the longest run, in bytes
+
+
 def _pcx(data: bytes, name: str) -> LazyImage:
     """Read Paintbrush files: black and white, 16 or 256 colours, gray or RGB."""
     from PIL.PcxImagePlugin import PcxImageFile  # Image.open would warn about sizes that are allowed here
 
     version, bits, planes = data[1], data[3], data[65]
-    left, right = struct.unpack_from("<H2xH", data, 4)
+    left, top, right, bottom = struct.unpack_from("<4H", data, 4)
     (line,) = struct.unpack_from("<H", data, 66)
     plain = ((right - left + 1) * bits + 7) // 8
     kinds = {(1, 1): (0, 2, 3, 5), (1, 4): (2, 5), (8, 1): (5,), (8, 3): (5,)}
     if version not in kinds.get((bits, planes), ()) or line not in (plain, plain + plain % 2):
         raise ImageError(
-            f"cannot read {name}: PCX of version {version} with {planes} planes of {bits} bits in lines of "
-            f"{line} bytes is not read; convert it to PNG first"
+            f"cannot read {name}: PCX of version {version} with planes of {bits} bits ({planes} in all) "
+            f"and lines of {line} bytes is not read; convert it to PNG first"
         )
+    needed = (bottom - top + 1) * planes * line * 2 / _PCX_RUN  # a run has two bytes
+    if len(data) - _PCX_HEADER_BYTES < needed:  # before memory is taken for them
+        raise ValueError(f"it ends after {len(data)} of at least {_PCX_HEADER_BYTES + int(needed)} bytes")
     image = PcxImageFile(BytesIO(data))
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return LazyImage((image.height, image.width, len(mode)), "uint8", lambda: np.array(image.convert(mode)))

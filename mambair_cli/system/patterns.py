@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,19 +35,18 @@ def expand(pattern: str) -> Matches:
     errors: dict[str, OSError] = {}
     found = sorted(_find(pattern, links, errors))
 
-    @cache
-    def is_left_out(name: str) -> bool:
-        above = os.path.dirname(name)
-        return name in links or (above != name and is_left_out(above))
-
-    @cache
-    def is_below_link(folder: str) -> bool:
-        above = os.path.dirname(folder)
-        return bool(folder) and (os.path.islink(folder) or (above != folder and is_below_link(above)))
-
-    names = [name for name in found if not is_left_out(name)]
-    names.sort(key=lambda name: is_below_link(os.path.dirname(name)))
+    is_link = cache(os.path.islink)
+    names = [name for name in found if links.isdisjoint(_with_folders(name))]
+    names.sort(key=lambda name: any(map(is_link, _with_folders(os.path.dirname(name)))))
     return Matches(names, sorted(map(Path, links)), list(errors.values()))
+
+
+def _with_folders(name: str) -> Iterator[str]:
+    """Yield a name and those of the folders that it lies in."""
+    while name:
+        yield name
+        above = os.path.dirname(name)
+        name = "" if above == name else above
 
 
 def _find(pattern: str, links: set[str], errors: dict[str, OSError]) -> set[str]:
