@@ -1,11 +1,9 @@
 """Clips that tests make, and other tools that read them back."""
 
 import json
-import resource
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -195,14 +193,3 @@ def show_streams(path: Path, *more: str) -> dict[str, Any]:
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((first.astype(np.float64) - second) ** 2) + 1e-12))
-
-
-@contextmanager
-def small_disk(bytes: int) -> Iterator[None]:
-    """Let the system refuse to write files beyond some bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)

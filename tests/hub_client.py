@@ -47,6 +47,7 @@ from mambair_cli.errors import DownloadError
 order = json.loads(sys.argv[1])
 if order["file_limit"]:
     import resource
+    sys.dont_write_bytecode = True  # Python would leave modules cut off
     resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
 model = Model(**order["model"])
 try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import pyvips
 import torch
 from error_lines import is_one_line
+from file_limit import WITHOUT_BYTECODE, limited_files
 from folders import list_files
 from forked import run_forked, start_forked
 from pictures import load_image, noise, save_photo
@@ -192,12 +192,8 @@ def test_more_pixels_than_allowed_are_refused(restore: Any) -> None:
 
 def test_a_limit_of_file_sizes_is_exit_1(restore: Any) -> None:
     save_photo("in.png", size=(200, 200))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
+    with limited_files(20_000):
         code, out, err = restore("denoise", "same", "in.png", "-o", "out.tif")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (code, out) == (1, [])
     assert "larger than files may be here" in err
     assert os.listdir() == ["in.png"]
@@ -209,6 +205,7 @@ def test_a_limit_of_file_sizes_holds_for_standard_output(tmp_path: Path, weights
     done = subprocess.run(
         ["bash", "-c", command, sys.executable, str(weights / "same.safetensors")],
         cwd=tmp_path,
+        env={**os.environ, **WITHOUT_BYTECODE},
         capture_output=True,
         text=True,
     )

@@ -18,6 +18,7 @@ from typing import Any, cast
 import pytest
 from checkpoints import save_nearest
 from clips import Sound, av, make_clip, read_packets
+from file_limit import WITHOUT_BYTECODE
 from PIL import Image
 
 from mambair_cli import Restorer
@@ -565,7 +566,7 @@ def test_a_run_that_is_ended_leaves_segments_for_the_next(long_clip, weights, nu
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
 def test_a_disk_that_takes_no_more_is_told_in_a_line(long_clip) -> None:
     command = ["bash", "-c", 'ulimit -f 2; exec "$@"', "-", *long_clip]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, **WITHOUT_BYTECODE}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     line = done.stderr.splitlines()[-1]
     assert line.startswith("mambair: error: cannot write .two.mp4.mambair/")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 import torch
 from checkpoints import save_random
 from error_lines import is_one_line
+from file_limit import limited_files
 from networks import CONFIGS, V1, V2
 from PIL import Image
 from repository import ROOT
@@ -161,12 +161,8 @@ def test_a_wrong_program_is_not_written(run, checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_nothing(run, checkpoint, tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
+    with limited_files(20_000):
         code, out, err = run("export", "--weights", checkpoint, "--tile", 16, "-o", "net.pt2", "-q")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (code, out) == (1, [])
     assert is_one_line(err)
     assert "net.pt2: it would be larger than files may be here" in err

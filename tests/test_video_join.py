@@ -24,8 +24,8 @@ from clips import (
     psnr,
     read_packets,
     show_streams,
-    small_disk,
 )
+from file_limit import limited_files
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import Picture, encode_picture
@@ -505,7 +505,7 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> Non
     make_clip(tmp_path / "a.mp4", "mp4", sound=Sound("aac"))
     for target in ("b.mp4", "b.mkv"):
         segments, clip_facts = make_segments(tmp_path, tmp_path / "a.mp4", tmp_path / target)
-        with small_disk(4000), pytest.raises(ImageError, match="larger than files may be here") as caught:
+        with limited_files(4000), pytest.raises(ImageError, match="larger than files may be here") as caught:
             join_segments(segments, tmp_path / "a.mp4", tmp_path / target, clip_facts)
         assert isinstance(caught.value.__cause__, OSError)
         assert not (tmp_path / target).exists()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams, small_disk
+from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams
+from file_limit import limited_files
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, choose_options, open_clip, probe_clip
@@ -193,7 +194,7 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
     clip = facts(width=320, height=240)
     options = fast_options(clip, "a.mkv", "ffv1")
     with (
-        small_disk(100_000),
+        limited_files(100_000),
         pytest.raises(ImageError, match="larger than files may be here") as caught,
     ):
         write(tmp_path / "a", clip, options)
