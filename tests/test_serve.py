@@ -102,15 +102,21 @@ def test_a_server_that_ends_waits_for_images_alone(place):
         assert server.wait(60) == 0
 
 
-def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
+def upscale_while_the_server_is_killed(run, place, *options):
+    """Send eight images to a server, and kill it meanwhile; return what ``run`` does."""
     Path("photos").mkdir()
     for index in range(8):
         Path(f"photos/{index}.png").write_bytes(encode(noise(500, 500, 3)))
     with process("--socket", place) as (server, told):
         timer = threading.Timer(1.5, server.kill)
         timer.start()
-        code, out, err = run("upscale", "photos", "--server", told, "-q", "-o", "out", "--json")
+        finished = run("upscale", "photos", "--server", told, "-o", "out", *options)
         timer.join()
+    return finished
+
+
+def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
+    code, out, err = upscale_while_the_server_is_killed(run, place, "-q", "--json")
     assert code == 3
     summary = json.loads(out[-1])
     assert summary["left"] >= 1  # three are sent at once, and others before all of them have failed
@@ -140,14 +146,7 @@ def test_a_server_that_is_killed_leaves_a_line_and_no_half_results(run, place):
 
 
 def test_images_that_a_lost_server_leaves_are_counted(run, place):
-    Path("photos").mkdir()
-    for index in range(8):
-        Path(f"photos/{index}.png").write_bytes(encode(noise(500, 500, 3)))
-    with process("--socket", place) as (server, told):
-        timer = threading.Timer(1.5, server.kill)
-        timer.start()
-        code, _, err = run("upscale", "photos", "--server", told, "-o", "out")
-        timer.join()
+    code, _, err = upscale_while_the_server_is_killed(run, place)
     assert code == 3
     assert re.search(r"\nmambair: [1-5] not begun; --resume does them when the server is back\n$", err)
 
