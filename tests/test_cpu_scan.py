@@ -205,18 +205,28 @@ def test_rows_begin_on_cache_lines():
 
 
 @pytest.mark.parametrize(
-    ("units", "k", "threads", "apart"),
+    ("b", "vectors", "n", "threads", "is_apart"),
     [
-        (4, 4, 1, False),
-        (4, 4, 2, False),
-        (4, 4, 4, False),
-        (4, 4, 8, True),
-        (4, 1, 8, False),
-        (23, 4, 16, True),
+        (1, 4, 4, 1, False),
+        (1, 4, 4, 2, False),
+        (1, 5, 10, 2, False),
+        (1, 5, 10, 4, False),
+        (1, 4, 4, 8, True),
+        (1, 5, 10, 16, True),
+        (1, 23, 16, 8, False),
+        (8, 4, 4, 8, False),
     ],
 )
-def test_paths_are_side_by_side_where_threads_would_be_idle(units, k, threads, apart):
-    assert cpu_scan.are_paths_apart(units, k, threads) == apart
+def test_division_keeps_all_threads_at_work(b, vectors, n, threads, is_apart):
+    division = cpu_scan.divide(b, 4, vectors, n, threads)
+    assert division.is_apart == is_apart
+    parts = 4 if is_apart else 1
+    assert parts * b * -(-vectors // division.run) >= threads
+    assert division.run <= 1.1 * parts * b * vectors / threads
+
+
+def test_one_path_is_not_apart_from_others():
+    assert not cpu_scan.divide(1, 1, 4, 4, 8).is_apart
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are found on Linux alone")

@@ -23,16 +23,18 @@ from torch import Tensor
 
 from mambair_cli.kernels import cpu_scan
 from mambair_cli.kernels.cpu_passes import add_in_order
-from mambair_cli.kernels.cpu_scan import COUNTER, OPERANDS, SIZES, STRETCH
+from mambair_cli.kernels.cpu_scan import OPERANDS, SIZES, STRETCH
 from mambair_cli.kernels.cpu_threads import run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
 from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanParams
 
+WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
 BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
 LN_2 = 0.6931471805599453
 
+COUNTER = "shares_taken"
 POINTERS = (*OPERANDS, "states", "of_y", "of_u", "of_projected", "of_params", "scratch")
 NUMBERS = (
     *(COUNTER, "shares", "units", "scratch_share"),
@@ -98,7 +100,7 @@ def _scan_backward(
     params = ScanParams(dt_weight, dt_bias, A, D)
     tensors, sizes = cpu_scan.lay_out(u, dt, B, C, paths, params, block)
     blocks = sizes["vectors"] // block
-    is_apart = cpu_scan.are_paths_apart(b * blocks, k, torch.get_num_threads())
+    is_apart = are_paths_apart(b * blocks, k, torch.get_num_threads())
     of_u = u.new_empty(k if is_apart else 1, b, length, d, dtype=torch.float32)
     of_projected = of_u.new_empty(blocks, b, length, k, r + 2 * n)
     of_params = of_u.new_zeros(b, k, sizes["vectors"], r + n + 2, lanes)
@@ -152,6 +154,12 @@ def _backward(ctx: Any, of_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _scan.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+def are_paths_apart(units: int, k: int, threads: int) -> bool:
+    """Tell whether to walk k paths side by side: that fills threads which would else be idle."""
+    in_turn, apart = k * -(-units // threads), -(-k * units // threads)  # paths that one thread walks
+    return apart <= WORTH_SUMMING * in_turn
 
 
 class BackwardWalk(NamedTuple):

@@ -1,11 +1,12 @@
 """The selective scan for CPUs, in vector instructions for this processor.
 
-A vector holds neighbouring channels of one token. A thread takes a run of vectors and walks with them along
-one path after the other, a stretch of tokens at a time: first it computes the stretch's steps, then it
-updates the states of one vector after the other, which stay in registers. Paths are summed in the result's
-memory, and channels do not depend on each other: nothing is reordered or locked. Where there are more threads
-than vectors, paths are walked side by side, each in memory of its own, and summed in the same order
-afterwards. So the number of threads changes no bit.
+A vector holds neighbouring channels of one token. A walk takes a run of vectors along one path after the
+other, a stretch of tokens at a time: first it computes the stretch's steps, then it updates the states of one
+vector after the other, which stay in registers. Paths are summed in the result's memory, and channels do not
+depend on each other: nothing is reordered or locked. Where there are more threads than vectors, each path is
+a walk of its own, with memory of its own, and they are summed in the same order afterwards. Walks are cut
+into legs, so that some more walks than threads keep all threads at work: at the end of a leg any thread may
+go on. So the number of threads changes no bit.
 """
 
 import ctypes
@@ -21,32 +22,37 @@ from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_threads import LINE, new_on_lines, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
+from mambair_cli.kernels.llvm_threads import loop_legs
 from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanParams
 
 LANES = count_lanes()
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
-WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be worth the sum afterwards
+MANY_STATES = 8  # from which on the recurrence takes long enough for rows of the next stretch to come in
+LEGS = 8  # of a path, between which a walk may go over to another thread
+# For an estimate of what a division into walks takes, in what one vector of channels takes along one path:
+ROW, ROW_OF_FEW = 0.05, 0.35  # a token beside its vectors, with many states and with few
+SUM = 0.1  # of paths that are walked side by side, a share of their walks
+SLOWEST_PATH = 1.25  # of a mean one: backwards through the columns
 
 # The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 OPERANDS = ("u", "dt", "B", "C", "paths", "dt_weight", "dt_bias", "A", "D")
-POINTERS = (*OPERANDS, "y", "scratch", "kept")
-COUNTER = "shares_taken"
+POINTERS = (*OPERANDS, "y", "scratch", "kept", "legs_taken", "progress")
 SIZES = (
-    *("k", "length", "d", "vectors", "paths_image"),
+    *("b", "k", "length", "d", "vectors", "paths_image"),
     *("u_image", "u_token"),
     *("dt_image", "dt_token", "dt_path"),
     *("B_image", "B_token", "B_path"),
     *("C_image", "C_token", "C_path"),
 )
 NUMBERS = (
-    COUNTER,
-    "shares",
-    "units",
-    "grain",
-    "grains",
-    "scratch_share",
+    "walks",
+    "run",
+    "runs",
+    "leg",
+    "legs",
+    "scratch_walk",
     "y_path",
     "y_image",
     "y_token",
@@ -85,39 +91,58 @@ def scan(
     b, length, d = u.shape
     k, _, n = params.A.shape
     tensors, sizes = lay_out(u, dt, B, C, paths, params)
-    vectors, threads = sizes["vectors"], torch.get_num_threads()
-    grain = LINE // LANES  # vectors that one thread takes together
-    if k * b * -(-vectors // grain) < threads:
-        grain = 1
-    grains = -(-vectors // grain)
-    is_apart = are_paths_apart(b * grains, k, threads)
+    vectors, threads, stretches = sizes["vectors"], torch.get_num_threads(), -(-length // STRETCH)
+    kept = (b, k, stretches, vectors, n, LANES) if keep_states else (0,)
+    states = u.new_empty(kept, dtype=torch.float32)
+    if not u.numel():
+        return u.new_empty(u.shape, dtype=torch.float32), states
+    run, is_apart = divide(b, k, vectors, n, threads)
     shape = (k if is_apart else 1, b, length, d)
     # With states that are kept, for a gradient, PyTorch knows the result as contiguous.
     y = u.new_empty(shape, dtype=torch.float32) if keep_states else new_on_lines(u, *shape)
-    kept = (b, k, -(-length // STRETCH), vectors, n, LANES) if keep_states else (0,)
-    states = u.new_empty(kept, dtype=torch.float32)
-    if not y.numel():
-        return y[0], states
-    units = len(y) * b * grains
-    threads = min(threads, units)
-    # Paths take times of their own: where they are apart, a thread that is done takes the next one.
-    shares = units if is_apart else threads
-    scratch = y.new_empty(shares, vectors * (n + STRETCH) * LANES)
-    tensors |= {"y": y, "scratch": scratch, "kept": states}
+    runs = -(-vectors // run)
+    walks = len(y) * b * runs
+    leg = -(-stretches // (LEGS if threads > 1 else 1)) * STRETCH
+    scratch = y.new_empty(walks, run * (n + STRETCH) * LANES)
+    counts = torch.zeros(1 + walks, LINE, dtype=torch.int32)
+    tensors |= {"y": y, "scratch": scratch, "kept": states, "legs_taken": counts[0], "progress": counts[1:]}
     numbers = {
-        COUNTER: 0,
-        "shares": shares,
-        "units": units,
-        "grain": grain,
-        "grains": grains,
-        "scratch_share": scratch.stride(0),
+        "walks": walks,
+        "run": run,
+        "runs": runs,
+        "leg": leg,
+        "legs": -(-length // leg),
+        "scratch_walk": scratch.stride(0),
         **dict(zip(("y_path", "y_image", "y_token"), y.stride(), strict=False)),
         **sizes,
     }
     values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
     kernel = _compile_kernel(n, params.dt_weight.shape[-1], is_apart, keep_states, is_full=d % LANES == 0)
-    run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), threads)
+    run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), min(threads, walks))
     return add_in_order(y), states
+
+
+class Division(NamedTuple):
+    """How a scan is divided into walks."""
+
+    run: int  # vectors of channels that a walk takes along its path
+    is_apart: bool  # whether each path is a walk of its own
+
+
+def divide(b: int, k: int, vectors: int, n: int, threads: int) -> Division:
+    """Return the division of b images with k paths after which the busiest thread has the least to do."""
+    row = ROW if n >= MANY_STATES else ROW_OF_FEW
+
+    def estimate(division: Division) -> float:
+        longest = division.run + row
+        total = b * (vectors + -(-vectors // division.run) * row)
+        if division.is_apart:
+            return (1 + SUM) * max(SLOWEST_PATH * longest, k * total / threads)
+        return k * max(longest, total / threads)
+
+    line = LINE // LANES  # vectors of a cache line; two threads should not write to one
+    runs = sorted({1, *range(line, vectors, line), vectors}, reverse=True)
+    return min((Division(run, is_apart) for is_apart in (False, True) for run in runs), key=estimate)
 
 
 def lay_out(
@@ -133,6 +158,7 @@ def lay_out(
     k, length = paths.shape[-2:]
     d = u.shape[-1]
     sizes = {
+        "b": len(u),
         "k": k,
         "length": length,
         "d": d,
@@ -150,12 +176,6 @@ def lay_out(
         "D": _lay_out_param(params.D[:, :, None], block),
     }
     return tensors, sizes
-
-
-def are_paths_apart(units: int, k: int, threads: int) -> bool:
-    """Tell whether to walk k paths side by side: that fills threads which would else be idle."""
-    in_turn, apart = k * -(-units // threads), -(-k * units // threads)  # paths that one thread walks
-    return apart <= WORTH_SUMMING * in_turn
 
 
 def _check_memory(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> None:
@@ -200,72 +220,62 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
 
     It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
 
-    A unit of work is one grain of channels, some vectors, of one image, along all paths in turn or, apart,
-    along one path; a share is a run of units for one thread. The last path comes first: backwards through the
-    columns takes longest, and who takes long should not begin last.
+    Walks are numbered run by run of an image, and image by image; apart, path by path.
     """
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with code.loop_shared(COUNTER, job.shares) as share:
-        turn = job.shares - share
-        first = (turn - 1) * job.units // job.shares
-        stop = turn * job.units // job.shares
-        scratch = job.scratch.at(share * job.scratch_share)
-        with code.loop(first // job.grains, (stop - 1) // job.grains + 1) as group:
-            begin = (first - group * job.grains).at_least(0) * job.grain
-            end = ((stop - group * job.grains).at_most(job.grains) * job.grain).at_most(job.vectors)
-            image = group // job.k if is_apart else group
-            first_path = group - image * job.k if is_apart else code.index(0)
-            with code.loop(first_path, first_path + 1 if is_apart else job.k) as path:
-                param = (path * job.vectors + begin) * LANES
-                y = job.y.at(path * job.y_path) if is_apart else job.y
-                walk = Walk(
-                    pixels=job.paths.at(image * job.paths_image + path * job.length),
-                    vectors=end - begin,
-                    channels=None if is_full else job.d - begin * LANES,
-                    u=job.u.at(image * job.u_image + begin * LANES),
-                    y=y.at(image * job.y_image + begin * LANES),
-                    dt=job.dt.at(image * job.dt_image + path * job.dt_path),
-                    B=job.B.at(image * job.B_image + path * job.B_path),
-                    C=job.C.at(image * job.C_image + path * job.C_path),
-                    dt_weight=job.dt_weight.at(param * r),
-                    dt_bias=job.dt_bias.at(param),
-                    A=job.A.at(param * n),
-                    D=job.D.at(param),
-                    states=scratch,
-                    steps=scratch.at((end - begin) * (n * LANES)),
-                )
+    legs = job.legs if is_apart else job.legs * job.k
+    with loop_legs(code, job.legs_taken, job.progress, LINE, job.walks, legs) as (number, turn):
+        group = number // job.runs
+        begin = (number - group * job.runs) * job.run
+        end = (begin + job.run).at_most(job.vectors)
+        image = group - group // job.b * job.b if is_apart else group
+        path = group // job.b if is_apart else turn // job.legs
+        leg = turn if is_apart else turn - path * job.legs
+        param = (path * job.vectors + begin) * LANES
+        y = job.y.at(path * job.y_path) if is_apart else job.y
+        scratch = job.scratch.at(number * job.scratch_walk)
+        walk = Walk(
+            pixels=job.paths.at(image * job.paths_image + path * job.length),
+            vectors=end - begin,
+            channels=None if is_full else job.d - begin * LANES,
+            u=job.u.at(image * job.u_image + begin * LANES),
+            y=y.at(image * job.y_image + begin * LANES),
+            dt=job.dt.at(image * job.dt_image + path * job.dt_path),
+            B=job.B.at(image * job.B_image + path * job.B_path),
+            C=job.C.at(image * job.C_image + path * job.C_path),
+            dt_weight=job.dt_weight.at(param * r),
+            dt_bias=job.dt_bias.at(param),
+            A=job.A.at(param * n),
+            D=job.D.at(param),
+            states=scratch,
+            steps=scratch.at((end - begin) * (n * LANES)),
+        )
+        # At the start of a path the states are 0.
+        with code.loop(0, (walk.vectors * n).where(leg < 1, 0)) as i:
+            walk.states.at(i * LANES).store(code.constant(0.0))
+        with code.loop(leg * job.leg, ((leg + 1) * job.leg).at_most(job.length), by=STRETCH) as start:
+            tokens = (job.length - start).at_most(STRETCH)
+            if keep_states:
+                line = (image * job.k + path) * ((job.length + (STRETCH - 1)) // STRETCH)
+                kept = job.kept.at(((line + start // STRETCH) * job.vectors + begin) * (n * LANES))
                 with code.loop(0, walk.vectors * n) as i:
-                    walk.states.at(i * LANES).store(code.constant(0.0))
-                with code.loop(0, job.length, by=STRETCH) as start:
-                    tokens = (job.length - start).at_most(STRETCH)
-                    if keep_states:
-                        line = (image * job.k + path) * ((job.length + (STRETCH - 1)) // STRETCH)
-                        kept = job.kept.at(((line + start // STRETCH) * job.vectors + begin) * (n * LANES))
-                        with code.loop(0, walk.vectors * n) as i:
-                            kept.at(i * LANES).store(walk.states.at(i * LANES).load())
-                    _write_steps(code, walk, n, r, start, tokens)
-                    begins = path < first_path + 1  # a result, which else is added to
-                    _write_recurrence(code, walk, n, start, tokens, is_first_path=begins)
+                    kept.at(i * LANES).store(walk.states.at(i * LANES).load())
+            _write_steps(code, walk, n, r, start, tokens, is_alone=is_apart)
+            _write_recurrence(code, walk, n, start, tokens, None if is_apart else path < 1)
     return code.compile()
 
 
-def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: Index) -> None:
+def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: Index, is_alone: bool) -> None:
     """Write the code that computes the steps of a stretch of tokens and fetches rows further ahead."""
     job = SimpleNamespace(**code.job)
     with code.loop(0, tokens) as t:
         pixel = walk.pixels.at(start + t).load_index()
-        ahead = walk.pixels.at((start + t + AHEAD).at_most(job.length - 1)).load_index()
-        walk.dt.at(ahead * job.dt_token).prefetch()
-        walk.B.at(ahead * job.B_token).prefetch()
-        walk.C.at(ahead * job.C_token).prefetch()
-        # Rows may end on a line of which nothing begins a vector.
-        walk.C.at(ahead * job.C_token + (n - 1)).prefetch()
-        walk.u.at(ahead * job.u_token + (walk.vectors * LANES - 1)).prefetch()
+        ahead = _fetch_row(code, walk, n, start + t + AHEAD, walk.vectors) if n < MANY_STATES else None
         dt = walk.dt.at(pixel * job.dt_token)
         with code.loop(0, walk.vectors) as v:
-            walk.u.at(ahead * job.u_token + v * LANES).prefetch()
-            walk.y.at(ahead * job.y_token + v * LANES).prefetch(to_write=True)
+            if ahead is not None:
+                _fetch_vector(code, walk, ahead, v, is_alone)
             step = walk.dt_bias.at(v * LANES).load()
             for j in range(r):
                 weight = walk.dt_weight.at((v * r + j) * LANES).load()
@@ -273,8 +283,29 @@ def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: I
             walk.steps.at((t * walk.vectors + v) * LANES).store(softplus(step))
 
 
+def _fetch_row(code: Code, walk: Walk, n: int, token: Index, stop: Index) -> Index:
+    """Write the code that fetches the row of a later token, for vectors up to ``stop``; return its pixel."""
+    job = SimpleNamespace(**code.job)
+    pixel = walk.pixels.at(token.at_most(job.length - 1)).load_index()
+    walk.dt.at(pixel * job.dt_token).prefetch()
+    walk.B.at(pixel * job.B_token).prefetch()
+    walk.C.at(pixel * job.C_token).prefetch()
+    # Rows may end on a line of which nothing begins a vector.
+    walk.C.at(pixel * job.C_token + (n - 1)).prefetch()
+    walk.u.at(pixel * job.u_token + (stop * LANES - 1)).prefetch()
+    return pixel
+
+
+def _fetch_vector(code: Code, walk: Walk, pixel: Index, v: Index, is_alone: bool) -> None:
+    """Write the code that fetches a vector of a later token, and its result unless that is written alone."""
+    job = SimpleNamespace(**code.job)
+    walk.u.at(pixel * job.u_token + v * LANES).prefetch()
+    if not is_alone:
+        walk.y.at(pixel * job.y_token + v * LANES).prefetch(to_write=True)
+
+
 def _write_recurrence(
-    code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition
+    code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition | None
 ) -> None:
     """Write the code that updates the states along a stretch of tokens and adds their output to y.
 
@@ -289,6 +320,9 @@ def _write_recurrence(
 
         def advance(t: Index, before: list[Vector]) -> list[Vector]:
             pixel = walk.pixels.at(start + t).load_index()
+            if n >= MANY_STATES:
+                ahead = _fetch_row(code, walk, n, start + t + STRETCH, v + 1)
+                _fetch_vector(code, walk, ahead, v, is_first_path is None)
             B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
             u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
@@ -297,7 +331,7 @@ def _write_recurrence(
                 after.append(exp2(step * rate).times_plus(state, step * u * B.at(i).load_spread()))
                 y = after[i].times_plus(C.at(i).load_spread(), y)
             total = walk.y.at(pixel * job.y_token + v * LANES)
-            total.store(y + total.load(lanes).unless(is_first_path), lanes)
+            total.store(y if is_first_path is None else y + total.load(lanes).unless(is_first_path), lanes)
             return after
 
         for state, after in zip(

@@ -1,0 +1,58 @@
+"""How threads share out work in a compiled function whose parts follow on each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llvmlite import ir
+
+from mambair_cli.kernels.llvm_builder import Code, Index, Pointer
+
+_INT64, _WORD_BYTES = ir.IntType(64), 8
+
+
+@contextmanager
+def loop_legs(
+    code: Code, counter: Pointer, progress: Pointer, spacing: int, walks: Index, legs: Index
+) -> Iterator[tuple[Index, Index]]:
+    """Repeat the code written inside for each leg of each walk, as a pair of their numbers.
+
+    The legs of a walk follow on each other, whichever thread takes them. A thread takes a leg of a walk that
+    no thread is at, of one walk after the other, so that all come forward alike; it leaves when there is
+    none: then there are as many threads as walks that are left.
+
+    Args:
+        code: The function.
+        counter: An integer of 64 bits that is 0 at first.
+        progress: For each walk one that is 0 at first, ``spacing`` values of 32 bits apart.
+        spacing: See ``progress``: threads do not wait for each other's cache lines.
+        walks: Number of walks.
+        legs: Number of legs of each.
+    """
+    build, one = code.build, ir.Constant(_INT64, 1)
+    take, look, attempt, following, inside, after = (code.function.append_basic_block() for _ in range(6))
+    build.branch(take)
+    build.position_at_end(take)
+    first = Index(code, build.atomic_rmw("add", counter.value, one, "monotonic"))
+    build.branch(look)
+    build.position_at_end(look)
+    tried = Index(code, build.phi(_INT64))
+    tried.value.add_incoming(ir.Constant(_INT64, 0), take)
+    turn = first + tried
+    walk = turn - turn // walks * walks
+    place = progress.at(walk * spacing).value
+    told = Index(code, build.load_atomic(place, "acquire", _WORD_BYTES, typ=_INT64))
+    # Twice the number of legs that are done, and 1 more while a thread is at the next.
+    is_free = build.icmp_unsigned("==", build.and_(told.value, one), ir.Constant(_INT64, 0))
+    is_left = (told < legs * 2).value
+    build.cbranch(build.and_(is_free, is_left), attempt, following)
+    build.position_at_end(attempt)
+    swapped = build.cmpxchg(place, told.value, (told + 1).value, "acq_rel", "monotonic")
+    build.cbranch(build.extract_value(swapped, 1), inside, following)
+    build.position_at_end(following)
+    tried.value.add_incoming((tried + 1).value, following)
+    build.cbranch((tried + 1 < walks).value, look, after)
+    build.position_at_end(inside)
+    yield walk, told // 2
+    build.atomic_rmw("xchg", place, (told + 2).value, "release")
+    build.branch(take)
+    build.position_at_end(after)
