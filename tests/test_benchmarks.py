@@ -26,9 +26,9 @@ def scripts(monkeypatch):
 @pytest.mark.parametrize("paths", [1, 4])
 def test_the_scan_is_timed_in_every_cut(paths, cuda_kernels):
     module = import_module("cuda_scan")
-    said = module.describe(module.Case("toy", 2, 6, paths, 6, 4), torch.device("cpu"), 1)
+    said = module.describe(module.Case("toy", 1, 3, paths, 2, 4), torch.device("cpu"), 1)
     assert re.fullmatch(
-        r"toy +2 of 6×6: least 0\.000 ms, [\d.]+ \(\d lanes?, \d+ threads\), \d+%; others .*", said
+        r"toy +1 of 3×3: least 0\.000 ms, [\d.]+ \(\d lanes?, \d+ threads\), \d+%; others .*", said
     )
     assert said.count(" threads") == 5
 

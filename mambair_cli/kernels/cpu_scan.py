@@ -29,10 +29,12 @@ from mambair_cli.kernels.operands import ScanParams
 LANES = count_lanes()
 STRETCH = 32  # tokens
 AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the image
-MANY_STATES = 8  # from which on the recurrence takes long enough for rows of the next stretch to come in
+# Rows of the next stretch are fetched during the recurrence where it takes long enough, with so many states,
+# and where so few vectors leave room for them in a processor's first cache.
+MANY_STATES, FEW_VECTORS = 8, 2
 LEGS = 8  # of a path, between which a walk may go over to another thread
 # For an estimate of what a division into walks takes, in what one vector of channels takes along one path:
-ROW, ROW_OF_FEW = 0.05, 0.35  # a token beside its vectors, with many states and with few
+EARLY_ROW, LATE_ROW = 0.35, 0.05  # a token beside its vectors, by when its row is fetched
 SUM = 0.1  # of paths that are walked side by side, a share of their walks
 SLOWEST_PATH = 1.25  # of a mean one: backwards through the columns
 
@@ -117,7 +119,8 @@ def scan(
         **sizes,
     }
     values = [*(tensors[name].data_ptr() for name in POINTERS), *(numbers[name] for name in NUMBERS)]
-    kernel = _compile_kernel(n, params.dt_weight.shape[-1], is_apart, keep_states, is_full=d % LANES == 0)
+    r, is_late, is_full = params.dt_weight.shape[-1], fetches_late(n, run), d % LANES == 0
+    kernel = _compile_kernel(Form(n, r, is_apart, is_late, is_full, keep_states))
     run_in_threads(kernel, (ctypes.c_int64 * len(values))(*values), min(threads, walks))
     return add_in_order(y), states
 
@@ -129,11 +132,29 @@ class Division(NamedTuple):
     is_apart: bool  # whether each path is a walk of its own
 
 
+class Form(NamedTuple):
+    """What the kernel's code depends on."""
+
+    n: int  # states of a channel
+    r: int  # rank of the steps
+    is_apart: bool  # each path is a walk of its own
+    is_late: bool  # rows are fetched during the recurrence, a stretch ahead
+    is_full: bool  # each vector has a channel in each lane: masks cost a CPU without them much time
+    keeps_states: bool
+
+
+def fetches_late(n: int, run: int) -> bool:
+    """Tell whether rows are fetched during the recurrence."""
+    return n >= MANY_STATES and run <= FEW_VECTORS
+
+
 def divide(b: int, k: int, vectors: int, n: int, threads: int) -> Division:
     """Return the division of b images with k paths after which the busiest thread has the least to do."""
-    row = ROW if n >= MANY_STATES else ROW_OF_FEW
+    if threads == 1:
+        return Division(vectors, is_apart=False)
 
     def estimate(division: Division) -> float:
+        row = LATE_ROW if fetches_late(n, division.run) else EARLY_ROW
         longest = division.run + row
         total = b * (vectors + -(-vectors // division.run) * row)
         if division.is_apart:
@@ -215,30 +236,26 @@ class Walk(NamedTuple):
 
 
 @Once
-def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: bool) -> Program:
-    """Compile the scan for n states and steps of rank r.
-
-    It is full if each vector has a channel in each lane: masks cost a CPU without them much time.
-
-    Walks are numbered run by run of an image, and image by image; apart, path by path.
-    """
+def _compile_kernel(form: Form) -> Program:
+    """Compile the scan; walks are numbered run by run, then image by image, and apart path by path."""
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    legs = job.legs if is_apart else job.legs * job.k
+    n, r = form.n, form.r
+    legs = job.legs if form.is_apart else job.legs * job.k
     with loop_legs(code, job.legs_taken, job.progress, LINE, job.walks, legs) as (number, turn):
         group = number // job.runs
         begin = (number - group * job.runs) * job.run
         end = (begin + job.run).at_most(job.vectors)
-        image = group - group // job.b * job.b if is_apart else group
-        path = group // job.b if is_apart else turn // job.legs
-        leg = turn if is_apart else turn - path * job.legs
+        image = group - group // job.b * job.b if form.is_apart else group
+        path = group // job.b if form.is_apart else turn // job.legs
+        leg = turn if form.is_apart else turn - path * job.legs
         param = (path * job.vectors + begin) * LANES
-        y = job.y.at(path * job.y_path) if is_apart else job.y
+        y = job.y.at(path * job.y_path) if form.is_apart else job.y
         scratch = job.scratch.at(number * job.scratch_walk)
         walk = Walk(
             pixels=job.paths.at(image * job.paths_image + path * job.length),
             vectors=end - begin,
-            channels=None if is_full else job.d - begin * LANES,
+            channels=None if form.is_full else job.d - begin * LANES,
             u=job.u.at(image * job.u_image + begin * LANES),
             y=y.at(image * job.y_image + begin * LANES),
             dt=job.dt.at(image * job.dt_image + path * job.dt_path),
@@ -256,26 +273,26 @@ def _compile_kernel(n: int, r: int, is_apart: bool, keep_states: bool, is_full: 
             walk.states.at(i * LANES).store(code.constant(0.0))
         with code.loop(leg * job.leg, ((leg + 1) * job.leg).at_most(job.length), by=STRETCH) as start:
             tokens = (job.length - start).at_most(STRETCH)
-            if keep_states:
+            if form.keeps_states:
                 line = (image * job.k + path) * ((job.length + (STRETCH - 1)) // STRETCH)
                 kept = job.kept.at(((line + start // STRETCH) * job.vectors + begin) * (n * LANES))
                 with code.loop(0, walk.vectors * n) as i:
                     kept.at(i * LANES).store(walk.states.at(i * LANES).load())
-            _write_steps(code, walk, n, r, start, tokens, is_alone=is_apart)
-            _write_recurrence(code, walk, n, start, tokens, None if is_apart else path < 1)
+            _write_steps(code, form, walk, start, tokens)
+            _write_recurrence(code, form, walk, start, tokens, is_first_path=path < 1)
     return code.compile()
 
 
-def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: Index, is_alone: bool) -> None:
-    """Write the code that computes the steps of a stretch of tokens and fetches rows further ahead."""
-    job = SimpleNamespace(**code.job)
+def _write_steps(code: Code, form: Form, walk: Walk, start: Index, tokens: Index) -> None:
+    """Write the code that computes the steps of a stretch of tokens, and may fetch rows further ahead."""
+    job, r = SimpleNamespace(**code.job), form.r
     with code.loop(0, tokens) as t:
         pixel = walk.pixels.at(start + t).load_index()
-        ahead = _fetch_row(code, walk, n, start + t + AHEAD, walk.vectors) if n < MANY_STATES else None
+        ahead = None if form.is_late else _fetch_row(code, form, walk, start + t + AHEAD, walk.vectors)
         dt = walk.dt.at(pixel * job.dt_token)
         with code.loop(0, walk.vectors) as v:
             if ahead is not None:
-                _fetch_vector(code, walk, ahead, v, is_alone)
+                _fetch_vector(code, form, walk, ahead, v)
             step = walk.dt_bias.at(v * LANES).load()
             for j in range(r):
                 weight = walk.dt_weight.at((v * r + j) * LANES).load()
@@ -283,7 +300,7 @@ def _write_steps(code: Code, walk: Walk, n: int, r: int, start: Index, tokens: I
             walk.steps.at((t * walk.vectors + v) * LANES).store(softplus(step))
 
 
-def _fetch_row(code: Code, walk: Walk, n: int, token: Index, stop: Index) -> Index:
+def _fetch_row(code: Code, form: Form, walk: Walk, token: Index, stop: Index) -> Index:
     """Write the code that fetches the row of a later token, for vectors up to ``stop``; return its pixel."""
     job = SimpleNamespace(**code.job)
     pixel = walk.pixels.at(token.at_most(job.length - 1)).load_index()
@@ -291,27 +308,27 @@ def _fetch_row(code: Code, walk: Walk, n: int, token: Index, stop: Index) -> Ind
     walk.B.at(pixel * job.B_token).prefetch()
     walk.C.at(pixel * job.C_token).prefetch()
     # Rows may end on a line of which nothing begins a vector.
-    walk.C.at(pixel * job.C_token + (n - 1)).prefetch()
+    walk.C.at(pixel * job.C_token + (form.n - 1)).prefetch()
     walk.u.at(pixel * job.u_token + (stop * LANES - 1)).prefetch()
     return pixel
 
 
-def _fetch_vector(code: Code, walk: Walk, pixel: Index, v: Index, is_alone: bool) -> None:
-    """Write the code that fetches a vector of a later token, and its result unless that is written alone."""
+def _fetch_vector(code: Code, form: Form, walk: Walk, pixel: Index, v: Index) -> None:
+    """Write the code that fetches a vector of a later token, and its result where that is added to."""
     job = SimpleNamespace(**code.job)
     walk.u.at(pixel * job.u_token + v * LANES).prefetch()
-    if not is_alone:
+    if not form.is_apart:
         walk.y.at(pixel * job.y_token + v * LANES).prefetch(to_write=True)
 
 
 def _write_recurrence(
-    code: Code, walk: Walk, n: int, start: Index, tokens: Index, is_first_path: Condition | None
+    code: Code, form: Form, walk: Walk, start: Index, tokens: Index, is_first_path: Condition
 ) -> None:
     """Write the code that updates the states along a stretch of tokens and adds their output to y.
 
     One vector after the other goes along the whole stretch, so that its states stay in registers.
     """
-    job = SimpleNamespace(**code.job)
+    job, n = SimpleNamespace(**code.job), form.n
     with code.loop(0, walk.vectors) as v:
         lanes = None if walk.channels is None else code.first_lanes(walk.channels - v * LANES)
         states = [walk.states.at((v * n + i) * LANES) for i in range(n)]
@@ -320,9 +337,9 @@ def _write_recurrence(
 
         def advance(t: Index, before: list[Vector]) -> list[Vector]:
             pixel = walk.pixels.at(start + t).load_index()
-            if n >= MANY_STATES:
-                ahead = _fetch_row(code, walk, n, start + t + STRETCH, v + 1)
-                _fetch_vector(code, walk, ahead, v, is_first_path is None)
+            if form.is_late:
+                ahead = _fetch_row(code, form, walk, start + t + STRETCH, v + 1)
+                _fetch_vector(code, form, walk, ahead, v)
             B, C = walk.B.at(pixel * job.B_token), walk.C.at(pixel * job.C_token)
             u = walk.u.at(pixel * job.u_token + v * LANES).load(lanes)
             step = walk.steps.at((t * walk.vectors + v) * LANES).load()
@@ -331,7 +348,9 @@ def _write_recurrence(
                 after.append(exp2(step * rate).times_plus(state, step * u * B.at(i).load_spread()))
                 y = after[i].times_plus(C.at(i).load_spread(), y)
             total = walk.y.at(pixel * job.y_token + v * LANES)
-            total.store(y if is_first_path is None else y + total.load(lanes).unless(is_first_path), lanes)
+            if not form.is_apart:
+                y = y + total.load(lanes).unless(is_first_path)
+            total.store(y, lanes)
             return after
 
         for state, after in zip(
