@@ -143,7 +143,8 @@ class Options:
             max=1,
             metavar="SHARE",
             callback=finite,
-            help="Mix two models of the same architecture, by --model or --weights: share of the second one.",
+            help="Mix two models of the same architecture, each by a --model or --weights: "
+            "share of the second one.",
         ),
     ] = None
     device: Device = "auto"
