@@ -20,7 +20,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.file_profile import find_avif_profile, find_profile
+from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
 from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
@@ -195,7 +195,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     shown = image.show()
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
-    icc = find_profile(data, image, facts, bands, warnings)
+    icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
     header = Header(
         width=width,
         height=height,
@@ -320,6 +320,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
     warnings = list(image.warnings)
     exif = _restate_exif(image.exif, (width, height), warnings)
     icc = keep_usable_profile(image.icc, bands, warnings)
+    icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
