@@ -202,6 +202,37 @@ def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
     np.testing.assert_array_equal(pixels_of(part), noise(40, 60)[10:35, 30:50])
 
 
+@pytest.mark.parametrize("size", [(4, 16500), (16500, 4), (1, 40_000)])
+@pytest.mark.parametrize("arguments", [[], ["--region", "whole"]])
+def test_a_side_that_no_page_can_show_is_reduced_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(Path("a.png"), noise(*size))
+    height, width = size
+    arguments = [f"0,0,{width},{height}" if each == "whole" else each for each in arguments]
+    assert main(["compare", "a.png", "a.png", *arguments]) == 0
+    first = read_data(Path("compare.html"))["pictures"][0]
+    assert max(pixels_of(first).shape) == 16383
+    assert (first["width"], first["height"]) == (width, height)
+    assert first["notes"] == [f"reduced from {width}×{height}; --region shows a part in full"]
+
+
+def test_what_cannot_be_encoded_costs_its_own_page_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screen, "LONGEST_SIDE", 2**31)
+    for folder in ("one", "two"):
+        save(Path(folder) / "good.png", noise(16, 16))
+        save(Path(folder) / "long.png", noise(1, 16384))
+    assert main(["compare", "one", "two"]) == 1
+    out, err = capsys.readouterr()
+    assert "error: long.png: cannot show a picture of 16384×1 pixels: " in err
+    assert "Traceback" not in err
+    assert out.splitlines()[-1] == str(Path("compare/index.html"))
+
+
 def test_a_region_falls_on_pixels_of_the_smallest_picture(pair: list[str]) -> None:
     save(Path("small.png"), noise(10, 15))
     assert main(["compare", "small.png", "b.png", "--region", "9,5,10,10"]) == 0

@@ -108,6 +108,14 @@ def test_any_image_is_shown_with_8_bits(address: Address) -> None:
     assert np.abs(shown[..., 0] - deep / 257).max() <= 0.5
 
 
+def test_an_image_with_a_longer_side_than_webp_is_shown_smaller(address: Address) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 20_000)).save(file, "PNG")
+    status, _, body = ask(address, "POST", "/v1/show", file.getvalue())
+    assert status == 200
+    assert Image.open(io.BytesIO(body)).size == (2, 16383)
+
+
 @pytest.mark.parametrize("path", ["/v1/inspect", "/v1/show"])
 def test_what_is_no_image_is_refused_in_a_line(address: Address, path: str) -> None:
     answer = ask(address, "POST", path, b"no image")

@@ -20,7 +20,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.file_profile import find_avif_profile, find_profile
+from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
 from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
@@ -38,7 +38,7 @@ from mambair_cli.images.picture import (
     decode_text,
 )
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
-from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_tiff_resolution, turn
+from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
@@ -52,7 +52,6 @@ from mambair_cli.system.files import explain_unreadable, show
 MAX_PIXELS = 2**30
 
 _DECODED_WHOLE = ("webp", "avif")
-_MM_PER_INCH = 25.4
 _ROWS_AT_ONCE = 256
 
 
@@ -196,7 +195,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     shown = image.show()
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
-    icc = find_profile(data, image, facts, bands, warnings)
+    icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
     header = Header(
         width=width,
         height=height,
@@ -215,9 +214,9 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
     )
-    header = _add_measures(header, data, pages, choice.numbers, warnings)
+    header = add_resolution(header, data.bytes, facts, image.orientation)
     return Reader(
-        _find_resolution(header, data, facts, image) if format != "tiff" else header,
+        _add_measures(header, data, pages, choice.numbers, warnings),
         image.load,
         data.name,
         image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
@@ -259,19 +258,6 @@ def _add_measures(
     dpi, density = find_tiff_resolution(page, exif)
     header = replace(header, dpi=dpi, density=density)
     return add_notes(header, data.bytes, [pages[number] for number in numbers])
-
-
-def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: VipsImage) -> Header:
-    """Return the header of a picture that is no TIFF file with its resolution."""
-    density = find_aspect(data.bytes, header.format, facts)
-    if density is not None:
-        return replace(header, density=turn(density, image.orientation))
-    head = image.head
-    per_mm = (head.xres, head.yres) if image.field("resolution-unit") else None
-    dpi = (per_mm[0] * _MM_PER_INCH, per_mm[1] * _MM_PER_INCH) if per_mm else None
-    if header.format == "png":
-        dpi = facts.dpi
-    return replace(header, dpi=turn(find_sensible_dpi(dpi), image.orientation))
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
@@ -334,6 +320,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
     warnings = list(image.warnings)
     exif = _restate_exif(image.exif, (width, height), warnings)
     icc = keep_usable_profile(image.icc, bands, warnings)
+    icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
@@ -351,9 +338,11 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         exif=exif,
         iptc=find_iptc(exif),
         xmp=_restate_xmp(image.xmp, (width, height), warnings),
-        dpi=find_sensible_dpi(image.dpi),
+        dpi=image.dpi,
     )
-    header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
+    header = _add_measures(
+        add_resolution(header, data.bytes), data, pages, choose_pages(pages).numbers, warnings
+    )
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 

@@ -344,7 +344,8 @@ class Writer:
             size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
             options["bigtiff"] = size > _BIGTIFF_BYTES
         elif format == "avif":
-            options["keep"] |= kept.EXIF
+            if self._exif:  # else libvips would make one, with a resolution
+                options["keep"] |= kept.EXIF
             options["bitdepth"] = 8 if header.dtype == "uint8" else 12
         return options
 

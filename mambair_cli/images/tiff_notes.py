@@ -20,7 +20,7 @@ _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 421
 # Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
 # 6.0 and its supplements, further directories, XMP, profile, and Photoshop's settings.
 _HANDLED = DESCRIPTIVE.union(
-    *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 317, 320, 321), range(322, 329)),
+    *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 301), range(317, 329)),
     *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
     (559, XMP, _EXIF, _GPS, 34377, 34675),
 )
@@ -64,7 +64,7 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
     if _DESCRIPTION in repeated:
         yield "further description"
     if repeated - {_DESCRIPTION}:
-        yield f"repeated tag {enumerate_names(map(str, sorted(repeated - {_DESCRIPTION})))}"
+        yield f"repeated {_name_tags(sorted(repeated - {_DESCRIPTION}))}"
     if of_imagej := sorted(lost & _OF_IMAGEJ):
         yield f"ImageJ's own data (ranges shown, labels, overlays; {_name_tags(of_imagej)})"
     others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS})
@@ -73,8 +73,12 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
 
 
 def _name_tags(tags: Sequence[int]) -> str:
+    """Return the numbers of tags, and the names of those that have one."""
+    from tifffile import TIFF
+
+    shown = [f"{tag} ({TIFF.TAGS[tag]})" if tag in TIFF.TAGS else str(tag) for tag in tags[:_TAGS_SHOWN]]
     more = [f"{len(tags) - _TAGS_SHOWN} more"] if len(tags) > _TAGS_SHOWN else []
-    return f"tag{'s' * (len(tags) > 1)} {enumerate_names([*map(str, tags[:_TAGS_SHOWN]), *more])}"
+    return f"tag{'s' * (len(tags) > 1)} {enumerate_names([*shown, *more])}"
 
 
 def _is_lost(tag: int, value: bytes) -> bool:

@@ -134,13 +134,13 @@ def compare_sets(
         try:
             pictures = read()
             document = write_comparison(pictures, name, back)
+            ends = pictures[0], pictures[-1]
+            thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
         except MambairError as error:
             compared.append(ComparedSet(name, None, error=error))
             yield compared[-1]
             continue
         write_page(page, document, overwrite, inputs)
-        ends = pictures[0], pictures[-1]
-        thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
         warnings = tell_pictures(pictures)
         compared.append(ComparedSet(name, page, thumbnails, _difference(*ends), warnings=warnings))
         yield compared[-1]

@@ -114,8 +114,8 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
 
     Raises:
         UsageError: The protocol has no level, and the task needs one.
-        ImageError: The truth is smaller than a pixel of the input, or has more than 8 bits per sample,
-            which JPEG cannot hold.
+        ImageError: The truth is smaller than a pixel of the input, or has more pixels a side than JPEG or
+            WebP, or more bits per sample than JPEG, can hold.
     """
     if not modcrop(truth, protocol.scale).size:
         height, width = truth.shape[:2]
