@@ -69,7 +69,10 @@ def read_value(
         value = None
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if value is None or math.isinf(value) or not low <= value <= high:
-        raise UsageError(f"{name} is {text or 'empty'}; it must be {describe_kind(kind, least, most)}")
+        wanted = f"it must be {describe_kind(kind, least, most)}"
+        if kind == "number" and re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
+            wanted += f", written as {text.replace(',', '.')}"
+        raise UsageError(f"{name} is {text or 'empty'}; {wanted}")
     return value
 
 
