@@ -1,6 +1,7 @@
 """Which files a command reads, and where it writes the results."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -164,6 +165,21 @@ def test_names_of_every_kind(run, weights):
     code, _, _ = run("upscale", "--weights", weights / "x4.safetensors", "-q", "--", "-dash.png")
     assert code == 0
     assert Path("-dash_x4.png").exists()
+
+
+def test_names_that_begin_with_a_dash_are_printed_as_arguments(run, weights):
+    save_photo("-cat.png")
+    save_photo("-photos/cat.png")
+    names, weights = ["./-cat.png", "./-photos"], weights / "x2.safetensors"
+    written = ["./-cat_x2.png", "./-photos_x2/cat.png"]
+    assert run("upscale", *names, "--weights", weights, "-q")[:2] == (0, written)
+    code, out, err = run("compare", written[0], *names[:1], "-o", "./-page.html")
+    assert (code, out) == (0, ["./-page.html"]), err
+    code, out, err = run("upscale", *names, "--weights", weights, "-q", "--json", "--overwrite", "--compare")
+    events = [json.loads(line) for line in out]
+    done = [(event["input"], event["output"]) for event in events if event["event"] == "done"]
+    assert done == list(zip(["./-cat.png", "./-photos/cat.png"], written, strict=True))
+    assert run("inspect", *written, "-q")[0] == 0
 
 
 def test_a_list_fills_a_folder_also_with_one_name(run, weights):

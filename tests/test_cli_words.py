@@ -152,7 +152,10 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
         ("upscale cat.png -density 300", "no such option: -density; the resolution to print at stays"),
         ("upscale cat.png --dpi 300", "its size in pixels is set by --scale or --width"),
         ("denoise cat.png --dpi 300", "the resolution to print at stays that of the image; leave it out"),
-        ("upscale cat.png -q 90", "-q takes no value: 90; it is --quiet; a quality is --quality (of results)"),
+        (
+            "upscale cat.png -q 90",
+            "-q takes no value: 90; it is --quiet; a quality is --quality (of results)",
+        ),
         ("dejpeg cat.png -q 50", "a quality is --quality (of results) or --jpeg-quality (of inputs)"),
         ("upscale cat.png --preset x", "no such option: --preset; see `mambair upscale --help`"),
         ("upscale cat.png --profile x", "no such option: --profile; see `mambair upscale --help`"),

@@ -16,7 +16,7 @@ from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.system.files import show
-from mambair_cli.system.values import read_region, show_count
+from mambair_cli.system.values import as_argument, read_region, show_count
 
 if TYPE_CHECKING:
     from mambair_cli.pages.folders import ComparedSet
@@ -129,9 +129,9 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     for sentence in () if options.quiet else warnings:
         say(f"warning: {sentence}")
     if options.json:
-        print_event("compared", input=str(files[0]), page=str(output), warnings=warnings)
+        print_event("compared", input=as_argument(files[0]), page=as_argument(output), warnings=warnings)
     else:
-        print(output)
+        print(as_argument(output))
     return output
 
 
@@ -161,9 +161,9 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     index = output / INDEX
     remove_pages(before - list_pages(output))
     if options.json:
-        print_event("index", page=str(index))
+        print_event("index", page=as_argument(index))
     else:
-        print(index)
+        print(as_argument(index))
     return index, exit_code
 
 
@@ -177,10 +177,12 @@ def report_set(compared: "ComparedSet", as_json: bool, quiet: bool) -> None:
             from mambair_cli.runs.outcomes import describe_error
 
             print_event("page_failed", input=compared.name, **describe_error(compared.error))
-    elif as_json:
-        print_event("compared", input=compared.name, page=str(compared.page), warnings=compared.warnings)
-    else:
-        print(compared.page, flush=True)
+    elif compared.page is not None:
+        page = as_argument(compared.page)
+        if as_json:
+            print_event("compared", input=compared.name, page=page, warnings=compared.warnings)
+        else:
+            print(page, flush=True)
 
 
 def _reader(files: list[Path], names: list[str], options: CompareOptions) -> ReadSet:

@@ -1,10 +1,11 @@
-"""Read values that people write, in options and in queries, with the same errors for both; write numbers."""
+"""Read values that people write, in options and queries, with the same errors; write numbers and names."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import UsageError
@@ -107,6 +108,11 @@ def show_number(number: float, digits: int = 2) -> str:
 def show_count(count: int, noun: str) -> str:
     """Write how many there are of a thing whose name has an s in the plural: 1 frame, 2 frames."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def as_argument(path: Path) -> str:
+    """Write a path as commands take it: ./-a.png in place of -a.png, which would be an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def plain_factor(text: str) -> str:
