@@ -7,6 +7,8 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.icc_profile import (
+    ADOBE_GAMMA,
+    ADOBE_RGB,
     P3,
     SRGB,
     UNREADABLE,
@@ -16,6 +18,7 @@ from mambair_cli.images.icc_profile import (
     make_profile,
 )
 from mambair_cli.images.iso_boxes import read_colour_numbers
+from mambair_cli.images.metadata import is_marked_adobe_rgb
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.vips_image import FileData, VipsImage
 
@@ -52,7 +55,12 @@ def find_profile(
         if b"iCCP" in facts.chunks and icc is None:
             warnings.append(UNREADABLE)
         return find_png_profile(facts, usable, bands == 1, data.name)
-    return find_avif_profile(data.bytes, usable, data.name) if image.format == "avif" else usable
+    if image.format == "avif":
+        return find_avif_profile(data.bytes, usable, data.name)
+    exif = data.bytes if image.format == "tiff" else image.field("exif-data")
+    if usable is None and bands == 3 and exif and is_marked_adobe_rgb(exif):
+        return make_profile(ADOBE_RGB, ADOBE_GAMMA, "compatible with Adobe RGB (1998), from EXIF")
+    return usable
 
 
 def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:
