@@ -249,6 +249,26 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     return losses
 
 
+def explain_transparency(format: str) -> str:
+    """Say that a format has no transparency, and what would work."""
+    return (
+        f"{format} has no room for transparency; png, webp and tiff keep it, and --background white fills it"
+    )
+
+
+def find_risk(header: Header, format: str, has_background: bool) -> str | None:
+    """Say what may refuse a picture, as far as its header tells: whether its pixels are opaque it does not.
+
+    Args:
+        header: Header of the picture.
+        format: Format of the result.
+        has_background: Whether a colour stands for transparent pixels.
+    """
+    if has_background or not header.has_alpha or CONTAINERS[format].has_alpha:
+        return None
+    return f"it fails if a pixel is transparent: {explain_transparency(format)}"
+
+
 def describe_left_out(header: Header) -> str:
     """Say which metadata no result has."""
     return f"left out: {enumerate_names(header.left_out)}"
