@@ -182,6 +182,28 @@ def test_names_that_begin_with_a_dash_are_printed_as_arguments(run, weights):
     assert run("inspect", *written, "-q")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "format", "result"),
+    [
+        ("scan", "JPEG", "scan_x2.jpg"),
+        ("left.jps", "JPEG", "left_x2.jpg"),
+        ("both.mpo", "JPEG", "both_x2.jpg"),
+        ("scan", "WEBP", "scan_x2.webp"),
+        ("scan.part", "TIFF", "scan_x2.tif"),
+        ("scan", "BMP", "scan_x2.png"),
+        ("scan.bmp", "JPEG", "scan_x2.png"),  # its suffix tells
+    ],
+)
+def test_what_has_no_suffix_of_an_image_keeps_its_format(run, weights, name, format, result):
+    Image.new("RGB", (24, 16), (90, 60, 30)).save(name, format)
+    options = ("--weights", weights / "x2.safetensors", "-q")
+    assert run("upscale", name, *options)[:2] == (0, [result])
+    with Image.open(result) as image:
+        assert Image.registered_extensions()[Path(result).suffix] == image.format
+    assert run("upscale", name, "-o", "out/", *options)[:2] == (0, [f"out/{result.replace('_x2', '')}"])
+    assert run("upscale", name, "--format", "png", *options)[0] == (1 if result.endswith("png") else 0)
+
+
 def test_a_list_fills_a_folder_also_with_one_name(run, weights):
     save_photo("a.png")
     Path("list").write_text("a.png\n")
