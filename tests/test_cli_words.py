@@ -51,6 +51,10 @@ def test_what_is_no_command_points_to_one(run, arguments, says):
         ("https://a.example/cat.png", "https://a.example/cat.png; download it first"),
         ("s3://photos/cat.png", "s3://photos/cat.png; mount it, and give the folder"),
         ("cat.png -o https://a.example/", "https://a.example/; mount it, and give the folder"),
+        ("file:///photos/a%20cat.png", "file:///photos/a%20cat.png; write '/photos/a cat.png'"),
+        ("file://localhost/photos/cat.png", "file://localhost/photos/cat.png; write /photos/cat.png"),
+        ("cat.png -o file:///photos/x4", "file:///photos/x4; write /photos/x4"),
+        ("file://nas/photos/cat.png", "file://nas/photos/cat.png; mount it, and give the folder"),
     ],
 )
 def test_an_address_is_no_file(run, arguments, says):
@@ -58,6 +62,14 @@ def test_an_address_is_no_file(run, arguments, says):
     code, out, err = run("upscale", *arguments.split())
     assert (code, out) == (2, [])
     assert f"no file or folder: {says}" in err
+
+
+def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_pictures(run, tmp_path):
+    save_photo("cat.png")
+    for command in ("inspect", "compare cat.png", "denoise"):
+        code, out, err = run(*command.split(), f"{tmp_path.as_uri()}/cat.png")
+        assert (code, out) == (2, [])
+        assert err.endswith(f"; write {tmp_path}/cat.png\n"), command
 
 
 @pytest.mark.parametrize(
@@ -135,6 +147,22 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale cat.png --wrap", "--wrap needs a value; none, x, y, both would work"),
         ("upscale cat.png --format", "--format needs a value; png, jpeg, webp, tiff, avif, gif would work"),
         ("upscale --nonsense", "see `mambair upscale --help`"),
+        ("upscale cat.png -resize 200%", "no such option: -resize; here it is --width"),
+        ("denoise cat.png -resize 200%", "no such option: -resize; `mambair upscale` changes the size"),
+        ("upscale cat.png -density 300", "no such option: -density; the resolution to print at stays"),
+        ("upscale cat.png --dpi 300", "its size in pixels is set by --scale or --width"),
+        ("denoise cat.png --dpi 300", "the resolution to print at stays that of the image; leave it out"),
+        (
+            "upscale cat.png -q 90",
+            "-q takes no value: 90; it is --quiet; a quality is --quality (of results)",
+        ),
+        ("dejpeg cat.png -q 50", "a quality is --quality (of results) or --jpeg-quality (of inputs)"),
+        ("upscale cat.png --preset x", "no such option: --preset; see `mambair upscale --help`"),
+        ("upscale cat.png --profile x", "no such option: --profile; see `mambair upscale --help`"),
+        ("upscale cat.png --iso 3", "no such option: --iso; see `mambair upscale --help`"),
+        ("upscale cat.png --all", "no such option: --all; see `mambair upscale --help`"),
+        ("upscale cat.png --qual 90", "no such option: --qual; did you mean --quality?"),
+        ("upscale cat.png --sacle 2", "no such option: --sacle; did you mean --scale?"),
     ],
 )
 def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
@@ -168,6 +196,8 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         ("upscale --tile 64.5", "--tile is 64.5; it must be a whole number of 16 or more"),
         ("upscale --quality 101", "--quality is 101; it must be a whole number from 1 to 100"),
         ("upscale -s huge", "--scale is huge; it must be a number"),
+        ("upscale -s 2,5", "--scale is 2,5; it must be a number from 1 to 4, written as 2.5"),
+        ("upscale --strength 0,5", "--strength is 0,5; it must be a number from 0 to 1, written as 0.5"),
         ("upscale -s nan", "--scale is nan; it must be a number"),
         ("upscale --precision fp8", "--precision is fp8; auto, fp32, fp16 would work"),
         ("upscale --format=", "--format is empty; png, jpeg, "),

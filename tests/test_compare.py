@@ -241,6 +241,16 @@ def test_a_region_falls_on_pixels_of_the_smallest_picture(pair: list[str]) -> No
     np.testing.assert_array_equal(pixels_of(large), np.asarray(Image.open("b.png"))[4:16, 8:20])
 
 
+def test_pictures_without_a_partner_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("before/a", "after/a", "before/b", "before/c"):
+        save(Path(f"{name}.png"), noise(24, 32))
+    assert main(["compare", "before", "after"]) == 0
+    assert "without a partner: before/b.png and 1 other\n" in capsys.readouterr().err
+
+
 def test_folders_become_an_index_that_begins_with_the_largest_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -253,7 +263,7 @@ def test_folders_become_an_index_that_begins_with_the_largest_difference(
     assert main(["compare", "before", "after", "-o", "out"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == str(Path("out/index.html"))
-    assert "without a partner: " in err
+    assert "without a partner: before/alone.png\n" in err
     index = Path("out/index.html").read_text()
     addresses = re.findall(r'<li><a href="(.*?)"', index)
     assert addresses == [f"pictures/{name}.png.html" for name in ("deep/y", "x", "z")]

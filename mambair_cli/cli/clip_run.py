@@ -163,7 +163,7 @@ class ClipRun:
                 f"{format_rate(new / max(outcome.seconds, 1e-9))}; {codec}"
             )
         if job.target is not None:
-            print(job.target, flush=True)
+            print(job.output, flush=True)
 
     def end(self) -> None:
         """Print the end, and end the command with the exit code.

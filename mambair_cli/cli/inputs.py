@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,11 +60,7 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
     Raises:
         UsageError: There is such a name.
     """
-    for name in (*names, output or ""):
-        if "://" in name and not os.path.lexists(name):
-            is_download = name != output and name.startswith(("http://", "https://"))
-            advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
-            raise UsageError(f"no file or folder: {name}; {advice}")
+    refuse_addresses(names, output)
     missing = [name for name in names if name and not _is_there(name)]
     if missing:
         is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
@@ -71,6 +68,37 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
         if missing[0].startswith("-"):  # else it would be an option
             advice = "after -- everything is a file name"
         raise UsageError(f"no such file or folder: {missing[0]}; {advice}")
+
+
+def refuse_addresses(names: Sequence[str], output: str | None = None) -> None:
+    """Refuse addresses in place of files; for one of this machine say which file it means.
+
+    Args:
+        names: Names of the inputs, as they were given.
+        output: Name of the output, if there is one.
+
+    Raises:
+        UsageError: There is an address.
+    """
+    for name in (*names, output or ""):
+        if "://" in name and not os.path.lexists(name):
+            advice = "mount it, and give the folder (docs/cluster.md)"
+            if name != output and name.startswith(("http://", "https://")):
+                advice = "download it first"
+            if (path := _path_of_address(name)) is not None:
+                advice = f"write {shlex.quote(path)}"
+            raise UsageError(f"no file or folder: {name}; {advice}")
+
+
+def _path_of_address(address: str) -> str | None:
+    """Return the path in an address such as file:///home/me/a%20b.jpg; None for that of another machine."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme.lower() != "file" or host not in ("", "localhost") or not path:
+        return None
+    from urllib.parse import unquote  # imported here: few names are addresses
+
+    return slash + unquote(path, errors="surrogateescape")
 
 
 def _is_there(name: str) -> bool:

@@ -149,6 +149,16 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
     _Advice(
         ("--compression",), "TIFF and PNG lose nothing; --quality is for jpeg, webp and avif", _RESTORING
     ),
+    _Advice(
+        ("--dpi", "--ppi", "--density", "--resolution"),
+        "the resolution to print at stays that of the image; its size in pixels is set by --scale or --width",
+        ("upscale",),
+    ),
+    _Advice(
+        ("--dpi", "--ppi", "--density", "--resolution"),
+        "the resolution to print at stays that of the image; leave it out",
+        ("denoise", "dejpeg"),
+    ),
     _Advice(("--suffix", "--prefix"), "-o FOLDER keeps the names of the inputs", _RESTORING),
     _Advice(("--auto-orient", "-a"), "images are always turned upright; leave it out", _RESTORING),
 )

@@ -10,6 +10,7 @@ from mambair_cli.cli.options import Quiet, check_source, finite, network_scale, 
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
 from mambair_cli.system.signals import cleaning_up
+from mambair_cli.system.values import as_argument
 from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def train(
         with cleaning_up():  # until the first step; then a signal lets it finish one
             path = loop.train(config, options.resume, report, progress.advance, notify, answer)
     if path:
-        print(path)
+        print(as_argument(path))
 
 
 def _check(options: TrainOptions, given: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import extract_exif, find_iptc, restate_exif
+from mambair_cli.images.metadata import extract_exif, find_iptc
 from mambair_cli.images.picture import (
     BAND_FORMATS,
     COMMENT,
@@ -37,6 +37,7 @@ from mambair_cli.images.picture import (
     Text,
     decode_text,
 )
+from mambair_cli.images.places import find_orientation, restate_upright_exif, restate_upright_xmp, to_upright
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
@@ -46,7 +47,6 @@ from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 from mambair_cli.system.files import explain_unreadable, show
 
 MAX_PIXELS = 2**30
@@ -190,9 +190,9 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
     image.order = samples.order
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
-    exif = _restate_exif(exif, image.size, warnings)
+    move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
+    exif = restate_upright_exif(exif, move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
-    shown = image.show()
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
     icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
@@ -200,7 +200,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         width=width,
         height=height,
         bands=bands,
-        dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
+        dtype={vips: name for name, vips in BAND_FORMATS.items()}[image.show().format],
         has_alpha=samples.has_alpha,
         masks=samples.masks,
         format=format,
@@ -209,7 +209,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         loop=image.field("loop") or 0,
         icc=icc,
         exif=exif,
-        xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
+        xmp=restate_upright_xmp(image.field("xmp-data"), move, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
@@ -274,23 +274,6 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
     return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
 
 
-def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Change EXIF so that it describes an upright picture of this size."""
-    restated = restate_exif(exif, *size) if exif else None
-    if exif and restated is None:
-        warnings.append("its EXIF cannot be read and is left out")
-    return restated
-
-
-def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Change XMP so that it describes a single picture of this size."""
-    if not xmp:
-        return None
-    restated, lost = drop_lost_parts(restate_xmp(xmp, *size))
-    warnings += [leave_out(part) for part in lost]
-    return restated
-
-
 def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
     """Return faults of a PNG or GIF file that its decoder does not report."""
     faults = [f"{facts.damaged_texts} of its texts cannot be read"] if facts.damaged_texts else []
@@ -318,7 +301,8 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
 
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
-    exif = _restate_exif(image.exif, (width, height), warnings)
+    move = to_upright((width, height), find_orientation(image.exif))
+    exif = restate_upright_exif(image.exif, move, warnings)
     icc = keep_usable_profile(image.icc, bands, warnings)
     icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
@@ -337,7 +321,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),
-        xmp=_restate_xmp(image.xmp, (width, height), warnings),
+        xmp=restate_upright_xmp(image.xmp, move, warnings),
         dpi=image.dpi,
     )
     header = _add_measures(

@@ -20,7 +20,7 @@ from mambair_cli.images.file_patches import (
     has_png_pixels,
     make_exif_placeholder,
 )
-from mambair_cli.images.formats import CONTAINERS, fit_header, settle_format
+from mambair_cli.images.formats import CONTAINERS, explain_transparency, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, Picture
@@ -223,10 +223,7 @@ class Writer:
     def _check_opaque(self, alpha: np.ndarray) -> None:
         opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
         if alpha.min() < opaque:
-            raise NoRoomError(
-                f"cannot write {self._name}: {self._format} has no room for transparency; "
-                "png, webp and tiff keep it, and --background white fills it"
-            )
+            raise NoRoomError(f"cannot write {self._name}: {explain_transparency(self._format)}")
 
     def _raise_error(self) -> None:
         if isinstance(self._error, LibvipsError):

@@ -8,6 +8,8 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.icc_profile import (
+    ADOBE_GAMMA,
+    ADOBE_RGB,
     P3,
     SRGB,
     UNREADABLE,
@@ -18,6 +20,7 @@ from mambair_cli.images.icc_profile import (
     make_profile,
 )
 from mambair_cli.images.iso_boxes import read_colour_numbers
+from mambair_cli.images.metadata import is_marked_adobe_rgb
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_colours import name_colour_tags, read_tiff_colours
@@ -63,9 +66,14 @@ def find_profile(
         if b"iCCP" in facts.chunks and icc is None:
             warnings.append(UNREADABLE)
         return find_png_profile(facts, usable, bands == 1, data.name)
+    if image.format == "avif":
+        return find_avif_profile(data.bytes, usable, data.name)
     if image.format == "tiff":
-        return find_tiff_profile(data.bytes, pages, usable, bands == 1, warnings)
-    return find_avif_profile(data.bytes, usable, data.name) if image.format == "avif" else usable
+        usable = find_tiff_profile(data.bytes, pages, usable, bands == 1, warnings)
+    exif = data.bytes if image.format == "tiff" else image.field("exif-data")
+    if usable is None and bands == 3 and exif and is_marked_adobe_rgb(exif):
+        return make_profile(ADOBE_RGB, ADOBE_GAMMA, "compatible with Adobe RGB (1998), from EXIF")
+    return usable
 
 
 def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:

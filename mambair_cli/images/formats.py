@@ -10,6 +10,7 @@ from typing import Any
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.picture import Header, Text
+from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.images.signatures import IMAGE_SUFFIXES
 from mambair_cli.system.files import enumerate_names, show
@@ -183,9 +184,18 @@ def fit_header(
         header = replace(header, pages=())
     masks = header.masks if container.has_masks else ()
     header = replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+    header = _move_places(source or header, header)
     header = fit_resolution(carry_measures(source or header, header), format)
     _check_room(header, format, container, name)
     return header
+
+
+def _move_places(source: Header, header: Header) -> Header:
+    """Return the header of a result whose metadata name places in a picture of another size."""
+    move = Move(1, (source.width, source.height), (header.width, header.height))
+    pages = tuple(note._replace(xmp=note.xmp and move_xmp_places(note.xmp, move)) for note in header.pages)
+    exif = header.exif and move_exif_places(header.exif, move)
+    return replace(header, exif=exif, xmp=header.xmp and move_xmp_places(header.xmp, move), pages=pages)
 
 
 def has_room_for_xmp(format: str, xmp: bytes) -> bool:
@@ -237,6 +247,26 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     if header.left_out:
         losses.append(describe_left_out(header))
     return losses
+
+
+def explain_transparency(format: str) -> str:
+    """Say that a format has no transparency, and what would work."""
+    return (
+        f"{format} has no room for transparency; png, webp and tiff keep it, and --background white fills it"
+    )
+
+
+def find_risk(header: Header, format: str, has_background: bool) -> str | None:
+    """Say what may refuse a picture, as far as its header tells: whether its pixels are opaque it does not.
+
+    Args:
+        header: Header of the picture.
+        format: Format of the result.
+        has_background: Whether a colour stands for transparent pixels.
+    """
+    if has_background or not header.has_alpha or CONTAINERS[format].has_alpha:
+        return None
+    return f"it fails if a pixel is transparent: {explain_transparency(format)}"
 
 
 def describe_left_out(header: Header) -> str:

@@ -27,6 +27,8 @@ from mambair_cli.runs.output_size import Size, keep_scale
 from mambair_cli.runs.policy import explain_changed
 from mambair_cli.runs.stamps import hash_result, stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
+from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.system.values import as_argument
 from mambair_cli.video import (
     Clip,
     ClipFacts,
@@ -78,12 +80,12 @@ class ClipJob:
     @property
     def input(self) -> str:
         """Name of the clip, as the user gave it."""
-        return "-" if self.source is None else str(self.source)
+        return "-" if self.source is None else as_argument(self.source)
 
     @property
     def output(self) -> str:
         """Name of the result."""
-        return "-" if self.target is None else str(self.target)
+        return "-" if self.target is None else as_argument(self.target)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def restore_clip(
     source = sys.stdin.buffer if job.source is None else job.source
     with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace, threads=DECODERS) as clip:
         chosen, need, size, result = choose_way(job, clip, restorer)
-        with _telling(job), ExitStack() as opened:
+        with _telling(job), removing_empty([job.target.parent] if job.target else []), ExitStack() as opened:
             try:
                 journal = _open_journal(job, opened, notify)
             except ImageError:

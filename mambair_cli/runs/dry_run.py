@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mambair_cli.errors import ImageError, MambairError
-from mambair_cli.images import Header, find_losses
+from mambair_cli.images import Header, find_losses, find_risk
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.restore.tiling import Plan, plan_nothing
@@ -156,7 +156,9 @@ class DryRun:
                     self.trial = try_network(model.restorer, height, width)
                 plan = model.tiles.plan(height, width)
             cost = estimate(reader, result, format, plan, model.scale, self.trial)
+            risk = find_risk(reader.header, format, output.background is not None)
             warnings = (*reader.warnings, *find_losses(reader.header, result, format, output.strip))
+            warnings += (risk,) if risk else ()
         replaces = job.target is not None and not job.is_stream and job.target.exists()
         return Forecast(result, replaces, plan, cost, warnings)
 

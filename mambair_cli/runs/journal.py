@@ -204,6 +204,8 @@ class Journal:
                 self.abandon()
                 self._gather()
                 self._remove_unfinished()
+                if not any("result" in line for line in _read(self._path)):
+                    self._path.unlink(missing_ok=True)
         finally:
             self.abandon()
 

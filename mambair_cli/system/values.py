@@ -1,10 +1,11 @@
-"""Read values that people write, in options and in queries, with the same errors for both; write numbers."""
+"""Read values that people write, in options and queries, with the same errors; write numbers and names."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import UsageError
@@ -69,7 +70,10 @@ def read_value(
         value = None
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if value is None or math.isinf(value) or not low <= value <= high:
-        raise UsageError(f"{name} is {text or 'empty'}; it must be {describe_kind(kind, least, most)}")
+        wanted = f"it must be {describe_kind(kind, least, most)}"
+        if kind == "number" and re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
+            wanted += f", written as {text.replace(',', '.')}"
+        raise UsageError(f"{name} is {text or 'empty'}; {wanted}")
     return value
 
 
@@ -104,6 +108,11 @@ def show_number(number: float, digits: int = 2) -> str:
 def show_count(count: int, noun: str) -> str:
     """Write how many there are of a thing whose name has an s in the plural: 1 frame, 2 frames."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def as_argument(path: Path) -> str:
+    """Write a path as commands take it: ./-a.png in place of -a.png, which would be an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def plain_factor(text: str) -> str:
