@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from checkpoints import save_nearest
 from PIL import Image
@@ -173,6 +174,26 @@ def test_memory_that_runs_out_anywhere_in_a_command_is_a_line(
         "mambair: error: out of memory for this command; close other programs, or lift the limits on this "
         "one (`ulimit -a`)\n"
     )
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "glib: Error creating thread: Resource temporarily unavailable",
+        "vips_tracked: out of memory -- size == 9MB",
+    ],
+)
+def test_libvips_without_memory_is_no_fault_of_the_format(
+    reason: str, pictures: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise pyvips.Error("unable to call pngsave_target", reason)
+
+    monkeypatch.setattr("mambair_cli.images.encoding.save_to", fail)
+    assert main(pictures) == MemoryLimitError.exit_code
+    err = capsys.readouterr().err
+    assert err.count("error: out of memory for ") == 3
+    assert "another format" not in err
 
 
 def test_the_trial_of_a_dry_run_and_a_measurement_fail_in_a_line(
