@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,24 @@ def test_libvips_without_memory_is_no_fault_of_the_format(
     err = capsys.readouterr().err
     assert err.count("error: out of memory for ") == 3
     assert "another format" not in err
+
+
+def test_a_thread_that_cannot_start_costs_one_image(
+    pictures: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, begun = threading.Thread.start, []
+
+    def fail_first(thread: threading.Thread) -> None:
+        if thread.name == "mambair-encode":
+            begun.append(thread)
+            if len(begun) == 1:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_first)
+    assert main(pictures) == MemoryLimitError.exit_code
+    assert "error: out of memory for " in capsys.readouterr().err
+    assert len(list(Path("out").glob("*.png"))) == 2
 
 
 def test_the_trial_of_a_dry_run_and_a_measurement_fail_in_a_line(
