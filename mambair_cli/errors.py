@@ -64,6 +64,6 @@ class ServerError(MambairError):
 
 
 class MemoryLimitError(MambairError):
-    """The device's memory cannot hold even the smallest tile, or a step of training."""
+    """The device's memory cannot hold even the smallest tile, a step of training, or what else is needed."""
 
     exit_code = 4

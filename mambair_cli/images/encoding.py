@@ -242,9 +242,10 @@ class Writer:
         self._stream = RowStream(
             width, height * self._header.frames, self._header.bands, self._extra, self.dtype
         )
-        self._thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
+        thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
         self._rows, self._error = 0, None
-        self._thread.start()
+        thread.start()  # where its stack has no room, there is no thread to wait for
+        self._thread = thread
 
     def _stop(self) -> None:
         if self._stream is not None and self._thread is not None:

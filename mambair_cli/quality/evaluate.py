@@ -14,6 +14,7 @@ from mambair_cli.images import is_gray, read_picture, to_float
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.quality.pairs import ImagePair, check_input, fit_result
+from mambair_cli.system.memory import explaining_memory
 
 Degradation = Literal["papers", "real"]
 
@@ -205,7 +206,8 @@ def measure(
     check_made(pairs if restore else (), protocol)
     for pair in pairs:
         try:
-            measured = _measure_pair(pair, protocol, restore)
+            with explaining_memory(str(pair.truth)):
+                measured = _measure_pair(pair, protocol, restore)
         except MambairError as error:
             if on_failed is None:
                 raise

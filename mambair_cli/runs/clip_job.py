@@ -27,6 +27,7 @@ from mambair_cli.runs.output_size import Size, keep_scale
 from mambair_cli.runs.policy import explain_changed
 from mambair_cli.runs.stamps import hash_result, stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
+from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.system.new_folders import removing_empty
 from mambair_cli.system.values import as_argument
 from mambair_cli.video import (
@@ -318,6 +319,8 @@ def _telling(job: ClipJob) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         name = "standard output" if job.target is None else show(job.target)
         remedy = "free some space" if lacks_space(error) else "see to the folder"
         if job.target is None:

@@ -17,6 +17,7 @@ from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.system.files import check_folder
+from mambair_cli.system.memory import explaining_memory
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class DryRun:
             check_target(job, decision.action is Action.REPLACE)
             if job.target is not None and not job.is_stream:
                 check_folder(job.target.parent)
-            return PlannedJob(job, self._foresee(job))
+            with explaining_memory(str(job.source)):
+                return PlannedJob(job, self._foresee(job))
         except MambairError as error:
             return PlannedJob(job, error=error)
 

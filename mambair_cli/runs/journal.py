@@ -176,7 +176,7 @@ class Journal:
             if self._claim:
                 self._claim.release()
             if is_closed(error):
-                raise explain_closed(folder, error.errno or 0) from error
+                raise _explain_closed(folder, error) from error
             # In another folder, all that is done here would be done again.
             remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
             raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
@@ -313,6 +313,14 @@ def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
 def explain_wait(folder: Path) -> str:
     """Say why a run waits for another one before it writes into a folder."""
     return f"another run is writing the same results into {folder}"
+
+
+def _explain_closed(folder: Path, error: OSError) -> ImageError:
+    """Phrase what the system does not let a run use: a file that is there, such as another user's, or all."""
+    number, file = error.errno or 0, os.fsdecode(error.filename or "")
+    if os.path.lexists(file) and Path(file) != folder:
+        return explain_closed(Path(file), number, action="use the journal")
+    return explain_closed(folder, number)
 
 
 def _is_ours_to_remove(name: str, temporary: str) -> bool:

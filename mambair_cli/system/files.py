@@ -351,18 +351,19 @@ def is_closed(error: OSError) -> bool:
     return error.errno in _WHY_CLOSED
 
 
-def explain_closed(folder: Path, number: int, option: str = "-o") -> ImageError:
-    """Phrase why nothing can be written into a folder of results.
+def explain_closed(
+    place: Path, number: int, option: str = "-o", action: str = "write into the folder"
+) -> ImageError:
+    """Phrase why nothing can be written into a folder of results, or to a file in it.
 
     Args:
-        folder: The folder.
+        place: The folder, or the file.
         number: One of the system's errors for which :func:`is_closed` is true.
-        option: Option that chose it.
+        option: Option that chose the folder.
+        action: What cannot be done with the place.
     """
     why = _WHY_CLOSED[number]
-    return ImageError(
-        f"cannot write into the folder {show(folder)}: {why}, or choose another folder with {option}"
-    )
+    return ImageError(f"cannot {action} {show(place)}: {why}, or choose another folder with {option}")
 
 
 def lacks_space(error: OSError) -> bool:

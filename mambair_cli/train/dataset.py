@@ -17,6 +17,7 @@ from torch import Tensor
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
+from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.train.config import TrainConfig
 from mambair_cli.train.files import explain_left_out, find_pictures, read_all, read_page
 
@@ -161,15 +162,17 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         page = read_page(file, config.scale)
         return page.header.frames, list(_prepare(page, channels, config))
 
-    prepared = read_all(files, read)
-    images = [image for _, images_of_file in prepared for image in images_of_file]
     try:
+        prepared = read_all(files, read)
+        images = [image for _, images_of_file in prepared for image in images_of_file]
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
         if config.task != "denoise" and config.degradation == "papers":
             degraded = _make_pool((form for image in images for form in image.degraded), device)
             original = original.repeat_interleave(len(images[0].degraded))
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryLimitError(
             f"cannot load {len(files)} images into the memory of {device}: all must fit; "
             "use fewer or smaller ones"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
 from mambair_cli.system.files import show
+from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (
@@ -78,7 +78,12 @@ def train(
     check_config(config)
     with hold_folder(config.output) if is_first_process() else nullcontext():
         (refuse_no_run if resume else refuse_older_run)(config.output)
-        return _train(config, resume, report, on_step, notify, stop_answer)
+        try:
+            return _train(config, resume, report, on_step, notify, stop_answer)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(explain_full(config.device)) from error
 
 
 def _train(
@@ -182,10 +187,7 @@ def _run_steps(
         _log_psnr(trainer, log, pages, validation, is_stop_requested)
     while trainer.step < config.steps:
         learning_rate = trainer.learning_rate
-        try:
-            trainer.advance()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise MemoryLimitError(explain_full(str(trainer.device))) from error
+        trainer.advance()
         if is_main and on_step:
             on_step(trainer.step)
         if trainer.step == config.steps or trainer.step % LOG_EVERY == 0:
