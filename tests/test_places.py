@@ -131,6 +131,20 @@ def test_a_place_that_makes_no_sense_stays(area: tuple[int, ...]) -> None:
     assert move_exif_places(block, Move(3, (WIDTH, HEIGHT), (WIDTH, HEIGHT))) == block
 
 
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b'GPano:FullPanoWidthPixels="1e999"',
+        b'<mwg-rs:AppliedToDimensions stDim:w="1e999" stDim:h="3"/>',
+        b'MPReg:Rectangle="1e999, 1, 1, 1"',
+        b'MPReg:Rectangle="' + b"1" * 10**6 + b'"',  # takes steps by its length, not by the square of that
+    ],
+    ids=lambda xmp: xmp[:20].decode(),
+)
+def test_numbers_that_make_no_sense_stay(xmp: bytes) -> None:
+    assert move_xmp_places(xmp, Move(1, (WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT))) == xmp
+
+
 def test_sizes_of_a_panorama_are_those_of_the_result() -> None:
     xmp = (
         b'<d GPano:FullPanoWidthPixels="200" GPano:FullPanoHeightPixels="100" '
