@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from clips import make_clip
 from file_limit import limited_files
-from forked import start_forked
 from filelock import FileLock
+from forked import start_forked
 from pictures import save_photo
 
 from mambair_cli.images.source import Source
