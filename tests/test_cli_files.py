@@ -204,6 +204,16 @@ def test_what_has_no_suffix_of_an_image_keeps_its_format(run, weights, name, for
     assert run("upscale", name, "--format", "png", *options)[0] == (1 if result.endswith("png") else 0)
 
 
+def test_a_name_too_long_for_the_system_costs_itself_alone(run, weights):
+    Image.new("RGB", (24, 16), (90, 60, 30)).save("a.png")
+    Path("list").write_text(f"{300 * 'y'}\na.png\n")
+    code, out, err = run(
+        "upscale", "--from-file", "list", "-o", "out", "--weights", weights / "x2.safetensors", "-q"
+    )
+    assert (code, out) == (1, ["out/a.png"])
+    assert err == f"mambair: error: cannot read {300 * 'y'}: its name is too long; shorten it\n"
+
+
 def test_a_list_fills_a_folder_also_with_one_name(run, weights):
     save_photo("a.png")
     Path("list").write_text("a.png\n")

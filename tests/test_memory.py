@@ -38,6 +38,7 @@ FULL = [
 ]
 OTHER = [
     RuntimeError("expected scalar type Float but found Half"),
+    RuntimeError("could not create a primitive descriptor for the convolution forward propagation primitive"),
     ImportError("No module named 'torch'"),
     ImportError("a.so: failed to map segment from shared object: Operation not permitted"),
     ImportError("a.so: cannot allocate memory in static TLS block"),

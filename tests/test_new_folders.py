@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from clips import make_clip
 from file_limit import limited_files
+from filelock import FileLock
 from forked import start_forked
 from pictures import save_photo
 
-from mambair_cli.runs.journal import JOURNAL_FILE
-from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.images.source import Source
+from mambair_cli.runs.job_files import open_target
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.journal import JOURNAL_FILE, Journal
+from mambair_cli.system.new_folders import make_folders, removing_empty
 
 
 def list_all(folder: Path = Path()) -> list[str]:
@@ -93,3 +97,46 @@ def test_folders_below_one_another_go_together(tmp_path: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         (tmp_path / "a/d/file").touch()
     assert list_all(tmp_path) == ["a", "a/d", "a/d/file"]
+
+
+def test_a_result_is_written_although_another_run_removes_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new/deep"
+
+    def remove(temporary: Path) -> None:
+        folder.rmdir()
+        folder.parent.rmdir()
+
+    with open_target(Job(Source(Path("in.png")), folder / "out.png"), on_begin=remove) as file:
+        file.write(b"result")
+    assert (folder / "out.png").read_bytes() == b"result"
+
+
+def test_folders_are_made_although_another_run_removes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, acquire, removed = Path.mkdir, FileLock.acquire, []
+
+    def make_and_lose(path: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(path, *arguments, **options)
+        if path.name == "new" and not removed:
+            removed.append(path)
+            path.rmdir()
+
+    def lose(lock: FileLock, *arguments: Any, **options: Any) -> Any:
+        if len(removed) == 1:
+            removed.append(Path(lock.lock_file))
+            raise FileNotFoundError(lock.lock_file)
+        return acquire(lock, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose)
+    make_folders(tmp_path / "new/deep")
+    assert (tmp_path / "new/deep").is_dir()
+    monkeypatch.setattr(FileLock, "acquire", lose)
+    Journal(tmp_path / "new/deep").close()
+    assert len(removed) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folders(tmp_path / "file")

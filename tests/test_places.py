@@ -1,15 +1,17 @@
 """Places that metadata name, such as faces: where the pixels are after turns and enlargement."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from pictures import encode
 from PIL import Image
 
-from mambair_cli.images import read_picture
+from mambair_cli.images import open_picture, read_picture
 from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
 
 WIDTH, HEIGHT = 64, 40
@@ -108,6 +110,23 @@ def test_places_grow_with_the_picture(suffix: str, run: Any, weights: Path) -> N
     check_places(after.xmp, after.exif, after.pixels)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_places_on_every_page_turn_with_its_pixels(orientation: int) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        for page in (1, 2):
+            xmp = xmp_of(True).replace(b"Ann", b"Ann %d" % page)
+            extra = [(0x0112, 3, 1, orientation, True), (700, 1, len(xmp), xmp, True)]
+            tiff.write(stored(), photometric="rgb", metadata=None, extratags=extra)
+    single = read_picture(encode(stored(), "webp", exif=exif_of(orientation), xmp=xmp_of(True)))
+    names = [f"stArea:{name}" for name in "xywh"] + ["stDim:w", "stDim:h"]
+    with open_picture(file.getvalue()) as reader:
+        pages = reader.header.pages
+    assert [f"Ann {page}".encode() in (note.xmp or b"") for page, note in enumerate(pages, 1)] == [True, True]
+    for note in pages:
+        assert read_numbers(note.xmp, *names) == read_numbers(single.xmp, *names)
+
+
 def test_regions_that_were_written_for_the_upright_picture_stay() -> None:
     xmp = xmp_of(True, HEIGHT, WIDTH)
     moved = move_xmp_places(xmp, Move(6, (WIDTH, HEIGHT), (HEIGHT, WIDTH)))
@@ -129,6 +148,20 @@ def test_a_diameter_grows_and_a_place_beyond_what_exif_can_tell_goes() -> None:
 def test_a_place_that_makes_no_sense_stays(area: tuple[int, ...]) -> None:
     block = exif_of(1, area)
     assert move_exif_places(block, Move(3, (WIDTH, HEIGHT), (WIDTH, HEIGHT))) == block
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b'GPano:FullPanoWidthPixels="1e999"',
+        b'<mwg-rs:AppliedToDimensions stDim:w="1e999" stDim:h="3"/>',
+        b'MPReg:Rectangle="1e999, 1, 1, 1"',
+        b'MPReg:Rectangle="' + b"1" * 10**6 + b'"',  # takes steps by its length, not by the square of that
+    ],
+    ids=lambda xmp: xmp[:20].decode(),
+)
+def test_numbers_that_make_no_sense_stay(xmp: bytes) -> None:
+    assert move_xmp_places(xmp, Move(1, (WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT))) == xmp
 
 
 def test_sizes_of_a_panorama_are_those_of_the_result() -> None:

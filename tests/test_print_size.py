@@ -55,11 +55,14 @@ def test_a_resolution_that_stands_in_exif_alone_counts(source: str, target: str)
         assert seen(encode_picture(before, target)) == pytest.approx((350 * factor, 175 * factor), abs=0.02)
 
 
-def test_a_resolution_in_exif_is_turned_upright_with_the_picture() -> None:
+@pytest.mark.parametrize("source", ["webp", "heif"])
+def test_a_resolution_in_exif_is_turned_upright_with_the_picture(source: str) -> None:
+    if source == "heif":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     exif = Image.Exif()
     exif.load(exif_with(350, 175))
     exif[0x0112] = 6
-    data = encode(PIXELS, "webp", exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+    data = encode(PIXELS, source, exif=exif.tobytes().removeprefix(b"Exif\0\0"))
     for target in FORMATS:
         assert seen(encode_picture(read_picture(data), target)) == pytest.approx((175, 350), abs=0.02)
 

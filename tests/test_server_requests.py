@@ -208,6 +208,13 @@ def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
         assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
 
 
+def test_an_error_reaches_the_client_of_a_server_without_a_home(monkeypatch):
+    with serving() as address:
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        answer = ask(address, "POST", "/v1/upscale?no=1", PHOTO)
+    assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
+
+
 def test_a_client_that_never_stops_sending_is_given_up(monkeypatch):
     monkeypatch.setattr("mambair_cli.server.bodies._REST_SECONDS", 1)
     with serving(max_bytes=1000) as address, connect(address) as link:

@@ -101,6 +101,7 @@ def test_colours_count_at_every_depth(dtype: Any) -> None:
         ([curves(1 - SAMPLES)], "TransferFunction"),
         ([curves(np.minimum(SAMPLES * 2, 1))], "TransferFunction"),
         ([curves(SAMPLES[:100])], "TransferFunction"),
+        ([curves(SAMPLES**0.0005)], "TransferFunction"),
         ([points(WHITE, *D50)], "WhitePoint"),
         ([points(WHITE, 0.3, 0), points(PRIMARIES, *OF_ADOBE)], "WhitePoint and PrimaryChromaticities"),
         ([points(PRIMARIES, *(0.3, 0.3) * 3)], "PrimaryChromaticities"),
@@ -112,12 +113,12 @@ def test_colours_count_at_every_depth(dtype: Any) -> None:
 def test_numbers_that_make_no_sense_are_told(tags: list[Extra], names: str) -> None:
     picture = read_picture(tiff(tags))
     assert picture.icc is None
-    assert picture.warnings == (f"left out: {names}, which make no sense; its colours count as sRGB",)
+    assert picture.warnings == (f"left out: {names}, whose numbers make no sense; its colours count as sRGB",)
 
 
 def test_pages_of_several_colours_are_told(run: Any, weights: Any) -> None:
     adobe = [points(PRIMARIES, *OF_ADOBE)]
-    sentence = "left out: PrimaryChromaticities, which differ between its pages or make no sense"
+    sentence = "left out: PrimaryChromaticities, whose numbers differ between the pages or make no sense"
     for pages, is_told in (((adobe, adobe), False), ((adobe, []), True), (([], adobe), True)):
         with open("in.tif", "wb") as file:
             file.write(tiff(*pages))

@@ -233,7 +233,7 @@ def _finite(ratio: float) -> float | None:
 
 def _save(picture: "Image", path: Path, options: "EvaluateOptions", what: str = "") -> None:
     make_folder(path.absolute().parent, "--seams-picture" if options.seams else "--receptive-field")
-    with open_atomic(path, overwrite=options.overwrite) as file:
+    with open_atomic(path, overwrite=options.overwrite, in_new_folder=True) as file:
         picture.save(file, "PNG")
     if not options.quiet:
         say(f"wrote {show(path)}{what}")

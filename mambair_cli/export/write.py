@@ -77,7 +77,7 @@ def write_program(
         stack.enter_context(removing_empty([path.absolute().parent]))
         make_folder(path.absolute().parent)
         check = _checker(program, path, differences)
-        file = stack.enter_context(open_atomic(path, overwrite=overwrite, on_end=check))
+        file = stack.enter_context(open_atomic(path, overwrite=overwrite, in_new_folder=True, on_end=check))
         if path.suffix.lower() == PT2:
             content, opset = write_pt2(program), None
         else:

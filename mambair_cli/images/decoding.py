@@ -214,7 +214,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
     )
-    header = add_resolution(header, data.bytes, facts, image.orientation)
+    header = add_resolution(header, data.bytes, facts, move.orientation)
     return Reader(
         _add_measures(header, data, pages, choice.numbers, warnings),
         image.load,
@@ -324,9 +324,8 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         xmp=restate_upright_xmp(image.xmp, move, warnings),
         dpi=image.dpi,
     )
-    header = _add_measures(
-        add_resolution(header, data.bytes), data, pages, choose_pages(pages).numbers, warnings
-    )
+    header = add_resolution(header, data.bytes, orientation=move.orientation)
+    header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 
 

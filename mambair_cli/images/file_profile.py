@@ -10,6 +10,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.icc_profile import (
     ADOBE_GAMMA,
     ADOBE_RGB,
+    GAMMA_RANGE,
     P3,
     SRGB,
     UNREADABLE,
@@ -34,7 +35,6 @@ _UNSPECIFIED = 2
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # for H.273's other curves; those of video and sRGB count as one
 _UNIT = 100_000  # PNG stores 1.0 as this number
 _SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's gamma in PNG files, and the tolerance
-_GAMMA_RANGE = (0.1, 10)
 
 
 def find_profile(
@@ -131,8 +131,8 @@ def find_tiff_profile(
         primaries, gamma = read_tiff_colours(data, pages, is_gray)
         return _profile_of_colours(primaries, gamma, is_gray, "TIFF")
     except MALFORMED:
-        why = "differ between its pages or make no sense" if len(pages) > 1 else "make no sense"
-        warnings.append(f"left out: {enumerate_names(names)}, which {why}; its colours count as sRGB")
+        why = "differ between the pages or make no sense" if len(pages) > 1 else "make no sense"
+        warnings.append(f"left out: {enumerate_names(names)}, whose numbers {why}; its colours count as sRGB")
         return None
 
 
@@ -186,7 +186,7 @@ def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool 
 def _read_gamma(body: bytes) -> float | None:
     """Return the power that maps samples to light; None where the file gives none that makes sense."""
     stored = int.from_bytes(body[:4], "big")
-    low, high = _GAMMA_RANGE
+    low, high = GAMMA_RANGE
     return _UNIT / stored if stored and low <= _UNIT / stored <= high else None
 
 

@@ -35,6 +35,7 @@ class Primaries:
 SRGB = Primaries((0.3127, 0.3290), (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 ADOBE_RGB = Primaries((0.3127, 0.3290), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 ADOBE_GAMMA = 563 / 256
+GAMMA_RANGE = (0.1, 10)  # of what a file may tell
 P3 = Primaries((0.3127, 0.3290), (0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
 _NEAR_POINT = 0.002
 

@@ -16,8 +16,8 @@ _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
 _INLINE_BYTES = 4
 
-# Those in XMP; limits keep hostile packets from taking hours.
-_NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# Those in XMP; limits keep hostile packets from taking hours, and numbers finite.
+_NUMBER = rb"[-+]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,2})?(?![\w.])"
 _AREA = re.compile(rb"<mwg-rs:Area\b.{,2000}?(?:/>|</mwg-rs:Area\s*>)", re.DOTALL)
 _DIMENSIONS = re.compile(
     rb"<mwg-rs:AppliedToDimensions\b.{,2000}?(?:/>|</mwg-rs:AppliedToDimensions\s*>)", re.DOTALL

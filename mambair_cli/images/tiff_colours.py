@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mambair_cli.images.icc_profile import SRGB, Chromaticity, Primaries, are_near
+from mambair_cli.images.icc_profile import GAMMA_RANGE, SRGB, Chromaticity, Primaries, are_near
 from mambair_cli.images.samples import encode_srgb
 from mambair_cli.images.tiff import RATIONAL, Page
 from mambair_cli.images.tiff_directories import (
@@ -109,6 +109,7 @@ def _fit_curve(entry: ExifEntry, order: str, bits: int) -> float | None:
         return None
     middle = float(light[0, length // 2])
     gamma = math.log(middle) / math.log(samples[length // 2]) if bits > 1 and middle > 0 else 0.0
-    if np.abs(light - samples**gamma).max() > _NEAR:
+    low, high = GAMMA_RANGE
+    if not low <= gamma <= high or np.abs(light - samples**gamma).max() > _NEAR:
         raise ValueError("neither a power nor sRGB's curve")
     return gamma

@@ -7,10 +7,10 @@ from dataclasses import replace
 from mambair_cli.images.description import identify_description, is_bare_shape
 from mambair_cli.images.metadata import DESCRIPTIVE, XMP, change_description, extract_page_notes
 from mambair_cli.images.picture import Header, PageNotes
+from mambair_cli.images.places import restate_upright_xmp, to_upright
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, Buffer
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 from mambair_cli.system.files import enumerate_names
 
 _DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
@@ -44,7 +44,7 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
         room -= len(exif or b"") + len(xmp or b"")
         if exif is not None and identify_description(exif)[0] is not None:
             exif = change_description(exif, None)  # a program's, which tells of the page as it was
-        xmp = drop_lost_parts(restate_xmp(xmp, header.width, header.height))[0] if xmp else None
+        xmp = restate_upright_xmp(xmp, to_upright((header.width, header.height), page.orientation), [])
         notes.append(PageNotes(exif, xmp, *find_tiff_resolution(page, header.exif)))
     usual = PageNotes(None, header.xmp, header.dpi, header.density)
     has_own = any(note != usual for note in notes[1:])

@@ -56,6 +56,7 @@ from mambair_cli.system.files import (
     lacks_space,
     synchronize,
 )
+from mambair_cli.system.new_folders import make_folders
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -170,7 +171,7 @@ class Journal:
         self._path = folder / JOURNAL_FILE
         self._claim: Claim | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
             self._begin(_digest_targets(folder, targets), notify)
         except OSError as error:
             if self._claim:

@@ -186,7 +186,7 @@ def _find_own_format(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in _LIKE_JPEG:
         return "jpeg"
-    if suffix in IMAGE_SUFFIXES or not path.is_file():
+    if suffix in IMAGE_SUFFIXES or not os.path.isfile(path):  # pathlib's raises errors, as of long names
         return None
     with suppress(OSError, ImageError), path.open("rb") as file:
         format = identify(file.read(SIGNATURE_BYTES), str(path))

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import BinaryIO
 
 from starlette.exceptions import HTTPException
@@ -27,6 +26,7 @@ from mambair_cli.errors import (
 from mambair_cli.server.protocol import REPORT_HEADER, ErrorReport, describe_report, report_error
 from mambair_cli.server.service import ServiceResult
 from mambair_cli.server.wording import phrase_error
+from mambair_cli.system.home import home_folder
 
 PIECE_BYTES = 2**20
 RETRY_SECONDS = 2  # that clients wait when the server has too many images
@@ -122,4 +122,5 @@ def _without_folders(message: str) -> str:
 
     for folder in (HF_HUB_CACHE, tempfile.gettempdir()):
         message = re.sub(rf"(: )?{re.escape(str(folder))}(/[^\s;:,]*)?", "", message)
-    return message.replace(str(Path.home()), "~")
+    home = home_folder()
+    return message.replace(str(home), "~") if home else message

@@ -11,9 +11,9 @@ from mambair_cli.errors import MemoryLimitError
 from mambair_cli.system.process import return_memory
 
 # PyTorch has a class for GPUs only. Its memory on a CPU, oneDNN, C++, and Python where the stack of a thread
-# has no room, say it in the text of a RuntimeError.
+# has no room, say it in the text of a RuntimeError. Without a descriptor oneDNN does not know an operation.
 _FULL = re.compile(
-    "DefaultCPUAllocator|can't allocate memory|could not create a primitive|std::bad_alloc"
+    "DefaultCPUAllocator|can't allocate memory|could not create a primitive(?! descriptor)|std::bad_alloc"
     "|can't start new thread"
 )
 # Of libraries that the system cannot map. With a reason behind it, the first has another cause, such as a
