@@ -191,7 +191,7 @@ def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with serving() as address:
-        for failing, status in (("write", 422), ("open", 422)):
+        for failing, status in (("write", 507), ("open", 507)):
             with monkeypatch.context() as patch:
                 if failing == "open":
                     patch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", refuse)
