@@ -151,7 +151,7 @@ class RestoreService:
 
 
 async def _run(executor: ThreadPoolExecutor, action: Callable[..., T], *arguments: Any) -> T:
-    with explaining_memory("this request"):
+    with explaining_memory("this request", "send a smaller image, or try again later"):
         return await asyncio.get_running_loop().run_in_executor(executor, partial(action, *arguments))
 
 

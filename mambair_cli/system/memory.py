@@ -42,11 +42,14 @@ def release_memory_of(error: BaseException) -> None:
 
 
 @contextmanager
-def explaining_memory(what: str) -> Iterator[None]:
+def explaining_memory(
+    what: str, advice: str = "close other programs, or lift the limits on this one (`ulimit -a`)"
+) -> Iterator[None]:
     """Say in a line that memory ran out in the block.
 
     Args:
         what: For what there is too little, such as the name of an image.
+        advice: What would help.
 
     Raises:
         MemoryLimitError: Memory ran out.
@@ -57,9 +60,7 @@ def explaining_memory(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         release_memory_of(error)
-        raise MemoryLimitError(
-            f"out of memory for {what}; close other programs, or lift the limits on this one (`ulimit -a`)"
-        ) from error
+        raise MemoryLimitError(f"out of memory for {what}; {advice}") from error
 
 
 @contextmanager
