@@ -72,7 +72,7 @@ def xmp_of(as_attributes: bool, width: int = WIDTH, height: int = HEIGHT) -> byt
 
 def read_numbers(xmp: bytes | None, *names: str) -> list[float]:
     text = (xmp or b"").decode()
-    return [float(re.search(rf"{name}(?:=\"|>)([^\"<]*)", text)[1]) for name in names]  # pyright: ignore
+    return [float(re.findall(rf"{name}(?:=\"|>)([^\"<]*)", text)[0]) for name in names]
 
 
 def check_places(xmp: bytes | None, exif: bytes | None, pixels: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Connections of clients, which are closed where a client neither asks, nor takes what it asked for."""
 
-import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,15 +22,14 @@ class Patience:
 
 
 class Connection(H11Protocol):
-    """A connection; what uvicorn does not see of it is noticed by looks, some each minute.
+    """A connection, made by uvicorn; what that does not see of it is noticed by looks.
 
     uvicorn closes a connection that brings no second request, but waits for the first one, for the rest of
     one, and for the end of an answer without end.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
-        """Begin."""
-        super().connection_made(transport)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._drained = 0
         self._state: object = None
         self._changed = self._empty = self.loop.time()
