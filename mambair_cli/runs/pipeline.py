@@ -101,9 +101,10 @@ class Pipeline:
             if self._begun:
                 for _ in self._begun[0].rows():
                     yield from self._finished()
-                for job in self._begun.popleft().jobs:
+                for job in self._begun[0].jobs:
                     self._finishing.append(finishers.submit(job.finish))
                     self._finishing[-1].add_done_callback(lambda _: reader.wake())
+                self._begun.popleft()  # last: an interrupt before it must find the images somewhere
             elif not self._is_one_finished():
                 return
 
