@@ -13,9 +13,8 @@ import tifffile
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.images import read_picture
+from mambair_cli.images import InputFrames, read_picture
 from mambair_cli.images.encoding import Writer
-from mambair_cli.images.resize_and_convert import InputFrames
 from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
@@ -146,6 +145,45 @@ def test_a_result_of_more_than_half_the_size_is_enlarged_first(run: Any) -> None
     assert code == 0
     assert json.loads(out[1])["tiles"] == 1
     assert json.loads(out[1])["warnings"] == []
+
+
+@pytest.mark.parametrize("wrap", ["none", "x", "both"])
+@pytest.mark.parametrize(("size", "wanted"), [((60, 80), 120), ((60, 80), 36), ((1500, 1200), 300)])
+def test_transparency_ends_where_it_did_at_every_size(
+    run: Any, tmp_path: Path, size: tuple[int, int], wanted: int, wrap: str
+) -> None:
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width] / height
+    full = ((y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.09) | ((abs(x - 1) < 0.2) & (abs(y - 0.4) < 0.3))
+    alpha = (255 * full).astype(np.uint8)
+    Image.fromarray(np.dstack([colours(*size), alpha])).save("in.png")
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    options = ["--weights", weights, "--width", wanted, "--wrap", wrap, "-o", "out.png", "-q"]
+    assert run("upscale", "in.png", *options)[0] == 0
+    reduced = np.asarray(Image.open("out.png"))[..., 3]
+    for share, kept in ((alpha, 0), (255 - alpha, 255)):
+        near = Image.fromarray(share).resize(reduced.shape[::-1], Image.Resampling.BOX)
+        border = np.pad(np.asarray(near), 2, mode="edge" if wrap == "none" else "wrap")
+        rows, columns = np.indices(reduced.shape)
+        most = np.max(
+            [border[rows + down, columns + right] for down in range(5) for right in range(5)], axis=0
+        )
+        assert (most == 0).any()
+        assert (reduced[most == 0] == kept).all()
+    assert ((reduced > 0) & (reduced < 255)).any()
+
+
+@pytest.mark.parametrize("width", [30, 400])
+def test_masks_and_transparency_of_a_large_file_are_reduced_with_it(run: Any, width: int) -> None:
+    mask = np.repeat(np.array([0, 255], np.uint8), 1000)[:, None].repeat(1200, 1)
+    planes = np.dstack([colours(2000, 1200), np.full_like(mask, 255), mask])
+    tifffile.imwrite("in.tif", planes, photometric="rgb", extrasamples=["unassalpha", "unspecified"])
+    assert run("upscale", "in.tif", "--width", width, "-o", "out.tif", "-q")[0] == 0
+    reduced = tifffile.imread("out.tif")
+    height = len(reduced)
+    assert (reduced[..., 3] == 255).all()
+    assert abs(reduced[: height // 2 - 4, :, 4].astype(int)).max() <= 1
+    assert reduced[height // 2 + 4 :, :, 4].min() >= 254
 
 
 def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None) -> None:

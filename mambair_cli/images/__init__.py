@@ -12,8 +12,7 @@ from mambair_cli.images.formats import (
     format_of,
     settle_format,
 )
-from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import InputFrames
+from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.row_reader import Reader
 from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES

@@ -23,8 +23,9 @@ from mambair_cli.images.file_patches import (
 from mambair_cli.images.formats import CONTAINERS, explain_transparency, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
-from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import InputFrames, choose_input_dtype, resize_and_convert
+from mambair_cli.images.picture import Header, InputFrames, Picture
+from mambair_cli.images.plain_alpha import PlainAlpha
+from mambair_cli.images.resize_and_convert import choose_input_dtype, resize_and_convert
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.images.vips_output import (
@@ -162,6 +163,7 @@ class Writer:
         self.dtype = choose_input_dtype(header, self._frames, convert, background)
         has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
+        self._plain = PlainAlpha(header, self._frames) if has_alpha and not self._frames.fit(header) else None
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -201,6 +203,8 @@ class Writer:
                 piece = piece[..., :-1]
             if piece.dtype != self.dtype:
                 piece = from_float(to_float(piece), self.dtype)
+            if self._plain is not None:
+                self._plain.note(top + start, piece[..., self._header.bands])
             try:
                 self._stream.put(piece)
             except RowStreamClosedError as error:
@@ -244,6 +248,8 @@ class Writer:
         )
         thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
         self._rows, self._error = 0, None
+        if self._plain is not None:
+            self._plain.forget()
         thread.start()  # where its stack has no room, there is no thread to wait for
         self._thread = thread
 
@@ -266,6 +272,7 @@ class Writer:
                     self._format,
                     self._background,
                     len(self._header.masks),
+                    self._plain,
                 )
                 self._save(self._describe(image))
         except BaseException as error:  # the main thread raises it

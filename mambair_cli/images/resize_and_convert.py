@@ -1,37 +1,20 @@
 """Reduce a picture, convert its colours and round its samples, on the way into a file."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyvips
 
 from mambair_cli.images.background import Colour, convert_colour, is_gray
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
+from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, InputFrames
+from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.system.values import Wrap, wraps_x, wraps_y
 
 _MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
 _REACH = 4  # pixels of the result on which one depends, to each side
 _WHITE_16 = 65535
 _AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper bits of 16
-
-
-class InputFrames(NamedTuple):
-    """Frames as they come, before they are reduced.
-
-    Attributes:
-        width: Width in pixels.
-        height: Height in pixels.
-        wrap: Directions in which their edges meet: a reduced edge is made from both sides, too.
-    """
-
-    width: int
-    height: int
-    wrap: Wrap = "none"
-
-    def fit(self, header: Header) -> bool:
-        """Tell whether they have the size of the file."""
-        return (self.width, self.height) == (header.width, header.height)
 
 
 def choose_input_dtype(
@@ -51,6 +34,7 @@ def resize_and_convert(
     format: str,
     background: Colour | None = None,
     masks: int = 0,
+    plain: PlainAlpha | None = None,
 ) -> Any:
     """Bring an image to the size, colours and depth of its file.
 
@@ -62,14 +46,23 @@ def resize_and_convert(
         format: Format of the file.
         background: Colour behind transparent pixels; the result then has no alpha.
         masks: Number of samples after colours and alpha, which are no part of the picture.
+        plain: What was noted of alpha, where there is some and the image is to be reduced.
     """
+    dtype = "uint16" if to_srgb or background is not None else header.dtype
+    if not frames.fit(header):
+        image = _reduce(image, header, frames, masks, plain)
     image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
-    image = _convert_picture(image, header, frames, to_srgb, background)
+    if not frames.fit(header):
+        image = _round(image, dtype)
+        others = None if others is None else _round(others, header.dtype)
+    elif others is not None and others.format != BAND_FORMATS[header.dtype]:  # they have that of the colours
+        others = _round(others / _WHITE_16, header.dtype)
+    image = _convert_picture(image, header, to_srgb, background)
     if format == "avif" and header.dtype == "uint16":
         image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
     bands = image.bands - (image.bands % 2 == 0)
     if others is not None:
-        image = image.bandjoin(_convert_masks(others, header, frames))
+        image = image.bandjoin(others)
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
@@ -86,36 +79,24 @@ def reduce_samples(samples: np.ndarray, height: int, width: int, wrap: Wrap = "n
         (height, width, same) float32 in [0, 1].
     """
     count = samples.shape[2]
-    header = Header(width, height, count - (count % 2 == 0), "float32", has_alpha=count % 2 == 0)
+    has_alpha = count % 2 == 0
+    header = Header(width, height, count - has_alpha, "float32", has_alpha=has_alpha)
     frames = InputFrames(samples.shape[1], samples.shape[0], wrap)
-    reduced = _reduce(pyvips.Image.new_from_array(samples), header, frames).cast("float").numpy()
+    plain = PlainAlpha(header, frames) if has_alpha else None
+    if plain is not None:
+        plain.note(0, samples[..., -1])
+    image = pyvips.Image.new_from_array(samples)
+    reduced = _reduce(image, header, frames, 0, plain).cast("float").numpy()
     return reduced.reshape(height, width, count)
 
 
-def _convert_picture(
-    image: Any, header: Header, frames: InputFrames, to_srgb: bool, background: Colour | None
-) -> Any:
+def _convert_picture(image: Any, header: Header, to_srgb: bool, background: Colour | None) -> Any:
     """Convert colours and alpha."""
-    dtype = "uint16" if to_srgb or background is not None else header.dtype
-    if not frames.fit(header):
-        image = _reduce(image, header, frames)
-        image = _round(image, dtype)
     if to_srgb:
         image = _convert(image, header, "uint16" if background is not None else header.dtype)
     if background is not None:
         image = _flatten(image, background, None if to_srgb else header.icc, header.dtype)
     return image
-
-
-def _convert_masks(masks: Any, header: Header, frames: InputFrames) -> Any:
-    """Convert masks, whose samples are shares, not light."""
-    if not frames.fit(header):
-        masks = _clip(_resize(masks, header, frames))
-    elif masks.format != BAND_FORMATS[header.dtype]:  # they have the dtype of colours to be converted
-        masks = masks / 65535
-    else:
-        return masks
-    return _round(masks, header.dtype)
 
 
 def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
@@ -149,23 +130,34 @@ def _around(length: int, reduced: int) -> tuple[int, int]:
     return steps * step, steps * (reduced // whole)
 
 
-def _reduce(image: Any, header: Header, frames: InputFrames) -> Any:
-    """Reduce floats by the Lanczos kernel of three lobes, in linear light, weighted by alpha.
+def _reduce(image: Any, header: Header, frames: InputFrames, masks: int, plain: PlainAlpha | None) -> Any:
+    """Reduce floats by the Lanczos kernel of three lobes: colours in linear light, weighted by alpha.
 
     Profiles have different curves; sRGB's is close enough to all of them here, since it is applied both ways.
+    All samples are reduced in one operation: two of them would ask for rows that come once.
+
+    Args:
+        image: Colours, alpha if ``plain`` is there, and masks, which are shares, not light.
+        header: Header of the result.
+        frames: The frames.
+        masks: Number of masks.
+        plain: What was noted of alpha.
     """
-    alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
-    colours = image if alpha is None else image[: image.bands - 1]
+    count = image.bands - masks - (plain is not None)
+    colours, others = image[:count], image[count:] if count < image.bands else None
     light = (colours <= 0.04045).ifthenelse(colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    if alpha is not None:
-        light = (light * alpha).bandjoin(alpha)
-    light = _resize(light, header, frames)
-    if alpha is not None:
-        alpha = _clip(light[light.bands - 1])
-        light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)
-    light = _clip(light)
-    colours = _encode_srgb(light)
-    return colours if alpha is None else colours.bandjoin(alpha)
+    if plain is not None:
+        light = light * image[count]
+    reduced = _resize(light if others is None else light.bandjoin(others), header, frames)
+    light = reduced[:count]
+    if others is None:
+        return _encode_srgb(_clip(light))
+    others = _clip(reduced[count:])
+    if plain is not None:
+        light = (others[0] > 0).ifthenelse(light / others[0], 0)
+        alpha = plain.keep(others[0])
+        others = alpha.bandjoin(others[1:]) if masks else alpha
+    return _encode_srgb(_clip(light)).bandjoin(others)
 
 
 def _encode_srgb(light: Any) -> Any:

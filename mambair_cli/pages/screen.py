@@ -15,8 +15,8 @@ from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture
 from mambair_cli.images.formats import CONTAINERS
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import InputFrames, resize_and_convert
+from mambair_cli.images.picture import Header, InputFrames
+from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.values import Region
