@@ -186,6 +186,32 @@ def test_masks_and_transparency_of_a_large_file_are_reduced_with_it(run: Any, wi
     assert reduced[height // 2 + 4 :, :, 4].min() >= 254
 
 
+@pytest.mark.parametrize("suffix", ["tif", "webp", "avif"])
+@pytest.mark.parametrize("size", [["-s", 1.5], ["--width", 40]])
+def test_many_frames_are_reduced_as_each_alone(
+    run: Any, tmp_path: Path, size: list[Any], suffix: str
+) -> None:
+    alpha = np.pad(np.full((60, 80), 255, np.uint8), 20)
+    frames = [
+        Image.fromarray(np.dstack([np.roll(colours(100, 120), 9 * number, 1), alpha])) for number in range(12)
+    ]
+    frames[0].save("in.tif", save_all=True, append_images=frames[1:])
+    for number, frame in enumerate(frames):
+        frame.save(f"{number}.png")
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    options = ["--weights", weights, *size, "--quality", 100, "-q", "-o"]
+    assert run("upscale", "in.tif", *options, f"out.{suffix}")[0] == 0
+    assert run("upscale", *(f"{number}.png" for number in range(12)), *options, "alone/")[0] == 0
+    with Image.open(f"out.{suffix}") as image:
+        assert getattr(image, "n_frames", 1) == 12
+        for number in range(12):
+            image.seek(number)
+            alone = np.asarray(Image.open(f"alone/{number}.png")).astype(int)
+            shown, visible = np.asarray(image.convert("RGBA")).astype(int), alone[..., 3] > 0
+            assert abs(shown - alone)[visible].max() <= 2 * (suffix == "avif")  
+            np.testing.assert_array_equal(shown[..., 3], alone[..., 3])
+
+
 def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None) -> None:
     frames = [Image.new("RGB", (48, 40), colour) for colour in ("red", "lime", "blue")]
     frames[0].save("in.webp", save_all=True, append_images=frames[1:], duration=[50, 60, 70], lossless=True)

@@ -25,7 +25,7 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.plain_alpha import PlainAlpha
-from mambair_cli.images.resize_and_convert import choose_input_dtype, resize_and_convert
+from mambair_cli.images.resize_and_convert import FrameReducer, choose_input_dtype, resize_and_convert
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.images.vips_output import (
@@ -163,7 +163,13 @@ class Writer:
         self.dtype = choose_input_dtype(header, self._frames, convert, background)
         has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
-        self._plain = PlainAlpha(header, self._frames) if has_alpha and not self._frames.fit(header) else None
+        self._reducer: FrameReducer | None = None
+        self._plain: PlainAlpha | None = None
+        if not self._frames.fit(header) and header.frames > 1:
+            self._reducer = FrameReducer(header, self._frames, header.bands + self._extra)
+            self._frames = InputFrames(header.width, header.height)
+        elif not self._frames.fit(header) and has_alpha:
+            self._plain = PlainAlpha(header, self._frames)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -206,7 +212,8 @@ class Writer:
             if self._plain is not None:
                 self._plain.note(top + start, piece[..., self._header.bands])
             try:
-                self._stream.put(piece)
+                for ready in (piece,) if self._reducer is None else self._reducer.take(piece):
+                    self._stream.put(ready)
             except RowStreamClosedError as error:
                 self._raise_error()
                 raise ValueError("libvips stopped before the last row") from error
@@ -248,8 +255,8 @@ class Writer:
         )
         thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
         self._rows, self._error = 0, None
-        if self._plain is not None:
-            self._plain.forget()
+        for notes in filter(None, (self._plain, self._reducer)):
+            notes.forget()
         thread.start()  # where its stack has no room, there is no thread to wait for
         self._thread = thread
 

@@ -16,15 +16,15 @@ class PlainAlpha:
     further, so all is noted once libvips has the rows for a pixel.
 
     Args:
-        header: Header of the result.
-        frames: The frames before they are reduced.
+        header: Header of the result, of one frame.
+        frames: The frame before it is reduced.
     """
 
     def __init__(self, header: Header, frames: InputFrames) -> None:
-        self._frames, self._height = frames, header.height
+        self._frames = frames
         self._least = 0.5 / (255 if header.dtype == "uint8" else 65535)  # less than that is nothing
         # 255 where alpha is more than empty, and where it is less than full.
-        self._seen = np.zeros((header.height * header.frames, header.width, 2), np.uint8)
+        self._seen = np.zeros((header.height, header.width, 2), np.uint8)
         self._rows = _find_windows(frames.height, header.height)
         self._columns = _find_windows(frames.width, header.width)
 
@@ -32,14 +32,14 @@ class PlainAlpha:
         """Note rows.
 
         Args:
-            top: Number of the first row; frames lie one below another.
+            top: Number of the first row.
             alpha: (n, width) floats in [0, 1].
         """
-        length = self._frames.height
-        for number in range(top // length, (top + len(alpha) - 1) // length + 1):
-            first = max(top, number * length)
-            rows = alpha[first - top : (number + 1) * length - top]
-            self._note_frame(self._seen[number * self._height :][: self._height], first % length, rows)
+        width, height, wrap = self._frames
+        for kind, rows in enumerate((alpha > self._least, alpha < 1 - self._least)):
+            across = _look_in(self._columns, rows.T, 0, width, wraps_x(wrap))
+            down = _look_in(self._rows, across.T, top, height, wraps_y(wrap))
+            self._seen[..., kind] |= down.astype(np.uint8) * 255
 
     def forget(self) -> None:
         """Start again."""
@@ -50,13 +50,6 @@ class PlainAlpha:
         height, width, kinds = self._seen.shape
         seen = pyvips.Image.new_from_memory(self._seen.data, width, height, kinds, "uchar")
         return (seen[0] > 0).ifthenelse((seen[1] > 0).ifthenelse(reduced, 1), 0)
-
-    def _note_frame(self, seen: np.ndarray, top: int, alpha: np.ndarray) -> None:
-        width, height, wrap = self._frames
-        for kind, rows in enumerate((alpha > self._least, alpha < 1 - self._least)):
-            across = _look_in(self._columns, rows.T, 0, width, wraps_x(wrap))
-            down = _look_in(self._rows, across.T, top, height, wraps_y(wrap))
-            seen[..., kind] |= down.astype(np.uint8) * 255
 
 
 def _find_windows(length: int, reduced: int) -> tuple[np.ndarray, np.ndarray]:

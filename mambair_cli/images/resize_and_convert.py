@@ -1,6 +1,7 @@
 """Reduce a picture, convert its colours and round its samples, on the way into a file."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def resize_and_convert(
     """Bring an image to the size, colours and depth of its file.
 
     Args:
-        image: Image of libvips, of the dtype of :func:`choose_input_dtype`.
+        image: Image of libvips, of the dtype of :func:`choose_input_dtype`; of one frame if it is to be
+            reduced.
         header: Header of the file.
         frames: The frames as they come.
         to_srgb: Whether to convert from the header's profile to sRGB.
@@ -48,12 +50,11 @@ def resize_and_convert(
         masks: Number of samples after colours and alpha, which are no part of the picture.
         plain: What was noted of alpha, where there is some and the image is to be reduced.
     """
-    dtype = "uint16" if to_srgb or background is not None else header.dtype
     if not frames.fit(header):
         image = _reduce(image, header, frames, masks, plain)
     image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
-    if not frames.fit(header):
-        image = _round(image, dtype)
+    if image.format in ("float", "double"):
+        image = _round(image, "uint16" if to_srgb or background is not None else header.dtype)
         others = None if others is None else _round(others, header.dtype)
     elif others is not None and others.format != BAND_FORMATS[header.dtype]:  # they have that of the colours
         others = _round(others / _WHITE_16, header.dtype)
@@ -66,27 +67,62 @@ def resize_and_convert(
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
-def reduce_samples(samples: np.ndarray, height: int, width: int, wrap: Wrap = "none") -> np.ndarray:
+class FrameReducer:
+    """Reduces frames that come by rows, one after another.
+
+    In one image of all frames, libvips would ask for rows of several at once, and each comes once.
+
+    Args:
+        header: Header of the result.
+        frames: The frames as they come.
+        samples: Number of samples of a pixel.
+    """
+
+    def __init__(self, header: Header, frames: InputFrames, samples: int) -> None:
+        self._header, self._frames = header, frames
+        self._frame = np.empty((frames.height, frames.width, samples), np.float32)
+        self._rows = 0
+
+    def forget(self) -> None:
+        """Start again."""
+        self._rows = 0
+
+    def take(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Take the next rows, floats in [0, 1], and yield each frame that they complete, reduced."""
+        while len(rows):
+            room = self._frame[self._rows :]
+            count = min(len(room), len(rows))
+            room[:count] = rows[:count]
+            self._rows, rows = (self._rows + count) % len(self._frame), rows[count:]
+            if not self._rows:
+                size = self._header.height, self._header.width
+                yield reduce_samples(self._frame, *size, self._frames.wrap, len(self._header.masks))
+
+
+def reduce_samples(
+    samples: np.ndarray, height: int, width: int, wrap: Wrap = "none", masks: int = 0
+) -> np.ndarray:
     """Reduce an image as one is reduced on the way into a file.
 
     Args:
-        samples: (h, w, 1 to 4) float32 in [0, 1]; of 2 or 4, the last one is alpha.
+        samples: (h, w, c) float32 in [0, 1]: 1 or 3 colours, alpha if there is some, and masks.
         height: Height of the result, in pixels.
         width: Width of the result, in pixels.
         wrap: Directions in which its edges meet.
+        masks: Number of masks.
 
     Returns:
-        (height, width, same) float32 in [0, 1].
+        (height, width, c) float32 in [0, 1].
     """
     count = samples.shape[2]
-    has_alpha = count % 2 == 0
-    header = Header(width, height, count - has_alpha, "float32", has_alpha=has_alpha)
+    has_alpha = (count - masks) % 2 == 0
+    header = Header(width, height, count - masks - has_alpha, "float32", has_alpha=has_alpha)
     frames = InputFrames(samples.shape[1], samples.shape[0], wrap)
     plain = PlainAlpha(header, frames) if has_alpha else None
     if plain is not None:
-        plain.note(0, samples[..., -1])
+        plain.note(0, samples[..., header.bands])
     image = pyvips.Image.new_from_array(samples)
-    reduced = _reduce(image, header, frames, 0, plain).cast("float").numpy()
+    reduced = _reduce(image, header, frames, masks, plain).cast("float").numpy()
     return reduced.reshape(height, width, count)
 
 
@@ -100,7 +136,7 @@ def _convert_picture(image: Any, header: Header, to_srgb: bool, background: Colo
 
 
 def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
-    """Reduce frames, which lie one below another, by the Lanczos kernel of three lobes."""
+    """Reduce a frame by the Lanczos kernel of three lobes."""
     width, height, wrap = frames
     factors = width / header.width, height / header.height
     gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond it, averages first
@@ -108,15 +144,11 @@ def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
         image = image.copy_memory()  # the last rows are needed first
     across = _around(width, header.width) if wraps_x(wrap) else (0, 0)
     down = _around(height, header.height) if wraps_y(wrap) else (0, 0)
-    reduced = []
-    for number in range(header.frames):
-        frame = image.crop(0, height * number, width, height)
-        if wrap != "none":
-            whole = width + 2 * across[0], height + 2 * down[0]
-            frame = frame.embed(across[0], down[0], *whole, extend="repeat")
-        frame = frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
-        reduced.append(frame.crop(across[1], down[1], header.width, header.height))
-    return reduced[0] if len(reduced) == 1 else pyvips.Image.arrayjoin(reduced, across=1)
+    if wrap != "none":
+        whole = width + 2 * across[0], height + 2 * down[0]
+        image = image.embed(across[0], down[0], *whole, extend="repeat")
+    image = image.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
+    return image.crop(across[1], down[1], header.width, header.height)
 
 
 def _around(length: int, reduced: int) -> tuple[int, int]:
