@@ -208,7 +208,7 @@ def test_many_frames_are_reduced_as_each_alone(
             image.seek(number)
             alone = np.asarray(Image.open(f"alone/{number}.png")).astype(int)
             shown, visible = np.asarray(image.convert("RGBA")).astype(int), alone[..., 3] > 0
-            assert abs(shown - alone)[visible].max() <= 2 * (suffix == "avif")  
+            assert abs(shown - alone)[visible].max() <= 2 * (suffix == "avif")
             np.testing.assert_array_equal(shown[..., 3], alone[..., 3])
 
 
