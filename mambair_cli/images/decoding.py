@@ -319,6 +319,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         format=format,
         frames=image.frames,
         delays=image.delays,
+        loop=image.loop,
         icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),
