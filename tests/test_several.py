@@ -16,7 +16,7 @@ from pictures import encode, noise
 from PIL import Image
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import open_picture, read_picture
+from mambair_cli.images import Header, Writer, open_picture, read_picture
 
 
 @pytest.fixture
@@ -201,12 +201,12 @@ def animation(
     return file.getvalue()
 
 
-def frames_of(path: str) -> tuple[list[np.ndarray], list[int]]:
+def frames_of(path: str | io.BytesIO) -> tuple[list[np.ndarray], list[int]]:
     frames, delays = [], []
     with Image.open(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            frames.append(np.array(image))
+            frames.append(np.array(image if image.mode == "RGBA" else image.convert("RGB")))
             delays.append(round(image.info["duration"]))
     return frames, delays
 
@@ -260,6 +260,25 @@ def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
     short[tkhd : tkhd + 104] = track + data[tkhd + 44 : tkhd + 104] + struct.pack(">I4sI", 12, b"free", 0)
     with open_picture(bytes(short)) as reader:
         assert reader.header.loop == 5
+
+
+def test_what_stands_still_in_a_gif_stays_still_and_all_frames_are_kept() -> None:
+    generator = np.random.default_rng(0)
+    still = np.kron(generator.integers(30, 220, (12, 16, 3)), np.ones((8, 8, 1), int))
+    frames = still + generator.integers(-1, 2, (6, *still.shape))  # as a network sees it anew each time
+    for number in range(5):  # what moves, and changes the palette; the last two frames are the same
+        frames[number, 8:40, 16 * number : 16 * number + 32] = generator.integers(0, 256, (32, 32, 3))
+    frames[5] = frames[4]
+    header = Header(128, 96, 3, "uint8", frames=6, delays=(40, 50, 60, 70, 80, 90))
+    file = io.BytesIO()
+    with Writer(file, header, "gif", None, "a.gif") as writer:
+        writer.write(0, frames.astype(np.uint8).reshape(-1, 128, 3))
+        writer.finish()
+    seen, delays = frames_of(file)
+    assert delays == [40, 50, 60, 70, 80, 90]
+    shown = np.stack([frame[..., :3] for frame in seen]).astype(int)
+    assert abs(shown[1:, 48:] - shown[:-1, 48:]).max() == 0
+    assert np.mean((shown[:, 48:] - still[48:]) ** 2) < 20
 
 
 def test_the_same_animation_gives_the_same_bytes(run: Any) -> None:
