@@ -46,6 +46,7 @@ from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
+from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
 from mambair_cli.system.files import explain_unreadable, show
 
@@ -229,7 +230,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
 def _add_measures(
     header: Header, data: FileData, pages: list[Page], numbers: Sequence[int], warnings: list[str]
 ) -> Header:
-    """Return a header with a description that fits the file and, of a TIFF file, with what its pages say.
+    """Return a header with a description that fits the file, what no result has, and what TIFF pages say.
 
     Args:
         header: Header of the picture.
@@ -252,7 +253,7 @@ def _add_measures(
         ),
     )
     warnings += [misfit] if misfit else []
-    header = replace(header, exif=exif)
+    header = replace(header, exif=exif, left_out=find_unread(data.bytes, header.format))
     if page is None:
         return header
     dpi, density = find_tiff_resolution(page, exif)
@@ -318,6 +319,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         format=format,
         frames=image.frames,
         delays=image.delays,
+        loop=image.loop,
         icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),

@@ -375,8 +375,9 @@ class Writer:
 
     def _encode_avif_frames(self, image: Any) -> bytes:
         header = self._header
-        blocks = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
-        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in blocks.items()}
+        names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
+        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
         samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
         frames = samples.reshape(header.frames, header.height, header.width, -1)
-        return write_avif_frames(frames, header.delays, self._quality, {**held, "exif": self._exif})
+        blocks = {**held, "exif": self._exif}
+        return write_avif_frames(frames, header.delays, header.loop, self._quality, blocks)

@@ -89,10 +89,12 @@ CONTAINERS = MappingProxyType(
             longest_exif=60000,
             longest_xmp=60000,
         ),
+        # A pixel whose colour moves by no more than 6 (of 256) is not drawn again: each frame has its own
+        # palette, and what stands still would shimmer. All frames are kept, also those that are equal.
         "gif": Container(
             (".gif",),
             ("uint8",),
-            {},
+            {"interframe_maxerror": 6, "keep_duplicate_frames": True},
             "gif",
             has_profile=False,
             has_frames=True,

@@ -11,10 +11,12 @@ from mambair_cli.images.places import restate_upright_xmp, to_upright
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, Buffer
+from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.files import enumerate_names
 
 _DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop
+_CREDENTIALS = 52545  # of C2PA
 _OF_IMAGEJ = frozenset({50838, 50839})
 _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
 # Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
@@ -67,9 +69,11 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
         yield f"repeated {_name_tags(sorted(repeated - {_DESCRIPTION}))}"
     if of_imagej := sorted(lost & _OF_IMAGEJ):
         yield f"ImageJ's own data (ranges shown, labels, overlays; {_name_tags(of_imagej)})"
-    others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS})
+    others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS, _CREDENTIALS})
     if others:
         yield _name_tags(others)
+    if _CREDENTIALS in lost:
+        yield CREDENTIALS
 
 
 def _name_tags(tags: Sequence[int]) -> str:
