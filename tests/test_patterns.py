@@ -144,7 +144,8 @@ def test_brackets_that_names_have_choose_them(pattern: str, found: list[str], op
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     every = [str(source) for source in find_sources(["."])]
-    chosen = [str(source) for source in find_sources(["."], FileFilter(**{option: (pattern,)}))]
+    choice = FileFilter(include=(pattern,)) if option == "include" else FileFilter(exclude=(pattern,))
+    chosen = [str(source) for source in find_sources(["."], choice)]
     assert chosen == (found if option == "include" else [name for name in every if name not in found])
 
 
