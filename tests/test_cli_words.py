@@ -87,7 +87,20 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
         ("upscale --output-dir x", "here it is --output"),
         ("upscale --force", "here it is --overwrite"),
         ("upscale --threads 4", "here it is --workers"),
-        ("upscale --resize 200%", "here it is --width"),
+        ("upscale --resize 200%", "no such option: --resize; write --scale 2"),
+        ("upscale --resize=250%", "no such option: --resize; write --scale 2.5"),
+        ("upscale --resize 50%", "here it is --width, --height or --megapixels, for a smaller image"),
+        ("upscale --resize 800", "here it is --width"),
+        ("upscale cat.png -r 200%", "no such option: -r; write --scale 2"),
+        ("upscale --outscale 200%", "write --scale 2"),
+        (
+            "upscale --size 3840x2160",
+            "write --width 3840 --height 2160; the image fits into that, and nothing crops it to fill it",
+        ),
+        ("upscale cat.png --resize 3840x2160^", "write --width 3840 --height 2160; the image fits into"),
+        ("upscale cat.png -resize 3840x", "no such option: -resize; write --width 3840"),
+        ("upscale cat.png --geometry=x2160", "no such option: --geometry; write --height 2160"),
+        ("denoise --resize 80x60", "`mambair upscale` changes the size, with --scale, --width"),
         ("denoise --noise-level 2", "here it is --sigma"),
         ("upscale --noise-level 2", "`mambair denoise` removes noise, with --sigma"),
         (
@@ -132,6 +145,15 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
         ("upscale a.mp4 -ss 1", "no such option: -ss; clips are restored whole; cut a part out first"),
         ("upscale photos -r", "folders are always read with their subfolders"),
         ("upscale cat.png -t 64", "here it is --tile"),
+        (
+            "upscale cat.png -n 2",
+            "no such option: -n; the model for noisy images is --real, and without it is",
+        ),
+        (
+            "upscale cat.png -n -1",
+            "no such option: -n; the model for noisy images is --real, and without it is",
+        ),
+        ("dejpeg cat.png -n 2", "no such option: -n; `mambair denoise` removes noise; a model is --model"),
         ("denoise cat.png -n 2", "the strength of noise is --sigma, and without it is chosen by the image"),
         ("upscale a.mp4 --crf 18", "here it is --quality, of which 100 is the best"),
         ("upscale a.mp4 -crf 18", "no such option: -crf; here it is --quality"),
@@ -147,7 +169,7 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
         ("upscale cat.png --wrap", "--wrap needs a value; none, x, y, both would work"),
         ("upscale cat.png --format", "--format needs a value; png, jpeg, webp, tiff, avif, gif would work"),
         ("upscale --nonsense", "see `mambair upscale --help`"),
-        ("upscale cat.png -resize 200%", "no such option: -resize; here it is --width"),
+        ("upscale cat.png -resize 200%", "no such option: -resize; write --scale 2"),
         ("denoise cat.png -resize 200%", "no such option: -resize; `mambair upscale` changes the size"),
         ("upscale cat.png -density 300", "no such option: -density; the resolution to print at stays"),
         ("upscale cat.png --dpi 300", "its size in pixels is set by --scale or --width"),
@@ -181,10 +203,11 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         theirs = {each for names in other_tools._SAME.values() for each in names}
         theirs |= {each for advice in other_tools._ADVICE for each in advice.names}
         for option in sorted(theirs - options):
-            said = other_tools.find_counterpart(option, f"mambair {name}", options, ["a.mp4"]) or ""
-            ours = said if "`mambair" not in said else ""  # of another command
-            ours = ours.partition('"$(')[0].partition("ffmpeg ")[0].partition("ssh ")[0]
-            assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
+            for arguments in (["a.mp4"], [option, "2"], [option, "200%"], [option, "80x60"]):
+                said = other_tools.find_counterpart(option, f"mambair {name}", options, arguments) or ""
+                ours = said if "`mambair" not in said else ""  # of another command
+                ours = ours.partition('"$(')[0].partition("ffmpeg ")[0].partition("ssh ")[0]
+                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +221,11 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         ("upscale -s huge", "--scale is huge; it must be a number"),
         ("upscale -s 2,5", "--scale is 2,5; it must be a number from 1 to 4, written as 2.5"),
         ("upscale --strength 0,5", "--strength is 0,5; it must be a number from 0 to 1, written as 0.5"),
+        ("upscale -s 200%", "--scale is 200%; it must be a number from 1 to 4, written as 2\n"),
+        ("upscale -s 50%", "cannot enlarge by -s 0.5: it is less than 1; --width, --height and"),
+        ("upscale --strength 50%", "--strength is 50%; it must be a number from 0 to 1, written as 0.5\n"),
+        ("upscale --strength 150%", "--strength is 150%; it must be a number from 0 to 1\n"),
+        ("denoise --sigma 5%", "--sigma is 5%; it must be a number from 0 to 255\n"),
         ("upscale -s nan", "--scale is nan; it must be a number"),
         ("upscale --precision fp8", "--precision is fp8; auto, fp32, fp16 would work"),
         ("upscale --format=", "--format is empty; png, jpeg, "),

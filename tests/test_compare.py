@@ -294,6 +294,9 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
     ("arguments", "told"),
     [
         (["a.png"], "2 to 6 pictures, not 1"),
+        (["a.png", "-o", "taken.html"], "2 to 6 pictures, not 1"),
+        (["."], "2 to 6 pictures, not 1"),
+        (["a.png", "b.png", "--region", "1", "-o", "taken.html"], "--region is 1; it must be the left"),
         (["a.png"] * 7, "2 to 6 pictures, not 7"),
         (["a.png", "."], "folders are compared with folders"),
         (["a.png", "none.png"], "no such file or folder: none.png; check its name"),

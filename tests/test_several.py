@@ -134,9 +134,9 @@ def mpo(kinds: list[int], xmp: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("kinds", "said"),
     [
-        ([0x020002], ("only image 1 of 2 in it is restored",)),
-        ([0x020003, 0x020003, 0x010001], ("only image 1 of 3 in it is restored",)),
-        ([0], ("only image 1 of 2 in it is restored",)),
+        ([0x020002], ("only image 1 of 2 in it is read",)),
+        ([0x020003, 0x020003, 0x010001], ("only image 1 of 3 in it is read",)),
+        ([0], ("only image 1 of 2 in it is read",)),
         ([0x010001], ()),
         ([0x010001, 0x010002], ()),
     ],
@@ -152,7 +152,7 @@ def test_a_burst_of_heic_says_so(run: Any) -> None:
     Path("one.heic").write_bytes(heic())
     code, err = run("denoise", "same", "burst.heic", "one.heic", "-o", "out")
     assert code == 0
-    assert "warning: burst.heic: only image 1 of 3 in it is restored" in err
+    assert "warning: burst.heic: only image 1 of 3 in it is read" in err
     assert "one.heic: only" not in err
     assert read_picture(Path("one.heic")).warnings == ()
 
@@ -177,7 +177,7 @@ def test_of_an_icon_the_largest_size_is_restored() -> None:
     large.save(file, "ICO", sizes=[(16, 12), (64, 48), (32, 24)])
     picture = read_picture(file.getvalue())
     assert np.array_equal(picture.pixels, blocks(0))
-    assert picture.warnings == ("the largest of its 3 sizes is restored, 64×48",)
+    assert picture.warnings == ("the largest of its 3 sizes is read, 64×48",)
 
 
 # Animated AVIF

@@ -75,6 +75,8 @@ def compare(
 
     Example: mambair compare photo.jpg photo_x4.png --open
     """
+    from mambair_cli.pages.comparison import check_count
+
     refuse_addresses(pictures)
     paths = [Path(picture) for picture in pictures]
     for path in paths:
@@ -82,6 +84,7 @@ def compare(
             is_behind_dashes = str(path).startswith("-")
             advice = "after -- everything is a file name" if is_behind_dashes else "check its name"
             raise UsageError(f"no such file or folder: {path}; {advice}")
+    check_count(len(paths))
     folders = [path for path in paths if path.is_dir()]
     if folders and len(folders) < len(paths):
         raise UsageError("folders are compared with folders, and pictures with pictures; give one kind")
@@ -122,8 +125,9 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
+    read = _reader(files, names, options)
     check_page(output, options.overwrite, files, pictures=files)
-    shown = _reader(files, names, options)()
+    shown = read()
     write_page(output, write_comparison(shown, files=files), options.overwrite, files)
     warnings = tell_pictures(shown)
     for sentence in () if options.quiet else warnings:

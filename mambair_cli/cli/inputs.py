@@ -1,6 +1,5 @@
 """The inputs of a command: options that say which images are taken, and finding these images."""
 
-import glob
 import os
 import shlex
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mambair_cli.errors import UsageError
+from mambair_cli.system.patterns import explain_braces, must_be_expanded
 
 if TYPE_CHECKING:
     from mambair_cli.images.discovery import FileFilter
@@ -64,7 +64,8 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
     missing = [name for name in names if name and not _is_there(name)]
     if missing:
         is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
-        advice = f"did you mean -o {missing[0]}?" if is_output else "check its name"
+        advice = explain_braces(missing[0]) or "check its name"
+        advice = f"did you mean -o {missing[0]}?" if is_output else advice
         if missing[0].startswith("-"):  # else it would be an option
             advice = "after -- everything is a file name"
         raise UsageError(f"no such file or folder: {missing[0]}; {advice}")
@@ -105,7 +106,7 @@ def _is_there(name: str) -> bool:
     """Tell whether an input may exist; for a pattern that the shell has not expanded this is not checked."""
     from mambair_cli.images.source import STANDARD_STREAM
 
-    if name == STANDARD_STREAM or glob.has_magic(name):
+    if name == STANDARD_STREAM or must_be_expanded(name):
         return True
     try:
         os.lstat(name)

@@ -20,7 +20,7 @@ from mambair_cli.images.file_patches import (
     has_png_pixels,
     make_exif_placeholder,
 )
-from mambair_cli.images.formats import CONTAINERS, explain_transparency, fit_header, settle_format
+from mambair_cli.images.formats import FORMATS, explain_transparency, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, InputFrames, Picture
@@ -148,20 +148,20 @@ class Writer:
         self._file = file
         self._header = header
         self._format = format
-        self._container = CONTAINERS[format]
+        self._room = FORMATS[format]
         self._quality = quality
         self._name = name
         self._frames = frames or InputFrames(header.width, header.height)
-        if self._container.has_alpha or not header.has_alpha:
+        if self._room.has_alpha or not header.has_alpha:
             background = None
         self._background = background
-        has_gray = self._container.has_gray and (background is None or is_gray(background))
+        has_gray = self._room.has_gray and (background is None or is_gray(background))
         convert = header.icc is not None and (
-            strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
+            strip or not self._room.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
         self.dtype = choose_input_dtype(header, self._frames, convert, background)
-        has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
+        has_alpha = header.has_alpha and (self._room.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
         self._reducer: FrameReducer | None = None
         self._plain: PlainAlpha | None = None
@@ -317,7 +317,7 @@ class Writer:
         """Encode the image to the file, and patch what libvips does not write as wanted."""
         header, format, exif = self._header, self._format, self._exif
         options = self._save_options(image)
-        operation = f"{self._container.saver}save"
+        operation = f"{self._room.saver}save"
         if format == "avif" and header.frames > 1:
             self._file.write(self._encode_avif_frames(image))
         elif format in ("webp", "avif", "gif"):
@@ -345,7 +345,7 @@ class Writer:
         """Return the options of libvips for the format."""
         header, format = self._header, self._format
         kept = pyvips.enums.ForeignKeep
-        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._container.options}
+        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._room.options}
         if format in ("webp", "avif") and self._quality == 100:
             options["lossless"] = True
         elif format in WITH_QUALITY:

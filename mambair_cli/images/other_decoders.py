@@ -18,7 +18,7 @@ from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
-from mambair_cli.images.trailing_images import name_restored_image, several_images_error
+from mambair_cli.images.trailing_images import name_read_image, several_images_error
 from mambair_cli.system.files import show
 
 # Errors of Pillow, OpenEXR and numpy for corrupt files.
@@ -236,7 +236,7 @@ def _heic(data: bytes, name: str) -> LazyImage:
         icc=file.info.get("icc_profile"),
         exif=file.info.get("exif"),
         xmp=file.info.get("xmp"),
-        warnings=(name_restored_image(first + 1, count),) if count > 1 else (),
+        warnings=(name_read_image(first + 1, count),) if count > 1 else (),
     )
 
 

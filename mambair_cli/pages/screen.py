@@ -13,7 +13,7 @@ from PIL import Image
 
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture
-from mambair_cli.images.formats import CONTAINERS
+from mambair_cli.images.formats import FORMATS
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import Header, InputFrames
 from mambair_cli.images.resize_and_convert import resize_and_convert
@@ -22,7 +22,7 @@ from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.values import Region
 
 MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
-LONGEST_SIDE = CONTAINERS["webp"].longest_side or 2**31  # pixels
+LONGEST_SIDE = FORMATS["webp"].longest_side or 2**31  # pixels
 
 
 @dataclass(frozen=True, eq=False)

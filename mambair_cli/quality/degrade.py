@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.formats import CONTAINERS
+from mambair_cli.images.formats import FORMATS
 
 CUBIC_RADIUS = 2  # pixels of the coarser grid, input or output
 MOST_BYTES = 4  # of whole numbers that double precision holds
@@ -158,7 +158,7 @@ def check_sides(image: np.ndarray, format: str) -> None:
     Raises:
         ImageError: It is one.
     """
-    (height, width), longest = image.shape[:2], CONTAINERS[format].longest_side
+    (height, width), longest = image.shape[:2], FORMATS[format].longest_side
     if longest is not None and max(height, width) > longest:
         raise ImageError(
             f"{format} has room for {longest} pixels a side, not {width}×{height}; cut it into parts"

@@ -24,7 +24,7 @@ from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size, keep_scale
-from mambair_cli.runs.policy import explain_changed
+from mambair_cli.runs.policy import explain_kept
 from mambair_cli.runs.stamps import hash_result, stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
 from mambair_cli.system.memory import is_out_of_memory
@@ -267,9 +267,9 @@ class _JobJournal:
         """Tell whether a run has written the file, or the images, that are there.
 
         Raises:
-            ImageError: A run has, and somebody has changed the file since.
+            ImageError: The file is none that a run has written, or somebody has changed it since.
         """
-        refuse_changed(self._journal.record, self._target)
+        refuse_other(self._journal.record, self._target)
         return self._journal.record.is_ours(self._target)
 
     def note(self, settings: str, frames: int) -> None:
@@ -299,18 +299,18 @@ def _was_done(job: ClipJob, settings: str) -> bool:
     return False
 
 
-def refuse_changed(record: Record, target: Path) -> None:
-    """Refuse to replace a result of an earlier run that somebody has changed since.
+def refuse_other(record: Record, target: Path) -> None:
+    """Refuse to replace a file that is not what an earlier run has written.
 
     Args:
         record: What earlier runs have noted in the folder of the result.
         target: The result.
 
     Raises:
-        ImageError: It is not what a run has written.
+        ImageError: It is none that a run has written, or somebody has changed it since.
     """
-    if record.is_changed(target):
-        raise ImageError(explain_changed(target))
+    if (reason := explain_kept(target, record)) is not None:
+        raise ImageError(reason)
 
 
 @contextmanager

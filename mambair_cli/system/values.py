@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
 
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
+_LARGEST_FACTOR = 10  # of factors and shares, which people also write in percent
 _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
 
 
@@ -73,6 +74,8 @@ def read_value(
         wanted = f"it must be {describe_kind(kind, least, most)}"
         if kind == "number" and re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
             wanted += f", written as {text.replace(',', '.')}"
+        if most is not None and most <= _LARGEST_FACTOR and (share := read_percentage(text)) is not None:
+            wanted += f", written as {share:g}" if low <= share <= high else ""
         raise UsageError(f"{name} is {text or 'empty'}; {wanted}")
     return value
 
@@ -119,6 +122,12 @@ def plain_factor(text: str) -> str:
     """Return the number of a factor, which may be written 2x, x2 or ×2."""
     found = _TIMES.fullmatch(text.strip().lower())
     return found[1] if found else text
+
+
+def read_percentage(text: str) -> float | None:
+    """Return the number that a percentage means, such as 2 for 200%; None for other texts."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%", text.strip())
+    return float(found[1]) / 100 if found else None
 
 
 def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
