@@ -3,6 +3,9 @@
 import ast
 import re
 import shlex
+import subprocess
+import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
@@ -10,6 +13,7 @@ import typer
 from repository import ROOT
 from typer.core import TyperOption
 
+import mambair_cli
 from mambair_cli.cli import app, main
 
 DOCUMENTS = sorted(
@@ -185,3 +189,38 @@ def test_modules_and_names_in_the_map_exist():
         if not is_there:
             unknown.append(text)
     assert unknown == []
+
+
+USER_DOCUMENTS = [name for name in DOCUMENTS if name.startswith(("README", "docs/", "mambair_cli/weights/"))]
+
+
+def documented_code():
+    """Return the statements that users may copy: names below the package, and imports from it."""
+    texts = [read(name) for name in USER_DOCUMENTS]
+    names = {name for text in texts for name in re.findall(r"(?<!from )\bmambair_cli(?:\.\w+)+", text)}
+    imports = {
+        line for text in texts for line in re.findall(r"^from mambair_cli[\w.]* import [\w, ]+$", text, re.M)
+    }
+    assert {"mambair_cli.errors", "mambair_cli.spandrel_support.install"} <= names
+    return sorted(f"import mambair_cli; {name}" for name in names) + sorted(imports)
+
+
+@pytest.mark.parametrize("code", [*documented_code(), "import mambair_cli; mambair_cli.__version__"])
+def test_names_that_documents_tell_exist_where_nothing_else_was_imported(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_public_names_that_need_no_pytorch_import_nothing_heavy():
+    code = (
+        "import sys, mambair_cli\n"
+        "from mambair_cli import MambairError, errors, spandrel_support\n"
+        "mambair_cli.__version__\n"
+        "print([name for name in ('torch', 'numpy', 'pyvips', 'typer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
+    for name in dir(mambair_cli):
+        assert getattr(mambair_cli, name) is not None
+    assert not hasattr(mambair_cli, "nothing")
+    assert mambair_cli.__version__ == version("mambair-cli")

@@ -239,7 +239,7 @@ def _pin(source: CheckpointSource, path: Path) -> str:
 
 def _place(model: Model) -> Model:
     """Fill in where the file of a model is, which its source tells."""
-    source = parse_source(model.source or "")
+    source = parse_source(model.source) if model.source else None
     if source is None:
         return model
     return replace(model, repo=source.repo, revision=source.revision, files=source.files, url=source.url)

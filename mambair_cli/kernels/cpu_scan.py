@@ -107,7 +107,7 @@ def scan(
     walks = len(y) * b * runs
     leg = -(-stretches // (LEGS if threads > 1 else 1)) * STRETCH
     scratch = y.new_empty(walks, run * (n + STRETCH) * LANES)
-    counts = torch.zeros(1 + walks, LINE, dtype=torch.int32)
+    counts = torch.zeros(1 + walks, LINE, dtype=torch.int32, device=u.device)
     tensors |= {"y": y, "scratch": scratch, "kept": states, "legs_taken": counts[0], "progress": counts[1:]}
     numbers = {
         "walks": walks,

@@ -147,7 +147,7 @@ def _constant(values: tuple, device: torch.device) -> Tensor:
 @cache
 def _cosines(device: torch.device) -> Tensor:
     """Return the orthonormal cosine transform of 8 numbers, (8, 8)."""
-    place = torch.arange(BLOCK, dtype=torch.float64)
+    place = torch.arange(BLOCK, dtype=torch.float64, device="cpu")
     cosines = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * BLOCK)) * 0.5
     cosines[0] /= 2**0.5
     return cosines.float().to(device)
