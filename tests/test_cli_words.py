@@ -34,6 +34,8 @@ from mambair_cli.system.values import plain_factor, plain_format, read_value, sh
         ("doctor cat.png", "too many arguments: cat.png; see `mambair doctor --help`"),
         ("models show", "NAME is not given; see `mambair models show --help`"),
         ("train photos -o run", "--task is not given; see `mambair train --help`"),
+        ("train photos --resume", "--output is not given; see `mambair train --help`"),
+        ("train photos", "--task and --output are not given; see `mambair train --help`"),
     ],
 )
 def test_what_is_no_command_points_to_one(run, arguments, says):
@@ -300,7 +302,7 @@ def test_help_says_what_may_be_given(run):
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
-    assert "Task to train for. [required]" in text
+    assert "Task to train for; required, except with --resume." in text
 
 
 @pytest.mark.parametrize(

@@ -242,8 +242,16 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
         train(config)
-    with pytest.raises(UsageError, match="--batch 3: it was begun with --batch 2; give that"):
+    with pytest.raises(
+        UsageError, match="--batch 3: it was begun with --batch 2; give that, or leave it out"
+    ):
         train(dataclasses.replace(config, batch=3), resume=True)
+    with pytest.raises(
+        UsageError,
+        match="with --crop 10, --batch 3 and --seed 2: "
+        "it was begun with --crop 8, --batch 2 and --seed 0; give those, or leave them out",
+    ):
+        train(dataclasses.replace(config, batch=3, crop=10, seed=2), resume=True)
     assert config.network
     wider = dataclasses.replace(config, steps=1, network=dataclasses.replace(config.network, d_state=3))
     with pytest.raises(UsageError, match=r"with --d-state 3: it was begun with --d-state \d; give that"):
