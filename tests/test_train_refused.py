@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -168,14 +169,14 @@ class _TimedNetwork(torch.nn.Module):
 def test_neither_the_start_nor_what_is_fixed_counts_as_computing(
     config, monkeypatch, crop, first, fixed, pixel
 ):
-    net = _TimedNetwork(config.network, first, fixed, pixel)
+    net: Any = _TimedNetwork(config.network, first, fixed, pixel)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
     told = pace.measure_pace(net, dataclasses.replace(config, crop=crop), torch.device("cpu"), 1)
     assert told.seconds == pytest.approx(fixed + pixel * crop**2)
 
 
 def test_a_step_that_takes_minutes_is_tried_once(config, monkeypatch):
-    net = _TimedNetwork(config.network, 0, 0, 1)
+    net: Any = _TimedNetwork(config.network, 0, 0, 1)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
     monkeypatch.setattr(pace, "LONGEST_TRIAL", 10)
     told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
@@ -183,7 +184,7 @@ def test_a_step_that_takes_minutes_is_tried_once(config, monkeypatch):
 
 
 def test_a_larger_crop_is_not_tried_where_memory_does_not_hold_it(config, monkeypatch):
-    net = _TimedNetwork(config.network, 0, 0, 1e-3)
+    net: Any = _TimedNetwork(config.network, 0, 0, 1e-3)
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
     monkeypatch.setattr(pace, "machine_memory", lambda: 4 * 8**2 * 3 * 4 - 1)
     told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
