@@ -34,6 +34,8 @@ from mambair_cli.system.values import plain_factor, plain_format, read_value, sh
         ("doctor cat.png", "too many arguments: cat.png; see `mambair doctor --help`"),
         ("models show", "NAME is not given; see `mambair models show --help`"),
         ("train photos -o run", "--task is not given; see `mambair train --help`"),
+        ("train photos --resume", "--output is not given; see `mambair train --help`"),
+        ("train photos", "--task and --output are not given; see `mambair train --help`"),
     ],
 )
 def test_what_is_no_command_points_to_one(run, arguments, says):
@@ -126,6 +128,15 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
         ("denoise --width 800", "`mambair upscale` changes the size, with --scale, --width"),
         ("train photos -f png", "no such option: -f; see `mambair train --help`"),
         ("train -i photos", "pictures need no option: mambair train FOLDER ..."),
+        ("train --dataroot photos", "pictures need no option: mambair train FOLDER ..."),
+        ("train --gt photos", "the truth needs no option, and inputs are made from it: mambair train FOLDER"),
+        ("train --hr photos", "the truth needs no option, and inputs are made from it: mambair train FOLDER"),
+        ("train --target photos", "the truth needs no option, and inputs are made from it: mambair train"),
+        ("train --dataroot_gt photos", "the truth needs no option, and inputs are made from it: mambair"),
+        ("train photos --lq lq", "inputs are made from the pictures, for --task; leave it out"),
+        ("train photos --lr-folder lr", "inputs are made from the pictures, for --task; leave it out"),
+        ("train photos --pretrain x.pth", "here it is --weights"),
+        ("train photos --pretrain_network_g x.pth", "here it is --weights"),
         ("train photos --denoise", "here it is --task denoise"),
         ("train photos --noise 25", "here it is --sigma"),
         ("evaluate Set5 --y-channel", "here it is --luma"),
@@ -328,7 +339,7 @@ def test_help_says_what_may_be_given(run):
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
-    assert "Task to train for. [required]" in text
+    assert "Task to train for; required, except with --resume." in text
 
 
 @pytest.mark.parametrize(

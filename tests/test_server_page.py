@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +13,9 @@ from PIL import Image
 from restore_server import PHOTO, Link, ask, error_message, serving
 
 from mambair_cli.cli import main
+from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.inspection.need import SEEN_QUALITY
+from mambair_cli.runs.parameters import FORMATS
 from mambair_cli.server.address import Address
 from mambair_cli.server.progress import ImageProgress, State
 
@@ -20,6 +23,7 @@ FILES = {
     "/": "text/html",
     "/page/style.css": "text/css",
     "/page/app.js": "text/javascript",
+    "/page/incoming.js": "text/javascript",
     "/page/zip.js": "text/javascript",
     "/page/icon.svg": "image/svg+xml",
     "/page/viewer.js": "text/javascript",
@@ -63,6 +67,16 @@ class Follower:
     def wait_for_end(self) -> None:
         self._thread.join(60)
         assert not self._thread.is_alive()
+
+
+def test_the_page_offers_all_formats_and_knows_all_suffixes(address: Address) -> None:
+    page = ask(address, "GET", "/")[2].decode()
+    listed = re.search('<select id="format">(.*)</select>', page)
+    assert listed
+    assert re.findall('value="(.*?)"', listed[1]) == ["", *FORMATS]
+    suffixes = re.search('data-suffixes="(.*?)"', page)
+    assert suffixes
+    assert set(suffixes[1].split()) == READABLE_SUFFIXES
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -84,6 +84,21 @@ def test_there_are_no_other_pages(address, path):
     assert "see /docs" in error_message(answer)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/v1/upscale/?scale=2", "there is no /v1/upscale/; /v1/upscale would work; see /docs"),
+        ("/v1/health//", "there is no /v1/health//; /v1/health would work; see /docs"),
+        ("/docs/", "there is no /docs/; /docs would work; see /docs"),
+        ("/v1/sharpen/", "there is no /v1/sharpen/; see /docs"),
+    ],
+)
+def test_a_slash_at_the_end_is_an_error_with_a_body(address, method, path, meant):
+    answer = ask(address, method, path, PHOTO if method == "POST" else None)
+    assert (answer[0], error_message(answer)) == (404, meant)
+
+
 @pytest.mark.parametrize(
     ("path", "methods"),
     [

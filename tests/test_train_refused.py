@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +139,65 @@ def test_what_a_step_takes_is_told_from_a_smaller_one(config):
     assert told.memory == pytest.approx(kept, rel=0.15)
 
 
+class _TimedNetwork(torch.nn.Module):
+    """A network whose steps take a set time by a clock of its own.
+
+    Args:
+        config: Configuration of the network that it stands for.
+        first: Seconds that the first step takes besides, as to compile kernels.
+        fixed: Seconds of each step.
+        pixel: Seconds for each pixel of a crop.
+    """
+
+    def __init__(self, config, first, fixed, pixel):
+        super().__init__()
+        self.config, self.info = config, SimpleNamespace(channels=3)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.now, self.sides = 0.0, []
+        self._first, self._fixed, self._pixel = first, fixed, pixel
+
+    def forward(self, x):
+        self.now += self._fixed + self._pixel * x.shape[-1] ** 2 + (0 if self.sides else self._first)
+        self.sides.append(x.shape[-1])
+        return x * self.weight
+
+
+@pytest.mark.parametrize("crop", [8, 12, 48])
+@pytest.mark.parametrize(
+    ("first", "fixed", "pixel"), [(20, 0.03, 1e-5), (0.5, 0.2, 1e-4), (0, 0.001, 0.01), (8, 0, 0.1)]
+)
+def test_neither_the_start_nor_what_is_fixed_counts_as_computing(
+    config, monkeypatch, crop, first, fixed, pixel
+):
+    net: Any = _TimedNetwork(config.network, first, fixed, pixel)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=crop), torch.device("cpu"), 1)
+    assert told.seconds == pytest.approx(fixed + pixel * crop**2)
+
+
+def test_a_step_that_takes_minutes_is_tried_once(config, monkeypatch):
+    net: Any = _TimedNetwork(config.network, 0, 0, 1)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    monkeypatch.setattr(pace, "LONGEST_TRIAL", 10)
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (told.seconds, net.sides) == (24**2, [8])
+
+
+def test_a_larger_crop_is_not_tried_where_memory_does_not_hold_it(config, monkeypatch):
+    net: Any = _TimedNetwork(config.network, 0, 0, 1e-3)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    monkeypatch.setattr(pace, "machine_memory", lambda: 4 * 8**2 * 3 * 4 - 1)
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (told.seconds, set(net.sides)) == (pytest.approx(24**2 / 1000), {8})
+
+
+@pytest.mark.parametrize(("memory", "said"), [(2**20, ""), (2**30, " and over 1.0 GiB of memory")])
+def test_memory_is_told_where_it_counts(memory, said):
+    warning = pace.warn_if_slow(pace.Pace(2, memory), 10**6, "cpu")
+    assert warning
+    assert f"about 2 s on cpu{said}, 1000000 steps 23 days;" in warning
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.0421, "0.042 s"), (99.7, "100 s"), (1602, "27 minutes"), (9000, "2 hours")]
 )
@@ -182,8 +243,16 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
         train(config)
-    with pytest.raises(UsageError, match="--batch 3: it was begun with --batch 2; give that"):
+    with pytest.raises(
+        UsageError, match="--batch 3: it was begun with --batch 2; give that, or leave it out"
+    ):
         train(dataclasses.replace(config, batch=3), resume=True)
+    with pytest.raises(
+        UsageError,
+        match="with --crop 10, --batch 3 and --seed 2: "
+        "it was begun with --crop 8, --batch 2 and --seed 0; give those, or leave them out",
+    ):
+        train(dataclasses.replace(config, batch=3, crop=10, seed=2), resume=True)
     assert config.network
     wider = dataclasses.replace(config, steps=1, network=dataclasses.replace(config.network, d_state=3))
     with pytest.raises(UsageError, match=r"with --d-state 3: it was begun with --d-state \d; give that"):

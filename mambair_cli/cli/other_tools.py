@@ -111,8 +111,32 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
         ("serve",),
     ),
     _Advice(
-        (*_INPUT, "--images", "--data", "--dataset", "--data-dir", "--data-path", "--train", "--train-dir"),
+        (
+            *(*_INPUT, "--images", "--data", "--dataset", "--data-dir", "--data-path", "--dataroot"),
+            *("--train", "--train-dir"),
+        ),
         "pictures need no option: {command} FOLDER ...",
+        ("train",),
+    ),
+    _Advice(
+        (
+            *("--gt", "--gt-dir", "--gt-folder", "--gt-path", "--dataroot-gt", "--target", "--targets"),
+            *("--hr", "--hr-dir", "--hr-folder", "--hr-path", "--dataroot-hr", "--truth", "--clean"),
+        ),
+        "the truth needs no option, and inputs are made from it: {command} FOLDER ...",
+        ("train",),
+    ),
+    _Advice(
+        (
+            *("--lq", "--lq-dir", "--lq-folder", "--lq-path", "--dataroot-lq", "--noisy"),
+            *("--lr-dir", "--lr-folder", "--lr-path", "--dataroot-lr"),
+        ),
+        "inputs are made from the pictures, for --task; leave it out",
+        ("train",),
+    ),
+    _Advice(
+        ("--pretrain", "--pretrained-model", "--pretrain-network-g", "--finetune", "--fine-tune", "--init"),
+        "here it is --weights",
         ("train",),
     ),
     _Advice(

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from mambair_cli.checkpoints.select import MisfitError
@@ -103,12 +104,23 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if "Allow" in headers:
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+    path = request.url.path
     why = {
-        404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
+        404: f"there is no {path}; {_find_meant(request)}see /docs",
+        405: f"{path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
     }
     reason = UsageError(why.get(error.status_code, error.detail))
     return refuse(reason, error.status_code, headers)
+
+
+def _find_meant(request: Request) -> str:
+    """Name the path that was meant by one with a slash at its end, if there is one."""
+    path = request.url.path.rstrip("/")
+    if path == request.url.path or not path:
+        return ""
+    scope = dict(request.scope) | {"path": path}
+    is_known = any(route.matches(scope)[0] is not Match.NONE for route in request.app.routes)
+    return f"{path} would work; " if is_known else ""
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:

@@ -113,6 +113,7 @@ class App:
                 Exception: answer_bug,
             },
         )
+        application.router.redirect_slashes = False  # an answer without a body looks like a result to curl
         # Also of answers to bugs, which Starlette gives outside of all.
         self.asgi = ReadToEnd(application, self._too_late)
         find_folders()

@@ -60,8 +60,8 @@ def train(
         resume: Whether to continue from the state in ``config.output``.
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
-        notify: Called with sentences on what the run will take, on crops larger than all images, and on
-            pictures, pages and frames that are not used.
+        notify: Called with sentences on what the run will take or that it is done, on crops larger than all
+            images, and on pictures, pages and frames that are not used or should not be.
         stop_answer: Sentence printed at once when Ctrl-C or another signal comes; None for no line.
 
     Returns:
@@ -151,11 +151,12 @@ class _Caller:
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
-    """Say what is left out of files, what crops lack, and how long a slow run takes."""
+    """Say what is left out of files, what crops lack, that no step is left, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
-        *trainer.dataset.left_out,
+        *trainer.dataset.remarks,
         trainer.dataset.explain_mirrored(config),
+        f"all {config.steps} steps are done; larger --steps go on" if trainer.step == config.steps else None,
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )
     for remark in filter(None, remarks):
