@@ -84,13 +84,13 @@ def test_what_no_run_has_noted_is_kept_with_the_reason(
     monkeypatch.chdir(tmp_path)
     Path("out").mkdir()
     Path("out/a.png").touch()
-    records: tuple[Any, ...] = (None, NEVER)
-    for record in records:
-        decision = decide(JOB, record, RESUME, "settings")
-        assert decision.action is Action.REFUSE
-        assert "exists already, and no earlier run has noted it: a run of one file notes" in decision.reason
-        assert decide(JOB, record, BOTH, "settings").action is Action.REPLACE
-        assert decide(JOB, record, PLAIN, "settings").action is Action.DO  # which finds the file
+    never: Any = NEVER
+    decision = decide(JOB, never, RESUME, "settings")
+    assert decision.action is Action.REFUSE
+    assert "exists already, and no earlier run has noted it: a run of one file notes" in decision.reason
+    assert decide(JOB, never, BOTH, "settings").action is Action.REPLACE
+    assert decide(JOB, never, PLAIN, "settings").action is Action.DO  # which finds the file
+    assert decide(JOB, None, RESUME, "settings").action is Action.DO  # which finds the closed journal
 
 
 def test_a_model_that_has_done_nothing_skips_nothing() -> None:

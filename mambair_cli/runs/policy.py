@@ -85,21 +85,21 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         return Decision(Action.SKIP)
     if policy.overwrite or (policy.resume and is_ours):
         return Decision(Action.REPLACE)
-    if policy.resume and not job.is_stream and (reason := explain_kept(target, record)) is not None:
+    if policy.resume and record and not job.is_stream and (reason := explain_kept(target, record)):
         return Decision(Action.REFUSE, reason)
     return Decision(Action.DO)
 
 
-def explain_kept(target: Path, record: Record | None) -> str | None:
+def explain_kept(target: Path, record: Record) -> str | None:
     """Say why a run that resumes keeps a file with the name of a result; None where there is no such reason.
 
     Args:
         target: The result.
-        record: What earlier runs have noted in its folder, if they have.
+        record: What earlier runs have noted in its folder.
     """
-    if record is not None and record.is_changed(target):
+    if record.is_changed(target):
         why = "it was changed after an earlier run wrote it"
-    elif os.path.lexists(target) and not (record is not None and record.is_ours(target)):
+    elif os.path.lexists(target) and not record.is_ours(target):
         why = (
             "it exists already, and no earlier run has noted it: a run of one file notes its result only "
             "with --resume"
