@@ -135,7 +135,10 @@ function build(item) {
     stop: button("Stop", () => stop(item)),
     again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
     compare: button("Compare", () => compare(item)),
-    save: button("Download", () => { item.isSaved = true; download(item.result, item.resultName.split("/").pop()); }),
+    save: button("Download", () => {
+      item.isSaved = true;
+      download(item.result, item.resultName.split("/").pop());
+    }),
     remove: button("Remove", () => remove(item)),
   };
   item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
@@ -363,7 +366,10 @@ function showModels() {
 }
 
 // ---- what people do
-byId("files").addEventListener("change", (event) => { add([...event.target.files].map((file) => ({ file, name: file.name }))); event.target.value = ""; });
+byId("files").addEventListener("change", (event) => {
+  add([...event.target.files].map((file) => ({ file, name: file.name })));
+  event.target.value = "";
+});
 byId("settings").addEventListener("change", () => { showModels(); refresh(); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("strength").addEventListener("input", () => { byId("strength-shown").textContent = `${byId("strength").value} %`; });
