@@ -263,6 +263,21 @@ def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
         assert reader.header.loop == 5
 
 
+@pytest.mark.parametrize("damage", ["timescale", "depth"])
+def test_damage_of_the_boxes_of_avif_is_told_in_a_line(run: Any, damage: str) -> None:
+    data = bytearray(animation(0, 1))
+    if damage == "timescale":
+        at = data.index(b"mdhd") + 24
+        data[at : at + 4] = bytes(4)
+    else:
+        data[data.index(b"pixi") + 11] = 208
+    Path("in.avif").write_bytes(data)
+    code, err = run("denoise", "same", "in.avif", "-o", "out.avif")
+    assert code == 1
+    assert "cannot read in.avif: " in err
+    assert "Traceback" not in err
+
+
 def test_avif_of_an_older_library_is_written_without_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
     save = Image.Image.save
 
