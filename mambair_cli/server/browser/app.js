@@ -69,7 +69,9 @@ function lookAtSome() {
 /** Show a picture in the list, and what the server sees in it. */
 async function look(item) {
   try {
-    item.before = await showable(item.file);
+    const before = await showable(item.file);
+    if (!items.includes(item)) return URL.revokeObjectURL(before.url); // it was removed meanwhile
+    item.before = before;
     item.image.src = item.before.url;
     item.image.hidden = false;
     item.none.hidden = true;
@@ -194,6 +196,7 @@ function remove(item) {
   if (viewer && viewer.item === item) closeViewer();
   for (const picture of [item.before, item.after]) if (picture) URL.revokeObjectURL(picture.url);
   items.splice(items.indexOf(item), 1);
+  if (unseen.includes(item)) unseen.splice(unseen.indexOf(item), 1);
   item.node.remove();
   refresh();
 }
