@@ -203,6 +203,37 @@ def test_folders_and_pictures_are_dropped_together(page: Any, photo: Path) -> No
     assert page.mistakes == []
 
 
+def test_pictures_that_are_removed_before_their_turn_are_not_looked_at(page: Any, photo: Path) -> None:
+    held: list[Any] = []
+    asked: list[str] = []
+
+    def hold(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 3:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/v1/inspect", hold)
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        photo.with_name(name).write_bytes(photo.read_bytes())
+    page.set_input_files("#files", [photo.with_name(name) for name in names])
+    for _ in range(500):
+        if len(held) == 3:
+            break
+        page.wait_for_timeout(20)
+    for name in names[3:5]:
+        page.get_by_label(f"Remove: {name}").click()
+    playwright.expect(page.locator("#list li")).to_have_count(4)
+    for route in held:
+        route.continue_()
+    for facts in page.locator("#list .facts").all():
+        playwright.expect(facts).to_contain_text("pixels")
+    assert len(asked) == 4
+    assert page.mistakes == []
+
+
 def test_an_animation_is_saved_as_gif(page: Any, photo: Path) -> None:
     frames = [Image.new("RGB", (12, 9), color) for color in ("red", "green", "blue")]
     frames[0].save(photo.with_name("moving.webp"), save_all=True, append_images=frames[1:], duration=90)

@@ -100,6 +100,8 @@ def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_p
             "write --width 3840 --height 2160; the image fits into that, and nothing crops it to fill it",
         ),
         ("upscale cat.png --resize 3840x2160^", "write --width 3840 --height 2160; the image fits into"),
+        ("upscale cat.png --resize 3840X2160", "write --width 3840 --height 2160; the image fits into"),
+        ("upscale cat.png --resize 0x0", "no such option: --resize; here it is --width"),
         ("upscale cat.png -resize 3840x", "no such option: -resize; write --width 3840"),
         ("upscale cat.png --geometry=x2160", "no such option: --geometry; write --height 2160"),
         ("denoise --resize 80x60", "`mambair upscale` changes the size, with --scale, --width"),

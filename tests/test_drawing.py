@@ -113,6 +113,14 @@ def test_an_enlarged_drawing_is_soft(image: Image.Image) -> None:
     assert look.resolution < 0.5
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_repeated_pixels_are_told_by_edges_of_one_direction(axis: int) -> None:
+    bars = np.random.default_rng(0).integers(0, 2, 99).astype(np.float32) * 255
+    code = np.broadcast_to(np.expand_dims(bars, (1 - axis, 2)), (99, 99, 3))
+    assert measure_sharpness([code]) >= SHARP
+    assert measure_sharpness([code.repeat(2, 0).repeat(2, 1)]) == 0
+
+
 def test_a_picture_without_edges_is_not_called_sharp() -> None:
     assert measure_sharpness([np.full((64, 64, 3), 99, np.float32)]) == 0
 

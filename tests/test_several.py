@@ -17,6 +17,7 @@ from PIL import Image
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import Header, Writer, open_picture, read_picture
+from mambair_cli.images.avif_frames import write_avif_frames
 
 
 @pytest.fixture
@@ -260,6 +261,36 @@ def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
     short[tkhd : tkhd + 104] = track + data[tkhd + 44 : tkhd + 104] + struct.pack(">I4sI", 12, b"free", 0)
     with open_picture(bytes(short)) as reader:
         assert reader.header.loop == 5
+
+
+@pytest.mark.parametrize("damage", ["timescale", "depth"])
+def test_damage_of_the_boxes_of_avif_is_told_in_a_line(run: Any, damage: str) -> None:
+    data = bytearray(animation(0, 1))
+    if damage == "timescale":
+        at = data.index(b"mdhd") + 24
+        data[at : at + 4] = bytes(4)
+    else:
+        data[data.index(b"pixi") + 11] = 208
+    Path("in.avif").write_bytes(data)
+    code, err = run("denoise", "same", "in.avif", "-o", "out.avif")
+    assert code == 1
+    assert "cannot read in.avif: " in err
+    assert "Traceback" not in err
+
+
+def test_avif_of_an_older_library_is_written_without_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Image.Image.save
+
+    def save_without_edits(image: Image.Image, file: io.BytesIO, *rest: Any, **options: Any) -> None:
+        save(image, file, *rest, **options)
+        data = file.getvalue().replace(b"edts", b"free")
+        file.seek(0)
+        file.write(data)
+
+    monkeypatch.setattr(Image.Image, "save", save_without_edits)
+    data = write_avif_frames([blocks(0), blocks(1)], [40, 40], 3, 60, {})
+    with open_picture(data) as reader:
+        assert (reader.header.frames, reader.header.loop) == (2, 0)
 
 
 def test_what_stands_still_in_a_gif_stays_still_and_all_frames_are_kept() -> None:

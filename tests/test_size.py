@@ -5,7 +5,7 @@ import json
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,14 +13,16 @@ import tifffile
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.images import InputFrames, read_picture
+from mambair_cli.images import Header, InputFrames, read_picture
 from mambair_cli.images.encoding import Writer
+from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.server.protocol import ResultReport, describe_report, read_record, read_report
+from mambair_cli.system.values import Wrap
 
 
 @pytest.fixture
@@ -29,6 +31,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(Engine, "launch", launch)
+
+
+class Touched(np.ndarray):
+    """An array that notes the numbers of rows that are written."""
+
+    rows: ClassVar[list[int]] = []
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.rows.append(len(self[key]))
+        super().__setitem__(key, value)
 
 
 def colours(height: int, width: int, depth: int = 8) -> np.ndarray:
@@ -171,6 +183,21 @@ def test_transparency_ends_where_it_did_at_every_size(
         assert (most == 0).any()
         assert (reduced[most == 0] == kept).all()
     assert ((reduced > 0) & (reduced < 255)).any()
+
+
+@pytest.mark.parametrize("wrap", ["none", "both"])
+def test_each_few_rows_touch_only_what_lies_around_them(wrap: Wrap) -> None:
+    header = Header(50, 2000, 3, "uint8", has_alpha=True)
+    alpha = np.random.default_rng(0).random((4001, 100)).round()
+    whole = PlainAlpha(header, InputFrames(100, 4001, wrap))
+    whole.note(0, alpha)
+    plain = PlainAlpha(header, InputFrames(100, 4001, wrap))
+    plain._seen, touched = np.zeros_like(plain._seen).view(Touched), Touched.rows
+    touched.clear()
+    for top in range(0, 4001, 8):
+        plain.note(top, alpha[top : top + 8])
+    assert sum(touched) < 5 * 2 * 2000
+    np.testing.assert_array_equal(plain._seen, whole._seen)
 
 
 @pytest.mark.parametrize("width", [30, 400])

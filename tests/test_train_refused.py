@@ -17,6 +17,7 @@ from train_runs import RESTORER, load_weights, save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
+from mambair_cli.train.resuming import read_begun
 from mambair_cli.train.trainer import Trainer, make_network
 
 
@@ -375,6 +376,27 @@ def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
     (config.output / "state.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CheckpointError, match="damaged"):
         train(config, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"network": {"form": "a later one"}},
+            "its settings are not those of this version; continue it",
+        ),
+        ({"network": {"embed_dim": 48}}, "its settings are not those of this version"),
+        ({"images": 5}, "its settings are not those of this version"),
+        (None, "it is not the state of a run"),
+    ],
+)
+def test_settings_of_another_version_are_a_clear_error(config, changes, said):
+    train(dataclasses.replace(config, steps=1))
+    state = torch.load(config.output / "state.pt", weights_only=True)
+    settings = None if changes is None else {**state["config"], **changes}
+    torch.save({**state, "config": settings}, config.output / "state.pt")
+    with pytest.raises(CheckpointError, match=said):
+        read_begun(config.output)
 
 
 def test_a_state_that_may_not_be_read_is_not_called_damaged(config):

@@ -103,6 +103,7 @@ def test_content_credentials_are_told_in_words(data: bytes) -> None:
         (jpeg((12, b"Ducky\0\2\0\x06\0\0\0\1\0A\0\0")), "comment or copyright of Photoshop (Ducky)"),
         (webp((b"tHmb", b"1")), "WebP chunk tHmb"),
         (gif((b"XMP DataXMP", b"<x/>"), (b"MGKIPTC0000", b"1")), "XMP and GIF block MGKIPTC0000"),
+        (gif((bytes(11), b"1")), "GIF block without a name"),
         (boxes("jpeg2000", (b"uuid", b"JpgTiffExif->JP2" + exif_block())), "EXIF"),
     ],
 )

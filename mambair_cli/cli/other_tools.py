@@ -54,7 +54,7 @@ _SAME = {
     "--ema-decay": ("--ema", "--ema-rate"),
 }
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_SIZE = re.compile(r"(?=[0-9x×]*[0-9])([0-9]*)[x×]([0-9]*)[!^<>]?")  # as ImageMagick writes it
+_SIZE = re.compile(r"(?=.*[0-9])([1-9][0-9]*)?[xX×]([1-9][0-9]*)?[!^<>]?")  # as ImageMagick writes it
 _RESTORING = ("upscale", "denoise", "dejpeg")
 
 

@@ -107,18 +107,19 @@ def _restate_times(data: bytes, loop: int) -> bytes:
 
     Args:
         data: File of libavif, which repeats without end; Pillow has no option for that.
-        loop: Number of times that it is shown; 0: without end.
+        loop: Number of times that it is shown; 0: without end. A file of libavif before 1.0, which has no
+            list of edits, stays without.
 
     Source: ISO/IEC 14496-12, 8.2.2, 8.3.2 and 8.6.6.
     """
     changed = bytearray(data)
     boxes = list(_read_times(data, 0, len(data)))
-    once = next(_read_edit(data, start)[0] for kind, start, _ in boxes if kind == b"elst")
+    once = next((_read_edit(data, start)[0] for kind, start, _ in boxes if kind == b"elst"), 0)
     for kind, start, _ in boxes:
         if kind in _DATED:
             length = 16 if data[start] else 8  # twice 64 bits, or twice 32, behind a version and flags
             changed[start + 4 : start + 4 + length] = bytes(length)
-        if kind in _DURATIONS and loop:
+        if kind in _DURATIONS and loop and once:
             struct.pack_into(">Q", changed, start + _DURATIONS[kind], once * loop)
         if kind == b"elst" and loop == 1:
             changed[start + 3] &= ~_REPEATS

@@ -21,8 +21,11 @@ from mambair_cli.images.targa import read_targa
 from mambair_cli.images.trailing_images import name_read_image, several_images_error
 from mambair_cli.system.files import show
 
-# Errors of Pillow, OpenEXR and numpy for corrupt files.
-_CORRUPT = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
+# Errors of Pillow, libavif, OpenEXR and numpy for corrupt files.
+_CORRUPT = (
+    *(OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError),
+    *(ArithmeticError, RuntimeError, struct.error),
+)
 
 
 class BrokenImageError(Exception):

@@ -1,5 +1,6 @@
 """Where alpha is empty or full all around a pixel of a reduced picture, noted as the rows come."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ class PlainAlpha:
     def __init__(self, header: Header, frames: InputFrames) -> None:
         self._frames = frames
         self._least = 0.5 / (255 if header.dtype == "uint8" else 65535)  # less than that is nothing
-        # 255 where alpha is more than empty, and where it is less than full.
-        self._seen = np.zeros((header.height, header.width, 2), np.uint8)
+        # Bit 1 where alpha is more than empty, bit 2 where it is less than full.
+        self._seen = np.zeros((header.height, header.width), np.uint8)
         self._rows = _find_windows(frames.height, header.height)
         self._columns = _find_windows(frames.width, header.width)
 
@@ -36,10 +37,12 @@ class PlainAlpha:
             alpha: (n, width) floats in [0, 1].
         """
         width, height, wrap = self._frames
-        for kind, rows in enumerate((alpha > self._least, alpha < 1 - self._least)):
-            across = _look_in(self._columns, rows.T, 0, width, wraps_x(wrap))
-            down = _look_in(self._rows, across.T, top, height, wraps_y(wrap))
-            self._seen[..., kind] |= down.astype(np.uint8) * 255
+        for bit, rows in ((1, alpha > self._least), (2, alpha < 1 - self._least)):
+            across = np.zeros((len(self._seen[0]), len(rows)), bool)
+            for part, found in _look_in(self._columns, rows.T, 0, width, wraps_x(wrap)):
+                across[part] |= found
+            for part, found in _look_in(self._rows, across.T, top, height, wraps_y(wrap)):
+                self._seen[part] |= found * np.uint8(bit)
 
     def forget(self) -> None:
         """Start again."""
@@ -47,9 +50,9 @@ class PlainAlpha:
 
     def keep(self, reduced: Any) -> Any:
         """Return reduced alpha, an image of libvips, which is as before where it was plain all around."""
-        height, width, kinds = self._seen.shape
-        seen = pyvips.Image.new_from_memory(self._seen.data, width, height, kinds, "uchar")
-        return (seen[0] > 0).ifthenelse((seen[1] > 0).ifthenelse(reduced, 1), 0)
+        height, width = self._seen.shape
+        seen = pyvips.Image.new_from_memory(self._seen.data, width, height, 1, "uchar")
+        return (seen & 1).ifthenelse((seen & 2).ifthenelse(reduced, 1), 0)
 
 
 def _find_windows(length: int, reduced: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,23 +66,23 @@ def _find_windows(length: int, reduced: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _look_in(
     windows: tuple[np.ndarray, np.ndarray], samples: np.ndarray, top: int, length: int, wraps: bool
-) -> np.ndarray:
-    """Tell in which windows there is anything.
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Tell in which windows there is anything; only those that the rows reach are looked at.
 
     Args:
-        windows: Begins and ends of n windows.
+        windows: Begins and ends of windows, both in order.
         samples: (rows, w) booleans.
         top: Number of the first row.
         length: Number of all rows.
         wraps: Whether the ends of the axis meet.
 
-    Returns:
-        (n, w) booleans.
+    Yields:
+        Some of the windows, n of them, and (n, w) booleans.
     """
     counts = np.zeros((len(samples) + 1, samples.shape[1]), np.int32)
     np.cumsum(samples, axis=0, out=counts[1:])
-    found = np.zeros((len(windows[0]), samples.shape[1]), bool)
     for turn in (-length, 0, length) if wraps else (0,):
-        starts, stops = ((edge + turn - top).clip(0, len(samples)) for edge in windows)
-        found |= counts[stops] > counts[starts]
-    return found
+        starts, stops = (edge + turn - top for edge in windows)
+        part = slice(np.searchsorted(stops, 0, "right"), np.searchsorted(starts, len(samples)))
+        first, last = (edge[part].clip(0, len(samples)) for edge in (starts, stops))
+        yield part, counts[last] > counts[first]

@@ -104,7 +104,7 @@ def find_unread(data: Any, format: str) -> tuple[str, ...]:
         kind, find = kinds[format]
         found = dict.fromkeys(find(data))
         words = [_IN_WORDS[name] for name in found if name in _IN_WORDS]
-        others = [show(name) for name in found if name not in _IN_WORDS]
+        others = [show(name) if name.strip() else "without a name" for name in found if name not in _IN_WORDS]
         if others:
             more = [f"{len(others) - _MOST_SHOWN} more"] if len(others) > _MOST_SHOWN else []
             shown = enumerate_names([*others[:_MOST_SHOWN], *more])

@@ -60,7 +60,8 @@ def measure_sharpness(windows: Sequence[np.ndarray]) -> float:
             steps[axis] = int(np.gcd.reduce(np.append(np.diff(np.unique(places)), steps[axis])))
             count += len(widths)
             sharp += int((widths <= 2).sum())
-    is_repeated = all(1 < step <= MOST_REPEATED for step in steps)
+    told = [step for step in steps if step]  # one place of edges, or none, tells nothing
+    is_repeated = bool(told) and all(1 < step <= MOST_REPEATED for step in told)
     return sharp / count if count >= LEAST_EDGES and not is_repeated else 0.0
 
 

@@ -175,7 +175,11 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 
 
 def read_config(described: dict[str, Any]) -> TrainConfig:
-    """Undo :func:`describe_config`; settings that an older run does not know have their defaults."""
+    """Undo :func:`describe_config`; settings that an older run does not know have their defaults.
+
+    Raises:
+        LookupError, TypeError, ValueError, MambairError: They are no settings, or not those of this version.
+    """
     from mambair_cli.networks.config import Config
 
     read = {name: described[name] for name in _names(TrainConfig) & described.keys()}
@@ -186,7 +190,7 @@ def read_config(described: dict[str, Any]) -> TrainConfig:
         read[name] = None if read[name] is None else Path(read[name])
     read["images"] = tuple(map(Path, read["images"]))
     if (network := read.get("network")) is not None:
-        kind = next(kind for kind in get_args(Config) if network.keys() <= _names(kind))
+        (kind,) = (kind for kind in get_args(Config) if network.keys() <= _names(kind))
         network = {name: tuple(x) if isinstance(x, list) else x for name, x in network.items()}
         read["network"] = kind(**network)
     return TrainConfig(**read)

@@ -16,9 +16,9 @@ Sizes = tuple[tuple[int, int], ...]
 
 
 def explain_pairs(sizes: Mapping[Path, tuple[int, int]], purpose: str) -> Iterator[str]:
-    """Yield a sentence on folders that hold the pictures of other folders, reduced.
+    """Yield a sentence on folders that seem to hold the pictures of other folders, reduced.
 
-    Folders with the same names are compared by their sizes alone, so many of them cost little.
+    Only the names and sizes of pictures are compared, so many folders cost little.
 
     Args:
         sizes: Height and width of each picture, in pixels.
@@ -29,10 +29,10 @@ def explain_pairs(sizes: Mapping[Path, tuple[int, int]], purpose: str) -> Iterat
         return
     small, (large, factor) = next(iter(found.items()))
     others = len(found) - 1
-    holds = f"and {show_count(others, 'other folder')} hold" if others else "holds"
+    seems = f"and {show_count(others, 'other folder')} seem" if others else "seems"
     yield (
-        f"{show(small)} {holds} the pictures of {show(large)} {factor} times smaller, and they are {purpose} "
-        f"as truth, too; inputs are made from the large pictures alone: give only {show(large)}"
+        f"{show(small)} {seems} to hold the pictures of {show(large)} {factor} times smaller, and they are "
+        f"{purpose} as truth, too; inputs are made from the large pictures alone: give only {show(large)}"
     )
 
 
@@ -57,7 +57,7 @@ def _reduce(sizes: Sizes) -> Iterator[tuple[int, Sizes]]:
     for factor in FACTORS:
         floors = tuple((height // factor, width // factor) for height, width in sizes)
         ceilings = tuple((-(-height // factor), -(-width // factor)) for height, width in sizes)
-        yield from ((factor, each) for each in dict.fromkeys((floors, ceilings)))
+        yield from ((factor, each) for each in dict.fromkeys((floors, ceilings)) if each != sizes)
 
 
 def _match(small: list[Path], large: list[Path]) -> Iterator[tuple[Path, Path]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mambair_cli.errors import CheckpointError, UsageError
+from mambair_cli.errors import CheckpointError, MambairError, UsageError
 from mambair_cli.system.files import enumerate_names
 from mambair_cli.train.config import TrainConfig, describe_config, find_changes, read_config
 from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, refuse_no_run
@@ -40,7 +40,8 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any]:
             f"cannot resume from {path}: the file is damaged; begin a run in another folder"
             f"{start_from(folder)}"
         ) from error
-    if not isinstance(state, dict) or not state.keys() >= _KEYS:
+    is_state = isinstance(state, dict) and state.keys() >= _KEYS and isinstance(state["config"], dict)
+    if not is_state or "device" not in state["config"]:
         raise CheckpointError(
             f"cannot resume from {path}: it is not the state of a run; begin one in another folder"
         )
@@ -51,10 +52,17 @@ def read_begun(folder: Path) -> TrainConfig:
     """Return the settings that the run in a folder was begun with.
 
     Raises:
-        CheckpointError: Its state cannot be read, or is damaged.
+        CheckpointError: Its state cannot be read, is damaged, or is that of a version with other settings.
         UsageError: There is no run.
     """
-    return read_config(read_state(folder, torch.device("cpu"))["config"])
+    described = read_state(folder, torch.device("cpu"))["config"]
+    try:
+        return read_config(described)
+    except (LookupError, TypeError, ValueError, MambairError) as error:
+        raise CheckpointError(
+            f"cannot resume from {folder / STATE_FILE}: its settings are not those of this version; continue "
+            f"it with the version that began it, or begin a run in another folder{start_from(folder)}"
+        ) from error
 
 
 def refuse_changes(config: TrainConfig, begun: dict[str, Any]) -> None:

@@ -69,7 +69,9 @@ function lookAtSome() {
 /** Show a picture in the list, and what the server sees in it. */
 async function look(item) {
   try {
-    item.before = await showable(item.file);
+    const before = await showable(item.file);
+    if (!items.includes(item)) return URL.revokeObjectURL(before.url); // it was removed meanwhile
+    item.before = before;
     item.image.src = item.before.url;
     item.image.hidden = false;
     item.none.hidden = true;
@@ -135,7 +137,10 @@ function build(item) {
     stop: button("Stop", () => stop(item)),
     again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
     compare: button("Compare", () => compare(item)),
-    save: button("Download", () => { item.isSaved = true; download(item.result, item.resultName.split("/").pop()); }),
+    save: button("Download", () => {
+      item.isSaved = true;
+      download(item.result, item.resultName.split("/").pop());
+    }),
     remove: button("Remove", () => remove(item)),
   };
   item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
@@ -191,6 +196,7 @@ function remove(item) {
   if (viewer && viewer.item === item) closeViewer();
   for (const picture of [item.before, item.after]) if (picture) URL.revokeObjectURL(picture.url);
   items.splice(items.indexOf(item), 1);
+  if (unseen.includes(item)) unseen.splice(unseen.indexOf(item), 1);
   item.node.remove();
   refresh();
 }
@@ -363,7 +369,10 @@ function showModels() {
 }
 
 // ---- what people do
-byId("files").addEventListener("change", (event) => { add([...event.target.files].map((file) => ({ file, name: file.name }))); event.target.value = ""; });
+byId("files").addEventListener("change", (event) => {
+  add([...event.target.files].map((file) => ({ file, name: file.name })));
+  event.target.value = "";
+});
 byId("settings").addEventListener("change", () => { showModels(); refresh(); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("strength").addEventListener("input", () => { byId("strength-shown").textContent = `${byId("strength").value} %`; });

@@ -17,8 +17,9 @@ async function gather(transfer) {
     .map((item) => [item.webkitGetAsEntry?.(), item.getAsFile()]);
   const files = [], left = { unread: [], results: [], failed: [], empty: [] };
   for (const [entry, file] of taken) {
-    if (!entry?.isDirectory) files.push({ file, name: file.name });
-    else if (!await gatherFolder(entry, entry.name, files, left) && !left.failed.length) left.empty.push(entry.name);
+    if (!entry?.isDirectory) {
+      if (file) files.push({ file, name: file.name });
+    } else if (!await gatherFolder(entry, entry.name, files, left) && !left.failed.length) left.empty.push(entry.name);
   }
   return { files, remarks: [...describeLeft(left)] };
 }
