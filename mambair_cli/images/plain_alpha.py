@@ -9,6 +9,8 @@ import pyvips
 from mambair_cli.images.picture import Header, InputFrames
 from mambair_cli.system.values import wraps_x, wraps_y
 
+_PRESENT, _LACKING = 4, 8  # bits: alpha is more than empty, and less than full; added to alpha, both show
+
 
 class PlainAlpha:
     """Keeps the plain parts of alpha plain, which the lobes of a kernel would change by some hundredths.
@@ -24,8 +26,7 @@ class PlainAlpha:
     def __init__(self, header: Header, frames: InputFrames) -> None:
         self._frames = frames
         self._least = 0.5 / (255 if header.dtype == "uint8" else 65535)  # less than that is nothing
-        # Bit 1 where alpha is more than empty, bit 2 where it is less than full.
-        self._seen = np.zeros((header.height, header.width), np.uint8)
+        self._seen = np.zeros((header.height, header.width), np.uint8)  # bits of what is around
         self._rows = _find_windows(frames.height, header.height)
         self._columns = _find_windows(frames.width, header.width)
 
@@ -37,7 +38,7 @@ class PlainAlpha:
             alpha: (n, width) floats in [0, 1].
         """
         width, height, wrap = self._frames
-        for bit, rows in ((1, alpha > self._least), (2, alpha < 1 - self._least)):
+        for bit, rows in ((_PRESENT, alpha > self._least), (_LACKING, alpha < 1 - self._least)):
             across = np.zeros((len(self._seen[0]), len(rows)), bool)
             for part, found in _look_in(self._columns, rows.T, 0, width, wraps_x(wrap)):
                 across[part] |= found
@@ -52,7 +53,10 @@ class PlainAlpha:
         """Return reduced alpha, an image of libvips, which is as before where it was plain all around."""
         height, width = self._seen.shape
         seen = pyvips.Image.new_from_memory(self._seen.data, width, height, 1, "uchar")
-        return (seen & 1).ifthenelse((seen & 2).ifthenelse(reduced, 1), 0)
+        # The sum makes libvips have the rows of a region before it reads what was noted of them.
+        marked = reduced + seen
+        is_full, is_empty = ((marked >= mark) & (marked < mark + 2) for mark in (_PRESENT, _LACKING))
+        return is_full.ifthenelse(1, is_empty.ifthenelse(0, reduced))
 
 
 def _find_windows(length: int, reduced: int) -> tuple[np.ndarray, np.ndarray]:
