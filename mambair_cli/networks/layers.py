@@ -41,15 +41,15 @@ def check_images(x: Tensor, channels: int, weight: Tensor | None = None) -> None
     """
     if torch.compiler.is_compiling():  # shapes are settled there, and graphs stay as they are
         return
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]: public by PyTorch's documents
-        raise UsageError(
-            "cannot trace the network: TorchScript, which torch.onnx.export uses with dynamo=False; "
-            "torch.export.export, torch.onnx.export with dynamo=True and `mambair export` would work"
-        )
     if not isinstance(x, Tensor):
         raise TypeError(
             f"the network takes a tensor (b, {channels}, h, w) of floats in [0, 1], not "
             f"{type(x).__name__}; torch.from_numpy makes one of an array"
+        )
+    if any(isinstance(length, Tensor) for length in x.shape):  # TorchScript makes tensors of sizes
+        raise UsageError(
+            "cannot trace the network: TorchScript, which torch.onnx.export uses with dynamo=False; "
+            "torch.export.export, torch.onnx.export with dynamo=True and `mambair export` would work"
         )
     dtype = None if weight is None else weight.dtype
     if weight is not None and dtype in (torch.float16, torch.bfloat16) and weight.device.type == "cpu":
