@@ -25,6 +25,7 @@ MILD, STRONG = 75, 40
 # A picture in which this share of edges is sharp was not enlarged. Of graphics that were enlarged by 1.5 or
 # more, and of photographs, three in ten edges are at most.
 SHARP = 0.5
+DOUBTFUL_RESOLUTION = 0.9  # from which on edges are looked at; most pictures that are sharp have more
 # Where parts come again in this share of a picture, as in small text, there is no noise. Of 515 noisy
 # pictures none reaches it, also with a frame; where a picture was compressed, blocks come again, too.
 REPEATED, REPEATED_QUALITY = 0.5, 95
@@ -115,7 +116,7 @@ def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None =
         least = DRAWN if look.quality >= MILD else SURELY_DRAWN
         if measure_smoothness(windows) >= least:
             look = replace(look, quality=UNTOUCHED)
-    if look.resolution < 1 and measure_sharpness(windows) >= SHARP:
+    if look.resolution < DOUBTFUL_RESOLUTION and measure_sharpness(windows) >= SHARP:
         look = replace(look, resolution=1.0)
     may_be_text = look.noise >= DOUBTFUL_NOISE and look.quality >= REPEATED_QUALITY
     if may_be_text and measure_repetition(windows) >= REPEATED:
