@@ -63,7 +63,11 @@ class ServerError(MambairError):
     exit_code = 3
 
 
+class ShortageError(MambairError):
+    """A server has no space for an image, which is no fault of the image."""
+
+
 class MemoryLimitError(MambairError):
-    """The device's memory cannot hold even the smallest tile, or a step of training."""
+    """The device's memory cannot hold even the smallest tile, a step of training, or what else is needed."""
 
     exit_code = 4

@@ -13,9 +13,10 @@ from pictures import encode, noise
 
 from mambair_cli.restore.settings import Precision
 from mambair_cli.server.address import Address, listen
-from mambair_cli.server.app import App, build_server
+from mambair_cli.server.app import App
 from mambair_cli.server.network_cache import NetworkCache
 from mambair_cli.server.service import RestoreService
+from mambair_cli.server.serving import build_server
 
 needs_unix_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no Unix sockets")
 

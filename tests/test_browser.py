@@ -18,6 +18,7 @@ from PIL import Image
 from restore_server import ask, serving
 
 from mambair_cli.cli import main
+from mambair_cli.images.discovery import find_sources
 from mambair_cli.server.address import LOOPBACK, Address
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
@@ -139,6 +140,111 @@ def test_all_results_are_saved_in_a_zip_file(page: Any, photo: Path) -> None:
         assert archive.testzip() is None
         assert archive.namelist() == ["photo_dejpeg.webp", "photo_dejpeg (2).webp"]
         assert Image.open(io.BytesIO(archive.read("photo_dejpeg.webp"))).size == (96, 72)
+    assert page.mistakes == []
+
+
+def drop(page: Any, *paths: Path) -> None:
+    """Drop files and folders on the page, as from a file manager."""
+    devices = page.context.new_cdp_session(page)
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devices.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
+
+
+def test_a_dropped_folder_gives_its_pictures_as_the_command_finds_them(page: Any, photo: Path) -> None:
+    folder, small = photo.with_name("my.pics"), Image.open(photo).resize((12, 9))
+    taken = ["B.JPG", "b.png", "sub/a.b.tif", "sub/deep/b.png", "sub/deep/c_x2.webp"]
+    results, hidden = ["b_x2.png", "sub/a.b_dejpeg.png"], [".hidden.png", ".trash/c.png"]
+    for name in (*taken, *results, *hidden):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        small.save(folder / name)
+    for name in ("notes.txt", "sub/more.TXT", "sub/deep/b"):
+        (folder / name).write_text("no picture")
+    drop(page, folder)
+    playwright.expect(page.locator("#said")).to_have_text(
+        "5 pictures added; "
+        "left out 3 files of formats that are not supported: 2 .txt, 1 without a suffix; such as "
+        "my.pics/notes.txt; left out 2 pictures that are results, such as my.pics/b_x2.png; "
+        "drop them alone to restore them, too"
+    )
+    shown = page.locator("#list h3").all_inner_texts()
+    assert shown == [f"my.pics/{name}" for name in taken]
+    assert [photo.parent / name for name in shown] == [each.path for each in find_sources([str(folder)])]
+    page.get_by_label("Remove JPEG artefacts").check()
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 5 done")
+    assert save(page, "Download: my.pics/sub/a.b.tif")[0] == "a.b_dejpeg.tif"
+    with zipfile.ZipFile(io.BytesIO(save(page, "Download all (ZIP)")[1])) as archive:
+        assert archive.namelist() == [
+            "my.pics/B_dejpeg.jpg",
+            "my.pics/b_dejpeg.png",
+            "my.pics/sub/a.b_dejpeg.tif",
+            "my.pics/sub/deep/b_dejpeg.png",
+            "my.pics/sub/deep/c_x2_dejpeg.webp",
+        ]
+    assert page.mistakes == []
+
+
+def test_folders_and_pictures_are_dropped_together(page: Any, photo: Path) -> None:
+    many, empty = photo.with_name("many"), photo.with_name("empty")
+    many.mkdir()
+    empty.mkdir()
+    for index in range(130):  # a reader gives 100 at a time
+        Image.new("L", (2, 2)).save(many / f"{index:03}.png")
+    drop(page, photo, many, empty)
+    playwright.expect(page.locator("#said")).to_have_text(
+        "131 pictures added; no pictures in the folder: empty"
+    )
+    playwright.expect(page.locator("#list .facts").last).to_contain_text("2×2 pixels")
+    assert page.locator("#list h3").nth(0).inner_text() == "photo.png"
+    assert page.locator("#list h3").nth(130).inner_text() == "many/129.png"
+    drop(page, empty)
+    playwright.expect(page.locator("#said")).to_have_text("no pictures in the folder: empty")
+    assert page.mistakes == []
+
+
+def test_pictures_that_are_removed_before_their_turn_are_not_looked_at(page: Any, photo: Path) -> None:
+    held: list[Any] = []
+    asked: list[str] = []
+
+    def hold(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 3:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/v1/inspect", hold)
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        photo.with_name(name).write_bytes(photo.read_bytes())
+    page.set_input_files("#files", [photo.with_name(name) for name in names])
+    for _ in range(500):
+        if len(held) == 3:
+            break
+        page.wait_for_timeout(20)
+    for name in names[3:5]:
+        page.get_by_label(f"Remove: {name}").click()
+    playwright.expect(page.locator("#list li")).to_have_count(4)
+    for route in held:
+        route.continue_()
+    for facts in page.locator("#list .facts").all():
+        playwright.expect(facts).to_contain_text("pixels")
+    assert len(asked) == 4
+    assert page.mistakes == []
+
+
+def test_an_animation_is_saved_as_gif(page: Any, photo: Path) -> None:
+    frames = [Image.new("RGB", (12, 9), color) for color in ("red", "green", "blue")]
+    frames[0].save(photo.with_name("moving.webp"), save_all=True, append_images=frames[1:], duration=90)
+    page.set_input_files("#files", photo.with_name("moving.webp"))
+    page.get_by_label("Remove JPEG artefacts").check()
+    page.locator("#format").select_option("gif")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 1 done")
+    name, data = save(page, "Download: moving.webp")
+    with Image.open(io.BytesIO(data)) as saved:
+        assert (name, saved.format, saved.n_frames) == ("moving_dejpeg.gif", "GIF", 3)
     assert page.mistakes == []
 
 

@@ -48,6 +48,12 @@ def test_wrong_pixels_are_found(run, monkeypatch):
     assert (code, report["ok"], report["self-test"]["ok"], report["models"]["ok"]) == (1, False, False, True)
 
 
+def test_a_cache_without_a_home_is_told(monkeypatch):
+    module = importlib.import_module("mambair_cli.cli.doctor")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    assert "; none can be downloaded to ~/.cache/huggingface/hub, where no" in module._check_models().text
+
+
 def test_a_part_that_fails_does_not_hide_the_others(run, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: 1 / 0)
     code, out = run("--offline")

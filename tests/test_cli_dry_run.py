@@ -13,6 +13,7 @@ from error_lines import is_one_line
 from folders import list_files
 from huggingface_hub import constants
 from pictures import save_photo
+from PIL import Image
 
 from mambair_cli.checkpoints import hub
 from mambair_cli.checkpoints.source import local_path
@@ -79,6 +80,25 @@ def test_a_folder_that_cannot_be_made_fails_in_a_run_and_in_a_dry_one(run, weigh
     }
     assert failed["message"].startswith(f"cannot write {why[output]}")
     assert failed["message"].endswith("choose another folder with -o")
+
+
+@pytest.mark.parametrize("alpha", [255, 100])
+def test_a_dry_run_says_that_transparency_may_fail(run, weights, alpha):
+    Path("in").mkdir()
+    Image.new("RGBA", (24, 16), (9, 9, 9, alpha)).save("in/a.png")
+    command = ("upscale", "in", "--format", "jpeg", "--weights", weights / "x2.safetensors", "--dry-run")
+    says = "it fails if a pixel is transparent: jpeg has no room for transparency; png, webp and tiff keep it"
+    code, _, err = run(*command)
+    assert code == 0
+    assert f"mambair: warning: in/a.png: {says}" in err
+    code, out, _ = run(*command, "--json")
+    (event,) = (event for line in out if (event := json.loads(line))["event"] == "plan_file")
+    assert says in event["warnings"][0]
+    for options in (["--background", "white"], ["--format", "webp"]):
+        assert "transparent" not in run(*command, *options)[2]
+    code, _, err = run(*command[:-1])
+    assert code == (0 if alpha == 255 else 1)
+    assert "it fails" not in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="does not tell")

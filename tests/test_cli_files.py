@@ -1,6 +1,7 @@
 """Which files a command reads, and where it writes the results."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -164,6 +165,53 @@ def test_names_of_every_kind(run, weights):
     code, _, _ = run("upscale", "--weights", weights / "x4.safetensors", "-q", "--", "-dash.png")
     assert code == 0
     assert Path("-dash_x4.png").exists()
+
+
+def test_names_that_begin_with_a_dash_are_printed_as_arguments(run, weights):
+    save_photo("-cat.png")
+    save_photo("-photos/cat.png")
+    names, weights = ["./-cat.png", "./-photos"], weights / "x2.safetensors"
+    written = ["./-cat_x2.png", "./-photos_x2/cat.png"]
+    assert run("upscale", *names, "--weights", weights, "-q")[:2] == (0, written)
+    code, out, err = run("compare", written[0], *names[:1], "-o", "./-page.html")
+    assert (code, out) == (0, ["./-page.html"]), err
+    code, out, err = run("upscale", *names, "--weights", weights, "-q", "--json", "--overwrite", "--compare")
+    events = [json.loads(line) for line in out]
+    done = [(event["input"], event["output"]) for event in events if event["event"] == "done"]
+    assert done == list(zip(["./-cat.png", "./-photos/cat.png"], written, strict=True))
+    assert run("inspect", *written, "-q")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "result"),
+    [
+        ("scan", "JPEG", "scan_x2.jpg"),
+        ("left.jps", "JPEG", "left_x2.jpg"),
+        ("both.mpo", "JPEG", "both_x2.jpg"),
+        ("scan", "WEBP", "scan_x2.webp"),
+        ("scan.part", "TIFF", "scan_x2.tif"),
+        ("scan", "BMP", "scan_x2.png"),
+        ("scan.bmp", "JPEG", "scan_x2.png"),  # its suffix tells
+    ],
+)
+def test_what_has_no_suffix_of_an_image_keeps_its_format(run, weights, name, format, result):
+    Image.new("RGB", (24, 16), (90, 60, 30)).save(name, format)
+    options = ("--weights", weights / "x2.safetensors", "-q")
+    assert run("upscale", name, *options)[:2] == (0, [result])
+    with Image.open(result) as image:
+        assert Image.registered_extensions()[Path(result).suffix] == image.format
+    assert run("upscale", name, "-o", "out/", *options)[:2] == (0, [f"out/{result.replace('_x2', '')}"])
+    assert run("upscale", name, "--format", "png", *options)[0] == (1 if result.endswith("png") else 0)
+
+
+def test_a_name_too_long_for_the_system_costs_itself_alone(run, weights):
+    Image.new("RGB", (24, 16), (90, 60, 30)).save("a.png")
+    Path("list").write_text(f"{300 * 'y'}\na.png\n")
+    code, out, err = run(
+        "upscale", "--from-file", "list", "-o", "out", "--weights", weights / "x2.safetensors", "-q"
+    )
+    assert (code, out) == (1, ["out/a.png"])
+    assert err == f"mambair: error: cannot read {300 * 'y'}: its name is too long; shorten it\n"
 
 
 def test_a_list_fills_a_folder_also_with_one_name(run, weights):

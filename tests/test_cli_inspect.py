@@ -1,5 +1,6 @@
 """The command that tells what pictures are and need: what it sees, and how it says so."""
 
+import codecs
 import io
 import json
 import os
@@ -198,6 +199,39 @@ def test_what_is_no_profile_has_no_name():
 
 
 # Inputs
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        codecs.BOM_UTF8 + "a.png\r\nbär.png\r\n".encode(),
+        codecs.BOM_UTF16_LE + "a.png\r\nbär.png\r\n".encode("utf-16-le"),  # PowerShell's >
+        codecs.BOM_UTF16_BE + "a.png\nbär.png".encode("utf-16-be"),
+    ],
+    ids=["UTF-8", "UTF-16", "UTF-16 of the other order"],
+)
+def test_a_list_may_begin_with_a_byte_order_mark(inspect, data):
+    for name in ("a.png", "bär.png"):
+        save(name, photo())
+    Path("names.txt").write_bytes(data)
+    assert [each["input"] for each in inspect("--from-file", "names.txt")] == ["a.png", "bär.png"]
+
+
+def test_a_mark_that_begins_the_name_of_a_file_stays(inspect):
+    save("\ufeffa.png", photo())
+    Path("names.txt").write_bytes(codecs.BOM_UTF8 + b"a.png\n")
+    assert [each["input"] for each in inspect("--from-file", "names.txt")] == ["\ufeffa.png"]
+
+
+@pytest.mark.parametrize("data", ["a.png\n".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"a\0.\0p\0n"])
+def test_a_list_in_an_encoding_that_nothing_tells_is_refused_with_what_would_work(run, data):
+    Path("names.txt").write_bytes(data)
+    code, _, err = run("inspect", "--from-file", "names.txt")
+    assert (code, err) == (
+        2,
+        "mambair: error: no list of names: names.txt; name images themselves, without --from-file, or save a "
+        "list as UTF-8\n",
+    )
 
 
 def test_files_folders_lists_patterns_and_standard_input_are_taken(inspect, tmp_path, monkeypatch):

@@ -34,6 +34,8 @@ from mambair_cli.system.values import plain_factor, plain_format, read_value, sh
         ("doctor cat.png", "too many arguments: cat.png; see `mambair doctor --help`"),
         ("models show", "NAME is not given; see `mambair models show --help`"),
         ("train photos -o run", "--task is not given; see `mambair train --help`"),
+        ("train photos --resume", "--output is not given; see `mambair train --help`"),
+        ("train photos", "--task and --output are not given; see `mambair train --help`"),
     ],
 )
 def test_what_is_no_command_points_to_one(run, arguments, says):
@@ -51,6 +53,10 @@ def test_what_is_no_command_points_to_one(run, arguments, says):
         ("https://a.example/cat.png", "https://a.example/cat.png; download it first"),
         ("s3://photos/cat.png", "s3://photos/cat.png; mount it, and give the folder"),
         ("cat.png -o https://a.example/", "https://a.example/; mount it, and give the folder"),
+        ("file:///photos/a%20cat.png", "file:///photos/a%20cat.png; write '/photos/a cat.png'"),
+        ("file://localhost/photos/cat.png", "file://localhost/photos/cat.png; write /photos/cat.png"),
+        ("cat.png -o file:///photos/x4", "file:///photos/x4; write /photos/x4"),
+        ("file://nas/photos/cat.png", "file://nas/photos/cat.png; mount it, and give the folder"),
     ],
 )
 def test_an_address_is_no_file(run, arguments, says):
@@ -58,6 +64,14 @@ def test_an_address_is_no_file(run, arguments, says):
     code, out, err = run("upscale", *arguments.split())
     assert (code, out) == (2, [])
     assert f"no file or folder: {says}" in err
+
+
+def test_an_address_of_this_machine_is_answered_with_the_file_by_all_that_take_pictures(run, tmp_path):
+    save_photo("cat.png")
+    for command in ("inspect", "compare cat.png", "denoise"):
+        code, out, err = run(*command.split(), f"{tmp_path.as_uri()}/cat.png")
+        assert (code, out) == (2, [])
+        assert err.endswith(f"; write {tmp_path}/cat.png\n"), command
 
 
 @pytest.mark.parametrize(
@@ -75,7 +89,22 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale --output-dir x", "here it is --output"),
         ("upscale --force", "here it is --overwrite"),
         ("upscale --threads 4", "here it is --workers"),
-        ("upscale --resize 200%", "here it is --width"),
+        ("upscale --resize 200%", "no such option: --resize; write --scale 2"),
+        ("upscale --resize=250%", "no such option: --resize; write --scale 2.5"),
+        ("upscale --resize 50%", "here it is --width, --height or --megapixels, for a smaller image"),
+        ("upscale --resize 800", "here it is --width"),
+        ("upscale cat.png -r 200%", "no such option: -r; write --scale 2"),
+        ("upscale --outscale 200%", "write --scale 2"),
+        (
+            "upscale --size 3840x2160",
+            "write --width 3840 --height 2160; the image fits into that, and nothing crops it to fill it",
+        ),
+        ("upscale cat.png --resize 3840x2160^", "write --width 3840 --height 2160; the image fits into"),
+        ("upscale cat.png --resize 3840X2160", "write --width 3840 --height 2160; the image fits into"),
+        ("upscale cat.png --resize 0x0", "no such option: --resize; here it is --width"),
+        ("upscale cat.png -resize 3840x", "no such option: -resize; write --width 3840"),
+        ("upscale cat.png --geometry=x2160", "no such option: --geometry; write --height 2160"),
+        ("denoise --resize 80x60", "`mambair upscale` changes the size, with --scale, --width"),
         ("denoise --noise-level 2", "here it is --sigma"),
         ("upscale --noise-level 2", "`mambair denoise` removes noise, with --sigma"),
         (
@@ -101,6 +130,15 @@ def test_an_address_is_no_file(run, arguments, says):
         ("denoise --width 800", "`mambair upscale` changes the size, with --scale, --width"),
         ("train photos -f png", "no such option: -f; see `mambair train --help`"),
         ("train -i photos", "pictures need no option: mambair train FOLDER ..."),
+        ("train --dataroot photos", "pictures need no option: mambair train FOLDER ..."),
+        ("train --gt photos", "the truth needs no option, and inputs are made from it: mambair train FOLDER"),
+        ("train --hr photos", "the truth needs no option, and inputs are made from it: mambair train FOLDER"),
+        ("train --target photos", "the truth needs no option, and inputs are made from it: mambair train"),
+        ("train --dataroot_gt photos", "the truth needs no option, and inputs are made from it: mambair"),
+        ("train photos --lq lq", "inputs are made from the pictures, for --task; leave it out"),
+        ("train photos --lr-folder lr", "inputs are made from the pictures, for --task; leave it out"),
+        ("train photos --pretrain x.pth", "here it is --weights"),
+        ("train photos --pretrain_network_g x.pth", "here it is --weights"),
         ("train photos --denoise", "here it is --task denoise"),
         ("train photos --noise 25", "here it is --sigma"),
         ("evaluate Set5 --y-channel", "here it is --luma"),
@@ -120,6 +158,15 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale a.mp4 -ss 1", "no such option: -ss; clips are restored whole; cut a part out first"),
         ("upscale photos -r", "folders are always read with their subfolders"),
         ("upscale cat.png -t 64", "here it is --tile"),
+        (
+            "upscale cat.png -n 2",
+            "no such option: -n; the model for noisy images is --real, and without it is",
+        ),
+        (
+            "upscale cat.png -n -1",
+            "no such option: -n; the model for noisy images is --real, and without it is",
+        ),
+        ("dejpeg cat.png -n 2", "no such option: -n; `mambair denoise` removes noise; a model is --model"),
         ("denoise cat.png -n 2", "the strength of noise is --sigma, and without it is chosen by the image"),
         ("upscale a.mp4 --crf 18", "here it is --quality, of which 100 is the best"),
         ("upscale a.mp4 -crf 18", "no such option: -crf; here it is --quality"),
@@ -135,6 +182,22 @@ def test_an_address_is_no_file(run, arguments, says):
         ("upscale cat.png --wrap", "--wrap needs a value; none, x, y, both would work"),
         ("upscale cat.png --format", "--format needs a value; png, jpeg, webp, tiff, avif, gif would work"),
         ("upscale --nonsense", "see `mambair upscale --help`"),
+        ("upscale cat.png -resize 200%", "no such option: -resize; write --scale 2"),
+        ("denoise cat.png -resize 200%", "no such option: -resize; `mambair upscale` changes the size"),
+        ("upscale cat.png -density 300", "no such option: -density; the resolution to print at stays"),
+        ("upscale cat.png --dpi 300", "its size in pixels is set by --scale or --width"),
+        ("denoise cat.png --dpi 300", "the resolution to print at stays that of the image; leave it out"),
+        (
+            "upscale cat.png -q 90",
+            "-q takes no value: 90; it is --quiet; a quality is --quality (of results)",
+        ),
+        ("dejpeg cat.png -q 50", "a quality is --quality (of results) or --jpeg-quality (of inputs)"),
+        ("upscale cat.png --preset x", "no such option: --preset; see `mambair upscale --help`"),
+        ("upscale cat.png --profile x", "no such option: --profile; see `mambair upscale --help`"),
+        ("upscale cat.png --iso 3", "no such option: --iso; see `mambair upscale --help`"),
+        ("upscale cat.png --all", "no such option: --all; see `mambair upscale --help`"),
+        ("upscale cat.png --qual 90", "no such option: --qual; did you mean --quality?"),
+        ("upscale cat.png --sacle 2", "no such option: --sacle; did you mean --scale?"),
     ],
 )
 def test_options_of_other_tools_are_answered_with_ours(run, arguments, says):
@@ -153,10 +216,11 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         theirs = {each for names in other_tools._SAME.values() for each in names}
         theirs |= {each for advice in other_tools._ADVICE for each in advice.names}
         for option in sorted(theirs - options):
-            said = other_tools.find_counterpart(option, f"mambair {name}", options, ["a.mp4"]) or ""
-            ours = said if "`mambair" not in said else ""  # of another command
-            ours = ours.partition('"$(')[0].partition("ffmpeg ")[0].partition("ssh ")[0]
-            assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
+            for arguments in (["a.mp4"], [option, "2"], [option, "200%"], [option, "80x60"]):
+                said = other_tools.find_counterpart(option, f"mambair {name}", options, arguments) or ""
+                ours = said if "`mambair" not in said else ""  # of another command
+                ours = ours.partition('"$(')[0].partition("ffmpeg ")[0].partition("ssh ")[0]
+                assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", ours)) <= options, (name, option, said)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +232,13 @@ def test_what_is_said_of_other_tools_names_options_that_there_are():
         ("upscale --tile 64.5", "--tile is 64.5; it must be a whole number of 16 or more"),
         ("upscale --quality 101", "--quality is 101; it must be a whole number from 1 to 100"),
         ("upscale -s huge", "--scale is huge; it must be a number"),
+        ("upscale -s 2,5", "--scale is 2,5; it must be a number from 1 to 4, written as 2.5"),
+        ("upscale --strength 0,5", "--strength is 0,5; it must be a number from 0 to 1, written as 0.5"),
+        ("upscale -s 200%", "--scale is 200%; it must be a number from 1 to 4, written as 2\n"),
+        ("upscale -s 50%", "cannot enlarge by -s 0.5: it is less than 1; --width, --height and"),
+        ("upscale --strength 50%", "--strength is 50%; it must be a number from 0 to 1, written as 0.5\n"),
+        ("upscale --strength 150%", "--strength is 150%; it must be a number from 0 to 1\n"),
+        ("denoise --sigma 5%", "--sigma is 5%; it must be a number from 0 to 255\n"),
         ("upscale -s nan", "--scale is nan; it must be a number"),
         ("upscale --precision fp8", "--precision is fp8; auto, fp32, fp16 would work"),
         ("upscale --format=", "--format is empty; png, jpeg, "),
@@ -270,7 +341,7 @@ def test_help_says_what_may_be_given(run):
     text = " ".join(" ".join(run("train", "--help")[1]).split())
     assert "Usage: mambair train [OPTIONS] FOLDER..." in text
     assert "[default: 0, 55]" in text
-    assert "Task to train for. [required]" in text
+    assert "Task to train for; required, except with --resume." in text
 
 
 @pytest.mark.parametrize(

@@ -410,8 +410,9 @@ def test_a_refused_run_leaves_no_journal(place: Path, name: str, capsys) -> None
     Image.new("RGB", (16, 16)).save("in.png")
     target = place / f"in_x2{Path(name).suffix}"
     target.write_bytes(b"mine")
-    assert upscale(name, "-s", "2", "--resume") == 1
-    assert "it exists already" in capsys.readouterr().err
+    for options in (["--dry-run"], []):
+        assert upscale(name, "-s", "2", "--resume", *options) == 1
+        assert "exists already, and no earlier run has noted it: a run of one" in capsys.readouterr().err
     assert target.read_bytes() == b"mine"
     assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
 
@@ -851,7 +852,7 @@ def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     assert said.startswith("in.mp4 -> in_x2.mp4: 12 frames of 96×64, h264, by double.safetensors, each from ")
     assert "on the disk, about " in said
     assert sorted(path.name for path in place.iterdir()) == ["double.safetensors", "in.mp4"]
-    assert upscale("in.mp4", "-s", "2") == 0
+    assert upscale("in.mp4", "-s", "2", "--resume") == 0
     size = sum(map(len, read_packets(place / "in_x2.mp4").data))
     assert upscale("in.mp4", "-s", "2", "--dry-run", "--json", "--overwrite") == 0
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])

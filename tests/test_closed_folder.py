@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from pictures import save_photo
 
+from mambair_cli.runs.journal import JOURNAL_FILE
+
 # Windows closes no folder by its mode, and the superuser is bound only where Linux takes a right away.
 CAN_CLOSE = sys.platform == "linux" or (sys.platform != "win32" and os.geteuid() != 0)
 pytestmark = pytest.mark.skipif(not CAN_CLOSE, reason="no folder can be closed to who runs the tests")
 
 CAPABILITIES_VERSION = 0x20080522  # of Linux's structures, with six numbers
-OVERRIDE = 1 << 1  # permissions do not bind who may that
+OVERRIDE = 1 << 1 | 1 << 2  # permissions to write, and to read, do not bind who may that
 CLOSED = (
     "mambair: error: cannot write into the folder {}: its permissions forbid it; change them, "
     "or choose another folder with -o"
@@ -55,6 +57,18 @@ def closed(folder: str) -> Iterator[None]:
         if is_superuser:
             _let_override(True)
         Path(folder).chmod(0o755)
+
+
+@contextmanager
+def closed_file(path: str) -> Iterator[None]:
+    """Close a file, as one of another user, in a folder that is open."""
+    folder = Path(path).parent
+    mode = folder.stat().st_mode
+    with closed(str(folder)):
+        folder.chmod(mode)
+        Path(path).chmod(0o000)
+        yield
+        Path(path).chmod(0o644)
 
 
 def _let_override(may: bool) -> None:
@@ -117,3 +131,16 @@ def test_open_files_and_devices_need_no_open_folder(denoise: Any) -> None:
         assert denoise("photos/a.png", "-o", "closed/pipe.png")[0] == 0
     assert os.read(reader, 4) == b"\x89PNG"
     os.close(reader)
+
+
+def test_a_journal_that_cannot_be_read_is_told_and_not_its_folder(denoise: Any) -> None:
+    assert denoise("photos", "-o", "out", "--resume")[0] == 0
+    journal = os.path.join("out", JOURNAL_FILE)
+    with closed_file(journal):
+        code, became, err = denoise("photos", "-o", "out", "--resume")
+    assert (code, set(became.values())) == (1, {"failed"})
+    assert err == [
+        f"mambair: error: cannot use the journal {journal}: its permissions forbid it; change them, or "
+        "choose another folder with -o"
+    ]
+    assert denoise("photos", "-o", "out", "--resume")[0] == 0

@@ -18,6 +18,15 @@ from profiles import ADOBE_RGB, gray_profile
 from mambair_cli.cli import main
 from mambair_cli.images import Picture, Writer, encode_picture, read_picture
 from mambair_cli.images.iso_boxes import find_extras, read_colour_numbers
+from mambair_cli.images.tiff_directories import (
+    LONG,
+    TEXT,
+    Directory,
+    ExifEntry,
+    append_directory,
+    read_directory,
+    read_header,
+)
 
 ADOBE_POINTS = (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
 SRGB_POINTS = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
@@ -106,6 +115,52 @@ def test_saturated_colours_become_right_ones_to_a_step(dtype: str) -> None:
         writer.finish()
     after = read_picture(file.getvalue()).pixels.astype(float) * 255 / white
     assert np.abs(after - encoded(mixed.clip(0, 1))).max() < 2
+
+
+def dcf_exif(index: str = "R03", space: int = 65535) -> bytes:
+    """Return EXIF of a camera that says what its colours are in EXIF alone."""
+    exif = Image.Exif()
+    part = exif.get_ifd(0x8769)
+    part[0xA001], part[0xA005] = space, {1: index}
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def marked_tiff(array: np.ndarray) -> bytes:
+    """Return a TIFF file with the same mark, which Pillow does not write."""
+    block = bytearray(encode(array, "tiff"))
+    layout, at = read_header(block)
+    main, _ = read_directory(block, layout, at)
+    marks: Directory = {1: ExifEntry(TEXT, 4, b"R03\0")}
+    for tag, pointing in ((0xA005, {}), (0x8769, main)):
+        at = append_directory(block, layout, marks, 0, 0)
+        marks = pointing | {tag: ExifEntry(LONG, 1, struct.pack(layout.offset, at))}
+    at = append_directory(block, layout, marks, 0, 0)
+    return bytes(block[: layout.first] + struct.pack(layout.offset, at) + block[layout.first + 4 :])
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "tiff"])
+def test_what_a_camera_marks_as_adobe_rgb_gets_a_profile(format: str, stripped: Any) -> None:
+    values = np.broadcast_to(np.array([100, 180, 60], np.uint8), (24, 32, 3))
+    data = marked_tiff(values) if format == "tiff" else encode(values, format, exif=dcf_exif(), quality=100)
+    plain, before = read_picture(encode(values, "png")), read_picture(data)
+    assert before.icc is not None
+    light = (values[:1, :1] / 255) ** 2.2
+    mixed = light @ matrix(ADOBE_POINTS).T @ np.linalg.inv(matrix(SRGB_POINTS)).T
+    assert np.abs(stripped(data) - encoded(mixed.clip(0, 1))).max() <= 2.5
+    again = read_picture(encode_picture(before, "png"))
+    assert again.icc == before.icc
+    assert plain.icc is None
+
+
+@pytest.mark.parametrize("exif", [dcf_exif("R98"), dcf_exif(space=1), dcf_exif()[:-16], b"MM"])
+def test_other_marks_make_no_profile(exif: bytes) -> None:
+    assert read_picture(encode(colours(), "jpeg", exif=exif)).icc is None
+
+
+def test_an_embedded_profile_counts_more_than_a_mark() -> None:
+    assert read_picture(encode(colours(), "jpeg", exif=dcf_exif(), icc_profile=ADOBE_RGB)).icc == ADOBE_RGB
+    gray = encode(colours(1)[..., 0], "jpeg", exif=dcf_exif())
+    assert read_picture(gray).icc is None
 
 
 def test_gray_of_a_gamma_keeps_its_light(stripped: Any) -> None:

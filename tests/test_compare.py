@@ -202,12 +202,53 @@ def test_a_large_picture_is_reduced_with_a_note_and_shown_in_full_by_region(
     np.testing.assert_array_equal(pixels_of(part), noise(40, 60)[10:35, 30:50])
 
 
+@pytest.mark.parametrize("size", [(4, 16500), (16500, 4), (1, 40_000)])
+@pytest.mark.parametrize("arguments", [[], ["--region", "whole"]])
+def test_a_side_that_no_page_can_show_is_reduced_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(Path("a.png"), noise(*size))
+    height, width = size
+    arguments = [f"0,0,{width},{height}" if each == "whole" else each for each in arguments]
+    assert main(["compare", "a.png", "a.png", *arguments]) == 0
+    first = read_data(Path("compare.html"))["pictures"][0]
+    assert max(pixels_of(first).shape) == 16383
+    assert (first["width"], first["height"]) == (width, height)
+    assert first["notes"] == [f"reduced from {width}×{height}; --region shows a part in full"]
+
+
+def test_what_cannot_be_encoded_costs_its_own_page_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screen, "LONGEST_SIDE", 2**31)
+    for folder in ("one", "two"):
+        save(Path(folder) / "good.png", noise(16, 16))
+        save(Path(folder) / "long.png", noise(1, 16384))
+    assert main(["compare", "one", "two"]) == 1
+    out, err = capsys.readouterr()
+    assert "error: long.png: cannot show a picture of 16384×1 pixels: " in err
+    assert "Traceback" not in err
+    assert out.splitlines()[-1] == str(Path("compare/index.html"))
+
+
 def test_a_region_falls_on_pixels_of_the_smallest_picture(pair: list[str]) -> None:
     save(Path("small.png"), noise(10, 15))
     assert main(["compare", "small.png", "b.png", "--region", "9,5,10,10"]) == 0
     _, small, large = read_data(Path("compare.html"))["pictures"]
     np.testing.assert_array_equal(pixels_of(small), noise(10, 15)[1:4, 2:5])
     np.testing.assert_array_equal(pixels_of(large), np.asarray(Image.open("b.png"))[4:16, 8:20])
+
+
+def test_pictures_without_a_partner_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("before/a", "after/a", "before/b", "before/c"):
+        save(Path(f"{name}.png"), noise(24, 32))
+    assert main(["compare", "before", "after"]) == 0
+    assert "without a partner: before/b.png and 1 other\n" in capsys.readouterr().err
 
 
 def test_folders_become_an_index_that_begins_with_the_largest_difference(
@@ -222,7 +263,7 @@ def test_folders_become_an_index_that_begins_with_the_largest_difference(
     assert main(["compare", "before", "after", "-o", "out"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == str(Path("out/index.html"))
-    assert "without a partner: " in err
+    assert "without a partner: before/alone.png\n" in err
     index = Path("out/index.html").read_text()
     addresses = re.findall(r'<li><a href="(.*?)"', index)
     assert addresses == [f"pictures/{name}.png.html" for name in ("deep/y", "x", "z")]
@@ -253,6 +294,9 @@ def test_a_picture_of_a_folder_that_cannot_be_compared_does_not_stop_the_others(
     ("arguments", "told"),
     [
         (["a.png"], "2 to 6 pictures, not 1"),
+        (["a.png", "-o", "taken.html"], "2 to 6 pictures, not 1"),
+        (["."], "2 to 6 pictures, not 1"),
+        (["a.png", "b.png", "--region", "1", "-o", "taken.html"], "--region is 1; it must be the left"),
         (["a.png"] * 7, "2 to 6 pictures, not 7"),
         (["a.png", "."], "folders are compared with folders"),
         (["a.png", "none.png"], "no such file or folder: none.png; check its name"),

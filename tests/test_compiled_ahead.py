@@ -14,7 +14,6 @@ from pictures import save_photo
 from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.programs import ahead
 from mambair_cli.programs.forms import FILE, read_launches
-from mambair_cli.system.disk_cache import cache_folder
 
 PROGRAM = Path(__file__).with_name("launched_forms.py")
 ROOT = PROGRAM.parents[1]
@@ -101,7 +100,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ahead, "find_spec", lambda name: FakeSpec(tmp_path / "packages" / "triton.py"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "results"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cache_folder().mkdir(parents=True)
+    (tmp_path / "mambair" / "kernels").mkdir(parents=True)
     monkeypatch.delenv(ahead.SWITCH, raising=False)
     return tmp_path / "results"
 
@@ -122,6 +121,17 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is
 
 
 @linux
+def test_without_a_home_nothing_is_compiled_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for variable in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
+        with monkeypatch.context() as patch:
+            patch.delenv(variable)
+            patch.delenv("TRITON_HOME", raising=False)
+            ahead.start("tiny-x4", (9, 0))
+        assert not ahead._begun
+
+
+@linux
 def test_what_is_compiled_once_is_not_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_PROGRAM", WHOLE)
     for begun in (True, False):
@@ -138,7 +148,7 @@ def test_what_is_compiled_once_is_not_begun_again(folder: Path, monkeypatch: pyt
     ahead.start("tiny-x4", (9, 0))
     ahead.wait()
     assert stamps(folder) == 4
-    shutil.rmtree(cache_folder())  # with machine code from CUDA C++
+    shutil.rmtree(folder.parent / "mambair" / "kernels")  # with machine code from CUDA C++
     ahead.start("tiny-x4", (9, 0))
     assert ahead._begun
     ahead.wait()

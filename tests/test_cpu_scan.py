@@ -198,6 +198,16 @@ def test_paths_side_by_side_give_the_bits_of_paths_in_turn(b, d, k, count):
     assert torch.equal(cpu_scan.selective_scan(*operands), in_turn)
 
 
+@pytest.mark.parametrize("n", [4, 10])  # rows fetched before the recurrence, and during it
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_walks_that_go_from_thread_to_thread_give_the_bits_of_one(n, count):
+    operands = make_operands(b=1, length=cpu_scan.LEGS * cpu_scan.STRETCH + 5, d=5 * cpu_scan.LANES, n=n)
+    alone = cpu_scan.selective_scan(*operands)
+    torch.set_num_threads(count)
+    for _ in range(20):
+        assert torch.equal(cpu_scan.selective_scan(*operands), alone)
+
+
 def test_rows_begin_on_cache_lines():
     y = cpu_scan.selective_scan(*make_operands(d=72, k=1))
     assert y.stride(-2) == 80

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pictures import encode
 from PIL import Image
 
+from mambair_cli.errors import ImageError
 from mambair_cli.quality.degradation import codecs, filters, noise
 from mambair_cli.quality.degradation.apply import degrade, degrade_image, finish
 from mambair_cli.quality.degradation.recipe import (
@@ -25,7 +26,7 @@ from mambair_cli.quality.degradation.recipe import (
     recipe_for,
 )
 from mambair_cli.quality.degradation.resample import FILTERS, resize
-from mambair_cli.quality.degrade import imresize
+from mambair_cli.quality.degrade import compress_jpeg, imresize
 from mambair_cli.quality.metrics import psnr
 
 
@@ -154,6 +155,13 @@ def test_webp_is_what_its_library_makes_of_it():
     file = encode(image, "webp", quality=50, method=2)
     expected = np.array(Image.open(io.BytesIO(file)).convert("RGB"))
     np.testing.assert_array_equal(codecs.webp(image[None], [50])[0], expected)
+
+
+@pytest.mark.parametrize(("longest", "call"), [(16383, "webp"), (65500, "jpeg")])
+def test_sides_that_a_codec_has_no_room_for_are_refused_in_a_line(longest, call):
+    for image in (np.zeros((8, longest + 1, 3), np.uint8), np.zeros((longest + 1, 8, 3), np.uint8)):
+        with pytest.raises(ImageError, match=f"{call} has room for {longest} pixels a side, not .*; cut it"):
+            codecs.webp(image[None], [50]) if call == "webp" else compress_jpeg(image, 50)
 
 
 # Noise

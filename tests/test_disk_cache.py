@@ -97,3 +97,14 @@ def test_without_a_place_to_keep_it_it_is_made_each_time(tmp_path, monkeypatch):
         assert disk_cache.find_or_make("a.cubin", lambda number=number: number) == number
     disk_cache.store("a.right")
     assert not disk_cache.is_stored("a.right")
+
+
+def test_without_a_home_it_is_made_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for number in (b"1", b"2"):
+        assert disk_cache.find_or_make("a.cubin", lambda number=number: number) == number
+    disk_cache.store("a.right")
+    assert not disk_cache.is_stored("a.right")
+    assert not list(tmp_path.iterdir())

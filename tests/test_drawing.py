@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from mambair_cli.inspection.drawing import measure_repetition, measure_smoothness
-from mambair_cli.inspection.look import DRAWN, REPEATED, look_at_pixels
+from mambair_cli.inspection.drawing import measure_repetition, measure_sharpness, measure_smoothness
+from mambair_cli.inspection.look import DRAWN, REPEATED, SHARP, look_at_pixels
 from mambair_cli.inspection.need import find_need
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -70,6 +70,59 @@ def test_no_compression_is_told_of_a_clean_drawing(reduced: int) -> None:
     saved = look_at_pixels(np.asarray(save(drawing(reduced=reduced), 50)) / np.float32(255))
     assert saved is not None
     assert saved.quality < 90
+
+
+def few_shapes(reduced: int, size: int = 200) -> Image.Image:
+    """Draw two shapes of about one brightness, one of them at the side; reduced, edges take a pixel."""
+    image = Image.new("RGB", (size * reduced, size * reduced), (120, 60, 90))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 77 * reduced, 53 * reduced, 131 * reduced), fill=(60, 120, 90))
+    draw.ellipse((90 * reduced, 12 * reduced, 171 * reduced, 92 * reduced), fill=(90, 70, 110))
+    return image.resize((size, size), Image.Resampling.BOX)
+
+
+def enlarge(image: Image.Image, factor: float, kernel: Image.Resampling) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), kernel)
+
+
+@pytest.mark.parametrize("reduced", [1, 4])
+def test_a_few_flat_shapes_are_neither_soft_nor_compressed(reduced: int) -> None:
+    look = look_at_pixels(np.asarray(few_shapes(reduced)) / np.float32(255))
+    assert look is not None
+    assert (look.quality, look.resolution) == (100, 1.0)
+    assert look.noise < 1
+
+
+@pytest.mark.parametrize("image", [few_shapes(1), few_shapes(4), drawing()])
+def test_edges_are_sharp_until_a_drawing_is_enlarged_or_saved(image: Image.Image) -> None:
+    def sharpness(image: Image.Image) -> float:
+        return measure_sharpness([np.asarray(image).astype(np.float32)])
+
+    assert sharpness(image) >= SHARP
+    kernels = Image.Resampling
+    for factor, kernel in ((1.5, kernels.BILINEAR), (2, kernels.BICUBIC), (3, kernels.LANCZOS)):
+        assert sharpness(enlarge(image, factor, kernel)) < SHARP
+    assert sharpness(enlarge(image, 3, kernels.NEAREST)) == 0
+    assert sharpness(save(image, 75)) < SHARP
+
+
+@pytest.mark.parametrize("image", [few_shapes(1), drawing()])
+def test_an_enlarged_drawing_is_soft(image: Image.Image) -> None:
+    look = look_at_pixels(np.asarray(enlarge(image, 3, Image.Resampling.BICUBIC)) / np.float32(255))
+    assert look is not None
+    assert look.resolution < 0.5
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_repeated_pixels_are_told_by_edges_of_one_direction(axis: int) -> None:
+    bars = np.random.default_rng(0).integers(0, 2, 99).astype(np.float32) * 255
+    code = np.broadcast_to(np.expand_dims(bars, (1 - axis, 2)), (99, 99, 3))
+    assert measure_sharpness([code]) >= SHARP
+    assert measure_sharpness([code.repeat(2, 0).repeat(2, 1)]) == 0
+
+
+def test_a_picture_without_edges_is_not_called_sharp() -> None:
+    assert measure_sharpness([np.full((64, 64, 3), 99, np.float32)]) == 0
 
 
 def shaded(side: int = 160) -> Image.Image:

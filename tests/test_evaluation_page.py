@@ -107,3 +107,20 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
     assert Path("taken.html").read_text() == "mine"
     assert main(["evaluate", "truth", "--restored", "done", "--page", "taken.html/page.html"]) == 2
     assert "taken.html is no folder; choose another folder with --page" in capsys.readouterr().err
+
+
+def test_a_page_of_other_pictures_is_kept(
+    folders: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "truth", "--page", "page.html", "--restored"]
+    assert main([*command, "done"]) == 0
+    assert main([*command, "done"]) == 0  # the same anew
+    page = Path("page.html").read_bytes()
+    Path("done").rename("better")
+    capsys.readouterr()
+    assert main([*command, "better"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "mambair: error: cannot write page.html: it shows other pictures; --overwrite replaces it\n"
+    assert Path("page.html").read_bytes() == page
+    assert main([*command, "better", "--overwrite"]) == 0

@@ -400,6 +400,11 @@ def test_the_dry_run_and_inspect_know_textures(restore: Any, run: Any) -> None:
         ),
         (b"VTF\0" + bytes(20), "it is a texture of Valve (VTF), which"),
         (b"<?xml version='1.0'?><svg/>", "it is SVG or XML, which"),
+        (b"PK\3\4" + bytes(40), "it is an archive (ZIP); unpack it, and give its images or the folder"),
+        (b"Rar!\x1a\7\1\0" + bytes(40), "it is an archive (RAR); unpack it"),
+        (b"7z\xbc\xaf'\x1c" + bytes(40), "it is an archive (7z); unpack it"),
+        (b"\x1f\x8b\x08" + bytes(40), "it is an archive (gzip); unpack it"),
+        (b"a.png".ljust(257, b"\0") + b"ustar\00000", "it is an archive (tar); unpack it"),
         (b"something else", "it is no image of a known kind; convert it to PNG first"),
     ],
 )

@@ -14,9 +14,10 @@ from hub_client import CONTENT, MODEL, SHA256, Client
 from hub_server import COMMIT, Fault
 from repository import ROOT
 
-from mambair_cli.checkpoints import hub
+from mambair_cli.checkpoints import hub, mirror
 from mambair_cli.checkpoints.catalog import find_model, load_catalog
 from mambair_cli.checkpoints.hub import Verification, WrongFileError
+from mambair_cli.checkpoints.source import parse_source
 from mambair_cli.errors import DownloadError
 
 
@@ -201,6 +202,26 @@ def test_a_cache_that_cannot_be_is_an_error(client: Client, tmp_path: Path) -> N
     assert outcome.error == "DownloadError"
     assert "cannot use the cache" in outcome.message
     assert str(occupied) in outcome.message
+
+
+def test_without_a_home_nothing_is_downloaded_into_the_working_folder(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = client.call(environment={"HF_HOME": "~no-such-user"})  # stays so, as ~ does without a home
+    assert outcome.error == "DownloadError"
+    assert outcome.message == (
+        "cannot download trial-x4 to the cache: ~no-such-user/hub, where no home folder is known; set HOME, "
+        "or HF_HOME to another folder"
+    )
+    assert not client.server.requests
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", "~/assets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    source = parse_source("https://models.example/a.pth")
+    assert source
+    with pytest.raises(DownloadError, match=r"cannot download .* to the cache: ~/assets, where no home"):
+        hub.fetch(source)
+    with pytest.raises(DownloadError, match="where no home folder is known"):
+        mirror.download("https://models.example/a.pth")
 
 
 def test_xet_that_is_shut_is_an_error(client: Client) -> None:

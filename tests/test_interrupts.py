@@ -123,8 +123,43 @@ def test_a_closed_terminal_which_tells_it_twice_leaves_nothing_half_written(fold
     code, err = interrupt(folder, output, options, signal.SIGHUP, HALF_WRITTEN, 0.0)
     assert code == 130
     assert err.endswith("mambair: interrupted\n")
-    check_whole(output)
-    assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
+    whole = check_whole(output)
+    assert [path.name for path in output.glob(".*")] == [JOURNAL_FILE] * (whole > 0)
+
+
+REPEATED_AT_EACH_STEP = """
+import signal
+from mambair_cli.system import signals
+
+set_handler = signal.signal
+signals.end_at_once()
+for step in range(8):
+    calls = iter(range(100))
+
+    def set_and_repeat(number, handler):
+        before = set_handler(number, handler)
+        if next(calls) == step:
+            signal.raise_signal(signal.SIGHUP)
+        return before
+
+    try:
+        with signals.cleaning_up():
+            signal.signal = set_and_repeat
+            try:
+                signal.raise_signal(signal.SIGHUP)
+            finally:
+                signal.signal = set_handler
+                print("cleaned up at step", step, flush=True)
+    except KeyboardInterrupt:
+        continue
+"""
+
+
+def test_a_repetition_while_the_first_is_handled_lets_a_command_clean_up(tmp_path):
+    with start_python("-c", REPEATED_AT_EACH_STEP, cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines() == [f"cleaned up at step {step}" for step in range(8)]
 
 
 def start_in_terminal(folder, *command):
@@ -160,8 +195,8 @@ def test_a_terminal_that_is_closed_ends_a_command(folder, tmp_path):
         time.sleep(0.002)
     os.close(terminal)
     assert exit_code(process) == 130
-    check_whole(output)
-    assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {JOURNAL_FILE}
+    whole = check_whole(output)
+    assert [path.name for path in output.glob(".*")] == [JOURNAL_FILE] * (whole > 0)
 
 
 SCRIPT = '"$@"; echo "ended with $?"'

@@ -53,7 +53,7 @@ def test_what_is_seen_is_the_same_with_a_frame(name: str) -> None:
 def test_a_photo_with_much_that_has_no_noise_gets_the_model_for_real_photos(tmp_path: Path) -> None:
     photo = np.asarray(Image.open(DOCS / "kitten_sharp.png").convert("L"), np.float32)[40:200, 60:228, None]
     errors = []
-    for width, kind in ((0, "white"), (8, "white"), (64, "real")):
+    for width, kind in ((0, "white"), (5, "white"), (8, "real"), (64, "real")):
         framed = frame(noisy(), *[width] * 4, level=0)
         need = find_need(look_at_pixels(framed / 255), None)
         assert need.kind == kind

@@ -161,13 +161,15 @@ def test_a_file_of_this_machine_is_known_by_its_content(run: Run, film: Path) ->
         *[(name, "no model can have that name") for name in (".a", "a" * 65, "a\nb", "hf:a/b/c")],
     ],
 )
-def test_a_name_that_is_taken_or_not_plain_is_refused(run: Run, film: Path, name: str, words: str) -> None:
-    before = own_models_file().read_bytes()
+def test_a_name_that_is_taken_or_not_plain_is_refused(
+    run: Run, settings: Path, film: Path, name: str, words: str
+) -> None:
+    before = settings.read_bytes()
     code, out, err = run("models", "add", name, film)
     assert (code, out) == (2, [])
     assert err.startswith(f"mambair: error: {words}")
     assert err.count("\n") == 1
-    assert own_models_file().read_bytes() == before
+    assert settings.read_bytes() == before
 
 
 def test_a_task_is_asked_for_only_where_tensors_do_not_tell(run: Run, settings: Path, weights: Path) -> None:
@@ -220,7 +222,7 @@ def test_python_and_its_results_know_the_name(film: Path) -> None:
 
 
 @needs_unix_sockets
-def test_a_server_takes_the_name_and_notices_another_file(run: Run, film: Path) -> None:
+def test_a_server_takes_the_name_and_notices_another_file(run: Run, settings: Path, film: Path) -> None:
     with serving() as address:
         (state,) = [
             each for each in json.loads(ask(address, "GET", "/v1/models")[2]) if each["name"] == "film-x2"
@@ -238,7 +240,7 @@ def test_a_server_takes_the_name_and_notices_another_file(run: Run, film: Path) 
         assert len(second) != len(first)
         asked = ask(address, "POST", "/v1/upscale?model=hf:some/films/a.pth", PHOTO)
         assert (asked[0], b"unknown model" in asked[2]) == (404, True)
-        own_models_file().write_text("damaged")
+        settings.write_text("damaged")
         assert ask(address, "POST", "/v1/upscale?model=tiny-x2", PHOTO)[0] == 200
         assert ask(address, "GET", "/v1/models")[0] == 200
 
@@ -354,6 +356,26 @@ def test_the_file_is_where_the_system_keeps_settings(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert own_models_file() == Path(folder).expanduser() / "mambair" / "models.toml"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user without a home
+    path = None if folder.startswith("~") else Path(folder, "mambair", "models.toml")
+    assert own_models_file() == path
+
+
+def test_without_a_home_nothing_is_added_and_there_is_nothing(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("APPDATA", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert load_own_models() == ()
+    for command in (("add", "film", weights / "x2.safetensors"), ("remove", "film")):
+        code, _, err = run("models", *command)
+        assert code == 3
+        assert err == (
+            "mambair: error: no place for the file of your own models: there is no home folder; set HOME or "
+            "XDG_CONFIG_HOME\n"
+        )
+    assert not Path("~").exists()
 
 
 def test_an_unknown_name_is_answered_by_own_names_too(run: Run, film: Path) -> None:

@@ -82,6 +82,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
                 "https://example.com/f g.pth",
                 "ftp://example.com/f.pth",
                 "file:///etc/passwd",
+                "",
             )
         ],
     ],
@@ -97,9 +98,7 @@ def test_a_source_is_read_or_refused_with_what_would_work(text: str, source: Che
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["a.pth", "./hf:a/b/c.pth", "/x/https:/y", "hf", "C:\\a.pth", "C:/a.pth", ""]
-)
+@pytest.mark.parametrize("text", ["a.pth", "./hf:a/b/c.pth", "/x/https:/y", "hf", "C:\\a.pth", "C:/a.pth"])
 def test_what_is_no_source_is_a_file(text: str) -> None:
     assert parse_source(text) is None
 

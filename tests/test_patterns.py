@@ -106,3 +106,80 @@ def test_patterns_of_clips_leave_out_linked_folders_too(capsys: pytest.CaptureFi
     Path("a/up").symlink_to("..")
     assert expand_patterns(["**/*.mkv"]) == ["a/clip.mkv"]
     assert "left out a linked folder: a/up" in capsys.readouterr().err
+
+
+def test_folders_that_exist_as_they_are_written_are_no_pattern(folder: Path) -> None:
+    for name in ("[Group] Title/p1.jpg", "[Group] Title/what?/p2.jpg", "G Title/p3.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for start in ("", "./", f"{folder}/"):
+        found = {
+            pattern: expand(f"{start}[Group] Title/{pattern}").names for pattern in ("*.jpg", "**/p?.jpg")
+        }
+        one, other = (f"{start}[Group] Title/{name}" for name in ("p1.jpg", "what?/p2.jpg"))
+        assert found == {"*.jpg": [one], "**/p?.jpg": [one, other]}
+    assert expand("[Gg]*/*.jpg").names == ["G Title/p3.jpg"]
+    assert [str(source) for source in find_sources(["[Group] Title/*.jpg"])] == ["[Group] Title/p1.jpg"]
+    Path("[Group] Title/clip.mkv").touch()
+    assert expand_patterns(["[Group] Title/*.mkv"]) == ["[Group] Title/clip.mkv"]
+
+
+def test_a_name_below_a_folder_with_brackets_is_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", "[c]/none.png"]) == 2
+    assert "no such file or folder: [c]/none.png; check its name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("[c]", ["[c]/x.png"]),
+        ("[c]/*.png", ["[c]/x.png"]),
+        ("a/[d]/y?.png", ["a/[d]/y1.png"]),
+        ("a/[ab]/z.png", ["a/b/z.png"]),
+    ],
+)
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_brackets_that_names_have_choose_them(pattern: str, found: list[str], option: str) -> None:
+    for name in ("a/[d]/y1.png", "b/y.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    every = [str(source) for source in find_sources(["."])]
+    choice = FileFilter(include=(pattern,)) if option == "include" else FileFilter(exclude=(pattern,))
+    chosen = [str(source) for source in find_sources(["."], choice)]
+    assert chosen == (found if option == "include" else [name for name in every if name not in found])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["a/*.{png,jpg}"],
+            "the pattern: a/*.{png,jpg}; braces are not expanded here: give each name in them, ",
+        ),
+        (["a/{x,y}.png"], "no such file or folder: a/{x,y}.png; braces are not expanded here: give each "),
+        (["a/*.{mkv,mp4}"], "braces are not expanded here: give each name in them, or leave the quotes out"),
+        (["{a,b}/*.mkv"], "the pattern: {a,b}/*.mkv; braces are not expanded here: give each name in them"),
+        (["a", "--include", "*.{jpg,png}"], "braces are not expanded here: give the option for each name"),
+        (
+            ["x[12]*.png"],
+            "no file matches the pattern: x[12]*.png; check it; a bracket itself is written [[]",
+        ),
+        (["none*.png"], "no file matches the pattern: none*.png; check it"),
+    ],
+)
+def test_a_pattern_without_a_match_is_told_with_what_would_work(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["upscale", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_braces_of_a_choice_without_a_match_are_told() -> None:
+    choice = FileFilter(exclude=("*.{jpg,gif}",))
+    find_sources(["a"], choice)
+    assert list(choice.remarks()) == [
+        "no file or folder matches --exclude *.{jpg,gif}; braces are not expanded here: "
+        "give --exclude for each name"
+    ]

@@ -259,6 +259,25 @@ def test_a_run_that_is_broken_off_keeps_what_was_computed_and_nothing_half_done(
     ]
 
 
+def test_an_interrupt_between_the_last_row_and_the_end_leaves_nothing_half_done(weights, monkeypatch):
+    for index in range(3):
+        save(index, 100, 110, seed=index)
+    submit = pipeline.ThreadPoolExecutor.submit
+
+    def interrupt(executor, finish):
+        if finish.__self__.prepared.job.source.path.name == "1.png":
+            raise KeyboardInterrupt
+        return submit(executor, finish)
+
+    monkeypatch.setattr(pipeline.ThreadPoolExecutor, "submit", interrupt)
+    restorer, _ = record(weights)
+    outcomes = run(restorer)
+    with pytest.raises(KeyboardInterrupt) as held:  # as the frames of a traceback hold what they were at
+        list(outcomes)
+    assert held.traceback
+    assert {path.name for path in Path("out").glob("*")} == {".mambair.jsonl", "0.png", "1.png"}
+
+
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_a_run_that_nobody_follows_to_its_end_leaves_nothing_half_done(weights, ahead):
     for index in range(5):

@@ -55,6 +55,8 @@ BOTH = RunPolicy(overwrite=True, resume=True)
         (JOB, DONE, BOTH, Action.SKIP),
         (SECOND, None, OVERWRITE, Action.REFUSE),
         (SECOND, NEVER, BOTH, Action.REFUSE),
+        (SECOND, NEVER, RESUME, Action.REFUSE),
+        (SECOND, CHANGED, RESUME, Action.REFUSE),
         (SECOND, NEVER, PLAIN, Action.DO),
         (SECOND, OUTDATED, OVERWRITE, Action.REPLACE),
         (SECOND, DONE, RESUME, Action.SKIP),
@@ -74,6 +76,21 @@ def test_what_cannot_have_its_name_is_refused_whatever_is_allowed() -> None:
     for record, policy in itertools.product(records, (PLAIN, OVERWRITE, RESUME, BOTH)):
         decision = decide(refused, record, policy, "settings")
         assert (decision.action, decision.reason) == (Action.REFUSE, "cannot restore a.png")
+
+
+def test_what_no_run_has_noted_is_kept_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    Path("out/a.png").touch()
+    never: Any = NEVER
+    decision = decide(JOB, never, RESUME, "settings")
+    assert decision.action is Action.REFUSE
+    assert "exists already, and no earlier run has noted it: a run of one file notes" in decision.reason
+    assert decide(JOB, never, BOTH, "settings").action is Action.REPLACE
+    assert decide(JOB, never, PLAIN, "settings").action is Action.DO  # which finds the file
+    assert decide(JOB, None, RESUME, "settings").action is Action.DO  # which finds the closed journal
 
 
 def test_a_model_that_has_done_nothing_skips_nothing() -> None:

@@ -1,14 +1,18 @@
 """What programs give to Restorer by mistake, and what is said to them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.ImageOps
 import pytest
 import torch
 from PIL import Image
+from repository import ROOT
 
 from mambair_cli.checkpoints.load import load_network
-from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.parameters import JPEG_QUALITY, SHARED, SIGMA
 from mambair_cli.system.values import RANGES
@@ -47,13 +51,77 @@ def test_a_whole_scale_may_be_a_float() -> None:
     assert Restorer(model="tiny-x2", scale=scale, **LOCAL).info.scale == 2
 
 
-@pytest.mark.parametrize("image", ["p.png", None, [[0, 255]], Image.new("RGB", (8, 8))])
+@pytest.mark.parametrize("image", [None, [[0, 255]]])
 def test_what_is_no_array_is_refused_with_how_to_make_one(restorer: Restorer, image: Any) -> None:
     for call in (restorer, restorer.restore):
         with pytest.raises(
-            TypeError, match=r"an image is a numpy array .*, not \w+; numpy\.asarray makes one"
+            TypeError, match=r"an image is a numpy array .*, not \w+; numpy\.asarray makes one of lists"
         ):
             call(image)
+
+
+def call_of(restorer: Restorer, image: Any) -> str:
+    """Return the call that a message names for what is no array."""
+    with pytest.raises(TypeError, match="makes one") as refused:
+        restorer(image)
+    found = re.search(r"; (numpy\.asarray\(.*\)) makes one", str(refused.value))
+    assert found
+    return found[1]
+
+
+def picture(mode: str, has_key: bool) -> Image.Image:
+    """Make a picture, turned by its EXIF data, in colours where its mode has them; one may be clear."""
+    rng = np.random.default_rng(0)
+    kind = {"I": np.int32, "F": np.float32}.get(mode, np.uint8)
+    kind = np.uint16 if mode.startswith("I;") else kind
+    if kind is not np.uint8:
+        values = rng.random((9, 8)) if mode == "F" else rng.integers(0, 65535, (9, 8))
+        made = Image.fromarray(values.astype(kind))
+    else:
+        colours = Image.fromarray(rng.integers(0, 255, (9, 8, 4)).astype(np.uint8), "RGBA")
+        if mode in ("La", "PA"):
+            colours = colours.convert("LA")
+        if mode == "LAB":  # made from no other
+            made = Image.fromarray(np.asarray(colours)[..., :3], "LAB")
+        else:
+            made = (colours if mode in ("RGBA", "RGBa", "La", "LA") else colours.convert("RGB")).convert(mode)
+    if has_key:
+        made.info["transparency"] = (0, 0, 0) if mode == "RGB" else 0
+    made.getexif()[0x112] = 6  # the row at the top is the right side
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("mode", "has_key", "wanted"),
+    [
+        *(("L", False, None), ("LA", False, None), ("RGB", False, None), ("RGBA", False, None)),
+        *(("1", False, "L"), ("P", False, "RGB"), ("CMYK", False, "RGB"), ("YCbCr", False, "RGB")),
+        *(("LAB", False, "RGB"), ("HSV", False, "RGB"), ("RGBX", False, "RGB"), ("RGBa", False, "RGBA")),
+        *(("La", False, "LA"), ("F", False, None), ("I;16", False, None), ("I", False, None)),
+        *(("P", True, "RGBA"), ("L", True, "LA"), ("RGB", True, "RGBA"), ("1", True, "LA")),
+    ],
+)
+def test_a_picture_of_pil_is_refused_with_the_conversion_of_its_mode(
+    restorer: Restorer, mode: str, has_key: bool, wanted: str | None
+) -> None:
+    image = picture(mode, has_key)
+    assert image.mode == mode
+    call = call_of(restorer, image)
+    array = eval(call, {"numpy": np, "PIL": PIL, "image": image})
+    assert array.shape[:2] == (8, 9)  # upright
+    upright = PIL.ImageOps.exif_transpose(image)
+    np.testing.assert_array_equal(array, np.asarray(upright if wanted is None else upright.convert(wanted)))
+    assert restorer(array).shape[:2] == (16, 18)
+
+
+def test_a_path_is_refused_with_how_to_read_the_file(restorer: Restorer, tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    picture("P", False).save(path, exif=picture("P", False).getexif())
+    for given in (path, str(path)):
+        image: Any = given
+        array = eval(call_of(restorer, image), {"numpy": np, "PIL": PIL, "path": path})
+        assert array.shape == (8, 9, 3)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +130,9 @@ def test_what_is_no_array_is_refused_with_how_to_make_one(restorer: Restorer, im
         ((0, 8, 3), np.uint8, r"at least one pixel, not \(0, 8, 3\)"),
         ((8, 0), np.float32, r"at least one pixel, not \(8, 0\)"),
         ((8,), np.uint8, r"with c from 1 to 4, not \(8,\)"),
-        ((8, 8, 0), np.uint8, r"with c from 1 to 4, not \(8, 8, 0\)"),
+        ((8, 8, 0), np.uint8, r"with c from 1 to 4, not \(8, 8, 0\)$"),  # and no call on nothing
+        ((0, 8, 8), np.uint8, r"with c from 1 to 4, not \(0, 8, 8\)$"),
+        ((0, 8, 8, 3), np.uint8, r"with c from 1 to 4, not \(0, 8, 8, 3\)$"),
         (
             (2, 8, 8, 3),
             np.uint8,
@@ -178,6 +248,17 @@ def test_a_tensor_is_refused_with_how_to_make_an_image_of_it(
         ({"model": None}, "model is None; it must be a name, or 'auto'"),
         ({"device": None}, "device is None; it must be a name such as 'cpu', or 'auto'"),
         *(
+            ({name: "no"}, f"{name} is 'no'; it must be True or False")
+            for name in ("offline", "quiet", "bare")
+        ),
+        *(
+            ({"weights": given}, r"weights is .*; hf:OWNER.* or a file would work, or None")
+            for given in (3, b"a")
+        ),
+        ({"weights": ""}, "the source of the weights is empty; hf:OWNER.* or a file would work"),
+        *(({"others": given}, "others is .*; it must be what a restorer has") for given in (3, [1], {1: 2})),
+        ({"level": "abc"}, "level is 'abc'; it must be a number, or None"),
+        *(
             ({"task": "denoise", "level": level}, f"level is {level!r}; it must be a number from 0 to 255")
             for level in (-5, 999, "25", True, float("nan"))
         ),
@@ -245,3 +326,61 @@ def test_networks_refuse_arrays_and_half_precision_on_a_cpu(restorer: Restorer) 
         ):
             net.to(dtype)(x)
         assert net.float()(x).dtype == torch.float32
+
+
+def test_a_level_does_not_turn_off_the_look_where_the_task_has_none() -> None:
+    image = np.asarray(Image.open(ROOT / "docs/kitten.jpg"))[:64, :80]
+    plain, levelled = (Restorer(scale=2, level=level, **LOCAL) for level in (None, 25))
+    assert plain.others
+    assert levelled.others == plain.others
+    reports = [restorer.restore(image)[1] for restorer in (plain, levelled)]
+    assert reports[0].model == reports[1].model == "tiny-real-x2"
+    assert not Restorer(task="denoise", level=25, **LOCAL).others  # there it names the damage
+
+
+def test_others_are_taken_as_a_restorer_has_them() -> None:
+    others = Restorer(scale=2, **LOCAL).others
+    assert Restorer(scale=2, others=others, **LOCAL).others == others
+    assert not Restorer(scale=2, others={}, **LOCAL).others
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"model": "tiny-x2", "weights": "a.pth"}, {"task": "dejpeg", "model": "real"}]
+)
+def test_errors_of_the_constructor_name_arguments_not_options(arguments: dict[str, Any]) -> None:
+    with pytest.raises(MambairError) as refused:
+        Restorer(**{**LOCAL, **arguments})
+    assert arguments["model"] in str(refused.value)
+    assert "--" not in str(refused.value)
+
+
+def test_a_path_of_nothing_is_no_folder() -> None:
+    with pytest.raises(CheckpointError, match=r"cannot load a file: its path is empty; give a \.pth or"):
+        load_network("")
+
+
+def test_help_says_what_progress_is_and_which_errors_arrays_raise(restorer: Restorer) -> None:
+    calls: list[tuple[int, ...]] = []
+    tiled = Restorer(model="tiny-x2", scale=2, tile=32, **LOCAL)
+    tiled.restore(np.zeros((40, 90), np.uint8), lambda *numbers: calls.append(numbers))
+    done, of = zip(*calls, strict=True)
+    assert list(done) == sorted(set(done))
+    assert {done[-1]} == set(of)
+    text = " ".join((Restorer.restore.__doc__ or "").split())
+    assert "with two numbers, of tiles done and of all tiles, after each batch" in text
+    assert {"TypeError:", "ValueError:", "ImageError:"} <= set(text.split())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, of TorchScript
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
+def test_networks_refuse_torchscript_with_what_works(restorer: Restorer, tmp_path: Path) -> None:
+    net, x = load_network(restorer.model.path), torch.rand(1, 3, 16, 16)
+    said = (
+        r"cannot trace the network: TorchScript, .*; torch\.export\.export, .* `mambair export` would work$"
+    )
+    with pytest.raises(UsageError, match=said):
+        torch.jit.trace(net, x)
+    with pytest.raises(UsageError, match=said):
+        torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False)
+    followed: Any = torch.export.export(net, (x,)).module()
+    torch.testing.assert_close(followed(x), net(x), rtol=0, atol=1e-5)

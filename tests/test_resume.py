@@ -109,9 +109,22 @@ def test_that_a_file_is_there_proves_nothing(run):
     stranger = Path("photos_denoised/a.png").read_bytes()
     code, became, err = run()
     assert (code, became) == (1, {**ALL_DONE, "a.png": "failed"})
-    assert "a.png: it exists already; --overwrite replaces it" in err
+    assert "a.png: it exists already, and no earlier run has noted it: " in err
+    assert err.count("; --overwrite replaces it") == 1
     assert Path("photos_denoised/a.png").read_bytes() == stranger
     assert run("photos", "--resume", "--overwrite")[:2] == (0, {**ALL_SKIPPED, "a.png": "done"})
+
+
+def test_a_run_of_one_file_notes_its_result_only_if_it_may_be_resumed(run):
+    assert run("photos/a.png", "-o", "one.png")[0] == 0
+    code, _, err = run("photos/a.png", "-o", "one.png", "--resume")
+    assert code == 1
+    assert (
+        "cannot write one.png: it exists already, and no earlier run has noted it: a run of one file notes "
+        "its result only with --resume; --overwrite replaces it" in err
+    )
+    assert run("photos/a.png", "-o", "one.png", "--resume", "--overwrite")[0] == 0
+    assert run("photos/a.png", "-o", "one.png", "--resume")[:2] == (0, {"a.png": "skipped"})
 
 
 def test_a_result_that_somebody_has_changed_is_left_to_them(run):
@@ -457,7 +470,7 @@ def test_a_name_that_was_claimed_and_not_filled_is_free_again(tmp_path):
         (folder / name).write_bytes(content)
     first.abandon()  # as where it was killed
     Journal(folder).close()
-    assert sorted(path.name for path in folder.glob("*")) == [JOURNAL_FILE, "elsewhere.png", "full.png"]
+    assert sorted(path.name for path in folder.glob("*")) == ["elsewhere.png", "full.png"]
     assert (folder / "full.png").read_bytes() == b"whose?"
 
 

@@ -31,6 +31,7 @@ from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.server.network_cache import NetworkCache
 from mambair_cli.server.protocol import (
     REPORT_HEADER,
     ResultReport,
@@ -229,15 +230,21 @@ def test_too_many_are_turned_away_and_the_command_waits(run):
         os.close(pipe)
 
 
-def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, capsys):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("could not create a primitive")]
+)
+def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, capsys, error):
     def load(path):
         net = load_network(path)
 
         def refuse(x, **options):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
         monkeypatch.setattr(net, "forward", refuse)
         return net
+
+    def refuse_to_load(*_):
+        raise error
 
     Path("a.png").write_bytes(encode(noise(100, 100, 3)))
     with serving() as address:
@@ -246,6 +253,11 @@ def test_too_little_memory_is_said_and_so_is_a_bug(run, monkeypatch, caplog, cap
             code, _, err = run("upscale", "a.png", "--server", address, "-q")
         assert (code, len(err.splitlines())) == (MemoryLimitError.exit_code, 1)
         assert "a.png: out of memory on cpu even with one tile" in err
+        with monkeypatch.context() as patch:
+            patch.setattr(NetworkCache, "load", refuse_to_load)
+            answer = ask(address, "POST", "/v1/denoise", PHOTO)
+            told = "out of memory for this request; send a smaller image, or try again later"
+            assert (answer[0], error_message(answer)) == (507, told)
         monkeypatch.setattr("mambair_cli.runs.image_job.plan_result", lambda *_: 1 / 0)
         answer = ask(address, "POST", "/v1/denoise", PHOTO)
         assert (answer[0], error_message(answer)) == (500, "internal error; see the server's log")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pictures import encode, noise
 from PIL import Image
-from restore_server import PHOTO, ask, error_message, needs_unix_sockets
+from restore_server import PHOTO, ask, error_message, needs_unix_sockets, serving
 
 from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.checkpoints.select import choose_model
@@ -89,6 +89,46 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert "tiny-x2" in loaded.notice
     monkeypatch.setattr("mambair_cli.server.network_cache.FALLBACK_SECONDS", -1)
     assert models.find(requests[2]) is None
+
+
+COMPRESSED = encode(noise(9, 12, 3), "jpeg", quality=60)
+
+
+def loaded_models(address):
+    """Return the names of the loaded models, as both paths tell them."""
+    health = json.loads(ask(address, "GET", "/v1/health")[2])["loaded"]
+    listed = [each["name"] for each in json.loads(ask(address, "GET", "/v1/models")[2]) if each["loaded"]]
+    assert sorted(listed) == sorted(set(health))
+    return health
+
+
+def restore(address, query, image):
+    """Restore an image; return the name of the model, and the result."""
+    status, headers, body = ask(address, "POST", f"/v1/upscale?format=png&{query}", image)
+    assert status == 200
+    return json.loads(headers[REPORT_HEADER])["model"], body
+
+
+def test_models_that_a_look_has_loaded_are_told():
+    with serving() as address:
+        assert loaded_models(address) == []
+        model, by_look = restore(address, "scale=2", COMPRESSED)
+        assert model == "tiny-real-x2"
+        assert loaded_models(address) == ["tiny-x2", "tiny-real-x2"]
+        assert restore(address, "scale=2&model=tiny-real-x2", COMPRESSED) == (model, by_look)
+        assert restore(address, "scale=2&model=real", COMPRESSED) == (model, by_look)
+        assert loaded_models(address) == ["tiny-x2", "tiny-real-x2"]  # it is loaded once
+
+
+def test_models_that_a_look_has_loaded_count():
+    with serving(most=1) as address:
+        for _ in range(2):
+            assert restore(address, "scale=2", COMPRESSED)[0] == "tiny-real-x2"
+            assert loaded_models(address) == ["tiny-real-x2"]
+    with serving(most=2) as address:
+        for scale in (2, 3):  # both by models of their own
+            assert restore(address, f"scale={scale}", COMPRESSED)[0].startswith("tiny-real-")
+        assert loaded_models(address) == ["tiny-x3", "tiny-real-x4"]
 
 
 @pytest.mark.parametrize("is_fallback", [False, True])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +13,9 @@ from PIL import Image
 from restore_server import PHOTO, Link, ask, error_message, serving
 
 from mambair_cli.cli import main
+from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.inspection.need import SEEN_QUALITY
+from mambair_cli.runs.parameters import FORMATS
 from mambair_cli.server.address import Address
 from mambair_cli.server.progress import ImageProgress, State
 
@@ -20,6 +23,7 @@ FILES = {
     "/": "text/html",
     "/page/style.css": "text/css",
     "/page/app.js": "text/javascript",
+    "/page/incoming.js": "text/javascript",
     "/page/zip.js": "text/javascript",
     "/page/icon.svg": "image/svg+xml",
     "/page/viewer.js": "text/javascript",
@@ -65,6 +69,16 @@ class Follower:
         assert not self._thread.is_alive()
 
 
+def test_the_page_offers_all_formats_and_knows_all_suffixes(address: Address) -> None:
+    page = ask(address, "GET", "/")[2].decode()
+    listed = re.search('<select id="format">(.*)</select>', page)
+    assert listed
+    assert re.findall('value="(.*?)"', listed[1]) == ["", *FORMATS]
+    suffixes = re.search('data-suffixes="(.*?)"', page)
+    assert suffixes
+    assert set(suffixes[1].split()) == READABLE_SUFFIXES
+
+
 @pytest.mark.parametrize("path", FILES)
 def test_the_page_loads_its_own_files_alone(address: Address, path: str) -> None:
     status, headers, body = ask(address, "GET", path)
@@ -106,6 +120,14 @@ def test_any_image_is_shown_with_8_bits(address: Address) -> None:
     shown = np.asarray(Image.open(io.BytesIO(body)))
     assert shown.shape == (20, 30, 3)
     assert np.abs(shown[..., 0] - deep / 257).max() <= 0.5
+
+
+def test_an_image_with_a_longer_side_than_webp_is_shown_smaller(address: Address) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 20_000)).save(file, "PNG")
+    status, _, body = ask(address, "POST", "/v1/show", file.getvalue())
+    assert status == 200
+    assert Image.open(io.BytesIO(body)).size == (2, 16383)
 
 
 @pytest.mark.parametrize("path", ["/v1/inspect", "/v1/show"])

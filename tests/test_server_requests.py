@@ -84,6 +84,21 @@ def test_there_are_no_other_pages(address, path):
     assert "see /docs" in error_message(answer)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/v1/upscale/?scale=2", "there is no /v1/upscale/; /v1/upscale would work; see /docs"),
+        ("/v1/health//", "there is no /v1/health//; /v1/health would work; see /docs"),
+        ("/docs/", "there is no /docs/; /docs would work; see /docs"),
+        ("/v1/sharpen/", "there is no /v1/sharpen/; see /docs"),
+    ],
+)
+def test_a_slash_at_the_end_is_an_error_with_a_body(address, method, path, meant):
+    answer = ask(address, method, path, PHOTO if method == "POST" else None)
+    assert (answer[0], error_message(answer)) == (404, meant)
+
+
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
@@ -191,7 +206,7 @@ def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with serving() as address:
-        for failing, status in (("write", 422), ("open", 422)):
+        for failing, status in (("write", 507), ("open", 507)):
             with monkeypatch.context() as patch:
                 if failing == "open":
                     patch.setattr("mambair_cli.server.bodies.tempfile.TemporaryFile", refuse)
@@ -206,6 +221,13 @@ def test_an_error_in_the_middle_of_a_body_reaches_its_client(monkeypatch):
             assert "cannot store the image: No space left on device" in error_message(answer)
         answer = ask(address, "POST", "/v1/upscale?no=1", bytes(6 * 2**20))
         assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
+
+
+def test_an_error_reaches_the_client_of_a_server_without_a_home(monkeypatch):
+    with serving() as address:
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        answer = ask(address, "POST", "/v1/upscale?no=1", PHOTO)
+    assert (answer[0], "no parameter no" in error_message(answer)) == (400, True)
 
 
 def test_a_client_that_never_stops_sending_is_given_up(monkeypatch):

@@ -1,6 +1,7 @@
 """Files that hold more than one picture: animations, bursts, pictures one behind the other."""
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pictures import encode, noise
 from PIL import Image
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images import open_picture, read_picture
+from mambair_cli.images import Header, Writer, open_picture, read_picture
+from mambair_cli.images.avif_frames import write_avif_frames
 
 
 @pytest.fixture
@@ -133,9 +135,9 @@ def mpo(kinds: list[int], xmp: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("kinds", "said"),
     [
-        ([0x020002], ("only image 1 of 2 in it is restored",)),
-        ([0x020003, 0x020003, 0x010001], ("only image 1 of 3 in it is restored",)),
-        ([0], ("only image 1 of 2 in it is restored",)),
+        ([0x020002], ("only image 1 of 2 in it is read",)),
+        ([0x020003, 0x020003, 0x010001], ("only image 1 of 3 in it is read",)),
+        ([0], ("only image 1 of 2 in it is read",)),
         ([0x010001], ()),
         ([0x010001, 0x010002], ()),
     ],
@@ -151,7 +153,7 @@ def test_a_burst_of_heic_says_so(run: Any) -> None:
     Path("one.heic").write_bytes(heic())
     code, err = run("denoise", "same", "burst.heic", "one.heic", "-o", "out")
     assert code == 0
-    assert "warning: burst.heic: only image 1 of 3 in it is restored" in err
+    assert "warning: burst.heic: only image 1 of 3 in it is read" in err
     assert "one.heic: only" not in err
     assert read_picture(Path("one.heic")).warnings == ()
 
@@ -176,7 +178,7 @@ def test_of_an_icon_the_largest_size_is_restored() -> None:
     large.save(file, "ICO", sizes=[(16, 12), (64, 48), (32, 24)])
     picture = read_picture(file.getvalue())
     assert np.array_equal(picture.pixels, blocks(0))
-    assert picture.warnings == ("the largest of its 3 sizes is restored, 64×48",)
+    assert picture.warnings == ("the largest of its 3 sizes is read, 64×48",)
 
 
 # Animated AVIF
@@ -200,12 +202,12 @@ def animation(
     return file.getvalue()
 
 
-def frames_of(path: str) -> tuple[list[np.ndarray], list[int]]:
+def frames_of(path: str | io.BytesIO) -> tuple[list[np.ndarray], list[int]]:
     frames, delays = [], []
     with Image.open(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            frames.append(np.array(image))
+            frames.append(np.array(image if image.mode == "RGBA" else image.convert("RGB")))
             delays.append(round(image.info["duration"]))
     return frames, delays
 
@@ -230,6 +232,84 @@ def test_other_animations_become_avif(run: Any) -> None:
     frames, delays = frames_of("out.avif")
     assert delays == [40, 120, 1000]
     assert all(abs(frame.astype(int) - blocks(seed)).max() <= 3 for seed, frame in enumerate(frames))
+
+
+@pytest.mark.parametrize(("told", "shown"), [({}, 1), ({"loop": 2}, 3), ({"loop": 0}, 0)])
+def test_an_animation_is_shown_as_often_as_before(run: Any, told: dict[str, Any], shown: int) -> None:
+    first, *others = (Image.fromarray(blocks(seed, 4)) for seed in range(3))
+    first.save("in.gif", save_all=True, append_images=others, duration=[40, 120, 1000], **told)
+    for source, target in (("in.gif", "a.avif"), ("a.avif", "b.avif"), ("b.avif", "c.webp")):
+        assert run("denoise", "same", source, "-o", target)[0] == 0
+        with open_picture(Path(target)) as reader:
+            assert reader.header.loop == shown
+    data = Path("b.avif").read_bytes()
+    for head in (rb"mvhd\x01.{23}", rb"tkhd\x01.{27}"):
+        durations = [int.from_bytes(found, "big") for found in re.findall(head + rb"(.{8})", data, re.DOTALL)]
+        assert set(durations) == {1160 * shown if shown else 2**64 - 1}
+    flags = re.findall(rb"elst\x01(.{3})", data, re.DOTALL)  # of the tracks of colours and of alpha
+    assert flags == [b"\0\0\0" if shown == 1 else b"\0\0\1"] * 2
+
+
+def test_avif_that_does_not_tell_how_often_it_is_shown_is_endless() -> None:
+    data = animation(0, 1)
+    with open_picture(data.replace(b"edts", b"free")) as reader:
+        assert reader.header.loop == 0
+    elst, tkhd = data.index(b"elst") - 4, data.index(b"tkhd") - 4
+    short = bytearray(data)  # durations of 32 bits, and what that leaves free
+    short[elst : elst + 36] = struct.pack(">I4sIIIIII4s", 28, b"elst", 1, 1, 160, 0, 0x10000, 8, b"free")
+    track = struct.pack(">I4sIIIIII", 92, b"tkhd", 1, 0, 0, 1, 0, 5 * 160)
+    short[tkhd : tkhd + 104] = track + data[tkhd + 44 : tkhd + 104] + struct.pack(">I4sI", 12, b"free", 0)
+    with open_picture(bytes(short)) as reader:
+        assert reader.header.loop == 5
+
+
+@pytest.mark.parametrize("damage", ["timescale", "depth"])
+def test_damage_of_the_boxes_of_avif_is_told_in_a_line(run: Any, damage: str) -> None:
+    data = bytearray(animation(0, 1))
+    if damage == "timescale":
+        at = data.index(b"mdhd") + 24
+        data[at : at + 4] = bytes(4)
+    else:
+        data[data.index(b"pixi") + 11] = 208
+    Path("in.avif").write_bytes(data)
+    code, err = run("denoise", "same", "in.avif", "-o", "out.avif")
+    assert code == 1
+    assert "cannot read in.avif: " in err
+    assert "Traceback" not in err
+
+
+def test_avif_of_an_older_library_is_written_without_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Image.Image.save
+
+    def save_without_edits(image: Image.Image, file: io.BytesIO, *rest: Any, **options: Any) -> None:
+        save(image, file, *rest, **options)
+        data = file.getvalue().replace(b"edts", b"free")
+        file.seek(0)
+        file.write(data)
+
+    monkeypatch.setattr(Image.Image, "save", save_without_edits)
+    data = write_avif_frames([blocks(0), blocks(1)], [40, 40], 3, 60, {})
+    with open_picture(data) as reader:
+        assert (reader.header.frames, reader.header.loop) == (2, 0)
+
+
+def test_what_stands_still_in_a_gif_stays_still_and_all_frames_are_kept() -> None:
+    generator = np.random.default_rng(0)
+    still = np.kron(generator.integers(30, 220, (12, 16, 3)), np.ones((8, 8, 1), int))
+    frames = still + generator.integers(-1, 2, (6, *still.shape))  # as a network sees it anew each time
+    for number in range(5):  # what moves, and changes the palette; the last two frames are the same
+        frames[number, 8:40, 16 * number : 16 * number + 32] = generator.integers(0, 256, (32, 32, 3))
+    frames[5] = frames[4]
+    header = Header(128, 96, 3, "uint8", frames=6, delays=(40, 50, 60, 70, 80, 90))
+    file = io.BytesIO()
+    with Writer(file, header, "gif", None, "a.gif") as writer:
+        writer.write(0, frames.astype(np.uint8).reshape(-1, 128, 3))
+        writer.finish()
+    seen, delays = frames_of(file)
+    assert delays == [40, 50, 60, 70, 80, 90]
+    shown = np.stack([frame[..., :3] for frame in seen]).astype(int)
+    assert abs(shown[1:, 48:] - shown[:-1, 48:]).max() == 0
+    assert np.mean((shown[:, 48:] - still[48:]) ** 2) < 20
 
 
 def test_the_same_animation_gives_the_same_bytes(run: Any) -> None:

@@ -5,7 +5,7 @@ import json
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,15 +13,16 @@ import tifffile
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.images import read_picture
+from mambair_cli.images import Header, InputFrames, read_picture
 from mambair_cli.images.encoding import Writer
-from mambair_cli.images.resize_and_convert import InputFrames
+from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.server.protocol import ResultReport, describe_report, read_record, read_report
+from mambair_cli.system.values import Wrap
 
 
 @pytest.fixture
@@ -30,6 +31,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(Engine, "launch", launch)
+
+
+class Touched(np.ndarray):
+    """An array that notes the numbers of rows that are written."""
+
+    rows: ClassVar[list[int]] = []
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.rows.append(len(self[key]))
+        super().__setitem__(key, value)
 
 
 def colours(height: int, width: int, depth: int = 8) -> np.ndarray:
@@ -146,6 +157,86 @@ def test_a_result_of_more_than_half_the_size_is_enlarged_first(run: Any) -> None
     assert code == 0
     assert json.loads(out[1])["tiles"] == 1
     assert json.loads(out[1])["warnings"] == []
+
+
+@pytest.mark.parametrize("wrap", ["none", "x", "both"])
+@pytest.mark.parametrize(("size", "wanted"), [((60, 80), 120), ((60, 80), 36), ((1500, 1200), 300)])
+def test_transparency_ends_where_it_did_at_every_size(
+    run: Any, tmp_path: Path, size: tuple[int, int], wanted: int, wrap: str
+) -> None:
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width] / height
+    full = ((y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.09) | ((abs(x - 1) < 0.2) & (abs(y - 0.4) < 0.3))
+    alpha = (255 * full).astype(np.uint8)
+    Image.fromarray(np.dstack([colours(*size), alpha])).save("in.png")
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    options = ["--weights", weights, "--width", wanted, "--wrap", wrap, "-o", "out.png", "-q"]
+    assert run("upscale", "in.png", *options)[0] == 0
+    reduced = np.asarray(Image.open("out.png"))[..., 3]
+    for share, kept in ((alpha, 0), (255 - alpha, 255)):
+        near = Image.fromarray(share).resize(reduced.shape[::-1], Image.Resampling.BOX)
+        border = np.pad(np.asarray(near), 2, mode="edge" if wrap == "none" else "wrap")
+        rows, columns = np.indices(reduced.shape)
+        most = np.max(
+            [border[rows + down, columns + right] for down in range(5) for right in range(5)], axis=0
+        )
+        assert (most == 0).any()
+        assert (reduced[most == 0] == kept).all()
+    assert ((reduced > 0) & (reduced < 255)).any()
+
+
+@pytest.mark.parametrize("wrap", ["none", "both"])
+def test_each_few_rows_touch_only_what_lies_around_them(wrap: Wrap) -> None:
+    header = Header(50, 2000, 3, "uint8", has_alpha=True)
+    alpha = np.random.default_rng(0).random((4001, 100)).round()
+    whole = PlainAlpha(header, InputFrames(100, 4001, wrap))
+    whole.note(0, alpha)
+    plain = PlainAlpha(header, InputFrames(100, 4001, wrap))
+    plain._seen, touched = np.zeros_like(plain._seen).view(Touched), Touched.rows
+    touched.clear()
+    for top in range(0, 4001, 8):
+        plain.note(top, alpha[top : top + 8])
+    assert sum(touched) < 5 * 2 * 2000
+    np.testing.assert_array_equal(plain._seen, whole._seen)
+
+
+@pytest.mark.parametrize("width", [30, 400])
+def test_masks_and_transparency_of_a_large_file_are_reduced_with_it(run: Any, width: int) -> None:
+    mask = np.repeat(np.array([0, 255], np.uint8), 1000)[:, None].repeat(1200, 1)
+    planes = np.dstack([colours(2000, 1200), np.full_like(mask, 255), mask])
+    tifffile.imwrite("in.tif", planes, photometric="rgb", extrasamples=["unassalpha", "unspecified"])
+    assert run("upscale", "in.tif", "--width", width, "-o", "out.tif", "-q")[0] == 0
+    reduced = tifffile.imread("out.tif")
+    height = len(reduced)
+    assert (reduced[..., 3] == 255).all()
+    assert abs(reduced[: height // 2 - 4, :, 4].astype(int)).max() <= 1
+    assert reduced[height // 2 + 4 :, :, 4].min() >= 254
+
+
+@pytest.mark.parametrize("suffix", ["tif", "webp", "avif"])
+@pytest.mark.parametrize("size", [["-s", 1.5], ["--width", 40]])
+def test_many_frames_are_reduced_as_each_alone(
+    run: Any, tmp_path: Path, size: list[Any], suffix: str
+) -> None:
+    alpha = np.pad(np.full((60, 80), 255, np.uint8), 20)
+    frames = [
+        Image.fromarray(np.dstack([np.roll(colours(100, 120), 9 * number, 1), alpha])) for number in range(12)
+    ]
+    frames[0].save("in.tif", save_all=True, append_images=frames[1:])
+    for number, frame in enumerate(frames):
+        frame.save(f"{number}.png")
+    weights = save_nearest(tmp_path / "x4.safetensors", 4)
+    options = ["--weights", weights, *size, "--quality", 100, "-q", "-o"]
+    assert run("upscale", "in.tif", *options, f"out.{suffix}")[0] == 0
+    assert run("upscale", *(f"{number}.png" for number in range(12)), *options, "alone/")[0] == 0
+    with Image.open(f"out.{suffix}") as image:
+        assert getattr(image, "n_frames", 1) == 12
+        for number in range(12):
+            image.seek(number)
+            alone = np.asarray(Image.open(f"alone/{number}.png")).astype(int)
+            shown, visible = np.asarray(image.convert("RGBA")).astype(int), alone[..., 3] > 0
+            assert abs(shown - alone)[visible].max() <= 2 * (suffix == "avif")
+            np.testing.assert_array_equal(shown[..., 3], alone[..., 3])
 
 
 def test_every_frame_of_an_animation_is_made_smaller(run: Any, no_network: None) -> None:

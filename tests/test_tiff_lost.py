@@ -101,7 +101,7 @@ def test_samples_of_several_depths_are_named() -> None:
 def test_curves_of_gray_are_told_to_be_gone() -> None:
     curve = (291, 3, 256, tuple(range(256)), True)
     data = saved(STACK[0], photometric="minisblack", extratags=[curve], metadata=None)
-    assert read_picture(data).warnings == ("left out: tag 291",)
+    assert read_picture(data).warnings == ("left out: tag 291 (GrayResponseCurve)",)
 
 
 # Planes
@@ -330,7 +330,7 @@ def test_the_first_description_counts(run: Any, weights: Path, name: str) -> Non
         (TITLE, "second", "further description"),
         (TITLE, '{"shape": [40, 60, 3], "axes": "YXS"}', "further description"),
         (TITLE, '{"shape": [40, 60, 3]}', None),
-        (315, "you", "repeated tag 315"),
+        (315, "you", "repeated tag 315 (Artist)"),
     ],
 )
 def test_what_else_is_said_twice_is_told(tag: int, text: str, said: str | None) -> None:

@@ -227,7 +227,8 @@ SCALE, TIE, KEYS, GDAL, LAYERS, PRIVATE = 33550, 33922, 34735, 42112, 37724, 650
         ([(PRIVATE, 2, 0, "mine", True)], "tag 65000"),
         (
             [(50838, 4, 2, (12, 16), True), (50839, 1, 28, b"IJIJgnar" + bytes(20), True)],
-            "ImageJ's own data (ranges shown, labels, overlays; tags 50838 and 50839)",
+            "ImageJ's own data (ranges shown, labels, overlays; "
+            "tags 50838 (IJMetadataByteCounts) and 50839 (IJMetadata))",
         ),
         (
             [(GDAL, 2, 0, "x", True), (LAYERS, 7, 9, b"8BIMLayer", True), (PRIVATE, 3, 1, 5, True)],

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from train_runs import RESTORER, load_weights, save_photographs
 
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, MemoryLimitError, UsageError
 from mambair_cli.train import pace, train
+from mambair_cli.train.resuming import read_begun
 from mambair_cli.train.trainer import Trainer, make_network
 
 
@@ -114,7 +117,9 @@ def test_a_vast_crop_is_refused_before_images_are_mirrored_to_it(config):
         train(dataclasses.replace(config, crop=100_000))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError, MemoryError, RuntimeError("could not create a primitive")]
+)
 def test_memory_that_is_full_during_a_step_is_one_line(config, monkeypatch, error):
     def fail(trainer):
         raise error
@@ -133,6 +138,65 @@ def test_what_a_step_takes_is_told_from_a_smaller_one(config):
         net(torch.rand(config.batch, 3, larger.crop, larger.crop))
     kept = sum(size for address, size in saved.items() if address not in weights)
     assert told.memory == pytest.approx(kept, rel=0.15)
+
+
+class _TimedNetwork(torch.nn.Module):
+    """A network whose steps take a set time by a clock of its own.
+
+    Args:
+        config: Configuration of the network that it stands for.
+        first: Seconds that the first step takes besides, as to compile kernels.
+        fixed: Seconds of each step.
+        pixel: Seconds for each pixel of a crop.
+    """
+
+    def __init__(self, config, first, fixed, pixel):
+        super().__init__()
+        self.config, self.info = config, SimpleNamespace(channels=3)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.now, self.sides = 0.0, []
+        self._first, self._fixed, self._pixel = first, fixed, pixel
+
+    def forward(self, x):
+        self.now += self._fixed + self._pixel * x.shape[-1] ** 2 + (0 if self.sides else self._first)
+        self.sides.append(x.shape[-1])
+        return x * self.weight
+
+
+@pytest.mark.parametrize("crop", [8, 12, 48])
+@pytest.mark.parametrize(
+    ("first", "fixed", "pixel"), [(20, 0.03, 1e-5), (0.5, 0.2, 1e-4), (0, 0.001, 0.01), (8, 0, 0.1)]
+)
+def test_neither_the_start_nor_what_is_fixed_counts_as_computing(
+    config, monkeypatch, crop, first, fixed, pixel
+):
+    net: Any = _TimedNetwork(config.network, first, fixed, pixel)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=crop), torch.device("cpu"), 1)
+    assert told.seconds == pytest.approx(fixed + pixel * crop**2)
+
+
+def test_a_step_that_takes_minutes_is_tried_once(config, monkeypatch):
+    net: Any = _TimedNetwork(config.network, 0, 0, 1)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    monkeypatch.setattr(pace, "LONGEST_TRIAL", 10)
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (told.seconds, net.sides) == (24**2, [8])
+
+
+def test_a_larger_crop_is_not_tried_where_memory_does_not_hold_it(config, monkeypatch):
+    net: Any = _TimedNetwork(config.network, 0, 0, 1e-3)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: net.now))
+    monkeypatch.setattr(pace, "machine_memory", lambda: 4 * 8**2 * 3 * 4 - 1)
+    told = pace.measure_pace(net, dataclasses.replace(config, crop=24), torch.device("cpu"), 1)
+    assert (told.seconds, set(net.sides)) == (pytest.approx(24**2 / 1000), {8})
+
+
+@pytest.mark.parametrize(("memory", "said"), [(2**20, ""), (2**30, " and over 1.0 GiB of memory")])
+def test_memory_is_told_where_it_counts(memory, said):
+    warning = pace.warn_if_slow(pace.Pace(2, memory), 10**6, "cpu")
+    assert warning
+    assert f"about 2 s on cpu{said}, 1000000 steps 23 days;" in warning
 
 
 @pytest.mark.parametrize(
@@ -180,8 +244,16 @@ def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
         train(config)
-    with pytest.raises(UsageError, match="--batch 3: it was begun with --batch 2; give that"):
+    with pytest.raises(
+        UsageError, match="--batch 3: it was begun with --batch 2; give that, or leave it out"
+    ):
         train(dataclasses.replace(config, batch=3), resume=True)
+    with pytest.raises(
+        UsageError,
+        match="with --crop 10, --batch 3 and --seed 2: "
+        "it was begun with --crop 8, --batch 2 and --seed 0; give those, or leave them out",
+    ):
+        train(dataclasses.replace(config, batch=3, crop=10, seed=2), resume=True)
     assert config.network
     wider = dataclasses.replace(config, steps=1, network=dataclasses.replace(config.network, d_state=3))
     with pytest.raises(UsageError, match=r"with --d-state 3: it was begun with --d-state \d; give that"):
@@ -304,6 +376,27 @@ def test_a_state_that_is_missing_or_damaged_is_a_clear_error(config):
     (config.output / "state.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(CheckpointError, match="damaged"):
         train(config, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"network": {"form": "a later one"}},
+            "its settings are not those of this version; continue it",
+        ),
+        ({"network": {"embed_dim": 48}}, "its settings are not those of this version"),
+        ({"images": 5}, "its settings are not those of this version"),
+        (None, "it is not the state of a run"),
+    ],
+)
+def test_settings_of_another_version_are_a_clear_error(config, changes, said):
+    train(dataclasses.replace(config, steps=1))
+    state = torch.load(config.output / "state.pt", weights_only=True)
+    settings = None if changes is None else {**state["config"], **changes}
+    torch.save({**state, "config": settings}, config.output / "state.pt")
+    with pytest.raises(CheckpointError, match=said):
+        read_begun(config.output)
 
 
 def test_a_state_that_may_not_be_read_is_not_called_damaged(config):

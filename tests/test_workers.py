@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +28,11 @@ from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
 from mambair_cli.restore import devices
 from mambair_cli.restore.devices import choose_devices
+from mambair_cli.restore.output_buffers import HostBuffers
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
-from mambair_cli.runs.executors import worker
-from mambair_cli.runs.executors.messages import Advanced, Done, Noticed
+from mambair_cli.runs.executors import process_worker, worker
+from mambair_cli.runs.executors.messages import Advanced, Done, Noticed, TilesFailed
 from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.this_process import ThisProcess
@@ -287,7 +289,10 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     assert read_files("spread") == (read_files("alone") if survivors else {})
 
 
-def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), RuntimeError("could not create a primitive")]
+)
+def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch, error):
     settings = replace(tiled, tile=64)
     alone = Restorer.from_settings(settings)
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
@@ -295,7 +300,7 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     def launch(executor, tiles, corners, seed, kind):
         batch = launch_batch(executor, tiles, corners, seed, kind)
         if tiles.shape[1] > 32:
-            batch.error = torch.OutOfMemoryError("no room")
+            batch.error = error
         return batch
 
     launch_batch = WorkerProcesses.launch
@@ -311,6 +316,20 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )
+
+
+def test_a_worker_sends_errors_about_tiles_and_raises_others():
+    class Computer:
+        buffers = HostBuffers()
+
+        def collect(self, launched):
+            raise launched[0]
+
+    computer: Any = Computer()
+    for error in (RuntimeError("std::bad_alloc"), MambairError("not finite")):
+        assert process_worker._collect(computer, [error]) == TilesFailed(error)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        process_worker._collect(computer, [RuntimeError("shapes differ")])
 
 
 def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weights):

@@ -5,8 +5,8 @@ python training/export_weights.py RUNS/x4/weights.safetensors mambair_cli/weight
 Of several checkpoints of one network it takes the mean, and the metadata of the first.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from safetensors import safe_open
@@ -42,6 +42,15 @@ def export(sources: list[Path], target: Path) -> None:
     print(f"{target}: {target.stat().st_size} bytes")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="checkpoint of a run")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="checkpoint to write")
+    arguments = parser.parse_args()
+    export(arguments.sources, arguments.target)
+
+
 if __name__ == "__main__":
-    *sources, target = map(Path, sys.argv[1:])
-    export(sources, target)
+    main()

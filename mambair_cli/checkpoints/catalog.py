@@ -216,7 +216,7 @@ def _choose_real(task: Task, scale: int, device_kind: str) -> Model:
     models = [model for model in load_catalog() if model.is_real and model.task == task]
     models = [model for model in models if model.scale >= scale]
     if not models:
-        raise ModelError(f"no model for real pictures does {task}: --model real; leave it out")
+        raise ModelError(f"no model for real pictures does {task}: model real; leave it out")
     fast = [model for model in models if (model.bundled is not None) == (device_kind == "cpu")]
     return min(fast or models, key=lambda model: model.scale)
 

@@ -83,6 +83,7 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
     if path is None and is_offline(offline):
         raise DownloadError(explain_offline(model))
     if path is None:
+        _require_place(model)
         path, notice = _download(model, quiet)
     try:
         return Fetched(path, verify(path, model), notice)
@@ -91,6 +92,19 @@ def fetch(model: Wanted, *, offline: bool = False, quiet: bool = False) -> Fetch
             raise
         discard(path)
         raise WrongFileError(f"{error} (the file has been removed)") from error
+
+
+def _require_place(model: Wanted) -> None:
+    """Refuse to download a model where there is no folder for it.
+
+    Raises:
+        DownloadError: There is none.
+    """
+    from huggingface_hub import constants
+
+    cache = constants.HF_HUB_CACHE if model.repo else constants.HF_ASSETS_CACHE
+    if homeless := mirror.explain_homeless(cache):
+        raise DownloadError(f"cannot download {model.name} to the cache: {homeless}")
 
 
 def is_offline(asked: bool) -> bool:

@@ -54,6 +54,8 @@ def load_network(path: str | Path) -> Network:
     Raises:
         CheckpointError: The file is damaged, unsafe, or of another network.
     """
+    if path == "":  # Path would take it for the folder here
+        raise CheckpointError("cannot load a file: its path is empty; give a .pth or .safetensors file")
     path = Path(path)
     tensors, metadata = read_tensors(path)
     try:
@@ -306,14 +308,9 @@ def _infer_mambair_v2(shapes: Shapes) -> MambaIRv2Config:
 def _infer_unet(shapes: Shapes) -> MambaIRUNetConfig:
     if _has(shapes, r"skip_conv\."):
         raise CheckpointError("it is a dual-pixel network (6 input channels); photographs have 3")
-    n1, n2, n3, n4 = (
-        _count(shapes, rf"{level}\.(\d+)\.")
-        for level in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    )
-    scans = [
-        f"{level}.0.self_attention"
-        for level in ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    ]
+    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    n1, n2, n3, n4 = (_count(shapes, rf"{level}\.(\d+)\.") for level in levels)
+    scans = [f"{level}.0.self_attention" for level in levels]
     d1, d2, d3, d4 = (shapes[f"{scan}.x_proj_weight"][2] for scan in scans)
     return MambaIRUNetConfig(
         dim=shapes["patch_embed.proj.weight"][0],

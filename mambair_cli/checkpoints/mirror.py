@@ -70,6 +70,8 @@ def download(url: str, bar: type | None = None, sha256: str | None = None) -> Pa
     from huggingface_hub.file_download import http_get
 
     place = _place_of(url)
+    if homeless := explain_homeless(place):
+        raise DownloadError(homeless)
     partial = place.with_name(f"{place.name}.incomplete")
     with _translated_errors():
         _ask(url)  # before anything is made on the disk
@@ -85,6 +87,13 @@ def download(url: str, bar: type | None = None, sha256: str | None = None) -> Pa
             return partial.replace(place.with_name(f"{place.stem}-{hash_of(partial)}{place.suffix}"))
         finally:
             partial.unlink(missing_ok=True)
+
+
+def explain_homeless(cache: str | Path) -> str | None:
+    """Say that a cache of the Hub would be a folder named ~ in the working folder; None if it would not."""
+    if not str(cache).startswith("~"):  # which huggingface_hub replaces if it can
+        return None
+    return f"{cache}, where no home folder is known; set HOME, or HF_HOME to another folder"
 
 
 def _ask(url: str) -> None:

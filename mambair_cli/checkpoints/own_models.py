@@ -15,6 +15,7 @@ from mambair_cli.checkpoints.catalog import Model, Task, is_named, is_sound
 from mambair_cli.checkpoints.source import CheckpointSource, parse_source
 from mambair_cli.errors import CheckpointError, MambairError, ModelError, UsageError
 from mambair_cli.system.files import atomic_write, hash_of, show
+from mambair_cli.system.home import home_folder
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
@@ -23,19 +24,40 @@ _HEADER = "# Your own models of mambair; `mambair models add` and `remove` chang
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _KEYS = ("name", "source", "sha256", "size", "task", "scale", "channels", "architecture", "parameters")
 _ARCHITECTURES = {"MambaIR": "mambair", "MambaIRv2": "mambairv2", "MambaIRUNet": "mambair-unet"}
+# The folder for settings within the home folder, where it is not .config.
+_SETTINGS = {"win32": "AppData/Roaming", "darwin": "Library/Application Support"}
 # Where the file is cut to remove a table: before it, and before each line of a remark above it, which stays.
 _CUT = re.compile(r"(?m)^(?=(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*\[\[[ \t]*model[ \t]*\]\])")
 
 
-def own_models_file() -> Path:
-    """Return the path of the user's file of models, in the folder for settings; it may not exist."""
-    folder = os.environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(folder):
-        if sys.platform == "win32":
-            folder = os.environ.get("APPDATA") or "~/AppData/Roaming"
-        else:
-            folder = "~/Library/Application Support" if sys.platform == "darwin" else "~/.config"
-    return Path(os.path.expanduser(folder), "mambair", "models.toml")
+def own_models_file() -> Path | None:
+    """Return the path of the user's file of models, in the folder for settings; it may not exist.
+
+    None if nothing tells where that folder is.
+    """
+    given, usual = "", _SETTINGS.get(sys.platform, ".config")
+    if os.path.isabs(os.environ.get("XDG_CONFIG_HOME", "")):
+        given = os.environ["XDG_CONFIG_HOME"]
+    elif sys.platform == "win32":
+        given = os.environ.get("APPDATA", "")
+    home = home_folder()
+    if not given and home is None:
+        return None
+    return Path(home or "", given or usual, "mambair", "models.toml")
+
+
+def _require_file() -> Path:
+    """Return the path of the user's file of models.
+
+    Raises:
+        ModelError: Nothing tells where it is.
+    """
+    path = own_models_file()
+    if path is None:
+        raise ModelError(
+            "no place for the file of your own models: there is no home folder; set HOME or XDG_CONFIG_HOME"
+        )
+    return path
 
 
 def load_own_models() -> tuple[Model, ...]:
@@ -45,6 +67,8 @@ def load_own_models() -> tuple[Model, ...]:
         ModelError: The file cannot be read, or is damaged.
     """
     path = own_models_file()
+    if path is None:
+        return ()
     try:
         return _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -97,9 +121,10 @@ def add_model(
 
     Raises:
         UsageError: The name, the task or the level is impossible.
-        ModelError: The file cannot be fetched, or is no network.
+        ModelError: The file cannot be fetched, or is no network, or there is no place to note it.
     """
     _check_name(name)
+    _require_file()  # before anything is fetched
     source = parse_source(text)
     if source is None:
         fetched, text = _look_at(text), os.path.abspath(text)
@@ -214,7 +239,7 @@ def _pin(source: CheckpointSource, path: Path) -> str:
 
 def _place(model: Model) -> Model:
     """Fill in where the file of a model is, which its source tells."""
-    source = parse_source(model.source or "")
+    source = parse_source(model.source) if model.source else None
     if source is None:
         return model
     return replace(model, repo=source.repo, revision=source.revision, files=source.files, url=source.url)
@@ -292,7 +317,7 @@ def _changing() -> Iterator[tuple[Path, str]]:
     """
     from filelock import FileLock
 
-    path = own_models_file()
+    path = _require_file()
     load_own_models()  # a damaged file stays as it is
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

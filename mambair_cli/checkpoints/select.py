@@ -107,7 +107,7 @@ def choose_model(
     """
     if weights is not None:
         if model != AUTO:
-            raise UsageError(f"--model {model} and --weights {weights} exclude each other; give one")
+            raise UsageError(f"model {model} and weights {weights} exclude each other; give one")
         return choose_file(weights, offline, quiet)
     best = name_model(task, scale, level, model, device_kind)
     try:

@@ -59,6 +59,8 @@ def parse_source(text: str) -> CheckpointSource | None:
     Raises:
         UsageError: It is malformed, or nothing that is downloaded.
     """
+    if not text:
+        raise UsageError(f"the source of the weights is empty; {FORMS}")
     if not _REMOTE.match(text):
         return None
     if not text.isprintable():

@@ -24,6 +24,7 @@ from mambair_cli.cli.streams import ReaderGoneError, settle_streams
 from mambair_cli.cli.train import train
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system import signals
+from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.notices import telling
 from mambair_cli.system.process import settle_process
 
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settle_process()
     try:
         hush(False)
-        with telling(remark):
+        with telling(remark), explaining_memory("this command"):
             exit_code = app(arguments, prog_name="mambair", standalone_mode=False) or 0
         sys.stdout.flush()
     except MambairError as error:

@@ -12,6 +12,7 @@ from mambair_cli.cli.output import complain, format_bytes, format_rate, print_ev
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import show
+from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class ClipRun:
                 say(f"{job.input} is {facts.hdr}: the model sees its signal as it is stored, and it stays so")
 
         try:
-            with show_clip(job.input, not options.quiet) as progress:
+            with explaining_memory(job.input), show_clip(job.input, not options.quiet) as progress:
                 outcome = restore_clip(job, restorer, tell, progress.advance, notify, workers)
         except MambairError as error:
             self._fail(job, error)
@@ -109,7 +110,8 @@ class ClipRun:
         if job.source is None:
             raise UsageError("--dry-run cannot look at standard input: it can be read only once; name a file")
         try:
-            forecast = foresee_clip(job, restorer)
+            with explaining_memory(job.input):
+                forecast = foresee_clip(job, restorer)
         except MambairError as error:
             self._fail(job, error)
             return
@@ -163,7 +165,7 @@ class ClipRun:
                 f"{format_rate(new / max(outcome.seconds, 1e-9))}; {codec}"
             )
         if job.target is not None:
-            print(job.target, flush=True)
+            print(job.output, flush=True)
 
     def end(self) -> None:
         """Print the end, and end the command with the exit code.

@@ -1,6 +1,5 @@
 """Clips among the inputs of the restoring commands: named by their suffixes, restored one after the other."""
 
-import glob
 import io
 import os
 import re
@@ -20,7 +19,7 @@ from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.files import is_special, refuse_input
-from mambair_cli.system.patterns import expand
+from mambair_cli.system.patterns import expand, explain_no_match, must_be_expanded
 from mambair_cli.system.signals import cleaning_up
 from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
@@ -123,12 +122,12 @@ def expand_patterns(names: list[str]) -> list[str]:
     expanded: list[str] = []
     left_out = LeftOut()
     for name in names:
-        if not (name.lower().endswith(CLIP_SUFFIXES) and glob.has_magic(name)) or os.path.lexists(name):
+        if not (name.lower().endswith(CLIP_SUFFIXES) and must_be_expanded(name)):
             expanded.append(name)
             continue
         matches = expand(name)
         if not matches.names:
-            raise UsageError(f"no file matches the pattern: {name}; check it")
+            raise UsageError(f"no file matches the pattern: {name}; {explain_no_match(name)}")
         left_out.links += matches.links
         left_out.special += map(Path, filter(is_special, matches.names))
         expanded += [each for each in matches.names if not is_special(each)]

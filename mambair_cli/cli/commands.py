@@ -1,6 +1,7 @@
 """Commands and groups of commands: help in plain words, with an example; errors that say what would work."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import typer
@@ -86,7 +87,10 @@ def _parse(command: Command | CommandGroup, parse: Any, context: Any, arguments:
     given = list(arguments)
     parameters = command.get_params(context)
     names = [name for p in parameters if isinstance(p, TyperOption) for name in p.opts]
-    check_dashes(given, names, context.command_path)
+    own = given  # of a group: those before the command, which checks its own
+    if isinstance(command, CommandGroup):
+        own = list(takewhile(lambda argument: argument.startswith("-"), given))
+    check_dashes(own, names, context.command_path)
     context.allow_extra_args = True  # the caller refuses them, with a better message
     try:
         return parse(context, arguments)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mambair_cli.cli.browser import open_page
+from mambair_cli.cli.inputs import refuse_addresses
 from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.system.files import show
-from mambair_cli.system.values import read_region
+from mambair_cli.system.values import as_argument, read_region, show_count
 
 if TYPE_CHECKING:
     from mambair_cli.pages.folders import ComparedSet
@@ -61,7 +62,7 @@ class CompareOptions:
 @with_options
 def compare(
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE", help="Two to six pictures, or as many folders.")
+        list[str], typer.Argument(metavar="PICTURE", help="Two to six pictures, or as many folders.")
     ],
     *,
     options: CompareOptions,
@@ -74,19 +75,24 @@ def compare(
 
     Example: mambair compare photo.jpg photo_x4.png --open
     """
-    for path in pictures:
+    from mambair_cli.pages.comparison import check_count
+
+    refuse_addresses(pictures)
+    paths = [Path(picture) for picture in pictures]
+    for path in paths:
         if not os.path.lexists(path):
             is_behind_dashes = str(path).startswith("-")
             advice = "after -- everything is a file name" if is_behind_dashes else "check its name"
             raise UsageError(f"no such file or folder: {path}; {advice}")
-    folders = [path for path in pictures if path.is_dir()]
-    if folders and len(folders) < len(pictures):
+    check_count(len(paths))
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(folders) < len(paths):
         raise UsageError("folders are compared with folders, and pictures with pictures; give one kind")
-    names = _read_names(options.names, pictures)
+    names = _read_names(options.names, paths)
     if folders:
         index, exit_code = _compare_folders(folders, names, options)
     else:
-        index, exit_code = _compare_pictures(pictures, names, options), 0
+        index, exit_code = _compare_pictures(paths, names, options), 0
     if options.open:
         open_page(index)
     if exit_code:
@@ -119,16 +125,17 @@ def _compare_pictures(files: list[Path], names: list[str], options: CompareOptio
     output = options.output or Path(PAGE)
     if output.is_dir():
         output = output / PAGE
+    read = _reader(files, names, options)
     check_page(output, options.overwrite, files, pictures=files)
-    shown = _reader(files, names, options)()
+    shown = read()
     write_page(output, write_comparison(shown, files=files), options.overwrite, files)
     warnings = tell_pictures(shown)
     for sentence in () if options.quiet else warnings:
         say(f"warning: {sentence}")
     if options.json:
-        print_event("compared", input=str(files[0]), page=str(output), warnings=warnings)
+        print_event("compared", input=as_argument(files[0]), page=as_argument(output), warnings=warnings)
     else:
-        print(output)
+        print(as_argument(output))
     return output
 
 
@@ -142,7 +149,7 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
         raise UsageError(f"folders become a folder of pages, and -o {output} names a page; name a folder")
     sets, alone = match_folders(folders)
     if alone and not options.quiet:
-        others = f" and {len(alone) - 1} others" if len(alone) > 1 else ""
+        others = f" and {show_count(len(alone) - 1, 'other')}" if len(alone) > 1 else ""
         say(f"without a partner: {alone[0]}{others}")
     for path in alone if options.json else ():
         print_event("left_out", why="no_partner", count=1, example=str(path), kinds={})
@@ -158,9 +165,9 @@ def _compare_folders(folders: list[Path], names: list[str], options: CompareOpti
     index = output / INDEX
     remove_pages(before - list_pages(output))
     if options.json:
-        print_event("index", page=str(index))
+        print_event("index", page=as_argument(index))
     else:
-        print(index)
+        print(as_argument(index))
     return index, exit_code
 
 
@@ -174,10 +181,12 @@ def report_set(compared: "ComparedSet", as_json: bool, quiet: bool) -> None:
             from mambair_cli.runs.outcomes import describe_error
 
             print_event("page_failed", input=compared.name, **describe_error(compared.error))
-    elif as_json:
-        print_event("compared", input=compared.name, page=str(compared.page), warnings=compared.warnings)
-    else:
-        print(compared.page, flush=True)
+    elif compared.page is not None:
+        page = as_argument(compared.page)
+        if as_json:
+            print_event("compared", input=compared.name, page=page, warnings=compared.warnings)
+        else:
+            print(page, flush=True)
 
 
 def _reader(files: list[Path], names: list[str], options: CompareOptions) -> ReadSet:

@@ -8,6 +8,7 @@ from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.compare import FOLDER, report_set
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError, UsageError
+from mambair_cli.system.values import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.pages.screen import ScreenPicture
@@ -149,6 +150,6 @@ class ResultPages:
 
 def _print_page(event: str, page: Path, as_json: bool, **facts: Any) -> None:
     if as_json:
-        print_event(event, **facts, page=str(page))
+        print_event(event, **facts, page=as_argument(page))
     else:
-        print(page, flush=True)
+        print(as_argument(page), flush=True)

@@ -233,7 +233,7 @@ def _check_models() -> Finding:
     """Verify the built-in models, and list the others that are on this machine."""
     from huggingface_hub import constants
 
-    from mambair_cli.checkpoints import catalog, hub
+    from mambair_cli.checkpoints import catalog, hub, mirror
 
     here = {}
     for model in catalog.load_catalog():
@@ -248,6 +248,8 @@ def _check_models() -> Finding:
     text = f"built-in models verified; in the cache {cache}: " + (
         f"{', '.join(here)}, {size}" if here else "none"
     )
+    if homeless := mirror.explain_homeless(cache):
+        text += f"; none can be downloaded to {homeless}"
     return Finding("models", text, {"cache": cache, "cached": here})
 
 

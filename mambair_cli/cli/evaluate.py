@@ -30,7 +30,7 @@ from mambair_cli.cli.options import (
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input, require_folder
+from mambair_cli.system.files import refuse_input
 
 if TYPE_CHECKING:
     from mambair_cli.quality.evaluate import PaperProtocol, Score
@@ -184,6 +184,9 @@ def evaluate(
     from mambair_cli.quality.evaluate import average, measure
 
     pairs, inputs = _find_images(truth, options)
+    folders = [truth, *filter(None, [options.restored, options.inputs])]
+    page = EvaluationPage(options.page, options.overwrite, inputs, folders)
+    page.check()
     restorer = _make_restorer(options)
     protocol = _settle_protocol(options, restorer)
     if restorer is not None and (options.receptive_field or options.seams):
@@ -195,7 +198,6 @@ def evaluate(
     width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
     scores, failures = [], Failures(options.json)
     model = restorer.model.name if restorer else None
-    page = EvaluationPage(options.page, options.overwrite, inputs)
     # White noise, as the papers add it, leaves the range from 0 to 1.
     restore = None if restorer is None else lambda image: restorer.restore(image, any_range=True)[0]
     for score in measure(pairs, protocol, restore, page.add, failures.add):
@@ -272,11 +274,6 @@ def _check_pictures(options: EvaluateOptions, given: dict[str, Any]) -> None:
         refuse(given, ["seams_picture"], "only --seams draws it")
         if options.page is None:
             refuse(given, ["overwrite"], "no file is written")
-        else:
-            from mambair_cli.pages.document import check_page
-
-            check_page(options.page, options.overwrite, ())
-            require_folder(options.page.absolute().parent, "--page")
 
 
 def _make_restorer(options: EvaluateOptions) -> "Restorer | None":

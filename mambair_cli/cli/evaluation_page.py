@@ -19,11 +19,13 @@ class EvaluationPage:
         path: File of the page; None for none.
         overwrite: Whether it replaces an existing one.
         inputs: The images that are measured, and their truth; never replaced.
+        folders: What is measured, and the results or inputs where they are given: pages of others are kept.
     """
 
     path: Path | None
     overwrite: bool
     inputs: list[Path]
+    folders: list[Path]
     _measured: list["Measured"] = field(default_factory=list)
 
     def add(
@@ -35,6 +37,20 @@ class EvaluationPage:
         from mambair_cli.pages.evaluation import note_image
 
         self._measured.append(note_image(score.name, score.psnr, score.ssim, given, image, truth))
+
+    def check(self) -> None:
+        """Refuse a page in the place of another file, before anything is measured.
+
+        Raises:
+            UsageError: There is one, or the name or the folder cannot be that of a page.
+        """
+        if self.path is None:
+            return
+        from mambair_cli.pages.document import check_page
+        from mambair_cli.system.files import require_folder
+
+        check_page(self.path, self.overwrite, self.inputs, self.folders)
+        require_folder(self.path.absolute().parent, "--page")
 
     def write(self, truth: Path, mean: "Score", how: str, model: str | None) -> None:
         """Write the page.
@@ -57,5 +73,5 @@ class EvaluationPage:
         summary = (
             f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
         )
-        document = write_evaluation(title, summary, self._measured)
+        document = write_evaluation(title, summary, self._measured, self.folders)
         write_page(self.path, document, self.overwrite, self.inputs, "--page")

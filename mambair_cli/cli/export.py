@@ -12,6 +12,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.system.files import refuse_input, require_folder, show
 from mambair_cli.system.signals import cleaning_up
+from mambair_cli.system.values import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.select import ChosenModel
@@ -160,7 +161,7 @@ def _tell(
     if options.json:
         print_event(
             "exported",
-            output=str(output),
+            output=as_argument(output),
             model=chosen.name,
             opset=written.opset,
             bytes=written.bytes,
@@ -178,4 +179,4 @@ def _tell(
             else f"differs from {chosen.name} by {written.difference:.1e} at most"
         )
         say(f"{show(output)}: {kind}, {written.bytes / 1e6:.1f} MB, {shapes}, {checked}")
-    print(output)
+    print(as_argument(output))

@@ -1,7 +1,7 @@
 """The inputs of a command: options that say which images are taken, and finding these images."""
 
-import glob
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mambair_cli.errors import UsageError
+from mambair_cli.system.patterns import explain_braces, must_be_expanded
 
 if TYPE_CHECKING:
     from mambair_cli.images.discovery import FileFilter
@@ -59,25 +60,53 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
     Raises:
         UsageError: There is such a name.
     """
-    for name in (*names, output or ""):
-        if "://" in name and not os.path.lexists(name):
-            is_download = name != output and name.startswith(("http://", "https://"))
-            advice = "download it first" if is_download else "mount it, and give the folder (docs/cluster.md)"
-            raise UsageError(f"no file or folder: {name}; {advice}")
+    refuse_addresses(names, output)
     missing = [name for name in names if name and not _is_there(name)]
     if missing:
         is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
-        advice = f"did you mean -o {missing[0]}?" if is_output else "check its name"
+        advice = explain_braces(missing[0]) or "check its name"
+        advice = f"did you mean -o {missing[0]}?" if is_output else advice
         if missing[0].startswith("-"):  # else it would be an option
             advice = "after -- everything is a file name"
         raise UsageError(f"no such file or folder: {missing[0]}; {advice}")
+
+
+def refuse_addresses(names: Sequence[str], output: str | None = None) -> None:
+    """Refuse addresses in place of files; for one of this machine say which file it means.
+
+    Args:
+        names: Names of the inputs, as they were given.
+        output: Name of the output, if there is one.
+
+    Raises:
+        UsageError: There is an address.
+    """
+    for name in (*names, output or ""):
+        if "://" in name and not os.path.lexists(name):
+            advice = "mount it, and give the folder (docs/cluster.md)"
+            if name != output and name.startswith(("http://", "https://")):
+                advice = "download it first"
+            if (path := _path_of_address(name)) is not None:
+                advice = f"write {shlex.quote(path)}"
+            raise UsageError(f"no file or folder: {name}; {advice}")
+
+
+def _path_of_address(address: str) -> str | None:
+    """Return the path in an address such as file:///home/me/a%20b.jpg; None for that of another machine."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme.lower() != "file" or host not in ("", "localhost") or not path:
+        return None
+    from urllib.parse import unquote  # imported here: few names are addresses
+
+    return slash + unquote(path, errors="surrogateescape")
 
 
 def _is_there(name: str) -> bool:
     """Tell whether an input may exist; for a pattern that the shell has not expanded this is not checked."""
     from mambair_cli.images.source import STANDARD_STREAM
 
-    if name == STANDARD_STREAM or glob.has_magic(name):
+    if name == STANDARD_STREAM or must_be_expanded(name):
         return True
     try:
         os.lstat(name)

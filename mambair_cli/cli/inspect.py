@@ -22,6 +22,7 @@ from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, report_failure, say
 from mambair_cli.errors import MambairError
 from mambair_cli.runs import parameters
+from mambair_cli.system.memory import explaining_memory
 
 if TYPE_CHECKING:
     from mambair_cli.images.discovery import FileFilter
@@ -83,7 +84,8 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
         report_failure(name, error, options.json)
     for source in sources:
         try:
-            inspection = inspect_image(source, options.max_pixels)
+            with explaining_memory(str(source)):
+                inspection = inspect_image(source, options.max_pixels)
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
             kinds["failed"] += 1

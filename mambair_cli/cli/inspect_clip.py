@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.cli.inspect_text import print_lines
 from mambair_cli.cli.output import complain, format_bytes, print_event
 from mambair_cli.errors import MambairError
+from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.values import show_count
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def inspect_clips(names: list[str], as_json: bool) -> int:
     exit_code = 0
     for place, name in enumerate(names):
         try:
-            with open_clip(Path(name)) as clip:
+            with explaining_memory(name), open_clip(Path(name)) as clip:
                 need = find_need_of_clip(clip.first_frames())
                 facts = clip.facts if clip.facts.frames_exact else clip.count()
         except MambairError as error:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import Any, get_args, get_origin
 
 import typer
@@ -13,11 +14,12 @@ from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import SHARED
 from mambair_cli.system.values import Kind, describe_kind, read_value
 
+_QUALITIES = {"--quality": "(of results)", "--jpeg-quality": "(of inputs)"}
 _KINDS: Mapping[Any, Kind] = {int: "integer", float: "number"}
 
 
 def check_dashes(arguments: Sequence[str], options: Collection[str], command: str) -> None:
-    """Refuse an option of several letters with one dash, which would be read as several options.
+    """Refuse what would be read as other options: several letters after one dash, and -q with a number.
 
     Args:
         arguments: Arguments of a command.
@@ -27,15 +29,21 @@ def check_dashes(arguments: Sequence[str], options: Collection[str], command: st
     Raises:
         UsageError: There is such an option.
     """
-    for argument in arguments:
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument == "--":
             return
         name = argument.partition("=")[0]
         if len(name) > 2 and f"-{name}" in options:
             raise UsageError(f"no such option: {name}; did you mean -{name}?")
         is_short = len(name) > 2 and name[0] == "-" != name[1]
-        if is_short and (hint := find_counterpart(name, command, options, arguments)) is not None:
-            raise UsageError(f"no such option: {name}; {hint}")
+        for theirs in (name, f"-{name}") if is_short else ():
+            if (hint := find_counterpart(theirs, command, options, arguments)) is not None:
+                raise UsageError(f"no such option: {name}; {hint}")
+        if argument == "-q" and following.isdecimal() and not os.path.lexists(following):
+            qualities = [f"{each} {what}" for each, what in _QUALITIES.items() if each in options]
+            if qualities:
+                advice = f"it is --quiet; a quality is {' or '.join(qualities)}"
+                raise UsageError(f"-q takes no value: {following}; {advice}")
 
 
 def explain_mistake(
@@ -92,13 +100,24 @@ def explain_unknown_command(name: str, command: str, commands: Sequence[str]) ->
 
 
 def _explain_unknown(name: str, command: str, options: Collection[str], arguments: Sequence[str]) -> str:
-    close = get_close_matches(name, [option for option in options if option.startswith("--")], cutoff=0.7)
+    close = _find_similar(name, options)
     hint = find_counterpart(name, command, options, arguments)
     if hint is None and close:
         hint = f"did you mean {' or '.join(close)}?"
     if hint is None and " " not in command:
         hint = f"options stand after a command, as in {command} upscale --scale 2"
     return hint or f"see `{command} --help`"
+
+
+def _find_similar(name: str, options: Collection[str]) -> list[str]:
+    """Return the options that a name may have been meant for: it begins them, or has few other letters.
+
+    The two dashes, which all have, count for nothing, and nobody mistakes the first letter.
+    """
+    word = name.removeprefix("--").lower()
+    words = [each[2:] for each in options if each.startswith(f"--{word[:1]}")]
+    begun = [each for each in words if len(word) > 2 and each.startswith(word)]
+    return [f"--{each}" for each in begun or get_close_matches(word, words, cutoff=0.75)]
 
 
 def _explain_value(error: typer.TyperException, parameter: Any, value: Any) -> UsageError:

@@ -12,6 +12,7 @@ from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import make_folder, open_atomic, require_folder, show
+from mambair_cli.system.memory import explaining_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,7 +159,8 @@ def _take_inputs(
     check_made(pairs, protocol)
     for pair in pairs:
         try:
-            taken = take(read_input(pair, protocol))
+            with explaining_memory(str(pair.truth)):
+                taken = take(read_input(pair, protocol))
         except MambairError as error:
             failures.add(pair, error)
             continue
@@ -231,7 +233,7 @@ def _finite(ratio: float) -> float | None:
 
 def _save(picture: "Image", path: Path, options: "EvaluateOptions", what: str = "") -> None:
     make_folder(path.absolute().parent, "--seams-picture" if options.seams else "--receptive-field")
-    with open_atomic(path, overwrite=options.overwrite) as file:
+    with open_atomic(path, overwrite=options.overwrite, in_new_folder=True) as file:
         picture.save(file, "PNG")
     if not options.quiet:
         say(f"wrote {show(path)}{what}")

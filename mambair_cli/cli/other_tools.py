@@ -1,9 +1,11 @@
 """Options of other tools that people are used to, and the options here that do the same."""
 
+import re
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.system.values import CLIP_SUFFIXES, read_percentage
 
 # Options that do the same, in every command that has ours.
 _SAME = {
@@ -51,6 +53,8 @@ _SAME = {
     "--warmup": ("--warmup-steps", "--warmup-iter", "--num-warmup-steps"),
     "--ema-decay": ("--ema", "--ema-rate"),
 }
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_SIZE = re.compile(r"(?=.*[0-9])([1-9][0-9]*)?[xX×]([1-9][0-9]*)?[!^<>]?")  # as ImageMagick writes it
 _RESTORING = ("upscale", "denoise", "dejpeg")
 
 
@@ -62,12 +66,14 @@ class _Advice(NamedTuple):
         text: The advice; {command} stands for the command.
         commands: Names of the commands for which it holds; empty for all.
         for_clips: Whether it holds only where a clip is named.
+        for_numbers: Whether it holds only for an option with a number.
     """
 
     names: tuple[str, ...]
     text: str
     commands: tuple[str, ...] = ()
     for_clips: bool = False
+    for_numbers: bool = False
 
 
 _INPUT = ("-i", "--input", "--inputs", "--input-dir", "--file", "--image", "--source")
@@ -93,13 +99,44 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
         ("denoise",),
     ),
     _Advice(
+        ("-n",),
+        "the model for noisy images is --real, and without it is chosen by the image; a model is --model",
+        ("upscale",),
+        for_numbers=True,
+    ),
+    _Advice(("-n",), "`mambair denoise` removes noise; a model is --model", ("dejpeg",), for_numbers=True),
+    _Advice(
         ("--host", "--bind", "--listen", "--address", "--ip"),
         "the server answers this machine alone; reach it from others by ssh -L, as docs/serve.md shows",
         ("serve",),
     ),
     _Advice(
-        (*_INPUT, "--images", "--data", "--dataset", "--data-dir", "--data-path", "--train", "--train-dir"),
+        (
+            *(*_INPUT, "--images", "--data", "--dataset", "--data-dir", "--data-path", "--dataroot"),
+            *("--train", "--train-dir"),
+        ),
         "pictures need no option: {command} FOLDER ...",
+        ("train",),
+    ),
+    _Advice(
+        (
+            *("--gt", "--gt-dir", "--gt-folder", "--gt-path", "--dataroot-gt", "--target", "--targets"),
+            *("--hr", "--hr-dir", "--hr-folder", "--hr-path", "--dataroot-hr", "--truth", "--clean"),
+        ),
+        "the truth needs no option, and inputs are made from it: {command} FOLDER ...",
+        ("train",),
+    ),
+    _Advice(
+        (
+            *("--lq", "--lq-dir", "--lq-folder", "--lq-path", "--dataroot-lq", "--noisy"),
+            *("--lr-dir", "--lr-folder", "--lr-path", "--dataroot-lr"),
+        ),
+        "inputs are made from the pictures, for --task; leave it out",
+        ("train",),
+    ),
+    _Advice(
+        ("--pretrain", "--pretrained-model", "--pretrain-network-g", "--finetune", "--fine-tune", "--init"),
+        "here it is --weights",
         ("train",),
     ),
     _Advice(
@@ -149,6 +186,16 @@ _ADVICE = (  # what holds for certain commands goes before options that do the s
     _Advice(
         ("--compression",), "TIFF and PNG lose nothing; --quality is for jpeg, webp and avif", _RESTORING
     ),
+    _Advice(
+        ("--dpi", "--ppi", "--density", "--resolution"),
+        "the resolution to print at stays that of the image; its size in pixels is set by --scale or --width",
+        ("upscale",),
+    ),
+    _Advice(
+        ("--dpi", "--ppi", "--density", "--resolution"),
+        "the resolution to print at stays that of the image; leave it out",
+        ("denoise", "dejpeg"),
+    ),
     _Advice(("--suffix", "--prefix"), "-o FOLDER keeps the names of the inputs", _RESTORING),
     _Advice(("--auto-orient", "-a"), "images are always turned upright; leave it out", _RESTORING),
 )
@@ -177,6 +224,30 @@ def find_value(name: str, value: str) -> str | None:
     return next((each for each, theirs in ours if value.lower() in (each, *theirs)), None)
 
 
+def _value_of(name: str, arguments: Sequence[str]) -> str:
+    """Return what follows an option among the arguments, with one dash or two; an empty text for nothing."""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        written, equals, value = argument.partition("=")
+        if written.startswith("-") and written.lstrip("-") == name.lstrip("-"):
+            return value if equals else following
+    return ""
+
+
+def _say_size(name: str, value: str) -> str | None:
+    """Say how a size in percent or as width and height, such as 3840x2160, is written; None for others."""
+    factor = read_percentage(value)
+    if factor is not None and name in ("-r", *_SAME["--width"], *_SAME["--scale"]):
+        smaller = "here it is --width, --height or --megapixels, for a smaller image"
+        return f"write --scale {factor:g}" if factor >= 1 else smaller
+    sides = _SIZE.fullmatch(value)
+    if sides is None or name not in _SAME["--width"]:
+        return None
+    named = zip(("--width", "--height"), sides.groups(), strict=True)
+    written = " ".join(f"{option} {side}" for option, side in named if side)
+    fits = "; the image fits into that, and nothing crops it to fill it" if sides[1] and sides[2] else ""
+    return f"write {written}{fits}"
+
+
 def find_counterpart(
     name: str, command: str, options: Collection[str], arguments: Sequence[str] = ()
 ) -> str | None:
@@ -191,9 +262,18 @@ def find_counterpart(
     Returns:
         Advice, or None for an option that no other tool is known to have.
     """
+    value = _value_of(name, arguments)
     name = name.replace("_", "-").lower()
+    if {"--scale", "--width"} <= set(options) and (size := _say_size(name, value)) is not None:
+        return size
     has_clip = any(each.lower().endswith(CLIP_SUFFIXES) for each in arguments)
-    fitting = [each for each in _ADVICE if name in each.names and (has_clip or not each.for_clips)]
+    fitting = [
+        each
+        for each in _ADVICE
+        if name in each.names
+        and (has_clip or not each.for_clips)
+        and (_NUMBER.fullmatch(value) or not each.for_numbers)
+    ]
     special = next((each for each in fitting if command.split()[-1] in each.commands), None)
     if special is not None:
         return special.text.format(command=command)

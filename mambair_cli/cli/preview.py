@@ -15,7 +15,7 @@ from mambair_cli.cli.options import Options, refuse
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview_image import PreviewImage
 from mambair_cli.errors import UsageError
-from mambair_cli.system.values import Region, read_region
+from mambair_cli.system.values import Region, as_argument, read_region
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -105,7 +105,7 @@ def show_preview(
         print_event(
             "preview",
             input=name or str(sources[0]),
-            page=str(page),
+            page=as_argument(page),
             region=list(image.region),
             results=[each.facts for each in results],
             need=image.need and describe_need(image.need),
@@ -117,7 +117,7 @@ def show_preview(
 
         show_in_terminal(pictures)
         say("this is a preview: no image is written; without --preview and --region the whole is restored")
-    print(page)
+    print(as_argument(page))
     if options.open:
         open_page(page)
 

@@ -23,7 +23,7 @@ from mambair_cli.cli.run import Run
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.values import plain_factor, read_value
+from mambair_cli.system.values import plain_factor, read_percentage, read_value
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -46,8 +46,10 @@ def _read_scale(text: str) -> float:
         return read_value("--scale", number, "number", least=1, most=LARGEST_SCALE)
     except UsageError:
         with suppress(ValueError):
-            if math.isfinite(float(number)):
-                check_scale(float(number))
+            share = read_percentage(number)
+            factor = float(number) if share is None else share
+            if math.isfinite(factor):
+                check_scale(factor)
         raise
 
 

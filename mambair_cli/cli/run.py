@@ -352,4 +352,4 @@ def _print_outcome(outcome: "Outcome", info: "ExecutorInfo | None", as_json: boo
 
         print_json(describe(outcome, info and info.model, info and info.scale))
     elif outcome.error is None and not outcome.is_skipped and outcome.job.target is not None:
-        print(outcome.job.target, flush=True)
+        print(outcome.job.place, flush=True)

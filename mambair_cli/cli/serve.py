@@ -80,9 +80,13 @@ def serve(*, options: ServeOptions) -> None:
         else:
             address = Address(None, LOOPBACK, listener.getsockname()[1])
         print(address, flush=True)
-        from mambair_cli.server.app import App, build_server
+        from mambair_cli.server.app import App
         from mambair_cli.server.network_cache import NetworkCache
         from mambair_cli.server.service import RestoreService
+        from mambair_cli.server.serving import build_server
+        from mambair_cli.server.shortage import raise_file_limit
+
+        raise_file_limit()
 
         notify = (lambda sentence: None) if options.quiet else say
         networks = NetworkCache(options.device, options.precision, options.offline, options.models, notify)

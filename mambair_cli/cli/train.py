@@ -1,6 +1,7 @@
 """The command that trains networks."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,21 +10,31 @@ import typer
 from mambair_cli.cli.options import Quiet, check_source, finite, network_scale, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
+from mambair_cli.system.files import show
 from mambair_cli.system.signals import cleaning_up
+from mambair_cli.system.values import as_argument
 from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:
+    from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.networks import MambaIRConfig
+
+_NETWORK = ("embed_dim", "depths", "d_state", "d_inner")  # options for a new network
+_SETTLED = ("task", "degradation", "weights", "teacher", "device")  # of a run, before other options are read
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The options of ``train``."""
 
-    task: Annotated[Literal["upscale", "denoise", "dejpeg"], typer.Option(help="Task to train for.")]
+    task: Annotated[
+        Literal["upscale", "denoise", "dejpeg"] | None,
+        typer.Option(help="Task to train for; required, except with --resume."),
+    ] = None
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state.")
-    ]
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for weights, log and state; required."),
+    ] = None
     scale: Annotated[
         int | None,
         network_scale("Enlargement for --task upscale: 2, 3 or 4.", "that of --weights, else 4"),
@@ -115,7 +126,10 @@ class TrainOptions:
         bool, typer.Option("--compile", help="Compile the network: a minute at the start, then faster.")
     ] = False
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the output folder; --steps may be more.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue the run in the output folder, with its options; --steps may be more."
+        ),
     ] = False
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed.")] = TrainConfig.seed
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto"
@@ -135,12 +149,13 @@ def train(
 
     Prints its log as JSON lines: loss and learning rate, and the PSNR with --validation; the last line is
     the path of the weights. The output folder also gets report.html, a page with charts and examples that
-    grows with the run. Ctrl-C saves the state; --resume continues where the run stopped. With --resume,
-    --steps may be larger than before: over as many steps as the warm-up has, the learning rate moves to that
-    of a run of the new length.
+    grows with the run. Ctrl-C saves the state; FOLDER --resume -o RUN continues where the run stopped, with
+    the options that it was begun with. --steps may be larger than before: over as many steps as the warm-up
+    has, the learning rate moves to that of a run of the new length.
 
-    Pictures are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run
-    writes into a folder with files of another one.
+    Pictures are the truth, and inputs are made from them: of pairs give the large or clean halves alone. They
+    are used at their own depth, up to 16 bits; of several pages or frames, the first one. No run writes into
+    a folder with files of another one.
 
     All of a network is trained but one part: how MambaIRv2 chooses a token for each pixel stays that of the
     checkpoint, since a choice has no gradient.
@@ -149,12 +164,17 @@ def train(
 
     Example: mambair train photos/ --task upscale --scale 2 --output run/
     """
-    _check(options, typed(context))
+    given = typed(context)
+    output = _require(images, options)
+    if options.resume:
+        config = _continue(images, output, options, given)
+    else:
+        _check(options, given)
+        config = _make_config(images, output, options)
     from mambair_cli.cli.progress import show_training
     from mambair_cli.train import loop  # not below, where a signal would interrupt its imports
 
-    config = _make_config(images, options)
-    with show_training(options.steps, shown=not options.quiet) as progress:
+    with show_training(config.steps, shown=not options.quiet) as progress:
 
         def report(line: "loop.LogLine") -> None:
             if "loss" in line:
@@ -166,7 +186,64 @@ def train(
         with cleaning_up():  # until the first step; then a signal lets it finish one
             path = loop.train(config, options.resume, report, progress.advance, notify, answer)
     if path:
-        print(path)
+        print(as_argument(path))
+
+
+def _require(images: list[Path], options: TrainOptions) -> Path:
+    """Return the run's folder; where one was given in the place of pictures, tell the whole command.
+
+    Raises:
+        UsageError: An option is missing.
+    """
+    missing = ["--task"] if options.task is None and not options.resume else []
+    if options.output is None:
+        missing.append("--output")
+    elif not missing:
+        return options.output
+    from mambair_cli.train.folder import STATE_FILE
+
+    why = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given"
+    run = next((folder for folder in images if (folder / STATE_FILE).exists()), None)
+    if run is None or not options.resume:
+        raise UsageError(f"{why}; see `mambair train --help`")
+    from mambair_cli.train.resuming import read_begun
+
+    pictures = shlex.join(as_argument(folder) for folder in read_begun(run).images)
+    command = f"mambair train {pictures} --resume -o {shlex.quote(as_argument(run))}"
+    raise UsageError(f"{why}: {show(run)} holds a run; this continues it: {command}")
+
+
+def _continue(images: list[Path], output: Path, options: TrainOptions, given: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a run that goes on: its own, but for options that were given.
+
+    Args:
+        images: Folders of images.
+        output: The run's folder.
+        options: The options, with their defaults.
+        given: Those on the command line, from ``typed``.
+
+    Raises:
+        CheckpointError: The run's state cannot be read.
+        UsageError: There is no run, or options would make it another one.
+    """
+    from mambair_cli.train.config import describe_config
+    from mambair_cli.train.resuming import read_begun, refuse_changes
+
+    begun = read_begun(output)
+    own = {name: getattr(begun, name) for name in _SETTLED if name not in given}
+    options = replace(options, **{name: str(value) for name, value in own.items() if value is not None})
+    _check(options, given)
+    config = _make_config(images, output, options)
+    names = {"images", "output", "device", *({"jpeg_quality": "quality"}.get(name, name) for name in given)}
+    settings: dict[str, Any] = {name: getattr(config, name) for name in names & vars(config).keys()}
+    if begun.network and config.network:
+        changed = {name: getattr(config.network, name) for name in _NETWORK if name in given}
+        settings["network"] = replace(begun.network, **changed)
+    elif begun.network:
+        settings["network"] = None  # --weights
+    config = replace(begun, **settings)
+    refuse_changes(config, describe_config(begun))
+    return config
 
 
 def _check(options: TrainOptions, given: dict[str, Any]) -> None:
@@ -190,21 +267,24 @@ def _check(options: TrainOptions, given: dict[str, Any]) -> None:
             "--degradation real draws all that is done to pictures",
         )
     if options.weights is not None:
-        refuse(given, ["embed_dim", "depths", "d_state", "d_inner"], f"{options.weights} has its own network")
+        refuse(given, _NETWORK, f"{options.weights} has its own network")
     if options.teacher is None:
         refuse(given, ["teacher_share"], "there is no --teacher")
 
 
-def _make_config(images: list[Path], options: TrainOptions) -> TrainConfig:
-    """Return the settings of the run."""
+def _make_config(images: list[Path], output: Path, options: TrainOptions) -> TrainConfig:
+    """Return the settings of a new run for the task of the options."""
+    task = options.task
+    if task is None:
+        raise ValueError("a run needs a task")
     from mambair_cli.restore.devices import choose_device
 
     weights = None if options.weights is None else _fetch(options.weights, options.quiet)
     return TrainConfig(
-        task=options.task,
+        task=task,
         images=tuple(images),
-        output=options.output,
-        scale=_settle_scale(options, weights),
+        output=output,
+        scale=_settle_scale(task, options, weights),
         degradation=options.degradation,
         sigma=options.sigma,
         quality=options.jpeg_quality,
@@ -241,19 +321,19 @@ def _fetch(weights: str, quiet: bool) -> Path:
     return chosen.path
 
 
-def _settle_scale(options: TrainOptions, weights: Path | None) -> int:
+def _settle_scale(task: "Task", options: TrainOptions, weights: Path | None) -> int:
     """Return the scale that was asked for, or that of the checkpoint, or the default of the task."""
     from mambair_cli.checkpoints.catalog import default_scale
 
     if options.scale is not None:
         return options.scale
-    if options.task == "upscale" and weights is not None:
+    if task == "upscale" and weights is not None:
         from mambair_cli.checkpoints.load import read_scale
 
         scale = read_scale(weights)
         if scale > 1:  # else it is refused later, as with --scale
             return scale
-    return default_scale(options.task)
+    return default_scale(task)
 
 
 def _new_network(options: TrainOptions) -> "MambaIRConfig":

@@ -52,12 +52,14 @@ class TileProgram:
 
     def make_picture(self) -> Tensor:
         """Return a random picture, always the same, to compare results for."""
-        return torch.rand(self.input_shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator("cpu").manual_seed(0)
+        return torch.rand(self.input_shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def trace(self) -> ExportedProgram:
         """Follow the network through a tile; MambaIRv2 without its noise."""
         with torch.no_grad(), hushed():
-            program = torch.export.export(self.net, (torch.zeros(self.input_shape),), strict=False)
+            tile = torch.zeros(self.input_shape, dtype=torch.float32, device="cpu")
+            program = torch.export.export(self.net, (tile,), strict=False)
         for module in program.graph_module.modules():
             if isinstance(module, GraphModule):
                 for node in module.graph.nodes:

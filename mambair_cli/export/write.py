@@ -1,6 +1,7 @@
 """Write the program of a network to a file, and check the file before it gets its name."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.export.onnx_model import DEFAULT_OPSET, run_onnx, write_onnx
 from mambair_cli.export.program import TileProgram, run_pt2, write_pt2
 from mambair_cli.system.files import make_folder, open_atomic, show
+from mambair_cli.system.new_folders import removing_empty
 
 LARGEST_DIFFERENCE = 1e-4  # from the network itself; a pixel's step is 4e-3
 OLDEST_TORCH = (2, 13)  # older ones were not tried
@@ -71,8 +73,11 @@ def write_program(
         ModelError: Its result differs from the network's.
     """
     differences: list[float] = []
-    make_folder(path.absolute().parent)
-    with open_atomic(path, overwrite=overwrite, on_end=_checker(program, path, differences)) as file:
+    with ExitStack() as stack:
+        stack.enter_context(removing_empty([path.absolute().parent]))
+        make_folder(path.absolute().parent)
+        check = _checker(program, path, differences)
+        file = stack.enter_context(open_atomic(path, overwrite=overwrite, in_new_folder=True, on_end=check))
         if path.suffix.lower() == PT2:
             content, opset = write_pt2(program), None
         else:

@@ -4,9 +4,15 @@ from mambair_cli.images.alpha import bleed
 from mambair_cli.images.background import Colour, parse_colour, show_colour
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture, read_picture
 from mambair_cli.images.encoding import DEFAULT_QUALITY, Writer, encode_picture, write_picture
-from mambair_cli.images.formats import WRITABLE_SUFFIXES, find_losses, fit_header, format_of, settle_format
-from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import InputFrames
+from mambair_cli.images.formats import (
+    WRITABLE_SUFFIXES,
+    find_losses,
+    find_risk,
+    fit_header,
+    format_of,
+    settle_format,
+)
+from mambair_cli.images.picture import Header, InputFrames, Picture
 from mambair_cli.images.row_reader import Reader
 from mambair_cli.images.samples import from_float, is_gray, join_luma, split_luma, to_float
 from mambair_cli.images.signatures import IMAGE_SUFFIXES, READABLE_SUFFIXES
@@ -28,6 +34,7 @@ __all__ = [
     "bleed",
     "encode_picture",
     "find_losses",
+    "find_risk",
     "fit_header",
     "format_of",
     "from_float",

@@ -1,5 +1,6 @@
 """Read and write animated AVIF with Pillow, since libvips does neither."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
@@ -7,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import ImageError
-from mambair_cli.images.iso_boxes import find_box, find_in_track, read_boxes
+from mambair_cli.images.iso_boxes import Box, find_box, find_in_track, read_boxes
 from mambair_cli.images.lazy_image import LazyImage
 
 _ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
-_FOLDERS, _DATED = (b"moov", b"trak", b"mdia"), (b"mvhd", b"tkhd", b"mdhd")
+_FOLDERS = ((b"moov",), (b"trak",), (b"mdia", b"edts"))  # by how deep they lie
+_DATED = (b"mvhd", b"tkhd", b"mdhd")
+_DURATIONS = {b"mvhd": 24, b"tkhd": 28}  # where it is in the form of 64 bits
+_SHORT_DURATION = 20  # the same for tkhd, in the form of 32 bits
+_REPEATS = 1  # a flag of the edit list
+_MOST_TIMES = 2**16 - 1  # as often as GIF and WebP can tell
 _USUAL_MS = 100  # duration of a frame whose file gives none
 
 
@@ -54,6 +60,7 @@ def read_avif_frames(data: bytes, name: str) -> LazyImage:
         load,
         frames=image.n_frames,
         delays=tuple(delays),
+        loop=_read_loop(data),
         icc=image.info.get("icc_profile"),
         exif=image.info.get("exif"),
         xmp=image.info.get("xmp"),
@@ -62,13 +69,18 @@ def read_avif_frames(data: bytes, name: str) -> LazyImage:
 
 
 def write_avif_frames(
-    frames: Sequence[np.ndarray], delays: Sequence[int] | None, quality: int, blocks: dict[str, bytes | None]
+    frames: Sequence[np.ndarray],
+    delays: Sequence[int] | None,
+    loop: int,
+    quality: int,
+    blocks: dict[str, bytes | None],
 ) -> bytes:
     """Encode an animation.
 
     Args:
         frames: (h, w, 3 or 4) uint8 each.
         delays: Duration of each frame, in milliseconds; None for the usual one.
+        loop: Number of times that it is shown; 0: without end.
         quality: 1 to 100.
         blocks: Profile, EXIF and XMP, by the names that Pillow gives them.
     """
@@ -87,21 +99,70 @@ def write_avif_frames(
         autotiling=False,  # the file would depend on the number of processors
         **{key: block for key, block in blocks.items() if block},
     )
-    return _forget_times(file.getvalue())
+    return _restate_times(file.getvalue(), loop)
 
 
-def _forget_times(data: bytes) -> bytes:
-    """Set the dates in a file to zero, so that the same frames give the same bytes."""
+def _restate_times(data: bytes, loop: int) -> bytes:
+    """Tell in a file how often it is shown, and set its dates to zero: the same frames give the same bytes.
+
+    Args:
+        data: File of libavif, which repeats without end; Pillow has no option for that.
+        loop: Number of times that it is shown; 0: without end. A file of libavif before 1.0, which has no
+            list of edits, stays without.
+
+    Source: ISO/IEC 14496-12, 8.2.2, 8.3.2 and 8.6.6.
+    """
     changed = bytearray(data)
-    pending = list(read_boxes(data, 0, len(data)))
-    while pending:
-        kind, start, end = pending.pop()
-        if kind in _FOLDERS:
-            pending += read_boxes(data, start, end)
-        elif kind in _DATED:
+    boxes = list(_read_times(data, 0, len(data)))
+    once = next((_read_edit(data, start)[0] for kind, start, _ in boxes if kind == b"elst"), 0)
+    for kind, start, _ in boxes:
+        if kind in _DATED:
             length = 16 if data[start] else 8  # twice 64 bits, or twice 32, behind a version and flags
             changed[start + 4 : start + 4 + length] = bytes(length)
+        if kind in _DURATIONS and loop and once:
+            struct.pack_into(">Q", changed, start + _DURATIONS[kind], once * loop)
+        if kind == b"elst" and loop == 1:
+            changed[start + 3] &= ~_REPEATS
     return bytes(changed)
+
+
+def _read_loop(data: bytes) -> int:
+    """Return how often an animation is shown; 0: without end, also where the file does not tell it.
+
+    Source: ISO/IEC 14496-12, 8.3.2 and 8.6.6.
+    """
+    try:
+        every = list(_read_times(data, 0, len(data)))
+        boxes = {box.kind: box.start for box in reversed(every)}  # the first of each kind
+        if b"elst" not in boxes:
+            return 0
+        once, repeats = _read_edit(data, boxes[b"elst"])
+        start = boxes[b"tkhd"]
+        form, at = (">Q", _DURATIONS[b"tkhd"]) if data[start] else (">I", _SHORT_DURATION)
+        (total,) = struct.unpack_from(form, data, start + at)
+    except (struct.error, IndexError, KeyError):
+        return 0
+    if not repeats:
+        return 1
+    is_endless = not once or total == 2 ** (8 * struct.calcsize(form)) - 1
+    return 0 if is_endless else min(max(-(-total // once), 1), _MOST_TIMES)
+
+
+def _read_times(
+    data: bytes, start: int, end: int, folders: Sequence[Sequence[bytes]] = _FOLDERS
+) -> Iterator[Box]:
+    """Yield the boxes that may tell a date or a duration, in the order of the file."""
+    for box in read_boxes(data, start, end):
+        if folders and box.kind in folders[0]:
+            yield from _read_times(data, box.start, box.end, folders[1:])
+        else:
+            yield box
+
+
+def _read_edit(data: bytes, start: int) -> tuple[int, bool]:
+    """Return the duration of the first edit in a list, and whether it is repeated."""
+    (once,) = struct.unpack_from(">Q" if data[start] else ">I", data, start + 8)
+    return once, bool(data[start + 3] & _REPEATS)
 
 
 def _decode_frames(image: Any) -> Iterator[int]:

@@ -20,14 +20,14 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images import other_decoders
 from mambair_cli.images.avif_frames import is_avif_animated
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.file_profile import find_avif_profile, find_profile
+from mambair_cli.images.file_profile import find_avif_profile, find_profile, find_tiff_profile
 from mambair_cli.images.formats import describe_left_out, describe_masks
 from mambair_cli.images.gif_blocks import GifFacts, read_gif_facts
 from mambair_cli.images.icc_profile import keep_usable_profile
 from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.metadata import extract_exif, find_iptc, restate_exif
+from mambair_cli.images.metadata import extract_exif, find_iptc
 from mambair_cli.images.picture import (
     BAND_FORMATS,
     COMMENT,
@@ -37,22 +37,22 @@ from mambair_cli.images.picture import (
     Text,
     decode_text,
 )
+from mambair_cli.images.places import find_orientation, restate_upright_exif, restate_upright_xmp, to_upright
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
-from mambair_cli.images.resolution import find_aspect, find_sensible_dpi, find_tiff_resolution, turn
+from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import identify
 from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
+from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 from mambair_cli.system.files import explain_unreadable, show
 
 MAX_PIXELS = 2**30
 
 _DECODED_WHOLE = ("webp", "avif")
-_MM_PER_INCH = 25.4
 _ROWS_AT_ONCE = 256
 
 
@@ -191,17 +191,17 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
     image.order = samples.order
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
-    exif = _restate_exif(exif, image.size, warnings)
+    move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
+    exif = restate_upright_exif(exif, move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
-    shown = image.show()
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
-    icc = find_profile(data, image, facts, bands, warnings)
+    icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
     header = Header(
         width=width,
         height=height,
         bands=bands,
-        dtype={vips: name for name, vips in BAND_FORMATS.items()}[shown.format],
+        dtype={vips: name for name, vips in BAND_FORMATS.items()}[image.show().format],
         has_alpha=samples.has_alpha,
         masks=samples.masks,
         format=format,
@@ -210,14 +210,14 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         loop=image.field("loop") or 0,
         icc=icc,
         exif=exif,
-        xmp=_restate_xmp(image.field("xmp-data"), image.size, warnings),
+        xmp=restate_upright_xmp(image.field("xmp-data"), move, warnings),
         iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
     )
-    header = _add_measures(header, data, pages, choice.numbers, warnings)
+    header = add_resolution(header, data.bytes, facts, move.orientation)
     return Reader(
-        _find_resolution(header, data, facts, image) if format != "tiff" else header,
+        _add_measures(header, data, pages, choice.numbers, warnings),
         image.load,
         data.name,
         image.field("bits-per-sample") if format == "avif" and head.format == "ushort" else 16,
@@ -230,7 +230,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
 def _add_measures(
     header: Header, data: FileData, pages: list[Page], numbers: Sequence[int], warnings: list[str]
 ) -> Header:
-    """Return a header with a description that fits the file and, of a TIFF file, with what its pages say.
+    """Return a header with a description that fits the file, what no result has, and what TIFF pages say.
 
     Args:
         header: Header of the picture.
@@ -253,25 +253,12 @@ def _add_measures(
         ),
     )
     warnings += [misfit] if misfit else []
-    header = replace(header, exif=exif)
+    header = replace(header, exif=exif, left_out=find_unread(data.bytes, header.format))
     if page is None:
         return header
     dpi, density = find_tiff_resolution(page, exif)
     header = replace(header, dpi=dpi, density=density)
     return add_notes(header, data.bytes, [pages[number] for number in numbers])
-
-
-def _find_resolution(header: Header, data: FileData, facts: PngFacts, image: VipsImage) -> Header:
-    """Return the header of a picture that is no TIFF file with its resolution."""
-    density = find_aspect(data.bytes, header.format, facts)
-    if density is not None:
-        return replace(header, density=turn(density, image.orientation))
-    head = image.head
-    per_mm = (head.xres, head.yres) if image.field("resolution-unit") else None
-    dpi = (per_mm[0] * _MM_PER_INCH, per_mm[1] * _MM_PER_INCH) if per_mm else None
-    if header.format == "png":
-        dpi = facts.dpi
-    return replace(header, dpi=turn(find_sensible_dpi(dpi), image.orientation))
 
 
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
@@ -286,23 +273,6 @@ def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> 
         return facts.texts
     comments = read_comments(data.bytes) if format == "jpeg" else gif.comments
     return tuple(Text(COMMENT, decode_text(comment)) for comment in comments if comment)
-
-
-def _restate_exif(exif: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Change EXIF so that it describes an upright picture of this size."""
-    restated = restate_exif(exif, *size) if exif else None
-    if exif and restated is None:
-        warnings.append("its EXIF cannot be read and is left out")
-    return restated
-
-
-def _restate_xmp(xmp: bytes | None, size: tuple[int, int], warnings: list[str]) -> bytes | None:
-    """Change XMP so that it describes a single picture of this size."""
-    if not xmp:
-        return None
-    restated, lost = drop_lost_parts(restate_xmp(xmp, *size))
-    warnings += [leave_out(part) for part in lost]
-    return restated
 
 
 def _find_faults(facts: PngFacts, gif: GifFacts) -> list[str]:
@@ -332,8 +302,10 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
 
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
-    exif = _restate_exif(image.exif, (width, height), warnings)
+    move = to_upright((width, height), find_orientation(image.exif))
+    exif = restate_upright_exif(image.exif, move, warnings)
     icc = keep_usable_profile(image.icc, bands, warnings)
+    icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
     if is_heif:
         warnings += map(leave_out, find_extras(data.bytes))
@@ -347,12 +319,14 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         format=format,
         frames=image.frames,
         delays=image.delays,
+        loop=image.loop,
         icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
         exif=exif,
         iptc=find_iptc(exif),
-        xmp=_restate_xmp(image.xmp, (width, height), warnings),
-        dpi=find_sensible_dpi(image.dpi),
+        xmp=restate_upright_xmp(image.xmp, move, warnings),
+        dpi=image.dpi,
     )
+    header = add_resolution(header, data.bytes, orientation=move.orientation)
     header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)
     return Reader(header, load, data.name, is_whole=True, warnings=dict.fromkeys(warnings))
 

@@ -1,11 +1,12 @@
 """Find the images among the inputs, for restoring, evaluating and training, and note what is left out."""
 
+import codecs
 import fnmatch
-import glob
 import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -14,7 +15,7 @@ from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds, explain_unreadable
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.system.files import is_special
-from mambair_cli.system.patterns import expand
+from mambair_cli.system.patterns import expand, explain_braces, explain_no_match, must_be_expanded
 from mambair_cli.system.values import CLIP_SUFFIXES
 
 # Names that runs.naming.suffix_of makes.
@@ -62,15 +63,24 @@ class FileFilter:
         for option, patterns in (("--include", self.include), ("--exclude", self.exclude)):
             for pattern in patterns:
                 if pattern not in self.matched:
-                    yield f"no file or folder matches {option} {pattern}"
+                    hint = explain_braces(pattern, f"give {option} for each name")
+                    yield f"no file or folder matches {option} {pattern}{hint and f'; {hint}'}"
 
 
 def _matches(path: PurePath, pattern: str) -> bool:
     """Match a pattern with the names in a path or, if it has a slash, with the path and its parents."""
     if "/" not in pattern.rstrip("/"):
-        return any(fnmatch.fnmatch(part, pattern.rstrip("/")) for part in path.parts)
+        return any(_fits(part, pattern.rstrip("/")) for part in path.parts)
     plain = PurePosixPath(pattern).as_posix()  # without a leading ./ and a final /
-    return any(fnmatch.fnmatch(part.as_posix(), plain) for part in (path, *path.parents))
+    return any(_fits(part.as_posix(), plain) for part in (path, *path.parents))
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """Match a whole path; the pattern may also begin with its first folders as they are, brackets and all."""
+    if path == pattern or fnmatch.fnmatch(path, pattern):
+        return True
+    (first, slash, below), (same, _, rest) = path.partition("/"), pattern.partition("/")
+    return first == same and bool(slash and rest) and _fits(below, rest)
 
 
 def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -> list[Source]:
@@ -95,10 +105,10 @@ def find_sources(inputs: Sequence[str], file_filter: FileFilter | None = None) -
             raise UsageError("an input has an empty name; see what the shell makes of the command")
         if name == STANDARD_STREAM:
             sources.append(Source(None))
-        elif glob.has_magic(name) and not os.path.lexists(name):
+        elif must_be_expanded(name):
             matches = expand(name)
             if not matches.names:
-                raise UsageError(f"no file matches the pattern: {name}; check it")
+                raise UsageError(f"no file matches the pattern: {name}; {explain_no_match(name)}")
             file_filter.left_out.links += matches.links
             file_filter.left_out.unreadable += matches.unreadable
             for match in _choose_matches(matches.names, file_filter):
@@ -126,16 +136,33 @@ def read_names(list_file: str, null: bool = False, file_filter: FileFilter | Non
         data = sys.stdin.buffer.read() if list_file == STANDARD_STREAM else Path(list_file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the names in {list_file}: {error.strerror}; check its name") from error
+    data = _as_utf8(data)
     parts = data.split(b"\0")
     if len(parts) > 1 and not null:
         if os.path.lexists(parts[0]):
             raise UsageError(f"the names in {list_file} are separated by NUL bytes; add --null")
-        raise UsageError(f"no list of names: {list_file}; name images themselves, without --from-file")
+        raise UsageError(
+            f"no list of names: {list_file}; name images themselves, without --from-file, or save a list as "
+            "UTF-8"
+        )
     names = list(map(os.fsdecode, filter(None, parts if null else data.splitlines())))
     if not names:
         raise UsageError(f"no names in {list_file}; write one per line")
     file_filter = file_filter or FileFilter()
     return [source for name in names for source in _take_named(name, file_filter)]
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """Return a list of names without a byte order mark and in UTF-8: PowerShell and editors write others.
+
+    A first name that a file has is taken as it stands.
+    """
+    if os.path.lexists(re.split(rb"[\r\n\0]", data, maxsplit=1)[0]):
+        return data
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with suppress(UnicodeDecodeError):
+            return data.decode("utf-16").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _take_named(name: str, file_filter: FileFilter) -> list[Source]:
@@ -283,7 +310,8 @@ def _explain_nothing(file_filter: FileFilter, is_empty: bool) -> str:
     patterns = [f"--include {pattern}" for pattern in file_filter.include]
     patterns += [f"--exclude {pattern}" for pattern in file_filter.exclude]
     if patterns:
-        return f"nothing matches {' and '.join(patterns)}"
+        hint = explain_braces(" ".join(patterns), "give the option for each name")
+        return f"nothing matches {' and '.join(patterns)}{hint and f'; {hint}'}"
     if is_empty:
         return f"these are read: {', '.join(sorted(READABLE_SUFFIXES))}"
     return "all are results; name those to restore"

@@ -20,11 +20,12 @@ from mambair_cli.images.file_patches import (
     has_png_pixels,
     make_exif_placeholder,
 )
-from mambair_cli.images.formats import CONTAINERS, fit_header, settle_format
+from mambair_cli.images.formats import FORMATS, explain_transparency, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
-from mambair_cli.images.picture import Header, Picture
-from mambair_cli.images.resize_and_convert import InputFrames, choose_input_dtype, resize_and_convert
+from mambair_cli.images.picture import Header, InputFrames, Picture
+from mambair_cli.images.plain_alpha import PlainAlpha
+from mambair_cli.images.resize_and_convert import FrameReducer, choose_input_dtype, resize_and_convert
 from mambair_cli.images.row_stream import RowStream, RowStreamClosedError
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.images.vips_output import (
@@ -147,21 +148,28 @@ class Writer:
         self._file = file
         self._header = header
         self._format = format
-        self._container = CONTAINERS[format]
+        self._room = FORMATS[format]
         self._quality = quality
         self._name = name
         self._frames = frames or InputFrames(header.width, header.height)
-        if self._container.has_alpha or not header.has_alpha:
+        if self._room.has_alpha or not header.has_alpha:
             background = None
         self._background = background
-        has_gray = self._container.has_gray and (background is None or is_gray(background))
+        has_gray = self._room.has_gray and (background is None or is_gray(background))
         convert = header.icc is not None and (
-            strip or not self._container.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
+            strip or not self._room.has_profile or (not has_gray and header.icc[16:20] == b"GRAY")
         )
         self._to_srgb = convert
         self.dtype = choose_input_dtype(header, self._frames, convert, background)
-        has_alpha = header.has_alpha and (self._container.has_alpha or background is not None)
+        has_alpha = header.has_alpha and (self._room.has_alpha or background is not None)
         self._extra = has_alpha + len(header.masks)
+        self._reducer: FrameReducer | None = None
+        self._plain: PlainAlpha | None = None
+        if not self._frames.fit(header) and header.frames > 1:
+            self._reducer = FrameReducer(header, self._frames, header.bands + self._extra)
+            self._frames = InputFrames(header.width, header.height)
+        elif not self._frames.fit(header) and has_alpha:
+            self._plain = PlainAlpha(header, self._frames)
         exif = restate_exif(header.exif, header.width, header.height) if header.exif else None
         if header.iptc and format != "jpeg":
             exif = add_iptc(exif, header.iptc)
@@ -201,8 +209,11 @@ class Writer:
                 piece = piece[..., :-1]
             if piece.dtype != self.dtype:
                 piece = from_float(to_float(piece), self.dtype)
+            if self._plain is not None:
+                self._plain.note(top + start, piece[..., self._header.bands])
             try:
-                self._stream.put(piece)
+                for ready in (piece,) if self._reducer is None else self._reducer.take(piece):
+                    self._stream.put(ready)
             except RowStreamClosedError as error:
                 self._raise_error()
                 raise ValueError("libvips stopped before the last row") from error
@@ -223,10 +234,7 @@ class Writer:
     def _check_opaque(self, alpha: np.ndarray) -> None:
         opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
         if alpha.min() < opaque:
-            raise NoRoomError(
-                f"cannot write {self._name}: {self._format} has no room for transparency; "
-                "png, webp and tiff keep it, and --background white fills it"
-            )
+            raise NoRoomError(f"cannot write {self._name}: {explain_transparency(self._format)}")
 
     def _raise_error(self) -> None:
         if isinstance(self._error, LibvipsError):
@@ -245,9 +253,12 @@ class Writer:
         self._stream = RowStream(
             width, height * self._header.frames, self._header.bands, self._extra, self.dtype
         )
-        self._thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
+        thread = threading.Thread(target=self._encode, args=(self._stream,), name="mambair-encode")
         self._rows, self._error = 0, None
-        self._thread.start()
+        for notes in filter(None, (self._plain, self._reducer)):
+            notes.forget()
+        thread.start()  # where its stack has no room, there is no thread to wait for
+        self._thread = thread
 
     def _stop(self) -> None:
         if self._stream is not None and self._thread is not None:
@@ -268,6 +279,7 @@ class Writer:
                     self._format,
                     self._background,
                     len(self._header.masks),
+                    self._plain,
                 )
                 self._save(self._describe(image))
         except BaseException as error:  # the main thread raises it
@@ -305,7 +317,7 @@ class Writer:
         """Encode the image to the file, and patch what libvips does not write as wanted."""
         header, format, exif = self._header, self._format, self._exif
         options = self._save_options(image)
-        operation = f"{self._container.saver}save"
+        operation = f"{self._room.saver}save"
         if format == "avif" and header.frames > 1:
             self._file.write(self._encode_avif_frames(image))
         elif format in ("webp", "avif", "gif"):
@@ -333,7 +345,7 @@ class Writer:
         """Return the options of libvips for the format."""
         header, format = self._header, self._format
         kept = pyvips.enums.ForeignKeep
-        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._container.options}
+        options = {"keep": kept.ICC | kept.XMP | kept.IPTC | kept.OTHER, **self._room.options}
         if format in ("webp", "avif") and self._quality == 100:
             options["lossless"] = True
         elif format in WITH_QUALITY:
@@ -344,7 +356,8 @@ class Writer:
             size = image.width * image.height * image.bands * np.dtype(header.dtype).itemsize
             options["bigtiff"] = size > _BIGTIFF_BYTES
         elif format == "avif":
-            options["keep"] |= kept.EXIF
+            if self._exif:  # else libvips would make one, with a resolution
+                options["keep"] |= kept.EXIF
             options["bitdepth"] = 8 if header.dtype == "uint8" else 12
         return options
 
@@ -362,8 +375,9 @@ class Writer:
 
     def _encode_avif_frames(self, image: Any) -> bytes:
         header = self._header
-        blocks = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
-        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in blocks.items()}
+        names = {"icc_profile": "icc-profile-data", "xmp": "xmp-data"}
+        held = {key: image.get(name) if image.get_typeof(name) else None for key, name in names.items()}
         samples = image.colourspace("srgb").numpy() if image.bands < 3 else image.numpy()
         frames = samples.reshape(header.frames, header.height, header.width, -1)
-        return write_avif_frames(frames, header.delays, self._quality, {**held, "exif": self._exif})
+        blocks = {**held, "exif": self._exif}
+        return write_avif_frames(frames, header.delays, header.loop, self._quality, blocks)

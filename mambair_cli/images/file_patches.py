@@ -8,6 +8,8 @@ from mambair_cli.images.png_chunks import write_chunk, write_text
 from mambair_cli.images.tiff_directories import Buffer
 
 _PNG_HEADER_BYTES = 33  # signature and IHDR
+_INCH, _CENTIMETRE, _CM_PER_INCH = 1, 2, 2.54  # JFIF's numbers of the units
+_MOST_JFIF = 65535  # pixels per unit
 _DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
 
 
@@ -30,12 +32,25 @@ def complete_jpeg(
     body = data[2:]
     if body.startswith(b"\xff\xe0"):
         body = body[2 + int.from_bytes(body[2:4], "big") :]
-    x, y = (min(max(round(side), 1), 65535) for side in dpi or density or (1, 1))
-    jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, 1 if dpi else 0, x, y)
+    unit, x, y = _choose_jfif_density(dpi) if dpi else (0, *map(round, density or (1, 1)))
+    jfif = b"\xff\xe0" + struct.pack(">H5s2BBHHxx", 16, b"JFIF", 1, 1, unit, x, y)
     segment = b"\xff\xe1" + struct.pack(">H6s", len(exif) + 8, b"Exif") + exif if exif else b""
     comments = map(write_comment, texts)
     segment += b"".join(b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment for comment in comments)
     return data[:2] + jfif + segment + body
+
+
+def _choose_jfif_density(dpi: tuple[float, float]) -> tuple[int, int, int]:
+    """Return the number of a unit, and whole pixels per unit across and down, nearest to a resolution.
+
+    Per inch, unless whole pixels per centimetre, as some files have them, are nearer.
+    """
+    choices = []
+    for unit, length in ((_INCH, 1.0), (_CENTIMETRE, _CM_PER_INCH)):
+        x, y = (min(max(round(side / length), 1), _MOST_JFIF) for side in dpi)
+        error = max(abs(whole * length / side - 1) for whole, side in zip((x, y), dpi, strict=True))
+        choices.append((round(error, 9), unit, x, y))
+    return min(choices)[1:]
 
 
 def complete_png(

@@ -1,23 +1,33 @@
 """Find the colour profile of a file: an embedded one, or one made from the numbers that it gives."""
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.icc_profile import (
+    ADOBE_GAMMA,
+    ADOBE_RGB,
+    GAMMA_RANGE,
     P3,
     SRGB,
     UNREADABLE,
     Primaries,
+    is_near_srgb,
     keep_usable_profile,
     make_gray_profile,
     make_profile,
 )
 from mambair_cli.images.iso_boxes import read_colour_numbers
+from mambair_cli.images.metadata import is_marked_adobe_rgb
 from mambair_cli.images.png_chunks import PngFacts
+from mambair_cli.images.tiff import Page
+from mambair_cli.images.tiff_colours import name_colour_tags, read_tiff_colours
+from mambair_cli.images.tiff_directories import MALFORMED
 from mambair_cli.images.vips_image import FileData, VipsImage
+from mambair_cli.system.files import enumerate_names
 
 _PROFILE = "icc-profile-data"  # libvips' name
 _DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG
@@ -25,12 +35,15 @@ _UNSPECIFIED = 2
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # for H.273's other curves; those of video and sRGB count as one
 _UNIT = 100_000  # PNG stores 1.0 as this number
 _SRGB_GAMMA, _NEAR_GAMMA = 45455, 500  # sRGB's gamma in PNG files, and the tolerance
-_NEAR_POINT = 0.002
-_GAMMA_RANGE = (0.1, 10)
 
 
 def find_profile(
-    data: FileData, image: VipsImage, facts: PngFacts, bands: int, warnings: list[str]
+    data: FileData,
+    image: VipsImage,
+    facts: PngFacts,
+    pages: Sequence[Page],
+    bands: int,
+    warnings: list[str],
 ) -> bytes | None:
     """Return the profile of the pixels that libvips will give.
 
@@ -38,6 +51,7 @@ def find_profile(
         data: Data of the file.
         image: The image.
         facts: Facts about a PNG file.
+        pages: The pages of a TIFF file that are read.
         bands: Number of the result's colour bands: 1 or 3.
         warnings: Sentences about the file, to which one is added where a profile is left out.
 
@@ -52,7 +66,14 @@ def find_profile(
         if b"iCCP" in facts.chunks and icc is None:
             warnings.append(UNREADABLE)
         return find_png_profile(facts, usable, bands == 1, data.name)
-    return find_avif_profile(data.bytes, usable, data.name) if image.format == "avif" else usable
+    if image.format == "avif":
+        return find_avif_profile(data.bytes, usable, data.name)
+    if image.format == "tiff":
+        usable = find_tiff_profile(data.bytes, pages, usable, bands == 1, warnings)
+    exif = data.bytes if image.format == "tiff" else image.field("exif-data")
+    if usable is None and bands == 3 and exif and is_marked_adobe_rgb(exif):
+        return make_profile(ADOBE_RGB, ADOBE_GAMMA, "compatible with Adobe RGB (1998), from EXIF")
+    return usable
 
 
 def find_avif_profile(data: Any, icc: bytes | None, name: str) -> bytes | None:
@@ -85,17 +106,63 @@ def find_png_profile(facts: PngFacts, icc: bytes | None, is_gray: bool, name: st
     if icc or b"sRGB" in facts.chunks:
         return icc
     gamma = _read_gamma(facts.chunks.get(b"gAMA", b""))
-    primaries = None if is_gray else _read_primaries(facts.chunks.get(b"cHRM", b""))
-    if primaries is None and (gamma is None or abs(_UNIT / gamma - _SRGB_GAMMA) <= _NEAR_GAMMA):
-        return None
-    if is_gray:
-        return None if gamma is None else make_gray_profile(gamma, f"gray of gamma {gamma:.3g}, from PNG")
-    curve = "the curve of sRGB" if gamma is None else f"gamma {gamma:.3g}"
-    colours = "sRGB's primaries" if primaries is None else "primaries"
+    primaries = _read_primaries(facts.chunks.get(b"cHRM", b""))
     try:
-        return make_profile(primaries or SRGB, gamma, f"{colours} and {curve}, from PNG")
+        return _profile_of_colours(primaries or SRGB, gamma, is_gray, "PNG")
     except ValueError:  # impossible chromaticities
         return None
+
+
+def find_tiff_profile(
+    data: Any, pages: Sequence[Page], icc: bytes | None, is_gray: bool, warnings: list[str]
+) -> bytes | None:
+    """Return the profile of a TIFF file: the embedded one, or one for the colours that its tags give.
+
+    Args:
+        data: Bytes of the file.
+        pages: The pages that are read.
+        icc: Its embedded profile, if it can be read.
+        is_gray: Whether it is gray.
+        warnings: Sentences about the file, to which one is added where such tags are left out.
+    """
+    if icc or not (names := name_colour_tags(pages)):
+        return icc
+    try:
+        primaries, gamma = read_tiff_colours(data, pages, is_gray)
+        return _profile_of_colours(primaries, gamma, is_gray, "TIFF")
+    except MALFORMED:
+        why = "differ between the pages or make no sense" if len(pages) > 1 else "make no sense"
+        warnings.append(f"left out: {enumerate_names(names)}, whose numbers {why}; its colours count as sRGB")
+        return None
+
+
+def _profile_of_colours(
+    primaries: Primaries, gamma: float | None, is_gray: bool, source: str
+) -> bytes | None:
+    """Make a profile of numbers; None where they are those of sRGB.
+
+    Args:
+        primaries: Primaries of the colours; of no meaning in gray.
+        gamma: Power that maps samples to light; None for sRGB's curve.
+        is_gray: Whether the picture is gray.
+        source: The kind of file that gives them.
+
+    Raises:
+        ValueError: No colours can be mixed from these primaries.
+    """
+    is_usual = gamma is None or abs(_UNIT / gamma - _SRGB_GAMMA) <= _NEAR_GAMMA
+    has_usual_colours = is_gray or is_near_srgb(primaries)
+    if is_usual and has_usual_colours:
+        return None
+    if is_gray:
+        return (
+            None if gamma is None else make_gray_profile(gamma, f"gray of gamma {gamma:.3g}, from {source}")
+        )
+    curve = "the curve of sRGB" if gamma is None else f"gamma {gamma:.3g}"
+    colours = "sRGB's primaries" if has_usual_colours else "primaries"
+    return make_profile(
+        SRGB if has_usual_colours else primaries, gamma, f"{colours} and {curve}, from {source}"
+    )
 
 
 def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool = False) -> bytes | None:
@@ -119,17 +186,14 @@ def _profile_of_numbers(primaries: int, transfer: int, name: str, is_gray: bool 
 def _read_gamma(body: bytes) -> float | None:
     """Return the power that maps samples to light; None where the file gives none that makes sense."""
     stored = int.from_bytes(body[:4], "big")
-    low, high = _GAMMA_RANGE
+    low, high = GAMMA_RANGE
     return _UNIT / stored if stored and low <= _UNIT / stored <= high else None
 
 
 def _read_primaries(body: bytes) -> Primaries | None:
-    """Return the chromaticities of a file; None for those of sRGB."""
+    """Return the chromaticities of a file; None where it gives none."""
     if len(body) < 32:
         return None
     numbers = [value / _UNIT for value in struct.unpack_from(">8I", body)]
     white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
-    of_srgb = (*SRGB.white, *SRGB.red, *SRGB.green, *SRGB.blue)
-    if all(abs(one - other) <= _NEAR_POINT for one, other in zip(numbers, of_srgb, strict=True)):
-        return None
     return Primaries(white, red, green, blue)

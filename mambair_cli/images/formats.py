@@ -10,6 +10,7 @@ from typing import Any
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
 from mambair_cli.images.picture import Header, Text
+from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.images.signatures import IMAGE_SUFFIXES
 from mambair_cli.system.files import enumerate_names, show
@@ -19,8 +20,8 @@ _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXI
 
 
 @dataclass(frozen=True)
-class Container:
-    """What a format can hold, and how libvips writes it."""
+class Room:
+    """What a format has room for, and how libvips writes it."""
 
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]  # largest depth last
@@ -39,14 +40,14 @@ class Container:
     longest_text: int | None = None  # bytes
 
 
-CONTAINERS = MappingProxyType(
+FORMATS = MappingProxyType(
     {
         # Each line takes the better of the filters "sub" and "up". Without filters photographs take three
         # times the space; more filters save none and take twice the time. Measured: benchmarks/README.md.
-        "png": Container(
+        "png": Room(
             (".png",), ("uint8", "uint16"), {"compression": 4, "filter": 0x30}, "png", has_texts=True
         ),
-        "jpeg": Container(
+        "jpeg": Room(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             ("uint8",),
             {"subsample_mode": "off"},
@@ -59,7 +60,7 @@ CONTAINERS = MappingProxyType(
             longest_text=65533,
         ),
         # exact: colours under transparent pixels are kept.
-        "webp": Container(
+        "webp": Room(
             (".webp",),
             ("uint8",),
             {"exact": True, "smart_subsample": True},
@@ -68,7 +69,7 @@ CONTAINERS = MappingProxyType(
             has_frames=True,
             longest_side=16383,
         ),
-        "tiff": Container(
+        "tiff": Room(
             (".tif", ".tiff"),
             ("uint8", "uint16", "float32"),
             {"compression": "deflate", "resunit": "inch"},
@@ -76,7 +77,7 @@ CONTAINERS = MappingProxyType(
             has_frames=True,
             has_masks=True,
         ),
-        "avif": Container(
+        "avif": Room(
             (".avif",),
             ("uint8", "uint16"),
             {"compression": "av1", "subsample_mode": "off"},
@@ -88,10 +89,12 @@ CONTAINERS = MappingProxyType(
             longest_exif=60000,
             longest_xmp=60000,
         ),
-        "gif": Container(
+        # A pixel whose colour moves by no more than 6 (of 256) is not drawn again: each frame has its own
+        # palette, and what stands still would shimmer. All frames are kept, also those that are equal.
+        "gif": Room(
             (".gif",),
             ("uint8",),
-            {},
+            {"interframe_maxerror": 6, "keep_duplicate_frames": True},
             "gif",
             has_profile=False,
             has_frames=True,
@@ -101,7 +104,7 @@ CONTAINERS = MappingProxyType(
         ),
     }
 )
-WRITABLE_SUFFIXES = MappingProxyType({format: container.suffixes for format, container in CONTAINERS.items()})
+WRITABLE_SUFFIXES = MappingProxyType({format: room.suffixes for format, room in FORMATS.items()})
 
 
 def format_of(path: Path) -> str:
@@ -110,18 +113,18 @@ def format_of(path: Path) -> str:
     Raises:
         ImageError: The suffix names no format that can be written.
     """
-    for format, container in CONTAINERS.items():
-        if path.suffix.lower() in container.suffixes:
+    for format, room in FORMATS.items():
+        if path.suffix.lower() in room.suffixes:
             return format
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise ImageError(
             f"cannot write {show(path)}: {path.suffix[1:].upper()} is not written; "
-            f"{enumerate_names(CONTAINERS)} can be written, and converted by another program"
+            f"{enumerate_names(FORMATS)} can be written, and converted by another program"
         )
     suffix = f"the suffix {show(path.suffix)}" if path.suffix else "a name without a suffix"
     raise ImageError(
         f"cannot write {show(path)}: {suffix} names no known format; "
-        f"{enumerate_names(CONTAINERS)} can be written"
+        f"{enumerate_names(FORMATS)} can be written"
     )
 
 
@@ -163,45 +166,54 @@ def fit_header(
     Raises:
         ImageError: The format is unknown, or cannot hold the picture's size, depth, frames or metadata.
     """
-    if format not in CONTAINERS:
-        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(CONTAINERS)} can be written")
-    container = CONTAINERS[format]
+    if format not in FORMATS:
+        raise ImageError(f"cannot write {name}: no such format; {enumerate_names(FORMATS)} can be written")
+    room = FORMATS[format]
     dtype = header.dtype if depth is None else f"uint{depth}"
-    if dtype not in container.dtypes:
+    if dtype not in room.dtypes:
         if depth is not None:
-            deep = [other for other, held in CONTAINERS.items() if dtype in held.dtypes]
+            deep = [other for other, held in FORMATS.items() if dtype in held.dtypes]
             raise ImageError(
                 f"cannot write {name}: {format} cannot store {depth} bits per sample; "
                 f"{enumerate_names(deep)} can"
             )
-        dtype = container.dtypes[-1]
-    if header.frames > 1 and container.frames_dtype is not None:
-        dtype = container.frames_dtype
+        dtype = room.dtypes[-1]
+    if header.frames > 1 and room.frames_dtype is not None:
+        dtype = room.frames_dtype
     if strip:
         header = replace(header, exif=None, xmp=None, iptc=None, dpi=None, density=None, texts=(), pages=())
     if format != "tiff":
         header = replace(header, pages=())
-    masks = header.masks if container.has_masks else ()
+    masks = header.masks if room.has_masks else ()
     header = replace(header, dtype=dtype, masks=masks, texts=tuple(keep_texts(header, format)))
+    header = _move_places(source or header, header)
     header = fit_resolution(carry_measures(source or header, header), format)
-    _check_room(header, format, container, name)
+    _check_room(header, format, room, name)
     return header
+
+
+def _move_places(source: Header, header: Header) -> Header:
+    """Return the header of a result whose metadata name places in a picture of another size."""
+    move = Move(1, (source.width, source.height), (header.width, header.height))
+    pages = tuple(note._replace(xmp=note.xmp and move_xmp_places(note.xmp, move)) for note in header.pages)
+    exif = header.exif and move_exif_places(header.exif, move)
+    return replace(header, exif=exif, xmp=header.xmp and move_xmp_places(header.xmp, move), pages=pages)
 
 
 def has_room_for_xmp(format: str, xmp: bytes) -> bool:
     """Tell whether files of a format can hold an XMP packet."""
-    longest = CONTAINERS[format].longest_xmp
+    longest = FORMATS[format].longest_xmp
     return longest is None or len(xmp) <= longest
 
 
 def keep_texts(header: Header, format: str) -> list[Text]:
     """Return the texts of a picture that a format can hold."""
-    container = CONTAINERS[format]
-    longest = container.longest_text
+    room = FORMATS[format]
+    longest = room.longest_text
     return [
         text
         for text in header.texts
-        if container.has_texts
+        if room.has_texts
         and (format == "png" or not text.keyword.startswith(_RAW_PROFILE))
         and (longest is None or len(write_comment(text)) <= longest)
     ]
@@ -219,7 +231,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     losses = ["CMYK becomes RGB (sRGB); ink values are not kept"] if header.is_from_cmyk else []
     masks = describe_masks(header.masks)
     is_one = len(header.masks) == 1
-    if header.masks and CONTAINERS[format].has_masks:
+    if header.masks and FORMATS[format].has_masks:
         losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored")
     elif header.masks:
         losses.append(f"{masks} left out: {format} has no room for {'it' if is_one else 'them'}; tiff has")
@@ -239,6 +251,26 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     return losses
 
 
+def explain_transparency(format: str) -> str:
+    """Say that a format has no transparency, and what would work."""
+    return (
+        f"{format} has no room for transparency; png, webp and tiff keep it, and --background white fills it"
+    )
+
+
+def find_risk(header: Header, format: str, has_background: bool) -> str | None:
+    """Say what may refuse a picture, as far as its header tells: whether its pixels are opaque it does not.
+
+    Args:
+        header: Header of the picture.
+        format: Format of the result.
+        has_background: Whether a colour stands for transparent pixels.
+    """
+    if has_background or not header.has_alpha or FORMATS[format].has_alpha:
+        return None
+    return f"it fails if a pixel is transparent: {explain_transparency(format)}"
+
+
 def describe_left_out(header: Header) -> str:
     """Say which metadata no result has."""
     return f"left out: {enumerate_names(header.left_out)}"
@@ -251,20 +283,20 @@ def describe_masks(masks: tuple[int, ...]) -> str:
     return f"{len(masks)} extra channels (saved selections or spot colours)"
 
 
-def _check_room(header: Header, format: str, container: Container, name: str) -> None:
+def _check_room(header: Header, format: str, room: Room, name: str) -> None:
     """Refuse what the format would cut off."""
-    if container.longest_side and max(header.height, header.width) > container.longest_side:
+    if room.longest_side and max(header.height, header.width) > room.longest_side:
         raise NoRoomError(
-            f"cannot write {name}: {format} has room for {container.longest_side} pixels a side, "
+            f"cannot write {name}: {format} has room for {room.longest_side} pixels a side, "
             f"not {header.width}×{header.height}; png and tiff hold it"
         )
-    if header.frames > 1 and not container.has_frames:
+    if header.frames > 1 and not room.has_frames:
         numbered = "; numbered images are results of clips only" if _NUMBER.search(name) else ""
         raise NoRoomError(
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
             f"webp, tiff, avif and gif hold them{numbered}"
         )
-    blocks = (("EXIF", header.exif, container.longest_exif), ("XMP", header.xmp, container.longest_xmp))
+    blocks = (("EXIF", header.exif, room.longest_exif), ("XMP", header.xmp, room.longest_xmp))
     for kind, block, longest in blocks:
         if block and longest and len(block) > longest:
             raise NoRoomError(

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 _HEADER_BYTES = 13
 _EXTENSION, _FRAME = 0x21, 0x2C
-_COMMENT = 0xFE
+_COMMENT, _APPLICATION = 0xFE, 0xFF
 _FRAME_BYTES = 10
 _MOST_BLOCKS = 2**20  # read at most
 
@@ -15,10 +15,12 @@ class GifFacts(NamedTuple):
     Attributes:
         end: How it ends: "marked" by its trailer, "unmarked" after a block, or "cut" within one.
         comments: Comments in the order of the file.
+        applications: Names of the blocks of programs, of 11 bytes, in the order of the file.
     """
 
     end: Literal["marked", "unmarked", "cut"]
     comments: tuple[bytes, ...] = ()
+    applications: tuple[bytes, ...] = ()
 
 
 def read_gif_facts(data: Any) -> GifFacts:
@@ -30,11 +32,14 @@ def read_gif_facts(data: Any) -> GifFacts:
     Source: GIF89a specification, appendix B.
     """
     comments: list[bytes] = []
+    applications: list[bytes] = []
+    end: Literal["marked", "unmarked", "cut"] = "marked"
     try:
         at = _HEADER_BYTES + _count_colour_bytes(data[10])
         for _ in range(_MOST_BLOCKS):
             if at == len(data):
-                return GifFacts("unmarked", tuple(comments))
+                end = "unmarked"
+                break
             kind, label = data[at], data[at + 1] if at + 1 < len(data) else 0
             if kind == _EXTENSION:
                 at += 2
@@ -42,6 +47,8 @@ def read_gif_facts(data: Any) -> GifFacts:
                 at += _FRAME_BYTES + _count_colour_bytes(data[at + 9]) + 1
             else:  # the trailer, or what decoders take for it
                 break
+            if kind == _EXTENSION and label == _APPLICATION:
+                applications.append(bytes(data[at + 1 : at + 1 + data[at]]))
             pieces: list[bytes] = []
             while data[at]:
                 if kind == _EXTENSION and label == _COMMENT:
@@ -51,8 +58,8 @@ def read_gif_facts(data: Any) -> GifFacts:
             if pieces:
                 comments.append(b"".join(pieces))
     except IndexError:
-        return GifFacts("cut", tuple(comments))
-    return GifFacts("marked", tuple(comments))
+        end = "cut"
+    return GifFacts(end, tuple(comments), tuple(applications))
 
 
 def _count_colour_bytes(flags: int) -> int:

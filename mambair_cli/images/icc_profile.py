@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,23 @@ class Primaries:
 
 
 SRGB = Primaries((0.3127, 0.3290), (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+ADOBE_RGB = Primaries((0.3127, 0.3290), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+ADOBE_GAMMA = 563 / 256
+GAMMA_RANGE = (0.1, 10)  # of what a file may tell
 P3 = Primaries((0.3127, 0.3290), (0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
+_NEAR_POINT = 0.002
+
+
+def are_near(points: Iterable[Chromaticity], others: Iterable[Chromaticity]) -> bool:
+    """Tell whether chromaticities are the same but for rounding."""
+    pairs = zip(points, others, strict=True)
+    return all(abs(a - b) <= _NEAR_POINT for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def is_near_srgb(primaries: Primaries) -> bool:
+    """Tell whether primaries are those of sRGB."""
+    points, of_srgb = ((each.white, each.red, each.green, each.blue) for each in (primaries, SRGB))
+    return are_near(points, of_srgb)
 
 
 def make_profile(primaries: Primaries, gamma: float | None, description: str) -> bytes:

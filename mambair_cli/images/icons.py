@@ -35,7 +35,7 @@ def read_icon(data: bytes, name: str) -> LazyImage:
     image = icons.frame(largest)
     mode = image.mode if image.mode in ("L", "RGB") else "RGBA"
     count = len(icons.sizes())
-    remark = f"the largest of its {count} sizes is restored, {image.width}×{image.height}"
+    remark = f"the largest of its {count} sizes is read, {image.width}×{image.height}"
     return LazyImage(
         (image.height, image.width, len(mode)),
         "uint8",

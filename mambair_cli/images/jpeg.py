@@ -150,16 +150,21 @@ def read_comments(data: Any) -> list[bytes]:
     return comments
 
 
-def read_jfif_density(data: Any) -> tuple[float, float] | None:
-    """Read how densely a file has pixels across and down, where it tells only their ratio."""
-    first = next(read_segments(data, find_start(data)), None)
-    if first is None or first.kind != _APP0:
-        return None
-    body = bytes(data[first.at : first.end])
-    if not body.startswith(b"JFIF\0") or len(body) < _JFIF_BYTES:
-        return None
-    unit, x, y = struct.unpack_from(">BHH", body, 7)
-    return (float(x), float(y)) if unit == 0 and x and y else None
+def read_jfif_density(data: Any) -> tuple[float, float, int] | None:
+    """Read how densely a file has pixels across and down, and per what.
+
+    Returns:
+        Pixels per unit across and down, and the number of the unit: 0 for none, where only the ratio counts,
+        1 for inches, 2 for centimetres. None where the file does not tell it.
+    """
+    for segment in read_segments(data, find_start(data)):
+        if segment.kind == SCAN:
+            break
+        body = bytes(data[segment.at : segment.end]) if segment.kind == _APP0 else b""
+        if body.startswith(b"JFIF\0") and len(body) >= _JFIF_BYTES:
+            unit, x, y = struct.unpack_from(">BHH", body, 7)
+            return (float(x), float(y), unit) if x and y else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class LazyImage:
         load: Function that decodes the samples, frames one below another.
         bands: Number of colour bands; None: all samples, without the last of an even number, which is alpha.
         masks: See :class:`mambair_cli.images.picture.Header`.
-        frames, delays: See :class:`mambair_cli.images.picture.Header`.
+        frames, delays, loop: See :class:`mambair_cli.images.picture.Header`.
         icc, exif, xmp, dpi: See :class:`mambair_cli.images.picture.Header`.
         warnings: Sentences about what is damaged or left out.
     """
@@ -28,6 +28,7 @@ class LazyImage:
     masks: tuple[int, ...] = ()
     frames: int = 1
     delays: tuple[int, ...] | None = None
+    loop: int = 0
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None

@@ -12,6 +12,7 @@ from mambair_cli.system.files import show
 
 _logger = logging.getLogger("pyvips")  # has a handler that prints nothing
 _LOG_DOMAINS = (b"VIPS", b"GLib", b"GLib-GObject")
+_FULL = ("vips_tracked: out of memory", "glib: Error creating thread")
 _ALL_LEVELS = 0xFF  # GLib's flags, from fatal to debug
 
 
@@ -27,12 +28,17 @@ def explained() -> Iterator[None]:
     """Run libvips, and turn its errors into :class:`LibvipsError`.
 
     libvips keeps one list of reasons for all threads: the reason may come from another thread's call.
+
+    Raises:
+        LibvipsError: libvips failed.
+        MemoryError: It found no memory, for an image or for the stack of a thread.
     """
     pyvips.vips_lib.vips_error_clear()  # or warnings of an earlier call would be the reason
     try:
         yield
     except pyvips.Error as error:
-        raise LibvipsError(_first_line(error.detail or error.message)) from error
+        reason = _first_line(error.detail or error.message)
+        raise (MemoryError if reason.startswith(_FULL) else LibvipsError)(reason) from error
     except UnicodeDecodeError as error:  # pyvips expects UTF-8, but some messages quote bytes of the file
         raise LibvipsError(_first_line(error.object.decode(errors="replace"))) from error
 

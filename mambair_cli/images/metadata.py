@@ -34,6 +34,8 @@ _DESCRIPTION = 0x010E
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
+_COLOUR_SPACE, _SRGB = 0xA001, 1
+_INDEX, _DCF_ADOBE_RGB = 0x0001, b"R03"  # of interoperability
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
 
 # Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: names of the
@@ -92,6 +94,28 @@ def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
         start, length = (read_number(directory[tag], layout) for tag in (_THUMBNAIL, _THUMBNAIL_BYTES))
         if behind + 4 <= start < len(block) <= start + length + _PADDING:
             del block[start:]
+
+
+def is_marked_adobe_rgb(block: Buffer) -> bool:
+    """Tell whether EXIF marks the colours of a picture as Adobe RGB, as cameras do that embed no profile.
+
+    Args:
+        block: EXIF block, or a TIFF file.
+
+    Source: DCF (CIPA DC-009), option files.
+    """
+    block = block.removeprefix(b"Exif\0\0") if isinstance(block, bytes) else block
+    try:
+        layout, at = read_header(block)
+        for tag in (_EXIF, _INTEROPERABILITY):
+            directory, _ = read_directory(block, layout, at, wanted={_EXIF, _INTEROPERABILITY, _COLOUR_SPACE})
+            if _COLOUR_SPACE in directory and read_number(directory[_COLOUR_SPACE], layout) == _SRGB:
+                return False
+            at = read_number(directory[tag], layout)
+        marks, _ = read_directory(block, layout, at, wanted={_INDEX})
+        return marks[_INDEX].value.rstrip(b"\0 ") == _DCF_ADOBE_RGB
+    except MALFORMED:
+        return False
 
 
 def find_iptc(exif: bytes | None) -> bytes | None:

@@ -18,11 +18,14 @@ from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
-from mambair_cli.images.trailing_images import name_restored_image, several_images_error
+from mambair_cli.images.trailing_images import name_read_image, several_images_error
 from mambair_cli.system.files import show
 
-# Errors of Pillow, OpenEXR and numpy for corrupt files.
-_CORRUPT = (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, OverflowError, struct.error)
+# Errors of Pillow, libavif, OpenEXR and numpy for corrupt files.
+_CORRUPT = (
+    *(OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError),
+    *(ArithmeticError, RuntimeError, struct.error),
+)
 
 
 class BrokenImageError(Exception):
@@ -236,7 +239,7 @@ def _heic(data: bytes, name: str) -> LazyImage:
         icc=file.info.get("icc_profile"),
         exif=file.info.get("exif"),
         xmp=file.info.get("xmp"),
-        warnings=(name_restored_image(first + 1, count),) if count > 1 else (),
+        warnings=(name_read_image(first + 1, count),) if count > 1 else (),
     )
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mambair_cli.system.values import Wrap
+
 # libvips' names for the meaning of samples, by bands (without alpha) and dtype.
 INTERPRETATIONS = {
     (1, "uint8"): "b-w",
@@ -115,6 +117,24 @@ class Header:
     def samples_per_pixel(self) -> int:
         """Number of samples of a pixel, with alpha and masks."""
         return self.bands + self.has_alpha + len(self.masks)
+
+
+class InputFrames(NamedTuple):
+    """Frames of a result as they come from the network, before they are reduced.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        wrap: Directions in which their edges meet: a reduced edge is made from both sides, too.
+    """
+
+    width: int
+    height: int
+    wrap: Wrap = "none"
+
+    def fit(self, header: Header) -> bool:
+        """Tell whether they have the size of the file."""
+        return (self.width, self.height) == (header.width, header.height)
 
 
 @dataclass(frozen=True, eq=False)

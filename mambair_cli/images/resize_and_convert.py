@@ -1,37 +1,21 @@
 """Reduce a picture, convert its colours and round its samples, on the way into a file."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyvips
 
 from mambair_cli.images.background import Colour, convert_colour, is_gray
-from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
+from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, InputFrames
+from mambair_cli.images.plain_alpha import PlainAlpha
 from mambair_cli.system.values import Wrap, wraps_x, wraps_y
 
 _MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
 _REACH = 4  # pixels of the result on which one depends, to each side
 _WHITE_16 = 65535
 _AVIF_STEPS, _AVIF_SHIFT = 4095, 16  # 12 bits, which libvips takes from the upper bits of 16
-
-
-class InputFrames(NamedTuple):
-    """Frames as they come, before they are reduced.
-
-    Attributes:
-        width: Width in pixels.
-        height: Height in pixels.
-        wrap: Directions in which their edges meet: a reduced edge is made from both sides, too.
-    """
-
-    width: int
-    height: int
-    wrap: Wrap = "none"
-
-    def fit(self, header: Header) -> bool:
-        """Tell whether they have the size of the file."""
-        return (self.width, self.height) == (header.width, header.height)
 
 
 def choose_input_dtype(
@@ -51,55 +35,99 @@ def resize_and_convert(
     format: str,
     background: Colour | None = None,
     masks: int = 0,
+    plain: PlainAlpha | None = None,
 ) -> Any:
     """Bring an image to the size, colours and depth of its file.
 
     Args:
-        image: Image of libvips, of the dtype of :func:`choose_input_dtype`.
+        image: Image of libvips, of the dtype of :func:`choose_input_dtype`; of one frame if it is to be
+            reduced.
         header: Header of the file.
         frames: The frames as they come.
         to_srgb: Whether to convert from the header's profile to sRGB.
         format: Format of the file.
         background: Colour behind transparent pixels; the result then has no alpha.
         masks: Number of samples after colours and alpha, which are no part of the picture.
+        plain: What was noted of alpha, where there is some and the image is to be reduced.
     """
+    if not frames.fit(header):
+        image = _reduce(image, header, frames, masks, plain)
     image, others = (image[: image.bands - masks], image[image.bands - masks :]) if masks else (image, None)
-    image = _convert_picture(image, header, frames, to_srgb, background)
+    if image.format in ("float", "double"):
+        image = _round(image, "uint16" if to_srgb or background is not None else header.dtype)
+        others = None if others is None else _round(others, header.dtype)
+    elif others is not None and others.format != BAND_FORMATS[header.dtype]:  # they have that of the colours
+        others = _round(others / _WHITE_16, header.dtype)
+    image = _convert_picture(image, header, to_srgb, background)
     if format == "avif" and header.dtype == "uint16":
         image = ((image * (_AVIF_STEPS / 65535)).rint() * _AVIF_SHIFT).cast("ushort")
     bands = image.bands - (image.bands % 2 == 0)
     if others is not None:
-        image = image.bandjoin(_convert_masks(others, header, frames))
+        image = image.bandjoin(others)
     return image.copy(interpretation=INTERPRETATIONS[bands, header.dtype])
 
 
-def reduce_samples(samples: np.ndarray, height: int, width: int, wrap: Wrap = "none") -> np.ndarray:
+class FrameReducer:
+    """Reduces frames that come by rows, one after another.
+
+    In one image of all frames, libvips would ask for rows of several at once, and each comes once.
+
+    Args:
+        header: Header of the result.
+        frames: The frames as they come.
+        samples: Number of samples of a pixel.
+    """
+
+    def __init__(self, header: Header, frames: InputFrames, samples: int) -> None:
+        self._header, self._frames = header, frames
+        self._frame = np.empty((frames.height, frames.width, samples), np.float32)
+        self._rows = 0
+
+    def forget(self) -> None:
+        """Start again."""
+        self._rows = 0
+
+    def take(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Take the next rows, floats in [0, 1], and yield each frame that they complete, reduced."""
+        while len(rows):
+            room = self._frame[self._rows :]
+            count = min(len(room), len(rows))
+            room[:count] = rows[:count]
+            self._rows, rows = (self._rows + count) % len(self._frame), rows[count:]
+            if not self._rows:
+                size = self._header.height, self._header.width
+                yield reduce_samples(self._frame, *size, self._frames.wrap, len(self._header.masks))
+
+
+def reduce_samples(
+    samples: np.ndarray, height: int, width: int, wrap: Wrap = "none", masks: int = 0
+) -> np.ndarray:
     """Reduce an image as one is reduced on the way into a file.
 
     Args:
-        samples: (h, w, 1 to 4) float32 in [0, 1]; of 2 or 4, the last one is alpha.
+        samples: (h, w, c) float32 in [0, 1]: 1 or 3 colours, alpha if there is some, and masks.
         height: Height of the result, in pixels.
         width: Width of the result, in pixels.
         wrap: Directions in which its edges meet.
+        masks: Number of masks.
 
     Returns:
-        (height, width, same) float32 in [0, 1].
+        (height, width, c) float32 in [0, 1].
     """
     count = samples.shape[2]
-    header = Header(width, height, count - (count % 2 == 0), "float32", has_alpha=count % 2 == 0)
+    has_alpha = (count - masks) % 2 == 0
+    header = Header(width, height, count - masks - has_alpha, "float32", has_alpha=has_alpha)
     frames = InputFrames(samples.shape[1], samples.shape[0], wrap)
-    reduced = _reduce(pyvips.Image.new_from_array(samples), header, frames).cast("float").numpy()
+    plain = PlainAlpha(header, frames) if has_alpha else None
+    if plain is not None:
+        plain.note(0, samples[..., header.bands])
+    image = pyvips.Image.new_from_array(samples)
+    reduced = _reduce(image, header, frames, masks, plain).cast("float").numpy()
     return reduced.reshape(height, width, count)
 
 
-def _convert_picture(
-    image: Any, header: Header, frames: InputFrames, to_srgb: bool, background: Colour | None
-) -> Any:
+def _convert_picture(image: Any, header: Header, to_srgb: bool, background: Colour | None) -> Any:
     """Convert colours and alpha."""
-    dtype = "uint16" if to_srgb or background is not None else header.dtype
-    if not frames.fit(header):
-        image = _reduce(image, header, frames)
-        image = _round(image, dtype)
     if to_srgb:
         image = _convert(image, header, "uint16" if background is not None else header.dtype)
     if background is not None:
@@ -107,19 +135,8 @@ def _convert_picture(
     return image
 
 
-def _convert_masks(masks: Any, header: Header, frames: InputFrames) -> Any:
-    """Convert masks, whose samples are shares, not light."""
-    if not frames.fit(header):
-        masks = _clip(_resize(masks, header, frames))
-    elif masks.format != BAND_FORMATS[header.dtype]:  # they have the dtype of colours to be converted
-        masks = masks / 65535
-    else:
-        return masks
-    return _round(masks, header.dtype)
-
-
 def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
-    """Reduce frames, which lie one below another, by the Lanczos kernel of three lobes."""
+    """Reduce a frame by the Lanczos kernel of three lobes."""
     width, height, wrap = frames
     factors = width / header.width, height / header.height
     gap = 0 if max(factors) <= _MOST_BY_KERNEL else 2  # beyond it, averages first
@@ -127,15 +144,11 @@ def _resize(image: Any, header: Header, frames: InputFrames) -> Any:
         image = image.copy_memory()  # the last rows are needed first
     across = _around(width, header.width) if wraps_x(wrap) else (0, 0)
     down = _around(height, header.height) if wraps_y(wrap) else (0, 0)
-    reduced = []
-    for number in range(header.frames):
-        frame = image.crop(0, height * number, width, height)
-        if wrap != "none":
-            whole = width + 2 * across[0], height + 2 * down[0]
-            frame = frame.embed(across[0], down[0], *whole, extend="repeat")
-        frame = frame.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
-        reduced.append(frame.crop(across[1], down[1], header.width, header.height))
-    return reduced[0] if len(reduced) == 1 else pyvips.Image.arrayjoin(reduced, across=1)
+    if wrap != "none":
+        whole = width + 2 * across[0], height + 2 * down[0]
+        image = image.embed(across[0], down[0], *whole, extend="repeat")
+    image = image.resize(header.width / width, vscale=header.height / height, kernel="lanczos3", gap=gap)
+    return image.crop(across[1], down[1], header.width, header.height)
 
 
 def _around(length: int, reduced: int) -> tuple[int, int]:
@@ -149,23 +162,34 @@ def _around(length: int, reduced: int) -> tuple[int, int]:
     return steps * step, steps * (reduced // whole)
 
 
-def _reduce(image: Any, header: Header, frames: InputFrames) -> Any:
-    """Reduce floats by the Lanczos kernel of three lobes, in linear light, weighted by alpha.
+def _reduce(image: Any, header: Header, frames: InputFrames, masks: int, plain: PlainAlpha | None) -> Any:
+    """Reduce floats by the Lanczos kernel of three lobes: colours in linear light, weighted by alpha.
 
     Profiles have different curves; sRGB's is close enough to all of them here, since it is applied both ways.
+    All samples are reduced in one operation: two of them would ask for rows that come once.
+
+    Args:
+        image: Colours, alpha if ``plain`` is there, and masks, which are shares, not light.
+        header: Header of the result.
+        frames: The frames.
+        masks: Number of masks.
+        plain: What was noted of alpha.
     """
-    alpha = image[image.bands - 1] if image.bands % 2 == 0 else None
-    colours = image if alpha is None else image[: image.bands - 1]
+    count = image.bands - masks - (plain is not None)
+    colours, others = image[:count], image[count:] if count < image.bands else None
     light = (colours <= 0.04045).ifthenelse(colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    if alpha is not None:
-        light = (light * alpha).bandjoin(alpha)
-    light = _resize(light, header, frames)
-    if alpha is not None:
-        alpha = _clip(light[light.bands - 1])
-        light = (alpha > 0).ifthenelse(light[: light.bands - 1] / alpha, 0)
-    light = _clip(light)
-    colours = _encode_srgb(light)
-    return colours if alpha is None else colours.bandjoin(alpha)
+    if plain is not None:
+        light = light * image[count]
+    reduced = _resize(light if others is None else light.bandjoin(others), header, frames)
+    light = reduced[:count]
+    if others is None:
+        return _encode_srgb(_clip(light))
+    others = _clip(reduced[count:])
+    if plain is not None:
+        light = (others[0] > 0).ifthenelse(light / others[0], 0)
+        alpha = plain.keep(others[0])
+        others = alpha.bandjoin(others[1:]) if masks else alpha
+    return _encode_srgb(_clip(light)).bandjoin(others)
 
 
 def _encode_srgb(light: Any) -> Any:

@@ -9,18 +9,33 @@ from mambair_cli.images.jpeg import read_jfif_density
 from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.png_chunks import PngFacts
 from mambair_cli.images.tiff import Page
-from mambair_cli.images.tiff_resolution import scale_exif_resolution
+from mambair_cli.images.tiff_resolution import (
+    read_exif_resolution,
+    scale_exif_resolution,
+    set_exif_resolution,
+)
 from mambair_cli.images.xmp import scale_xmp_resolution
 
 Pair = tuple[float, float]
 
 _MOST_DPI = 1e9  # a tenth of an atom's width
 _MOST_PRINTED = 10_000  # pixels per inch; finer ones are the size of what is seen, not of a print
-_UNITS_PER_INCH = {2: 1.0, 3: 2.54}  # by TIFF's number of the unit
+_UNITS_PER_INCH = {2: 1.0, 3: 2.54}  # by the number that TIFF and EXIF give the unit
+_JFIF_UNITS_PER_INCH = {1: 1.0, 2: 2.54}
+_UNKNOWN = (72, 72)  # pixels per inch in EXIF that tell nothing, as its standard says
 _PRECISION = 10**6
 # Most pixels per inch (of PNG: that libvips writes), and largest number of a ratio; formats that are missing
 # have room for neither.
-_ROOM = {"tiff": (_MOST_DPI, 0), "png": (2.5e7, 2**31 - 1), "jpeg": (65535, 65535)}
+_ROOM = {
+    "tiff": (_MOST_DPI, 0),
+    "png": (2.5e7, 2**31 - 1),
+    "jpeg": (65535, 65535),
+    "webp": (_MOST_DPI, 0),
+    "avif": (_MOST_DPI, 0),
+}
+_ONLY_IN_EXIF = ("webp", "avif")  # formats without a resolution of their own
+_WITH_ONE = ("tiff", *_ONLY_IN_EXIF)  # the others keep that of EXIF beside their own
+_ROUNDING = 0.02  # JFIF holds whole numbers
 
 
 def find_tiff_resolution(page: Page, exif: bytes | None) -> tuple[Pair | None, Pair | None]:
@@ -33,7 +48,7 @@ def find_tiff_resolution(page: Page, exif: bytes | None) -> tuple[Pair | None, P
     x, y, unit = page.resolution
     x, y = turn((x, y), page.orientation)
     if unit in _UNITS_PER_INCH:
-        return find_sensible_dpi((x * _UNITS_PER_INCH[unit], y * _UNITS_PER_INCH[unit])), None
+        return find_sensible_dpi(_to_inches(x, y, _UNITS_PER_INCH[unit])), None
     return None, None if (x, y) == (1, 1) and not names_unit(exif) else (x, y)
 
 
@@ -46,10 +61,39 @@ def turn(pair: Pair | None, orientation: int) -> Pair | None:
     return (pair[1], pair[0]) if pair is not None and orientation >= 5 else pair
 
 
-def find_aspect(data: Any, format: str, png: PngFacts) -> Pair | None:
-    """Return how densely a PNG or JPEG file has pixels across and down, where it tells only their ratio."""
-    density = png.density if format == "png" else read_jfif_density(data) if format == "jpeg" else None
-    return density if density is not None and density[0] != density[1] else None
+def add_resolution(header: Header, data: Any, png: PngFacts | None = None, orientation: int = 1) -> Header:
+    """Return the header of a picture that is no TIFF file with its resolution, upright.
+
+    What a file says outside its EXIF counts first, as in PNG and JPEG.
+
+    Args:
+        header: Header of the picture, with its EXIF and, where its decoder tells it, its resolution.
+        data: Bytes of the file.
+        png: Facts about a PNG file.
+        orientation: Orientation of the picture as stored, 1 to 8.
+    """
+    dpi, density = header.dpi, None
+    if png is not None and header.format == "png":
+        dpi, density = png.dpi, png.density
+    elif header.format == "jpeg" and (told := read_jfif_density(data)) is not None:
+        x, y, unit = told
+        dpi = _to_inches(x, y, _JFIF_UNITS_PER_INCH.get(unit))
+        density = (x, y) if unit == 0 else None
+    if density is not None and density[0] != density[1]:
+        return replace(header, dpi=None, density=turn(density, orientation))
+    dpi = find_sensible_dpi(dpi) or _find_exif_dpi(header.exif)
+    return replace(header, dpi=turn(dpi, orientation), density=None)
+
+
+def _find_exif_dpi(exif: bytes | None) -> Pair | None:
+    """Return the pixels per inch that an EXIF block tells."""
+    x, y, unit = (exif and read_exif_resolution(exif)) or (0, 0, 0)
+    return find_sensible_dpi(_to_inches(x, y, _UNITS_PER_INCH.get(unit)))
+
+
+def _to_inches(x: float, y: float, per_inch: float | None) -> Pair | None:
+    """Return a resolution per inch; None for one in a unit of unknown length."""
+    return None if per_inch is None else (x * per_inch, y * per_inch)
 
 
 def find_sensible_dpi(dpi: Pair | None) -> Pair | None:
@@ -84,7 +128,10 @@ def carry_measures(source: Header, result: Header) -> Header:
 
 
 def fit_resolution(header: Header, format: str) -> Header:
-    """Leave out a resolution that a format has no room for; of a density without a unit only TIFF has all."""
+    """Leave out a resolution that a format has no room for; of a density without a unit only TIFF has all.
+
+    Where a format has room for it in EXIF alone, EXIF tells it.
+    """
     most, most_parts = _ROOM.get(format, (0, 0))
     dpi = header.dpi
     if dpi is not None and (max(dpi) > most or (format == "jpeg" and min(dpi) < 0.5)):
@@ -93,17 +140,33 @@ def fit_resolution(header: Header, format: str) -> Header:
     if density is not None and format != "tiff":
         ratio = make_ratio(density, most_parts) if most_parts else (1, 1)
         density = None if ratio[0] == ratio[1] else (float(ratio[0]), float(ratio[1]))
-    return replace(header, dpi=dpi, density=density)
+    exif = header.exif
+    if format in _ONLY_IN_EXIF and dpi is not None and _find_exif_dpi(exif) != find_sensible_dpi(dpi):
+        exif = set_exif_resolution(exif, dpi)
+    return replace(header, dpi=dpi, density=density, exif=exif)
 
 
 def describe_lost_resolution(source: Header, result: Header, format: str) -> str | None:
-    """Say that a format has no room for a resolution that is measured, or of pixels that are not square."""
+    """Say that a format has no room for a resolution that is measured, or of pixels that are not square.
+
+    Or for a second one: EXIF's, where PNG and JPEG files tell another beside it.
+    """
+    in_exif = _find_exif_dpi(source.exif)
+    if source.dpi and result.dpi and in_exif and format in _WITH_ONE and _differ(source.dpi, in_exif):
+        (x, y), (u, v) = source.dpi, in_exif
+        return f"left out: the resolution of its EXIF, {u:g}×{v:g} pixels per inch; {x:g}×{y:g} stays"
     told = source.dpi or source.density
     if told is None or result.dpi or result.density or not (told[0] != told[1] or _is_measured(source)):
         return None
     x, y = told
     unit = "per inch" if source.dpi else "per unit"
     return f"{format} has no room for its resolution, {x:g}×{y:g} pixels {unit}; tiff has"
+
+
+def _differ(dpi: Pair, in_exif: Pair) -> bool:
+    """Tell whether EXIF has another resolution than the rest of its file, beyond rounding."""
+    sides = zip(sorted(dpi), sorted(in_exif), strict=True)  # those of EXIF are not turned upright
+    return in_exif != _UNKNOWN and any(abs(one / other - 1) > _ROUNDING for one, other in sides)
 
 
 def make_ratio(density: Pair, most: int) -> tuple[int, int]:

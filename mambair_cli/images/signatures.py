@@ -90,6 +90,16 @@ _UNREADABLE = {
     "a raw file of a camera": rb"FUJIFILMCCD-RAW|....ftypcrx ",
     "FITS": rb"SIMPLE  =",
 }
+_ARCHIVES = {
+    "ZIP": rb"PK(\x03\x04|\x05\x06)",  # as in .cbz
+    "RAR": rb"Rar!\x1a\x07",
+    "7z": rb"7z\xbc\xaf'\x1c",
+    "gzip": rb"\x1f\x8b\x08",
+    "bzip2": rb"BZh[1-9]1AY&SY",
+    "xz": rb"\xfd7zXZ\0",
+    "Zstandard": rb"\x28\xb5\x2f\xfd",
+}
+_TAR, _TAR_AT = b"ustar", 257  # bytes
 TARGA = "tga"
 # Matroska, MP4 and MOV, AVI, FLV, WMV, MPEG, Ogg and transport streams; some begin like formats above.
 _CLIP = (
@@ -106,6 +116,14 @@ def is_clip(head: bytes) -> bool:
     """Tell whether a file that begins with these bytes is a clip, or sound, and no image."""
     is_image = any(re.match(pattern, head, re.DOTALL) for pattern in _READABLE.values())
     return not is_image and re.match(_CLIP, head, re.DOTALL) is not None
+
+
+def _find_archive(data: Any) -> str | None:
+    """Return the kind of an archive, or of another compressed file; None for anything else."""
+    if bytes(data[_TAR_AT : _TAR_AT + len(_TAR)]) == _TAR:
+        return "tar"
+    head = bytes(data[:SIGNATURE_BYTES])
+    return next((kind for kind, pattern in _ARCHIVES.items() if re.match(pattern, head, re.DOTALL)), None)
 
 
 def identify(data: Any, name: str) -> str:
@@ -133,6 +151,10 @@ def identify(data: Any, name: str) -> str:
                 f"cannot read {name}: it is {kind}, which mambair does not read; "
                 "convert it to PNG or TIFF first"
             )
+    if (kind := _find_archive(data)) is not None:
+        raise ImageError(
+            f"cannot read {name}: it is an archive ({kind}); unpack it, and give its images or the folder"
+        )
     if name.lower().endswith(CLIP_SUFFIXES) or is_clip(head):
         raise ClipFoundError(
             f"cannot read {name}: it is a clip, no image; upscale, denoise and dejpeg restore clips that are "

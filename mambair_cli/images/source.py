@@ -7,6 +7,7 @@ from mmap import mmap
 from pathlib import Path
 
 from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.values import as_argument
 
 STANDARD_STREAM = "-"
 
@@ -29,7 +30,7 @@ class Source:
 
     def __str__(self) -> str:
         """Return its name as the user gave it."""
-        return self.label or (STANDARD_STREAM if self.path is None else str(self.path))
+        return self.label or (STANDARD_STREAM if self.path is None else as_argument(self.path))
 
     def hold(self) -> "Source":
         """Return a source that can be read again; standard input and pipes are read into memory.

@@ -9,8 +9,8 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.decoding import open_picture
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import InputFrames, resize_and_convert
+from mambair_cli.images.picture import Header, InputFrames
+from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, is_gray, split_luma, to_float
 from mambair_cli.system.files import show

@@ -7,20 +7,22 @@ from dataclasses import replace
 from mambair_cli.images.description import identify_description, is_bare_shape
 from mambair_cli.images.metadata import DESCRIPTIVE, XMP, change_description, extract_page_notes
 from mambair_cli.images.picture import Header, PageNotes
+from mambair_cli.images.places import restate_upright_xmp, to_upright
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, Buffer
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.files import enumerate_names
 
 _DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop
+_CREDENTIALS = 52545  # of C2PA
 _OF_IMAGEJ = frozenset({50838, 50839})
 _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
 # Tags that tell how samples are stored, or that are read and written otherwise or made anew: those of TIFF
 # 6.0 and its supplements, further directories, XMP, profile, and Photoshop's settings.
 _HANDLED = DESCRIPTIVE.union(
-    *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 317, 320, 321), range(322, 329)),
+    *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 301), range(317, 329)),
     *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
     (559, XMP, _EXIF, _GPS, 34377, 34675),
 )
@@ -44,7 +46,7 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
         room -= len(exif or b"") + len(xmp or b"")
         if exif is not None and identify_description(exif)[0] is not None:
             exif = change_description(exif, None)  # a program's, which tells of the page as it was
-        xmp = drop_lost_parts(restate_xmp(xmp, header.width, header.height))[0] if xmp else None
+        xmp = restate_upright_xmp(xmp, to_upright((header.width, header.height), page.orientation), [])
         notes.append(PageNotes(exif, xmp, *find_tiff_resolution(page, header.exif)))
     usual = PageNotes(None, header.xmp, header.dpi, header.density)
     has_own = any(note != usual for note in notes[1:])
@@ -64,17 +66,23 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
     if _DESCRIPTION in repeated:
         yield "further description"
     if repeated - {_DESCRIPTION}:
-        yield f"repeated tag {enumerate_names(map(str, sorted(repeated - {_DESCRIPTION})))}"
+        yield f"repeated {_name_tags(sorted(repeated - {_DESCRIPTION}))}"
     if of_imagej := sorted(lost & _OF_IMAGEJ):
         yield f"ImageJ's own data (ranges shown, labels, overlays; {_name_tags(of_imagej)})"
-    others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS})
+    others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS, _CREDENTIALS})
     if others:
         yield _name_tags(others)
+    if _CREDENTIALS in lost:
+        yield CREDENTIALS
 
 
 def _name_tags(tags: Sequence[int]) -> str:
+    """Return the numbers of tags, and the names of those that have one."""
+    from tifffile import TIFF
+
+    shown = [f"{tag} ({TIFF.TAGS[tag]})" if tag in TIFF.TAGS else str(tag) for tag in tags[:_TAGS_SHOWN]]
     more = [f"{len(tags) - _TAGS_SHOWN} more"] if len(tags) > _TAGS_SHOWN else []
-    return f"tag{'s' * (len(tags) > 1)} {enumerate_names([*map(str, tags[:_TAGS_SHOWN]), *more])}"
+    return f"tag{'s' * (len(tags) > 1)} {enumerate_names([*shown, *more])}"
 
 
 def _is_lost(tag: int, value: bytes) -> bool:

@@ -6,11 +6,21 @@ from contextlib import suppress
 from fractions import Fraction
 
 from mambair_cli.images.tiff import RATIONAL, RESOLUTION_UNIT, RESOLUTIONS, locate_value, walk_directories
-from mambair_cli.images.tiff_directories import MALFORMED, Buffer, read_directory, read_header
+from mambair_cli.images.tiff_directories import (
+    MALFORMED,
+    SHORT,
+    Buffer,
+    ExifEntry,
+    append_directory,
+    read_directory,
+    read_header,
+    read_number,
+)
 
 _NO_UNIT, _INCH = 1, 2
 _MOST = 2**32 - 1  # of a numerator or denominator
 _PRECISION = 10**6
+_EMPTY = struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0)  # an EXIF block without tags
 
 Pair = tuple[float, float]
 
@@ -41,6 +51,52 @@ def restate_tiff_resolution(
     return changes
 
 
+def read_exif_resolution(exif: bytes) -> tuple[float, float, int] | None:
+    """Return the resolution that an EXIF block tells.
+
+    Args:
+        exif: EXIF block from its byte order mark on.
+
+    Returns:
+        Pixels per unit across and down, and the number of the unit: 2 for inches, which is what counts where
+        the block has none, 3 for centimetres. None where it tells no resolution.
+    """
+    try:
+        layout, first = read_header(exif)
+        main, _ = read_directory(exif, layout, first)
+        entries = [main[tag] for tag in RESOLUTIONS]
+        x, y = (above / below for above, below in (_read_rational(each, layout.order) for each in entries))
+        unit = read_number(main[RESOLUTION_UNIT], layout) if RESOLUTION_UNIT in main else _INCH
+    except (*MALFORMED, ZeroDivisionError):
+        return None
+    return x, y, unit
+
+
+def set_exif_resolution(exif: bytes | None, dpi: Pair) -> bytes | None:
+    """Set the resolution in an EXIF block, in pixels per inch; the block's other tags stay.
+
+    Args:
+        exif: EXIF block from its byte order mark on; None for a new one.
+        dpi: Pixels per inch, across and down.
+
+    Returns:
+        The block, as it was where it is malformed.
+    """
+    try:
+        block = bytearray(exif or _EMPTY)
+        layout, first = read_header(block)
+        main, end = read_directory(block, layout, first)
+        (following,) = struct.unpack_from(layout.offset, block, end)
+    except MALFORMED:
+        return exif
+    for tag, value in zip(RESOLUTIONS, dpi, strict=True):
+        main[tag] = ExifEntry(RATIONAL, 1, struct.pack(f"{layout.order}2I", *_make_rational(value)))
+    main[RESOLUTION_UNIT] = ExifEntry(SHORT, 1, struct.pack(f"{layout.order}H", _INCH))
+    at = append_directory(block, layout, main, 0, following)
+    struct.pack_into(layout.offset, block, layout.first, at)
+    return bytes(block)
+
+
 def scale_exif_resolution(exif: bytes, factors: tuple[float, float]) -> bytes:
     """Multiply the resolution in an EXIF block; the block's other bytes stay.
 
@@ -54,10 +110,17 @@ def scale_exif_resolution(exif: bytes, factors: tuple[float, float]) -> bytes:
         main, _ = read_directory(block, layout, first)
         for tag, factor in zip(RESOLUTIONS, factors, strict=True):
             if tag in main and main[tag].kind == RATIONAL:
-                numerator, denominator = struct.unpack(f"{layout.order}2I", main[tag].value)
+                numerator, denominator = _read_rational(main[tag], layout.order)
                 scaled = _make_rational(numerator / denominator * factor)
                 struct.pack_into(f"{layout.order}2I", block, locate_value(block, main[tag], layout), *scaled)
     return bytes(block)
+
+
+def _read_rational(entry: ExifEntry, order: str) -> tuple[int, int]:
+    """Return numerator and denominator of an entry that holds one fraction."""
+    if entry.kind != RATIONAL:
+        raise ValueError(f"a resolution of type {entry.kind}")
+    return struct.unpack(f"{order}2I", entry.value)
 
 
 def _make_rational(value: float) -> tuple[int, int]:

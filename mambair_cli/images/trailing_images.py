@@ -44,7 +44,7 @@ def find_trailing_images(data: Any, format: str, name: str) -> list[str]:
         name: Name of the file, for errors.
 
     Returns:
-        Sentences about images that are not restored.
+        Sentences about images that are not read.
 
     Raises:
         ImageError: There are more images that are not related to the first.
@@ -107,7 +107,7 @@ def _find_behind_jpeg(data: Any, name: str) -> list[str]:
         elif segment.kind == _APP1 and any(space in body for space in _DEPENDENT):
             is_dependent = True
     further = [kind for kind in kinds or [] if kind in _FULL_IMAGES or (kind == 0 and not is_dependent)]
-    return [name_restored_image(1, len(further) + 1)] if further else []
+    return [name_read_image(1, len(further) + 1)] if further else []
 
 
 def _read_mpf(block: bytes) -> list[int]:
@@ -123,6 +123,6 @@ def _read_mpf(block: bytes) -> list[int]:
     return []
 
 
-def name_restored_image(number: int, count: int) -> str:
-    """Say which of a file's images is restored."""
-    return f"only image {number} of {count} in it is restored"
+def name_read_image(number: int, count: int) -> str:
+    """Say which of a file's images is read."""
+    return f"only image {number} of {count} in it is read"

@@ -1,17 +1,22 @@
-"""Tell a clean drawing from one that was saved as JPEG, and small text from noise.
+"""Tell a clean drawing from one that was saved as JPEG or enlarged, and small text from noise.
 
 JPEG leaves ringing in every block that has an edge; a drawing of flat colours and gradients that was never
-compressed is smooth right up to its edges. And small text looks like noise, but some of its parts come again,
+compressed is smooth right up to its edges. Enlarging makes edges wide; those of a drawing that never was
+take a pixel or none, however few they are. And small text looks like noise, but some of its parts come again,
 equal to the last bit, all over the picture; parts of noise do not.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 EDGE = 24.0  # least difference of neighbours in luma at an edge, in steps of 8 bits
 NEAR, FAR = 2, 5  # pixels: resizing touches what is nearer, and a block of JPEG reaches farther
 SMOOTH = 1.0  # largest second difference in a smooth area, in steps of 8 bits: a gradient's steps are rounded
+LEVEL = 1.0  # largest difference of neighbours beside an edge that is no part of it, in steps of 8 bits
+LEAST_EDGES = 16  # that are enough to tell how wide edges are
+MOST_REPEATED = 16  # times that pixels may have been repeated
 PART = 4  # side of a part that may come again, in pixels: too large for noise to be equal by chance
 BLACK, WHITE = 0, 255  # where noise is cut off, so that parts of it can be equal
 CELLS = 8  # cells of a window along a side, each of which is judged for itself
@@ -21,8 +26,9 @@ LEAST_PARTS, LEAST_CELLS = 16, 8  # parts with edges in a cell, and such cells, 
 def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
     """Return the share of the pixels 3 to 5 pixels from an edge that are as those beside them.
 
-    Those of a gradient are, too: what counts is the second difference. An eighth of a window along each side
-    is left out: there may be a frame, which tells nothing of what it holds.
+    Those of a gradient are, too: what counts is the second difference. Edges are those in luma; an eighth of
+    a window along each side is left out: there may be a frame, which tells nothing of what it holds. Where
+    there is no such edge, those in a colour and at the sides count.
 
     Args:
         windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
@@ -30,18 +36,60 @@ def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
     Returns:
         0 to 1; 0 where there is no edge.
     """
-    smooth = near = 0
+    lumas = [window.mean(axis=2, keepdims=True) for window in windows]
+    smooth, near = np.sum(list(map(_count_smooth, windows, lumas, map(_inside, windows))), axis=0)
+    if not near:
+        smooth, near = np.sum([_count_smooth(window, window, np.s_[:]) for window in windows], axis=0)
+    return float(smooth / near) if near else 0.0
+
+
+def measure_sharpness(windows: Sequence[np.ndarray]) -> float:
+    """Return the share of edges with at most one pixel between the levels to both sides.
+
+    Args:
+        windows: Parts of a picture, (h, w, 3) float32, 0 to 255.
+
+    Returns:
+        0 to 1; 0 where there are few edges, and where all lie on a fine grid, as after pixels were repeated.
+    """
+    sharp = count = 0
+    steps = [0, 0]  # greatest common divisors of the distances of edges, in both directions
     for window in windows:
-        edges = _differ(window.mean(axis=2), EDGE)
-        ring = _widen(edges, FAR) & ~_widen(edges, NEAR)
-        bends = np.zeros(ring.shape, bool)
-        bends[:, 1:-1] |= (np.abs(np.diff(window, 2, axis=1)) > SMOOTH).any(axis=2)
-        bends[1:-1] |= (np.abs(np.diff(window, 2, axis=0)) > SMOOTH).any(axis=2)
-        ring = ring[_inside(window)]
-        bends = bends[_inside(window)]
-        near += int(ring.sum())
-        smooth += int((ring & ~bends).sum())
-    return smooth / near if near else 0.0
+        for axis, lines in enumerate((window, window.swapaxes(0, 1))):
+            places, widths = _find_edges(lines)
+            steps[axis] = int(np.gcd.reduce(np.append(np.diff(np.unique(places)), steps[axis])))
+            count += len(widths)
+            sharp += int((widths <= 2).sum())
+    told = [step for step in steps if step]  # one place of edges, or none, tells nothing
+    is_repeated = bool(told) and all(1 < step <= MOST_REPEATED for step in told)
+    return sharp / count if count >= LEAST_EDGES and not is_repeated else 0.0
+
+
+def _count_smooth(window: np.ndarray, levels: np.ndarray, part: Any) -> tuple[int, int]:
+    """Count in a part of a window the smooth pixels near edges of levels, (h, w, c), and all near edges."""
+    edges = _differ(levels, EDGE)
+    ring = _widen(edges, FAR) & ~_widen(edges, NEAR)
+    bends = np.zeros(ring.shape, bool)
+    bends[:, 1:-1] |= (np.abs(np.diff(window, 2, axis=1)) > SMOOTH).any(axis=2)
+    bends[1:-1] |= (np.abs(np.diff(window, 2, axis=0)) > SMOOTH).any(axis=2)
+    return int((ring & ~bends)[part].sum()), int(ring[part].sum())
+
+
+def _find_edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where edges of a window begin in its rows, and the numbers of steps that they take.
+
+    An edge is a run of pixels that differ from those before them; it has a level to both sides.
+    """
+    moving = (np.abs(np.diff(lines, axis=1)) > LEVEL).any(axis=2)
+    moving = np.pad(moving, ((0, 0), (1, 1))).ravel()
+    changes = np.flatnonzero(moving[1:] != moving[:-1]) + 1
+    begins, widths = changes[0::2], changes[1::2] - changes[0::2]
+    rows, places = np.divmod(begins, lines.shape[1] + 1)
+    places -= 1
+    ends = places + widths
+    sizes = np.abs(lines[rows, ends] - lines[rows, places]).max(axis=1, initial=0)
+    is_whole = (places > 0) & (ends < lines.shape[1] - 1) & (sizes >= EDGE)
+    return places[is_whole], widths[is_whole]
 
 
 def measure_repetition(windows: Sequence[np.ndarray]) -> float:
@@ -104,11 +152,11 @@ def _sum_cells(marks: np.ndarray) -> np.ndarray:
     return np.add.reduceat(np.add.reduceat(marks.astype(np.int64), rows, axis=0), columns, axis=1)
 
 
-def _differ(luma: np.ndarray, least: float) -> np.ndarray:
+def _differ(levels: np.ndarray, least: float) -> np.ndarray:
     """Mark the pixels on both sides of each edge."""
-    marks = np.zeros(luma.shape, bool)
+    marks = np.zeros(levels.shape[:2], bool)
     for axis in (0, 1):
-        steps = np.abs(np.diff(luma, axis=axis)) >= least
+        steps = (np.abs(np.diff(levels, axis=axis)) >= least).any(axis=2)
         before, after = (np.s_[:-1], np.s_[1:]) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
         marks[before] |= steps
         marks[after] |= steps

@@ -11,7 +11,7 @@ Kind = Literal["clean", "real", "white"]
 
 # Edition of these rules and of the features: a journal tells by it, and by the estimator's hash, which
 # results to make anew.
-EDITION = 8
+EDITION = 10
 
 # From this JPEG quality on, and below this sigma of 255, models for clean pictures give the higher PSNR;
 # measured by training/measure_choices.py.
@@ -28,7 +28,7 @@ WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 # Largest share without any noise of a picture whose noise can still be white; models for that know few such
 # pictures, and keep up to half of the noise beside; measured.
-MOST_QUIET = 0.2
+MOST_QUIET = 0.15
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 
 

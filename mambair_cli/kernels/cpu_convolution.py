@@ -60,7 +60,7 @@ def transform_weight(weight: Tensor) -> TransformedWeight:
         for other in points:
             scale *= point - other if other != point else 1.0
         rows.append([1 / scale, point / scale, point**2 / scale])
-    matrix = torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64)
+    matrix = torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64, device=weight.device)
     values = torch.einsum("ai,kcij,bj->abck", matrix, weight.double(), matrix).float()
     blocks = -(-k // WIDTH)
     padded = values.new_zeros(PLACES, c, blocks * WIDTH)

@@ -30,7 +30,7 @@ def draw_gumbel(pixels: Tensor, counters: Tensor) -> Tensor:
         (..., t) float32, finite.
     """
     tokens = len(counters)
-    y = torch.empty(*pixels.shape, tokens)
+    y = pixels.new_empty(*pixels.shape, tokens, dtype=torch.float32)
     operands = {
         "pixels": pixels.contiguous().view(torch.float32),
         "counters": counters.contiguous().view(torch.float32),

@@ -10,6 +10,7 @@ go on. So the number of threads changes no bit.
 """
 
 import ctypes
+import functools
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -106,7 +107,7 @@ def scan(
     walks = len(y) * b * runs
     leg = -(-stretches // (LEGS if threads > 1 else 1)) * STRETCH
     scratch = y.new_empty(walks, run * (n + STRETCH) * LANES)
-    counts = torch.zeros(1 + walks, LINE, dtype=torch.int32)
+    counts = torch.zeros(1 + walks, LINE, dtype=torch.int32, device=u.device)
     tensors |= {"y": y, "scratch": scratch, "kept": states, "legs_taken": counts[0], "progress": counts[1:]}
     numbers = {
         "walks": walks,
@@ -148,6 +149,7 @@ def fetches_late(n: int, run: int) -> bool:
     return n >= MANY_STATES and run <= FEW_VECTORS
 
 
+@functools.cache
 def divide(b: int, k: int, vectors: int, n: int, threads: int) -> Division:
     """Return the division of b images with k paths after which the busiest thread has the least to do."""
     if threads == 1:

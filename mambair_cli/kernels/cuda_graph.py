@@ -51,7 +51,7 @@ class Replayed:
     def release(self) -> None:
         """Give back the graph and its memory."""
         self._graph = self._kind = None
-        self._inputs, self._output = (), torch.empty(0)
+        self._inputs, self._output = (), torch.empty(0, dtype=torch.float32, device="cpu")
 
     def _record(self, arguments: tuple[Tensor | int | None, ...]) -> None:
         device = next(x.device for x in arguments if isinstance(x, Tensor))

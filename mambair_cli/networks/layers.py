@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mambair_cli.errors import UsageError
 from mambair_cli.kernels import (
     ScanParams,
     has_product_kernel,
@@ -36,6 +37,7 @@ def check_images(x: Tensor, channels: int, weight: Tensor | None = None) -> None
     Raises:
         TypeError: It is no tensor.
         ValueError: It is no batch of such images, or the weights have a type that is not computed with.
+        UsageError: TorchScript follows the network, which has programs that it cannot record.
     """
     if torch.compiler.is_compiling():  # shapes are settled there, and graphs stay as they are
         return
@@ -43,6 +45,11 @@ def check_images(x: Tensor, channels: int, weight: Tensor | None = None) -> None
         raise TypeError(
             f"the network takes a tensor (b, {channels}, h, w) of floats in [0, 1], not "
             f"{type(x).__name__}; torch.from_numpy makes one of an array"
+        )
+    if any(isinstance(length, Tensor) for length in x.shape):  # TorchScript makes tensors of sizes
+        raise UsageError(
+            "cannot trace the network: TorchScript, which torch.onnx.export uses with dynamo=False; "
+            "torch.export.export, torch.onnx.export with dynamo=True and `mambair export` would work"
         )
     dtype = None if weight is None else weight.dtype
     if weight is not None and dtype in (torch.float16, torch.bfloat16) and weight.device.type == "cpu":

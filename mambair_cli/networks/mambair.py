@@ -50,6 +50,7 @@ class MambaIR(Trunk):
         Raises:
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
+            UsageError: TorchScript follows the network.
         """
         check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1).contiguous()

@@ -143,7 +143,8 @@ def shift_mask(window: int, shift: int, last_row: bool, last_column: bool, devic
 
 def relative_position_index(window: int) -> Tensor:
     """Return the row of the bias table for each pair of a window's pixels, (window², window²) int64."""
-    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    places = torch.arange(window, device="cpu")
+    y, x = torch.meshgrid(places, places, indexing="ij")
     y, x = y.flatten(), x.flatten()
     rows = y[:, None] - y[None, :] + window - 1
     columns = x[:, None] - x[None, :] + window - 1
@@ -340,9 +341,8 @@ class MambaIRv2(Trunk):
 
     def reset_buffers(self) -> None:
         super().reset_buffers()
-        with torch.device("cpu"):  # it needs values even in a network that is built without memory
-            index = relative_position_index(self.config.window_size)
-        self.register_buffer("relative_position_index_SA", index)
+        # On the CPU: it needs values even in a network that is built without memory.
+        self.register_buffer("relative_position_index_SA", relative_position_index(self.config.window_size))
 
     def forward(
         self,
@@ -365,6 +365,7 @@ class MambaIRv2(Trunk):
         Raises:
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
+            UsageError: TorchScript follows the network.
         """
         check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1)
@@ -381,6 +382,7 @@ class MambaIRv2(Trunk):
         if seed is None:
             return lambda layer: None
         height, width = x.shape[1:3]
-        corner = torch.zeros(x.shape[0], 2, dtype=torch.int64) if origin is None else origin
-        corner = corner.to(x.device, torch.int64)
+        if origin is None:
+            origin = torch.zeros(x.shape[0], 2, dtype=torch.int64, device=x.device)
+        corner = origin.to(x.device, torch.int64)
         return lambda layer: gumbel_noise(seed, layer, corner, height, width, self.tokens)

@@ -77,7 +77,9 @@ class Trunk(nn.Module):
     def reset_buffers(self) -> None:
         """Compute the tensors that are not weights; also called after a network was built without memory."""
         mean = RGB_MEAN if self.config.in_chans == 3 else (0.0,) * self.config.in_chans
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        weight = self.conv_first.weight  # whatever types and devices are PyTorch's defaults now
+        mean = torch.tensor(mean, dtype=weight.dtype, device=weight.device)
+        self.register_buffer("mean", mean, persistent=False)
 
     def run(self, x: Tensor, context: object) -> Tensor:
         """Restore images x, (b, h, w, ch) in [0, 1], with ``context`` for every block."""

@@ -93,6 +93,7 @@ class MambaIRUNet(nn.Module):
         Raises:
             TypeError: They are no tensor.
             ValueError: The images or the weights have another shape or type.
+            UsageError: TorchScript follows the network.
         """
         check_images(x, self.config.in_chans, next(self.parameters()))
         x = x.permute(0, 2, 3, 1)

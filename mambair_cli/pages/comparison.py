@@ -45,6 +45,7 @@ def write_comparison(
     Raises:
         UsageError: There are too few or too many, or their shapes differ.
     """
+    check_count(len(pictures))
     check_shapes(pictures)
     title = title or " and ".join(picture.name for picture in pictures)
     shown = _lay_out(pictures)
@@ -70,16 +71,22 @@ def write_comparison(
     return write_document(f"{title} - mambair", body, ["viewer.css"], ["viewer.js", "compare.js"], data)
 
 
-def check_shapes(pictures: Sequence[ScreenPicture]) -> None:
-    """Refuse pictures that no page can compare.
+def check_count(count: int) -> None:
+    """Refuse a number of pictures that no page compares.
 
     Raises:
-        UsageError: There are too few or too many, or their shapes differ.
+        UsageError: There are too few or too many.
     """
-    if not FEWEST_PICTURES <= len(pictures) <= MOST_PICTURES:
-        raise UsageError(
-            f"a page compares {FEWEST_PICTURES} to {MOST_PICTURES} pictures, not {len(pictures)}"
-        )
+    if not FEWEST_PICTURES <= count <= MOST_PICTURES:
+        raise UsageError(f"a page compares {FEWEST_PICTURES} to {MOST_PICTURES} pictures, not {count}")
+
+
+def check_shapes(pictures: Sequence[ScreenPicture]) -> None:
+    """Refuse pictures of different shapes.
+
+    Raises:
+        UsageError: Their shapes differ.
+    """
     first, *others = pictures
     for other in others:
         (a, b), (c, d) = first.size, other.size

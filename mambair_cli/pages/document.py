@@ -125,7 +125,7 @@ def write_page(
     """
     check_page(path, overwrite, inputs)
     make_folder(path.parent, option)
-    with open_atomic(path, overwrite=True) as file:
+    with open_atomic(path, overwrite=True, in_new_folder=True) as file:
         file.write(document.encode())
 
 

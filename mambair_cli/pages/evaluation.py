@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.pages.document import write_document
+from mambair_cli.pages.document import mark_pictures, write_document
 from mambair_cli.pages.screen import to_address
 
 SIDE = 128  # of what is shown of an image, in pixels of the truth
@@ -76,13 +77,14 @@ def find_largest_error(image: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     return row * STEP, column * STEP
 
 
-def write_evaluation(title: str, summary: str, measured: list[Measured]) -> str:
+def write_evaluation(title: str, summary: str, measured: list[Measured], folders: list[Path]) -> str:
     """Write the page.
 
     Args:
         title: What was measured.
         summary: The means, in a sentence.
         measured: All images.
+        folders: What was measured, by which ``check_page`` knows the page again.
     """
     ordered = sorted(measured, key=lambda each: each.psnr)
     worst = ordered[:MOST_WORST]
@@ -92,7 +94,7 @@ def write_evaluation(title: str, summary: str, measured: list[Measured]) -> str:
         for each in ordered
     )
     body = [
-        f"<header><h1>{escape(title)}</h1></header><main><p>{escape(summary)}</p>",
+        f"<header {mark_pictures(folders)}><h1>{escape(title)}</h1></header><main><p>{escape(summary)}</p>",
         f"<p>The {SIDE}×{SIDE} pixels of each image with the largest error are shown.</p>",
         f"<h2>Worst</h2>{_write_examples(worst)}",
         f"<h2>Best</h2>{_write_examples(best)}" if best else "",

@@ -22,6 +22,7 @@ from mambair_cli.pages.document import (
     write_page,
 )
 from mambair_cli.pages.screen import ScreenPicture, enlarge, tell_pictures, to_address
+from mambair_cli.system.memory import explaining_memory
 
 PICTURES = "pictures"  # folder of the pages, beside the index
 INDEX = "index.html"
@@ -132,15 +133,16 @@ def compare_sets(
         page = output / PICTURES / f"{name}.html"
         back = "../" * (1 + name.count("/")) + INDEX
         try:
-            pictures = read()
-            document = write_comparison(pictures, name, back)
+            with explaining_memory(name):
+                pictures = read()
+                document = write_comparison(pictures, name, back)
+                ends = pictures[0], pictures[-1]
+                thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
         except MambairError as error:
             compared.append(ComparedSet(name, None, error=error))
             yield compared[-1]
             continue
         write_page(page, document, overwrite, inputs)
-        ends = pictures[0], pictures[-1]
-        thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
         warnings = tell_pictures(pictures)
         compared.append(ComparedSet(name, page, thumbnails, _difference(*ends), warnings=warnings))
         yield compared[-1]

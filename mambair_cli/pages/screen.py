@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.decoding import MAX_PIXELS, open_picture
+from mambair_cli.images.formats import FORMATS
 from mambair_cli.images.libvips import LibvipsError, explained
-from mambair_cli.images.picture import Header
-from mambair_cli.images.resize_and_convert import InputFrames, resize_and_convert
+from mambair_cli.images.picture import Header, InputFrames
+from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
 from mambair_cli.system.values import Region
 
 MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
+LONGEST_SIDE = FORMATS["webp"].longest_side or 2**31  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def read_for_screen(
         file: A file of any readable format, or its bytes.
         name: What people call it; its file's name by default.
         max_pixels: Largest number of pixels to read.
-        whole: Whether to keep all pixels, however many.
+        whole: Whether to keep all pixels, however many, since a part of them will be shown.
 
     Raises:
         ImageError: The file cannot be read.
@@ -85,20 +87,20 @@ def read_for_screen(
 def fit_to_screen(
     name: str, pixels: np.ndarray, notes: tuple[str, ...] = (), whole: bool = False
 ) -> ScreenPicture:
-    """Make a picture for the screen of pixels, reduced where they are too many.
+    """Make a picture for the screen of pixels, reduced where they, or those of a side, are too many.
 
     Args:
         name: What people call it.
         pixels: (h, w, 1, 3 or 4) uint8, sRGB.
         notes: What was done to it so far.
-        whole: Whether to keep all pixels, however many.
+        whole: Whether to keep all pixels, however many, since a part of them will be shown.
     """
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     height, width = pixels.shape[:2]
-    share = (MOST_PIXELS / (height * width)) ** 0.5
+    share = min((MOST_PIXELS / (height * width)) ** 0.5, LONGEST_SIDE / max(height, width))
     if share < 1 and not whole:
-        size = round(width * share), round(height * share)
+        size = max(round(width * share), 1), max(round(height * share), 1)
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
         notes = (*notes, f"reduced from {width}×{height}; --region shows a part in full")
     return ScreenPicture(name, pixels, (width, height), notes)
@@ -197,16 +199,25 @@ def to_address(pixels: np.ndarray, thumbnail: int | None = None) -> str:
     Args:
         pixels: (h, w, 3 or 4) uint8.
         thumbnail: Longest side of a small picture, in pixels; None for the picture itself.
+
+    Raises:
+        ImageError: The picture cannot be encoded.
     """
     return "data:image/webp;base64," + base64.b64encode(encode_for_screen(pixels, thumbnail)).decode()
 
 
 def encode_for_screen(pixels: np.ndarray, thumbnail: int | None = None) -> bytes:
-    """Encode a picture as WebP; arguments as for :func:`to_address`."""
+    """Encode a picture as WebP; arguments and errors as for :func:`to_address`."""
     image, file = Image.fromarray(pixels), io.BytesIO()
-    if thumbnail is not None:
-        image.thumbnail((thumbnail, thumbnail))
-        image.save(file, "WEBP", quality=80)
-    else:
-        image.save(file, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    try:
+        if thumbnail is not None:
+            image.thumbnail((thumbnail, thumbnail))
+            image.save(file, "WEBP", quality=80)
+        else:
+            image.save(file, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    except (OSError, ValueError) as error:
+        height, width = pixels.shape[:2]
+        raise ImageError(
+            f"cannot show a picture of {width}×{height} pixels: {error}; smaller ones can be shown"
+        ) from error
     return file.getvalue()

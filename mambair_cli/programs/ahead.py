@@ -17,6 +17,7 @@ from typing import NamedTuple
 from mambair_cli.programs.cuda_source import find_torch
 from mambair_cli.programs.forms import read_launches
 from mambair_cli.system.disk_cache import cache_folder
+from mambair_cli.system.home import home_folder
 from mambair_cli.system.process import count_processors
 
 SWITCH = "MAMBAIR_COMPILE_AHEAD"  # "0" turns all this off
@@ -64,9 +65,11 @@ def start(model: str, capability: tuple[int, int]) -> None:
     triton, launches = find_spec("triton"), read_launches(model)
     if not launches.triton or triton is None or triton.origin is None:
         return
-    folder = _triton_folder()
+    folder, kept = _triton_folder(), cache_folder()
+    if folder is None or kept is None:
+        return
     stamp = folder / f"mambair-{_digest(model, capability, Path(triton.origin))}"
-    if stamp.exists() and cache_folder().exists():
+    if stamp.exists() and kept.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -105,10 +108,12 @@ def _finish(work: _Work) -> None:
                 work.stamp.touch()
 
 
-def _triton_folder() -> Path:
-    """Return the folder where Triton keeps what it has compiled."""
-    home = os.environ.get("TRITON_HOME") or Path.home()
-    return Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+def _triton_folder() -> Path | None:
+    """Return the folder where Triton keeps what it has compiled; None if the user has no home folder."""
+    if folder := os.environ.get("TRITON_CACHE_DIR"):
+        return Path(folder)
+    home = os.environ.get("TRITON_HOME") or home_folder()
+    return Path(home, ".triton", "cache") if home else None
 
 
 def _digest(model: str, capability: tuple[int, int], triton: Path) -> str:

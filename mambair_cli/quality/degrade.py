@@ -6,6 +6,9 @@ import math
 import numpy as np
 from PIL import Image
 
+from mambair_cli.errors import ImageError
+from mambair_cli.images.formats import FORMATS
+
 CUBIC_RADIUS = 2  # pixels of the coarser grid, input or output
 MOST_BYTES = 4  # of whole numbers that double precision holds
 
@@ -134,6 +137,7 @@ def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
     Raises:
         ValueError: The image has another shape or type, or the quality is out of range.
+        ImageError: JPEG has no room for its size.
     """
     gray = image.ndim == 2 or image.shape[2:] == (1,)
     if image.dtype != np.uint8 or not (gray or image.shape[2:] == (3,)):
@@ -142,6 +146,20 @@ def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
         )
     if not 1 <= quality <= 100:
         raise ValueError(f"the JPEG quality must be 1 to 100: {quality}")
+    check_sides(image, "jpeg")
     file = io.BytesIO()
     Image.fromarray(image.reshape(image.shape[:2]) if gray else image).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file)).reshape(image.shape)
+
+
+def check_sides(image: np.ndarray, format: str) -> None:
+    """Refuse an image, (h, w) or (h, w, c), with a side for which a format has no room.
+
+    Raises:
+        ImageError: It is one.
+    """
+    (height, width), longest = image.shape[:2], FORMATS[format].longest_side
+    if longest is not None and max(height, width) > longest:
+        raise ImageError(
+            f"{format} has room for {longest} pixels a side, not {width}×{height}; cut it into parts"
+        )

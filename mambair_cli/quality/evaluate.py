@@ -14,6 +14,7 @@ from mambair_cli.images import is_gray, read_picture, to_float
 from mambair_cli.quality import metrics
 from mambair_cli.quality.degrade import add_noise, compress_jpeg, imresize, modcrop
 from mambair_cli.quality.pairs import ImagePair, check_input, fit_result
+from mambair_cli.system.memory import explaining_memory
 
 Degradation = Literal["papers", "real"]
 
@@ -114,8 +115,8 @@ def make_input(truth: np.ndarray, protocol: PaperProtocol, name: str = "") -> np
 
     Raises:
         UsageError: The protocol has no level, and the task needs one.
-        ImageError: The truth is smaller than a pixel of the input, or has more than 8 bits per sample,
-            which JPEG cannot hold.
+        ImageError: The truth is smaller than a pixel of the input, or has more pixels a side than JPEG or
+            WebP, or more bits per sample than JPEG, can hold.
     """
     if not modcrop(truth, protocol.scale).size:
         height, width = truth.shape[:2]
@@ -205,7 +206,8 @@ def measure(
     check_made(pairs if restore else (), protocol)
     for pair in pairs:
         try:
-            measured = _measure_pair(pair, protocol, restore)
+            with explaining_memory(str(pair.truth)):
+                measured = _measure_pair(pair, protocol, restore)
         except MambairError as error:
             if on_failed is None:
                 raise

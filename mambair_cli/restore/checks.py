@@ -1,5 +1,7 @@
 """Check what programs give a restorer; commands and the server have checked theirs."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isinf
 from typing import Any, Literal, get_args
@@ -8,6 +10,8 @@ import numpy as np
 import torch
 
 from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
+from mambair_cli.checkpoints.select import ChosenModel, PictureKind
+from mambair_cli.checkpoints.source import FORMS
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
@@ -22,6 +26,10 @@ _ADVICE = {  # for samples of other types, by numpy's kinds of types
 _ADVICE["u"] = _ADVICE["i"]
 _CHANNELS = range(1, 5)  # numbers of them that an image has
 _ONE_BY_ONE = "numpy.stack([restore(each) for each in {}]{})"
+_LEVELS = {"denoise": RANGES["sigma"], "dejpeg": RANGES["jpeg_quality"]}
+_UPRIGHT = "numpy.asarray(PIL.ImageOps.exif_transpose({}){})"  # as its EXIF wants it turned
+# Conversions of pictures of PIL, by their modes, where RGB and RGBA are not what they need.
+_CONVERSIONS = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
 
 def check_arguments(
@@ -61,12 +69,8 @@ def check_arguments(
     if not isinstance(device, str | torch.device):
         raise UsageError(f"device is {device!r}; it must be a name such as 'cpu', or 'auto'")
     _check_number("scale", scale, "number", (1, None))
-    if task == "denoise":
-        _check_number("level", level, "number", RANGES["sigma"])
-    elif task == "dejpeg":
-        _check_number("level", level, "number", RANGES["jpeg_quality"])
-    if not isinstance(own.ensemble, bool | np.bool_):
-        raise UsageError(f"ensemble is {own.ensemble!r}; it must be True or False")
+    _check_number("level", level, "number", _LEVELS.get(str(task), (None, None)))
+    check_flags(ensemble=own.ensemble)
     numbers = {
         name: _check_number(name, getattr(own, name), "integer", RANGES[name])
         for name in ("tile", "overlap", "seed")
@@ -80,6 +84,39 @@ def check_arguments(
             "the next one and reduces its result, as you can"
         )
     return replace(own, **numbers, strength=strength, ensemble=bool(own.ensemble))
+
+
+def check_flags(**flags: object) -> None:
+    """Refuse what is neither true nor false.
+
+    Args:
+        flags: Values of arguments, by their names.
+
+    Raises:
+        UsageError: One of them is something else.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise UsageError(f"{name} is {value!r}; it must be True or False")
+
+
+def check_checkpoints(weights: object, others: object) -> None:
+    """Refuse what names no checkpoints.
+
+    Args:
+        weights: Checkpoint to use; None for a model by name.
+        others: Checkpoints for kinds of pictures; None to choose them.
+
+    Raises:
+        UsageError: They are something else.
+    """
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        raise UsageError(f"weights is {weights!r}; {FORMS}, or None")
+    if others is None:
+        return
+    items = others.items() if isinstance(others, Mapping) else [(None, None)]
+    if not all(isinstance(kind, PictureKind) and isinstance(model, ChosenModel) for kind, model in items):
+        raise UsageError(f"others is {others!r}; it must be what a restorer has under that name, or None")
 
 
 def _check_number(
@@ -129,10 +166,7 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
             f"an image is a numpy array (h, w) or (h, w, c), not a tensor {tuple(image.shape)}; {how}"
         )
     if not isinstance(image, np.ndarray):
-        raise TypeError(
-            f"an image is a numpy array (h, w) or (h, w, c), not {type(image).__name__}; numpy.asarray makes "
-            "one of a picture of PIL, and numpy.asarray(PIL.Image.open(path)) of a file"
-        )
+        raise TypeError(f"an image is a numpy array (h, w) or (h, w, c), not {_explain_other(image)}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in _CHANNELS):
         raise ValueError(
             f"an image is (h, w) or (h, w, c) with c from 1 to 4, not {image.shape}{_explain_stack(image)}"
@@ -149,8 +183,33 @@ def check_image(image: object, any_range: bool) -> np.ndarray:
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
+def _explain_other(image: object) -> str:
+    """Name what is no array, and say how to make one of it."""
+    from PIL import Image  # only for this message
+
+    kind = type(image).__name__
+    if isinstance(image, str | os.PathLike):
+        call = _UPRIGHT.format("PIL.Image.open(path)", '.convert("RGB")')
+        return f"{kind}; {call} makes one of a file"
+    if not isinstance(image, Image.Image):
+        return f"{kind}; numpy.asarray makes one of lists and of most other arrays"
+    kind, mode, conversion = f"{kind} of mode {image.mode}", image.mode, ""
+    if mode == "I":
+        call = _UPRIGHT.format("image", "") + ".astype(numpy.uint16)"
+        return f"{kind}; {call} makes one if its values lie between 0 and 65535"
+    if not mode.startswith("I;"):
+        wanted = _CONVERSIONS.get(mode, "RGB")
+        if image.has_transparency_data:
+            wanted = "LA" if wanted.startswith("L") else "RGBA"
+        is_plain = mode == wanted or mode == "F"
+        conversion = "" if is_plain else f'.convert("{wanted}")'
+    return f"{kind}; {_UPRIGHT.format('image', conversion)} makes one"
+
+
 def _explain_stack(image: np.ndarray) -> str:
     """Say how to restore an array that may be several images, or has its channels in another place."""
+    if not image.size:
+        return ""
     if image.ndim == 4 and image.shape[-1] in _CHANNELS:
         return f"; for a stack of images, {_ONE_BY_ONE.format('image', '')}"
     if image.ndim != 3:

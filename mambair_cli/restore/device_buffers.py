@@ -23,7 +23,7 @@ class DeviceBuffers:
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
         """Make a tensor of zeros, float32."""
-        return torch.zeros(shape, device=self._device)
+        return torch.zeros(shape, dtype=torch.float32, device=self._device)
 
     def put(self, values: np.ndarray) -> Tensor:
         """Copy values of the host to the device."""
@@ -55,7 +55,7 @@ class DeviceBuffers:
         """Copy rows to the host, through pinned memory where there is a stream."""
         if self._stream is None:
             return rows.cpu().numpy()
-        copied = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+        copied = torch.empty(rows.shape, dtype=rows.dtype, device="cpu", pin_memory=True)
         copied.copy_(rows, non_blocking=True)
         self._stream.synchronize()
         return copied.numpy()

@@ -17,7 +17,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, dtype=torch.float32, device=device)
     # PyTorch's ways to say it: no such name or number, built without CUDA, a kind that it cannot compute on.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         present = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]

@@ -252,7 +252,9 @@ class Engine:
         what = repr(self.net.config)
         if self_check.is_known(what, self.device):
             return
-        probe = torch.rand(1, channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator("cpu").manual_seed(0)
+        shape = 1, channels, PROBE_SIDE, PROBE_SIDE
+        probe = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
         assert self._fused is not None
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -281,7 +283,7 @@ class Engine:
         Returns:
             (b, c, s·h, s·w) float32, not clipped; computed again in float32 if float16 is not finite.
         """
-        origin = torch.zeros(x.shape[0], 2, dtype=torch.int64)
+        origin = torch.zeros(x.shape[0], 2, dtype=torch.int64, device="cpu")
         with torch.inference_mode(), _exact_convolutions(self.device):
             y = self.run(x, origin, seed)
             return y if not self.half or y.isfinite().all() else self.net(x, seed=seed, origin=origin)
@@ -289,13 +291,13 @@ class Engine:
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return memory for tiles; for a GPU, pinned memory, which it copies from while it computes."""
         if self._on_gpu:
-            return torch.empty(shape, pin_memory=True).numpy()
+            return torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=True).numpy()
         return np.empty(shape, np.float32)
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Launched":
         """Run the network on a batch of tiles, (b, h, w, c), without waiting for a GPU."""
         with torch.inference_mode(), _exact_convolutions(self.device), self._stream():
-            x, origin = torch.from_numpy(tiles), torch.tensor(corners)
+            x, origin = torch.from_numpy(tiles), torch.tensor(corners, dtype=torch.int64, device="cpu")
             if self._on_gpu and not x.is_pinned():
                 x = x.pin_memory()
             x = x.to(self.device, non_blocking=self._on_gpu).permute(0, 3, 1, 2)
@@ -303,7 +305,7 @@ class Engine:
             rows, finite = self._hold(x, y), _is_finite(y)
             if not self._on_gpu:
                 return _Launched(tiles, x, origin, seed, rows, finite.cpu(), None)
-            kept = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
+            kept = torch.empty(finite.shape, dtype=torch.bool, device="cpu", pin_memory=True)
             kept.copy_(finite, non_blocking=True)
             event = torch.cuda.Event()
             event.record()

@@ -17,13 +17,12 @@ from mambair_cli.restore.masks import NEAR, enlarge_mask, hold_masks
 from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
+from mambair_cli.system.memory import is_out_of_memory, release_memory_of
 
 if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
 
 SMALLEST_TILE = 32  # pixels
-
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,9 @@ class Restoration:
         while self._bands is None:
             try:
                 self._bands = self._begin_small() if self._is_small else self._begin_tiles()
-            except OUT_OF_MEMORY as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._shrink(error)
 
     def rows(self) -> Iterator[Band]:
@@ -105,7 +106,9 @@ class Restoration:
             try:
                 yield from self._bands or ()
                 return
-            except OUT_OF_MEMORY as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._bands = None
                 self._shrink(error)
 
@@ -116,6 +119,7 @@ class Restoration:
             MemoryLimitError: There are none.
         """
         self._shrunk = True
+        release_memory_of(error)
         if self._is_small:
             self._is_small = False
             return

@@ -26,7 +26,13 @@ from mambair_cli.inspection.need import Need
 from mambair_cli.networks import Network
 from mambair_cli.restore import copying
 from mambair_cli.restore.channels import from_channels, to_channels
-from mambair_cli.restore.checks import check_arguments, check_image, check_samples
+from mambair_cli.restore.checks import (
+    check_arguments,
+    check_checkpoints,
+    check_flags,
+    check_image,
+    check_samples,
+)
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
@@ -81,7 +87,8 @@ class Restorer:
             pictures; "none" for neither.
         bare: Whether results are the network's own, as the papers measure them; by default they stay close to
             their input where that is smooth, see ``limits``.
-        others: Checkpoints to use for kinds of pictures; None to choose them where ``model`` is "auto".
+        others: Checkpoints to use for kinds of pictures, as the attribute has them; None to choose them where
+            ``model`` is "auto".
 
     Attributes:
         model: The chosen checkpoint.
@@ -122,6 +129,9 @@ class Restorer:
     ) -> None:
         own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
         self.own = check_arguments(task, scale, level, model, device, precision, own)
+        check_checkpoints(weights, others)
+        check_flags(offline=offline, quiet=quiet, bare=bare)
+        level = None if task == "upscale" else level  # for this task no damage is named
         self.device = choose_device(device)
         choose_tiles(self.own.tile, self.own.overlap, self.device.type)  # before anything is fetched
         self.precision: Precision = precision
@@ -250,16 +260,20 @@ class Restorer:
 
         Args:
             image: (h, w) or (h, w, c), uint8, uint16 or float32 in [0, 1], as the class says.
-            on_tiles: Called with the progress.
+            on_tiles: Called with two numbers, of tiles done and of all tiles, after each batch of them; where
+                smaller tiles are needed, they begin anew.
             any_range: Whether floats may lie outside [0, 1], as those of the papers' noisy inputs do.
 
         Returns:
             The restored image, of the same kind and ``scale`` times the size, and how it was computed.
 
         Raises:
-            ImageError: Its floats lie outside [0, 1].
+            TypeError: It is no plain numpy array.
+            ValueError: Its shape or its dtype is none of an image.
+            ImageError: Its floats lie outside [0, 1], or are not finite.
             MemoryLimitError: The device does not hold even the smallest tile.
             UsageError: The network cannot restore such an image.
+            MambairError: The network gives values that are not finite.
         """
         image = check_image(image, any_range)
         restored, report = restore_whole(self, np.atleast_3d(image), on_tiles)
@@ -279,7 +293,7 @@ class Restorer:
         Args:
             read: Reads rows, see :class:`Restoration`.
             shape: Shape of the image, (h, w, c): c as for :meth:`restore`, and the masks.
-            on_tiles: Called with the progress.
+            on_tiles: Called with the progress, as by :meth:`restore`.
             dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
                 float32 that is not clipped.
             masks: Number of samples after colours and alpha, each enlarged like alpha.

@@ -7,10 +7,13 @@ changes for all of them is done by one at a time, which holds the lock of the fo
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+
+from mambair_cli.system.new_folders import despite_removal
 
 GATE_FILE = ".mambair.lock"
 GATE_SECONDS = 2.0  # after which a run that waits for the gate says so: others hold it for a moment only
@@ -32,10 +35,10 @@ def hold_gate(folder: Path, notify: Callable[[str], None] = lambda sentence: Non
     """
     gate = FileLock(folder / GATE_FILE)
     try:
-        gate.acquire(timeout=GATE_SECONDS, poll_interval=LOOK_SECONDS / 10)
+        despite_removal(partial(gate.acquire, timeout=GATE_SECONDS, poll_interval=LOOK_SECONDS / 10))
     except Timeout:
         notify(f"another run is writing into {folder}; waiting for it")
-        gate.acquire(timeout=-1, poll_interval=LOOK_SECONDS)
+        despite_removal(partial(gate.acquire, timeout=-1, poll_interval=LOOK_SECONDS))
     try:
         yield
     finally:

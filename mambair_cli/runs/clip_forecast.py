@@ -14,7 +14,7 @@ from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.strength import enlarge
 from mambair_cli.restore.tiling import Plan
-from mambair_cli.runs.clip_job import ClipJob, choose_way, refuse_changed
+from mambair_cli.runs.clip_job import ClipJob, choose_way, refuse_other
 from mambair_cli.runs.estimate import try_network
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
@@ -81,7 +81,7 @@ def foresee_clip(job: ClipJob, restorer: Restorer) -> ClipForecast:
             check_target(Job(Source(job.source), job.target), job.overwrite)
         elif not job.overwrite:
             with suppress(OSError):  # the run will say why the journal cannot be read
-                refuse_changed(Record(job.target.parent), job.target)
+                refuse_other(Record(job.target.parent), job.target)
     trial = try_network(chosen, facts.height, facts.width)
     plan = chosen.plan(facts.height, facts.width)
     seconds = trial.seconds * facts.height * facts.width * plan.redundancy

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mambair_cli.images.resize_and_convert import reduce_samples
-from mambair_cli.restore.restoration import OUT_OF_MEMORY, Restoration
+from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
+from mambair_cli.system.memory import passing_over_memory
 from mambair_cli.video import VideoFrame
 
 # Threads of the decoder. How FFmpeg conceals broken data depends on their number, and with many on chance;
@@ -160,7 +161,7 @@ class _Batch:
         """Give the device something to do, without waiting for it."""
         new = self.new
         if len(new) > 1:
-            with suppress(*OUT_OF_MEMORY):  # computed alone, each has room
+            with passing_over_memory():  # computed alone, each has room
                 self._collect = self._restorer.restore_together(new)
                 return
         self._open(new)
@@ -169,9 +170,9 @@ class _Batch:
         """Yield the result of each frame that is computed, in the size that was asked for."""
         results: list[np.ndarray] | None = None
         if self._collect is not None:
-            try:
+            with passing_over_memory():
                 results, _ = self._collect()
-            except OUT_OF_MEMORY:
+            if results is None:
                 self._open(self.new)
         scale = self._restorer.info.scale
         for number, pixels in enumerate(self.new):

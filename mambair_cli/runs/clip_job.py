@@ -24,9 +24,12 @@ from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size, keep_scale
-from mambair_cli.runs.policy import explain_changed
+from mambair_cli.runs.policy import explain_kept
 from mambair_cli.runs.stamps import hash_result, stamp_of
 from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
+from mambair_cli.system.memory import is_out_of_memory
+from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.system.values import as_argument
 from mambair_cli.video import (
     Clip,
     ClipFacts,
@@ -78,12 +81,12 @@ class ClipJob:
     @property
     def input(self) -> str:
         """Name of the clip, as the user gave it."""
-        return "-" if self.source is None else str(self.source)
+        return "-" if self.source is None else as_argument(self.source)
 
     @property
     def output(self) -> str:
         """Name of the result."""
-        return "-" if self.target is None else str(self.target)
+        return "-" if self.target is None else as_argument(self.target)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def restore_clip(
     source = sys.stdin.buffer if job.source is None else job.source
     with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace, threads=DECODERS) as clip:
         chosen, need, size, result = choose_way(job, clip, restorer)
-        with _telling(job), ExitStack() as opened:
+        with _telling(job), removing_empty([job.target.parent] if job.target else []), ExitStack() as opened:
             try:
                 journal = _open_journal(job, opened, notify)
             except ImageError:
@@ -264,9 +267,9 @@ class _JobJournal:
         """Tell whether a run has written the file, or the images, that are there.
 
         Raises:
-            ImageError: A run has, and somebody has changed the file since.
+            ImageError: The file is none that a run has written, or somebody has changed it since.
         """
-        refuse_changed(self._journal.record, self._target)
+        refuse_other(self._journal.record, self._target)
         return self._journal.record.is_ours(self._target)
 
     def note(self, settings: str, frames: int) -> None:
@@ -296,18 +299,18 @@ def _was_done(job: ClipJob, settings: str) -> bool:
     return False
 
 
-def refuse_changed(record: Record, target: Path) -> None:
-    """Refuse to replace a result of an earlier run that somebody has changed since.
+def refuse_other(record: Record, target: Path) -> None:
+    """Refuse to replace a file that is not what an earlier run has written.
 
     Args:
         record: What earlier runs have noted in the folder of the result.
         target: The result.
 
     Raises:
-        ImageError: It is not what a run has written.
+        ImageError: It is none that a run has written, or somebody has changed it since.
     """
-    if record.is_changed(target):
-        raise ImageError(explain_changed(target))
+    if (reason := explain_kept(target, record)) is not None:
+        raise ImageError(reason)
 
 
 @contextmanager
@@ -316,6 +319,8 @@ def _telling(job: ClipJob) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         name = "standard output" if job.target is None else show(job.target)
         remedy = "free some space" if lacks_space(error) else "see to the folder"
         if job.target is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mambair_cli.errors import ImageError, MambairError
-from mambair_cli.images import Header, find_losses
+from mambair_cli.images import Header, find_losses, find_risk
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.restore.tiling import Plan, plan_nothing
@@ -17,6 +17,7 @@ from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.system.files import check_folder
+from mambair_cli.system.memory import explaining_memory
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class DryRun:
             check_target(job, decision.action is Action.REPLACE)
             if job.target is not None and not job.is_stream:
                 check_folder(job.target.parent)
-            return PlannedJob(job, self._foresee(job))
+            with explaining_memory(str(job.source)):
+                return PlannedJob(job, self._foresee(job))
         except MambairError as error:
             return PlannedJob(job, error=error)
 
@@ -156,7 +158,9 @@ class DryRun:
                     self.trial = try_network(model.restorer, height, width)
                 plan = model.tiles.plan(height, width)
             cost = estimate(reader, result, format, plan, model.scale, self.trial)
+            risk = find_risk(reader.header, format, output.background is not None)
             warnings = (*reader.warnings, *find_losses(reader.header, result, format, output.strip))
+            warnings += (risk,) if risk else ()
         replaces = job.target is not None and not job.is_stream and job.target.exists()
         return Forecast(result, replaces, plan, cost, warnings)
 

@@ -33,6 +33,7 @@ from mambair_cli.runs.job_files import (
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.run import PreparedJob
+from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.process import peak_memory
 
 ROWS_AT_ONCE = 256  # of an image that needs no network
@@ -289,12 +290,13 @@ class ImageJob:
         """Measure the time of a stage; if it fails, undo what is open, and keep the error."""
         start = time.perf_counter()
         try:
-            try:
-                yield
-            except BaseException as error:
-                # What is open undoes itself on the way out, and may raise a clearer error.
-                if not self._open.__exit__(type(error), error, error.__traceback__):
-                    raise
+            with explaining_memory(str(self.prepared.job.source)):
+                try:
+                    yield
+                except BaseException as error:
+                    # What is open undoes itself on the way out, and may raise a clearer error.
+                    if not self._open.__exit__(type(error), error, error.__traceback__):
+                        raise
         except NoRoomError as error:  # of rows; headers are checked before
             own = self.header.format if self.header else ""
             is_told = self._begun is None

@@ -195,7 +195,9 @@ def open_target(
         return
     if job.target is not None:
         make_folder(job.target.parent)
-        with open_atomic(job.target, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
+        with open_atomic(
+            job.target, overwrite=overwrite, in_new_folder=True, on_begin=on_begin, on_end=on_end
+        ) as file:
             yield file
         return
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from mambair_cli.images.source import STANDARD_STREAM, Source
+from mambair_cli.system.values import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need
@@ -40,7 +41,7 @@ class Job:
         """Name the place that the result goes to."""
         if self.result is not None:
             return "the result"
-        return STANDARD_STREAM if self.target is None else str(self.target)
+        return STANDARD_STREAM if self.target is None else as_argument(self.target)
 
 
 def name_of(source: Source) -> str:

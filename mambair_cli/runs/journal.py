@@ -56,6 +56,7 @@ from mambair_cli.system.files import (
     lacks_space,
     synchronize,
 )
+from mambair_cli.system.new_folders import make_folders
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -170,13 +171,13 @@ class Journal:
         self._path = folder / JOURNAL_FILE
         self._claim: Claim | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
             self._begin(_digest_targets(folder, targets), notify)
         except OSError as error:
             if self._claim:
                 self._claim.release()
             if is_closed(error):
-                raise explain_closed(folder, error.errno or 0) from error
+                raise _explain_closed(folder, error) from error
             # In another folder, all that is done here would be done again.
             remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
             raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
@@ -204,6 +205,8 @@ class Journal:
                 self.abandon()
                 self._gather()
                 self._remove_unfinished()
+                if not any("result" in line for line in _read(self._path)):
+                    self._path.unlink(missing_ok=True)
         finally:
             self.abandon()
 
@@ -311,6 +314,14 @@ def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
 def explain_wait(folder: Path) -> str:
     """Say why a run waits for another one before it writes into a folder."""
     return f"another run is writing the same results into {folder}"
+
+
+def _explain_closed(folder: Path, error: OSError) -> ImageError:
+    """Phrase what the system does not let a run use: a file that is there, such as another user's, or all."""
+    number, file = error.errno or 0, os.fsdecode(error.filename or "")
+    if os.path.lexists(file) and Path(file) != folder:
+        return explain_closed(Path(file), number, action="use the journal")
+    return explain_closed(folder, number)
 
 
 def _is_ours_to_remove(name: str, temporary: str) -> bool:

@@ -10,6 +10,7 @@ from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFIXES, settle_format
 from mambair_cli.images.left_out import LeftOut
+from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
@@ -20,6 +21,7 @@ from mambair_cli.system.values import CLIP_SUFFIXES
 
 _TELL_APART = "restore them into different folders"
 _MOVING = (".gif", ".apng", ".png")  # animations that FFmpeg reads
+_LIKE_JPEG = (".mpo",)  # several in one file, of which the first is restored
 _MOST_NAMED = 5  # in an error
 
 
@@ -61,7 +63,8 @@ def name_targets(
         sources: The images.
         output: A file (one input), a folder, "-" for standard output, or None.
         suffix: Added to names where there is no output, such as ``_x4``.
-        format: Format of all results; by default each is written as its input is, or as PNG.
+        format: Format of all results; by default each is written as its input is, or as PNG. A file without a
+            suffix of images is looked at for that.
         is_list: Whether the images come from a list, which may be of any length: then an output is a folder,
             also for one image.
         left_out: Collects the inputs that are results.
@@ -172,10 +175,23 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
         target = path.with_name(path.stem + suffix + path.suffix)
     kept = {name for name in WRITABLE_SUFFIXES if path.suffix.lower() in WRITABLE_SUFFIXES[name]}
     if format is None and not kept:
-        format = "png"
+        format = _find_own_format(path) or "png"
     if format is not None and format not in kept:
         target = target.with_name(target.name.removesuffix(path.suffix) + WRITABLE_SUFFIXES[format][0])
     return Job(source, target, format, root)
+
+
+def _find_own_format(path: Path) -> str | None:
+    """Return the format of a file whose suffix tells none, if it can be written; a pipe is not touched."""
+    suffix = path.suffix.lower()
+    if suffix in _LIKE_JPEG:
+        return "jpeg"
+    if suffix in IMAGE_SUFFIXES or not os.path.isfile(path):  # pathlib's raises errors, as of long names
+        return None
+    with suppress(OSError, ImageError), path.open("rb") as file:
+        format = identify(file.read(SIGNATURE_BYTES), str(path))
+        return format if format in WRITABLE_SUFFIXES else None
+    return None
 
 
 class _Places:

@@ -14,13 +14,14 @@ import numpy as np
 
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import OnTiles
-from mambair_cli.restore.restoration import OUT_OF_MEMORY, Band
+from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import IsStopped, PreparedJob
+from mambair_cli.system.memory import passing_over_memory
 
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # of opened images, beyond which no further one is opened
@@ -100,9 +101,10 @@ class Pipeline:
             if self._begun:
                 for _ in self._begun[0].rows():
                     yield from self._finished()
-                for job in self._begun.popleft().jobs:
+                for job in self._begun[0].jobs:
                     self._finishing.append(finishers.submit(job.finish))
                     self._finishing[-1].add_done_callback(lambda _: reader.wake())
+                self._begun.popleft()  # last: an interrupt before it must find the images somewhere
             elif not self._is_one_finished():
                 return
 
@@ -139,7 +141,7 @@ class _Group:
             self._begin_job(self.jobs[0], None)
             return
         samples = [job.samples for job in self.jobs if job.samples is not None]
-        with suppress(*OUT_OF_MEMORY, MambairError):  # computed alone, each has room, or its own error
+        with suppress(MambairError), passing_over_memory():  # computed alone, each has room, or its own error
             self._collect = self.jobs[0].restorer.restore_together(samples)
 
     def rows(self) -> Iterator[Band]:
@@ -165,7 +167,7 @@ class _Group:
     def _collect_bands(self) -> Sequence[list[Band] | None]:
         """Wait for the batch; return None for images that are to be computed alone."""
         if self._collect is not None:
-            with suppress(*OUT_OF_MEMORY, MambairError):
+            with suppress(MambairError), passing_over_memory():
                 images, report = self._collect()
                 return [[Band(0, image, report)] for image in images]
         return [None] * len(self.jobs)

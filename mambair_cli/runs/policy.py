@@ -1,5 +1,6 @@
 """Which jobs of a run are done: what the user allows, and one decision for the run and the dry run."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -74,7 +75,7 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
     if target is None or not (policy.resume or job.replaces_input):
         return Decision(Action.REPLACE if policy.overwrite else Action.DO)
     is_ours = record is not None and record.is_ours(target)
-    if job.replaces_input and policy.overwrite and not is_ours:
+    if job.replaces_input and (policy.overwrite or policy.resume) and not is_ours:
         return Decision(
             Action.REFUSE,
             f"cannot write {target}: it is among the inputs, and no run is known to have written it; "
@@ -84,13 +85,25 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         return Decision(Action.SKIP)
     if policy.overwrite or (policy.resume and is_ours):
         return Decision(Action.REPLACE)
-    if policy.resume and record and record.is_changed(target):
-        return Decision(Action.REFUSE, explain_changed(target))
+    if policy.resume and record and not job.is_stream and (reason := explain_kept(target, record)):
+        return Decision(Action.REFUSE, reason)
     return Decision(Action.DO)
 
 
-def explain_changed(target: Path) -> str:
-    """Say why a run that resumes does not replace a result of an earlier one."""
-    return (
-        f"cannot write {show(target)}: it was changed after an earlier run wrote it; --overwrite replaces it"
-    )
+def explain_kept(target: Path, record: Record) -> str | None:
+    """Say why a run that resumes keeps a file with the name of a result; None where there is no such reason.
+
+    Args:
+        target: The result.
+        record: What earlier runs have noted in its folder.
+    """
+    if record.is_changed(target):
+        why = "it was changed after an earlier run wrote it"
+    elif os.path.lexists(target) and not record.is_ours(target):
+        why = (
+            "it exists already, and no earlier run has noted it: a run of one file notes its result only "
+            "with --resume"
+        )
+    else:
+        return None
+    return f"cannot write {show(target)}: {why}; --overwrite replaces it"

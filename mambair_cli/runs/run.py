@@ -18,6 +18,7 @@ from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.system.files import check_folder, explain_unreadable, make_folder
+from mambair_cli.system.new_folders import removing_empty
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def run_jobs(
     """
     digest = cache(partial(fingerprint.digest_result, output))  # there are few formats, and many jobs
     with ExitStack() as stack:
+        places = (job.target.parent for job in jobs if job.target is not None)
+        stack.enter_context(removing_empty(places))
         journals: dict[Path, Journal | _ClosedFolder] = {}
         if keeps_journal(jobs, policy):
             journals = _open_journals(jobs, stack, notify)

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from pathlib import Path
+from functools import cache
 from typing import BinaryIO
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from mambair_cli.checkpoints.select import MisfitError
@@ -22,11 +24,14 @@ from mambair_cli.errors import (
     MemoryLimitError,
     ModelError,
     ServerError,
+    ShortageError,
     UsageError,
 )
 from mambair_cli.server.protocol import REPORT_HEADER, ErrorReport, describe_report, report_error
 from mambair_cli.server.service import ServiceResult
+from mambair_cli.server.shortage import find_shortage
 from mambair_cli.server.wording import phrase_error
+from mambair_cli.system.home import home_folder
 
 PIECE_BYTES = 2**20
 RETRY_SECONDS = 2  # that clients wait when the server has too many images
@@ -37,6 +42,7 @@ _STATUS = {
     ModelError: 404,
     ImageError: 422,
     ServerError: 503,
+    ShortageError: 507,
     MemoryLimitError: 507,
 }
 
@@ -77,10 +83,19 @@ async def _read(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
 async def answer_error(request: Request, error: Exception) -> Response:
     """Answer an error that a request can cause."""
     assert isinstance(error, MambairError)
+    error = find_shortage(error) or error
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 422)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
     report = replace(report_error(error), message=phrase_error(error, request))
     return _answer_report(report, status, headers)
+
+
+async def answer_system_error(request: Request, error: Exception) -> Response:
+    """Answer that the server has too many files open; every other error of the system is a bug."""
+    shortage = find_shortage(error)
+    if shortage is None:
+        raise error
+    return await answer_error(request, shortage)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -89,12 +104,23 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if "Allow" in headers:
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+    path = request.url.path
     why = {
-        404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.url.path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
+        404: f"there is no {path}; {_find_meant(request)}see /docs",
+        405: f"{path} has no method {request.method}, but {headers.get('Allow')}; see /docs",
     }
     reason = UsageError(why.get(error.status_code, error.detail))
     return refuse(reason, error.status_code, headers)
+
+
+def _find_meant(request: Request) -> str:
+    """Name the path that was meant by one with a slash at its end, if there is one."""
+    path = request.url.path.rstrip("/")
+    if path == request.url.path or not path:
+        return ""
+    scope = dict(request.scope) | {"path": path}
+    is_known = any(route.matches(scope)[0] is not Match.NONE for route in request.app.routes)
+    return f"{path} would work; " if is_known else ""
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:
@@ -118,8 +144,33 @@ def _answer_report(report: ErrorReport, status: int, headers: Mapping[str, str] 
 
 def _without_folders(message: str) -> str:
     """Take the folders of this machine out of a message: pages and their readers need not know them."""
+    for folder, shown in find_folders():
+        message = folder.sub(shown, message)
+    return message
+
+
+@cache
+def find_folders() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Find the folders that no message may name, and what it has in their place.
+
+    Call it before the first request: an error can be that no file can be opened, and no module imported.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    for folder in (HF_HUB_CACHE, tempfile.gettempdir()):
-        message = re.sub(rf"(: )?{re.escape(str(folder))}(/[^\s;:,]*)?", "", message)
-    return message.replace(str(Path.home()), "~")
+    unnamed, home = [HF_HUB_CACHE], str(home_folder() or "")
+    with suppress(OSError):  # there is none to write into
+        unnamed.append(tempfile.gettempdir())
+    found = [(rf"(: )?{_at_borders(each)}(/[^\s;:,]*)?", "") for each in unnamed if _is_below_root(each)]
+    if _is_below_root(home):
+        found.append((_at_borders(home), "~"))
+    return tuple((re.compile(pattern), shown) for pattern, shown in found)
+
+
+def _is_below_root(folder: str) -> bool:
+    """Tell whether a folder can be told in a text: ``/`` or ``.`` is in all of them."""
+    return os.path.isabs(folder) and os.path.dirname(folder) != folder
+
+
+def _at_borders(folder: str) -> str:
+    """Write a pattern of a path that is neither part of a longer name nor the end of a longer path."""
+    return rf"(?<![\w.~-]){re.escape(folder.rstrip('/'))}(?![\w-]|\.\w)"

@@ -1,18 +1,14 @@
 """Answer HTTP requests: an ASGI application."""
 
 import asyncio
-import logging
 import os
-import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from typing import BinaryIO
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,6 +27,8 @@ from mambair_cli.server.answers import (
     answer_error,
     answer_http_error,
     answer_nobody,
+    answer_system_error,
+    find_folders,
     refuse,
 )
 from mambair_cli.server.bodies import BodyReader, ReadToEnd, check_body, open_temporary
@@ -50,6 +48,7 @@ from mambair_cli.server.service import RestoreService, ServiceResult
 MAX_BYTES = 2**30
 MOST_WAITING = 32
 IDLE_SECONDS = 30.0
+ENDING_SECONDS = 3.0  # for the rest of the images that arrive while the server ends
 
 _PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
@@ -61,10 +60,12 @@ class App:
         service: Restores the images.
         max_bytes: Largest file that is accepted.
         most_waiting: Number of images at a time; more are refused.
-        idle_seconds: Time after which the request of a client that sends nothing ends.
+        idle_seconds: Time for which the server waits for a client that sends or takes nothing.
 
     Attributes:
         asgi: The application.
+        most_waiting: Number of images at a time.
+        idle_seconds: Time for which the server waits for a client.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class App:
     ) -> None:
         self._service = service
         self._max_bytes = max_bytes
-        self._most_waiting = most_waiting
-        self._ending = asyncio.Event()
-        self._bodies = BodyReader(max_bytes, idle_seconds, self._ending)
+        self.most_waiting = most_waiting
+        self.idle_seconds = idle_seconds
+        self._too_late = asyncio.Event()
+        self._bodies = BodyReader(max_bytes, idle_seconds, self._too_late)
         self._waiting = 0
         self._board = ProgressBoard()
         self._api = describe_api(max_bytes)
@@ -107,14 +109,18 @@ class App:
                 MambairError: answer_error,
                 HTTPException: answer_http_error,
                 ClientDisconnect: answer_nobody,
+                OSError: answer_system_error,
                 Exception: answer_bug,
             },
         )
-        self.asgi = ReadToEnd(application)  # also of answers to bugs, which Starlette gives outside of all
+        application.router.redirect_slashes = False  # an answer without a body looks like a result to curl
+        # Also of answers to bugs, which Starlette gives outside of all.
+        self.asgi = ReadToEnd(application, self._too_late)
+        find_folders()
 
     def begin_to_end(self) -> None:
-        """Finish the images that have arrived, and wait for nothing else."""
-        self._ending.set()
+        """Finish the images that have arrived or arrive now, and wait for nothing else."""
+        asyncio.get_running_loop().call_later(ENDING_SECONDS, self._too_late.set)
         self._board.end_waiting()
 
     async def _show_health(self, request: Request) -> Response:
@@ -199,7 +205,7 @@ class App:
             HTTPException: The body is no plain file.
         """
         check_body(request)
-        if self._waiting >= self._most_waiting:
+        if self._waiting >= self.most_waiting:
             await self._bodies.receive(request, None)  # a client reads no answer while it sends
             raise ServerError(f"the server has too many images: {self._waiting}; try again later")
         self._waiting += 1
@@ -216,54 +222,6 @@ async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
     yield first
     async for each in others:
         yield each
-
-
-class _ErrorLog(logging.Handler):
-    """Prints what uvicorn logs on stderr, with tracebacks, after ``mambair:``."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record, if there is still a stderr."""
-        with suppress(OSError):
-            sys.stderr.write(f"mambair: {self.format(record)}\n")
-            sys.stderr.flush()
-
-
-_ERROR_LOG = _ErrorLog(logging.ERROR)  # anybody can cause the levels below, as often as they like
-
-
-class _Server(uvicorn.Server):
-    """Tells its application first that it ends; by itself it waits for all requests alike.
-
-    Args:
-        config: Settings of the server.
-        app: The application.
-    """
-
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End after the images that have arrived."""
-        self._app.begin_to_end()
-        await super().shutdown(sockets)
-
-
-def build_server(app: App) -> uvicorn.Server:
-    """Return the server of the application; ``run(sockets=[...])`` serves at open sockets."""
-    config = uvicorn.Config(
-        app.asgi,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
-    logging.getLogger("uvicorn.error").addHandler(_ERROR_LOG)
-    return _Server(config, app)
 
 
 async def _until_gone(request: Request, restoring: Awaitable[ServiceResult]) -> ServiceResult:

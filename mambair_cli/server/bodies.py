@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mambair_cli.errors import ImageError, ServerError
+from mambair_cli.errors import ServerError
 from mambair_cli.server.answers import PIECE_BYTES
+from mambair_cli.server.shortage import explain_unstored
 
-ENDING_SECONDS = 1.0  # for which a client may send nothing while the server ends
+LEAST_BYTES = 2**16  # of a body that must arrive while the server waits for idle_seconds, if it has as many
 
 # What is read and thrown away after an answer. Most clients stop soon; those that read no answer before
 # they have sent all must be heard out, since a connection that is closed on them is reset.
@@ -29,32 +30,34 @@ class BodyReader:
 
     Args:
         max_bytes: Largest body that is accepted.
-        idle_seconds: Time after which a client that sends nothing is given up.
-        ending: Set when the server ends, and waits for stalled clients no longer.
+        idle_seconds: Time after which a client that sends nothing, or next to nothing, is given up.
+        too_late: Set when the server ends, and takes nothing more.
     """
 
-    def __init__(self, max_bytes: int, idle_seconds: float, ending: asyncio.Event) -> None:
+    def __init__(self, max_bytes: int, idle_seconds: float, too_late: asyncio.Event) -> None:
         self._max_bytes = max_bytes
         self._idle_seconds = idle_seconds
-        self._ending = ending
+        self._too_late = too_late
 
     async def receive(self, request: Request, file: BinaryIO | None) -> None:
         """Write a request's body to a file, or throw it away.
 
         Raises:
             HTTPException: It is too large, or does not arrive.
-            ImageError: There is no space for it.
-            ServerError: It does not arrive, and the server ends.
+            ShortageError: There is no space for it.
+            ServerError: It does not arrive, and the server ends; or too many files are open.
         """
         announced = request.headers.get("content-length", "0")
         if not announced.isdecimal() or int(announced) > self._max_bytes:
             raise self._too_large()
-        received, pieces = 0, aiter(request.stream())
+        received, pace = 0, _Pace(self._idle_seconds)
+        pieces = aiter(request.stream())
         unwritten = bytearray()  # collected, since a thread for each small piece would be slow
-        ending = asyncio.ensure_future(self._ending.wait())
+        too_late = asyncio.ensure_future(self._too_late.wait())
         try:
             while True:
-                piece = await self._wait(pieces, ending)
+                with pace:
+                    piece = await self._wait(pieces, too_late)
                 if piece is not None:
                     unwritten += piece
                 if file is not None and (piece is None or len(unwritten) >= PIECE_BYTES):
@@ -66,31 +69,64 @@ class BodyReader:
                 received += len(piece)
                 if received > self._max_bytes:
                     raise self._too_large()
+                if pace.is_too_slow(received):
+                    why = f"less than {LEAST_BYTES} bytes in {self._idle_seconds:g} s; send the image faster"
+                    raise HTTPException(408, why, _GOODBYE)
         finally:
-            ending.cancel()
+            too_late.cancel()
 
     async def _wait(
-        self, pieces: AsyncIterator[bytes], ending: "asyncio.Task[Literal[True]]"
+        self, pieces: AsyncIterator[bytes], too_late: "asyncio.Task[Literal[True]]"
     ) -> bytes | None:
         """Return the next piece; None after the last one."""
         piece = asyncio.ensure_future(_next(pieces))
         try:
-            if not ending.done():
-                waited = {piece, ending}
+            if too_late.done():
+                await asyncio.wait({piece}, timeout=0)  # what has arrived may be all
+            else:
+                waited = {piece, too_late}
                 await asyncio.wait(waited, timeout=self._idle_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not piece.done() and ending.done():
-                await asyncio.wait({piece}, timeout=ENDING_SECONDS)
             if piece.done():
                 return piece.result()
         finally:
             piece.cancel()
-        if ending.done():
+        if too_late.done():
             raise ServerError("the server ends, and the image does not arrive; start the server again")
         raise HTTPException(408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE)
 
     def _too_large(self) -> HTTPException:
         why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
         return HTTPException(413, why, _GOODBYE)
+
+
+class _Pace:
+    """The pace of a client, by the time that the server has waited for it; the block waits.
+
+    Args:
+        seconds: Time in which it must send ``LEAST_BYTES``.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waited = self._begun = 0.0
+        self._received = 0
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._waited += time.monotonic() - self._begun
+
+    def is_too_slow(self, received: int) -> bool:
+        """Tell whether too little has arrived.
+
+        Args:
+            received: Number of all bytes so far.
+        """
+        if self._waited < self._seconds:
+            return False
+        newer, self._received, self._waited = received - self._received, received, 0.0
+        return newer < LEAST_BYTES
 
 
 def check_body(request: Request) -> None:
@@ -116,10 +152,12 @@ class ReadToEnd:
 
     Args:
         app: Application that gets all requests.
+        too_late: Set when the server ends, and hears nobody any more.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, too_late: asyncio.Event) -> None:
         self._app = app
+        self._too_late = too_late
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; read on before the last byte of the answer."""
@@ -134,7 +172,9 @@ class ReadToEnd:
 
         async def read_on() -> None:
             size, end = 0, time.monotonic() + _REST_SECONDS
-            while not is_at_end and size < _REST_BYTES and time.monotonic() < end:
+            while not (
+                is_at_end or size >= _REST_BYTES or time.monotonic() >= end or self._too_late.is_set()
+            ):
                 message = await asyncio.wait_for(listen(), _REST_IDLE_SECONDS)
                 size += len(message.get("body", b""))
 
@@ -155,13 +195,14 @@ async def open_temporary(stack: ExitStack) -> BinaryIO:
     """Open a temporary file, which is closed with the stack; in threads, since a disk may be slow.
 
     Raises:
-        ImageError: There is no space for it.
+        ShortageError: There is no space for it.
+        ServerError: Too many files are open.
     """
     try:
         file = await asyncio.to_thread(tempfile.TemporaryFile)
     except OSError as error:
-        raise _no_space(error) from error
-    stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, file.close))
+        raise explain_unstored(error) from error
+    stack.callback(lambda: asyncio.get_running_loop().run_in_executor(None, _close, file))
     return file
 
 
@@ -174,10 +215,9 @@ def _write(file: BinaryIO, data: bytearray) -> None:
         file.write(data)
         file.flush()
     except OSError as error:
-        raise _no_space(error) from error
+        raise explain_unstored(error) from error
 
 
-def _no_space(error: OSError) -> ImageError:
-    return ImageError(
-        f"cannot store the image: {error.strerror or error}; free some space for temporary files"
-    )
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # of what could not be written, which has been told
+        file.close()

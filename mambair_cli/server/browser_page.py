@@ -6,6 +6,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.pages.document import FOLDER as PAGES
 from mambair_cli.server.routes import Answer
 
@@ -15,6 +16,7 @@ _FILES = {
     "/": (_FOLDER / "index.html", "text/html"),
     "/page/style.css": (_FOLDER / "style.css", "text/css"),
     "/page/app.js": (_FOLDER / "app.js", "text/javascript"),
+    "/page/incoming.js": (_FOLDER / "incoming.js", "text/javascript"),
     "/page/zip.js": (_FOLDER / "zip.js", "text/javascript"),
     "/page/icon.svg": (_FOLDER / "icon.svg", "image/svg+xml"),
     "/page/viewer.css": (PAGES / "viewer.css", "text/css"),
@@ -36,11 +38,18 @@ def make_answers() -> dict[str, Answer]:
     return {address: _answer(*file) for address, file in _FILES.items()}
 
 
+def _fill() -> dict[str, str]:
+    """Return what stands in the place of names in double braces."""
+    return {"version": version("mambair-cli"), "suffixes": " ".join(sorted(READABLE_SUFFIXES))}
+
+
 def _answer(path: Path, kind: str) -> Answer:
     """Return an endpoint that answers with a file of the page."""
 
     async def answer(request: Request) -> Response:
-        text = path.read_text(encoding="utf-8").replace("{{version}}", version("mambair-cli"))
+        text = path.read_text(encoding="utf-8")
+        for name, value in _fill().items():
+            text = text.replace(f"{{{{{name}}}}}", value)
         return Response(text, media_type=kind, headers=_HEADERS)
 
     return answer

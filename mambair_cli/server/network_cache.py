@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
+    PictureKind,
     check_fit,
     choose_model,
     choose_others,
@@ -49,12 +51,26 @@ class _ChoiceKey(NamedTuple):
 
 
 class _NetworkKey(NamedTuple):
-    """What tells loaded networks apart; one that a look may replace has others with it."""
+    """What tells loaded networks apart; to one that a look may replace belong the names of others."""
 
     path: Path
     sha256: str | None
     precision: Precision
     looks: bool
+
+
+class _SharingRestorer(Restorer):
+    """A restorer whose other networks are those of the cache: counted, told, and dropped like all.
+
+    Attributes:
+        find_other: Returns the restorer for another model.
+    """
+
+    find_other: Callable[[ChosenModel], Restorer]
+
+    def for_kind(self, kind: PictureKind) -> Restorer:
+        """Return the restorer for a kind of pictures, loaded now if it was not, with the same settings."""
+        return self.find_other(self.others[kind]).with_settings(self.own)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ class NetworkCache:
         self._choices: dict[_ChoiceKey, tuple[ChosenModel, float]] = {}
         self._loaded: OrderedDict[_NetworkKey, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
+        self._loading = threading.Lock()  # held for long: while a network is read
 
     def find(self, request: RestoreRequest) -> LoadedModel | None:
         """Return the model for a request, if it is loaded.
@@ -116,12 +133,8 @@ class NetworkCache:
             model = self._recall(request)
             if model is None:
                 return None
-            key = self._key(model, request)
-            if key not in self._loaded:
-                return None
-            self._loaded.move_to_end(key)
-            loaded = self._loaded[key]
-        return self._adapt(loaded, model, request)
+        loaded = self._recall_loaded(self._key(model, request))
+        return None if loaded is None else self._adapt(loaded, model, request)
 
     def choose(self, request: RestoreRequest) -> ChosenModel:
         """Choose the model for a request, and download it if it is not on this machine.
@@ -162,27 +175,53 @@ class NetworkCache:
             MambairError: It is not a network, or does not fit the request.
         """
         key = self._key(model, request)
+        with self._loading:
+            loaded = self._recall_loaded(key)
+            if loaded is None:
+                restorer = _SharingRestorer(
+                    request.task,
+                    None if request.model == REAL else request.scale,
+                    request.level,
+                    AUTO if key.looks else model.name,
+                    device=str(self.device),
+                    precision=key.precision,
+                    offline=True,
+                )
+                restorer.find_other = partial(self._load_other, request.task, key.precision)
+                _ = restorer.computer  # made once, for all restorers that are copies of this one
+                loaded = self._keep(key, restorer)
+        return self._adapt(loaded, model, request)
+
+    def _load_other(self, task: catalog.Task, precision: Precision, model: ChosenModel) -> Restorer:
+        """Return the restorer for a model that a look has chosen; that of requests that name it, too."""
+        key = _NetworkKey(model.path, model.sha256, precision, looks=False)
+        with self._loading:
+            loaded = self._recall_loaded(key)
+            if loaded is None:  # its computer is made by the thread that computes
+                loaded = self._keep(
+                    key,
+                    Restorer(
+                        task, model=model.name, device=str(self.device), precision=precision, offline=True
+                    ),
+                )
+        return loaded.restorer
+
+    def _recall_loaded(self, key: _NetworkKey) -> LoadedModel | None:
+        """Return a network that is loaded, as the one used last."""
         with self._lock:
-            loaded = self._loaded.get(key)
-        if loaded is None:
-            restorer = Restorer(
-                request.task,
-                None if request.model == REAL else request.scale,
-                request.level,
-                AUTO if key.looks else model.name,
-                device=str(self.device),
-                precision=key.precision,
-                offline=True,
-            )
-            _ = restorer.computer  # made once, for all restorers that are copies of this one
-            loaded = LoadedModel(restorer, Fingerprint.of(restorer))
-            self._notify(f"loaded {model.name} on {self.device}")
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+            return self._loaded.get(key)
+
+    def _keep(self, key: _NetworkKey, restorer: Restorer) -> LoadedModel:
+        """Add a network that was loaded now, and drop those that were not used for longest."""
+        loaded = LoadedModel(restorer, Fingerprint.of(restorer))
         with self._lock:
             self._loaded[key] = loaded
-            self._loaded.move_to_end(key)
             while len(self._loaded) > self._most:
                 self._loaded.popitem(last=False)
-        return self._adapt(loaded, model, request)
+        self._notify(f"loaded {restorer.model.name} on {self.device}")
+        return loaded
 
     def describe(self) -> list[ModelState]:
         """Describe each model of the catalogue, and the user's own."""

@@ -26,8 +26,8 @@ _REFUSALS = {
     "413": "The image file is larger than the server accepts.",
     "415": "The body is a form or is compressed; it must be the file itself.",
     "422": "The image cannot be read, or the result cannot be written.",
-    "503": "The server has too many images; Retry-After gives the seconds to wait.",
-    "507": "The device has too little memory for the image.",
+    "503": "The server has too many images or open files; Retry-After gives the seconds to wait.",
+    "507": "The device has too little memory for the image, or the server too little space on its disk.",
 }
 _RECORDS = (
     protocol.ErrorReport,

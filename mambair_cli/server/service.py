@@ -23,6 +23,7 @@ from mambair_cli.runs.run import PreparedJob
 from mambair_cli.server.network_cache import LoadedModel, NetworkCache
 from mambair_cli.server.progress import ImageProgress
 from mambair_cli.server.query import RestoreRequest
+from mambair_cli.system.memory import explaining_memory
 
 T = TypeVar("T")
 
@@ -150,7 +151,8 @@ class RestoreService:
 
 
 async def _run(executor: ThreadPoolExecutor, action: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(executor, partial(action, *arguments))
+    with explaining_memory("this request", "send a smaller image, or try again later"):
+        return await asyncio.get_running_loop().run_in_executor(executor, partial(action, *arguments))
 
 
 def _map(file: BinaryIO) -> mmap | bytes:

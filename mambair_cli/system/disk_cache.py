@@ -1,7 +1,8 @@
 """A cache on disk of compiled kernels and of checks that passed, each of which takes seconds.
 
 One process makes a file while others that need it wait. A file that was not used for three months is removed.
-If the disk cannot be written, files are made again each time, without an error.
+If the disk cannot be written, or the user has no home folder, files are made again each time, without an
+error.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mambair_cli.system.files import atomic_write
+from mambair_cli.system.home import home_folder
 
 LIFETIME_SECONDS = 90 * 86400  # after a file's last use
 NOTED_SECONDS = 86400  # precision of the time of a file's last use
@@ -27,15 +29,20 @@ _OURS = (
 )  # endings of all names in the folder, older versions' too
 
 
-def cache_folder() -> Path:
-    """Return the folder of the cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mambair" / "kernels"
+def cache_folder() -> Path | None:
+    """Return the folder of the cache; None if the user has no home folder."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base, "mambair", "kernels")
+    home = home_folder()
+    return home and home / ".cache" / "mambair" / "kernels"
 
 
 def find_or_make(name: str, make: Callable[[], bytes]) -> bytes:
     """Return the bytes stored under a name; if there are none, make and store them."""
-    path = cache_folder() / name
+    folder = cache_folder()
+    if folder is None:
+        return make()
+    path = folder / name
     data = _read(path)
     if data is not None:
         return data
@@ -49,14 +56,18 @@ def find_or_make(name: str, make: Callable[[], bytes]) -> bytes:
 
 def is_stored(name: str) -> bool:
     """Tell whether anything is stored under a name."""
-    path = cache_folder() / name
-    _note_use(path)
-    return path.exists()
+    folder = cache_folder()
+    if folder is None:
+        return False
+    _note_use(folder / name)
+    return (folder / name).exists()
 
 
 def store(name: str, data: bytes = b"") -> None:
     """Store bytes under a name, if the disk can be written, and remove files that were long unused."""
     folder = cache_folder()
+    if folder is None:
+        return
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / name) as file:  # another process sees all of it or nothing

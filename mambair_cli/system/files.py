@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mambair_cli.errors import ImageError, UsageError
+from mambair_cli.system.new_folders import make_folders, open_in_new_folder
 
 TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
 """Name of a file while it is written."""
@@ -56,6 +57,7 @@ def atomic_write(
     temporary: Path | None = None,
     *,
     overwrite: bool = True,
+    in_new_folder: bool = False,
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
@@ -68,6 +70,7 @@ def atomic_write(
         temporary: Its name while it is written, on the same disk; None for a name that nobody else uses.
             With a fixed name, what a killed process has left is replaced by the next one.
         overwrite: Whether to replace a file of the target's name, also one that appears during the block.
+        in_new_folder: Whether to make its folder where that is missing.
         on_begin: Called with the temporary name before the file is opened.
         on_end: Called with it when the file is complete and on disk, before it gets its name.
 
@@ -79,7 +82,7 @@ def atomic_write(
     temporary = temporary or target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
     try:
         on_begin(temporary)
-        with temporary.open("w+b") as file:
+        with open_in_new_folder(temporary) if in_new_folder else temporary.open("w+b") as file:
             yield file
             file.flush()
             if overwrite:
@@ -98,6 +101,7 @@ def open_atomic(
     temporary: Path | None = None,
     *,
     overwrite: bool = False,
+    in_new_folder: bool = False,
     on_begin: Callable[[Path], None] = lambda temporary: None,
     on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
@@ -110,6 +114,7 @@ def open_atomic(
         target: The file.
         temporary: Same as in :func:`atomic_write`.
         overwrite: Whether to replace an existing one.
+        in_new_folder: Same as in :func:`atomic_write`; :func:`make_folder` before tells errors better.
         on_begin: Same as in :func:`atomic_write`.
         on_end: Same as in :func:`atomic_write`.
 
@@ -122,7 +127,8 @@ def open_atomic(
     if not overwrite and os.path.lexists(target):
         raise _taken(target)
     try:
-        with atomic_write(target, temporary, overwrite=overwrite, on_begin=on_begin, on_end=on_end) as file:
+        how = {"overwrite": overwrite, "in_new_folder": in_new_folder}
+        with atomic_write(target, temporary, **how, on_begin=on_begin, on_end=on_end) as file:
             yield file
     except FileExistsError as error:
         raise _taken(target) from error
@@ -309,7 +315,7 @@ def make_folder(folder: Path, option: str = "-o") -> None:
         ImageError: The system refuses to make it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
     except OSError as error:
         above = next((path for path in folder.parents if os.path.lexists(path)), folder)
         if is_closed(error):
@@ -351,18 +357,19 @@ def is_closed(error: OSError) -> bool:
     return error.errno in _WHY_CLOSED
 
 
-def explain_closed(folder: Path, number: int, option: str = "-o") -> ImageError:
-    """Phrase why nothing can be written into a folder of results.
+def explain_closed(
+    place: Path, number: int, option: str = "-o", action: str = "write into the folder"
+) -> ImageError:
+    """Phrase why nothing can be written into a folder of results, or to a file in it.
 
     Args:
-        folder: The folder.
+        place: The folder, or the file.
         number: One of the system's errors for which :func:`is_closed` is true.
-        option: Option that chose it.
+        option: Option that chose the folder.
+        action: What cannot be done with the place.
     """
     why = _WHY_CLOSED[number]
-    return ImageError(
-        f"cannot write into the folder {show(folder)}: {why}, or choose another folder with {option}"
-    )
+    return ImageError(f"cannot {action} {show(place)}: {why}, or choose another folder with {option}")
 
 
 def lacks_space(error: OSError) -> bool:

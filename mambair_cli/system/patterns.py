@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 _SEPARATORS = re.escape(os.sep + (os.altsep or ""))
+_SEPARATOR = re.compile(f"[{_SEPARATORS}]+")
+_BRACES = re.compile(r"\{[^{}]*,[^{}]*\}")
 # The first ** that is a whole part of a pattern, and those that follow it at once, which add nothing.
 _ANY_DEPTH = re.compile(rf"(?:(?<=[{_SEPARATORS}])|^)\*\*(?:[{_SEPARATORS}]+\*\*)*(?:[{_SEPARATORS}]+|$)")
 
@@ -29,16 +31,55 @@ class Matches:
     unreadable: list[OSError] = field(default_factory=list)
 
 
+def must_be_expanded(name: str) -> bool:
+    """Tell whether a name is a pattern: one that exists, with ``[`` in it, is none, nor are its folders."""
+    return glob.has_magic(name) and glob.has_magic(_split(name)[1])
+
+
+def explain_no_match(pattern: str) -> str:
+    """Say what would work where a pattern of inputs matches nothing."""
+    brackets = "check it; a bracket itself is written [[]" if "[" in _split(pattern)[1] else "check it"
+    return explain_braces(pattern) or brackets
+
+
+def explain_braces(pattern: str, advice: str = "give each name in them, or leave the quotes out") -> str:
+    """Say that braces, as in ``*.{jpg,png}``, are not expanded; an empty text for a pattern without any.
+
+    Args:
+        pattern: The pattern.
+        advice: What would work.
+    """
+    return f"braces are not expanded here: {advice}" if _BRACES.search(pattern) else ""
+
+
 def expand(pattern: str) -> Matches:
-    """Find the files and folders that a pattern matches; what is hidden is matched by a dot alone."""
+    """Find the files and folders that a pattern matches; what is hidden is matched by a dot alone.
+
+    Folders at its beginning that exist as they are written are meant themselves, with the brackets in their
+    names.
+    """
     links: set[str] = set()
     errors: dict[str, OSError] = {}
-    found = sorted(_find(pattern, links, errors))
+    literal, rest = _split(pattern)
+    found = sorted(_find(glob.escape(literal) + rest, links, errors))
 
     is_link = cache(os.path.islink)
     names = [name for name in found if links.isdisjoint(_with_folders(name))]
     names.sort(key=lambda name: any(map(is_link, _with_folders(os.path.dirname(name)))))
     return Matches(names, sorted(map(Path, links)), list(errors.values()))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split a name behind the longest beginning that exists as it is written; only the rest is a pattern."""
+    if os.path.lexists(name):
+        return name, ""
+    end = 0
+    for separator in _SEPARATOR.finditer(name):
+        before = name[: separator.start()]
+        if glob.has_magic(before) and not os.path.isdir(before):
+            break
+        end = separator.end()
+    return name[:end], name[end:]
 
 
 def _with_folders(name: str) -> Iterator[str]:

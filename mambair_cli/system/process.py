@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ TRIM_THRESHOLD, MOST_TO_TRIM = -1, 2**31 - 1
 MMAP_THRESHOLD, MOST_TO_MMAP = -3, 2**30
 MOST_ARENAS = -8
 MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
+USUAL_THRESHOLD = 2**17  # bytes, of both
 
+_is_kept = threading.Event()  # whether freed memory stays in the process
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
 
 
@@ -70,6 +73,18 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def return_memory() -> None:
+    """Give freed memory back to the system, from now on, where :func:`settle_process` has it kept.
+
+    Only the GNU C library can use what it keeps: there may be none for the stack of a thread.
+    """
+    if _is_kept.is_set():
+        library = ctypes.CDLL(None)
+        library.mallopt(TRIM_THRESHOLD, USUAL_THRESHOLD)
+        library.mallopt(MMAP_THRESHOLD, USUAL_THRESHOLD)
+        library.malloc_trim(0)
+
+
 def _limit_spinning(environment: MutableMapping[str, str]) -> None:
     """Have waiting threads of GNU's OpenMP sleep soon, unless the user has set how they wait."""
     if "OMP_WAIT_POLICY" not in environment:
@@ -86,6 +101,7 @@ def _keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
+        _is_kept.set()
         # A thread's own arena has pieces of 64 MiB at most; what is larger would be given back after all.
         mallopt(MOST_ARENAS, 1)
         mallopt(TRIM_THRESHOLD, MOST_TO_TRIM)

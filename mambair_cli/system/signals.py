@@ -195,10 +195,10 @@ def _handle(handler: "Callable[[int, object], object]") -> "dict[int, Any]":
 
 
 def _handle_next() -> None:
-    """End the process at the next signal."""
-    _handle(_end)
-    for number in _REPEATED:
-        signal.signal(number, signal.SIG_IGN)
+    """End the process at the next signal that is not a repetition."""
+    # No step in between ends it at a repetition. A handler which does nothing, since Python complains of a
+    # signal that comes just before SIG_IGN is set.
+    _handle(lambda number, frame: None if number in _REPEATED else _end(number))
 
 
 def _restore(handlers: "dict[int, Any]") -> None:

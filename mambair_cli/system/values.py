@@ -1,10 +1,11 @@
-"""Read values that people write, in options and in queries, with the same errors for both; write numbers."""
+"""Read values that people write, in options and queries, with the same errors; write numbers and names."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mambair_cli.errors import UsageError
@@ -32,6 +33,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
 
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
+_LARGEST_FACTOR = 10  # of factors and shares, which people also write in percent
 _TIMES = re.compile(r"[x×]?\s*([^x×\s]+)\s*[x×]?")  # 2x, x2, ×2
 
 
@@ -69,7 +71,12 @@ def read_value(
         value = None
     low, high = -math.inf if least is None else least, math.inf if most is None else most
     if value is None or math.isinf(value) or not low <= value <= high:
-        raise UsageError(f"{name} is {text or 'empty'}; it must be {describe_kind(kind, least, most)}")
+        wanted = f"it must be {describe_kind(kind, least, most)}"
+        if kind == "number" and re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
+            wanted += f", written as {text.replace(',', '.')}"
+        if most is not None and most <= _LARGEST_FACTOR and (share := read_percentage(text)) is not None:
+            wanted += f", written as {share:g}" if low <= share <= high else ""
+        raise UsageError(f"{name} is {text or 'empty'}; {wanted}")
     return value
 
 
@@ -106,10 +113,21 @@ def show_count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def as_argument(path: Path) -> str:
+    """Write a path as commands take it: ./-a.png in place of -a.png, which would be an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 def plain_factor(text: str) -> str:
     """Return the number of a factor, which may be written 2x, x2 or ×2."""
     found = _TIMES.fullmatch(text.strip().lower())
     return found[1] if found else text
+
+
+def read_percentage(text: str) -> float | None:
+    """Return the number that a percentage means, such as 2 for 200%; None for other texts."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%", text.strip())
+    return float(found[1]) / 100 if found else None
 
 
 def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:

@@ -4,13 +4,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.networks import MambaIRConfig
+    from mambair_cli.networks import MambaIRConfig, MambaIRv2Config
 
 Loss = Literal["l1", "charbonnier", "l2", "psnr", "psnr-y"]
 
@@ -64,7 +64,7 @@ class TrainConfig:
     sigma: tuple[float, float] = (0, 55)
     quality: tuple[int, int] = (10, 95)
     shrink: tuple[float, ...] = (1.0,)
-    network: "MambaIRConfig | None" = None
+    network: "MambaIRConfig | MambaIRv2Config | None" = None
     weights: Path | None = None
     validation: Path | None = None
     crop: int = 48
@@ -131,30 +131,32 @@ def check_config(config: TrainConfig) -> None:
 _OPTION_NAMES = {"quality": "jpeg_quality"}  # where they differ from the settings
 
 
-def find_change(ours: dict[str, Any], begun: dict[str, Any]) -> tuple[str, str] | None:
-    """Find a setting that must not change when a run is resumed, and has changed.
+def find_changes(ours: dict[str, Any], begun: dict[str, Any]) -> list[tuple[str, str]]:
+    """Find the settings that must not change when a run is resumed, and have changed.
 
     Args:
         ours: New settings, from :func:`describe_config`.
         begun: Settings that the run was begun with.
 
     Returns:
-        The first such setting, new and old, as options of the command line; None if there is none.
+        Each such setting, new and old, as options of the command line.
     """
     newer = ("clipped", "teacher", "teacher_share")  # settings that older runs have none of
     begun = {name: getattr(TrainConfig, name) for name in newer} | begun
     network, before = ours.get("network"), begun.get("network")
+    changes = []
     if isinstance(network, dict) and isinstance(before, dict):
-        return find_change({**ours, **network, "network": None}, {**begun, **before, "network": None})
-    if (network is None) != (before is None):
+        ours, begun = {**ours, **network}, {**begun, **before}
+    elif (network is None) != (before is None):
         new, given = "a new network", "--weights"
-        return (given, new) if network is None else (new, f"{given} {begun.get('weights')}")
+        changes.append((given, new) if network is None else (new, f"{given} {begun.get('weights')}"))
+    unseen = {*CHANGEABLE, "network", "upscale"}  # of a network whose scale is a setting, too
     for name, value in begun.items():
         if name == "steps" and ours[name] > value:
             continue  # the run is extended
-        if ours.get(name) != value and name not in CHANGEABLE:
-            return _as_option(name, ours.get(name)), _as_option(name, value)
-    return None
+        if ours.get(name) != value and name not in unseen:
+            changes.append((_as_option(name, ours.get(name)), _as_option(name, value)))
+    return changes
 
 
 def _as_option(name: str, value: Any) -> str:
@@ -170,3 +172,30 @@ def _as_option(name: str, value: Any) -> str:
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """Return the settings in types that JSON has."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def read_config(described: dict[str, Any]) -> TrainConfig:
+    """Undo :func:`describe_config`; settings that an older run does not know have their defaults.
+
+    Raises:
+        LookupError, TypeError, ValueError, MambairError: They are no settings, or not those of this version.
+    """
+    from mambair_cli.networks.config import Config
+
+    read = {name: described[name] for name in _names(TrainConfig) & described.keys()}
+    for name, value in read.items():
+        if isinstance(value, list):
+            read[name] = tuple(value)
+    for name in {"output", "weights", "validation", "teacher"} & read.keys():
+        read[name] = None if read[name] is None else Path(read[name])
+    read["images"] = tuple(map(Path, read["images"]))
+    if (network := read.get("network")) is not None:
+        (kind,) = (kind for kind in get_args(Config) if network.keys() <= _names(kind))
+        network = {name: tuple(x) if isinstance(x, list) else x for name, x in network.items()}
+        read["network"] = kind(**network)
+    return TrainConfig(**read)
+
+
+def _names(kind: Any) -> set[str]:
+    """Return the names of the fields of a dataclass."""
+    return {field.name for field in dataclasses.fields(kind)}

@@ -17,8 +17,9 @@ from torch import Tensor
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
+from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import explain_left_out, find_pictures, read_all, read_page
+from mambair_cli.train.files import PageFacts, explain_files, find_pictures, read_all, read_page
 
 JPEG_VARIANTS = 12  # compressed forms of each image, with qualities spread over the range
 
@@ -78,7 +79,7 @@ class Dataset:
         cumulative_areas: Running sum of the areas of the inputs, in pixels, (images,) float64.
         largest_crop: Largest crop that an image holds by itself; images that are too small are mirrored.
         gray: Whether each image is gray, (images,) bool; None where none is, or the network is for gray.
-        left_out: Sentences on pictures, pages and frames that are not used.
+        remarks: Sentences on pictures, pages and frames that are not used, and on what should not be.
     """
 
     clean: ImagePool
@@ -87,7 +88,7 @@ class Dataset:
     cumulative_areas: Tensor
     largest_crop: int
     gray: Tensor | None = None
-    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def explain_mirrored(self, config: TrainConfig) -> str | None:
         """Say that no image is as large as a crop; None if one is."""
@@ -157,26 +158,28 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
     """
     files, examples = find_pictures(config.images)
 
-    def read(file: Path) -> tuple[int, list[_Prepared]]:
+    def read(file: Path) -> tuple[PageFacts, list[_Prepared]]:
         page = read_page(file, config.scale)
-        return page.header.frames, list(_prepare(page, channels, config))
+        return PageFacts.of(page), list(_prepare(page, channels, config))
 
-    prepared = read_all(files, read)
-    images = [image for _, images_of_file in prepared for image in images_of_file]
     try:
+        prepared = read_all(files, read)
+        images = [image for _, images_of_file in prepared for image in images_of_file]
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
         if config.task != "denoise" and config.degradation == "papers":
             degraded = _make_pool((form for image in images for form in image.degraded), device)
             original = original.repeat_interleave(len(images[0].degraded))
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryLimitError(
             f"cannot load {len(files)} images into the memory of {device}: all must fit; "
             "use fewer or smaller ones"
         ) from error
     inputs = degraded or clean
     areas = (inputs.heights * inputs.widths).double()
-    frames = {file: frames for file, (frames, _) in zip(files, prepared, strict=True)}
+    facts = {file: facts for file, (facts, _) in zip(files, prepared, strict=True)}
     are_gray = [channels > 1 and image.is_gray for image in images]
     return Dataset(
         clean,
@@ -185,7 +188,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         areas.cumsum(0),
         max(image.largest_crop for image in images),
         torch.tensor(are_gray, device=device) if any(are_gray) else None,
-        tuple(explain_left_out(examples, frames, "train")),
+        tuple(explain_files(examples, facts, "train")),
     )
 
 

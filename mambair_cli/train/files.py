@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import FirstPage, read_first_page
 from mambair_cli.images.discovery import find_images
 from mambair_cli.system.files import enumerate_names, show
 from mambair_cli.train.folder import is_example
+from mambair_cli.train.pairs import explain_pairs
 
 MOST_NAMES = 10  # in one error
 
@@ -88,13 +89,41 @@ def read_page(file: Path, scale: int) -> FirstPage:
     return page
 
 
-def explain_left_out(examples: Sequence[Path], frames: Mapping[Path, int], purpose: str) -> Iterator[str]:
+class PageFacts(NamedTuple):
+    """What is told of a file: the number of its pages or frames, and the size of the first, in pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, page: FirstPage) -> "PageFacts":
+        """Return the facts on a file whose first page was read."""
+        return cls(page.header.frames, *page.pixels.shape[:2])
+
+
+def explain_files(
+    examples: Sequence[Path], facts: Mapping[Path, PageFacts], purpose: Literal["train", "measure"]
+) -> Iterator[str]:
+    """Yield sentences on files that are not used, or not whole, and on those that should not be used.
+
+    Args:
+        examples: Pictures that are examples of runs.
+        facts: Facts on each file that is used.
+        purpose: Verb for what they are used for.
+    """
+    sizes = {file: (each.height, each.width) for file, each in facts.items()}
+    yield from explain_pairs(sizes, "learned" if purpose == "train" else "measured")
+    yield from _explain_left_out(examples, {file: each.frames for file, each in facts.items()}, purpose)
+
+
+def _explain_left_out(examples: Sequence[Path], frames: Mapping[Path, int], purpose: str) -> Iterator[str]:
     """Yield a sentence on examples of runs, and one on files of which only the first page or frame is used.
 
     Args:
         examples: Pictures that are examples of runs.
         frames: Number of pages or frames of each file.
-        purpose: Verb for what they are used for, such as "train".
+        purpose: Verb for what they are used for.
     """
     if examples:
         count = len(examples)

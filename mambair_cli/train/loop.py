@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
 from mambair_cli.system.files import show
+from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (
@@ -60,8 +60,8 @@ def train(
         resume: Whether to continue from the state in ``config.output``.
         report: Called with each line of the log.
         on_step: Called after each step with the number of steps done.
-        notify: Called with sentences on what the run will take, on crops larger than all images, and on
-            pictures, pages and frames that are not used.
+        notify: Called with sentences on what the run will take or that it is done, on crops larger than all
+            images, and on pictures, pages and frames that are not used or should not be.
         stop_answer: Sentence printed at once when Ctrl-C or another signal comes; None for no line.
 
     Returns:
@@ -78,7 +78,12 @@ def train(
     check_config(config)
     with hold_folder(config.output) if is_first_process() else nullcontext():
         (refuse_no_run if resume else refuse_older_run)(config.output)
-        return _train(config, resume, report, on_step, notify, stop_answer)
+        try:
+            return _train(config, resume, report, on_step, notify, stop_answer)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(explain_full(config.device)) from error
 
 
 def _train(
@@ -146,11 +151,12 @@ class _Caller:
 
 
 def _foresee(trainer: Trainer, notify: Callable[[str], None]) -> None:
-    """Say what is left out of files, what crops lack, and how long a slow run takes."""
+    """Say what is left out of files, what crops lack, that no step is left, and how long a slow run takes."""
     config, pace, device = trainer.config, trainer.pace, str(trainer.device)
     remarks = (
-        *trainer.dataset.left_out,
+        *trainer.dataset.remarks,
         trainer.dataset.explain_mirrored(config),
+        f"all {config.steps} steps are done; larger --steps go on" if trainer.step == config.steps else None,
         warn_if_slow(pace, config.steps - trainer.step, device) if pace else None,
     )
     for remark in filter(None, remarks):
@@ -182,10 +188,7 @@ def _run_steps(
         _log_psnr(trainer, log, pages, validation, is_stop_requested)
     while trainer.step < config.steps:
         learning_rate = trainer.learning_rate
-        try:
-            trainer.advance()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise MemoryLimitError(explain_full(str(trainer.device))) from error
+        trainer.advance()
         if is_main and on_step:
             on_step(trainer.step)
         if trainer.step == config.steps or trainer.step % LOG_EVERY == 0:

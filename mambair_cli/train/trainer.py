@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from mambair_cli.checkpoints.load import load_network, read_tensors
 from mambair_cli.checkpoints.select import describe_work
-from mambair_cli.errors import CheckpointError, UsageError
+from mambair_cli.errors import UsageError
 from mambair_cli.networks import Network, NetworkInfo, build_network
 from mambair_cli.networks.layers import VSSBlock
 from mambair_cli.quality.metrics import LUMA_WEIGHTS
-from mambair_cli.train.config import TrainConfig, describe_config, find_change
+from mambair_cli.train.config import TrainConfig, describe_config
 from mambair_cli.train.dataset import load_dataset
 from mambair_cli.train.distributed import ProcessGroup
-from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, refuse_no_run, write_file
+from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, write_file
 from mambair_cli.train.pace import check_memory, measure_pace
 from mambair_cli.train.real_batches import RealBatches
+from mambair_cli.train.resuming import read_state, refuse_changes, start_from
 from mambair_cli.train.schedule import Schedule
 from mambair_cli.train.teacher import FORMS, load_teacher
 
@@ -228,35 +229,14 @@ class Trainer:
             CheckpointError: It cannot be read, or is damaged.
             UsageError: It is not there, or is the state of another run.
         """
-        refuse_no_run(self.config.output)  # a process on another machine may not see it
-        path = self.config.output / STATE_FILE
-        again = f", perhaps with --weights {path.with_name(WEIGHTS_FILE)}"
-        try:
-            serialized = path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot read {path}: {error.strerror or error}; check its permissions"
-            ) from error
-        try:
-            state = torch.load(io.BytesIO(serialized), map_location=self.device, weights_only=True)
-        except Exception as error:  # a damaged pickle can raise any error
-            raise CheckpointError(
-                f"cannot resume from {path}: the file is damaged; begin a run in another folder{again}"
-            ) from error
-        keys = {"config", "step", "net", "averaged", "optimizer", "generator", "loss_sum", "losses"}
-        if not isinstance(state, dict) or not keys <= state.keys():
-            raise CheckpointError(
-                f"cannot resume from {path}: it is not the state of a run; begin one in another folder"
-            )
-        changed = find_change(describe_config(self.config), state["config"])
-        if changed:
-            now, then = changed
-            raise UsageError(f"cannot resume {path.parent} with {now}: it was begun with {then}; give that")
+        folder = self.config.output
+        state = read_state(folder, self.device)
+        refuse_changes(self.config, state["config"])
         begun_on = torch.device(state["config"]["device"]).type
         if begun_on != self.device.type:
             raise UsageError(
-                f"cannot resume {path.parent} on {self.device.type}: it was begun on {begun_on}, which draws "
-                f"other random numbers; begin a run in another folder{again}"
+                f"cannot resume {folder} on {self.device.type}: it was begun on {begun_on}, which draws "
+                f"other random numbers; begin a run in another folder{start_from(folder)}"
             )
         self.step = state["step"]
         begun = dataclasses.replace(

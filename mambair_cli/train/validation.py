@@ -17,7 +17,7 @@ from mambair_cli.restore.engine import Engine, blend_rows
 from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import choose_tiles
 from mambair_cli.train.config import TrainConfig
-from mambair_cli.train.files import explain_left_out, find_pictures, read_all, read_page
+from mambair_cli.train.files import PageFacts, explain_files, find_pictures, read_all, read_page
 
 NOISE_LEVELS = (15, 25, 50)  # levels in the papers
 QUALITY_LEVELS = (10, 30, 40)
@@ -53,7 +53,7 @@ def load_validation(
     Args:
         config: Settings of the run.
         channels: Channels of the network.
-        notify: Called with sentences on pictures, pages and frames that are not used.
+        notify: Called with sentences on pictures, pages and frames that are not used or should not be.
 
     Raises:
         UsageError: There are no images.
@@ -63,13 +63,13 @@ def load_validation(
         return {}
     files, examples = find_pictures([config.validation])
 
-    def read(file: Path) -> tuple[int, np.ndarray]:
+    def read(file: Path) -> tuple[PageFacts, np.ndarray]:
         page = read_page(file, config.scale)
-        return page.header.frames, _prepare_truth(page.pixels, config, channels)
+        return PageFacts.of(page), _prepare_truth(page.pixels, config, channels)
 
     pages = dict(zip(files, read_all(files, read), strict=True))
-    frames = {file: frames for file, (frames, _) in pages.items()}
-    for sentence in explain_left_out(examples, frames, "measure"):
+    facts = {file: facts for file, (facts, _) in pages.items()}
+    for sentence in explain_files(examples, facts, "measure"):
         notify(sentence)
 
     def pair_up(level: float | None = None) -> list[ValidationPair]:

@@ -48,7 +48,8 @@ class Convolutions:
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         self.depthwise = [Depthwise(conv) for conv in convolutions if is_depthwise(conv)]
         self.packed = [pack_convolution(conv, dtype) for conv in convolutions if not is_depthwise(conv)]
-        self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), device=convolutions[-1].weight.device)
+        device = convolutions[-1].weight.device
+        self.no_bias = torch.zeros(pad(convolutions[-1].out_channels), dtype=torch.float32, device=device)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Take (b, h, w, padded); return the same shape, and the bias, (c,), that is not yet added."""
@@ -68,7 +69,7 @@ class Convolutions:
                     x, missing = convolve(x, weight), bias
             elif isinstance(layer, nn.GELU):
                 if missing is None:
-                    missing = torch.zeros(x.shape[-1], device=x.device)
+                    missing = torch.zeros(x.shape[-1], dtype=torch.float32, device=x.device)
                 x, missing = triton_gelu.gelu_in_place(x.contiguous(), missing), None
             else:
                 assert isinstance(layer, nn.LeakyReLU)

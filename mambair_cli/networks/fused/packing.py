@@ -50,7 +50,7 @@ def pack_convolution(conv: nn.Conv2d, dtype: torch.dtype, spread: int = 1) -> tu
     """
     weight = conv.weight.detach()
     out, into = weight.shape[:2]
-    bias = torch.zeros(out, device=weight.device) if conv.bias is None else conv.bias.detach()
+    bias = weight.new_zeros(out, dtype=torch.float32) if conv.bias is None else conv.bias.detach()
     if spread > 1:
         weight, bias = (x.unflatten(0, (-1, spread**2)).transpose(0, 1).flatten(0, 1) for x in (weight, bias))
     weight = F.pad(weight, (0, 0, 0, 0, 0, pad(into) - into, 0, pad(out) - out)).to(dtype)

@@ -103,7 +103,7 @@ class FusedMambaIRv2:
         if x.shape != self._size:
             self._size, self._places = x.shape, None
         if origin is None and seed is not None:
-            origin = torch.zeros(len(x), 2)
+            origin = torch.zeros(len(x), 2, dtype=torch.int32, device=x.device)
         if origin is not None:
             origin = origin.to(x.device, torch.int32)
         with prefer_attention(self._attention):
@@ -339,7 +339,7 @@ def place_windows(b: int, h: int, w: int, window: int, shift: int, device: torch
     else:
         counts = (rows * columns,)
         mask, number = torch.zeros_like(row + column), row * columns + column
-    per_image = torch.tensor(counts, device=device)
+    per_image = torch.tensor(counts, dtype=torch.int64, device=device)
     before = b * (per_image.cumsum(0) - per_image)  # windows with an earlier mask
     image = torch.arange(b, device=device)[:, None, None]
     places = (before[mask] + image * per_image[mask] + number) * window**2

@@ -124,12 +124,12 @@ def degrade_image(truth: np.ndarray, scale: int, seed: tuple[int, ...]) -> np.nd
     fate = draw_fates(recipe_for_measuring(scale), scale, seed, 1)[0]
     fate = replace(fate, gray=is_gray(truth))
     state = np.random.SeedSequence((*seed, 1)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(state[0]))
+    generator = torch.Generator("cpu").manual_seed(int(state[0]))
     x = torch.from_numpy(truth.astype(np.float32) / (255 if truth.dtype == np.uint8 else 1))
     x = x.permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
 
     def draw(shape: tuple[int, int], numbers: list[int], occasion: Occasion) -> Tensor:
-        return torch.randn(1, 4, *shape, generator=generator)
+        return torch.randn(1, 4, *shape, generator=generator, dtype=torch.float32, device="cpu")
 
     y, _ = degrade(x, [fate], scale, draw, max(1, fate.resolution))
     pixels = (y.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
@@ -249,7 +249,7 @@ def _go_on(x: Tensor, fates: Sequence[Fate], draw: Draw) -> None:
 
 
 def _without_colour(x: Tensor) -> Tensor:
-    weights = torch.tensor(LUMA, device=x.device)[:, None, None]
+    weights = x.new_tensor(LUMA)[:, None, None]
     return (x * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 

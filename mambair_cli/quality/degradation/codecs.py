@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from mambair_cli.quality.degrade import check_sides
+
 BLOCK = 8  # pixels: side of a JPEG block
 
 # The quantisation tables that the JPEG standard suggests (ITU-T T.81, annex K), which libjpeg scales.
@@ -100,9 +102,13 @@ def webp(pictures: np.ndarray, qualities: Sequence[int]) -> np.ndarray:
 
     Returns:
         (b, h, w, 3) uint8.
+
+    Raises:
+        ImageError: WebP has no room for their size.
     """
     decoded = np.empty_like(pictures)
     for picture, quality, place in zip(pictures, qualities, decoded, strict=True):
+        check_sides(picture, "webp")
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "WEBP", quality=quality, method=2)
         place[:] = np.asarray(Image.open(file).convert("RGB"))
@@ -141,7 +147,7 @@ def _constant(values: tuple, device: torch.device) -> Tensor:
 @cache
 def _cosines(device: torch.device) -> Tensor:
     """Return the orthonormal cosine transform of 8 numbers, (8, 8)."""
-    place = torch.arange(BLOCK, dtype=torch.float64)
+    place = torch.arange(BLOCK, dtype=torch.float64, device="cpu")
     cosines = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * BLOCK)) * 0.5
     cosines[0] /= 2**0.5
     return cosines.float().to(device)

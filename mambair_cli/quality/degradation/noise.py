@@ -57,7 +57,7 @@ def make_field(white: Tensor, field: Field) -> Tensor:
     blurred = convolve(white, kernels[:, [0, 1, 1, 1]])
     gray = field.gray[:, None, None, None]
     noise = gray * blurred[:, :1] + (1 - gray.square()).sqrt() * blurred[:, 1:]
-    linear = torch.full((len(white),), FILTERS.index("linear"), device=white.device)
+    linear = torch.full((len(white),), FILTERS.index("linear"), dtype=torch.int64, device=white.device)
     grown = resize(noise, 1 / field.grain, linear, (white.shape[2], white.shape[3]), 1.0)
     weaker = grown.std((1, 2, 3), keepdim=True) / noise.std((1, 2, 3), keepdim=True)
     return grown / weaker * field.gains[:, :, None, None]
@@ -122,7 +122,7 @@ def _bayer(height: int, width: int, device: torch.device) -> Tensor:
 
 def _interpolate(raw: Tensor, seen: Tensor) -> Tensor:
     """Interpolate the colours that a pixel does not see from its neighbours, (b, 3, h, w)."""
-    near = torch.tensor([1.0, 2.0, 1.0], device=raw.device)
+    near = raw.new_tensor([1.0, 2.0, 1.0])
     kernel = (near[:, None] * near)[None, None].repeat(3, 1, 1, 1)
     weight = F.conv2d(seen, kernel, padding=1, groups=3)
     return F.conv2d(raw * seen, kernel, padding=1, groups=3) / weight

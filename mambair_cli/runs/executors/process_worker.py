@@ -15,7 +15,6 @@ import torch
 
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import DEVICE_ERROR, TileComputer
-from mambair_cli.restore.restoration import OUT_OF_MEMORY
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.executors.messages import (
@@ -39,10 +38,9 @@ from mambair_cli.runs.executors.messages import (
 from mambair_cli.runs.executors.segment_worker import restore_segments
 from mambair_cli.runs.pipeline import Pipeline
 from mambair_cli.runs.run import PreparedJob
+from mambair_cli.system.memory import explaining_memory, is_out_of_memory
 from mambair_cli.system.notices import telling
 from mambair_cli.system.process import leave_process
-
-_TILE_ERRORS = (*OUT_OF_MEMORY, MambairError)  # an engine's errors about tiles
 
 
 def serve(connection: Connection, settings: RestoreSettings, threads: int | None) -> None:
@@ -68,7 +66,8 @@ def _work(connection: Connection, settings: RestoreSettings, sender: "_Sender") 
     """Load the network, and do jobs."""
     try:
         try:
-            restorer = Restorer.from_settings(settings)
+            with explaining_memory("the network of a worker"):
+                restorer = Restorer.from_settings(settings)
         except MambairError as error:
             sender.send(NotLoaded(error))
             return
@@ -207,8 +206,8 @@ class _Dispatcher:
                     computer = restorer.single_computer  # who sends tiles makes their forms
                     try:
                         launched.append((computer, computer.launch(values, corners, seed)))
-                    except _TILE_ERRORS as error:
-                        launched.append((computer, error))
+                    except Exception as error:
+                        launched.append((computer, _keep_error_of_tiles(error)))
                     while len(launched) > computer.ahead or (launched and not self._connection.poll()):
                         self._sender.send(_collect(*launched.popleft()))
                 case message:
@@ -223,5 +222,12 @@ def _collect(computer: TileComputer, launched: Any) -> TilesComputed | TilesFail
         with computer.buffers.blending():
             restored = computer.collect(launched)
         return TilesComputed(computer.buffers.fetch(restored))
-    except _TILE_ERRORS as error:
-        return TilesFailed(error)
+    except Exception as error:
+        return TilesFailed(_keep_error_of_tiles(error))
+
+
+def _keep_error_of_tiles(error: Exception) -> Exception:
+    """Return an error if it is about tiles, and raise it if not."""
+    if isinstance(error, MambairError) or is_out_of_memory(error):
+        return error
+    raise error

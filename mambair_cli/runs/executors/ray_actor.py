@@ -37,11 +37,13 @@ def make_actor_class() -> type:
             from mambair_cli.restore.settings import RestoreSettings
             from mambair_cli.runs.executors.messages import NotLoaded
             from mambair_cli.runs.executors.ray_worker import RayWorker
+            from mambair_cli.system.memory import explaining_memory
 
             try:
                 others = [(*kind, content) for kind, content in zip(kinds, contents, strict=True)]
                 loaded = RestoreSettings(**settings), checkpoint, name
-                self._worker = RayWorker(*loaded, threads, folder, others)
+                with explaining_memory("the network of a worker"):
+                    self._worker = RayWorker(*loaded, threads, folder, others)
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

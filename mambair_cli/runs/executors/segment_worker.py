@@ -22,6 +22,7 @@ from mambair_cli.runs.executors.messages import (
 )
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.files import show
+from mambair_cli.system.memory import explaining_memory
 from mambair_cli.video import Clip, NumberedFrames, VideoFrame, open_clip
 from mambair_cli.video.frames import changed
 
@@ -43,7 +44,8 @@ def restore_segments(
     item: RestoreSegment | None = first
     while item is not None:
         try:
-            item = _restore_clip(item, take, restorer, send)
+            with explaining_memory(show(item.order.source)):
+                item = _restore_clip(item, take, restorer, send)
         except MambairError as error:
             send(SegmentFailed(error))
             item = take(True)

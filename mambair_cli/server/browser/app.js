@@ -14,7 +14,9 @@ const PHRASES = {
   "/v1/models shows all names": "choose another model",
 };
 const SEEN_QUALITY = 92; // JPEG quality below which traces of compression count
-let viewer = null, models = [], isWorking = false;
+const LOOKS_AT_ONCE = 3;
+const unseen = []; // pictures that nobody has looked at yet
+let viewer = null, models = [], isWorking = false, looking = 0;
 
 // ---- talking to the server
 async function ask(path, options = {}) {
@@ -42,22 +44,34 @@ const send = (path, blob, options = {}) => ask(path, { method: "POST", body: blo
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 // ---- pictures that come in
-function add(files) {
-  for (const file of files) {
-    const name = file.name || "pasted.png";
-    const item = { file, name, state: "ready", facts: null, message: "", done: 0, total: 0 };
+/** Add pictures to the list. files: file and name of each; a name may have folders before it. */
+function add(files, remarks = []) {
+  for (const { file, name } of files) {
+    const item = { file, name: name || "pasted.png", state: "ready", facts: null, message: "", done: 0, total: 0 };
     items.push(item);
     build(item);
-    look(item);
+    unseen.push(item);
   }
-  say(files.length === 1 ? "1 picture added" : `${files.length} pictures added`);
+  const added = files.length === 1 ? "1 picture added" : `${files.length} pictures added`;
+  say((files.length ? [added, ...remarks] : remarks).join("; "));
   refresh();
+  lookAtSome();
+}
+
+/** Look at pictures, a few at a time: a browser has six connections, which restoring needs, too. */
+function lookAtSome() {
+  while (looking < LOOKS_AT_ONCE && unseen.length) {
+    looking++;
+    look(unseen.shift()).finally(() => { looking--; lookAtSome(); });
+  }
 }
 
 /** Show a picture in the list, and what the server sees in it. */
 async function look(item) {
   try {
-    item.before = await showable(item.file);
+    const before = await showable(item.file);
+    if (!items.includes(item)) return URL.revokeObjectURL(before.url); // it was removed meanwhile
+    item.before = before;
     item.image.src = item.before.url;
     item.image.hidden = false;
     item.none.hidden = true;
@@ -123,7 +137,10 @@ function build(item) {
     stop: button("Stop", () => stop(item)),
     again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
     compare: button("Compare", () => compare(item)),
-    save: button("Download", () => { item.isSaved = true; download(item.result, item.resultName); }),
+    save: button("Download", () => {
+      item.isSaved = true;
+      download(item.result, item.resultName.split("/").pop());
+    }),
     remove: button("Remove", () => remove(item)),
   };
   item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
@@ -179,6 +196,7 @@ function remove(item) {
   if (viewer && viewer.item === item) closeViewer();
   for (const picture of [item.before, item.after]) if (picture) URL.revokeObjectURL(picture.url);
   items.splice(items.indexOf(item), 1);
+  if (unseen.includes(item)) unseen.splice(unseen.indexOf(item), 1);
   item.node.remove();
   refresh();
 }
@@ -234,7 +252,7 @@ async function restore(item) {
     const report = JSON.parse(response.headers.get("Mambair-Report"));
     const format = item.result.type.split("/")[1];
     const mark = task === "upscale" ? `x${item.settings.scale}` : task === "denoise" ? "denoised" : "dejpeg";
-    item.resultName = `${item.name.replace(/\.[^.]*$/, "")}_${mark}.${ENDINGS[format] ?? format}`;
+    item.resultName = `${item.name.replace(/\.[^./]*$/, "")}_${mark}.${ENDINGS[format] ?? format}`;
     if (item.after) URL.revokeObjectURL(item.after.url);
     item.after = await showable(item.result);
     item.made = report.model;
@@ -351,18 +369,9 @@ function showModels() {
 }
 
 // ---- what people do
-byId("files").addEventListener("change", (event) => { add([...event.target.files]); event.target.value = ""; });
-for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
-  document.addEventListener(name, (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
-    event.preventDefault();
-    document.body.classList.toggle("over", name === "dragenter" || name === "dragover");
-    if (name === "drop") add([...event.dataTransfer.files]);
-  });
-}
-document.addEventListener("paste", (event) => {
-  const files = [...event.clipboardData.files];
-  if (files.length) { event.preventDefault(); add(files); }
+byId("files").addEventListener("change", (event) => {
+  add([...event.target.files].map((file) => ({ file, name: file.name })));
+  event.target.value = "";
 });
 byId("settings").addEventListener("change", () => { showModels(); refresh(); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
