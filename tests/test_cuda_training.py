@@ -34,8 +34,16 @@ def test_agrees_with_the_plain_loop_and_its_gradient(case):
     check(cuda_training.selective_scan, *make_operands(**CASES[case]), TOLERANCE)
 
 
-@pytest.mark.parametrize("length", [64, 65, 100])
-@pytest.mark.parametrize("case", ["ordinary", "path of each image", "very slow", "slow beside fast"])
+@pytest.mark.parametrize(
+    ("case", "length"),
+    [
+        ("ordinary", 64),
+        ("ordinary", 65),
+        ("path of each image", 100),
+        ("very slow", 100),
+        ("slow beside fast", 100),
+    ],
+)
 def test_agrees_where_paths_are_walked_in_chunks(case, length, monkeypatch):
     monkeypatch.setattr(cuda_training, "SHORTEST_CHUNK", 32)
     check(cuda_training.selective_scan, *make_operands(**{**CASES[case], "length": length}), TOLERANCE)
@@ -63,6 +71,18 @@ def test_blocks_hold_networks_that_are_trained(d, n, r):
 
 def test_no_block_holds_any_number_of_states():
     assert cuda_training.choose_shape(1024, 128, 4) is None
+
+
+def test_trains_where_source_can_be_compiled(monkeypatch):
+    triton_scan = pytest.importorskip("mambair_cli.kernels.triton_scan")
+    operands, paths, params = make_operands(length=5, d=2)
+    monkeypatch.setattr(triton_scan, "has_nvrtc", lambda device: True)
+    monkeypatch.setattr(triton_scan, "_scan", None)
+    monkeypatch.setattr(triton_scan, "_scan_plainly", None)
+    weights = torch.ones_like(operands[0])
+    got = run(triton_scan.selective_scan, operands, paths, params, weights)
+    wanted = run(cuda_training.selective_scan, operands, paths, params, weights)
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
 
 
 @pytest.mark.gpu
