@@ -1,10 +1,10 @@
-"""Time exported programs against the network that they were made from, on the CPU, in one run.
+"""Time exported graphs against the network that they were made from, on the CPU, in one run.
 
     GOMP_SPINCOUNT=1000 python benchmarks/export.py tiny-x4 mambair-light-x4 --folder exported/
 
 Models that are not built in get random weights: time depends on shapes alone. The first word is
 what mambair sets for itself where other programs run, too. The network, onnxruntime and
-PyTorch's program take turns; each cell has the median and the best in milliseconds, and the median of the
+PyTorch's graph take turns; each cell has the median and the best in milliseconds, and the median of the
 ratios to the network in the same turn.
 """
 
@@ -21,8 +21,8 @@ from mambair_cli.checkpoints import hub
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.official import official_config
 from mambair_cli.checkpoints.own_models import find_model
-from mambair_cli.export.program import TileProgram
-from mambair_cli.export.write import write_program
+from mambair_cli.export.graph import TileGraph
+from mambair_cli.export.write import write_graph
 from mambair_cli.networks import Network, build_network
 
 
@@ -48,13 +48,13 @@ def time_in_turns(runs: dict[str, Callable[[], object]], turns: int) -> dict[str
     return seconds
 
 
-def export(program: TileProgram, path: Path) -> None:
-    """Write a program, unless its file is there already."""
+def export(graph: TileGraph, path: Path) -> None:
+    """Write a graph, unless its file is there already."""
     if path.exists():
         return
     torch.set_num_threads(1)
     begin = time.perf_counter()
-    written = write_program(program, path)
+    written = write_graph(graph, path)
     took = time.perf_counter() - begin
     size = written.bytes / 1e6
     print(
@@ -66,14 +66,14 @@ def measure(name: str, tile: int, options: argparse.Namespace) -> None:
     """Export a model, and print its row of the table for each number of threads."""
     import onnxruntime
 
-    program = TileProgram(make_network(name), tile, {"version": "benchmark"})
+    graph = TileGraph(make_network(name), tile, {"version": "benchmark"})
     paths = {suffix: options.folder / f"{name}-{tile}.{suffix}" for suffix in options.formats}
     for path in paths.values():
-        export(program, path)
-    picture = program.make_picture()
+        export(graph, path)
+    picture = graph.make_picture()
     for count in options.threads:
         torch.set_num_threads(count)
-        runs: dict[str, Callable[[], object]] = {"mambair": lambda: program.net(picture)}
+        runs: dict[str, Callable[[], object]] = {"mambair": lambda: graph.net(picture)}
         if "onnx" in paths:
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = count

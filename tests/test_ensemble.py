@@ -12,7 +12,7 @@ from PIL import Image
 from mambair_cli import Restorer
 from mambair_cli.cli import main
 from mambair_cli.restore.engine import split_evenly
-from mambair_cli.restore.ensemble import FORMS, EnsembleComputer
+from mambair_cli.restore.ensemble import SYMMETRIES, EnsembleComputer
 
 LOCAL = ("--offline", "--device", "cpu")
 
@@ -79,11 +79,11 @@ def test_each_form_has_its_own_pixels_and_its_own_noise() -> None:
     recorder = Recorder()
     computer = EnsembleComputer(recorder)
     result = computer.collect(computer.launch(tiles, [(0, 0)], 5))
-    assert len(recorder.inputs) == FORMS
-    assert len({each.tobytes() for each in recorder.inputs}) == FORMS
+    assert len(recorder.inputs) == SYMMETRIES
+    assert len({each.tobytes() for each in recorder.inputs}) == SYMMETRIES
     assert sorted({each.shape[1:3] for each in recorder.inputs}) == [(6, 9), (9, 6)]
     assert recorder.seeds[0] == 5
-    assert len(set(recorder.seeds)) == FORMS
+    assert len(set(recorder.seeds)) == SYMMETRIES
     assert all(0 <= seed < 2**63 for seed in recorder.seeds)
     np.testing.assert_allclose(result, tiles.repeat(2, 1).repeat(2, 2), atol=1e-6)
     recorder.seeds.clear()

@@ -1,4 +1,4 @@
-"""Programs that are exported: their results are the network's, and a bad request is one line."""
+"""Graphs that are exported: their results are the network's, and a bad request is one line."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from repository import ROOT
 from mambair_cli import load_network
 from mambair_cli.cli import main
 from mambair_cli.export import write
-from mambair_cli.export.program import TileProgram
+from mambair_cli.export.graph import TileGraph
 from mambair_cli.networks import Config, MambaIRUNetConfig, build_network
 
 TOLERANCE = 1e-4
@@ -60,7 +60,7 @@ def test_onnxruntime_has_the_result_of_the_network(name, tmp_path):
     net = build_network(NETWORKS[name]).eval().requires_grad_(False)
     scale, channels = net.info.scale, net.info.channels
     path = tmp_path / "net.onnx"
-    written = write.write_program(TileProgram(net, TILE, {"version": "0"}), path)
+    written = write.write_graph(TileGraph(net, TILE, {"version": "0"}), path)
     assert written.opset == 20
     assert written.bytes == path.stat().st_size
     assert written.difference is not None
@@ -75,7 +75,7 @@ def test_onnxruntime_has_the_result_of_the_network(name, tmp_path):
     assert np.abs(result - own).max() < TOLERANCE
 
 
-def test_a_program_for_pytorch_runs_without_this_package(run, tmp_path):
+def test_a_graph_for_pytorch_runs_without_this_package(run, tmp_path):
     # Two layers: the second one shifts its windows. The tile is no multiple of their side.
     config = replace(V2, depths=(2,), num_heads=(3,), feed_forward="gated", in_chans=1)
     weights = save_random(tmp_path / "net.safetensors", config)
@@ -86,7 +86,7 @@ def test_a_program_for_pytorch_runs_without_this_package(run, tmp_path):
 
     picture = random_picture(1, 17)
     np.save(tmp_path / "picture.npy", picture)
-    program = """
+    script = """
 import json, sys
 sys.modules["mambair_cli"] = None  # an import of it fails
 import numpy as np, torch
@@ -96,7 +96,7 @@ with torch.no_grad():
     np.save("result.npy", net(torch.from_numpy(np.load("picture.npy"))).numpy())
 print(json.loads(facts["mambair.json"])["architecture"])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["MambaIRv2"]
     own = load_network(weights)(torch.from_numpy(picture)).numpy()
@@ -151,12 +151,12 @@ def test_the_example_in_the_documents_restores_a_picture_of_any_size(
         assert np.array_equal(restored, pixels.repeat(4, 0).repeat(4, 1))
 
 
-def test_a_wrong_program_is_not_written(run, checkpoint, tmp_path, monkeypatch):
+def test_a_wrong_graph_is_not_written(run, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "run_pt2", lambda content, picture: torch.zeros(1, 3, 32, 32))
     code, out, err = run("export", "--weights", checkpoint, "--tile", 16, "-o", "net.pt2", "-q")
     assert (code, out) == (3, [])
     assert is_one_line(err)
-    assert "the exported program is wrong by" in err
+    assert "the exported graph is wrong by" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_nothing(run, checkpoint, tmp_path):
         (
             "tiny-x4 -o -",
             2,
-            ("no program goes to standard output: -o -; name a file, such as -o model.onnx",),
+            ("no graph goes to standard output: -o -; name a file, such as -o model.onnx",),
         ),
         ("tiny-x4 -o folder", 2, ("folder", "name a file in it")),
         ("tiny-x4 -o old.onnx", 2, ("old.onnx", "--overwrite")),
@@ -251,5 +251,5 @@ def test_what_follows_a_network_leaves_nothing_behind(checkpoint):
     net = load_network(checkpoint)
     picture = torch.rand(1, 3, 16, 16)
     before = net(picture)
-    TileProgram(net, 16, {}).trace()
+    TileGraph(net, 16, {}).trace()
     assert torch.equal(net(picture), before)  # not even tensors without values, kept for their shape

@@ -14,7 +14,7 @@ from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import UsageError
 from mambair_cli.networks import build_network
 from mambair_cli.train import train
-from mambair_cli.train.teacher import FORMS, Teacher
+from mambair_cli.train.teacher import SYMMETRIES, Teacher
 from mambair_cli.train.trainer import Trainer, serialize_weights
 
 SIDE = 6
@@ -38,7 +38,7 @@ def teach(ramp: float, share: float, form: int, x: Tensor, target: Tensor) -> Te
     return teacher.mix(x, target, torch.full((len(x),), form))
 
 
-@pytest.mark.parametrize("form", range(FORMS))
+@pytest.mark.parametrize("form", range(SYMMETRIES))
 def test_what_was_turned_is_turned_back(form: int) -> None:
     generator = torch.Generator().manual_seed(form)
     x = torch.rand(2, 3, SIDE, SIDE, generator=generator)
@@ -51,7 +51,7 @@ def test_what_was_turned_is_turned_back(form: int) -> None:
 
 def test_the_teacher_sees_eight_forms() -> None:
     x, target = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 3, 2 * SIDE, 2 * SIDE)
-    ramps = [teach(1, 1, form, x, target) for form in range(FORMS)]
+    ramps = [teach(1, 1, form, x, target) for form in range(SYMMETRIES)]
     mean = torch.stack(ramps).mean(dim=0)
     torch.testing.assert_close(mean, torch.full_like(mean, 0.5))  # no direction is preferred
     assert sum(torch.equal(ramp, ramps[0]) for ramp in ramps) == 2  # a ramp has four directions
@@ -60,8 +60,8 @@ def test_the_teacher_sees_eight_forms() -> None:
     seen = []
     teacher = Teacher(cast(Any, Enlarging(0)), 1, SIDE)
     teacher.net.register_forward_hook(lambda _, inputs, __: seen.extend(inputs[0]))
-    teacher.mix(corner, torch.zeros(8, 3, 2 * SIDE, 2 * SIDE), torch.arange(FORMS))
-    assert len({tuple(image[0].nonzero()[0].tolist()) for image in seen}) == FORMS
+    teacher.mix(corner, torch.zeros(8, 3, 2 * SIDE, 2 * SIDE), torch.arange(SYMMETRIES))
+    assert len({tuple(image[0].nonzero()[0].tolist()) for image in seen}) == SYMMETRIES
 
 
 def test_results_beyond_black_and_white_are_cut() -> None:

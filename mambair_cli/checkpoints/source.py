@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from mambair_cli.checkpoints.catalog import PACKAGE, Model
 from mambair_cli.errors import UsageError
 
-FORMS = "hf:OWNER/REPO/FILE[@REVISION], https://HOST/FILE[#sha256=HASH] or a file would work"
+ALLOWED = "hf:OWNER/REPO/FILE[@REVISION], https://HOST/FILE[#sha256=HASH] or a file would work"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _REMOTE = re.compile(r"(?i)(hf:|[a-z][a-z0-9+.-]*://)")
@@ -60,17 +60,17 @@ def parse_source(text: str) -> CheckpointSource | None:
         UsageError: It is malformed, or nothing that is downloaded.
     """
     if not text:
-        raise UsageError(f"the source of the weights is empty; {FORMS}")
+        raise UsageError(f"the source of the weights is empty; {ALLOWED}")
     if not _REMOTE.match(text):
         return None
     if not text.isprintable():
-        raise UsageError(f"the source has unprintable characters: {text!r}; {FORMS}")
+        raise UsageError(f"the source has unprintable characters: {text!r}; {ALLOWED}")
     scheme, _, rest = text.partition(":")
     if scheme.lower() == "hf":
         return _parse_hub(text, rest)
     if scheme.lower() in ("http", "https"):
         return _parse_address(text)
-    raise UsageError(f"no checkpoints come from there: {text}; {FORMS}")
+    raise UsageError(f"no checkpoints come from there: {text}; {ALLOWED}")
 
 
 def is_safe_hop(url: str, start: str) -> bool:
@@ -104,7 +104,7 @@ def _parse_address(text: str) -> CheckpointSource:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"no such address is possible: {url}; {FORMS}") from error
+        raise UsageError(f"no such address is possible: {url}; {ALLOWED}") from error
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             f"the address names a user: {host}; leave user and password out: they would be shown"
@@ -113,7 +113,7 @@ def _parse_address(text: str) -> CheckpointSource:
         raise UsageError(f"without TLS anybody could exchange the file: {url}; https:// would work")
     steps = [unquote(part) for part in parts.path.split("/")]
     if not host or not steps[-1] or " " in url or {".", ".."} & {*steps} or "\\" in parts.path:
-        raise UsageError(f"the address names no file: {url}; {FORMS}")
+        raise UsageError(f"the address names no file: {url}; {ALLOWED}")
     found = _HASH.fullmatch(fragment)
     if fragment and not found:
         raise UsageError(f"no hash: #{fragment}; #sha256= and 64 hexadecimal digits would work")

@@ -1,4 +1,4 @@
-"""The command that writes a network as a program for other software."""
+"""The command that writes a network as a graph for other software."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from mambair_cli.system.values import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.select import ChosenModel
-    from mambair_cli.export.program import TileProgram
-    from mambair_cli.export.write import WrittenProgram
+    from mambair_cli.export.graph import TileGraph
+    from mambair_cli.export.write import WrittenGraph
 
 TILE = 128  # pixels
 
@@ -66,7 +66,7 @@ def export(
     *,
     options: ExportOptions,
 ) -> None:
-    """Write a model as a program that runs without mambair: .onnx for onnxruntime, .pt2 for PyTorch.
+    """Write a model as a graph that runs without mambair: .onnx for onnxruntime, .pt2 for PyTorch.
 
     It restores one tile of a fixed size, in float32. The file is run once and compared with the model itself
     before it gets its name. MambaIRv2 is written without its inference noise.
@@ -84,15 +84,15 @@ def export(
     if options.weights is not None:
         refuse_input(output, [Path(options.weights)])
 
-    from mambair_cli.export.write import check_target, write_program
+    from mambair_cli.export.write import check_target, write_graph
 
     check_target(output, options.opset)
-    program, chosen = _load(model, options)
-    if not options.quiet and program.net.info.parameters > 500_000:
+    graph, chosen = _load(model, options)
+    if not options.quiet and graph.net.info.parameters > 500_000:
         say(f"writing {show(output)}: this takes a minute, for large networks some minutes")
     with cleaning_up():
-        written = write_program(program, output, options.opset, options.overwrite)
-    _tell(output, program, chosen, written, options)
+        written = write_graph(graph, output, options.opset, options.overwrite)
+    _tell(output, graph, chosen, written, options)
 
 
 def _stem(weights: str) -> str:
@@ -106,7 +106,7 @@ def _stem(weights: str) -> str:
 def _check_name(output: Path, overwrite: bool) -> None:
     """Refuse at once, before PyTorch loads, what is no new file."""
     if str(output) == "-":
-        raise UsageError("no program goes to standard output: -o -; name a file, such as -o model.onnx")
+        raise UsageError("no graph goes to standard output: -o -; name a file, such as -o model.onnx")
     require_folder(output.absolute().parent)
     if output.is_dir():
         raise UsageError(f"cannot write {show(output)}: it is a folder; name a file in it")
@@ -114,7 +114,7 @@ def _check_name(output: Path, overwrite: bool) -> None:
         raise UsageError(f"cannot write {show(output)}: it exists already; --overwrite replaces it")
 
 
-def _load(name: str | None, options: ExportOptions) -> "tuple[TileProgram, ChosenModel]":
+def _load(name: str | None, options: ExportOptions) -> "tuple[TileGraph, ChosenModel]":
     """Fetch and load the model, and gather what the file will say of itself."""
     from importlib.metadata import version
 
@@ -122,7 +122,7 @@ def _load(name: str | None, options: ExportOptions) -> "tuple[TileProgram, Chose
     from mambair_cli.checkpoints.load import load_network
     from mambair_cli.checkpoints.own_models import find_model
     from mambair_cli.checkpoints.select import ChosenModel, choose_file
-    from mambair_cli.export.program import TileProgram, check_tile
+    from mambair_cli.export.graph import TileGraph, check_tile
 
     model = None
     if name is None:
@@ -147,14 +147,14 @@ def _load(name: str | None, options: ExportOptions) -> "tuple[TileProgram, Chose
         **({"license": model.license} if model and model.license else {}),
         **({"sha256": chosen.sha256} if chosen.sha256 else {}),
     }
-    return TileProgram(net, options.tile, facts), chosen
+    return TileGraph(net, options.tile, facts), chosen
 
 
 def _tell(
     output: Path,
-    program: "TileProgram",
+    graph: "TileGraph",
     chosen: "ChosenModel",
-    written: "WrittenProgram",
+    written: "WrittenGraph",
     options: ExportOptions,
 ) -> None:
     """Print what was written: its path, and on stderr what it is."""
@@ -165,14 +165,14 @@ def _tell(
             model=chosen.name,
             opset=written.opset,
             bytes=written.bytes,
-            input_shape=list(program.input_shape),
-            output_shape=list(program.output_shape),
+            input_shape=list(graph.input_shape),
+            output_shape=list(graph.output_shape),
             difference=written.difference,
         )
         return
     if not options.quiet:
-        kind = f"ONNX, opset {written.opset}" if written.opset else "a program for PyTorch"
-        shapes = " → ".join("×".join(map(str, s)) for s in (program.input_shape, program.output_shape))
+        kind = f"ONNX, opset {written.opset}" if written.opset else "a graph for PyTorch"
+        shapes = " → ".join("×".join(map(str, s)) for s in (graph.input_shape, graph.output_shape))
         checked = (
             "not checked, since onnxruntime is not installed"
             if written.difference is None

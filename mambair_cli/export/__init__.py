@@ -1,1 +1,1 @@
-"""Networks as programs that run without this package."""
+"""Networks as graphs that run without this package."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mambair_cli.export.program import TileProgram, hushed
+from mambair_cli.export.graph import TileGraph, hushed
 
 INPUT, OUTPUT = "image", "restored"
 OPSETS = (18, 23)  # the lowest and the highest that are tried
@@ -13,18 +13,18 @@ MOST_BYTES = 2**31  # of a tensor of which no two copies are kept: all of them
 DEFAULT_OPSET = 20  # the first with GELU; onnxruntime has it since version 1.17
 
 
-def write_onnx(program: TileProgram, opset: int = DEFAULT_OPSET) -> bytes:
+def write_onnx(graph: TileGraph, opset: int = DEFAULT_OPSET) -> bytes:
     """Return the content of an .onnx file.
 
     Args:
-        program: The network and its tile.
+        graph: The network and its tile.
         opset: Version of the set of operators.
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, DeduplicateInitializersPass
 
     with torch.no_grad(), hushed():
         model = torch.onnx.export(
-            program.trace(),
+            graph.trace(),
             (),
             dynamo=True,
             opset_version=opset,
@@ -36,8 +36,8 @@ def write_onnx(program: TileProgram, opset: int = DEFAULT_OPSET) -> bytes:
         ClearMetadataAndDocStringPass()(model.model)  # which names paths of this machine
         DeduplicateInitializersPass(size_limit=MOST_BYTES)(model.model)  # such as paths
     model.model.producer_name = "mambair"
-    model.model.producer_version = program.facts["version"]
-    model.model.metadata_props.update(program.facts)
+    model.model.producer_version = graph.facts["version"]
+    model.model.metadata_props.update(graph.facts)
     return model.model_proto.SerializeToString()
 
 

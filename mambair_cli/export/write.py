@@ -1,4 +1,4 @@
-"""Write the program of a network to a file, and check the file before it gets its name."""
+"""Write the graph of a network to a file, and check the file before it gets its name."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from mambair_cli.errors import ModelError, UsageError
+from mambair_cli.export.graph import TileGraph, run_pt2, write_pt2
 from mambair_cli.export.onnx_model import DEFAULT_OPSET, run_onnx, write_onnx
-from mambair_cli.export.program import TileProgram, run_pt2, write_pt2
 from mambair_cli.system.files import make_folder, open_atomic, show
 from mambair_cli.system.new_folders import removing_empty
 
@@ -21,7 +21,7 @@ ONNX, PT2 = ".onnx", ".pt2"
 
 
 @dataclass(frozen=True)
-class WrittenProgram:
+class WrittenGraph:
     """A file that was written.
 
     Attributes:
@@ -44,9 +44,7 @@ def check_target(path: Path, opset: int | None = None) -> None:
     suffix = path.suffix.lower()
     if suffix not in (ONNX, PT2):
         name = show(path.stem or "model")
-        raise UsageError(
-            f"no program is written as {show(path.name)}; {name}{ONNX} or {name}{PT2} would work"
-        )
+        raise UsageError(f"no graph is written as {show(path.name)}; {name}{ONNX} or {name}{PT2} would work")
     if suffix == PT2 and opset is not None:
         raise UsageError(f"--opset {opset} is for {ONNX} files, and {show(path.name)} is none; leave it out")
     release = tuple(int(number) for number in torch.__version__.split(".")[:2])
@@ -57,13 +55,13 @@ def check_target(path: Path, opset: int | None = None) -> None:
         raise UsageError(f"cannot export to ONNX: {' and '.join(missing)} not installed; {INSTALL} helps")
 
 
-def write_program(
-    program: TileProgram, path: Path, opset: int | None = None, overwrite: bool = False
-) -> WrittenProgram:
-    """Write a network's program to an .onnx or .pt2 file, which appears only if it gives the right result.
+def write_graph(
+    graph: TileGraph, path: Path, opset: int | None = None, overwrite: bool = False
+) -> WrittenGraph:
+    """Write a network's graph to an .onnx or .pt2 file, which appears only if it gives the right result.
 
     Args:
-        program: The network and its tile.
+        graph: The network and its tile.
         path: The file; its suffix says what is written.
         opset: Version of ONNX's operators; None for the default.
         overwrite: Whether to replace an existing file.
@@ -76,22 +74,22 @@ def write_program(
     with ExitStack() as stack:
         stack.enter_context(removing_empty([path.absolute().parent]))
         make_folder(path.absolute().parent)
-        check = _checker(program, path, differences)
+        check = _checker(graph, path, differences)
         file = stack.enter_context(open_atomic(path, overwrite=overwrite, in_new_folder=True, on_end=check))
         if path.suffix.lower() == PT2:
-            content, opset = write_pt2(program), None
+            content, opset = write_pt2(graph), None
         else:
             opset = DEFAULT_OPSET if opset is None else opset
-            content = write_onnx(program, opset)
+            content = write_onnx(graph, opset)
         file.write(content)
-    return WrittenProgram(len(content), opset, differences[0] if differences else None)
+    return WrittenGraph(len(content), opset, differences[0] if differences else None)
 
 
-def _checker(program: TileProgram, path: Path, differences: list[float]) -> Callable[[Path], None]:
+def _checker(graph: TileGraph, path: Path, differences: list[float]) -> Callable[[Path], None]:
     """Return what runs a complete file, and notes how far its result is off."""
 
     def check(temporary: Path) -> None:
-        picture = program.make_picture()
+        picture = graph.make_picture()
         if path.suffix.lower() == PT2:
             result = run_pt2(temporary.read_bytes(), picture)
         elif find_spec("onnxruntime") is None:
@@ -99,11 +97,11 @@ def _checker(program: TileProgram, path: Path, differences: list[float]) -> Call
         else:
             result = run_onnx(temporary, picture)
         with torch.no_grad():
-            own = program.net(picture)
+            own = graph.net(picture)
         difference = (result - own).abs().max().item() if result.shape == own.shape else float("nan")
         if not difference <= LARGEST_DIFFERENCE:
             raise ModelError(
-                f"the exported program is wrong by {difference:.1e}, and {show(path)} is not written; "
+                f"the exported graph is wrong by {difference:.1e}, and {show(path)} is not written; "
                 "please report this, with the name of the model"
             )
         differences.append(difference)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2
 from mambair_cli.kernels.once import Once
 
@@ -89,7 +89,7 @@ def _fill_up(count: int, multiple: int) -> int:
 
 
 @Once
-def _compile_kernel(window: int, e: int) -> Program:
+def _compile_kernel(window: int, e: int) -> CpuFunction:
     """Compile the attention of heads with e channels in windows of a given side.
 
     A unit of work is one head in one window; a share is a run of units for one thread.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_shares
-from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -125,7 +125,7 @@ class _Scratch(NamedTuple):
 
 
 @Once
-def _compile_kernel() -> Program:
+def _compile_kernel() -> CpuFunction:
     """Compile the convolution; a unit of work is a group of tiles."""
     code = Code("convolve", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import new_on_lines, run_shares
-from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import sigmoid, silu
 from mambair_cli.kernels.once import Once
 
@@ -61,7 +61,7 @@ def _convolve_image(x: Tensor, weight: Tensor, bias: Tensor, is_gate: bool) -> T
 
 
 @Once
-def _compile_kernel(c: int, is_gate: bool) -> Program:
+def _compile_kernel(c: int, is_gate: bool) -> CpuFunction:
     """Compile the convolution of c channels; a unit of work is a row of an image."""
     code = Code("convolve_and_gate" if is_gate else "convolve_and_activate", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

@@ -25,7 +25,7 @@ from mambair_cli.kernels import cpu_scan
 from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_scan import OPERANDS, SIZES, STRETCH
 from mambair_cli.kernels.cpu_threads import run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector
+from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
 from mambair_cli.kernels.once import Once
 from mambair_cli.kernels.operands import ScanParams
@@ -208,7 +208,7 @@ class BackwardKernel:
         self.code = Code("selective_scan_backward", POINTERS, NUMBERS, self.lanes)
         self.job = SimpleNamespace(**self.code.job)
 
-    def compile(self) -> Program:
+    def compile(self) -> CpuFunction:
         """Write the whole kernel and compile it."""
         code, job = self.code, self.job
         with code.loop_shared(COUNTER, job.shares) as share:
@@ -378,5 +378,5 @@ class BackwardKernel:
 
 
 @Once
-def _compile_kernel(n: int, r: int, block: int, is_apart: bool, is_full: bool) -> Program:
+def _compile_kernel(n: int, r: int, block: int, is_apart: bool, is_full: bool) -> CpuFunction:
     return BackwardKernel(n, r, block, is_apart, is_full).compile()

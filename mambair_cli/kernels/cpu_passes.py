@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import run_shares
-from mambair_cli.kernels.llvm_builder import Code, Program, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -82,7 +82,7 @@ def average_pixels(x: Tensor) -> Tensor:
 
 
 @Once
-def _compile_sum(k: int, c: int) -> Program:
+def _compile_sum(k: int, c: int) -> CpuFunction:
     code = Code("add_in_order", SUM_POINTERS, SUM_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     with code.loop_units(COUNTER, job.shares, job.rows) as row:
@@ -95,7 +95,7 @@ def _compile_sum(k: int, c: int) -> Program:
 
 
 @Once
-def _compile_gate(c: int) -> Program:
+def _compile_gate(c: int) -> CpuFunction:
     code = Code("gate_and_add", GATE_POINTERS, GATE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     with code.loop_units(COUNTER, job.shares, job.rows) as row:
@@ -108,7 +108,7 @@ def _compile_gate(c: int) -> Program:
 
 
 @Once
-def _compile_average(c: int) -> Program:
+def _compile_average(c: int) -> CpuFunction:
     """Compile the sums of runs of pixels; a unit of work is a run."""
     code = Code("average_pixels", AVERAGE_POINTERS, AVERAGE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

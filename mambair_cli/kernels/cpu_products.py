@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mambair_cli.kernels.cpu_threads import run_shares
-from mambair_cli.kernels.llvm_builder import Code, Index, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -64,7 +64,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @Once
-def _compile_kernel() -> Program:
+def _compile_kernel() -> CpuFunction:
     """Compile the products; a unit of work is a group of pixels."""
     code = Code("multiply", POINTERS, NUMBERS, LANES)
     job, rows = SimpleNamespace(**code.job), ROWS[LANES]

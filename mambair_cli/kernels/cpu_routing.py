@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import run_shares
 from mambair_cli.kernels.llvm_bits import Bits
-from mambair_cli.kernels.llvm_builder import Code, Program, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
 from mambair_cli.kernels.llvm_math import log
 from mambair_cli.kernels.once import Once
 
@@ -63,7 +63,7 @@ def find_largest(logits: Tensor, noise: Tensor | None) -> Tensor:
 
 
 @Once
-def _compile_noise(tokens: int) -> Program:
+def _compile_noise(tokens: int) -> CpuFunction:
     code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)
@@ -78,7 +78,7 @@ def _compile_noise(tokens: int) -> Program:
 
 
 @Once
-def _compile_label(tokens: int, has_noise: bool) -> Program:
+def _compile_label(tokens: int, has_noise: bool) -> CpuFunction:
     code = Code("find_largest", LABEL_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)

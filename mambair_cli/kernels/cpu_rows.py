@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import run_shares
-from mambair_cli.kernels.llvm_builder import Code, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import silu
 from mambair_cli.kernels.once import Once
 
@@ -51,7 +51,7 @@ def _as_rows(x: Tensor) -> Tensor:
 
 
 @Once
-def _compile_kernel(c: int, eps: float, has_gate: bool) -> Program:
+def _compile_kernel(c: int, eps: float, has_gate: bool) -> CpuFunction:
     code = Code("normalize_rows", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(c)

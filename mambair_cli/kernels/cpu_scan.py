@@ -21,7 +21,7 @@ from torch import Tensor
 from mambair_cli.kernels import torch_scan
 from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_threads import LINE, new_on_lines, run_in_threads
-from mambair_cli.kernels.llvm_builder import Code, Condition, Index, Pointer, Program, Vector, count_lanes
+from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import LOG2_E, exp2, softplus
 from mambair_cli.kernels.llvm_threads import loop_legs
 from mambair_cli.kernels.once import Once
@@ -238,7 +238,7 @@ class Walk(NamedTuple):
 
 
 @Once
-def _compile_kernel(form: Form) -> Program:
+def _compile_kernel(form: Form) -> CpuFunction:
     """Compile the scan; walks are numbered run by run, then image by image, and apart path by path."""
     code = Code("selective_scan", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.llvm_builder import Program
+from mambair_cli.kernels.llvm_builder import CpuFunction
 
 SHARES_PER_THREAD = 4
 LINE = 16  # floats of a cache line
@@ -25,7 +25,7 @@ def new_on_lines(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(*rest, -(-c // LINE) * LINE, dtype=torch.float32)[..., :c]
 
 
-def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
+def run_in_threads(kernel: CpuFunction, job: ctypes.Array, threads: int) -> None:
     """Run a job in threads that share it among themselves.
 
     PyTorch's own threads are used where possible: after each operation they spin for some milliseconds
@@ -45,7 +45,7 @@ def run_in_threads(kernel: Program, job: ctypes.Array, threads: int) -> None:
 
 
 def run_shares(
-    kernel: Program,
+    kernel: CpuFunction,
     pointers: Sequence[str],
     numbers: Sequence[str],
     operands: Mapping[str, Tensor],

@@ -363,7 +363,7 @@ class Code:
     def _next_place(self) -> Any:
         return self._place(len(self.job))
 
-    def compile(self) -> "Program":
+    def compile(self) -> "CpuFunction":
         """Finish the function and turn it into machine code."""
         self.build.ret_void()
         llvm.initialize_native_target()
@@ -375,10 +375,10 @@ class Code:
         module.verify()
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.finalize_object()
-        return Program(engine, engine.get_function_address(self.function.name))
+        return CpuFunction(engine, engine.get_function_address(self.function.name))
 
 
-class Program:
+class CpuFunction:
     """A compiled function.
 
     Attributes:

@@ -11,7 +11,7 @@ import torch
 
 from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
-from mambair_cli.checkpoints.source import FORMS
+from mambair_cli.checkpoints.source import ALLOWED
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
@@ -111,7 +111,7 @@ def check_checkpoints(weights: object, others: object) -> None:
         UsageError: They are something else.
     """
     if weights is not None and not isinstance(weights, str | os.PathLike):
-        raise UsageError(f"weights is {weights!r}; {FORMS}, or None")
+        raise UsageError(f"weights is {weights!r}; {ALLOWED}, or None")
     if others is None:
         return
     items = others.items() if isinstance(others, Mapping) else [(None, None)]

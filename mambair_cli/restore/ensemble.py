@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.restore.engine import TileComputer
 
-FORMS = 8
+SYMMETRIES = 8
 _FLIPPED_ROWS, _FLIPPED_COLUMNS, _TRANSPOSED = 1, 2, 4  # bits of a form
 _SEED_STEP = 0x9E3779B97F4A7C15  # between the seeds of two forms, so that their noise has nothing in common
 _SEEDS = 2**63
@@ -57,12 +57,12 @@ class EnsembleComputer:
         """Compute the other forms, and return the mean of all, (b, s·h, s·w, c)."""
         tiles, corners, seed, form = launched
         total = None
-        for number in range(FORMS):
+        for number in range(SYMMETRIES):
             following = None
-            if number + 1 < FORMS:  # before the last one is awaited: the device is never idle
+            if number + 1 < SYMMETRIES:  # before the last one is awaited: the device is never idle
                 following = self._begin(tiles, corners, seed, number + 1)
             rows = _turn_back(self._computer.collect(form), number)
-            total = rows / FORMS if total is None else total + rows / FORMS
+            total = rows / SYMMETRIES if total is None else total + rows / SYMMETRIES
             form = following
         return total
 

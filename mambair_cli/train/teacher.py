@@ -18,7 +18,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.networks import Network
 from mambair_cli.train.config import TrainConfig
 
-FORMS = 8  # an image can be turned by four angles, and mirrored
+SYMMETRIES = 8  # an image can be turned by four angles, and mirrored
 
 
 class Teacher:
@@ -81,7 +81,7 @@ def load_teacher(config: TrainConfig, channels: int, device: torch.device) -> Te
 def _turns(side: int) -> Tensor:
     """Return the pixels of a square image in the order of each of its eight forms, (8, side²) int64."""
     pixels = torch.arange(side * side).view(side, side)
-    turned = [torch.rot90(pixels, quarters) for quarters in range(FORMS // 2)]
+    turned = [torch.rot90(pixels, quarters) for quarters in range(SYMMETRIES // 2)]
     return torch.stack([form.flatten() for each in turned for form in (each, each.flip(1))])
 
 

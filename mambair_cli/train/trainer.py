@@ -28,7 +28,7 @@ from mambair_cli.train.pace import check_memory, measure_pace
 from mambair_cli.train.real_batches import RealBatches
 from mambair_cli.train.resuming import read_state, refuse_changes, start_from
 from mambair_cli.train.schedule import Schedule
-from mambair_cli.train.teacher import FORMS, load_teacher
+from mambair_cli.train.teacher import SYMMETRIES, load_teacher
 
 EAGER_STEPS = 3  # before graphs are recorded: libraries choose algorithms and allocate memory in them
 MAX_GRADIENT_NORM = 1.0
@@ -160,7 +160,7 @@ class Trainer:
             y = self.net(x)
             if self._teacher:
                 forms = torch.randint(
-                    FORMS, (config.batch,), generator=self._generator, device=self.device
+                    SYMMETRIES, (config.batch,), generator=self._generator, device=self.device
                 )  # of all processes' crops, so that each draws the same
                 target = self._teacher.mix(x, target, forms[self.group.share])
         loss = measure_loss(y.float(), target, config.loss)

@@ -44,10 +44,10 @@ from mambair_cli.runs.run import IsStopped, PreparedJob
 
 LARGE = 1.5  # times what a worker has to do on average: such an image is shared by all of them
 
-OnStart = Callable[[int, StartedImage], None]
+OnWorkerStart = Callable[[int, StartedImage], None]
 """Called with the number of a worker, and the image that it begins."""
 
-OnTiles = Callable[[int, int, int], None]
+OnWorkerTiles = Callable[[int, int, int], None]
 """Called with the number of a worker, and the number of its image's tiles: of those done, and of all."""
 
 
@@ -81,8 +81,8 @@ class WorkerProcesses:
         settings: RestoreSettings,
         threads: int | None = None,
         notify: Callable[[str], None] = lambda sentence: None,
-        on_start: OnStart = lambda number, image: None,
-        on_tiles: OnTiles = lambda number, done, total: None,
+        on_start: OnWorkerStart = lambda number, image: None,
+        on_tiles: OnWorkerTiles = lambda number, done, total: None,
     ) -> None:
         place = f"{', '.join(dict.fromkeys(devices))} ({len(devices)} workers)"
         self.info = describe_restorer(restorer, place)

@@ -1,4 +1,4 @@
-"""A network followed by PyTorch and written down as a program, for tiles of one size."""
+"""A network followed by PyTorch and written down as a graph, for tiles of one size."""
 
 import io
 import json
@@ -26,7 +26,7 @@ _PRIVATE = (
 
 
 @dataclass(frozen=True)
-class TileProgram:
+class TileGraph:
     """A network that is to become a file, with what the file says of itself.
 
     Attributes:
@@ -59,13 +59,13 @@ class TileProgram:
         """Follow the network through a tile; MambaIRv2 without its noise."""
         with torch.no_grad(), hushed():
             tile = torch.zeros(self.input_shape, dtype=torch.float32, device="cpu")
-            program = torch.export.export(self.net, (tile,), strict=False)
-        for module in program.graph_module.modules():
+            exported = torch.export.export(self.net, (tile,), strict=False)
+        for module in exported.graph_module.modules():
             if isinstance(module, GraphModule):
                 for node in module.graph.nodes:
                     for note in _PRIVATE:
                         node.meta.pop(note, None)
-        return program
+        return exported
 
 
 def check_tile(net: Network, tile: int) -> None:
@@ -81,11 +81,11 @@ def check_tile(net: Network, tile: int) -> None:
         )
 
 
-def write_pt2(program: TileProgram) -> bytes:
+def write_pt2(graph: TileGraph) -> bytes:
     """Return the content of a .pt2 file, which PyTorch runs without this package."""
     buffer = io.BytesIO()
     with hushed():
-        torch.export.save(program.trace(), buffer, extra_files={FACTS: json.dumps(program.facts)})
+        torch.export.save(graph.trace(), buffer, extra_files={FACTS: json.dumps(graph.facts)})
     return buffer.getvalue()
 
 
