@@ -12,9 +12,9 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from scans import DEVICE, check, make_operands, run
+from scans import check, make_operands, run
 
-from mambair_cli.kernels import ScanParams, triton_scan
+from mambair_cli.kernels import triton_scan
 
 TOLERANCE = 2e-5  # relative, float32 against float64: some 40 roundings in a row
 TOLERANCE_16_BIT = 8e-3  # two roundings of a gradient to bfloat16
