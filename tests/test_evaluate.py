@@ -328,6 +328,51 @@ def test_partners_are_found_by_name_and_mark(tmp_path):
     ]
 
 
+def test_partners_are_found_in_trees_and_by_suffix(tmp_path):
+    for place in ("x/a.png", "y/a.png", "a.png", "a.bmp", "y/b.png"):
+        for folder in ("gt", "done"):
+            photo(tmp_path / folder / place)
+    (tmp_path / "done/y/b.png").rename(tmp_path / "done/y/b_x2.png")
+    pairs = {pair.name: pair.other for pair in find_pairs(tmp_path / "gt", tmp_path / "done")}
+    partners = {
+        "x/a": "x/a.png",
+        "y/a": "y/a.png",
+        "a.png": "a.png",
+        "a.bmp": "a.bmp",
+        "y/b": "y/b_x2.png",
+    }
+    assert pairs == {name: tmp_path / "done" / partner for name, partner in partners.items()}
+
+
+def test_a_partner_of_another_picture_is_not_taken(tmp_path):
+    for name in ("a.png", "a.bmp"):
+        photo(tmp_path / "gt" / name)
+    photo(tmp_path / "done" / "a.png")
+    pairs = {pair.name: pair for pair in find_pairs(tmp_path / "gt", tmp_path / "done")}
+    assert pairs["a.png"].other == tmp_path / "done/a.png"
+    assert "a.bmp needs one partner" in pairs["a.bmp"].problem
+
+
+def test_a_picture_without_a_partner_fails_alone(run, tmp_path):
+    for place in ("gt/a.png", "gt/b.png", "done/a.png"):
+        photo(tmp_path / place)
+    code, out, err = run("evaluate", tmp_path / "gt", "--restored", tmp_path / "done", "--json")
+    assert code == 1
+    assert [json.loads(line)["event"] for line in out] == ["image", "failed", "mean"]
+    assert "b.png needs one partner" in err
+    code, _, err = run("evaluate", tmp_path / "gt", "--task", "denoise", "--inputs", tmp_path / "done")
+    assert code == 1
+    assert "b.png needs one partner" in err
+
+
+def test_folders_without_any_pair_are_a_wrong_command(run, tmp_path):
+    photo(tmp_path / "gt/a.png")
+    photo(tmp_path / "done/b.png")
+    code, _, err = run("evaluate", tmp_path / "gt", "--restored", tmp_path / "done")
+    assert code == 2
+    assert "a.png needs one partner" in err
+
+
 @needs_shared
 @pytest.mark.parametrize(
     ("data", "scale", "psnr"), [("Set5", 4, 28.43), ("Set5", 2, 33.67), ("Set14", 3, 27.54)]

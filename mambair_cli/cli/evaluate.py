@@ -195,7 +195,7 @@ def evaluate(
         show = show_receptive_field if options.receptive_field else show_seams
         show(restorer, pairs, protocol, options)
         return
-    width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
+    width = max(len("mean"), *(len(pair.name) for pair in pairs))
     scores, failures = [], Failures(options.json)
     model = restorer.model.name if restorer else None
     # White noise, as the papers add it, leaves the range from 0 to 1.
@@ -245,7 +245,7 @@ def _find_images(truth: Path, options: EvaluateOptions) -> "tuple[list[ImagePair
     """Find the pairs of images, and list all files in them.
 
     Raises:
-        UsageError: There are none, one has no partner, or one would be replaced.
+        UsageError: There are none, none has a partner, or one would be replaced.
     """
     from mambair_cli.quality.pairs import find_pairs
 

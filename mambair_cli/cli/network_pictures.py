@@ -67,7 +67,7 @@ def show_receptive_field(
     side = CROP_SIDE if options.tile is None else options.tile - 1 + options.tile % 2
     net = restorer.net.to(restorer.device)
     most = max(1, MOST_CROPS // len(pairs))
-    width = max(len("mean"), *(len(pair.truth.stem) for pair in pairs))
+    width = max(len("mean"), *(len(pair.name) for pair in pairs))
     mean: ReceptiveField | None = None
     failures = Failures(options.json)
     fit = partial(_fit_channels, channels=restorer.info.channels)
@@ -110,7 +110,7 @@ def show_seams(
     """
     from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
 
-    width = max(len("all"), *(len(pair.truth.stem) for pair in pairs))
+    width = max(len("all"), *(len(pair.name) for pair in pairs))
     total, verdicts = Seams(), []
     worst, worst_ratio, picture = "", -1.0, None
     failures = Failures(options.json)
@@ -164,7 +164,7 @@ def _take_inputs(
         except MambairError as error:
             failures.add(pair, error)
             continue
-        yield pair.truth.stem, taken
+        yield pair.name, taken
 
 
 def _fit_channels(image: "np.ndarray", channels: int) -> "np.ndarray":

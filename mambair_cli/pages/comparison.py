@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mambair_cli.errors import UsageError
+from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.pages.document import mark_pictures, write_document
 from mambair_cli.pages.screen import ScreenPicture, enlarge, to_address
 from mambair_cli.quality.metrics import SSIM_WINDOW, psnr, ssim
@@ -43,7 +43,8 @@ def write_comparison(
         files: Files of the pictures, by which the page is known again.
 
     Raises:
-        UsageError: There are too few or too many, or their shapes differ.
+        UsageError: There are too few or too many.
+        ImageError: Their shapes differ.
     """
     check_count(len(pictures))
     check_shapes(pictures)
@@ -85,7 +86,7 @@ def check_shapes(pictures: Sequence[ScreenPicture]) -> None:
     """Refuse pictures of different shapes.
 
     Raises:
-        UsageError: Their shapes differ.
+        ImageError: Their shapes differ.
     """
     first, *others = pictures
     for other in others:
@@ -93,7 +94,7 @@ def check_shapes(pictures: Sequence[ScreenPicture]) -> None:
         # Sides may be rounded to whole pixels of the smaller picture.
         allowed = math.log1p(ASPECT_TOLERANCE + 1 / min(a, b, c, d))
         if abs(math.log(a * d / (b * c))) > allowed:
-            raise UsageError(
+            raise ImageError(
                 f"cannot compare {first.name} ({a}×{b}) and {other.name} ({c}×{d}): their shapes differ; "
                 "crop one of them"
             )

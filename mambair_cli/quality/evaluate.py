@@ -159,8 +159,9 @@ def read_input(pair: ImagePair, protocol: PaperProtocol, truth: np.ndarray | Non
         truth: The truth, if it has been read.
 
     Raises:
-        ImageError: The file cannot be read, or no input can be made from it.
+        ImageError: The file is missing or cannot be read, or no input can be made from it.
     """
+    pair.require_partner()
     if pair.other is not None:
         return read_picture(pair.other).pixels
     truth = read_picture(pair.truth).pixels if truth is None else truth
@@ -224,7 +225,7 @@ def check_made(pairs: Sequence[ImagePair], protocol: PaperProtocol) -> None:
         UsageError: One would be.
     """
     has_level = protocol.degradation == "papers" and protocol.task in ("denoise", "dejpeg")
-    if has_level and any(pair.other is None for pair in pairs):
+    if has_level and any(pair.is_made for pair in pairs):
         check_level(protocol)
 
 
@@ -232,6 +233,7 @@ def _measure_pair(
     pair: ImagePair, protocol: PaperProtocol, restore: Callable[[np.ndarray], np.ndarray] | None
 ) -> tuple[Score, np.ndarray | None, np.ndarray, np.ndarray]:
     """Return the score of a pair, and the images behind it, see ``OnMeasured``."""
+    pair.require_partner()
     truth = read_picture(pair.truth).pixels
     _check_size(pair.truth, truth, protocol)
     compared = modcrop(truth, protocol.scale)
@@ -276,7 +278,7 @@ def _score(pair: ImagePair, image: np.ndarray, truth: np.ndarray, protocol: Pape
     def measure(by: Callable[..., float]) -> float:
         return by(*arrays, border=protocol.border, luma=luma, bits=bits)
 
-    return Score(name=pair.truth.stem, psnr=measure(metrics.psnr), ssim=measure(metrics.ssim))
+    return Score(name=pair.name, psnr=measure(metrics.psnr), ssim=measure(metrics.ssim))
 
 
 def average(scores: Sequence[Score]) -> Score:

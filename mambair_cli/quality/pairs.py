@@ -1,5 +1,6 @@
 """Pairs of a ground truth and the image that it is compared with: found by name, and brought to one shape."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,36 +21,80 @@ class ImagePair:
     Attributes:
         truth: File of the ground truth.
         other: File of the input or of the finished image; None: the input is made from the truth.
+        name: The truth's path within its folder, without a suffix where that is enough to tell it apart.
+        problem: Why it has no partner, though it should have one; "" if that is not so.
     """
 
     truth: Path
     other: Path | None = None
+    name: str = ""
+    problem: str = ""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the input is made from the truth."""
+        return self.other is None and not self.problem
+
+    def require_partner(self) -> None:
+        """Refuse a pair that has none.
+
+        Raises:
+            ImageError: It has none, though it should.
+        """
+        if self.problem:
+            raise ImageError(self.problem)
 
 
 def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
-    """Pair the images of the truth with those of another folder, by their names.
+    """Pair the images of the truth with those of another folder, by their paths within the folders.
 
-    The partner of ``baby.png`` is ``baby.*`` or a name with a mark, such as ``babyx4.png`` or
-    ``baby_denoised.jpg``.
+    The partner of ``x/baby.png`` is ``x/baby.png``, else ``x/baby.*``, else ``x/`` and a name with a mark,
+    such as ``babyx4.png`` or ``baby_denoised.jpg``, else one of these names in any folder.
+
+    Returns:
+        A pair for each image of the truth; those without a partner have a ``problem``.
 
     Raises:
-        UsageError: A folder has no images, or an image has no partner or more than one.
+        UsageError: A folder has no images, or no image has a partner.
     """
-    truths = find_images(truth)
+    truths = _list_images(truth)
+    stems = {place: place.with_suffix("") for place in truths}
+    count = Counter(stems.values())
+    names = {place: str(stem if count[stem] == 1 else place) for place, stem in stems.items()}
     if other is None:
-        return [ImagePair(path) for path in truths]
-    others = find_images(other)
-    return [ImagePair(path, _partner(path, others, other)) for path in truths]
+        return [ImagePair(path, None, names[place]) for place, path in truths.items()]
+    others = _list_images(other)
+    pairs = []
+    for place, path in truths.items():
+        free = [each for each in others if each == place or each not in truths]
+        found = _find_partners(place, free)
+        if len(found) == 1:
+            pairs.append(ImagePair(path, others[found[0]], names[place]))
+            continue
+        which = ", ".join(str(each) for each in found) or "none"
+        problem = f"{place} needs one partner in {other}: {which}; name it {place.with_suffix('.*')}"
+        pairs.append(ImagePair(path, None, names[place], problem))
+    if all(pair.problem for pair in pairs):
+        raise UsageError(pairs[0].problem)
+    return pairs
 
 
-def _partner(truth: Path, others: Sequence[Path], folder: Path) -> Path:
-    exact = [path for path in others if path.stem == truth.stem]
-    marked = [path for path in others if _is_marked(path.stem, truth.stem)]
-    partners = exact or marked
-    if len(partners) != 1:
-        count = "none" if not partners else ", ".join(path.name for path in partners)
-        raise UsageError(f"{truth.name} needs one partner in {folder}: {count}; name it {truth.stem}.*")
-    return partners[0]
+def _list_images(folder: Path) -> dict[Path, Path]:
+    """Find the images in a folder, or one image, by their paths within the folder."""
+    within = folder if folder.is_dir() else folder.parent
+    return {path.relative_to(within): path for path in find_images(folder)}
+
+
+def _find_partners(place: Path, others: Sequence[Path]) -> list[Path]:
+    """Return those paths that fit a path best; more than one is too many."""
+    same = [other for other in others if other == place]
+    beside = [other for other in others if other.parent == place.parent]
+    for candidates in (same, beside, others):
+        exact = [other for other in candidates if other.stem == place.stem]
+        marked = [other for other in candidates if _is_marked(other.stem, place.stem)]
+        if exact or marked:
+            return exact or marked
+    return []
 
 
 def _is_marked(stem: str, truth: str) -> bool:
