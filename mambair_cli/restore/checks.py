@@ -83,7 +83,7 @@ def check_arguments(
             f"cannot enlarge by scale {scale:g}: a network has {scales}; the command's -s {scale:g} takes "
             "the next one and reduces its result, as you can"
         )
-    return replace(own, **numbers, strength=strength, ensemble=bool(own.ensemble))
+    return replace(own, **numbers, strength=float(strength), ensemble=bool(own.ensemble))
 
 
 def check_flags(**flags: object) -> None:

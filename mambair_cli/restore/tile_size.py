@@ -72,6 +72,9 @@ def choose_tiles(
     Raises:
         UsageError: The overlap does not fit the tile.
     """
+    if wrap != "none" and tile is not None:  # then the side alone counts, whoever has chosen it
+        usual = choose_tiles(None, None, device_kind, architecture, config).side
+        tile = None if tile == usual else tile
     may_fit = tile is None and device_kind in VALUES_AT_ONCE
     fitted = config if may_fit and isinstance(config, MambaIRConfig) else None
     whole = WHOLE_SIDE.get(device_kind, 0) if tile is None else 0

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import (
+    DEFAULT_QUALITY,
     WRITABLE_SUFFIXES,
     Colour,
     Header,
@@ -23,10 +24,12 @@ from mambair_cli.images import (
     open_picture,
     settle_format,
 )
+from mambair_cli.images.formats import FORMATS
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
 from mambair_cli.system.files import make_folder, open_atomic, open_stream
+from mambair_cli.system.values import WITH_QUALITY
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,34 @@ class WriteOptions:
     preserve_times: bool = False
     size: Size = field(default_factory=Size)
     note: bool = False
+
+
+def leave_out_unused(output: WriteOptions, job: Job, scale: int | None = None) -> WriteOptions:
+    """Return how the result of a job is written, with the defaults in place of what changes nothing in it.
+
+    So a result is known as the same, whether or not such an option was given.
+
+    Args:
+        output: How results are written.
+        job: The job.
+        scale: Scale of the network; None where it is unknown.
+    """
+    if output.size == Size(scale=scale):
+        output = replace(output, size=Size())
+    if job.target is None or job.is_stream:  # no journal knows it
+        return output
+    try:
+        format = settle_format(job.target, job.format)
+    except ImageError:  # the job will fail
+        return output
+    room = FORMATS[format]
+    if format not in WITH_QUALITY and output.quality is not None:
+        output = replace(output, quality=DEFAULT_QUALITY)
+    if room.has_alpha:
+        output = replace(output, background=None)
+    if room.dtypes == (f"uint{output.depth}",):
+        output = replace(output, depth=None)
+    return output
 
 
 def plan_result(

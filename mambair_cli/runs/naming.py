@@ -176,7 +176,9 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     kept = {name for name in WRITABLE_SUFFIXES if path.suffix.lower() in WRITABLE_SUFFIXES[name]}
     if format is None and not kept:
         format = _find_own_format(path) or "png"
-    if format is not None and format not in kept:
+    if format in kept:  # the name tells it; so the result is known as the same that it is without --format
+        format = None
+    if format is not None:
         target = target.with_name(target.name.removesuffix(path.suffix) + WRITABLE_SUFFIXES[format][0])
     return Job(source, target, format, root)
 
