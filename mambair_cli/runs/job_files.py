@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
 from mambair_cli.system.files import make_folder, open_atomic, open_stream
+from mambair_cli.system.own_errors import OwnErrors
 from mambair_cli.system.values import WITH_QUALITY
 
 
@@ -231,16 +231,18 @@ def open_target(
         ) as file:
             yield file
         return
+    errors = OwnErrors()
     try:
-        if job.result is not None:
-            yield job.result
-            return
-        with tempfile.TemporaryFile() as file:
+        with errors.again(job.result) if job.result is not None else errors.open_temporary() as file:
             yield file
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            if job.result is None:
+                file.seek(0)
+                with errors.noting():
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
     except OSError as error:
+        if error not in errors:
+            raise
         remedy = "free some space" if job.result is not None else "give -o a file"
         if error.errno == errno.EFBIG:
             remedy = "write where larger files may be, or raise `ulimit -f`"

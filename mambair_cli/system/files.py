@@ -4,20 +4,18 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mambair_cli.errors import ImageError, UsageError
-from mambair_cli.system.new_folders import make_folders, open_in_new_folder
-
-TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
-"""Name of a file while it is written."""
+from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize  # noqa: F401 - imported from here
+from mambair_cli.system.new_folders import make_folders
+from mambair_cli.system.own_errors import OwnErrors
 
 _DESCRIPTORS = re.compile(r"(/proc/\d+(/task/\d+)?|/dev)/fd")  # folders of open files
 _MOST_LINKS = 40  # the limit of Linux
@@ -52,50 +50,6 @@ _WHY_UNSENT = {
 
 
 @contextmanager
-def atomic_write(
-    target: Path,
-    temporary: Path | None = None,
-    *,
-    overwrite: bool = True,
-    in_new_folder: bool = False,
-    on_begin: Callable[[Path], None] = lambda temporary: None,
-    on_end: Callable[[Path], None] = lambda temporary: None,
-) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when the block ends well, complete and on disk, or never.
-
-    A file that is replaced hands on its permissions and, where the system allows it, its owner and group.
-
-    Args:
-        target: The file.
-        temporary: Its name while it is written, on the same disk; None for a name that nobody else uses.
-            With a fixed name, what a killed process has left is replaced by the next one.
-        overwrite: Whether to replace a file of the target's name, also one that appears during the block.
-        in_new_folder: Whether to make its folder where that is missing.
-        on_begin: Called with the temporary name before the file is opened.
-        on_end: Called with it when the file is complete and on disk, before it gets its name.
-
-    Raises:
-        FileExistsError: There is a file of that name, and it must not be replaced.
-        OSError: The system refuses to write.
-    """
-    # The temporary name must not grow with the target's, which may be as long as names can be.
-    temporary = temporary or target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
-    try:
-        on_begin(temporary)
-        with open_in_new_folder(temporary) if in_new_folder else temporary.open("w+b") as file:
-            yield file
-            file.flush()
-            if overwrite:
-                _take_over_access(file.fileno(), target)
-            os.fsync(file.fileno())
-        on_end(temporary)
-        _publish(temporary, target, overwrite)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
 def open_atomic(
     target: Path,
     temporary: Path | None = None,
@@ -107,6 +61,7 @@ def open_atomic(
 ) -> Iterator[BinaryIO]:
     """Open a file as :func:`atomic_write` does, for a result; say in a sentence why it cannot be written.
 
+    Errors of the block that are not of this file stay as they are, such as those of other files.
     Without ``overwrite`` an existing file is left alone, also one that appears during the block. A link
     that is replaced is replaced itself; the file that it points to stays.
 
@@ -126,32 +81,17 @@ def open_atomic(
         raise ImageError(f"cannot write {show(target)}: it is {kind}")
     if not overwrite and os.path.lexists(target):
         raise _taken(target)
+    errors = OwnErrors()
     try:
-        how = {"overwrite": overwrite, "in_new_folder": in_new_folder}
+        how = {"overwrite": overwrite, "in_new_folder": in_new_folder, "errors": errors}
         with atomic_write(target, temporary, **how, on_begin=on_begin, on_end=on_end) as file:
             yield file
-    except FileExistsError as error:
-        raise _taken(target) from error
     except OSError as error:
+        if error not in errors:
+            raise
+        if isinstance(error, FileExistsError) and os.path.lexists(target):
+            raise _taken(target) from error
         raise _explain("write", target, _WHY_UNWRITABLE, error) from error
-
-
-def _take_over_access(number: int, target: Path) -> None:
-    """Give a file the owner, group and permissions of the file that it will replace."""
-    try:
-        old = target.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(old.st_mode) or os.name != "posix":
-        return
-    mode = stat.S_IMODE(old.st_mode) & 0o777
-    with suppress(OSError):  # only root may change the owner; the group, only a member of both
-        os.fchown(number, -1, old.st_gid)
-        os.fchown(number, old.st_uid, -1)
-    if os.fstat(number).st_gid != old.st_gid:  # permissions of one group are not for another
-        mode = mode & ~0o070 | (mode & 0o007) << 3
-    with suppress(OSError):  # FAT and some network drives have no permissions
-        os.fchmod(number, mode)
 
 
 def is_stream(path: Path) -> bool:
@@ -207,6 +147,8 @@ def find_descriptor(path: Path) -> int | None:
 def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary: None) -> Iterator[BinaryIO]:
     """Open a temporary file that is copied to a pipe, a device or an open file when the block ends well.
 
+    Errors of the block that are not of these files stay as they are.
+
     Args:
         target: Path of the pipe, device or open file.
         on_end: Called with the name of the temporary file when it is complete, before it is copied.
@@ -214,46 +156,27 @@ def open_stream(target: Path, on_end: Callable[[Path], None] = lambda temporary:
     Raises:
         ImageError: The system refuses to write.
     """
+    errors = OwnErrors()
     try:
-        number = find_descriptor(target)
-        # Opened first: the reader at the other end of a pipe is there before anything is computed.
-        # An open file is continued at its position: opened again, it would begin at its start.
-        stream = target.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
-        with stream, tempfile.TemporaryDirectory(prefix="mambair-") as folder:
-            temporary = Path(folder, "result")
-            with temporary.open("x+b") as file:
-                yield file
+        with ExitStack() as opened:
+            with errors.noting():
+                number = find_descriptor(target)
+                # Opened first: the reader at the other end of a pipe is there before anything is computed.
+                # An open file is continued at its position: opened again, it would begin at its start.
+                stream = opened.enter_context(errors.open(target if number is None else os.dup(number), "w"))
+                folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="mambair-"))
+                temporary = Path(folder, "result")
+                file = opened.enter_context(errors.open(temporary, "x+"))
+            yield file
+            with errors.noting():
                 file.flush()
                 on_end(temporary)
                 file.seek(0)
                 shutil.copyfileobj(file, stream)
     except OSError as error:
-        raise _explain("write", target, _WHY_UNSENT, error) from error
-
-
-def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name in one step, which fails without ``overwrite`` if the name is taken."""
-    if overwrite:
-        temporary.replace(target)
-    else:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
+        if error not in errors:
             raise
-        except OSError:  # no hard links on FAT and some network drives: claim the name, then replace it
-            target.open("xb").close()
-            temporary.replace(target)
-    synchronize(target.parent)
-
-
-def synchronize(folder: Path) -> None:
-    """Write the names in a folder to disk, where the system can."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        raise _explain("write", target, _WHY_UNSENT, error) from error
 
 
 def require_folder(folder: Path, option: str = "-o") -> None:
