@@ -14,8 +14,10 @@ from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import Model, Task, is_named, is_sound
 from mambair_cli.checkpoints.source import CheckpointSource, parse_source
 from mambair_cli.errors import CheckpointError, MambairError, ModelError, UsageError
-from mambair_cli.system.files import atomic_write, hash_of, show
+from mambair_cli.system.atomic import atomic_write
+from mambair_cli.system.files import hash_of
 from mambair_cli.system.home import home_folder
+from mambair_cli.system.wording import show
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo

@@ -14,10 +14,10 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds, explain_unreadable
 from mambair_cli.images.source import STANDARD_STREAM, Source
+from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.files import is_special
 from mambair_cli.system.patterns import expand, explain_braces, explain_no_match, must_be_expanded
 from mambair_cli.system.real_folders import RealFolders
-from mambair_cli.system.values import CLIP_SUFFIXES
 
 # Names that runs.naming.suffix_of makes.
 _RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")

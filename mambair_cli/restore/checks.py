@@ -15,8 +15,10 @@ from mambair_cli.checkpoints.source import FORMS
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
+from mambair_cli.restore.ranges import RANGES
 from mambair_cli.restore.settings import ImageSettings, Precision
-from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
+from mambair_cli.system.geometry import Wrap
+from mambair_cli.system.values import describe_kind, read_value
 
 _ADVICE = {  # for samples of other types, by numpy's kinds of types
     "f": "; astype(numpy.float32) makes them that; they must lie between 0 and 1",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 Precision = Literal["auto", "fp32", "fp16"]
 

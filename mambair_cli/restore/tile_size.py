@@ -6,7 +6,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.restore.tile_cost import SIDES, VALUES_AT_ONCE, digest_costs, fit_tiles
 from mambair_cli.restore.tiling import Plan, plan_tiles
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 if TYPE_CHECKING:
     from mambair_cli.networks import Config

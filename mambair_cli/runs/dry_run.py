@@ -22,8 +22,8 @@ from mambair_cli.runs.job_files import (
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
-from mambair_cli.system.files import check_folder
 from mambair_cli.system.memory import explaining_memory
+from mambair_cli.system.result_folders import check_folder
 
 
 @dataclass(frozen=True)

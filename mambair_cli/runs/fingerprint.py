@@ -18,7 +18,7 @@ from mambair_cli.restore.settings import ImageSettings, plain_precision, uses_ha
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import hash_of
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,13 +23,13 @@ from mambair_cli.images import (
     open_picture,
     settle_format,
 )
-from mambair_cli.images.formats import FORMATS
+from mambair_cli.images.formats import FORMATS, WITH_QUALITY
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
-from mambair_cli.system.files import make_folder, open_atomic, open_stream
+from mambair_cli.system.files import open_atomic, open_stream
 from mambair_cli.system.own_errors import OwnErrors
-from mambair_cli.system.values import WITH_QUALITY
+from mambair_cli.system.result_folders import make_folder
 
 
 @dataclass(frozen=True)

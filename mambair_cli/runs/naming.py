@@ -16,9 +16,10 @@ from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.output_size import Size
 from mambair_cli.runs.stamps import Stamp, find_stamp
-from mambair_cli.system.files import enumerate_names, is_stream
+from mambair_cli.system.clips import CLIP_SUFFIXES
+from mambair_cli.system.files import is_stream
 from mambair_cli.system.real_folders import RealFolders
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.system.wording import enumerate_names
 
 _TELL_APART = "restore them into different folders"
 _MOVING = (".gif", ".apng", ".png")  # animations that FFmpeg reads

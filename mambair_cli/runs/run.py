@@ -17,8 +17,9 @@ from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
-from mambair_cli.system.files import check_folder, explain_unreadable, make_folder
+from mambair_cli.system.file_errors import explain_unreadable
 from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.system.result_folders import check_folder, make_folder
 
 
 @dataclass(frozen=True)

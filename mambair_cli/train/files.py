@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, TypeVar
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import FirstPage, read_first_page
 from mambair_cli.images.discovery import find_images
-from mambair_cli.system.files import enumerate_names, show
 from mambair_cli.system.process import count_processors
+from mambair_cli.system.wording import enumerate_names, show
 from mambair_cli.train.folder import is_example
 from mambair_cli.train.pairs import explain_pairs
 
