@@ -15,7 +15,8 @@ from mambair_cli.cli.dry_run import format_time
 from mambair_cli.cli.output import format_bytes, format_rate
 from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import FORMAT, SCALE
-from mambair_cli.system.values import plain_factor, plain_format, read_value, show_number
+from mambair_cli.system.values import plain_factor, plain_format, read_value
+from mambair_cli.system.wording import show_number
 
 
 @pytest.mark.parametrize(

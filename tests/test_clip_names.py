@@ -17,7 +17,7 @@ from clips import make_clip
 
 from mambair_cli.cli import main
 from mambair_cli.images.signatures import is_clip
-from mambair_cli.system.values import read_rate
+from mambair_cli.system.clips import read_rate
 from mambair_cli.video import is_pattern, open_clip
 
 LOCAL = ("--offline", "--device", "cpu")

@@ -333,9 +333,15 @@ def test_a_full_disk_leaves_nothing_behind(small_disk: Path) -> None:
     assert os.listdir(small_disk) == []
 
 
-def test_a_quota_that_is_used_up_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ImageError) as error, open_atomic(tmp_path / "new.png"):
+def test_a_quota_that_is_used_up_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ImageError) as error, open_atomic(tmp_path / "new.png"):
+        pass
     assert_line(error, "new.png", "your quota of the disk is used up; free some space or write elsewhere")
     assert os.listdir(tmp_path) == []
 

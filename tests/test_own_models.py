@@ -397,3 +397,8 @@ def test_the_catalogue_itself_knows_no_sources() -> None:
     assert {model.source for model in load_catalog()} == {None}
     own = replace(find_model("tiny-x4"), name="film", bundled=None, source="x")
     assert isinstance(find_model("film", [own]), Model)
+
+
+def test_an_error_of_another_file_is_not_told_as_one_of_the_users_file(settings: Path) -> None:
+    with pytest.raises(FileNotFoundError), own_models._changing():
+        Path("missing.safetensors").read_bytes()

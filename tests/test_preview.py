@@ -12,7 +12,7 @@ from profiles import DISPLAY_P3
 from mambair_cli.images.picture import Header
 from mambair_cli.inspection.telling_part import choose_telling_part
 from mambair_cli.pages.screen import read_for_screen
-from mambair_cli.system.values import Region
+from mambair_cli.system.geometry import Region
 
 ONLY_A_PREVIEW = (
     "mambair: this is a preview: no image is written; without --preview and --region the whole is restored\n"

@@ -13,9 +13,9 @@ from repository import ROOT
 
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import CheckpointError, ImageError, MambairError, UsageError
+from mambair_cli.restore.ranges import RANGES
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.parameters import JPEG_QUALITY, SHARED, SIGMA
-from mambair_cli.system.values import RANGES
 
 LOCAL: dict[str, Any] = {"device": "cpu", "offline": True}
 

@@ -91,11 +91,65 @@ def test_what_has_changed_is_done_again(run):
     assert run()[:2] == (0, ALL_SKIPPED)
 
 
-@pytest.mark.parametrize("option", [("--seed", "1"), ("--tile", "64"), ("--quality", "80"), ("--strip",)])
+@pytest.mark.parametrize("option", [("--overlap", "8"), ("--tile", "64"), ("--depth", "8"), ("--strip",)])
 def test_other_settings_make_other_results(run, option):
     run("photos", "--resume")
-    assert run("photos", "--resume", *option)[:2] == (0, ALL_DONE)
+    others = {**ALL_DONE, "c.jpg": "skipped"} if "--depth" in option else ALL_DONE  # JPEG has no other depth
+    assert run("photos", "--resume", *option)[:2] == (0, others)
     assert run("photos", "--resume", *option)[:2] == (0, ALL_SKIPPED)
+
+
+def test_a_quality_and_a_background_count_where_a_format_has_them(run):
+    run("photos", "--resume")
+    others = {**ALL_SKIPPED, "c.jpg": "done"}
+    for option in (["--quality", "80"], ["--quality", "80", "--background", "white"]):
+        assert run("photos", "--resume", "--dry-run", *option)[1]["c.jpg"] == "plan_file"
+        assert run("photos", "--resume", *option)[:2] == (0, others)
+        assert run("photos", "--resume", *option)[:2] == (0, ALL_SKIPPED)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--precision", "fp32"),
+        ("--tile", "256"),
+        ("--overlap", "16"),
+        ("--seed", "7"),  # this network draws no noise
+        ("--strength", "1"),
+        ("--quality", "95"),
+        ("--depth", "auto"),
+        ("--device", "cpu"),
+    ],
+)
+def test_what_is_done_stays_where_an_option_changes_nothing(run, option):
+    """What a command takes anyway may be written out."""
+    run("photos", "--device", "cpu", "--resume")
+    before = read_files("photos_denoised")
+    assert run("photos", "--device", "cpu", "--resume", *option)[:2] == (0, ALL_SKIPPED)
+    planned = run("photos", "--device", "cpu", "--resume", "--dry-run", *option)[1]
+    assert planned == dict.fromkeys(ALL_DONE, "plan_skipped")
+    assert run("photos", "--device", "cpu", "--overwrite", *option)[:2] == (0, ALL_DONE)
+    after = read_files("photos_denoised")
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in NAMES)
+
+
+def test_what_is_done_stays_where_the_format_is_that_of_the_names(run):
+    run("photos", "--resume")
+    assert run("photos", "--resume", "--format", "png")[:2] == (0, {**ALL_SKIPPED, "c.jpg": "done"})
+
+
+@pytest.mark.parametrize("model", [["--weights", "x4.safetensors"], ["--model", "tiny-x4", "--offline"]])
+def test_what_is_done_stays_where_the_scale_is_that_of_the_network(run, capsys, model):
+    def upscale(*options):
+        code = main(["upscale", "photos", *model, "--resume", "--json", "-q", *options])
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return code, {Path(event["input"]).name: event["event"] for event in events if "input" in event}
+
+    assert upscale() == (0, ALL_DONE)
+    assert upscale("-s", "4") == (0, ALL_SKIPPED)
+    assert upscale("-s", "4", "--dry-run") == (0, dict.fromkeys(ALL_DONE, "plan_skipped"))
+    assert upscale("-s", "4", "--overwrite") == (0, ALL_SKIPPED)
 
 
 def test_other_weights_make_other_results(run):
@@ -155,7 +209,8 @@ def test_copies_of_results_are_done_too(run, copy):
     assert run("photos", "-o", "copied", "--resume")[:2] == (0, ALL_SKIPPED)
     planned = run("photos", "-o", "copied", "--resume", "--dry-run")[:2]
     assert planned == (0, dict.fromkeys(ALL_DONE, "plan_skipped"))
-    assert run("photos", "-o", "copied", "--resume", "--seed", "3")[:2] == (0, ALL_DONE)  # and they are ours
+    again = run("photos", "-o", "copied", "--resume", "--overlap", "8")
+    assert again[:2] == (0, ALL_DONE)  # and they are ours
 
 
 def test_a_copy_with_another_pixel_is_no_result(run):
@@ -411,7 +466,7 @@ def test_a_dry_run_knows_what_was_done(run, capsys):
     known = {"a.png": new, "b.png": ("plan_file", True), "bad.png": failed, "c.jpg": skipped}
     assert plan("--resume") == (1, known)
     other = {**known, "c.jpg": ("plan_file", True)}
-    assert plan("--resume", "--seed", "7") == (1, other)
+    assert plan("--resume", "--overlap", "8") == (1, other)
     assert plan() == (1, {"a.png": new, "b.png": failed, "bad.png": failed, "c.jpg": failed})
     assert plan("--overwrite", "--workers", "2") == (1, other)
     assert {path: path.stat().st_mtime_ns for path in Path(".").rglob("*")} == before

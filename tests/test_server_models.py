@@ -91,6 +91,14 @@ def test_networks_that_were_used_last_stay(monkeypatch):
     assert models.find(requests[2]) is None
 
 
+def test_a_network_is_loaded_once_for_auto_and_the_precision_that_it_stands_for():
+    models = NetworkCache("cpu", offline=True)
+    for precision in ("auto", "fp32"):
+        request = read_request("upscale", [("model", "tiny-x2"), ("precision", precision)])
+        models.load(request, models.choose(request))
+        assert models.names == ["tiny-x2"]
+
+
 COMPRESSED = encode(noise(9, 12, 3), "jpeg", quality=60)
 
 

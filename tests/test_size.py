@@ -22,7 +22,7 @@ from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.server.protocol import ResultReport, describe_report, read_record, read_report
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 
 @pytest.fixture

@@ -87,6 +87,11 @@ class Model:
         """Whether it is for real pictures, noisy or compressed, not for the papers' test images."""
         return self.variant in ("real", "tiny-real")
 
+    @property
+    def draws_noise(self) -> bool:
+        """Whether its results depend on a seed; as ``NetworkInfo.draws_noise`` tells of a loaded network."""
+        return self.architecture == "mambairv2"
+
 
 @cache
 def load_catalog() -> tuple[Model, ...]:

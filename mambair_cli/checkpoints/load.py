@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mambair_cli.checkpoints.foreign_files import is_text, name_foreign
 from mambair_cli.checkpoints.shown_names import list_names, show_name
 from mambair_cli.checkpoints.wrapping import WRAPPERS, bare_names, unwrap
 from mambair_cli.errors import CheckpointError
@@ -114,12 +115,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if not head:
             raise CheckpointError("the file is empty; download it again")
-        if head[8:9] == b"{" and not _is_text(head):  # after the length of the header, any eight bytes
+        if head[8:9] == b"{" and not is_text(head):  # after the length of the header, any eight bytes
             tensors, metadata = _read_safetensors(path)
         elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
             tensors, metadata = _read_pickle(path), {}
         else:
-            raise CheckpointError(_foreign_file(head))
+            raise CheckpointError(name_foreign(head))
         _check_stored(tensors, path.stat().st_size)
         return plain_tensors(tensors), metadata
     except CheckpointError as error:
@@ -223,20 +224,6 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
         what = f"the tensor {show_name(name)} holds values that are not finite"
         raise CheckpointError(f"{what}; the file is damaged")
     return plain
-
-
-def _foreign_file(head: bytes) -> str:
-    if head.startswith(b"version https://git"):
-        return "it is a Git LFS pointer, not the file itself; get the file with `git lfs pull`"
-    if any(mark in head.lower() for mark in (b"<!doctype html", b"<html")):
-        return "it is a web page, not a checkpoint; download the file itself"
-    if _is_text(head):
-        return "it is a text file, not a checkpoint"
-    return "it is neither a PyTorch nor a safetensors file"
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte in b"\t\n\r" or byte >= 32 for byte in head)
 
 
 def infer_config(shapes: Shapes) -> Config:

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
+from mambair_cli.checkpoints.foreign_files import is_text
 from mambair_cli.checkpoints.source import is_safe_hop
 from mambair_cli.errors import DownloadError
 from mambair_cli.system.files import hash_of
@@ -82,7 +83,7 @@ def download(url: str, bar: type | None = None, sha256: str | None = None) -> Pa
         try:
             with _LimitedFile(io.FileIO(partial, "wb")) as file, _translated_errors(), _guarded(url):
                 http_get(url, file, displayed_filename=place.name, tqdm_class=bar)
-            if _is_text(partial):
+            if is_text(_read_head(partial)):
                 raise DownloadError("it is a web page or other text, not a checkpoint")
             return partial.replace(place.with_name(f"{place.stem}-{hash_of(partial)}{place.suffix}"))
         finally:
@@ -180,10 +181,9 @@ def _translated_errors() -> Iterator[None]:
         raise DownloadError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _is_text(path: Path) -> bool:
+def _read_head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    return all(byte in b"\t\n\r" or byte >= 32 for byte in head)
+        return file.read(_HEAD_BYTES)
 
 
 def _place_of(url: str) -> Path:

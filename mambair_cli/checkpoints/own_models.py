@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +14,10 @@ from mambair_cli.checkpoints import catalog, hub
 from mambair_cli.checkpoints.catalog import Model, Task, is_named, is_sound
 from mambair_cli.checkpoints.source import CheckpointSource, parse_source
 from mambair_cli.errors import CheckpointError, MambairError, ModelError, UsageError
-from mambair_cli.system.files import atomic_write, hash_of, show
+from mambair_cli.system.atomic import atomic_write
+from mambair_cli.system.files import hash_of
 from mambair_cli.system.home import home_folder
+from mambair_cli.system.wording import show
 
 if TYPE_CHECKING:
     from mambair_cli.networks import NetworkInfo
@@ -319,10 +321,23 @@ def _changing() -> Iterator[tuple[Path, str]]:
 
     path = _require_file()
     load_own_models()  # a damaged file stays as it is
+    with ExitStack() as lock:
+        with _explaining(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        yield path, text
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Say in a line why the user's file cannot be written.
+
+    Raises:
+        ModelError: The system refuses.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
-            yield path, path.read_text(encoding="utf-8") if path.exists() else ""
+        yield
     except OSError as error:
         raise ModelError(
             f"cannot write the file of your own models: {show(path)}: {error.strerror}; check its "
@@ -332,5 +347,5 @@ def _changing() -> Iterator[tuple[Path, str]]:
 
 def _write(path: Path, text: str) -> None:
     """Write the user's file whole or not at all; where it is a link, the file that it points to."""
-    with atomic_write(path.resolve()) as file:
+    with _explaining(path), atomic_write(path.resolve()) as file:
         file.write(text.encode("utf-8"))

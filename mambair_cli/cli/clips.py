@@ -18,10 +18,10 @@ from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.cli.preview import show_preview
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
+from mambair_cli.system.clips import CLIP_SUFFIXES, read_rate, read_time
 from mambair_cli.system.files import is_special, refuse_input
 from mambair_cli.system.patterns import expand, explain_no_match, must_be_expanded
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import CLIP_SUFFIXES, read_rate, read_time
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task

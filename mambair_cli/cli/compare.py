@@ -15,8 +15,8 @@ from mambair_cli.cli.options import AsJson, MaxPixels, Quiet, with_options
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import show
-from mambair_cli.system.values import as_argument, read_region, show_count
+from mambair_cli.system.geometry import read_region
+from mambair_cli.system.wording import as_argument, show, show_count
 
 if TYPE_CHECKING:
     from mambair_cli.pages.folders import ComparedSet

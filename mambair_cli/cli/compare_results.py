@@ -8,7 +8,7 @@ from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.compare import FOLDER, report_set
 from mambair_cli.cli.output import complain, print_event, say
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.wording import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.pages.screen import ScreenPicture

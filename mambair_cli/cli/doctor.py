@@ -17,6 +17,9 @@ import typer
 from mambair_cli.cli.options import AsJson, Offline
 from mambair_cli.cli.output import format_bytes, print_json
 from mambair_cli.errors import MambairError
+from mambair_cli.system.control_groups import read_limits
+from mambair_cli.system.process import count_own_processors, count_processors, is_set_here, machine_memory
+from mambair_cli.system.wording import show_count
 
 HUB_SECONDS = 5  # limit for an answer
 EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each needs and mambair does not
@@ -110,7 +113,8 @@ def _check_versions() -> Finding:
     from importlib.metadata import version
 
     own, system = version("mambair-cli"), platform.platform(terse=True)
-    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    given = (name for name in VARIABLES if name in os.environ and not is_set_here(name))
+    variables = {name: os.environ[name] for name in given}
     facts = {"version": own, "python": platform.python_version(), "system": system, "variables": variables}
     return Finding("mambair", f"{own}; Python {facts['python']} on {system}, in {sys.prefix}", facts)
 
@@ -130,8 +134,7 @@ def _check_devices() -> Finding:
 
     from mambair_cli.restore.devices import choose_device
 
-    threads = torch.get_num_threads()
-    devices = {"cpu": f"{threads} thread{'s' if threads > 1 else ''}"}
+    devices = {"cpu": show_count(torch.get_num_threads(), "thread")}
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         devices[f"cuda:{number}"] = f"{properties.name}, {format_bytes(properties.total_memory)}"
@@ -139,7 +142,10 @@ def _check_devices() -> Finding:
         devices["mps"] = "Apple GPU"
     auto = str(choose_device("auto"))
     text = "; ".join(f"{name}: {what}" for name, what in devices.items())
-    return Finding("devices", f"{text}; --device auto uses {auto}", {"devices": devices, "auto": auto})
+    own, allowed = count_own_processors(), read_limits().processors
+    facts = {"devices": devices, "auto": auto, "processors": count_processors(), "processor_limit": allowed}
+    limit = "" if allowed is None else f"; the container may use {allowed:.3g} of {own} processors"
+    return Finding("devices", f"{text}; --device auto uses {auto}{limit}", facts)
 
 
 def _check_scan() -> Finding:
@@ -276,9 +282,12 @@ def _check_room() -> Finding:
     text = f"{format_bytes(facts['disk_free'])} free on the disk of {Path.cwd()}"
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         page = os.sysconf("SC_PAGE_SIZE")
-        facts["memory"] = os.sysconf("SC_PHYS_PAGES") * page
-        facts["memory_free"] = os.sysconf("SC_AVPHYS_PAGES") * page
-        text += f"; {format_bytes(facts['memory_free'])} of {format_bytes(facts['memory'])} of memory unused"
+        memory = os.sysconf("SC_PHYS_PAGES") * page
+        facts["memory"] = machine_memory() or memory
+        facts["memory_free"] = min(facts["memory"], os.sysconf("SC_AVPHYS_PAGES") * page)
+        text += f"; {format_bytes(facts['memory_free'])} of {format_bytes(memory)} of memory unused"
+        if facts["memory"] < memory:
+            text += f", and the container may use {format_bytes(facts['memory'])}"
     return Finding("room", text, facts)
 
 

@@ -11,7 +11,7 @@ from mambair_cli.cli.notices import explain_level, explain_unused
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import format_bytes, print_event, report_failure, say
 from mambair_cli.errors import ModelError
-from mambair_cli.system.values import show_number
+from mambair_cli.system.wording import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task

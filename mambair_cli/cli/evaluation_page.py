@@ -47,7 +47,7 @@ class EvaluationPage:
         if self.path is None:
             return
         from mambair_cli.pages.document import check_page
-        from mambair_cli.system.files import require_folder
+        from mambair_cli.system.result_folders import require_folder
 
         check_page(self.path, self.overwrite, self.inputs, self.folders)
         require_folder(self.path.absolute().parent, "--page")

@@ -10,9 +10,10 @@ from mambair_cli.cli.options import AsJson, Offline, Quiet, WeightsForModel, wit
 from mambair_cli.cli.output import print_event, remark, say
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
-from mambair_cli.system.files import refuse_input, require_folder, show
+from mambair_cli.system.files import refuse_input
+from mambair_cli.system.result_folders import require_folder
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.wording import as_argument, show
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.select import ChosenModel

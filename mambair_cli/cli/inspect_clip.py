@@ -11,7 +11,7 @@ from mambair_cli.cli.inspect_text import print_lines
 from mambair_cli.cli.output import complain, format_bytes, print_event
 from mambair_cli.errors import MambairError
 from mambair_cli.system.memory import explaining_memory
-from mambair_cli.system.values import show_count
+from mambair_cli.system.wording import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need

@@ -21,7 +21,7 @@ from mambair_cli.inspection.need import (
     is_faint,
     is_fine,
 )
-from mambair_cli.system.values import show_number
+from mambair_cli.system.wording import show_number
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.inspect_image import Inspection

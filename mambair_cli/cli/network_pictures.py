@@ -11,8 +11,10 @@ import typer
 from mambair_cli.cli.evaluation_failures import Failures
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import make_folder, open_atomic, require_folder, show
+from mambair_cli.system.files import open_atomic
 from mambair_cli.system.memory import explaining_memory
+from mambair_cli.system.result_folders import make_folder, require_folder
+from mambair_cli.system.wording import show
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,6 @@ from mambair_cli.cli.look_words import (
     name_little_noise,
 )
 from mambair_cli.cli.options import Options
-from mambair_cli.system.values import WITH_QUALITY
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task
@@ -58,7 +57,8 @@ def explain_unused(options: Options, formats: Collection[str]) -> list[str]:
         options: Options of the command.
         formats: The formats, as far as they are known before the images are read.
     """
-    from mambair_cli.system.files import enumerate_names
+    from mambair_cli.images.formats import WITH_QUALITY
+    from mambair_cli.system.wording import enumerate_names
 
     plain = sorted(set(formats) - {*WITH_QUALITY})
     clear = sorted(set(formats) - {"jpeg"})  # formats with transparency

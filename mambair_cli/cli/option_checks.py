@@ -3,7 +3,6 @@
 from mambair_cli.cli.inputs import check_null
 from mambair_cli.cli.options import Options, refuse, show_option
 from mambair_cli.errors import UsageError
-from mambair_cli.system.values import WITH_QUALITY
 
 
 def check_options(options: Options) -> None:
@@ -30,6 +29,8 @@ def check_options(options: Options) -> None:
         if other:
             raise UsageError(f"--ray {options.ray} and {other} exclude each other; give one")
     if options.format is not None:
+        from mambair_cli.images.formats import WITH_QUALITY  # imported here: --help needs this module
+
         check_format(options.format, options)
         # Not where only the name of the output gives the format: scripts try several formats that way.
         if options.quality is not None and options.format not in WITH_QUALITY:

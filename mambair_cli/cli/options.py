@@ -14,7 +14,8 @@ from mambair_cli.cli.output import hush
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import Parameter
-from mambair_cli.system.values import Wrap, plain_factor, read_value
+from mambair_cli.system.geometry import Wrap
+from mambair_cli.system.values import plain_factor, read_value
 
 FOR_CLIPS, FOR_PAGES = "Options for clips", "Options for previews and comparisons"  # headings in a help
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from mambair_cli.system.values import CLIP_SUFFIXES, read_percentage
+from mambair_cli.system.clips import CLIP_SUFFIXES
+from mambair_cli.system.values import read_percentage
 
 # Options that do the same, in every command that has ours.
 _SAME = {

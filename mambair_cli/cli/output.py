@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from mambair_cli.errors import MambairError
-from mambair_cli.system.values import show_number
+from mambair_cli.system.wording import show_number
 
 _is_quiet = False
 _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of a path that is not UTF-8

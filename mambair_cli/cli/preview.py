@@ -15,7 +15,8 @@ from mambair_cli.cli.options import Options, refuse
 from mambair_cli.cli.output import print_event, say
 from mambair_cli.cli.preview_image import PreviewImage
 from mambair_cli.errors import UsageError
-from mambair_cli.system.values import Region, as_argument, read_region
+from mambair_cli.system.geometry import Region, read_region
+from mambair_cli.system.wording import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mambair_cli.errors import UsageError
-from mambair_cli.system.values import Region
+from mambair_cli.system.geometry import Region
 
 if TYPE_CHECKING:
     import numpy as np

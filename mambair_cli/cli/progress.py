@@ -22,7 +22,7 @@ from rich.table import Column
 
 from mambair_cli.cli.output import format_rate
 from mambair_cli.runs.jobs import StartedImage, name_of
-from mambair_cli.system.values import show_count, show_number
+from mambair_cli.system.wording import show_count, show_number
 
 if TYPE_CHECKING:
     from mambair_cli.images.source import Source

@@ -187,7 +187,7 @@ class Run:
         from mambair_cli.runs.run import run_jobs
 
         notify = say if not self._options.quiet else lambda sentence: None
-        return run_jobs(jobs, self._output, self._policy, info.fingerprint, perform, notify)
+        return run_jobs(jobs, self._output, self._policy, info.fingerprint, perform, notify, info.scale)
 
     def _watch(self, arrivals: "Arrivals", executor: "Executor", progress: "Progress") -> None:
         """Restore what is in the folders and what arrives, until a signal or, with --fail-fast, a failure."""

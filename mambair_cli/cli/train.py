@@ -10,9 +10,8 @@ import typer
 from mambair_cli.cli.options import Quiet, check_source, finite, network_scale, refuse, typed, with_options
 from mambair_cli.cli.output import print_json, say
 from mambair_cli.errors import UsageError
-from mambair_cli.system.files import show
 from mambair_cli.system.signals import cleaning_up
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.wording import as_argument, show
 from mambair_cli.train.config import Loss, TrainConfig
 
 if TYPE_CHECKING:

@@ -11,8 +11,10 @@ import torch
 from mambair_cli.errors import ModelError, UsageError
 from mambair_cli.export.graph import TileGraph, run_pt2, write_pt2
 from mambair_cli.export.onnx_model import DEFAULT_OPSET, run_onnx, write_onnx
-from mambair_cli.system.files import make_folder, open_atomic, show
+from mambair_cli.system.files import open_atomic
 from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.system.result_folders import make_folder
+from mambair_cli.system.wording import show
 
 LARGEST_DIFFERENCE = 1e-4  # from the network itself; a pixel's step is 4e-3
 OLDEST_TORCH = (2, 13)  # older ones were not tried

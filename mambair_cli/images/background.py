@@ -3,7 +3,7 @@
 import io
 
 from mambair_cli.errors import UsageError
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 
 Colour = tuple[int, int, int]
 """Red, green and blue of sRGB, 0 to 255."""

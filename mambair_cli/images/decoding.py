@@ -48,7 +48,8 @@ from mambair_cli.images.tiff_notes import add_notes
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
-from mambair_cli.system.files import explain_unreadable, show
+from mambair_cli.system.file_errors import explain_unreadable
+from mambair_cli.system.wording import show
 
 MAX_PIXELS = 2**30
 

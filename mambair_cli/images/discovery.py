@@ -14,9 +14,10 @@ from mambair_cli.errors import UsageError
 from mambair_cli.images import READABLE_SUFFIXES
 from mambair_cli.images.left_out import LeftOut, describe_kinds, explain_unreadable
 from mambair_cli.images.source import STANDARD_STREAM, Source
+from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.files import is_special
 from mambair_cli.system.patterns import expand, explain_braces, explain_no_match, must_be_expanded
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.system.real_folders import RealFolders
 
 # Names that runs.naming.suffix_of makes.
 _RESULT = re.compile(r"(.+)_(?:x\d+(?:\.\d+)?|upscaled|denoised|dejpeg)")
@@ -177,15 +178,12 @@ def _take_named(name: str, file_filter: FileFilter) -> list[Source]:
 
 def take_once(sources: Sequence[Source], left_out: LeftOut) -> list[Source]:
     """Keep only the first of several sources with the same path."""
-    folders: dict[str, str] = {}  # real paths; a million images are in few folders
+    folders = RealFolders()
     seen: set[str] = set()
     taken: list[Source] = []
     for source in sources:
         if source.path is not None:
-            folder, name = os.path.split(source.path)
-            if folder not in folders:
-                folders[folder] = os.path.realpath(folder)
-            place = os.path.join(folders[folder], name)
+            place = folders.place(source.path)
             if place in seen:
                 left_out.repeated.append(source.path)
                 continue

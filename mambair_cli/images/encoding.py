@@ -20,7 +20,7 @@ from mambair_cli.images.file_patches import (
     has_png_pixels,
     make_exif_placeholder,
 )
-from mambair_cli.images.formats import FORMATS, explain_transparency, fit_header, settle_format
+from mambair_cli.images.formats import FORMATS, WITH_QUALITY, explain_transparency, fit_header, settle_format
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import add_iptc, restate_exif
 from mambair_cli.images.picture import Header, InputFrames, Picture
@@ -36,8 +36,8 @@ from mambair_cli.images.vips_output import (
     set_resolutions,
 )
 from mambair_cli.images.xmp import restate_xmp
-from mambair_cli.system.files import open_atomic, show
-from mambair_cli.system.values import WITH_QUALITY
+from mambair_cli.system.files import open_atomic
+from mambair_cli.system.wording import show
 
 DEFAULT_QUALITY = 95
 

@@ -27,7 +27,7 @@ from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_colours import name_colour_tags, read_tiff_colours
 from mambair_cli.images.tiff_directories import MALFORMED
 from mambair_cli.images.vips_image import FileData, VipsImage
-from mambair_cli.system.files import enumerate_names
+from mambair_cli.system.wording import enumerate_names
 
 _PROFILE = "icc-profile-data"  # libvips' name
 _DISPLAY_P3, _BT2020, _HDR_CURVES = 12, 9, (16, 18)  # H.273's numbers; PQ and HLG

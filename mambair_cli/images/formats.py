@@ -13,7 +13,7 @@ from mambair_cli.images.picture import Header, Text
 from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.images.signatures import IMAGE_SUFFIXES
-from mambair_cli.system.files import enumerate_names, show
+from mambair_cli.system.wording import enumerate_names, show
 
 _NUMBER = re.compile(r"%0?\d*d")  # in the name of numbered images
 _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
@@ -105,6 +105,7 @@ FORMATS = MappingProxyType(
     }
 )
 WRITABLE_SUFFIXES = MappingProxyType({format: room.suffixes for format, room in FORMATS.items()})
+WITH_QUALITY = ("jpeg", "webp", "avif")  # formats of files that have a quality
 
 
 def format_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import ImageError
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.system.clips import CLIP_SUFFIXES
 
 KINDS_SHOWN = 8  # in one sentence
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyvips
 
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 
 _logger = logging.getLogger("pyvips")  # has a handler that prints nothing
 _LOG_DOMAINS = (b"VIPS", b"GLib", b"GLib-GObject")

@@ -19,7 +19,7 @@ from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
 from mambair_cli.images.trailing_images import name_read_image, several_images_error
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 
 # Errors of Pillow, libavif, OpenEXR and numpy for corrupt files.
 _CORRUPT = (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 # libvips' names for the meaning of samples, by bands (without alpha) and dtype.
 INTERPRETATIONS = {

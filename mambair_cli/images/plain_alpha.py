@@ -7,7 +7,7 @@ import numpy as np
 import pyvips
 
 from mambair_cli.images.picture import Header, InputFrames
-from mambair_cli.system.values import wraps_x, wraps_y
+from mambair_cli.system.geometry import wraps_x, wraps_y
 
 _PRESENT, _LACKING = 4, 8  # bits: alpha is more than empty, and less than full; added to alpha, both show
 

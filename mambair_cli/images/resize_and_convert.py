@@ -10,7 +10,7 @@ import pyvips
 from mambair_cli.images.background import Colour, convert_colour, is_gray
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header, InputFrames
 from mambair_cli.images.plain_alpha import PlainAlpha
-from mambair_cli.system.values import Wrap, wraps_x, wraps_y
+from mambair_cli.system.geometry import Wrap, wraps_x, wraps_y
 
 _MOST_BY_KERNEL = 300  # largest factor by which a kernel of libvips reduces in one step
 _REACH = 4  # pixels of the result on which one depends, to each side

@@ -5,8 +5,8 @@ from typing import Any
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images import targa
-from mambair_cli.system.files import enumerate_names
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.system.clips import CLIP_SUFFIXES
+from mambair_cli.system.wording import enumerate_names
 
 SIGNATURE_BYTES = 16
 READABLE_SUFFIXES = frozenset(

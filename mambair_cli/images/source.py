@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 
-from mambair_cli.system.files import explain_unreadable
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.file_errors import explain_unreadable
+from mambair_cli.system.wording import as_argument
 
 STANDARD_STREAM = "-"
 

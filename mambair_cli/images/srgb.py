@@ -13,7 +13,7 @@ from mambair_cli.images.picture import Header, InputFrames
 from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, is_gray, split_luma, to_float
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 
 _STEP = 1 / 255  # by which the conversion of a profile may tint a gray picture
 

@@ -12,7 +12,7 @@ from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import MALFORMED, Buffer
 from mambair_cli.images.unread_blocks import CREDENTIALS
-from mambair_cli.system.files import enumerate_names
+from mambair_cli.system.wording import enumerate_names
 
 _DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop

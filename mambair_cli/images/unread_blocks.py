@@ -13,7 +13,7 @@ from mambair_cli.images.gif_blocks import read_gif_facts
 from mambair_cli.images.iso_boxes import read_boxes
 from mambair_cli.images.jpeg import SCAN, find_start, read_segments
 from mambair_cli.images.png_chunks import read_chunks
-from mambair_cli.system.files import enumerate_names, show
+from mambair_cli.system.wording import enumerate_names, show
 
 CREDENTIALS = "content credentials (C2PA), which would not be valid for the result"
 

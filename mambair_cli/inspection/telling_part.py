@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mambair_cli.images.picture import Header
 from mambair_cli.images.samples import to_float
-from mambair_cli.system.values import Region
+from mambair_cli.system.geometry import Region
 
 SIDE = 256  # of the part, in pixels
 BLOCK = 32  # side of the areas whose detail is measured, in pixels

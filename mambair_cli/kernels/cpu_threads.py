@@ -1,7 +1,6 @@
 """Run a compiled job in several threads."""
 
 import ctypes
-import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mambair_cli.kernels.forks import count_losses
 from mambair_cli.kernels.llvm_builder import CpuFunction
 
 SHARES_PER_THREAD = 4
@@ -33,7 +33,7 @@ def run_in_threads(kernel: CpuFunction, job: ctypes.Array, threads: int) -> None
     """
     if threads == 1:
         kernel(job)
-    elif _run_in_team and _has_team():
+    elif _run_in_team and not count_losses():  # else OpenMP would wait for threads that are gone
         _run_in_team(kernel.address, ctypes.addressof(job), torch.get_num_threads(), 0)
     else:
         others = [threading.Thread(target=kernel, args=(job,)) for _ in range(threads - 1)]
@@ -78,13 +78,6 @@ def run_shares(
     run_in_threads(kernel, (ctypes.c_int64 * len(job))(*job), threads)
 
 
-def _has_team() -> bool:
-    """Tell whether OpenMP can be used: in a fork of a process that did, it would wait for ever."""
-    global _process
-    _process = _process or os.getpid()
-    return _process == os.getpid()
-
-
 def _find_team() -> Any:
     """Return OpenMP's function that runs a function in each thread of a team, or None.
 
@@ -100,4 +93,3 @@ def _find_team() -> Any:
 
 
 _run_in_team = _find_team()
-_process: int | None = None  # the first that used a team

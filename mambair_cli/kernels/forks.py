@@ -1,7 +1,8 @@
 """Keep PyTorch alive in processes that are forked from one that has computed: its threads are gone there.
 
 The threads of its OpenMP library do not survive a fork, and the child would wait for them for ever. With one
-thread it needs none of them.
+thread it needs none of them. A process of one thread loses none: so are those that fork workers, which keep
+all of their threads.
 """
 
 import os
@@ -11,6 +12,7 @@ import torch
 
 THREADS = Path("/proc/self/task")  # of this process, on Linux
 _had_threads = True
+_losses = 0
 
 
 def settle_forks() -> None:
@@ -19,12 +21,21 @@ def settle_forks() -> None:
         os.register_at_fork(before=_look_for_threads, after_in_child=_use_one_thread)
 
 
+def count_losses() -> int:
+    """Return how often threads were lost in a fork on the way to this process.
+
+    Where the number is another one than when something was made that has threads, these are gone.
+    """
+    return _losses
+
+
 def _look_for_threads() -> None:
-    # A process of one thread loses none: so are those that fork workers, which keep all of their threads.
     global _had_threads
     _had_threads = not THREADS.is_dir() or len(os.listdir(THREADS)) > 1
 
 
 def _use_one_thread() -> None:
+    global _losses
     if _had_threads:
+        _losses += 1
         torch.set_num_threads(1)

@@ -150,6 +150,11 @@ class NetworkInfo:
     config: Config
     parameters: int
 
+    @property
+    def draws_noise(self) -> bool:
+        """Whether results depend on a seed: MambaIRv2 alone draws noise."""
+        return isinstance(self.config, MambaIRv2Config)
+
 
 def _check_trunk(config: MambaIRConfig | MambaIRv2Config) -> None:
     _check_image(config.in_chans)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import UsageError
-from mambair_cli.system.files import make_folder, open_atomic, refuse_input, show
+from mambair_cli.system.files import open_atomic, refuse_input
+from mambair_cli.system.result_folders import make_folder
+from mambair_cli.system.wording import show
 
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'

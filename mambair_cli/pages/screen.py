@@ -19,7 +19,7 @@ from mambair_cli.images.picture import Header, InputFrames
 from mambair_cli.images.resize_and_convert import resize_and_convert
 from mambair_cli.images.row_reader import corrupt_error, wrap
 from mambair_cli.images.samples import from_float, to_float
-from mambair_cli.system.values import Region
+from mambair_cli.system.geometry import Region
 
 MOST_PIXELS = 17_000_000  # of a picture in a page; larger ones are reduced
 LONGEST_SIDE = FORMATS["webp"].longest_side or 2**31  # pixels

@@ -15,8 +15,10 @@ from mambair_cli.checkpoints.source import ALLOWED
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
+from mambair_cli.restore.ranges import RANGES
 from mambair_cli.restore.settings import ImageSettings, Precision
-from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
+from mambair_cli.system.geometry import Wrap
+from mambair_cli.system.values import describe_kind, read_value
 
 _ADVICE = {  # for samples of other types, by numpy's kinds of types
     "f": "; astype(numpy.float32) makes them that; they must lie between 0 and 1",
@@ -83,7 +85,7 @@ def check_arguments(
             f"cannot enlarge by scale {scale:g}: a network has {scales}; the command's -s {scale:g} takes "
             "the next one and reduces its result, as you can"
         )
-    return replace(own, **numbers, strength=strength, ensemble=bool(own.ensemble))
+    return replace(own, **numbers, strength=float(strength), ensemble=bool(own.ensemble))
 
 
 def check_flags(**flags: object) -> None:

@@ -22,7 +22,7 @@ from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.limits import limit
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.row_window import Pixels
-from mambair_cli.restore.settings import Precision
+from mambair_cli.restore.settings import Precision, uses_half
 from mambair_cli.restore.tiling import Plan, blend_tiles
 from mambair_cli.system.notices import SlowerWarning
 
@@ -181,11 +181,6 @@ PROBE_SIDE = 64  # pixels
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
 
 
-def uses_half(precision: Precision, device: torch.device) -> bool:
-    """Tell whether matrix products and convolutions are in float16."""
-    return precision == "fp16" or (precision == "auto" and device.type == "cuda")
-
-
 class Engine:
     """A network on a device, ready for images of any size.
 
@@ -206,7 +201,7 @@ class Engine:
         self.net = net.to(device)
         self.device = device
         self.is_bare = is_bare
-        self.half = uses_half(precision, device)
+        self.half = uses_half(precision, device.type)
         self._on_gpu = device.type == "cuda"
         self.scale = net.info.scale
         self.ahead = 2 if self._on_gpu else 0

@@ -10,7 +10,7 @@ from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Report
-from mambair_cli.system.values import Region
+from mambair_cli.system.geometry import Region
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from mambair_cli.restore.tile_size import TileSettings, choose_tiles
 from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 from mambair_cli.restore.whole import restore_whole
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 # Pixels up to which small images of one size are one batch of a GPU, and the largest number of them.
 # Both follow from the size alone: the shape of a batch moves bits, the number of images in a run must not.

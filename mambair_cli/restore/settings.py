@@ -7,9 +7,19 @@ from typing import Any, Literal
 
 from mambair_cli.checkpoints.catalog import Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 Precision = Literal["auto", "fp32", "fp16"]
+
+
+def uses_half(precision: Precision, device_kind: str) -> bool:
+    """Tell whether matrix products and convolutions are in float16, on a kind of device as torch names it."""
+    return precision == "fp16" or (precision == "auto" and device_kind == "cuda")
+
+
+def plain_precision(precision: Precision, device_kind: str) -> Precision:
+    """Return "auto" for a precision that it stands for on a kind of device; others as they are."""
+    return "auto" if uses_half(precision, device_kind) == uses_half("auto", device_kind) else precision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from mambair_cli.errors import UsageError
 from mambair_cli.networks import MambaIRConfig
 from mambair_cli.restore.tile_cost import SIDES, VALUES_AT_ONCE, digest_costs, fit_tiles
 from mambair_cli.restore.tiling import Plan, plan_tiles
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 if TYPE_CHECKING:
     from mambair_cli.networks import Config
@@ -72,6 +72,9 @@ def choose_tiles(
     Raises:
         UsageError: The overlap does not fit the tile.
     """
+    if wrap != "none" and tile is not None:  # then the side alone counts, whoever has chosen it
+        usual = choose_tiles(None, None, device_kind, architecture, config).side
+        tile = None if tile == usual else tile
     may_fit = tile is None and device_kind in VALUES_AT_ONCE
     fitted = config if may_fit and isinstance(config, MambaIRConfig) else None
     whole = WHOLE_SIDE.get(device_kind, 0) if tile is None else 0

@@ -1,7 +1,6 @@
 """Tiles side by side on a CPU, each in a thread with a share of the processors."""
 
 import functools
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mambair_cli.kernels.forks import count_losses
 from mambair_cli.networks import Config, MambaIRUNetConfig
 from mambair_cli.restore.engine import Engine
 from mambair_cli.system.process import machine_memory
@@ -57,7 +57,7 @@ class TileThreads:
         self.scale, self.ahead, self.buffers = engine.scale, 1, engine.buffers
         self._engine, self._threads = engine, threads
         self._pool = self._make_pool()
-        self._process = os.getpid()
+        self._losses = count_losses()
 
     def split(self, count: int, most: int) -> list[tuple[int, int]]:
         """Cut tiles into batches; see :meth:`~mambair_cli.restore.engine.TileComputer.split`."""
@@ -69,8 +69,8 @@ class TileThreads:
 
     def launch(self, tiles: np.ndarray, corners: list[tuple[int, int]], seed: int | None) -> "_Batch":
         """Begin a batch of tiles, (b, h, w, c), without waiting for it."""
-        if self._process != os.getpid():  # a fork has none of the threads, and OpenMP would wait for its own
-            self._threads, self._process = 1, os.getpid()
+        if self._losses != count_losses():  # the threads are gone, and OpenMP would wait for its own
+            self._threads, self._losses = 1, count_losses()
             self._pool = self._make_pool()
         pool, processors = self._pool
         threads = max(1, self._threads // len(tiles))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
-from mambair_cli.system.values import Wrap, wraps_x, wraps_y
+from mambair_cli.system.geometry import Wrap, wraps_x, wraps_y
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Folders are looked through rather than announced by the system: that works alike
 file system, where another machine's changes are not announced, and for a folder that is moved away and back.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,23 +11,17 @@ from typing import NamedTuple
 
 from mambair_cli.images.discovery import FileFilter, look_into
 from mambair_cli.images.source import Source
+from mambair_cli.runs.stamps import Stamp, find_stamp
 
 REST_SECONDS = 4.0  # for which a complete file stays as it is; NFS may tell changes 3 seconds late
 LOOK_SECONDS = 1.0  # between two looks
 MOST_LOOKING = 0.05  # share of the time that looking may take; a million files take seconds
 
 
-class FileState(NamedTuple):
-    """What changes with a file: its size in bytes, and its time in nanoseconds."""
-
-    size: int
-    mtime_ns: int
-
-
 class _Seen(NamedTuple):
     """A file that may be incomplete, and since when it has been as it is."""
 
-    state: FileState
+    stamp: Stamp
     since: float
 
 
@@ -56,7 +49,7 @@ class Arrivals:
         self.folders = folders
         self._make_filter, self._now = make_filter, now
         self._seen: dict[Path, _Seen] = {}
-        self._taken: dict[Path, FileState] = {}
+        self._taken: dict[Path, Stamp] = {}
         self.found: list[Source] = []
         self.file_filter = make_filter()
         self.pause = LOOK_SECONDS
@@ -73,16 +66,16 @@ class Arrivals:
         self.found = [source for folder in self.folders for source in look_into(folder, self.file_filter)]
         now, seen, complete = self._now(), {}, []
         for source in self.found:
-            state = _state_of(source.path)
-            if source.path is None or state is None or self._taken.get(source.path) == state:
+            stamp = find_stamp(source.path)
+            if source.path is None or stamp is None or self._taken.get(source.path) == stamp:
                 continue
             before = self._seen.get(source.path)
-            since = before.since if before is not None and before.state == state else now
-            if now - since >= REST_SECONDS and state.size > 0:
-                self._taken[source.path] = state
+            since = before.since if before is not None and before.stamp == stamp else now
+            if now - since >= REST_SECONDS and stamp.size > 0:
+                self._taken[source.path] = stamp
                 complete.append(source)
             else:
-                seen[source.path] = _Seen(state, since)
+                seen[source.path] = _Seen(stamp, since)
         self._seen = seen
         self._forget({source.path for source in self.found if source.path is not None})
         self.pause = max(LOOK_SECONDS, (time.perf_counter() - begun) / MOST_LOOKING)
@@ -95,12 +88,3 @@ class Arrivals:
         for path in gone:
             if not any(folder in path.parents for folder in missing):
                 del self._taken[path]
-
-
-def _state_of(path: Path | None) -> FileState | None:
-    """Return the state of a file; None where there is none, or nothing may be known of it."""
-    try:
-        status = os.stat(path or "")
-    except OSError:
-        return None
-    return FileState(status.st_size, status.st_mtime_ns)

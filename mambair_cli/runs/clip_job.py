@@ -26,10 +26,11 @@ from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size, keep_scale
 from mambair_cli.runs.policy import explain_kept
 from mambair_cli.runs.stamps import hash_result, stamp_of
-from mambair_cli.system.files import hash_of, is_stream, lacks_space, show
+from mambair_cli.system.file_errors import lacks_space
+from mambair_cli.system.files import hash_of, is_stream
 from mambair_cli.system.memory import is_out_of_memory
 from mambair_cli.system.new_folders import removing_empty
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.wording import as_argument, show
 from mambair_cli.video import (
     Clip,
     ClipFacts,

@@ -22,9 +22,9 @@ from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.system.files import is_stream, show
+from mambair_cli.system.files import is_stream
 from mambair_cli.system.process import count_processors
-from mambair_cli.system.values import show_count
+from mambair_cli.system.wording import show, show_count
 from mambair_cli.video import (
     Clip,
     NumberedFrames,

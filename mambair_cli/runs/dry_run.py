@@ -12,12 +12,18 @@ from mambair_cli.restore.tile_size import TileSettings
 from mambair_cli.restore.tiling import Plan, plan_nothing
 from mambair_cli.runs.estimate import Cost, Disk, Trial, disk_of, estimate, try_network
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_target, open_source, plan_result
+from mambair_cli.runs.job_files import (
+    WriteOptions,
+    check_target,
+    leave_out_unused,
+    open_source,
+    plan_result,
+)
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
-from mambair_cli.system.files import check_folder
 from mambair_cli.system.memory import explaining_memory
+from mambair_cli.system.result_folders import check_folder
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ class DryRun:
 
     def plan(self, job: Job) -> PlannedJob:
         """Find out what a run would do with a job."""
-        settings = self._fingerprint and self._fingerprint.digest_result(self._output, job.format)
+        output = leave_out_unused(self._output, job, self._model.scale)
+        settings = self._fingerprint and self._fingerprint.digest_result(output, job.format)
         try:
             decision = decide(job, self._read_record(job), self._policy, settings)
             if decision.action is Action.SKIP:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mambair_cli.images import Header, Reader
+from mambair_cli.images.formats import WITH_QUALITY
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Plan
 from mambair_cli.system.process import peak_memory
-from mambair_cli.system.values import WITH_QUALITY
 
 _LOSSY_SHARE = 0.5  # of the samples' bytes, at quality 95 and for noise; photographs take less
 _WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")

@@ -11,12 +11,14 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.inspection.look import WEIGHTS
 from mambair_cli.inspection.need import EDITION
-from mambair_cli.restore.settings import ImageSettings
+from mambair_cli.restore.settings import ImageSettings, plain_precision, uses_half
 from mambair_cli.runs.job_files import WriteOptions
+from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import hash_of
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,12 +36,12 @@ class Fingerprint:
     Attributes:
         weights: SHA-256 of the checkpoint.
         device: Kind of the device: "cpu", "cuda" or "mps".
-        precision: "fp32" or "fp16".
+        precision: "auto"; "fp32" or "fp16" where that is another one than "auto" stands for on the device.
         tile: Largest side of a tile, in pixels of the input.
         overlap: Pixels that neighbouring tiles share.
         whole: Side of an image up to which it is a single tile, in pixels.
         fit: Digest of the costs that tiles are fitted to; None where they are not.
-        seed: Random seed of MambaIRv2's inference noise; None without noise.
+        seed: Random seed of MambaIRv2's inference noise; None without noise; 0 where no network draws any.
         strength: Share of what the model does, 0 to 1.
         ensemble: Whether results are means of eight turned and mirrored forms.
         wrap: Directions in which the edges of images meet.
@@ -66,7 +68,7 @@ class Fingerprint:
         return cls(
             weights=_digest_checkpoint(restorer.model),
             device=restorer.device.type,
-            precision=restorer.precision,
+            precision=plain_precision(restorer.precision, restorer.device.type),
             others=_digest_others(restorer) if restorer.others else None,
             **_of_image(restorer),
         )
@@ -130,8 +132,6 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         restorer: The restorer.
         size: Width and height of what it makes, in pixels, before any reduction.
     """
-    from mambair_cli.restore.engine import uses_half  # imported here: it imports PyTorch
-
     fingerprint = Fingerprint.of(restorer.alone())
     facts = {
         "tool": f"mambair {version('mambair-cli')}",
@@ -141,7 +141,7 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         "scale": restorer.info.scale,
         "size": f"{size[0]}×{size[1]}",
         "device": fingerprint.device,
-        "precision": "fp16" if uses_half(restorer.precision, restorer.device) else "fp32",
+        "precision": "fp16" if uses_half(restorer.precision, restorer.device.type) else "fp32",
         "tile": fingerprint.tile,
         "overlap": fingerprint.overlap,
         "seed": fingerprint.seed,
@@ -153,7 +153,16 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
 
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
     """Return what may differ from image to image where one network serves many."""
-    return {**asdict(restorer.own), **restorer.tiles.computing}
+    own = restorer.own if _draws_noise(restorer) else replace(restorer.own, seed=ImageSettings().seed)
+    return {**asdict(own), **restorer.tiles.computing}
+
+
+def _draws_noise(restorer: "Restorer") -> bool:
+    """Tell whether pixels may depend on the seed; networks that are not loaded yet are known by name."""
+    if restorer.info.draws_noise:
+        return True
+    without = {model.name for model in load_catalog() if not model.draws_noise}
+    return not without.issuperset(other.name for other in restorer.others.values())
 
 
 def _digest_others(restorer: "Restorer") -> str:
@@ -163,11 +172,11 @@ def _digest_others(restorer: "Restorer") -> str:
 
 
 def _digest_checkpoint(model: "ChosenModel") -> str:
-    return model.sha256 or _hash_once(model.path, model.path.stat().st_mtime_ns)
+    return model.sha256 or _hash_once(model.path, stamp_of(model.path))
 
 
 @lru_cache(maxsize=16)
-def _hash_once(path: "Path", changed: int) -> str:
+def _hash_once(path: "Path", stamp: Stamp) -> str:
     """Hash a checkpoint; once for many images, as long as it is not changed."""
     return hash_of(path)
 

@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images import (
+    DEFAULT_QUALITY,
     WRITABLE_SUFFIXES,
     Colour,
     Header,
@@ -23,10 +23,13 @@ from mambair_cli.images import (
     open_picture,
     settle_format,
 )
+from mambair_cli.images.formats import FORMATS, WITH_QUALITY
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.output_size import Size
-from mambair_cli.system.files import make_folder, open_atomic, open_stream
+from mambair_cli.system.files import open_atomic, open_stream
+from mambair_cli.system.own_errors import OwnErrors
+from mambair_cli.system.result_folders import make_folder
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,34 @@ class WriteOptions:
     preserve_times: bool = False
     size: Size = field(default_factory=Size)
     note: bool = False
+
+
+def leave_out_unused(output: WriteOptions, job: Job, scale: int | None = None) -> WriteOptions:
+    """Return how the result of a job is written, with the defaults in place of what changes nothing in it.
+
+    So a result is known as the same, whether or not such an option was given.
+
+    Args:
+        output: How results are written.
+        job: The job.
+        scale: Scale of the network; None where it is unknown.
+    """
+    if output.size == Size(scale=scale):
+        output = replace(output, size=Size())
+    if job.target is None or job.is_stream:  # no journal knows it
+        return output
+    try:
+        format = settle_format(job.target, job.format)
+    except ImageError:  # the job will fail
+        return output
+    room = FORMATS[format]
+    if format not in WITH_QUALITY and output.quality is not None:
+        output = replace(output, quality=DEFAULT_QUALITY)
+    if room.has_alpha:
+        output = replace(output, background=None)
+    if room.dtypes == (f"uint{output.depth}",):
+        output = replace(output, depth=None)
+    return output
 
 
 def plan_result(
@@ -200,16 +231,18 @@ def open_target(
         ) as file:
             yield file
         return
+    errors = OwnErrors()
     try:
-        if job.result is not None:
-            yield job.result
-            return
-        with tempfile.TemporaryFile() as file:
+        with errors.again(job.result) if job.result is not None else errors.open_temporary() as file:
             yield file
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            if job.result is None:
+                file.seek(0)
+                with errors.noting():
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
     except OSError as error:
+        if error not in errors:
+            raise
         remedy = "free some space" if job.result is not None else "give -o a file"
         if error.errno == errno.EFBIG:
             remedy = "write where larger files may be, or raise `ulimit -f`"

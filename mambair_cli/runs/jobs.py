@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from mambair_cli.images.source import STANDARD_STREAM, Source
-from mambair_cli.system.values import as_argument
+from mambair_cli.system.wording import as_argument
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need

@@ -47,15 +47,9 @@ from mambair_cli.runs.journal_entry import (
     parse_entry,
 )
 from mambair_cli.runs.stamps import Stamp, stamp_of
-from mambair_cli.system.files import (
-    TEMPORARY_NAME,
-    atomic_write,
-    explain_closed,
-    hash_of,
-    is_closed,
-    lacks_space,
-    synchronize,
-)
+from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize
+from mambair_cli.system.file_errors import explain_closed, is_closed, lacks_space
+from mambair_cli.system.files import hash_of
 from mambair_cli.system.new_folders import make_folders
 
 JOURNAL_FILE = ".mambair.jsonl"

@@ -15,9 +15,11 @@ from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
 from mambair_cli.runs.output_size import Size
-from mambair_cli.runs.stamps import Stamp, stamp_of
-from mambair_cli.system.files import enumerate_names, is_stream
-from mambair_cli.system.values import CLIP_SUFFIXES
+from mambair_cli.runs.stamps import Stamp, find_stamp
+from mambair_cli.system.clips import CLIP_SUFFIXES
+from mambair_cli.system.files import is_stream
+from mambair_cli.system.real_folders import RealFolders
+from mambair_cli.system.wording import enumerate_names
 
 _TELL_APART = "restore them into different folders"
 _MOVING = (".gif", ".apng", ".png")  # animations that FFmpeg reads
@@ -176,7 +178,9 @@ def _name_target(source: Source, output: str | None, suffix: str, format: str | 
     kept = {name for name in WRITABLE_SUFFIXES if path.suffix.lower() in WRITABLE_SUFFIXES[name]}
     if format is None and not kept:
         format = _find_own_format(path) or "png"
-    if format is not None and format not in kept:
+    if format in kept:  # the name tells it; so the result is known as the same that it is without --format
+        format = None
+    if format is not None:
         target = target.with_name(target.name.removesuffix(path.suffix) + WRITABLE_SUFFIXES[format][0])
     return Job(source, target, format, root)
 
@@ -195,17 +199,14 @@ def _find_own_format(path: Path) -> str | None:
 
 
 class _Places:
-    """Finds real paths, without links; fast for a million files in few folders."""
+    """Finds real paths, without links."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
+        self._folders = RealFolders()
 
     def find(self, path: Path) -> str:
         """Return the real path of a file, the same for all its names."""
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        place = os.path.join(self._folders[folder], name)
+        place = self._folders.place(path)
         return os.path.normcase(os.path.realpath(place) if os.path.islink(place) else place)
 
     def of_target(self, job: Job) -> str | None:
@@ -256,18 +257,12 @@ def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: L
         return jobs
     others = [job for job in jobs if places.of_source(job) not in written]
     targets = {places.of_target(job) for job in _tell_apart(others, places)}
-    stamps = set(filter(None, map(_stamp, others)))
+    stamps = set(filter(None, (find_stamp(job.source.path) for job in others)))
     results = {place for place, source in written.items() if place in targets or source in stamps}
     left_out.results += [
         job.source.path for job in jobs if job.source.path and places.of_source(job) in results
     ]
     return [job for job in jobs if places.of_source(job) not in results]
-
-
-def _stamp(job: Job) -> Stamp | None:
-    with suppress(OSError):
-        return stamp_of(job.source.path) if job.source.path else None
-    return None
 
 
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:

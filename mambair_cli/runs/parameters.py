@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.restore.ranges import RANGES
 from mambair_cli.runs.output_size import LARGEST_SCALE
-from mambair_cli.system.values import RANGES, Kind, plain_factor, plain_format, read_value
+from mambair_cli.system.values import Kind, plain_factor, plain_format, read_value
 
 FORMATS = ("png", "jpeg", "webp", "tiff", "avif", "gif")
 

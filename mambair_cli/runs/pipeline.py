@@ -1,6 +1,5 @@
 """Images one after another through one network: read ahead, computed, and written behind."""
 
-import os
 import queue
 import threading
 import time
@@ -22,10 +21,11 @@ from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.memory import passing_over_memory
+from mambair_cli.system.process import count_processors
 
 MOST_AHEAD = 16  # images that are opened before their turn
 PIXELS_AHEAD = 2**22  # of opened images, beyond which no further one is opened
-MOST_BEHIND = min(8, os.cpu_count() or 1)  # images that are finished side by side
+MOST_BEHIND = min(8, count_processors())  # images that are finished side by side
 LEAVING_SECONDS = 1  # to wait at the end for an image that is being opened
 PATIENCE_SECONDS = 0.02  # to wait for images that could share a batch with the next one
 

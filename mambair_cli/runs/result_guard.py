@@ -8,7 +8,8 @@ from mambair_cli.errors import ImageError
 from mambair_cli.runs.journal import Pen
 from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.stamps import Stamp, stamp_of
-from mambair_cli.system.files import explain_unreadable, hash_of
+from mambair_cli.system.file_errors import explain_unreadable
+from mambair_cli.system.files import hash_of
 
 
 class ResultGuard:

@@ -5,20 +5,21 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from mambair_cli.errors import ImageError
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_target
+from mambair_cli.runs.job_files import WriteOptions, check_target, leave_out_unused
 from mambair_cli.runs.jobs import Job, group_targets
 from mambair_cli.runs.journal import Journal, Record
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.result_guard import ResultGuard
-from mambair_cli.system.files import check_folder, explain_unreadable, make_folder
+from mambair_cli.system.file_errors import explain_unreadable
 from mambair_cli.system.new_folders import removing_empty
+from mambair_cli.system.result_folders import check_folder, make_folder
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def run_jobs(
     fingerprint: Fingerprint,
     perform: Perform,
     notify: Callable[[str], None] = lambda sentence: None,
+    scale: int | None = None,
 ) -> Generator[Outcome]:
     """Restore images; one that fails does not stop the others.
 
@@ -73,11 +75,12 @@ def run_jobs(
         fingerprint: All that pixels depend on besides the images.
         perform: Does the jobs.
         notify: Called with a sentence when the run waits for another one.
+        scale: Scale of the network; None where it is unknown.
 
     Yields:
         An outcome per job; first those of jobs that an earlier run has done.
     """
-    digest = cache(partial(fingerprint.digest_result, output))  # there are few formats, and many jobs
+    digest = cache(fingerprint.digest_result)  # there are few formats, and many jobs
     with ExitStack() as stack:
         places = (job.target.parent for job in jobs if job.target is not None)
         stack.enter_context(removing_empty(places))
@@ -89,7 +92,8 @@ def run_jobs(
         for job in jobs:
             journal = journals.get(job.root) if job.root else None
             try:
-                one = _prepare(job, output, policy, journal, digest(job.format))
+                settings = digest(leave_out_unused(output, job, scale), job.format)
+                one = _prepare(job, output, policy, journal, settings)
             except ImageError as error:
                 one = Outcome.failed(job, error)
             if isinstance(one, PreparedJob):

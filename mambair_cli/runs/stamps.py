@@ -1,6 +1,7 @@
 """What changes with a file: told without reading it, or by its content."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,13 @@ def stamp_of(path: Path, images: int | None = None) -> Stamp:
     stamps = [stamp_of(name_frame(path, number)) for number in range(images)]
     digest = hashlib.sha256(repr(stamps).encode()).digest()
     return Stamp(sum(stamp.size for stamp in stamps), int.from_bytes(digest[:7], "big"))
+
+
+def find_stamp(path: Path | None) -> Stamp | None:
+    """Return what changes with a file; None where there is none, or nothing may be known of it."""
+    with suppress(OSError):
+        return stamp_of(path) if path else None
+    return None
 
 
 def hash_result(path: Path, images: int | None = None) -> str:

@@ -18,7 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import ImageError
-from mambair_cli.system.files import TEMPORARY_NAME, atomic_write, lacks_space, show
+from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write
+from mambair_cli.system.file_errors import lacks_space
+from mambair_cli.system.wording import show
 
 _PLAN, _LOCK = "plan.json", "lock"
 _BEGUN, _DONE = "images_begun", "images_done"

@@ -41,7 +41,7 @@ from mambair_cli.server.protocol import (
     read_record,
     read_report,
 )
-from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.file_errors import explain_unreadable
 
 # What a request repeats of the first query, with what its answer has settled.
 KEPT = ("precision", "tile", "overlap", "seed", "strength", "ensemble", "wrap")

@@ -24,7 +24,7 @@ from mambair_cli.checkpoints.select import (
 from mambair_cli.errors import ModelError
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import ImageSettings, Precision
+from mambair_cli.restore.settings import ImageSettings, Precision, plain_precision
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
@@ -262,7 +262,8 @@ class NetworkCache:
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
         chooses = looks(request.level, request.model, None)
-        return _NetworkKey(model.path, model.sha256, request.precision or self._precision, chooses)
+        precision = plain_precision(request.precision or self._precision, self.device.type)
+        return _NetworkKey(model.path, model.sha256, precision, chooses)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""

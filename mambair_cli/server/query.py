@@ -14,7 +14,7 @@ from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale, settle_scale
 from mambair_cli.runs.parameters import Parameter
 from mambair_cli.runs.policy import RunPolicy
-from mambair_cli.system.values import Wrap
+from mambair_cli.system.geometry import Wrap
 
 TASKS: tuple[Task, ...] = get_args(Task)
 

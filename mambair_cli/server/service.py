@@ -24,6 +24,7 @@ from mambair_cli.server.network_cache import LoadedModel, NetworkCache
 from mambair_cli.server.progress import ImageProgress
 from mambair_cli.server.query import RestoreRequest
 from mambair_cli.system.memory import explaining_memory
+from mambair_cli.system.process import count_processors
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class RestoreService:
         # One thread is a queue; and OpenMP starts its own threads for each thread that computes.
         self._fetcher = ThreadPoolExecutor(1, "mambair-fetch")
         self._network = ThreadPoolExecutor(1, "mambair-network")
-        self._files = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "mambair-files")
+        self._files = ThreadPoolExecutor(count_processors() + 2, "mambair-files")
 
     async def prepare(self, request: RestoreRequest) -> LoadedModel:
         """Return the model for a request, loaded now if it was not.

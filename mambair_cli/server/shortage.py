@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from mambair_cli.errors import ImageError, MambairError, ServerError, ShortageError
 from mambair_cli.server.log import say_seldom
-from mambair_cli.system.files import lacks_space
+from mambair_cli.system.file_errors import lacks_space
 
 try:
     import resource

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mambair_cli.system.files import atomic_write
+from mambair_cli.system.atomic import atomic_write
 from mambair_cli.system.home import home_folder
 
 LIFETIME_SECONDS = 90 * 86400  # after a file's last use

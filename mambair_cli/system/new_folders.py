@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -52,11 +52,11 @@ def make_folders(folder: Path) -> None:
     despite_removal(lambda: folder.mkdir(parents=True, exist_ok=True))
 
 
-def open_in_new_folder(path: Path) -> BinaryIO:
-    """Open a file to write and read, and make its folder where it is missing; errors as before."""
+def in_new_folder_of(path: Path, make: Callable[[], T]) -> T:
+    """Make a file, by a function, and before it its folder where that is missing; errors as before."""
 
-    def make() -> BinaryIO:
+    def make_both() -> T:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w+b")
+        return make()
 
-    return despite_removal(make)
+    return despite_removal(make_both)

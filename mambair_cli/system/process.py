@@ -2,12 +2,13 @@
 
 import ctypes
 import gc
+import math
 import os
 import sys
 import threading
 from collections.abc import MutableMapping
-from contextlib import suppress
-from pathlib import Path
+
+from mambair_cli.system.control_groups import read_limits
 
 # The value that OpenMP uses itself with more threads than processors. By default a waiting thread keeps its
 # processor busy for 300,000 turns, about 8 ms; where another program uses one of two processors, the thread
@@ -21,16 +22,22 @@ MOST_ARENAS = -8
 MOST_TO_MMAP_BEFORE_2_35 = 2**25  # in glibc before 2.35
 USUAL_THRESHOLD = 2**17  # bytes, of both
 
+# What tells PyTorch the number of its threads; the first one tells other libraries, too.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+_set_here: set[str] = set()
 _is_kept = threading.Event()  # whether freed memory stays in the process
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
 
 
 def settle_process() -> None:
-    """Have threads sleep while they wait, products not depend on their number, and freed memory be kept.
+    """Have no more threads than processors, which sleep while they wait, and freed memory be kept.
+
+    Products do not depend on their number.
 
     Call it before PyTorch is imported, which is when OpenMP and MKL read the environment.
     """
     _limit_spinning(os.environ)
+    limit_threads(os.environ)
     # MKL's products may else round differently with three threads and more, and a router of MambaIRv2 that
     # hesitates between two routes then takes the other one.
     os.environ.setdefault("MKL_CBWR", "AUTO")
@@ -47,10 +54,33 @@ def leave_process() -> None:
 
 
 def count_processors() -> int:
-    """Return the number of processors that this process may use."""
+    """Return the number of processors that this process may use; a part of one counts as one."""
+    own, allowed = count_own_processors(), read_limits().processors
+    return own if allowed is None else min(own, max(1, math.ceil(allowed)))
+
+
+def count_own_processors() -> int:
+    """Return the number of processors that this process may run on, for whatever time."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def limit_threads(environment: MutableMapping[str, str]) -> None:
+    """Have PyTorch take as many threads as a container has processors, unless the user has set a number.
+
+    It counts those that threads may run on, and does not see that a container may use two of 64 at a time:
+    64 threads would then be stopped for most of each period, and the others wait for them.
+    """
+    is_given = any(name in environment for name in THREAD_VARIABLES)
+    if not is_given and count_processors() < count_own_processors():
+        environment[THREAD_VARIABLES[0]] = str(count_processors())
+        _set_here.add(THREAD_VARIABLES[0])
+
+
+def is_set_here(name: str) -> bool:
+    """Tell whether a variable of the environment was set by :func:`limit_threads`, and not by the user."""
+    return name in _set_here
 
 
 def machine_memory() -> int | None:
@@ -58,9 +88,8 @@ def machine_memory() -> int | None:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:  # on Windows
         return None
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        memory = min(memory, int(_CONTAINER_LIMIT.read_text()))
-    return memory
+    allowed = read_limits().memory
+    return memory if allowed is None else min(memory, allowed)
 
 
 def peak_memory() -> int | None:

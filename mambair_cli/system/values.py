@@ -1,36 +1,14 @@
-"""Read values that people write, in options and queries, with the same errors; write numbers and names."""
+"""Read values that people write, in options and queries, with the same errors."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from mambair_cli.errors import UsageError
 
 Kind = Literal["integer", "number", "boolean", "string"]
 """Type of a value, as JSON Schema names it."""
-
-WITH_QUALITY = ("jpeg", "webp", "avif")  # formats of files that have a quality
-
-# Names of clips; here since --help needs them.
-CLIP_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".ts"),
-    *(".wmv", ".flv", ".vob", ".3gp", ".ogv", ".dv", ".mxf", ".y4m"),
-)
-
-# Smallest and largest numbers of options that are also arguments of a restorer; None for no such bound.
-RANGES: dict[str, tuple[int | None, int | None]] = {
-    "sigma": (0, 255),
-    "jpeg_quality": (1, 100),
-    "tile": (16, None),
-    "overlap": (0, None),
-    "seed": (None, None),
-    "strength": (0, 1),
-}
-
 _PATTERNS = {"integer": r"[-+]?[0-9]{1,19}", "number": r"[-+.0-9e]{1,32}", "boolean": "true|false"}
 _CONVERSIONS = {"integer": int, "number": float, "boolean": "true".__eq__}
 _LARGEST_FACTOR = 10  # of factors and shares, which people also write in percent
@@ -103,21 +81,6 @@ def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
-def show_number(number: float, digits: int = 2) -> str:
-    """Write a number with about so many digits, and never with an exponent: 1600, 17, 0.25."""
-    return format(Decimal(f"{number:.{digits}g}"), "f")
-
-
-def show_count(count: int, noun: str) -> str:
-    """Write how many there are of a thing whose name has an s in the plural: 1 frame, 2 frames."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def as_argument(path: Path) -> str:
-    """Write a path as commands take it: ./-a.png in place of -a.png, which would be an option."""
-    return f"./{path}" if str(path).startswith("-") else str(path)
-
-
 def plain_factor(text: str) -> str:
     """Return the number of a factor, which may be written 2x, x2 or ×2."""
     found = _TIMES.fullmatch(text.strip().lower())
@@ -139,82 +102,3 @@ def plain_format(text: str, suffixes: Mapping[str, Sequence[str]]) -> str:
     """
     word = text.strip().lower().removeprefix(".")
     return next((name for name, ends in suffixes.items() if f".{word}" in ends), word)
-
-
-Wrap = Literal["none", "x", "y", "both"]
-"""Directions in which the edges of a picture meet: x for left and right, y for top and bottom."""
-
-
-def wraps_x(wrap: Wrap) -> bool:
-    """Tell whether what leaves a picture at the right comes back at the left."""
-    return wrap in ("x", "both")
-
-
-def wraps_y(wrap: Wrap) -> bool:
-    """Tell whether what leaves a picture at the bottom comes back at the top."""
-    return wrap in ("y", "both")
-
-
-def read_time(text: str, name: str) -> Fraction:
-    """Read a time in a clip: seconds, or minutes and seconds, or hours, minutes and seconds.
-
-    Args:
-        text: Numbers, separated by colons; seconds may have a fraction.
-        name: Name of the option, for the error.
-
-    Raises:
-        UsageError: It is no such text.
-    """
-    found = re.fullmatch(r"\s*(?:(?:(\d{1,4}):)?(\d{1,4}):)?(\d{1,6}(?:\.\d{1,9})?)\s*", text)
-    if found is None:
-        raise UsageError(f"{name} is {text or 'empty'}; it must be a time, such as 83.5 or 00:01:23.5")
-    hours, minutes, seconds = (Fraction(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def read_rate(number: float) -> Fraction:
-    """Return a rate of frames exactly; 23.976, 29.97 and 59.94 are the 1000/1001 of NTSC."""
-    whole = round(number * 1.001)
-    if abs(number - whole / 1.001) < 0.001 and number != whole:
-        return Fraction(whole * 1000, 1001)
-    return Fraction(number).limit_denominator(1001)
-
-
-class Region(NamedTuple):
-    """A part of a picture.
-
-    Attributes:
-        left: Its first column.
-        top: Its first row.
-        width: Its width, in pixels.
-        height: Its height, in pixels.
-    """
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        """Write it as people do."""
-        return ",".join(map(str, self))
-
-
-def read_region(text: str, name: str) -> Region:
-    """Read a part of a picture: left column, top row, width and height, in pixels.
-
-    Args:
-        text: Four whole numbers, separated by commas.
-        name: Name of the option or parameter, for the error.
-
-    Raises:
-        UsageError: It is no such text, or the part is empty.
-    """
-    found = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", text)
-    region = Region(*map(int, found.groups())) if found else None
-    if region is None or not region.width or not region.height:
-        raise UsageError(
-            f"{name} is {text or 'empty'}; it must be the left column, the top row, the width and the height "
-            "in pixels, such as 120,80,256,256"
-        )
-    return region

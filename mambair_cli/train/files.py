@@ -1,6 +1,5 @@
 """Find and read all files to train or to measure on; lines tell which are left out, or not used whole."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Literal, NamedTuple, TypeVar
 from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import FirstPage, read_first_page
 from mambair_cli.images.discovery import find_images
-from mambair_cli.system.files import enumerate_names, show
+from mambair_cli.system.process import count_processors
+from mambair_cli.system.wording import enumerate_names, show
 from mambair_cli.train.folder import is_example
 from mambair_cli.train.pairs import explain_pairs
 
@@ -62,7 +62,7 @@ def read_all(files: Sequence[Path], read: Callable[[Path], Result]) -> list[Resu
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(count_processors()) as threads:
         results = list(threads.map(attempt, files))
     failed = {file: x for file, x in zip(files, results, strict=True) if isinstance(x, ImageError)}
     if failed:

@@ -8,8 +8,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import MambairError, UsageError
-from mambair_cli.system.files import atomic_write, enumerate_names, require_folder, show
+from mambair_cli.system.atomic import atomic_write
+from mambair_cli.system.result_folders import require_folder
 from mambair_cli.system.signals import SIGNALS, held_back
+from mambair_cli.system.wording import enumerate_names, show
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"

@@ -12,8 +12,8 @@ import numpy as np
 
 from mambair_cli.errors import MambairError, MemoryLimitError
 from mambair_cli.system import signals
-from mambair_cli.system.files import show
 from mambair_cli.system.memory import is_out_of_memory
+from mambair_cli.system.wording import show
 from mambair_cli.train.config import TrainConfig, check_config
 from mambair_cli.train.distributed import is_first_process
 from mambair_cli.train.folder import (

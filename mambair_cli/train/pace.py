@@ -10,7 +10,7 @@ import torch
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.networks import MambaIRv2Config, Network
 from mambair_cli.system.process import machine_memory
-from mambair_cli.system.values import show_number
+from mambair_cli.system.wording import show_number
 from mambair_cli.train.config import TrainConfig
 
 TRIAL_SIDE = 8  # pixels of the smallest crop that is tried

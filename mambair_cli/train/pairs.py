@@ -5,8 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mambair_cli.system.files import show
-from mambair_cli.system.values import show_count
+from mambair_cli.system.wording import show, show_count
 
 FACTORS = range(2, 9)  # by which small halves are reduced
 _FACTOR_IN_NAME = re.compile(r"(?<=\d)x\d$")  # 0001x2.png is the half of 0001.png

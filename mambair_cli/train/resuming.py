@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mambair_cli.errors import CheckpointError, MambairError, UsageError
-from mambair_cli.system.files import enumerate_names
+from mambair_cli.system.wording import enumerate_names
 from mambair_cli.train.config import TrainConfig, describe_config, find_changes, read_config
 from mambair_cli.train.folder import STATE_FILE, WEIGHTS_FILE, refuse_no_run
 

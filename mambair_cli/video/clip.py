@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import is_stream, show
+from mambair_cli.system.files import is_stream
+from mambair_cli.system.wording import show
 from mambair_cli.video.container import find_pictures, open_container
 from mambair_cli.video.counted import CountedPipe, explain_rest
 from mambair_cli.video.description import (
@@ -30,8 +31,7 @@ from mambair_cli.video.piped import PipedFrames
 from mambair_cli.video.pixels import frame_to_rgb
 
 _NEAR = 10  # frames; times that go back by more begin anew
-# Frames that are read before the one to start with, attempt by attempt; deinterlacing needs two.
-_FRAMES_BEFORE = (3, 60, 600)
+_FRAMES_BEFORE = (3, 60, 600)  # the one to start with, attempt by attempt; deinterlacing needs two
 _NEEDED_BEFORE = 2
 _MOST_WARNINGS = 20
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.pixels import PixelLayout, layout_of, planar_name
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.file_errors import explain_unreadable
 from mambair_cli.video.counted import CountedPipe
 from mambair_cli.video.description import is_picture
 from mambair_cli.video.ffmpeg import first_line, import_av

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import open_atomic, show
+from mambair_cli.system.files import open_atomic
+from mambair_cli.system.wording import show
 from mambair_cli.video.codecs import container_of
 from mambair_cli.video.copies import CopiedStreams, kept_tags, read_covers
 from mambair_cli.video.description import is_picture, tells_alpha

@@ -12,7 +12,8 @@ import numpy as np
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
-from mambair_cli.system.files import is_special, show
+from mambair_cli.system.files import is_special
+from mambair_cli.system.wording import show
 from mambair_cli.video.codecs import CONTAINERS
 from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import explain_unwritable, open_atomic, show
+from mambair_cli.system.file_errors import explain_unwritable
+from mambair_cli.system.files import open_atomic
 from mambair_cli.system.priority import kept_priority
+from mambair_cli.system.wording import show
 from mambair_cli.video.codecs import CODECS, VideoOptions
 from mambair_cli.video.encoders import encoder_options
 from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import VideoError
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 from mambair_cli.video.segments import read_times
 
 MATROSKA = ("matroska", "webm")

@@ -14,7 +14,7 @@ from mambair_cli.runs.executors.messages import (
 from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.executors.scheduler import MOST_DEATHS
 from mambair_cli.runs.executors.worker import Worker
-from mambair_cli.system.files import show
+from mambair_cli.system.wording import show
 
 _LOOK_SECONDS = 0.05  # after which the parent looks whether a further segment is known
 

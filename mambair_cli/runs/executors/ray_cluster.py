@@ -26,7 +26,7 @@ from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
 from mambair_cli.runs.run import IsStopped, PreparedJob
-from mambair_cli.system.files import explain_unreadable
+from mambair_cli.system.file_errors import explain_unreadable
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
 MOST_LOSSES = 3  # of workers on a node, with no image done between, before the node is not used any more

@@ -21,8 +21,8 @@ from mambair_cli.runs.executors.messages import (
     SegmentFinished,
 )
 from mambair_cli.runs.stamps import stamp_of
-from mambair_cli.system.files import show
 from mambair_cli.system.memory import explaining_memory
+from mambair_cli.system.wording import show
 from mambair_cli.video import Clip, NumberedFrames, VideoFrame, open_clip
 from mambair_cli.video.frames import changed
 

@@ -1,0 +1,11 @@
+"""Ranges of the numbers that a restorer takes, for options, too; nothing heavy is imported here."""
+
+# Smallest and largest numbers of options that are also arguments of a restorer; None for no such bound.
+RANGES: dict[str, tuple[int | None, int | None]] = {
+    "sigma": (0, 255),
+    "jpeg_quality": (1, 100),
+    "tile": (16, None),
+    "overlap": (0, None),
+    "seed": (None, None),
+    "strength": (0, 1),
+}
