@@ -91,7 +91,7 @@ def test_gray_network_refuses_to_enlarge_colour(tmp_path):
 def test_a_record_of_settings_has_the_arguments_of_a_restorer_and_their_defaults(nearest):
     parameters = dict(inspect.signature(Restorer).parameters)
     assert parameters.pop("notify")
-    assert {name: parameter.default for name, parameter in parameters.items()} == vars(RestoreSettings())
+    assert {name: parameter.default for name, parameter in parameters.items()} == RestoreSettings().arguments
     settings = RestoreSettings("denoise", weights=nearest, device="cpu")
     assert pickle.loads(pickle.dumps(settings)) == settings
     with pytest.raises(ModelError, match="denoise was asked for"):

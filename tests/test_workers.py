@@ -30,7 +30,7 @@ from mambair_cli.restore import devices
 from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.output_buffers import HostBuffers
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.settings import ImageSettings, RestoreSettings
 from mambair_cli.runs.executors import process_worker, worker
 from mambair_cli.runs.executors.messages import Advanced, Done, Noticed, TilesFailed
 from mambair_cli.runs.executors.processes import WorkerProcesses
@@ -215,11 +215,15 @@ def tiled(tmp_path, monkeypatch):
     for name, size in {"large": (130, 100), "small": (30, 20), "other": (20, 24)}.items():
         save_photo(f"photos/{name}.png", size)
     weights = save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))
-    return RestoreSettings(weights=weights, device="cpu", overlap=8)
+    return RestoreSettings(weights=weights, device="cpu", own=ImageSettings(overlap=8))
+
+
+def with_tiles(settings, side):
+    return replace(settings, own=replace(settings.own, tile=side))
 
 
 def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypatch):
-    settings = replace(tiled, tile=32)
+    settings = with_tiles(tiled, 32)
     alone = Restorer.from_settings(settings)
     assert restore(ThisProcess(alone).perform, tiled.weights, "alone") == {}
     seen = []
@@ -247,7 +251,7 @@ def test_each_worker_does_one_of_as_many_images(tmp_path, monkeypatch):
     for number in range(3):
         save_photo(f"photos/{number}.png", (40 + 4 * number, 30))  # some larger than the mean
     weights = save_nearest(Path("x4.safetensors"), 4)
-    settings = RestoreSettings(weights=weights, device="cpu", tile=16, overlap=4)
+    settings = RestoreSettings(weights=weights, device="cpu", own=ImageSettings(16, 4))
     begun = []
     executor = WorkerProcesses(
         ["cpu"] * 3,
@@ -265,7 +269,7 @@ def test_each_worker_does_one_of_as_many_images(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
-    settings = replace(tiled, tile=32)
+    settings = with_tiles(tiled, 32)
     alone = Restorer.from_settings(settings)
     restore(ThisProcess(alone).perform, tiled.weights, "alone")
     told = []
@@ -293,7 +297,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     "error", [torch.OutOfMemoryError("no room"), RuntimeError("could not create a primitive")]
 )
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch, error):
-    settings = replace(tiled, tile=64)
+    settings = with_tiles(tiled, 64)
     alone = Restorer.from_settings(settings)
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
@@ -312,7 +316,7 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
         executor.close()
     assert outcome.report
     assert outcome.report.shrunk
-    small = Restorer.from_settings(replace(settings, tile=32))
+    small = Restorer.from_settings(with_tiles(settings, 32))
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )

@@ -286,7 +286,7 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     # The papers measure what the network itself gives; seams are measured in what users get.
     settings = RestoreSettings.pick(options, bare=not options.seams, others={})
     if options.receptive_field:
-        settings = replace(settings, tile=None)
+        settings = replace(settings, own=replace(settings.own, tile=None))
     restorer = Restorer.from_settings(settings, say if not options.quiet else lambda sentence: None)
     if options.weights is None and restorer.notice is None and not options.quiet:
         say(f"using {restorer.model.name} on {restorer.device}")

@@ -157,6 +157,7 @@ def _open_client(
     progress: "Progress",
 ) -> "ServerClient":
     """Connect to a server, which loads the model if it has not."""
+    from mambair_cli.restore.settings import ImageSettings
     from mambair_cli.server.address import parse_address
     from mambair_cli.server.client import ServerClient
 
@@ -166,12 +167,7 @@ def _open_client(
         "jpeg_quality": level if task == "dejpeg" else None,
         "model": options.model,
         "precision": None if options.precision == "auto" else options.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "seed": options.seed,
-        "strength": options.strength,
-        "ensemble": options.ensemble or None,
-        "wrap": None if options.wrap == "none" else options.wrap,
+        **ImageSettings.pick(options).changed,
         "offline": options.offline or None,
     }
     client = ServerClient(parse_address(server), task, query, progress.start)

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isinf
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
 from mambair_cli.restore.settings import ImageSettings, Precision
-from mambair_cli.system.values import RANGES, Wrap, describe_kind, read_value
+from mambair_cli.system.values import RANGES, describe_kind, read_value
 
 _ADVICE = {  # for samples of other types, by numpy's kinds of types
     "f": "; astype(numpy.float32) makes them that; they must lie between 0 and 1",
@@ -58,11 +59,7 @@ def check_arguments(
     Raises:
         UsageError: The message says what would work.
     """
-    for name, value, kinds in (
-        ("task", task, Task),
-        ("precision", precision, Precision),
-        ("wrap", own.wrap, Wrap),
-    ):
+    for name, value, kinds in (("task", task, Task), ("precision", precision, Precision)):
         read_value(name, str(value), "string", choices=get_args(kinds))
     if not isinstance(model, str):
         raise UsageError(f"model is {model!r}; it must be a name, or 'auto'")
@@ -70,12 +67,8 @@ def check_arguments(
         raise UsageError(f"device is {device!r}; it must be a name such as 'cpu', or 'auto'")
     _check_number("scale", scale, "number", (1, None))
     _check_number("level", level, "number", _LEVELS.get(str(task), (None, None)))
-    check_flags(ensemble=own.ensemble)
-    numbers = {
-        name: _check_number(name, getattr(own, name), "integer", RANGES[name])
-        for name in ("tile", "overlap", "seed")
-    }
-    strength = _check_number("strength", own.strength, "number", RANGES["strength"], is_optional=False)
+    kinds = get_type_hints(ImageSettings)
+    checked = {name: _check_setting(name, value, kinds[name]) for name, value in vars(own).items()}
     if task == "upscale" and scale is not None and scale % 1 and scale < NETWORK_SCALES[-1]:
         *most, last = NETWORK_SCALES
         scales = f"{', '.join(map(str, most))} or {last}"
@@ -83,7 +76,21 @@ def check_arguments(
             f"cannot enlarge by scale {scale:g}: a network has {scales}; the command's -s {scale:g} takes "
             "the next one and reduces its result, as you can"
         )
-    return replace(own, **numbers, strength=strength, ensemble=bool(own.ensemble))
+    return replace(own, **checked)
+
+
+def _check_setting(name: str, value: Any, kind: Any) -> Any:
+    """Return a setting as Python's own value; its range or its words follow from its name and its type."""
+    if get_origin(kind) is Literal:
+        read_value(name, str(value), "string", choices=get_args(kind))
+        return value
+    if kind is bool:
+        check_flags(**{name: value})
+        return bool(value)
+    kinds = get_args(kind) or (kind,)
+    return _check_number(
+        name, value, "integer" if int in kinds else "number", RANGES[name], NoneType in kinds
+    )
 
 
 def check_flags(**flags: object) -> None:

@@ -30,11 +30,11 @@ def reduce(self: "Restorer") -> tuple[Callable[..., "Restorer"], tuple[Any, ...]
         weights=self.model.path,
         device=str(self.device),
         precision=self.precision,
+        own=self.own,
         offline=self.is_offline,
         quiet=True,
         bare=self.bare,
         others=dict(self.others),
-        **vars(self.own),
     )
     return make_anew, (type(self), settings, self.model, self.notice)
 

@@ -174,7 +174,7 @@ class Restorer:
         cls, settings: RestoreSettings, notify: Callable[[str], None] = lambda sentence: None
     ) -> "Restorer":
         """Make a restorer from a record of its arguments."""
-        return cls(**vars(settings), notify=notify)
+        return cls(**settings.arguments, notify=notify)
 
     @property
     def computer(self) -> TileComputer:

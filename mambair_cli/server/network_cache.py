@@ -24,7 +24,7 @@ from mambair_cli.checkpoints.select import (
 from mambair_cli.errors import ModelError
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import ImageSettings, Precision
+from mambair_cli.restore.settings import Precision
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
@@ -267,6 +267,6 @@ class NetworkCache:
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""
         check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
-        restorer = loaded.restorer.with_settings(ImageSettings.pick(request))
+        restorer = loaded.restorer.with_settings(request.own)
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
         return LoadedModel(restorer, fingerprint, model.tell(request.offline))
