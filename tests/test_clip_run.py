@@ -885,7 +885,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     make_clip(place / "in.mkv", "matroska", times=TIMES, size=(48, 32))
     shown = []
     monkeypatch.setattr(
-        clips_command, "show_preview", lambda *given: shown.append((read(given[3][0]), given))
+        clips_command, "show_preview", lambda *given: shown.append((read(given[1][0]), given))
     )
 
     def read(source: Any) -> np.ndarray:
@@ -896,7 +896,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     frames = frames_of("in.mkv")
     errors = [np.abs(frame.pixels - pixels).max() for frame in frames]
     assert abs(int(np.argmin(errors)) - number) <= (at is None)
-    assert (given[5].output, given[6]) == ("in_preview.html", "in.mkv")
+    assert (given[3].output, given[4]) == ("in_preview.html", "in.mkv")
 
 
 def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:

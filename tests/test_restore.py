@@ -13,6 +13,7 @@ from networks import V1
 from pictures import noise
 from torch import nn
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
 from mambair_cli.images import split_luma
 from mambair_cli.kernels import cuda_scan
@@ -92,7 +93,7 @@ def test_a_record_of_settings_has_the_arguments_of_a_restorer_and_their_defaults
     parameters = dict(inspect.signature(Restorer).parameters)
     assert parameters.pop("notify")
     assert {name: parameter.default for name, parameter in parameters.items()} == RestoreSettings().arguments
-    settings = RestoreSettings("denoise", weights=nearest, device="cpu")
+    settings = RestoreSettings(Asked("denoise", weights=nearest), device="cpu")
     assert pickle.loads(pickle.dumps(settings)) == settings
     with pytest.raises(ModelError, match="denoise was asked for"):
         Restorer.from_settings(settings)

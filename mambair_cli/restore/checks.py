@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 
-from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
+from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Asked, Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.checkpoints.source import FORMS
 from mambair_cli.errors import ImageError, UsageError
@@ -33,22 +33,11 @@ _UPRIGHT = "numpy.asarray(PIL.ImageOps.exif_transpose({}){})"  # as its EXIF wan
 _CONVERSIONS = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
 
-def check_arguments(
-    task: object,
-    scale: Any,
-    level: object,
-    model: object,
-    device: object,
-    precision: object,
-    own: ImageSettings,
-) -> ImageSettings:
+def check_arguments(asked: Asked, device: object, precision: object, own: ImageSettings) -> ImageSettings:
     """Refuse words that name nothing, numbers outside the ranges of options, and scales between networks'.
 
     Args:
-        task: Task to do.
-        scale: Output pixels per input pixel and side; None for the default.
-        level: Noise sigma or JPEG quality; None if it is unknown.
-        model: Name of the model.
+        asked: What is asked for, of any types.
         device: Name of the device.
         precision: Precision of the computation.
         own: Settings that may differ from image to image.
@@ -59,6 +48,7 @@ def check_arguments(
     Raises:
         UsageError: The message says what would work.
     """
+    task, scale, model = asked.task, asked.scale, asked.model
     for name, value, kinds in (("task", task, Task), ("precision", precision, Precision)):
         read_value(name, str(value), "string", choices=get_args(kinds))
     if not isinstance(model, str):
@@ -66,7 +56,7 @@ def check_arguments(
     if not isinstance(device, str | torch.device):
         raise UsageError(f"device is {device!r}; it must be a name such as 'cpu', or 'auto'")
     _check_number("scale", scale, "number", (1, None))
-    _check_number("level", level, "number", _LEVELS.get(str(task), (None, None)))
+    _check_number("level", asked.level, "number", _LEVELS.get(str(task), (None, None)))
     kinds = get_type_hints(ImageSettings)
     checked = {name: _check_setting(name, value, kinds[name]) for name, value in vars(own).items()}
     if task == "upscale" and scale is not None and scale % 1 and scale < NETWORK_SCALES[-1]:

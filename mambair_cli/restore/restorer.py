@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from mambair_cli.checkpoints.catalog import REAL, Task
+from mambair_cli.checkpoints.catalog import Asked, Task
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.select import (
     ChosenModel,
@@ -18,7 +19,6 @@ from mambair_cli.checkpoints.select import (
     choose_model,
     choose_others,
     find_kind,
-    looks,
 )
 from mambair_cli.images import from_float, to_float
 from mambair_cli.images.stretch import Stretch
@@ -128,22 +128,24 @@ class Restorer:
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
         own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
-        self.own = check_arguments(task, scale, level, model, device, precision, own)
+        asked = Asked(task, scale, level, model, weights)
+        self.own = check_arguments(asked, device, precision, own)
         check_checkpoints(weights, others)
         check_flags(offline=offline, quiet=quiet, bare=bare)
-        level = None if task == "upscale" else level  # for this task no damage is named
+        if task == "upscale":
+            asked = replace(asked, level=None)  # for this task no damage is named
         self.device = choose_device(device)
         choose_tiles(self.own.tile, self.own.overlap, self.device.type)  # before anything is fetched
         self.precision: Precision = precision
         # Of this process, for tiles side by side; a GPU takes them together.
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.bare = bare
-        self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
+        self.model = choose_model(asked, self.device.type, offline, quiet)
         self.notice = self.model.tell(offline)
         if self.notice:
             notify(self.notice)
-        if others is None and looks(level, model, weights) and not bare:
-            others = choose_others(task, scale, self.device.type, offline, quiet)
+        if others is None and asked.is_open and not bare:
+            others = choose_others(asked, self.device.type, offline, quiet)
             for notice in filter(None, (each.tell(offline) for each in others.values())):
                 notify(notice)
         self.others = others or {}
@@ -153,7 +155,7 @@ class Restorer:
         self._computer_for: Callable[[PictureKind], TileComputer] | None = None
         self._task: Task = task
         net = load_network(self.model.path)
-        check_fit(net.info, task, None if model == REAL else scale, self.model)
+        check_fit(net.info, asked, self.model)
         self._take(net)
 
     def _take(self, net: Network) -> None:
@@ -228,7 +230,7 @@ class Restorer:
         other = self.alone()
         other.model, other.notice = model, None
         net = load_network(model.path)
-        check_fit(net.info, self._task, None, model)
+        check_fit(net.info, Asked(self._task), model)
         other._take(net)
         return other
 

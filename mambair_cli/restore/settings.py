@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
-from mambair_cli.checkpoints.catalog import Task
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.system.values import Wrap
 
@@ -46,15 +45,11 @@ IMAGE_SETTINGS = tuple(each.name for each in fields(ImageSettings))
 class RestoreSettings:
     """How images are restored, and by which model; for ``Restorer.from_settings``.
 
-    Attributes are the arguments of ``Restorer``, with the same defaults, except ``notify``; ``own`` has those
-    that may differ from image to image.
+    Attributes are the arguments of ``Restorer``, with the same defaults, except ``notify``: ``asked`` has
+    those that choose the model, ``own`` those that may differ from image to image.
     """
 
-    task: Task = "upscale"
-    scale: int | None = None
-    level: float | None = None
-    model: str = "auto"
-    weights: str | Path | None = None
+    asked: Asked = field(default_factory=Asked)
     device: str = "auto"
     precision: Precision = "auto"
     own: ImageSettings = field(default_factory=ImageSettings)
@@ -73,6 +68,5 @@ class RestoreSettings:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of ``Restorer`` by their names."""
-        arguments = {**vars(self), **vars(self.own)}
-        del arguments["own"]
-        return arguments
+        arguments = {**vars(self), **vars(self.asked), **vars(self.own)}
+        return {name: value for name, value in arguments.items() if name not in ("asked", "own")}

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub, own_models
-from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
+from mambair_cli.checkpoints.catalog import AUTO, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
     PictureKind,
     check_fit,
     choose_model,
     choose_others,
-    looks,
     name_model,
 )
 from mambair_cli.errors import ModelError
@@ -146,18 +145,9 @@ class NetworkCache:
             model = self._recall(request)
         if model is None:
             key = self._choice_key(request)
-            if looks(request.level, request.model, None):  # downloaded now, and found when they are loaded
-                choose_others(request.task, request.scale, self.device.type, key.offline, quiet=True)
-            model = choose_model(
-                request.task,
-                request.scale,
-                request.level,
-                request.model,
-                weights=None,
-                device_kind=self.device.type,
-                offline=key.offline,
-                quiet=True,
-            )
+            if request.asked.is_open:  # downloaded now, and found when they are loaded
+                choose_others(request.asked, self.device.type, key.offline, quiet=True)
+            model = choose_model(request.asked, self.device.type, key.offline, quiet=True)
             with self._lock:
                 self._choices[key] = model, time.monotonic()
         return model
@@ -174,20 +164,20 @@ class NetworkCache:
         Raises:
             MambairError: It is not a network, or does not fit the request.
         """
-        key = self._key(model, request)
+        key, asked = self._key(model, request), request.asked
         with self._loading:
             loaded = self._recall_loaded(key)
             if loaded is None:
                 restorer = _SharingRestorer(
-                    request.task,
-                    None if request.model == REAL else request.scale,
-                    request.level,
+                    asked.task,
+                    asked.exact_scale,
+                    asked.level,
                     AUTO if key.looks else model.name,
                     device=str(self.device),
                     precision=key.precision,
                     offline=True,
                 )
-                restorer.find_other = partial(self._load_other, request.task, key.precision)
+                restorer.find_other = partial(self._load_other, asked.task, key.precision)
                 _ = restorer.computer  # made once, for all restorers that are copies of this one
                 loaded = self._keep(key, restorer)
         return self._adapt(loaded, model, request)
@@ -249,10 +239,9 @@ class NetworkCache:
             return [one.restorer.model.name for one in self._loaded.values()]
 
     def _choice_key(self, request: RestoreRequest) -> _ChoiceKey:
-        best = name_model(request.task, request.scale, request.level, request.model, self.device.type)
-        return _ChoiceKey(
-            request.task, best.name, best.sha256, is_named(request.model), self.offline or request.offline
-        )
+        asked, offline = request.asked, self.offline or request.offline
+        best = name_model(asked, self.device.type)
+        return _ChoiceKey(asked.task, best.name, best.sha256, is_named(asked.model), offline)
 
     def _recall(self, request: RestoreRequest) -> ChosenModel | None:
         """Return an earlier choice, unless it was a fallback and is old."""
@@ -261,12 +250,12 @@ class NetworkCache:
         return None if is_stale else model
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
-        chooses = looks(request.level, request.model, None)
-        return _NetworkKey(model.path, model.sha256, request.precision or self._precision, chooses)
+        precision = request.precision or self._precision
+        return _NetworkKey(model.path, model.sha256, precision, request.asked.is_open)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""
-        check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
+        check_fit(loaded.restorer.info, request.asked, model)
         restorer = loaded.restorer.with_settings(request.own)
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
         return LoadedModel(restorer, fingerprint, model.tell(request.offline))

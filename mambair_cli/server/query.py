@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from mambair_cli.checkpoints.catalog import REAL, Task, is_named
+from mambair_cli.checkpoints.catalog import REAL, Asked, Task, is_named
 from mambair_cli.errors import UsageError
 from mambair_cli.images import parse_colour
 from mambair_cli.restore.settings import ImageSettings, Precision
@@ -65,11 +65,8 @@ class RestoreRequest:
     """How a client wants an image restored.
 
     Attributes:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None where it follows from the output's size, or is the default.
-        is_scale_fixed: Whether that is so whatever the size of the output.
-        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: Name of a model, or "auto", "real" or "clean".
+        asked: What is asked for; its scale is None where it follows from the output's size, too.
+        is_scale_fixed: Whether the scale is that one whatever the size of the output.
         precision: Precision of the network; None for the server's own.
         own: Settings that may differ from image to image.
         offline: Whether to download no model.
@@ -78,11 +75,8 @@ class RestoreRequest:
         policy: Which images are refused.
     """
 
-    task: Task
-    scale: int | None
+    asked: Asked
     is_scale_fixed: bool
-    level: float | None
-    model: str
     precision: Precision | None
     own: ImageSettings
     offline: bool
@@ -122,11 +116,8 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
     if values["note"] and values["strip"]:
         raise UsageError("note and strip exclude each other: a note is metadata; give one")
     return RestoreRequest(
-        task=task,
-        scale=scale if fixed is None else fixed,
+        asked=Asked(task, scale if fixed is None else fixed, level, values["model"]),
         is_scale_fixed=fixed is not None,
-        level=level,
-        model=values["model"],
         precision=values["precision"],
         own=ImageSettings.pick(read),
         offline=values["offline"],

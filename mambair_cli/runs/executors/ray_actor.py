@@ -41,9 +41,10 @@ def make_actor_class() -> type:
 
             try:
                 others = [(*kind, content) for kind, content in zip(kinds, contents, strict=True)]
-                loaded = pickle.loads(settings), checkpoint, name
                 with explaining_memory("the network of a worker"):
-                    self._worker = RayWorker(*loaded, threads, folder, others)
+                    self._worker = RayWorker(
+                        pickle.loads(settings), checkpoint, name, threads, folder, others
+                    )
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

@@ -161,7 +161,7 @@ class RayCluster:
         """
         self._loading = _Loading(
             version("mambair-cli"),
-            pickle.dumps(replace(settings, device=self.kind, model="auto", weights=None)),
+            pickle.dumps(replace(settings, device=self.kind, asked=settings.asked.by_file(None))),
             self._ray.put(model.path.read_bytes()),
             model.path.name,
             os.getcwd(),
@@ -187,8 +187,9 @@ class RayCluster:
                             model.name, scale, "", fingerprint, model.tell(settings.offline)
                         )
                         if others:
-                            choice = model, others.values(), scale, "", fingerprint, settings.offline
-                            self._info = describe_choice(*choice)
+                            self._info = describe_choice(
+                                model, others.values(), scale, "", fingerprint, settings.offline
+                            )
                     case NotLoaded(error):
                         raise error
                     case Died(reason):
