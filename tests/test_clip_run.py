@@ -33,9 +33,9 @@ from mambair_cli.checkpoints.source import local_path
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
 from mambair_cli.networks import MambaIR
-from mambair_cli.restore import restorer as restorer_module
+from mambair_cli.restore import restoration, small_images
 from mambair_cli.restore.restoration import Restoration
-from mambair_cli.runs import clip_segments, clip_writers
+from mambair_cli.runs import clip_frames, clip_segments, clip_writers
 from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
@@ -252,9 +252,9 @@ def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | Non
     frames = [VideoFrame(n, n, 1, random[which].copy()) for n, which in enumerate(order)]
     restorer = Restorer(weights=place / "double.safetensors", device="cpu")
     alone = list(restore_frames(iter(frames), restorer, (16, 18)))
-    monkeypatch.setitem(restorer_module.MOST_TOGETHER, "cpu", 3)  # as on a GPU, where 16 are
-    monkeypatch.setitem(restorer_module.PIXELS_TOGETHER, "cpu", 4 * 72)
-    together, sizes = Restorer.restore_together, []
+    monkeypatch.setitem(small_images.MOST_TOGETHER, "cpu", 3)  # as on a GPU, where 16 are
+    monkeypatch.setitem(small_images.PIXELS_TOGETHER, "cpu", 4 * 72)
+    together, sizes = small_images.restore_together, []
 
     def fail() -> Any:
         raise torch.OutOfMemoryError("no room")
@@ -265,7 +265,8 @@ def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | Non
             return together(restorer, images, *rest)
         return fail() if trouble == "begin" else fail
 
-    monkeypatch.setattr(Restorer, "restore_together", watch)
+    for module in (clip_frames, restoration):
+        monkeypatch.setattr(module, "restore_together", watch)
     made = list(restore_frames(iter(frames), restorer, (16, 18)))
     assert sizes == [3, 3, 1] if trouble is None else sizes.count(1) == 7
     assert [each.is_repeated for each in made] == [each.is_repeated for each in alone]

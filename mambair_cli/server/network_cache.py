@@ -14,7 +14,6 @@ from mambair_cli.checkpoints import catalog, hub, own_models
 from mambair_cli.checkpoints.catalog import AUTO, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
-    PictureKind,
     check_fit,
     choose_model,
     choose_others,
@@ -56,20 +55,6 @@ class _NetworkKey(NamedTuple):
     sha256: str | None
     precision: Precision
     looks: bool
-
-
-class _SharingRestorer(Restorer):
-    """A restorer whose other networks are those of the cache: counted, told, and dropped like all.
-
-    Attributes:
-        find_other: Returns the restorer for another model.
-    """
-
-    find_other: Callable[[ChosenModel], Restorer]
-
-    def for_kind(self, kind: PictureKind) -> Restorer:
-        """Return the restorer for a kind of pictures, loaded now if it was not, with the same settings."""
-        return self.find_other(self.others[kind]).with_settings(self.own)
 
 
 @dataclass(frozen=True)
@@ -168,7 +153,7 @@ class NetworkCache:
         with self._loading:
             loaded = self._recall_loaded(key)
             if loaded is None:
-                restorer = _SharingRestorer(
+                restorer = Restorer(
                     asked.task,
                     asked.exact_scale,
                     asked.level,
@@ -177,9 +162,10 @@ class NetworkCache:
                     precision=key.precision,
                     offline=True,
                 )
-                restorer.find_other = partial(self._load_other, asked.task, key.precision)
                 _ = restorer.computer  # made once, for all restorers that are copies of this one
-                loaded = self._keep(key, restorer)
+                # Other networks are those of the cache, too: counted, told, and dropped like all.
+                find_other = partial(self._load_other, asked.task, key.precision)
+                loaded = self._keep(key, restorer.sharing(find_other))
         return self._adapt(loaded, model, request)
 
     def _load_other(self, task: catalog.Task, precision: Precision, model: ChosenModel) -> Restorer:
