@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.cluster import running_nodes
 from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.images.discovery import find_sources
-from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.settings import ImageSettings, RestoreSettings
 from mambair_cli.runs.executors import ray_cluster
 from mambair_cli.runs.executors.ray_cluster import RayCluster
 from mambair_cli.runs.executors.scheduler import Scheduler
@@ -30,7 +30,7 @@ from mambair_cli.runs.run import IsStopped, PreparedJob, run_jobs
 
 FOLDER = 1000  # images in each
 NOTED = 2000  # results that are written to the journal one by one, each with a sync
-FINGERPRINT = Fingerprint("a" * 64, "cpu", "fp32", 256, 16, 0, None, 0)
+FINGERPRINT = Fingerprint("a" * 64, "cpu", "fp32", ImageSettings(256, 16), 0)
 
 
 class Meter:

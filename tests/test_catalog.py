@@ -15,6 +15,7 @@ from repository import ROOT
 
 from mambair_cli.checkpoints.catalog import (
     REAL,
+    Asked,
     Task,
     bundled_model,
     choose_model,
@@ -271,9 +272,9 @@ def test_an_unknown_name_is_answered_by_names_like_it(name: str, hint: str) -> N
 def test_auto_chooses_by_task_scale_level_and_device(
     task: Task, scale: int, level: float | None, on_cpu: str, on_gpu: str
 ) -> None:
-    assert choose_model(task, scale, level, "cpu").name == on_cpu
-    assert choose_model(task, scale, level, "cuda").name == on_gpu
-    assert choose_model(task, scale, level, "mps").name == on_gpu
+    assert choose_model(Asked(task, scale, level), "cpu").name == on_cpu
+    assert choose_model(Asked(task, scale, level), "cuda").name == on_gpu
+    assert choose_model(Asked(task, scale, level), "mps").name == on_gpu
 
 
 @pytest.mark.parametrize(
@@ -288,20 +289,20 @@ def test_auto_chooses_by_task_scale_level_and_device(
 def test_for_real_pictures_a_network_enlarges_as_far_or_further(
     task: Task, scale: int, on_cpu: str, on_gpu: str
 ) -> None:
-    assert choose_model(task, scale, None, "cpu", REAL).name == on_cpu
-    assert choose_model(task, scale, None, "cuda", REAL).name == on_gpu
+    assert choose_model(Asked(task, scale, model=REAL), "cpu").name == on_cpu
+    assert choose_model(Asked(task, scale, model=REAL), "cuda").name == on_gpu
 
 
 def test_no_model_for_real_pictures_removes_jpeg_alone() -> None:
     with pytest.raises(ModelError, match="no model for real pictures does dejpeg"):
-        choose_model("dejpeg", 1, None, "cpu", REAL)
+        choose_model(Asked("dejpeg", 1, model=REAL), "cpu")
 
 
 def test_auto_refuses_what_no_model_does() -> None:
     with pytest.raises(ModelError, match=r"no model for upscale at that scale: 8; 2 or 3 or 4 would work"):
-        choose_model("upscale", 8, None, "cpu")
+        choose_model(Asked("upscale", 8), "cpu")
     with pytest.raises(ModelError, match=r"no model for denoise at that scale: 2; 1 would work"):
-        choose_model("denoise", 2, 25, "cpu")
+        choose_model(Asked("denoise", 2, 25), "cpu")
 
 
 @pytest.mark.parametrize(

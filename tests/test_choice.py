@@ -14,6 +14,7 @@ from PIL import Image
 from restore_server import needs_unix_sockets, serving
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind, choose_others, find_kind
 from mambair_cli.cli import main
 from mambair_cli.images.source import Source
@@ -260,7 +261,7 @@ def test_a_worker_on_another_machine_is_sent_all_models(run: Run, pixels: Path) 
     others: list[Any] = [
         (kind, level, model.name, model.path.read_bytes()) for (kind, level), model in chooser.others.items()
     ]
-    settings = RestoreSettings(scale=2, device="cpu")
+    settings = RestoreSettings(Asked(scale=2), device="cpu")
     checkpoint = chooser.model.path.read_bytes()
     worker = RayWorker(settings, checkpoint, "tiny_x2.safetensors", 1, ".", others)
     try:
@@ -327,9 +328,9 @@ def test_only_where_nothing_else_says_so_models_are_chosen_from() -> None:
     for arguments in ({"model": "tiny-x4"}, {"model": "clean"}, {"model": "real"}, {"task": "dejpeg"}):
         settings: Any = {"device": "cpu", "offline": True, **arguments}
         assert not Restorer(**settings).others
-    assert choose_others("dejpeg", None, "cpu", offline=True) == {}
+    assert choose_others(Asked("dejpeg"), "cpu", offline=True) == {}
     assert not Restorer(task="denoise", level=25, device="cpu", offline=True).others
-    real = choose_others("upscale", 3, "cpu", offline=True)[PictureKind("real")]
+    real = choose_others(Asked("upscale", 3), "cpu", offline=True)[PictureKind("real")]
     assert isinstance(real, ChosenModel)
     assert real.name == "tiny-real-x4"
 
@@ -341,6 +342,6 @@ def test_what_stands_in_on_a_gpu_enlarges_no_further_than_it_must(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scale: int | None, name: str
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    real = choose_others("upscale", scale, "cuda", offline=True)[PictureKind("real")]
+    real = choose_others(Asked("upscale", scale), "cuda", offline=True)[PictureKind("real")]
     assert real.name == name
     assert "mambair-real-x4 is not in the cache" in (real.notice or "")

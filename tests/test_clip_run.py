@@ -33,9 +33,9 @@ from mambair_cli.checkpoints.source import local_path
 from mambair_cli.cli import clips as clips_command
 from mambair_cli.cli import main
 from mambair_cli.networks import MambaIR
-from mambair_cli.restore import restorer as restorer_module
+from mambair_cli.restore import restoration, small_images
 from mambair_cli.restore.restoration import Restoration
-from mambair_cli.runs import clip_segments, clip_writers
+from mambair_cli.runs import clip_frames, clip_segments, clip_writers
 from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
@@ -252,9 +252,9 @@ def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | Non
     frames = [VideoFrame(n, n, 1, random[which].copy()) for n, which in enumerate(order)]
     restorer = Restorer(weights=place / "double.safetensors", device="cpu")
     alone = list(restore_frames(iter(frames), restorer, (16, 18)))
-    monkeypatch.setitem(restorer_module.MOST_TOGETHER, "cpu", 3)  # as on a GPU, where 16 are
-    monkeypatch.setitem(restorer_module.PIXELS_TOGETHER, "cpu", 4 * 72)
-    together, sizes = Restorer.restore_together, []
+    monkeypatch.setitem(small_images.MOST_TOGETHER, "cpu", 3)  # as on a GPU, where 16 are
+    monkeypatch.setitem(small_images.PIXELS_TOGETHER, "cpu", 4 * 72)
+    together, sizes = small_images.restore_together, []
 
     def fail() -> Any:
         raise torch.OutOfMemoryError("no room")
@@ -265,7 +265,8 @@ def test_small_frames_share_a_batch(place: Path, monkeypatch, trouble: str | Non
             return together(restorer, images, *rest)
         return fail() if trouble == "begin" else fail
 
-    monkeypatch.setattr(Restorer, "restore_together", watch)
+    for module in (clip_frames, restoration):
+        monkeypatch.setattr(module, "restore_together", watch)
     made = list(restore_frames(iter(frames), restorer, (16, 18)))
     assert sizes == [3, 3, 1] if trouble is None else sizes.count(1) == 7
     assert [each.is_repeated for each in made] == [each.is_repeated for each in alone]
@@ -885,7 +886,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     make_clip(place / "in.mkv", "matroska", times=TIMES, size=(48, 32))
     shown = []
     monkeypatch.setattr(
-        clips_command, "show_preview", lambda *given: shown.append((read(given[3][0]), given))
+        clips_command, "show_preview", lambda *given: shown.append((read(given[1][0]), given))
     )
 
     def read(source: Any) -> np.ndarray:
@@ -896,7 +897,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     frames = frames_of("in.mkv")
     errors = [np.abs(frame.pixels - pixels).max() for frame in frames]
     assert abs(int(np.argmin(errors)) - number) <= (at is None)
-    assert (given[5].output, given[6]) == ("in_preview.html", "in.mkv")
+    assert (given[3].output, given[4]) == ("in_preview.html", "in.mkv")
 
 
 def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:

@@ -22,6 +22,7 @@ from file_limit import WITHOUT_BYTECODE
 from PIL import Image
 
 from mambair_cli import Restorer
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.cli import main
 from mambair_cli.cli.executors import WORKER_MODULE
 from mambair_cli.errors import MambairError, VideoError
@@ -62,7 +63,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def start_workers(count: int, weights: Path, notify: Any = lambda sentence: None) -> Iterator[ClipWorkers]:
     """Start worker processes; their processes keep the folder of the tests."""
-    settings = RestoreSettings(weights=weights, device="cpu")
+    settings = RestoreSettings(Asked(weights=weights), device="cpu")
     restorer = Restorer.from_settings(settings)
     with closing(WorkerProcesses(["cpu"] * count, restorer, settings, 1, notify)) as workers:
         yield ClipWorkers(workers)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from benchmarks.batch import make_photographs
 from benchmarks.cluster import lose_a_node, running_nodes
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.cli import main
 from mambair_cli.errors import UsageError
@@ -66,7 +67,7 @@ def test_images_that_kill_and_nodes_that_see_other_files_are_left_out(nodes, wei
     told = []
     cluster = ray_cluster.RayCluster(nodes.address, told.append)
     try:
-        cluster.start(RestoreSettings(scale=4), ChosenModel(weights.name, weights))
+        cluster.start(RestoreSettings(Asked(scale=4)), ChosenModel(weights.name, weights))
         assert cluster.info.place == "cpu (2 workers on 2 Ray nodes)"
         blind = ray.get_runtime_context().get_node_id()
 

@@ -26,11 +26,11 @@ from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import Size
 
 WEIGHTS = "ab" * 32
-USUAL = Fingerprint(WEIGHTS, "cpu", "auto", 256, 16, 0, None, 0)  # with no options
-USUAL_ON_GPU = Fingerprint(WEIGHTS, "cuda", "auto", 192, 16, 256, None, 0)
-PLAIN = Fingerprint(WEIGHTS, "cpu", "fp32", 256, 16, 0, None, 0)
-OTHER = Fingerprint(WEIGHTS, "cuda", "fp16", 192, 16, 256, None, 7, 0.5)
-NOISELESS = Fingerprint(WEIGHTS, "cpu", "fp32", 256, 16, 0, None, None)
+USUAL = Fingerprint(WEIGHTS, "cpu", "auto", ImageSettings(256, 16), 0)  # with no options
+USUAL_ON_GPU = Fingerprint(WEIGHTS, "cuda", "auto", ImageSettings(192, 16), 256)
+PLAIN = Fingerprint(WEIGHTS, "cpu", "fp32", ImageSettings(256, 16), 0)
+OTHER = Fingerprint(WEIGHTS, "cuda", "fp16", ImageSettings(192, 16, 7, 0.5), 256)
+NOISELESS = Fingerprint(WEIGHTS, "cpu", "fp32", ImageSettings(256, 16, None), 0)
 JPEG = WriteOptions(quality=80, depth=16, strip=True, background=(255, 255, 255))
 SCALED, FITTED = WriteOptions(size=Size(scale=2.5)), WriteOptions(size=Size(width=100, height=50))
 
@@ -110,7 +110,8 @@ def test_it_is_taken_of_a_restorer(tmp_path: Path) -> None:
 def test_a_network_that_serves_many_images_has_one_for_each_kind_of_them() -> None:
     fitted: Any = object()
     other = USUAL.with_tiles_of(restorer(TileSettings(64, 8, 0, fitted), seed=None, strength=0.5))
-    wanted = Fingerprint(WEIGHTS, "cpu", "auto", 64, 8, 0, tile_cost.digest_costs(), None, 0.5)
+    own = ImageSettings(64, 8, None, 0.5)
+    wanted = Fingerprint(WEIGHTS, "cpu", "auto", own, 0, tile_cost.digest_costs())
     assert other == wanted
     assert other.with_tiles_of(restorer(TileSettings(256, 16, 0))) == USUAL
 

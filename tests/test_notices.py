@@ -12,6 +12,7 @@ from checkpoints import save_identity
 from pictures import save_photo
 from PIL import Image
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import RestoreSettings
@@ -87,7 +88,7 @@ def test_what_another_machine_has_to_say_comes_with_its_results_and_is_told_once
     monkeypatch.setattr(Restorer, "open_rows", warn_and_restore)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     weights = Path(save_identity(tmp_path / "same.safetensors"))
-    settings = RestoreSettings("denoise", device="cpu")
+    settings = RestoreSettings(Asked("denoise"), device="cpu")
     worker = RayWorker(settings, weights.read_bytes(), weights.name, 1, str(tmp_path))
     told = []
     notices = NodeNotices(told.append)

@@ -17,7 +17,7 @@ from PIL import Image
 from restore_server import PHOTO, ask, needs_unix_sockets, serving
 
 from mambair_cli.checkpoints import own_models
-from mambair_cli.checkpoints.catalog import Model, choose_model, find_model, load_catalog
+from mambair_cli.checkpoints.catalog import Asked, Model, choose_model, find_model, load_catalog
 from mambair_cli.checkpoints.own_models import load_own_models, own_models_file
 from mambair_cli.errors import ModelError
 from mambair_cli.restore.restorer import Restorer
@@ -209,9 +209,9 @@ def test_auto_never_chooses_an_own_model(settings: Path, weights: Path) -> None:
     names = {model.name for model in load_catalog()}
     for device in ("cpu", "cuda"):
         for word in ("auto", "real", "clean"):
-            assert choose_model("upscale", 2, None, device, word).name in names
-        assert choose_model("denoise", 1, 15, device).name in names
-        assert choose_model("denoise", 1, 10, device).name in names
+            assert choose_model(Asked("upscale", 2, model=word), device).name in names
+        assert choose_model(Asked("denoise", level=15), device).name in names
+        assert choose_model(Asked("denoise", level=10), device).name in names
 
 
 def test_python_and_its_results_know_the_name(film: Path) -> None:

@@ -13,6 +13,7 @@ from mambair_cli.cli import restore
 from mambair_cli.cli.options import Options
 from mambair_cli.errors import UsageError
 from mambair_cli.images import DEFAULT_QUALITY, MAX_PIXELS, WRITABLE_SUFFIXES
+from mambair_cli.restore.settings import ImageSettings
 from mambair_cli.runs import parameters
 from mambair_cli.runs.parameters import SHARED, TASK_PARAMETERS
 from mambair_cli.server.query import QUERIES, QUERY_PARAMETERS, TASKS, read_request
@@ -76,7 +77,8 @@ def test_parameters_are_those_of_the_modules_that_use_them():
     assert parameters.MAX_PIXELS.default == MAX_PIXELS
     for task in TASKS:
         request = read_request(task, [])
-        assert (request.seed, request.policy.max_pixels) == (Options().seed, Options().max_pixels)
+        assert request.own == ImageSettings.pick(Options()) == ImageSettings()  # else a default is not sent
+        assert request.policy.max_pixels == Options().max_pixels
 
 
 NAMES = st.sampled_from([parameter.name for parameter in (*SHARED, *TASK_PARAMETERS["upscale"])]) | st.text(
@@ -94,4 +96,4 @@ def test_any_query_is_a_request_or_an_error(task, query):
     with suppress(UsageError):
         request = read_request(task, query)
         assert request.output.quality in range(1, 101)
-        assert request.tile is None or request.tile >= 16
+        assert request.own.tile is None or request.own.tile >= 16

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.networks import MambaIR
-from mambair_cli.restore import restorer
+from mambair_cli.restore import small_images
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import image_job, pipeline
 from mambair_cli.runs.fingerprint import Fingerprint
@@ -32,8 +32,8 @@ PATIENCE_SECONDS = 30
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(restorer.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
-    monkeypatch.setitem(restorer.PIXELS_TOGETHER, "cpu", 4 * 48**2)
+    monkeypatch.setitem(small_images.MOST_TOGETHER, "cpu", 4)  # as on a GPU, where 16 are
+    monkeypatch.setitem(small_images.PIXELS_TOGETHER, "cpu", 4 * 48**2)
     return save_random(Path("x2.safetensors"), replace(V1, upscale=2, upsampler="pixelshuffle"))
 
 

@@ -13,12 +13,12 @@ from networks import V1
 from pictures import noise
 from torch import nn
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.errors import MambairError, MemoryLimitError, ModelError, UsageError
 from mambair_cli.images import split_luma
 from mambair_cli.kernels import cuda_scan
 from mambair_cli.networks import MambaIRConfig, MambaIRUNetConfig, MambaIRv2Config
-from mambair_cli.restore import engine, tile_cost
-from mambair_cli.restore import restorer as restorer_module
+from mambair_cli.restore import engine, loaded_network, tile_cost
 from mambair_cli.restore.device_buffers import DeviceBuffers
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.settings import ImageSettings, RestoreSettings
@@ -91,8 +91,8 @@ def test_gray_network_refuses_to_enlarge_colour(tmp_path):
 def test_a_record_of_settings_has_the_arguments_of_a_restorer_and_their_defaults(nearest):
     parameters = dict(inspect.signature(Restorer).parameters)
     assert parameters.pop("notify")
-    assert {name: parameter.default for name, parameter in parameters.items()} == vars(RestoreSettings())
-    settings = RestoreSettings("denoise", weights=nearest, device="cpu")
+    assert {name: parameter.default for name, parameter in parameters.items()} == RestoreSettings().arguments
+    settings = RestoreSettings(Asked("denoise", weights=nearest), device="cpu")
     assert pickle.loads(pickle.dumps(settings)) == settings
     with pytest.raises(ModelError, match="denoise was asked for"):
         Restorer.from_settings(settings)
@@ -106,7 +106,7 @@ def test_threads_that_ask_at_once_get_one_engine(nearest, monkeypatch):
         time.sleep(0.05)  # as going to a device does
         return made[-1]
 
-    monkeypatch.setattr(restorer_module, "Engine", make)
+    monkeypatch.setattr(loaded_network, "Engine", make)
     restorer = Restorer(weights=nearest)
     with ThreadPoolExecutor(4) as threads:
         computers = list(threads.map(lambda _: restorer.computer, range(4)))
@@ -169,8 +169,8 @@ class Cramped(nn.Module):
 
 
 def cramp(restorer, pixels):
-    restorer.net = Cramped(restorer.net, pixels)
-    return restorer.net
+    cramped = restorer.loaded.net = Cramped(restorer.net, pixels)
+    return cramped
 
 
 def test_out_of_memory_halves_the_batch_then_the_tile_and_goes_on(nearest, monkeypatch):

@@ -27,6 +27,7 @@ from terminal import run_in_terminal
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images.source import Source
+from mambair_cli.restore.settings import ImageSettings
 from mambair_cli.restore.tiling import Report, plan_tiles
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.jobs import Job
@@ -315,7 +316,7 @@ def test_a_stranger_at_the_address_is_one_line(run):
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: x\r\n", b"Content-Length: -1\r\n"])
 def test_a_result_of_unknown_length_is_one_line(run, length):
-    fingerprint = Fingerprint("w", "cpu", "fp32", 16, 0, 0, None, 0)
+    fingerprint = Fingerprint("w", "cpu", "fp32", ImageSettings(16, 0), 0)
     info = ServerInfo("0", "m", 2, "cpu", fingerprint.describe(), None, 10**6)
     made = Report(plan_tiles(4, 4, 16, 0), 1, False)
     outcome = Outcome(Job(Source(None), None), size=(8, 8), report=made)

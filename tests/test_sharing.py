@@ -8,6 +8,7 @@ import pytest
 from checkpoints import save_nearest
 from PIL import Image
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.errors import ModelError
 from mambair_cli.images.discovery import find_sources
 from mambair_cli.images.source import Source
@@ -98,7 +99,9 @@ def worker(tmp_path, monkeypatch):
     for index in range(4):
         Image.new("RGB", (30, 20), (index, 0, 0)).save(f"photos/{index}.png")
     checkpoint = save_nearest(Path("x4.safetensors"), 4).read_bytes()
-    worker = RayWorker(RestoreSettings(device="cpu", scale=4), checkpoint, "x4.safetensors", 1, os.getcwd())
+    worker = RayWorker(
+        RestoreSettings(Asked(scale=4), device="cpu"), checkpoint, "x4.safetensors", 1, os.getcwd()
+    )
     yield worker
     worker.close()
 

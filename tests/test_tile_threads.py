@@ -252,8 +252,8 @@ def test_no_more_tiles_are_side_by_side_than_memory_holds(monkeypatch: pytest.Mo
 def test_who_gives_tiles_to_others_gives_them_one_by_one(nearest: Path) -> None:
     restorer = Restorer(weights=nearest, device="cpu", tile=32, overlap=0)
     plan = restorer.plan(128, 128)
-    assert restorer.choose_batch(plan) == THREADS
-    assert restorer.by(restorer.computer).choose_batch(plan) == 1
+    assert restorer.loaded.choose_batch(plan) == THREADS
+    assert restorer.by(restorer.computer).loaded.choose_batch(plan) == 1
 
 
 def test_threads_that_need_a_kernel_at_once_have_it_compiled_once() -> None:

@@ -21,6 +21,7 @@ from networks import V2
 from pictures import save_photo
 from PIL import Image
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.cli import main
 from mambair_cli.cli.executors import WORKER_MODULE
 from mambair_cli.errors import MambairError, ModelError, UsageError
@@ -30,7 +31,7 @@ from mambair_cli.restore import devices
 from mambair_cli.restore.devices import choose_devices
 from mambair_cli.restore.output_buffers import HostBuffers
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import RestoreSettings
+from mambair_cli.restore.settings import ImageSettings, RestoreSettings
 from mambair_cli.runs.executors import process_worker, worker
 from mambair_cli.runs.executors.messages import Advanced, Done, Noticed, TilesFailed
 from mambair_cli.runs.executors.processes import WorkerProcesses
@@ -88,7 +89,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
     assert restore(ThisProcess(alone).perform, weights, "alone") == {}
     told = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], alone, RestoreSettings(weights=weights), threads=1, notify=told.append
+        ["cpu", "cpu"], alone, RestoreSettings(Asked(weights=weights)), threads=1, notify=told.append
     )
     try:
         assert restore(executor.perform, weights, "side_by_side") == {}
@@ -119,7 +120,7 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
 
 def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
     executor = WorkerProcesses(
-        ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), threads=1
+        ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), threads=1
     )
 
     def poison(tasks, is_stopped):
@@ -138,7 +139,7 @@ def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
     told = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(weights=weights), 1, told.append
+        ["cpu", "cpu"], Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), 1, told.append
     )
     outcome = Outcome(Job(Source(Path("photos/0.png")), Path("0.png")), None, (1, 1))
     receive = worker.receive
@@ -187,7 +188,7 @@ def test_a_device_that_fails_hands_its_images_to_another(weights):
     executor = WorkerProcesses(
         ["cpu", "cpu", "cpu"],
         Restorer(weights=weights),
-        RestoreSettings(weights=weights),
+        RestoreSettings(Asked(weights=weights)),
         threads=1,
         notify=told.append,
     )
@@ -215,13 +216,17 @@ def tiled(tmp_path, monkeypatch):
     for name, size in {"large": (130, 100), "small": (30, 20), "other": (20, 24)}.items():
         save_photo(f"photos/{name}.png", size)
     weights = save_random(Path("x.safetensors"), replace(V2, upscale=2, upsampler="pixelshuffle"))
-    return RestoreSettings(weights=weights, device="cpu", overlap=8)
+    return RestoreSettings(Asked(weights=weights), device="cpu", own=ImageSettings(overlap=8))
+
+
+def with_tiles(settings, side):
+    return replace(settings, own=replace(settings.own, tile=side))
 
 
 def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypatch):
-    settings = replace(tiled, tile=32)
+    settings = with_tiles(tiled, 32)
     alone = Restorer.from_settings(settings)
-    assert restore(ThisProcess(alone).perform, tiled.weights, "alone") == {}
+    assert restore(ThisProcess(alone).perform, tiled.asked.weights, "alone") == {}
     seen = []
     executor = WorkerProcesses(
         ["cpu", "cpu"], alone, settings, threads=1, on_tiles=lambda *facts: seen.append(facts)
@@ -230,7 +235,7 @@ def test_the_tiles_of_a_large_image_are_spread_over_the_workers(tiled, monkeypat
     launch = executor.launch
     monkeypatch.setattr(executor, "launch", lambda *given: batches.append(launch(*given)) or batches[-1])
     try:
-        assert restore(executor.perform, tiled.weights, "spread") == {}
+        assert restore(executor.perform, tiled.asked.weights, "spread") == {}
     finally:
         executor.close()
     assert read_files("spread") == read_files("alone")
@@ -247,7 +252,7 @@ def test_each_worker_does_one_of_as_many_images(tmp_path, monkeypatch):
     for number in range(3):
         save_photo(f"photos/{number}.png", (40 + 4 * number, 30))  # some larger than the mean
     weights = save_nearest(Path("x4.safetensors"), 4)
-    settings = RestoreSettings(weights=weights, device="cpu", tile=16, overlap=4)
+    settings = RestoreSettings(Asked(weights=weights), device="cpu", own=ImageSettings(16, 4))
     begun = []
     executor = WorkerProcesses(
         ["cpu"] * 3,
@@ -265,9 +270,9 @@ def test_each_worker_does_one_of_as_many_images(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("survivors", [1, 0])
 def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
-    settings = replace(tiled, tile=32)
+    settings = with_tiles(tiled, 32)
     alone = Restorer.from_settings(settings)
-    restore(ThisProcess(alone).perform, tiled.weights, "alone")
+    restore(ThisProcess(alone).perform, tiled.asked.weights, "alone")
     told = []
 
     def kill(number, done, total):
@@ -278,10 +283,10 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
     try:
         if survivors:
-            assert restore(executor.perform, tiled.weights, "spread") == {}
+            assert restore(executor.perform, tiled.asked.weights, "spread") == {}
         else:
             with pytest.raises(MambairError, match="all workers have died"):
-                restore(executor.perform, tiled.weights, "spread")
+                restore(executor.perform, tiled.asked.weights, "spread")
     finally:
         executor.close()
     assert len(told) == 2 - survivors
@@ -293,7 +298,7 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
     "error", [torch.OutOfMemoryError("no room"), RuntimeError("could not create a primitive")]
 )
 def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, monkeypatch, error):
-    settings = replace(tiled, tile=64)
+    settings = with_tiles(tiled, 64)
     alone = Restorer.from_settings(settings)
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1)
 
@@ -312,7 +317,7 @@ def test_memory_that_does_not_hold_a_workers_tiles_makes_them_smaller(tiled, mon
         executor.close()
     assert outcome.report
     assert outcome.report.shrunk
-    small = Restorer.from_settings(replace(settings, tile=32))
+    small = Restorer.from_settings(with_tiles(settings, 32))
     np.testing.assert_array_equal(
         np.asarray(Image.open("out/large.png")), small(np.asarray(Image.open("photos/large.png")))
     )
@@ -339,7 +344,7 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     restorer = Restorer(weights=weights)
     told = []
     executor = WorkerProcesses(
-        ["cpu", "cpu"], restorer, RestoreSettings(weights=weights), threads=1, notify=told.append
+        ["cpu", "cpu"], restorer, RestoreSettings(Asked(weights=weights)), threads=1, notify=told.append
     )
     try:
         jobs = name_targets(find_sources(["photos"]), "out", "_x4")
@@ -357,7 +362,7 @@ def test_what_a_worker_cannot_load_is_an_error_here(weights):
     restorer = Restorer(weights=weights)
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"x4\.safetensors"):
-        WorkerProcesses(["cpu"], restorer, RestoreSettings(weights=weights))
+        WorkerProcesses(["cpu"], restorer, RestoreSettings(Asked(weights=weights)))
 
 
 def test_the_command_shares_images_out(weights, capsys):

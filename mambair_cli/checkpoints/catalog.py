@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -158,7 +158,45 @@ def default_scale(task: Task) -> int:
     return 4 if task == "upscale" else 1
 
 
-def choose_model(task: Task, scale: int, level: float | None, device_kind: str, word: str = AUTO) -> Model:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for: what a network is to do, and what chooses it.
+
+    Attributes:
+        task: "upscale", "denoise" or "dejpeg".
+        scale: Output pixels per input pixel and side; None for that of the checkpoint, or the default.
+        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        model: Name of a model, or "auto", "clean" or "real".
+        weights: Checkpoint to use instead: a file, or a text for ``parse_source``; None for a model by name.
+    """
+
+    task: Task = "upscale"
+    scale: int | None = None
+    level: float | None = None
+    model: str = AUTO
+    weights: str | Path | None = None
+
+    @property
+    def usual_scale(self) -> int:
+        """The scale that was asked for, or the default of the task."""
+        return default_scale(self.task) if self.scale is None else self.scale
+
+    @property
+    def exact_scale(self) -> int | None:
+        """The scale that the network must have; None for any: one for real pictures may enlarge further."""
+        return None if self.model == REAL else self.scale
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a look at each image chooses its model: nobody named one, or the damage."""
+        return self.model == AUTO and self.weights is None and self.level is None
+
+    def by_file(self, weights: str | Path | None) -> "Asked":
+        """Return the same by a checkpoint, which somebody has chosen."""
+        return replace(self, model=AUTO, weights=weights)
+
+
+def choose_model(asked: Asked, device_kind: str) -> Model:
     """Choose the model for ``--model auto``, ``clean`` or ``real``, where no picture is seen.
 
     On a GPU it is the official model with the best published PSNR. On a CPU it is the best light model, if
@@ -171,21 +209,19 @@ def choose_model(task: Task, scale: int, level: float | None, device_kind: str, 
     model; the built-in one is for all qualities.
 
     Args:
-        task: Task to do.
-        scale: Output pixels per input pixel and side; 1 for denoise and dejpeg.
-        level: Noise sigma (of 255) or JPEG quality; None: unknown. Not used by upscale.
+        asked: What is asked for; the level is not used by upscale. For "real", for pictures that are noisy,
+            compressed or blurred, the model's scale may be larger.
         device_kind: PyTorch's name of the kind of device: ``cpu``, ``cuda``, ``mps``.
-        word: "auto"; "clean"; or "real", for pictures that are noisy, compressed or blurred: the model's
-            scale may be larger then.
 
     Raises:
         ModelError: No model has that scale, or is for real pictures.
     """
+    task, scale, level = asked.task, asked.usual_scale, asked.level
     if scale not in _SCALES[task]:
         scales = " or ".join(str(known) for known in _SCALES[task])
         raise ModelError(f"no model for {task} at that scale: {scale}; {scales} would work")
 
-    if word == REAL or (task == "denoise" and level is None and word != CLEAN):
+    if asked.model == REAL or (task == "denoise" and level is None and asked.model != CLEAN):
         return _choose_real(task, scale, device_kind)
     models = [model for model in load_catalog() if (model.task, model.scale) == (task, scale)]
     if task != "upscale" and level is None:

@@ -1,12 +1,12 @@
 """The model for a job: chosen by name or by the task, fetched, and held against the task."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mambair_cli.checkpoints import catalog, hub, own_models
-from mambair_cli.checkpoints.catalog import AUTO, REAL, Model, Task, default_scale, is_named
+from mambair_cli.checkpoints.catalog import AUTO, REAL, Asked, Model, is_named
 from mambair_cli.checkpoints.source import parse_source
 from mambair_cli.errors import DownloadError, ModelError, UsageError
 from mambair_cli.inspection.need import Kind, Need
@@ -54,36 +54,28 @@ class ChosenModel:
         return None if offline and self.is_fallback else self.notice
 
 
-def name_model(task: Task, scale: int | None, level: float | None, model: str, device_kind: str) -> Model:
+def name_model(asked: Asked, device_kind: str) -> Model:
     """Choose a model by its name, or one of the catalogue by the task for "auto", "clean" and "real".
 
-    The arguments are those of :func:`choose_model`.
+    Args:
+        asked: What is asked for.
+        device_kind: "cpu", "cuda" or "mps".
 
     Raises:
         ModelError: There is no such model.
         MisfitError: One of the user's does another task.
     """
-    if is_named(model):
-        found = own_models.find_model(model)
-        if found.source and found.task != task:  # not told by the tensors of every network
-            raise MisfitError(
-                f"the model does not fit the task: {model} does {found.task}; {task} was asked for"
-            )
-        return found
-    scale = default_scale(task) if scale is None else scale
-    return catalog.choose_model(task, scale, level, device_kind, model)
+    if not is_named(asked.model):
+        return catalog.choose_model(asked, device_kind)
+    found = own_models.find_model(asked.model)
+    if found.source and found.task != asked.task:  # not told by the tensors of every network
+        raise MisfitError(
+            f"the model does not fit the task: {found.name} does {found.task}; {asked.task} was asked for"
+        )
+    return found
 
 
-def choose_model(
-    task: Task,
-    scale: int | None,
-    level: float | None,
-    model: str,
-    weights: str | Path | None,
-    device_kind: str,
-    offline: bool,
-    quiet: bool = False,
-) -> ChosenModel:
+def choose_model(asked: Asked, device_kind: str, offline: bool, quiet: bool = False) -> ChosenModel:
     """Choose a checkpoint, and fetch it if it is not on this machine.
 
     A file or a model that was named is used, or is an error. "clean" takes the best official model for the
@@ -92,11 +84,7 @@ def choose_model(
     "real", and else "clean".
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Output pixels per input pixel and side; None for the default of the task.
-        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
-        model: Name in the catalogue or of the user's, or "auto", "clean" or "real".
-        weights: Checkpoint to use instead: a file, or a text for ``parse_source``; None for a model by name.
+        asked: What is asked for.
         device_kind: "cpu", "cuda" or "mps".
         offline: Whether to download nothing.
         quiet: Whether to show no progress of a download.
@@ -105,20 +93,19 @@ def choose_model(
         ModelError: No model is available.
         UsageError: Both a model and weights are given.
     """
-    if weights is not None:
-        if model != AUTO:
-            raise UsageError(f"model {model} and weights {weights} exclude each other; give one")
-        return choose_file(weights, offline, quiet)
-    best = name_model(task, scale, level, model, device_kind)
+    if asked.weights is not None:
+        if asked.model != AUTO:
+            raise UsageError(f"model {asked.model} and weights {asked.weights} exclude each other; give one")
+        return choose_file(asked.weights, offline, quiet)
+    best = name_model(asked, device_kind)
     try:
         fetched = hub.fetch(best, offline=offline, quiet=quiet)
         return ChosenModel(best.name, fetched.path, fetched.notice, fetched.verification.sha256)
     except hub.WrongFileError:  # somebody damaged or exchanged it: no fallback hides that
         raise
     except DownloadError as error:
-        asked = default_scale(task) if scale is None else scale
-        shipped = catalog.bundled_model(task, asked, best.is_real)
-        if is_named(model) or shipped is None or hub.cached(shipped) is None:
+        shipped = catalog.bundled_model(asked.task, asked.usual_scale, best.is_real)
+        if is_named(asked.model) or shipped is None or hub.cached(shipped) is None:
             raise
         fetched, notice = hub.fetch(shipped), _explain_fallback(best, shipped, error)
         return ChosenModel(shipped.name, fetched.path, notice, fetched.verification.sha256, True)
@@ -143,13 +130,8 @@ def choose_file(weights: str | Path, offline: bool = False, quiet: bool = False)
     return ChosenModel(source.file_name, fetched.path, fetched.notice, fetched.verification.sha256)
 
 
-def looks(level: float | None, model: str, weights: str | Path | None) -> bool:
-    """Tell whether a look at each image chooses its model: nobody named one, or the damage."""
-    return model == AUTO and weights is None and level is None
-
-
 def choose_others(
-    task: Task, scale: int | None, device_kind: str, offline: bool, quiet: bool = False
+    asked: Asked, device_kind: str, offline: bool, quiet: bool = False
 ) -> dict[PictureKind, ChosenModel]:
     """Choose the models for kinds of pictures that the model of "auto" does not suit.
 
@@ -159,20 +141,19 @@ def choose_others(
     Raises:
         ModelError: No model is available.
     """
-    if task == "upscale":
-        real = choose_model(task, scale, None, REAL, None, device_kind, offline, quiet)
-        return {PictureKind("real"): real}
-    if task == "dejpeg":
+    if asked.task == "upscale":
+        return {PictureKind("real"): choose_model(replace(asked, model=REAL), device_kind, offline, quiet)}
+    if asked.task == "dejpeg":
         return {}
-    models = [each for each in catalog.load_catalog() if each.task == task and each.level is not None]
+    models = [each for each in catalog.load_catalog() if each.task == asked.task and each.level is not None]
     here = [each for each in models if device_kind != "cpu" and hub.cached(each) is not None]
-    best = {each.level: name_model(task, None, each.level, AUTO, device_kind) for each in here}
+    wanted = {each.level: Asked(asked.task, level=each.level) for each in here}
     chosen = {
-        PictureKind("white", level): choose_model(task, None, level, AUTO, None, device_kind, True, quiet)
-        for level, model in best.items()
-        if model in here
+        PictureKind("white", level): choose_model(one, device_kind, True, quiet)
+        for level, one in wanted.items()
+        if name_model(one, device_kind) in here
     }
-    shipped = catalog.bundled_model(task, 1)
+    shipped = catalog.bundled_model(asked.task, 1)
     if shipped is not None:
         fetched = hub.fetch(shipped)
         built_in = ChosenModel(shipped.name, fetched.path, None, fetched.verification.sha256)
@@ -216,19 +197,19 @@ def describe_work(info: "NetworkInfo", name: str) -> str:
     return f"{name} ({info.architecture}) does {info.task}{at_size}"
 
 
-def check_fit(info: "NetworkInfo", task: Task, scale: int | None, model: ChosenModel) -> None:
+def check_fit(info: "NetworkInfo", asked: Asked, model: ChosenModel) -> None:
     """Refuse a network that does not do the task.
 
     Args:
         info: Facts about the network.
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Output pixels per input pixel and side; None for any.
+        asked: What is asked for.
         model: The checkpoint, for the error.
 
     Raises:
         MisfitError: It does another task, or another scale.
     """
     does = describe_work(info, model.name)
+    task, scale = asked.task, asked.exact_scale
     fits = info.task == task or (info.task == "restore" and task != "upscale")
     if not fits:
         raise MisfitError(f"the model does not fit the task: {does}; {task} was asked for")

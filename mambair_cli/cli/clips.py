@@ -24,7 +24,7 @@ from mambair_cli.system.patterns import expand, explain_no_match, must_be_expand
 from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked, Task
     from mambair_cli.runs.clip_job import ClipJob
     from mambair_cli.runs.output_size import Size
     from mambair_cli.video import RawInput
@@ -184,22 +184,13 @@ def _is_numbered(name: str) -> bool:
     return is_pattern(Path(name))
 
 
-def restore_clips(
-    task: "Task",
-    clips: list[str],
-    options: Options,
-    scale: int | None,
-    level: float | None,
-    size: "Size | None",
-) -> None:
+def restore_clips(asked: "Asked", clips: list[str], options: Options, size: "Size | None") -> None:
     """Restore clips.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
+        asked: What is asked for.
         clips: Names of the clips; "-" for standard input.
         options: Options of the command.
-        scale: Scale of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality, if it was given.
         size: Size of the results; None for the network's own.
     """
     from mambair_cli.cli.executors import open_restorer
@@ -211,12 +202,12 @@ def restore_clips(
     import_av()  # says at once where it is missing
     size = size or Size()
     if options.is_preview:
-        _preview(task, clips, options, scale, level, size)
+        _preview(asked, clips, options, size)
         return
     _check_targets(clips, options)
-    with cleaning_up(), open_restorer(task, scale, level, options) as (restorer, workers):
+    with cleaning_up(), open_restorer(asked, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
-        jobs = _name(task, clips, restorer.info.scale, size, options)
+        jobs = _name(asked.task, clips, restorer.info.scale, size, options)
         for sentence in explain_unused(options, _image_formats(jobs)) if not options.quiet else ():
             say(sentence)
         run = ClipRun(options, len(jobs))
@@ -228,7 +219,7 @@ def restore_clips(
         if options.json:
             print_event("start", **run.facts(restorer))
         for job in jobs:
-            run.restore(job, restorer, task, workers)
+            run.restore(job, restorer, asked.task, workers)
         run.end()
 
 
@@ -259,9 +250,7 @@ def _image_formats(jobs: list["ClipJob"]) -> set[str]:
     return formats | ({"standard output"} if None in targets else set())
 
 
-def _preview(
-    task: "Task", clips: list[str], options: Options, scale: int | None, level: float | None, size: "Size"
-) -> None:
+def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -> None:
     """Show a part of one frame before and after.
 
     Raises:
@@ -287,9 +276,7 @@ def _preview(
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
         refuse_input(Path(page), [path])
         image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
-        show_preview(
-            task, scale, level, [image], WriteOptions(size=size), replace(options, output=page), clips[0]
-        )
+        show_preview(asked, [image], WriteOptions(size=size), replace(options, output=page), clips[0])
 
 
 def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Options) -> list["ClipJob"]:

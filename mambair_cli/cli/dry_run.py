@@ -14,7 +14,7 @@ from mambair_cli.errors import ModelError
 from mambair_cli.system.wording import show_number
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.runs.dry_run import Forecast, PlannedJob, RunModel, Total
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(
-    task: "Task",
-    scale: int | None,
-    level: float | None,
+    asked: "Asked",
     sources: list["Source"],
     options: Options,
     output: "WriteOptions",
@@ -36,9 +34,7 @@ def print_plan(
     """Print what a run would do: models, results, tiles, memory, room and time; only headers are read.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality, if it was given.
+        asked: What is asked for.
         sources: The images.
         options: Options of the command.
         output: How results would be written.
@@ -48,10 +44,10 @@ def print_plan(
     from mambair_cli.runs.dry_run import DryRun, add_up
     from mambair_cli.runs.output_size import check_reach
 
-    model = _open_model(task, options, scale, level)
+    model = _open_model(asked, options)
     check_reach(output.size, model.scale)
-    jobs = name_jobs(task, model.scale, sources, output, options, file_filter)
-    remarks = [remark] if (remark := explain_level(task, level, model.name)) else []
+    jobs = name_jobs(asked.task, model.scale, sources, output, options, file_filter)
+    remarks = [remark] if (remark := explain_level(asked.task, asked.level, model.name)) else []
     remarks += explain_unused(options, written_formats(jobs))
     folders = list(file_filter.left_out.failures())
     _print_model(model, len(jobs) + len(folders), remarks, options, file_filter)
@@ -71,7 +67,7 @@ def print_plan(
         raise typer.Exit(exit_code)
 
 
-def _open_model(task: "Task", options: Options, scale: int | None, level: float | None) -> "RunModel":
+def _open_model(asked: "Asked", options: Options) -> "RunModel":
     """Find the model that a run would restore with, and load it if it is on this machine."""
     from mambair_cli.checkpoints import hub
     from mambair_cli.checkpoints.select import name_model
@@ -85,10 +81,10 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
     device = choose_device(devices[0] if devices else options.device)
     names = tuple(devices) or (str(device),)
     is_offline = hub.is_offline(options.offline)
-    if options.weights is not None:
-        _check_here(options.weights)
+    if asked.weights is not None:
+        _check_here(str(asked.weights))
     elif not is_offline:
-        model = name_model(task, scale, level, options.model, device.type)
+        model = name_model(asked, device.type)
         if hub.cached(model) is None:
             # Squares, where tiles are to be fitted to a network that is not here.
             tiles = choose_tiles(
@@ -97,7 +93,7 @@ def _open_model(task: "Task", options: Options, scale: int | None, level: float 
             return RunModel(model.name, model.scale, names, tiles, None)
     # Nothing is downloaded for a plan. Where a run could not do so either, notices are those of the run.
     offline = options.offline if is_offline else True
-    settings = replace(settings_for(task, scale, level, options), device=str(device), offline=offline)
+    settings = replace(settings_for(asked, options), device=str(device), offline=offline)
     restorer = Restorer.from_settings(settings, (lambda sentence: None) if options.quiet else say)
     return RunModel(restorer.model.name, restorer.info.scale, names, restorer.tiles, restorer)
 

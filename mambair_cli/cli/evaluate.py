@@ -280,13 +280,15 @@ def _make_restorer(options: EvaluateOptions) -> "Restorer | None":
     """Load the network to measure; None where the images are finished."""
     if options.task is None:
         return None
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.restore.settings import RestoreSettings
 
+    asked = Asked(options.task, options.scale, options.level, options.model, options.weights)
     # The papers measure what the network itself gives; seams are measured in what users get.
-    settings = RestoreSettings.pick(options, bare=not options.seams, others={})
+    settings = RestoreSettings.pick(options, asked=asked, bare=not options.seams, others={})
     if options.receptive_field:
-        settings = replace(settings, tile=None)
+        settings = replace(settings, own=replace(settings.own, tile=None))
     restorer = Restorer.from_settings(settings, say if not options.quiet else lambda sentence: None)
     if options.weights is None and restorer.notice is None and not options.quiet:
         say(f"using {restorer.model.name} on {restorer.device}")

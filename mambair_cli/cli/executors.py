@@ -14,7 +14,7 @@ from mambair_cli.system.warmup import import_torch, load_libraries
 WORKER_MODULE = "mambair_cli.runs.executors.process_worker"
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.cli.progress import Progress
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.restore.settings import RestoreSettings
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
     from mambair_cli.server.client import ServerClient
 
 
-def open_executor(
-    task: "Task", scale: int | None, level: float | None, options: Options, progress: "Progress"
-) -> "Executor":
+def open_executor(asked: "Asked", options: Options, progress: "Progress") -> "Executor":
     """Load the model where it is to compute.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        asked: What is asked for.
         options: Options of the command.
         progress: Shows images and tiles.
 
@@ -41,18 +37,15 @@ def open_executor(
         MambairError: There is no such model, device, cluster or server.
     """
     if options.server:
-        return _open_client(options.server, task, scale, level, options, progress)
+        return _open_client(options.server, asked, options, progress)
     has_workers = options.devices is not None or options.workers is not None or options.ray is not None
     _prepare_workers(options)
-    import_torch(
-        "cpu" if has_workers else options.device, partial(_compile_ahead, task, scale, level, options)
-    )
-    from mambair_cli.checkpoints.select import looks
+    import_torch("cpu" if has_workers else options.device, partial(_compile_ahead, asked, options))
     from mambair_cli.restore.devices import choose_device, choose_devices
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.this_process import ThisProcess
 
-    settings = settings_for(task, scale, level, options)
+    settings = settings_for(asked, options)
     if options.ray is not None:
         return _open_cluster(options.ray, settings)
     devices = choose_devices(options.devices, options.workers)
@@ -60,7 +53,7 @@ def open_executor(
         load_libraries(choose_device(options.device))
     settings = replace(settings, device=devices[0] if devices else options.device)
     # Where a look chooses, a notice about a model comes when that one is chosen.
-    is_silent = options.quiet or looks(level, options.model, options.weights)
+    is_silent = options.quiet or asked.is_open
     notify = (lambda sentence: None) if is_silent else say
     restorer = Restorer.from_settings(settings, notify)
     if len(devices) > 1:
@@ -68,34 +61,29 @@ def open_executor(
     return ThisProcess(restorer, partial(progress.start, 0), partial(progress.advance, 0))
 
 
-def load_restorer(task: "Task", scale: int | None, level: float | None, options: Options) -> "Restorer":
+def load_restorer(asked: "Asked", options: Options) -> "Restorer":
     """Load the model in this process.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality; None if it is unknown.
+        asked: What is asked for.
         options: Options of the command.
 
     Raises:
         MambairError: There is no such model or device.
     """
-    import_torch(options.device, partial(_compile_ahead, task, scale, level, options))
-    from mambair_cli.checkpoints.select import looks
+    import_torch(options.device, partial(_compile_ahead, asked, options))
     from mambair_cli.restore.devices import choose_device
     from mambair_cli.restore.restorer import Restorer
 
     load_libraries(choose_device(options.device))
     # Where a look chooses, a notice about a model comes when that one is chosen.
-    is_silent = options.quiet or looks(level, options.model, options.weights)
+    is_silent = options.quiet or asked.is_open
     notify = (lambda sentence: None) if is_silent else say
-    return Restorer.from_settings(settings_for(task, scale, level, options), notify)
+    return Restorer.from_settings(settings_for(asked, options), notify)
 
 
 @contextmanager
-def open_restorer(
-    task: "Task", scale: int | None, level: float | None, options: Options
-) -> "Iterator[tuple[Restorer, SegmentWorkers | None]]":
+def open_restorer(asked: "Asked", options: Options) -> "Iterator[tuple[Restorer, SegmentWorkers | None]]":
     """Load the model for clips.
 
     The arguments and errors are those of :func:`load_restorer`.
@@ -109,27 +97,25 @@ def open_restorer(
 
     devices = choose_devices(options.devices, options.workers)
     first = replace(options, device=devices[0]) if devices else options
-    restorer = load_restorer(task, scale, level, first)
+    restorer = load_restorer(asked, first)
     if len(devices) < 2:
         yield restorer, None
         return
     from mambair_cli.cli.progress import Progress
     from mambair_cli.runs.executors.clip_workers import ClipWorkers
 
-    settings = replace(settings_for(task, scale, level, first), device=devices[0])
+    settings = replace(settings_for(asked, first), device=devices[0])
     with closing(_open_processes(devices, restorer, settings, Progress(not options.quiet))) as workers:
         yield restorer.by(workers.computer_for(None), workers.computer_for), ClipWorkers(workers)
 
 
-def _compile_ahead(
-    task: "Task", scale: int | None, level: float | None, options: Options, capability: tuple[int, int]
-) -> None:
+def _compile_ahead(asked: "Asked", options: Options, capability: tuple[int, int]) -> None:
     """Have the programs for a GPU compiled that the model will launch, where its name tells which model."""
-    if options.weights is None and options.precision != "fp32":
+    if asked.weights is None and options.precision != "fp32":
         from mambair_cli.checkpoints.select import name_model
         from mambair_cli.programs.ahead import start
 
-        start(name_model(task, scale, level, options.model, "cuda").name, capability)
+        start(name_model(asked, "cuda").name, capability)
 
 
 def _prepare_workers(options: Options) -> None:
@@ -141,40 +127,34 @@ def _prepare_workers(options: Options) -> None:
         prepare([WORKER_MODULE])
 
 
-def settings_for(task: "Task", scale: int | None, level: float | None, options: Options) -> "RestoreSettings":
+def settings_for(asked: "Asked", options: Options) -> "RestoreSettings":
     """Return the settings of a restorer that a command's options give."""
     from mambair_cli.restore.settings import RestoreSettings
 
-    return RestoreSettings.pick(options, task=task, scale=scale, level=level)
+    return RestoreSettings.pick(options, asked=asked)
 
 
 def _open_client(
     server: str,
-    task: "Task",
-    scale: int | None,
-    level: float | None,
+    asked: "Asked",
     options: Options,
     progress: "Progress",
 ) -> "ServerClient":
     """Connect to a server, which loads the model if it has not."""
+    from mambair_cli.restore.settings import ImageSettings
     from mambair_cli.server.address import parse_address
     from mambair_cli.server.client import ServerClient
 
     query = {
-        "scale": scale,
-        "sigma": level if task == "denoise" else None,
-        "jpeg_quality": level if task == "dejpeg" else None,
-        "model": options.model,
+        "scale": asked.scale,
+        "sigma": asked.level if asked.task == "denoise" else None,
+        "jpeg_quality": asked.level if asked.task == "dejpeg" else None,
+        "model": asked.model,
         "precision": None if options.precision == "auto" else options.precision,
-        "tile": options.tile,
-        "overlap": options.overlap,
-        "seed": options.seed,
-        "strength": options.strength,
-        "ensemble": options.ensemble or None,
-        "wrap": None if options.wrap == "none" else options.wrap,
+        **ImageSettings.pick(options).changed,
         "offline": options.offline or None,
     }
-    client = ServerClient(parse_address(server), task, query, progress.start)
+    client = ServerClient(parse_address(server), asked.task, query, progress.start)
     if client.info.notice and not options.quiet:
         say(client.info.notice)
     return client
@@ -194,7 +174,7 @@ def _open_processes(
         return WorkerProcesses(
             devices,
             restorer,
-            replace(settings, model="auto", weights=restorer.model.path, others=restorer.others),
+            replace(settings, asked=settings.asked.by_file(restorer.model.path), others=restorer.others),
             max(1, torch.get_num_threads() // len(devices)) if restorer.device.type == "cpu" else None,
             say,
             progress.start,
@@ -204,19 +184,18 @@ def _open_processes(
 
 def _open_cluster(address: str, settings: "RestoreSettings") -> "RayCluster":
     """Start workers on the machines of a cluster."""
-    from mambair_cli.checkpoints.select import choose_model, choose_others, looks
+    from mambair_cli.checkpoints.select import choose_model, choose_others
     from mambair_cli.restore.restorer import Restorer
     from mambair_cli.runs.executors.ray_cluster import RayCluster
 
     cluster = RayCluster(address, say)
-    task, scale, offline, quiet = settings.task, settings.scale, settings.offline, settings.quiet
+    asked, offline, quiet = settings.asked, settings.offline, settings.quiet
     try:
-        chosen = task, scale, settings.level, settings.model, settings.weights
-        model = choose_model(*chosen, cluster.kind, offline, quiet)
-        others = choose_others(task, scale, cluster.kind, offline, quiet) if looks(*chosen[2:]) else {}
+        model = choose_model(asked, cluster.kind, offline, quiet)
+        others = choose_others(asked, cluster.kind, offline, quiet) if asked.is_open else {}
         if (notice := model.tell(offline)) and not quiet and not others:
             say(notice)
-        here = replace(settings, model="auto", weights=model.path, device="cpu", others=others)
+        here = replace(settings, asked=asked.by_file(model.path), device="cpu", others=others)
         Restorer.from_settings(here)  # shows here what is wrong with the model or the settings
         with cleaning_up():
             cluster.start(settings, model, others)

@@ -1,12 +1,13 @@
 """The jobs of a run: the scale of its network, and where each result goes."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.options import Options
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked, Task
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.runs.job_files import WriteOptions
@@ -14,26 +15,24 @@ if TYPE_CHECKING:
     from mambair_cli.runs.output_size import Size
 
 
-def choose_scale(
-    sources: list["Source"], options: Options, output: "WriteOptions", scale: int | None
-) -> int | None:
+def choose_scale(asked: "Asked", sources: list["Source"], output: "WriteOptions", max_pixels: int) -> "Asked":
     """Choose the scale of the network by the sizes of its results, where these were asked for.
 
     Args:
+        asked: What is asked for.
         sources: The images.
-        options: Options of the command.
         output: How results are written.
-        scale: Scale of the network, where it was asked for.
+        max_pixels: Images with more pixels are refused, and do not count.
 
     Returns:
-        The scale; None for that of the model, or the default.
+        What is asked for, with that scale.
     """
     from mambair_cli.checkpoints.catalog import is_named
     from mambair_cli.runs.output_size import Size
 
-    if output.size == Size() or is_named(options.model) or options.weights is not None:
-        return scale
-    return _smallest_scale(sources, output.size, options.max_pixels)
+    if output.size == Size() or is_named(asked.model) or asked.weights is not None:
+        return asked
+    return replace(asked, scale=_smallest_scale(sources, output.size, max_pixels))
 
 
 def name_jobs(

@@ -10,16 +10,15 @@ from mambair_cli.cli.options import Options
 from mambair_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.checkpoints.select import ChosenModel
 
 
-def settle_mix(task: "Task", scale: int | None, options: Options, opened: ExitStack) -> Options:
+def settle_mix(asked: "Asked", options: Options, opened: ExitStack) -> Options:
     """Return options whose checkpoint is the mix that was asked for; the same ones where none was.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None where it was not asked for.
+        asked: What is asked for, by either of them.
         options: Options of the command.
         opened: Removes the file of the mix at its end.
 
@@ -45,8 +44,8 @@ def settle_mix(task: "Task", scale: int | None, options: Options, opened: ExitSt
     from mambair_cli.checkpoints.mixing import mix_checkpoints
 
     first, second = (
-        *(_find(task, scale, name, None, options) for name in names),
-        *(_find(task, scale, "auto", file, options) for file in files),
+        *(_find(replace(asked, model=name), options) for name in names),
+        *(_find(asked.by_file(file), options) for file in files),
     )
     folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="mambair-"))
     name = "-".join([Path(first.name).stem, Path(second.name).stem, f"{options.mix:g}"])
@@ -55,11 +54,11 @@ def settle_mix(task: "Task", scale: int | None, options: Options, opened: ExitSt
     return replace(options, models=None, weight_files=[str(target)], mix=None)
 
 
-def _find(task: "Task", scale: int | None, name: str, file: str | None, options: Options) -> "ChosenModel":
+def _find(asked: "Asked", options: Options) -> "ChosenModel":
     from mambair_cli.checkpoints.catalog import is_named
     from mambair_cli.checkpoints.select import choose_model
 
-    if file is None and not is_named(name):
-        raise UsageError(f"--mix needs two models by name, and --model {name} may be any; name one")
+    if asked.weights is None and not is_named(asked.model):
+        raise UsageError(f"--mix needs two models by name, and --model {asked.model} may be any; name one")
     is_offline = options.offline or options.dry_run
-    return choose_model(task, scale, None, name, file, "cpu", is_offline, options.quiet)
+    return choose_model(asked, "cpu", is_offline, options.quiet)

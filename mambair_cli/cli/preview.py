@@ -19,7 +19,7 @@ from mambair_cli.system.geometry import Region, read_region
 from mambair_cli.system.wording import as_argument
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.cli.progress import Progress
     from mambair_cli.images.source import Source
     from mambair_cli.inspection.need import Need
@@ -63,9 +63,7 @@ def check_preview(options: Options) -> None:
 
 
 def show_preview(
-    task: "Task",
-    scale: int | None,
-    level: float | None,
+    asked: "Asked",
     sources: list["Source"],
     output: "WriteOptions",
     options: Options,
@@ -74,9 +72,7 @@ def show_preview(
     """Restore a part of an image by each model and strength, and show it before and after.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None where it follows from the size, or is the default.
-        level: Noise sigma of 255, or JPEG quality, if it was given.
+        asked: What is asked for, by each of the models in the options.
         sources: The images.
         output: How results are written, of which the size counts.
         options: Options of the command, as :func:`check_preview` accepts them.
@@ -97,7 +93,7 @@ def show_preview(
     for model in filter(is_named, options.asked_models):
         find_model(model)  # before PyTorch is loaded
     with _open(sources[0], options) as image:
-        results = _restore(image, task, scale, level, output, options)
+        results = _restore(image, asked, output, options)
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
     document = write_comparison(pictures, title, with_ssim=False, files=_files(sources[0]))
@@ -178,14 +174,7 @@ class _Result:
     facts: dict[str, Any]
 
 
-def _restore(
-    image: PreviewImage,
-    task: "Task",
-    scale: int | None,
-    level: float | None,
-    output: "WriteOptions",
-    options: Options,
-) -> list[_Result]:
+def _restore(image: PreviewImage, asked: "Asked", output: "WriteOptions", options: Options) -> list[_Result]:
     """Restore the part by each model and strength."""
     from mambair_cli.cli.executors import load_restorer
     from mambair_cli.cli.progress import Progress
@@ -196,9 +185,8 @@ def _restore(
     shown: set[str] = set()
     progress = Progress(not options.quiet)
     for name in options.asked_models:
-        asked = replace(options, models=[name], strengths=None)
-        network = choose_scale([image.source], asked, output, scale)
-        usual = load_restorer(task, network, level, asked)
+        by_name = choose_scale(replace(asked, model=name), [image.source], output, options.max_pixels)
+        usual = load_restorer(by_name, replace(options, strengths=None))
         check_reach(output.size, usual.info.scale)
         need = image.look() if usual.others else None
         restorer = usual if need is None else usual.choose(need)
@@ -209,7 +197,7 @@ def _restore(
             continue
         shown.add(restorer.model.name)
         if not options.quiet:
-            _explain(image, task, level, restorer, need, options.offline)
+            _explain(image, asked, restorer, need, options.offline)
         with cleaning_up(), progress:
             results += _restore_by(restorer, image, replace(output, size=size), options, progress)
     return results
@@ -217,8 +205,7 @@ def _restore(
 
 def _explain(
     image: PreviewImage,
-    task: "Task",
-    level: float | None,
+    asked: "Asked",
     restorer: "Restorer",
     need: "Need | None",
     is_offline: bool,
@@ -226,7 +213,7 @@ def _explain(
     """Say which model restores the part, and why, in the words of a run."""
     model, place = restorer.model.name, str(restorer.device)
     if need is None:
-        if remark := explain_level(task, level, model):
+        if remark := explain_level(asked.task, asked.level, model):
             say(remark)
         if not restorer.notice:
             say(f"using {model} on {place}")
@@ -235,9 +222,9 @@ def _explain(
         say(notice)
     else:
         say(f"using {model} on {place}, by a look at the image")
-    if sentence := explain_look(task, need, model):
+    if sentence := explain_look(asked.task, need, model):
         say(f"{image.name}: {sentence}")
-    if need.kind == "real" and not is_offline and (better := name_better(task, model, place)):
+    if need.kind == "real" and not is_offline and (better := name_better(asked.task, model, place)):
         say(better)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, Asked
 from mambair_cli.cli.clips import restore_clips, take_clips
 from mambair_cli.cli.dry_run import print_plan
 from mambair_cli.cli.inputs import Inputs, check_names, find_inputs
@@ -26,7 +27,6 @@ from mambair_cli.runs import parameters
 from mambair_cli.system.values import plain_factor, read_percentage, read_value
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
     from mambair_cli.images.discovery import FileFilter
     from mambair_cli.images.source import Source
     from mambair_cli.runs.job_files import WriteOptions
@@ -84,7 +84,6 @@ def upscale(
 
     Example: mambair upscale photos/ --scale 2 --output large/
     """
-    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL
     from mambair_cli.runs.output_size import settle_scale
 
     if real and clean:
@@ -93,7 +92,7 @@ def upscale(
         options = _take(options, REAL if real else CLEAN)
     may_differ = not {*options.asked_models} <= {AUTO, CLEAN} or options.weights is not None
     network, size = settle_scale(scale, width, height, megapixels, may_differ)
-    _restore("upscale", inputs, options, scale=network, size=size)
+    _restore(Asked("upscale", network), inputs, options, size)
 
 
 @with_options
@@ -129,7 +128,7 @@ def denoise(
         raise UsageError(f"{given[0]} and {given[1]} exclude each other; give one")
     if real or clean:
         options = _take(options, "real" if real else "clean")
-    _restore("denoise", inputs, options, level=sigma)
+    _restore(Asked("denoise", level=sigma), inputs, options)
 
 
 @with_options
@@ -143,69 +142,54 @@ def dejpeg(
 
     Example: mambair dejpeg old/*.jpg --format png --output clean/
     """
-    _restore("dejpeg", inputs, options, level=jpeg_quality)
+    _restore(Asked("dejpeg", level=jpeg_quality), inputs, options)
 
 
-def _restore(
-    task: "Task",
-    inputs: list[str] | None,
-    options: Options,
-    scale: int | None = None,
-    level: float | None = None,
-    size: "Size | None" = None,
-) -> None:
+def _restore(asked: Asked, inputs: list[str] | None, options: Options, size: "Size | None" = None) -> None:
     """Do what the restoring commands have in common.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
+        asked: What is asked for, without the model, which the options name.
         inputs: Names of files and folders.
         options: Options that all these commands have.
-        scale: Scale of the network; None where it follows from the size, or is the default.
-        level: Noise sigma of 255, or JPEG quality, if it was given.
         size: Size of the results; None for the network's own.
     """
     options = _settle_output(options)
     check_options(options)
-    _check_level(task, level, options)
+    _check_level(asked, options)
     if options.is_preview:
         check_preview(options)
     with ExitStack() as opened:
-        _restore_by(task, inputs, settle_mix(task, scale, options, opened), scale, level, size)
+        options = settle_mix(asked, options, opened)
+        _restore_by(replace(asked, model=options.model, weights=options.weights), inputs, options, size)
 
 
-def _restore_by(
-    task: "Task",
-    inputs: list[str] | None,
-    options: Options,
-    scale: int | None,
-    level: float | None,
-    size: "Size | None",
-) -> None:
+def _restore_by(asked: Asked, inputs: list[str] | None, options: Options, size: "Size | None") -> None:
     """Restore by one model, or those that it is chosen from; the arguments are those of :func:`_restore`."""
     from mambair_cli.images.source import STANDARD_STREAM
     from mambair_cli.runs.output_size import check_reach
 
     check_names(inputs or [], options.output, options.output is None and options.from_file is None)
     if clips := take_clips(inputs, options):
-        restore_clips(task, clips, options, scale, level, size)
+        restore_clips(asked, clips, options, size)
         return
     if options.watch:
-        _watch(task, inputs or [], options, scale, level, size)
+        _watch(asked, inputs or [], options, size)
         return
     sources, file_filter = _find_sources(inputs, options)
     if options.is_preview:
-        show_preview(task, scale, level, sources, _write_options(options, size), options)
+        show_preview(asked, sources, _write_options(options, size), options)
         return
     _check_output(sources, options)
     output, policy = _write_options(options, size), _policy(options)
     _check_server(options)
-    if not options.quiet and (warning := explain_quality(task, options.quality, level)):
+    if not options.quiet and (warning := explain_quality(asked.task, options.quality, asked.level)):
         say(warning)
     if options.ensemble and not options.quiet:
         say(EIGHT_TIMES)
     if options.dry_run:
-        scale = choose_scale(sources, options, output, scale)
-        print_plan(task, scale, level, sources, options, output, policy, file_filter)
+        asked = choose_scale(asked, sources, output, policy.max_pixels)
+        print_plan(asked, sources, options, output, policy, file_filter)
         return
     goes_to_stdout = options.output == STANDARD_STREAM
     goes_to_stdout |= options.output is None and sources[0].path is None
@@ -213,22 +197,15 @@ def _restore_by(
         raise UsageError(f"standard output is closed: {STANDARD_STREAM}; give -o a file")
     if options.json and goes_to_stdout:
         raise UsageError("standard output takes an image or JSON; give -o a file, or leave out --json")
-    scale = choose_scale(sources, options, output, scale)
-    run = Run(task, scale, level, sources, output, file_filter, options, policy)
-    if (known := _known_scale(task, scale, options)) is not None:
+    asked = choose_scale(asked, sources, output, policy.max_pixels)
+    run = Run(asked, sources, output, file_filter, options, policy)
+    if (known := _known_scale(asked)) is not None:
         check_reach(output.size, known)
         run.name(known)
     run.perform()
 
 
-def _watch(
-    task: "Task",
-    names: list[str],
-    options: Options,
-    scale: int | None,
-    level: float | None,
-    size: "Size | None",
-) -> None:
+def _watch(asked: Asked, names: list[str], options: Options, size: "Size | None") -> None:
     """Restore the images in folders, and those that arrive there; for the rest, see :func:`_restore`.
 
     Raises:
@@ -245,23 +222,23 @@ def _watch(
     _check_server(options)
     file_filter = FileFilter(tuple(options.include or ()), tuple(options.exclude or ()), options.output)
     output, policy = _write_options(options, size), _policy(options)
-    scale = choose_scale([], options, output, scale)
+    asked = choose_scale(asked, [], output, policy.max_pixels)
     if options.ensemble and not options.quiet:
         say(EIGHT_TIMES)
-    run = Run(task, scale, level, [], output, file_filter, options, policy)
+    run = Run(asked, [], output, file_filter, options, policy)
     run.watch([Path(name) for name in names])
 
 
-def _check_level(task: "Task", level: float | None, options: Options) -> None:
+def _check_level(asked: Asked, options: Options) -> None:
     """Refuse a level of damage together with a model: each chooses a model.
 
     Raises:
         UsageError: Both are given.
     """
     named = [model for model in options.asked_models if model != "auto"]
-    if level is not None and (named or options.weights is not None):
+    if asked.level is not None and (named or options.weights is not None):
         given = f"--weights {options.weights}" if options.weights is not None else f"--model {named[0]}"
-        strength = f"--sigma {level:g}" if task == "denoise" else f"--jpeg-quality {level}"
+        strength = f"--sigma {asked.level:g}" if asked.task == "denoise" else f"--jpeg-quality {asked.level}"
         raise UsageError(f"{strength} chooses a model, and {given} is one; leave one out")
 
 
@@ -335,20 +312,18 @@ def _is_no_folder(name: str) -> bool:
     return os.path.exists(name) and not os.path.isdir(name)
 
 
-def _known_scale(task: "Task", scale: int | None, options: Options) -> int | None:
+def _known_scale(asked: Asked) -> int | None:
     """Return the scale of the network before it is loaded; None where only its weights tell it."""
-    from mambair_cli.checkpoints.catalog import AUTO, CLEAN, REAL, default_scale
     from mambair_cli.checkpoints.own_models import find_model
 
-    asked = default_scale(task) if scale is None else scale
-    if options.weights is not None:
-        return None if task == "upscale" and scale is None else asked
-    if options.model in (AUTO, CLEAN):
-        return asked
-    if options.model == REAL:
+    if asked.weights is not None:
+        return None if asked.task == "upscale" and asked.scale is None else asked.usual_scale
+    if asked.model in (AUTO, CLEAN):
+        return asked.usual_scale
+    if asked.model == REAL:
         return None
-    model = find_model(options.model)
-    return model.scale if model.task == task and scale in (None, model.scale) else None
+    model = find_model(asked.model)
+    return model.scale if model.task == asked.task and asked.scale in (None, model.scale) else None
 
 
 def _check_server(options: Options) -> None:

@@ -26,7 +26,7 @@ from mambair_cli.errors import ServerError, UsageError
 from mambair_cli.system.signals import cleaning_up, stop_requests
 
 if TYPE_CHECKING:
-    from mambair_cli.checkpoints.catalog import Task
+    from mambair_cli.checkpoints.catalog import Asked
     from mambair_cli.cli.progress import Progress
     from mambair_cli.errors import ImageError
     from mambair_cli.images.discovery import FileFilter
@@ -50,9 +50,7 @@ class Run:
     """A run over images: the jobs, who does them, and what is printed.
 
     Args:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None for the model's own, or the default.
-        level: Noise sigma of 255, or JPEG quality, if it was given.
+        asked: What is asked for.
         sources: The images.
         output: How results are written.
         file_filter: Filter that found the images.
@@ -62,17 +60,14 @@ class Run:
 
     def __init__(
         self,
-        task: "Task",
-        scale: int | None,
-        level: float | None,
+        asked: "Asked",
         sources: list["Source"],
         output: "WriteOptions",
         file_filter: "FileFilter",
         options: Options,
         policy: "RunPolicy",
     ) -> None:
-        self._task: Task = task
-        self._scale, self._level, self._options, self._policy = scale, level, options, policy
+        self._asked, self._options, self._policy = asked, options, policy
         self._sources, self._output, self._file_filter = sources, output, file_filter
         self._jobs: list[Job] | None = None
         self._exit_code = 0
@@ -104,7 +99,7 @@ class Run:
             scale: Scale of the network.
         """
         self._jobs = name_jobs(
-            self._task, scale, self._sources, self._output, self._options, self._file_filter
+            self._asked.task, scale, self._sources, self._output, self._options, self._file_filter
         )
         if self._options.compare:
             policy = self._policy
@@ -158,13 +153,14 @@ class Run:
         progress = Progress(
             not options.quiet, lambda image: self._explain(str(image.source), image.need, image.model)
         )
-        executor = open_executor(self._task, self._scale, self._level, options, progress)
+        executor = open_executor(self._asked, options, progress)
         with closing(executor), cleaning_up():
             info = executor.info
             self._usual_model, self._notices = info.model, dict(info.notices)
             if info.others and not options.offline:
                 better = {
-                    name: name_better(self._task, name, info.place) for name in (info.model, *info.others)
+                    name: name_better(self._asked.task, name, info.place)
+                    for name in (info.model, *info.others)
                 }
                 self._better = {name: sentence for name, sentence in better.items() if sentence is not None}
             check_reach(self._output.size, info.scale)
@@ -235,7 +231,7 @@ class Run:
         """Restore images that have arrived; names of results depend on the other images in the folders."""
         try:
             found, file_filter = arrivals.found, arrivals.file_filter
-            named = name_jobs(self._task, info.scale, found, self._output, self._options, file_filter)
+            named = name_jobs(self._asked.task, info.scale, found, self._output, self._options, file_filter)
         except UsageError as error:  # of the names; others may come
             complain(error)
             self._exit_code = max(self._exit_code, error.exit_code)
@@ -294,7 +290,7 @@ class Run:
         if len(self._jobs or []) <= MOST_EXPLAINED and name not in self._explained:
             self._explained.add(name)
             used = model or self._usual_model
-            if (sentence := explain_look(self._task, need, used)) is not None:
+            if (sentence := explain_look(self._asked.task, need, used)) is not None:
                 say(f"{name}: {sentence}")
             if need.kind == "real" and used in self._better:
                 say(self._better.pop(used))
@@ -304,14 +300,14 @@ class Run:
         self._summary = Summary(files)
         notices = [info.notice] if info and info.notice else []
         notices += info.notices.values() if info else ()
-        if info and (remark := explain_level(self._task, self._level, info.model)):
+        if info and (remark := explain_level(self._asked.task, self._asked.level, info.model)):
             notices.append(remark)
             if not self._options.quiet:
                 say(remark)
         if info and not self._options.quiet and not info.notice:
             models = " or ".join((info.model, *info.others))
             say(f"using {models} on {info.place}" + (", by a look at each image" if info.others else ""))
-        if trap := explain_quality(self._task, self._options.quality, self._level):
+        if trap := explain_quality(self._asked.task, self._options.quality, self._asked.level):
             notices.append(trap)  # said before anything was loaded
         notices += self._unused
         left_out = self._file_filter.left_out

@@ -4,12 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isinf
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
-from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Task
+from mambair_cli.checkpoints.catalog import NETWORK_SCALES, Asked, Task
 from mambair_cli.checkpoints.select import ChosenModel, PictureKind
 from mambair_cli.checkpoints.source import ALLOWED
 from mambair_cli.errors import ImageError, UsageError
@@ -17,7 +18,6 @@ from mambair_cli.images.samples import explain_not_finite, fit_range
 from mambair_cli.networks import NetworkInfo
 from mambair_cli.restore.ranges import RANGES
 from mambair_cli.restore.settings import ImageSettings, Precision
-from mambair_cli.system.geometry import Wrap
 from mambair_cli.system.values import describe_kind, read_value
 
 _ADVICE = {  # for samples of other types, by numpy's kinds of types
@@ -34,22 +34,11 @@ _UPRIGHT = "numpy.asarray(PIL.ImageOps.exif_transpose({}){})"  # as its EXIF wan
 _CONVERSIONS = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
 
-def check_arguments(
-    task: object,
-    scale: Any,
-    level: object,
-    model: object,
-    device: object,
-    precision: object,
-    own: ImageSettings,
-) -> ImageSettings:
+def check_arguments(asked: Asked, device: object, precision: object, own: ImageSettings) -> ImageSettings:
     """Refuse words that name nothing, numbers outside the ranges of options, and scales between networks'.
 
     Args:
-        task: Task to do.
-        scale: Output pixels per input pixel and side; None for the default.
-        level: Noise sigma or JPEG quality; None if it is unknown.
-        model: Name of the model.
+        asked: What is asked for, of any types.
         device: Name of the device.
         precision: Precision of the computation.
         own: Settings that may differ from image to image.
@@ -60,24 +49,17 @@ def check_arguments(
     Raises:
         UsageError: The message says what would work.
     """
-    for name, value, kinds in (
-        ("task", task, Task),
-        ("precision", precision, Precision),
-        ("wrap", own.wrap, Wrap),
-    ):
+    task, scale, model = asked.task, asked.scale, asked.model
+    for name, value, kinds in (("task", task, Task), ("precision", precision, Precision)):
         read_value(name, str(value), "string", choices=get_args(kinds))
     if not isinstance(model, str):
         raise UsageError(f"model is {model!r}; it must be a name, or 'auto'")
     if not isinstance(device, str | torch.device):
         raise UsageError(f"device is {device!r}; it must be a name such as 'cpu', or 'auto'")
     _check_number("scale", scale, "number", (1, None))
-    _check_number("level", level, "number", _LEVELS.get(str(task), (None, None)))
-    check_flags(ensemble=own.ensemble)
-    numbers = {
-        name: _check_number(name, getattr(own, name), "integer", RANGES[name])
-        for name in ("tile", "overlap", "seed")
-    }
-    strength = _check_number("strength", own.strength, "number", RANGES["strength"], is_optional=False)
+    _check_number("level", asked.level, "number", _LEVELS.get(str(task), (None, None)))
+    kinds = get_type_hints(ImageSettings)
+    checked = {name: _check_setting(name, value, kinds[name]) for name, value in vars(own).items()}
     if task == "upscale" and scale is not None and scale % 1 and scale < NETWORK_SCALES[-1]:
         *most, last = NETWORK_SCALES
         scales = f"{', '.join(map(str, most))} or {last}"
@@ -85,7 +67,20 @@ def check_arguments(
             f"cannot enlarge by scale {scale:g}: a network has {scales}; the command's -s {scale:g} takes "
             "the next one and reduces its result, as you can"
         )
-    return replace(own, **numbers, strength=float(strength), ensemble=bool(own.ensemble))
+    return replace(own, **checked)
+
+
+def _check_setting(name: str, value: Any, kind: Any) -> Any:
+    """Return a setting as Python's own value; its range or its words follow from its name and its type."""
+    if get_origin(kind) is Literal:
+        read_value(name, str(value), "string", choices=get_args(kind))
+        return value
+    if kind is bool:
+        check_flags(**{name: value})
+        return bool(value)
+    if kind is float:
+        return float(_check_number(name, value, "number", RANGES[name]))
+    return _check_number(name, value, "integer", RANGES[name], NoneType in get_args(kind))
 
 
 def check_flags(**flags: object) -> None:

@@ -6,6 +6,7 @@ The functions are methods of the restorer.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.checkpoints.select import ChosenModel
 from mambair_cli.restore.settings import RestoreSettings
 
@@ -26,15 +27,14 @@ def reduce(self: "Restorer") -> tuple[Callable[..., "Restorer"], tuple[Any, ...]
     It has a network of its own then, with the weights of the file.
     """
     settings = RestoreSettings(
-        self._task,
-        weights=self.model.path,
+        Asked(self._task, weights=self.model.path),
         device=str(self.device),
         precision=self.precision,
+        own=self.own,
         offline=self.is_offline,
         quiet=True,
         bare=self.bare,
         others=dict(self.others),
-        **vars(self.own),
     )
     return make_anew, (type(self), settings, self.model, self.notice)
 

@@ -15,6 +15,7 @@ from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
 from mambair_cli.restore.masks import NEAR, enlarge_mask, hold_masks
 from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
+from mambair_cli.restore.small_images import count_together, restore_together
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles
 from mambair_cli.system.memory import is_out_of_memory, release_memory_of
@@ -76,8 +77,8 @@ class Restoration:
         self._read = read if stretch is None else lambda *rows: stretch.apply(read(*rows), self._colours)
         self._dtype, self._masks = None if dtype is None else np.dtype(dtype), masks
         self._plan = restorer.plan(self._height, self._width)
-        self._batch = restorer.choose_batch(self._plan)
-        self._is_small = restorer.count_together(shape, masks) > 1  # computed in a batch of whole images
+        self._batch = restorer.loaded.choose_batch(self._plan)
+        self._is_small = count_together(restorer, shape, masks) > 1  # computed in a batch of whole images
         self._shrunk = False
         self._bands: Iterator[Band] | None = None
 
@@ -142,7 +143,7 @@ class Restoration:
     def _begin_small(self) -> Iterator[Band]:
         """Begin a small image in a batch of whole images, which has only this one."""
         dtype = self._dtype if self._stretch is None else None
-        collect = self._restorer.restore_together([self._read(0, self._height)], dtype)
+        collect = restore_together(self._restorer, [self._read(0, self._height)], dtype)
 
         def bands() -> Iterator[Band]:
             restored, report = collect()

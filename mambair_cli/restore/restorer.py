@@ -1,15 +1,15 @@
 """The restorer: image in, image out, by one model on one device."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 
-from mambair_cli.checkpoints.catalog import REAL, Task
+from mambair_cli.checkpoints.catalog import Asked, Task
 from mambair_cli.checkpoints.load import load_network
 from mambair_cli.checkpoints.select import (
     ChosenModel,
@@ -18,14 +18,10 @@ from mambair_cli.checkpoints.select import (
     choose_model,
     choose_others,
     find_kind,
-    looks,
 )
-from mambair_cli.images import from_float, to_float
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.need import Need
-from mambair_cli.networks import Network
 from mambair_cli.restore import copying
-from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.checks import (
     check_arguments,
     check_checkpoints,
@@ -34,25 +30,16 @@ from mambair_cli.restore.checks import (
     check_samples,
 )
 from mambair_cli.restore.devices import choose_device
-from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
+from mambair_cli.restore.engine import OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
-from mambair_cli.restore.lazy_computer import LazyComputer
+from mambair_cli.restore.loaded_network import LoadedNetwork
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
-from mambair_cli.restore.strength import enlarge, mix
-from mambair_cli.restore.tile_cost import choose_batch
 from mambair_cli.restore.tile_size import TileSettings, choose_tiles
-from mambair_cli.restore.tile_threads import TileThreads, count_side_by_side
-from mambair_cli.restore.tiling import Plan, Report, plan_tiles
+from mambair_cli.restore.tiling import Plan, Report
 from mambair_cli.restore.whole import restore_whole
 from mambair_cli.system.geometry import Wrap
-
-# Pixels up to which small images of one size are one batch of a GPU, and the largest number of them.
-# Both follow from the size alone: the shape of a batch moves bits, the number of images in a run must not.
-# On a CPU each of them has a thread of its own, and neither matters.
-PIXELS_TOGETHER = {"cuda": 256**2}
-MOST_TOGETHER = {"cuda": 16}
 
 
 class Restorer:
@@ -97,6 +84,7 @@ class Restorer:
         notice: Sentence about that choice for the user, if there is one.
         net: Its network.
         info: Facts about the network.
+        loaded: The network, and what computes tiles by it.
         own: Settings that may differ from image to image.
         tiles: Sizes by which images are cut into tiles.
         device: Device that computes.
@@ -128,63 +116,55 @@ class Restorer:
         others: Mapping[PictureKind, ChosenModel] | None = None,
     ) -> None:
         own = ImageSettings(tile, overlap, seed, strength, ensemble, wrap)
-        self.own = check_arguments(task, scale, level, model, device, precision, own)
+        asked = Asked(task, scale, level, model, weights)
+        self.own = check_arguments(asked, device, precision, own)
         check_checkpoints(weights, others)
         check_flags(offline=offline, quiet=quiet, bare=bare)
-        level = None if task == "upscale" else level  # for this task no damage is named
+        if task == "upscale":
+            asked = replace(asked, level=None)  # for this task no damage is named
         self.device = choose_device(device)
         choose_tiles(self.own.tile, self.own.overlap, self.device.type)  # before anything is fetched
         self.precision: Precision = precision
-        # Of this process, for tiles side by side; a GPU takes them together.
-        self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.bare = bare
-        self.model = choose_model(task, scale, level, model, weights, self.device.type, offline, quiet)
+        self.model = choose_model(asked, self.device.type, offline, quiet)
         self.notice = self.model.tell(offline)
         if self.notice:
             notify(self.notice)
-        if others is None and looks(level, model, weights) and not bare:
-            others = choose_others(task, scale, self.device.type, offline, quiet)
+        if others is None and asked.is_open and not bare:
+            others = choose_others(asked, self.device.type, offline, quiet)
             for notice in filter(None, (each.tell(offline) for each in others.values())):
                 notify(notice)
         self.others = others or {}
         self.is_offline = offline
-        self._others_loaded: dict[PictureKind, Restorer] = {}
+        self._others_loaded: dict[ChosenModel, Restorer] = {}
         self._loading = threading.Lock()
+        self._find_other: Callable[[ChosenModel], Restorer] | None = None
         self._computer_for: Callable[[PictureKind], TileComputer] | None = None
         self._task: Task = task
-        net = load_network(self.model.path)
-        check_fit(net.info, task, None if model == REAL else scale, self.model)
-        self._take(net)
+        self._load(asked)
 
-    def _take(self, net: Network) -> None:
-        """Take a network; it goes to its device when it is first used."""
+    def _load(self, asked: Asked) -> None:
+        """Load the network of the chosen model."""
+        net = load_network(self.model.path)
+        check_fit(net.info, asked, self.model)
         self.net, self.info = net, net.info
+        self.loaded = LoadedNetwork(net, self.device, self.precision, self.bare)
         self.tiles = self._choose_tiles(self.own)
-        self._computer = LazyComputer(self._make_computer)
-        self._is_neutral: dict[tuple[int, ...], bool] = {}  # by shape: images do not affect each other
 
     __copy__, __reduce__ = copying.share, copying.reduce
-
-    def _make_computer(self) -> TileComputer:
-        engine = Engine(self.net, self.device, self.precision, self.bare)
-        return TileThreads(engine, self._threads) if self._threads > 1 else engine
 
     @classmethod
     def from_settings(
         cls, settings: RestoreSettings, notify: Callable[[str], None] = lambda sentence: None
     ) -> "Restorer":
         """Make a restorer from a record of its arguments."""
-        return cls(**vars(settings), notify=notify)
+        return cls(**settings.arguments, notify=notify)
 
     @property
     def computer(self) -> TileComputer:
         """What computes tiles; the network goes to its device at the first use, in any thread."""
-        return EnsembleComputer(self.single_computer) if self.own.ensemble else self.single_computer
-
-    @property
-    def single_computer(self) -> TileComputer:
-        """What computes each tile once, whether or not there is an ensemble."""
-        return self._computer.get()
+        computer = self.loaded.computer
+        return EnsembleComputer(computer) if self.own.ensemble else computer
 
     def by(
         self, computer: TileComputer, computer_for: Callable[[PictureKind], TileComputer] | None = None
@@ -196,8 +176,17 @@ class Restorer:
             computer_for: Returns what computes the tiles of pictures of a kind that has another network.
         """
         other = copy(self)
-        other._computer, other._threads = LazyComputer(lambda: computer), 1
-        other._computer_for = computer_for
+        other.loaded, other._computer_for = self.loaded.by(computer), computer_for
+        return other
+
+    def sharing(self, find_other: "Callable[[ChosenModel], Restorer]") -> "Restorer":
+        """Return a restorer that loads no other models, but is given the restorers for them.
+
+        Args:
+            find_other: Returns the restorer for a model, which others may use, too.
+        """
+        other = copy(self)
+        other._find_other = find_other
         return other
 
     def choose(self, need: Need) -> "Restorer":
@@ -211,11 +200,8 @@ class Restorer:
         Args:
             kind: One of ``others``.
         """
-        with self._loading:
-            if kind not in self._others_loaded:
-                self._others_loaded[kind] = self._load_other(self.others[kind])
-            other = self._others_loaded[kind]
-        other = other.with_settings(self.own)
+        find = self._find_other or self._load_once
+        other = find(self.others[kind]).with_settings(self.own)
         return other.by(self._computer_for(kind)) if self._computer_for else other
 
     def alone(self) -> "Restorer":
@@ -224,13 +210,15 @@ class Restorer:
         other.others = {}
         return other
 
-    def _load_other(self, model: ChosenModel) -> "Restorer":
-        other = self.alone()
-        other.model, other.notice = model, None
-        net = load_network(model.path)
-        check_fit(net.info, self._task, None, model)
-        other._take(net)
-        return other
+    def _load_once(self, model: ChosenModel) -> "Restorer":
+        """Return the restorer for another model, which copies of this one share."""
+        with self._loading:
+            if model not in self._others_loaded:
+                other = self.alone()
+                other.model, other.notice = model, None
+                other._load(Asked(self._task))
+                self._others_loaded[model] = other
+            return self._others_loaded[model]
 
     def with_settings(self, own: ImageSettings) -> "Restorer":
         """Return a restorer by the same network on the same device, with settings of its own.
@@ -308,79 +296,3 @@ class Restorer:
     def plan(self, height: int, width: int) -> Plan:
         """Place tiles on an image of that size."""
         return self.tiles.plan(height, width)
-
-    def choose_batch(self, plan: Plan) -> int:
-        """Return the number of an image's tiles that are computed at once."""
-        if self._threads > 1:
-            tile = plan.tile_height, plan.tile_width
-            return max(1, min(len(plan), count_side_by_side(tile, self.info.config, self._threads)))
-        return choose_batch(plan, self.info.config, self.device.type)
-
-    def count_together(self, shape: tuple[int, ...], masks: int = 0) -> int:
-        """Return the number of images of a shape (h, w, c) that are computed at once; 1 for large ones."""
-        height, width, samples = shape
-        has_more = masks > 0 or samples % 2 == 0  # masks, or alpha
-        if has_more or self.own.wrap != "none" or max(height, width) > max(self.tiles.side, self.tiles.whole):
-            return 1
-        if self._threads > 1:
-            return count_side_by_side((height, width), self.info.config, self._threads)
-        kind = self.device.type
-        return max(1, min(MOST_TOGETHER.get(kind, 1), PIXELS_TOGETHER.get(kind, 0) // (height * width)))
-
-    def restore_together(
-        self, images: Sequence[np.ndarray], dtype: DTypeLike | None = np.float32
-    ) -> Callable[[], tuple[list[np.ndarray], Report]]:
-        """Begin small images of one shape together: on a CPU side by side, on a GPU in one batch.
-
-        A batch is filled up if they are too few; where an image's place in it moves a bit, each image is then
-        computed alone.
-
-        Args:
-            images: Images, no more than :meth:`count_together` returns; (h, w, 1 or 3), of any dtype that
-                :meth:`restore` takes.
-            dtype: Type of the results' samples, as for :meth:`open_rows`.
-
-        Returns:
-            A function that waits for them and returns them, (s·h, s·w, c) each, and how they were computed.
-
-        Raises:
-            torch.OutOfMemoryError: The device does not hold them at once.
-            UsageError: The network cannot restore such images.
-        """
-        shape = images[0].shape
-        check_samples(shape[2], self.info, self.model.name)
-        compute = self._compute_together(images)
-
-        def collect() -> tuple[list[np.ndarray], Report]:
-            restored = compute()
-            if len(images) > 1 and self._threads == 1:
-                if shape not in self._is_neutral:
-                    alone = self._compute_together(images[-1:])()[0]
-                    self._is_neutral[shape] = np.array_equal(alone, restored[-1])
-                if not self._is_neutral[shape]:  # a result must not depend on the other images
-                    restored = [self._compute_together([image])()[0] for image in images]
-            finished = []
-            for rows, image in zip(restored, images, strict=True):
-                rows = from_channels(rows, image, shape[2], self.info.channels)
-                if self.own.strength < 1:
-                    rows = mix(rows, enlarge(to_float(image), self.info.scale), self.own.strength)
-                finished.append(rows if dtype is None else from_float(rows, dtype))
-            plan = plan_tiles(shape[0], shape[1], max(shape[:2]), 0)
-            return finished, Report(plan, self.count_together(shape), False)
-
-        return collect
-
-    def _compute_together(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-        """Begin images, on a GPU in a batch that is filled up with the last one."""
-        batch = len(images) if self._threads > 1 else self.count_together(images[0].shape)
-        filled = [*images, *[images[-1]] * (batch - len(images))]
-        prepared = [to_channels(image, images[0].shape[2], self.info.channels) for image in filled]
-        tiles = np.stack(prepared, out=self.computer.allocate((batch, *prepared[0].shape)))
-        launched = self.computer.launch(tiles, [(0, 0)] * batch, self.own.seed)
-
-        def collect() -> list[np.ndarray]:
-            with self.computer.buffers.blending():
-                restored = self.computer.collect(launched)[: len(images)]
-            return [self.computer.buffers.fetch(rows) for rows in restored]
-
-        return collect

@@ -13,6 +13,7 @@ import numpy as np
 from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.restore.restoration import Restoration
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.small_images import count_together, restore_together
 from mambair_cli.restore.tiling import Report
 from mambair_cli.system.memory import passing_over_memory
 from mambair_cli.video import VideoFrame
@@ -132,7 +133,7 @@ def _batches(frames: Iterator[VideoFrame], restorer: Restorer, segment: int | No
         is_new = before is None or not np.array_equal(frame.pixels, before)
         before = frame.pixels
         batch.frames.append((frame, is_new))
-        if not batch.new or len(batch.new) == restorer.count_together(before.shape):
+        if not batch.new or len(batch.new) == count_together(restorer, before.shape):
             yield batch
             batch = _Batch(restorer)
     if batch.frames:
@@ -162,7 +163,7 @@ class _Batch:
         new = self.new
         if len(new) > 1:
             with passing_over_memory():  # computed alone, each has room
-                self._collect = self._restorer.restore_together(new)
+                self._collect = restore_together(self._restorer, new)
                 return
         self._open(new)
 

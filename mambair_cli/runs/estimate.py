@@ -102,7 +102,7 @@ def try_network(restorer: Restorer, height: int, width: int) -> Trial:
     """
     restorer = restorer.alone().with_settings(replace(restorer.own, wrap="none"))
     plan = restorer.plan(height, width)
-    tiles = restorer.choose_batch(plan)
+    tiles = restorer.loaded.choose_batch(plan)
     sides = sorted([plan.tile_height, plan.tile_width])  # tiles side by side along their larger one
     shape = (sides[0], sides[1] + (tiles - 1) * (sides[1] - plan.overlap), 3)
     if plan.tile_height > plan.tile_width:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mambair_cli.checkpoints.catalog import load_catalog
 from mambair_cli.inspection.look import WEIGHTS
 from mambair_cli.inspection.need import EDITION
-from mambair_cli.restore.settings import ImageSettings, plain_precision, uses_half
+from mambair_cli.restore.settings import IMAGE_SETTINGS, ImageSettings, plain_precision, uses_half
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import hash_of
-from mambair_cli.system.geometry import Wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.select import ChosenModel
     from mambair_cli.restore.restorer import Restorer
 
-WHOLE_STRENGTH = 1.0
+FIRST_SETTINGS = ("tile", "overlap", "seed")  # in the oldest journals, also where they have their defaults
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,10 @@ class Fingerprint:
         weights: SHA-256 of the checkpoint.
         device: Kind of the device: "cpu", "cuda" or "mps".
         precision: "auto"; "fp32" or "fp16" where that is another one than "auto" stands for on the device.
-        tile: Largest side of a tile, in pixels of the input.
-        overlap: Pixels that neighbouring tiles share.
+        own: Settings that may differ from image to image, with the tile and the overlap that were chosen; the
+            seed is 0 where no network draws noise.
         whole: Side of an image up to which it is a single tile, in pixels.
         fit: Digest of the costs that tiles are fitted to; None where they are not.
-        seed: Random seed of MambaIRv2's inference noise; None without noise; 0 where no network draws any.
-        strength: Share of what the model does, 0 to 1.
-        ensemble: Whether results are means of eight turned and mirrored forms.
-        wrap: Directions in which the edges of images meet.
         others: Digest of the other models among which a look at each image chooses, and of the rules that
             choose; None where one model restores all.
     """
@@ -52,14 +47,9 @@ class Fingerprint:
     weights: str
     device: str
     precision: str
-    tile: int
-    overlap: int
+    own: ImageSettings
     whole: int
-    fit: str | None
-    seed: int | None
-    strength: float = WHOLE_STRENGTH
-    ensemble: bool = False
-    wrap: Wrap = "none"
+    fit: str | None = None
     others: str | None = None
 
     @classmethod
@@ -79,14 +69,13 @@ class Fingerprint:
 
     def describe(self) -> dict[str, Any]:
         """Return the attributes as JSON; :meth:`read` undoes that."""
-        facts = asdict(self)
-        if self.strength == WHOLE_STRENGTH:  # older journals do not have it
-            del facts["strength"]
-        if not self.ensemble:
-            del facts["ensemble"]
-        if self.wrap == "none":
-            del facts["wrap"]
-        if self.others is None:
+        facts = {
+            **vars(self),
+            **{name: getattr(self.own, name) for name in FIRST_SETTINGS},
+            **self.own.changed,
+        }
+        del facts["own"]
+        if self.others is None:  # as with settings, older journals do not have it
             del facts["others"]
         return facts
 
@@ -97,7 +86,8 @@ class Fingerprint:
         Raises:
             TypeError: The facts are those of another version, or of something else.
         """
-        return cls(**facts)
+        own = ImageSettings(**{name: facts[name] for name in IMAGE_SETTINGS if name in facts})
+        return cls(own=own, **{name: fact for name, fact in facts.items() if name not in IMAGE_SETTINGS})
 
     def digest(self) -> str:
         """Return the SHA-256 of the attributes."""
@@ -142,19 +132,17 @@ def describe_maker(restorer: "Restorer", size: tuple[int, int]) -> dict[str, Any
         "size": f"{size[0]}×{size[1]}",
         "device": fingerprint.device,
         "precision": "fp16" if uses_half(restorer.precision, restorer.device.type) else "fp32",
-        "tile": fingerprint.tile,
-        "overlap": fingerprint.overlap,
-        "seed": fingerprint.seed,
     }
-    usual, own = ImageSettings(), restorer.own
-    more = ("strength", "ensemble", "wrap")
-    return facts | {name: getattr(own, name) for name in more if getattr(own, name) != getattr(usual, name)}
+    return facts | {name: getattr(fingerprint.own, name) for name in FIRST_SETTINGS} | fingerprint.own.changed
 
 
 def _of_image(restorer: "Restorer") -> dict[str, Any]:
     """Return what may differ from image to image where one network serves many."""
-    own = restorer.own if _draws_noise(restorer) else replace(restorer.own, seed=ImageSettings().seed)
-    return {**asdict(own), **restorer.tiles.computing}
+    chosen = restorer.tiles.computing
+    own = replace(restorer.own, tile=chosen.pop("tile"), overlap=chosen.pop("overlap"))
+    if not _draws_noise(restorer):
+        own = replace(own, seed=ImageSettings().seed)
+    return {"own": own, **chosen}
 
 
 def _draws_noise(restorer: "Restorer") -> bool:

@@ -21,6 +21,7 @@ from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.row_window import ReadRows
+from mambair_cli.restore.small_images import count_together
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.fingerprint import describe_maker
 from mambair_cli.runs.job_files import (
@@ -145,7 +146,7 @@ class ImageJob:
                 self._look(header, self._read)
             if header.frames == 1 and needs_network and self._stretch is None:
                 self.samples = rows
-                self.together = self.restorer.count_together(rows.shape, len(header.masks))
+                self.together = count_together(self.restorer, rows.shape, len(header.masks))
 
     def _look(self, header: Header, read: ReadRows) -> None:
         """Look at the image, where there are models to choose from, and choose the one that it needs."""

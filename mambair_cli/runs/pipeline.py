@@ -15,6 +15,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
+from mambair_cli.restore.small_images import restore_together
 from mambair_cli.restore.tiling import Report
 from mambair_cli.runs.image_job import ImageJob
 from mambair_cli.runs.jobs import StartedImage
@@ -142,7 +143,7 @@ class _Group:
             return
         samples = [job.samples for job in self.jobs if job.samples is not None]
         with suppress(MambairError), passing_over_memory():  # computed alone, each has room, or its own error
-            self._collect = self.jobs[0].restorer.restore_together(samples)
+            self._collect = restore_together(self.jobs[0].restorer, samples)
 
     def rows(self) -> Iterator[Band]:
         """Compute the images and write their rows; yield these, so that the caller can do other work."""

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from mambair_cli.errors import ImageError, MambairError, ServerError
 from mambair_cli.images import settle_format, show_colour
 from mambair_cli.images.source import Source
+from mambair_cli.restore.settings import IMAGE_SETTINGS
 from mambair_cli.runs.executors.protocol import ExecutorInfo
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, open_target
@@ -44,7 +45,7 @@ from mambair_cli.server.protocol import (
 from mambair_cli.system.file_errors import explain_unreadable
 
 # What a request repeats of the first query, with what its answer has settled.
-KEPT = ("precision", "tile", "overlap", "seed", "strength", "ensemble", "wrap")
+KEPT = ("precision", *IMAGE_SETTINGS)
 AT_ONCE = 3  # images sent at a time: one to compute, one to decode, one to encode
 BUSY_SECONDS = 600  # for which a server may refuse an image as one too many
 GREETING_SECONDS = 10  # for which a server may take to accept a connection

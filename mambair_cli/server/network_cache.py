@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mambair_cli.checkpoints import catalog, hub, own_models
-from mambair_cli.checkpoints.catalog import AUTO, REAL, is_named
+from mambair_cli.checkpoints.catalog import AUTO, is_named
 from mambair_cli.checkpoints.select import (
     ChosenModel,
-    PictureKind,
     check_fit,
     choose_model,
     choose_others,
-    looks,
     name_model,
 )
 from mambair_cli.errors import ModelError
 from mambair_cli.restore.devices import choose_device
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.settings import ImageSettings, Precision, plain_precision
+from mambair_cli.restore.settings import Precision, plain_precision
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.server.protocol import ModelState
 from mambair_cli.server.query import RestoreRequest
@@ -57,20 +55,6 @@ class _NetworkKey(NamedTuple):
     sha256: str | None
     precision: Precision
     looks: bool
-
-
-class _SharingRestorer(Restorer):
-    """A restorer whose other networks are those of the cache: counted, told, and dropped like all.
-
-    Attributes:
-        find_other: Returns the restorer for another model.
-    """
-
-    find_other: Callable[[ChosenModel], Restorer]
-
-    def for_kind(self, kind: PictureKind) -> Restorer:
-        """Return the restorer for a kind of pictures, loaded now if it was not, with the same settings."""
-        return self.find_other(self.others[kind]).with_settings(self.own)
 
 
 @dataclass(frozen=True)
@@ -146,18 +130,9 @@ class NetworkCache:
             model = self._recall(request)
         if model is None:
             key = self._choice_key(request)
-            if looks(request.level, request.model, None):  # downloaded now, and found when they are loaded
-                choose_others(request.task, request.scale, self.device.type, key.offline, quiet=True)
-            model = choose_model(
-                request.task,
-                request.scale,
-                request.level,
-                request.model,
-                weights=None,
-                device_kind=self.device.type,
-                offline=key.offline,
-                quiet=True,
-            )
+            if request.asked.is_open:  # downloaded now, and found when they are loaded
+                choose_others(request.asked, self.device.type, key.offline, quiet=True)
+            model = choose_model(request.asked, self.device.type, key.offline, quiet=True)
             with self._lock:
                 self._choices[key] = model, time.monotonic()
         return model
@@ -174,22 +149,23 @@ class NetworkCache:
         Raises:
             MambairError: It is not a network, or does not fit the request.
         """
-        key = self._key(model, request)
+        key, asked = self._key(model, request), request.asked
         with self._loading:
             loaded = self._recall_loaded(key)
             if loaded is None:
-                restorer = _SharingRestorer(
-                    request.task,
-                    None if request.model == REAL else request.scale,
-                    request.level,
+                restorer = Restorer(
+                    asked.task,
+                    asked.exact_scale,
+                    asked.level,
                     AUTO if key.looks else model.name,
                     device=str(self.device),
                     precision=key.precision,
                     offline=True,
                 )
-                restorer.find_other = partial(self._load_other, request.task, key.precision)
                 _ = restorer.computer  # made once, for all restorers that are copies of this one
-                loaded = self._keep(key, restorer)
+                # Other networks are those of the cache, too: counted, told, and dropped like all.
+                find_other = partial(self._load_other, asked.task, key.precision)
+                loaded = self._keep(key, restorer.sharing(find_other))
         return self._adapt(loaded, model, request)
 
     def _load_other(self, task: catalog.Task, precision: Precision, model: ChosenModel) -> Restorer:
@@ -249,10 +225,9 @@ class NetworkCache:
             return [one.restorer.model.name for one in self._loaded.values()]
 
     def _choice_key(self, request: RestoreRequest) -> _ChoiceKey:
-        best = name_model(request.task, request.scale, request.level, request.model, self.device.type)
-        return _ChoiceKey(
-            request.task, best.name, best.sha256, is_named(request.model), self.offline or request.offline
-        )
+        asked, offline = request.asked, self.offline or request.offline
+        best = name_model(asked, self.device.type)
+        return _ChoiceKey(asked.task, best.name, best.sha256, is_named(asked.model), offline)
 
     def _recall(self, request: RestoreRequest) -> ChosenModel | None:
         """Return an earlier choice, unless it was a fallback and is old."""
@@ -261,13 +236,12 @@ class NetworkCache:
         return None if is_stale else model
 
     def _key(self, model: ChosenModel, request: RestoreRequest) -> _NetworkKey:
-        chooses = looks(request.level, request.model, None)
         precision = plain_precision(request.precision or self._precision, self.device.type)
-        return _NetworkKey(model.path, model.sha256, precision, chooses)
+        return _NetworkKey(model.path, model.sha256, precision, request.asked.is_open)
 
     def _adapt(self, loaded: LoadedModel, model: ChosenModel, request: RestoreRequest) -> LoadedModel:
         """Apply the settings of a request that need no other network."""
-        check_fit(loaded.restorer.info, request.task, None if request.model == REAL else request.scale, model)
-        restorer = loaded.restorer.with_settings(ImageSettings.pick(request))
+        check_fit(loaded.restorer.info, request.asked, model)
+        restorer = loaded.restorer.with_settings(request.own)
         fingerprint = loaded.fingerprint.with_tiles_of(restorer)
         return LoadedModel(restorer, fingerprint, model.tell(request.offline))

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from mambair_cli.checkpoints.catalog import REAL, Task, is_named
+from mambair_cli.checkpoints.catalog import REAL, Asked, Task, is_named
 from mambair_cli.errors import UsageError
 from mambair_cli.images import parse_colour
+from mambair_cli.restore.settings import ImageSettings, Precision
 from mambair_cli.runs import parameters
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.output_size import NETWORK_SCALES, network_scale, settle_scale
 from mambair_cli.runs.parameters import Parameter
 from mambair_cli.runs.policy import RunPolicy
-from mambair_cli.system.geometry import Wrap
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
@@ -65,36 +65,20 @@ class RestoreRequest:
     """How a client wants an image restored.
 
     Attributes:
-        task: "upscale", "denoise" or "dejpeg".
-        scale: Scale of the network; None where it follows from the output's size, or is the default.
-        is_scale_fixed: Whether that is so whatever the size of the output.
-        level: Noise sigma of 255, or JPEG quality; None where it is unknown.
-        model: Name of a model, or "auto", "real" or "clean".
+        asked: What is asked for; its scale is None where it follows from the output's size, too.
+        is_scale_fixed: Whether the scale is that one whatever the size of the output.
         precision: Precision of the network; None for the server's own.
-        tile: Largest side of a tile, in pixels; None for the default.
-        overlap: Pixels that neighbouring tiles share; None for the default.
-        seed: Random seed of MambaIRv2's inference noise.
-        strength: Share of the model's output, 0 to 1.
-        ensemble: Whether to average the results of eight turned and mirrored forms.
-        wrap: Directions in which the edges of the image meet.
+        own: Settings that may differ from image to image.
         offline: Whether to download no model.
         format: Output format; None for that of the image.
         output: How the result is written.
         policy: Which images are refused.
     """
 
-    task: Task
-    scale: int | None
+    asked: Asked
     is_scale_fixed: bool
-    level: float | None
-    model: str
-    precision: Literal["auto", "fp32", "fp16"] | None
-    tile: int | None
-    overlap: int | None
-    seed: int
-    strength: float
-    ensemble: bool
-    wrap: Wrap
+    precision: Precision | None
+    own: ImageSettings
     offline: bool
     format: str | None
     output: WriteOptions
@@ -118,7 +102,8 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
             raise UsageError(f"{name} is given twice; give it once")
         given[name] = text
     refuse_unknown(task, given, model.model_fields)
-    values = model.model_validate(given).model_dump()  # a value that is wrong is a UsageError
+    read = model.model_validate(given)  # a value that is wrong is a UsageError
+    values = read.model_dump()
     wanted = (values.get(name) for name in ("scale", "width", "height", "megapixels"))
     scale, size = settle_scale(*wanted, may_differ=values["model"] == REAL or is_named(values["model"]))
     if size.scale is not None and not is_named(values["model"]):
@@ -131,18 +116,10 @@ def read_request(task: Task, query: Iterable[tuple[str, str]]) -> RestoreRequest
     if values["note"] and values["strip"]:
         raise UsageError("note and strip exclude each other: a note is metadata; give one")
     return RestoreRequest(
-        task=task,
-        scale=scale if fixed is None else fixed,
+        asked=Asked(task, scale if fixed is None else fixed, level, values["model"]),
         is_scale_fixed=fixed is not None,
-        level=level,
-        model=values["model"],
         precision=values["precision"],
-        tile=values["tile"],
-        overlap=values["overlap"],
-        seed=values["seed"],
-        strength=values["strength"],
-        ensemble=values["ensemble"],
-        wrap=values["wrap"],
+        own=ImageSettings.pick(read),
         offline=values["offline"],
         format=values["format"],
         output=WriteOptions(

@@ -121,9 +121,11 @@ class RestoreService:
         output = request.output
         policy = replace(request.policy, max_pixels=min(request.policy.max_pixels, self._max_pixels))
         source = Source(None, data=await _run(self._files, _map, image))
-        if output.size != Size() and not is_named(request.model) and not request.is_scale_fixed:
+        asked = request.asked
+        if output.size != Size() and not is_named(asked.model) and not request.is_scale_fixed:
             factor = await _run(self._files, largest_factor, [source], output.size, policy.max_pixels)
-            request = replace(request, scale=NETWORK_SCALES[-1] if factor is None else network_scale(factor))
+            scale = NETWORK_SCALES[-1] if factor is None else network_scale(factor)
+            request = replace(request, asked=replace(asked, scale=scale))
         progress.tell("loading")
         loaded = await self.prepare(request)
         progress.tell("waiting")

@@ -203,7 +203,7 @@ class _Dispatcher:
                     return
                 case ComputeTiles(values, corners, seed, kind):
                     restorer = self._restorer if kind is None else self._restorer.for_kind(kind)
-                    computer = restorer.single_computer  # who sends tiles makes their forms
+                    computer = restorer.loaded.computer  # who sends tiles makes their forms
                     try:
                         launched.append((computer, computer.launch(values, corners, seed)))
                     except Exception as error:

@@ -14,7 +14,7 @@ def make_actor_class() -> type:
             self,
             threads: int,
             wanted: str,
-            settings: dict[str, Any],
+            settings: bytes,
             checkpoint: bytes,
             name: str,
             folder: str,
@@ -23,6 +23,7 @@ def make_actor_class() -> type:
         ) -> Any:
             """Load the network; return a message, or a sentence where mambair's messages are unknown."""
             import importlib.metadata
+            import pickle
 
             try:
                 from mambair_cli.system.process import settle_process
@@ -34,16 +35,16 @@ def make_actor_class() -> type:
                 return f"mambair is {found}, not {wanted}, on a node of the Ray cluster"
             settle_process()  # before PyTorch is imported
             from mambair_cli.errors import MambairError
-            from mambair_cli.restore.settings import RestoreSettings
             from mambair_cli.runs.executors.messages import NotLoaded
             from mambair_cli.runs.executors.ray_worker import RayWorker
             from mambair_cli.system.memory import explaining_memory
 
             try:
                 others = [(*kind, content) for kind, content in zip(kinds, contents, strict=True)]
-                loaded = RestoreSettings(**settings), checkpoint, name
                 with explaining_memory("the network of a worker"):
-                    self._worker = RayWorker(*loaded, threads, folder, others)
+                    self._worker = RayWorker(
+                        pickle.loads(settings), checkpoint, name, threads, folder, others
+                    )
             except MambairError as error:
                 return NotLoaded(error)
             return self._worker.loaded

@@ -7,6 +7,7 @@ done again, is decided here. Images do not travel: all machines see the same fil
 import errno
 import math
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -67,7 +68,7 @@ class _Loading(NamedTuple):
 
     Attributes:
         version: Version of mambair that the worker needs.
-        settings: Settings of its restorer, except the weights; a dict, since a node may lack mambair.
+        settings: Settings of its restorer, except the weights; pickled, since a node may lack mambair.
         checkpoint: Ray's reference to the content of the checkpoint's file.
         name: Name of that file.
         folder: Folder in which relative paths begin.
@@ -76,7 +77,7 @@ class _Loading(NamedTuple):
     """
 
     version: str
-    settings: dict[str, Any]
+    settings: bytes
     checkpoint: Any
     name: str
     folder: str
@@ -160,7 +161,7 @@ class RayCluster:
         """
         self._loading = _Loading(
             version("mambair-cli"),
-            vars(replace(settings, device=self.kind, model="auto", weights=None)),
+            pickle.dumps(replace(settings, device=self.kind, asked=settings.asked.by_file(None))),
             self._ray.put(model.path.read_bytes()),
             model.path.name,
             os.getcwd(),
@@ -186,8 +187,9 @@ class RayCluster:
                             model.name, scale, "", fingerprint, model.tell(settings.offline)
                         )
                         if others:
-                            choice = model, others.values(), scale, "", fingerprint, settings.offline
-                            self._info = describe_choice(*choice)
+                            self._info = describe_choice(
+                                model, others.values(), scale, "", fingerprint, settings.offline
+                            )
                     case NotLoaded(error):
                         raise error
                     case Died(reason):

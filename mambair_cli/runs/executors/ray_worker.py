@@ -69,7 +69,7 @@ class RayWorker:
                 path = Path(place, f"{kind}-{level}-{model}")
                 path.write_bytes(content)
                 models[PictureKind(kind, level)] = ChosenModel(model, path)
-            settings = replace(settings, model="auto", weights=weights, others=models)
+            settings = replace(settings, asked=settings.asked.by_file(weights), others=models)
             self._restorer = Restorer.from_settings(settings)
             for each in models:  # now, since the files are gone then
                 self._restorer.for_kind(each)
