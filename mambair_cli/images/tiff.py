@@ -16,6 +16,7 @@ from mambair_cli.images.tiff_directories import (
     SHORT,
     Buffer,
     Directory,
+    DirectoryRoom,
     ExifEntry,
     Layout,
     find_places,
@@ -40,7 +41,6 @@ _DIRECTORY, _DIRECTORY8 = 13, 18  # types of offsets of directories
 _UNDEVELOPED = (32803, 34892)  # photometric interpretations of cameras' samples: CFA, linear raw
 
 _LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are not read
-_MOST_ENTRIES = 2**21  # of all pages: a hostile file may have any number
 
 # Tags that change what the samples mean, and that libvips passes over: range of inks, indices in place of
 # colours, range of colours, slices of a volume in a page and in a tile.
@@ -199,6 +199,7 @@ def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Sam
 def read_pages(data: Buffer) -> list[Page]:
     """Read the pages of a file in their order; a corrupt file has none."""
     pages: list[Page] = []
+    room_for_texts = len(data)  # values do not overlap: those of a hostile file must not sum up to terabytes
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
         for at, directory in _walk(data):
@@ -208,20 +209,24 @@ def read_pages(data: Buffer) -> list[Page]:
                 page = replace(
                     page, meanings={**page.meanings, PLANES_OF_STACK: (places[PLANES_OF_STACK][1] // 8,)}
                 )
-            texts = [(tag, bytes(data[at : at + min(size, _LONGEST_VALUE)])) for tag, at, size in repeated]
+            texts = []
+            for tag, start, size in repeated:
+                text = bytes(data[start : start + min(size, _LONGEST_VALUE, room_for_texts)])
+                room_for_texts -= len(text)
+                texts.append((tag, text))
             pages.append(replace(page, profile=places.get(_PROFILE), repeated=tuple(texts)))
         seen = {page.at for page in pages}  # all of the chain first: none of it is in another page
-        room = _MOST_ENTRIES
+        room = DirectoryRoom(data)
         for number, page in enumerate(pages):
             if _SUB_DIRECTORIES in page.tags:
-                inner, lost, room = _read_inner(data, layout, page, seen, room)
+                inner, lost = _read_inner(data, layout, page, seen, room)
                 pages[number] = replace(page, inner=tuple(inner), lost=lost)
     return pages
 
 
 def _read_inner(
-    data: Buffer, layout: Layout, page: Page, seen: set[int], room: int
-) -> tuple[list[Page], int, int]:
+    data: Buffer, layout: Layout, page: Page, seen: set[int], room: DirectoryRoom
+) -> tuple[list[Page], int]:
     """Read the pages in the SubIFDs of a page, in theirs, and in the chains that begin at them.
 
     Args:
@@ -229,36 +234,36 @@ def _read_inner(
         layout: Layout of its numbers.
         page: The page.
         seen: Offsets of the directories that were read, to which more are added.
-        room: Number of entries and offsets that may be read.
+        room: How many directories may be read, of which some are taken.
 
     Returns:
-        The pages, the number of SubIFDs that cannot be read, and what is left of ``room``.
+        The pages, and the number of SubIFDs that cannot be read.
     """
     inner: list[Page] = []
     directory, _ = read_directory(data, layout, page.at, _LONGEST_VALUE)
     offsets = _find_inner(directory, layout)
     lost = 0 if offsets else 1
-    while offsets and room > 0:
+    while offsets and room.is_left:
         at = offsets.popleft()
-        room -= 1
+        room.take()
         if not at or at in seen:
             continue
         seen.add(at)
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
+            room.take(end - at, directory)
             (following,) = struct.unpack_from(layout.offset, data, end)
             if not {_WIDTH, _HEIGHT} <= directory.keys():
                 raise ValueError("no page")
         except MALFORMED:
             lost += 1
             continue
-        room -= len(directory)
         offsets += [*_find_inner(directory, layout), following]
         found = replace(_describe(directory, layout), at=at)
         if found.is_reduced and page.is_picture and found.area > page.area:
             found = replace(found, is_reduced=False)  # whatever it says of itself
         inner.append(found)
-    return inner, lost, room
+    return inner, lost
 
 
 def _find_inner(directory: Directory, layout: Layout) -> deque[int]:
@@ -327,12 +332,12 @@ def _walk(data: Buffer) -> Iterator[tuple[int, Directory]]:
     """Yield the chain of directories, and before each its offset."""
     layout, at = read_header(data)
     seen: set[int] = set()
-    entries = 0
-    while at and at not in seen and entries < _MOST_ENTRIES:
+    room = DirectoryRoom(data)
+    while at and at not in seen and room.is_left:
         seen.add(at)
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
-            entries += len(directory)
+            room.take(end - at, directory)
             (following,) = struct.unpack_from(layout.offset, data, end)
         except MALFORMED:
             return
