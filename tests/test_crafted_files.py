@@ -16,9 +16,8 @@ from PIL import Image
 
 from mambair_cli.checkpoints.load import infer_config
 from mambair_cli.errors import CheckpointError, ImageError
-from mambair_cli.images import open_picture, read_picture
+from mambair_cli.images import iso_boxes, open_picture, read_picture
 from mambair_cli.images.description import PageLayout, fit_description
-from mambair_cli.images.iso_boxes import read_colour_numbers
 from mambair_cli.images.jpeg import mend, read_segments
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.metadata import change_description
@@ -242,14 +241,17 @@ def box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def test_parts_of_an_image_that_are_named_again_and_again_count_once() -> None:
+def test_parts_of_an_image_that_are_named_again_and_again_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[iso_boxes.Box] = []
+    monkeypatch.setattr(iso_boxes, "_numbers_of", lambda data, box: looked_at.append(box) or iter(()))
     count, many = 65_000, 255
     properties = box(b"ipco", box(b"colr", b"prof") * 100)
     told = struct.pack(">II", 0, 1) + struct.pack(">HB", 2, many) + bytes([1]) * many
     parts = struct.pack(">HH", 1, count) + struct.pack(">H", 2) * count
     inside = box(b"pitm", struct.pack(">IH", 0, 1)) + box(b"iprp", properties + box(b"ipma", told))
     references = box(b"iref", bytes(4) + box(b"dimg", parts))
-    assert read_colour_numbers(box(b"meta", bytes(4) + inside + references)) is None
+    assert iso_boxes.read_colour_numbers(box(b"meta", bytes(4) + inside + references)) is None
+    assert len(looked_at) == many
 
 
 # What is no image
