@@ -8,11 +8,18 @@ from typing import NamedTuple
 
 from mambair_cli.images.metadata import restate_exif
 from mambair_cli.images.row_reader import leave_out
-from mambair_cli.images.tiff_directories import MALFORMED, Layout, read_directory, read_header, read_number
+from mambair_cli.images.tiff_directories import (
+    EXIF,
+    MALFORMED,
+    ORIENTATION,
+    Layout,
+    read_directory,
+    read_header,
+    read_number,
+)
 from mambair_cli.images.xml_tags import edit_outermost, find_outermost
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
-_ORIENTATION, _EXIF = 0x0112, 0x8769
 _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
 _INLINE_BYTES = 4
@@ -95,8 +102,8 @@ def find_orientation(exif: bytes | None) -> int:
     try:
         block = (exif or b"").removeprefix(b"Exif\0\0")
         layout, first = read_header(block)
-        main, _ = read_directory(block, layout, first, wanted={_ORIENTATION})
-        orientation = read_number(main[_ORIENTATION], layout)
+        main, _ = read_directory(block, layout, first, wanted={ORIENTATION})
+        orientation = read_number(main[ORIENTATION], layout)
     except MALFORMED:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
@@ -133,8 +140,8 @@ def move_exif_places(exif: bytes, move: Move) -> bytes:
         return exif
     try:
         layout, first = read_header(block)
-        main, _ = read_directory(block, layout, first, wanted={_EXIF})
-        at = read_number(main[_EXIF], layout)
+        main, _ = read_directory(block, layout, first, wanted={EXIF})
+        at = read_number(main[EXIF], layout)
         photo, end = read_directory(block, layout, at, wanted=_SUBJECTS)
         for entry in sorted(photo.values(), key=lambda entry: -entry.at):
             form = f"{layout.order}{len(entry.value) // 2}H"

@@ -13,6 +13,7 @@ from mambair_cli.images.tiff_directories import (
     LONG,
     LONG8,
     MALFORMED,
+    ORIENTATION,
     SHORT,
     Buffer,
     Directory,
@@ -26,10 +27,10 @@ from mambair_cli.images.tiff_directories import (
 
 RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
-_SUBFILE, _OLD_SUBFILE, _ORIENTATION = 0x00FE, 0x00FF, 0x0112
+_SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
 _WIDTH, _HEIGHT = 0x0100, 0x0101
 BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
-_PROFILE = 0x8773
+PROFILE = 0x8773
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
@@ -214,7 +215,7 @@ def read_pages(data: Buffer) -> list[Page]:
                 text = bytes(data[start : start + min(size, _LONGEST_VALUE, room_for_texts)])
                 room_for_texts -= len(text)
                 texts.append((tag, text))
-            pages.append(replace(page, profile=places.get(_PROFILE), repeated=tuple(texts)))
+            pages.append(replace(page, profile=places.get(PROFILE), repeated=tuple(texts)))
         seen = {page.at for page in pages}  # all of the chain first: none of it is in another page
         room = DirectoryRoom(data)
         for number, page in enumerate(pages):
@@ -371,7 +372,7 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         sample_format=numbers(SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],
         ink_set=numbers(INK_SET, CMYK)[0],
-        orientation=numbers(_ORIENTATION, 1)[0],
+        orientation=numbers(ORIENTATION, 1)[0],
         width=numbers(_WIDTH, 0)[0],
         height=numbers(_HEIGHT, 0)[0],
         planes=numbers(_PLANES, 1)[0],

@@ -21,6 +21,7 @@ from mambair_cli.checkpoints.select import (
     looks,
 )
 from mambair_cli.images import from_float, to_float
+from mambair_cli.images.picture import ReadRows
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.need import Need
 from mambair_cli.networks import Network
@@ -38,7 +39,6 @@ from mambair_cli.restore.engine import Engine, OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
 from mambair_cli.restore.lazy_computer import LazyComputer
 from mambair_cli.restore.restoration import Restoration
-from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
 from mambair_cli.restore.strength import enlarge, mix
 from mambair_cli.restore.tile_cost import choose_batch
