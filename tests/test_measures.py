@@ -1,6 +1,7 @@
 """What files tell of the size of their pixels: descriptions of microscopes' files, resolutions, ratios."""
 
 import io
+import re
 import struct
 import xml.etree.ElementTree as ET
 import zlib
@@ -188,10 +189,15 @@ def test_ome_of_another_kind_of_file_does_not_fit() -> None:
 
 
 @given(st.binary(max_size=20), st.integers(0, len(XML)), st.integers(0, 20))
-def test_broken_ome_costs_no_picture(inserted: bytes, at: int, removed: int) -> None:
+def test_broken_ome_is_left_out_or_tells_of_the_result(inserted: bytes, at: int, removed: int) -> None:
     broken = XML[:at] + inserted + XML[at + removed :]
-    if find_misfit(broken, 30, 20, 1, 2) is None:
-        restate_ome(broken, Resized(2, 2, 60, 40, 1, "uint16", has_new_dtype=False))
+    misfit = find_misfit(broken, 30, 20, 1, 2)
+    if misfit is None:
+        restated = restate_ome(broken, Resized(2, 3, 60, 60, 1, "uint16", has_new_dtype=False))
+        assert find_misfit(restated, 60, 60, 1, 2) is None
+    else:
+        assert broken != XML
+        assert re.fullmatch("it [^\n]+", misfit)
 
 
 @pytest.mark.parametrize("layout", ["strips", "big-endian"])

@@ -346,8 +346,11 @@ def _cab_form(shapes: Shapes, cab: str) -> CabForm:
 
 
 def _depths(shapes: Shapes, blocks: str) -> tuple[int, ...]:
-    groups = _count(shapes, r"layers\.(\d+)\.")
-    return tuple(_count(shapes, rf"layers\.{i}\.residual_group\.{blocks}\.(\d+)\.") for i in range(groups))
+    found: dict[str, set[str]] = {}
+    for name in shapes:
+        if match := re.match(rf"layers\.(\d+)\.residual_group\.{blocks}\.(\d+)\.", name):
+            found.setdefault(match[1], set()).add(match[2])
+    return tuple(len(found.get(str(i), ())) for i in range(_count(shapes, r"layers\.(\d+)\.")))
 
 
 def _count(shapes: Shapes, pattern: str) -> int:

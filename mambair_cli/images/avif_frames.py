@@ -10,8 +10,8 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.iso_boxes import Box, find_box, find_in_track, read_boxes
 from mambair_cli.images.lazy_image import LazyImage
+from mambair_cli.images.tiff_directories import ORIENTATION
 
-_ORIENTATION = 0x0112
 _HIGH_DEPTH = 0x40  # a flag in the third byte of a codec's configuration
 _FOLDERS = ((b"moov",), (b"trak",), (b"mdia", b"edts"))  # by how deep they lie
 _DATED = (b"mvhd", b"tkhd", b"mdhd")
@@ -43,7 +43,7 @@ def read_avif_frames(data: bytes, name: str) -> LazyImage:
         ImageError: Its frames are rotated.
     """
     image = _open(data)
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         raise ImageError(f"cannot read {name}: its frames are rotated; split it into single images")
     delays = []
     for _ in _decode_frames(image):

@@ -9,7 +9,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,9 +74,8 @@ def open_picture(
         ImageError: The file cannot be read, or part of it would be lost or invented.
     """
     if not isinstance(source, Path):
-        reader = _open(FileData("the image", source), max_pixels, damaged)
-        yield reader
-        reader.close()
+        with closing(_open(FileData("the image", source), max_pixels, damaged)) as reader:
+            yield reader
         return
     name = show(source)
     try:
@@ -96,8 +95,8 @@ def open_picture(
         return
     with data:
         reader = _open(FileData(name, data, lambda: _reopen(source, status)), max_pixels, damaged)
-    yield reader
-    reader.close()
+    with closing(reader):
+        yield reader
 
 
 @contextmanager

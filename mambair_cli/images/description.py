@@ -185,7 +185,9 @@ def _read_shape(text: bytes) -> dict[str, Any]:
 def _split_shape(note: dict[str, Any], layout: PageLayout) -> tuple[list[int], list[int]] | None:
     """Split a shape into the lengths before height and width, and those after; None if it does not fit."""
     shape = note.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape):
+    if not isinstance(shape, list) or len(shape) > _MOST_AXES:
+        return None
+    if not all(isinstance(length, int) for length in shape):
         return None
     page = [layout.height, layout.width]
     tails = [[layout.samples]] if layout.samples > 1 else [[1] * count for count in range(len(shape))]

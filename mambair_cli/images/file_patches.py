@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from mambair_cli.images.picture import COMMENT, Text
 from mambair_cli.images.png_chunks import write_chunk, write_text
-from mambair_cli.images.tiff_directories import Buffer
+from mambair_cli.images.tiff_directories import DESCRIPTION, Buffer
 
 _PNG_HEADER_BYTES = 33  # signature and IHDR
 _INCH, _CENTIMETRE, _CM_PER_INCH = 1, 2, 2.54  # JFIF's numbers of the units
 _MOST_JFIF = 65535  # pixels per unit
-_DESCRIPTION, _PLACE = 0x010E, b"a place for EXIF "
+_PLACE = b"a place for EXIF "
 
 
 def complete_jpeg(
@@ -116,7 +116,7 @@ def complete_webp(data: bytes, exif: bytes, width: int, height: int, has_alpha: 
 def make_exif_placeholder(exif: bytes) -> bytes:
     """Make an EXIF block that :func:`complete_avif` can replace by another."""
     text = _PLACE * (len(exif) // len(_PLACE) + 1) + b"\0"
-    head = struct.pack(">2sHIHHHIII", b"MM", 42, 8, 1, _DESCRIPTION, 2, len(text), 26, 0)
+    head = struct.pack(">2sHIHHHIII", b"MM", 42, 8, 1, DESCRIPTION, 2, len(text), 26, 0)
     return head + text
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.metadata import extract_exif
-from mambair_cli.images.tiff import choose_pages, read_pages, sort_samples
+from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages, sort_samples
+from mambair_cli.images.tiff_directories import ORIENTATION, XMP
 
-_ORIENTATION, _XMP, _ICC = 274, 700, 34675
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
 _COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
 
@@ -50,8 +50,8 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         colours = _COLOURS[int(page.photometric)]
         extra = tuple(int(kind) for kind in page.extrasamples) or None
         samples = sort_samples(colours, page.samplesperpixel - colours, extra)
-        orientation = page.tags.valueof(_ORIENTATION, 1)
-        icc, xmp = page.tags.valueof(_ICC), page.tags.valueof(_XMP)
+        orientation = page.tags.valueof(ORIENTATION, 1)
+        icc, xmp = page.tags.valueof(PROFILE), page.tags.valueof(XMP)
         height, width = int(page.imagelength), int(page.imagewidth)
     turned = (width, height) if orientation >= 5 else (height, width)
 

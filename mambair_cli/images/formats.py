@@ -15,7 +15,7 @@ from mambair_cli.images.resolution import carry_measures, describe_lost_resoluti
 from mambair_cli.images.signatures import IMAGE_SUFFIXES
 from mambair_cli.system.wording import enumerate_names, show
 
-_NUMBER = re.compile(r"%0?\d*d")  # in the name of numbered images
+NUMBER = re.compile(r"%0?\d*d")  # in the name of numbered images
 _RAW_PROFILE = "Raw profile type "  # start of ImageMagick's texts that hold EXIF and similar data
 
 
@@ -292,7 +292,7 @@ def _check_room(header: Header, format: str, room: Room, name: str) -> None:
             f"not {header.width}×{header.height}; png and tiff hold it"
         )
     if header.frames > 1 and not room.has_frames:
-        numbered = "; numbered images are results of clips only" if _NUMBER.search(name) else ""
+        numbered = "; numbered images are results of clips only" if NUMBER.search(name) else ""
         raise NoRoomError(
             f"cannot write {name}: {format} holds one image, not {header.frames} pages or frames; "
             f"webp, tiff, avif and gif hold them{numbered}"

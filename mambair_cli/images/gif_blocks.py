@@ -14,6 +14,7 @@ class GifFacts(NamedTuple):
 
     Attributes:
         end: How it ends: "marked" by its trailer, "unmarked" after a block, or "cut" within one.
+        trailer: Offset of what ends it, where it is marked.
         comments: Comments in the order of the file.
         applications: Names of the blocks of programs, of 11 bytes, in the order of the file.
     """
@@ -21,6 +22,7 @@ class GifFacts(NamedTuple):
     end: Literal["marked", "unmarked", "cut"]
     comments: tuple[bytes, ...] = ()
     applications: tuple[bytes, ...] = ()
+    trailer: int | None = None
 
 
 def read_gif_facts(data: Any) -> GifFacts:
@@ -34,6 +36,7 @@ def read_gif_facts(data: Any) -> GifFacts:
     comments: list[bytes] = []
     applications: list[bytes] = []
     end: Literal["marked", "unmarked", "cut"] = "marked"
+    trailer: int | None = None
     try:
         at = _HEADER_BYTES + _count_colour_bytes(data[10])
         for _ in range(_MOST_BLOCKS):
@@ -46,6 +49,7 @@ def read_gif_facts(data: Any) -> GifFacts:
             elif kind == _FRAME:
                 at += _FRAME_BYTES + _count_colour_bytes(data[at + 9]) + 1
             else:  # the trailer, or what decoders take for it
+                trailer = at
                 break
             if kind == _EXTENSION and label == _APPLICATION:
                 applications.append(bytes(data[at + 1 : at + 1 + data[at]]))
@@ -59,7 +63,7 @@ def read_gif_facts(data: Any) -> GifFacts:
                 comments.append(b"".join(pieces))
     except IndexError:
         end = "cut"
-    return GifFacts(end, tuple(comments), tuple(applications))
+    return GifFacts(end, tuple(comments), tuple(applications), trailer)
 
 
 def _count_colour_bytes(flags: int) -> int:

@@ -101,7 +101,7 @@ def _colours_of_item(data: Any) -> Iterator[tuple[int, int]]:
         return
     properties = list(read_boxes(data, places[0].start, places[0].end))
     associated = _read_associations(data, places[1])
-    for number in (item, *_parts_of(data, item)):
+    for number in dict.fromkeys((item, *_parts_of(data, item))):  # a hostile file may name one many times
         for index in associated.get(number, ()):
             if 0 < index <= len(properties):
                 yield from _numbers_of(data, properties[index - 1])

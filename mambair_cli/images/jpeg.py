@@ -16,9 +16,11 @@ from mambair_cli.images.xmp import VIDEO
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 SCAN = 0xDA
+_FILL = 0xFF  # may stand before a marker, any number of times
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # restarts are part of a scan
+# The last 0xFF of a run, and what follows: a search for whole runs would try each byte of a run anew.
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restarts are part of a scan
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # kinds of markers
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)  # Huffman-coded and sequential
@@ -85,9 +87,12 @@ def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
     at, is_scan = start + len(START), False
     while (found := (_MARKER_IN_SCAN if is_scan else _MARKER).search(data, at)) is not None:
         kind, behind = found[1][0], found.end()
-        stray = 0 if is_scan else found.start() - at
+        begin = found.start()
+        while begin > at and data[begin - 1] == _FILL:
+            begin -= 1
+        stray = 0 if is_scan else begin - at
         if kind in _WITHOUT_LENGTH:
-            yield Segment(kind, found.start(), behind, behind, stray)
+            yield Segment(kind, begin, behind, behind, stray)
             if kind == END[1]:
                 return
             at, is_scan = behind, False
@@ -95,7 +100,7 @@ def read_segments(data: Any, start: int = 0) -> Iterator[Segment]:
         at = behind + int.from_bytes(data[behind : behind + 2], "big")
         if not behind + 2 <= at <= len(data):
             return
-        yield Segment(kind, found.start(), behind + 2, at, stray)
+        yield Segment(kind, begin, behind + 2, at, stray)
         is_scan = kind == SCAN
 
 
@@ -108,7 +113,7 @@ def mend(data: Any) -> MendedJpeg:
     start = find_start(data)
     edits = [_Edit(0, start)]
     frame: _Frame | None = None
-    end = -1
+    first_scan: int | None = None
     for segment in read_segments(data, start):
         edits.append(_Edit(segment.start - segment.stray, segment.start))
         body = bytes(data[segment.at : segment.end])
@@ -116,12 +121,13 @@ def mend(data: Any) -> MendedJpeg:
             frame = _Frame(segment.kind, segment.at, body)
         elif segment.kind == SCAN and frame is not None:
             edits += frame.take_scan(segment.at, body)
-            # Search for the end itself: damaged data of a scan may look like other markers.
-            end = data.find(END, segment.end) if end < 0 else end
+            first_scan = segment.end if first_scan is None else first_scan
             if frame.is_sequential:  # there is only this scan
                 break
     if frame is not None:
         edits += frame.add_rows()
+    # Search for the end itself: damaged data of a scan may look like other markers.
+    end = -1 if first_scan is None else data.find(END, first_scan)
     warnings = []
     if start:
         warnings.append(f"{_count_bytes(start)} before its start were skipped")

@@ -13,11 +13,16 @@ from dataclasses import replace
 from mambair_cli.images.tiff_directories import (
     BYTE,
     BYTES,
+    DESCRIPTION,
+    EXIF,
+    GPS,
     LONG,
     LONG8,
     MALFORMED,
+    ORIENTATION,
     SHORT,
     TEXT,
+    XMP,
     Buffer,
     Directory,
     ExifEntry,
@@ -29,14 +34,12 @@ from mambair_cli.images.tiff_directories import (
     reorder,
 )
 
-_ORIENTATION = 0x0112
-_DESCRIPTION = 0x010E
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _PADDING = 4  # bytes behind a thumbnail
 _COLOUR_SPACE, _SRGB = 0xA001, 1
 _INDEX, _DCF_ADOBE_RGB = 0x0001, b"R03"  # of interoperability
-_EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # pointers to further directories
+_INTEROPERABILITY = 0xA005  # pointer to a further directory
 
 # Tags in a TIFF file's main directory that describe the picture, not how its samples are stored: names of the
 # document and the page, description, make, model, place on the page, number of the page, software, date,
@@ -46,7 +49,7 @@ DESCRIPTIVE = frozenset(
     | {0x4746, 0x4749, 0x800D, 0x8298, 0x83BB}
     | set(range(0x9C9B, 0x9CA0))
 )
-_PAGE_NUMBER, XMP = 0x0129, 0x02BC
+_PAGE_NUMBER = 0x0129
 
 _IPTC, _PHOTOSHOP, _IPTC_RESOURCE = 0x83BB, b"Photoshop 3.0\0", 0x0404
 
@@ -66,8 +69,8 @@ def restate_exif(exif: bytes, width: int, height: int) -> bytes | None:
         layout, first = read_header(block)
         main, end = read_directory(block, layout, first)
         _cut_thumbnail(block, layout, end)
-        updates = [(main, _ORIENTATION, SHORT, 1)]
-        photo = _read_parts(block, layout, main).get(_EXIF, {})
+        updates = [(main, ORIENTATION, SHORT, 1)]
+        photo = _read_parts(block, layout, main).get(EXIF, {})
         updates += [(photo, _PIXEL_WIDTH, LONG, width), (photo, _PIXEL_HEIGHT, LONG, height)]
         for directory, tag, kind, value in updates:
             if tag in directory:
@@ -107,8 +110,8 @@ def is_marked_adobe_rgb(block: Buffer) -> bool:
     block = block.removeprefix(b"Exif\0\0") if isinstance(block, bytes) else block
     try:
         layout, at = read_header(block)
-        for tag in (_EXIF, _INTEROPERABILITY):
-            directory, _ = read_directory(block, layout, at, wanted={_EXIF, _INTEROPERABILITY, _COLOUR_SPACE})
+        for tag in (EXIF, _INTEROPERABILITY):
+            directory, _ = read_directory(block, layout, at, wanted={EXIF, _INTEROPERABILITY, _COLOUR_SPACE})
             if _COLOUR_SPACE in directory and read_number(directory[_COLOUR_SPACE], layout) == _SRGB:
                 return False
             at = read_number(directory[tag], layout)
@@ -195,7 +198,7 @@ def find_description(exif: bytes | None) -> bytes:
         _, main, _ = _read_descriptions(exif or b"")
     except MALFORMED:
         return b""
-    return main[_DESCRIPTION].value.strip(b"\0 \t\r\n") if _DESCRIPTION in main else b""
+    return main[DESCRIPTION].value.strip(b"\0 \t\r\n") if DESCRIPTION in main else b""
 
 
 def change_description(exif: bytes, text: bytes | None) -> bytes | None:
@@ -209,9 +212,9 @@ def change_description(exif: bytes, text: bytes | None) -> bytes | None:
         The new block; None if nothing is in it.
     """
     layout, main, parts = _read_descriptions(exif)
-    main.pop(_DESCRIPTION, None)
+    main.pop(DESCRIPTION, None)
     if text is not None:
-        main[_DESCRIPTION] = ExifEntry(TEXT, len(text) + 1, text + b"\0")
+        main[DESCRIPTION] = ExifEntry(TEXT, len(text) + 1, text + b"\0")
     return _pack(layout, main, parts)
 
 
@@ -278,7 +281,7 @@ def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Dire
 def _read_parts(block: Buffer, layout: Layout, main: Directory) -> dict[int, Directory]:
     """Read the directories that ``main`` points to, by the pointer's tag; leave out broken ones."""
     parts = {}
-    for tag in (_EXIF, _GPS):
+    for tag in (EXIF, GPS):
         with suppress(*MALFORMED):
             parts[tag], _ = read_directory(block, layout, read_number(main[tag], layout))
             parts[tag].pop(_INTEROPERABILITY, None)  # its target is not copied

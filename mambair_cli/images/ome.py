@@ -5,15 +5,15 @@ annotations, instruments, comments, names of namespaces.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
 _PIXEL_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
-_ATTRIBUTE = re.compile(rb"\s+([^\s=<>\"'/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_ATTRIBUTE = re.compile(rb"(?<!\s)\s+([^\s=<>\"'/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _TAG = re.compile(rb"<[^>\"']*(?:(?:\"[^\"]*\"|'[^']*')[^>\"']*)*>")
-_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_POINT = re.compile(rf"({_NUMBER}),({_NUMBER})")
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_POINT = re.compile(rf"(?<![-+.\w])({_NUMBER}),({_NUMBER})")  # each number is tried once, at its start
 _SHAPES = frozenset({"Point", "Line", "Rectangle", "Ellipse", "Polygon", "Polyline", "Label", "Mask"})
 _ACROSS = frozenset({"X", "X1", "X2", "Width", "RadiusX"})  # coordinates of shapes, in pixels
 _DOWN = frozenset({"Y", "Y1", "Y2", "Height", "RadiusY"})
@@ -53,7 +53,7 @@ class _Element:
     start: int
     parent: "_Element | None"
     end: int = 0  # where its end tag begins; that of an empty element is its start tag
-    text: str = ""
+    texts: list[str] = field(default_factory=list)  # of identifiers, in pieces
 
     def number(self, name: str, default: int = 1) -> int:
         """Return an attribute that is an integer.
@@ -205,7 +205,7 @@ def _edit_tag(tag: bytes, changes: dict[str, str | None]) -> bytes:
 
 def _is_part_of_set(elements: list[_Element]) -> bool:
     """Tell whether a description names files besides its own, or only the file that has the description."""
-    named = {each.text.strip() for each in _select(elements, "UUID")}
+    named = {"".join(each.texts).strip() for each in _select(elements, "UUID")}
     own = elements[0].attributes.get("UUID")
     return bool(_select(elements, "BinaryOnly")) or len(named | ({own} if own and named else set())) > 1
 
@@ -257,7 +257,7 @@ def _parse_as(xml: bytes, encoding: str | None) -> list[_Element]:
 
     def add_text(text: str) -> None:
         if open_elements[-1].name == "UUID":
-            open_elements[-1].text += text
+            open_elements[-1].texts.append(text)
 
     def refuse(*_: Any) -> None:
         raise ValueError("it has a document type")  # and so may have entities that grow without end

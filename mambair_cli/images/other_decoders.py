@@ -112,14 +112,15 @@ def _pcx(data: bytes, name: str) -> LazyImage:
     return LazyImage((image.height, image.width, len(mode)), "uint8", lambda: np.array(image.convert(mode)))
 
 
-_NUMBER = rb"(?:\s|#[^\n\r]*[\n\r])*(\d+)"
+_BETWEEN_NUMBERS = rb"(?:\s|#[^\n\r]*[\n\r])"
+_NUMBER = _BETWEEN_NUMBERS + rb"+(\d+)"
 
 
 def _netpbm(data: bytes, name: str) -> LazyImage:
     """Read PBM, PGM and PPM, text and binary, of 8 and 16 bits; Pillow would reduce PPM to 8."""
     kind = int(data[1:2])
     is_bitmap, bands = kind in (1, 4), 3 if kind in (3, 6) else 1
-    head = re.match(rb"P[1-6]" + _NUMBER * (2 if is_bitmap else 3) + rb"(?:\s|#[^\n\r]*[\n\r])", data)
+    head = re.match(rb"P[1-6]" + _NUMBER * (2 if is_bitmap else 3) + _BETWEEN_NUMBERS, data)
     if head is None:
         raise ValueError("its header has no sizes")
     width, height, white = (int(number) for number in (*head.groups(), 1)[:3])

@@ -1,5 +1,6 @@
 """An image as its file holds it: header, samples and metadata."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ INTERPRETATIONS = {
 # libvips' names for the dtypes.
 BAND_FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
+
+ReadRows = Callable[[int, int], np.ndarray]
+"""Called with the first row and the row after the last one; returns (n, w, samples), alpha and masks last."""
 
 COMMENT = "Comment"
 """Keyword of a text that has no keyword of its own."""

@@ -8,24 +8,29 @@ from typing import NamedTuple
 
 from mambair_cli.images.metadata import restate_exif
 from mambair_cli.images.row_reader import leave_out
-from mambair_cli.images.tiff_directories import MALFORMED, Layout, read_directory, read_header, read_number
+from mambair_cli.images.tiff_directories import (
+    EXIF,
+    MALFORMED,
+    ORIENTATION,
+    Layout,
+    read_directory,
+    read_header,
+    read_number,
+)
+from mambair_cli.images.xml_tags import edit_outermost, find_outermost
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
-_ORIENTATION, _EXIF = 0x0112, 0x8769
 _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
 _INLINE_BYTES = 4
 
 # Those in XMP; limits keep hostile packets from taking hours, and numbers finite.
-_NUMBER = rb"[-+]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,2})?(?![\w.])"
-_AREA = re.compile(rb"<mwg-rs:Area\b.{,2000}?(?:/>|</mwg-rs:Area\s*>)", re.DOTALL)
-_DIMENSIONS = re.compile(
-    rb"<mwg-rs:AppliedToDimensions\b.{,2000}?(?:/>|</mwg-rs:AppliedToDimensions\s*>)", re.DOTALL
-)
+_NUMBER = rb"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?(?![\w.])"
+_AREA, _DIMENSIONS = (b"mwg-rs:Area",), (b"mwg-rs:AppliedToDimensions",)
+_SUBJECT = (b"exif:SubjectArea", b"exif:SubjectLocation")
 _RECTANGLE = re.compile(
     rb"(MPReg:Rectangle(?:\s*=\s*[\"']|\s*>\s*))(%b(?:\s*,\s*%b){3})" % (_NUMBER, _NUMBER)
 )
-_SUBJECT = re.compile(rb"<exif:(Subject(?:Area|Location))\b.{,2000}?</exif:\1\s*>", re.DOTALL)
 _ITEM = re.compile(rb"(<rdf:li\s*>\s*)(\d{1,10})(?=\s*<)")
 _PANORAMA = (  # sizes and offsets across, and down
     rb"GPano:(?:FullPanoWidth|CroppedAreaImageWidth|CroppedAreaLeft)Pixels|"
@@ -97,8 +102,8 @@ def find_orientation(exif: bytes | None) -> int:
     try:
         block = (exif or b"").removeprefix(b"Exif\0\0")
         layout, first = read_header(block)
-        main, _ = read_directory(block, layout, first, wanted={_ORIENTATION})
-        orientation = read_number(main[_ORIENTATION], layout)
+        main, _ = read_directory(block, layout, first, wanted={ORIENTATION})
+        orientation = read_number(main[ORIENTATION], layout)
     except MALFORMED:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
@@ -135,8 +140,8 @@ def move_exif_places(exif: bytes, move: Move) -> bytes:
         return exif
     try:
         layout, first = read_header(block)
-        main, _ = read_directory(block, layout, first, wanted={_EXIF})
-        at = read_number(main[_EXIF], layout)
+        main, _ = read_directory(block, layout, first, wanted={EXIF})
+        at = read_number(main[EXIF], layout)
         photo, end = read_directory(block, layout, at, wanted=_SUBJECTS)
         for entry in sorted(photo.values(), key=lambda entry: -entry.at):
             form = f"{layout.order}{len(entry.value) // 2}H"
@@ -168,7 +173,7 @@ def move_xmp_places(xmp: bytes, move: Move) -> bytes:
         return xmp
     xmp = _move_regions(xmp, move)
     xmp = _RECTANGLE.sub(lambda found: found[1] + _move_rectangle(found[2], move), xmp)
-    xmp = _SUBJECT.sub(lambda found: _move_subject(found[0], move), xmp)
+    xmp = edit_outermost(xmp, _SUBJECT, lambda element: _move_subject(element, move))
     if move.orientation == 1:
         for names, old, new in zip(_PANORAMA, move.before, move.after, strict=True):
             pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))(%b)" % (names, _NUMBER)
@@ -183,25 +188,24 @@ def _move_regions(xmp: bytes, move: Move) -> bytes:
 
     That size tells programs that have written them for the upright picture.
     """
-    first = _DIMENSIONS.search(xmp)
-    sides = _read(first[0], b"stDim:", b"wh") if first else None
+    told = find_outermost(xmp, _DIMENSIONS)
+    sides = _read(xmp[told[0].start : told[0].end], b"stDim:", b"wh") if told else None
     if sides and move.is_transposed and _is_wide(*sides) == _is_wide(*move.after) != _is_wide(*move.before):
         move = Move(1, move.after, move.after)
 
-    def move_area(found: re.Match[bytes]) -> bytes:
-        middle, size = _read(found[0], b"stArea:", b"xy"), _read(found[0], b"stArea:", b"wh")
-        moved = found[0]
+    def move_area(area: bytes) -> bytes:
+        middle, size = _read(area, b"stArea:", b"xy"), _read(area, b"stArea:", b"wh")
         if middle:
-            moved = _write(moved, b"stArea:", b"xy", move.point(*middle))
+            area = _write(area, b"stArea:", b"xy", move.point(*middle))
         if size:
-            moved = _write(moved, b"stArea:", b"wh", size[::-1] if move.is_transposed else size)
-        return moved
+            area = _write(area, b"stArea:", b"wh", size[::-1] if move.is_transposed else size)
+        return area
 
-    def move_dimensions(found: re.Match[bytes]) -> bytes:
-        sides = _read(found[0], b"stDim:", b"wh")
-        return _write(found[0], b"stDim:", b"wh", tuple(map(round, move.size(*sides)))) if sides else found[0]
+    def move_dimensions(told: bytes) -> bytes:
+        sides = _read(told, b"stDim:", b"wh")
+        return _write(told, b"stDim:", b"wh", tuple(map(round, move.size(*sides)))) if sides else told
 
-    return _DIMENSIONS.sub(move_dimensions, _AREA.sub(move_area, xmp))
+    return edit_outermost(edit_outermost(xmp, _AREA, move_area), _DIMENSIONS, move_dimensions)
 
 
 def _is_wide(width: float, height: float) -> bool:

@@ -11,6 +11,7 @@ from mambair_cli.images.picture import Text
 _SIGNATURE_BYTES = 8
 _METRES_PER_INCH = 0.0254
 _MOST_TEXT = 2**24  # bytes of a text when decompressed
+_MOST_TEXTS = 2**26  # the same of all texts that are compressed
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = "XML:com.adobe.xmp"  # read as XMP, not as a text
 _SINGLE = (b"pHYs", b"acTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # chunks kept whole
@@ -85,13 +86,13 @@ def read_png_facts(data: Any) -> PngFacts:
     """Read what a PNG file holds besides its pixels."""
     chunks: dict[bytes, bytes] = {}
     texts: list[Text] = []
-    has_end, damaged = False, 0
+    has_end, damaged, room = False, 0, _TextRoom(_MOST_TEXTS)
     for kind, start, end in read_chunks(data):
         if kind in _SINGLE:
             chunks.setdefault(kind, bytes(data[start:end]))
         elif kind in _TEXTS:
             try:
-                text = _read_text(kind, bytes(data[start:end]))
+                text = _read_text(kind, bytes(data[start:end]), room)
             except (ValueError, IndexError, zlib.error):
                 damaged += 1
                 continue
@@ -103,8 +104,20 @@ def read_png_facts(data: Any) -> PngFacts:
     return PngFacts(chunks, tuple(texts), has_end, damaged)
 
 
-def _read_text(kind: bytes, body: bytes) -> Text:
+@dataclass
+class _TextRoom:
+    """How much may still be decompressed, in bytes."""
+
+    left: int
+
+
+def _read_text(kind: bytes, body: bytes, room: _TextRoom) -> Text:
     """Read a text chunk.
+
+    Args:
+        kind: Its kind.
+        body: Its content.
+        room: Room for what is decompressed.
 
     Raises:
         ValueError, IndexError, zlib.error: The chunk is corrupt.
@@ -114,11 +127,11 @@ def _read_text(kind: bytes, body: bytes) -> Text:
     if kind == b"tEXt":
         return Text(name, rest.decode("latin-1"))
     if kind == b"zTXt":
-        return Text(name, _decompress(rest[1:]).decode("latin-1"))
+        return Text(name, _decompress(rest[1:], room).decode("latin-1"))
     is_packed = rest[0]
     language, rest = _split(rest[2:])
     translated, rest = _split(rest)
-    text = (_decompress(rest) if is_packed else rest).decode()
+    text = (_decompress(rest, room) if is_packed else rest).decode()
     return Text(name, text, language.decode("ascii"), translated.decode())
 
 
@@ -147,9 +160,11 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
     return before, behind
 
 
-def _decompress(data: bytes) -> bytes:
+def _decompress(data: bytes, room: _TextRoom) -> bytes:
     """Decompress a text, and refuse one that grows too large."""
-    unpacked = zlib.decompressobj().decompress(data, _MOST_TEXT + 1)
-    if len(unpacked) > _MOST_TEXT:
+    most = min(_MOST_TEXT, room.left)
+    unpacked = zlib.decompressobj().decompress(data, most + 1)
+    room.left = max(0, room.left - len(unpacked))
+    if len(unpacked) > most:
         raise ValueError("a text is too long")
     return unpacked

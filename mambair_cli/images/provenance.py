@@ -5,8 +5,10 @@ import re
 from typing import Any
 from xml.sax.saxutils import quoteattr, unescape
 
+from mambair_cli.images.xml_tags import cut, find_elements
+
 NAMESPACE = "urn:mambair:1.0:"
-_DESCRIPTION = re.compile(rb"\s*<rdf:Description\b[^>]*\bxmlns:mambair=\"urn:mambair:1\.0:\"[^>]*/>")
+_DESCRIPTION, _MARK = b"rdf:Description", f'xmlns:mambair="{NAMESPACE}"'.encode()
 _NOTE = re.compile(rb"\bmambair:made=(\"[^\"]*\"|'[^']*')")
 _RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 _END = b"</rdf:RDF>"
@@ -25,7 +27,7 @@ def add_note(xmp: bytes | None, note: dict[str, Any]) -> bytes:
         note: What made it: anything that JSON has.
     """
     packet = xmp if xmp is not None and _END in xmp else _EMPTY
-    packet = _DESCRIPTION.sub(b"", packet)
+    packet = _drop_notes(packet)
     text = quoteattr(json.dumps(note, ensure_ascii=True))
     made = f'<rdf:Description rdf:about="" xmlns:mambair="{NAMESPACE}" mambair:made={text}/>'.encode()
     place = packet.rindex(_END)
@@ -43,3 +45,15 @@ def read_note(xmp: bytes | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return note if isinstance(note, dict) else None
+
+
+def _drop_notes(xmp: bytes) -> bytes:
+    """Remove earlier notes, and the white space before each."""
+    spans = []
+    for each in find_elements(xmp) if _MARK in xmp else ():
+        if each.name == _DESCRIPTION and each.has_end and _MARK in xmp[each.start : each.inside]:
+            start = each.start
+            while xmp[start - 1 : start].isspace():
+                start -= 1
+            spans.append((start, each.end))
+    return cut(xmp, spans)

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Weights of red and blue in luma (ITU-R BT.601); green has the rest.
-_RED, _BLUE = 0.299, 0.114
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
+_RED, _, _BLUE = LUMA
 _GREEN = 1 - _RED - _BLUE
 
 ROUNDING = 0.5 / 65535  # past 0 or 1: half a step of 16 bits, which no file of integers shows

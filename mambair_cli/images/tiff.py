@@ -13,9 +13,11 @@ from mambair_cli.images.tiff_directories import (
     LONG,
     LONG8,
     MALFORMED,
+    ORIENTATION,
     SHORT,
     Buffer,
     Directory,
+    DirectoryRoom,
     ExifEntry,
     Layout,
     find_places,
@@ -25,10 +27,10 @@ from mambair_cli.images.tiff_directories import (
 
 RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
-_SUBFILE, _OLD_SUBFILE, _ORIENTATION = 0x00FE, 0x00FF, 0x0112
+_SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
 _WIDTH, _HEIGHT = 0x0100, 0x0101
 BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
-_PROFILE = 0x8773
+PROFILE = 0x8773
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
@@ -40,7 +42,6 @@ _DIRECTORY, _DIRECTORY8 = 13, 18  # types of offsets of directories
 _UNDEVELOPED = (32803, 34892)  # photometric interpretations of cameras' samples: CFA, linear raw
 
 _LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are not read
-_MOST_ENTRIES = 2**21  # of all pages: a hostile file may have any number
 
 # Tags that change what the samples mean, and that libvips passes over: range of inks, indices in place of
 # colours, range of colours, slices of a volume in a page and in a tile.
@@ -199,6 +200,7 @@ def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Sam
 def read_pages(data: Buffer) -> list[Page]:
     """Read the pages of a file in their order; a corrupt file has none."""
     pages: list[Page] = []
+    room_for_texts = len(data)  # values do not overlap: those of a hostile file must not sum up to terabytes
     with suppress(*MALFORMED):
         layout, _ = read_header(data)
         for at, directory in _walk(data):
@@ -208,20 +210,24 @@ def read_pages(data: Buffer) -> list[Page]:
                 page = replace(
                     page, meanings={**page.meanings, PLANES_OF_STACK: (places[PLANES_OF_STACK][1] // 8,)}
                 )
-            texts = [(tag, bytes(data[at : at + min(size, _LONGEST_VALUE)])) for tag, at, size in repeated]
-            pages.append(replace(page, profile=places.get(_PROFILE), repeated=tuple(texts)))
+            texts = []
+            for tag, start, size in repeated:
+                text = bytes(data[start : start + min(size, _LONGEST_VALUE, room_for_texts)])
+                room_for_texts -= len(text)
+                texts.append((tag, text))
+            pages.append(replace(page, profile=places.get(PROFILE), repeated=tuple(texts)))
         seen = {page.at for page in pages}  # all of the chain first: none of it is in another page
-        room = _MOST_ENTRIES
+        room = DirectoryRoom(data)
         for number, page in enumerate(pages):
             if _SUB_DIRECTORIES in page.tags:
-                inner, lost, room = _read_inner(data, layout, page, seen, room)
+                inner, lost = _read_inner(data, layout, page, seen, room)
                 pages[number] = replace(page, inner=tuple(inner), lost=lost)
     return pages
 
 
 def _read_inner(
-    data: Buffer, layout: Layout, page: Page, seen: set[int], room: int
-) -> tuple[list[Page], int, int]:
+    data: Buffer, layout: Layout, page: Page, seen: set[int], room: DirectoryRoom
+) -> tuple[list[Page], int]:
     """Read the pages in the SubIFDs of a page, in theirs, and in the chains that begin at them.
 
     Args:
@@ -229,36 +235,36 @@ def _read_inner(
         layout: Layout of its numbers.
         page: The page.
         seen: Offsets of the directories that were read, to which more are added.
-        room: Number of entries and offsets that may be read.
+        room: How many directories may be read, of which some are taken.
 
     Returns:
-        The pages, the number of SubIFDs that cannot be read, and what is left of ``room``.
+        The pages, and the number of SubIFDs that cannot be read.
     """
     inner: list[Page] = []
     directory, _ = read_directory(data, layout, page.at, _LONGEST_VALUE)
     offsets = _find_inner(directory, layout)
     lost = 0 if offsets else 1
-    while offsets and room > 0:
+    while offsets and room.is_left:
         at = offsets.popleft()
-        room -= 1
+        room.take()
         if not at or at in seen:
             continue
         seen.add(at)
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
+            room.take(end - at, directory)
             (following,) = struct.unpack_from(layout.offset, data, end)
             if not {_WIDTH, _HEIGHT} <= directory.keys():
                 raise ValueError("no page")
         except MALFORMED:
             lost += 1
             continue
-        room -= len(directory)
         offsets += [*_find_inner(directory, layout), following]
         found = replace(_describe(directory, layout), at=at)
         if found.is_reduced and page.is_picture and found.area > page.area:
             found = replace(found, is_reduced=False)  # whatever it says of itself
         inner.append(found)
-    return inner, lost, room
+    return inner, lost
 
 
 def _find_inner(directory: Directory, layout: Layout) -> deque[int]:
@@ -327,12 +333,12 @@ def _walk(data: Buffer) -> Iterator[tuple[int, Directory]]:
     """Yield the chain of directories, and before each its offset."""
     layout, at = read_header(data)
     seen: set[int] = set()
-    entries = 0
-    while at and at not in seen and entries < _MOST_ENTRIES:
+    room = DirectoryRoom(data)
+    while at and at not in seen and room.is_left:
         seen.add(at)
         try:
             directory, end = read_directory(data, layout, at, _LONGEST_VALUE)
-            entries += len(directory)
+            room.take(end - at, directory)
             (following,) = struct.unpack_from(layout.offset, data, end)
         except MALFORMED:
             return
@@ -366,7 +372,7 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         sample_format=numbers(SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],
         ink_set=numbers(INK_SET, CMYK)[0],
-        orientation=numbers(_ORIENTATION, 1)[0],
+        orientation=numbers(ORIENTATION, 1)[0],
         width=numbers(_WIDTH, 0)[0],
         height=numbers(_HEIGHT, 0)[0],
         planes=numbers(_PLANES, 1)[0],

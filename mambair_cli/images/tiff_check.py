@@ -7,10 +7,11 @@ from mambair_cli.images.description import PageLayout, count_pictures
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import extract_exif, find_description
 from mambair_cli.images.tiff import Page, choose_pages, have_same_profile, is_camera_raw, read_pages
+from mambair_cli.images.tiff_directories import DESCRIPTION
 from mambair_cli.images.tiff_oddities import Oddity, find_oddity, name_compression
 from mambair_cli.images.vips_image import FileData, VipsImage
 
-_DESCRIPTION, _NO_COMPRESSION = 270, 1
+_NO_COMPRESSION = 1
 
 
 def check_tiff(data: FileData) -> list[Page]:
@@ -69,7 +70,7 @@ def _find_hidden(data: FileData, pages: Sequence[Page]) -> Oddity | None:
     if len(pages) > 1 or page.compression != _NO_COMPRESSION:
         return None
     exif = extract_exif(data.bytes)
-    texts = [find_description(exif), *(text for tag, text in page.repeated if tag == _DESCRIPTION)]
+    texts = [find_description(exif), *(text for tag, text in page.repeated if tag == DESCRIPTION)]
     layout = PageLayout(page.width, page.height, page.samples_per_pixel, 1)
     count = max(count_pictures(text, layout) for text in texts)
     size = page.area * page.samples_per_pixel * page.bits // 8

@@ -7,6 +7,9 @@ from mmap import mmap
 
 import numpy as np
 
+# Tags that several modules read, and the pointers of a directory to others.
+DESCRIPTION, ORIENTATION, XMP = 0x010E, 0x0112, 0x02BC
+EXIF, GPS = 0x8769, 0x8825
 BYTE, TEXT, SHORT, LONG, BYTES, LONG8 = 1, 2, 3, 4, 7, 16  # TIFF's numbers of types
 # Bytes swapped together and bytes of one value, by type; a rational is two numbers.
 _SIZES = {
@@ -16,7 +19,10 @@ _SIZES = {
     **dict.fromkeys((5, 10), (4, 8)),
     **dict.fromkeys((12, 16, 17, 18), (8, 8)),
 }
-_MOST_ENTRIES = 65535  # TIFF's limit; BigTIFF has none, but needs no more
+_MOST_ENTRIES = 4096  # in a directory, as in libtiff
+_ENTRY_BYTES = 12  # of BigTIFF more
+_MOST_ENTRIES_IN_ALL = 2**21
+_MOST_OVERLAP = 4  # times that a byte may be part of a directory or a value: some programs share values
 MALFORMED = (struct.error, ValueError, KeyError, IndexError, OverflowError)
 
 
@@ -60,6 +66,33 @@ class Layout:
     def first(self) -> int:
         """Place in the header of the first directory's offset."""
         return 8 if self.big else 4
+
+
+class DirectoryRoom:
+    """How many directories of a file may be read: those of a hostile one overlap, and would take for ever.
+
+    Args:
+        data: The file.
+    """
+
+    def __init__(self, data: Buffer) -> None:
+        self._entries = _MOST_ENTRIES_IN_ALL
+        self._bytes = _MOST_OVERLAP * len(data)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another one may be read."""
+        return self._entries > 0 and self._bytes > 0
+
+    def take(self, length: int = 0, directory: Directory | None = None) -> None:
+        """Count a directory; without arguments one that may turn out to be none.
+
+        Args:
+            length: Its length, in bytes.
+            directory: Its entries that make sense.
+        """
+        self._entries -= 1 + length // _ENTRY_BYTES
+        self._bytes -= length + sum(len(entry.value) for entry in (directory or {}).values())
 
 
 def read_header(block: Buffer) -> tuple[Layout, int]:

@@ -5,16 +5,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mambair_cli.images.description import identify_description, is_bare_shape
-from mambair_cli.images.metadata import DESCRIPTIVE, XMP, change_description, extract_page_notes
+from mambair_cli.images.metadata import DESCRIPTIVE, change_description, extract_page_notes
 from mambair_cli.images.picture import Header, PageNotes
 from mambair_cli.images.places import restate_upright_xmp, to_upright
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
-from mambair_cli.images.tiff_directories import MALFORMED, Buffer
+from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORMED, XMP, Buffer
 from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.wording import enumerate_names
 
-_DESCRIPTION, _EXIF, _GPS = 0x010E, 0x8769, 0x8825
 _LAYERS = 37724  # of Photoshop
 _CREDENTIALS = 52545  # of C2PA
 _OF_IMAGEJ = frozenset({50838, 50839})
@@ -24,7 +23,7 @@ _GEOREFERENCES = frozenset({33550, 33920, 33922, 34264, 34735, 34736, 34737, 421
 _HANDLED = DESCRIPTIVE.union(
     *(range(254, 267), range(273, 285), (288, 289, 292, 293), (296, 297, 301), range(317, 329)),
     *((330, 332, 333, 334, 336), range(338, 344), (347,), range(512, 522), range(529, 533)),
-    (559, XMP, _EXIF, _GPS, 34377, 34675),
+    (559, XMP, EXIF, GPS, 34377, 34675),
 )
 _TAGS_SHOWN = 6
 
@@ -60,13 +59,13 @@ def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
         yield "georeferencing (GeoTIFF, GDAL)"
     if _LAYERS in lost:
         yield "layers of Photoshop"
-    if any({_EXIF, _GPS} & page.tags for page in pages[1:]):
+    if any({EXIF, GPS} & page.tags for page in pages[1:]):
         yield "EXIF of pages after the first"
     repeated = {tag for page in pages for tag, text in page.repeated if _is_lost(tag, text)}
-    if _DESCRIPTION in repeated:
+    if DESCRIPTION in repeated:
         yield "further description"
-    if repeated - {_DESCRIPTION}:
-        yield f"repeated {_name_tags(sorted(repeated - {_DESCRIPTION}))}"
+    if repeated - {DESCRIPTION}:
+        yield f"repeated {_name_tags(sorted(repeated - {DESCRIPTION}))}"
     if of_imagej := sorted(lost & _OF_IMAGEJ):
         yield f"ImageJ's own data (ranges shown, labels, overlays; {_name_tags(of_imagej)})"
     others = sorted(lost - _GEOREFERENCES - _OF_IMAGEJ - {_LAYERS, _CREDENTIALS})
@@ -87,6 +86,6 @@ def _name_tags(tags: Sequence[int]) -> str:
 
 def _is_lost(tag: int, value: bytes) -> bool:
     """Tell whether the value of a tag that came before says something that no result has."""
-    if tag == _DESCRIPTION:
+    if tag == DESCRIPTION:
         return not is_bare_shape(value)
     return tag == XMP or tag in DESCRIPTIVE

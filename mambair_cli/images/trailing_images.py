@@ -83,9 +83,8 @@ def _is_followed(data: Any, format: str) -> bool:
         behind = data[end : end + _SIGNATURE_BYTES] if end > _SIGNATURE_BYTES else b""
         return _PICTURE.match(behind) is not None
     if format == "gif":
-        return any(
-            read_gif_facts(data[: mark.start()]).end == "unmarked" for mark in _BEHIND_GIF.finditer(data)
-        )
+        trailer = read_gif_facts(data).trailer
+        return trailer is not None and _BEHIND_GIF.match(data, trailer) is not None
     if format == "jpeg2000":
         return sum(box.kind == _JPEG2000_BOX for box in read_boxes(data, 0, len(data))) > 1
     return False

@@ -4,8 +4,9 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-_NAME = rb"[\w.-]+"
-_VALUE = rb"\"[^\"]*\"|'[^']*'"
+from mambair_cli.images.xml_tags import Span, cut, edit_outermost, find_attributes, find_elements, merge
+
+_ANY_NAME = rb"[\w.-]+"
 _SEMANTIC = re.compile(rb"Semantic(?:\s*=\s*[\"']|\s*>\s*)(\w+)")
 
 
@@ -13,7 +14,7 @@ class _LostProperty(NamedTuple):
     """Properties of a part that a result does not have: their namespace and names, and the part if known."""
 
     namespace: bytes
-    names: bytes = _NAME
+    names: bytes = _ANY_NAME
     what: str | None = None
 
 
@@ -35,6 +36,9 @@ _LOST = (
     _LostProperty(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
     _LostProperty(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
 )
+_THUMBNAILS = (b"xmp:Thumbnails", b"xap:Thumbnails")
+_PREFIX = re.compile(rb"(?<=[<\s/])(%b):" % _ANY_NAME)
+_DECLARATION = b"xmlns:"
 _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_MAP, b"DepthMap": DEPTH_MAP}
 
 
@@ -48,7 +52,7 @@ def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
     for names, value in values.items():  # as attributes, and as elements
         pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))\d+" % names
         xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
-    return re.sub(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", b"", xmp, flags=re.DOTALL)
+    return edit_outermost(xmp, _THUMBNAILS, lambda _: b"")
 
 
 def scale_xmp_resolution(xmp: bytes, factors: tuple[float, float]) -> bytes:
@@ -69,24 +73,39 @@ def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
     Returns:
         The packet, otherwise unchanged, and the names of these parts.
     """
-    lost: dict[str, None] = {}
-    for entry in _LOST:
-        declaration = rb"xmlns:(%b)\s*=\s*([\"'])%b\2" % (_NAME, entry.namespace)
-        for prefix in dict.fromkeys(found[1] for found in re.finditer(declaration, xmp)):
-            names = rb"%b:(%b)" % (re.escape(prefix), entry.names)
-            element = rb"<%b(?=[\s/>])[^>]*?(?:/>|>(.*?)</%b:\1\s*>)\s*" % (names, re.escape(prefix))
-            attribute = rb"\s+%b\s*=\s*(?:%b)" % (names, _VALUE)
-            found = [*re.finditer(element, xmp, re.DOTALL), *re.finditer(attribute, xmp)]
-            if found and entry.what:
-                lost[entry.what] = None
-            for part in found:
-                kinds = (_WHAT_ITEMS_ARE.get(kind) for kind in _SEMANTIC.findall(part[0]))
-                lost.update(dict.fromkeys(kind for kind in kinds if kind))
-            xmp = re.sub(element, b"", xmp, flags=re.DOTALL)
-            xmp = re.sub(attribute, b"", xmp)
-            if not re.search(rb"[<\s/]%b:" % re.escape(prefix), xmp):
-                declared = rb"\s+xmlns:%b\s*=\s*(?:%b)" % (re.escape(prefix), _VALUE)
-                xmp = re.sub(declared, b"", xmp)
+    declared = _find_lost(xmp)
+    if not declared:
+        return xmp, []
+    properties = [(each.name, each.start, each.end) for each in find_attributes(xmp)]
+    properties += [(each.name, each.start, each.behind) for each in find_elements(xmp) if each.has_end]
+    spans: list[Span] = []
+    named: set[str | None] = set()
+    for name, start, end in properties:
+        prefix, _, local = name.partition(b":")
+        for entry in declared.get(prefix, ()):
+            if re.fullmatch(entry.names, local):
+                spans.append((start, end))
+                named.add(entry.what)
+    spans = merge(spans)
+    lost = dict.fromkeys(entry.what for entry in _LOST if entry.what and entry.what in named)
+    kinds = (kind for start, end in spans for kind in _SEMANTIC.findall(xmp[start:end]))
+    lost |= dict.fromkeys(_WHAT_ITEMS_ARE[kind] for kind in kinds if kind in _WHAT_ITEMS_ARE)
     if len(lost) > 1:  # extended XMP then holds a part that is named already
         lost.pop(_EXTENDED, None)
-    return xmp, list(lost)
+    xmp = cut(xmp, spans)
+    unused = declared.keys() - set(_PREFIX.findall(xmp))
+    declarations = (each for each in find_attributes(xmp) if each.name.startswith(_DECLARATION))
+    unneeded = (each for each in declarations if each.name[len(_DECLARATION) :] in unused)
+    return cut(xmp, ((each.start, each.end) for each in unneeded)), list(lost)
+
+
+def _find_lost(xmp: bytes) -> dict[bytes, list[_LostProperty]]:
+    """Find the prefixes that a packet declares for properties of lost parts."""
+    declared: dict[bytes, list[_LostProperty]] = {}
+    for each in find_attributes(xmp):
+        if each.name.startswith(_DECLARATION):
+            for entry in _LOST:
+                if re.fullmatch(entry.namespace, each.value):
+                    entries = declared.setdefault(each.name[len(_DECLARATION) :], [])
+                    entries += [entry] if entry not in entries else []
+    return declared

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from mambair_cli.images.samples import LUMA
+
 BLOCK = 8  # side of the blocks that JPEG compresses, in pixels
 WINDOW = 256  # side of a window, in pixels; a multiple of BLOCK, so that blocks keep their place
 MOST_WINDOWS = 12
@@ -41,9 +43,9 @@ _LUMA_STEPS = np.array(
     ],
     dtype=np.float64,
 )
-# From red, green and blue to their sum and two differences, each of length 1; and to JPEG's luma.
+# From red, green and blue to their sum and two differences, each of length 1.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array(LUMA, np.float32)  # as in JPEG
 
 
 def describe(windows: Sequence[np.ndarray]) -> np.ndarray:
@@ -56,12 +58,12 @@ def describe(windows: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         (n,) float32.
     """
-    lumas = [window @ _LUMA.astype(np.float32) for window in windows]
+    lumas = [window @ _LUMA for window in windows]
     row, down = _find_grid([luma.T for luma in lumas])
     column, across = _find_grid(lumas)
     blocks = np.concatenate([_cut_blocks(window, row, column) for window in windows])
     coefficients = _transform(blocks)
-    luma = coefficients @ _LUMA.astype(np.float32)
+    luma = coefficients @ _LUMA
     found = [
         _describe_floor(coefficients),
         _describe_brightness(luma),

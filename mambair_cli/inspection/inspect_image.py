@@ -13,15 +13,15 @@ from mambair_cli.images import (
     find_losses,
     fit_header,
     open_picture,
-    to_float,
 )
 from mambair_cli.images.icc_profile import describe_profile
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
 from mambair_cli.images.provenance import read_note
 from mambair_cli.images.source import Source
 from mambair_cli.images.stretch import Stretch, read_stretch
-from mambair_cli.inspection.look import Look, look_at
+from mambair_cli.inspection.look import Look
 from mambair_cli.inspection.need import Need, describe_need, find_need
+from mambair_cli.inspection.picture import look_at_rows
 
 _BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 
@@ -94,18 +94,16 @@ def _foresee_losses(header: Header) -> list[str]:
 
 def _look(reader: Reader, stretch: Stretch | None) -> Look | None:
     """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
-    header = reader.header
-    held: tuple[int, int, np.ndarray] | None = None  # windows beside each other need the same rows
+    header, is_at = reader.header, 0
 
-    def read(rows: slice, columns: slice) -> np.ndarray:
-        nonlocal held
-        if held is None or held[:2] != (rows.start, rows.stop):
-            held = rows.start, rows.stop, reader.read(rows.start, rows.stop)
-        return to_float(held[2][:, columns, : header.bands])
+    def read(top: int, bottom: int) -> np.ndarray:
+        nonlocal is_at
+        is_at = bottom
+        return reader.read(top, bottom)
 
-    look = look_at(header.height, header.width, read, stretch)
+    look = look_at_rows(header, read, stretch)
     end = header.height * header.frames
-    if held is None or held[1] < end:
+    if is_at < end:
         reader.read(end - 1, end)
     return look
 

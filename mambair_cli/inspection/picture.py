@@ -1,20 +1,16 @@
 """A look at a picture in its file."""
 
-from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
-from mambair_cli.images.picture import Header
+from mambair_cli.images.picture import Header, ReadRows
 from mambair_cli.images.samples import to_float
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.look import Look, look_at
 from mambair_cli.inspection.need import Need, find_need
-
-ReadRows = Callable[[int, int], np.ndarray]
-"""Reads rows of a picture from one to another, (n, w, samples); alpha and masks last."""
 
 
 def look_at_rows(header: Header, read: ReadRows, stretch: Stretch | None = None) -> Look | None:

@@ -1,11 +1,9 @@
 """The part of a picture that shows best what a restoration does: edges next to smooth areas."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mambair_cli.images.picture import Header
+from mambair_cli.images.picture import Header, ReadRows
 from mambair_cli.images.samples import to_float
 from mambair_cli.system.geometry import Region
 
@@ -13,9 +11,6 @@ SIDE = 256  # of the part, in pixels
 BLOCK = 32  # side of the areas whose detail is measured, in pixels
 _LOW, _HIGH = 10, 90  # percentiles of the blocks' detail that are held against each other
 _FLAT = 1e-3  # of the range of samples: less detail is none
-
-ReadRows = Callable[[int, int], np.ndarray]
-"""Reads rows of a picture from one to another, (n, w, samples); alpha and masks last."""
 
 
 def choose_telling_part(header: Header, read: ReadRows) -> Region:

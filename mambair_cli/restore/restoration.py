@@ -10,11 +10,12 @@ from numpy.typing import DTypeLike
 
 from mambair_cli.errors import MemoryLimitError
 from mambair_cli.images import from_float
+from mambair_cli.images.picture import ReadRows
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.restore.channels import from_channels, to_channels
 from mambair_cli.restore.engine import OnTiles, blend_rows
 from mambair_cli.restore.masks import NEAR, enlarge_mask, hold_masks
-from mambair_cli.restore.row_window import Converted, ReadRows, Surrounded, Window
+from mambair_cli.restore.row_window import Converted, Surrounded, Window
 from mambair_cli.restore.small_images import count_together, restore_together
 from mambair_cli.restore.strength import REACH, enlarge_samples, mix
 from mambair_cli.restore.tiling import Plan, Report, plan_tiles

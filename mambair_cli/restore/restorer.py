@@ -19,6 +19,7 @@ from mambair_cli.checkpoints.select import (
     choose_others,
     find_kind,
 )
+from mambair_cli.images.picture import ReadRows
 from mambair_cli.images.stretch import Stretch
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore import copying
@@ -34,7 +35,6 @@ from mambair_cli.restore.engine import OnTiles, TileComputer
 from mambair_cli.restore.ensemble import EnsembleComputer
 from mambair_cli.restore.loaded_network import LoadedNetwork
 from mambair_cli.restore.restoration import Restoration
-from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.settings import ImageSettings, Precision, RestoreSettings
 from mambair_cli.restore.tile_size import TileSettings, choose_tiles
 from mambair_cli.restore.tiling import Plan, Report

@@ -5,10 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from mambair_cli.images.picture import ReadRows
 from mambair_cli.restore.tiling import Plan
-
-ReadRows = Callable[[int, int], np.ndarray]
-"""Called with the first row and the row after the last one; returns these rows, (n, w, c)."""
 
 
 class Pixels(Protocol):

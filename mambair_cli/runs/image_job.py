@@ -13,6 +13,7 @@ from mambair_cli.checkpoints.select import explain_gray
 from mambair_cli.errors import MambairError, NoRoomError
 from mambair_cli.images import Header, InputFrames, Writer, find_losses
 from mambair_cli.images.formats import has_room_for_xmp
+from mambair_cli.images.picture import ReadRows
 from mambair_cli.images.provenance import add_note
 from mambair_cli.images.stretch import Stretch, find_stretch, read_bands, read_stretch
 from mambair_cli.inspection.need import Need
@@ -20,7 +21,6 @@ from mambair_cli.inspection.picture import find_need_of
 from mambair_cli.restore.engine import OnTiles
 from mambair_cli.restore.restoration import Band
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.restore.row_window import ReadRows
 from mambair_cli.restore.small_images import count_together
 from mambair_cli.restore.tiling import Report, plan_nothing
 from mambair_cli.runs.fingerprint import describe_maker

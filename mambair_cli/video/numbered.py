@@ -12,6 +12,7 @@ import numpy as np
 
 from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.images import READABLE_SUFFIXES, Picture, from_float, read_picture, to_float, write_picture
+from mambair_cli.images.formats import NUMBER
 from mambair_cli.system.files import is_special
 from mambair_cli.system.wording import show
 from mambair_cli.video.codecs import CONTAINERS
@@ -19,13 +20,12 @@ from mambair_cli.video.colour import FULL, RGB, ColourTags
 from mambair_cli.video.facts import ClipFacts, StreamFacts
 from mambair_cli.video.frames import FrameMark, VideoFrame, changed
 
-_NUMBER = re.compile(r"%0?\d*d")
 _BT709_PRIMARIES, _SRGB_TRANSFER = 1, 13
 
 
 def is_pattern(path: Path) -> bool:
     """Tell whether a path stands for numbered images: ``frames/%06d.png`` does, ``50%day.mp4`` does not."""
-    return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
+    return len(NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
 def has_images(pattern: Path) -> bool:
@@ -35,7 +35,7 @@ def has_images(pattern: Path) -> bool:
 
 def name_frame(pattern: Path, number: int) -> Path:
     """Return the name of a frame's file; names begin with 1 as those of FFmpeg, numbers of frames with 0."""
-    return pattern.with_name(_NUMBER.sub(lambda part: part.group() % (number + 1), pattern.name))
+    return pattern.with_name(NUMBER.sub(lambda part: part.group() % (number + 1), pattern.name))
 
 
 def write_frame(
@@ -261,7 +261,7 @@ def _find_files(path: Path) -> list[tuple[int, Path]]:
         return list(enumerate(sorted((each for each in found if not is_special(each)), key=_natural)))
     if not path.parent.is_dir():
         return []
-    before, after = (re.escape(part) for part in _NUMBER.split(path.name))
+    before, after = (re.escape(part) for part in NUMBER.split(path.name))
     width = re.search(r"%0(\d+)d", path.name)
     digits = rf"\d{{{width.group(1)},}}" if width else r"\d+"
     name = re.compile(f"{before}({digits}){after}")

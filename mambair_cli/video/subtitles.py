@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-_TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+_TAGS = (re.compile(r"<[^>]*>"), ">"), (re.compile(r"\{\\[^}]*\}"), "}")  # and how they end
 _ASS_FIELDS = 8  # before the text of a packet of ASS
 _MOST_BYTES = 65535  # of one text in MP4 and MOV
 _TEXT_OF_FORMAT = MappingProxyType(
@@ -64,6 +64,14 @@ _READERS: Mapping[str, Callable[[bytes], str]] = MappingProxyType(
 )
 
 
+def _drop_tags(text: str) -> str:
+    """Remove tags; what begins as one behind the last end of any is left, and not looked at."""
+    for tag, mark in _TAGS:
+        before, end, behind = text.rpartition(mark)
+        text = tag.sub("", before + end) + behind
+    return text
+
+
 def add_text_stream(result: Any, old: Any, format: str) -> Callable[[bytes], bytes] | None:
     """Add a stream for subtitles that a format holds in another form only.
 
@@ -86,7 +94,7 @@ def add_text_stream(result: Any, old: Any, format: str) -> Callable[[bytes], byt
         result.add_mux_stream(form)
 
     def convert(data: bytes) -> bytes:
-        text = _TAGS.sub("", read(data)).replace("\r\n", "\n").strip("\n").encode()
+        text = _drop_tags(read(data)).replace("\r\n", "\n").strip("\n").encode()
         if form == "mov_text" and len(text) > _MOST_BYTES:  # of a damaged clip
             text = text[:_MOST_BYTES].decode("utf-8", "ignore").encode()
         return len(text).to_bytes(2, "big") + text if form == "mov_text" else text

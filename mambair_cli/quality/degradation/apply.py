@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.images import is_gray
+from mambair_cli.images.samples import LUMA
 from mambair_cli.quality.degradation import codecs, noise, quiet
 from mambair_cli.quality.degradation.filters import convolve
 from mambair_cli.quality.degradation.recipe import (
@@ -25,7 +26,6 @@ from mambair_cli.quality.degradation.tone import apply_tones
 from mambair_cli.quality.degradation.transfer import send
 
 MOST_STEPS = 8  # in a round
-LUMA = (0.299, 0.587, 0.114)
 
 Occasion = tuple[int, int, int]
 """When noise is added: 1 if the first round has its own resolution, else 0; the turn; the kind of noise."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from mambair_cli.images.samples import LUMA
 from mambair_cli.quality.degrade import check_sides
 
 BLOCK = 8  # pixels: side of a JPEG block
@@ -38,7 +39,7 @@ _CHROMA = (
 
 # JFIF: Y, Cb and Cr from R, G and B, the latter two around 128; and back.
 _TO_YCC = (
-    (0.299, 0.587, 0.114),
+    LUMA,
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )
