@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
 _MARKED_WITHIN = 20_000  # bytes: the styles come before the pictures' mark
 _SUFFIXES = (".html", ".htm")
+_LONGEST_NAME = 255  # bytes, on most disks
 _SURROGATES = re.compile("[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8, as in names
 
 
@@ -55,6 +56,22 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
         ]
     )
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", document)
+
+
+def name_page(about: str, ending: str = ".html") -> str:
+    """Name the file of a page; what would be too long is cut, and a digest tells it from its like.
+
+    Args:
+        about: What the page is about: a name without folders.
+        ending: What stands after it.
+    """
+    name = f"{about}{ending}"
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    ending = f"~{hashlib.sha256(os.fsencode(about)).hexdigest()[:8]}{ending}"
+    while len(os.fsencode(name := f"{about}{ending}")) > _LONGEST_NAME:
+        about = about[:-1]
+    return name
 
 
 def is_page_name(path: Path) -> bool:
