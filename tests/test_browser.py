@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import read_data
 from PIL import Image
 from restore_server import ask, serving
 
 from mambair_cli.cli import main
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.pages.training import write_report
 from mambair_cli.server.address import LOOPBACK, Address
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
@@ -477,6 +479,35 @@ def test_a_phone_needs_no_scrolling_sideways(page: Any, photo: Path) -> None:
     finish(page)
     assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"]
     assert page.locator(".stage").bounding_box()["width"] > 300
+
+
+def test_names_of_any_length_fit_into_every_page(browser: Any, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "a_name_of_a_scan_" * 14
+    for number, folder in enumerate(("truth", "done")):
+        Path(folder).mkdir()
+        for name in (long, "short"):
+            pixels = np.random.default_rng(number).integers(0, 256, (140, 150, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"{folder}/{name}.png")
+    photo = f"truth/{long}.png"
+    assert main(["evaluate", "truth", "--restored", "done", "--page", "measured.html"]) == 0
+    assert main(["compare", "truth", "done"]) == 0
+    assert main(["compare", photo, f"done/{long}.png", "truth/short.png", "-o", "page.html"]) == 0
+    settings = {"task": "denoise", "folder": f"/home/me/{long}"}
+    example = {long: read_data(Path("page.html"))["pictures"][0]["source"]}
+    lines = [
+        {"step": 1, "seconds": 1, "loss": 1, "learning_rate": 1},
+        {"step": 1, "seconds": 1, f"psnr_{long}": 30},
+    ]
+    report = write_report(long, settings, lines, example, example, {1: example})
+    Path("report.html").write_text(report, encoding="utf-8")
+    pages = [*tmp_path.glob("*.html"), *Path("compare").rglob("*.html")]
+    assert len(pages) == 6
+    opened = browser.new_page(viewport={"width": 320, "height": 640})
+    for page in pages:
+        opened.goto(page.absolute().as_uri())
+        assert opened.locator("html").evaluate("html => html.scrollWidth") <= 320, page
+    opened.close()
 
 
 def test_everything_has_a_name_for_screen_readers(page: Any, photo: Path) -> None:

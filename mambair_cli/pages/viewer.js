@@ -95,14 +95,15 @@ function createViewer(root, data, hasPage = true) {
   root.replaceChildren(toolbar, stage, slider, element("div", { class: "below" }, score, place), table(), keys());
 
   function table() {
+    const short = { class: "short" }, long = { class: "long" };
     const rows = data.pictures.map((picture, number) => element("tr", {},
-      element("td", {}, String(number + 1)), element("td", {}, picture.name),
-      element("td", {}, `${picture.width}×${picture.height}`), element("td", {}, picture.notes.join("; "))));
+      element("td", short, String(number + 1)), element("td", long, picture.name),
+      element("td", short, `${picture.width}×${picture.height}`), element("td", {}, picture.notes.join("; "))));
     const hasSsim = data.scores.some((pair) => pair.ssim !== null);
-    const showSsim = (pair) => element("td", {}, pair.ssim === null ? "–" : pair.ssim.toFixed(4));
+    const showSsim = (pair) => element("td", short, pair.ssim === null ? "–" : pair.ssim.toFixed(4));
     const pairs = data.scores.map((pair) => element("tr", {},
-      element("td", {}, `${data.pictures[pair.a].name} and ${data.pictures[pair.b].name}`),
-      element("td", {}, showPsnr(pair)), ...(hasSsim ? [showSsim(pair)] : [])));
+      element("td", long, `${data.pictures[pair.a].name} and ${data.pictures[pair.b].name}`),
+      element("td", short, showPsnr(pair)), ...(hasSsim ? [showSsim(pair)] : [])));
     const head = (...names) => element("thead", {}, element("tr", {},
       ...names.map((name) => element("th", { scope: "col" }, name))));
     const parts = [element("table", {}, head("", "Picture", "Pixels", "Notes"), element("tbody", {}, ...rows))];
@@ -114,7 +115,7 @@ function createViewer(root, data, hasPage = true) {
 
   function keys() {
     const rows = KEYS.map(([key, does]) => element("tr", {},
-      element("td", {}, element("kbd", {}, key)), element("td", {}, does)));
+      element("td", { class: "short" }, element("kbd", {}, key)), element("td", {}, does)));
     return element("details", {}, element("summary", {}, "Keys"), element("table", {}, element("tbody", {}, ...rows)));
   }
 
