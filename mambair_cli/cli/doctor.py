@@ -15,8 +15,9 @@ from typing import Any
 import typer
 
 from mambair_cli.cli.options import AsJson, Offline
-from mambair_cli.cli.output import format_bytes, print_json
+from mambair_cli.cli.output import print_json
 from mambair_cli.errors import MambairError
+from mambair_cli.system.values import format_bytes
 
 HUB_SECONDS = 5  # limit for an answer
 EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each needs and mambair does not
