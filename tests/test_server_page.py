@@ -26,6 +26,8 @@ FILES = {
     "/": "text/html",
     "/page/style.css": "text/css",
     "/page/app.js": "text/javascript",
+    "/page/requests.js": "text/javascript",
+    "/page/looks.js": "text/javascript",
     "/page/incoming.js": "text/javascript",
     "/page/zip.js": "text/javascript",
     "/page/icon.svg": "image/svg+xml",
@@ -110,7 +112,7 @@ def test_a_look_is_that_of_the_command(
 
 
 def test_the_page_knows_the_limit_by_which_the_server_sees_compression(address: Address) -> None:
-    script = ask(address, "GET", "/page/app.js")[2].decode()
+    script = ask(address, "GET", "/page/looks.js")[2].decode()
     assert f"const SEEN_QUALITY = {SEEN_QUALITY};" in script
 
 

@@ -16,6 +16,7 @@ from mambair_cli.system.files import make_folder, open_atomic, refuse_input, sho
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
 _MARKED_WITHIN = 20_000  # bytes: the styles come before the pictures' mark
+_NEEDS_SCRIPTS = "JavaScript is off, and this page shows its pictures by it: allow it for this file."
 _SUFFIXES = (".html", ".htm")
 _LONGEST_NAME = 255  # bytes, on most disks
 _SURROGATES = re.compile("[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8, as in names
@@ -41,6 +42,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
         f"default-src 'none'; img-src data: blob:; style-src '{_hash(style)}'; "
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
+    without = f"<noscript><p>{_NEEDS_SCRIPTS}</p></noscript>" if codes else ""
     held = "" if data is None else f'<script type="application/json" id="data">{_write_json(data)}</script>'
     document = "\n".join(
         [
@@ -50,6 +52,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{style}</style></head><body>",
             body,
+            without,
             held,
             *(f"<script>{code}</script>" for code in codes),
             "</body></html>\n",
