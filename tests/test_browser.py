@@ -613,6 +613,10 @@ def test_a_phone_needs_no_scrolling_sideways(page: Any, photo: Path) -> None:
     finish(page)
     assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"]
     assert page.locator(".stage").bounding_box()["width"] > 300
+    page.set_viewport_size({"width": 320, "height": 640})  # as 1280 pixels with a zoom of 400 %
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= 320
+    page.goto(page.url + "docs")
+    assert page.locator("html").evaluate("html => [innerWidth, html.scrollWidth]") == [320, 320]
 
 
 def test_names_of_any_length_fit_into_every_page(browser: Any, tmp_path: Path, monkeypatch) -> None:
