@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import read_data
 from PIL import Image
 from restore_server import ask, serving
 
 from mambair_cli.cli import main
 from mambair_cli.images.discovery import find_sources
+from mambair_cli.pages.training import write_report
 from mambair_cli.server.address import LOOPBACK, Address
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
@@ -167,7 +169,7 @@ def test_a_dropped_folder_gives_its_pictures_as_the_command_finds_them(page: Any
         "my.pics/notes.txt; left out 2 pictures that are results, such as my.pics/b_x2.png; "
         "drop them alone to restore them, too"
     )
-    shown = page.locator("#list h3").all_inner_texts()
+    shown = page.locator("#list h2").all_inner_texts()
     assert shown == [f"my.pics/{name}" for name in taken]
     assert [photo.parent / name for name in shown] == [each.path for each in find_sources([str(folder)])]
     page.get_by_label("Remove JPEG artefacts").check()
@@ -196,8 +198,8 @@ def test_folders_and_pictures_are_dropped_together(page: Any, photo: Path) -> No
         "131 pictures added; no pictures in the folder: empty"
     )
     playwright.expect(page.locator("#list .facts").last).to_contain_text("2×2 pixels")
-    assert page.locator("#list h3").nth(0).inner_text() == "photo.png"
-    assert page.locator("#list h3").nth(130).inner_text() == "many/129.png"
+    assert page.locator("#list h2").nth(0).inner_text() == "photo.png"
+    assert page.locator("#list h2").nth(130).inner_text() == "many/129.png"
     drop(page, empty)
     playwright.expect(page.locator("#said")).to_have_text("no pictures in the folder: empty")
     assert page.mistakes == []
@@ -469,6 +471,140 @@ def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:
     assert page.mistakes == []
 
 
+WATCH = """() => {
+    window.heard = [];
+    const said = document.querySelector("[role=status]");
+    new MutationObserver(() => heard.push(said.textContent))
+        .observe(said, {childList: true, characterData: true, subtree: true});
+}"""
+NO_IMAGE = "cannot read the image: it is no image of a known kind"
+
+
+def test_what_fails_is_said_with_its_name_and_its_reason(page: Any, photo: Path) -> None:
+    names = [f"no-{number}.png" for number in range(5)]
+    for name in names:
+        photo.with_name(name).write_text("no picture")
+    page.evaluate(WATCH.replace("[role=status]", "#said"))
+    page.set_input_files("#files", [photo, photo.with_name(names[0])])
+    finish(page, f"{names[0]}: {NO_IMAGE}")
+    page.set_input_files("#files", [photo.with_name(name) for name in names[1:]])
+    finish(page, "1 other failed, too")
+    heard = page.evaluate("heard")
+    assert heard[0] == "2 pictures added"
+    assert [name for name in names if name in heard[-1]] == names[1:4]
+    assert not any(names[0] in said for said in heard[2:])  # it is told once
+    for name in names[2:]:
+        page.get_by_label(f"Remove: {name}").click()
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 1 done, 2 failed. no-0.png: cannot read")
+    assert f"no-1.png: {NO_IMAGE}" in page.locator("#said").inner_text()
+    Image.new("RGBA", (60, 60), (90, 90, 90, 90)).save(photo.with_name("clear.png"))
+    page.set_input_files("#files", photo.with_name("clear.png"))
+    page.locator("#format").select_option("jpeg")
+    page.get_by_role("button", name="Start").click()
+    finish(page, "finished: 0 done, 1 failed. clear.png: ")
+    assert "has no room for transparency" in page.locator("#said").inner_text()
+
+
+def test_the_focus_stays_where_a_button_was_pressed(page: Any, photo: Path) -> None:
+    names = [photo.name, "b.png", "c.png"]
+    for name in names[1:]:
+        shutil.copy(photo, photo.with_name(name))
+    page.set_input_files("#files", [photo.with_name(name) for name in names])
+    page.locator("#scale").select_option("2")
+    page.get_by_role("button", name="Start").click()
+    finish(page)
+    page.route("**/v1/upscale*", lambda route: None)  # the picture is sent for ever
+    focused = page.locator("*:focus")
+
+    def press(name: str, then: str) -> None:
+        page.get_by_label(name, exact=True).focus()
+        page.keyboard.press("Enter")
+        playwright.expect(focused).to_have_attribute("aria-label", then)
+
+    press("Again: b.png", "Stop: b.png")
+    press("Stop: b.png", "Again: b.png")
+    finish(page, "finished: 0 done, 1 stopped")
+    page.get_by_label("Compare: b.png").click()
+    press("Remove: b.png", "Remove: c.png")
+    playwright.expect(page.locator("#compare")).to_be_hidden()
+    playwright.expect(page.locator("#said")).to_have_text("b.png removed")
+    press("Remove: c.png", "Remove: photo.png")
+    page.keyboard.press("Enter")
+    playwright.expect(focused).to_have_id("files")
+
+
+def test_a_picture_that_waits_for_another_says_so(
+    page: Any, browser: Any, server: Address, photo: Path
+) -> None:
+    large = photo.with_name("large.png")
+    Image.open(photo).resize((990, 990), Image.Resampling.BICUBIC).save(large)
+    page.set_input_files("#files", large)
+    page.get_by_role("button", name="Start").click()
+    playwright.expect(page.locator("#list .restoring")).to_contain_text("tiles", timeout=LONG)
+    other = browser.new_page()
+    other.goto(str(server))
+    other.set_input_files("#files", photo)
+    playwright.expect(other.locator("#list")).to_contain_text("96×72 pixels")
+    other.get_by_role("button", name="Start").click()
+    playwright.expect(other.locator("#list .waiting")).to_have_text("waits for the server")
+    page.get_by_role("button", name="Stop: large.png").click()
+    finish(other, "finished: 1 done")
+    other.close()
+    wait_until_idle(page, server)
+
+
+def test_a_file_that_is_too_large_for_the_server_is_sent_once(browser: Any, photo: Path) -> None:
+    with serving(Address(None, LOOPBACK, 0), max_bytes=1024) as address:
+        opened = browser.new_page()
+        opened.goto(str(address))
+        opened.set_input_files("#files", photo)
+        told = opened.locator("#list .failed")
+        playwright.expect(told).to_contain_text(
+            "the image has more than 1 KiB; start the server with a larger"
+        )
+        assert opened.get_by_role("button", name="Start").is_disabled()
+        opened.close()
+
+
+def test_pages_say_that_they_need_scripts(
+    browser: Any, server: Address, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    assert main(["compare", photo.name, photo.name]) == 0
+    without = browser.new_context(java_script_enabled=False)
+    opened = without.new_page()
+    for page in (str(server), Path("compare.html").absolute().as_uri()):
+        opened.goto(page)
+        playwright.expect(opened.locator("noscript p")).to_contain_text("JavaScript is off")
+        playwright.expect(opened.locator("noscript p")).to_be_visible()
+    without.close()
+
+
+def test_a_comparison_tells_its_slider_in_per_cent_and_nothing_twice(
+    browser: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    assert main(["compare", photo.name, photo.name]) == 0
+    opened = browser.new_page()
+    opened.goto(Path("compare.html").absolute().as_uri())
+    slider = opened.get_by_label("Border between the left and the right picture")
+    assert slider.get_attribute("aria-valuetext") == "50 %"
+    opened.evaluate(WATCH)
+    slider.focus()
+    for _ in range(4):
+        opened.keyboard.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "52 %"
+    assert opened.evaluate("heard") == []
+    opened.keyboard.press("b")  # the slider goes, and the focus stays in the viewer
+    playwright.expect(opened.locator(".stage")).to_be_focused()
+    opened.keyboard.press("+")
+    heard = opened.evaluate("heard")
+    assert len(heard) == len(set(heard)) > 0
+    opened.close()
+
+
 def test_a_phone_needs_no_scrolling_sideways(page: Any, photo: Path) -> None:
     page.set_viewport_size(PHONE)
     page.set_input_files("#files", photo)
@@ -477,6 +613,39 @@ def test_a_phone_needs_no_scrolling_sideways(page: Any, photo: Path) -> None:
     finish(page)
     assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"]
     assert page.locator(".stage").bounding_box()["width"] > 300
+    page.set_viewport_size({"width": 320, "height": 640})  # as 1280 pixels with a zoom of 400 %
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= 320
+    page.goto(page.url + "docs")
+    assert page.locator("html").evaluate("html => [innerWidth, html.scrollWidth]") == [320, 320]
+
+
+def test_names_of_any_length_fit_into_every_page(browser: Any, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "a_name_of_a_scan_" * 14
+    for number, folder in enumerate(("truth", "done")):
+        Path(folder).mkdir()
+        for name in (long, "short"):
+            pixels = np.random.default_rng(number).integers(0, 256, (140, 150, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"{folder}/{name}.png")
+    photo = f"truth/{long}.png"
+    assert main(["evaluate", "truth", "--restored", "done", "--page", "measured.html"]) == 0
+    assert main(["compare", "truth", "done"]) == 0
+    assert main(["compare", photo, f"done/{long}.png", "truth/short.png", "-o", "page.html"]) == 0
+    settings = {"task": "denoise", "folder": f"/home/me/{long}"}
+    example = {long: read_data(Path("page.html"))["pictures"][0]["source"]}
+    lines = [
+        {"step": 1, "seconds": 1, "loss": 1, "learning_rate": 1},
+        {"step": 1, "seconds": 1, f"psnr_{long}": 30},
+    ]
+    report = write_report(long, settings, lines, example, example, {1: example})
+    Path("report.html").write_text(report, encoding="utf-8")
+    pages = [*tmp_path.glob("*.html"), *Path("compare").rglob("*.html")]
+    assert len(pages) == 6
+    opened = browser.new_page(viewport={"width": 320, "height": 640})
+    for page in pages:
+        opened.goto(page.absolute().as_uri())
+        assert opened.locator("html").evaluate("html => html.scrollWidth") <= 320, page
+    opened.close()
 
 
 def test_everything_has_a_name_for_screen_readers(page: Any, photo: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mambair_cli.pages.charts import draw_chart, find_ticks
+from mambair_cli.pages.document import FOLDER
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -61,3 +62,25 @@ def test_without_a_finite_point_there_is_no_chart() -> None:
     assert draw_chart("Loss", {"a": [(1, math.nan)]}, "step", "dB") == ""
     assert draw_chart("Loss", {}, "step", "dB") == ""
     assert points_of(draw_chart("Loss", {"a": [(0, 1), (1, math.inf), (2, 3)]}, "step", "dB"))[0][0][0] > 0
+
+
+def test_lines_are_told_from_a_light_and_from_a_dark_page() -> None:
+    styles = (FOLDER / "viewer.css").read_text()
+    papers = re.findall(r"--paper: (#\w{6})", styles)
+    assert len(papers) == 2
+    lines = {str(number): [(0.0, 1.0), (1.0, float(number))] for number in range(6)}
+    colours = set(re.findall(r'stroke="(#\w{6})"', draw_chart("a", lines, "x", "y")))
+    assert len(colours) == 6
+    for colour in colours:
+        for paper in papers:
+            low, high = sorted((luminance(colour), luminance(paper)))
+            assert (high + 0.05) / (low + 0.05) >= 3, (colour, paper)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG."""
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    linear = [
+        (value + 0.055) ** 2.4 / 1.055**2.4 if value > 0.04 else value / 12.92 for value in (red, green, blue)
+    ]
+    return sum(share * value for share, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -12,11 +12,11 @@ from typer.main import get_group
 
 from mambair_cli.cli import app, models_app, other_tools
 from mambair_cli.cli.dry_run import format_time
-from mambair_cli.cli.output import format_bytes, format_rate
+from mambair_cli.cli.output import format_rate
 from mambair_cli.errors import UsageError
 from mambair_cli.runs.parameters import FORMAT, SCALE
 from mambair_cli.system.values import plain_factor, plain_format, read_value
-from mambair_cli.system.wording import show_number
+from mambair_cli.system.wording import format_bytes, show_number
 
 
 @pytest.mark.parametrize(

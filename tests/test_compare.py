@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -347,6 +348,36 @@ def test_no_page_of_a_folder_takes_the_place_of_an_input(
     assert main(["compare", *folders, "-o", str(tmp_path / "out"), "--overwrite"]) == 2
     assert "a.png.html: it is an input" in capsys.readouterr().err
     assert page.is_symlink()
+
+
+def test_a_page_that_cannot_be_written_fails_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_two_folders("a.png", "b.png", "c.png")
+    Path("compare/pictures/b.png.html").mkdir(parents=True)
+    assert main(["compare", "one", "two", "--overwrite"]) == 1
+    out, err = capsys.readouterr()
+    assert "error: b.png: cannot write compare/pictures/b.png.html: it is a folder" in err
+    pages = [str(Path(f"compare/pictures/{name}.png.html")) for name in "ac"]
+    assert out.splitlines() == [*pages, str(Path("compare/index.html"))]
+    index = Path("compare/index.html").read_text()
+    assert re.findall(r'<li><a href="(.*?)"', index) == ["pictures/a.png.html", "pictures/c.png.html"]
+    assert "<li>b.png: cannot write" in index
+
+
+def test_pages_of_pictures_with_the_longest_names_have_shorter_ones(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{start}{'é' * 124}{end}.png" for start, end in (("a", "b"), ("a", "c"), ("", ""))]
+    deep = Path("deep") / names[0]
+    save_two_folders(*names, str(deep))
+    assert main(["compare", "one", "two"]) == 0
+    index = Path("compare/index.html").read_text()
+    links = [unquote(link) for link in re.findall(r'<li><a href="(.*?)"', index)]
+    assert len(set(links)) == 4
+    assert all((Path("compare") / link).is_file() for link in links)
+    assert all(f"<span>{name}</span>" in index for name in (*names, deep.as_posix()))
+    (Path("two") / names[0]).unlink()
+    assert main(["compare", "one", "two"]) == 0
+    assert sum(path.is_file() for path in Path("compare/pictures").rglob("*.html")) == 3
 
 
 def test_a_page_of_the_same_pictures_is_replaced_and_another_file_is_not(

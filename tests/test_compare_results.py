@@ -121,3 +121,24 @@ def test_a_failed_image_does_not_keep_the_pages_of_the_others(photos: list[Path]
     index = Path("out/compare/index.html").read_text()
     assert "a.png" in index
     assert "broken" not in index
+
+
+def test_pages_of_results_with_long_names_have_shorter_ones(photos: list[Path]) -> None:
+    name = f"{'n' * 245}.png"
+    photos[0].rename(f"photos/{name}")
+    assert main(["upscale", f"photos/{name}", "-s", "2", *LOCAL]) == 0
+    (page,) = Path("photos").glob("*_compare.html")
+    assert read_data(page)["pictures"][0]["name"] == f"{name}, bicubic"
+    assert main(["upscale", f"photos/{name}", "-s", "2", "--preview", *LOCAL[:3]]) == 0
+    assert len(list(Path("photos").glob("*_preview.html"))) == 1
+
+
+def test_a_page_that_cannot_be_written_does_not_keep_the_pages_of_the_others(
+    photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out/compare/pictures/a.png.html").mkdir(parents=True)
+    assert main(["denoise", "photos", "--sigma", "15", "-o", "out", *LOCAL]) == 1
+    assert "error: a.png: cannot write out/compare/pictures/a.png.html" in capsys.readouterr().err
+    index = Path("out/compare/index.html").read_text()
+    assert "pictures/deep/b.jpg.html" in index
+    assert "<li>a.png: cannot write" in index

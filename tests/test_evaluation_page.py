@@ -124,3 +124,15 @@ def test_a_page_of_other_pictures_is_kept(
     assert err == "mambair: error: cannot write page.html: it shows other pictures; --overwrite replaces it\n"
     assert Path("page.html").read_bytes() == page
     assert main([*command, "better", "--overwrite"]) == 0
+
+
+def test_one_long_name_does_not_widen_the_lines_of_the_others(
+    folders: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "n" * 200
+    for folder in ("truth", "done"):
+        Path(folder, "p0.png").rename(f"{folder}/{long}.png")
+    assert main(["evaluate", "truth", "--restored", "done"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert {*folders, "mean", long} - {"p0"} == set(lines)
+    assert all(len(line) < 80 for name, line in lines.items() if name not in (long, "mean"))

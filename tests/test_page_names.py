@@ -62,4 +62,4 @@ def test_an_index_leads_to_the_page_of_each_name(command: tuple[str, ...], index
 )
 def test_such_names_are_measured(options: tuple[str, ...]) -> None:
     assert main(["evaluate", "a", *options, "--page", "page.html", *LOCAL]) == 0
-    assert f"<td>{SHOWN}</td>" in Path("page.html").read_text("utf-8")
+    assert f'<th scope="row">{SHOWN}</th>' in Path("page.html").read_text("utf-8")

@@ -1,10 +1,12 @@
 """What the server's page needs: its files, a look at an image, its form for the screen, its progress."""
 
+import asyncio
 import io
 import json
 import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,14 @@ from mambair_cli.inspection.need import SEEN_QUALITY
 from mambair_cli.runs.parameters import FORMATS
 from mambair_cli.server.address import Address
 from mambair_cli.server.progress import ImageProgress, State
+from mambair_cli.server.service import RestoreService, ServiceResult
 
 FILES = {
     "/": "text/html",
     "/page/style.css": "text/css",
     "/page/app.js": "text/javascript",
+    "/page/requests.js": "text/javascript",
+    "/page/looks.js": "text/javascript",
     "/page/incoming.js": "text/javascript",
     "/page/zip.js": "text/javascript",
     "/page/icon.svg": "image/svg+xml",
@@ -46,7 +51,7 @@ class Follower:
         self._heard = threading.Condition()
         self._thread = threading.Thread(target=self._follow, args=(address, name))
         self._thread.start()
-        self.wait_for({"state": "waiting", "done": 0, "total": 0})  # before the image is sent
+        self.wait_for({"state": "waiting", "done": 0, "total": 0, "arrived": False})  # nothing is sent
 
     def _follow(self, address: Address, name: str) -> None:
         link = Link(address)
@@ -107,7 +112,7 @@ def test_a_look_is_that_of_the_command(
 
 
 def test_the_page_knows_the_limit_by_which_the_server_sees_compression(address: Address) -> None:
-    script = ask(address, "GET", "/page/app.js")[2].decode()
+    script = ask(address, "GET", "/page/looks.js")[2].decode()
     assert f"const SEEN_QUALITY = {SEEN_QUALITY};" in script
 
 
@@ -162,7 +167,7 @@ def test_progress_is_told_by_tile(address: Address, monkeypatch: pytest.MonkeyPa
     def tell_and_wait(self: ImageProgress, state: State, done: int = 0, total: int = 0) -> None:
         tell(self, state, done, total)
         if total:  # a busy machine could come to the next tile before this one is heard
-            follower.wait_for({"state": state, "done": done, "total": total})
+            follower.wait_for({"state": state, "done": done, "total": total, "arrived": True})
 
     monkeypatch.setattr(ImageProgress, "tell", tell_and_wait)
     answer = ask(address, "POST", "/v1/upscale?scale=2&tile=32", LARGE, {"Mambair-Progress": "picture-1"})
@@ -175,6 +180,39 @@ def test_progress_is_told_by_tile(address: Address, monkeypatch: pytest.MonkeyPa
     assert counts[-1] == (tiles, tiles)
     assert len(counts) > 3  # the threads of a CPU compute some tiles side by side
     assert follower.events[-1]["state"] == "done"
+
+
+def test_an_image_that_has_arrived_and_waits_is_told_apart_from_one_that_is_not_there_yet() -> None:
+    with serving() as address:
+        service_is_free = threading.Event()
+        first, second = Follower(address, "picture-a"), Follower(address, "picture-b")
+        restore = RestoreService.restore
+
+        async def hold(self: RestoreService, *arguments: Any) -> ServiceResult:
+            await asyncio.to_thread(service_is_free.wait, 60)
+            return await restore(self, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RestoreService, "restore", hold)
+            names = ("picture-a", "picture-b")
+            senders = [
+                threading.Thread(
+                    target=ask,
+                    args=(address, "POST", "/v1/upscale?scale=2", PHOTO, {"Mambair-Progress": name}),
+                )
+                for name in names
+            ]
+            for sender in senders:
+                sender.start()
+            for follower in (first, second):
+                follower.wait_for({"state": "waiting", "done": 0, "total": 0, "arrived": True})
+                assert not any(event["total"] for event in follower.events)
+            service_is_free.set()
+            for sender in senders:
+                sender.join(60)
+        for follower in (first, second):
+            follower.wait_for_end()
+            assert [event["arrived"] for event in follower.events][:2] == [False, True]
 
 
 def test_a_failure_ends_the_progress(address: Address) -> None:

@@ -8,11 +8,11 @@ import typer
 from mambair_cli.cli.dry_run import format_time
 from mambair_cli.cli.notices import explain_look
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import complain, format_bytes, format_rate, print_event, say
+from mambair_cli.cli.output import complain, format_rate, print_event, say
 from mambair_cli.cli.summary import Summary
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.memory import explaining_memory
-from mambair_cli.system.wording import show, show_count
+from mambair_cli.system.wording import format_bytes, show, show_count
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Task

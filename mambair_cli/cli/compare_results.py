@@ -88,11 +88,12 @@ class ResultPages:
 
     def _page_of(self, job: "Job") -> Path:
         """Return the page of a single result, or the index of the folder of several."""
+        from mambair_cli.pages.document import name_page
         from mambair_cli.pages.folders import INDEX
 
         assert job.target is not None
         if len(self.jobs) == 1:
-            return job.target.with_name(f"{job.target.stem}_compare.html")
+            return job.target.with_name(name_page(job.target.stem, "_compare.html"))
         return (job.root or job.target.parent) / FOLDER / INDEX
 
     def _shown_in(self, page: Path) -> list[Path]:

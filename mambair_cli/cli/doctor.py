@@ -15,11 +15,11 @@ from typing import Any
 import typer
 
 from mambair_cli.cli.options import AsJson, Offline
-from mambair_cli.cli.output import format_bytes, print_json
+from mambair_cli.cli.output import print_json
 from mambair_cli.errors import MambairError
 from mambair_cli.system.control_groups import read_limits
 from mambair_cli.system.process import count_own_processors, count_processors, is_set_here, machine_memory
-from mambair_cli.system.wording import show_count
+from mambair_cli.system.wording import format_bytes, show_count
 
 HUB_SECONDS = 5  # limit for an answer
 EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each needs and mambair does not

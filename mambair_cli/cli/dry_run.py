@@ -9,9 +9,9 @@ import typer
 from mambair_cli.cli.jobs import name_jobs, written_formats
 from mambair_cli.cli.notices import explain_level, explain_unused
 from mambair_cli.cli.options import Options
-from mambair_cli.cli.output import format_bytes, print_event, report_failure, say
+from mambair_cli.cli.output import print_event, report_failure, say
 from mambair_cli.errors import ModelError
-from mambair_cli.system.wording import show_number
+from mambair_cli.system.wording import format_bytes, show_number
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Asked

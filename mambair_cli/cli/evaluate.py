@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
 
 
+_WIDEST = 40  # characters of the column of names: one long name must not move all figures out of sight
 # Options that choose a network and how it runs; finished images need no network.
 _NETWORK_OPTIONS = (
     "inputs",
@@ -195,7 +196,7 @@ def evaluate(
         show = show_receptive_field if options.receptive_field else show_seams
         show(restorer, pairs, protocol, options)
         return
-    width = max(len("mean"), *(len(pair.name) for pair in pairs))
+    width = min(_WIDEST, max(len("mean"), *(len(pair.name) for pair in pairs)))
     scores, failures = [], Failures(options.json)
     model = restorer.model.name if restorer else None
     # White noise, as the papers add it, leaves the range from 0 to 1.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.inspect_text import print_lines
-from mambair_cli.cli.output import complain, format_bytes, print_event
+from mambair_cli.cli.output import complain, print_event
 from mambair_cli.errors import MambairError
 from mambair_cli.system.memory import explaining_memory
-from mambair_cli.system.wording import show_count
+from mambair_cli.system.wording import format_bytes, show_count
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.need import Need

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mambair_cli.cli.look_words import BETTER_FOR_JPEG, HARDLY, is_compressed_alone, name_little_noise
-from mambair_cli.cli.output import format_bytes
 from mambair_cli.cli.progress import shorten
 from mambair_cli.images.provenance import read_note
 from mambair_cli.inspection.features import SMALLEST
@@ -21,7 +20,7 @@ from mambair_cli.inspection.need import (
     is_faint,
     is_fine,
 )
-from mambair_cli.system.wording import show_number
+from mambair_cli.system.wording import format_bytes, show_number
 
 if TYPE_CHECKING:
     from mambair_cli.inspection.inspect_image import Inspection

@@ -82,13 +82,3 @@ def format_rate(rate: float) -> str:
     """Return how many a second, or below one how many a minute, with two digits at least."""
     number, unit = (rate, "second") if rate > 1 else (60 * rate, "minute")
     return f"{number:.0f} a {unit}" if number >= 10 else f"{show_number(number)} a {unit}"
-
-
-def format_bytes(count: int) -> str:
-    """Write a number of bytes in a suitable unit."""
-    number = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if number < 1024:
-            return f"{show_number(number, 3 if number < 1000 else 4)} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"

@@ -121,7 +121,9 @@ def show_preview(
 
 def _name_page(source: "Source", options: Options) -> Path:
     """Return the page to write; refuse one that exists, before anything is computed."""
-    name = f"{source.path.stem}_preview.html" if source.path else "preview.html"
+    from mambair_cli.pages.document import check_page, name_page
+
+    name = name_page(source.path.stem, "_preview.html") if source.path else "preview.html"
     files = _files(source)
     pictures = None  # the name of the page is that of the image
     if options.output is None:
@@ -129,8 +131,6 @@ def _name_page(source: "Source", options: Options) -> Path:
     else:
         page, pictures = Path(options.output), files
         page = page / name if page.is_dir() else page
-    from mambair_cli.pages.document import check_page
-
     check_page(page, options.overwrite, files, pictures)
     return page
 

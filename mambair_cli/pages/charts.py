@@ -6,7 +6,8 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 12, 34
-_COLOURS = ("#0b57d0", "#c5221f", "#188038", "#a142f4", "#e37400", "#129eaf")
+# Each is told from a light and from a dark page, by three to one at least.
+_COLOURS = ("#2f78e8", "#dc4a44", "#2b9450", "#a960f5", "#cc6a00", "#128fa0")
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Lines by name: points (x, y), x rising."""
@@ -58,7 +59,7 @@ def draw_chart(title: str, series: Series, x_name: str, y_name: str) -> str:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
     parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 1}" text-anchor="end">{escape(x_name)}</text>')
     legend = "".join(
-        f'<tspan fill="{colour}" dx="{8 if place else 0}">{escape(name)}</tspan>'
+        f'<tspan fill="{colour}" dx="{8 if place else 0}">\N{BLACK CIRCLE}</tspan> {escape(name)}'
         for place, (name, colour) in enumerate(zip(lines, _COLOURS * len(lines), strict=False))
     )
     head = (

@@ -18,7 +18,9 @@ from mambair_cli.system.wording import show
 FOLDER = Path(__file__).parent
 _MARK = '<meta name="generator" content="mambair">'
 _MARKED_WITHIN = 20_000  # bytes: the styles come before the pictures' mark
+_NEEDS_SCRIPTS = "JavaScript is off, and this page shows its pictures by it: allow it for this file."
 _SUFFIXES = (".html", ".htm")
+_LONGEST_NAME = 255  # bytes, on most disks
 _SURROGATES = re.compile("[\ud800-\udfff]")  # Python's form of bytes that are not UTF-8, as in names
 
 
@@ -42,6 +44,7 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
         f"default-src 'none'; img-src data: blob:; style-src '{_hash(style)}'; "
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
+    without = f"<noscript><p>{_NEEDS_SCRIPTS}</p></noscript>" if codes else ""
     held = "" if data is None else f'<script type="application/json" id="data">{_write_json(data)}</script>'
     document = "\n".join(
         [
@@ -51,12 +54,29 @@ def write_document(title: str, body: str, styles: list[str], scripts: list[str],
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{style}</style></head><body>",
             body,
+            without,
             held,
             *(f"<script>{code}</script>" for code in codes),
             "</body></html>\n",
         ]
     )
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", document)
+
+
+def name_page(about: str, ending: str = ".html") -> str:
+    """Name the file of a page; what would be too long is cut, and a digest tells it from its like.
+
+    Args:
+        about: What the page is about: a name without folders.
+        ending: What stands after it.
+    """
+    name = f"{about}{ending}"
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    ending = f"~{hashlib.sha256(os.fsencode(about)).hexdigest()[:8]}{ending}"
+    while len(os.fsencode(name := f"{about}{ending}")) > _LONGEST_NAME:
+        about = about[:-1]
+    return name
 
 
 def is_page_name(path: Path) -> bool:

@@ -90,7 +90,8 @@ def write_evaluation(title: str, summary: str, measured: list[Measured], folders
     worst = ordered[:MOST_WORST]
     best = ordered[max(MOST_WORST, len(ordered) - MOST_BEST) :][::-1]
     rows = "".join(
-        f"<tr><td>{escape(each.name)}</td><td>{_show(each.psnr)}</td><td>{each.ssim:.4f}</td></tr>"
+        f'<tr><th scope="row">{escape(each.name)}</th><td class="short">{_show(each.psnr)}</td>'
+        f'<td class="short">{each.ssim:.4f}</td></tr>'
         for each in ordered
     )
     body = [
@@ -98,8 +99,9 @@ def write_evaluation(title: str, summary: str, measured: list[Measured], folders
         f"<p>The {SIDE}×{SIDE} pixels of each image with the largest error are shown.</p>",
         f"<h2>Worst</h2>{_write_examples(worst)}",
         f"<h2>Best</h2>{_write_examples(best)}" if best else "",
-        '<h2>All, the worst first</h2><table><thead><tr><th scope="col">Image</th><th scope="col">PSNR</th>'
-        f'<th scope="col">SSIM</th></tr></thead><tbody>{rows}</tbody></table></main>',
+        '<h2>All, the worst first</h2><div class="wide"><table><thead><tr><th scope="col">Image</th>'
+        '<th scope="col">PSNR</th><th scope="col">SSIM</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></main>",
     ]
     return write_document(f"{title} - mambair", "\n".join(body), ["viewer.css", "report.css"], [])
 

@@ -18,6 +18,7 @@ from mambair_cli.pages.document import (
     is_ours,
     is_page_name,
     mark_pictures,
+    name_page,
     write_document,
     write_page,
 )
@@ -124,13 +125,13 @@ def compare_sets(
         What became of each set.
 
     Raises:
-        UsageError: A file of that name is no page of ours, an input, or the index of other folders.
-        ImageError: A page cannot be written.
+        UsageError: The index would replace another file, an input, or the index of other folders.
+        ImageError: The index cannot be written.
     """
     check_page(output / INDEX, overwrite, inputs, folders)
     compared = []
     for name, read in sets:
-        page = output / PICTURES / f"{name}.html"
+        page = (output / PICTURES / name).with_name(name_page(Path(name).name))
         back = "../" * (1 + name.count("/")) + INDEX
         try:
             with explaining_memory(name):
@@ -138,15 +139,14 @@ def compare_sets(
                 document = write_comparison(pictures, name, back)
                 ends = pictures[0], pictures[-1]
                 thumbnails = tuple(to_address(picture.pixels, THUMBNAIL) for picture in ends)
+                difference, warnings = _difference(*ends), tell_pictures(pictures)
+                write_page(page, document, overwrite, inputs)
         except MambairError as error:
             compared.append(ComparedSet(name, None, error=error))
-            yield compared[-1]
-            continue
-        write_page(page, document, overwrite, inputs)
-        warnings = tell_pictures(pictures)
-        compared.append(ComparedSet(name, page, thumbnails, _difference(*ends), warnings=warnings))
+        else:
+            compared.append(ComparedSet(name, page, thumbnails, difference, warnings=warnings))
         yield compared[-1]
-    write_page(output / INDEX, _write_index(compared, title, folders), overwrite, inputs)
+    write_page(output / INDEX, _write_index(compared, output, title, folders), overwrite, inputs)
 
 
 def list_pages(output: Path) -> set[Path]:
@@ -179,12 +179,12 @@ def _difference(first: ScreenPicture, last: ScreenPicture) -> float:
     return math.inf if score is None else score
 
 
-def _write_index(compared: Sequence[ComparedSet], title: str, folders: Sequence[Path]) -> str:
+def _write_index(compared: Sequence[ComparedSet], output: Path, title: str, folders: Sequence[Path]) -> str:
     """Write the index of pages, the largest difference first."""
-    done = sorted((each for each in compared if each.page is not None), key=lambda each: each.psnr)
+    done = [(each, each.page) for each in compared if each.page is not None]
     items = []
-    for each in done:
-        address = quote(os.fsencode(f"{PICTURES}/{each.name}.html"))
+    for each, page in sorted(done, key=lambda pair: pair[0].psnr):
+        address = quote(os.fsencode(page.relative_to(output).as_posix()))
         shown = "equal" if math.isinf(each.psnr) else f"{each.psnr:.2f} dB"
         images = "".join(f'<img src="{source}" alt="" loading="lazy">' for source in each.thumbnails)
         items.append(

@@ -54,9 +54,12 @@ def write_report(
         f"<p>{escape(_summarize(lines, psnr))}</p>",
         *charts,
         _write_examples(inputs, truths, restored),
-        "<h2>Settings</h2><table><tbody>",
-        *(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in settings.items()),
-        "</tbody></table></main>",
+        '<h2>Settings</h2><div class="wide"><table><tbody>',
+        *(
+            f'<tr><th scope="row" class="short">{escape(name)}</th><td class="long">{escape(value)}</td></tr>'
+            for name, value in settings.items()
+        ),
+        "</tbody></table></div></main>",
     ]
     return write_document(f"{title} - mambair", "\n".join(body), ["viewer.css", "report.css"], [])
 

@@ -32,6 +32,11 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Write a text where it differs: screen readers say again what is written again. */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 /**
  * Make a viewer in an element.
  *
@@ -71,7 +76,7 @@ function createViewer(root, data, hasPage = true) {
     button.addEventListener("click", act);
     return button;
   });
-  const toolbar = element("div", { class: "tools", role: "toolbar", "aria-label": "View" },
+  const toolbar = element("div", { class: "tools", role: "group", "aria-label": "View" },
     selects.left, selects.right, element("span", { class: "group" }, ...buttons.values()), swapButton, gain,
     element("span", { class: "group" }, ...zoomButtons));
   const makePane = () => {
@@ -84,9 +89,9 @@ function createViewer(root, data, hasPage = true) {
   const panes = [makePane(), makePane()];
   const rightName = element("span", { class: "name right" });
   panes[0].pane.append(rightName);
-  const slider = element("input", { type: "range", min: "0", max: "1000", value: "500", class: "slider",
+  const slider = element("input", { type: "range", min: "0", max: "100", value: "50", step: "0.5", class: "slider",
     "aria-label": "Border between the left and the right picture" });
-  slider.addEventListener("input", () => { state.cut = slider.value / 1000; draw(); });
+  slider.addEventListener("input", () => { state.cut = slider.value / 100; draw(); });
   const handle = element("div", { class: "handle", "aria-hidden": "true" });
   const stage = element("div", { class: "stage", tabindex: "0", role: "group",
     "aria-label": "Pictures; arrows move them, plus and minus zoom" }, panes[0].pane, panes[1].pane, handle);
@@ -95,26 +100,29 @@ function createViewer(root, data, hasPage = true) {
   root.replaceChildren(toolbar, stage, slider, element("div", { class: "below" }, score, place), table(), keys());
 
   function table() {
+    const short = { class: "short" }, long = { class: "long" };
     const rows = data.pictures.map((picture, number) => element("tr", {},
-      element("td", {}, String(number + 1)), element("td", {}, picture.name),
-      element("td", {}, `${picture.width}×${picture.height}`), element("td", {}, picture.notes.join("; "))));
+      element("td", short, String(number + 1)), element("td", long, picture.name),
+      element("td", short, `${picture.width}×${picture.height}`), element("td", {}, picture.notes.join("; "))));
     const hasSsim = data.scores.some((pair) => pair.ssim !== null);
-    const showSsim = (pair) => element("td", {}, pair.ssim === null ? "–" : pair.ssim.toFixed(4));
+    const showSsim = (pair) => element("td", short, pair.ssim === null ? "–" : pair.ssim.toFixed(4));
     const pairs = data.scores.map((pair) => element("tr", {},
-      element("td", {}, `${data.pictures[pair.a].name} and ${data.pictures[pair.b].name}`),
-      element("td", {}, showPsnr(pair)), ...(hasSsim ? [showSsim(pair)] : [])));
+      element("td", long, `${data.pictures[pair.a].name} and ${data.pictures[pair.b].name}`),
+      element("td", short, showPsnr(pair)), ...(hasSsim ? [showSsim(pair)] : [])));
     const head = (...names) => element("thead", {}, element("tr", {},
       ...names.map((name) => element("th", { scope: "col" }, name))));
-    const parts = [element("table", {}, head("", "Picture", "Pixels", "Notes"), element("tbody", {}, ...rows))];
+    const parts = [element("table", { "aria-label": "Pictures" }, head("No.", "Picture", "Pixels", "Notes"),
+      element("tbody", {}, ...rows))];
     if (pairs.length) {
-      parts.push(element("table", {}, head("How close", "PSNR", ...(hasSsim ? ["SSIM"] : [])), element("tbody", {}, ...pairs)));
+      parts.push(element("table", { "aria-label": "How close they are" },
+        head("How close", "PSNR", ...(hasSsim ? ["SSIM"] : [])), element("tbody", {}, ...pairs)));
     }
     return element("div", { class: "tables" }, ...parts);
   }
 
   function keys() {
     const rows = KEYS.map(([key, does]) => element("tr", {},
-      element("td", {}, element("kbd", {}, key)), element("td", {}, does)));
+      element("td", { class: "short" }, element("kbd", {}, key)), element("td", {}, does)));
     return element("details", {}, element("summary", {}, "Keys"), element("table", {}, element("tbody", {}, ...rows)));
   }
 
@@ -201,6 +209,7 @@ function createViewer(root, data, hasPage = true) {
       sheet.style.height = `${data.height}px`;
       sheet.style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.zoom})`;
     }
+    if (mode !== "slider" && document.activeElement === slider) stage.focus(); // before it is hidden
     handle.hidden = slider.hidden = mode !== "slider";
     handle.style.left = `${state.cut * 100}%`;
     gain.hidden = mode !== "difference";
@@ -214,7 +223,8 @@ function createViewer(root, data, hasPage = true) {
     selects.left.value = String(left);
     selects.right.value = String(right);
     for (const [name, button] of buttons) button.setAttribute("aria-pressed", String(name === mode));
-    score.textContent = describePair();
+    write(score, describePair());
+    slider.setAttribute("aria-valuetext", `${Math.round(100 * state.cut)} %`);
   }
   function describePair() {
     const [a, b] = [state.left, state.right];
@@ -286,7 +296,7 @@ function createViewer(root, data, hasPage = true) {
   function slide(event) {
     const box = panes[0].pane.getBoundingClientRect();
     state.cut = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    slider.value = String(Math.round(state.cut * 1000));
+    slider.value = String(100 * state.cut);
     draw();
   }
   stage.addEventListener("pointerdown", (event) => {

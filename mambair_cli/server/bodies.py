@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mambair_cli.errors import ServerError
 from mambair_cli.server.answers import PIECE_BYTES
 from mambair_cli.server.shortage import explain_unstored
+from mambair_cli.system.wording import format_bytes
 
 LEAST_BYTES = 2**16  # of a body that must arrive while the server waits for idle_seconds, if it has as many
 
@@ -70,7 +71,8 @@ class BodyReader:
                 if received > self._max_bytes:
                     raise self._too_large()
                 if pace.is_too_slow(received):
-                    why = f"less than {LEAST_BYTES} bytes in {self._idle_seconds:g} s; send the image faster"
+                    least = format_bytes(LEAST_BYTES)
+                    why = f"less than {least} in {self._idle_seconds:g} s; send the image faster"
                     raise HTTPException(408, why, _GOODBYE)
         finally:
             too_late.cancel()
@@ -95,7 +97,8 @@ class BodyReader:
         raise HTTPException(408, f"no data for {self._idle_seconds:g} s; send the image at once", _GOODBYE)
 
     def _too_large(self) -> HTTPException:
-        why = f"the image has more than {self._max_bytes} bytes; start the server with a larger --max-bytes"
+        most = format_bytes(self._max_bytes)
+        why = f"the image has more than {most}; start the server with a larger --max-bytes"
         return HTTPException(413, why, _GOODBYE)
 
 

@@ -16,6 +16,8 @@ _FILES = {
     "/": (_FOLDER / "index.html", "text/html"),
     "/page/style.css": (_FOLDER / "style.css", "text/css"),
     "/page/app.js": (_FOLDER / "app.js", "text/javascript"),
+    "/page/requests.js": (_FOLDER / "requests.js", "text/javascript"),
+    "/page/looks.js": (_FOLDER / "looks.js", "text/javascript"),
     "/page/incoming.js": (_FOLDER / "incoming.js", "text/javascript"),
     "/page/zip.js": (_FOLDER / "zip.js", "text/javascript"),
     "/page/icon.svg": (_FOLDER / "icon.svg", "image/svg+xml"),

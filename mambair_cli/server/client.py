@@ -43,6 +43,7 @@ from mambair_cli.server.protocol import (
     read_report,
 )
 from mambair_cli.system.file_errors import explain_unreadable
+from mambair_cli.system.wording import format_bytes
 
 # What a request repeats of the first query, with what its answer has settled.
 KEPT = ("precision", *IMAGE_SETTINGS)
@@ -219,8 +220,8 @@ class ServerClient:
         with _open_source(job.source, data) as (pieces, length):
             if length > self._max_bytes:
                 raise ImageError(
-                    f"cannot send {job.source}: it has {length} bytes, and the server accepts "
-                    f"{self._max_bytes}; start the server with a larger --max-bytes"
+                    f"cannot send {job.source}: it has more than {format_bytes(self._max_bytes)}, the most "
+                    "that the server accepts; start the server with a larger --max-bytes"
                 )
             about = f"{job.source}: " if job.source.path else ""
             with (

@@ -4,9 +4,15 @@ from html import escape
 from typing import Any
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto}td{padding-right:1em;vertical-align:top}"
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui;max-width:50em;margin:1em auto;padding:0 1em;"
+    "overflow-wrap:break-word}td{padding-right:1em;vertical-align:top}"
+    "pre,div{overflow-x:auto}"
 )
-_HEAD = f"<!doctype html><html lang=en><meta charset=utf-8><title>mambair</title><style>{_STYLE}</style>"
+_HEAD = (
+    "<!doctype html><html lang=en><meta charset=utf-8>"
+    '<meta name=viewport content="width=device-width, initial-scale=1">'
+    f"<title>mambair</title><style>{_STYLE}</style>"
+)
 _EXAMPLE = "curl --data-binary @photo.jpg 'http://127.0.0.1:8765/v1/upscale?scale=4' -o photo_x4.jpg"
 
 
@@ -27,7 +33,7 @@ def write_page(api: dict[str, Any]) -> str:
                 f"<td>{escape(_show_schema(parameter['schema']))}"
                 for parameter in operation.get("parameters", ())
             ]
-            lines.append(f"<table>{''.join(rows)}</table>" if rows else "")
+            lines.append(f"<div><table>{''.join(rows)}</table></div>" if rows else "")
             answers = (
                 f"<li>{status}: {escape(answer['description'])}"
                 for status, answer in operation["responses"].items()

@@ -26,11 +26,13 @@ class ProgressEvent:
         state: What happens to it; "waiting" until its turn comes.
         done: Tiles that are restored.
         total: Tiles of the image, of all frames that are known; 0 before that is known.
+        arrived: Whether the server has all of the image; until then, "waiting" means for the image.
     """
 
     state: State = "waiting"
     done: int = 0
     total: int = 0
+    arrived: bool = False
 
 
 class ImageProgress:
@@ -39,14 +41,22 @@ class ImageProgress:
     def __init__(self) -> None:
         self.last = ProgressEvent()
         self.followers = 0
-        self.is_begun = False
         self._is_given_up = False
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the image has arrived."""
+        return self.last.arrived
+
+    def begin(self) -> None:
+        """Say that the image has arrived; in the thread of the server."""
+        self._set(ProgressEvent(arrived=True))
+
     def tell(self, state: State, done: int = 0, total: int = 0) -> None:
         """Say how far the image is."""
-        self._loop.call_soon_threadsafe(self._set, ProgressEvent(state, done, total))
+        self._loop.call_soon_threadsafe(self._set, ProgressEvent(state, done, total, arrived=True))
 
     def _set(self, event: ProgressEvent) -> None:
         self.last = event
@@ -101,7 +111,7 @@ class ProgressBoard:
         progress = ImageProgress() if name is None else self._open(name)
         if progress.is_begun:
             raise UsageError(f"{PROGRESS_HEADER} names another image: {name}; choose a new name")
-        progress.is_begun = True
+        progress.begin()
         return progress
 
     def end(self, name: str | None, state: State) -> None:

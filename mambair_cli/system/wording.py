@@ -21,6 +21,16 @@ def show_number(number: float, digits: int = 2) -> str:
     return format(Decimal(f"{number:.{digits}g}"), "f")
 
 
+def format_bytes(count: int) -> str:
+    """Write a number of bytes in a suitable unit."""
+    number = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{show_number(number, 3 if number < 1000 else 4)} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
 def show_count(count: int, noun: str) -> str:
     """Write how many there are of a thing whose name has an s in the plural: 1 frame, 2 frames."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

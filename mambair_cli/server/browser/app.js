@@ -1,47 +1,39 @@
 "use strict";
 // The page for people without a shell: pictures are sent to this machine's own server, one after another.
 
-const byId = (id) => document.getElementById(id);
 const ENDINGS = { jpeg: "jpg", tiff: "tif" };
 const TASKS = { upscale: "enlarged", denoise: "denoised", dejpeg: "restored" };
 const items = []; // {file, name, state, facts, ...}, in the order of the list
 const batch = new Set(); // pictures of the run, until it is finished
-// The server's messages name what programs have; these are the words for what the page has instead.
-const PARTIAL = "damaged=true of upscale, denoise and dejpeg restores what is there";
-const PHRASES = {
-  [PARTIAL]: `tick “${byId("damaged").parentElement.textContent.trim()}”`,
-  "png, webp and tiff keep it, and background=white fills it": "save as PNG, WebP or TIFF, which keep it",
-  "/v1/models shows all names": "choose another model",
-};
-const SEEN_QUALITY = 92; // JPEG quality below which traces of compression count
 const LOOKS_AT_ONCE = 3;
+const MOST_TOLD = 3; // failures that one sentence names
+const TOO_LARGE = 413; // status of a file that the server never takes
+const GATHERED = 500; // milliseconds in which failures are gathered, to be told in one sentence
 const unseen = []; // pictures that nobody has looked at yet
-let viewer = null, models = [], isWorking = false, looking = 0;
+const untold = []; // pictures that have failed since something was said
+let viewer = null, models = [], isWorking = false, looking = 0, said = "", telling = 0;
 
-// ---- talking to the server
-async function ask(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    await options.body?.slice(0, 1).arrayBuffer().catch(() => {
-      throw new Error("the file has changed or is gone; choose it again", { cause: error });
-    });
-    throw new Error("the server does not answer; start mambair serve again", { cause: error });
-  }
-  if (response.ok) return response;
-  const text = await response.text();
-  let message = `the server answered ${response.status}`;
-  try { message = JSON.parse(text).message; } catch { /* it is no JSON */ }
-  const isPartial = message.includes(PARTIAL);
-  for (const [theirs, ours] of Object.entries(PHRASES)) message = message.replace(theirs, ours);
-  throw Object.assign(new Error(message), { status: response.status, isPartial,
-    wait: Number(response.headers.get("Retry-After")) || 0 });
+// ---- what is said, also to those who do not see the page
+function say(text) {
+  clearTimeout(telling);
+  said = text;
+  const failed = untold.splice(0).filter((item) => items.includes(item));
+  byId("said").textContent = [...tellFailures(failed), text].filter(Boolean).join(". ");
 }
 
-const send = (path, blob, options = {}) => ask(path, { method: "POST", body: blob, ...options });
-const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+function* tellFailures(failed) {
+  for (const { name, message } of failed.slice(0, MOST_TOLD)) yield `${name}: ${message}`;
+  const others = failed.length - MOST_TOLD;
+  if (others > 0) yield others === 1 ? "1 other failed, too" : `${others} others failed, too`;
+}
+
+/** Note that a picture has failed, and tell it with what is said next, or soon. */
+function fail(item, message) {
+  Object.assign(item, { state: "failed", message });
+  untold.push(item);
+  clearTimeout(telling);
+  telling = setTimeout(() => say(isWorking ? said : ""), GATHERED);
+}
 
 // ---- pictures that come in
 /** Add pictures to the list. files: file and name of each; a name may have folders before it. */
@@ -78,8 +70,8 @@ async function look(item) {
     item.facts = await (await send("/v1/inspect", item.file)).json();
   } catch (error) {
     const { message, status, isPartial } = error;
-    Object.assign(item, { isBroken: status === 422, isPartial });
-    if (item.state === "ready") Object.assign(item, { state: "failed", message });
+    Object.assign(item, { isBroken: status === 422 || status === TOO_LARGE, isPartial });
+    if (item.state === "ready") fail(item, message);
   }
   refresh();
 }
@@ -98,29 +90,6 @@ async function showable(blob) {
   throw new Error("this browser cannot show the picture");
 }
 
-/** Say what was seen of a picture, and what the task makes of it. */
-function describe(facts, task) {
-  if (!facts) return "";
-  const parts = [`${facts.width}×${facts.height} pixels`];
-  if (facts.jpeg_quality !== null) parts.push(`JPEG of quality ${facts.jpeg_quality}`);
-  else if (facts.quality_in_pixels !== null && facts.quality_in_pixels < SEEN_QUALITY) parts.push("was compressed");
-  if (facts.sigma !== null) {
-    const sigma = facts.sigma.reduce((sum, each) => sum + each, 0) / facts.sigma.length;
-    parts.push(sigma < 1 ? "hardly any noise" : `noise of sigma ${sigma.toFixed(1)}`);
-  }
-  if (facts.reduce > 1) parts.push(`was enlarged ${facts.reduce} times before, or is soft`);
-  const damages = facts.reasons.slice(0, facts.reduce > 1 ? -1 : undefined);
-  const isCompressedAlone = facts.kind === "real" && damages.length === 1 && /JPEG/.test(damages[0]);
-  const forAny = isCompressedAlone
-    ? "“Remove JPEG artefacts” does better where there is no noise" : "the model for noise of any kind suits";
-  const advice = {
-    upscale: facts.upscale === "real" ? "needs the model for real photographs" : "the model for clean pictures suits",
-    denoise: facts.denoise === "white" ? "the model for white noise suits" : forAny,
-    dejpeg: "",
-  }[task];
-  return parts.join(", ") + (advice && `: ${advice}`);
-}
-
 // ---- the list
 function build(item) {
   item.image = element("img", { alt: "", hidden: true });
@@ -135,15 +104,22 @@ function build(item) {
   };
   item.buttons = {
     stop: button("Stop", () => stop(item)),
-    again: button("Again", () => { item.state = "ready"; item.message = ""; refresh(); start([item]); }),
+    again: button("Again", () => start([item])),
     compare: button("Compare", () => compare(item)),
     save: button("Download", () => {
       item.isSaved = true;
       download(item.result, item.resultName.split("/").pop());
     }),
-    remove: button("Remove", () => remove(item)),
+    remove: button("Remove", () => {
+      const place = items.indexOf(item);
+      remove(item);
+      const next = items[place] ?? items.at(-1);
+      const { remove: same } = next?.buttons ?? {};
+      (same && !same.hidden ? same : findButton(next)).focus();
+      say(`${item.name} removed`);
+    }),
   };
-  item.node = element("li", {}, item.image, item.none, element("h3", {}, item.name), item.factsLine,
+  item.node = element("li", {}, item.image, item.none, element("h2", {}, item.name), item.factsLine,
     item.bar, item.line, element("div", { class: "row" }, ...Object.values(item.buttons)));
   byId("list").append(item.node);
 }
@@ -162,7 +138,12 @@ const LINES = {
 };
 const isBusy = (item) => ["queued", "sending", "waiting", "loading", "restoring", "saving"].includes(item.state);
 
+/** Return the first button of a picture that can be pressed; without a picture, what chooses one. */
+const findButton = (item) =>
+  Object.values(item?.buttons ?? {}).find((button) => !button.hidden) ?? byId("files");
+
 function refresh() {
+  const focused = document.activeElement; // before it is hidden, which takes the focus away
   const task = document.querySelector("input[name=task]:checked").value;
   for (const item of items) {
     item.factsLine.textContent = describe(item.facts, task);
@@ -178,19 +159,17 @@ function refresh() {
     item.buttons.remove.hidden = isBusy(item);
   }
   const busy = items.some(isBusy);
-  const focused = document.activeElement;
   byId("start").disabled = !items.some(mayStart);
   byId("stop").disabled = !busy;
   byId("zip").disabled = items.filter((item) => item.result).length < 2;
   byId("clear").disabled = !items.length || busy;
   if (focused.disabled) [byId("stop"), byId("start"), byId("files")].find((each) => !each.disabled).focus();
+  else if (focused.hidden) findButton(items.find((item) => item.node.contains(focused))).focus();
 }
 
 const mayStart = (item) => !isBusy(item) && (!item.isBroken || (item.isPartial && byId("damaged").checked));
 
 const isComparable = (item) => item.before && item.result; // what is damaged may not be shown before
-
-function say(text) { byId("said").textContent = text; }
 
 function remove(item) {
   if (viewer && viewer.item === item) closeViewer();
@@ -227,7 +206,9 @@ async function start(chosen) {
   isWorking = false;
   const count = (state) => [...batch].filter((item) => item.state === state).length;
   const others = ["failed", "stopped"].filter(count).map((state) => `, ${count(state)} ${state}`);
-  say(`finished: ${count("done")} done${others.join("")}`);
+  untold.length = 0; // all are told now, also those that were told before
+  const failed = [...batch].filter((item) => item.state === "failed");
+  say([`finished: ${count("done")} done${others.join("")}`, ...tellFailures(failed)].join(". "));
   for (const item of batch) item.isTold = true;
   batch.clear();
   if (items.length === 1 && items[0].state === "done" && isComparable(items[0])) compare(items[0]);
@@ -241,9 +222,9 @@ async function restore(item) {
   const name = crypto.randomUUID();
   const events = new EventSource(`/v1/progress/${name}`);
   events.onmessage = (message) => {
-    const { state, done, total } = JSON.parse(message.data);
+    const { state, done, total, arrived } = JSON.parse(message.data);
     if (state === "done" || state === "failed") events.close();
-    else if (state !== "waiting" || item.state !== "sending") Object.assign(item, { state, done, total });
+    else if (arrived) Object.assign(item, { state, done, total });
     refresh();
   };
   try {
@@ -266,7 +247,8 @@ async function restore(item) {
     if (error.name === "AbortError") item.state = "stopped";
     else {
       const earlier = item.result ? " (Compare and Download have the earlier result)" : "";
-      Object.assign(item, { state: "failed", message: error.message + earlier });
+      item.isBroken ||= error.status === TOO_LARGE;
+      fail(item, error.message + earlier);
     }
   }
   events.close();
@@ -281,8 +263,12 @@ async function sendPatiently(path, item, name) {
       return await send(path, item.file, options);
     } catch (error) {
       if (error.status !== 503 || !error.wait) throw error;
+      item.state = "waiting";
+      refresh();
       await pause(error.wait);
       options.signal.throwIfAborted();
+      item.state = "sending";
+      refresh();
     }
   }
 }
@@ -316,6 +302,7 @@ async function downloadAll() {
 }
 
 function compare(item, staysInPlace = false) {
+  const hasFocus = byId("viewer").contains(document.activeElement);
   closeViewer();
   const { before, after } = item;
   const picture = (name, each, more) => ({ name, notes: [], width: each.width, height: each.height,
@@ -329,9 +316,9 @@ function compare(item, staysInPlace = false) {
   byId("compare-title").textContent = item.name;
   viewer = createViewer(byId("viewer"), { width: after.width, height: after.height, pictures, scores: [] }, false);
   viewer.item = item;
-  if (staysInPlace) return;
+  if (staysInPlace && !hasFocus) return;
   byId("compare-title").focus({ preventScroll: true });
-  byId("compare").scrollIntoView({ block: "start" });
+  if (!staysInPlace) byId("compare").scrollIntoView({ block: "start" });
 }
 
 function closeViewer() {
@@ -375,7 +362,10 @@ byId("files").addEventListener("change", (event) => {
 });
 byId("settings").addEventListener("change", () => { showModels(); refresh(); });
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
-byId("strength").addEventListener("input", () => { byId("strength-shown").textContent = `${byId("strength").value} %`; });
+byId("strength").addEventListener("input", () => {
+  byId("strength-shown").textContent = `${byId("strength").value} %`;
+  byId("strength").setAttribute("aria-valuetext", `${byId("strength").value} %`);
+});
 byId("start").addEventListener("click", () => {
   const idle = items.filter(mayStart);
   const fresh = idle.filter((item) => item.state !== "done");
@@ -384,7 +374,7 @@ byId("start").addEventListener("click", () => {
 });
 byId("stop").addEventListener("click", () => items.filter(isBusy).forEach(stop));
 byId("zip").addEventListener("click", () => downloadAll().catch((error) => say(error.message)));
-byId("clear").addEventListener("click", () => { [...items].forEach(remove); say(""); });
+byId("clear").addEventListener("click", () => { [...items].forEach(remove); say("the list is cleared"); });
 byId("close").addEventListener("click", leaveViewer);
 byId("compare").addEventListener("keydown", (event) => { if (event.key === "Escape") leaveViewer(); });
 window.addEventListener("beforeunload", (event) => {
