@@ -16,7 +16,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.clip_frames import DECODERS, Counter, OnFrame
+from mambair_cli.runs.clip_frames import Counter, OnFrame
 from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import ClipResult, WorkersForClip, Writing, choose_writer
@@ -148,7 +148,7 @@ def restore_clip(
     """
     begun = time.perf_counter()
     source = sys.stdin.buffer if job.source is None else job.source
-    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace, threads=DECODERS) as clip:
+    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace) as clip:
         chosen, need, size, result = choose_way(job, clip, restorer)
         with _telling(job), removing_empty([job.target.parent] if job.target else []), ExitStack() as opened:
             try:
