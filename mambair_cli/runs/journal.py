@@ -50,6 +50,7 @@ from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import (
     TEMPORARY_NAME,
     atomic_write,
+    check_folder,
     explain_closed,
     hash_of,
     is_closed,
@@ -138,6 +139,19 @@ class Record:
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
+
+
+def read_record(folder: Path) -> Record:
+    """Read what the journal of a folder says.
+
+    Raises:
+        ImageError: It cannot be read, or the folder is none.
+    """
+    try:
+        return Record(folder)
+    except OSError as error:
+        check_folder(folder)
+        raise ImageError(f"cannot read the journal in {folder}: {error.strerror}") from error
 
 
 class Journal:
