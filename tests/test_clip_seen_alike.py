@@ -1,6 +1,7 @@
 """Commands that only look at a clip see the same pictures as its run, and tell the same damage."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,41 @@ def test_a_preview_of_a_dark_clip_is_not_stretched_as_the_clip_is_not(
     assert main(["denoise", "in.mkv", *LOCAL, "--model", "tiny-denoise", "--preview", "--json"]) == 0
     said = capsys.readouterr()
     assert "stretched" not in said.err + said.out
+
+
+@pytest.mark.parametrize("format", ["mp4", "matroska", "mpegts"])
+def test_what_is_cut_off_is_told_before_a_run(format: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = {"mp4": "in.mp4", "matroska": "in.mkv", "mpegts": "in.ts"}[format]
+    options = {"movflags": "faststart"} if format == "mp4" else {}
+    times = [3003 * number for number in range(40)]
+    make_clip(tmp_path / "whole", format, times=times, size=(96, 64))
+    with av.open("whole") as whole, av.open(name, "w", format=format, options=options) as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    command = ["upscale", name, "-s", "2", *LOCAL, "--model", "tiny-x2", "-o", "out.mkv", "--json"]
+    assert main([*command, "--dry-run"]) == 0
+    _, planned, _ = events(capsys)
+    assert main(["inspect", name, "--json"]) == 0
+    [inspected] = events(capsys)
+    assert main(command) == 0
+    _, done, _ = events(capsys)
+    assert planned["frames"] == inspected["frames"] == done["frames"] < len(times)
+    missing = [each for each in done["warnings"] if "missing" in each or "cut off" in each]
+    assert (missing != []) == (format != "mpegts")  # which tells no length
+    assert [each for each in planned["warnings"] if each in missing] == missing
+    assert [each for each in inspected["warnings"] if each in missing] == missing
+
+
+@pytest.mark.parametrize("at", ["0", "0.3", "0.9"])
+def test_a_frame_of_a_clip_with_one_keyframe_is_found(at: str, tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "g": "9999", "bf": "2"}
+    make_clip(tmp_path / "in.ts", "mpegts", options=options)
+    with open_clip(tmp_path / "in.ts") as clip:
+        shown = clip.frame_at(Fraction(at))
+        assert np.array_equal(shown.pixels, next(clip.frames(shown.number)).pixels)

@@ -36,7 +36,7 @@ def inspect_clips(names: list[str], as_json: bool, quiet: bool) -> int:
         try:
             with explaining_memory(name), open_clip(Path(name)) as clip:
                 need = find_need_of_clip(clip.first_frames())
-                facts = clip.facts if clip.facts.frames_exact else clip.count()
+                facts = clip.count()
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
             report_failure(name, error, as_json)

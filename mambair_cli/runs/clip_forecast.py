@@ -92,7 +92,7 @@ def foresee_clip(
     if job.source is None:
         raise ValueError("a pipe can be read only once")
     with open_clip(job.source, rate=job.rate, deinterlace=job.deinterlace) as clip:
-        facts = clip.facts if clip.facts.frames_exact else clip.count()
+        facts = clip.count()
         way = None if model.restorer is None else choose_way(job, clip, model.restorer)
         action = decide_clip(job, way and way.result.settings, *_read_journal(job))
         if action is Action.SKIP:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,13 @@ import numpy as np
 
 from mambair_cli.errors import VideoError
 from mambair_cli.video.decoder import Decoder, IsOver, OverError
-from mambair_cli.video.description import count_packets, describe_clip, explain_missing, find_slack
+from mambair_cli.video.description import (
+    count_held,
+    count_packets,
+    describe_clip,
+    explain_missing,
+    find_slack,
+)
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.ffmpeg import import_av
 from mambair_cli.video.frames import DecodedFrame, FrameMark, RawInput, VideoFrame, has_mark, mark_frame
@@ -41,6 +48,7 @@ class Clip:
         self._needed_before = _NEEDED_BEFORE if deinterlace else 0
         self._piped: PipedFrames | None = None
         self._marked: MarkedReader | None = None
+        self._has_told_missing = False
         self._decoded: Iterator[Any] = iter(())
         with ExitStack() as opened:
             opened.callback(self._decoder.close)
@@ -55,6 +63,7 @@ class Clip:
             self._first = first
             self.facts = describe_clip(container, stream, first)
             self._slack = find_slack(self.facts, stream)
+            self._held = count_held(self.facts, container, stream)
             self._numbering = Numbering(self.facts, self._name, deinterlace, self._decoder.warn)
             if self._decoder.file is None:
                 shown = self._numbering.number(chain([first], self._decoded), 0)
@@ -79,7 +88,9 @@ class Clip:
         self._opened.close()
 
     def count(self) -> ClipFacts:
-        """Read all packets, without decoding them, and tell the number of frames and whether times vary.
+        """Tell the number of frames that the file has and whether times vary; none is decoded.
+
+        All packets are read where no index tells it. A warning tells what is missing, as far as that shows.
 
         Raises:
             VideoError: The clip is a pipe, which can be read only once.
@@ -88,6 +99,15 @@ class Clip:
             raise VideoError(
                 f"cannot count the frames of {self._name}: it is a pipe; save it to a file first"
             )
+        counted = self._count()
+        shown = Fraction(counted.frames or 0) / counted.frame_rate  # times may begin anew in the middle
+        ends = max(shown, counted.duration or Fraction(0))
+        self._note_missing(counted.frames or 0, ends)
+        return counted
+
+    def _count(self) -> ClipFacts:
+        if self.facts.frames_exact and self.facts.variable is not None:
+            return replace(self.facts, frames=self._held)
         with self._decoder.open() as container:
             number, times = 0, []
             with suppress(import_av().FFmpegError):
@@ -203,19 +223,21 @@ class Clip:
             raise VideoError(f"cannot look into {self._name}: it is a pipe; save it to a file first")
         first = self._first.pts or 0
         wanted = first + int(max(Fraction(0), time) / self.facts.time_base)
-        for target in (wanted - _FRAMES_BEFORE[0] * self.facts.ticks_per_frame, first):
+        for jumps in (True, False):
             with self._decoder.open() as container:
                 stream = self._decoder.find_stream(container)
-                with suppress(import_av().FFmpegError):
-                    container.seek(target, stream=stream, backward=True)
+                if jumps:
+                    target = wanted - _FRAMES_BEFORE[0] * self.facts.ticks_per_frame
+                    with suppress(import_av().FFmpegError):
+                        container.seek(target, stream=stream, backward=True)
                 shown = None
                 frames = self._numbering.settle(self._decoder.decode(container, stream))
                 for frame, pts, duration, is_corrupt in frames:
                     if pts is None or (pts > wanted and shown is not None):
                         break
                     shown = (frame, pts, duration, is_corrupt)
-            # A jump that leads behind the time is made again from the first frame.
-            if shown is not None and (shown[1] <= wanted or target == first):
+            # Where a jump leads behind the time, or to no frame, all are decoded from the beginning.
+            if shown is not None and (shown[1] <= wanted or not jumps):
                 frame, pts, duration, is_corrupt = shown
                 if is_corrupt:
                     place = f"the frame of {self._name} at {float(time):g} s"
@@ -267,5 +289,11 @@ class Clip:
     def _check_end(self, last: DecodedFrame) -> None:
         """Warn if frames end before the header says so."""
         ends = (last.pts + last.duration - (self._first.pts or 0)) * self.facts.time_base
-        if missing := explain_missing(self.facts, last.number + 1, ends, self._slack):
+        self._note_missing(last.number + 1, ends)
+
+    def _note_missing(self, frames: int, seconds: Fraction) -> None:
+        """Warn once if that is less than the header tells; a count and a read differ by a frame or so."""
+        missing = explain_missing(self.facts, frames, seconds, self._slack)
+        if missing and not self._has_told_missing:
+            self._has_told_missing = True
             self._decoder.warn(f"{self._name} {missing}")

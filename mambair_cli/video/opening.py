@@ -56,5 +56,4 @@ def probe_clip(
         ImageError: An image cannot be read.
     """
     with open_clip(source, rate=rate, raw=raw) as clip:
-        is_known = clip.facts.frames_exact and clip.facts.variable is not None
-        return clip.count() if count and not is_known else clip.facts
+        return clip.count() if count else clip.facts
