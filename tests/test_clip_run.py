@@ -38,7 +38,7 @@ from mambair_cli.restore.restoration import Restoration
 from mambair_cli.runs import clip_frames, clip_segments, clip_writers
 from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, read_ahead, restore_frames
-from mambair_cli.runs.unfinished_clip import UnfinishedClip
+from mambair_cli.runs.unfinished_clip import UnfinishedClip, find_left_over
 from mambair_cli.video import SegmentWriter, VideoFrame, open_clip, piped, probe_clip
 
 LOCAL = ("--offline", "--device", "cpu")
@@ -672,7 +672,7 @@ def test_segments_after_a_gap_do_not_outlive_another_plan(tmp_path: Path) -> Non
     folder = tmp_path / ".out.mkv.mambair"
     for plan in ("first", "second"):
         with suppress(StopError), UnfinishedClip(tmp_path / "out.mkv", {"plan": plan}) as unfinished:
-            unfinished.begin(resume=True)
+            unfinished.begin(find_left_over(tmp_path / "out.mkv", {"plan": plan}, resume=True))
             assert not list(folder.glob("*.mkv"))
             for name in ("000000.mkv", "000002.mkv"):  # someone has deleted the one between
                 (folder / name).touch()
@@ -849,19 +849,23 @@ def test_enlarged_fields_are_no_fields(place: Path, capsys) -> None:
 def test_a_dry_run_tells_frames_room_and_time(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--dry-run") == 0
-    said = capsys.readouterr().out
+    first, _, said = capsys.readouterr().out.partition("\n")
+    assert first == "double.safetensors on cpu"
     assert said.startswith("in.mp4 -> in_x2.mp4: 12 frames of 96×64, h264, by double.safetensors, each from ")
     assert "on the disk, about " in said
     assert sorted(path.name for path in place.iterdir()) == ["double.safetensors", "in.mp4"]
     assert upscale("in.mp4", "-s", "2", "--resume") == 0
     size = sum(map(len, read_packets(place / "in_x2.mp4").data))
+    capsys.readouterr()
     assert upscale("in.mp4", "-s", "2", "--dry-run", "--json", "--overwrite") == 0
-    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    first, plan, total = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["event"], first["model"], first["files"]) == ("plan", "double.safetensors", 1)
+    assert (total["event"], total["disk"], total["failed"]) == ("plan_sum", plan["disk"], 0)
     assert (plan["event"], plan["frames"], plan["replaces"], plan["codec"]) == ("plan_clip", 12, True, "h264")
     assert size / 3 < plan["disk"] < 3 * size + 4096
     assert plan["seconds"] > 0
     assert upscale("in.mp4", "-s", "2", "--dry-run", "--resume") == 0
-    assert "in_x2.mp4 (kept if it is done): 12 frames" in capsys.readouterr().out
+    assert "in.mp4 -> in_x2.mp4: done before\n" in capsys.readouterr().out
     assert upscale("-", "-s", "2", "--raw", "8x8@25", "--dry-run") == 2
     make_clip(place / "one.mp4", "mp4", times=[0], size=(48, 32))
     assert upscale("one.mp4", "-s", "2", "--dry-run") == 0
@@ -897,7 +901,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     frames = frames_of("in.mkv")
     errors = [np.abs(frame.pixels - pixels).max() for frame in frames]
     assert abs(int(np.argmin(errors)) - number) <= (at is None)
-    assert (given[3].output, given[4]) == ("in_preview.html", "in.mkv")
+    assert (given[5].output, given[6].name) == ("in_preview.html", "in.mkv")
 
 
 def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:

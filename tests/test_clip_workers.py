@@ -26,9 +26,11 @@ from mambair_cli.checkpoints.catalog import Asked
 from mambair_cli.cli import main
 from mambair_cli.cli.executors import WORKER_MODULE
 from mambair_cli.errors import MambairError, VideoError
+from mambair_cli.images.source import Source
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs import clip_segments
-from mambair_cli.runs.clip_job import ClipJob, ClipOutcome, restore_clip
+from mambair_cli.runs.clip_job import ClipOutcome, restore_clip
+from mambair_cli.runs.clip_plan import ClipJob
 from mambair_cli.runs.clip_sharing import ClipForWorkers, ClipSegment
 from mambair_cli.runs.executors import clip_workers
 from mambair_cli.runs.executors.clip_workers import ClipWorkers
@@ -42,6 +44,8 @@ from mambair_cli.runs.executors.processes import WorkerProcesses
 from mambair_cli.runs.executors.segment_worker import restore_segments
 from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.worker import Worker
+from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.policy import RunPolicy
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
 from mambair_cli.video import FrameMark, SegmentWriter, choose_options, open_clip
@@ -88,8 +92,9 @@ def one(weights: Path, place: Path) -> Callable[..., ClipOutcome]:
     restorer = Restorer(weights=weights, device="cpu")
 
     def restore(source: Path, target: str, workers: ClipWorkers | None = None, **job: Any) -> ClipOutcome:
+        policy = RunPolicy(resume=job.pop("resume", False), overwrite=job.pop("overwrite", False))
         outcome = restore_clip(
-            ClipJob(source, place / target, keep_journal=False, **job), restorer, workers=workers
+            ClipJob(Job(Source(source), place / target), policy=policy, **job), restorer, workers=workers
         )
         assert outcome is not None
         return outcome

@@ -15,6 +15,7 @@ from clips import av, make_clip, picture
 
 from mambair_cli.errors import VideoError
 from mambair_cli.video import Clip, FrameMark, NumberedFrames, open_clip, write_frame
+from mambair_cli.video.decoder import Decoder
 from mambair_cli.video.frames import DecodedFrame, mark_frame, plane_bytes
 
 GOP = {"preset": "ultrafast", "g": "20", "bf": "2"}
@@ -29,14 +30,14 @@ def times(frames: int) -> range:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note a time for each frame that is decoded."""
     found: list[int] = []
-    decode = Clip._decode
+    decode = Decoder.decode
 
     def note(*arguments: Any, **options: Any) -> Iterator[Any]:
         for frame in decode(*arguments, **options):
             found.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(Clip, "_decode", note)
+    monkeypatch.setattr(Decoder, "decode", note)
     return found
 
 
@@ -60,12 +61,12 @@ def test_a_worker_decodes_a_clip_without_jumps_about_once(
     kind: str, workers: int, tmp_path: Path, decoded: list[int]
 ) -> None:
     make_without_jumps(kind, tmp_path / "clip")
-    with open_clip(tmp_path / "clip", threads=1) as clip:
+    with open_clip(tmp_path / "clip") as clip:
         marks, whole = list(clip.survey()), list(clip.frames())
     assert len(marks) == FRAMES
     for worker in range(workers):
         decoded.clear()
-        with open_clip(tmp_path / "clip", threads=1) as clip:
+        with open_clip(tmp_path / "clip") as clip:
             for start in range(worker * LENGTH, FRAMES, workers * LENGTH):
                 for each in clip.marked_frames(start, marks[start : start + LENGTH]):
                     np.testing.assert_array_equal(each.pixels, whole[each.number].pixels)
@@ -84,7 +85,7 @@ def test_jumps_are_tried_again_after_a_part_that_needs_the_beginning(
             yield from jump(clip, start, *arguments)
 
     monkeypatch.setattr(Clip, "_jump", fail)
-    with open_clip(tmp_path / "a.mp4", threads=1) as clip:
+    with open_clip(tmp_path / "a.mp4") as clip:
         marks = list(clip.survey())
         decoded.clear()
         for start in range(40, FRAMES, 16):
@@ -160,12 +161,12 @@ def test_frames_after_broken_data_are_not_told_as_changed(tmp_path: Path) -> Non
         broken.size - broken.size // 3
     )
     (tmp_path / "a.mp4").write_bytes(data)
-    with open_clip(tmp_path / "a.mp4", threads=1) as clip:
+    with open_clip(tmp_path / "a.mp4") as clip:
         marks = list(clip.survey())
     assert [mark.is_repeatable for mark in marks[:9]] == [True] * 9
     assert not any(mark.is_repeatable for mark in marks[10:])
     otherwise = [mark._replace(checksum=mark.checksum ^ 1) for mark in marks]
-    with open_clip(tmp_path / "a.mp4", threads=1) as clip:
+    with open_clip(tmp_path / "a.mp4") as clip:
         assert len(list(clip.marked_frames(30, otherwise[30:]))) == len(marks) - 30
         with pytest.raises(VideoError, match="it has changed"):
             list(clip.marked_frames(5, otherwise[5:9]))
@@ -319,7 +320,7 @@ def test_pictures_that_are_stored_from_below_are_read_and_marked(pix_fmt: str, t
 @pytest.mark.parametrize("jumps", [False, True])
 def test_a_survey_ends_as_soon_as_nobody_wants_it(tmp_path: Path, decoded: list[int], jumps: bool) -> None:
     make_without_jumps("h264", tmp_path / "clip")
-    with open_clip(tmp_path / "clip", threads=1) as clip:
+    with open_clip(tmp_path / "clip") as clip:
         marks = list(clip.survey())
         decoded.clear()
         asked = count()

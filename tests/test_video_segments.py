@@ -1,6 +1,9 @@
 """Segments: what is encoded is what was given, at its times, the same to the byte each time."""
 
 import itertools
+import os
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import FAST, facts, needs_ffmpeg, picture, psnr, read_packets, show_streams
+from clips import (
+    FAST,
+    HEIGHT,
+    WIDTH,
+    av,
+    facts,
+    make_clip,
+    needs_ffmpeg,
+    picture,
+    psnr,
+    read_packets,
+    show_streams,
+)
 from file_limit import limited_files
 
 from mambair_cli.errors import ImageError, VideoError
@@ -17,7 +32,7 @@ from mambair_cli.video.codecs import CODECS
 from mambair_cli.video.colour import settle_tags
 from mambair_cli.video.encoders import constant_quality
 from mambair_cli.video.facts import MasteringDisplay
-from mambair_cli.video.segments import read_times
+from mambair_cli.video.segments import SegmentReader, read_times
 
 UNEVEN = [
     90000 + time for time in (0, 3003, 4000, 9000, 9500, 20000, 23003, 26006, 26010, 30000, 33003, 40000)
@@ -404,3 +419,39 @@ def test_short_segments_are_whole(codec: str, tmp_path: Path) -> None:
     for length in (1, 2, 3, 4):
         write(tmp_path / "a", clip, options, UNEVEN[:length])
         assert sorted(read_times(tmp_path / "a").pts) == UNEVEN[:length]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the open files of a process")
+@pytest.mark.parametrize("tags", [{}, {"MAMBAIR_TIME_BASE": "soon", "MAMBAIR_FIRST_PTS": "0"}])
+def test_a_clip_that_is_no_segment_is_closed_again(tags: dict[str, str], tmp_path: Path) -> None:
+    make_clip(tmp_path / "plain.mkv", "matroska", times=[0, 3003])
+    with av.open(str(tmp_path / "plain.mkv")) as plain, av.open(str(tmp_path / "a.mkv"), "w") as made:
+        made.metadata.update(tags)
+        stream = made.add_stream_from_template(plain.streams.video[0])
+        for packet in plain.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    with pytest.raises(VideoError, match=r"cannot read the segment .*: it is no segment") as caught:
+        SegmentReader(tmp_path / "a.mkv")
+    opened = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    assert caught.value is not None  # its traceback keeps what was not closed
+    assert str((tmp_path / "a.mkv").resolve()) not in opened
+
+
+def test_a_segment_that_is_given_up_is_closed(tmp_path: Path) -> None:
+    options = choose_options(facts(), tmp_path / "a.mkv", size=(WIDTH, HEIGHT), codec="ffv1")
+    writer, closed = SegmentWriter(tmp_path / "a.mkv", facts(), options), []
+    with suppress(KeyError), writer:
+        writer.write(picture(0), 0, 3003)
+        container = writer._container
+
+        class Watched:
+            def close(self) -> None:
+                closed.append(True)
+                container.close()
+
+        writer._container = Watched()
+        raise KeyError
+    assert closed == [True]
+    assert list(tmp_path.iterdir()) == []

@@ -10,12 +10,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mambair_cli.cli.clip_dry_run import ClipDryRun
 from mambair_cli.cli.clip_names import is_one_file, leave_out_results, name_apart, name_target
 from mambair_cli.cli.clip_run import ClipRun
-from mambair_cli.cli.notices import EIGHT_TIMES, explain_unused
+from mambair_cli.cli.dry_run import open_model
+from mambair_cli.cli.notices import EIGHT_TIMES, explain_level, explain_quality, explain_unused
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import print_event, remark, say
+from mambair_cli.cli.output import remark, say
 from mambair_cli.cli.preview import show_preview
+from mambair_cli.cli.preview_image import PreviewClip
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.clips import CLIP_SUFFIXES, read_rate, read_time
@@ -25,7 +28,7 @@ from mambair_cli.system.signals import cleaning_up
 
 if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Asked, Task
-    from mambair_cli.runs.clip_job import ClipJob
+    from mambair_cli.runs.clip_plan import ClipJob
     from mambair_cli.runs.output_size import Size
     from mambair_cli.video import RawInput
 
@@ -205,22 +208,37 @@ def restore_clips(asked: "Asked", clips: list[str], options: Options, size: "Siz
         _preview(asked, clips, options, size)
         return
     _check_targets(clips, options)
+    if options.dry_run:
+        model = open_model(asked, options)
+        check_reach(size, model.scale)
+        jobs = _name(asked.task, clips, model.scale, size, options)
+        _tell(_remarks(asked, model.name, jobs, options), options)
+        ClipDryRun(asked.task, options, model).perform(jobs)
+        return
     with cleaning_up(), open_restorer(asked, options) as (restorer, workers):
         check_reach(size, restorer.info.scale)
         jobs = _name(asked.task, clips, restorer.info.scale, size, options)
-        for sentence in explain_unused(options, _image_formats(jobs)) if not options.quiet else ():
-            say(sentence)
-        run = ClipRun(options, len(jobs))
-        if options.dry_run:
-            for job in jobs:
-                run.foresee(job, restorer)
-            run.end()
-            return
-        if options.json:
-            print_event("start", **run.facts(restorer))
+        remarks = _remarks(asked, restorer.model.name, jobs, options)
+        _tell(remarks, options)
+        run = ClipRun(asked.task, options, len(jobs))
+        run.start(restorer, remarks)
         for job in jobs:
-            run.restore(job, restorer, asked.task, workers)
+            run.restore(job, restorer, workers)
         run.end()
+
+
+def _remarks(asked: "Asked", model: str, jobs: list["ClipJob"], options: Options) -> list[str]:
+    """Return sentences about options that may not do what the user expects."""
+    sentences = (
+        explain_level(asked.task, asked.level, model),
+        explain_quality(asked.task, options.quality, asked.level),
+    )
+    return [*filter(None, sentences), *explain_unused(options, _image_formats(jobs))]
+
+
+def _tell(sentences: list[str], options: Options) -> None:
+    for sentence in sentences if not options.quiet else ():
+        say(sentence)
 
 
 def _check_targets(clips: list[str], options: Options) -> None:
@@ -258,6 +276,7 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         VideoError: The clip cannot be read, or ends before the time that was asked for.
     """
     from mambair_cli.images.source import Source
+    from mambair_cli.inspection.clip import find_need_of_clip
     from mambair_cli.runs.job_files import WriteOptions
     from mambair_cli.video import name_frame, open_clip, write_frame
 
@@ -265,7 +284,11 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         what = "standard input" if clips[0] == "-" else f"{len(clips)} clips"
         raise UsageError(f"a preview shows one frame of one clip, not of {what}; name one file")
     path = Path(clips[0])
-    with open_clip(path, deinterlace=options.deinterlace) as clip, tempfile.TemporaryDirectory() as folder:
+    rate = None if options.fps is None else read_rate(options.fps)
+    with (
+        open_clip(path, rate=rate, deinterlace=options.deinterlace) as clip,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         length = clip.facts.duration
         time = (length or Fraction(0)) / 3 if options.at is None else read_time(options.at, "--at")
         if length is not None and time >= length:
@@ -276,7 +299,8 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
         refuse_input(Path(page), [path])
         image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
-        show_preview(asked, [image], WriteOptions(size=size), replace(options, output=page), clips[0])
+        shown = PreviewClip(clips[0], lambda: find_need_of_clip(clip.first_frames()), clip.warnings)
+        show_preview(asked, [image], WriteOptions(size=size), replace(options, output=page), shown)
 
 
 def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Options) -> list["ClipJob"]:
@@ -285,8 +309,12 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     Raises:
         UsageError: Several results would have one name, or a clip its own.
     """
-    from mambair_cli.runs.clip_job import ClipJob
+    from mambair_cli.images.source import Source
+    from mambair_cli.runs.clip_plan import ClipJob
+    from mambair_cli.runs.job_files import WriteOptions
+    from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.naming import suffix_of
+    from mambair_cli.runs.policy import RunPolicy
 
     suffix, output = suffix_of(task, scale, size), options.output
     is_one = is_one_file(output)
@@ -300,18 +328,21 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
         target = output if is_one and output is not None else targets[clip]
         if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
+        source, place = None if clip == "-" else Path(clip), None if target == "-" else Path(target)
         jobs[target] = ClipJob(
-            source=None if clip == "-" else Path(clip),
-            target=None if target == "-" else Path(target),
-            size=size,
+            Job(Source(source), place),
+            WriteOptions(quality=options.quality, size=size),
+            RunPolicy(
+                overwrite=options.overwrite,
+                resume=options.resume,
+                digest=options.json,
+                fail_fast=options.fail_fast,
+                keep_journal=len(clips) > 1,
+            ),
             codec=options.codec,
-            quality=options.quality,
             deinterlace=options.deinterlace,
             rate=None if options.fps is None else read_rate(options.fps),
             raw=None if options.raw is None else _read_raw(options.raw),
-            overwrite=options.overwrite,
-            resume=options.resume,
-            keep_journal=len(clips) > 1,
         )
     return list(jobs.values())
 

@@ -1,7 +1,9 @@
 """The dry run, printed: what a run would do with each image, and what all of them would take."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -44,7 +46,7 @@ def print_plan(
     from mambair_cli.runs.dry_run import DryRun, add_up
     from mambair_cli.runs.output_size import check_reach
 
-    model = _open_model(asked, options)
+    model = open_model(asked, options)
     check_reach(output.size, model.scale)
     jobs = name_jobs(asked.task, model.scale, sources, output, options, file_filter)
     remarks = [remark] if (remark := explain_level(asked.task, asked.level, model.name)) else []
@@ -61,13 +63,15 @@ def print_plan(
         _print_job(planned[-1], options, str(planned[-1].error) in told)
         told.add(str(planned[-1].error))
     _warn_of_disks_and_waits(planned, policy)
-    _print_total(add_up(planned, dry_run.trial, model.devices), planned, len(folders), options.json)
+    total = add_up(planned, dry_run.trial, model.devices)
+    skipped = sum(one.is_skipped for one in planned)
+    print_total(total, skipped, sum(one.error is not None for one in planned) + len(folders), options.json)
     errors = [error for _, error in folders] + [one.error for one in planned if one.error is not None]
     if exit_code := max((error.exit_code for error in errors), default=0):
         raise typer.Exit(exit_code)
 
 
-def _open_model(asked: "Asked", options: Options) -> "RunModel":
+def open_model(asked: "Asked", options: Options) -> "RunModel":
     """Find the model that a run would restore with, and load it if it is on this machine."""
     from mambair_cli.checkpoints import hub
     from mambair_cli.checkpoints.select import name_model
@@ -123,26 +127,38 @@ def _print_model(
     file_filter: "FileFilter",
 ) -> None:
     """Print what restores the images, and what is left out."""
-    is_here = model.restorer is not None
+    print_model(model, files, "image", options.json)
     if options.json:
-        others = list(model.others)
+        for facts in file_filter.left_out.facts():
+            print_event("left_out", **facts)
+    if not options.quiet:
+        for sentence in (*remarks, *file_filter.remarks()):
+            say(sentence)
+
+
+def print_model(model: "RunModel", files: int, what: str, as_json: bool) -> None:
+    """Print what restores the inputs.
+
+    Args:
+        model: The model.
+        files: Number of the inputs.
+        what: What they are: "image" or "clip".
+        as_json: Whether to print an event.
+    """
+    is_here = model.restorer is not None
+    if as_json:
         print_event(
             "plan",
             model=model.name,
-            other_models=others,
+            other_models=list(model.others),
             on_this_machine=is_here,
             device=model.place,
             files=files,
         )
-        for facts in file_filter.left_out.facts():
-            print_event("left_out", **facts)
-    else:
-        names = " or ".join((model.name, *model.others))
-        names += ", as each image needs (mambair inspect tells)," if model.others else ""
-        print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
-    if not options.quiet:
-        for sentence in (*remarks, *file_filter.remarks()):
-            say(sentence)
+        return
+    names = " or ".join((model.name, *model.others))
+    names += f", as each {what} needs (mambair inspect tells)," if model.others else ""
+    print(f"{names} on {model.place}" + ("" if is_here else " (not on this machine yet)"))
 
 
 def _print_job(planned: "PlannedJob", options: Options, is_told: bool) -> None:
@@ -191,34 +207,56 @@ def _print_forecast(job: "Job", forecast: "Forecast", as_json: bool) -> None:
 
 def _warn_of_disks_and_waits(planned: list["PlannedJob"], policy: "RunPolicy") -> None:
     """Warn of disks that may be too small, and of folders where the run would wait for another one."""
-    from mambair_cli.runs.dry_run import find_full_disks
+    from mambair_cli.runs.dry_run import needs_of
     from mambair_cli.runs.jobs import group_targets
-    from mambair_cli.runs.journal import explain_wait, is_waiting
     from mambair_cli.runs.run import keeps_journal
 
-    for disk in find_full_disks(planned):
-        needed, left = format_bytes(disk.needed), format_bytes(disk.free)
-        say(f"the results may take {needed}: the disk of {disk.folder} has {left} left")
+    warn_of_disks(needs_of(planned))
     jobs = [one.job for one in planned]
     if keeps_journal(jobs, policy):
         for folder, targets in group_targets(jobs).items():
-            if is_waiting(folder, targets):
-                say(f"{explain_wait(folder)}; this one would wait")
+            warn_of_wait(folder, targets)
 
 
-def _print_total(total: "Total", planned: list["PlannedJob"], folders: int, as_json: bool) -> None:
-    """Print what all images together would take, and how many fail, with folders that cannot be read."""
-    skipped = sum(one.is_skipped for one in planned)
-    failed = sum(one.error is not None for one in planned) + folders
+def warn_of_disks(results: Iterable[tuple[Path, int]]) -> None:
+    """Warn of disks that may be too small.
+
+    Args:
+        results: Files that would be written, and the bytes that each may take.
+    """
+    from mambair_cli.runs.dry_run import find_full_disks
+
+    for disk in find_full_disks(results):
+        needed, left = format_bytes(disk.needed), format_bytes(disk.free)
+        say(f"the results may take {needed}: the disk of {disk.folder} has {left} left")
+
+
+def warn_of_wait(folder: Path, targets: list[Path]) -> None:
+    """Warn where a run would wait for another one that writes the same results into a folder."""
+    from mambair_cli.runs.journal import explain_wait, is_waiting
+
+    if is_waiting(folder, targets):
+        say(f"{explain_wait(folder)}; this one would wait")
+
+
+def print_total(total: "Total", skipped: int, failed: int, as_json: bool) -> None:
+    """Print what all inputs together would take.
+
+    Args:
+        total: What they would take.
+        skipped: How many of them were done before.
+        failed: How many would fail, folders that cannot be read among them.
+        as_json: Whether to print an event.
+    """
     if as_json:
         print_event("plan_sum", skipped=skipped, failed=failed, **asdict(total))
         return
     needs = "nothing to do"
-    if total.memory:
+    if total.memory or total.disk:
         network = total.network_memory
         own = "" if network is None else f" and {format_bytes(network)} for the network"
-        needs = f"{format_bytes(total.memory)} of memory{own}, {format_bytes(total.disk)} on the disk, "
-        needs += format_time(total.seconds)
+        memory = "" if total.memory is None else f"{format_bytes(total.memory)} of memory{own}, "
+        needs = f"{memory}{format_bytes(total.disk)} on the disk, {format_time(total.seconds)}"
     counts = ((skipped, "done before"), (failed, "would fail"))
     print(f"in all: {needs}" + "".join(f"; {count} {what}" for count, what in counts if count))
 

@@ -67,7 +67,7 @@ def inspect(inputs: Inputs = None, *, options: InspectOptions) -> None:
     if clips:
         from mambair_cli.cli.inspect_clip import inspect_clips
 
-        exit_code = inspect_clips(clips, options.json)
+        exit_code = inspect_clips(clips, options.json, options.quiet)
     inputs = [name for name in inputs if name not in clips]
     if clips and not inputs and options.from_file is None:
         if exit_code:

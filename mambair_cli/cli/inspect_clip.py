@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.cli.inspect_text import print_lines
-from mambair_cli.cli.output import complain, print_event
+from mambair_cli.cli.output import print_event, report_failure, warn_of_clip
 from mambair_cli.errors import MambairError
 from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.wording import format_bytes, show_count
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 _RANGES = {1: "limited range", 2: "full range"}
 
 
-def inspect_clips(names: list[str], as_json: bool) -> int:
+def inspect_clips(names: list[str], as_json: bool, quiet: bool) -> int:
     """Show what clips are and what they need; return the exit code.
 
     Args:
         names: Names of the clips.
         as_json: Whether to print JSON instead of text.
+        quiet: Whether to say nothing of what is damaged.
     """
     from mambair_cli.inspection.clip import find_need_of_clip
-    from mambair_cli.runs.outcomes import describe_error
     from mambair_cli.video import open_clip
 
     exit_code = 0
@@ -36,19 +36,19 @@ def inspect_clips(names: list[str], as_json: bool) -> int:
         try:
             with explaining_memory(name), open_clip(Path(name)) as clip:
                 need = find_need_of_clip(clip.first_frames())
-                facts = clip.facts if clip.facts.frames_exact else clip.count()
+                facts = clip.count()
         except MambairError as error:
             exit_code = max(exit_code, error.exit_code)
-            complain(error)
-            if as_json:
-                print_event("failed", input=name, **describe_error(error))
+            report_failure(name, error, as_json)
             continue
         if as_json:
-            print_event("inspected_clip", **describe_clip_facts(name, facts, need))
-            continue
-        if place:
-            print()
-        print_lines(_describe(name, facts, need))
+            print_event("inspected_clip", **describe_clip_facts(name, facts, need), warnings=clip.warnings)
+        else:
+            if place:
+                print()
+            print_lines(_describe(name, facts, need))
+        if not quiet:
+            warn_of_clip(name, clip.warnings)
     return exit_code
 
 

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import MambairError
-from mambair_cli.system.wording import show_number
+from mambair_cli.system.wording import show, show_number
 
 _is_quiet = False
 _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of a path that is not UTF-8
@@ -68,6 +70,19 @@ def report_failure(
         from mambair_cli.runs.outcomes import describe_error
 
         print_event(event, input=name, **describe_error(error))
+
+
+def warn_of_clip(name: str, sentences: Sequence[str]) -> None:
+    """Print what is damaged in a clip, in a line on stderr; nothing where nothing is.
+
+    Args:
+        name: Name of the clip, or "-" for standard input.
+        sentences: Its warnings, most of which name it.
+    """
+    if sentences:
+        shown = "standard input" if name == "-" else show(Path(name))
+        is_named = all(shown in sentence for sentence in sentences)
+        say(f"warning: {'' if is_named else f'{name}: '}{'; '.join(sentences)}")
 
 
 def show_traceback(error: Exception) -> None:

@@ -12,8 +12,8 @@ from mambair_cli.cli.browser import open_page
 from mambair_cli.cli.jobs import choose_scale
 from mambair_cli.cli.notices import explain_level, explain_look, name_better
 from mambair_cli.cli.options import Options, refuse
-from mambair_cli.cli.output import print_event, say
-from mambair_cli.cli.preview_image import PreviewImage
+from mambair_cli.cli.output import print_event, say, warn_of_clip
+from mambair_cli.cli.preview_image import PreviewClip, PreviewImage
 from mambair_cli.errors import UsageError
 from mambair_cli.system.geometry import Region, read_region
 from mambair_cli.system.wording import as_argument
@@ -67,7 +67,7 @@ def show_preview(
     sources: list["Source"],
     output: "WriteOptions",
     options: Options,
-    name: str | None = None,
+    clip: PreviewClip | None = None,
 ) -> None:
     """Restore a part of an image by each model and strength, and show it before and after.
 
@@ -76,7 +76,7 @@ def show_preview(
         sources: The images.
         output: How results are written, of which the size counts.
         options: Options of the command, as :func:`check_preview` accepts them.
-        name: Name of the input for the event; that of the image where it is None.
+        clip: The clip that the image is a frame of, which is the input, then.
 
     Raises:
         MambairError: There is no such image, part or model, or the page cannot be written.
@@ -92,7 +92,7 @@ def show_preview(
     page = _name_page(sources[0], options)
     for model in filter(is_named, options.asked_models):
         find_model(model)  # before PyTorch is loaded
-    with _open(sources[0], options) as image:
+    with _open(sources[0], options, clip) as image:
         results = _restore(image, asked, output, options)
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
@@ -101,7 +101,7 @@ def show_preview(
     if options.json:
         print_event(
             "preview",
-            input=name or str(sources[0]),
+            input=str(sources[0]) if clip is None else clip.name,
             page=as_argument(page),
             region=list(image.region),
             results=[each.facts for each in results],
@@ -145,7 +145,7 @@ def _read_region(options: Options) -> Region | None:
 
 
 @contextmanager
-def _open(source: "Source", options: Options) -> Iterator[PreviewImage]:
+def _open(source: "Source", options: Options, clip: PreviewClip | None) -> Iterator[PreviewImage]:
     """Open an image; say what is shown of it, and at the end what is damaged."""
     from mambair_cli.images.stretch import read_stretch
     from mambair_cli.runs.job_files import open_source
@@ -153,11 +153,14 @@ def _open(source: "Source", options: Options) -> Iterator[PreviewImage]:
     region = _read_region(options)
     source = source.hold()
     with open_source(source, options.max_pixels, options.damaged) as reader:
-        image = PreviewImage(reader, source, region, read_stretch(reader))
+        # Frames of clips are not stretched: that of each would be another.
+        image = PreviewImage(reader, source, region, read_stretch(reader) if clip is None else None, clip)
         if not options.quiet and region is None and not image.is_whole:
             say(f"{image.name}: showing the part {image.region}; --region shows another one")
         yield image
-        if image.warnings and not options.quiet:
+        if clip is not None and not options.quiet:
+            warn_of_clip(clip.name, clip.warnings)
+        elif image.warnings and not options.quiet:
             say(f"warning: {source}: {'; '.join(image.warnings)}")
 
 
@@ -221,9 +224,9 @@ def _explain(
     if notice := restorer.model.tell(is_offline):
         say(notice)
     else:
-        say(f"using {model} on {place}, by a look at the image")
-    if sentence := explain_look(asked.task, need, model):
-        say(f"{image.name}: {sentence}")
+        say(f"using {model} on {place}, by a look at the {'image' if image.clip is None else 'clip'}")
+    if sentence := explain_look(asked.task, need, model, of_clip=image.clip is not None):
+        say(f"{image.name if image.clip is None else image.clip.name}: {sentence}")
     if need.kind == "real" and not is_offline and (better := name_better(asked.task, model, place)):
         say(better)
 

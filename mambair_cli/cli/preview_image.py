@@ -1,6 +1,7 @@
 """The image of a preview, and the part of it that is shown."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mambair_cli.errors import UsageError
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
     from mambair_cli.pages.screen import ScreenPicture
 
 
+@dataclass(frozen=True)
+class PreviewClip:
+    """The clip that an image of a preview is a frame of.
+
+    Attributes:
+        name: Name of the clip.
+        look: Looks at the frames that a run looks at.
+        warnings: Sentences about what is damaged, which grow while frames are read.
+    """
+
+    name: str
+    look: "Callable[[], Need]"
+    warnings: list[str]
+
+
 class PreviewImage:
     """An open image, of which a part is shown.
 
@@ -24,6 +40,7 @@ class PreviewImage:
         source: Where it comes from.
         region: The part; None for the most telling one.
         stretch: How the whole image is stretched for a network; None if it is not.
+        clip: The clip that it is a frame of; None for an image.
 
     Attributes:
         name: Short name.
@@ -31,11 +48,17 @@ class PreviewImage:
         need: What was seen of it, and what it needs; None where nobody looked.
         region: The part that is shown.
         source: The image.
+        clip: The clip that it is a frame of; None for an image.
         stretch: How the whole image is stretched for a network; None if it is not.
     """
 
     def __init__(
-        self, reader: "Reader", source: "Source", region: Region | None, stretch: "Stretch | None"
+        self,
+        reader: "Reader",
+        source: "Source",
+        region: Region | None,
+        stretch: "Stretch | None",
+        clip: PreviewClip | None = None,
     ) -> None:
         import numpy as np
 
@@ -43,7 +66,7 @@ class PreviewImage:
         from mambair_cli.runs.image_job import DECODED_BYTES
         from mambair_cli.runs.jobs import name_of
 
-        self.source, self.name = source, name_of(source)
+        self.source, self.name, self.clip = source, name_of(source), clip
         self._reader, self.stretch = reader, stretch
         self.header: Header = replace(reader.header, masks=())
         header = self.header
@@ -72,7 +95,7 @@ class PreviewImage:
     @property
     def warnings(self) -> list[str]:
         """What is damaged, as far as it was read."""
-        return self._reader.warnings
+        return self._reader.warnings if self.clip is None else self.clip.warnings
 
     def read(self, top: int, bottom: int) -> "np.ndarray":
         """Read rows of the first frame, without masks."""
@@ -90,10 +113,12 @@ class PreviewImage:
         return samples[top : top + part.height, left : left + part.width]
 
     def look(self) -> "Need":
-        """Look at the whole image once, as a run does."""
+        """Look once at the whole image, or at the frames of a clip, as a run does."""
         from mambair_cli.inspection.picture import find_need_of
 
-        if self.need is None:
+        if self.need is None and self.clip is not None:
+            self.need = self.clip.look()
+        elif self.need is None:
             self.need = find_need_of(
                 self.source.path or self.source.data or b"", self.header, self.read, self.stretch
             )

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mambair_cli.system.process import peak_memory
+from mambair_cli.system.wording import show_count
 
 if TYPE_CHECKING:
     from mambair_cli.runs.outcomes import Outcome
@@ -17,13 +18,15 @@ class Summary:
 
     Args:
         files: Number of images or clips of the run.
+        what: What they are: "image" or "clip".
 
     Attributes:
         files: Number of images or clips of the run so far.
     """
 
-    def __init__(self, files: int) -> None:
+    def __init__(self, files: int, what: str = "image") -> None:
         self.files = files
+        self._what = what
         self._start = time.perf_counter()
         self._done = self._skipped = 0
         self._failed: list[str] = []
@@ -101,9 +104,10 @@ class Summary:
         seconds = time.perf_counter() - self._start
         counts = {"done": self._done, "done before": self._skipped, "failed": len(self._failed)}
         parts = [", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "done")]
-        parts[0] += f" of {self.files} images in {seconds:.0f} s"
+        parts[0] += f" of {show_count(self.files, self._what)} in {seconds:.0f} s"
         if self._done > 1:
-            parts.append(f"{self._done / seconds:.2f} a second")
+            if self._what == "image":
+                parts.append(f"{self._done / seconds:.2f} a second")
             parts.append(f"the slowest {self._slowest[1]}, {self._slowest[0]:.1f} s")
         if len(self._models) > 1:
             parts.append(", ".join(f"{count} by {model}" for model, count in self._models.most_common()))

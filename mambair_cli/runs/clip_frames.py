@@ -18,9 +18,6 @@ from mambair_cli.restore.tiling import Report
 from mambair_cli.system.memory import passing_over_memory
 from mambair_cli.video import VideoFrame
 
-# Threads of the decoder. How FFmpeg conceals broken data depends on their number, and with many on chance;
-# one decodes far more frames a second than a network restores.
-DECODERS = 1
 FRAMES_AHEAD = 4  # that wait to be restored, and to be encoded
 _LOOK_SECONDS = 0.1  # after which the reading thread sees that nobody wants more
 

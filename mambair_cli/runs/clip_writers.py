@@ -20,13 +20,15 @@ from mambair_cli.runs.clip_sharing import ClipForWorkers, SegmentWorkers, share_
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.runs.stamps import stamp_of
-from mambair_cli.runs.unfinished_clip import UnfinishedClip
+from mambair_cli.runs.unfinished_clip import LeftOver, UnfinishedClip, find_left_over
 from mambair_cli.system.files import is_stream
 from mambair_cli.system.process import count_processors
 from mambair_cli.system.wording import show, show_count
 from mambair_cli.video import (
     Clip,
+    ClipFacts,
     NumberedFrames,
     RawInput,
     VideoOptions,
@@ -64,13 +66,6 @@ class ClipResult:
     raw: RawInput | None
     quality: int | None = None
 
-    @property
-    def place(self) -> Path:
-        """The target, which is no pipe."""
-        if self.target is None:
-            raise ValueError("standard output has no path")
-        return self.target
-
 
 @dataclass(frozen=True)
 class Written:
@@ -95,10 +90,10 @@ class Writing:
         restorer: Restores frames.
         size: Height and width of a result.
         counter: Counts frames.
+        guard: Guard of the result; None for standard output.
         resume: Whether to go on with what an earlier run has left.
         overwrite: Whether a file may be replaced.
         notify: Called with a sentence that the user should read.
-        finish: Called when the result is there, before what a later run would go on with is removed.
         sharing: Makes what workers need of the clip, where they may restore whole segments.
     """
 
@@ -107,11 +102,18 @@ class Writing:
     restorer: Restorer
     size: tuple[int, int]
     counter: Counter
+    guard: ResultGuard | None
     resume: bool
     overwrite: bool
     notify: Callable[[str], None]
-    finish: Callable[[], None]
     sharing: "WorkersForClip | None" = None
+
+    @property
+    def place(self) -> tuple[Path, ResultGuard]:
+        """The target, which is not standard output, and its guard."""
+        if self.result.target is None or self.guard is None:
+            raise ValueError("standard output has no path")
+        return self.result.target, self.guard
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,9 @@ def choose_writer(target: Path | None) -> Callable[[Writing], Written]:
 def _write_clip(writing: Writing) -> Written:
     """Write the segments that are missing, and join all of them."""
     clip, result = writing.clip, writing.result
-    target = result.place
-    check_target(Job(Source(result.source), target), writing.overwrite)
+    target, guard = writing.place
     with UnfinishedClip(target, result.plan) as unfinished:
-        _begin(unfinished, target, writing)
+        _begin(unfinished, find_left_over(target, result.plan, writing.resume), target, writing)
         done = _count_done(unfinished)
         resumed = done[0]
         if resumed:
@@ -166,14 +167,20 @@ def _write_clip(writing: Writing) -> Written:
             last_duration=last_duration,
             overwrite=writing.overwrite,
             temporary=unfinished.folder / "joined",
+            on_end=guard.end,
         )
-        writing.finish()
     return Written(resumed, left_out)
 
 
-def _begin(unfinished: UnfinishedClip, target: Path, writing: Writing) -> None:
-    if unfinished.begin(writing.resume):
-        writing.notify(f"{show(target)} was begun with other settings or from another clip; beginning anew")
+def _begin(unfinished: UnfinishedClip, left: LeftOver, target: Path, writing: Writing) -> None:
+    unfinished.begin(left)
+    if left.is_other:
+        writing.notify(begins_anew(target))
+
+
+def begins_anew(target: Path) -> str:
+    """Say that a run does not go on with what there is of a clip."""
+    return f"{show(target)} was begun with other settings or from another clip; beginning anew"
 
 
 def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
@@ -222,14 +229,20 @@ def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[in
         How long the last frame is shown, in ticks.
     """
     clip, options, length = writing.clip, writing.result.options, clip_segments.SEGMENT_FRAMES
+    _, guard = writing.place
     assert options is not None
+
+    def finish(number: int) -> None:
+        guard.check()
+        unfinished.add()
+
     with read_ahead(clip.frames(max(0, done[0] - 1), done[1])) as frames:
         last = next(frames)
         waiting = frames if done[0] else chain([last], frames)
         encoded = encode_in_segments(
             restore_frames(waiting, writing.restorer, writing.size, length),
             SegmentEncoder(unfinished.path_of, length, clip.facts, options),
-            lambda number: unfinished.add(),
+            finish,
         )
         with closing(encoded):
             for each in encoded:
@@ -241,13 +254,13 @@ def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[in
 def _write_images(writing: Writing) -> Written:
     """Write each frame to a file of its own."""
     clip, result = writing.clip, writing.result
-    target = result.place
-    resumed = 0
+    target, guard = writing.place
     with UnfinishedClip(target, result.plan) as unfinished:
-        _begin(unfinished, target, writing)
-        done, begun = unfinished.images_done, unfinished.images_begun
-        while resumed < done and name_frame(target, resumed).exists():
-            resumed += 1
+        left = find_left_over(target, result.plan, writing.resume)
+        done, begun, resumed = left.images_done, left.images_begun, left.count_images(target)
+        if not writing.overwrite:
+            check_images(target, begun, clip.facts)
+        _begin(unfinished, left, target, writing)
         if resumed:
             writing.notify(f"{show(target)}: going on after {show_count(resumed, 'frame')}")
             writing.counter.skip(resumed)
@@ -256,7 +269,8 @@ def _write_images(writing: Writing) -> Written:
             for each in restored:
                 number = each.frame.number
                 if number >= begun:
-                    check_target(Job(Source(result.source), name_frame(target, number)), writing.overwrite)
+                    if not writing.overwrite:
+                        _check_image(target, number)
                     unfinished.begin_image()
                 yield each
 
@@ -278,8 +292,30 @@ def _write_images(writing: Writing) -> Written:
                     if each.frame.number >= done:
                         unfinished.finish_image()
                     writing.counter.add(each.is_repeated)
-        writing.finish()
+        guard.end(target, writing.counter.frames)
     return Written(resumed)
+
+
+def check_images(pattern: Path, begun: int, facts: ClipFacts) -> None:
+    """Refuse a result of numbered images where one of them exists, before anything is computed.
+
+    Args:
+        pattern: The result.
+        begun: Number of those that are ours, from the first one on.
+        facts: The clip, which tells how many there will be; only the next one is looked at where it is not
+            sure how many.
+
+    Raises:
+        ImageError: There is such a file.
+    """
+    frames = facts.frames if facts.frames is not None and facts.frames_exact else begun + 1
+    for number in range(begun, frames):
+        _check_image(pattern, number)
+
+
+def _check_image(pattern: Path, number: int) -> None:
+    """Refuse to write a numbered image that exists."""
+    check_target(Job(Source(None), name_frame(pattern, number)), overwrite=False)
 
 
 def _write_to_pipe(writing: Writing) -> Written:
@@ -302,5 +338,4 @@ def _write_to_pipe(writing: Writing) -> Written:
     ):
         for each, _ in written:
             writing.counter.add(each.is_repeated)
-    writing.finish()
     return Written()

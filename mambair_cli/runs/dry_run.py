@@ -20,7 +20,7 @@ from mambair_cli.runs.job_files import (
     plan_result,
 )
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Record
+from mambair_cli.runs.journal import Record, read_record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.result_folders import check_folder
@@ -143,10 +143,7 @@ class DryRun:
         if job.root is None or not (self._policy.resume or job.replaces_input):
             return None
         if job.root not in self._records:
-            try:
-                self._records[job.root] = Record(job.root)
-            except OSError as error:
-                raise ImageError(f"cannot read the journal in {job.root}: {error.strerror}") from error
+            self._records[job.root] = read_record(job.root)
         return self._records[job.root]
 
     def _foresee(self, job: Job) -> Forecast:
@@ -177,13 +174,13 @@ class Total:
     """What all images together would take at most.
 
     Attributes:
-        memory: Memory besides that of the networks, in bytes.
+        memory: Memory besides that of the networks, in bytes; None where that is unknown.
         network_memory: Memory of the networks of all workers, in bytes; None where that is unknown.
         disk: Room on the disk, in bytes.
         seconds: Time; None where the network was not tried.
     """
 
-    memory: int
+    memory: int | None
     network_memory: int | None
     disk: int
     seconds: float | None
@@ -214,17 +211,26 @@ class FullDisk:
     free: int
 
 
-def find_full_disks(jobs: Iterable[PlannedJob]) -> Iterator[FullDisk]:
-    """Find the disks that the results may not fit on; files that compress well may fit all the same."""
+def needs_of(jobs: Iterable[PlannedJob]) -> Iterator[tuple[Path, int]]:
+    """Yield the files that jobs would write, and the bytes that each may take."""
+    for one in jobs:
+        if one.forecast is not None and one.job.target is not None and not one.job.is_stream:
+            yield one.job.target, one.forecast.cost.disk
+
+
+def find_full_disks(results: Iterable[tuple[Path, int]]) -> Iterator[FullDisk]:
+    """Find the disks that results may not fit on; files that compress well may fit all the same.
+
+    Args:
+        results: Files that would be written, and the bytes that each may take.
+    """
     needs: Counter[int] = Counter()
     disks: dict[int, tuple[Path, int]] = {}
     folders: dict[Path, Disk] = {}
-    for one in jobs:
-        target = one.job.target
-        if one.forecast is not None and target is not None and not one.job.is_stream:
-            disk = folders[target.parent] = folders.get(target.parent) or disk_of(target)
-            needs[disk.number] += one.forecast.cost.disk
-            disks[disk.number] = target.parent, disk.free
+    for target, size in results:
+        disk = folders[target.parent] = folders.get(target.parent) or disk_of(target)
+        needs[disk.number] += size
+        disks[disk.number] = target.parent, disk.free
     for number, (folder, free) in disks.items():
         if needs[number] > free:
             yield FullDisk(folder, needs[number], free)

@@ -51,6 +51,7 @@ from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize
 from mambair_cli.system.file_errors import explain_closed, is_closed, lacks_space
 from mambair_cli.system.files import hash_of
 from mambair_cli.system.new_folders import make_folders
+from mambair_cli.system.result_folders import check_folder
 
 JOURNAL_FILE = ".mambair.jsonl"
 PARTS_FOLDER = ".mambair.parts"
@@ -132,6 +133,19 @@ class Record:
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
+
+
+def read_record(folder: Path) -> Record:
+    """Read what the journal of a folder says.
+
+    Raises:
+        ImageError: It cannot be read, or the folder is none.
+    """
+    try:
+        return Record(folder)
+    except OSError as error:
+        check_folder(folder)
+        raise ImageError(f"cannot read the journal in {folder}: {error.strerror}") from error
 
 
 class Journal:

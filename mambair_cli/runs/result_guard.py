@@ -7,7 +7,7 @@ from pathlib import Path
 from mambair_cli.errors import ImageError
 from mambair_cli.runs.journal import Pen
 from mambair_cli.runs.journal_entry import JournalEntry
-from mambair_cli.runs.stamps import Stamp, stamp_of
+from mambair_cli.runs.stamps import Stamp, hash_result, stamp_of
 from mambair_cli.system.file_errors import explain_unreadable
 from mambair_cli.system.files import hash_of
 
@@ -74,15 +74,18 @@ class ResultGuard:
         """Tell whether a process of this run has written the result."""
         return self._pen is not None and self._pen.has_written(self._target)
 
-    def end(self, temporary: Path) -> None:
+    def end(self, temporary: Path, images: int | None = None) -> None:
         """Look at the input again, and note the result, which is complete and has only a temporary name yet.
+
+        Args:
+            temporary: The file, or the pattern of numbered images, which have their names already.
+            images: Number of images; None for a file.
 
         Raises:
             ImageError: The input has changed or vanished.
         """
-        if self._source is not None:
-            self._check_source(self._source)
-        sha256 = hash_of(temporary) if self._takes_digest or self._pen else None
+        self.check()
+        sha256 = hash_result(temporary, images) if self._takes_digest or self._pen else None
         self.sha256 = sha256 if self._takes_digest else None
         before = self._before
         if before is None:
@@ -91,12 +94,19 @@ class ResultGuard:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
-            result = stamp_of(temporary)
-            entry = JournalEntry(self._settings, self._content, source, result, sha256=sha256)
+            result = stamp_of(temporary, images)
+            entry = JournalEntry(self._settings, self._content, source, result, images, sha256)
             self._pen.finish(self._target, entry)
 
-    def _check_source(self, source: Path) -> None:
-        before = self._before
+    def check(self) -> None:
+        """Look at the input again.
+
+        Raises:
+            ImageError: The input has changed or vanished.
+        """
+        source, before = self._source, self._before
+        if source is None:
+            return
         if before is None:
             raise ValueError("what has not begun cannot end")
         try:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from mambair_cli.errors import ImageError
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write
 from mambair_cli.system.file_errors import lacks_space
 from mambair_cli.system.wording import show
+from mambair_cli.video import name_frame
+from mambair_cli.video.segments import read_times
 
 _PLAN, _LOCK = "plan.json", "lock"
 _BEGUN, _DONE = "images_begun", "images_done"
@@ -36,7 +39,6 @@ class UnfinishedClip:
     Attributes:
         folder: Folder of the segments.
         segments: Segments that are complete, from the first one on.
-        goes_on: Whether the run goes on with what an earlier one has left.
 
     Raises:
         ImageError: Another run writes this clip, or the system refuses to write.
@@ -45,8 +47,7 @@ class UnfinishedClip:
     def __init__(self, target: Path, plan: Mapping[str, Any]) -> None:
         self.folder = _folder_of(target)
         self.segments: list[Path] = []
-        self.goes_on = False
-        self._target, self._plan = target, json.loads(json.dumps(plan))
+        self._target, self._plan = target, plan
         self._lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
 
     def __enter__(self) -> "UnfinishedClip":
@@ -65,7 +66,7 @@ class UnfinishedClip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_over = kind is None or not (self.images_begun or any(self.folder.glob("*.mkv")))
+        is_over = kind is None or not (_count(self.folder / _BEGUN) or any(self.folder.glob("*.mkv")))
         with suppress(OSError):
             self._remove_half_written()
             if is_over:  # else segments are in it, for the next run
@@ -76,21 +77,15 @@ class UnfinishedClip:
                 (self.folder / _LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
 
-    def begin(self, resume: bool) -> bool:
-        """Take up the segments that are there, or remove them.
+    def begin(self, left: "LeftOver") -> None:
+        """Take up what there is, or remove it.
 
         Args:
-            resume: Whether to go on after them.
-
-        Returns:
-            Whether what there is was to be taken up, and belongs to another plan.
+            left: What there is, from :func:`find_left_over`.
         """
         self._remove_half_written()
-        before = self._read_plan()
-        self.goes_on = resume and before == self._plan
-        if self.goes_on:
-            self.segments = self._list_segments()
-        else:
+        self.segments = list(left.segments)
+        if not left.goes_on:
             for path in (
                 *self.folder.glob("*.mkv"),
                 self.folder / _BEGUN,
@@ -99,25 +94,14 @@ class UnfinishedClip:
                 path.unlink(missing_ok=True)
         with atomic_write(self.folder / _PLAN, self.folder / f"{_PLAN}.part") as file:
             file.write(json.dumps(self._plan).encode())
-        return resume and before is not None and not self.goes_on
 
     def path_of(self, number: int) -> Path:
         """Return the name of a segment by its number."""
-        return self.folder / f"{number:06d}.mkv"
+        return _segment(self.folder, number)
 
     def add(self) -> None:
         """Count the segment after those that are counted, which is complete."""
         self.segments.append(self.path_of(len(self.segments)))
-
-    @property
-    def images_begun(self) -> int:
-        """Number of numbered images that are begun: these files are ours."""
-        return self._count(_BEGUN)
-
-    @property
-    def images_done(self) -> int:
-        """Number of numbered images that are finished."""
-        return self._count(_DONE)
 
     def begin_image(self) -> None:
         """Count a numbered image that is written next."""
@@ -130,20 +114,6 @@ class UnfinishedClip:
             file.write(b".")
             file.flush()
             os.fsync(file.fileno())
-
-    def _count(self, name: str) -> int:
-        """Return the number of bytes in a file, one for each image."""
-        with suppress(OSError):
-            return (self.folder / name).stat().st_size
-        return 0
-
-    def _list_segments(self) -> list[Path]:
-        return list(takewhile(os.path.exists, map(self.path_of, count())))
-
-    def _read_plan(self) -> Any:
-        with suppress(OSError, ValueError):
-            return json.loads((self.folder / _PLAN).read_bytes())
-        return None
 
     def _remove_half_written(self) -> None:
         """Remove what processes that were killed have left."""
@@ -158,9 +128,76 @@ class UnfinishedClip:
                 path.unlink()
 
 
+@dataclass(frozen=True)
+class LeftOver:
+    """What an earlier run has left of a clip, as far as this one goes on with it.
+
+    Attributes:
+        goes_on: Whether this run goes on with it.
+        is_other: Whether this run was to go on, and what there is belongs to another plan.
+        segments: Segments that are complete, from the first one on.
+        images_begun: Number of numbered images that are begun: these files are ours.
+        images_done: Number of numbered images that are finished.
+    """
+
+    goes_on: bool = False
+    is_other: bool = False
+    segments: tuple[Path, ...] = ()
+    images_begun: int = 0
+    images_done: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in the segments.
+
+        Raises:
+            VideoError: One of them is damaged.
+        """
+        return sum(len(read_times(path).pts) for path in self.segments)
+
+    def count_images(self, pattern: Path) -> int:
+        """Return how many of the finished images are still there, from the first one on."""
+        there = takewhile(lambda number: name_frame(pattern, number).exists(), range(self.images_done))
+        return sum(1 for _ in there)
+
+
+def find_left_over(target: Path, plan: Mapping[str, Any], resume: bool) -> LeftOver:
+    """Find what an earlier run has left of a clip; nothing is written.
+
+    Args:
+        target: The clip.
+        plan: All that the segments depend on, as JSON.
+        resume: Whether the run goes on with it.
+    """
+    folder = _folder_of(target)
+    before = None
+    with suppress(OSError, ValueError):
+        before = json.loads((folder / _PLAN).read_bytes())
+    if not resume or before != json.loads(json.dumps(plan)):
+        return LeftOver(is_other=resume and before is not None)
+    segments = takewhile(os.path.exists, (_segment(folder, number) for number in count()))
+    return LeftOver(
+        goes_on=True,
+        segments=tuple(segments),
+        images_begun=_count(folder / _BEGUN),
+        images_done=_count(folder / _DONE),
+    )
+
+
 def is_begun(target: Path) -> bool:
     """Tell whether there is something of a clip that is not finished."""
     return _folder_of(target).exists()
+
+
+def _segment(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.mkv"
+
+
+def _count(path: Path) -> int:
+    """Return the number of bytes in a file, one for each image."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _folder_of(target: Path) -> Path:

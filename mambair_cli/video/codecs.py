@@ -1,7 +1,7 @@
 """Codecs of clips: what each can hold, which one suits a clip, and what it loses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -31,6 +31,7 @@ class Codec:
     encoder: str
     bits: tuple[int, ...]
     factors: tuple[tuple[int, int], ...]
+    _: KW_ONLY
     has_alpha: bool = False
     preset: str = ""
     places_chroma: bool = False
@@ -43,14 +44,28 @@ _NAMES = {_420: "4:2:0", _422: "4:2:2", _440: "4:4:0", _444: "4:4:4", (4, 4): "4
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {
-        "h264": Codec("libx264", (8, 10), (_420, _422, _444), False, "medium", True, True, True),
-        "hevc": Codec("libx265", (8, 10, 12), (_420, _422, _444), False, "medium", True, True),
-        "av1": Codec("libsvtav1", (8, 10), (_420,), False, "6", True, True),
+        "h264": Codec(
+            "libx264",
+            (8, 10),
+            (_420, _422, _444),
+            preset="medium",
+            places_chroma=True,
+            tells_hdr=True,
+            has_fields=True,
+        ),
+        "hevc": Codec(
+            "libx265", (8, 10, 12), (_420, _422, _444), preset="medium", places_chroma=True, tells_hdr=True
+        ),
+        "av1": Codec("libsvtav1", (8, 10), (_420,), preset="6", places_chroma=True, tells_hdr=True),
         "vp9": Codec("libvpx-vp9", (8,), (_420, _422, _440, _444), has_alpha=True, preset="2"),
         "ffv1": Codec(
-            "ffv1", (8, 10, 12, 16), ((4, 4), (1, 4), _420, _422, _440, _444), True, has_fields=True
+            "ffv1",
+            (8, 10, 12, 16),
+            ((4, 4), (1, 4), _420, _422, _440, _444),
+            has_alpha=True,
+            has_fields=True,
         ),
-        "prores": Codec("prores_ks", (10,), (_422, _444), True, has_fields=True),
+        "prores": Codec("prores_ks", (10,), (_422, _444), has_alpha=True, has_fields=True),
     }
 )
 

@@ -84,6 +84,19 @@ def count_packets(facts: ClipFacts, number: int, times: Sequence[int]) -> ClipFa
     return replace(facts, frames=number, frames_exact=True, variable=_is_variable(steps), duration=duration)
 
 
+def count_held(facts: ClipFacts, container: Any, stream: Any) -> int | None:
+    """Return how many frames the file has, by its index, whatever its header tells: it may be cut off.
+
+    Args:
+        facts: What the clip is.
+        container: The clip.
+        stream: Its pictures.
+    """
+    entries = stream.index_entries if facts.frames_exact else ()
+    lost = sum(each.pos + each.size > container.size > 0 and not each.is_discard for each in entries)
+    return facts.frames if facts.frames is None else facts.frames - lost
+
+
 def is_picture(stream: Any) -> bool:
     """Tell whether a stream is a cover, or another single picture."""
     disposition = stream.disposition

@@ -1,6 +1,6 @@
 """Join segments to a clip, with all that its source has besides pictures; no packet is encoded again."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ def join_segments(
     last_duration: int | None = None,
     overwrite: bool = False,
     temporary: Path | None = None,
+    on_end: Callable[[Path], None] = lambda temporary: None,
 ) -> list[str]:
     """Write a clip: the pictures of segments, and everything else of the source, packet by packet.
 
@@ -46,6 +47,7 @@ def join_segments(
         last_duration: Length of the last frame, in ticks; None for that of the average.
         overwrite: Whether to replace an existing file.
         temporary: Name of the file while it is written, on the same disk; None for one in its folder.
+        on_end: Called with that name when the file is complete and on the disk, before it gets its own.
 
     Returns:
         Sentences about what the container cannot hold, and is left out.
@@ -61,7 +63,9 @@ def join_segments(
         if source is not None:
             original, again = (files.enter_context(_open_source(source)) for _ in range(2))
         written: list[Path] = []
-        files.enter_context(open_atomic(target, temporary, overwrite=overwrite, on_begin=written.append))
+        files.enter_context(
+            open_atomic(target, temporary, overwrite=overwrite, on_begin=written.append, on_end=on_end)
+        )
         with explained(target):
             covers = read_covers(again) if again is not None else {}
             shift = find_shift(original, again, timeline, format)

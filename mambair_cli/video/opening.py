@@ -19,7 +19,6 @@ def open_clip(
     rate: Fraction | None = None,
     raw: RawInput | None = None,
     deinterlace: bool = False,
-    threads: int = 0,
 ) -> Clip | NumberedFrames:
     """Open a clip; use it in a ``with`` block.
 
@@ -29,7 +28,6 @@ def open_clip(
         rate: Frames a second of images; 25 if None. Other clips tell their own.
         raw: What raw frames do not tell, if the source is a stream of them.
         deinterlace: Whether to make whole frames of fields, by FFmpeg's bwdif: one for each frame.
-        threads: Threads of the decoder; 0 for one per core.
 
     Raises:
         VideoError: It is no clip, or the package av is missing.
@@ -39,7 +37,7 @@ def open_clip(
         if deinterlace:
             raise VideoError(f"cannot deinterlace {source}: images have no fields; leave --deinterlace out")
         return NumberedFrames(source, rate or DEFAULT_RATE)
-    return Clip(source, raw, deinterlace=deinterlace, threads=threads)
+    return Clip(source, raw, deinterlace=deinterlace)
 
 
 def probe_clip(
@@ -57,6 +55,5 @@ def probe_clip(
         VideoError: It is no clip, or cannot be read.
         ImageError: An image cannot be read.
     """
-    with open_clip(source, rate=rate, raw=raw, threads=1) as clip:
-        is_known = clip.facts.frames_exact and clip.facts.variable is not None
-        return clip.count() if count and not is_known else clip.facts
+    with open_clip(source, rate=rate, raw=raw) as clip:
+        return clip.count() if count else clip.facts

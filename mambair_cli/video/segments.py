@@ -67,11 +67,13 @@ class SegmentWriter:
         self._last_pts = self._first_pts = self._packets = 0
 
     def __enter__(self) -> "SegmentWriter":
-        file = self._files.enter_context(open_atomic(self._path, overwrite=self._overwrite))
-        # Times before the first frame's are only those of decoding, which Matroska does not store.
-        self._container = import_av().open(
-            file, "w", format="matroska", options={"avoid_negative_ts": "disabled"}
-        )
+        with ExitStack() as files:
+            file = files.enter_context(open_atomic(self._path, overwrite=self._overwrite))
+            # Times before the first frame's are only those of decoding, which Matroska does not store.
+            self._container = import_av().open(
+                file, "w", format="matroska", options={"avoid_negative_ts": "disabled"}
+            )
+            self._files = files.pop_all()
         return self
 
     def __exit__(
@@ -79,6 +81,8 @@ class SegmentWriter:
     ) -> None:
         if error is not None:
             with suppress(_AbandonedError), self._files:
+                with suppress(OSError, import_av().FFmpegError):
+                    self._container.close()
                 raise _AbandonedError  # the file is given up, whatever the error
             return
         with self._files:
@@ -207,11 +211,13 @@ class SegmentReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._container = import_av().open(f"file:{path}")
-            self.stream = self._container.streams.video[0]
-            self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
-            self.first = int(self._container.metadata[_FIRST_TAG])
-        except (import_av().FFmpegError, KeyError, IndexError) as error:
+            with ExitStack() as opened:
+                self._container = opened.enter_context(import_av().open(f"file:{path}"))
+                self.stream = self._container.streams.video[0]
+                self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
+                self.first = int(self._container.metadata[_FIRST_TAG])
+                opened.pop_all()
+        except (import_av().FFmpegError, KeyError, IndexError, ValueError, ZeroDivisionError) as error:
             raise self._explain(error) from error
 
     def __enter__(self) -> "SegmentReader":

@@ -11,7 +11,7 @@ from typing import Any
 
 from mambair_cli.errors import MambairError
 from mambair_cli.restore.restorer import Restorer
-from mambair_cli.runs.clip_frames import DECODERS, read_ahead, restore_frames
+from mambair_cli.runs.clip_frames import read_ahead, restore_frames
 from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
 from mambair_cli.runs.clip_sharing import ClipForWorkers
 from mambair_cli.runs.executors.messages import (
@@ -60,7 +60,7 @@ def _restore_clip(
     """Restore the segments of one clip, which stays open; return the first segment of another one."""
     order = first.order
     chosen = (restorer if order.kind is None else restorer.for_kind(order.kind)).alone()
-    with open_clip(order.source, rate=order.rate, deinterlace=order.deinterlace, threads=DECODERS) as clip:
+    with open_clip(order.source, rate=order.rate, deinterlace=order.deinterlace) as clip:
         if order.stamp is not None and stamp_of(order.source) != order.stamp:
             raise changed(show(order.source))
         item: RestoreSegment | None = first
