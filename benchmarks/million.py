@@ -23,6 +23,7 @@ from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import JOURNAL_FILE, Journal, JournalEntry, stamp_of
+from mambair_cli.runs.journal_entry import describe_entry
 from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
@@ -97,7 +98,14 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
         journal = Journal(root, targets)
     sources = [job.source.path for job in jobs if job.source.path]
     entries = [
-        JournalEntry(settings, os.urandom(32).hex(), stamp_of(path), stamp_of(path)) for path in sources
+        JournalEntry(
+            settings,
+            os.urandom(32).hex(),
+            stamp_of(path),
+            stamp_of(path),
+            input=journal.pen.inputs.note(path),
+        )
+        for path in sources
     ]
     with meter.measure("note a result, on the disk", NOTED):
         for target, entry in zip(targets[:NOTED], entries, strict=False):
@@ -107,15 +115,7 @@ def measure_journal(meter: Meter, folder: Path, jobs: list[Job]) -> None:
     print(f"{'':48} {part.stat().st_size / NOTED:6.0f} bytes on the disk")
     for target, entry in zip(targets[NOTED:], entries[NOTED:], strict=True):
         journal.pen._write({"begun": str(target.relative_to(root)), "temporary": f".mambair-{0:016}.tmp"})
-        journal.pen._write(
-            {
-                "result": str(target.relative_to(root)),
-                "settings": entry.settings,
-                "content": entry.content,
-                "source": entry.source,
-                "written": entry.result,
-            }
-        )
+        journal.pen._write(describe_entry(str(target.relative_to(root)), entry))
     for number, (target, entry) in enumerate(zip(targets, entries, strict=True)):
         if number % FOLDER == 0:
             target.parent.mkdir(parents=True)

@@ -127,7 +127,7 @@ def test_the_dry_run_says_memory_disk_and_time_from_headers(restore: Any) -> Non
     plan, first, second, total = map(json.loads, out)
     assert plan["on_this_machine"]
     assert (first["width"], first["height"]) == (96, 72)
-    assert first["disk"] == second["disk"] == 96 * 72 * 3
+    assert 96 * 72 * 3 < first["disk"] == second["disk"] < 96 * 72 * 3 + 8192
     assert first["seconds"] > 0
     assert first["memory"] > 0
     assert total["disk"] == 2 * first["disk"]
@@ -144,5 +144,5 @@ def test_the_dry_run_of_a_vast_image_reads_its_header_alone(restore: Any) -> Non
     assert code == 0
     file = json.loads(out[1])
     assert (file["width"], file["height"]) == (60000, 40000)
-    assert file["disk"] == 60000 * 40000 * 3
+    assert 1 < file["disk"] / (60000 * 40000 * 3) < 1.02
     assert file["memory"] < 2**31

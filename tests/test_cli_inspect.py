@@ -248,6 +248,9 @@ def test_files_folders_lists_patterns_and_standard_input_are_taken(inspect, tmp_
     assert [each["input"] for each in inspect("--from-file", "names.txt")] == ["a.png"]
     (tmp_path / "names.txt").write_bytes(b"a.png\0photos/b.jpg\0")
     assert len(inspect("--from-file", "names.txt", "--null")) == 2
+    (tmp_path / "a\nb.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / "names.txt").write_bytes(b"a\nb.png")
+    assert [each["input"] for each in inspect("--from-file", "names.txt", "--null")] == ["a\nb.png"]
 
     class Stdin:
         buffer = io.BytesIO((tmp_path / "photos" / "b.jpg").read_bytes())
@@ -256,6 +259,15 @@ def test_files_folders_lists_patterns_and_standard_input_are_taken(inspect, tmp_
     (facts,) = inspect("-")
     assert (facts["input"], facts["format"], facts["jpeg_quality"]) == ("-", "jpeg", 95)
     assert facts["bytes"] == (tmp_path / "photos" / "b.jpg").stat().st_size
+
+
+@pytest.mark.parametrize("names", [b"a.png\n", b"a.png\nb.png\n", b"a.png\r\nb.png"])
+def test_a_list_by_lines_needs_no_null(run, names):
+    save_photo("a.png")
+    Path("names.txt").write_bytes(names)
+    code, _, err = run("inspect", "--from-file", "names.txt", "--null")
+    said = "mambair: error: the names in names.txt are separated by lines; leave out --null\n"
+    assert (code, err) == (2, said)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,12 @@ STREAM = Job(Source(Path("a.png")), None)
 
 
 class Past:
-    """What a journal says: whether a run has written the result, would do it again, and it was changed."""
+    """What a journal says of a result: whether a run wrote it, it is done, was changed, and of what input."""
 
-    def __init__(self, is_ours: bool, is_done: bool, is_changed: bool = False) -> None:
+    def __init__(
+        self, is_ours: bool, is_done: bool, is_changed: bool = False, other: Path | None = None
+    ) -> None:
+        self._other = other
         self._is_ours, self._is_done, self._is_changed = is_ours, is_done, is_changed
 
     def is_ours(self, target: Path) -> bool:
@@ -28,10 +31,14 @@ class Past:
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
         return self._is_done
 
+    def other_input(self, source: Path, target: Path) -> Path | None:
+        return self._other
+
     def is_changed(self, target: Path) -> bool:
         return self._is_changed
 
 
+OTHERS = Past(True, False, other=Path("b/a.png"))
 CHANGED = Past(False, False, True)
 NEVER, OUTDATED, DONE = Past(False, False), Past(True, False), Past(True, True)
 PLAIN, OVERWRITE, RESUME = RunPolicy(), RunPolicy(overwrite=True), RunPolicy(resume=True)
@@ -49,6 +56,9 @@ BOTH = RunPolicy(overwrite=True, resume=True)
         (JOB, OUTDATED, RESUME, Action.REPLACE),
         (JOB, DONE, RESUME, Action.SKIP),
         (JOB, NEVER, BOTH, Action.REPLACE),
+        (JOB, OTHERS, RESUME, Action.REFUSE),
+        (JOB, OTHERS, BOTH, Action.REPLACE),
+        (JOB, OTHERS, OVERWRITE, Action.REPLACE),
         (JOB, CHANGED, PLAIN, Action.DO),
         (JOB, CHANGED, RESUME, Action.REFUSE),
         (JOB, CHANGED, BOTH, Action.REPLACE),

@@ -146,6 +146,8 @@ def read_names(list_file: str, null: bool = False, file_filter: FileFilter | Non
             f"no list of names: {list_file}; name images themselves, without --from-file, or save a list as "
             "UTF-8"
         )
+    if null and len(parts) == 1 and re.search(rb"[\r\n]", data) and not os.path.lexists(data):
+        raise UsageError(f"the names in {list_file} are separated by lines; leave out --null")
     names = list(map(os.fsdecode, filter(None, parts if null else data.splitlines())))
     if not names:
         raise UsageError(f"no names in {list_file}; write one per line")

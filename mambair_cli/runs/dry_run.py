@@ -161,7 +161,7 @@ class DryRun:
                 if model.restorer is not None and self.trial is None:
                     self.trial = try_network(model.restorer, height, width)
                 plan = model.tiles.plan(height, width)
-            cost = estimate(reader, result, format, plan, model.scale, self.trial)
+            cost = estimate(reader, result, format, plan, model.scale, self.trial, output.quality)
             risk = find_risk(reader.header, format, output.background is not None)
             warnings = (*reader.warnings, *find_losses(reader.header, result, format, output.strip))
             warnings += (risk,) if risk else ()

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mambair_cli.images import Header, Reader
-from mambair_cli.images.formats import WITH_QUALITY
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.restore.tiling import Plan
+from mambair_cli.runs.file_size import largest_file
 from mambair_cli.system.process import peak_memory
 
-_LOSSY_SHARE = 0.5  # of the samples' bytes, at quality 95 and for noise; photographs take less
 _WHOLE_WHEN_WRITTEN = ("webp", "avif", "gif")
 _MOST_TURNED_IN_MEMORY = 100 * 2**20  # libvips' own bound
 _ENCODER_BYTES = 2**28  # pieces that wait, and libvips' own lines and strips
@@ -51,7 +50,13 @@ class Cost:
 
 
 def estimate(
-    reader: Reader, result: Header, format: str, plan: Plan, scale: int, trial: Trial | None
+    reader: Reader,
+    result: Header,
+    format: str,
+    plan: Plan,
+    scale: int,
+    trial: Trial | None,
+    quality: int | None = None,
 ) -> Cost:
     """Estimate the cost of a picture.
 
@@ -62,6 +67,7 @@ def estimate(
         plan: Tiles of the picture.
         scale: Scale of the network.
         trial: Trial from :func:`try_network`; None if there was none.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for the default.
     """
     header = reader.header
     item = np.dtype(header.dtype).itemsize
@@ -70,17 +76,16 @@ def estimate(
     memory += _BLEND_COPIES * plan.tile_height * row * scale**2 * np.dtype(np.float32).itemsize
     memory += _ENCODER_BYTES
     pixels = header.width * header.height * header.frames
-    result_bytes = result.width * result.height * result.frames * result.samples_per_pixel
-    result_bytes *= np.dtype(result.dtype).itemsize
     image_bytes = pixels * header.samples_per_pixel * item
     in_memory = reader.is_whole or (reader.is_turned and image_bytes < _MOST_TURNED_IN_MEMORY)
     if in_memory:
         memory += image_bytes
     if format in _WHOLE_WHEN_WRITTEN:
-        memory += 2 * result_bytes
+        result_bytes = result.width * result.height * result.frames * result.samples_per_pixel
+        memory += 2 * result_bytes * np.dtype(result.dtype).itemsize
     return Cost(
         memory=int(memory),
-        disk=int(result_bytes * (_LOSSY_SHARE if format in WITH_QUALITY else 1))
+        disk=largest_file(result, format, quality)
         + (image_bytes if reader.is_turned and not in_memory else 0),
         seconds=_foresee_seconds(plan, pixels, trial),
     )

@@ -24,6 +24,7 @@ class Job:
         result: Open file that receives a result that has no path.
         is_stream: Whether the target is a pipe, a device or an open file, which is written to as it is.
         replaces_input: Whether the target is among the inputs, as the result of an earlier run.
+        namesakes: Other inputs of the run that would give a result of this name, and got another one.
         refusal: Why the job cannot be done, whatever becomes of the others; None if it can.
     """
 
@@ -34,6 +35,7 @@ class Job:
     result: BinaryIO | None = None
     is_stream: bool = False
     replaces_input: bool = False
+    namesakes: tuple[Path, ...] = ()
     refusal: str | None = None
 
     @property

@@ -46,7 +46,8 @@ from mambair_cli.runs.journal_entry import (
     is_result,
     parse_entry,
 )
-from mambair_cli.runs.stamps import Stamp, stamp_of
+from mambair_cli.runs.noted_inputs import NotedInputs
+from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize
 from mambair_cli.system.file_errors import explain_closed, is_closed, lacks_space
 from mambair_cli.system.files import hash_of
@@ -72,6 +73,7 @@ class Record:
 
     Attributes:
         entries: How results came about, by their names within the folder.
+        inputs: Finds inputs by what is noted of them.
 
     Raises:
         OSError: The journal cannot be read.
@@ -79,6 +81,7 @@ class Record:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.inputs = NotedInputs(folder)
         self.entries: dict[str, JournalEntry] = {}
         self._copies: dict[str, bool] = {}  # whether they are results; each is read once
         for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
@@ -93,6 +96,8 @@ class Record:
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
         """Tell whether a result need not be made again.
 
+        Another file than the noted input is compared by its content: two may have one size and one time.
+
         Args:
             source: The input.
             target: The result.
@@ -102,7 +107,8 @@ class Record:
         if entry is None or entry.settings != settings or not self.is_ours(target):
             return False
         try:
-            return stamp_of(source) == entry.source or hash_of(source) == entry.content
+            is_same = entry.input is None or self.inputs.is_same_file(entry.input, source)
+            return (is_same and stamp_of(source) == entry.source) or hash_of(source) == entry.content
         except OSError:  # it cannot be read: the attempt to restore it will say why
             return False
 
@@ -117,6 +123,21 @@ class Record:
             self._copies[name] = is_result(target, entry)
         return self._copies[name]
 
+    def other_input(self, source: Path, target: Path) -> Path | None:
+        """Return the input that a result was made of, if that is another one, and still there.
+
+        None for a copy of that input, which has its content.
+        """
+        entry = self.entries.get(self._name(target))
+        if entry is None or entry.input is None or not self.is_ours(target):
+            return None
+        other = self.inputs.find(entry.input)
+        if other is None or self.inputs.is_same(entry.input, source):
+            return None
+        with suppress(OSError):
+            return None if hash_of(source) == entry.content else other
+        return None
+
     def is_changed(self, target: Path) -> bool:
         """Tell whether a result that a run has written is another file now.
 
@@ -127,9 +148,9 @@ class Record:
             return False
         return entry.sha256 is not None or compare_stamps(target, entry) is Fit.OTHER
 
-    def source_of(self, target: Path) -> Stamp | None:
-        """Return what the input of a result was when it was read; None where ``is_ours`` is false."""
-        return self.entries[self._name(target)].source if self.is_ours(target) else None
+    def entry_of(self, target: Path) -> JournalEntry | None:
+        """Return how a result came about; None where ``is_ours`` is false."""
+        return self.entries[self._name(target)] if self.is_ours(target) else None
 
     def _name(self, target: Path) -> str:
         return _name_in(self._folder, target)
@@ -270,10 +291,12 @@ class Pen:
 
     Attributes:
         parts: Folder with the parts of the journal during the run.
+        inputs: What the journal notes of inputs.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
         self._folder = folder
+        self.inputs = NotedInputs(folder)
         self.parts = folder / PARTS_FOLDER / run
 
     def begin(self, target: Path, temporary: Path) -> None:

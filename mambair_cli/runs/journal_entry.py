@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from mambair_cli.runs.noted_inputs import Noted, parse_noted
 from mambair_cli.runs.stamps import Stamp, hash_result, stamp_of
 
 
@@ -21,6 +22,7 @@ class JournalEntry:
         result: The file, when it was written.
         images: Number of images, where the result is numbered images; None for a file.
         sha256: SHA-256 of the result, from ``stamps.hash_result``; None in lines of earlier versions.
+        input: Which input it is, from ``noted_inputs``; None for a pipe, and in lines of earlier versions.
     """
 
     settings: str
@@ -29,6 +31,7 @@ class JournalEntry:
     result: Stamp
     images: int | None = None
     sha256: str | None = None
+    input: Noted | None = None
 
 
 class Fit(Enum):
@@ -83,8 +86,9 @@ def parse_entry(line: dict[str, Any]) -> JournalEntry | None:
             images, sha256 = others.get("images"), others.get("sha256")
             images = images if isinstance(images, int) else None
             sha256 = sha256 if isinstance(sha256, str) else None
+            input = parse_noted(others.get("input"))
             stamps = Stamp(*source), Stamp(*written)
-            return JournalEntry(sys.intern(settings), content, *stamps, images, sha256)
+            return JournalEntry(sys.intern(settings), content, *stamps, images, sha256, input)
     return None
 
 
@@ -95,7 +99,7 @@ def describe_entry(name: str, entry: JournalEntry) -> dict[str, Any]:
         name: Name of the result within the folder.
         entry: How it came about.
     """
-    optional = {"images": entry.images, "sha256": entry.sha256}
+    optional = {"images": entry.images, "sha256": entry.sha256, "input": entry.input}
     return {
         **{key: value for key, value in optional.items() if value is not None},
         "result": name,

@@ -14,8 +14,9 @@ from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.journal import Record
+from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size
-from mambair_cli.runs.stamps import Stamp, find_stamp
+from mambair_cli.runs.stamps import find_stamp
 from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.files import is_stream
 from mambair_cli.system.real_folders import RealFolders
@@ -244,21 +245,27 @@ def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: L
     They are results of other inputs: they have the names that these give now, or were made of them.
     """
     inside = os.path.join(os.path.normcase(os.path.realpath(root)), "")
-    written: dict[str | None, Stamp] = {}
+    written: dict[str | None, JournalEntry] = {}
+    record: Record | None = None
     with suppress(OSError):  # without a journal all are inputs
-        record: Record | None = None
         for job in jobs:
             place = places.of_source(job)
             if place is not None and place.startswith(inside):
                 record = record or Record(root)
-                if (source := record.source_of(Path(place))) is not None:
-                    written[place] = source
-    if not written:
+                if (entry := record.entry_of(Path(place))) is not None:
+                    written[place] = entry
+    if not written or record is None:
         return jobs
     others = [job for job in jobs if places.of_source(job) not in written]
     targets = {places.of_target(job) for job in _tell_apart(others, places)}
+    inputs = {places.of_source(job) for job in others}
     stamps = set(filter(None, (find_stamp(job.source.path) for job in others)))
-    results = {place for place, source in written.items() if place in targets or source in stamps}
+
+    def is_made_of_them(entry: JournalEntry) -> bool:
+        made_of = None if entry.input is None else record.inputs.find(entry.input)
+        return entry.source in stamps if made_of is None else places.find(made_of) in inputs  # else moved
+
+    results = {place for place, entry in written.items() if place in targets or is_made_of_them(entry)}
     left_out.results += [
         job.source.path for job in jobs if job.source.path and places.of_source(job) in results
     ]
@@ -268,12 +275,20 @@ def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: L
 def _tell_apart(jobs: Sequence[Job], places: _Places) -> list[Job]:
     """Keep the suffix of an input in the name of its result, where another result would have that name."""
     groups = places.group(jobs)
+    others: dict[str | None, tuple[Path, ...]] = {}  # that get another name
     renamed = []
     for job in jobs:
         source, target = job.source.path, job.target
-        if source and target and len(groups[places.find(target)]) > 1 and source.suffix != target.suffix:
-            mark = target.stem.removeprefix(source.stem)
-            job = replace(job, target=target.with_name(source.name + mark + target.suffix))
+        place = places.of_target(job)
+        if source and target and len(groups[place]) > 1:
+            if source.suffix != target.suffix:
+                mark = target.stem.removeprefix(source.stem)
+                job = replace(job, target=target.with_name(source.name + mark + target.suffix))
+            else:
+                if place not in others:
+                    paths = [other.source.path for other in groups[place]]
+                    others[place] = tuple(path for path in paths if path and path.suffix != target.suffix)
+                job = replace(job, namesakes=others[place])
         renamed.append(job)
     return renamed
 

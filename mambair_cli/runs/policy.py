@@ -1,6 +1,7 @@
 """Which jobs of a run are done: what the user allows, and one decision for the run and the dry run."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -83,11 +84,38 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         )
     if policy.resume and record and source and settings and record.is_done(source, target, settings):
         return Decision(Action.SKIP)
+    if policy.resume and not policy.overwrite and record and source:
+        other = record.other_input(source, target)
+        if other is not None and not any(_is_same_file(other, namesake) for namesake in job.namesakes):
+            return Decision(Action.REFUSE, explain_other(source, target, other))
     if policy.overwrite or (policy.resume and is_ours):
         return Decision(Action.REPLACE)
     if policy.resume and record and not job.is_stream and (reason := explain_kept(target, record)):
         return Decision(Action.REFUSE, reason)
     return Decision(Action.DO)
+
+
+def explain_other(source: Path, target: Path, other: Path) -> str:
+    """Say that the result of another input has the name already, as a run of both would.
+
+    Args:
+        source: The input.
+        target: The result.
+        other: The other input, from ``Record.other_input``.
+    """
+    if not source.is_absolute():
+        with suppress(ValueError):  # on another drive
+            other = Path(os.path.relpath(other))
+    return (
+        f"cannot restore {show(source)}: {show(other)} is written as {show(target)}, too; restore them into "
+        "different folders, or replace that result with --overwrite"
+    )
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    with suppress(OSError):
+        return first.samefile(second)
+    return False
 
 
 def explain_kept(target: Path, record: Record) -> str | None:

@@ -41,6 +41,7 @@ class ResultGuard:
         self.sha256: str | None = None
         self._source, self._target = source, target
         self._pen, self._settings = pen, settings
+        self._input = pen.inputs.note(source) if pen and source else None
         self._takes_digest, self._preserve_times = takes_digest, preserve_times
         self._is_file = True
         self._before: os.stat_result | None = None
@@ -95,7 +96,8 @@ class ResultGuard:
         if self._pen:
             source = Stamp(before.st_size, before.st_mtime_ns)
             result = stamp_of(temporary, images)
-            entry = JournalEntry(self._settings, self._content, source, result, images, sha256)
+            input = self._input if self._is_file else None  # the next pipe may have the same name
+            entry = JournalEntry(self._settings, self._content, source, result, images, sha256, input)
             self._pen.finish(self._target, entry)
 
     def check(self) -> None:
