@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, cuda_training, nvrtc
 from mambair_cli.programs.cuda_source import read_source
 
 HEADER = Path(__file__).with_name("cuda_twin.hpp")
@@ -29,7 +29,7 @@ class TwinKernel:
 @contextmanager
 def run_on_cpu(folder: Path) -> Iterator[None]:
     """Run the package's CUDA C++ on the CPU, as if that were a GPU with a single multiprocessor."""
-    loaders = cuda_scan._load, cuda_depthwise._load
+    loaders = cuda_scan._load, cuda_depthwise._load, cuda_training._load
     for load in loaders:
         load.cache_clear()
     with pytest.MonkeyPatch.context() as patch:

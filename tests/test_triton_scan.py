@@ -12,63 +12,12 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
-from mambair_cli.kernels import ScanParams, reference, triton_scan
+from scans import DEVICE, check, make_operands, run
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from mambair_cli.kernels import ScanParams, triton_scan
+
 TOLERANCE = 2e-5  # relative, float32 against float64: some 40 roundings in a row
 TOLERANCE_16_BIT = 8e-3  # two roundings of a gradient to bfloat16
-
-
-def make_operands(
-    b=2, length=20, d=3, k=2, n=4, r=3, bias=(-2.0, 1.0), batch_paths=False, dtype=torch.float32, seed=0
-):
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    paths = torch.stack(
-        [torch.randperm(length, generator=generator) for _ in range(b * k if batch_paths else k)]
-    ).int()
-    low, high = bias
-    operands = [
-        normal(b, length, d),
-        normal(b, length, k, r),
-        normal(b, length, k, n),
-        normal(b, length, k, n),
-    ]
-    params = ScanParams(
-        dt_weight=normal(k, d, r) * 0.5,
-        dt_bias=low + (high - low) * torch.rand(k, d, generator=generator),
-        A=-torch.exp(normal(k, d, n)),
-        D=normal(k, d),
-    )
-    operands = [x.to(DEVICE, dtype) for x in operands]
-    params = ScanParams(*(x.to(DEVICE) for x in params))
-    return operands, (paths.view(b, k, length) if batch_paths else paths).to(DEVICE), params
-
-
-def run(scan, operands, paths, params, weights):
-    """Return y and the gradients of <y, weights> by every operand and parameter, in float64."""
-    operands = [x.detach().clone().requires_grad_() for x in operands]
-    params = ScanParams(*(x.detach().clone().requires_grad_() for x in params))
-    y = scan(*operands, paths, params)
-    gradients = torch.autograd.grad((y * weights.to(y.dtype)).sum(), (*operands, *params))
-    return [y.detach().double(), *(gradient.double() for gradient in gradients)]
-
-
-def check(operands, paths, params, tolerance):
-    weights = torch.randn(operands[0].shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    got = run(triton_scan.selective_scan, operands, paths, params, weights)
-    exact = [x.double() for x in operands]
-    wanted = run(
-        reference.selective_scan, exact, paths, ScanParams(*(x.double() for x in params)), weights.double()
-    )
-    names = ("y", "u", "dt", "B", "C", *ScanParams._fields)
-    for name, g, w in zip(names, got, wanted, strict=True):
-        assert g.shape == w.shape, name
-        error = ((g - w).norm() / w.norm().clamp(min=1e-30)).item()
-        assert error < tolerance, f"{name}: {error:.1e}"
 
 
 CASES = {
@@ -88,12 +37,20 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_plain_loop_and_its_gradient(case):
-    check(*make_operands(**CASES[case]), TOLERANCE)
+    check(triton_scan.selective_scan, *make_operands(**CASES[case]), TOLERANCE)
 
 
-@pytest.mark.parametrize(("length", "stretches"), [(32, 2), (33, 2), (63, 2), (70, 3)])
 @pytest.mark.parametrize(
-    "case", ["ordinary", "states no power of two", "path of each image", "very slow", "slow beside fast"]
+    ("case", "length", "stretches"),
+    [
+        ("ordinary", 32, 2),
+        ("ordinary", 33, 2),
+        ("ordinary", 63, 2),
+        ("states no power of two", 70, 3),
+        ("path of each image", 70, 3),
+        ("very slow", 70, 3),
+        ("slow beside fast", 70, 3),
+    ],
 )
 def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, monkeypatch):
     monkeypatch.setattr(triton_scan, "SHORTEST_STRETCH", 16)
@@ -105,13 +62,13 @@ def test_agrees_where_paths_are_walked_in_stretches(case, length, stretches, mon
         launch(kernel, grid, **options)
 
     monkeypatch.setattr(triton_scan, "launch", watch)
-    check(*make_operands(**{**CASES[case], "length": length}), TOLERANCE)
+    check(triton_scan.selective_scan, *make_operands(**{**CASES[case], "length": length}), TOLERANCE)
     assert [grid[2] for grid in launched] == [stretches] * 4
 
 
 def test_takes_16_bit_operands():
     (u, dt, B, C), paths, params = make_operands(dtype=torch.bfloat16)
-    check((u, dt, B, C), paths, params, TOLERANCE_16_BIT)
+    check(triton_scan.selective_scan, (u, dt, B, C), paths, params, TOLERANCE_16_BIT)
     assert triton_scan.selective_scan(u, dt, B, C, paths, params).dtype == torch.float32
 
 
@@ -142,7 +99,11 @@ def test_is_an_operator_that_torch_can_trace():
 @pytest.mark.gpu
 @pytest.mark.parametrize("bias", [(-8.0, -2.0), (-3.0, 3.0)])
 def test_agrees_at_the_size_of_training(bias):
-    check(*make_operands(b=4, length=48 * 48, d=64, k=4, n=8, r=5, bias=bias), 5 * TOLERANCE)
+    check(
+        triton_scan.selective_scan,
+        *make_operands(b=4, length=48 * 48, d=64, k=4, n=8, r=5, bias=bias),
+        5 * TOLERANCE,
+    )
 
 
 @pytest.mark.parametrize("needs_grad", [True, False])

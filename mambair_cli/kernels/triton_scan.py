@@ -17,6 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
+from mambair_cli.kernels import has_nvrtc
 from mambair_cli.kernels.operands import ScanParams
 from mambair_cli.kernels.triton_rows import launch
 from mambair_cli.programs.scan_backward import backward_kernel
@@ -51,6 +52,11 @@ def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     """Run one selective scan per path and sum the results at each pixel; see ``kernels.selective_scan``."""
     operands = (u, dt, B, C, *params)
     keep_states = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
+    if keep_states and has_nvrtc(u.device):
+        from mambair_cli.kernels import cuda_training
+
+        if cuda_training.choose_shape(u.shape[-1], B.shape[-1], dt.shape[-1]):
+            return cuda_training.selective_scan(u, dt, B, C, paths, params)
     # The first call of a custom operator imports PyTorch's compiler, which takes a second.
     scan = _scan if keep_states or torch.compiler.is_compiling() else _scan_plainly
     return scan(u, dt, B, C, paths, *params, keep_states)[0]
