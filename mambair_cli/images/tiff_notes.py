@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from mambair_cli.images.description import identify_description, is_bare_shape
 from mambair_cli.images.metadata import DESCRIPTIVE, change_description, extract_page_notes
+from mambair_cli.images.move import to_upright
 from mambair_cli.images.picture import Header, PageNotes
-from mambair_cli.images.places import restate_upright_xmp, to_upright
+from mambair_cli.images.places import restate_upright_xmp
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORMED, XMP, Buffer
