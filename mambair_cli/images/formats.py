@@ -242,11 +242,10 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     masks = describe_masks(header.masks)
     is_one = len(header.masks) == 1
     if header.masks and FORMATS[format].has_masks:
-        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored")
+        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored{_advise(header)}")
     elif header.masks:
-        losses.append(
-            f"{masks} left out: {format} has no room for {'it' if is_one else 'them'}; tiff has"
-        )
+        them = "it" if is_one else "them"
+        losses.append(f"{masks} left out: {format} has no room for {them}; tiff has{_advise(header)}")
     kept = keep_texts(header, format)
     lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
     if lost and not strip:
@@ -291,9 +290,22 @@ def describe_left_out(header: Header) -> str:
 
 def describe_masks(masks: tuple[int, ...]) -> str:
     """Describe the masks of an image for a message."""
+    is_unknown = 0 in masks  # GDAL writes so what is neither gray nor of RGB
     if len(masks) == 1:
-        return "extra channel (a saved selection or spot colour)"
-    return f"{len(masks)} extra channels (saved selections or spot colours)"
+        kinds = "a saved selection, spot colour or band" if is_unknown else "a saved selection or spot colour"
+        return f"extra channel ({kinds})"
+    kinds = "saved selections, spot colours or bands" if is_unknown else "saved selections or spot colours"
+    return f"{len(masks)} extra channels ({kinds})"
+
+
+def _advise(header: Header) -> str:
+    """Say how the bands of a picture that are of no kind can be restored."""
+    if 0 not in header.masks:
+        return ""
+    colours = ""
+    if header.bands == 1 and len(header.masks) > 1:
+        colours = "`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif` makes colours of three bands, and "
+    return f"; {colours}`gdal_translate -b N in.tif out.tif` makes a picture of band N"
 
 
 def _check_room(header: Header, format: str, room: Room, name: str) -> None:

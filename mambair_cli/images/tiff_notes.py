@@ -15,6 +15,7 @@ from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORME
 from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.files import enumerate_names
 
+_COLOUR_MAP, _PALETTE = 320, 3  # tag, and meaning of samples that are numbers of its colours
 _LAYERS = 37724  # of Photoshop
 _CREDENTIALS = 52545  # of C2PA
 _OF_IMAGEJ = frozenset({50838, 50839})
@@ -56,6 +57,8 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
 def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
     """Name what the pages say and no result has."""
     lost = frozenset[int]().union(*(page.tags for page in pages)) - _HANDLED
+    if any(_COLOUR_MAP in page.tags and page.photometric != _PALETTE for page in pages):
+        lost |= {_COLOUR_MAP}  # colours in which programs show gray
     if lost & _GEOREFERENCES:
         yield "georeferencing (GeoTIFF, GDAL)"
     if _LAYERS in lost:
