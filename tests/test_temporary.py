@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from pictures import encode
 from repository import ROOT
+
+from mambair_cli.errors import ShortageError
+from mambair_cli.images.libvips import explained
+from mambair_cli.server.shortage import find_shortage
 
 NO_FOLDER = "No such file or directory"
 TURN = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # EXIF: turned by a quarter
@@ -59,6 +64,19 @@ def test_a_missing_temporary_folder_is_no_fault_of_the_picture(turned: str, tmp_
         f"mambair: error: cannot read turned.jpg: cannot write to the temporary folder {gone} ({NO_FOLDER}); "
         "set TMPDIR to a folder with 2 MiB free\n"
     )
+
+
+def test_a_server_tells_it_as_its_own_without_its_folder() -> None:
+    with pytest.raises(ShortageError) as caught, explained():
+        raise pyvips.Error(
+            "", f'VipsImage: unable to write to "/own/vips-0-1.v"\nsystem error: {NO_FOLDER}\n'
+        )
+    assert str(caught.value) == (
+        f"cannot write to the temporary folder /own ({NO_FOLDER}); "
+        "set TMPDIR to a folder with enough space free"
+    )
+    told = str(find_shortage(caught.value))
+    assert told == f"the server cannot store the image: {NO_FOLDER}; see to its folder of temporary files"
 
 
 def test_a_limit_of_files_is_no_fault_of_the_picture(turned: str, tmp_path: Path) -> None:
