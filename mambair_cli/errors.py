@@ -64,7 +64,7 @@ class ServerError(MambairError):
 
 
 class ShortageError(MambairError):
-    """A server has no space for an image, which is no fault of the image."""
+    """There is no space for an image, on a server or in the temporary folder: no fault of the image."""
 
 
 class MemoryLimitError(MambairError):

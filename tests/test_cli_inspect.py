@@ -18,7 +18,9 @@ from profiles import DISPLAY_P3
 from repository import ROOT
 from terminal import run_in_terminal
 
+from mambair_cli.images import open_picture
 from mambair_cli.images.icc_profile import P3, describe_profile, make_profile
+from mambair_cli.inspection.features import place_windows
 
 KEYS = {
     *("event", "input", "format", "bytes", "width", "height", "frames", "bits", "float", "channels", "alpha"),
@@ -429,3 +431,33 @@ def test_a_pipe_is_inspected_like_a_file(run, kind):
     told = json.loads(piped[0])
     assert told["input"] == "pipe.bin"
     assert {**told, "input": "a.bin"} == json.loads(run("inspect", "a.bin", "--json")[1][0])
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+@pytest.mark.parametrize("shape", [(200, 4000), (4000, 200), (255, 3090)])
+def test_panoramas_with_one_narrow_side_are_looked_at_in_windows(run, shape, format):
+    pixels = np.tile(to_bytes(photo() + noise(12)), (13, 13, 1))[: shape[0], : shape[1]]
+    Path("wide").write_bytes(encode(pixels, format))
+    code, out, err = run("inspect", "wide", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out[0])["sigma"] is not None
+    with open_picture(Path("wide")) as reader, pytest.raises(ValueError, match="rows"):
+        reader.read(0, shape[0] + 1)
+
+
+def test_windows_lie_within_the_picture():
+    for height in (48, 200, 255, 256, 300, 5000):
+        for width in (48, 200, 255, 256, 3100, 20000):
+            for rows, columns in place_windows(height, width):
+                assert 0 <= rows.start < rows.stop <= height
+                assert 0 <= columns.start < columns.stop <= width
+
+
+def test_the_noise_of_a_gray_picture_is_one_number_for_all_channels(run):
+    gray = to_bytes(photo().mean(axis=2) + noise(14)[..., 0])
+    Path("gray.png").write_bytes(encode(gray))
+    Path("rgb.png").write_bytes(encode(gray, mode="RGB"))
+    for name in ("gray.png", "rgb.png"):
+        found = json.loads(run("inspect", name, "--json")[1][0])
+        assert len(set(found["sigma"])) == 1
+        assert 10 < found["sigma"][0] < 20

@@ -20,9 +20,11 @@ from mambair_cli.images import iso_boxes, open_picture, read_picture
 from mambair_cli.images.description import PageLayout, fit_description
 from mambair_cli.images.jpeg import mend, read_segments
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
+from mambair_cli.images.measured import describe_unmoved, move_xmp_measures
 from mambair_cli.images.metadata import change_description
+from mambair_cli.images.move import Move
 from mambair_cli.images.ome import Resized, find_misfit, restate_ome
-from mambair_cli.images.places import Move, move_xmp_places
+from mambair_cli.images.places import move_xmp_places
 from mambair_cli.images.png_chunks import read_png_facts, write_chunk
 from mambair_cli.images.provenance import add_note, read_note
 from mambair_cli.images.tiff import read_pages
@@ -75,6 +77,21 @@ def test_places_without_an_end_stay(name: bytes) -> None:
     assert move_xmp_places(xmp, TURN) == xmp
     nested = b"<%b>" % name * MANY + b"</%b>" % name * MANY
     assert move_xmp_places(nested, TURN) == nested
+
+
+def test_measures_with_much_around_them_stay() -> None:
+    names = (b"exif:FocalPlaneXResolution", b"drone-dji:DewarpData", b"GPano:FullPanoWidthPixels")
+    for name in names:
+        for xmp in (
+            name * MANY,
+            name + b"=" + b" " * MANY,
+            name + b'="' + b"1," * MANY,
+            name + b'="1;' * MANY,
+        ):
+            assert move_xmp_measures(xmp, TURN) == xmp
+            describe_unmoved(None, xmp, TURN)
+    xmp = b"<x Iptc4xmpExt:rbUnit='pixel'><Iptc4xmpExt:RegionBoundary Iptc4xmpExt:rbX='1'" * MANY
+    assert move_xmp_places(xmp, TURN) == xmp
 
 
 def test_a_rectangle_with_much_space_in_it_stays() -> None:

@@ -12,7 +12,9 @@ from pictures import encode
 from PIL import Image
 
 from mambair_cli.images import open_picture, read_picture
-from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
+from mambair_cli.images.measured import move_xmp_measures
+from mambair_cli.images.move import Move
+from mambair_cli.images.places import move_exif_places, move_xmp_places
 
 WIDTH, HEIGHT = 64, 40
 LEFT, TOP, ACROSS, DOWN = 8, 4, 16, 8  # of a subject, in pixels
@@ -161,7 +163,8 @@ def test_a_place_that_makes_no_sense_stays(area: tuple[int, ...]) -> None:
     ids=lambda xmp: xmp[:20].decode(),
 )
 def test_numbers_that_make_no_sense_stay(xmp: bytes) -> None:
-    assert move_xmp_places(xmp, Move(1, (WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT))) == xmp
+    double = Move(1, (WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT))
+    assert move_xmp_measures(move_xmp_places(xmp, double), double) == xmp
 
 
 def test_sizes_of_a_panorama_are_those_of_the_result() -> None:
@@ -172,7 +175,7 @@ def test_sizes_of_a_panorama_are_those_of_the_result() -> None:
         b"<GPano:CroppedAreaImageHeightPixels>40</GPano:CroppedAreaImageHeightPixels>"
         b"<GPano:CroppedAreaLeftPixels> 10</GPano:CroppedAreaLeftPixels></d>"
     )
-    moved = move_xmp_places(xmp, Move(1, (64, 40), (256, 160)))
+    moved = move_xmp_measures(xmp, Move(1, (64, 40), (256, 160)))
     changed = {
         b'"200"': b'"800"',
         b'"100"': b'"400"',

@@ -154,6 +154,23 @@ def test_masks_survive_a_conversion_to_srgb_and_exif(run: Any) -> None:
         assert np.array_equal(result[..., 3] // (257 if result.dtype == np.uint16 else 1), samples[..., 3])
 
 
+@pytest.mark.parametrize(
+    ("count", "photometric", "is_advised"),
+    [(3, "minisblack", True), (2, "minisblack", False), (4, "rgb", False)],
+)
+def test_bands_that_are_marked_as_nothing_can_be_restored(
+    count: int, photometric: str, is_advised: bool, run: Any
+) -> None:
+    kinds = [MASK] * (count - (3 if photometric == "rgb" else 1))
+    save("in.tif", noise(20, 30, count, dtype=np.uint16), photometric, kinds, planarconfig="contig")
+    code, lines, _ = run("denoise", "same", "in.tif", "-o", "out.tif")
+    assert code == 0
+    (told,) = (sentence for sentence in warnings_of(lines) if "extra channel" in sentence)
+    assert ("`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif`" in told) == is_advised
+    assert "`gdal_translate -b N in.tif out.tif` makes a picture of band N" in told
+    assert "or bands)" in told or "or band)" in told
+
+
 @pytest.mark.parametrize("name", ["out.png", "out.webp", "out.avif", "out.jpg"])
 def test_what_a_format_cannot_hold_is_told(run: Any, name: str) -> None:
     samples = noise(20, 30, 4)
@@ -162,7 +179,7 @@ def test_what_a_format_cannot_hold_is_told(run: Any, name: str) -> None:
     code, lines, err = run("denoise", "same", "in.tif", "-o", name, "--quality", "100")
     assert code == 0
     assert "left out" in " ".join(warnings_of(lines))
-    assert "warning: in.tif: extra channel (a saved selection or spot colour) left out" in err
+    assert "warning: in.tif: extra channel (a saved selection, spot colour or band) left out" in err
     result = read_picture(Path(name))
     assert result.alpha is None
     assert abs(result.pixels.astype(int) - samples[..., :3]).mean() < (12 if name == "out.jpg" else 1)

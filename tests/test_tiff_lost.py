@@ -407,3 +407,16 @@ def test_what_else_is_said_twice_is_told(tag: int, text: str, said: str | None) 
     picture = read_picture(data.replace(before, after))
     assert picture.warnings == (() if said is None else (f"left out: {said}",))
     assert b"first" in (picture.exif or b"")
+
+
+def test_colours_in_which_gray_is_shown_are_named() -> None:
+    file = BytesIO()
+    colours = np.zeros((3, 256), np.uint16)
+    with tifffile.TiffWriter(file) as tiff:
+        extra = [(320, 3, colours.size, colours.ravel().tolist(), True)]
+        tiff.write(np.zeros((9, 9), np.uint8), photometric="minisblack", metadata=None, extratags=extra)
+    assert read_picture(file.getvalue()).warnings == ("left out: tag 320 (ColorMap)",)
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        tiff.write(np.zeros((9, 9), np.uint8), photometric="palette", colormap=colours, metadata=None)
+    assert read_picture(file.getvalue()).warnings == ()

@@ -28,6 +28,7 @@ from mambair_cli.images.iso_boxes import find_extras
 from mambair_cli.images.jpeg import read_comments
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.metadata import extract_exif, find_iptc
+from mambair_cli.images.move import to_upright
 from mambair_cli.images.picture import (
     BAND_FORMATS,
     COMMENT,
@@ -37,7 +38,7 @@ from mambair_cli.images.picture import (
     Text,
     decode_text,
 )
-from mambair_cli.images.places import find_orientation, restate_upright_exif, restate_upright_xmp, to_upright
+from mambair_cli.images.places import find_orientation, restate_upright_exif, restate_upright_xmp
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap

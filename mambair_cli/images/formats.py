@@ -9,8 +9,10 @@ from typing import Any
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
+from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.move import Move
 from mambair_cli.images.picture import Header, Text
-from mambair_cli.images.places import Move, move_exif_places, move_xmp_places
+from mambair_cli.images.places import move_exif_places, move_xmp_places
 from mambair_cli.images.resolution import carry_measures, describe_lost_resolution, fit_resolution
 from mambair_cli.images.signatures import IMAGE_SUFFIXES
 from mambair_cli.system.wording import enumerate_names, show
@@ -193,12 +195,20 @@ def fit_header(
     return header
 
 
+def _move_to(source: Header, result: Header) -> Move:
+    return Move(1, (source.width, source.height), (result.width, result.height))
+
+
 def _move_places(source: Header, header: Header) -> Header:
     """Return the header of a result whose metadata name places in a picture of another size."""
-    move = Move(1, (source.width, source.height), (header.width, header.height))
-    pages = tuple(note._replace(xmp=note.xmp and move_xmp_places(note.xmp, move)) for note in header.pages)
-    exif = header.exif and move_exif_places(header.exif, move)
-    return replace(header, exif=exif, xmp=header.xmp and move_xmp_places(header.xmp, move), pages=pages)
+    move = _move_to(source, header)
+    pages = tuple(note._replace(xmp=_move_xmp(note.xmp, move)) for note in header.pages)
+    exif = header.exif and move_exif_measures(move_exif_places(header.exif, move), move)
+    return replace(header, exif=exif, xmp=_move_xmp(header.xmp, move), pages=pages)
+
+
+def _move_xmp(xmp: bytes | None, move: Move) -> bytes | None:
+    return xmp and move_xmp_measures(move_xmp_places(xmp, move), move)
 
 
 def has_room_for_xmp(format: str, xmp: bytes) -> bool:
@@ -233,9 +243,10 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
     masks = describe_masks(header.masks)
     is_one = len(header.masks) == 1
     if header.masks and FORMATS[format].has_masks:
-        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored")
+        losses.append(f"{masks} kept as {'a mask' if is_one else 'masks'}, not restored{_advise(header)}")
     elif header.masks:
-        losses.append(f"{masks} left out: {format} has no room for {'it' if is_one else 'them'}; tiff has")
+        them = "it" if is_one else "them"
+        losses.append(f"{masks} left out: {format} has no room for {them}; tiff has{_advise(header)}")
     kept = keep_texts(header, format)
     lost = dict.fromkeys(text.keyword for text in header.texts if text not in kept)
     if lost and not strip:
@@ -243,6 +254,7 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         losses.append(f"{format} has no room for its texts: {names}; png has")
     if strip:
         return losses
+    losses += describe_unmoved(result.exif, result.xmp, _move_to(header, result)) if format != "gif" else []
     if resolution := describe_lost_resolution(header, result, format):
         losses.append(resolution)
     if len(set(header.pages)) > 1 and not result.pages:
@@ -279,9 +291,22 @@ def describe_left_out(header: Header) -> str:
 
 def describe_masks(masks: tuple[int, ...]) -> str:
     """Describe the masks of an image for a message."""
+    is_unknown = 0 in masks  # GDAL writes so what is neither gray nor of RGB
     if len(masks) == 1:
-        return "extra channel (a saved selection or spot colour)"
-    return f"{len(masks)} extra channels (saved selections or spot colours)"
+        kinds = "a saved selection, spot colour or band" if is_unknown else "a saved selection or spot colour"
+        return f"extra channel ({kinds})"
+    kinds = "saved selections, spot colours or bands" if is_unknown else "saved selections or spot colours"
+    return f"{len(masks)} extra channels ({kinds})"
+
+
+def _advise(header: Header) -> str:
+    """Say how the bands of a picture that are of no kind can be restored."""
+    if 0 not in header.masks:
+        return ""
+    colours = ""
+    if header.bands == 1 and len(header.masks) > 1:
+        colours = "`gdal_translate -co PHOTOMETRIC=RGB in.tif out.tif` makes colours of three bands, and "
+    return f"; {colours}`gdal_translate -b N in.tif out.tif` makes a picture of band N"
 
 
 def _check_room(header: Header, format: str, room: Room, name: str) -> None:

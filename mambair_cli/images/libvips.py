@@ -2,17 +2,24 @@
 
 import atexit
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyvips
 
+from mambair_cli.images.temporary import explain_unkept, find_temporary_folder, restore_error
 from mambair_cli.system.wording import show
 
 _logger = logging.getLogger("pyvips")  # has a handler that prints nothing
 _LOG_DOMAINS = (b"VIPS", b"GLib", b"GLib-GObject")
 _FULL = ("vips_tracked: out of memory", "glib: Error creating thread")
+# The system did not let libvips keep an image in a file of its own, which ends in ".v".
+_UNSTORED = re.compile(
+    r"(?:VipsImage: unable to (?:write to|open) \"(?P<path>[^\n]*)[/\\][^\n]*\.v\"|\w+: write failed)\n"
+    r"\w+ error: (?!Success)(?P<reason>.*)"
+)
 _ALL_LEVELS = 0xFF  # GLib's flags, from fatal to debug
 
 
@@ -24,19 +31,26 @@ class LibvipsError(Exception):
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(room: int | None = None) -> Iterator[None]:
     """Run libvips, and turn its errors into :class:`LibvipsError`.
 
     libvips keeps one list of reasons for all threads: the reason may come from another thread's call.
 
+    Args:
+        room: Bytes that it may keep in a temporary file; None where that is not known.
+
     Raises:
         LibvipsError: libvips failed.
         MemoryError: It found no memory, for an image or for the stack of a thread.
+        ShortageError: It could not write a temporary file.
     """
     pyvips.vips_lib.vips_error_clear()  # or warnings of an earlier call would be the reason
     try:
         yield
     except pyvips.Error as error:
+        if unstored := _UNSTORED.match(error.detail or ""):
+            cause = restore_error(unstored["reason"])
+            raise explain_unkept(unstored["path"] or find_temporary_folder(), cause, room) from cause
         reason = _first_line(error.detail or error.message)
         raise (MemoryError if reason.startswith(_FULL) else LibvipsError)(reason) from error
     except UnicodeDecodeError as error:  # pyvips expects UTF-8, but some messages quote bytes of the file

@@ -3,6 +3,7 @@
 import re
 import struct
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, ShortageError
 from mambair_cli.images.avif_frames import read_avif_frames
 from mambair_cli.images.dds import read_dds
 from mambair_cli.images.float64_tiff import read_float64_tiff
@@ -18,6 +19,7 @@ from mambair_cli.images.icons import read_icon
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.samples import encode_srgb, fit_range, widen
 from mambair_cli.images.targa import read_targa
+from mambair_cli.images.temporary import explain_unkept, find_temporary_folder
 from mambair_cli.images.trailing_images import name_read_image, several_images_error
 from mambair_cli.system.wording import show
 
@@ -44,6 +46,7 @@ def read_header(format: str, data: bytes, name: str) -> LazyImage:
     Raises:
         BrokenImageError: The data is corrupt.
         ImageError: Part of the picture would be lost, or a package is missing.
+        ShortageError: The temporary folder has no room for the file.
     """
     readers = {
         "bmp": _bmp,
@@ -246,7 +249,7 @@ def _heic(data: bytes, name: str) -> LazyImage:
 
 def _exr(data: bytes, name: str) -> LazyImage:
     """Read OpenEXR, and convert its linear light to samples by sRGB's curve."""
-    head = _open_exr(data, header_only=True)
+    head = _open_exr(data, name, header_only=True)
     channels = {channel.name for channel in head.header()["channels"]}
     names = next((names for names in ("RGBA", "RGB", "YA", "Y") if set(names) == channels), None)
     if names is None or len(head.parts) > 1:
@@ -258,7 +261,7 @@ def _exr(data: bytes, name: str) -> LazyImage:
     width, height = (int(side) for side in high - low + 1)
 
     def load() -> np.ndarray:
-        pixels = {key: channel.pixels for key, channel in _open_exr(data).channels().items()}
+        pixels = {key: channel.pixels for key, channel in _open_exr(data, name).channels().items()}
         samples = np.stack([pixels[key] for key in names], axis=2).astype(np.float32)
         samples, reason = fit_range(samples)
         if reason:
@@ -272,13 +275,17 @@ def _exr(data: bytes, name: str) -> LazyImage:
     return LazyImage((height, width, len(names)), "float32", load)
 
 
-def _open_exr(data: bytes, header_only: bool = False) -> Any:
+def _open_exr(data: bytes, name: str, header_only: bool = False) -> Any:
     """Open OpenEXR data from a temporary file, since the library reads only files."""
     import OpenEXR
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "image.exr")
-        path.write_bytes(data)
+    place = find_temporary_folder()
+    with ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)), "image.exr")
+            path.write_bytes(data)
+        except OSError as error:
+            raise ShortageError(f"cannot read {name}: {explain_unkept(place, error, len(data))}") from error
         try:
             return OpenEXR.File(str(path), header_only=header_only, separate_channels=True)
         except RuntimeError as error:

@@ -4,9 +4,10 @@ import math
 import re
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.metadata import restate_exif
+from mambair_cli.images.move import Move
 from mambair_cli.images.row_reader import leave_out
 from mambair_cli.images.tiff_directories import (
     EXIF,
@@ -17,84 +18,20 @@ from mambair_cli.images.tiff_directories import (
     read_header,
     read_number,
 )
-from mambair_cli.images.xml_tags import edit_outermost, find_outermost
+from mambair_cli.images.xml_tags import NUMBER, edit_outermost, field_of, find_outermost
 from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
 
 _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
 _INLINE_BYTES = 4
 
-# Those in XMP; limits keep hostile packets from taking hours, and numbers finite.
-_NUMBER = rb"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?(?![\w.])"
 _AREA, _DIMENSIONS = (b"mwg-rs:Area",), (b"mwg-rs:AppliedToDimensions",)
+_BOUNDARY = (b"Iptc4xmpExt:RegionBoundary",)
+_PARTS = (b"rbX", b"rbY", b"rbW", b"rbH", b"rbRx")
+_UNIT = re.compile(rb"Iptc4xmpExt:rbUnit(?:\s*=\s*[\"']|\s*>\s*)(pixel|relative)")
 _SUBJECT = (b"exif:SubjectArea", b"exif:SubjectLocation")
-_RECTANGLE = re.compile(
-    rb"(MPReg:Rectangle(?:\s*=\s*[\"']|\s*>\s*))(%b(?:\s*,\s*%b){3})" % (_NUMBER, _NUMBER)
-)
+_RECTANGLE = re.compile(rb"(MPReg:Rectangle(?:\s*=\s*[\"']|\s*>\s*))(%b(?:\s*,\s*%b){3})" % (NUMBER, NUMBER))
 _ITEM = re.compile(rb"(<rdf:li\s*>\s*)(\d{1,10})(?=\s*<)")
-_PANORAMA = (  # sizes and offsets across, and down
-    rb"GPano:(?:FullPanoWidth|CroppedAreaImageWidth|CroppedAreaLeft)Pixels|"
-    rb"GPano:LargestValidInteriorRect(?:Left|Width)",
-    rb"GPano:(?:FullPanoHeight|CroppedAreaImageHeight|CroppedAreaTop)Pixels|"
-    rb"GPano:LargestValidInteriorRect(?:Top|Height)",
-)
-
-
-class Move(NamedTuple):
-    """What became of the pixels of a picture.
-
-    Attributes:
-        orientation: EXIF's orientation of the picture before, by which it was turned upright: 1 to 8.
-        before: Width and height before, of the rows as they were stored.
-        after: Width and height after.
-    """
-
-    orientation: int
-    before: tuple[int, int]
-    after: tuple[int, int]
-
-    @property
-    def is_none(self) -> bool:
-        """Whether everything is where it was."""
-        return self.orientation == 1 and self.before == self.after
-
-    @property
-    def is_transposed(self) -> bool:
-        """Whether width and height have changed places."""
-        return self.orientation >= 5
-
-    def point(self, x: float, y: float) -> tuple[float, float]:
-        """Move a point, whose coordinates are shares of width and height."""
-        if self.is_transposed:
-            x, y = y, x
-        if self.orientation in (2, 3, 6, 7):
-            x = 1 - x
-        if self.orientation in (3, 4, 7, 8):
-            y = 1 - y
-        return x, y
-
-    def size(self, width: float, height: float) -> tuple[float, float]:
-        """Return what a width and a height in pixels become."""
-        across, down = (height, width) if self.is_transposed else (width, height)
-        old_across, old_down = self.before[::-1] if self.is_transposed else self.before
-        return across * self.after[0] / old_across, down * self.after[1] / old_down
-
-    def subject(self, numbers: Sequence[int]) -> list[int]:
-        """Move EXIF's place of a subject: its middle, and its diameter or width and height, in pixels."""
-        x, y, *size = numbers
-        across, down = self.point(x / self.before[0], y / self.before[1])
-        middle = across * self.after[0], down * self.after[1]
-        if len(size) == 1:
-            size = [math.sqrt(math.prod(self.size(size[0], size[0])))]
-        elif size:
-            size = self.size(*size)
-        return [max(0, round(number)) for number in (*middle, *size)]
-
-
-def to_upright(size: tuple[int, int], orientation: int) -> Move:
-    """Return the move of a picture that was turned upright; its size is that after it."""
-    width, height = size
-    return Move(orientation, (height, width) if orientation >= 5 else size, size)
 
 
 def find_orientation(exif: bytes | None) -> int:
@@ -115,9 +52,12 @@ def restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) ->
     Args:
         exif: EXIF block; None for none.
         move: What became of the pixels.
-        warnings: Sentences about the file, to which one is added where the block cannot be read.
+        warnings: Sentences about the file, to which one is added where the block cannot be read, or
+            where it tells what cannot be moved.
     """
-    restated = restate_exif(move_exif_places(exif, move), *move.after) if exif else None
+    warnings += describe_unmoved(exif, None, move)
+    moved = exif and move_exif_measures(move_exif_places(exif, move), move)
+    restated = restate_exif(moved, *move.after) if moved else None
     if exif and restated is None:
         warnings.append("its EXIF cannot be read and is left out")
     return restated
@@ -127,7 +67,9 @@ def restate_upright_xmp(xmp: bytes | None, move: Move, warnings: list[str]) -> b
     """Change XMP so that it describes a single picture that was turned upright; see the same for EXIF."""
     if not xmp:
         return None
-    restated, lost = drop_lost_parts(restate_xmp(move_xmp_places(xmp, move), *move.after))
+    warnings += describe_unmoved(None, xmp, move)
+    moved = move_xmp_measures(move_xmp_places(xmp, move), move)
+    restated, lost = drop_lost_parts(restate_xmp(moved, *move.after))
     warnings += [leave_out(part) for part in lost]
     return restated
 
@@ -168,18 +110,13 @@ def _remove_entry(block: bytearray, layout: Layout, directory: int, at: int, end
 
 
 def move_xmp_places(xmp: bytes, move: Move) -> bytes:
-    """Move the places that an XMP packet names: regions, the subject, and the part of a panorama."""
+    """Move the places that an XMP packet names: regions and the subject."""
     if move.is_none:
         return xmp
     xmp = _move_regions(xmp, move)
+    xmp = edit_outermost(xmp, _BOUNDARY, lambda element: _move_boundary(element, move))
     xmp = _RECTANGLE.sub(lambda found: found[1] + _move_rectangle(found[2], move), xmp)
     xmp = edit_outermost(xmp, _SUBJECT, lambda element: _move_subject(element, move))
-    if move.orientation == 1:
-        for names, old, new in zip(_PANORAMA, move.before, move.after, strict=True):
-            pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))(%b)" % (names, _NUMBER)
-            xmp = re.sub(
-                pattern, lambda found, f=new / old: found[1] + b"%d" % round(float(found[2]) * f), xmp
-            )
     return xmp
 
 
@@ -208,6 +145,35 @@ def _move_regions(xmp: bytes, move: Move) -> bytes:
     return edit_outermost(edit_outermost(xmp, _AREA, move_area), _DIMENSIONS, move_dimensions)
 
 
+def _move_boundary(element: bytes, move: Move) -> bytes:
+    """Move the boundary of a region of IPTC: a rectangle, a circle or a polygon, in pixels or in shares."""
+    unit = _UNIT.search(element)
+    numbers = {name: [float(found[2]) for found in _part(name).finditer(element)] for name in _PARTS}
+    columns, rows, widths, heights, radii = numbers.values()
+    if unit is None or not columns or len(columns) != len(rows):
+        return element
+    (across, down), after = (move.before, move.after) if unit[1] == b"pixel" else ((1, 1), (1, 1))
+    points = [move.point(x / across, y / down) for x, y in zip(columns, rows, strict=True)]
+    if len(points) == len(widths) == len(heights) == 1:  # its first corner becomes another one
+        corner = move.point((columns[0] + widths[0]) / across, (rows[0] + heights[0]) / down)
+        sides = [sorted(side) for side in zip(points[0], corner, strict=True)]
+        points = [(sides[0][0], sides[1][0])]
+        widths, heights = ([(high - low) * length] for (low, high), length in zip(sides, after, strict=True))
+    if unit[1] == b"pixel":
+        radii = [math.sqrt(math.prod(move.size(radius, radius))) for radius in radii]
+    elif move.is_transposed:  # shares of the width
+        radii = [radius * move.before[0] / move.before[1] for radius in radii]
+    columns, rows = [x * after[0] for x, _ in points], [y * after[1] for _, y in points]
+    for name, moved in zip(_PARTS, (columns, rows, widths, heights, radii), strict=True):
+        rest = iter(moved)
+        element = _part(name).sub(lambda found, rest=rest: found[1] + b"%.7g" % next(rest), element)
+    return element
+
+
+def _part(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(field_of(b"Iptc4xmpExt:" + name))
+
+
 def _is_wide(width: float, height: float) -> bool:
     return width > height
 
@@ -229,14 +195,9 @@ def _move_subject(element: bytes, move: Move) -> bytes:
     return _ITEM.sub(lambda found: found[1] + b"%d" % next(moved), element)
 
 
-def _field(name: bytes) -> bytes:
-    """Return a pattern for a number that is an attribute or an element."""
-    return rb"(%b(?:\s*=\s*[\"']|\s*>\s*))(%b)" % (name, _NUMBER)
-
-
 def _read(text: bytes, prefix: bytes, names: bytes) -> tuple[float, float] | None:
     """Read two numbers, whose names have a letter each."""
-    first, second = (re.search(_field(prefix + bytes([name])), text) for name in names)
+    first, second = (re.search(field_of(prefix + bytes([name])), text) for name in names)
     return (float(first[2]), float(second[2])) if first and second else None
 
 
@@ -244,5 +205,5 @@ def _write(text: bytes, prefix: bytes, names: bytes, numbers: Sequence[float]) -
     """Replace these numbers."""
     for name, number in zip(names, numbers, strict=True):
         written = (f"{number:d}" if isinstance(number, int) else f"{number:.6g}").encode()
-        text = re.sub(_field(prefix + bytes([name])), lambda found, new=written: found[1] + new, text)
+        text = re.sub(field_of(prefix + bytes([name])), lambda found, new=written: found[1] + new, text)
     return text

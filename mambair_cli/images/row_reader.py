@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, ShortageError
 from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.picture import BAND_FORMATS, INTERPRETATIONS, Header
 from mambair_cli.images.samples import fit_range, widen
@@ -83,13 +83,19 @@ class Reader:
 
         Raises:
             ImageError: The data is corrupt, or its floats are not in [0, 1].
+            ShortageError: The picture is turned, and there is no room to keep it.
+            ValueError: The picture has no such rows.
         """
         header = self.header
+        if not 0 <= top < bottom <= header.height * header.frames:  # libvips would call the file corrupt
+            raise ValueError(f"rows {top} to {bottom} of {header.height * header.frames}")
         try:
-            with explained():
+            with explained(self._room):
                 if self._region is None or top < self._next:
                     self._begin()
                 data = self._fetch(top, bottom)
+        except ShortageError as error:
+            raise ShortageError(f"cannot read {self._name}: {error}") from error.__cause__
         except LibvipsError as error:
             if self._is_lenient or self._loaded is None or not self._loaded.forgives:
                 is_partial = self._has_rows()
@@ -127,6 +133,13 @@ class Reader:
         """Free the decoded image; reading starts again at the top."""
         self._region = self._loaded = None
         self._next = 0
+
+    @property
+    def _room(self) -> int:
+        """Bytes of the picture as it is decoded, all of which are kept where it is turned."""
+        header = self.header
+        samples = header.samples_per_pixel + header.is_from_cmyk
+        return header.width * header.height * header.frames * samples * np.dtype(header.dtype).itemsize
 
     def _begin(self) -> None:
         """Start at the top."""

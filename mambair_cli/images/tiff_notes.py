@@ -6,14 +6,16 @@ from dataclasses import replace
 
 from mambair_cli.images.description import identify_description, is_bare_shape
 from mambair_cli.images.metadata import DESCRIPTIVE, change_description, extract_page_notes
+from mambair_cli.images.move import to_upright
 from mambair_cli.images.picture import Header, PageNotes
-from mambair_cli.images.places import restate_upright_xmp, to_upright
+from mambair_cli.images.places import restate_upright_xmp
 from mambair_cli.images.resolution import find_tiff_resolution
 from mambair_cli.images.tiff import Page
 from mambair_cli.images.tiff_directories import DESCRIPTION, EXIF, GPS, MALFORMED, XMP, Buffer
 from mambair_cli.images.unread_blocks import CREDENTIALS
 from mambair_cli.system.wording import enumerate_names
 
+_COLOUR_MAP, _PALETTE = 320, 3  # tag, and meaning of samples that are numbers of its colours
 _LAYERS = 37724  # of Photoshop
 _CREDENTIALS = 52545  # of C2PA
 _OF_IMAGEJ = frozenset({50838, 50839})
@@ -55,6 +57,8 @@ def add_notes(header: Header, data: Buffer, pages: Sequence[Page]) -> Header:
 def _find_left_out(pages: Sequence[Page]) -> Iterator[str]:
     """Name what the pages say and no result has."""
     lost = frozenset[int]().union(*(page.tags for page in pages)) - _HANDLED
+    if any(_COLOUR_MAP in page.tags and page.photometric != _PALETTE for page in pages):
+        lost |= {_COLOUR_MAP}  # colours in which programs show gray
     if lost & _GEOREFERENCES:
         yield "georeferencing (GeoTIFF, GDAL)"
     if _LAYERS in lost:

@@ -43,7 +43,7 @@ def restate_tiff_resolution(
         dpi, density = resolutions[number if number < len(resolutions) else 0]
         for tag, value in zip(RESOLUTIONS, dpi or density or (1, 1), strict=True):
             if tag in directory and directory[tag].kind == RATIONAL:
-                fraction = struct.pack(f"{layout.order}2I", *_make_rational(value))
+                fraction = struct.pack(f"{layout.order}2I", *make_rational(value))
                 changes.append((locate_value(data, directory[tag], layout), fraction))
         if RESOLUTION_UNIT in directory:
             unit = struct.pack(f"{layout.order}H", _INCH if dpi else _NO_UNIT)
@@ -65,7 +65,7 @@ def read_exif_resolution(exif: bytes) -> tuple[float, float, int] | None:
         layout, first = read_header(exif)
         main, _ = read_directory(exif, layout, first)
         entries = [main[tag] for tag in RESOLUTIONS]
-        x, y = (above / below for above, below in (_read_rational(each, layout.order) for each in entries))
+        x, y = (above / below for above, below in (read_rational(each, layout.order) for each in entries))
         unit = read_number(main[RESOLUTION_UNIT], layout) if RESOLUTION_UNIT in main else _INCH
     except (*MALFORMED, ZeroDivisionError):
         return None
@@ -90,7 +90,7 @@ def set_exif_resolution(exif: bytes | None, dpi: Pair) -> bytes | None:
     except MALFORMED:
         return exif
     for tag, value in zip(RESOLUTIONS, dpi, strict=True):
-        main[tag] = ExifEntry(RATIONAL, 1, struct.pack(f"{layout.order}2I", *_make_rational(value)))
+        main[tag] = ExifEntry(RATIONAL, 1, struct.pack(f"{layout.order}2I", *make_rational(value)))
     main[RESOLUTION_UNIT] = ExifEntry(SHORT, 1, struct.pack(f"{layout.order}H", _INCH))
     at = append_directory(block, layout, main, 0, following)
     struct.pack_into(layout.offset, block, layout.first, at)
@@ -110,23 +110,23 @@ def scale_exif_resolution(exif: bytes, factors: tuple[float, float]) -> bytes:
         main, _ = read_directory(block, layout, first)
         for tag, factor in zip(RESOLUTIONS, factors, strict=True):
             if tag in main and main[tag].kind == RATIONAL:
-                numerator, denominator = _read_rational(main[tag], layout.order)
-                scaled = _make_rational(numerator / denominator * factor)
+                numerator, denominator = read_rational(main[tag], layout.order)
+                scaled = make_rational(numerator / denominator * factor)
                 struct.pack_into(f"{layout.order}2I", block, locate_value(block, main[tag], layout), *scaled)
     return bytes(block)
 
 
-def _read_rational(entry: ExifEntry, order: str) -> tuple[int, int]:
+def read_rational(entry: ExifEntry, order: str) -> tuple[int, int]:
     """Return numerator and denominator of an entry that holds one fraction."""
     if entry.kind != RATIONAL:
         raise ValueError(f"a resolution of type {entry.kind}")
     return struct.unpack(f"{order}2I", entry.value)
 
 
-def _make_rational(value: float) -> tuple[int, int]:
+def make_rational(value: float) -> tuple[int, int]:
     """Return a number from 0 on as numerator and denominator of 32 bits."""
     if 0 < value < 1:
-        numerator, denominator = _make_rational(1 / value)
+        numerator, denominator = make_rational(1 / value)
         return denominator, numerator
     value = min(value, _MOST)
     fraction = Fraction(value).limit_denominator(min(_PRECISION, int(_MOST / max(value, 1))))

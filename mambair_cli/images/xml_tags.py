@@ -16,6 +16,9 @@ _TAG = re.compile(rb"<(/?)(%b)(?=[\s/>])%b>(\s*)" % (_NAME, _IN_TAG))
 # Values are looked at, not passed over: a quote without an end must not hide what follows.
 _ATTRIBUTE = re.compile(rb"(?<!\s)\s+(%b)\s*=\s*(?=(\"[^\"]*\"|'[^']*'))" % _NAME)
 
+# Limits keep hostile packets from taking hours, and numbers finite.
+NUMBER = rb"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?(?![\w.])"
+
 Span = tuple[int, int]
 """Where bytes begin and end."""
 
@@ -97,6 +100,16 @@ def edit_outermost(xml: bytes, names: Collection[bytes], edit: Callable[[bytes],
         pieces += [xml[at : each.start], edit(xml[each.start : each.end])]
         at = each.end
     return b"".join([*pieces, xml[at:]])
+
+
+def field_of(name: bytes, value: bytes = NUMBER) -> bytes:
+    """Return a pattern for a value that is an attribute or an element; its groups are what is before, and it.
+
+    Args:
+        name: Pattern of its name.
+        value: Pattern of the value; by default a number.
+    """
+    return rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))(%b)" % (name, value)
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:

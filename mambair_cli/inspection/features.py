@@ -6,7 +6,7 @@ where it has most detail (resolution). A large picture is looked at in windows.
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -80,27 +80,22 @@ def place_windows(height: int, width: int) -> list[tuple[slice, slice]]:
     """Place windows evenly on an image, or one that is all of a small image.
 
     Returns:
-        Rows and columns of each window; they begin at multiples of 8 pixels.
+        Rows and columns of each window, all within the image; they begin at multiples of 8 pixels.
     """
     if height * width <= MOST_WINDOWS * WINDOW**2:
         return [(slice(0, height), slice(0, width))]
     share = np.sqrt(MOST_WINDOWS * height / width)
     rows = int(np.clip(round(share), 1, max(1, height // WINDOW)))
     columns = int(np.clip(MOST_WINDOWS // rows, 1, max(1, width // WINDOW)))
-    return [
-        (slice(top, top + WINDOW), slice(left, left + WINDOW))
-        for top in _spread(height, rows)
-        for left in _spread(width, columns)
-    ]
+    return list(product(_spread(height, rows), _spread(width, columns)))
 
 
-def _spread(side: int, count: int) -> list[int]:
-    """Return where windows begin along a side, in the middle of equal parts, at borders of blocks."""
+def _spread(side: int, count: int) -> list[slice]:
+    """Return windows along a side, in the middle of equal parts; they begin at borders of blocks."""
     size = min(WINDOW, side)
-    return [
-        int(np.clip((2 * i + 1) * side / (2 * count) - size / 2, 0, side - size)) // BLOCK * BLOCK
-        for i in range(count)
-    ]
+    middles = ((2 * i + 1) * side / (2 * count) for i in range(count))
+    starts = (int(np.clip(middle - size / 2, 0, side - size)) // BLOCK * BLOCK for middle in middles)
+    return [slice(start, start + size) for start in starts]
 
 
 def _find_grid(lumas: list[np.ndarray]) -> tuple[int, np.ndarray]:

@@ -109,6 +109,8 @@ def look_at(height: int, width: int, read: ReadWindow, stretch: Stretch | None =
     windows = [trim_margins(window, SMALLEST, BLOCK) for window in windows]
     two_valued = all(is_gray(each) and ((each == least) | (each == most)).all() for each in windows)
     estimates = _read_estimates(_estimate(describe(windows)))
+    if all(map(is_gray, windows)):  # the estimator tells three channels apart also where there is one
+        estimates = replace(estimates, sigma=(estimates.noise,) * 3)
     look = replace(
         estimates, filled=plain.filled, quiet=quiet, two_valued=two_valued, stretched=plain.stretched
     )

@@ -125,7 +125,7 @@ def describe_need(need: Need) -> dict[str, Any]:
         "reasons": list(need.reasons),
         "jpeg_quality": need.jpeg_quality,
         "quality_in_pixels": look and look.quality,
-        "sigma": look and list(look.sigma),
+        "sigma": look and [round(sigma, 2) for sigma in look.sigma],
         "tones": look and list(look.tones),
         "grain": look and look.grain,
         "common": look and look.common,

@@ -61,9 +61,10 @@ def find_shortage(error: Exception) -> MambairError | None:
     cause: BaseException | None = error
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:  # causes may run in a circle
-        is_unwritten = isinstance(error, ImageError) and isinstance(cause, OSError)
-        if isinstance(cause, OSError) and (lacks_files(cause) or (is_unwritten and _lacks_disk(cause))):
-            return explain_unstored(cause)
+        if isinstance(cause, OSError):
+            is_unwritten = isinstance(error, ImageError) and _lacks_disk(cause)
+            if lacks_files(cause) or is_unwritten or isinstance(error, ShortageError):
+                return explain_unstored(cause)
         seen.append(cause)
         cause = cause.__cause__
     return None

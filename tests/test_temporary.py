@@ -1,0 +1,99 @@
+"""The folder of temporary files: without room there, a picture is not called corrupt."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from pictures import encode
+from repository import ROOT
+
+from mambair_cli.errors import ShortageError
+from mambair_cli.images.libvips import explained
+from mambair_cli.server.shortage import find_shortage
+
+NO_FOLDER = "No such file or directory"
+TURN = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # EXIF: turned by a quarter
+
+
+def inspect(name: str, folder: Path, most: int | None = None) -> tuple[int, str]:
+    """Inspect a picture with a folder of temporary files, which get so many bytes at most.
+
+    libvips keeps turned pictures there from 64 kB on.
+    """
+
+    def limit() -> None:
+        if most is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mambair_cli", "inspect", name],
+        env={
+            **os.environ,
+            "TMPDIR": str(folder),
+            "VIPS_DISC_THRESHOLD": "64k",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 600, 3), np.uint8)
+    Path("turned.jpg").write_bytes(encode(pixels, "jpeg", exif=TURN))
+    return "turned.jpg"
+
+
+def test_a_missing_temporary_folder_is_no_fault_of_the_picture(turned: str, tmp_path: Path) -> None:
+    assert inspect(turned, tmp_path) == (0, "")
+    gone = tmp_path / "gone"
+    code, err = inspect(turned, gone)
+    assert code == 1
+    assert err == (
+        f"mambair: error: cannot read turned.jpg: cannot write to the temporary folder {gone} ({NO_FOLDER}); "
+        "set TMPDIR to a folder with 2 MiB free\n"
+    )
+
+
+def test_a_server_tells_it_as_its_own_without_its_folder() -> None:
+    with pytest.raises(ShortageError) as caught, explained():
+        raise pyvips.Error(
+            "", f'VipsImage: unable to write to "/own/vips-0-1.v"\nsystem error: {NO_FOLDER}\n'
+        )
+    assert str(caught.value) == (
+        f"cannot write to the temporary folder /own ({NO_FOLDER}); "
+        "set TMPDIR to a folder with enough space free"
+    )
+    told = str(find_shortage(caught.value))
+    assert told == f"the server cannot store the image: {NO_FOLDER}; see to its folder of temporary files"
+
+
+def test_a_limit_of_files_is_no_fault_of_the_picture(turned: str, tmp_path: Path) -> None:
+    code, err = inspect(turned, tmp_path, most=20_000)
+    assert code == 1
+    assert f"the temporary folder {tmp_path} (File too large); allow larger files with `ulimit -f`, or" in err
+    assert "corrupt" not in err
+
+
+def test_open_exr_without_a_temporary_folder_is_not_called_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    monkeypatch.chdir(tmp_path)
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with exr.File(header, {"Y": np.full((9, 9), 0.5, np.float32)}) as file:
+        file.write("a.exr")
+    code, err = inspect("a.exr", Path("/nonexistent"))
+    assert code == 1
+    assert "cannot read a.exr: cannot write to the temporary folder /nonexistent" in err
