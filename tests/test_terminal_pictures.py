@@ -96,6 +96,12 @@ def test_a_terminal_that_does_not_answer_is_not_waited_for(tmp_path):
     assert shown == ALL_QUESTIONS + b"\r\x1b[K"
 
 
+@pytest.mark.parametrize("kind", ["dumb", ""])
+def test_a_terminal_that_takes_no_control_sequences_is_not_asked(tmp_path, kind):
+    session = run_in_picture_terminal(["-c", SHOW], tmp_path, KITTY, kind=kind)
+    assert (session.code, session.shown, session.stdout) == (0, b"", b"done\n")
+
+
 def test_a_command_in_the_background_asks_nothing_and_is_not_stopped(tmp_path):
     session = run_in_picture_terminal(["-c", GO_TO_BACKGROUND + SHOW], tmp_path, KITTY)
     assert (session.code, session.shown, session.stdout) == (0, b"", b"done\n")

@@ -84,7 +84,8 @@ class ClipRun:
                 say(f"{job.input} is {facts.hdr}: the model sees its signal as it is stored, and it stays so")
 
         try:
-            with explaining_memory(job.input), show_clip(job.input, not options.quiet) as progress:
+            shown, in_lines = not options.quiet, not options.json
+            with explaining_memory(job.input), show_clip(job.input, shown, in_lines) as progress:
                 outcome = restore_clip(job, restorer, tell, progress.advance, notify, workers)
         except MambairError as error:
             self._fail(job, error)
