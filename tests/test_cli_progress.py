@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.source import Source
 from mambair_cli.runs.jobs import Job, StartedImage
 from mambair_cli.runs.outcomes import Outcome
+from mambair_cli.system.signals import stop_requests
 from mambair_cli.system.terminals import begin_drawing, end_drawing, takes_controls, write_above
 
 
@@ -116,6 +119,25 @@ def test_a_line_that_has_not_ended_is_not_drawn_over():
     write_above(lambda: write("last"), False)
     drawn = ["erase", "10 %", "\r20 %", "\r100 %\n", "draw", "erase", "next\n", "draw", "last"]
     assert written == drawn
+
+
+def test_the_answer_to_ctrl_c_stands_above_the_bar(capfd):
+    steps: list[str] = []
+    is_drawn = threading.Event()
+
+    def draw() -> None:
+        steps.append("draw")
+        is_drawn.set()
+
+    begin_drawing(lambda: steps.append("erase"), draw)
+    try:
+        with stop_requests("ending soon"):
+            signal.raise_signal(signal.SIGINT)
+            assert is_drawn.wait(30)
+    finally:
+        end_drawing()
+    assert steps == ["erase", "draw"]
+    assert capfd.readouterr().err == "mambair: ending soon\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its terminals have no TERM")
@@ -256,3 +278,4 @@ def test_a_name_is_cut_to_the_cells_that_it_takes(name, width):
 
 def test_a_name_cannot_break_a_row():
     assert shorten("a\nb\x1b[2J\udcff.png", 20) == "a\ufffdb\ufffd[2J\ufffd.png"
+    assert shorten("名\u3000前.png", 20) == "名\u3000前.png"

@@ -44,8 +44,8 @@ os.setpgid(0, 0)
 """
 
 
-def show(folder: Path, answers: dict[str, bytes], **size: int) -> Session:
-    session = run_in_picture_terminal(["-c", SHOW], folder, answers, **size)
+def show(folder: Path, answers: dict[str, bytes], columns: int = 100) -> Session:
+    session = run_in_picture_terminal(["-c", SHOW], folder, answers, columns)
     assert (session.code, session.stdout) == (0, b"done\n"), session.shown
     assert session.is_restored
     return session

@@ -13,7 +13,7 @@ _is_quiet = False
 _BYTES = "\ud800-\udfff"  # stand for bytes of a path that are not UTF-8
 _LINE_ENDS = "\u2028\u2029"  # end lines for some software, as do some control characters
 # What may control a terminal, end a line, or turn the text after it around.
-_CONTROLS = re.compile(f"[\x00-\x1f\x7f-\x9f{_LINE_ENDS}\u202a-\u202e\u2066-\u2069{_BYTES}]")
+CONTROLS = re.compile(f"[\x00-\x1f\x7f-\x9f{_LINE_ENDS}\u202a-\u202e\u2066-\u2069{_BYTES}]")
 _NOT_IN_JSON = re.compile(f"[\x7f-\x9f{_LINE_ENDS}{_BYTES}]")
 
 
@@ -36,7 +36,7 @@ def say(sentence: str) -> None:
 
 def escape(text: str) -> str:
     """Return a text that a terminal shows in one line and as it is: what would control it is escaped."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def hush(is_quiet: bool) -> bool:

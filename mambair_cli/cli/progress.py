@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from mambair_cli.cli.output import format_rate, say
+from mambair_cli.cli.output import CONTROLS, format_rate, say
 from mambair_cli.cli.streams import open_for_drawing
 from mambair_cli.runs.jobs import StartedImage, name_of
 from mambair_cli.system.terminals import begin_drawing, end_drawing, takes_controls
@@ -214,7 +214,7 @@ def _size_of(source: "Source") -> int:
 
 def shorten(name: str, width: int) -> str:
     """Shorten a name to that many cells in its middle: numbers of files are at the end."""
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    name = CONTROLS.sub("\N{REPLACEMENT CHARACTER}", name)
     if cell_len(name) <= width:
         return name
     half = (width - 1) // 2
