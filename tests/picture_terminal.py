@@ -43,7 +43,12 @@ class Session(NamedTuple):
 
 
 def run_in_picture_terminal(
-    command: list[str], folder: Path, answers: dict[str, bytes], columns: int = 100, lines: int = 40
+    command: list[str],
+    folder: Path,
+    answers: dict[str, bytes],
+    columns: int = 100,
+    lines: int = 40,
+    kind: str = "xterm",
 ) -> Session:
     """Run Python in a terminal of its own, which answers some questions, with stdout in a pipe.
 
@@ -53,6 +58,7 @@ def run_in_picture_terminal(
         answers: Answers by names of ``QUESTIONS``.
         columns: Number of characters in a line.
         lines: Number of lines.
+        kind: What TERM says.
     """
     terminal, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -64,7 +70,7 @@ def run_in_picture_terminal(
         stdout=subprocess.PIPE,
         stderr=side,
         start_new_session=True,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+        env={**os.environ, "TERM": kind, "COLUMNS": str(columns)},
     ) as process:
         shown = b""
         asked = {QUESTIONS[name]: answer for name, answer in answers.items()}

@@ -17,13 +17,13 @@ class Seen(NamedTuple):
 
 
 def run_in_terminal(
-    arguments: list[str], folder: Path, columns: int = 100, shows_stdout: bool = False
+    arguments: list[str], folder: Path, columns: int = 100, shows_stdout: bool = False, kind: str = "xterm"
 ) -> Seen:
-    """Run ``mambair`` with a pseudo-terminal as stderr, and as stdout that terminal or a pipe."""
+    """Run ``mambair`` with a pseudo-terminal of a kind as stderr, and as stdout that terminal or a pipe."""
     import pty
 
     terminal, stderr = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    environment = {**os.environ, "TERM": kind, "COLUMNS": str(columns)}
     command = ["-m", "mambair_cli", *arguments]
     stdout = stderr if shows_stdout else subprocess.PIPE
     with start_forked(*command, cwd=folder, env=environment, stdout=stdout, stderr=stderr) as process:

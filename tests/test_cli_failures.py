@@ -151,10 +151,14 @@ def test_a_file_cut_short_is_one_line_and_no_result(restore: Any, suffix: str, p
 def test_places_that_cannot_be_are_one_line_each(restore: Any, tmp_path: Path) -> None:
     save_photo("in.png", size=(64, 48))
     os.symlink("gone.png", "broken.png")
+    os.symlink("other.png", "circle.png")
+    os.symlink("circle.png", "other.png")
     os.mkdir("folder.png")
     long = "x" * 252 + ".png"
     for arguments, part in (
         (["broken.png", "-o", "out.png"], "it is a link to gone.png, which is missing"),
+        (["circle.png", "-o", "out.png"], "its links lead in a circle"),
+        (["circle.png/in.png", "-o", "out.png"], "its links lead in a circle"),
         (["in.png", "-o", long], "its name is too long; shorten it"),
         ([long, "-o", "out.png"], "its name is too long; shorten it"),
         (["in.png", "-o", "in.png/out.png"], "in.png is no folder; choose another folder with -o"),

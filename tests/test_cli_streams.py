@@ -60,6 +60,14 @@ def test_an_image_needs_a_standard_output(folder):
     assert (code, err) == (2, ["mambair: error: standard output is closed: -; give -o a file"])
 
 
+@pytest.mark.parametrize(
+    "command", ["denoise - -o out.png", "denoise in.png --from-file -", "denoise - -o out.mp4", "inspect -"]
+)
+def test_what_is_read_needs_a_standard_input(folder, command):
+    code, _, err = shell(folder, command, "<&-")
+    assert (code, err) == (2, ["mambair: error: standard input is closed: -; name a file"])
+
+
 @pytest.mark.parametrize("command", [DENOISE, f"{DENOISE} -o -", "models list"])
 def test_a_reader_that_has_gone_ends_the_run_without_a_word(folder, command):
     reader, writer = os.pipe()

@@ -162,13 +162,14 @@ def test_a_repetition_while_the_first_is_handled_lets_a_command_clean_up(tmp_pat
     assert out.splitlines() == [f"cleaned up at step {step}" for step in range(8)]
 
 
-def start_in_terminal(folder, *command):
-    """Run a command in a pseudo-terminal of its own; return its number and the other end."""
+def start_in_terminal(folder, *command, kind="xterm"):
+    """Run a command in a pseudo-terminal of its own, of a kind; return its number and the other end."""
     import pty
 
     process, terminal = pty.fork()
     if not process:
         os.chdir(folder)
+        os.environ["TERM"] = kind
         os.execvp(command[0], command)
     return process, terminal
 
@@ -245,6 +246,17 @@ def test_ctrl_c_that_ends_a_command_at_once_ends_a_shell_script(tmp_path, progra
         os.write(terminal, b"\x03")
     assert b"ended with" not in read_until(terminal, None)
     assert exit_code(process) == -signal.SIGINT
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb", ""])
+def test_control_sequences_go_only_to_a_terminal_that_takes_them(tmp_path, kind):
+    process, terminal = start_in_terminal(tmp_path, sys.executable, "-c", AT_THE_START, kind=kind)
+    read_until(terminal, b"ready")
+    os.write(terminal, b"\x03")
+    shown = read_until(terminal, None)
+    assert exit_code(process) == -signal.SIGINT
+    assert b"mambair: interrupted" in shown
+    assert (b"\x1b" in shown) == (kind == "xterm")
 
 
 @pytest.mark.parametrize(

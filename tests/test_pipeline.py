@@ -204,6 +204,29 @@ def test_a_gpu_has_the_next_image_before_one_is_collected(weights, height):
         np.testing.assert_array_equal(written(index), Restorer(weights=weights, device="cpu")(image))
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_progress_is_that_of_the_image_whose_turn_has_come(weights, ahead):
+    for index in range(6):
+        save(f"a{index}", 20, 30, seed=index)  # small ones, which share batches
+    for name in ("b", "c"):
+        save(name, 100, 110)
+    restorer, recorder = record(weights)
+    recorder.ahead = ahead
+    started, tiles = [], []
+
+    def tell(done, total):
+        tiles.append((started[-1], total))
+
+    outcomes = list(
+        run(restorer, on_start=lambda image: started.append(image.source.path.name), on_tiles=tell)
+    )
+    assert [outcome.error for outcome in outcomes] == [None] * 8
+    assert started == [*[f"a{index}.png" for index in range(6)], "b.png", "c.png"]
+    plans = {_name_of_outcome(each): len(each.report.plan) for each in outcomes if each.report}
+    assert {name for name, _ in tiles} == {"b.png", "c.png"}
+    assert all(total == plans[name] for name, total in tiles)
+
+
 def test_no_more_is_decoded_ahead_than_is_allowed(weights, monkeypatch):
     monkeypatch.setattr(pipeline, "PIXELS_AHEAD", 3 * 100 * 110)
     for index in range(9):

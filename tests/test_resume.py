@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoints import save_identity, save_nearest
+from file_limit import limited_files
 from folders import read_files
 from forked import start_forked
 from pictures import save_photo
@@ -23,6 +24,7 @@ from PIL import Image
 
 from benchmarks import kill
 from mambair_cli.cli import main
+from mambair_cli.errors import ImageError
 from mambair_cli.runs import journal
 from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.image_job import ImageJob
@@ -382,6 +384,19 @@ def test_an_input_that_changes_during_the_run_is_its_own_error(run, monkeypatch,
     assert sorted(results()) == ["a.png", "sub/c.jpg"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limits")
+@pytest.mark.parametrize("bytes", [0, 50])
+def test_a_journal_that_cannot_grow_is_named_with_the_true_reason(tmp_path, bytes):
+    journal = Journal(tmp_path / "out")
+    with (
+        closing(journal),
+        limited_files(bytes),
+        pytest.raises(ImageError, match="File too large; choose another folder") as failure,
+    ):
+        journal.pen.begin(tmp_path / "out" / "a.png", tmp_path / "out" / ".mambair-0123456789abcdef.tmp")
+    assert f"cannot keep a journal in {tmp_path / 'out'}: " in str(failure.value)
+
+
 def test_a_journal_that_lies_removes_nothing_else(run):
     Path("photos_denoised").mkdir()
     precious = [Path("precious.txt"), Path("photos_denoised/precious.tmp")]
@@ -481,7 +496,7 @@ def test_who_lives_on_after_a_run_publishes_nothing_that_the_next_one_does_not_k
     temporary.write_bytes(b"whole")
     second = Journal(folder)
     entry = JournalEntry("settings", "content", Stamp(1, 1), Stamp(5, 1))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ImageError, match="cannot keep a journal in photos_denoised: No such file"):
         first.pen.finish(folder / "a.png", entry)
     second.pen.finish(folder / "b.png", entry)
     second.close()

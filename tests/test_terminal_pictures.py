@@ -44,8 +44,8 @@ os.setpgid(0, 0)
 """
 
 
-def show(folder: Path, answers: dict[str, bytes], **size: int) -> Session:
-    session = run_in_picture_terminal(["-c", SHOW], folder, answers, **size)
+def show(folder: Path, answers: dict[str, bytes], columns: int = 100) -> Session:
+    session = run_in_picture_terminal(["-c", SHOW], folder, answers, columns)
     assert (session.code, session.stdout) == (0, b"done\n"), session.shown
     assert session.is_restored
     return session
@@ -94,6 +94,12 @@ def test_a_terminal_without_pictures_shows_nothing(tmp_path):
 def test_a_terminal_that_does_not_answer_is_not_waited_for(tmp_path):
     shown = show(tmp_path, {}).shown
     assert shown == ALL_QUESTIONS + b"\r\x1b[K"
+
+
+@pytest.mark.parametrize("kind", ["dumb", ""])
+def test_a_terminal_that_takes_no_control_sequences_is_not_asked(tmp_path, kind):
+    session = run_in_picture_terminal(["-c", SHOW], tmp_path, KITTY, kind=kind)
+    assert (session.code, session.shown, session.stdout) == (0, b"", b"done\n")
 
 
 def test_a_command_in_the_background_asks_nothing_and_is_not_stopped(tmp_path):

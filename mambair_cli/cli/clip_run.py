@@ -127,7 +127,8 @@ class ClipRun:
             self._has_told_model = True
 
         try:
-            with explaining_memory(name), show_clip(name, not options.quiet) as progress:
+            shown, in_lines = not options.quiet, not options.json
+            with explaining_memory(name), show_clip(name, shown, in_lines) as progress:
                 outcome = restore_clip(job, restorer, tell, progress.advance, notify, workers)
         except MambairError as error:
             self._fail(job, error)

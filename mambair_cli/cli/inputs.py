@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mambair_cli.cli.streams import is_stdin_closed
 from mambair_cli.errors import UsageError
 from mambair_cli.system.patterns import explain_braces, must_be_expanded
 
@@ -50,7 +51,7 @@ def check_null(null: bool, from_file: str | None) -> None:
 
 
 def check_names(names: Sequence[str], output: str | None = None, may_lack_output: bool = False) -> None:
-    """Refuse addresses in place of files, and inputs that do not exist, before anything is done.
+    """Refuse addresses in place of files, and inputs that are not there, before anything is done.
 
     Args:
         names: Names of the inputs, as they were given.
@@ -61,6 +62,7 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
         UsageError: There is such a name.
     """
     refuse_addresses(names, output)
+    _check_stdin(*names)
     missing = [name for name in names if name and not _is_there(name)]
     if missing:
         is_output = may_lack_output and len(names) == 2 and missing == [names[1]]
@@ -69,6 +71,14 @@ def check_names(names: Sequence[str], output: str | None = None, may_lack_output
         if missing[0].startswith("-"):  # else it would be an option
             advice = "after -- everything is a file name"
         raise UsageError(f"no such file or folder: {missing[0]}; {advice}")
+
+
+def _check_stdin(*names: str) -> None:
+    """Refuse to read a standard input that is closed: it would seem empty."""
+    from mambair_cli.images.source import STANDARD_STREAM
+
+    if STANDARD_STREAM in names and is_stdin_closed():
+        raise UsageError(f"standard input is closed: {STANDARD_STREAM}; name a file")
 
 
 def refuse_addresses(names: Sequence[str], output: str | None = None) -> None:
@@ -140,6 +150,7 @@ def find_inputs(
 
     sources = discovery.find_sources(names, file_filter)
     if from_file is not None:
+        _check_stdin(from_file)
         sources += discovery.read_names(from_file, null, file_filter)
     left_out = file_filter.left_out
     if not sources and left_out.clips:

@@ -12,7 +12,11 @@ from mambair_cli.errors import MambairError
 from mambair_cli.system.wording import show, show_number
 
 _is_quiet = False
-_SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of a path that is not UTF-8
+_BYTES = "\ud800-\udfff"  # stand for bytes of a path that are not UTF-8
+_LINE_ENDS = "\u2028\u2029"  # end lines for some software, as do some control characters
+# What may control a terminal, end a line, or turn the text after it around.
+CONTROLS = re.compile(f"[\x00-\x1f\x7f-\x9f{_LINE_ENDS}\u202a-\u202e\u2066-\u2069{_BYTES}]")
+_NOT_IN_JSON = re.compile(f"[\x7f-\x9f{_LINE_ENDS}{_BYTES}]")
 
 
 def print_event(event: str, **facts: Any) -> None:
@@ -21,16 +25,20 @@ def print_event(event: str, **facts: Any) -> None:
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """Print a line of JSON, valid UTF-8 whatever paths it contains."""
+    """Print a line of JSON, valid UTF-8 and one line whatever paths it contains."""
     is_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
     line = json.dumps(facts, ensure_ascii=is_ascii)
-    print(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
+    print(_NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 
 def say(sentence: str) -> None:
     """Print a message on stderr, in one line whatever names it contains."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
-    print(f"mambair: {line}", file=sys.stderr)
+    print(f"mambair: {escape(sentence)}", file=sys.stderr)
+
+
+def escape(text: str) -> str:
+    """Return a text that a terminal shows in one line and as it is: what would control it is escaped."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def hush(is_quiet: bool) -> bool:

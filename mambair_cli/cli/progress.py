@@ -1,4 +1,4 @@
-"""The progress bars, on stderr, and only where that is a terminal."""
+"""The progress, on stderr: bars on a terminal that can draw them, elsewhere a line now and then."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,8 +20,10 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from mambair_cli.cli.output import format_rate
+from mambair_cli.cli.output import CONTROLS, format_rate, say
+from mambair_cli.cli.streams import open_for_drawing
 from mambair_cli.runs.jobs import StartedImage, name_of
+from mambair_cli.system.terminals import begin_drawing, end_drawing, takes_controls
 from mambair_cli.system.wording import show_count, show_number
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ WIDE, NARROW = 100, 80  # columns of a terminal; a narrower one has no room for 
 NAME_WIDTH, SHORT_NAME_WIDTH = 32, 20  # terminal cells, in a wide terminal and in others
 IDLE_SECONDS = 1  # for which a row is shown after its image is done
 SPEED_SECONDS = 3600  # to average speeds over: an image may take minutes
+LINE_SECONDS = 10  # between two lines where there is no bar
+MOST_LINES = 10  # for the images of a run, or for a clip
 
 
 class Progress:
@@ -40,13 +44,17 @@ class Progress:
     Args:
         shown: Whether to show anything.
         on_start: Called with each image that is begun.
+        in_lines: Whether lines tell the progress where there is no bar.
     """
 
     def __init__(
-        self, shown: bool = True, on_start: Callable[[StartedImage], None] = lambda image: None
+        self,
+        shown: bool = True,
+        on_start: Callable[[StartedImage], None] = lambda image: None,
+        in_lines: bool = False,
     ) -> None:
         self._on_start = on_start
-        console = Console(stderr=True)
+        console = Console(file=open_for_drawing())
         self._name_width = NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH
         columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
         self._bar = _make_bar(console, columns[: 1 if console.width < NARROW else 2], shown)
@@ -55,13 +63,15 @@ class Progress:
         self._rows: dict[int, _Row] = {}
         self._bytes: dict[Source, int] = {}  # predicts the time left better than the number of images
         self._all: TaskID | None = None
+        self._lines = _Lines(shown and in_lines and self._bar.disable)
 
     def expect(self, sources: Sequence["Source"]) -> None:
         """Set the images of the run, before it begins, or those that come next."""
         if self._all is not None:  # of images before these
             self._bar.remove_task(self._all)
-            self._all, self._done, self._failed = None, 0, 0
-        self._files = len(sources)
+            self._all = None
+        self._files, self._done, self._failed = len(sources), 0, 0
+        self._lines.begin()
         self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
         if self._files > 1 and not self._bar.disable:
             self._all = self._bar.add_task(
@@ -87,18 +97,20 @@ class Progress:
         """Show that a worker has begun an image, and what was seen of it."""
         self._on_start(image)
         if worker not in self._rows:
-            self._rows[worker] = _Row(self._bar.add_task("", total=None, count="", speed=""))
+            task = self._bar.add_task("", total=None, visible=False, count="", speed="")
+            self._rows[worker] = _Row(task, image)
         row = self._rows[worker]
-        row.name, row.megapixels, row.done = name_of(image.source), image.pixels / 1e6, None
+        row.image, row.share, row.done = image, 0, None
         row.begun = time.perf_counter()
-        name = shorten(row.name, self._name_width)
+        name = shorten(name_of(image.source), self._name_width)
         self._bar.reset(row.task, total=None, visible=True, description=name, count="", speed="")
         self._hide_idle()
 
     def advance(self, worker: int, done: int, total: int) -> None:
         """Show that a worker has computed that many tiles of its image."""
         row = self._rows[worker]
-        speed = row.megapixels * done / total / max(time.perf_counter() - row.begun, 1e-9)
+        row.share = done / total
+        speed = row.image.pixels / 1e6 * row.share / max(time.perf_counter() - row.begun, 1e-9)
         self._bar.update(
             row.task,
             completed=done,
@@ -109,16 +121,18 @@ class Progress:
         )
         row.done = time.perf_counter() if done == total else None
         self._hide_idle()
+        self._tell(f"{name_of(row.image.source)}: {done}/{total} tiles")
 
     def count(self, outcome: "Outcome") -> None:
         """Show the outcome of an image."""
         self._end_row(outcome)
-        if self._all is None:
-            return
-        size = self._bytes.get(outcome.job.source, 0)
         self._failed += outcome.error is not None
         self._files -= outcome.is_skipped
         self._done += not outcome.is_skipped
+        self._tell()
+        if self._all is None:
+            return
+        size = self._bytes.get(outcome.job.source, 0)
         if outcome.is_skipped:  # an earlier run says nothing about the speed
             self._bar.reset(self._all, total=(self._bar.tasks[0].total or 0) - size)
         else:
@@ -130,15 +144,19 @@ class Progress:
         self._hide_idle()
 
     def _end_row(self, outcome: "Outcome") -> None:
-        """End the row of an image; hide it at once if the image failed, since a line above says so.
-
-        The row of another image of the same name appears again with its next tile.
-        """
+        """End the row of an image; hide it at once if the image failed, since a line above says so."""
         for row in self._rows.values():
-            if row.name == name_of(outcome.job.source) and row.done is None:
-                row.done = time.perf_counter()
+            if row.image.source == outcome.job.source:
+                row.share = 0  # it counts as a whole image now
+                row.done = row.done or time.perf_counter()
                 if outcome.error is not None:
                     self._bar.update(row.task, visible=False)
+
+    def _tell(self, *tiles: str) -> None:
+        """Tell the progress in a line, if one is due."""
+        share = (self._done + sum(row.share for row in self._rows.values())) / max(1, self._files)
+        images = [f"{self._done} of {self._files} images done"] if self._files > 1 else []
+        self._lines.tell(share, "; ".join([*tiles, *images]))
 
     def _hide_idle(self) -> None:
         """Hide the rows of workers that are idle for a while; hidden at once, rows would flicker."""
@@ -151,12 +169,40 @@ class Progress:
 class _Row:
     """The row of a worker's image."""
 
-    def __init__(self, task: TaskID) -> None:
+    def __init__(self, task: TaskID, image: StartedImage) -> None:
         self.task = task
-        self.name = ""
-        self.megapixels = 0.0
+        self.image = image
+        self.share = 0.0  # of the image that is done
         self.begun = 0.0
         self.done: float | None = None  # time when the image was done
+
+
+class _Lines:
+    """Lines that tell how far the work is: at most one in some seconds, and one for each tenth of it.
+
+    Args:
+        shown: Whether there are any.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin new work."""
+        self._told, self._part = time.perf_counter(), 0
+
+    def tell(self, share: float, sentence: str) -> None:
+        """Print a sentence, if it is due.
+
+        Args:
+            share: Share of the work that is done, from 0 to 1.
+            sentence: How far it is, in words.
+        """
+        now, part = time.perf_counter(), int(MOST_LINES * share)
+        if self._shown and self._part < part < MOST_LINES and now - self._told >= LINE_SECONDS:
+            self._told, self._part = now, part
+            say(sentence)
 
 
 def _size_of(source: "Source") -> int:
@@ -168,7 +214,7 @@ def _size_of(source: "Source") -> int:
 
 def shorten(name: str, width: int) -> str:
     """Shorten a name to that many cells in its middle: numbers of files are at the end."""
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    name = CONTROLS.sub("\N{REPLACEMENT CHARACTER}", name)
     if cell_len(name) <= width:
         return name
     half = (width - 1) // 2
@@ -184,7 +230,7 @@ def show_training(steps: int, shown: bool = True) -> Iterator["TrainingProgress"
         shown: Whether to show anything.
     """
     columns = [MofNCompleteColumn(), TextColumn("steps {task.fields[loss]}")]
-    with _make_bar(Console(stderr=True), columns, shown) as bar:
+    with _make_bar(Console(file=open_for_drawing()), columns, shown) as bar:
         yield TrainingProgress(bar, steps)
 
 
@@ -208,8 +254,39 @@ class TrainingProgress:
         self._bar.update(self._task, loss=f"loss {loss:.4f}")
 
 
+class _Bar(RichProgress):
+    """Bars that give way to the lines that are printed, which stand above them, unchanged.
+
+    Rich would print these lines itself: cut to the terminal's width, without tabs, and on stderr.
+    """
+
+    _is_hidden = False
+
+    def start(self) -> None:
+        super().start()
+        if not self.disable:
+            begin_drawing(self._erase, self._draw)
+
+    def stop(self) -> None:
+        if not self.disable:
+            end_drawing()
+        super().stop()
+
+    def get_renderable(self) -> RenderableType:
+        return Group() if self._is_hidden else super().get_renderable()
+
+    def _erase(self) -> None:
+        self._is_hidden = True
+        self.live.stop()
+
+    def _draw(self) -> None:
+        self._is_hidden = False
+        self.live.vertical_overflow = "ellipsis"  # as before it was stopped
+        self.live.start(refresh=True)
+
+
 def _make_bar(console: Console, columns: Sequence[ProgressColumn], shown: bool) -> RichProgress:
-    return RichProgress(
+    return _Bar(
         TextColumn("{task.description}", markup=False),  # brackets in a name are no markup
         BarColumn(bar_width=30),
         *columns,
@@ -218,32 +295,34 @@ def _make_bar(console: Console, columns: Sequence[ProgressColumn], shown: bool) 
         console=console,
         speed_estimate_period=SPEED_SECONDS,
         transient=True,
-        # Printed lines move above the bar; only in a terminal, since rich would print them on stderr.
-        redirect_stdout=sys.stdout.isatty(),
-        disable=not (shown and sys.stderr.isatty()),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not (shown and takes_controls(sys.stderr)),
     )
 
 
 @contextmanager
-def show_clip(name: str, shown: bool = True) -> Iterator["ClipProgress"]:
+def show_clip(name: str, shown: bool = True, in_lines: bool = False) -> Iterator["ClipProgress"]:
     """Show the progress of a clip while the block runs.
 
     Args:
         name: Name of the clip.
         shown: Whether to show anything.
+        in_lines: Whether lines tell the progress where there is no bar.
     """
-    console = Console(stderr=True)
+    console = Console(file=open_for_drawing())
     columns = [TextColumn("{task.fields[count]}"), TextColumn("{task.fields[speed]}")]
     with _make_bar(console, columns[: 1 if console.width < NARROW else 2], shown) as bar:
-        yield ClipProgress(bar, shorten(name, NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH))
+        width = NAME_WIDTH if console.width >= WIDE else SHORT_NAME_WIDTH
+        yield ClipProgress(bar, name, width, shown and in_lines and bar.disable)
 
 
 class ClipProgress:
     """A bar with the frames of a clip, their rate and the time left; from :func:`show_clip`."""
 
-    def __init__(self, bar: RichProgress, name: str) -> None:
-        self._bar = bar
-        self._task = bar.add_task(name, total=None, count="", speed="")
+    def __init__(self, bar: RichProgress, name: str, width: int, in_lines: bool = False) -> None:
+        self._bar, self._name, self._lines = bar, name, _Lines(in_lines)
+        self._task = bar.add_task(shorten(name, width), total=None, count="", speed="")
         self._resumed = -1
         self._begun = 0.0
 
@@ -255,11 +334,8 @@ class ClipProgress:
             self._resumed = resumed
             self._bar.reset(self._task, completed=done, total=all_frames)
         rate = (done - resumed) / max(now - self._begun, 1e-9)
-        shown = format_rate(rate)
-        self._bar.update(
-            self._task,
-            completed=done,
-            total=all_frames,
-            count=f"{done}/{all_frames} frames" if all_frames else show_count(done, "frame"),
-            speed=shown if done > resumed else "",
-        )
+        speed = format_rate(rate) if done > resumed else ""
+        count = f"{done}/{all_frames} frames" if all_frames else show_count(done, "frame")
+        self._bar.update(self._task, completed=done, total=all_frames, count=count, speed=speed)
+        if all_frames:
+            self._lines.tell(done / all_frames, ", ".join(filter(None, (f"{self._name}: {count}", speed))))

@@ -151,7 +151,9 @@ class Run:
 
         options = self._options
         progress = Progress(
-            not options.quiet, lambda image: self._explain(str(image.source), image.need, image.model)
+            not options.quiet,
+            lambda image: self._explain(str(image.source), image.need, image.model),
+            in_lines=not options.json,
         )
         executor = open_executor(self._asked, options, progress)
         with closing(executor), cleaning_up():

@@ -3,9 +3,12 @@
 import io
 import os
 import sys
+from functools import partial
 from typing import Any, TextIO
 
+from mambair_cli.cli.output import escape
 from mambair_cli.errors import OutputError
+from mambair_cli.system.terminals import write_above
 
 _STDOUT, _STDERR = 1, 2
 
@@ -18,8 +21,9 @@ def settle_streams() -> None:
     """Make the standard streams safe to use.
 
     A closed one becomes the null device: otherwise the next file that is opened would take its number, and
-    receive what is printed. Paths go to stdout as the bytes they are, whatever the locale. Errors of stdout
-    get a class of their own, apart from those of other files.
+    receive what is printed. Paths go to stdout as the bytes they are, whatever the locale; on a terminal,
+    what would control it is escaped. Errors of stdout get a class of their own, apart from those of other
+    files. Lines on a terminal stand above a bar that is drawn there.
     """
     for number in range(3):
         try:
@@ -34,27 +38,46 @@ def settle_streams() -> None:
         sys.stderr = _wrap(sys.stderr, _STDERR)
 
 
+def is_stdin_closed() -> bool:
+    """Tell whether the process was started without a standard input."""
+    return sys.__stdin__ is None
+
+
 def is_stdout_closed() -> bool:
     """Tell whether the process was started without a standard output."""
     return sys.__stdout__ is None
+
+
+def open_for_drawing() -> TextIO:
+    """Return a stream to stderr for what is drawn at the end of a terminal, and gives way to lines."""
+    is_ours = isinstance(_raw_of(sys.stderr), _Stream)
+    return _wrap(sys.stderr, _STDERR, draws=True) if is_ours else sys.stderr
 
 
 class _Stream(io.FileIO):
     """A stream that raises its first error as a ``MambairError``, and drops what is written later.
 
     Otherwise the rest of the buffers would fail again when Python ends. stderr drops its first error, too.
+
+    Args:
+        number: Number of the open file.
+        draws: Whether it draws at the end of a terminal, and does not write lines above.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, draws: bool) -> None:
         super().__init__(number, "w", closefd=False)
         self._has_failed = False
+        self._is_above = not draws and self.isatty()
 
     def write(self, data: Any, /) -> int | None:
         size = memoryview(data).nbytes
         if self._has_failed:
             return size
         try:
-            return super().write(data)
+            if not self._is_above or not size:
+                return super().write(data)
+            ends_line = memoryview(data).cast("B")[-1] == ord("\n")
+            return write_above(partial(super().write, data), ends_line)
         except OSError as error:
             self._has_failed = True
             if self.fileno() == _STDERR:
@@ -68,14 +91,28 @@ def _is_plain(stream: TextIO | None, number: int) -> bool:
     """Tell whether a stream is one that Python made for a file descriptor."""
     if stream is None:
         return True
-    buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # an unbuffered stream has no more
+    raw = _raw_of(stream)
     return type(raw) is io.FileIO and raw.fileno() == number
 
 
-def _wrap(stream: TextIO | None, number: int) -> io.TextIOWrapper:
+def _raw_of(stream: TextIO) -> object:
+    """Return the stream of bytes below the buffers of another, where there is one."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)  # an unbuffered stream has no more
+
+
+class _Terminal(io.TextIOWrapper):
+    """A terminal's stdout: a name with control characters must not control it."""
+
+    def write(self, text: str, /) -> int:
+        return super().write("\n".join(map(escape, text.split("\n"))))
+
+
+def _wrap(stream: TextIO | None, number: int, draws: bool = False) -> io.TextIOWrapper:
     encoding, errors = "utf-8" if stream is None else stream.encoding, "backslashreplace"
     if number == _STDOUT and os.name == "posix":  # where paths are bytes
         encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-    buffer = io.BufferedWriter(_Stream(number))
-    return io.TextIOWrapper(buffer, encoding, errors, line_buffering=number == _STDERR or buffer.isatty())
+    buffer = io.BufferedWriter(_Stream(number, draws))
+    is_terminal = buffer.isatty()
+    wrap = _Terminal if number == _STDOUT and is_terminal else io.TextIOWrapper
+    return wrap(buffer, encoding, errors, line_buffering=number == _STDERR or is_terminal)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mambair_cli.cli.output import say
+from mambair_cli.system.terminals import takes_controls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +70,7 @@ def show_in_terminal(pictures: Sequence["ScreenPicture"]) -> None:
     Args:
         pictures: The pictures, of one shape; smaller ones are enlarged.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (sys.stdin.isatty() and takes_controls(sys.stderr)):
         return
     terminal = ask_terminal()
     if terminal is None:

@@ -11,7 +11,6 @@ ends, or, where it was killed, when another begins or ends. Runs that write diff
 do so side by side; of those that write the same one, the later waits.
 """
 
-import errno
 import json
 import os
 import secrets
@@ -205,11 +204,7 @@ class Journal:
         except OSError as error:
             if self._claim:
                 self._claim.release()
-            if is_closed(error):
-                raise _explain_closed(folder, error) from error
-            # In another folder, all that is done here would be done again.
-            remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
-            raise ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}") from error
+            raise _explain(folder, error) from error
 
     def _begin(self, names: np.ndarray, notify: Callable[[str], None]) -> None:
         is_told = False
@@ -300,7 +295,11 @@ class Pen:
         self.parts = folder / PARTS_FOLDER / run
 
     def begin(self, target: Path, temporary: Path) -> None:
-        """Note that a result is being written, under a temporary name."""
+        """Note that a result is being written, under a temporary name.
+
+        Raises:
+            ImageError: The system refuses to write into the journal; so with :meth:`finish`.
+        """
         self._write({"begun": _name_in(self._folder, target), "temporary": temporary.name})
 
     def finish(self, target: Path, entry: JournalEntry) -> None:
@@ -321,11 +320,14 @@ class Pen:
         data = b"\n" + json.dumps(line).encode() + b"\n"  # the line before may have been cut off
         with _WRITING:
             is_new = not part.exists()
-            with part.open("ab", buffering=0) as file:  # a line is one write
-                if file.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if to_disk:
-                    os.fsync(file.fileno())
+            try:
+                with part.open("ab", buffering=0) as file:  # a line is one write
+                    while data:  # where only a part of it was written, the rest brings the system's error
+                        data = data[file.write(data) :]
+                    if to_disk:
+                        os.fsync(file.fileno())
+            except OSError as error:
+                raise _explain(self._folder, error) from error
             if is_new:
                 synchronize(self.parts)
 
@@ -347,10 +349,14 @@ def explain_wait(folder: Path) -> str:
     return f"another run is writing the same results into {folder}"
 
 
-def _explain_closed(folder: Path, error: OSError) -> ImageError:
-    """Phrase what the system does not let a run use: a file that is there, such as another user's, or all."""
+def _explain(folder: Path, error: OSError) -> ImageError:
+    """Phrase why the system does not let a run keep its journal in a folder of results."""
+    if not is_closed(error):
+        # In another folder, all that is done here would be done again.
+        remedy = "free some space" if lacks_space(error) else "choose another folder with -o"
+        return ImageError(f"cannot keep a journal in {folder}: {error.strerror}; {remedy}")
     number, file = error.errno or 0, os.fsdecode(error.filename or "")
-    if os.path.lexists(file) and Path(file) != folder:
+    if os.path.lexists(file) and Path(file) != folder:  # it alone cannot be used, as another user's
         return explain_closed(Path(file), number, action="use the journal")
     return explain_closed(folder, number)
 

@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 0.02  # to wait for images that could share a batch with the 
 
 
 OnStart = Callable[[StartedImage], None]
-"""Called with each image whose turn has come."""
+"""Called with each image whose turn has come: the progress that is told next is its own."""
 
 
 class Pipeline:
@@ -139,7 +139,7 @@ class _Group:
     def begin(self) -> None:
         """Give the device something to do, without waiting for it."""
         if len(self.jobs) == 1:
-            self._begin_job(self.jobs[0], None)
+            self.jobs[0].begin(self._on_tiles)
             return
         samples = [job.samples for job in self.jobs if job.samples is not None]
         with suppress(MambairError), passing_over_memory():  # computed alone, each has room, or its own error
@@ -147,11 +147,14 @@ class _Group:
 
     def rows(self) -> Iterator[Band]:
         """Compute the images and write their rows; yield these, so that the caller can do other work."""
+        self._start(self.jobs[0])
         if len(self.jobs) == 1:
             yield from self.jobs[0].rows()
             return
         for job, bands in zip(self.jobs, self._collect_bands(), strict=True):
-            self._begin_job(job, bands)
+            if job is not self.jobs[0]:
+                self._start(job)
+            job.begin(self._on_tiles, bands)
             yield from job.rows()
 
     def abandon(self) -> None:
@@ -159,11 +162,10 @@ class _Group:
         for job in self.jobs:
             job.abandon()
 
-    def _begin_job(self, job: ImageJob, bands: list[Band] | None) -> None:
+    def _start(self, job: ImageJob) -> None:
+        """Tell that the turn of an image has come, not before: begun ahead, it waits for others."""
         if job.error is None:
-            source = job.prepared.job.source
-            self._on_start(StartedImage(source, job.pixels, job.need, job.model))
-            job.begin(self._on_tiles, bands)
+            self._on_start(StartedImage(job.prepared.job.source, job.pixels, job.need, job.model))
 
     def _collect_bands(self) -> Sequence[list[Band] | None]:
         """Wait for the batch; return None for images that are to be computed alone."""

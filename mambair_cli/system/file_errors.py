@@ -12,6 +12,7 @@ _WHY_UNREADABLE = {
     errno.EISDIR: "it is a folder; name a file in it",
     errno.EACCES: "its permissions forbid it; change them",
     errno.ENAMETOOLONG: "its name is too long; shorten it",
+    errno.ELOOP: "its links lead in a circle; repair them",
 }
 _WHY_UNWRITABLE = {
     errno.ENOENT: "its folder does not exist; create it first",
@@ -38,7 +39,7 @@ _WHY_UNSENT = {
 
 def explain_unreadable(path: Path, error: OSError) -> ImageError:
     """Phrase why the system did not let a file be read."""
-    if os.path.islink(path) and not os.path.exists(path):
+    if error.errno != errno.ELOOP and os.path.islink(path) and not os.path.exists(path):
         gone = show(os.readlink(path))
         return ImageError(
             f"cannot read {show(path)}: it is a link to {gone}, which is missing; repair the link"

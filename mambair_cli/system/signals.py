@@ -7,6 +7,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+
+from mambair_cli.system.terminals import takes_controls, write_above
 
 TYPE_CHECKING = False  # see the package's own
 if TYPE_CHECKING:
@@ -169,7 +172,7 @@ def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) 
         if not is_first and _heard not in _REPEATED:
             _end(_heard)
         if is_first and answer is not None:
-            _write(answer)
+            write_above(partial(_write, answer), ends_line=True)
         is_first = False
 
 
@@ -184,7 +187,7 @@ def tell() -> None:
 def _write(sentence: str) -> None:
     """Write a line to stderr without Python's buffers: a signal may come while they are in use."""
     with suppress(OSError):  # stderr may be closed
-        os.write(2, (_ERASE_BAR if os.isatty(2) else b"") + f"mambair: {sentence}\n".encode())
+        os.write(2, (_ERASE_BAR if takes_controls(2) else b"") + f"mambair: {sentence}\n".encode())
 
 
 def _handle(handler: "Callable[[int, object], object]") -> "dict[int, Any]":
