@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.record import JOURNAL_FILE
 
 
 def list_files(folder: str | Path = ".") -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pictures import save_photo
 
-from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.record import JOURNAL_FILE
 
 # Windows closes no folder by its mode, and the superuser is bound only where Linux takes a right away.
 CAN_CLOSE = sys.platform == "linux" or (sys.platform != "win32" and os.geteuid() != 0)

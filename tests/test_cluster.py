@@ -24,9 +24,9 @@ from mambair_cli.images.source import Source
 from mambair_cli.restore.settings import RestoreSettings
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE
 from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.record import JOURNAL_FILE
 from mambair_cli.runs.run import PreparedJob, run_jobs
 
 IMAGES = 12

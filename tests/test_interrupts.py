@@ -14,7 +14,7 @@ from pictures import save_photo
 from PIL import Image
 
 from mambair_cli.cli import main
-from mambair_cli.runs.journal import JOURNAL_FILE
+from mambair_cli.runs.record import JOURNAL_FILE
 from mambair_cli.train.folder import LOCK_FILE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -15,7 +15,8 @@ from pictures import save_photo
 from mambair_cli.images.source import Source
 from mambair_cli.runs.job_files import open_target
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE, Journal
+from mambair_cli.runs.journal import Journal
+from mambair_cli.runs.record import JOURNAL_FILE
 from mambair_cli.system.new_folders import make_folders, removing_empty
 
 

@@ -15,8 +15,8 @@ from forked import start_forked
 from pictures import save_photo
 from PIL import Image
 
-from mambair_cli.runs.journal import JOURNAL_FILE
 from mambair_cli.runs.noted_inputs import NotedInputs, parse_noted
+from mambair_cli.runs.record import JOURNAL_FILE
 
 Resume = Callable[..., tuple[int, dict[str, str], str]]
 

@@ -28,13 +28,9 @@ from mambair_cli.errors import ImageError
 from mambair_cli.runs import journal
 from mambair_cli.runs.claims import GATE_FILE
 from mambair_cli.runs.image_job import ImageJob
-from mambair_cli.runs.journal import (
-    JOURNAL_FILE,
-    PARTS_FOLDER,
-    Journal,
-    Record,
-)
+from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.journal_entry import JournalEntry, describe_entry
+from mambair_cli.runs.record import JOURNAL_FILE, PARTS_FOLDER, Record
 from mambair_cli.runs.stamps import Stamp, stamp_of
 from mambair_cli.system.files import hash_of
 

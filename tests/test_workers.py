@@ -40,10 +40,10 @@ from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE
 from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.record import JOURNAL_FILE
 from mambair_cli.runs.run import run_jobs
 from mambair_cli.system.notices import SlowerWarning
 

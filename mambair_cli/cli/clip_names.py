@@ -39,7 +39,7 @@ def leave_out_results(clips: list[str], suffix: str, output: str | None, quiet: 
 
 def _is_written(clip: str) -> bool:
     """Tell whether a run has written a clip."""
-    from mambair_cli.runs.journal import Record
+    from mambair_cli.runs.record import Record
 
     with suppress(OSError):  # without a journal nothing tells
         return Record(Path(clip).parent).is_ours(Path(clip))

@@ -18,8 +18,8 @@ from mambair_cli.runs.clip_plan import ClipJob, ClipWay, choose_form, choose_way
 from mambair_cli.runs.clip_writers import begins_anew, check_images
 from mambair_cli.runs.dry_run import RunModel
 from mambair_cli.runs.estimate import Trial, try_network
-from mambair_cli.runs.journal import Record, read_record
 from mambair_cli.runs.policy import Action
+from mambair_cli.runs.record import Record, read_record
 from mambair_cli.runs.unfinished_clip import LeftOver, find_left_over
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, name_frame, open_clip
 

@@ -14,8 +14,9 @@ from mambair_cli.runs.clip_frames import Counter, OnFrame
 from mambair_cli.runs.clip_plan import ClipJob, ClipWay, choose_way, decide_clip
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import WorkersForClip, Writing, Written, choose_writer
-from mambair_cli.runs.journal import Journal, Record
+from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.policy import Action
+from mambair_cli.runs.record import Record
 from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.system.file_errors import lacks_space
 from mambair_cli.system.memory import is_out_of_memory

@@ -16,9 +16,9 @@ from mambair_cli.runs.clip_writers import ClipResult
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Record
 from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.policy import Action, RunPolicy, decide
+from mambair_cli.runs.record import Record
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.system.files import is_stream
 from mambair_cli.system.result_folders import check_folder

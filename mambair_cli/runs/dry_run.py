@@ -20,8 +20,8 @@ from mambair_cli.runs.job_files import (
     plan_result,
 )
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Record, read_record
 from mambair_cli.runs.policy import Action, RunPolicy, decide
+from mambair_cli.runs.record import Record, read_record
 from mambair_cli.system.memory import explaining_memory
 from mambair_cli.system.result_folders import check_folder
 

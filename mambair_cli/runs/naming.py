@@ -13,9 +13,9 @@ from mambair_cli.images.left_out import LeftOut
 from mambair_cli.images.signatures import SIGNATURE_BYTES, identify
 from mambair_cli.images.source import STANDARD_STREAM, Source
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Record
 from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.output_size import Size
+from mambair_cli.runs.record import Record
 from mambair_cli.runs.stamps import find_stamp
 from mambair_cli.system.clips import CLIP_SUFFIXES
 from mambair_cli.system.files import is_stream

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mambair_cli.images import MAX_PIXELS
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import Record
+from mambair_cli.runs.record import Record
 from mambair_cli.system.wording import show
 
 

@@ -13,9 +13,10 @@ from mambair_cli.errors import ImageError
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target, leave_out_unused
 from mambair_cli.runs.jobs import Job, group_targets
-from mambair_cli.runs.journal import Journal, Record
+from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import Action, RunPolicy, decide
+from mambair_cli.runs.record import Record
 from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.system.file_errors import explain_unreadable
 from mambair_cli.system.new_folders import removing_empty
