@@ -9,6 +9,17 @@ from mambair_cli.kernels import ScanParams, reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+CASES = {  # for ``make_operands``; scans add the sizes at which they cut
+    "ordinary": {},
+    "one token": {"length": 1},
+    "states no power of two": {"n": 10, "d": 2, "b": 1, "k": 1},
+    "one of everything": {"b": 1, "length": 3, "d": 1, "k": 1, "n": 1, "r": 1},
+    "path of each image": {"batch_paths": True},
+    "very slow": {"bias": (-18.0, -14.0)},
+    "very fast": {"bias": (25.0, 60.0)},
+    "slow beside fast": {"bias": (-16.0, 30.0), "d": 4},
+}
+
 
 class Operands(NamedTuple):
     """All operands of a scan, in the order of the operator's arguments."""

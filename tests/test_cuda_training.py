@@ -4,6 +4,7 @@ Without a GPU its source is compiled for the CPU, as that of ``test_cuda_scan`` 
 """
 
 import pytest
+import scans
 import torch
 from scans import check, make_operands, run
 
@@ -14,18 +15,11 @@ TOLERANCE = 2e-5  # relative, float32 against float64
 TOLERANCE_16_BIT = 8e-3
 
 CASES = {
-    "ordinary": {},
-    "one token": {"length": 1},
+    **scans.CASES,
     "one stage exactly": {"length": 32},
     "a stage and one": {"length": 33},
-    "states no power of two": {"n": 10, "d": 2, "b": 1, "k": 1},
     "channels beyond a warp": {"d": 35, "length": 9, "b": 1},
     "channels beyond a block": {"d": 131, "length": 5, "b": 2, "k": 1, "n": 2, "r": 1},
-    "one of everything": {"b": 1, "length": 3, "d": 1, "k": 1, "n": 1, "r": 1},
-    "path of each image": {"batch_paths": True},
-    "very slow": {"bias": (-18.0, -14.0)},
-    "very fast": {"bias": (25.0, 60.0)},
-    "slow beside fast": {"bias": (-16.0, 30.0), "d": 4},
 }
 
 

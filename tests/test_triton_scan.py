@@ -12,6 +12,7 @@ if not torch.cuda.is_available():
 
 pytest.importorskip("triton")
 
+import scans
 from scans import check, make_operands, run
 
 from mambair_cli.kernels import triton_scan
@@ -21,17 +22,10 @@ TOLERANCE_16_BIT = 8e-3  # two roundings of a gradient to bfloat16
 
 
 CASES = {
-    "ordinary": {},
-    "one token": {"length": 1},
+    **scans.CASES,
     "one chunk exactly": {"length": triton_scan.BACKWARD_BLOCK.steps},
     "a chunk and one": {"length": triton_scan.BACKWARD_BLOCK.steps + 1},
-    "states no power of two": {"n": 10, "d": 2, "b": 1, "k": 1},
     "channels beyond a block": {"d": triton_scan.FORWARD_BLOCK.channels + 3, "length": 9, "b": 1},
-    "one of everything": {"b": 1, "length": 3, "d": 1, "k": 1, "n": 1, "r": 1},
-    "path of each image": {"batch_paths": True},
-    "very slow": {"bias": (-18.0, -14.0)},
-    "very fast": {"bias": (25.0, 60.0)},
-    "slow beside fast": {"bias": (-16.0, 30.0), "d": 4},
 }
 
 
