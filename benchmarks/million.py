@@ -22,12 +22,14 @@ from mambair_cli.runs.executors.scheduler import Scheduler
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
-from mambair_cli.runs.journal import JOURNAL_FILE, Journal, JournalEntry, stamp_of
-from mambair_cli.runs.journal_entry import describe_entry
+from mambair_cli.runs.journal import Journal
+from mambair_cli.runs.journal_entry import JournalEntry, describe_entry
 from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
+from mambair_cli.runs.record import JOURNAL_FILE
 from mambair_cli.runs.run import IsStopped, PreparedJob, run_jobs
+from mambair_cli.runs.stamps import stamp_of
 
 FOLDER = 1000  # images in each
 NOTED = 2000  # results that are written to the journal one by one, each with a sync
