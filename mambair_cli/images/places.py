@@ -4,8 +4,9 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.measured import find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.metadata import restate_exif
 from mambair_cli.images.move import Move
 from mambair_cli.images.row_reader import leave_out
@@ -46,16 +47,31 @@ def find_orientation(exif: bytes | None) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-def restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
-    """Change EXIF so that it describes a picture that was turned upright.
+class Upright(NamedTuple):
+    """EXIF and XMP of a picture that was turned upright; see the fields of ``Header`` of these names."""
+
+    exif: bytes | None
+    xmp: bytes | None
+    unmoved: tuple[str, ...]
+
+
+def restate_upright(exif: bytes | None, xmp: bytes | None, move: Move, warnings: list[str]) -> Upright:
+    """Change EXIF and XMP so that they describe a single picture that was turned upright.
 
     Args:
         exif: EXIF block; None for none.
+        xmp: XMP packet; None for none.
         move: What became of the pixels.
-        warnings: Sentences about the file, to which one is added where the block cannot be read, or
-            where it tells what cannot be moved.
+        warnings: Sentences about the file, to which those about what is left out are added.
     """
-    warnings += describe_unmoved(exif, None, move)
+    return Upright(
+        _restate_upright_exif(exif, move, warnings),
+        restate_upright_xmp(xmp, move, warnings),
+        find_unmoved(exif, xmp, move),
+    )
+
+
+def _restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
     moved = exif and move_exif_measures(move_exif_places(exif, move), move)
     restated = restate_exif(moved, *move.after) if moved else None
     if exif and restated is None:
@@ -64,10 +80,9 @@ def restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) ->
 
 
 def restate_upright_xmp(xmp: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
-    """Change XMP so that it describes a single picture that was turned upright; see the same for EXIF."""
+    """Change XMP so that it describes a single picture that was turned upright; see ``restate_upright``."""
     if not xmp:
         return None
-    warnings += describe_unmoved(None, xmp, move)
     moved = move_xmp_measures(move_xmp_places(xmp, move), move)
     restated, lost = drop_lost_parts(restate_xmp(moved, *move.after))
     warnings += [leave_out(part) for part in lost]
