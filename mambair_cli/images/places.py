@@ -29,9 +29,9 @@ _INLINE_BYTES = 4
 _AREA, _DIMENSIONS = (b"mwg-rs:Area",), (b"mwg-rs:AppliedToDimensions",)
 _BOUNDARY = (b"Iptc4xmpExt:RegionBoundary",)
 _PARTS = (b"rbX", b"rbY", b"rbW", b"rbH", b"rbRx")
-_UNIT = re.compile(rb"Iptc4xmpExt:rbUnit(?:\s*=\s*[\"']|\s*>\s*)(pixel|relative)")
+_UNIT = re.compile(field_of(b"Iptc4xmpExt:rbUnit", rb"pixel|relative"))
 _SUBJECT = (b"exif:SubjectArea", b"exif:SubjectLocation")
-_RECTANGLE = re.compile(rb"(MPReg:Rectangle(?:\s*=\s*[\"']|\s*>\s*))(%b(?:\s*,\s*%b){3})" % (NUMBER, NUMBER))
+_RECTANGLE = re.compile(field_of(b"MPReg:Rectangle", rb"%b(?:\s*,\s*%b){3}" % (NUMBER, NUMBER)))
 _ITEM = re.compile(rb"(<rdf:li\s*>\s*)(\d{1,10})(?=\s*<)")
 
 
@@ -167,14 +167,14 @@ def _move_boundary(element: bytes, move: Move) -> bytes:
     columns, rows, widths, heights, radii = numbers.values()
     if unit is None or not columns or len(columns) != len(rows):
         return element
-    (across, down), after = (move.before, move.after) if unit[1] == b"pixel" else ((1, 1), (1, 1))
+    (across, down), after = (move.before, move.after) if unit[2] == b"pixel" else ((1, 1), (1, 1))
     points = [move.point(x / across, y / down) for x, y in zip(columns, rows, strict=True)]
     if len(points) == len(widths) == len(heights) == 1:  # its first corner becomes another one
         corner = move.point((columns[0] + widths[0]) / across, (rows[0] + heights[0]) / down)
         sides = [sorted(side) for side in zip(points[0], corner, strict=True)]
         points = [(sides[0][0], sides[1][0])]
         widths, heights = ([(high - low) * length] for (low, high), length in zip(sides, after, strict=True))
-    if unit[1] == b"pixel":
+    if unit[2] == b"pixel":
         radii = [math.sqrt(math.prod(move.size(radius, radius))) for radius in radii]
     elif move.is_transposed:  # shares of the width
         radii = [radius * move.before[0] / move.before[1] for radius in radii]
