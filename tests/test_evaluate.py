@@ -353,6 +353,28 @@ def test_a_partner_of_another_picture_is_not_taken(tmp_path):
     assert "a.bmp needs one partner" in pairs["a.bmp"].problem
 
 
+def test_no_image_is_the_partner_of_two(tmp_path):
+    for place in ("x/a.png", "y/a.png", "b.png", "b_hr.png", "c.png", "c.bmp", "z/d.png", "d.png"):
+        photo(tmp_path / "gt" / place)
+    for place in ("a.png", "b_x4.png", "b_hr_x4.png", "c_x4.png", "z/d_x4.png"):
+        photo(tmp_path / "done" / place)
+    pairs = {pair.name: pair for pair in find_pairs(tmp_path / "gt", tmp_path / "done")}
+    partners = {name: pair.other.name for name, pair in pairs.items() if pair.other}
+    assert partners == {"b": "b_x4.png", "b_hr": "b_hr_x4.png", "z/d": "d_x4.png"}
+    for name, found in (("x/a", "a.png"), ("y/a", "a.png"), ("c.png", "c_x4.png"), ("c.bmp", "c_x4.png")):
+        place = name if "." in name else f"{name}.png"
+        told = f"{place} needs its own partner in {tmp_path / 'done'}: {found} fits another, too; "
+        assert pairs[name].problem == f"{told}name it {place}"
+    assert "d.png needs one partner" in pairs["d"].problem
+
+
+def test_many_images_are_paired_in_a_time_that_their_number_explains(tmp_path, monkeypatch):
+    names = [Path(f"{number:05}.png") for number in range(20_000)]
+    path = "mambair_cli.quality.pairs._list_images"
+    monkeypatch.setattr(path, lambda folder: {name: folder / name for name in names})
+    assert not any(pair.problem for pair in find_pairs(tmp_path / "gt", tmp_path / "done"))
+
+
 def test_a_picture_without_a_partner_fails_alone(run, tmp_path):
     for place in ("gt/a.png", "gt/b.png", "done/a.png"):
         photo(tmp_path / place)

@@ -171,6 +171,10 @@ def evaluate(
     shown too. The bare output of the network is measured, which the other commands also correct towards the
     input in smooth areas, rounded to 8 bits, as in the papers, or to 16 where the truth has more than 8.
 
+    In the folder of --inputs or --restored, the partner of x/baby.png is x/baby.png, else x/baby.*, else in x/
+    a name with a mark, such as babyx4.png or baby_denoised.jpg, else one of these names in any folder. No
+    image is the partner of two.
+
     Enlarged images are compared on Y, without a border of --scale pixels, others in all channels and whole.
     Give --scale with --restored, too, if these images were enlarged. The last line says what was compared.
 
