@@ -132,12 +132,12 @@ def test_finished_images_are_compared_as_they_are(run):
     Image.open("gt/sub/b.png").save("done/b.tiff")
     code, out, _ = run("evaluate", "gt", "--restored", "done")
     assert code == 0
-    assert [line.split()[0] for line in out] == ["a", "b", "mean"]
+    assert [line.split()[0] for line in out] == ["a", "sub/b", "mean"]
     assert f"{metrics.psnr(other.astype(np.uint8), truth):.2f} dB" in out[0]
     assert "inf dB  1.0000" in out[1]
     assert [line.index(" dB") for line in out] == [out[0].index(" dB")] * 3
     code, out, _ = run("evaluate", "gt", "--restored", "done", "--json")
-    assert events(out)["b"]["psnr"] is None  # JSON has no infinity
+    assert events(out)["sub/b"]["psnr"] is None  # JSON has no infinity
 
 
 def test_enlarged_images_are_measured_like_the_task_that_made_them(run):

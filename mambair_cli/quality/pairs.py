@@ -65,7 +65,7 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
     truths = _list_images(truth)
     stems = {place: place.with_suffix("") for place in truths}
     count = Counter(stems.values())
-    names = {place: str(stem if count[stem] == 1 else place) for place, stem in stems.items()}
+    names = {place: (stem if count[stem] == 1 else place).as_posix() for place, stem in stems.items()}
     if other is None:
         return [ImagePair(path, None, names[place]) for place, path in truths.items()]
     others = _list_images(other)
