@@ -20,7 +20,7 @@ from mambair_cli.images.tiff_directories import (
     read_number,
 )
 from mambair_cli.images.xml_tags import NUMBER, edit_outermost, field_of, find_outermost
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+from mambair_cli.images.xmp import drop_lost_parts, restate_xmp, to_utf8
 
 _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
@@ -64,6 +64,7 @@ def restate_upright(exif: bytes | None, xmp: bytes | None, move: Move, warnings:
         move: What became of the pixels.
         warnings: Sentences about the file, to which those about what is left out are added.
     """
+    xmp = xmp and to_utf8(xmp)
     return Upright(
         _restate_upright_exif(exif, move, warnings),
         restate_upright_xmp(xmp, move, warnings),
@@ -83,7 +84,7 @@ def restate_upright_xmp(xmp: bytes | None, move: Move, warnings: list[str]) -> b
     """Change XMP so that it describes a single picture that was turned upright; see ``restate_upright``."""
     if not xmp:
         return None
-    moved = move_xmp_measures(move_xmp_places(xmp, move), move)
+    moved = move_xmp_measures(move_xmp_places(to_utf8(xmp), move), move)
     restated, lost = drop_lost_parts(restate_xmp(moved, *move.after))
     warnings += [leave_out(part) for part in lost]
     return restated

@@ -44,10 +44,32 @@ _LOST = (
     _LostProperty(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
     _LostProperty(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
 )
+# By the first bytes: a byte order mark, or the "<" of the first tag; those of four bytes come first.
+_ENCODINGS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"<\0\0\0": "utf-32-le",
+    b"\0\0\0<": "utf-32-be",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"<\0": "utf-16-le",
+    b"\0<": "utf-16-be",
+}
 _THUMBNAILS = (b"xmp:Thumbnails", b"xap:Thumbnails")
 _PREFIX = re.compile(rb"(?<=[<\s/])(%b):" % _ANY_NAME)
 _DECLARATION = b"xmlns:"
 _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_MAP, b"DepthMap": DEPTH_MAP}
+
+
+def to_utf8(xmp: bytes) -> bytes:
+    """Return a packet in UTF-8, the only encoding for which files of images have room; a broken one stays."""
+    encoding = next((name for mark, name in _ENCODINGS.items() if xmp.startswith(mark)), None)
+    if encoding is None:
+        return xmp
+    try:
+        return xmp.decode(encoding).encode()
+    except UnicodeDecodeError:
+        return xmp
 
 
 def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
