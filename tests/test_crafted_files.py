@@ -20,7 +20,7 @@ from mambair_cli.images import iso_boxes, open_picture, read_picture
 from mambair_cli.images.description import PageLayout, fit_description
 from mambair_cli.images.jpeg import mend, read_segments
 from mambair_cli.images.jpeg_quality import read_jpeg_quality
-from mambair_cli.images.measured import describe_unmoved, move_xmp_measures
+from mambair_cli.images.measured import find_unmoved, move_xmp_measures
 from mambair_cli.images.metadata import change_description
 from mambair_cli.images.move import Move
 from mambair_cli.images.ome import Resized, find_misfit, restate_ome
@@ -89,7 +89,7 @@ def test_measures_with_much_around_them_stay() -> None:
             name + b'="1;' * MANY,
         ):
             assert move_xmp_measures(xmp, TURN) == xmp
-            describe_unmoved(None, xmp, TURN)
+            find_unmoved(None, xmp, TURN)
     xmp = b"<x Iptc4xmpExt:rbUnit='pixel'><Iptc4xmpExt:RegionBoundary Iptc4xmpExt:rbX='1'" * MANY
     assert move_xmp_places(xmp, TURN) == xmp
 

@@ -132,12 +132,12 @@ def test_finished_images_are_compared_as_they_are(run):
     Image.open("gt/sub/b.png").save("done/b.tiff")
     code, out, _ = run("evaluate", "gt", "--restored", "done")
     assert code == 0
-    assert [line.split()[0] for line in out] == ["a", "b", "mean"]
+    assert [line.split()[0] for line in out] == ["a", "sub/b", "mean"]
     assert f"{metrics.psnr(other.astype(np.uint8), truth):.2f} dB" in out[0]
     assert "inf dB  1.0000" in out[1]
     assert [line.index(" dB") for line in out] == [out[0].index(" dB")] * 3
     code, out, _ = run("evaluate", "gt", "--restored", "done", "--json")
-    assert events(out)["b"]["psnr"] is None  # JSON has no infinity
+    assert events(out)["sub/b"]["psnr"] is None  # JSON has no infinity
 
 
 def test_enlarged_images_are_measured_like_the_task_that_made_them(run):
@@ -351,6 +351,28 @@ def test_a_partner_of_another_picture_is_not_taken(tmp_path):
     pairs = {pair.name: pair for pair in find_pairs(tmp_path / "gt", tmp_path / "done")}
     assert pairs["a.png"].other == tmp_path / "done/a.png"
     assert "a.bmp needs one partner" in pairs["a.bmp"].problem
+
+
+def test_no_image_is_the_partner_of_two(tmp_path):
+    for place in ("x/a.png", "y/a.png", "b.png", "b_hr.png", "c.png", "c.bmp", "z/d.png", "d.png"):
+        photo(tmp_path / "gt" / place)
+    for place in ("a.png", "b_x4.png", "b_hr_x4.png", "c_x4.png", "z/d_x4.png"):
+        photo(tmp_path / "done" / place)
+    pairs = {pair.name: pair for pair in find_pairs(tmp_path / "gt", tmp_path / "done")}
+    partners = {name: pair.other.name for name, pair in pairs.items() if pair.other}
+    assert partners == {"b": "b_x4.png", "b_hr": "b_hr_x4.png", "z/d": "d_x4.png"}
+    for name, found in (("x/a", "a.png"), ("y/a", "a.png"), ("c.png", "c_x4.png"), ("c.bmp", "c_x4.png")):
+        place = name if "." in name else f"{name}.png"
+        told = f"{place} needs its own partner in {tmp_path / 'done'}: {found} fits another, too; "
+        assert pairs[name].problem == f"{told}name it {place}"
+    assert "d.png needs one partner" in pairs["d"].problem
+
+
+def test_many_images_are_paired_in_a_time_that_their_number_explains(tmp_path, monkeypatch):
+    names = [Path(f"{number:05}.png") for number in range(20_000)]
+    path = "mambair_cli.quality.pairs._list_images"
+    monkeypatch.setattr(path, lambda folder: {name: folder / name for name in names})
+    assert not any(pair.problem for pair in find_pairs(tmp_path / "gt", tmp_path / "done"))
 
 
 def test_a_picture_without_a_partner_fails_alone(run, tmp_path):

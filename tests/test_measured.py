@@ -14,8 +14,8 @@ from pictures import encode
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from mambair_cli.images import read_picture
-from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images import open_picture, read_picture
+from mambair_cli.images.measured import find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.move import Move
 from mambair_cli.images.places import move_xmp_places
 
@@ -124,18 +124,36 @@ def test_a_lens_distorts_the_turned_scene_as_the_scene(orientation: int) -> None
 
 
 def test_what_cannot_be_converted_is_named() -> None:
-    assert describe_unmoved(exif_of(), XMP.encode(), DOUBLE) == []
+    assert find_unmoved(exif_of(), XMP.encode(), DOUBLE) == ()
     lone = b'<x exif:FocalPlaneXResolution="9" drone-dji:DewarpData="gone" Camera:VignettingCenter="3,4"/>'
     moved = move_xmp_measures(lone, DOUBLE)
     assert moved == lone.replace(b'"9"', b'"18"')
-    names = "drone-dji:DewarpData and Camera:VignettingCenter"
-    assert describe_unmoved(None, lone, DOUBLE) == [UNMOVED + names]
+    names = ("drone-dji:DewarpData", "Camera:VignettingCenter")
+    assert find_unmoved(None, lone, DOUBLE) == names
     assert move_xmp_measures(lone, QUARTER) == lone
-    names = "exif:FocalPlaneXResolution, drone-dji:DewarpData and Camera:VignettingCenter"
-    assert describe_unmoved(None, lone, QUARTER) == [UNMOVED + names]
+    assert find_unmoved(None, lone, QUARTER) == ("exif:FocalPlaneXResolution", *names)
     panorama = b'<x GPano:FullPanoWidthPixels="64" GPano:FullPanoHeightPixels="40"/>'
-    names = "GPano:FullPanoWidthPixels and GPano:FullPanoHeightPixels"
-    assert describe_unmoved(None, panorama, QUARTER) == [UNMOVED + names]
+    names = ("GPano:FullPanoWidthPixels", "GPano:FullPanoHeightPixels")
+    assert find_unmoved(None, panorama, QUARTER) == names
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [((), True), (("--strip",), False), (("-o", "out.gif", "--background", "white"), False)]
+)
+def test_what_does_not_fit_a_turned_and_enlarged_picture_is_told_once(
+    more: tuple[str, ...], told: bool, run: Any, weights: Path
+) -> None:
+    xmp = b'<x GPano:FullPanoWidthPixels="64" Camera:VignettingCenter="3,4"/>'
+    pixels = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    Path("in.webp").write_bytes(encode(pixels, "webp", exif=exif_of(6), xmp=xmp, lossless=True))
+    with open_picture(Path("in.webp")) as reader:
+        assert reader.warnings == []  # there is no result that they would not fit
+    code, out, _ = run("upscale", "in.webp", "--weights", weights / "x2.safetensors", "--json", *more)
+    assert code == 0
+    (warnings,) = [event["warnings"] for event in map(json.loads, out) if event["event"] == "done"]
+    sentences = [sentence for sentence in warnings if sentence.startswith(UNMOVED)]
+    names = "GPano:FullPanoWidthPixels and Camera:VignettingCenter"
+    assert sentences == ([UNMOVED + names] if told else [])
 
 
 def test_a_resolution_of_another_type_stays_and_is_named() -> None:
@@ -144,9 +162,21 @@ def test_a_resolution_of_another_type_stays_and_is_named() -> None:
         block = block.replace(struct.pack(">HH", tag, 5), struct.pack(">HH", tag, 10))
         block = block.replace(struct.pack("<HH", tag, 5), struct.pack("<HH", tag, 10))
     assert move_exif_measures(block, DOUBLE) == block
-    names = "FocalPlaneXResolution and FocalPlaneYResolution"
-    assert describe_unmoved(block, None, DOUBLE) == [UNMOVED + names]
+    names = ("FocalPlaneXResolution", "FocalPlaneYResolution")
+    assert find_unmoved(block, None, DOUBLE) == names
     assert move_exif_measures(b"II*\0", DOUBLE) == b"II*\0"
+
+
+def test_a_resolution_beside_an_undefined_one_is_scaled_and_named_where_it_cannot_be_turned() -> None:
+    block = exif_of()
+    order = "<" if block[:2] == b"II" else ">"
+    block = block.replace(struct.pack(f"{order}2I", 1000, 1), bytes(8))
+    exif = Image.Exif()
+    exif.load(b"Exif\0\0" + move_exif_measures(block, DOUBLE))
+    assert float(exif.get_ifd(0x8769)[X_RESOLUTION]) == 4001
+    assert find_unmoved(block, None, DOUBLE) == ()
+    assert move_exif_measures(block, QUARTER) == block
+    assert find_unmoved(block, None, QUARTER) == ("FocalPlaneXResolution",)
 
 
 def region(unit: str, shape: str, **numbers: float) -> bytes:

@@ -100,3 +100,19 @@ def test_a_note_is_metadata_and_strip_leaves_none(photo: str, capsys) -> None:
     note = read_note(read_picture(body).xmp)
     assert note is not None
     assert note["model"] == "tiny-denoise"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        b"<rdf:Description xmlns:dc='d' xmlns:mambair='urn:mambair:1.0:'%b><dc:a/></rdf:Description>",
+        b'<rdf:Description dc:a="1" xmlns:mambair="urn:mambair:1.0:"%b/>',
+        b'<rdf:Description xmlns:mambair="urn:mambair:1.0:">%b<dc:a/></rdf:Description>',
+    ],
+)
+def test_what_other_programs_have_put_beside_a_note_stays(made: bytes) -> None:
+    note = b"<mambair:made>{}</mambair:made>" if b">%b" in made else b' mambair:made="{}"'
+    packet = b"<rdf:RDF>" + made % note + b"</rdf:RDF>"
+    noted = add_note(packet, {"version": "1"})
+    assert noted.startswith(b"<rdf:RDF>" + (made % b"") + b"<rdf:Description")
+    assert read_note(noted) == {"version": "1"}

@@ -129,6 +129,16 @@ def test_places_on_every_page_turn_with_its_pixels(orientation: int) -> None:
         assert read_numbers(note.xmp, *names) == read_numbers(single.xmp, *names)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_packets_of_other_encodings_become_utf_8(encoding: str) -> None:
+    xmp = f"<?xpacket begin='\ufeff'?>{xmp_of(False).decode()}"
+    packets = (xmp.encode(encoding), xmp.encode())
+    after = [read_picture(encode(stored(), "webp", exif=exif_of(6), xmp=each)).xmp for each in packets]
+    assert after[0] == after[1]
+    broken = xmp.encode("utf-16-le") + b"\0"
+    assert read_picture(encode(stored(), "webp", xmp=broken)).xmp == broken
+
+
 def test_regions_that_were_written_for_the_upright_picture_stay() -> None:
     xmp = xmp_of(True, HEIGHT, WIDTH)
     moved = move_xmp_places(xmp, Move(6, (WIDTH, HEIGHT), (HEIGHT, WIDTH)))

@@ -85,6 +85,14 @@ def test_repeats_to_the_bit():
         assert torch.equal(first, second)
 
 
+def test_its_gradient_is_an_operator_that_torch_can_trace():
+    (u, *others), paths, params = make_operands(length=10, d=2)
+    u = u.transpose(1, 2).contiguous().transpose(1, 2)  # in another order in memory
+    _, states = triton_scan._scan(u, *others, paths, *params, True)
+    given = (torch.ones_like(u), u, *others, paths, *params, states)
+    torch.library.opcheck(torch.ops.mambair.selective_scan_backward.default, given)
+
+
 def test_is_an_operator_that_torch_can_trace():
     operands, paths, params = make_operands(length=10, d=2)
     torch.library.opcheck(torch.ops.mambair.selective_scan.default, (*operands, paths, *params, True))

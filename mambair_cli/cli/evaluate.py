@@ -171,6 +171,10 @@ def evaluate(
     shown too. The bare output of the network is measured, which the other commands also correct towards the
     input in smooth areas, rounded to 8 bits, as in the papers, or to 16 where the truth has more than 8.
 
+    The partner of x/baby.png in the folder of --inputs or --restored is x/baby.png, else any x/baby with
+    another suffix, else in x/ a name with a mark, such as babyx4.png or baby_denoised.jpg, else one of these
+    names in any folder. No image is the partner of two.
+
     Enlarged images are compared on Y, without a border of --scale pixels, others in all channels and whole.
     Give --scale with --restored, too, if these images were enlarged. The last line says what was compared.
 
@@ -182,8 +186,6 @@ def evaluate(
     Example: mambair evaluate Set5/ --task upscale --scale 4
     """
     _check(options, typed(context))
-    from mambair_cli.quality.evaluate import average, measure
-
     pairs, inputs = _find_images(truth, options)
     folders = [truth, *filter(None, [options.restored, options.inputs])]
     page = EvaluationPage(options.page, options.overwrite, inputs, folders)
@@ -196,6 +198,24 @@ def evaluate(
         show = show_receptive_field if options.receptive_field else show_seams
         show(restorer, pairs, protocol, options)
         return
+    _measure_all(truth, pairs, protocol, restorer, options, page)
+
+
+def _measure_all(
+    truth: Path,
+    pairs: "list[ImagePair]",
+    protocol: "PaperProtocol",
+    restorer: "Restorer | None",
+    options: EvaluateOptions,
+    page: EvaluationPage,
+) -> None:
+    """Measure pairs of images, and print the score of each and the mean.
+
+    Raises:
+        typer.Exit: Some cannot be measured.
+    """
+    from mambair_cli.quality.evaluate import average, measure
+
     width = min(_WIDEST, max(len("mean"), *(len(pair.name) for pair in pairs)))
     scores, failures = [], Failures(options.json)
     model = restorer.model.name if restorer else None

@@ -38,7 +38,7 @@ from mambair_cli.images.picture import (
     Text,
     decode_text,
 )
-from mambair_cli.images.places import find_orientation, restate_upright_exif, restate_upright_xmp
+from mambair_cli.images.places import find_orientation, restate_upright
 from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
@@ -193,7 +193,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     image.order = samples.order
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
-    exif = restate_upright_exif(exif, move, warnings)
+    upright = restate_upright(exif, image.field("xmp-data"), move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
@@ -210,11 +210,10 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         delays=tuple(delays[: image.frames]) if delays else None,
         loop=image.field("loop") or 0,
         icc=icc,
-        exif=exif,
-        xmp=restate_upright_xmp(image.field("xmp-data"), move, warnings),
-        iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(exif),
+        iptc=image.field("iptc-data") if format == "jpeg" else find_iptc(upright.exif),
         texts=_read_texts(data, format, facts, gif),
         is_from_cmyk=head.interpretation == "cmyk",
+        **upright._asdict(),
     )
     header = add_resolution(header, data.bytes, facts, move.orientation)
     return Reader(
@@ -304,7 +303,7 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
     bands = image.bands or count - (count % 2 == 0)
     warnings = list(image.warnings)
     move = to_upright((width, height), find_orientation(image.exif))
-    exif = restate_upright_exif(image.exif, move, warnings)
+    upright = restate_upright(image.exif, image.xmp, move, warnings)
     icc = keep_usable_profile(image.icc, bands, warnings)
     icc = find_tiff_profile(data.bytes, pages, icc, bands == 1, warnings) if pages else icc
     is_heif = format in ("heic", "avif")
@@ -322,10 +321,9 @@ def _open_with_other_decoder(data: FileData, format: str, pages: list[Page], max
         delays=image.delays,
         loop=image.loop,
         icc=find_avif_profile(data.bytes, icc, data.name) if is_heif else icc,
-        exif=exif,
-        iptc=find_iptc(exif),
-        xmp=restate_upright_xmp(image.xmp, move, warnings),
+        iptc=find_iptc(upright.exif),
         dpi=image.dpi,
+        **upright._asdict(),
     )
     header = add_resolution(header, data.bytes, orientation=move.orientation)
     header = _add_measures(header, data, pages, choose_pages(pages).numbers, warnings)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mambair_cli.errors import ImageError, NoRoomError
 from mambair_cli.images.file_patches import write_comment
-from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.measured import describe_unmoved, find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.move import Move
 from mambair_cli.images.picture import Header, Text
 from mambair_cli.images.places import move_exif_places, move_xmp_places
@@ -254,7 +254,9 @@ def find_losses(header: Header, result: Header, format: str, strip: bool = False
         losses.append(f"{format} has no room for its texts: {names}; png has")
     if strip:
         return losses
-    losses += describe_unmoved(result.exif, result.xmp, _move_to(header, result)) if format != "gif" else []
+    if format != "gif":  # which has neither EXIF nor XMP
+        unmoved = find_unmoved(result.exif, result.xmp, _move_to(header, result))
+        losses += describe_unmoved([*header.unmoved, *unmoved])
     if resolution := describe_lost_resolution(header, result, format):
         losses.append(resolution)
     if len(set(header.pages)) > 1 and not result.pages:

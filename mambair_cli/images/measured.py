@@ -6,7 +6,7 @@ They are scaled and turned with the picture, so that the field of view stays wha
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mambair_cli.images.tiff_directories import (
     EXIF,
     MALFORMED,
     Directory,
+    ExifEntry,
     Layout,
     read_directory,
     read_header,
@@ -86,7 +87,7 @@ def move_exif_measures(exif: bytes, move: Move) -> bytes:
             if moved is not None:
                 at = locate_value(block, photo[tag], layout)
                 struct.pack_into(f"{layout.order}2I", block, at, *make_rational(moved))
-    except (*MALFORMED, ZeroDivisionError):
+    except MALFORMED:
         return exif
     return head + bytes(block)
 
@@ -114,22 +115,24 @@ def move_xmp_measures(xmp: bytes, move: Move) -> bytes:
     return xmp
 
 
-def describe_unmoved(exif: bytes | None, xmp: bytes | None, move: Move) -> list[str]:
-    """Say which measures cannot be moved.
+def find_unmoved(exif: bytes | None, xmp: bytes | None, move: Move) -> tuple[str, ...]:
+    """Return the names of measures that cannot be moved.
 
     Args:
         exif: EXIF block; None for none.
         xmp: XMP packet; None for none.
         move: What became of the pixels.
-
-    Returns:
-        A sentence, or nothing.
     """
     if move.is_none:
-        return []
-    names = dict.fromkeys([*_find_unmoved_exif(exif or b"", move), *_find_unmoved_xmp(xmp or b"", move)])
+        return ()
+    return *_find_unmoved_exif(exif or b"", move), *_find_unmoved_xmp(xmp or b"", move)
+
+
+def describe_unmoved(names: Iterable[str]) -> list[str]:
+    """Say which measures do not fit a result, each once: a sentence, or nothing."""
+    known = dict.fromkeys(names)
     return (
-        [f"in its metadata, measures that do not fit the result: {enumerate_names(names)}"] if names else []
+        [f"in its metadata, measures that do not fit the result: {enumerate_names(known)}"] if known else []
     )
 
 
@@ -142,20 +145,27 @@ def _read_focal_plane(block: bytes | bytearray) -> tuple[Layout, Directory]:
 
 
 def _find_rational(directory: Directory, tag: int, layout: Layout) -> float | None:
-    if tag not in directory or directory[tag].kind != RATIONAL:
+    """Read a fraction; None where there is none, or it is undefined."""
+    entry = directory.get(tag)
+    if entry is None or not _is_fraction(entry):
         return None
-    numerator, denominator = read_rational(directory[tag], layout.order)
-    return numerator / denominator
+    numerator, denominator = read_rational(entry, layout.order)
+    return numerator / denominator if denominator else None
+
+
+def _is_fraction(entry: ExifEntry) -> bool:
+    return entry.kind == RATIONAL and entry.count == 1
 
 
 def _find_unmoved_exif(exif: bytes, move: Move) -> Iterator[str]:
     try:
-        _, photo = _read_focal_plane(exif.removeprefix(b"Exif\0\0"))
+        layout, photo = _read_focal_plane(exif.removeprefix(b"Exif\0\0"))
+        told = [tag for tag in photo if _find_rational(photo, tag, layout) is not None]
     except MALFORMED:
         return
-    is_whole = len(photo) == 2 or not move.is_transposed
+    is_whole = len(told) == 2 or not move.is_transposed
     for tag, entry in photo.items():
-        if entry.kind != RATIONAL or entry.count != 1 or not is_whole:
+        if not _is_fraction(entry) or (tag in told and not is_whole):
             yield _FOCAL_PLANE[tag]
 
 

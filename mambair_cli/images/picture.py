@@ -93,6 +93,7 @@ class Header:
         pages: What each page says of itself, as its file has it; for the first one, the fields above count.
             Empty where the others say nothing of their own.
         left_out: Names of metadata that no result has, such as "georeferencing (GeoTIFF, GDAL)".
+        unmoved: Names of measures in EXIF and XMP that tell of the picture as it was before it was turned.
         is_from_cmyk: Whether the file holds amounts of ink, of which colours were made.
     """
 
@@ -115,6 +116,7 @@ class Header:
     texts: tuple[Text, ...] = ()
     pages: tuple[PageNotes, ...] = ()
     left_out: tuple[str, ...] = ()
+    unmoved: tuple[str, ...] = ()
     is_from_cmyk: bool = False
 
     @property

@@ -4,8 +4,9 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from mambair_cli.images.measured import describe_unmoved, move_exif_measures, move_xmp_measures
+from mambair_cli.images.measured import find_unmoved, move_exif_measures, move_xmp_measures
 from mambair_cli.images.metadata import restate_exif
 from mambair_cli.images.move import Move
 from mambair_cli.images.row_reader import leave_out
@@ -19,7 +20,7 @@ from mambair_cli.images.tiff_directories import (
     read_number,
 )
 from mambair_cli.images.xml_tags import NUMBER, edit_outermost, field_of, find_outermost
-from mambair_cli.images.xmp import drop_lost_parts, restate_xmp
+from mambair_cli.images.xmp import drop_lost_parts, restate_xmp, to_utf8
 
 _SUBJECTS = frozenset({0x9214, 0xA214})  # area and location, in pixels
 _LARGEST = 65535  # number in EXIF that tells a place
@@ -28,9 +29,9 @@ _INLINE_BYTES = 4
 _AREA, _DIMENSIONS = (b"mwg-rs:Area",), (b"mwg-rs:AppliedToDimensions",)
 _BOUNDARY = (b"Iptc4xmpExt:RegionBoundary",)
 _PARTS = (b"rbX", b"rbY", b"rbW", b"rbH", b"rbRx")
-_UNIT = re.compile(rb"Iptc4xmpExt:rbUnit(?:\s*=\s*[\"']|\s*>\s*)(pixel|relative)")
+_UNIT = re.compile(field_of(b"Iptc4xmpExt:rbUnit", rb"pixel|relative"))
 _SUBJECT = (b"exif:SubjectArea", b"exif:SubjectLocation")
-_RECTANGLE = re.compile(rb"(MPReg:Rectangle(?:\s*=\s*[\"']|\s*>\s*))(%b(?:\s*,\s*%b){3})" % (NUMBER, NUMBER))
+_RECTANGLE = re.compile(field_of(b"MPReg:Rectangle", rb"%b(?:\s*,\s*%b){3}" % (NUMBER, NUMBER)))
 _ITEM = re.compile(rb"(<rdf:li\s*>\s*)(\d{1,10})(?=\s*<)")
 
 
@@ -46,16 +47,32 @@ def find_orientation(exif: bytes | None) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-def restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
-    """Change EXIF so that it describes a picture that was turned upright.
+class Upright(NamedTuple):
+    """EXIF and XMP of a picture that was turned upright; see the fields of ``Header`` of these names."""
+
+    exif: bytes | None
+    xmp: bytes | None
+    unmoved: tuple[str, ...]
+
+
+def restate_upright(exif: bytes | None, xmp: bytes | None, move: Move, warnings: list[str]) -> Upright:
+    """Change EXIF and XMP so that they describe a single picture that was turned upright.
 
     Args:
         exif: EXIF block; None for none.
+        xmp: XMP packet; None for none.
         move: What became of the pixels.
-        warnings: Sentences about the file, to which one is added where the block cannot be read, or
-            where it tells what cannot be moved.
+        warnings: Sentences about the file, to which those about what is left out are added.
     """
-    warnings += describe_unmoved(exif, None, move)
+    xmp = xmp and to_utf8(xmp)
+    return Upright(
+        _restate_upright_exif(exif, move, warnings),
+        restate_upright_xmp(xmp, move, warnings),
+        find_unmoved(exif, xmp, move),
+    )
+
+
+def _restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
     moved = exif and move_exif_measures(move_exif_places(exif, move), move)
     restated = restate_exif(moved, *move.after) if moved else None
     if exif and restated is None:
@@ -64,11 +81,10 @@ def restate_upright_exif(exif: bytes | None, move: Move, warnings: list[str]) ->
 
 
 def restate_upright_xmp(xmp: bytes | None, move: Move, warnings: list[str]) -> bytes | None:
-    """Change XMP so that it describes a single picture that was turned upright; see the same for EXIF."""
+    """Change XMP so that it describes a single picture that was turned upright; see ``restate_upright``."""
     if not xmp:
         return None
-    warnings += describe_unmoved(None, xmp, move)
-    moved = move_xmp_measures(move_xmp_places(xmp, move), move)
+    moved = move_xmp_measures(move_xmp_places(to_utf8(xmp), move), move)
     restated, lost = drop_lost_parts(restate_xmp(moved, *move.after))
     warnings += [leave_out(part) for part in lost]
     return restated
@@ -152,14 +168,14 @@ def _move_boundary(element: bytes, move: Move) -> bytes:
     columns, rows, widths, heights, radii = numbers.values()
     if unit is None or not columns or len(columns) != len(rows):
         return element
-    (across, down), after = (move.before, move.after) if unit[1] == b"pixel" else ((1, 1), (1, 1))
+    (across, down), after = (move.before, move.after) if unit[2] == b"pixel" else ((1, 1), (1, 1))
     points = [move.point(x / across, y / down) for x, y in zip(columns, rows, strict=True)]
     if len(points) == len(widths) == len(heights) == 1:  # its first corner becomes another one
         corner = move.point((columns[0] + widths[0]) / across, (rows[0] + heights[0]) / down)
         sides = [sorted(side) for side in zip(points[0], corner, strict=True)]
         points = [(sides[0][0], sides[1][0])]
         widths, heights = ([(high - low) * length] for (low, high), length in zip(sides, after, strict=True))
-    if unit[1] == b"pixel":
+    if unit[2] == b"pixel":
         radii = [math.sqrt(math.prod(move.size(radius, radius))) for radius in radii]
     elif move.is_transposed:  # shares of the width
         radii = [radius * move.before[0] / move.before[1] for radius in radii]

@@ -5,11 +5,16 @@ import re
 from typing import Any
 from xml.sax.saxutils import quoteattr, unescape
 
-from mambair_cli.images.xml_tags import cut, find_elements
+from mambair_cli.images.xml_tags import cut, find_attributes, find_elements
 
 NAMESPACE = "urn:mambair:1.0:"
-_DESCRIPTION, _MARK = b"rdf:Description", f'xmlns:mambair="{NAMESPACE}"'.encode()
-_NOTE = re.compile(rb"\bmambair:made=(\"[^\"]*\"|'[^']*')")
+_DESCRIPTION, _MADE = b"rdf:Description", b"mambair:made"
+_VALUE = rb"(\"[^\"]*\"|'[^']*')"
+_NOTE = re.compile(rb"\b%b=%b" % (_MADE, _VALUE))
+_OWN = re.compile(  # an element that has nothing but a note
+    rb"<%b\s+rdf:about=\"\"\s+xmlns:mambair=\"%b\"\s+%b=%b\s*/>"
+    % (_DESCRIPTION, NAMESPACE.encode(), _MADE, _VALUE)
+)
 _RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 _END = b"</rdf:RDF>"
 _EMPTY = (
@@ -48,12 +53,16 @@ def read_note(xmp: bytes | None) -> dict[str, Any] | None:
 
 
 def _drop_notes(xmp: bytes) -> bytes:
-    """Remove earlier notes, and the white space before each."""
-    spans = []
-    for each in find_elements(xmp) if _MARK in xmp else ():
-        if each.name == _DESCRIPTION and each.has_end and _MARK in xmp[each.start : each.inside]:
-            start = each.start
+    """Remove earlier notes; of elements in which other programs have put more, the rest stays."""
+    if _MADE not in xmp:
+        return xmp
+    spans = [(each.start, each.end) for each in find_attributes(xmp) if each.name == _MADE]
+    for each in find_elements(xmp):
+        start = each.start
+        if each.name == _DESCRIPTION and _OWN.fullmatch(xmp, start, each.end):
             while xmp[start - 1 : start].isspace():
                 start -= 1
             spans.append((start, each.end))
+        elif each.name == _MADE and each.has_end:
+            spans.append((start, each.behind))
     return cut(xmp, spans)

@@ -4,10 +4,18 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from mambair_cli.images.xml_tags import Span, cut, edit_outermost, find_attributes, find_elements, merge
+from mambair_cli.images.xml_tags import (
+    Span,
+    cut,
+    edit_outermost,
+    field_of,
+    find_attributes,
+    find_elements,
+    merge,
+)
 
 _ANY_NAME = rb"[\w.-]+"
-_SEMANTIC = re.compile(rb"Semantic(?:\s*=\s*[\"']|\s*>\s*)(\w+)")
+_SEMANTIC = re.compile(field_of(b"Semantic", rb"\w+"))
 
 
 class _LostProperty(NamedTuple):
@@ -36,10 +44,32 @@ _LOST = (
     _LostProperty(rb"http://ns\.google\.com/photos/1\.0/container/item/"),
     _LostProperty(rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", _EXTENDED),
 )
+# By the first bytes: a byte order mark, or the "<" of the first tag; those of four bytes come first.
+_ENCODINGS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"<\0\0\0": "utf-32-le",
+    b"\0\0\0<": "utf-32-be",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"<\0": "utf-16-le",
+    b"\0<": "utf-16-be",
+}
 _THUMBNAILS = (b"xmp:Thumbnails", b"xap:Thumbnails")
 _PREFIX = re.compile(rb"(?<=[<\s/])(%b):" % _ANY_NAME)
 _DECLARATION = b"xmlns:"
 _WHAT_ITEMS_ARE = {b"GainMap": GAIN_MAP, b"MotionPhoto": VIDEO, b"Depth": DEPTH_MAP, b"DepthMap": DEPTH_MAP}
+
+
+def to_utf8(xmp: bytes) -> bytes:
+    """Return a packet in UTF-8, the only encoding for which files of images have room; a broken one stays."""
+    encoding = next((name for mark, name in _ENCODINGS.items() if xmp.startswith(mark)), None)
+    if encoding is None:
+        return xmp
+    try:
+        return xmp.decode(encoding).encode()
+    except UnicodeDecodeError:
+        return xmp
 
 
 def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
@@ -50,8 +80,7 @@ def restate_xmp(xmp: bytes, width: int, height: int) -> bytes:
         rb"tiff:ImageLength|exif:PixelYDimension": height,
     }
     for names, value in values.items():  # as attributes, and as elements
-        pattern = rb"((?:%b)(?:\s*=\s*[\"']|\s*>\s*))\d+" % names
-        xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
+        xmp = re.sub(field_of(names, rb"\d+"), rb"\g<1>%d" % value, xmp)
     return edit_outermost(xmp, _THUMBNAILS, lambda _: b"")
 
 
@@ -60,10 +89,10 @@ def scale_xmp_resolution(xmp: bytes, factors: tuple[float, float]) -> bytes:
     for name, factor in zip((b"XResolution", b"YResolution"), factors, strict=True):
 
         def scale(found: re.Match[bytes], factor: float = factor) -> bytes:
-            scaled = Fraction(int(found[2]) * factor / max(int(found[3]), 1)).limit_denominator(10**6)
+            scaled = Fraction(int(found[3]) * factor / max(int(found[4]), 1)).limit_denominator(10**6)
             return found[1] + b"%d/%d" % (scaled.numerator, scaled.denominator)
 
-        xmp = re.sub(rb"(tiff:%b(?:\s*=\s*[\"']|\s*>\s*))(\d{1,10})/(\d{1,10})" % name, scale, xmp)
+        xmp = re.sub(field_of(b"tiff:" + name, rb"(\d{1,10})/(\d{1,10})"), scale, xmp)
     return xmp
 
 
@@ -88,7 +117,7 @@ def drop_lost_parts(xmp: bytes) -> tuple[bytes, list[str]]:
                 named.add(entry.what)
     spans = merge(spans)
     lost = dict.fromkeys(entry.what for entry in _LOST if entry.what and entry.what in named)
-    kinds = (kind for start, end in spans for kind in _SEMANTIC.findall(xmp[start:end]))
+    kinds = (found[2] for start, end in spans for found in _SEMANTIC.finditer(xmp, start, end))
     lost |= dict.fromkeys(_WHAT_ITEMS_ARE[kind] for kind in kinds if kind in _WHAT_ITEMS_ARE)
     if len(lost) > 1:  # extended XMP then holds a part that is named already
         lost.pop(_EXTENDED, None)

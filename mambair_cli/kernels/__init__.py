@@ -10,7 +10,7 @@ backend        computed by                                  gradient  runs on
 ``graph``      PyTorch's operator for loops, for export     no        everything
 ``cpu``        vector instructions, compiled by LLVM        yes       CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
-``triton``     Triton                                       yes       CUDA
+``triton``     Triton; for gradients CUDA C++ if possible   yes       CUDA
 ``mamba_ssm``  the CUDA kernel of the package mamba-ssm     yes       CUDA
 =============  ===========================================  ========  ==========
 """
@@ -114,7 +114,7 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> 
 
 
 def is_exporting() -> bool:
-    """Tell whether PyTorch follows the network to write it down as a program."""
+    """Tell whether PyTorch follows the network to write it down as a graph."""
     if not hasattr(torch.compiler, "is_exporting"):  # since PyTorch 2.7
         return False
     # PyTorch 2.11 says so in torch.compile, too, where the second is true.

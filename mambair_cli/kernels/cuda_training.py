@@ -152,8 +152,8 @@ def _scan_backward(
 @_scan_backward.register_fake
 def _scan_backward_shapes(grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, kept):
     projected = dt.new_empty(*dt.shape[:-1], dt.shape[-1] + 2 * A.shape[-1])
-    params = (torch.empty_like(p, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
-    return torch.empty_like(u), projected, *params
+    params = (p.new_empty(p.shape, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
+    return u.new_empty(u.shape), projected, *params
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -218,7 +218,8 @@ class _Work:
         """Run a kernel with further tensors."""
         given = self._tensors | tensors
         places = (given[each].data_ptr() if each in given else None for each in POINTERS)
-        self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
+        with torch.cuda.device_of(given["u"]):  # whose stream is taken
+            self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
 
 
 def _empty_states(u: Tensor, A: Tensor, r: int) -> Tensor:

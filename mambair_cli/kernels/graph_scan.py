@@ -1,4 +1,4 @@
-"""The selective scan as one loop in a graph: what a program that is exported holds in place of our kernels.
+"""The selective scan as one loop in a graph: what an exported network has in place of our kernels.
 
 PyTorch's operator ``scan`` is the loop, and becomes ONNX's ``Scan``. One turn takes a stretch of steps: its
 exponentials and products are computed at once, and only two operations remain for each single step.

@@ -212,8 +212,8 @@ def _scan_backward(
 @_scan_backward.register_fake
 def _scan_backward_shapes(grad_y, u, dt, B, C, paths, dt_weight, dt_bias, A, D, states):
     projected = dt.new_empty(*dt.shape[:-1], dt.shape[-1] + 2 * A.shape[-1])
-    params = (torch.empty_like(p, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
-    return torch.empty_like(u), projected, *params
+    params = (p.new_empty(p.shape, dtype=torch.float32) for p in (dt_weight, dt_bias, A))
+    return u.new_empty(u.shape), projected, *params
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -1,8 +1,10 @@
 """Pairs of a ground truth and the image that it is compared with: found by name, and brought to one shape."""
 
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from mambair_cli.errors import ImageError, UsageError
 from mambair_cli.images import is_gray
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import modcrop
+
+_MARK = re.compile(r"[_-]|x(?=\d+\Z)")  # where one begins in a name
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
     """Pair the images of the truth with those of another folder, by their paths within the folders.
 
     The partner of ``x/baby.png`` is ``x/baby.png``, else ``x/baby.*``, else ``x/`` and a name with a mark,
-    such as ``babyx4.png`` or ``baby_denoised.jpg``, else one of these names in any folder.
+    such as ``babyx4.png`` or ``baby_denoised.jpg``, else one of these names in any folder. No image is the
+    partner of two: ``baby_hr_x4.png`` is that of ``baby_hr.png``, not of ``baby.png``, where both are there.
 
     Returns:
         A pair for each image of the truth; those without a partner have a ``problem``.
@@ -60,19 +65,22 @@ def find_pairs(truth: Path, other: Path | None = None) -> list[ImagePair]:
     truths = _list_images(truth)
     stems = {place: place.with_suffix("") for place in truths}
     count = Counter(stems.values())
-    names = {place: str(stem if count[stem] == 1 else place) for place, stem in stems.items()}
+    names = {place: (stem if count[stem] == 1 else place).as_posix() for place, stem in stems.items()}
     if other is None:
         return [ImagePair(path, None, names[place]) for place, path in truths.items()]
     others = _list_images(other)
+    partners = _find_partners(truths, others)
+    uses = Counter(chain.from_iterable(partners.values()))
     pairs = []
     for place, path in truths.items():
-        free = [each for each in others if each == place or each not in truths]
-        found = _find_partners(place, free)
-        if len(found) == 1:
+        found = partners.get(place, [])
+        if len(found) == 1 and uses[found[0]] == 1:
             pairs.append(ImagePair(path, others[found[0]], names[place]))
             continue
         which = ", ".join(str(each) for each in found) or "none"
         problem = f"{place} needs one partner in {other}: {which}; name it {place.with_suffix('.*')}"
+        if len(found) == 1:
+            problem = f"{place} needs its own partner in {other}: {which} fits another, too; name it {place}"
         pairs.append(ImagePair(path, None, names[place], problem))
     if all(pair.problem for pair in pairs):
         raise UsageError(pairs[0].problem)
@@ -85,22 +93,35 @@ def _list_images(folder: Path) -> dict[Path, Path]:
     return {path.relative_to(within): path for path in find_images(folder)}
 
 
-def _find_partners(place: Path, others: Sequence[Path]) -> list[Path]:
-    """Return those paths that fit a path best; more than one is too many."""
-    same = [other for other in others if other == place]
-    beside = [other for other in others if other.parent == place.parent]
-    for candidates in (same, beside, others):
-        exact = [other for other in candidates if other.stem == place.stem]
-        marked = [other for other in candidates if _is_marked(other.stem, place.stem)]
-        if exact or marked:
-            return exact or marked
-    return []
+def _find_partners(truths: Collection[Path], others: Collection[Path]) -> dict[Path, list[Path]]:
+    """Return those paths that fit each path best, if any; more than one is too many."""
+    found = {place: [place] for place in truths if place in others}
+    for has_folder in (True, False):
+        keys = {place: (place.parent if has_folder else None, place.stem) for place in truths}
+        known = set(keys.values())
+        owners: dict[Path, tuple[Path | None, str]] = {}
+        for each in others:
+            possible = ((each.parent if has_folder else None, stem) for stem in _list_stems(each.stem))
+            if owner := next((key for key in possible if key in known), None):
+                owners[each] = owner
+        for is_marked in (False, True):
+            taken = set(chain.from_iterable(found.values()))
+            fitting: dict[tuple[Path | None, str], list[Path]] = defaultdict(list)
+            for each, owner in owners.items():
+                if each not in taken and (owner[1] != each.stem) == is_marked:
+                    fitting[owner].append(each)
+            left = {place: key for place, key in keys.items() if place not in found}
+            found |= {place: fitting[key] for place, key in left.items() if key in fitting}
+    return found
 
 
-def _is_marked(stem: str, truth: str) -> bool:
-    """Tell whether a name is the truth's name with a mark: a word after _ or -, or x and a number."""
-    mark = stem.removeprefix(truth)
-    return stem != mark and (mark[:1] in "_-" or (mark[:1] == "x" and mark[1:].isdigit()))
+def _list_stems(stem: str) -> list[str]:
+    """Return a name, and what it may be without a mark, the longest first.
+
+    A mark is a word after _ or -, or x and a number.
+    """
+    marks = [found.start() for found in _MARK.finditer(stem)]
+    return [stem, *(stem[:at] for at in reversed(marks) if at)]
 
 
 def check_input(pair: ImagePair, given: np.ndarray, truth: np.ndarray, scale: int) -> None:

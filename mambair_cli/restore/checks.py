@@ -79,7 +79,7 @@ def _check_setting(name: str, value: Any, kind: Any) -> Any:
         check_flags(**{name: value})
         return bool(value)
     if kind is float:
-        return float(_check_number(name, value, "number", RANGES[name]))
+        return float(_check_number(name, value, "number", RANGES[name], is_optional=False))
     return _check_number(name, value, "integer", RANGES[name], NoneType in get_args(kind))
 
 

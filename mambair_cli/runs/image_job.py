@@ -266,7 +266,7 @@ class ImageJob:
 
     def _collect_warnings(self) -> tuple[str, ...]:
         """Return the warnings about a result, after all rows have been read."""
-        warnings = list(dict.fromkeys([*self._warnings, *self._losses]))  # turned and enlarged: told once
+        warnings = [*self._warnings, *self._losses]
         if self._report and self._report.shrunk:
             warnings.append(f"out of memory at first; done as {self._report.plan}")
         return tuple(warnings)
