@@ -16,6 +16,7 @@ from mambair_cli.runs.clip_writers import ClipResult
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions, check_target
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.noted_inputs import Noted, NotedInputs
 from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.record import Record
@@ -128,6 +129,7 @@ def choose_way(job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer) ->
     }
     settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     plan["source"] = _stamp(job.source, clip)
+    plan["input"] = _note(job, clip)
     result = ClipResult(job.target, options, settings, plan, job.source, job.raw, quality)
     return ClipWay(chosen, need, (height, width), result)
 
@@ -200,6 +202,14 @@ def _describe(options: VideoOptions) -> dict[str, Any]:
     if not options.fields:
         del described["fields"]
     return described
+
+
+def _note(job: ClipJob, clip: Clip | NumberedFrames) -> Noted | None:
+    """Return which clip it is, by its file or first image; None for pipes. Two may have one size and time."""
+    first = clip.paths[0] if isinstance(clip, NumberedFrames) else job.source
+    if job.target is None or first is None or not first.is_file():
+        return None
+    return NotedInputs(job.target.parent).note(first)
 
 
 def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:

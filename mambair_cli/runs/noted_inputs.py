@@ -50,6 +50,10 @@ class NotedInputs:
         """Return the path of an input that was noted; None where it is there no more."""
         return next(filter(os.path.isfile, map(self._find, _names_of(noted))), None)
 
+    def find_file(self, noted: Noted) -> Path | None:
+        """Return the file itself that was noted, whatever its name leads to now; None where it is gone."""
+        return next(filter(os.path.isfile, [self._find(_names_of(noted)[-1])]), None)
+
     def _find(self, name: str) -> Path:
         return Path(os.path.normpath(os.path.join(self._place, name)))
 
