@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from mambair_cli.cli.preview_image import PreviewClip
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.clips import CLIP_SUFFIXES, read_rate, read_time
-from mambair_cli.system.files import is_special, refuse_input
+from mambair_cli.system.files import is_special
 from mambair_cli.system.patterns import expand, explain_no_match, must_be_expanded
 from mambair_cli.system.signals import cleaning_up
 
@@ -294,13 +293,11 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         if length is not None and time >= length:
             raise VideoError(f"cannot show {path} at {float(time):g} s: it ends after {float(length):.5g} s")
         frame = clip.frame_at(time)
-        pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
+        pattern = Path(folder, "%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
-        page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
-        refuse_input(Path(page), [path])
         image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
         shown = PreviewClip(clips[0], lambda: find_need_of_clip(clip.first_frames()), clip.warnings)
-        show_preview(asked, [image], WriteOptions(size=size), replace(options, output=page), shown)
+        show_preview(asked, [image], WriteOptions(size=size), options, shown)
 
 
 def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Options) -> list["ClipJob"]:
