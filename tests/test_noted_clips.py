@@ -36,7 +36,7 @@ def resume(run: Any, monkeypatch: pytest.MonkeyPatch) -> Resume:
 
     def call(source: str, *options: str) -> tuple[int, dict[str, Any], str]:
         model = ["--offline", "--device", "cpu", "--weights", "double.safetensors"]
-        code, out, err = run("upscale", source, "-s", "2", *model, "--resume", "--json", *options)
+        code, out, err = run("upscale", source, *model, "--resume", "--json", *options)
         return code, next(event for event in map(json.loads, out) if "input" in event), err
 
     return call
@@ -144,3 +144,16 @@ def test_numbered_images_of_another_folder_begin_anew(resume: Resume) -> None:
     assert resume("b/%02d.bmp", "-o", "out/x.mkv", "--dry-run")[1]["resumed"] == 0
     assert resume("a/%02d.bmp", "-o", "out/x.mkv", "--dry-run")[1]["resumed"] == 5
     assert resume("b/%02d.bmp", "-o", "out/x.mkv")[1]["resumed"] == 0
+
+
+def test_a_clip_is_done_where_an_option_says_what_holds_anyway(resume: Resume) -> None:
+    save_alike("a.mkv")
+    for target, *options in (
+        ("x.mkv", "-s", "2"),
+        ("x/%d.png", "--quality", "50"),
+        ("y/%d.jpg", "--quality", "95", "-s", "2"),
+    ):
+        assert resume("a.mkv", "-o", target)[1]["event"] == "done"
+        for mode, event in (("--dry-run", "plan_skipped"), ("--precision=fp32", "skipped")):
+            assert resume("a.mkv", "-o", target, *options, mode)[1]["event"] == event
+    assert resume("a.mkv", "-o", "y/%d.jpg", "--quality", "50")[1]["event"] == "done"

@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 Noted = str | tuple[str, str]
 """An input as it was named and, where that leads over links, the file itself."""
@@ -22,6 +23,10 @@ class NotedInputs:
     def __init__(self, folder: Path) -> None:
         self._place = os.path.realpath(folder)  # ".." behind a link would lead elsewhere
         self._folders: dict[str, tuple[str, str]] = {}  # as named, and without links; inputs are in few
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered of folders: each job takes this to another process."""
+        return {**vars(self), "_folders": {}}
 
     def note(self, source: Path) -> Noted:
         """Return what the journal notes of an input."""
