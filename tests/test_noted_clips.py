@@ -157,3 +157,12 @@ def test_a_clip_is_done_where_an_option_says_what_holds_anyway(resume: Resume) -
         for mode, event in (("--dry-run", "plan_skipped"), ("--precision=fp32", "skipped")):
             assert resume("a.mkv", "-o", target, *options, mode)[1]["event"] == event
     assert resume("a.mkv", "-o", "y/%d.jpg", "--quality", "50")[1]["event"] == "done"
+
+
+def test_a_second_clip_of_a_run_may_take_the_name_of_the_first(resume: Resume) -> None:
+    save_alike("x.avi", "x.mkv")
+    assert resume("x.avi", "-o", "out/")[1]["output"] == "out/x.mkv"
+    for mode, event in (["--dry-run"], "plan_clip"), ([], "done"):  # the first one becomes x.avi.mkv
+        code, first, _ = resume("x.mkv", "x.avi", "-o", "out/", *mode)
+        assert (code, first["event"], first["output"]) == (0, event, "out/x.mkv")
+    assert "x.mkv is written as out/x.mkv, too" in resume("x.avi", "-o", "out/")[1]["message"]

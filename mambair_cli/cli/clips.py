@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.clip_dry_run import ClipDryRun
-from mambair_cli.cli.clip_names import is_one_file, leave_out_results, name_apart, name_target
+from mambair_cli.cli.clip_names import find_namesakes, is_one_file, leave_out_results, name_apart, name_target
 from mambair_cli.cli.clip_run import ClipRun
 from mambair_cli.cli.dry_run import open_model
 from mambair_cli.cli.notices import EIGHT_TIMES, explain_level, explain_quality, explain_unused
@@ -319,15 +319,16 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
     if not is_one:
         clips = leave_out_results(clips, suffix, output, options.quiet)
-    targets = name_apart(clips, suffix, output)
+    targets, namesakes = name_apart(clips, suffix, output), find_namesakes(clips, suffix, output)
     jobs: dict[str, ClipJob] = {}
     for clip in clips:
         target = output if is_one and output is not None else targets[clip]
         if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         source, place = None if clip == "-" else Path(clip), None if target == "-" else Path(target)
+        others = tuple(Path(other) for other in namesakes.get(target, ()) if other not in (clip, "-"))
         jobs[target] = ClipJob(
-            Job(Source(source), place),
+            Job(Source(source), place, namesakes=others),
             WriteOptions(quality=options.quality, size=size),
             RunPolicy(
                 overwrite=options.overwrite,
