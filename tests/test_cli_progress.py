@@ -220,6 +220,26 @@ def test_the_row_of_an_image_that_failed_goes_and_one_of_its_name_comes_back(mon
     assert "2/9 tiles" in table
 
 
+def test_images_that_arrive_later_have_a_bar_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    sources = [Source(Path(f"{index}.png")) for index in range(4)]
+    for source in sources:
+        Path(str(source.path)).write_bytes(bytes(100))
+    progress = Progress()
+    for arrived in (sources[:2], sources[2:]):
+        progress.expect(arrived)
+        with progress:
+            progress.start(0, StartedImage(arrived[0], pixels=10**6))
+            progress.advance(0, 1, 9)
+            progress.count(Outcome(Job(arrived[0], None), is_skipped=True))
+            [row] = [task for task in progress._bar.tasks if task.description == "all"]
+            assert row.total == 100
+
+
 class Bar:
     """Stands for the bar of rich, and keeps what it shows."""
 

@@ -901,7 +901,7 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     frames = frames_of("in.mkv")
     errors = [np.abs(frame.pixels - pixels).max() for frame in frames]
     assert abs(int(np.argmin(errors)) - number) <= (at is None)
-    assert (given[5].output, given[6].name) == ("in_preview.html", "in.mkv")
+    assert given[4].name == "in.mkv"
 
 
 def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
@@ -911,12 +911,25 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     page = Path("in_preview.html").read_text("utf-8")
     assert "<html" in page
     assert "in.mp4 at 0.17 s" in page
-    assert "in_1.png" not in page
+    assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0  # a page of the same clip is made anew
+    long = Path(f"{'y' * 240}.mp4")
+    Path("in.mp4").rename(long)
+    assert upscale(str(long), "-s", "2", "--preview", "-q") == 0
+    Path("pages").mkdir()
+    assert upscale(str(long), "-s", "2", "--preview", "-q", "-o", "pages") == 0
+    assert [path.name for path in Path("pages").iterdir()] == [path.name for path in Path().glob("y*.html")]
+    long.rename("in.mp4")
+    for _ in range(2):
+        assert upscale("in.mp4", "-s", "2", "--preview", "-q", "-o", "page.html") == 0
+    capsys.readouterr()
     make_clip(place / "large.mp4", "mp4", times=TIMES[:3], size=(640, 480))
     assert main(["upscale", "large.mp4", "-s", "2", "--preview", "--at", "0.04", *LOCAL]) == 0
     said = capsys.readouterr().err
     assert "large.mp4 at 0.04 s: showing the part" in said
-    assert "large_1.png" not in said
+    assert main(["upscale", "large.mp4", "-s", "2", "--preview", "-o", "page.html", *LOCAL]) == 2
+    assert (
+        "cannot write page.html: it shows other pictures; --overwrite replaces it" in capsys.readouterr().err
+    )
     Path("link.html").symlink_to("in.mp4")
     for given, code, why in (
         (("--at", "99"), 1, "cannot show in.mp4 at 99 s: it ends after 0.5"),

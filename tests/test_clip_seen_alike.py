@@ -60,7 +60,7 @@ def test_a_preview_shows_a_broken_frame_as_a_run_sees_it(broken: Path, monkeypat
     monkeypatch.setattr(
         clips_command,
         "show_preview",
-        lambda *given: (shown.append(read_picture(given[3][0].path).pixels), show(*given)),
+        lambda *given: (shown.append(read_picture(given[1][0].path).pixels), show(*given)),
     )
     with open_clip(broken) as clip:
         wanted = [frame for frame in clip.frames() if frame.concealed][1]

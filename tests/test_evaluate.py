@@ -510,6 +510,16 @@ def test_what_looks_at_a_network_goes_on_after_an_image_that_fails(run, mixed, m
     assert "cannot read gt/d.png" in junk
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("--seams", "--tile", 16), ("--receptive-field", "f.png", "--tile", 17)]
+)
+def test_one_long_name_moves_no_figures_out_of_sight(run, mixed, more):
+    Path("gt/a.png").rename(f"gt/{'long' * 30}.png")
+    _, out, _ = run(*ENLARGE, *more)
+    *others, longest = sorted(map(len, out))
+    assert longest > 120 > max(others)
+
+
 @pytest.mark.parametrize("more", [(), ("--seams",), ("--receptive-field", "f.png"), ("--page", "p.html")])
 def test_where_all_images_fail_there_is_no_mean(run, more):
     Path("gt").mkdir()

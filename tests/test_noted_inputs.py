@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -217,3 +218,12 @@ def test_what_is_noted_of_an_input_leads_back_to_it(tmp_path: Path, monkeypatch:
     assert [parse_noted(value) for value in (None, 5, [], ["a"], ["a", 5])] == [None] * 5
     assert inputs.find(("../gone.png", "../a.png")) == place / "a.png"
     assert inputs.find("../gone.png") is None
+
+
+def test_a_job_that_goes_to_a_worker_is_small_whatever_folders_there_are(tmp_path: Path) -> None:
+    inputs = NotedInputs(tmp_path / "out")
+    before = len(pickle.dumps(inputs))
+    noted = [inputs.note(tmp_path / f"folder{number}/x.png") for number in range(100)]
+    assert len(pickle.dumps(inputs)) == before
+    copied = pickle.loads(pickle.dumps(inputs))
+    assert copied.note(tmp_path / "folder7/x.png") == noted[7]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
 from mambair_cli.runs.job_files import WriteOptions
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.journal import Journal
 from mambair_cli.runs.naming import name_targets
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.policy import RunPolicy
@@ -356,6 +358,32 @@ def test_a_run_that_fails_fast_ends_its_workers_with_what_they_have_begun(weight
     assert done == sorted(read_files("out"))
     assert len(done) < 40
     assert told == []
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_the_workers_of_a_run_that_ends_early_end_before_its_journal(weights, monkeypatch, is_interrupted):
+    alive = []
+    close = Journal.close
+
+    def count_and_close(journal):
+        alive.append(len(workers()))
+        close(journal)
+
+    def interrupt(number, image):
+        if is_interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "close", count_and_close)
+    restorer = Restorer(weights=weights)
+    settings = RestoreSettings(Asked(weights=weights))
+    with closing(WorkerProcesses(["cpu", "cpu"], restorer, settings, 1, on_start=interrupt)) as executor:
+        jobs = name_targets(find_sources(["photos"]), "out", "_x4")
+        outcomes = run_jobs(jobs, WriteOptions(), RunPolicy(), Fingerprint.of(restorer), executor.perform)
+        with closing(outcomes), pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
+            next(outcomes)
+            list(outcomes if is_interrupted else ())
+    assert alive == [0]
+    assert {path.name for path in Path("out").glob(".*")} <= {JOURNAL_FILE}
 
 
 def test_what_a_worker_cannot_load_is_an_error_here(weights):

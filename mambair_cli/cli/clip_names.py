@@ -1,7 +1,6 @@
 """Names of the results of clips, where the user gives none."""
 
 import os
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,12 +53,19 @@ def name_apart(clips: list[str], suffix: str, folder: str | None) -> dict[str, s
         suffix: Added to names, where no folder is given.
         folder: Folder of the results; None for those of the clips.
     """
-    targets = {clip: name_target(clip, suffix, folder) for clip in clips}
-    shared = Counter(targets.values())
     return {
-        clip: name_target(clip, suffix, folder, apart=True) if shared[target] > 1 else target
-        for clip, target in targets.items()
+        clip: name_target(clip, suffix, folder, apart=True) if len(namesakes) > 1 else target
+        for target, namesakes in find_namesakes(clips, suffix, folder).items()
+        for clip in namesakes
     }
+
+
+def find_namesakes(clips: list[str], suffix: str, folder: str | None) -> dict[str, list[str]]:
+    """Return the clips whose results would have one name alone, by that name; see :func:`name_apart`."""
+    namesakes: dict[str, list[str]] = {}
+    for clip in dict.fromkeys(clips):
+        namesakes.setdefault(name_target(clip, suffix, folder), []).append(clip)
+    return namesakes
 
 
 def name_target(clip: str, suffix: str, folder: str | None, apart: bool = False) -> str:

@@ -5,13 +5,12 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mambair_cli.cli.clip_dry_run import ClipDryRun
-from mambair_cli.cli.clip_names import is_one_file, leave_out_results, name_apart, name_target
+from mambair_cli.cli.clip_names import find_namesakes, is_one_file, leave_out_results, name_apart, name_target
 from mambair_cli.cli.clip_run import ClipRun
 from mambair_cli.cli.dry_run import open_model
 from mambair_cli.cli.notices import EIGHT_TIMES, explain_level, explain_quality, explain_unused
@@ -22,7 +21,7 @@ from mambair_cli.cli.preview_image import PreviewClip
 from mambair_cli.cli.streams import is_stdout_closed
 from mambair_cli.errors import UsageError, VideoError
 from mambair_cli.system.clips import CLIP_SUFFIXES, read_rate, read_time
-from mambair_cli.system.files import is_special, refuse_input
+from mambair_cli.system.files import is_special
 from mambair_cli.system.patterns import expand, explain_no_match, must_be_expanded
 from mambair_cli.system.signals import cleaning_up
 
@@ -294,13 +293,11 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         if length is not None and time >= length:
             raise VideoError(f"cannot show {path} at {float(time):g} s: it ends after {float(length):.5g} s")
         frame = clip.frame_at(time)
-        pattern = Path(folder, f"{path.stem.replace('%', '')}_%d.png")
+        pattern = Path(folder, "%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
-        page = options.output or str(path.with_name(f"{path.stem.replace('%', '')}_preview.html"))
-        refuse_input(Path(page), [path])
         image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
         shown = PreviewClip(clips[0], lambda: find_need_of_clip(clip.first_frames()), clip.warnings)
-        show_preview(asked, [image], WriteOptions(size=size), replace(options, output=page), shown)
+        show_preview(asked, [image], WriteOptions(size=size), options, shown)
 
 
 def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Options) -> list["ClipJob"]:
@@ -322,15 +319,16 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
         raise UsageError(f"{len(clips)} clips do not go into one file: {output}; give -o a folder")
     if not is_one:
         clips = leave_out_results(clips, suffix, output, options.quiet)
-    targets = name_apart(clips, suffix, output)
+    targets, namesakes = name_apart(clips, suffix, output), find_namesakes(clips, suffix, output)
     jobs: dict[str, ClipJob] = {}
     for clip in clips:
         target = output if is_one and output is not None else targets[clip]
         if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         source, place = None if clip == "-" else Path(clip), None if target == "-" else Path(target)
+        others = tuple(Path(other) for other in namesakes.get(target, ()) if other not in (clip, "-"))
         jobs[target] = ClipJob(
-            Job(Source(source), place),
+            Job(Source(source), place, namesakes=others),
             WriteOptions(quality=options.quality, size=size),
             RunPolicy(
                 overwrite=options.overwrite,

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mambair_cli.errors import MambairError
 from mambair_cli.system.wording import show, show_number
 
+WIDEST_NAMES = 40  # characters of a column of names
 _is_quiet = False
 _BYTES = "\ud800-\udfff"  # stand for bytes of a path that are not UTF-8
 _LINE_ENDS = "\u2028\u2029"  # end lines for some software, as do some control characters
@@ -105,3 +106,8 @@ def format_rate(rate: float) -> str:
     """Return how many a second, or below one how many a minute, with two digits at least."""
     number, unit = (rate, "second") if rate > 1 else (60 * rate, "minute")
     return f"{number:.0f} a {unit}" if number >= 10 else f"{show_number(number)} a {unit}"
+
+
+def column_width(names: Iterable[str]) -> int:
+    """Return how wide a column of names is: one long name must not move all figures out of sight."""
+    return min(WIDEST_NAMES, max(map(len, names)))

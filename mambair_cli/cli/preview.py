@@ -89,15 +89,16 @@ def show_preview(
 
     if len(sources) != 1:
         raise UsageError(f"a preview shows one image, and there are {len(sources)}; name one")
-    page = _name_page(sources[0], options)
+    files = _files(sources[0], clip)
+    page = _name_page(files, options)
     for model in filter(is_named, options.asked_models):
         find_model(model)  # before PyTorch is loaded
     with _open(sources[0], options, clip) as image:
         results = _restore(image, asked, output, options)
     pictures = [image.show(image.read_part(image.region), image.name), *(each.picture for each in results)]
     title = image.name if image.is_whole else f"{image.name}: {image.region}"
-    document = write_comparison(pictures, title, with_ssim=False, files=_files(sources[0]))
-    write_page(page, document, options.overwrite, _files(sources[0]))
+    document = write_comparison(pictures, title, with_ssim=False, files=files)
+    write_page(page, document, options.overwrite, files)
     if options.json:
         print_event(
             "preview",
@@ -119,15 +120,14 @@ def show_preview(
         open_page(page)
 
 
-def _name_page(source: "Source", options: Options) -> Path:
+def _name_page(files: list[Path], options: Options) -> Path:
     """Return the page to write; refuse one that exists, before anything is computed."""
     from mambair_cli.pages.document import check_page, name_page
 
-    name = name_page(source.path.stem, "_preview.html") if source.path else "preview.html"
-    files = _files(source)
+    name = name_page(files[0].stem, "_preview.html") if files else "preview.html"
     pictures = None  # the name of the page is that of the image
     if options.output is None:
-        page = source.path.with_name(name) if source.path else Path(name)
+        page = files[0].with_name(name) if files else Path(name)
     else:
         page, pictures = Path(options.output), files
         page = page / name if page.is_dir() else page
@@ -135,9 +135,10 @@ def _name_page(source: "Source", options: Options) -> Path:
     return page
 
 
-def _files(source: "Source") -> list[Path]:
-    """Return the file of an image, if it has one."""
-    return [source.path] if source.path else []
+def _files(source: "Source", clip: PreviewClip | None) -> list[Path]:
+    """Return the file of an image, if it has one, or the clip that it is a frame of."""
+    path = source.path if clip is None else Path(clip.name)
+    return [path] if path else []
 
 
 def _read_region(options: Options) -> Region | None:

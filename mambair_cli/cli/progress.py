@@ -63,6 +63,7 @@ class Progress:
         self._rows: dict[int, _Row] = {}
         self._bytes: dict[Source, int] = {}  # predicts the time left better than the number of images
         self._all: TaskID | None = None
+        self._total = 0  # bytes of the images that are not skipped
         self._lines = _Lines(shown and in_lines and self._bar.disable)
 
     def expect(self, sources: Sequence["Source"]) -> None:
@@ -73,9 +74,10 @@ class Progress:
         self._files, self._done, self._failed = len(sources), 0, 0
         self._lines.begin()
         self._bytes = {} if self._bar.disable else {source: _size_of(source) for source in sources}
+        self._total = sum(self._bytes.values())
         if self._files > 1 and not self._bar.disable:
             self._all = self._bar.add_task(
-                "all", total=sum(self._bytes.values()), count=f"0/{self._files} images", speed=""
+                "all", total=self._total, count=f"0/{self._files} images", speed=""
             )
 
     @property
@@ -134,7 +136,8 @@ class Progress:
             return
         size = self._bytes.get(outcome.job.source, 0)
         if outcome.is_skipped:  # an earlier run says nothing about the speed
-            self._bar.reset(self._all, total=(self._bar.tasks[0].total or 0) - size)
+            self._total -= size
+            self._bar.reset(self._all, total=self._total)
         else:
             self._bar.advance(self._all, size)
         rate = self._done / (time.perf_counter() - self._begun)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mambair_cli.errors import ImageError
+from mambair_cli.images import DEFAULT_QUALITY
 from mambair_cli.inspection.clip import find_need_of_clip
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_segments import SEGMENT_FRAMES
 from mambair_cli.runs.clip_writers import ClipResult
 from mambair_cli.runs.fingerprint import Fingerprint
-from mambair_cli.runs.job_files import WriteOptions, check_target
+from mambair_cli.runs.job_files import WriteOptions, check_target, leave_out_unused
 from mambair_cli.runs.jobs import Job
+from mambair_cli.runs.noted_inputs import Noted, NotedInputs
 from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.record import Record
@@ -113,22 +115,24 @@ def choose_way(job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer) ->
     scale = restorer.info.scale
     need = find_need_of_clip(clip.first_frames()) if restorer.others else None
     chosen = (restorer if need is None else restorer.choose(need)).alone()
-    size = job.output.size if chosen.info.scale == scale else keep_scale(job.output.size, scale)
     height, width, options = choose_form(job, clip.facts, chosen.info.scale, scale)
-    quality = job.output.quality
+    output = leave_out_unused(job.output, job.job, scale)
+    size = output.size if chosen.info.scale == scale else keep_scale(output.size, scale)
+    quality = None if options or output.quality == DEFAULT_QUALITY else output.quality
     plan = {
         "schema": 1,
         "pixels": Fingerprint.of(chosen).digest(),
         "size": asdict(size),
         "options": options and _describe(options),
-        "quality": None if options else quality,
+        "quality": quality,
         "deinterlace": job.deinterlace,
         "rate": job.rate and str(job.rate),
         "segment": SEGMENT_FRAMES,
     }
     settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     plan["source"] = _stamp(job.source, clip)
-    result = ClipResult(job.target, options, settings, plan, job.source, job.raw, quality)
+    plan["input"] = _note(job, clip)
+    result = ClipResult(job.target, options, settings, plan, job.source, job.raw, job.output.quality)
     return ClipWay(chosen, need, (height, width), result)
 
 
@@ -200,6 +204,14 @@ def _describe(options: VideoOptions) -> dict[str, Any]:
     if not options.fields:
         del described["fields"]
     return described
+
+
+def _note(job: ClipJob, clip: Clip | NumberedFrames) -> Noted | None:
+    """Return which clip it is, by its file or first image; None for pipes. Two may have one size and time."""
+    first = clip.paths[0] if isinstance(clip, NumberedFrames) else job.source
+    if job.target is None or first is None or not first.is_file():
+        return None
+    return NotedInputs(job.target.parent).note(first)
 
 
 def _stamp(source: Path | None, clip: Clip | NumberedFrames) -> Any:

@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 Noted = str | tuple[str, str]
 """An input as it was named and, where that leads over links, the file itself."""
@@ -22,6 +23,10 @@ class NotedInputs:
     def __init__(self, folder: Path) -> None:
         self._place = os.path.realpath(folder)  # ".." behind a link would lead elsewhere
         self._folders: dict[str, tuple[str, str]] = {}  # as named, and without links; inputs are in few
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered of folders: each job takes this to another process."""
+        return {**vars(self), "_folders": {}}
 
     def note(self, source: Path) -> Noted:
         """Return what the journal notes of an input."""
@@ -49,6 +54,10 @@ class NotedInputs:
     def find(self, noted: Noted) -> Path | None:
         """Return the path of an input that was noted; None where it is there no more."""
         return next(filter(os.path.isfile, map(self._find, _names_of(noted))), None)
+
+    def find_file(self, noted: Noted) -> Path | None:
+        """Return the file itself that was noted, whatever its name leads to now; None where it is gone."""
+        return next(filter(os.path.isfile, [self._find(_names_of(noted)[-1])]), None)
 
     def _find(self, name: str) -> Path:
         return Path(os.path.normpath(os.path.join(self._place, name)))

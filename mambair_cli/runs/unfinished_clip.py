@@ -6,6 +6,7 @@ workers make them, some may be missing between others. Numbered images lie elsew
 other runs, so the folder counts those that are finished.
 """
 
+import filecmp
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mambair_cli.errors import ImageError
+from mambair_cli.runs.noted_inputs import NotedInputs, parse_noted
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write
 from mambair_cli.system.file_errors import lacks_space
 from mambair_cli.system.wording import show
@@ -173,7 +175,7 @@ def find_left_over(target: Path, plan: Mapping[str, Any], resume: bool) -> LeftO
     before = None
     with suppress(OSError, ValueError):
         before = json.loads((folder / _PLAN).read_bytes())
-    if not resume or before != json.loads(json.dumps(plan)):
+    if not resume or not _is_same(before, json.loads(json.dumps(plan)), NotedInputs(target.parent)):
         return LeftOver(is_other=resume and before is not None)
     segments = takewhile(os.path.exists, (_segment(folder, number) for number in count()))
     return LeftOver(
@@ -182,6 +184,21 @@ def find_left_over(target: Path, plan: Mapping[str, Any], resume: bool) -> LeftO
         images_begun=_count(folder / _BEGUN),
         images_done=_count(folder / _DONE),
     )
+
+
+def _is_same(before: Any, plan: dict[str, Any], inputs: NotedInputs) -> bool:
+    """Tell whether two plans give the same segments; those of earlier versions do not note the input."""
+    if not isinstance(before, dict):
+        return False
+    noted = [parse_noted(each.pop("input", None)) for each in (before, plan)]
+    if before != plan:
+        return False
+    first, second = (None if each is None else inputs.find_file(each) for each in noted)
+    if first is None or second is None:  # it was moved, or is a pipe
+        return True
+    with suppress(OSError):
+        return first.samefile(second) or filecmp.cmp(first, second, shallow=False)
+    return False
 
 
 def is_begun(target: Path) -> bool:

@@ -130,15 +130,21 @@ class WorkerProcesses:
             )
 
     def end_busy(self) -> None:
-        """End the workers that have segments to make, whatever they do; nothing half-written gets a name."""
-        busy = [worker for worker in self.present if worker.segments]
-        self.present = [worker for worker in self.present if not worker.segments]
+        """End the workers that write images or segments; nothing half-written gets a name."""
+        busy = self._end_writers()
+        self.present = [worker for worker in self.present if worker not in busy]
         self._missing += [(worker.number, worker.device) for worker in busy]
         for worker in busy:
-            worker.process.terminate()
             worker.connection.close()
+
+    def _end_writers(self) -> list[Worker]:
+        """End the workers that have images or segments; return them: what they have sent can be received."""
+        busy = [worker for worker in self.present if worker.jobs or worker.segments]
+        for worker in busy:
+            worker.process.terminate()
         for worker in busy:
             worker.end()
+        return busy
 
     def perform(self, jobs: Iterable[PreparedJob], is_stopped: IsStopped) -> Generator[Outcome]:
         """Share jobs out among the workers, large ones first; yield the outcome of each as it is known."""
@@ -157,7 +163,11 @@ class WorkerProcesses:
         yield from self._share_out(Scheduler(rest, is_stopped))
 
     def _share_out(self, scheduler: Scheduler) -> Iterator[Outcome]:
-        """Give each job to one worker."""
+        """Give each job to one worker.
+
+        Whatever ends this early, no worker writes afterwards: the journals close next, and remove what is
+        half-written then.
+        """
         try:
             while not scheduler.is_over or any(worker.jobs for worker in self.present):
                 self.require_some()
@@ -175,8 +185,11 @@ class WorkerProcesses:
                             if given_up is not None:
                                 yield given_up
         except KeyboardInterrupt:
+            self._end_writers()
             yield from self._last_outcomes()
             raise
+        finally:
+            self.end_busy()
 
     def _stop(self) -> None:
         """Have the workers begin no further job; they end after those that have begun."""

@@ -209,6 +209,18 @@ class RayCluster:
             )
         scheduler = Scheduler(jobs, is_stopped)
         del jobs
+        try:
+            yield from self._share_out(scheduler)
+        finally:
+            if any(worker.jobs for worker in self._workers):  # the journals close next: nobody writes then
+                self._end_workers()
+
+    def _share_out(self, scheduler: Scheduler) -> Iterator[Outcome]:
+        """Give each job to one worker.
+
+        Raises:
+            MambairError: All workers are lost.
+        """
         alive = time.monotonic()
         while True:
             ready = [worker for worker in self._workers if worker.is_ready]
@@ -231,6 +243,12 @@ class RayCluster:
         if not self._ray.is_initialized():
             return
         try:
+            self._end_workers()
+        finally:
+            self._ray.shutdown()
+
+    def _end_workers(self) -> None:
+        try:
             stopping = [worker.actor.stop.remote() for worker in self._workers if worker.is_ready]
             if stopping:
                 self._ray.wait(stopping, num_returns=len(stopping), timeout=STOP_SECONDS)
@@ -238,7 +256,6 @@ class RayCluster:
             for worker in self._workers:
                 self._kill(worker)
             self._workers, self._refs = [], {}
-            self._ray.shutdown()
 
     def _deal_with(
         self, scheduler: Scheduler, worker: _Worker, job: PreparedJob | None, message: Any
