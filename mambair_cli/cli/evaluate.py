@@ -27,7 +27,7 @@ from mambair_cli.cli.options import (
     typed,
     with_options,
 )
-from mambair_cli.cli.output import print_event, say
+from mambair_cli.cli.output import print_event, say, width_of
 from mambair_cli.errors import UsageError
 from mambair_cli.runs import parameters
 from mambair_cli.system.files import refuse_input
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from mambair_cli.restore.restorer import Restorer
 
 
-_WIDEST = 40  # characters of the column of names: one long name must not move all figures out of sight
 # Options that choose a network and how it runs; finished images need no network.
 _NETWORK_OPTIONS = (
     "inputs",
@@ -216,7 +215,7 @@ def _measure_all(
     """
     from mambair_cli.quality.evaluate import average, measure
 
-    width = min(_WIDEST, max(len("mean"), *(len(pair.name) for pair in pairs)))
+    width = width_of(["mean", *(pair.name for pair in pairs)])
     scores, failures = [], Failures(options.json)
     model = restorer.model.name if restorer else None
     # White noise, as the papers add it, leaves the range from 0 to 1.

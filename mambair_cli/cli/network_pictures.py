@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from mambair_cli.cli.evaluation_failures import Failures
-from mambair_cli.cli.output import print_event, say
+from mambair_cli.cli.output import print_event, say, width_of
 from mambair_cli.errors import MambairError, UsageError
 from mambair_cli.system.files import open_atomic
 from mambair_cli.system.memory import explaining_memory
@@ -69,7 +69,7 @@ def show_receptive_field(
     side = CROP_SIDE if options.tile is None else options.tile - 1 + options.tile % 2
     net = restorer.net.to(restorer.device)
     most = max(1, MOST_CROPS // len(pairs))
-    width = max(len("mean"), *(len(pair.name) for pair in pairs))
+    width = width_of(["mean", *(pair.name for pair in pairs)])
     mean: ReceptiveField | None = None
     failures = Failures(options.json)
     fit = partial(_fit_channels, channels=restorer.info.channels)
@@ -112,7 +112,7 @@ def show_seams(
     """
     from mambair_cli.quality.seams import Seams, draw_seams, measure_seams, restore_both
 
-    width = max(len("all"), *(len(pair.name) for pair in pairs))
+    width = width_of(["all", *(pair.name for pair in pairs)])
     total, verdicts = Seams(), []
     worst, worst_ratio, picture = "", -1.0, None
     failures = Failures(options.json)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mambair_cli.errors import MambairError
 from mambair_cli.system.wording import show, show_number
 
 _is_quiet = False
+_WIDEST = 40  # characters of a column of names: one long name must not move all figures out of sight
 _BYTES = "\ud800-\udfff"  # stand for bytes of a path that are not UTF-8
 _LINE_ENDS = "\u2028\u2029"  # end lines for some software, as do some control characters
 # What may control a terminal, end a line, or turn the text after it around.
@@ -99,6 +100,11 @@ def show_traceback(error: Exception) -> None:
         import traceback
 
         traceback.print_exception(error)
+
+
+def width_of(names: Iterable[str]) -> int:
+    """Return the width of a column of names, in characters; longer names move their own lines alone."""
+    return min(_WIDEST, max(map(len, names)))
 
 
 def format_rate(rate: float) -> str:
