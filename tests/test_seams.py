@@ -111,6 +111,17 @@ def test_a_network_that_looks_at_one_pixel_leaves_no_seam(run, tmp_path):
     assert "left out small: its input is a single tile" in err
 
 
+def test_one_long_name_does_not_widen_the_lines_of_the_others(run, tmp_path):
+    for name in ("a", "n" * 200):
+        noise(tmp_path / "in" / f"{name}.png", 64, 64)
+    weights = save_nearest(tmp_path / "x2.safetensors", 2)
+    command = ["evaluate", "in", "--task", "upscale", "-s", 2, "--weights", weights, "--tile", 21]
+    for more in (["--seams", "--overlap", 4], ["--receptive-field", "field.png"]):
+        code, out, _ = run(*command, *more)
+        assert code == 0
+        assert len(next(line for line in out if line.startswith("a "))) < 120
+
+
 def test_a_network_that_looks_further_leaves_seams_without_overlap(run, tmp_path):
     noise(tmp_path / "in" / "a.png", 120, 60)
     noise(tmp_path / "in" / "b.png", 60, 100, seed=1)
