@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pickle
-from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,7 +185,7 @@ def test_pixels_are_equal_where_digests_are(name: str, config: Config, tmp_path:
 
 def test_each_setting_has_values() -> None:
     of_files_and_messages = {"task", "scale", "model", "weights", "offline", "quiet", "others"}
-    assert {*SETTINGS, *of_files_and_messages} == {field.name for field in fields(RestoreSettings)}
+    assert {*SETTINGS, *of_files_and_messages} == set(RestoreSettings().arguments)
 
 
 def test_a_seed_counts_where_another_network_may_draw_noise() -> None:
