@@ -57,7 +57,8 @@ class NotedInputs:
 
     def find_file(self, noted: Noted) -> Path | None:
         """Return the file itself that was noted, whatever its name leads to now; None where it is gone."""
-        return next(filter(os.path.isfile, [self._find(_names_of(noted)[-1])]), None)
+        path = self._find(_names_of(noted)[-1])
+        return path if os.path.isfile(path) else None
 
     def _find(self, name: str) -> Path:
         return Path(os.path.normpath(os.path.join(self._place, name)))
