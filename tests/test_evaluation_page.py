@@ -35,6 +35,11 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]
     return found
 
 
+def test_a_single_image_is_counted_in_the_singular(folders: dict[str, float]) -> None:
+    assert main(["evaluate", "truth/p1.png", "--restored", "done/p1.png", "--page", "page.html"]) == 0
+    assert f"1 image: {folders['p1']:.2f} dB" in Path("page.html").read_text()
+
+
 def test_the_worst_come_first_with_the_part_that_differs_most(folders: dict[str, float]) -> None:
     assert main(["evaluate", "truth", "--restored", "done", "--page", "new/page.html"]) == 0
     page = Path("new/page.html").read_text()

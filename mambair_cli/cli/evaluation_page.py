@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mambair_cli.system.wording import show_count
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -70,8 +72,7 @@ class EvaluationPage:
         from mambair_cli.pages.evaluation import write_evaluation
 
         title = f"{truth.name or truth}: " + (model or "finished images")
-        summary = (
-            f"{len(self._measured)} images: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
-        )
+        count = show_count(len(self._measured), "image")
+        summary = f"{count}: {mean.psnr:.2f} dB, SSIM {mean.ssim:.4f} on average ({how})."
         document = write_evaluation(title, summary, self._measured, self.folders)
         write_page(self.path, document, self.overwrite, self.inputs, "--page")
