@@ -3,7 +3,8 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mambair_cli.runs import clip_writers
 from mambair_cli.system.priority import kept_priority
 from mambair_cli.video import ClipFacts, SegmentWriter, choose_options, open_clip
 from mambair_cli.video.colour import settle_tags
@@ -193,3 +195,26 @@ def show_streams(path: Path, *more: str) -> dict[str, Any]:
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((first.astype(np.float64) - second) ** 2) + 1e-12))
+
+
+class StopError(Exception):
+    """Stands for what ends a run at any moment."""
+
+
+@contextmanager
+def stopping_after(frames: int) -> Iterator[None]:
+    """End the run in the block once it has written so many frames, to a clip or as images."""
+    left = iter(range(frames))
+
+    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
+        def one(*arguments: Any, **named: Any) -> Any:
+            if next(left, None) is None:
+                raise StopError
+            return do(*arguments, **named)
+
+        return one
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        patch.setattr(SegmentWriter, "encode", counted(SegmentWriter.encode))
+        patch.setattr(clip_writers, "write_frame", counted(clip_writers.write_frame))
+        yield

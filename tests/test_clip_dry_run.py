@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from checkpoints import save_nearest
@@ -14,13 +13,12 @@ from PIL import Image
 
 pytest.importorskip("av", reason="needs the extra video")
 
-from clips import make_clip
+from clips import make_clip, stopping_after
 
 from mambair_cli.checkpoints import hub
 from mambair_cli.cli import main
 from mambair_cli.runs import clip_segments, clip_writers
 from mambair_cli.runs.unfinished_clip import UnfinishedClip
-from mambair_cli.video import SegmentWriter
 
 LOCAL = ("--offline", "--device", "cpu", "--weights", "double.safetensors")
 FRAMES = 12
@@ -28,10 +26,6 @@ TARGETS = {"a clip": "out/in.mkv", "images": "out/%02d.png"}
 
 State = Callable[[str], None]
 """Makes a state of the folder, for a result of that name."""
-
-
-class StopError(Exception):
-    """Stands for what ends a run."""
 
 
 @pytest.fixture
@@ -60,22 +54,8 @@ def finish_without_journal(target: str) -> None:
 
 def stop(target: str, *options: str) -> None:
     """End a run after seven frames."""
-    left = iter(range(7))
-    encode, write = SegmentWriter.encode, clip_writers.write_frame
-
-    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
-        def one(*arguments: Any, **named: Any) -> Any:
-            if next(left, None) is None:
-                raise StopError
-            return do(*arguments, **named)
-
-        return one
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SegmentWriter, "encode", counted(encode))
-        patch.setattr(clip_writers, "write_frame", counted(write))
-        with pytest.raises(StopError):
-            run(target, *options)
+    with stopping_after(7):
+        run(target, *options)
 
 
 def stop_others(target: str) -> None:

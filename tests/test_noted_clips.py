@@ -13,19 +13,14 @@ from PIL import Image
 
 pytest.importorskip("av", reason="needs the extra video")
 
-from clips import make_clip
+from clips import make_clip, stopping_after
 
-from mambair_cli.runs import clip_segments, clip_writers
-from mambair_cli.video import SegmentWriter
+from mambair_cli.runs import clip_segments
 
 FRAMES = 12
 TARGETS = {"a clip": "out/x.mkv", "images": "out/%02d.png"}
 
 Resume = Callable[..., tuple[int, dict[str, Any], str]]
-
-
-class StopError(Exception):
-    """Stands for what ends a run."""
 
 
 @pytest.fixture
@@ -54,21 +49,8 @@ def save_alike(*paths: str) -> None:
 
 def stop(resume: Resume, source: str, target: str) -> None:
     """End a run after seven frames."""
-    left = iter(range(7))
-
-    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
-        def one(*arguments: Any, **named: Any) -> Any:
-            if next(left, None) is None:
-                raise StopError
-            return do(*arguments, **named)
-
-        return one
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SegmentWriter, "encode", counted(SegmentWriter.encode))
-        patch.setattr(clip_writers, "write_frame", counted(clip_writers.write_frame))
-        with pytest.raises(StopError):
-            resume(source, "-o", target)
+    with stopping_after(7):
+        resume(source, "-o", target)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
