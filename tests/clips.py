@@ -214,7 +214,8 @@ def stopping_after(frames: int) -> Iterator[None]:
 
         return one
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SegmentWriter, "encode", counted(SegmentWriter.encode))
         patch.setattr(clip_writers, "write_frame", counted(clip_writers.write_frame))
-        yield
+        with pytest.raises(StopError):
+            yield
