@@ -209,7 +209,7 @@ def test_a_name_of_many_parts_takes_no_time(name, monkeypatch):
         (
             {"config": {}, "step": 3, "net": {}, "averaged": {}, "optimizer": {}, "losses": []},
             "it is the state of a training, with which `mambair train --resume` goes on; take "
-            "weights.safetensors beside it",
+            "weights.safetensors in the same folder",
         ),
         (
             {"state_dict": {"net.other": torch.ones(1), "net.more": torch.ones(1)}},

@@ -132,7 +132,7 @@ def add_model(
         fetched, text = _look_at(text), os.path.abspath(text)
     else:
         fetched = hub.fetch(source, quiet=quiet)
-    from mambair_cli.checkpoints.load import load_network  # it takes seconds, and mistakes are told before
+    from mambair_cli.checkpoints.load import load_network  # takes seconds; mistakes are reported before
 
     info = load_network(fetched.path).info
     model = Model(
@@ -221,13 +221,13 @@ def _settle_task(name: str, info: "NetworkInfo", task: Task | None, level: int |
             f"its tensors do not tell what {name} does: {info.architecture} at the same size; give "
             "--task denoise or --task dejpeg"
         )
-    told = task if info.task == "restore" and task is not None else info.task
-    if task not in (None, told):
-        does = f"{told} ×{info.scale}" if info.scale > 1 else told
+    own_task = task if info.task == "restore" and task is not None else info.task
+    if task not in (None, own_task):
+        does = f"{own_task} ×{info.scale}" if info.scale > 1 else own_task
         raise UsageError(f"its tensors tell that {name} does {does}: --task {task}; leave it out")
-    if level is not None and told == "upscale":
+    if level is not None and own_task == "upscale":
         raise UsageError(f"a level means nothing to upscale: --level {level}; leave it out")
-    return cast(Task, told)
+    return cast(Task, own_task)
 
 
 def _pin(source: CheckpointSource, path: Path) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class MisfitError(ModelError):
-    """A model exists and does something else than the request; told as a :class:`ModelError`."""
+    """A model exists and does something else than the request; raised as a :class:`ModelError`."""
 
 
 class PictureKind(NamedTuple):
@@ -68,7 +68,7 @@ def name_model(asked: Asked, device_kind: str) -> Model:
     if not is_named(asked.model):
         return catalog.choose_model(asked, device_kind)
     found = own_models.find_model(asked.model)
-    if found.source and found.task != asked.task:  # not told by the tensors of every network
+    if found.source and found.task != asked.task:  # the tensors of some networks do not say it
         raise MisfitError(
             f"the model does not fit the task: {found.name} does {found.task}; {asked.task} was asked for"
         )

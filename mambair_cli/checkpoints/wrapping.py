@@ -19,7 +19,7 @@ FIRST_NAMES = ("conv_first.", "patch_embed.", "encoder_level1.")
 def unwrap(content: object) -> object:
     """Return what lies under the keys of programs that save more than tensors.
 
-    A key is followed only to tensors, and nowhere if weights stand beside it, which belong to the network.
+    A key is followed only to tensors, and nowhere if weights stand next to it, which belong to the network.
 
     Raises:
         CheckpointError: It is the state of a training by mambair.
@@ -30,7 +30,7 @@ def unwrap(content: object) -> object:
         if content.keys() >= STATE_KEYS:
             raise CheckpointError(
                 "it is the state of a training, with which `mambair train --resume` goes on; "
-                "take weights.safetensors beside it"
+                "take weights.safetensors in the same folder"
             )
         inner = (content.get(key) for key in WRAPPERS)
         within = next((each for each in inner if _leads_to_tensors(each, layers)), None)

@@ -51,7 +51,7 @@ class ClipRemarks:
         if self._options.quiet:
             return True
         name = str(job.job.source)
-        notice = None if need is None else chosen.model.tell(self._options.offline)  # else it is told already
+        notice = None if need is None else chosen.model.tell(self._options.offline)  # else printed already
         if notice is not None and notice not in self._noticed:
             self._noticed.add(notice)
             say(notice)
@@ -95,7 +95,7 @@ class ClipRun:
         if not self._options.json:
             return
         info = describe_restorer(restorer, str(restorer.device))
-        told = [info.notice] if info.notice else []
+        known = [info.notice] if info.notice else []
         print_event(
             "start",
             schema=EVENT_SCHEMA,
@@ -104,7 +104,7 @@ class ClipRun:
             weights=info.fingerprint.weights,
             device=info.place,
             files=self._clips,
-            notices=[*told, *info.notices.values(), *notices],
+            notices=[*known, *info.notices.values(), *notices],
         )
 
     def restore(self, job: "ClipJob", restorer: "Restorer", workers: "SegmentWorkers | None") -> None:

@@ -53,7 +53,7 @@ _PEEKED = 16  # bytes
 
 
 def take_clips(inputs: list[str] | None, options: Options) -> list[str]:
-    """Return the clips among the inputs; none where these are images, beside which clips are left out.
+    """Return the clips among the inputs; none where there are images, too: then clips are left out.
 
     Raises:
         UsageError: There are other inputs, too, or an option has no effect on what there is.
@@ -114,7 +114,7 @@ def _check_effects(names: list[str], options: Options) -> None:
 def expand_patterns(names: list[str]) -> list[str]:
     """Replace patterns of clips that the shell has not expanded, such as ``*.mp4``, by what they match.
 
-    Pipes, devices and linked folders are left out, which is told.
+    Pipes, devices and linked folders are left out, which a notice says.
 
     Raises:
         UsageError: A pattern matches nothing.

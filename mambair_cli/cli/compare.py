@@ -109,11 +109,11 @@ def _read_names(names: str | None, pictures: list[Path]) -> list[str]:
     short = [path.name or str(path) for path in pictures]
     names_of = short if len(set(short)) == len(short) else [str(path) for path in pictures]
     seen: Counter[str] = Counter()
-    told = []
+    texts = []
     for name in names_of:  # a picture may be given twice
         seen[name] += 1
-        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return told
+        texts.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return texts
 
 
 def _compare_pictures(files: list[Path], names: list[str], options: CompareOptions) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ResultPages:
-    """The pages of a run: one beside a single result, or a folder of them beside several.
+    """The pages of a run: one next to a single result, or a folder of them next to several.
 
     Attributes:
         jobs: The jobs of the run.
@@ -113,7 +113,7 @@ class ResultPages:
         pictures = self._read(source, target, made_by)
         document = write_comparison(pictures, files=self._shown_in(page))
         write_page(page, document, True, self._inputs)
-        warnings = tell_pictures([replace(picture, damage=()) for picture in pictures])  # the run told it
+        warnings = tell_pictures([replace(picture, damage=()) for picture in pictures])  # the run printed it
         for sentence in () if quiet else warnings:
             say(f"warning: {sentence}")
         _print_page("compared", page, as_json, input=str(source), warnings=warnings)

@@ -57,11 +57,11 @@ def print_plan(
         report_failure(name, error, options.json, "plan_failed")
     dry_run = DryRun(model, output, policy)
     planned: list[PlannedJob] = []
-    told: set[str] = set()  # errors: that of a folder is the same for all of its images
+    printed: set[str] = set()  # errors: that of a folder is the same for all of its images
     for job in jobs:
         planned.append(dry_run.plan(job))
-        _print_job(planned[-1], options, str(planned[-1].error) in told)
-        told.add(str(planned[-1].error))
+        _print_job(planned[-1], options, str(planned[-1].error) in printed)
+        printed.add(str(planned[-1].error))
     _warn_of_disks_and_waits(planned, policy)
     total = add_up(planned, dry_run.trial, model.devices)
     skipped = sum(one.is_skipped for one in planned)
@@ -162,7 +162,7 @@ def print_model(model: "RunModel", files: int, what: str, as_json: bool) -> None
 
 
 def _print_job(planned: "PlannedJob", options: Options, is_told: bool) -> None:
-    """Print what a run would do with an image; an error that was told before only as an event."""
+    """Print what a run would do with an image; an error that was printed before only as an event."""
     job, error, forecast = planned.job, planned.error, planned.forecast
     if error is not None:
         report_failure(str(job.source), error, options.json, "plan_failed", is_told)

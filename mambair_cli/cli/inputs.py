@@ -140,7 +140,7 @@ def find_inputs(
         names: Files, folders, patterns, or "-" for standard input.
         from_file: File of further names; None for no such file.
         null: Whether names in that file are separated by NUL bytes.
-        file_filter: Filter for the images in folders; it is told what is left out.
+        file_filter: Filter for the images in folders; it counts what is left out.
         verb: What the command does with images, for an error.
 
     Raises:

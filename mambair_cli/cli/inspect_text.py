@@ -70,9 +70,9 @@ def _describe(inspection: "Inspection") -> Iterator[tuple[str, str]]:
     by_tables = "" if quality is None else f" of quality {quality} by its tables"
     yield "file", f"{format}{by_tables}" + ("" if size is None else f", {format_bytes(size)}")
     megapixels = header.width * header.height / 1e6
-    told = f", {show_number(megapixels, 3)} megapixels" if megapixels >= 0.001 else ""
+    count = f", {show_number(megapixels, 3)} megapixels" if megapixels >= 0.001 else ""
     frames = f", {header.frames} frames or pages; the first is looked at" if header.frames > 1 else ""
-    yield "size", f"{header.width}×{header.height} pixels{told}{frames}"
+    yield "size", f"{header.width}×{header.height} pixels{count}{frames}"
     share = f"; they fill {100 * look.filled:.2g} % of their range" if look and is_faint(look) else ""
     yield "samples", f"{_name_depth(inspection)}, {_name_colours(inspection)}{share}"
     yield "profile", inspection.profile or "none; taken for sRGB"

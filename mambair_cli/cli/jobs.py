@@ -51,7 +51,7 @@ def name_jobs(
         sources: The images.
         output: How results are written.
         options: Options of the command.
-        file_filter: Filter that found the images; it is told which of them are left out.
+        file_filter: Filter that found the images; it counts which of them are left out.
     """
     from mambair_cli.runs.naming import name_targets, suffix_of
 

@@ -63,7 +63,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def _all_models() -> tuple["Model", ...]:
-    """Return the models of the catalogue and the user's own; a damaged file of the user's is told."""
+    """Return the models of the catalogue and the user's own; a damaged file of the user's is reported."""
     from mambair_cli.checkpoints import catalog, own_models
 
     try:

@@ -21,8 +21,8 @@ def add_model(
     task: Annotated[
         Literal["upscale", "denoise", "dejpeg"] | None,
         typer.Option(
-            help="Task of the model, needed where its tensors do not tell.",
-            show_default="told by its tensors",
+            help="Task of the model, needed where its tensors do not say it.",
+            show_default="read from its tensors",
         ),
     ] = None,
     level: Annotated[
@@ -41,7 +41,7 @@ def add_model(
     """Give a checkpoint a name, which --model takes everywhere.
 
     It is downloaded and checked now, and its hash is noted, so that the name always means this file. Task and
-    scale are told from its tensors. Without --model, your own models are never chosen.
+    scale are read from its tensors. Without --model, your own models are never chosen.
 
     Example: mambair models add film-x4 hf:somebody/film/film_x4.pth
     """

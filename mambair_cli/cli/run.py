@@ -192,7 +192,7 @@ class Run:
         is_shown, fails_fast = not self._options.quiet, self._policy.fail_fast
         answer = "ending after the images that have begun; Ctrl-C again ends at once" if is_shown else None
         lost: set[Path] = set()
-        told: set[Path] = set()
+        printed: set[Path] = set()
         failed: set[str] = set()  # folders that could not be read at the last look
         if is_shown:
             say(f"watching {', '.join(map(str, arrivals.folders))}; Ctrl-C ends")
@@ -215,9 +215,9 @@ class Run:
                 failed = set(unreadable)
                 for what, paths in (("a clip", left_out.clips), ("a pipe or device", left_out.special)):
                     for path in paths if is_shown else ():
-                        if path not in told:
+                        if path not in printed:
                             say(f"left out {what}: {path}; name it in a command of its own to restore it")
-                    told.update(paths)
+                    printed.update(paths)
                 if complete:
                     self._restore_arrived(arrivals, set(complete), executor.info, perform, progress)
                 _sleep(arrivals.pause, is_asked)
@@ -254,7 +254,7 @@ class Run:
     ) -> None:
         """Print what becomes of each image."""
         options = self._options
-        told: set[str] = set()  # errors: that of a folder is the same for all of its images
+        printed: set[str] = set()  # errors: that of a folder is the same for all of its images
         for outcome in outcomes:
             self._summary.add(outcome, info and info.model)
             if self._pages is not None:
@@ -262,9 +262,9 @@ class Run:
             if progress is not None:
                 progress.count(outcome)
             if outcome.error is not None:
-                if str(outcome.error) not in told:
+                if str(outcome.error) not in printed:
                     complain(outcome.error)
-                    told.add(str(outcome.error))
+                    printed.add(str(outcome.error))
                 self._exit_code = max(self._exit_code, outcome.error.exit_code)
             elif not options.quiet:
                 if outcome.warnings:

@@ -74,8 +74,8 @@ def count_pictures(text: bytes, layout: PageLayout) -> int:
     text = text.strip(_BLANK)
     kind = _identify(text)
     if kind == IMAGEJ:
-        told = _COUNT.search(text)
-        return int(told[1]) if told else 1
+        count = _COUNT.search(text)
+        return int(count[1]) if count else 1
     shape = _read_shape(text).get("shape") if kind == SHAPE else None
     if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape[:_MOST_AXES]):
         return 1
@@ -157,8 +157,8 @@ def _find_misfit(kind: str, text: bytes, layout: PageLayout) -> str | None:
     if kind == OME:
         return find_misfit(text, layout.width, layout.height, layout.samples, layout.pages)
     if kind == IMAGEJ:
-        told = _COUNT.search(text)
-        count = int(told[1]) if told else 1
+        count = _COUNT.search(text)
+        count = int(count[1]) if count else 1
         return None if count == layout.pages else f"it tells of {count} pages, not {layout.pages}"
     return None if _split_shape(_read_shape(text), layout) else "it tells of another shape"
 

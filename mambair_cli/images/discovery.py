@@ -223,7 +223,7 @@ def look_into(folder: Path, file_filter: FileFilter) -> list[Source]:
 
     Args:
         folder: A folder, which need not exist.
-        file_filter: Filter for the images; it is told what is left out.
+        file_filter: Filter for the images; it counts what is left out.
     """
     return _walk(folder, file_filter)[0]
 

@@ -23,7 +23,7 @@ def read_jpeg_quality(source: Path | bytes | mmap) -> int | None:
         source: A file, or the bytes of one; a pipe is not read, since it can be read only once.
 
     Returns:
-        1 to 100; None where it is no JPEG file, or cannot be read, which is told when the image is read.
+        1 to 100; None where it is no JPEG file, or cannot be read, which is reported when the image is read.
     """
     try:
         own = _find_table(_read_start(source) if isinstance(source, Path) else source[:_HEADER_BYTES])

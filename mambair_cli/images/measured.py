@@ -160,23 +160,23 @@ def _is_fraction(entry: ExifEntry) -> bool:
 def _find_unmoved_exif(exif: bytes, move: Move) -> Iterator[str]:
     try:
         layout, photo = _read_focal_plane(exif.removeprefix(b"Exif\0\0"))
-        told = [tag for tag in photo if _find_rational(photo, tag, layout) is not None]
+        given = [tag for tag in photo if _find_rational(photo, tag, layout) is not None]
     except MALFORMED:
         return
-    is_whole = len(told) == 2 or not move.is_transposed
+    is_whole = len(given) == 2 or not move.is_transposed
     for tag, entry in photo.items():
-        if not _is_fraction(entry) or (tag in told and not is_whole):
+        if not _is_fraction(entry) or (tag in given and not is_whole):
             yield _FOCAL_PLANE[tag]
 
 
 def _find_unmoved_xmp(xmp: bytes, move: Move) -> Iterator[str]:
     """Yield the names of measures in a packet that are not moved."""
     for measures in _MEASURES:
-        told = [name for name in measures.names if _tells(xmp, name)]
+        given = [name for name in measures.names if _tells(xmp, name)]
         is_turned = measures.is_place and move.orientation > 1
         moves = measures.turns or move.orientation == 1
-        moves &= len(told) == 2 or not (move.is_transposed or is_turned)
-        yield from (name.decode() for name in told if not moves or _read_value(xmp, name) is None)
+        moves &= len(given) == 2 or not (move.is_transposed or is_turned)
+        yield from (name.decode() for name in given if not moves or _read_value(xmp, name) is None)
     yield from (name.decode() for name in _LENGTHS if _tells(xmp, name) and _read_value(xmp, name) is None)
     if _tells(xmp, _DEWARP) and not re.search(field_of(_DEWARP, _DEWARP_VALUE), xmp):
         yield _DEWARP.decode()
@@ -233,11 +233,11 @@ def _write_value(xmp: bytes, name: bytes, number: float, is_whole: bool = False)
 def _move_lens(data: bytes, move: Move) -> bytes:
     """Scale and turn DJI's data for a lens; see ``_DEWARP``."""
     date, _, text = data.partition(b";")
-    told = text.split(b",")
-    focal_x, focal_y, centre_x, centre_y, _, _, p1, p2, _ = map(float, told)
+    parts = text.split(b",")
+    focal_x, focal_y, centre_x, centre_y, _, _, p1, p2, _ = map(float, parts)
     moved = (*move.size(focal_x, focal_y), *move.vector(centre_x, centre_y))
-    told[:4] = (b"%.10g" % number for number in moved)
+    parts[:4] = (b"%.10g" % number for number in moved)
     if move.orientation > 1:
         turn = move._replace(before=(1, 1), after=(1, 1))  # p2 and p1 are a vector without a unit
-        told[7], told[6] = (b"%.10g" % number for number in turn.vector(p2, p1))
-    return date + b";" + b",".join(told)
+        parts[7], parts[6] = (b"%.10g" % number for number in turn.vector(p2, p1))
+    return date + b";" + b",".join(parts)

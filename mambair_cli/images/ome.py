@@ -84,8 +84,8 @@ def find_misfit(xml: bytes, width: int, height: int, samples: int, pages: int) -
             return "it describes several files"
         sizes = {(each.number("SizeX"), each.number("SizeY")) for each in images}
         if sizes != {(width, height)}:
-            told = " and ".join(f"{width}×{height}" for width, height in sorted(sizes))
-            return f"it tells of {told or 'no'} pixels, not {width}×{height}"
+            found = " and ".join(f"{width}×{height}" for width, height in sorted(sizes))
+            return f"it tells of {found or 'no'} pixels, not {width}×{height}"
         if any(each.number("SamplesPerPixel", samples) != samples for each in _select(elements, "Channel")):
             return "it tells of other channels"
         planes = sum(

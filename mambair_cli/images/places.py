@@ -137,12 +137,12 @@ def move_xmp_places(xmp: bytes, move: Move) -> bytes:
 
 
 def _move_regions(xmp: bytes, move: Move) -> bytes:
-    """Move the regions of the Metadata Working Group: shares of a size that is told, too.
+    """Move the regions of the Metadata Working Group: shares of a size that stands there, too.
 
     That size tells programs that have written them for the upright picture.
     """
-    told = find_outermost(xmp, _DIMENSIONS)
-    sides = _read(xmp[told[0].start : told[0].end], b"stDim:", b"wh") if told else None
+    found = find_outermost(xmp, _DIMENSIONS)
+    sides = _read(xmp[found[0].start : found[0].end], b"stDim:", b"wh") if found else None
     if sides and move.is_transposed and _is_wide(*sides) == _is_wide(*move.after) != _is_wide(*move.before):
         move = Move(1, move.after, move.after)
 
@@ -154,9 +154,9 @@ def _move_regions(xmp: bytes, move: Move) -> bytes:
             area = _write(area, b"stArea:", b"wh", size[::-1] if move.is_transposed else size)
         return area
 
-    def move_dimensions(told: bytes) -> bytes:
-        sides = _read(told, b"stDim:", b"wh")
-        return _write(told, b"stDim:", b"wh", tuple(map(round, move.size(*sides)))) if sides else told
+    def move_dimensions(text: bytes) -> bytes:
+        sides = _read(text, b"stDim:", b"wh")
+        return _write(text, b"stDim:", b"wh", tuple(map(round, move.size(*sides)))) if sides else text
 
     return edit_outermost(edit_outermost(xmp, _AREA, move_area), _DIMENSIONS, move_dimensions)
 

@@ -127,7 +127,7 @@ def _find_archive(data: Any) -> str | None:
 
 
 def identify(data: Any, name: str) -> str:
-    """Return the format of a file by its first bytes; only TGA files are told by their names or last bytes.
+    """Return the format of a file by its first bytes; TGA files by their names or last bytes.
 
     Args:
         data: Bytes, or a mapped file.

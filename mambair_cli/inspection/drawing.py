@@ -14,7 +14,7 @@ import numpy as np
 EDGE = 24.0  # least difference of neighbours in luma at an edge, in steps of 8 bits
 NEAR, FAR = 2, 5  # pixels: resizing touches what is nearer, and a block of JPEG reaches farther
 SMOOTH = 1.0  # largest second difference in a smooth area, in steps of 8 bits: a gradient's steps are rounded
-LEVEL = 1.0  # largest difference of neighbours beside an edge that is no part of it, in steps of 8 bits
+LEVEL = 1.0  # largest difference of neighbours next to an edge that is no part of it, in steps of 8 bits
 LEAST_EDGES = 16  # that are enough to tell how wide edges are
 MOST_REPEATED = 16  # times that pixels may have been repeated
 PART = 4  # side of a part that may come again, in pixels: too large for noise to be equal by chance
@@ -24,7 +24,7 @@ LEAST_PARTS, LEAST_CELLS = 16, 8  # parts with edges in a cell, and such cells, 
 
 
 def measure_smoothness(windows: Sequence[np.ndarray]) -> float:
-    """Return the share of the pixels 3 to 5 pixels from an edge that are as those beside them.
+    """Return the share of the pixels 3 to 5 pixels from an edge that are as their neighbours.
 
     Those of a gradient are, too: what counts is the second difference. Edges are those in luma; an eighth of
     a window along each side is left out: there may be a frame, which tells nothing of what it holds. Where
@@ -60,8 +60,8 @@ def measure_sharpness(windows: Sequence[np.ndarray]) -> float:
             steps[axis] = int(np.gcd.reduce(np.append(np.diff(np.unique(places)), steps[axis])))
             count += len(widths)
             sharp += int((widths <= 2).sum())
-    told = [step for step in steps if step]  # one place of edges, or none, tells nothing
-    is_repeated = bool(told) and all(1 < step <= MOST_REPEATED for step in told)
+    found = [step for step in steps if step]  # one place of edges, or none, tells nothing
+    is_repeated = bool(found) and all(1 < step <= MOST_REPEATED for step in found)
     return sharp / count if count >= LEAST_EDGES and not is_repeated else 0.0
 
 
@@ -95,7 +95,7 @@ def _find_edges(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def measure_repetition(windows: Sequence[np.ndarray]) -> float:
     """Return the share of cells in which some, but not most, 4×4 parts with an edge come again in the window.
 
-    A part counts if it has no black or white pixels, and differs from those one pixel beside it: a straight
+    A part counts if it has no black or white pixels, and differs from those one pixel further: a straight
     line comes again all along itself. Where most parts come again, a picture was laid side by side.
 
     Args:

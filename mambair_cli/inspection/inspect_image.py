@@ -118,7 +118,7 @@ def _find_size(source: Source) -> int | None:
 
 
 def describe_inspection(inspection: Inspection) -> dict[str, Any]:
-    """Return an inspection in types that JSON has; what cannot be told is None."""
+    """Return an inspection in types that JSON has; what is unknown is None."""
     header, need = inspection.header, inspection.need
     return {
         "input": str(inspection.source),

@@ -27,7 +27,7 @@ WHITE_GRAIN = 0.2  # largest likeness of neighbours in white noise
 WHITE_COMMON, GRAY_COMMON = 0.15, 0.94
 WHITE_QUALITY = 97  # least quality of a picture whose noise can still be white
 # Largest share without any noise of a picture whose noise can still be white; models for that know few such
-# pictures, and keep up to half of the noise beside; measured.
+# pictures, and keep up to half of the noise next to them; measured.
 MOST_QUIET = 0.15
 SOFT = 0.72  # share of the resolution in use, from which on a picture was enlarged before
 

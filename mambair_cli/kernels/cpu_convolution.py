@@ -22,7 +22,7 @@ from mambair_cli.kernels.once import Once
 LANES = count_lanes()
 TILE, REACH = 4, 6  # sides of the results, and of the pixels that they depend on
 PLACES = REACH * REACH
-NEAR, FAR = 0.75, 1.5  # the points beside 0 and infinity
+NEAR, FAR = 0.75, 1.5  # the points other than 0 and infinity
 BLOCK = 2  # vectors of output channels at a time
 WIDTH = BLOCK * LANES
 TILES = 12 if LANES == 16 else 6  # tiles of which a block's sums fill the registers

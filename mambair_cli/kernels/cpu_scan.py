@@ -35,7 +35,7 @@ AHEAD = 8  # tokens by which rows are fetched early, since a path jumps over the
 MANY_STATES, FEW_VECTORS = 8, 2
 LEGS = 8  # of a path, between which a walk may go over to another thread
 # For an estimate of what a division into walks takes, in what one vector of channels takes along one path:
-EARLY_ROW, LATE_ROW = 0.35, 0.05  # a token beside its vectors, by when its row is fetched
+EARLY_ROW, LATE_ROW = 0.35, 0.05  # a token itself, without its vectors, by when its row is fetched
 SUM = 0.1  # of paths that are walked side by side, a share of their walks
 SLOWEST_PATH = 1.25  # of a mean one: backwards through the columns
 

@@ -40,19 +40,19 @@ def loop_legs(
     turn = first + tried
     walk = turn - turn // walks * walks
     place = progress.at(walk * spacing).value
-    told = Index(code, build.load_atomic(place, "acquire", _WORD_BYTES, typ=_INT64))
+    word = Index(code, build.load_atomic(place, "acquire", _WORD_BYTES, typ=_INT64))
     # Twice the number of legs that are done, and 1 more while a thread is at the next.
-    is_free = build.icmp_unsigned("==", build.and_(told.value, one), ir.Constant(_INT64, 0))
-    is_left = (told < legs * 2).value
+    is_free = build.icmp_unsigned("==", build.and_(word.value, one), ir.Constant(_INT64, 0))
+    is_left = (word < legs * 2).value
     build.cbranch(build.and_(is_free, is_left), attempt, following)
     build.position_at_end(attempt)
-    swapped = build.cmpxchg(place, told.value, (told + 1).value, "acq_rel", "monotonic")
+    swapped = build.cmpxchg(place, word.value, (word + 1).value, "acq_rel", "monotonic")
     build.cbranch(build.extract_value(swapped, 1), inside, following)
     build.position_at_end(following)
     tried.value.add_incoming((tried + 1).value, following)
     build.cbranch((tried + 1 < walks).value, look, after)
     build.position_at_end(inside)
-    yield walk, told // 2
-    build.atomic_rmw("xchg", place, (told + 2).value, "release")
+    yield walk, word // 2
+    build.atomic_rmw("xchg", place, (word + 2).value, "release")
     build.branch(take)
     build.position_at_end(after)

@@ -116,7 +116,7 @@ class _Tally:
         return pixels
 
     def _add_own(self, layer: nn.Module, pixels: int) -> None:
-        """Count what a layer does beside the layers in it."""
+        """Count what a layer does itself, without the layers in it."""
         match layer:
             case nn.Conv2d() | nn.Linear():
                 self.products += pixels * layer.weight.numel()

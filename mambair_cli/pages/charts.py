@@ -6,7 +6,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 12, 34
-# Each is told from a light and from a dark page, by three to one at least.
+# Each has a contrast of three to one at least with a light and with a dark page.
 _COLOURS = ("#2f78e8", "#dc4a44", "#2b9450", "#a960f5", "#cc6a00", "#128fa0")
 
 Series = Mapping[str, Sequence[tuple[float, float]]]

@@ -25,7 +25,7 @@ from mambair_cli.pages.document import (
 from mambair_cli.pages.screen import ScreenPicture, enlarge, tell_pictures, to_address
 from mambair_cli.system.memory import explaining_memory
 
-PICTURES = "pictures"  # folder of the pages, beside the index
+PICTURES = "pictures"  # folder of the pages, next to the index
 INDEX = "index.html"
 THUMBNAIL = 320  # longest side, in pixels
 

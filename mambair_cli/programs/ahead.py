@@ -1,6 +1,6 @@
 """Have a model's programs compiled by other processes, while this one imports PyTorch.
 
-That is for the first run of a model on a kind of card: a stamp beside Triton's results says that all are
+That is for the first run of a model on a kind of card: a stamp next to Triton's results says that all are
 there. Where anything fails, programs are compiled when they are first launched, as all others are.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of numbers: colours from black to white, and a scale beside them."""
+"""Pictures of numbers: colours from black to white, with a scale at their side."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def paint(heat: np.ndarray) -> np.ndarray:
 
 
 def write_scale(picture: Image.Image, marks: Mapping[str, float], title: str) -> Image.Image:
-    """Put a heat map on a sheet, with a title above and its scale beside it.
+    """Put a heat map on a sheet, with a title above and its scale at its side.
 
     Args:
         picture: The heat map.

@@ -72,7 +72,7 @@ def choose_tiles(
     Raises:
         UsageError: The overlap does not fit the tile.
     """
-    if wrap != "none" and tile is not None:  # then the side alone counts, whoever has chosen it
+    if wrap != "none" and tile is not None:  # then only the side counts, chosen by the user or not
         usual = choose_tiles(None, None, device_kind, architecture, config).side
         tile = None if tile == usual else tile
     may_fit = tile is None and device_kind in VALUES_AT_ONCE

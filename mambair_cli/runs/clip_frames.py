@@ -88,7 +88,7 @@ def restore_frames(
     """Restore frames; a GPU begins the next ones before the results of some are fetched.
 
     Small frames share a batch, as small images do. A frame that is equal to the one before is not computed.
-    Neither goes beyond a segment: whoever restores one needs no frame of another.
+    Neither goes beyond a segment: to restore one needs no frame of another.
 
     Args:
         frames: Frames of one clip.

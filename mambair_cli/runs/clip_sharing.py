@@ -91,7 +91,7 @@ class SegmentWorkers(Protocol):
         """Restore all segments.
 
         Args:
-            shared: Hands out the segments, and is told what becomes of each.
+            shared: Hands out the segments, and learns what becomes of each.
 
         Raises:
             MambairError: A segment cannot be made; what is finished is kept.
@@ -176,9 +176,9 @@ class SharedClip:
         self._finished[number] = warnings
         while (first := len(self._unfinished.segments)) in self._finished:
             self._unfinished.add()
-            told = self._finished.pop(first)
-            if isinstance(self._clip, NumberedFrames):  # the survey of a file has told the same
-                self._clip.warnings += [each for each in told if each not in self._clip.warnings]
+            warnings = self._finished.pop(first)
+            if isinstance(self._clip, NumberedFrames):  # the survey of a file has given the same
+                self._clip.warnings += [each for each in warnings if each not in self._clip.warnings]
 
     def segment_lost(self, number: int) -> None:
         """Take back what a worker that has died had made of a segment."""

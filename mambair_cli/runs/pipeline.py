@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 0.02  # to wait for images that could share a batch with the 
 
 
 OnStart = Callable[[StartedImage], None]
-"""Called with each image whose turn has come: the progress that is told next is its own."""
+"""Called with each image whose turn has come: the progress that follows is its own."""
 
 
 class Pipeline:

@@ -1,4 +1,4 @@
-"""What changes with a file: told without reading it, or by its content."""
+"""What changes with a file: known without reading it, or by its content."""
 
 import hashlib
 from contextlib import suppress

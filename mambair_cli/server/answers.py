@@ -167,7 +167,7 @@ def find_folders() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _is_below_root(folder: str) -> bool:
-    """Tell whether a folder can be told in a text: ``/`` or ``.`` is in all of them."""
+    """Tell whether a folder can be recognised in a text: ``/`` or ``.`` is in all of them."""
     return os.path.isabs(folder) and os.path.dirname(folder) != folder
 
 

@@ -184,7 +184,7 @@ class App:
 
     @contextmanager
     def _tell(self, request: Request) -> Iterator[ImageProgress]:
-        """Tell the progress of an image to whoever asks for the name that its client gave it."""
+        """Send the progress of an image to those who ask for the name that its client gave it."""
         name, state = request.headers.get(PROGRESS_HEADER), "failed"
         progress = self._board.begin(name)
         try:

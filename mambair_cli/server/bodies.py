@@ -222,5 +222,5 @@ def _write(file: BinaryIO, data: bytearray) -> None:
 
 
 def _close(file: BinaryIO) -> None:
-    with suppress(OSError):  # of what could not be written, which has been told
+    with suppress(OSError):  # of what could not be written, which has been reported
         file.close()

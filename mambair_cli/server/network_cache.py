@@ -163,7 +163,7 @@ class NetworkCache:
                     offline=True,
                 )
                 _ = restorer.computer  # made once, for all restorers that are copies of this one
-                # Other networks are those of the cache, too: counted, told, and dropped like all.
+                # Other networks are those of the cache, too: counted, reported, and dropped like all.
                 find_other = partial(self._load_other, asked.task, key.precision)
                 loaded = self._keep(key, restorer.sharing(find_other))
         return self._adapt(loaded, model, request)

@@ -1,4 +1,4 @@
-"""How far images are: told to whoever follows them, as server-sent events."""
+"""How far images are: sent to those who follow them, as server-sent events."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Literal
 from mambair_cli.errors import ServerError, UsageError
 
 PROGRESS_HEADER = "Mambair-Progress"
-"""Header of a request: a name, chosen by the client, under which the progress is told."""
+"""Header of a request: a name, chosen by the client, under which the progress is sent."""
 
 State = Literal["waiting", "loading", "restoring", "saving", "done", "failed"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -36,7 +36,7 @@ class ProgressEvent:
 
 
 class ImageProgress:
-    """The progress of one image; told from any thread, followed in the thread of the server."""
+    """The progress of one image; sent from any thread, followed in the thread of the server."""
 
     def __init__(self) -> None:
         self.last = ProgressEvent()
@@ -73,11 +73,11 @@ class ImageProgress:
 
     async def follow(self) -> AsyncIterator[str]:
         """Yield the events as lines of an event stream, up to the end of the image."""
-        told = None
+        sent = None
         while True:
             changed, event = self._changed, self.last
-            if event != told:
-                told = event
+            if event != sent:
+                sent = event
                 yield f"data: {json.dumps(asdict(event))}\n\n"
             if event.state in ("done", "failed") or (self._is_given_up and not self.is_begun):
                 return

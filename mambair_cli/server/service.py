@@ -113,7 +113,7 @@ class RestoreService:
             request: How to restore it.
             image: File of the image.
             result: Receives the file of the result.
-            progress: Is told how far the image is.
+            progress: Receives how far the image is.
 
         Raises:
             MambairError: There is no result.

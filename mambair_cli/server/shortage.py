@@ -1,4 +1,4 @@
-"""What the server itself lacks, space or open files: told apart from the faults of images."""
+"""What the server itself lacks, space or open files, in contrast to the faults of images."""
 
 import errno
 from contextlib import suppress

@@ -91,7 +91,7 @@ def refuse_input(target: Path, inputs: Iterable[Path]) -> None:
     if not os.path.exists(target):
         return
     for path in inputs:
-        with suppress(OSError):  # an input that is gone; whoever reads it says so
+        with suppress(OSError):  # an input that is gone; an error follows when it is read
             if os.path.samefile(target, path):
                 raise UsageError(f"cannot write {show(target)}: it is an input; choose another name")
 

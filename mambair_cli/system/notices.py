@@ -22,13 +22,13 @@ def telling(notify: Callable[[str], None]) -> Iterator[None]:
         notify: Called with the sentence.
     """
     before = warnings.showwarning
-    told: set[str] = set()
+    known: set[str] = set()
 
     def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
         text = " ".join(str(message).split())
         sentence = text if issubclass(category, SlowerWarning) else f"{category.__name__}: {text}"
-        if sentence not in told:
-            told.add(sentence)
+        if sentence not in known:
+            known.add(sentence)
             notify(sentence)
 
     warnings.showwarning = tell

@@ -97,23 +97,23 @@ def stop_requests(answer: str | None) -> "Iterator[Callable[[], bool]]":
 
     asked = threading.Event()
     # Python handles signals only between two of its instructions, and a step may be one of minutes.
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     # Between two instructions, this is sooner than the listener, which may have to wait for its turn.
     before = _handle(lambda number, frame: asked.set())
-    before_told = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    former_sender = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     listener = threading.Thread(
-        target=_answer, args=(heard, asked, answer), name="mambair-signals", daemon=True
+        target=_answer, args=(receiver, asked, answer), name="mambair-signals", daemon=True
     )
     listener.start()
     try:
         yield asked.is_set
     finally:
-        signal.set_wakeup_fd(before_told)
+        signal.set_wakeup_fd(former_sender)
         _restore(before)
-        told.close()
+        sender.close()
         listener.join()
-        heard.close()
+        receiver.close()
 
 
 @contextmanager
@@ -160,11 +160,11 @@ def ignore_terminals() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
 
 
-def _answer(heard: "socket.socket", asked: threading.Event, answer: str | None) -> None:
+def _answer(receiver: "socket.socket", asked: threading.Event, answer: str | None) -> None:
     """Receive signals at once; this runs in a thread."""
     global _heard
     is_first = True
-    while numbers := heard.recv(1):
+    while numbers := receiver.recv(1):
         if numbers[0] not in SIGNALS:
             continue
         _heard = numbers[0]

@@ -90,7 +90,7 @@ def read_page(file: Path, scale: int) -> FirstPage:
 
 
 class PageFacts(NamedTuple):
-    """What is told of a file: the number of its pages or frames, and the size of the first, in pixels."""
+    """What is known of a file: the number of its pages or frames, and the size of the first, in pixels."""
 
     frames: int
     height: int

@@ -35,7 +35,7 @@ LOG_EVERY = 100  # steps
 AGREE_EVERY = 20  # steps on GPUs after which several processes agree on whether to stop
 STOP_MESSAGE = "finishing this step and saving the state; press Ctrl-C again to stop without saving"
 
-Told = TypeVar("Told")
+Report = TypeVar("Report")
 LogLine = dict[str, float]
 """A line of the log: step, seconds, and either loss and learning_rate or a PSNR for each level."""
 
@@ -126,7 +126,7 @@ def _train(
 
 
 class _Caller:
-    """Whoever is told of a run: an error there ends the run as a request to stop does.
+    """Those who follow a run: an error there ends the run as a request to stop does.
 
     Attributes:
         error: The first error.
@@ -135,15 +135,15 @@ class _Caller:
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    def guard(self, function: Callable[[Told], None] | None) -> Callable[[Told], None] | None:
+    def guard(self, function: Callable[[Report], None] | None) -> Callable[[Report], None] | None:
         """Return a function that keeps an error of another one, and is silent from then on."""
         if function is None:
             return None
 
-        def call(told: Told) -> None:
+        def call(report: Report) -> None:
             if self.error is None:
                 try:
-                    function(told)
+                    function(report)
                 except Exception as error:  # whatever it is, no step is to be lost
                     self.error = error
 

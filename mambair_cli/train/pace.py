@@ -32,7 +32,7 @@ class Pace(NamedTuple):
 def measure_pace(net: Network, config: TrainConfig, device: torch.device, batch: int) -> Pace:
     """Measure a step with smaller crops, and extrapolate; the network does not change.
 
-    What grows with the area of crops is told from what does not by crops of two sizes.
+    What grows with the area of crops is separated from what does not by crops of two sizes.
 
     Args:
         net: Network in training.

@@ -62,7 +62,7 @@ def _reduce(sizes: Sizes) -> Iterator[tuple[int, Sizes]]:
 def _match(small: list[Path], large: list[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield each folder with small halves, and that with the large ones whose path ends most alike.
 
-    What both paths end with is dropped: of lr/a and hr/a, lr and hr are told.
+    What both paths end with is dropped: of lr/a and hr/a, lr and hr remain.
     """
     ends = {each.parts[start:]: each for each in large for start in range(len(each.parts))} if small else {}
     for folder in small:

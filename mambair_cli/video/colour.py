@@ -42,8 +42,8 @@ class ColourTags:
 
     Attributes:
         matrix: Matrix from luma and chroma to R'G'B'.
-        primaries: Primaries; 2 where not told.
-        transfer: Transfer; 2 where not told.
+        primaries: Primaries; 2 where unknown.
+        transfer: Transfer; 2 where unknown.
         range: 1 limited, 2 full.
         assumed: What the clip does not tell and is assumed: "matrix", "range".
     """
@@ -74,10 +74,10 @@ def settle_tags(
     BT.709, smaller ones BT.601. Without a range, luma and chroma are limited.
 
     Args:
-        matrix: Number of H.273; 2 where not told.
-        primaries: Number of H.273; 2 where not told.
-        transfer: Number of H.273; 2 where not told.
-        range: 1 limited, 2 full, 0 where not told.
+        matrix: Number of H.273; 2 where unknown.
+        primaries: Number of H.273; 2 where unknown.
+        transfer: Number of H.273; 2 where unknown.
+        range: 1 limited, 2 full, 0 where unknown.
         is_rgb: Whether the samples are R'G'B'.
         size: Width and height, in pixels.
     """

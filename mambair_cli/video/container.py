@@ -62,7 +62,7 @@ def find_pictures(container: Any, name: str) -> Any:
         raise VideoError(f"cannot read {name}: it has no moving pictures; name a clip")
     stream = streams[0]
     # How FFmpeg conceals broken data depends on the number of its threads. With threads for frames, such a
-    # frame shows what its memory happens to hold; with several for slices, no error is told. One thread
+    # frame shows what its memory happens to hold; with several for slices, no error is reported. One thread
     # decodes far more frames a second than a network restores.
     stream.thread_type = "SLICE"
     stream.codec_context.thread_count = 1

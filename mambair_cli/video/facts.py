@@ -16,7 +16,7 @@ class StreamFacts:
         index: Number in the container.
         kind: "video", "audio", "subtitle", "attachment", "data", or "picture" for a cover.
         codec: FFmpeg's name of the codec; empty where there is none.
-        language: Code of the language; None where not told.
+        language: Code of the language; None where unknown.
         title: Title or file name; None where there is none.
     """
 
@@ -32,8 +32,8 @@ class MasteringDisplay:
     """The display that a clip was graded on, in units of CIE 1931 and cd/m².
 
     Attributes:
-        red, green, blue, white: Chromaticities (x, y); None where not told.
-        luminance: Lowest and highest luminance; None where not told.
+        red, green, blue, white: Chromaticities (x, y); None where unknown.
+        luminance: Lowest and highest luminance; None where unknown.
     """
 
     red: tuple[Fraction, Fraction] | None
@@ -69,9 +69,9 @@ class ClipFacts:
         pixel_aspect: Width of a pixel divided by its height.
         field_order: One of ``FIELD_ORDERS``.
         interlaced: Whether the first frame says that it has two fields.
-        mastering: Display that an HDR clip was graded on; None where not told.
+        mastering: Display that an HDR clip was graded on; None where unknown.
         dynamic_hdr: Names of HDR metadata that differ from frame to frame, such as "Dolby Vision".
-        light_level: Highest light of a pixel and of a frame's mean, in cd/m²; None where not told.
+        light_level: Highest light of a pixel and of a frame's mean, in cd/m²; None where unknown.
     """
 
     container: str

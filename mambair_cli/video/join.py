@@ -182,15 +182,15 @@ class _Join:
         self, segments: Iterable[Path], video: Any, shift: Fraction
     ) -> Iterator[tuple[Any, Fraction]]:
         """Yield packets of pictures, each with the time when it is decoded, in seconds."""
-        told = self._timeline
-        timeline = told.in_milliseconds() if self._format in MATROSKA else told
-        last = max(1, round(self._last_duration * told.time_base / timeline.time_base))
+        source = self._timeline
+        timeline = source.in_milliseconds() if self._format in MATROSKA else source
+        last = max(1, round(self._last_duration * source.time_base / timeline.time_base))
         moved = round(shift / timeline.time_base)
         number = 0
         for path in segments:
             with SegmentReader(path) as segment:
                 for packet, pts in segment.packets():
-                    rank = told.rank(pts)
+                    rank = source.rank(pts)
                     packet.pts = timeline.shown[rank] - moved
                     packet.dts = timeline.decoding_time(number) - moved
                     packet.duration = timeline.duration(rank, last)

@@ -1,4 +1,4 @@
-"""The frames of a pipe, which can be read once: the first ones are held for whoever reads all of them."""
+"""The frames of a pipe, which can be read once: the first ones are held until all of them are read."""
 
 from collections import deque
 from collections.abc import Iterator

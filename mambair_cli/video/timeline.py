@@ -174,10 +174,10 @@ class SampleClock:
         base = packet.time_base
         if not self._samples or not self._rate or base <= Fraction(1, self._rate) or packet.pts != packet.dts:
             return
-        told = packet.pts * base * self._rate
+        stated = packet.pts * base * self._rate
         expected = self._expected
-        if expected is None or abs(expected - told) > base * self._rate:
-            expected = round(told)
+        if expected is None or abs(expected - stated) > base * self._rate:
+            expected = round(stated)
         packet.time_base = Fraction(1, self._rate)
         packet.pts = packet.dts = expected
         packet.duration = self._samples

@@ -13,7 +13,7 @@ from mambair_cli.quality.degradation.tone import Tone, draw_tone
 Range = tuple[float, float]
 
 CAMERA_SHARE = 0.4  # of a sigma, in linear light: conversion to samples amplifies it in shadows
-DRAWS_PARTS, DRAWS_TONES = 1, 2  # streams of random numbers beside that of all other draws
+DRAWS_PARTS, DRAWS_TONES = 1, 2  # streams of random numbers apart from that of all other draws
 
 
 @dataclass(frozen=True)

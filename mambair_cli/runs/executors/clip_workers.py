@@ -93,7 +93,7 @@ class _SegmentLoop:
         if not worker.segments:
             return True
         if self._lost:
-            return False  # whoever ends first takes a segment that was lost
+            return False  # the worker that ends first takes a segment that was lost
         is_on_trial = any(self._deaths[segment.number] for segment in worker.segments)
         return not is_on_trial and worker.frames_left <= self._shared.order.length // 2
 

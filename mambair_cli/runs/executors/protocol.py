@@ -87,6 +87,6 @@ def describe_choice(
     """
     others = list(others)
     notices = {each.name: each.tell(is_offline) for each in (model, *others)}
-    told = {name: notice for name, notice in notices.items() if notice is not None}
+    given = {name: notice for name, notice in notices.items() if notice is not None}
     names = tuple(dict.fromkeys(each.name for each in others))
-    return ExecutorInfo(model.name, scale, place, fingerprint, None, names, told)
+    return ExecutorInfo(model.name, scale, place, fingerprint, None, names, given)

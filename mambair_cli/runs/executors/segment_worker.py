@@ -117,8 +117,8 @@ class _Following:
             if item.order != self._first.order:
                 self.other = item
                 return
-            segment, told = item.segment, len(self._clip.warnings)
+            segment, known = item.segment, len(self._clip.warnings)
             self._paths[segment.number] = segment.path
             yield from self._clip.marked_frames(segment.start, segment.marks)
-            self.warnings[segment.number] = tuple(self._clip.warnings[told:])
+            self.warnings[segment.number] = tuple(self._clip.warnings[known:])
             item = self._take(False)

@@ -8,7 +8,7 @@ const batch = new Set(); // pictures of the run, until it is finished
 const LOOKS_AT_ONCE = 3;
 const MOST_TOLD = 3; // failures that one sentence names
 const TOO_LARGE = 413; // status of a file that the server never takes
-const GATHERED = 500; // milliseconds in which failures are gathered, to be told in one sentence
+const GATHERED = 500; // milliseconds in which failures are gathered, to be announced in one sentence
 const unseen = []; // pictures that nobody has looked at yet
 const untold = []; // pictures that have failed since something was said
 let viewer = null, models = [], isWorking = false, looking = 0, said = "", telling = 0;
@@ -206,7 +206,7 @@ async function start(chosen) {
   isWorking = false;
   const count = (state) => [...batch].filter((item) => item.state === state).length;
   const others = ["failed", "stopped"].filter(count).map((state) => `, ${count(state)} ${state}`);
-  untold.length = 0; // all are told now, also those that were told before
+  untold.length = 0; // all are announced now, also those that were announced before
   const failed = [...batch].filter((item) => item.state === "failed");
   say([`finished: ${count("done")} done${others.join("")}`, ...tellFailures(failed)].join(". "));
   for (const item of batch) item.isTold = true;
