@@ -904,13 +904,35 @@ def test_a_preview_shows_the_frame_of_a_time(place: Path, monkeypatch, at: str |
     assert given[4].name == "in.mkv"
 
 
+def test_a_preview_behind_the_cut_of_a_clip_says_which_frame_it_shows(place: Path, capsys) -> None:
+    make_clip(place / "whole.mkv", "matroska", size=(48, 32), options={"g": "5", "bf": "0"})
+    data = Path("whole.mkv").read_bytes()
+    Path("in.mkv").write_bytes(data[: len(data) // 2])
+    last = frames_of("in.mkv")[-1]
+    with open_clip(Path("in.mkv")) as clip:
+        assert clip.facts.duration is not None
+        asked, end = float(clip.facts.duration) - 0.1, float(clip.time_of(last))
+    assert asked > end + 0.1
+    assert upscale("in.mkv", "-s", "2", "--preview", "--at", f"{asked:.3f}") == 0
+    words = f"has no frame at {asked:.5g} s; its last one, at {end:.5g} s, is shown"
+    assert words in capsys.readouterr().err
+    assert f"in.mkv at {end:.2f} s" in Path("in_preview.html").read_text("utf-8")
+
+
+def test_clips_that_are_not_begun_are_counted(place: Path, capsys) -> None:
+    make_clip(place / "b.mp4", "mp4", times=TIMES[:3], size=(48, 32))
+    Path("a.mp4").write_bytes(b"no clip")
+    assert upscale("a.mp4", "b.mp4", "-s", "2", "--fail-fast", "-o", "out/") == 1
+    assert "mambair: 1 not begun; --resume does them" in capsys.readouterr().err.splitlines()
+
+
 def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     make_clip(place / "in.mp4", "mp4", times=TIMES, size=(48, 32))
     assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0
     assert capsys.readouterr().out == "in_preview.html\n"
     page = Path("in_preview.html").read_text("utf-8")
     assert "<html" in page
-    assert "in.mp4 at 0.17 s" in page
+    assert "in.mp4 at 0.10 s" in page  # of the frame that is shown a third of the way
     assert upscale("in.mp4", "-s", "2", "--preview", "-q") == 0  # a page of the same clip is made anew
     long = Path(f"{'y' * 240}.mp4")
     Path("in.mp4").rename(long)
@@ -925,7 +947,7 @@ def test_a_preview_of_a_clip_is_a_page(place: Path, capsys) -> None:
     make_clip(place / "large.mp4", "mp4", times=TIMES[:3], size=(640, 480))
     assert main(["upscale", "large.mp4", "-s", "2", "--preview", "--at", "0.04", *LOCAL]) == 0
     said = capsys.readouterr().err
-    assert "large.mp4 at 0.04 s: showing the part" in said
+    assert "large.mp4 at 0.03 s: showing the part" in said
     assert main(["upscale", "large.mp4", "-s", "2", "--preview", "-o", "page.html", *LOCAL]) == 2
     assert (
         "cannot write page.html: it shows other pictures; --overwrite replaces it" in capsys.readouterr().err

@@ -165,7 +165,11 @@ def test_the_frame_at_a_time_is_the_one_that_is_shown(format: str, tmp_path: Pat
                 found = clip.frame_at((frame.pts - whole[0].pts + later) * tick)
                 assert (found.number, found.pts) == (frame.number, frame.pts)
                 np.testing.assert_array_equal(found.pixels, frame.pixels)
+        assert clip.warnings == []
         assert clip.frame_at(Fraction(1000)).number == 29
+        [warning] = clip.warnings
+        last = float((whole[29].pts - whole[0].pts) * tick)
+        assert warning.endswith(f"has no frame at 1000 s; its last one, at {last:.5g} s, is shown")
         assert clip.frame_at(Fraction(-1)).number == 0
 
 

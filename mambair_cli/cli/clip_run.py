@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mambair_cli.cli.notices import explain_look
+from mambair_cli.cli.notices import explain_left, explain_look
 from mambair_cli.cli.options import Options
 from mambair_cli.cli.output import format_rate, print_event, report_failure, say, warn_of_clip
 from mambair_cli.cli.summary import Summary
@@ -184,6 +184,8 @@ class ClipRun:
             print_event("summary", **self._summary.facts())
         elif self._clips > 1 and not self._options.quiet:
             say(str(self._summary))
+            for sentence in explain_left(self._summary):
+                say(sentence)
         if self._exit_code:
             raise typer.Exit(self._exit_code)
 

@@ -295,7 +295,8 @@ def _preview(asked: "Asked", clips: list[str], options: Options, size: "Size") -
         frame = clip.frame_at(time)
         pattern = Path(folder, "%d.png")
         write_frame(pattern, 0, frame.pixels, bits=clip.facts.bits)
-        image = Source(name_frame(pattern, 0), label=f"{path.name} at {float(time):.2f} s")
+        label = f"{path.name} at {float(clip.time_of(frame)):.2f} s"
+        image = Source(name_frame(pattern, 0), label=label)
         shown = PreviewClip(clips[0], lambda: find_need_of_clip(clip.first_frames()), clip.warnings)
         show_preview(asked, [image], WriteOptions(size=size), options, shown)
 

@@ -83,17 +83,20 @@ def explain_end(summary: "Summary", has_lost_server: bool) -> list[str]:
         summary: What became of the images.
         has_lost_server: Whether a server restored them, and is gone.
     """
-    sentences = []
-    left = summary.files - summary.counted
-    if left > 0:
-        when = " when the server is back" if has_lost_server else ""
-        sentences.append(f"{left} not begun; --resume does them{when}")
+    sentences = explain_left(summary, has_lost_server)
     if len(summary.facts()["models"]) > 1:
         sentences.append(
             "for frames or textures that belong together give --clean or --real, "
             "so that all get the same model"
         )
     return sentences
+
+
+def explain_left(summary: "Summary", has_lost_server: bool = False) -> list[str]:
+    """Say what to do about images or clips that a run has not begun; nothing where there are none."""
+    left = summary.files - summary.counted
+    when = " when the server is back" if has_lost_server else ""
+    return [f"{left} not begun; --resume does them{when}"] if left > 0 else []
 
 
 def explain_look(task: "Task", need: "Need", model: str, of_clip: bool = False) -> str | None:

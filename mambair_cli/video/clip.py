@@ -209,7 +209,7 @@ class Clip:
         return last
 
     def frame_at(self, time: Fraction) -> VideoFrame:
-        """Return the frame that is shown at a time; the last one for times after the end.
+        """Return the frame that is shown at a time; the last one, with a warning, for times after it.
 
         Its number is an estimate where times vary.
 
@@ -230,12 +230,14 @@ class Clip:
                     target = wanted - _FRAMES_BEFORE[0] * self.facts.ticks_per_frame
                     with suppress(import_av().FFmpegError):
                         container.seek(target, stream=stream, backward=True)
-                shown = None
+                shown, is_last = None, False
                 frames = self._numbering.settle(self._decoder.decode(container, stream))
                 for frame, pts, duration, is_corrupt in frames:
                     if pts is None or (pts > wanted and shown is not None):
                         break
                     shown = (frame, pts, duration, is_corrupt)
+                else:
+                    is_last = True
             # Where a jump leads behind the time, or to no frame, all are decoded from the beginning.
             if shown is not None and (shown[1] <= wanted or not jumps):
                 frame, pts, duration, is_corrupt = shown
@@ -243,9 +245,16 @@ class Clip:
                     place = f"the frame of {self._name} at {float(time):g} s"
                     self._decoder.warn(f"{place} is broken; {CONCEALED}")
                 usual = self.facts.ticks_per_frame
+                if is_last and pts + (duration or usual) <= wanted:
+                    last = f"its last one, at {float((pts - first) * self.facts.time_base):.5g} s, is shown"
+                    self._decoder.warn(f"{self._name} has no frame at {float(time):.5g} s; {last}")
                 number, frame = round((pts - first) / usual), self._numbering.fit(frame)
                 return self._to_frame(DecodedFrame(number, pts, duration or usual, frame, is_corrupt))
         raise VideoError(f"cannot read {self._name} at {float(time):g} s: no frame can be decoded there")
+
+    def time_of(self, frame: VideoFrame) -> Fraction:
+        """Return when a frame is shown, in seconds since the first one."""
+        return (frame.pts - (self._first.pts or 0)) * self.facts.time_base
 
     def _jump(
         self, start: int, start_pts: int, mark: FrameMark | None = None, is_over: IsOver | None = None

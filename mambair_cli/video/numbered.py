@@ -210,6 +210,10 @@ class NumberedFrames:
         number = max(number for number, pts in enumerate(self._times()) if pts <= ticks)
         return next(self.frames(number))
 
+    def time_of(self, frame: VideoFrame) -> Fraction:
+        """Return when a frame is shown, in seconds since the first one."""
+        return frame.pts * self.facts.time_base
+
     def _times(self) -> list[int]:
         if not self._is_timed:
             return list(range(len(self._files)))
