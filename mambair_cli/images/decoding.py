@@ -43,9 +43,10 @@ from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import identify
-from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
+from mambair_cli.images.tiff import Page, choose_pages
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
+from mambair_cli.images.tiff_samples import Samples, sort_samples
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
@@ -179,7 +180,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
         raise corrupt_error(data.name, format, "it ends within a frame", is_partial=True)
     choice = choose_pages(pages)
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
-    image = VipsImage(data, format, damaged, choice.numbers)
+    image = VipsImage(data, format, damaged, {number: pages[number] for number in choice.numbers})
     if pages and (image.field("n-pages") or 1) > len(pages):
         raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)

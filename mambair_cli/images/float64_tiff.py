@@ -9,8 +9,9 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.metadata import extract_exif
-from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages, sort_samples
+from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages
 from mambair_cli.images.tiff_directories import ORIENTATION, XMP
+from mambair_cli.images.tiff_samples import sort_samples
 
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
 _COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
