@@ -46,7 +46,7 @@ from mambair_cli.images.signatures import identify
 from mambair_cli.images.tiff import Page, choose_pages
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
-from mambair_cli.images.tiff_samples import Samples, sort_samples
+from mambair_cli.images.tiff_samples import Samples, is_negative, must_settle, sort_samples
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
@@ -191,7 +191,7 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")
     samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
-    image.order = samples.order
+    image.samples = samples
     exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
     move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
     upright = restate_upright(exif, image.field("xmp-data"), move, warnings)
@@ -265,7 +265,9 @@ def _add_measures(
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
     """Return what the samples of a pixel mean, in the order of the file."""
     colours = 4 if head.interpretation == "cmyk" else bands
-    return sort_samples(colours, head.bands - colours, page.extra if page else None)
+    if page is None:
+        return sort_samples(colours, head.bands - colours, None)
+    return sort_samples(colours, head.bands - colours, page.extra, must_settle(page) and is_negative(page))
 
 
 def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:

@@ -29,9 +29,9 @@ RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
 _SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
 _WIDTH, _HEIGHT = 0x0100, 0x0101
-BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
+BITS, _COMPRESSION, PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
 PROFILE = 0x8773
-_SUB_DIRECTORIES, _EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
+_SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
 INK_SET, SEPARATED, CMYK = 0x014C, 5, 1
@@ -116,9 +116,14 @@ class Page:
         return self.width * self.height
 
     @property
+    def is_float(self) -> bool:
+        """Whether its samples are floats."""
+        return self.sample_format == FLOAT
+
+    @property
     def is_float64(self) -> bool:
         """Whether its samples are 64-bit floats, which libvips does not read."""
-        return self.bits == 64 and self.sample_format == FLOAT
+        return self.bits == 64 and self.is_float
 
 
 @dataclass(frozen=True)
@@ -285,7 +290,7 @@ def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[in
     layout, _ = read_header(data)
     changes = []
     for directory in walk_directories(data):
-        entry = directory.get(_EXTRA_SAMPLES)
+        entry = directory.get(EXTRA_SAMPLES)
         if entry is not None and entry.count == len(kinds):
             value = struct.pack(f"{layout.order}{len(kinds)}H", *kinds)
             changes.append((locate_value(data, entry, layout), value))
@@ -335,9 +340,9 @@ def _describe(directory: Directory, layout: Layout) -> Page:
     return Page(
         is_reduced=bool(subfile & _REDUCED) or numbers(_OLD_SUBFILE, 0)[0] == _OLD_REDUCED,
         is_mask=bool(subfile & _MASK),
-        extra=numbers(_EXTRA_SAMPLES, 0) if _EXTRA_SAMPLES in directory else None,
+        extra=numbers(EXTRA_SAMPLES, 0) if EXTRA_SAMPLES in directory else None,
         compression=numbers(_COMPRESSION, 1)[0],
-        photometric=numbers(_PHOTOMETRIC, 1)[0],
+        photometric=numbers(PHOTOMETRIC, 1)[0],
         bits=numbers(BITS, 1)[0],
         sample_format=numbers(SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],

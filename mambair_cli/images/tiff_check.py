@@ -9,6 +9,7 @@ from mambair_cli.images.metadata import extract_exif, find_description
 from mambair_cli.images.tiff import Page, choose_pages, have_same_profile, is_camera_raw, read_pages
 from mambair_cli.images.tiff_directories import DESCRIPTION
 from mambair_cli.images.tiff_oddities import Oddity, find_oddity, name_compression
+from mambair_cli.images.tiff_samples import is_negative
 from mambair_cli.images.vips_image import FileData, VipsImage
 
 _NO_COMPRESSION = 1
@@ -92,7 +93,7 @@ def check_pages(data: FileData, pages: Sequence[Page]) -> None:
         ImageError: Their profiles, orientations or kinds of samples differ.
     """
     remedy = "split it into single images"
-    if len({page.extra for page in pages}) > 1:
+    if len({(page.extra, is_negative(page)) for page in pages}) > 1:
         what = "differ in size or kind"
     elif len({page.orientation for page in pages}) > 1:
         what = "are rotated differently"

@@ -1,7 +1,7 @@
 """Images that libvips decodes: the header at once, the rows as often as they are read."""
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.row_reader import Loaded
 from mambair_cli.images.tiff import Page, split_runs
 from mambair_cli.images.tiff_blocks import JPEG, find_lost_jpegs, find_lost_tiles, leave_out_tiles
+from mambair_cli.images.tiff_samples import Samples, must_settle, restate_as_usual, settle_samples
 
 LOADERS = MappingProxyType(
     {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
@@ -51,6 +52,13 @@ class FileData:
             return self.bytes
         with self.reopen() as file:
             return file.read()
+
+    def change(self, changes: Iterable[tuple[int, Any]]) -> "FileData":
+        """Return the data in memory with other bytes at some offsets."""
+        changed = bytearray(self.read())
+        for at, value in changes:
+            changed[at : at + len(value)] = value
+        return FileData(self.name, changed)
 
     @contextmanager
     def map(self) -> Iterator[Any]:
@@ -91,7 +99,7 @@ class VipsImage:
             page; :meth:`field` and :meth:`show` have that of the first one.
         frames: Number of pages of a document or frames of an animation.
         orientation: Orientation of EXIF, 1 to 8.
-        order: Numbers of the samples of a pixel in the order of the result; None for that of the file.
+        samples: What the samples of a pixel mean; None where they are as in the result.
 
     Raises:
         pyvips.Error: libvips does not read it.
@@ -100,12 +108,14 @@ class VipsImage:
     def __init__(
         self, data: FileData, format: str, damaged: bool, pages: Mapping[int, Page] = MappingProxyType({})
     ) -> None:
+        self._pages = list(pages.values())
+        if any(map(must_settle, self._pages)):
+            data = data.change(restate_as_usual(data.bytes, self._pages))
         self._data, self.format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
         self._mended: MendedJpeg | None = None
         self._damage: _Damage | None = None
         self._lost_jpegs: str | None = None
-        self._pages = list(pages.values())
         self._runs = split_runs(list(pages))
         self._takes_frames = False
         if pages:
@@ -115,7 +125,7 @@ class VipsImage:
         self._first = self.head
         frames = (self.field("n-pages") or 1) if format in _FRAMED else 1
         self.frames: int = len(pages) or frames
-        self.order: Sequence[int] | None = None
+        self.samples: Samples | None = None
         self.orientation: int = self.field("orientation") or 1
         if self.orientation > 2:
             self._options["access"] = "random"
@@ -147,7 +157,7 @@ class VipsImage:
 
     def show(self) -> Any:
         """Return the first page with the colours that its rows will have: CMYK becomes sRGB."""
-        head = self._arrange(self._first)
+        head = self._settle(self._first)
         return _to_srgb(head) if head.interpretation == "cmyk" else head
 
     def load(self, lenient: bool) -> Loaded:
@@ -167,7 +177,7 @@ class VipsImage:
             decoded = decoded.crop(0, 0, self.head.width, self.head.height)
         if self.format == "png" and damage.row is not None:  # of which libvips returns what memory holds
             decoded = _blank_from(decoded, damage.row)
-        decoded = self._arrange(decoded)
+        decoded = self._settle(decoded)
         if self.head.interpretation == "cmyk":
             decoded = _to_srgb(decoded)
         return replace(loaded, image=self._turn(decoded), place=damage.place)
@@ -274,6 +284,9 @@ class VipsImage:
             raise pyvips.Error("pages differ")
         return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
 
+    def _settle(self, image: Any) -> Any:
+        return image if self.samples is None else settle_samples(image, self.samples)
+
     def _turn(self, image: Any) -> Any:
         """Apply the orientation to each frame."""
         if self.orientation <= 2 or not self._takes_frames:
@@ -281,13 +294,6 @@ class VipsImage:
         height = image.height // self.frames
         frames = (image.crop(0, height * number, image.width, height) for number in range(self.frames))
         return pyvips.Image.arrayjoin([_turn_upright(frame, self.orientation) for frame in frames], across=1)
-
-    def _arrange(self, image: Any) -> Any:
-        """Sort the samples of each pixel."""
-        if self.order is None or list(self.order) == list(range(image.bands)):
-            return image
-        first, *others = (image[number] for number in self.order)
-        return first.bandjoin(others)
 
 
 def _blank_from(image: Any, row: int) -> Any:
