@@ -153,7 +153,7 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes, data.name)
     remarks = find_trailing_images(data.bytes, format, data.name)
     pages = check_tiff(data) if format == "tiff" else []
-    is_float64 = bool(pages) and pages[0].is_float64
+    is_float64 = bool(pages) and pages[choose_pages(pages).numbers[0]].is_float64
     if format not in LOADERS or is_float64 or (format == "avif" and is_avif_animated(data.bytes)):
         reader = _open_with_other_decoder(data, format, pages, max_pixels)
     else:
@@ -179,26 +179,27 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     if gif.end == "cut" and not damaged:
         raise corrupt_error(data.name, format, "it ends within a frame", is_partial=True)
     choice = choose_pages(pages)
+    chosen = [pages[number] for number in choice.numbers]
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
-    image = VipsImage(data, format, damaged, {number: pages[number] for number in choice.numbers})
+    image = VipsImage(data, format, damaged, dict(zip(choice.numbers, chosen, strict=True)))
     if pages and (image.field("n-pages") or 1) > len(pages):
         raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         if pages:
-            check_pages(data, [pages[number] for number in choice.numbers])
+            check_pages(data, chosen)
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")
-    samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
+    samples = _sort_samples(head, bands, chosen[0] if chosen else None)
     image.samples = samples
-    exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
+    exif = extract_exif(data.bytes, chosen[0].at) if chosen else image.field("exif-data")
     move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
     upright = restate_upright(exif, image.field("xmp-data"), move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
-    icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
+    icc = find_profile(data, image, facts, chosen, bands, warnings)
     header = Header(
         width=width,
         height=height,

@@ -41,7 +41,8 @@ def read_float64_tiff(data: bytes, name: str) -> LazyImage:
 def _read_header(data: bytes, name: str) -> LazyImage:
     import tifffile
 
-    choice = choose_pages(read_pages(data))
+    pages = read_pages(data)
+    choice = choose_pages(pages)
     with tifffile.TiffFile(BytesIO(data)) as file:
         page = file.pages[choice.numbers[0]]
         assert isinstance(page, tifffile.TiffPage)
@@ -80,7 +81,7 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         bands=colours,
         masks=samples.masks,
         icc=icc,
-        exif=extract_exif(data),
+        exif=extract_exif(data, pages[choice.numbers[0]].at),
         xmp=xmp,
         warnings=choice.remarks,
     )

@@ -70,7 +70,7 @@ def _find_hidden(data: FileData, pages: Sequence[Page]) -> Oddity | None:
     page = pages[0]
     if len(pages) > 1 or page.compression != _NO_COMPRESSION:
         return None
-    exif = extract_exif(data.bytes)
+    exif = extract_exif(data.bytes, page.at)
     texts = [find_description(exif), *(text for tag, text in page.repeated if tag == DESCRIPTION)]
     layout = PageLayout(page.width, page.height, page.samples_per_pixel, 1)
     count = max(count_pictures(text, layout) for text in texts)
