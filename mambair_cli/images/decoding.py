@@ -158,7 +158,7 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
         reader = _open_with_other_decoder(data, format, pages, max_pixels)
     else:
         try:
-            with explained():
+            with explained(0, format):
                 reader = _open_with_vips(data, format, pages, max_pixels, damaged)
         except LibvipsError as error:
             raise corrupt_error(data.name, format, str(error)) from error

@@ -90,7 +90,7 @@ class Reader:
         if not 0 <= top < bottom <= header.height * header.frames:  # libvips would call the file corrupt
             raise ValueError(f"rows {top} to {bottom} of {header.height * header.frames}")
         try:
-            with explained(self._room):
+            with explained(self._room, header.format):
                 if self._region is None or top < self._next:
                     self._begin()
                 data = self._fetch(top, bottom)
@@ -139,8 +139,10 @@ class Reader:
 
     @property
     def _room(self) -> int:
-        """Bytes of the picture as it is decoded, all of which are kept where it is turned."""
+        """Bytes that are kept: all of the picture as it is decoded, where it is turned, else none."""
         header = self.header
+        if not self.is_turned:
+            return 0
         samples = header.samples_per_pixel + header.is_from_cmyk
         return header.width * header.height * header.frames * samples * np.dtype(header.dtype).itemsize
 
@@ -169,7 +171,7 @@ class Reader:
         """Tell whether a file gives rows where damage is forgiven; one of an unsupported kind gives none."""
         if self.is_damaged or self._loaded is None or self.header.format not in _FORGIVING:
             return False
-        with suppress(LibvipsError), explained():
+        with suppress(LibvipsError), explained(self._room, self.header.format):
             pyvips.Region.new(self._load(True).image).fetch(0, 0, self.header.width, 1)
             return True
         return False

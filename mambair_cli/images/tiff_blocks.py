@@ -66,7 +66,7 @@ def find_lost_tiles(image: Any, pages: Sequence[Page]) -> TiffBlocks:
         for block in _lay_out(page, number * page.height):
             blocks += 1
             try:
-                with explained():
+                with explained(0, "tiff"):
                     region.fetch(*block)
             except LibvipsError:
                 lost.append(block)
@@ -141,7 +141,7 @@ def _read_streams(data: bytes | mmap.mmap, page: Page) -> Iterator[bytes]:
 def _is_whole(stream: bytes) -> bool:
     """Tell whether a JPEG stream is decoded without a fault."""
     jpeg = mend(stream)
-    with suppress(LibvipsError), explained():
+    with suppress(LibvipsError), explained(0, "jpeg"):
         source = pyvips.Source.new_from_memory(jpeg.data)
         image = pyvips.Operation.call("jpegload_source", source, fail_on="warning", access="sequential")
         image.avg()  # decodes all of it

@@ -55,7 +55,7 @@ def _find_unread(data: FileData, page: Page, number: int) -> Oddity | None:
     if compression is None:
         return None
     try:
-        with explained():
+        with explained(0, "tiff"):
             VipsImage(data, "tiff", False, {number: page}).head.crop(0, 0, 1, 1).write_to_memory()
     except LibvipsError:
         return compression

@@ -229,7 +229,7 @@ class VipsImage:
     def _is_empty(self) -> bool:
         """Tell whether nothing can be decoded, in place of which libvips gives one level."""
         try:
-            with explained():
+            with explained(0, self.format):
                 levels = self._open(True, "sequential").image.stats()
                 return levels(0, 0) == levels(1, 0)  # the least and the largest
         except LibvipsError:
@@ -247,7 +247,7 @@ class VipsImage:
     def _find_row(self) -> int | None:
         """Return the first row that cannot be decoded; None if all can."""
         row, (width, height) = 0, (self.head.width, self.head.height)
-        with suppress(LibvipsError), explained():
+        with suppress(LibvipsError), explained(0, self.format):
             image = self._open(False, "sequential").image
             region = pyvips.Region.new(image)
             for row in range(0, height, _ROWS_AT_ONCE):
