@@ -278,3 +278,10 @@ def test_an_interlaced_png_that_is_cut_short_is_called_that(damaged: bool) -> No
         ImageError, match="an interlaced PNG file, damaged or cut short, of which no rows can be saved; try"
     ):
         read_picture(whole[: len(whole) // 2], damaged=damaged)
+
+
+def test_a_png_that_ends_in_its_first_rows_is_refused_and_not_black() -> None:
+    data = encode(noise(200, 64, 3), "png")
+    for damaged in (False, True):
+        with pytest.raises(ImageError, match=r"\(vipspng: .+ try another copy, or save it as PNG"):
+            read_picture(data[:300], damaged=damaged)
