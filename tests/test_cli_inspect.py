@@ -318,7 +318,8 @@ def test_a_file_that_cannot_be_read_fails_alone(run, tmp_path):
 def test_where_no_file_can_be_read_there_is_no_table(run, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     save("b.png", photo())
-    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:9000])
+    whole = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
     code, out, err = run("inspect", "a.png", "b.png")
     assert (code, out) == (1, [])
     assert "or --damaged of upscale, denoise and dejpeg restores what is there" in err

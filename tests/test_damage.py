@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 from checkpoints import save_nearest
 from metadata import exif_block
 from pictures import encode, noise
@@ -161,7 +162,9 @@ def test_damage_is_told_of_pictures_that_are_turned() -> None:
     after = read_picture(damaged_photo(96, exif=exif_block(6))[1])
     assert after.pixels.shape == (64, 96, 3)
     (warning,) = after.warnings
-    assert warning.startswith("damaged (Corrupt JPEG data")
+    assert re.match(
+        r"damaged from about row \d+ of 96 on, before it was turned upright \(Corrupt JPEG data", warning
+    )
 
 
 # Other formats
@@ -253,3 +256,32 @@ def test_a_cut_png_shows_nothing_below_the_cut_however_it_is_read() -> None:
     assert 690 < len(rows) < 720
     np.testing.assert_array_equal(read[0][rows], pixels[: len(rows)])
     np.testing.assert_array_equal(read[1], read[0])
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_cut_png_that_is_turned_shows_nothing_below_the_cut(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(50, 200, (600, 200, 3), dtype=np.uint8)
+    data = encode(pixels, "png", exif=exif_block(orientation))
+    after = read_picture(data[: len(data) * 6 // 10], damaged=True)
+    stored = {3: after.pixels[::-1, ::-1], 6: np.rot90(after.pixels)}[orientation]
+    rows = np.flatnonzero(stored.any(axis=(1, 2)))
+    assert 340 < len(rows) < 370
+    np.testing.assert_array_equal(stored[rows], pixels[: len(rows)])
+    assert f"damaged from about row {len(rows)} of 600 on, before it was turned upright" in after.warnings[1]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interlaced_png_that_is_cut_short_is_called_that(damaged: bool) -> None:
+    whole = pyvips.Image.new_from_array(noise(64, 64, 3)).pngsave_buffer(interlace=True)
+    assert read_picture(whole).pixels.shape == (64, 64, 3)
+    with pytest.raises(
+        ImageError, match="an interlaced PNG file, damaged or cut short, of which no rows can be saved; try"
+    ):
+        read_picture(whole[: len(whole) // 2], damaged=damaged)
+
+
+def test_a_png_that_ends_in_its_first_rows_is_refused_and_not_black() -> None:
+    data = encode(noise(200, 64, 3), "png")
+    for damaged in (False, True):
+        with pytest.raises(ImageError, match=r"\(vipspng: .+ try another copy, or save it as PNG"):
+            read_picture(data[:300], damaged=damaged)

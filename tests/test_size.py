@@ -13,9 +13,10 @@ import tifffile
 from checkpoints import save_nearest
 from PIL import Image
 
-from mambair_cli.images import Header, InputFrames, read_picture
+from mambair_cli.images import Header, InputFrames, open_picture, read_picture
 from mambair_cli.images.encoding import Writer
 from mambair_cli.images.plain_alpha import PlainAlpha
+from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.images.source import Source
 from mambair_cli.restore.engine import Engine
 from mambair_cli.restore.tiling import Report, plan_nothing
@@ -211,6 +212,27 @@ def test_masks_and_transparency_of_a_large_file_are_reduced_with_it(run: Any, wi
     assert (reduced[..., 3] == 255).all()
     assert abs(reduced[: height // 2 - 4, :, 4].astype(int)).max() <= 1
     assert reduced[height // 2 + 4 :, :, 4].min() >= 254
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [("uint8", 255), ("uint16", 65535)])
+def test_alpha_of_less_than_half_a_step_is_plain_in_stills_and_animations(dtype: str, steps: int) -> None:
+    samples = np.full((60, 60, 4), 0.5, np.float32)
+    samples[:, :30, 3], samples[:, 30:, 3] = 0.4 / steps, 1 - 0.4 / steps
+    for count in (1, 2):
+        header = Header(40, 40, 3, dtype, has_alpha=True, format="tiff", frames=count)
+        file = io.BytesIO()
+        with Writer(file, header, "tiff", None, "out", frames=InputFrames(60, 60)) as writer:
+            for number in range(count):
+                samples[number, number, 0] = 0.9  # or they would be one frame
+                writer.write(60 * number, samples)
+            writer.finish()
+        with open_picture(file.getvalue()) as reader:
+            alpha = reader.read(0, 40 * count)[..., 3]
+        assert (alpha[:, :18] == 0).all()
+        assert (alpha[:, 22:] == steps).all()
+        assert set(np.unique(alpha)) - {0, steps}  # between them
+    reduced = reduce_samples(samples, 40, 40, dtype=dtype)
+    assert set(np.unique(reduced[:, :18, 3])) == {0}
 
 
 @pytest.mark.parametrize("suffix", ["tif", "webp", "avif"])

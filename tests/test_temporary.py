@@ -13,7 +13,7 @@ from pictures import encode
 from repository import ROOT
 
 from mambair_cli.errors import ShortageError
-from mambair_cli.images.libvips import explained
+from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.server.shortage import find_shortage
 
 NO_FOLDER = "No such file or directory"
@@ -97,3 +97,41 @@ def test_open_exr_without_a_temporary_folder_is_not_called_corrupt(
     code, err = inspect("a.exr", Path("/nonexistent"))
     assert code == 1
     assert "cannot read a.exr: cannot write to the temporary folder /nonexistent" in err
+
+
+# Reasons of other threads' files, which libvips keeps in the same list
+
+UNKEPT = 'VipsImage: unable to write to "/tmp/vips-0-1.v"\nunix error: No space left on device\n'
+OF_PNG, OF_TIFF = "vipspng: libpng read error\n", "tiff2vips: Read error at scanline 9\n"
+
+
+@pytest.mark.parametrize(
+    ("room", "detail", "reason"),
+    [
+        (0, OF_TIFF, "libvips gives no reason"),
+        (0, "", "libvips gives no reason"),
+        (0, OF_TIFF + OF_PNG, OF_PNG.strip()),
+        (0, UNKEPT, "libvips gives no reason"),
+        (0, UNKEPT + OF_PNG, OF_PNG.strip()),
+        (9, UNKEPT, "libvips gives no reason"),
+        (9, UNKEPT + OF_PNG, OF_PNG.strip()),
+        (9, "", "libvips gives no reason"),
+    ],
+)
+def test_reasons_that_cannot_be_of_this_file_do_not_count(room: int, detail: str, reason: str) -> None:
+    with pytest.raises(LibvipsError) as caught, explained(room, "png"):
+        raise pyvips.Error("unable to fetch from region", detail)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("detail", [UNKEPT, OF_TIFF + UNKEPT, OF_PNG + UNKEPT, OF_TIFF, ""])
+def test_a_folder_without_room_is_found_out_whatever_the_reasons_are(
+    detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    with pytest.raises(ShortageError) as caught, explained(3 * 2**20, "png"):
+        raise pyvips.Error("unable to fetch from region", detail)
+    assert str(caught.value) == (
+        f"cannot write to the temporary folder /nonexistent ({NO_FOLDER}); "
+        "set TMPDIR to a folder with 3 MiB free"
+    )

@@ -1,5 +1,6 @@
 """What pages of a TIFF file have of their own: colour profiles, orientations, and what is said of them."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from profiles import ADOBE_RGB, DISPLAY_P3
 
 from mambair_cli.images import read_picture
 from mambair_cli.images.source import Source
+from mambair_cli.images.tiff import read_pages
+from mambair_cli.images.tiff_directories import (
+    LONG,
+    TEXT,
+    ExifEntry,
+    append_directory,
+    read_directory,
+    read_header,
+)
 from mambair_cli.inspection.inspect_image import describe_inspection, inspect_image
 
 
@@ -266,3 +276,41 @@ def test_exif_of_later_pages_is_told_to_be_gone(denoise: Any) -> None:
     private, exif = (number.to_bytes(2, "little") + bytes([4, 0, 1, 0, 0, 0]) for number in (PRIVATE, 34665))
     Path("in.tif").write_bytes(Path("in.tif").read_bytes().replace(private, exif))
     assert "left out: EXIF of pages after the first" in denoise("in.tif", "-o", "out.tif")[1]
+
+
+# Pages behind a thumbnail
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_what_the_page_says_counts_and_not_the_thumbnail_before_it(dtype: Any, tmp_path: Path) -> None:
+    """Of a type of its own, too, which another decoder may read."""
+    artist, rights = (315, 2, 0, "An Artist", True), (33432, 2, 0, "(c) me", True)
+    options = {"description": "the main text", "extratags": [artist, rights]}
+    samples = (noise(20, 30, 3) / 255).astype(dtype) if np.dtype(dtype).kind == "f" else noise(20, 30, 3)
+    thumbnail = {"subfiletype": 1, "description": "text of the thumbnail"}
+    path = tmp_path / "in.tif"
+    save_pages(str(path), [thumbnail, options], [PAGES[0][::4, ::4].copy(), samples])
+    picture = read_picture(path)
+    assert picture.pixels.shape == (20, 30, 3)
+    for said in (b"the main text", b"An Artist", b"(c) me"):
+        assert said in (picture.exif or b"")
+    assert b"thumbnail" not in (picture.exif or b"")
+
+
+@pytest.mark.parametrize("marked", [0, 1])
+def test_a_mark_of_adobe_rgb_counts_on_the_page_that_is_read(marked: int, tmp_path: Path) -> None:
+    """The page points to EXIF, and this to further marks."""
+    path = tmp_path / "in.tif"
+    save_pages(str(path), [{"subfiletype": 1}, {}], [PAGES[0][::4, ::4].copy(), PAGES[0]])
+    block = bytearray(path.read_bytes())
+    layout, first = read_header(block)
+    page = read_pages(block)[marked]
+    directory, end = read_directory(block, layout, page.at)
+    (following,) = struct.unpack_from(layout.offset, block, end)
+    marks = append_directory(block, layout, {1: ExifEntry(TEXT, 4, b"R03\0")}, 0, 0)
+    exif = append_directory(block, layout, {0xA005: ExifEntry(LONG, 1, struct.pack("<I", marks))}, 0, 0)
+    directory[0x8769] = ExifEntry(LONG, 1, struct.pack("<I", exif))
+    at = append_directory(block, layout, directory, 0, following)
+    _, end = read_directory(block, layout, first)
+    struct.pack_into(layout.offset, block, end if marked else layout.first, at)
+    assert (read_picture(bytes(block)).icc is not None) == bool(marked)

@@ -267,7 +267,8 @@ def _restore_by(
     results = []
     for samples, strength in zip(restored, options.asked_strengths, strict=True):
         if size != (scale * region.width, scale * region.height):
-            samples = reduce_samples(from_float(samples, "float32"), size[1], size[0])
+            floats = from_float(samples, "float32")
+            samples = reduce_samples(floats, size[1], size[0], dtype=header.dtype)
         name = restorer.model.name + (f", strength {strength:g}" if options.strengths else "")
         picture = image.show(from_float(samples, header.dtype), name)
         facts = {

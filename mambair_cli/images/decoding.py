@@ -43,9 +43,10 @@ from mambair_cli.images.png_chunks import PngFacts, read_png_facts
 from mambair_cli.images.resolution import add_resolution, find_tiff_resolution
 from mambair_cli.images.row_reader import NO_END, Loaded, Reader, corrupt_error, leave_out, wrap
 from mambair_cli.images.signatures import identify
-from mambair_cli.images.tiff import Page, Samples, choose_pages, sort_samples
+from mambair_cli.images.tiff import Page, choose_pages
 from mambair_cli.images.tiff_check import check_pages, check_tiff
 from mambair_cli.images.tiff_notes import add_notes
+from mambair_cli.images.tiff_samples import Samples, is_negative, must_settle, sort_samples
 from mambair_cli.images.trailing_images import find_trailing_images
 from mambair_cli.images.unread_blocks import find_unread
 from mambair_cli.images.vips_image import LOADERS, FileData, VipsImage
@@ -152,12 +153,12 @@ def _open(data: FileData, max_pixels: int, damaged: bool) -> Reader:
     format = identify(data.bytes, data.name)
     remarks = find_trailing_images(data.bytes, format, data.name)
     pages = check_tiff(data) if format == "tiff" else []
-    is_float64 = bool(pages) and pages[0].is_float64
+    is_float64 = bool(pages) and pages[choose_pages(pages).numbers[0]].is_float64
     if format not in LOADERS or is_float64 or (format == "avif" and is_avif_animated(data.bytes)):
         reader = _open_with_other_decoder(data, format, pages, max_pixels)
     else:
         try:
-            with explained():
+            with explained(0, format):
                 reader = _open_with_vips(data, format, pages, max_pixels, damaged)
         except LibvipsError as error:
             raise corrupt_error(data.name, format, str(error)) from error
@@ -178,26 +179,27 @@ def _open_with_vips(data: FileData, format: str, pages: list[Page], max_pixels: 
     if gif.end == "cut" and not damaged:
         raise corrupt_error(data.name, format, "it ends within a frame", is_partial=True)
     choice = choose_pages(pages)
+    chosen = [pages[number] for number in choice.numbers]
     warnings = [*choice.remarks, *_find_faults(facts, gif)]
-    image = VipsImage(data, format, damaged, choice.numbers)
+    image = VipsImage(data, format, damaged, dict(zip(choice.numbers, chosen, strict=True)))
     if pages and (image.field("n-pages") or 1) > len(pages):
         raise corrupt_error(data.name, format, "its pages cannot be counted")
     _check_size(image.head.width, image.head.height * image.frames, max_pixels, data.name)
     if image.frames > 1:
         if pages:
-            check_pages(data, [pages[number] for number in choice.numbers])
+            check_pages(data, chosen)
         image.take_frames()
     head, (width, height) = image.head, image.size
     bands = _count_colours(head, data.name, has_more=format == "tiff")
-    samples = _sort_samples(head, bands, pages[choice.numbers[0]] if choice.numbers else None)
-    image.order = samples.order
-    exif = extract_exif(data.bytes) if format == "tiff" else image.field("exif-data")
+    samples = _sort_samples(head, bands, chosen[0] if chosen else None)
+    image.samples = samples
+    exif = extract_exif(data.bytes, chosen[0].at) if chosen else image.field("exif-data")
     move = to_upright(image.size, find_orientation(exif) if format == "avif" else image.orientation)
     upright = restate_upright(exif, image.field("xmp-data"), move, warnings)
     delays = image.field("delay") if image.frames > 1 else None
     if format == "avif":
         warnings += map(leave_out, find_extras(data.bytes))
-    icc = find_profile(data, image, facts, [pages[number] for number in choice.numbers], bands, warnings)
+    icc = find_profile(data, image, facts, chosen, bands, warnings)
     header = Header(
         width=width,
         height=height,
@@ -264,7 +266,9 @@ def _add_measures(
 def _sort_samples(head: Any, bands: int, page: Page | None) -> Samples:
     """Return what the samples of a pixel mean, in the order of the file."""
     colours = 4 if head.interpretation == "cmyk" else bands
-    return sort_samples(colours, head.bands - colours, page.extra if page else None)
+    if page is None:
+        return sort_samples(colours, head.bands - colours, None)
+    return sort_samples(colours, head.bands - colours, page.extra, must_settle(page) and is_negative(page))
 
 
 def _read_texts(data: FileData, format: str, facts: PngFacts, gif: GifFacts) -> tuple[Text, ...]:

@@ -70,8 +70,9 @@ def find_profile(
         return find_avif_profile(data.bytes, usable, data.name)
     if image.format == "tiff":
         usable = find_tiff_profile(data.bytes, pages, usable, bands == 1, warnings)
-    exif = data.bytes if image.format == "tiff" else image.field("exif-data")
-    if usable is None and bands == 3 and exif and is_marked_adobe_rgb(exif):
+    exif = data.bytes if pages else image.field("exif-data")
+    at = pages[0].at if pages else None
+    if usable is None and bands == 3 and exif and is_marked_adobe_rgb(exif, at):
         return make_profile(ADOBE_RGB, ADOBE_GAMMA, "compatible with Adobe RGB (1998), from EXIF")
     return usable
 

@@ -9,11 +9,14 @@ import numpy as np
 from mambair_cli.errors import ImageError
 from mambair_cli.images.lazy_image import LazyImage
 from mambair_cli.images.metadata import extract_exif
-from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages, sort_samples
+from mambair_cli.images.row_reader import wrap
+from mambair_cli.images.tiff import PROFILE, choose_pages, read_pages
 from mambair_cli.images.tiff_directories import ORIENTATION, XMP
+from mambair_cli.images.tiff_samples import settle_samples, sort_samples
 
 _NO_COMPRESSION, _DEFLATE = 1, (8, 32946)
-_COLOURS = {0: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
+_WHITE_IS_ZERO = 0
+_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3}  # by TIFF's photometric interpretation: gray, gray, RGB
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # without a handler it prints to stderr
 
@@ -38,7 +41,8 @@ def read_float64_tiff(data: bytes, name: str) -> LazyImage:
 def _read_header(data: bytes, name: str) -> LazyImage:
     import tifffile
 
-    choice = choose_pages(read_pages(data))
+    pages = read_pages(data)
+    choice = choose_pages(pages)
     with tifffile.TiffFile(BytesIO(data)) as file:
         page = file.pages[choice.numbers[0]]
         assert isinstance(page, tifffile.TiffPage)
@@ -49,7 +53,8 @@ def _read_header(data: bytes, name: str) -> LazyImage:
             )
         colours = _COLOURS[int(page.photometric)]
         extra = tuple(int(kind) for kind in page.extrasamples) or None
-        samples = sort_samples(colours, page.samplesperpixel - colours, extra)
+        is_negative = int(page.photometric) == _WHITE_IS_ZERO
+        samples = sort_samples(colours, page.samplesperpixel - colours, extra, is_negative)
         orientation = page.tags.valueof(ORIENTATION, 1)
         icc, xmp = page.tags.valueof(PROFILE), page.tags.valueof(XMP)
         height, width = int(page.imagelength), int(page.imagewidth)
@@ -65,7 +70,8 @@ def _read_header(data: bytes, name: str) -> LazyImage:
             if int(page.planarconfig) == 2 and image.ndim == 3:
                 image = np.moveaxis(image, 0, 2)
         with np.errstate(over="ignore"):  # reported later as out of range
-            image = image.reshape(height, width, -1)[..., list(samples.order)].astype(np.float32)
+            image = image.reshape(height, width, -1).astype(np.float32)
+        image = settle_samples(wrap(image, colours), samples).numpy().reshape(height, width, -1)
         return _turn_upright(image, orientation)
 
     return LazyImage(
@@ -75,7 +81,7 @@ def _read_header(data: bytes, name: str) -> LazyImage:
         bands=colours,
         masks=samples.masks,
         icc=icc,
-        exif=extract_exif(data),
+        exif=extract_exif(data, pages[choice.numbers[0]].at),
         xmp=xmp,
         warnings=choice.remarks,
     )

@@ -9,7 +9,12 @@ from typing import Any
 
 import pyvips
 
-from mambair_cli.images.temporary import explain_unkept, find_temporary_folder, restore_error
+from mambair_cli.images.temporary import (
+    explain_unkept,
+    find_temporary_folder,
+    restore_error,
+    try_to_keep,
+)
 from mambair_cli.system.wording import show
 
 _logger = logging.getLogger("pyvips")  # has a handler that prints nothing
@@ -20,6 +25,16 @@ _UNSTORED = re.compile(
     r"(?:VipsImage: unable to (?:write to|open) \"(?P<path>[^\n]*)[/\\][^\n]*\.v\"|\w+: write failed)\n"
     r"\w+ error: (?!Success)(?P<reason>.*)"
 )
+# How reasons begin that the loader of a format gives; those of other threads' files may stand beside them.
+_LOADERS = {
+    "avif": ("heif",),
+    "gif": ("gif", "nsgif"),
+    "jpeg": ("VipsJpeg", "jpegload"),
+    "png": ("vipspng", "pngload", "spng"),
+    "tiff": ("tiff2vips", "tiffload", "VipsJpeg"),
+    "webp": ("webp",),
+}
+_NO_REASON = "libvips gives no reason"
 _ALL_LEVELS = 0xFF  # GLib's flags, from fatal to debug
 
 
@@ -31,13 +46,16 @@ class LibvipsError(Exception):
 
 
 @contextmanager
-def explained(room: int | None = None) -> Iterator[None]:
+def explained(room: int | None = None, format: str | None = None) -> Iterator[None]:
     """Run libvips, and turn its errors into :class:`LibvipsError`.
 
-    libvips keeps one list of reasons for all threads: the reason may come from another thread's call.
+    libvips keeps one list of reasons for all threads: they may come from another thread's call, and one's
+    own may be gone. So a reason counts only if the loader of the format gives it, and a lack of room only if
+    it is found here, too. What memory lacks, all threads lack.
 
     Args:
         room: Bytes that it may keep in a temporary file; None where that is not known.
+        format: Format of the file that is read; None where all reasons count.
 
     Raises:
         LibvipsError: libvips failed.
@@ -48,17 +66,26 @@ def explained(room: int | None = None) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        if unstored := _UNSTORED.match(error.detail or ""):
+        detail = error.detail or ""
+        if detail.startswith(_FULL):
+            raise MemoryError(_find_reason(detail, None)) from error
+        reason, unstored = _find_reason(detail or error.message, format), _UNSTORED.search(detail)
+        if room is None and unstored:
             cause = restore_error(unstored["reason"])
             raise explain_unkept(unstored["path"] or find_temporary_folder(), cause, room) from cause
-        reason = _first_line(error.detail or error.message)
-        raise (MemoryError if reason.startswith(_FULL) else LibvipsError)(reason) from error
+        if room and (unstored or reason is None) and (cause := try_to_keep(room)) is not None:
+            raise explain_unkept(find_temporary_folder(), cause, room) from cause
+        raise LibvipsError(reason or _NO_REASON) from error
     except UnicodeDecodeError as error:  # pyvips expects UTF-8, but some messages quote bytes of the file
-        raise LibvipsError(_first_line(error.object.decode(errors="replace"))) from error
+        text = error.object.decode(errors="replace")
+        raise LibvipsError(_find_reason(text, format) or _NO_REASON) from error
 
 
-def _first_line(text: str) -> str:
-    return show(text.strip().partition("\n")[0])
+def _find_reason(text: str, format: str | None) -> str | None:
+    """Return the first line, of a format the first one that its loader gives; None without such a line."""
+    first = _LOADERS.get(format or "", "")
+    lines = (line for line in text.splitlines() if line.strip() and line.startswith(first))
+    return next((show(line.strip()) for line in lines), None)
 
 
 @pyvips.ffi.callback("GLogFunc")

@@ -99,17 +99,19 @@ def _cut_thumbnail(block: bytearray, layout: Layout, end: int) -> None:
             del block[start:]
 
 
-def is_marked_adobe_rgb(block: Buffer) -> bool:
+def is_marked_adobe_rgb(block: Buffer, first: int | None = None) -> bool:
     """Tell whether EXIF marks the colours of a picture as Adobe RGB, as cameras do that embed no profile.
 
     Args:
         block: EXIF block, or a TIFF file.
+        first: Offset of the directory of the picture; by default it is the first one.
 
     Source: DCF (CIPA DC-009), option files.
     """
     block = block.removeprefix(b"Exif\0\0") if isinstance(block, bytes) else block
     try:
         layout, at = read_header(block)
+        at = at if first is None else first
         for tag in (EXIF, _INTEROPERABILITY):
             directory, _ = read_directory(block, layout, at, wanted={EXIF, _INTEROPERABILITY, _COLOUR_SPACE})
             if _COLOUR_SPACE in directory and read_number(directory[_COLOUR_SPACE], layout) == _SRGB:
@@ -162,10 +164,15 @@ def _unwrap_iptc(iptc: bytes) -> bytes:
     raise ValueError("no IPTC")
 
 
-def extract_exif(tiff: Buffer) -> bytes | None:
-    """Collect the tags that describe a TIFF file's picture in an EXIF block; None if there are none."""
+def extract_exif(tiff: Buffer, at: int) -> bytes | None:
+    """Collect the tags that describe a page of a TIFF file in an EXIF block; None if there are none.
+
+    Args:
+        tiff: The file.
+        at: Offset of the page's directory.
+    """
     try:
-        return _pack(*_read_descriptions(tiff))
+        return _pack(*_read_descriptions(tiff, at))
     except MALFORMED:
         return None
 
@@ -270,10 +277,12 @@ def _merge(main: Directory, layout: Layout, exif: bytes | None) -> tuple[Directo
     return merged, {tag: reorder(part, source.order, layout.order) for tag, part in parts.items()}
 
 
-def _read_descriptions(block: Buffer) -> tuple[Layout, Directory, dict[int, Directory]]:
-    """Read the descriptive entries of the first directory, and the directories that it points to."""
+def _read_descriptions(
+    block: Buffer, at: int | None = None
+) -> tuple[Layout, Directory, dict[int, Directory]]:
+    """Read the descriptive entries of a directory, by default the first, and the directories it points to."""
     layout, first = read_header(block)
-    main, _ = read_directory(block, layout, first)
+    main, _ = read_directory(block, layout, first if at is None else at)
     parts = _read_parts(block, layout, main)
     return layout, {tag: entry for tag, entry in main.items() if tag in DESCRIPTIVE}, parts
 

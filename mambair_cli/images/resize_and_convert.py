@@ -95,12 +95,18 @@ class FrameReducer:
             room[:count] = rows[:count]
             self._rows, rows = (self._rows + count) % len(self._frame), rows[count:]
             if not self._rows:
-                size = self._header.height, self._header.width
-                yield reduce_samples(self._frame, *size, self._frames.wrap, len(self._header.masks))
+                header = self._header
+                size, masks = (header.height, header.width), len(header.masks)
+                yield reduce_samples(self._frame, *size, self._frames.wrap, masks, header.dtype)
 
 
 def reduce_samples(
-    samples: np.ndarray, height: int, width: int, wrap: Wrap = "none", masks: int = 0
+    samples: np.ndarray,
+    height: int,
+    width: int,
+    wrap: Wrap = "none",
+    masks: int = 0,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Reduce an image as one is reduced on the way into a file.
 
@@ -110,13 +116,14 @@ def reduce_samples(
         width: Width of the result, in pixels.
         wrap: Directions in which its edges meet.
         masks: Number of masks.
+        dtype: Type of the samples that the result will have: less than half a step of alpha is nothing.
 
     Returns:
         (height, width, c) float32 in [0, 1].
     """
     count = samples.shape[2]
     has_alpha = (count - masks) % 2 == 0
-    header = Header(width, height, count - masks - has_alpha, "float32", has_alpha=has_alpha)
+    header = Header(width, height, count - masks - has_alpha, dtype, has_alpha=has_alpha)
     frames = InputFrames(samples.shape[1], samples.shape[0], wrap)
     plain = PlainAlpha(header, frames) if has_alpha else None
     if plain is not None:

@@ -16,7 +16,6 @@ from mambair_cli.images.samples import fit_range, widen
 NO_END = "the mark of its end is missing"
 
 _FORGIVING = ("jpeg", "png", "gif", "tiff")  # libvips decodes what comes before damage
-_ROWS_AT_ONCE = 8  # libvips decodes so many of most files at a time
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,14 @@ class Loaded:
         forgives: Whether damage causes only a warning and the rest is still read.
         warnings: Warnings so far.
         fault: What all rows lack, as a sentence; None if nothing is missing.
+        place: Where damage is that is passed over, in words that follow "damaged".
     """
 
     image: Any
     forgives: bool = False
     warnings: tuple[str, ...] = ()
     fault: str | None = None
+    place: str = ""
 
 
 class Reader:
@@ -68,8 +69,7 @@ class Reader:
         self._load = load
         self._name = name
         self._bits = bits
-        self._is_lenient = False  # True after damage that is forgiven
-        self._lost: int | None = None  # row of a PNG file from which on libvips returns what memory holds
+        self._damage: str | None = None  # libvips' reason of damage that is forgiven
         self._loaded: Loaded | None = None
         self._region: Any = None
         self._rows = 0  # rows of the decoded image
@@ -90,25 +90,28 @@ class Reader:
         if not 0 <= top < bottom <= header.height * header.frames:  # libvips would call the file corrupt
             raise ValueError(f"rows {top} to {bottom} of {header.height * header.frames}")
         try:
-            with explained(self._room):
+            with explained(self._room, header.format):
                 if self._region is None or top < self._next:
                     self._begin()
                 data = self._fetch(top, bottom)
         except ShortageError as error:
             raise ShortageError(f"cannot read {self._name}: {error}") from error.__cause__
         except LibvipsError as error:
-            if self._is_lenient or self._loaded is None or not self._loaded.forgives:
-                is_partial = self._has_rows()
-                raise corrupt_error(self._name, header.format, str(error), is_partial) from error
-            self._forgive(top, bottom, str(error))
-            return self.read(top, bottom)
+            if self._damage is None and self._loaded is not None and self._loaded.forgives:
+                self._damage = str(error)
+                self.close()
+                return self.read(top, bottom)
+            if header.format == "png" and self.is_whole:
+                raise ImageError(
+                    f"cannot read {self._name}: it is an interlaced PNG file, damaged or cut short, "
+                    "of which no rows can be saved; try another copy"
+                ) from error
+            reason = self._damage or str(error)
+            raise corrupt_error(self._name, header.format, reason, self._has_rows()) from error
         self._next = bottom
         samples = np.frombuffer(data, header.dtype).reshape(
             bottom - top, header.width, header.samples_per_pixel
         )
-        if self._lost is not None and bottom > self._lost:
-            samples = samples.copy()
-            samples[max(0, self._lost - top) :] = 0
         if header.dtype == "float32":
             rows = header.height * header.frames
             place = f" in rows {top + 1} to {bottom} of {rows}" if bottom - top < rows else ""
@@ -122,7 +125,7 @@ class Reader:
     @property
     def is_damaged(self) -> bool:
         """Whether the rows so far had damage that was forgiven with a warning."""
-        return self._is_lenient
+        return self._damage is not None
 
     def warn(self, sentence: str) -> None:
         """Add a warning once, also when rows are read again."""
@@ -136,17 +139,21 @@ class Reader:
 
     @property
     def _room(self) -> int:
-        """Bytes of the picture as it is decoded, all of which are kept where it is turned."""
+        """Bytes that are kept: all of the picture as it is decoded, where it is turned, else none."""
         header = self.header
+        if not self.is_turned:
+            return 0
         samples = header.samples_per_pixel + header.is_from_cmyk
         return header.width * header.height * header.frames * samples * np.dtype(header.dtype).itemsize
 
     def _begin(self) -> None:
         """Start at the top."""
         self.close()
-        self._loaded = loaded = self._load(self._is_lenient)  # a region does not keep its image alive
+        self._loaded = loaded = self._load(self.is_damaged)  # a region does not keep its image alive
         for sentence in loaded.warnings:
             self.warn(sentence)
+        if self._damage is not None:
+            self.warn(f"damaged{loaded.place} ({self._damage.removeprefix('VipsJpeg: ')})")
         if loaded.fault and not loaded.forgives:
             raise LibvipsError(loaded.fault)
         self._rows = loaded.image.height
@@ -160,34 +167,14 @@ class Reader:
             self._region.fetch(0, self._rows - 1, header.width, 1)
         return data
 
-    def _forgive(self, top: int, bottom: int, reason: str) -> None:
-        """Warn of damage somewhere in these rows, and accept it from now on."""
-        place = ""
-        if not (self.is_whole or self.is_turned):
-            row, rows = self._find_damage(top, bottom), self.header.height * self.header.frames
-            place = f" from about row {row} of {rows} on" if row else " from the top on"
-            self._lost = row if self.header.format == "png" else None
-        self.warn(f"damaged{place} ({reason.removeprefix('VipsJpeg: ')})")
-        self._is_lenient = True
-        self.close()
-
     def _has_rows(self) -> bool:
         """Tell whether a file gives rows where damage is forgiven; one of an unsupported kind gives none."""
-        if self._is_lenient or self._loaded is None or self.header.format not in _FORGIVING:
+        if self.is_damaged or self._loaded is None or self.header.format not in _FORGIVING:
             return False
-        with suppress(LibvipsError), explained():
+        with suppress(LibvipsError), explained(self._room, self.header.format):
             pyvips.Region.new(self._load(True).image).fetch(0, 0, self.header.width, 1)
             return True
         return False
-
-    def _find_damage(self, top: int, bottom: int) -> int:
-        """Return the first of the rows that cannot be decoded."""
-        row = top
-        with suppress(LibvipsError), explained():
-            self._begin()
-            for row in range(top, bottom, _ROWS_AT_ONCE):
-                self._fetch(row, min(row + _ROWS_AT_ONCE, bottom))
-        return row
 
 
 def wrap(samples: np.ndarray, bands: int) -> Any:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 
 from mambair_cli.errors import ShortageError
@@ -19,6 +20,20 @@ def find_temporary_folder() -> str:
 def restore_error(reason: str) -> OSError:
     """Return the system's error that a library tells only in words."""
     return OSError(_NUMBERS.get(reason, 0), reason)
+
+
+def try_to_keep(size: int) -> OSError | None:
+    """Find out whether the folder has room for a file of some bytes; return the error if it has none."""
+    folder = find_temporary_folder()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # which knows limits and quotas, too
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif shutil.disk_usage(folder).free < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        return error
+    return None
 
 
 def explain_unkept(folder: str, error: OSError, size: int | None) -> ShortageError:

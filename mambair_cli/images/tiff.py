@@ -29,13 +29,12 @@ RESOLUTIONS, RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 RATIONAL = 5  # TIFF's number of the type
 _SUBFILE, _OLD_SUBFILE = 0x00FE, 0x00FF
 _WIDTH, _HEIGHT = 0x0100, 0x0101
-BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
+BITS, _COMPRESSION, PHOTOMETRIC, _SAMPLES, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
 PROFILE = 0x8773
-_SUB_DIRECTORIES, _EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
+_SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, _DNG_VERSION = 0x014A, 0x0152, 0x0153, 0xC612
 _REDUCED, _MASK = 1, 4  # bits of a subfile's type
 _OLD_REDUCED = 2
 INK_SET, SEPARATED, CMYK = 0x014C, 5, 1
-_ALPHAS = (1, 2)  # kinds of extra samples: premultiplied and straight alpha
 _INCH = 2
 _UNSIGNED, FLOAT = 1, 3
 _DIRECTORY, _DIRECTORY8 = 13, 18  # types of offsets of directories
@@ -48,7 +47,7 @@ _LONGEST_VALUE = 4096  # bytes; longer values, such as offsets of strips, are no
 DOT_RANGE, INDEXED, BLACK_WHITE, DEPTH, TILE_DEPTH = 336, 346, 532, 32997, 32998
 PLANES_OF_STACK = 33629  # of MetaMorph: has a value for each plane
 _MEANINGS = (BITS, SAMPLE_FORMAT, DOT_RANGE, INDEXED, BLACK_WHITE, DEPTH, TILE_DEPTH)
-_TILE_WIDTH = 322
+_STRIP_HEIGHT, _TILE = 278, (322, 323)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class Page:
         width: Width in pixels, as stored.
         height: Height in pixels, as stored.
         planes: 2 where each sample of the pixels has a plane of its own, else 1.
-        is_tiled: Whether it is stored in tiles.
+        tile: Width and height of its tiles; None where it is stored in strips.
+        strip_height: Rows of a strip.
         meanings: Values of the tags that change what the samples mean, where it has such tags.
         repeated: Tag and value, up to some length, of each entry whose tag came before.
         inner: Pages in its SubIFDs, at any depth.
@@ -98,7 +98,8 @@ class Page:
     width: int = 0
     height: int = 0
     planes: int = 1
-    is_tiled: bool = False
+    tile: tuple[int, int] | None = None
+    strip_height: int = 0
     meanings: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     repeated: tuple[tuple[int, bytes], ...] = ()
     inner: tuple["Page", ...] = ()
@@ -115,9 +116,14 @@ class Page:
         return self.width * self.height
 
     @property
+    def is_float(self) -> bool:
+        """Whether its samples are floats."""
+        return self.sample_format == FLOAT
+
+    @property
     def is_float64(self) -> bool:
         """Whether its samples are 64-bit floats, which libvips does not read."""
-        return self.bits == 64 and self.sample_format == FLOAT
+        return self.bits == 64 and self.is_float
 
 
 @dataclass(frozen=True)
@@ -163,38 +169,6 @@ def split_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
         else:
             runs.append((number, 1))
     return runs
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What the samples of a pixel mean.
-
-    Attributes:
-        order: Numbers of the samples, sorted to colours, alpha, masks.
-        has_alpha: Whether there is alpha.
-        masks: Kinds of the masks.
-    """
-
-    order: tuple[int, ...]
-    has_alpha: bool
-    masks: tuple[int, ...]
-
-
-def sort_samples(colours: int, extra: int, kinds: tuple[int, ...] | None) -> Samples:
-    """Return what the samples of a pixel mean.
-
-    Args:
-        colours: Number of colour samples.
-        extra: Number of samples after them.
-        kinds: Kinds of these samples, from the file. If the file lists none, a single sample is alpha.
-    """
-    if kinds is None or len(kinds) != extra:
-        kinds = (_ALPHAS[-1],) if extra == 1 else (0,) * extra
-    alpha = next((number for number, kind in enumerate(kinds) if kind in _ALPHAS), None)
-    others = [number for number in range(extra) if number != alpha]
-    order = [*range(colours), *(() if alpha is None else (colours + alpha,))]
-    order += [colours + number for number in others]
-    return Samples(tuple(order), alpha is not None, tuple(kinds[number] for number in others))
 
 
 def read_pages(data: Buffer) -> list[Page]:
@@ -316,7 +290,7 @@ def restate_extra_samples(data: Buffer, kinds: tuple[int, ...]) -> list[tuple[in
     layout, _ = read_header(data)
     changes = []
     for directory in walk_directories(data):
-        entry = directory.get(_EXTRA_SAMPLES)
+        entry = directory.get(EXTRA_SAMPLES)
         if entry is not None and entry.count == len(kinds):
             value = struct.pack(f"{layout.order}{len(kinds)}H", *kinds)
             changes.append((locate_value(data, entry, layout), value))
@@ -361,22 +335,24 @@ def _describe(directory: Directory, layout: Layout) -> Page:
         pairs = np.frombuffer(entry.value, f"{layout.order}u4").reshape(-1, 2).tolist()
         return tuple(above / below if below else 0.0 for above, below in pairs)
 
-    subfile = numbers(_SUBFILE, 0)[0]
+    subfile, height = numbers(_SUBFILE, 0)[0], numbers(_HEIGHT, 0)[0]
+    tile = numbers(_TILE[0], 0)[0], numbers(_TILE[1], 0)[0]
     return Page(
         is_reduced=bool(subfile & _REDUCED) or numbers(_OLD_SUBFILE, 0)[0] == _OLD_REDUCED,
         is_mask=bool(subfile & _MASK),
-        extra=numbers(_EXTRA_SAMPLES, 0) if _EXTRA_SAMPLES in directory else None,
+        extra=numbers(EXTRA_SAMPLES, 0) if EXTRA_SAMPLES in directory else None,
         compression=numbers(_COMPRESSION, 1)[0],
-        photometric=numbers(_PHOTOMETRIC, 1)[0],
+        photometric=numbers(PHOTOMETRIC, 1)[0],
         bits=numbers(BITS, 1)[0],
         sample_format=numbers(SAMPLE_FORMAT, _UNSIGNED)[0],
         samples_per_pixel=numbers(_SAMPLES, 1)[0],
         ink_set=numbers(INK_SET, CMYK)[0],
         orientation=numbers(ORIENTATION, 1)[0],
         width=numbers(_WIDTH, 0)[0],
-        height=numbers(_HEIGHT, 0)[0],
+        height=height,
         planes=numbers(_PLANES, 1)[0],
-        is_tiled=_TILE_WIDTH in directory,
+        tile=tile if all(tile) else None,
+        strip_height=numbers(_STRIP_HEIGHT, 0)[0] or height,
         meanings={tag: measure(tag) for tag in _MEANINGS if tag in directory},
         resolution=_read_resolution(directory, layout, numbers(RESOLUTION_UNIT, _INCH)[0]),
     )

@@ -9,6 +9,7 @@ from mambair_cli.images.metadata import extract_exif, find_description
 from mambair_cli.images.tiff import Page, choose_pages, have_same_profile, is_camera_raw, read_pages
 from mambair_cli.images.tiff_directories import DESCRIPTION
 from mambair_cli.images.tiff_oddities import Oddity, find_oddity, name_compression
+from mambair_cli.images.tiff_samples import is_negative
 from mambair_cli.images.vips_image import FileData, VipsImage
 
 _NO_COMPRESSION = 1
@@ -54,8 +55,8 @@ def _find_unread(data: FileData, page: Page, number: int) -> Oddity | None:
     if compression is None:
         return None
     try:
-        with explained():
-            VipsImage(data, "tiff", False, (number,)).head.crop(0, 0, 1, 1).write_to_memory()
+        with explained(0, "tiff"):
+            VipsImage(data, "tiff", False, {number: page}).head.crop(0, 0, 1, 1).write_to_memory()
     except LibvipsError:
         return compression
     return None
@@ -69,7 +70,7 @@ def _find_hidden(data: FileData, pages: Sequence[Page]) -> Oddity | None:
     page = pages[0]
     if len(pages) > 1 or page.compression != _NO_COMPRESSION:
         return None
-    exif = extract_exif(data.bytes)
+    exif = extract_exif(data.bytes, page.at)
     texts = [find_description(exif), *(text for tag, text in page.repeated if tag == DESCRIPTION)]
     layout = PageLayout(page.width, page.height, page.samples_per_pixel, 1)
     count = max(count_pictures(text, layout) for text in texts)
@@ -92,7 +93,7 @@ def check_pages(data: FileData, pages: Sequence[Page]) -> None:
         ImageError: Their profiles, orientations or kinds of samples differ.
     """
     remedy = "split it into single images"
-    if len({page.extra for page in pages}) > 1:
+    if len({(page.extra, is_negative(page)) for page in pages}) > 1:
         what = "differ in size or kind"
     elif len({page.orientation for page in pages}) > 1:
         what = "are rotated differently"

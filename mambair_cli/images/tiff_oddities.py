@@ -15,8 +15,8 @@ from mambair_cli.images.tiff import (
     SEPARATED,
     TILE_DEPTH,
     Page,
-    sort_samples,
 )
+from mambair_cli.images.tiff_samples import sort_samples
 
 _COMPLEX_INTEGER, _COMPLEX = 5, 6  # formats of samples
 _WHITE, _RGB = 0, 2  # photometric interpretations
@@ -36,7 +36,9 @@ _COLOURS = {
     51177: "that is a depth map",
 }
 
-# Compressions that some builds of libvips do not support.
+# Compressions that every build of libvips supports, and names of others: none, CCITT, LZW, JPEG, deflate,
+# PackBits.
+_USUAL_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946)
 _COMPRESSIONS = {
     6: "old JPEG",
     33003: "JPEG 2000",
@@ -77,8 +79,9 @@ def find_oddity(page: Page) -> Oddity | None:
 
 def name_compression(page: Page) -> Oddity | None:
     """Name the compression of a page if some builds of libvips do not support it; else None."""
-    name = _COMPRESSIONS.get(page.compression)
-    return None if name is None else Oddity(f"compressed by {name}")
+    if page.compression in _USUAL_COMPRESSIONS:
+        return None
+    return Oddity(f"compressed by {_COMPRESSIONS.get(page.compression, f'method {page.compression}')}")
 
 
 def _find_changed_meaning(page: Page) -> Oddity | None:
@@ -114,7 +117,7 @@ def _find_planes(page: Page) -> Oddity | None:
         if sort_samples(1, count - 1, page.extra).has_alpha:
             return Oddity("of gray and alpha in separate planes", "save them interleaved")
         return Oddity(f"of {count} gray planes in one page", _SPLIT)
-    if page.is_tiled and not page.is_float64:  # tifffile reads them
+    if page.tile and not page.is_float64:  # tifffile reads them
         remedy = "save its samples interleaved, as by tiffcp -p contig"
         return Oddity("of separate planes in tiles", remedy)
     return None

@@ -1,7 +1,8 @@
 """Images that libvips decodes: the header at once, the rows as often as they are read."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -10,13 +11,18 @@ import pyvips
 
 from mambair_cli.errors import ImageError
 from mambair_cli.images.jpeg import MendedJpeg, find_start, mend
+from mambair_cli.images.libvips import LibvipsError, explained
 from mambair_cli.images.row_reader import Loaded
-from mambair_cli.images.tiff import split_runs
+from mambair_cli.images.tiff import Page, split_runs
+from mambair_cli.images.tiff_blocks import JPEG, find_lost_jpegs, find_lost_tiles, leave_out_tiles
+from mambair_cli.images.tiff_samples import Samples, must_settle, restate_as_usual, settle_samples
 
 LOADERS = MappingProxyType(
     {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
 )
 _FRAMED = ("gif", "webp", "tiff")
+_NOTHING = "nothing of it can be decoded"
+_ROWS_AT_ONCE = 8  # libvips decodes so many of most files at a time
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,36 @@ class FileData:
         with self.reopen() as file:
             return file.read()
 
+    def change(self, changes: Iterable[tuple[int, Any]]) -> "FileData":
+        """Return the data in memory with other bytes at some offsets."""
+        changed = bytearray(self.read())
+        for at, value in changes:
+            changed[at : at + len(value)] = value
+        return FileData(self.name, changed)
+
+    @contextmanager
+    def map(self) -> Iterator[Any]:
+        """Give the bytes without reading them all."""
+        if self.reopen is None:
+            yield self.bytes
+            return
+        with self.reopen() as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """Where an image is damaged.
+
+    Attributes:
+        place: The place in words that follow "damaged"; empty where it is unknown.
+        row: First row that cannot be decoded, of the image as stored; None where others follow it, or that
+            is unknown.
+    """
+
+    place: str = ""
+    row: int | None = None
+
 
 class VipsImage:
     """An image that libvips decodes.
@@ -55,7 +91,7 @@ class VipsImage:
         data: Data of its file.
         format: One of ``LOADERS``.
         damaged: Whether to read the rest of a file of which a part is missing.
-        pages: Numbers of the pages to read, from 0; by default all.
+        pages: Pages to read of a TIFF file, by their numbers from 0.
 
     Attributes:
         format: Format of the file.
@@ -63,26 +99,33 @@ class VipsImage:
             page; :meth:`field` and :meth:`show` have that of the first one.
         frames: Number of pages of a document or frames of an animation.
         orientation: Orientation of EXIF, 1 to 8.
-        order: Numbers of the samples of a pixel in the order of the result; None for that of the file.
+        samples: What the samples of a pixel mean; None where they are as in the result.
 
     Raises:
         pyvips.Error: libvips does not read it.
     """
 
-    def __init__(self, data: FileData, format: str, damaged: bool, pages: Sequence[int] = ()) -> None:
+    def __init__(
+        self, data: FileData, format: str, damaged: bool, pages: Mapping[int, Page] = MappingProxyType({})
+    ) -> None:
+        self._pages = list(pages.values())
+        if any(map(must_settle, self._pages)):
+            data = data.change(restate_as_usual(data.bytes, self._pages))
         self._data, self.format, self._damaged = data, format, damaged
         self._options: dict[str, Any] = {"access": "sequential"}
         self._mended: MendedJpeg | None = None
-        self._runs = split_runs(pages)
+        self._damage: _Damage | None = None
+        self._lost_jpegs: str | None = None
+        self._runs = split_runs(list(pages))
         self._takes_frames = False
         if pages:
-            self._options["page"] = pages[0]
+            self._options["page"] = min(pages)
         start = find_start(data.bytes) if format == "jpeg" else 0
         self.head = self._load(pyvips.Source.new_from_memory(data.read()[start:]) if start else None)
         self._first = self.head
         frames = (self.field("n-pages") or 1) if format in _FRAMED else 1
         self.frames: int = len(pages) or frames
-        self.order: Sequence[int] | None = None
+        self.samples: Samples | None = None
         self.orientation: int = self.field("orientation") or 1
         if self.orientation > 2:
             self._options["access"] = "random"
@@ -114,7 +157,7 @@ class VipsImage:
 
     def show(self) -> Any:
         """Return the first page with the colours that its rows will have: CMYK becomes sRGB."""
-        head = self._arrange(self._first)
+        head = self._settle(self._first)
         return _to_srgb(head) if head.interpretation == "cmyk" else head
 
     def load(self, lenient: bool) -> Loaded:
@@ -123,34 +166,112 @@ class VipsImage:
         Args:
             lenient: Whether to continue where the file is damaged.
         """
+        damage = self._find_damage() if lenient else _Damage()
+        loaded = self._open(lenient)
+        decoded = loaded.image
+        if self._find_lost_jpegs() and self._pages[0].tile:  # of which libvips does not pass over all
+            decoded = self._open(True, "random").image
+            lost = find_lost_tiles(decoded, self._read_pages)
+            decoded = leave_out_tiles(decoded, lost.lost, self._read_pages)
+        if self.orientation > 2:
+            decoded = decoded.crop(0, 0, self.head.width, self.head.height)
+        if self.format == "png" and damage.row is not None:  # of which libvips returns what memory holds
+            decoded = _blank_from(decoded, damage.row)
+        decoded = self._settle(decoded)
+        if self.head.interpretation == "cmyk":
+            decoded = _to_srgb(decoded)
+        return replace(loaded, image=self._turn(decoded), place=damage.place)
+
+    def _open(self, lenient: bool, access: str | None = None) -> Loaded:
+        """Return the image as stored."""
+        more = {} if access is None else {"access": access}
         if self.format == "jpeg":
             jpeg = self._mended = self._mended or mend(self._data.read())
             source = pyvips.Source.new_from_memory(jpeg.data)
-            image = self._load(source, "none" if lenient else "warning")
+            image = self._load(source, "none" if lenient else "warning", **more)
             fault = "its last scans are missing" if jpeg.lacks_scans and not jpeg.has_end else None
-            loaded = Loaded(image, self._damaged or jpeg.has_end, jpeg.warnings, fault)
-        else:
-            loaded = Loaded(self._load(fail_on="none" if lenient else None), self._damaged)
-        decoded = loaded.image
-        if self.orientation > 2:
-            decoded = decoded.crop(0, 0, self.head.width, self.head.height)
-        decoded = self._arrange(decoded)
-        if self.head.interpretation == "cmyk":
-            decoded = _to_srgb(decoded)
-        return replace(loaded, image=self._turn(decoded))
+            return Loaded(image, self._damaged or jpeg.has_end, jpeg.warnings, fault)
+        lost = self._find_lost_jpegs()
+        image = self._load(fail_on="none" if lenient or lost else None, **more)
+        fault = f"damaged in {lost}{self._before_turn}" if lost else None
+        return Loaded(image, self._damaged, (fault,) if fault else (), fault)
 
-    def _load(self, source: Any = None, fail_on: str | None = None) -> Any:
+    def _find_lost_jpegs(self) -> str:
+        """Say which of the JPEG streams in a TIFF file are damaged; empty where none is."""
+        if self._lost_jpegs is None:
+            self._lost_jpegs = ""
+            if any(page.compression == JPEG for page in self._pages):
+                with self._data.map() as data:
+                    self._lost_jpegs = find_lost_jpegs(data, self._read_pages).name_lost()
+        return self._lost_jpegs
+
+    def _find_damage(self) -> _Damage:
+        """Find where the image cannot be decoded."""
+        if self._damage is None:
+            self._damage = _Damage()
+            if self._pages and self._pages[0].tile:
+                self._damage = self._find_lost_tiles()
+            elif not self.field("interlaced"):
+                row, rows = self._find_row(), self.head.height
+                if row == 0 and (self.format == "png" or self._is_empty()):
+                    raise LibvipsError(_NOTHING)
+                if row is not None:
+                    place = f" from about row {row} of {rows} on" if row else " from the top on"
+                    self._damage = _Damage(f"{place}{self._before_turn}", row)
+        return self._damage
+
+    def _find_lost_tiles(self) -> _Damage:
+        lost = find_lost_tiles(self._open(False, "random").image, self._read_pages)
+        if len(lost.lost) == lost.total and self._is_empty():
+            raise LibvipsError(_NOTHING)
+        return _Damage(f" in {lost.name_lost()}{self._before_turn}" if lost.lost else "")
+
+    def _is_empty(self) -> bool:
+        """Tell whether nothing can be decoded, in place of which libvips gives one level."""
+        try:
+            with explained(0, self.format):
+                levels = self._open(True, "sequential").image.stats()
+                return levels(0, 0) == levels(1, 0)  # the least and the largest
+        except LibvipsError:
+            return True
+
+    @property
+    def _read_pages(self) -> Sequence[Page]:
+        return self._pages if self._takes_frames else self._pages[:1]
+
+    @property
+    def _before_turn(self) -> str:
+        """Words behind a place in the image as stored."""
+        return ", before it was turned upright" if self.orientation > 2 else ""
+
+    def _find_row(self) -> int | None:
+        """Return the first row that cannot be decoded; None if all can."""
+        row, (width, height) = 0, (self.head.width, self.head.height)
+        with suppress(LibvipsError), explained(0, self.format):
+            image = self._open(False, "sequential").image
+            region = pyvips.Region.new(image)
+            for row in range(0, height, _ROWS_AT_ONCE):
+                region.fetch(0, row, width, min(_ROWS_AT_ONCE, height - row))
+            region.fetch(0, image.height - 1, width, 1)  # shows whether the last rows were complete
+            return None
+        return row
+
+    def _load(self, source: Any = None, fail_on: str | None = None, **more: Any) -> Any:
         # Gray rows in place of a truncated file's end are an error, unless the user accepts them. libvips
-        # reads not even the header of a truncated GIF file.
+        # reads not even the header of a truncated GIF file. Of a tile, it takes every fault for a warning;
+        # with strips, a warning may as well be of a tag that is odd and does no harm.
         if fail_on is None:
-            fail_on = "none" if self._damaged and self.format == "gif" else "error"
+            has_tiles = bool(self._pages) and self._pages[0].tile is not None
+            fail_on = "warning" if has_tiles else "error"
+            if self._damaged and self.format == "gif":
+                fail_on = "none"
 
         def load(**options: Any) -> Any:
             return pyvips.Operation.call(
                 f"{LOADERS[self.format]}load_source",
                 self._data.source() if source is None else source,
                 fail_on=fail_on,
-                **{**self._options, **options},
+                **{**self._options, **more, **options},
             )
 
         if not self._takes_frames:
@@ -163,6 +284,9 @@ class VipsImage:
             raise pyvips.Error("pages differ")
         return parts[0] if len(parts) == 1 else pyvips.Image.arrayjoin(parts, across=1)
 
+    def _settle(self, image: Any) -> Any:
+        return image if self.samples is None else settle_samples(image, self.samples)
+
     def _turn(self, image: Any) -> Any:
         """Apply the orientation to each frame."""
         if self.orientation <= 2 or not self._takes_frames:
@@ -171,12 +295,10 @@ class VipsImage:
         frames = (image.crop(0, height * number, image.width, height) for number in range(self.frames))
         return pyvips.Image.arrayjoin([_turn_upright(frame, self.orientation) for frame in frames], across=1)
 
-    def _arrange(self, image: Any) -> Any:
-        """Sort the samples of each pixel."""
-        if self.order is None or list(self.order) == list(range(image.bands)):
-            return image
-        first, *others = (image[number] for number in self.order)
-        return first.bandjoin(others)
+
+def _blank_from(image: Any, row: int) -> Any:
+    """Make the rows from one on black."""
+    return image.crop(0, 0, image.width, row).embed(0, 0, image.width, image.height)
 
 
 def _page_height(image: Any) -> int:

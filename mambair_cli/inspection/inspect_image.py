@@ -23,6 +23,7 @@ from mambair_cli.inspection.look import Look
 from mambair_cli.inspection.need import Need, describe_need, find_need
 from mambair_cli.inspection.picture import look_at_rows
 
+_ROWS_AT_ONCE = 256
 _BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 
 
@@ -96,15 +97,20 @@ def _look(reader: Reader, stretch: Stretch | None) -> Look | None:
     """Look at the pixels of an image, of several frames at those of the first, and decode the rest."""
     header, is_at = reader.header, 0
 
+    def read_to(end: int) -> None:  # what is passed over is not decoded where it lies in tiles of its own
+        nonlocal is_at
+        for top in range(is_at, end, _ROWS_AT_ONCE):
+            reader.read(top, min(top + _ROWS_AT_ONCE, end))
+        is_at = max(is_at, end)
+
     def read(top: int, bottom: int) -> np.ndarray:
         nonlocal is_at
-        is_at = bottom
+        read_to(top)
+        is_at = max(is_at, bottom)
         return reader.read(top, bottom)
 
     look = look_at_rows(header, read, stretch)
-    end = header.height * header.frames
-    if is_at < end:
-        reader.read(end - 1, end)
+    read_to(header.height * header.frames)
     return look
 
 

@@ -47,7 +47,8 @@ def restore_whole(
         restored, report = _restore(chosen, image, on_tiles, stretch)
     else:
         restored, report = _restore(chosen, to_float(image), on_tiles, stretch)
-        restored = reduce_samples(restored, height * scale, width * scale, restorer.own.wrap)
+        size, wrap = (height * scale, width * scale), restorer.own.wrap
+        restored = reduce_samples(restored, *size, wrap, dtype=image.dtype.name)
         restored = from_float(restored, image.dtype)
     return restored, replace(report, model=chosen.model.name, scale=chosen.info.scale, need=need)
 
