@@ -214,6 +214,16 @@ def test_memory_that_runs_out_does_not_count_against_it():
     assert engine._fast is not None
 
 
+def test_memory_that_runs_out_while_it_is_checked_leaves_it_to_be_checked(monkeypatch):
+    engine, x, origin = make_engine_with(torch.OutOfMemoryError("CUDA out of memory"))
+    with torch.inference_mode():
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.run(x, origin, None)
+        monkeypatch.setattr(engine._fused, "error", 0.05)
+        with pytest.warns(UserWarning, match=r"the faster path differs by 0\.05 from"):
+            engine.run(x, origin, None)
+
+
 @pytest.mark.parametrize(("error", "is_taken"), [(0.001, True), (0.05, False), (float("nan"), False)])
 def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_taken):
     engine, x, origin = make_engine_with(error)

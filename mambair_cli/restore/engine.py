@@ -223,6 +223,7 @@ class Engine:
             try:
                 if not self._is_tried:
                     self._try_fast(x.shape[1])
+                    self._is_tried = True  # not where memory ran out meanwhile
                 return self._fast(x, origin, seed)
             except torch.OutOfMemoryError:
                 raise
@@ -242,7 +243,6 @@ class Engine:
         Raises:
             ArithmeticError: They disagree.
         """
-        self._is_tried = True
         ahead.wait()  # before the first launch, which would compile the same again
         what = repr(self.net.config)
         if self_check.is_known(what, self.device):
