@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scans import Operands
 from torch.profiler import ProfilerActivity, profile
 
-from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, selective_scan
+from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, has_triton, selective_scan
+from mambair_cli.system.notices import SlowerWarning
 
 BACKENDS = [backend for backend in get_args(Backend) if backend not in NEED_GPU]
 
@@ -310,6 +311,7 @@ def test_gradient_is_had_without_asking_for_a_backend():
         assert not selective_scan(*operands).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:triton is installed but not used:UserWarning")  # without a compiler
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_backend_that_is_chosen_is_never_the_slow_one(device, dtype):
@@ -321,6 +323,36 @@ def test_float64_is_kept_without_asking_for_a_backend():
     operands = ORDINARY.make(torch.float64)
     check(operands, None)
     assert choose_backend(torch.device("cuda"), torch.float64) not in NEED_GPU  # which are of float32
+
+
+@pytest.fixture
+def compilers(tmp_path, monkeypatch, fresh_choice):
+    """Return a folder that alone is searched for compilers; there is none in it."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("setting", [None, "", "no-such-compiler"])
+def test_triton_is_passed_over_where_it_finds_no_compiler(compilers, setting, monkeypatch):
+    if setting is not None:
+        monkeypatch.setenv("CC", setting)
+    with pytest.warns(SlowerWarning, match=r"triton is installed but not used.*install gcc, or set CC$"):
+        assert choose_backend(torch.device("cuda")) == "torch"
+    assert choose_backend(torch.device("cuda")) == "torch"  # and says so once
+    assert not has_triton(torch.device("cuda"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there programs are found by their suffixes")
+@pytest.mark.parametrize(("name", "setting"), [("gcc", None), ("clang", None), ("mycc", "mycc")])
+def test_triton_is_taken_where_it_finds_a_compiler(compilers, name, setting, monkeypatch):
+    (compilers / name).touch(0o755)
+    if setting is not None:
+        monkeypatch.setenv("CC", setting)
+    assert choose_backend(torch.device("cuda")) == "triton"
+    assert has_triton(torch.device("cuda"))
+    assert not has_triton(torch.device("cpu"))
 
 
 @pytest.mark.usefixtures("fresh_choice")

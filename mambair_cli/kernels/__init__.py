@@ -34,6 +34,7 @@ __all__ = [
     "choose_backend",
     "has_nvrtc",
     "has_product_kernel",
+    "has_triton",
     "has_vector_kernels",
     "is_exporting",
     "selective_scan",
@@ -141,8 +142,13 @@ def has_nvrtc(device: torch.device) -> bool:
     return device.type == "cuda" and _is_usable("cuda")
 
 
+def has_triton(device: torch.device) -> bool:
+    """Tell whether Triton's programs can be launched on a device."""
+    return device.type == "cuda" and _is_usable("triton")
+
+
 def _is_usable(backend: Backend) -> bool:
-    """Tell whether a backend is installed and works; remembered in a dict, which torch.compile can follow."""
+    """Tell whether a backend is installed and found usable; remembered in a dict, for torch.compile."""
     if backend not in _usable:
         _usable[backend] = _works(backend)
     return _usable[backend]
@@ -157,7 +163,7 @@ def _works(backend: Backend) -> bool:
         return False
     try:
         module = _import(backend)
-        if backend == "cuda":
+        if backend in ("cuda", "triton"):
             module.check_usable()
     except (ImportError, OSError) as error:  # OSError: the system forbids code made at run time
         name = package or "the scan in CUDA C++"

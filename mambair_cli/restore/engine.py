@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MambairError
-from mambair_cli.kernels import self_check
+from mambair_cli.kernels import has_triton, self_check
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.networks import Network, fuse_network
 from mambair_cli.programs import ahead
@@ -209,7 +209,7 @@ class Engine:
         self._side = torch.cuda.Stream(device) if self._on_gpu else None
         self._blends = device.type in BLENDING_DEVICES
         self.buffers: OutputBuffers = DeviceBuffers(device, self._side) if self._blends else HostBuffers()
-        self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
+        self._fused = fuse_network(self.net) if self.half and has_triton(device) else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
 
