@@ -24,6 +24,7 @@ from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.row_window import Pixels
 from mambair_cli.restore.settings import Precision, uses_half
 from mambair_cli.restore.tiling import Plan, blend_tiles
+from mambair_cli.system.forked_locks import ForkedLock
 from mambair_cli.system.notices import SlowerWarning
 
 OnTiles = Callable[[int, int], None]
@@ -369,7 +370,7 @@ def _is_finite(y: Tensor) -> Tensor:
     return y.isfinite().flatten(1).all(1)[:, None, None, None]
 
 
-_turns = threading.RLock()
+_turns = ForkedLock(threading.RLock)
 
 
 @contextmanager
