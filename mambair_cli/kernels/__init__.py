@@ -43,7 +43,7 @@ __all__ = [
 Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton", "mamba_ssm"]
 _PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
 NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
-_usable: dict[Backend, bool] = {}
+_usable: dict[tuple[Backend, int | None], bool] = {}
 
 settle_forks()
 
@@ -139,7 +139,7 @@ def has_product_kernel(x: Tensor) -> bool:
 
 def has_nvrtc(device: torch.device) -> bool:
     """Tell whether kernels in CUDA C++ can be compiled for a device at run time, by NVRTC."""
-    return device.type == "cuda" and _is_usable("cuda")
+    return device.type == "cuda" and _is_usable("cuda", device.index)
 
 
 def has_triton(device: torch.device) -> bool:
@@ -147,14 +147,17 @@ def has_triton(device: torch.device) -> bool:
     return device.type == "cuda" and _is_usable("triton")
 
 
-def _is_usable(backend: Backend) -> bool:
-    """Tell whether a backend is installed and found usable; remembered in a dict, for torch.compile."""
-    if backend not in _usable:
-        _usable[backend] = _works(backend)
-    return _usable[backend]
+def _is_usable(backend: Backend, card: int | None = None) -> bool:
+    """Tell whether a backend is installed and found usable; remembered in a dict, for torch.compile.
+
+    Cards are told apart where compilers may know one and not another.
+    """
+    if (backend, card) not in _usable:
+        _usable[backend, card] = _works(backend, card)
+    return _usable[backend, card]
 
 
-def _works(backend: Backend) -> bool:
+def _works(backend: Backend, card: int | None) -> bool:
     """Try a backend: a package built for another PyTorch, for example, is installed but does not work."""
     if backend == "cuda" and (torch.version.hip or not torch.cuda.is_available()):
         return False
@@ -163,7 +166,9 @@ def _works(backend: Backend) -> bool:
         return False
     try:
         module = _import(backend)
-        if backend in ("cuda", "triton"):
+        if backend == "cuda":
+            module.check_usable(card)
+        elif backend == "triton":
             module.check_usable()
     except (ImportError, OSError) as error:  # OSError: the system forbids code made at run time
         name = package or "the scan in CUDA C++"

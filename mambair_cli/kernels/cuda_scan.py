@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mambair_cli.kernels import nvrtc
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.programs.cuda_source import open_compiler
+from mambair_cli.programs.cuda_source import compile_source
 
 SOURCES = ("elements.cuh", "cuda_scan.cu")
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LOG2_E = math.log2(math.e)
+SMALLEST_SOURCE = 'extern "C" __global__ void nothing() {}'
 
 
 class ScanShape(NamedTuple):
@@ -51,9 +52,9 @@ class _ScanOperands(ctypes.Structure):
     )
 
 
-def check_usable() -> None:
-    """Raise an OSError if CUDA C++ cannot be compiled at run time."""
-    open_compiler()
+def check_usable(card: int | None) -> None:
+    """Raise an OSError if CUDA C++ cannot be compiled at run time for a card; None is the current one."""
+    compile_source(SMALLEST_SOURCE, {}, torch.cuda.get_device_capability(card))
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:

@@ -16,6 +16,10 @@ from pathlib import Path
 from mambair_cli.system.disk_cache import find_or_make
 
 LANGUAGE = "--std=c++17"
+FUNCTIONS = (  # of NVRTC
+    *("nvrtcVersion", "nvrtcCreateProgram", "nvrtcCompileProgram", "nvrtcDestroyProgram"),
+    *("nvrtcGetProgramLogSize", "nvrtcGetProgramLog", "nvrtcGetCUBINSize", "nvrtcGetCUBIN"),
+)
 
 
 class CompilerError(OSError):
@@ -84,7 +88,9 @@ def open_compiler() -> ctypes.CDLL:
     found = [str(path) for folder in folders for pattern in patterns for path in folder.glob(pattern)]
     for name in (*found, *plain):
         with suppress(OSError):
-            return ctypes.CDLL(name)
+            library = ctypes.CDLL(name)
+            if all(hasattr(library, each) for each in FUNCTIONS):
+                return library
     raise CompilerError(f"PyTorch's CUDA {version} came without its run-time compiler (NVRTC)")
 
 
