@@ -218,8 +218,7 @@ class _Work:
         """Run a kernel with further tensors."""
         given = self._tensors | tensors
         places = (given[each].data_ptr() if each in given else None for each in POINTERS)
-        with torch.cuda.device_of(given["u"]):  # whose stream is taken
-            self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
+        self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
 
 
 def _empty_states(u: Tensor, A: Tensor, r: int) -> Tensor:
