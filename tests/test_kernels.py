@@ -404,6 +404,12 @@ def test_operand_that_does_not_fit_is_named_with_both_shapes(name, shape):
     assert str(caught.value).endswith(f"not {shape}")
 
 
+def test_paths_of_another_type_are_refused():
+    operands = ORDINARY.make()
+    with pytest.raises(ValueError, match="^paths must be int32, not int64$"):
+        selective_scan(*operands._replace(paths=operands.paths.long()))
+
+
 def test_u_and_a_must_have_three_dimensions():
     operands = ORDINARY.make()
     with pytest.raises(ValueError, match=r"u must be \(b, l, d\) and A \(k, d, n\): got \(33, 7\)"):

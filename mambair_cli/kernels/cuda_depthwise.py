@@ -62,10 +62,14 @@ def convolve_depthwise(
 
     Returns:
         (b, h, w, channels) in the dtype of x.
+
+    Raises:
+        ValueError: Operands do not lie in memory as described, or have another type.
     """
     b, h, w, _ = x.shape
     channels = weight.shape[-1]
     own = x if other is None else other
+    _check_operands(x, weight, bias, own)
     y = x.new_empty(b, h, w, channels)
     addresses = (x.data_ptr() // x.itemsize, own.data_ptr() // x.itemsize, x.stride(2), channels)
     each = 2 if all(address % 2 == 0 for address in addresses) else 1
@@ -79,6 +83,23 @@ def convolve_depthwise(
     items = -(-w // shape.width) * (channels // each)
     kernel.launch((-(-items // shape.threads), -(-h // shape.height), b), operands)
     return y
+
+
+def _check_operands(x: Tensor, weight: Tensor, bias: Tensor, own: Tensor) -> None:
+    _, h, w, _ = x.shape
+    distance = x.stride(2)
+    wanted = (h * w * distance, w * distance, distance, 1)
+    for name, tensor in (("x", x), ("other", own)):
+        lengths = zip(tensor.shape, tensor.stride(), wanted, strict=True)
+        if tensor.dtype != x.dtype or any(size > 1 and stride != right for size, stride, right in lengths):
+            raise ValueError(
+                f"{name} must be {x.dtype} of strides {wanted}, not {tensor.dtype} of {tensor.stride()}"
+            )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} must be contiguous float32, not {tensor.dtype} of strides {tensor.stride()}"
+            )
 
 
 def choose_shape(side: int, activation: str) -> DepthwiseShape:
