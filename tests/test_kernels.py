@@ -406,7 +406,7 @@ def test_operand_that_does_not_fit_is_named_with_both_shapes(name, shape):
 
 def test_paths_of_another_type_are_refused():
     operands = ORDINARY.make()
-    with pytest.raises(ValueError, match="^paths must be int32, not int64$"):
+    with pytest.raises(ValueError, match=r"^paths must be int32, not int64$"):
         selective_scan(*operands._replace(paths=operands.paths.long()))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Pointer, Vector, count_lanes
-from mambair_cli.kernels.llvm_math import LOG2_E, exp2
+from mambair_cli.kernels.llvm_math import LOG2_E, exp2, keep_nan
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -173,7 +173,8 @@ def _write_sums(
         totals = [sums.at(i * LANES).load() for i in range(e + 1)]
         for j in range(KEYS_AT_ONCE):
             key = first + j
-            weight = exp2(scores.at(key * LANES).load() - most)
+            exponent = scores.at(key * LANES).load() - most
+            weight = keep_nan(exp2(exponent), exponent)
             for i in range(e):
                 totals[i] = weight.times_plus(values.at(key * e + i).load_spread(), totals[i])
             totals[e] = totals[e] + weight

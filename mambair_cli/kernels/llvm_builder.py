@@ -120,6 +120,10 @@ class Vector(Value):
         """Return the larger of the two; NaN stays NaN."""
         return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
+    def is_number(self) -> Condition:
+        """Tell where there is a number, not a NaN."""
+        return Condition(self.code, self.code.build.fcmp_ordered("ord", self.value, self.value))
+
     def square_root(self) -> "Vector":
         """Return the square roots."""
         return Vector(self.code, self.code.call("sqrt", [self.value], self.value.type))
