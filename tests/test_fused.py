@@ -181,6 +181,7 @@ class Wrong:
 
     def compare(self, x):
         self.compared += 1
+        self.shape = x.shape
         return self(x), self.net(x)
 
 
@@ -241,6 +242,17 @@ def compare_once(engine, x, origin):
     with torch.inference_mode():
         engine.run(x, origin, None)
     return engine._fused.compared
+
+
+def test_the_engine_compares_batches_whose_pixels_leave_the_last_blocks_of_kernels_unfilled():
+    engine, x, origin = make_engine_with(0.001)
+    compare_once(engine, x, origin)
+    assert isinstance(engine._fused, Wrong)
+    b, _, height, width = engine._fused.shape
+    assert b > 1
+    assert height != width
+    assert height * width % triton_routing.ROWS
+    assert height * width % ScanShape().stage
 
 
 def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):
