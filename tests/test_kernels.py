@@ -292,6 +292,18 @@ def test_gradients_are_those_of_the_equation_along_a_long_path(case, backend):
     check_gradients(replace(LONG_CASES[case], length=600).make(), backend)
 
 
+@pytest.mark.parametrize("sizes", [{"b": 0}, {"d": 0}, {"length": 0}])
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_nothing_is_scanned_to_nothing(backend, sizes):
+    u, dt, B, C, paths, params = ORDINARY.make()
+    b, length, d = (sizes.get(name, getattr(ORDINARY, name)) for name in ("b", "length", "d"))
+    params = ScanParams(*(x[:, :d] for x in params))
+    dt, B, C = (x[:b, :length] for x in (dt, B, C))
+    y = selective_scan(u[:b, :length, :d], dt, B, C, paths[:, :length], params, backend=backend)
+    assert y.shape == (b, length, d)
+    assert not y.any()
+
+
 def test_operands_are_left_as_they_were():
     for backend in BACKENDS:
         operands = ORDINARY.make()
