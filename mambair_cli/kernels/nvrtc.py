@@ -7,6 +7,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 
@@ -63,6 +64,14 @@ def load_kernels(
             _check(driver, driver.cuModuleGetFunction(ctypes.byref(handle), module, name.encode()))
             kernels.append(Kernel(driver, handle, settings["THREADS"], device))
     return tuple(kernels)
+
+
+def driver_version() -> int:
+    """Return the version of CUDA that the driver has, such as 13000; 0 where there is none."""
+    version = ctypes.c_int()
+    with suppress(CompilerError):
+        _open_driver().cuDriverGetVersion(ctypes.byref(version))
+    return version.value
 
 
 @functools.cache

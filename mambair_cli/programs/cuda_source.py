@@ -40,11 +40,20 @@ def compile_source(source: str, settings: Mapping[str, int], capability: tuple[i
     compiler = open_compiler()
     options = [LANGUAGE, f"--gpu-architecture=sm_{capability[0]}{capability[1]}"]
     options += [f"-D{name}={value}" for name, value in sorted(settings.items())]
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    key = "\0".join([source, *options, f"{major.value}.{minor.value}"])
+    key = "\0".join([source, *options, compiler_version()])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
     return find_or_make(name, lambda: _compile(compiler, source, options))
+
+
+def compiler_version() -> str:
+    """Return the version of NVRTC; "" where there is none."""
+    try:
+        compiler = open_compiler()
+    except CompilerError:
+        return ""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 def _compile(compiler: ctypes.CDLL, source: str, options: list[str]) -> bytes:
