@@ -52,7 +52,7 @@ def exp(x: Vector) -> Vector:
 
 
 def keep_nan(result: Vector, x: Vector) -> Vector:
-    """Return the result, and NaN where x is one: exponentials move the bits of a NaN, which may make a number.
+    """Return the result, and NaN where x is one: an exponential moves its bits, which may make a number.
 
     What multiplies or adds x itself needs no such care.
     """

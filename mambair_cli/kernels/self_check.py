@@ -16,7 +16,7 @@ SUFFIXES = (".py", ".cu", ".cuh")
 
 
 def is_known(what: str, device: torch.device) -> bool:
-    """Tell whether a check has passed before, with the same sources and software, on the same kind of card."""
+    """Tell whether a check has passed before, with the same sources, software and kind of card."""
     return is_stored(_name_of(what, device))
 
 
