@@ -1,6 +1,5 @@
 """The scan's backends against the equation written out position by position in NumPy, in float64."""
 
-import importlib.util
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from scans import Operands
 from torch.profiler import ProfilerActivity, profile
 
+from mambair_cli import kernels
 from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, has_triton, selective_scan
 from mambair_cli.system.notices import SlowerWarning
 
@@ -328,7 +328,7 @@ def test_gradient_is_had_without_asking_for_a_backend():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_backend_that_is_chosen_is_never_the_slow_one(device, dtype):
     chosen = choose_backend(torch.device(device), dtype)
-    assert chosen in ("torch", "cpu", "triton", "mamba_ssm")  # which give a gradient
+    assert chosen in ("torch", "cpu", "triton")  # which give a gradient
 
 
 def test_float64_is_kept_without_asking_for_a_backend():
@@ -369,21 +369,27 @@ def test_triton_is_taken_where_it_finds_a_compiler(compilers, name, setting, mon
 
 @pytest.mark.usefixtures("fresh_choice")
 def test_broken_package_is_passed_over_with_a_warning(tmp_path, monkeypatch):
-    package = tmp_path / "mamba_ssm"
+    package = tmp_path / "triton"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('undefined symbol: made for another PyTorch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "triton", None)  # which goes before it
-    with pytest.warns(UserWarning, match="mamba_ssm is installed but not used.*undefined symbol"):
+    for name in [name for name in sys.modules if name.split(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "mambair_cli.kernels.triton_scan", raising=False)
+    monkeypatch.delattr(kernels, "triton_scan", raising=False)
+    with pytest.warns(UserWarning, match=r"triton is installed but not used.*undefined symbol"):
         backend = choose_backend(torch.device("cuda"))
     assert backend == "torch"
     assert choose_backend(torch.device("cuda")) == backend  # and says so once
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is not None, reason="mamba-ssm is installed")
-def test_backend_that_is_not_installed_is_an_import_error():
-    with pytest.raises(ImportError, match="mamba_ssm"):
-        selective_scan(*ORDINARY.make(), backend="mamba_ssm")
+@pytest.mark.usefixtures("fresh_choice")
+def test_backend_that_is_not_installed_is_an_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "mambair_cli.kernels.triton_scan", raising=False)
+    monkeypatch.delattr(kernels, "triton_scan", raising=False)
+    with pytest.raises(ImportError, match="triton"):
+        selective_scan(*ORDINARY.make(), backend="triton")
 
 
 def test_unknown_backend_is_refused():
@@ -454,31 +460,3 @@ def test_memory_of_torch_grows_with_tokens_not_with_states(tmp_path):
     growth = peaks[long] - peaks[short]
     assert 0 < growth < 1.5 * more_tokens
     assert 1.5 * more_tokens < more_states / 10  # so that the line above can tell the two apart
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", CASES)
-def test_mamba_ssm_agrees_with_the_equation(case):
-    pytest.importorskip("mamba_ssm")
-    operands = CASES[case].make()
-    u, dt, B, C, paths = (x.cuda() for x in operands[:5])
-    params = ScanParams(*(x.cuda() for x in operands.params))
-    y = selective_scan(u, dt, B, C, paths, params, backend="mamba_ssm")
-    exact = scan_in_numpy(*operands)
-    assert (
-        np.abs(y.cpu().numpy() - exact).max() < 1e-4 * np.abs(exact).max()
-    )  # its exponentials are fast ones
-
-
-@pytest.mark.gpu
-def test_mamba_ssm_has_the_gradients_of_reference():
-    pytest.importorskip("mamba_ssm")
-    gradients = []
-    for backend in ("mamba_ssm", "reference"):
-        operands = Scan(path_per_image=True).make()
-        u, dt, B, C, *params = inputs = differentiable(operands, "cuda")
-        y = selective_scan(u, dt, B, C, operands.paths.cuda(), ScanParams(*params), backend=backend)
-        (y * torch.linspace(-1, 1, y.numel(), device="cuda").view_as(y)).sum().backward()
-        gradients.append([x.grad for x in inputs])
-    for got, wanted in zip(*gradients, strict=True):
-        assert (got - wanted).norm() < 1e-4 * wanted.norm()

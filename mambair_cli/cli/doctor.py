@@ -25,7 +25,6 @@ EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each 
     "heic": ("pillow-heif",),
     "exr": ("OpenEXR",),
     "video": ("av",),
-    "mamba": ("mamba-ssm",),
     "distributed": ("accelerate",),
     "ray": ("ray",),
     "spandrel": ("spandrel", "torchvision", "einops"),
@@ -38,7 +37,6 @@ SCANS = {
     "torch": "plain PyTorch",
     "cpu": "vector code compiled at run time",
     "triton": "Triton",
-    "mamba_ssm": "the package mamba-ssm",
 }
 
 # The result of tiny-x4 for the picture of _make_picture, in float32 on a CPU, at every eighth row and column.

@@ -11,7 +11,6 @@ backend        computed by                                  gradient  runs on
 ``cpu``        vector instructions, compiled by LLVM        yes       CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
 ``triton``     Triton; for gradients CUDA C++ if possible   yes       CUDA
-``mamba_ssm``  the CUDA kernel of the package mamba-ssm     yes       CUDA
 =============  ===========================================  ========  ==========
 """
 
@@ -40,9 +39,9 @@ __all__ = [
     "selective_scan",
 ]
 
-Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton", "mamba_ssm"]
-_PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
-NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
+Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton"]
+_PACKAGES = {"cpu": "llvmlite", "triton": "triton"}  # package that a backend needs
+NEED_GPU: tuple[Backend, ...] = ("cuda", "triton")
 _usable: dict[tuple[Backend, int | None], bool] = {}
 
 settle_forks()
@@ -104,12 +103,8 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     """
     if is_exporting():
         return "graph"
-    if device.type == "cuda" and dtype != torch.float64:
-        # Their kernels are equally fast, but mamba_ssm needs its operands reordered.
-        backends: tuple[Backend, ...] = ("triton", "mamba_ssm")
-        for backend in backends:
-            if _is_usable(backend):
-                return backend
+    if dtype != torch.float64 and has_triton(device):
+        return "triton"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu") else "torch"
 
@@ -158,7 +153,7 @@ def _is_usable(backend: Backend, card: int | None = None) -> bool:
 
 
 def _works(backend: Backend, card: int | None) -> bool:
-    """Try a backend: a package built for another PyTorch, for example, is installed but does not work."""
+    """Try a backend: a package, or a compiler, may be installed and not work."""
     if backend == "cuda" and (torch.version.hip or not torch.cuda.is_available()):
         return False
     package = _PACKAGES.get(backend)
@@ -192,8 +187,6 @@ def _import(backend: Backend) -> ModuleType:
         from mambair_cli.kernels import cuda_scan as module
     elif backend == "triton":
         from mambair_cli.kernels import triton_scan as module
-    elif backend == "mamba_ssm":
-        from mambair_cli.kernels import mamba_ssm as module
     else:
         raise ValueError(f"no backend of the scan: {backend}")
     return module
