@@ -309,16 +309,17 @@ class Code:
             yield i
 
     @contextmanager
-    def loop_units(self, counter: str, shares: Index, units: Index) -> Iterator[Index]:
+    def loop_units(self, counter: str, shares: Index, units: Index) -> Iterator[tuple[Index, Index]]:
         """Repeat the code written inside for each unit of the shares that no other thread has taken.
 
-        See ``loop_shared``; share i of n has the units from ``i * units // n`` on.
+        See ``loop_shared``; share i of n has the units from ``i * units // n`` on. Inside are the numbers of
+        the share and of the unit.
         """
         with (
             self.loop_shared(counter, shares) as share,
             self.loop(share * units // shares, (share + 1) * units // shares) as unit,
         ):
-            yield unit
+            yield share, unit
 
     def accumulate(
         self, stop: Index, sums: Sequence[Vector], add: Callable[[Index, list[Vector]], list[Vector]]
