@@ -8,7 +8,7 @@ import scans
 import torch
 from scans import check, make_operands, run
 
-from mambair_cli.kernels import cuda_training
+from mambair_cli.kernels import cuda_training, nvrtc
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 TOLERANCE = 2e-5  # relative, float32 against float64
@@ -60,7 +60,7 @@ def test_repeats_to_the_bit():
 def test_blocks_hold_networks_that_are_trained(d, n, r):
     shape = cuda_training.choose_shape(d, n, r)
     assert shape is not None
-    assert cuda_training.shared_bytes(shape, n, r) <= cuda_training.SHARED_BYTES
+    assert cuda_training.shared_bytes(shape, n, r) <= nvrtc.SHARED_BYTES
 
 
 def test_no_block_holds_any_number_of_states():

@@ -125,6 +125,13 @@ def test_routes_as_the_network_does(name, scan_in_cuda):
         assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
 
 
+def test_a_norm_with_another_epsilon_is_refused(monkeypatch):
+    net = make_network(SHORT["v1"])
+    monkeypatch.setattr(net.norm, "eps", 1e-6)
+    with pytest.raises(AssertionError, match="epsilon must be 1e-05, not 1e-06"):
+        fuse(net)
+
+
 def test_a_wrong_routing_is_seen(scan_in_cuda, monkeypatch):
     net, tokens = make_network(SHORT["v2"], spread=0.1), 5
     route = triton_routing.route_pixels

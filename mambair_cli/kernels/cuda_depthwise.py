@@ -11,7 +11,6 @@ from mambair_cli.kernels import nvrtc
 
 SOURCES = ("elements.cuh", "cuda_depthwise.cu")
 ACTIVATIONS = {"": 0, "silu": 1, "gate": 2, "gelu_add": 3, "times": 4}
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 class DepthwiseShape(NamedTuple):
@@ -75,7 +74,7 @@ def convolve_depthwise(
     each = 2 if all(address % 2 == 0 for address in addresses) else 1
     side = int(weight.shape[0] ** 0.5)
     shape = shape or choose_shape(side, activation)
-    form = side, dilation, ACTIVATIONS[activation], TYPES[x.dtype], x.stride(2), each
+    form = side, dilation, ACTIVATIONS[activation], nvrtc.TYPES[x.dtype], x.stride(2), each
     kernel = _load(*form, shape, x.device)
     operands = _DepthwiseOperands(
         *(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels

@@ -13,6 +13,9 @@ import torch
 
 from mambair_cli.programs.cuda_source import CompilerError, compile_source, read_source
 
+# Numbers of element types in elements.cuh.
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+SHARED_BYTES = 48 * 1024  # of shared memory, which every block may use
 OUT_OF_MEMORY = 2  # the driver's CUDA_ERROR_OUT_OF_MEMORY
 
 
