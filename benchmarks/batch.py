@@ -55,7 +55,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
-    images = arguments.images // arguments.rounds
+    images = max(1, arguments.images // arguments.rounds)
     ratios = []
     with tempfile.TemporaryDirectory() as name:
         restorer = make_restorer(arguments.network, arguments.device, Path(name))

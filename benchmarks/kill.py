@@ -72,6 +72,9 @@ def kill_and_resume(
         workers: Processes of each run but the undisturbed one.
         seed: Random seed of the moments.
         start: Starts each run.
+
+    Raises:
+        RuntimeError: A run ends before it is complete, and by itself.
     """
     run_to_end([*options, "-o", "undisturbed"], folder, start)
     options = [*options, "--resume", "-o", "results", *(["--workers", str(workers)] if workers > 1 else [])]
@@ -90,6 +93,8 @@ def kill_and_resume(
                 if path.is_file():
                     path.unlink()
             done.clear()
+        elif process.returncode != -signal.SIGKILL:
+            raise RuntimeError(f"a run failed by itself, with exit code {process.returncode}")
         else:
             ended += 1
     done.update(inputs_done(run_to_end(options, folder, start)))

@@ -4,8 +4,8 @@ Weights and results are those of the project's networks, but every step has the 
 official implementation: images are (b, c, h, w) for convolutions and tokens for everything else, with copies
 between them; the four directions of a scan are stacked, transposed and flipped copies; windows are rolled,
 cut out and put back; the mask of shifted windows is made on the host for each image; pixels are gathered by
-label and scattered back. The scan is mamba_ssm's CUDA kernel if it is installed (the package, or its
-compiled part ``selective_scan_cuda``), else a loop, which is only for tests.
+label and scattered back. The scan on a GPU is mamba_ssm's CUDA kernel, which must be installed (the package,
+or its compiled part ``selective_scan_cuda``); on a CPU it is a loop, which is only for tests.
 """
 
 from collections.abc import Callable
@@ -123,14 +123,24 @@ class Official:
 
 
 def find_scan(device: torch.device) -> tuple[Scan, str]:
-    """Return the CUDA scan of mamba_ssm, or a loop on the CPU, and its name."""
+    """Return the CUDA scan of mamba_ssm, or a loop on the CPU, and its name.
+
+    Raises:
+        SystemExit: There is no mamba_ssm for a GPU.
+    """
     if device.type != "cuda":
         return scan_step_by_step, "a loop"
     try:
         scan = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
         return (lambda *operands: scan(*operands[:6], None, operands[6], True)), "mamba_ssm"
     except (ImportError, OSError):  # the package needs more than its compiled part does
-        forward = import_module("selective_scan_cuda").fwd
+        try:
+            forward = import_module("selective_scan_cuda").fwd
+        except (ImportError, OSError) as error:
+            raise SystemExit(
+                f"the official code needs mamba_ssm on a GPU: {error}; "
+                "pip install mamba-ssm, or leave that code out by --own"
+            ) from error
         return (lambda *operands: forward(*operands[:6], None, operands[6], True)[0]), "selective_scan_cuda"
 
 

@@ -10,11 +10,14 @@ python benchmarks/train.py --device cpu --weights mambair_cli/weights/tiny_x4.sa
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -123,14 +126,19 @@ def compare_scans(arguments: argparse.Namespace, device: torch.device) -> None:
     leaves = [x.requires_grad_() for x in (*operands, *params)]
     paths = four_paths(side, side, device)
 
-    def scan(backend: Backend) -> None:
+    def choose(name: str) -> Callable[..., torch.Tensor]:
+        if name == "mamba_ssm":
+            return import_module("mamba_ssm_scan").selective_scan
+        return functools.partial(selective_scan, backend=cast(Backend, name))
+
+    def scan(function: Callable[..., torch.Tensor]) -> None:
         u, dt, B, C = operands
-        torch.autograd.grad(selective_scan(u, dt, B, C, paths, params, backend).sum(), leaves)
+        torch.autograd.grad(function(u, dt, B, C, paths, params).sum(), leaves)
 
     times = {}
     for backend in ("mamba_ssm", "triton") if device.type == "cuda" else ("torch", "cpu"):
         try:
-            times[backend] = seconds_of(lambda name=backend: scan(name), arguments.repeats, device)
+            times[backend] = seconds_of(functools.partial(scan, choose(backend)), arguments.repeats, device)
         except ImportError:
             print(f"{backend:9} is not installed")
             continue

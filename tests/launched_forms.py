@@ -32,11 +32,12 @@ from mambair_cli.networks.config import MambaIRConfig, MambaIRUNetConfig, MambaI
 from mambair_cli.networks.fused import convolutions, scan
 from mambair_cli.programs import cuda_source
 from mambair_cli.programs.cuda_source import CompilerError, compile_source, read_source
-from mambair_cli.restore.engine import PROBE_SIDE
+from mambair_cli.restore.engine import PROBE_HEIGHT, PROBE_IMAGES, PROBE_WIDTH
 from mambair_cli.restore.tile_cost import MULTIPROCESSORS
 
-# Tiles whose channels' averages are summed in 16, 32 and 64 parts; else programs are the same for all sizes.
-SIDES = (PROBE_SIDE, 100, 150, 192)
+# Tiles whose channels' averages are summed in 16, 32 and 64 parts, and the probe's in 8; else programs are
+# the same for all sizes.
+SIDES = (100, 150, 192)
 CUDA = "13.0"
 DEPTHS = (2, 2)  # the first, a middle and the last of all there is, and MambaIRv2's windows of both kinds
 
@@ -112,13 +113,14 @@ def launch_all(
         stack.enter_context(patch.object(JITFunction, "run", run))
         fused = fuse_network(net.to("meta"))
         assert fused is not None
-        for side in sides:
-            x = torch.empty(1, net.info.channels, side, side, device="meta")
-            fused(x, origin=torch.zeros(1, 2, dtype=torch.int64), seed=0)
+        probe = torch.empty(PROBE_IMAGES, net.info.channels, PROBE_HEIGHT, PROBE_WIDTH, device="meta")
+        tiles = [torch.empty(1, net.info.channels, side, side, device="meta") for side in sides]
+        for x in (probe, *tiles):
+            fused(x, origin=torch.zeros(len(x), 2, dtype=torch.int64), seed=0)
         # The fast path is compared with the plain one once, for which Triton scans.
         stack.enter_context(patch.object(kernels, "choose_backend", lambda *about: "triton"))
         stack.enter_context(patch.object(torch, "autocast", lambda *settings, **more: nullcontext()))
-        net(torch.empty(1, net.info.channels, PROBE_SIDE, PROBE_SIDE, device="meta"), seed=0)
+        net(probe, seed=0)
 
 
 def build(model: Model) -> Network:

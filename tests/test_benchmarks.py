@@ -76,6 +76,44 @@ def test_the_floor_of_the_classic_network_is_what_was_counted_by_hand():
     assert 0.020 < floor.least_seconds(gpu.CASES["v1-classic"], 256 * 256) < 0.023
 
 
+def test_what_the_official_code_lacks_on_a_gpu_is_said(monkeypatch):
+    for name in ("mamba_ssm", "selective_scan_cuda"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match=r"needs mamba_ssm on a GPU: .*pip install mamba-ssm, or .* --own"):
+        import_module("official").find_scan(torch.device("cuda"))
+
+
+def test_every_round_of_a_batch_has_an_image(monkeypatch):
+    batch, made = import_module("batch"), []
+
+    class Restorer:
+        device = torch.device("cpu")
+
+        def __call__(self, picture):
+            return picture
+
+    def make_photographs(folder, images, width, height):
+        made.append(images)
+        return [0] * images
+
+    monkeypatch.setattr(batch, "make_photographs", make_photographs)
+    monkeypatch.setattr(batch, "make_restorer", lambda *settings: Restorer())
+    monkeypatch.setattr(batch, "restore_folder", lambda folder, restorer: None)
+    monkeypatch.setattr(sys, "argv", ["batch.py", "--images", "3"])
+    batch.main()
+    assert made == [1] * 5
+
+
+def test_a_run_that_fails_by_itself_is_not_killed(tmp_path, monkeypatch):
+    kill = import_module("kill")
+    monkeypatch.setattr(kill, "run_to_end", lambda *settings: [])
+    fail = "raise SystemExit(3)"
+    with pytest.raises(RuntimeError, match="a run failed by itself, with exit code 3"):
+        kill.kill_and_resume(
+            tmp_path, [], 1, 0, start=lambda command, folder: kill.start_process(["-c", fail], folder)
+        )
+
+
 def test_networks_are_compared():
     lines = run("toy-v1", "toy-v2", "--side", "32").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["toy-v1", "toy-v2"]

@@ -69,7 +69,7 @@ def test_an_extra_counts_only_with_all_of_its_packages(monkeypatch):
     finding = module._check_extras()
     assert finding.text == (
         "video (av 17.1); incomplete: spandrel (lacks torchvision), export (lacks onnxruntime); "
-        "not installed: heic, exr, mamba, distributed, ray"
+        "not installed: heic, exr, distributed, ray"
     )
     assert finding.facts["lacking"] == {"spandrel": ["torchvision"], "export": ["onnxruntime"]}
     assert {extra for extra, version in finding.facts["extras"].items() if version} == {"video"}

@@ -42,6 +42,17 @@ def test_agrees_with_pytorch(channels, heads, window, rows, columns, shifted):
     check(attention, index, torch.randn(2, rows * window, columns * window, 3 * channels))
 
 
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FC00001, 0x7FC00155])
+def test_a_nan_of_one_key_is_seen_by_all_of_its_window(bits):
+    attention, index = make(12, 2, 4, 0)
+    qkv = torch.randn(1, 8, 4, 36)
+    qkv[0, 1, 2, 12:24] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    with torch.inference_mode():
+        y = attention(qkv, index)
+    assert y[0, :4].isnan().all()
+    assert y[0, 4:].isfinite().all()
+
+
 def test_large_scores_do_not_overflow():
     attention, index = make(12, 2, 4, 2)
     qkv = 30 * torch.randn(1, 8, 8, 36)

@@ -15,6 +15,7 @@ from mambair_cli.networks.layers import SS2D, Conv2d, LayerNorm, four_paths
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EPS = 1e-5
+NANS = torch.tensor([0x7FC00000, 0x7FC00001, 0x7FC00155, -0x3FFF01]).int().view(torch.float32)  # of all bits
 TOLERANCE = 4e-6  # some 40 roundings of values up to 10
 
 
@@ -132,3 +133,11 @@ def test_layers_give_gradients_and_other_types() -> None:
         double = norm.double()(x.double())
         expected = nn.functional.layer_norm(x.double(), (6,))
     torch.testing.assert_close(double, expected)
+
+
+@pytest.mark.parametrize("convolve", [convolve_and_activate, convolve_and_gate])
+def test_every_nan_stays_one(convolve) -> None:
+    bias = NANS.repeat(9)
+    x, weight = normal(1, 3, 3, len(bias)), normal(len(bias), 1, 3, 3)
+    assert convolve(x, weight, bias).isnan().all()
+    assert normalize_rows(x, bias, bias, EPS, bias.expand(x.shape)).isnan().all()

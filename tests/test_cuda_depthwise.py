@@ -74,6 +74,30 @@ def test_every_cut_of_the_work_gives_the_same(shape):
     check(side=5, shape=shape)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("x", lambda x: x.transpose(1, 2)),
+        ("x", lambda x: x[..., ::2]),
+        ("other", lambda x: x.half()),
+        ("other", lambda x: x.clone().expand(2, -1, -1, -1)),
+        ("weight", lambda x: x.half()),
+        ("weight", lambda x: x.T.contiguous().T),
+        ("bias", lambda x: x.double()),
+    ],
+)
+def test_operands_that_it_would_misread_are_refused(name, change):
+    operands = {
+        "x": torch.rand(2, 4, 4, 6, device=DEVICE),
+        "weight": torch.rand(9, 6, device=DEVICE),
+        "bias": torch.rand(6, device=DEVICE),
+        "other": torch.rand(2, 4, 4, 6, device=DEVICE)[:1] if name == "other" else None,
+    }
+    operands[name] = change(operands[name])
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        cuda_depthwise.convolve_depthwise(**operands, activation="times", shape=SMALL)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", [3, 5])
 def test_agrees_at_the_size_of_networks(side):

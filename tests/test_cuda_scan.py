@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mambair_cli.kernels import ScanParams, cuda_scan, reference
+from mambair_cli.kernels import ScanParams, cuda_scan, nvrtc, reference
 from mambair_cli.kernels.cuda_scan import ScanShape
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
@@ -106,7 +106,7 @@ def test_stages_fit_into_a_block_s_memory(n, itemsize):
             assert fitted.stage in (shape.stage, shape.stage // 2, shape.stage // 4)
             assert fitted.stage >= 2 * shape.steps
             if n <= 64:
-                assert cuda_scan.shared_bytes(fitted, n, itemsize) <= cuda_scan.SHARED_BYTES
+                assert cuda_scan.shared_bytes(fitted, n, itemsize) <= nvrtc.SHARED_BYTES
 
 
 CASES = {

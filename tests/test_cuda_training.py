@@ -3,14 +3,12 @@
 Without a GPU its source is compiled for the CPU, as that of ``test_cuda_scan`` is.
 """
 
-from contextlib import contextmanager
-
 import pytest
 import scans
 import torch
 from scans import check, make_operands, run
 
-from mambair_cli.kernels import cuda_training
+from mambair_cli.kernels import cuda_training, nvrtc
 
 pytestmark = pytest.mark.usefixtures("cuda_kernels")
 TOLERANCE = 2e-5  # relative, float32 against float64
@@ -62,7 +60,7 @@ def test_repeats_to_the_bit():
 def test_blocks_hold_networks_that_are_trained(d, n, r):
     shape = cuda_training.choose_shape(d, n, r)
     assert shape is not None
-    assert cuda_training.shared_bytes(shape, n, r) <= cuda_training.SHARED_BYTES
+    assert cuda_training.shared_bytes(shape, n, r) <= nvrtc.SHARED_BYTES
 
 
 def test_no_block_holds_any_number_of_states():
@@ -101,27 +99,6 @@ def test_compiles_into_a_graph_with_its_neighbours():
 
     compiled = torch.compile(scan, fullgraph=True)
     assert torch.allclose(compiled(*operands), scan(*operands), atol=1e-5)
-
-
-def test_launches_on_the_card_of_its_operands(monkeypatch):
-    entered, launched = [], []
-
-    @contextmanager
-    def enter(tensor):
-        entered.append(tensor.device)
-        yield
-        entered.pop()
-
-    class Kernel:
-        @staticmethod
-        def launch(grid, operands):
-            launched.append([*entered])
-
-    monkeypatch.setattr(torch.cuda, "device_of", enter)
-    monkeypatch.setattr(cuda_training, "_load", lambda *_: dict.fromkeys(cuda_training.KERNELS, Kernel))
-    operands, paths, params = make_operands()
-    run(cuda_training.selective_scan, operands, paths, params, torch.ones_like(operands[0]))
-    assert launched == [[operands[0].device]] * 2
 
 
 def test_its_gradient_is_an_operator_that_torch_can_trace():

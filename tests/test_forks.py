@@ -58,6 +58,58 @@ def test_a_process_that_is_forked_from_one_of_one_thread_keeps_its_threads() -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
+FORK_WHILE_LOCKS_ARE_HELD = """
+import os, signal, threading, time
+from mambair_cli.kernels.once import Once
+from mambair_cli.networks import layers
+from mambair_cli.programs import ahead
+from mambair_cli.restore import engine
+
+held, forking, forked = threading.Event(), threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)  # the last one is called first
+
+@Once
+def compile(number):
+    if not number:
+        held.set()
+        forking.wait()
+        time.sleep(0.2)  # in which a fork that does not wait is done
+    return number
+
+def hold():
+    with layers._transforming, ahead._waiting, engine._turns:
+        compile(0)
+        forked.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    assert compile(1) == 1
+    assert compile(0) == 0
+    with layers._transforming, ahead._waiting, engine._turns:
+        os._exit(0)
+forked.set()
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+assert compile(1) == 1
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+def test_no_lock_of_another_thread_stops_a_forked_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK_WHILE_LOCKS_ARE_HELD],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def send_and_receive(restorer: Restorer) -> Restorer:
     return pickle.loads(pickle.dumps(restorer))
 

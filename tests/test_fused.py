@@ -125,6 +125,13 @@ def test_routes_as_the_network_does(name, scan_in_cuda):
         assert error_of(fused(x, origin, 8), wanted) > 10 * EXACT_TOLERANCE
 
 
+def test_a_norm_with_another_epsilon_is_refused(monkeypatch):
+    net = make_network(SHORT["v1"])
+    monkeypatch.setattr(net.norm, "eps", 1e-6)
+    with pytest.raises(AssertionError, match="epsilon must be 1e-05, not 1e-06"):
+        fuse(net)
+
+
 def test_a_wrong_routing_is_seen(scan_in_cuda, monkeypatch):
     net, tokens = make_network(SHORT["v2"], spread=0.1), 5
     route = triton_routing.route_pixels
@@ -181,6 +188,7 @@ class Wrong:
 
     def compare(self, x):
         self.compared += 1
+        self.shape = x.shape
         return self(x), self.net(x)
 
 
@@ -214,6 +222,16 @@ def test_memory_that_runs_out_does_not_count_against_it():
     assert engine._fast is not None
 
 
+def test_memory_that_runs_out_while_it_is_checked_leaves_it_to_be_checked(monkeypatch):
+    engine, x, origin = make_engine_with(torch.OutOfMemoryError("CUDA out of memory"))
+    with torch.inference_mode():
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.run(x, origin, None)
+        monkeypatch.setattr(engine._fused, "error", 0.05)
+        with pytest.warns(UserWarning, match=r"the faster path differs by 0\.05 from"):
+            engine.run(x, origin, None)
+
+
 @pytest.mark.parametrize(("error", "is_taken"), [(0.001, True), (0.05, False), (float("nan"), False)])
 def test_the_engine_goes_on_without_it_where_it_gives_other_values(error, is_taken):
     engine, x, origin = make_engine_with(error)
@@ -231,6 +249,17 @@ def compare_once(engine, x, origin):
     with torch.inference_mode():
         engine.run(x, origin, None)
     return engine._fused.compared
+
+
+def test_the_engine_compares_batches_whose_pixels_leave_the_last_blocks_of_kernels_unfilled():
+    engine, x, origin = make_engine_with(0.001)
+    compare_once(engine, x, origin)
+    assert isinstance(engine._fused, Wrong)
+    b, _, height, width = engine._fused.shape
+    assert b > 1
+    assert height != width
+    assert height * width % triton_routing.ROWS
+    assert height * width % ScanShape().stage
 
 
 def test_the_engine_remembers_what_was_right_and_nothing_else(monkeypatch):

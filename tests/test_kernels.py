@@ -1,6 +1,5 @@
 """The scan's backends against the equation written out position by position in NumPy, in float64."""
 
-import importlib.util
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -14,7 +13,9 @@ from hypothesis import strategies as st
 from scans import Operands
 from torch.profiler import ProfilerActivity, profile
 
-from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, selective_scan
+from mambair_cli import kernels
+from mambair_cli.kernels import NEED_GPU, Backend, ScanParams, choose_backend, has_triton, selective_scan
+from mambair_cli.system.notices import SlowerWarning
 
 BACKENDS = [backend for backend in get_args(Backend) if backend not in NEED_GPU]
 
@@ -291,6 +292,18 @@ def test_gradients_are_those_of_the_equation_along_a_long_path(case, backend):
     check_gradients(replace(LONG_CASES[case], length=600).make(), backend)
 
 
+@pytest.mark.parametrize("sizes", [{"b": 0}, {"d": 0}, {"length": 0}])
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_nothing_is_scanned_to_nothing(backend, sizes):
+    u, dt, B, C, paths, params = ORDINARY.make()
+    b, length, d = (sizes.get(name, getattr(ORDINARY, name)) for name in ("b", "length", "d"))
+    params = ScanParams(*(x[:, :d] for x in params))
+    dt, B, C = (x[:b, :length] for x in (dt, B, C))
+    y = selective_scan(u[:b, :length, :d], dt, B, C, paths[:, :length], params, backend=backend)
+    assert y.shape == (b, length, d)
+    assert not y.any()
+
+
 def test_operands_are_left_as_they_were():
     for backend in BACKENDS:
         operands = ORDINARY.make()
@@ -310,11 +323,12 @@ def test_gradient_is_had_without_asking_for_a_backend():
         assert not selective_scan(*operands).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:triton is installed but not used:UserWarning")  # without a compiler
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_backend_that_is_chosen_is_never_the_slow_one(device, dtype):
     chosen = choose_backend(torch.device(device), dtype)
-    assert chosen in ("torch", "cpu", "triton", "mamba_ssm")  # which give a gradient
+    assert chosen in ("torch", "cpu", "triton")  # which give a gradient
 
 
 def test_float64_is_kept_without_asking_for_a_backend():
@@ -323,23 +337,59 @@ def test_float64_is_kept_without_asking_for_a_backend():
     assert choose_backend(torch.device("cuda"), torch.float64) not in NEED_GPU  # which are of float32
 
 
+@pytest.fixture
+def compilers(tmp_path, monkeypatch, fresh_choice):
+    """Return a folder that alone is searched for compilers; there is none in it."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("setting", [None, "", "no-such-compiler"])
+def test_triton_is_passed_over_where_it_finds_no_compiler(compilers, setting, monkeypatch):
+    if setting is not None:
+        monkeypatch.setenv("CC", setting)
+    with pytest.warns(SlowerWarning, match=r"triton is installed but not used.*install gcc, or set CC$"):
+        assert choose_backend(torch.device("cuda")) == "torch"
+    assert choose_backend(torch.device("cuda")) == "torch"  # and says so once
+    assert not has_triton(torch.device("cuda"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there programs are found by their suffixes")
+@pytest.mark.parametrize(("name", "setting"), [("gcc", None), ("clang", None), ("mycc", "mycc")])
+def test_triton_is_taken_where_it_finds_a_compiler(compilers, name, setting, monkeypatch):
+    (compilers / name).touch(0o755)
+    if setting is not None:
+        monkeypatch.setenv("CC", setting)
+    assert choose_backend(torch.device("cuda")) == "triton"
+    assert has_triton(torch.device("cuda"))
+    assert not has_triton(torch.device("cpu"))
+
+
 @pytest.mark.usefixtures("fresh_choice")
 def test_broken_package_is_passed_over_with_a_warning(tmp_path, monkeypatch):
-    package = tmp_path / "mamba_ssm"
+    package = tmp_path / "triton"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('undefined symbol: made for another PyTorch')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "triton", None)  # which goes before it
-    with pytest.warns(UserWarning, match="mamba_ssm is installed but not used.*undefined symbol"):
+    for name in [name for name in sys.modules if name.split(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "mambair_cli.kernels.triton_scan", raising=False)
+    monkeypatch.delattr(kernels, "triton_scan", raising=False)
+    with pytest.warns(UserWarning, match=r"triton is installed but not used.*undefined symbol"):
         backend = choose_backend(torch.device("cuda"))
     assert backend == "torch"
     assert choose_backend(torch.device("cuda")) == backend  # and says so once
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is not None, reason="mamba-ssm is installed")
-def test_backend_that_is_not_installed_is_an_import_error():
-    with pytest.raises(ImportError, match="mamba_ssm"):
-        selective_scan(*ORDINARY.make(), backend="mamba_ssm")
+@pytest.mark.usefixtures("fresh_choice")
+def test_backend_that_is_not_installed_is_an_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "mambair_cli.kernels.triton_scan", raising=False)
+    monkeypatch.delattr(kernels, "triton_scan", raising=False)
+    with pytest.raises(ImportError, match="triton"):
+        selective_scan(*ORDINARY.make(), backend="triton")
 
 
 def test_unknown_backend_is_refused():
@@ -370,6 +420,12 @@ def test_operand_that_does_not_fit_is_named_with_both_shapes(name, shape):
     with pytest.raises(ValueError, match=f"^{name} must have the shape ") as caught:
         selective_scan(*operands)
     assert str(caught.value).endswith(f"not {shape}")
+
+
+def test_paths_of_another_type_are_refused():
+    operands = ORDINARY.make()
+    with pytest.raises(ValueError, match=r"^paths must be int32, not int64$"):
+        selective_scan(*operands._replace(paths=operands.paths.long()))
 
 
 def test_u_and_a_must_have_three_dimensions():
@@ -404,31 +460,3 @@ def test_memory_of_torch_grows_with_tokens_not_with_states(tmp_path):
     growth = peaks[long] - peaks[short]
     assert 0 < growth < 1.5 * more_tokens
     assert 1.5 * more_tokens < more_states / 10  # so that the line above can tell the two apart
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", CASES)
-def test_mamba_ssm_agrees_with_the_equation(case):
-    pytest.importorskip("mamba_ssm")
-    operands = CASES[case].make()
-    u, dt, B, C, paths = (x.cuda() for x in operands[:5])
-    params = ScanParams(*(x.cuda() for x in operands.params))
-    y = selective_scan(u, dt, B, C, paths, params, backend="mamba_ssm")
-    exact = scan_in_numpy(*operands)
-    assert (
-        np.abs(y.cpu().numpy() - exact).max() < 1e-4 * np.abs(exact).max()
-    )  # its exponentials are fast ones
-
-
-@pytest.mark.gpu
-def test_mamba_ssm_has_the_gradients_of_reference():
-    pytest.importorskip("mamba_ssm")
-    gradients = []
-    for backend in ("mamba_ssm", "reference"):
-        operands = Scan(path_per_image=True).make()
-        u, dt, B, C, *params = inputs = differentiable(operands, "cuda")
-        y = selective_scan(u, dt, B, C, operands.paths.cuda(), ScanParams(*params), backend=backend)
-        (y * torch.linspace(-1, 1, y.numel(), device="cuda").view_as(y)).sum().backward()
-        gradients.append([x.grad for x in inputs])
-    for got, wanted in zip(*gradients, strict=True):
-        assert (got - wanted).norm() < 1e-4 * wanted.norm()

@@ -1,10 +1,15 @@
 """The kernels in CUDA C++ through the compiler that a user's PyTorch compiles them with: it needs no GPU."""
 
+import _ctypes
+import shutil
+import sys
+
 import pytest
 import torch
 
-from mambair_cli.kernels import cuda_depthwise, cuda_scan, nvrtc
+from mambair_cli.kernels import cuda_depthwise, cuda_scan, has_nvrtc, nvrtc
 from mambair_cli.programs import cuda_source
+from mambair_cli.system.notices import SlowerWarning
 
 OLD, CARD, OTHERS = (7, 5), (9, 0), [(8, 6), (12, 0)]  # the source has a branch for cards before 8.0
 WIDTHS = [(1, 5), (72, 10), (216, 16), (360, 16), (48, 8), (348, 16)]  # channels and states
@@ -123,6 +128,44 @@ def test_depthwise_convolution_is_accepted_for_every_card(compiled, card, activa
         x, weight = torch.zeros(1, 4, 4, channels, dtype=dtype), torch.zeros(side**2, channels)
         cuda_depthwise.convolve_depthwise(x, weight, torch.zeros(channels), activation, other=x)
     assert len(codes) == 2
+
+
+def test_a_library_that_only_has_the_compiler_s_name_is_none(monkeypatch, tmp_path):
+    folder = tmp_path / "nvidia" / "cu99" / "lib"
+    folder.mkdir(parents=True)
+    shutil.copy(_ctypes.__file__, folder / "libnvrtc.so.99")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(cuda_source, "find_torch", lambda: (tmp_path, "99.0"))
+    cuda_source.open_compiler.cache_clear()
+    try:
+        with pytest.raises(cuda_source.CompilerError, match=r"CUDA 99\.0 came without its run-time compiler"):
+            cuda_source.compile_source(SOURCE, {"TIMES": 2}, (9, 0))
+    finally:
+        cuda_source.open_compiler.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_a_card_that_the_compiler_does_not_know_is_found_before_anything_is_launched(monkeypatch):
+    cards = {0: (9, 0), 1: (99, 0)}
+
+    def compile_source(source, settings, capability):
+        if capability == cards[1]:
+            raise cuda_source.CompilerError("the run-time compiler gave up: invalid value for sm_990")
+        return b""
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", cards.__getitem__)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(cuda_scan, "compile_source", compile_source)
+    assert has_nvrtc(torch.device("cuda", 0))
+    with pytest.warns(SlowerWarning, match=r"the scan in CUDA C\+\+ .*not used.* invalid value for sm_990"):
+        assert not has_nvrtc(torch.device("cuda", 1))
+    assert has_nvrtc(torch.device("cuda", 0))
+    assert not has_nvrtc(torch.device("cuda", 1))  # and says so once
+
+
+def test_the_smallest_source_is_accepted(compiled):
+    assert cuda_source.compile_source(cuda_scan.SMALLEST_SOURCE, {}, CARD).startswith(b"\x7fELF")
 
 
 def test_what_was_compiled_is_kept_and_a_refused_source_is_said(compiled, tmp_path, monkeypatch):

@@ -67,3 +67,21 @@ def test_another_source_makes_a_check_unknown(package, monkeypatch, tmp_path):
     (root / package / "deeper" / "scan.cu").write_text("// new")
     assert not self_check.is_known("a network", CPU)
     sys.modules.pop("moved_cli")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (torch.backends.cudnn, "version"),
+        (self_check, "compiler_version"),
+        (nvrtc, "driver_version"),
+    ],
+)
+def test_another_library_of_a_card_makes_a_check_unknown(module, name, monkeypatch):
+    card = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    self_check.remember("a network", card)
+    assert self_check.is_known("a network", card)
+    monkeypatch.setattr(module, name, lambda: "another")
+    assert not self_check.is_known("a network", card)

@@ -46,3 +46,14 @@ def test_draws_the_same_noise(seed, layer, origin):
         hidden, bias, weight, logit_bias, width, make_keys(seed, layer), corner.int()
     )
     assert torch.equal(labels.long(), gumbel_noise(seed, layer, corner, height, width, tokens).argmax(-1))
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 64])
+def test_pixels_without_a_number_get_a_token_that_exists(tokens):
+    hidden, bias, weight, logit_bias = make_operands(tokens=tokens)
+    hidden[0, 3:70] = torch.nan
+    labels, path = triton_routing.route_pixels(hidden, bias, weight, logit_bias, 11, None, None)
+    assert 0 <= labels.min() <= labels.max() < tokens
+    assert torch.equal(path.long().sort().values, torch.arange(99, device=DEVICE).expand(2, -1))
+    wanted = (F.gelu(hidden + bias) @ weight + logit_bias).argmax(-1)
+    assert torch.equal(labels[hidden.isfinite().all(-1)].long(), wanted[hidden.isfinite().all(-1)])

@@ -129,6 +129,27 @@ def test_the_compiler_sees_one_operator(needs_grad):
     assert called == ["mambair.selective_scan.default"]
 
 
+FAR_APART = """
+import torch
+from mambair_cli.kernels import ScanParams, reference, triton_scan
+
+far = torch.empty(2**31 + 8, dtype=torch.int8)  # touched in a few places only
+B = far.as_strided((1, 3, 1, 3), (0, 2**30, 0, 1))
+B.copy_(torch.arange(1, 10).view(B.shape))
+u, dt, C = torch.rand(1, 3, 2), torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 3)
+params = ScanParams(torch.rand(1, 2, 1), torch.rand(1, 2), -torch.rand(1, 2, 3), torch.rand(1, 2))
+path = torch.tensor([[2, 0, 1]], dtype=torch.int32)
+got = triton_scan.selective_scan(u, dt, B, C, path, params)
+torch.testing.assert_close(got, reference.selective_scan(u, dt, B.float(), C, path, params))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="operands are on the CPU, for the interpreter")
+def test_pixels_may_lie_further_apart_than_32_bits_count():
+    done = subprocess.run([sys.executable, "-c", FAR_APART], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 CALL_WITHOUT_GRADIENT = """
 import sys
 import torch

@@ -1,6 +1,5 @@
 """The command that checks an installation: what it can do, and whether its results are right."""
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -26,7 +25,6 @@ EXTRAS = {  # the optional extras of pyproject.toml, and all packages that each 
     "heic": ("pillow-heif",),
     "exr": ("OpenEXR",),
     "video": ("av",),
-    "mamba": ("mamba-ssm",),
     "distributed": ("accelerate",),
     "ray": ("ray",),
     "spandrel": ("spandrel", "torchvision", "einops"),
@@ -39,7 +37,6 @@ SCANS = {
     "torch": "plain PyTorch",
     "cpu": "vector code compiled at run time",
     "triton": "Triton",
-    "mamba_ssm": "the package mamba-ssm",
 }
 
 # The result of tiny-x4 for the picture of _make_picture, in float32 on a CPU, at every eighth row and column.
@@ -150,19 +147,18 @@ def _check_devices() -> Finding:
 
 def _check_scan() -> Finding:
     """Find what computes the scan on the device of --device auto, and whether its fast path is available."""
-    from mambair_cli.kernels import choose_backend, has_nvrtc
+    from mambair_cli.kernels import choose_backend, has_nvrtc, has_triton
     from mambair_cli.restore.devices import choose_device
 
     device = choose_device("auto")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         backend = choose_backend(device)
-        by_cuda = has_nvrtc(device)
+        by_cuda, is_fused = has_nvrtc(device), has_triton(device)
     reasons = [str(warning.message) for warning in caught]
     text = f"{SCANS[backend]} on {device}"
-    is_fused = device.type == "cuda" and importlib.util.find_spec("triton") is not None
     if device.type == "cuda":
-        text += "; fused networks" if is_fused else "; no fused networks, which need triton"
+        text += "; fused networks" if is_fused else "; no fused networks, which need triton and a C compiler"
         text += ", with a scan in CUDA C++" if by_cuda else ", without the scan in CUDA C++"
     facts = {"backend": backend, "fused": is_fused, "cuda_scan": by_cuda, "reasons": reasons}
     return Finding("scan", "; ".join([text, *reasons]), facts, is_broken=bool(reasons))

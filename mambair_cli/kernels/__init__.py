@@ -11,7 +11,6 @@ backend        computed by                                  gradient  runs on
 ``cpu``        vector instructions, compiled by LLVM        yes       CPUs
 ``cuda``       CUDA C++, compiled at run time by NVRTC      no        CUDA
 ``triton``     Triton; for gradients CUDA C++ if possible   yes       CUDA
-``mamba_ssm``  the CUDA kernel of the package mamba-ssm     yes       CUDA
 =============  ===========================================  ========  ==========
 """
 
@@ -34,15 +33,16 @@ __all__ = [
     "choose_backend",
     "has_nvrtc",
     "has_product_kernel",
+    "has_triton",
     "has_vector_kernels",
     "is_exporting",
     "selective_scan",
 ]
 
-Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton", "mamba_ssm"]
-_PACKAGES = {"cpu": "llvmlite", "triton": "triton", "mamba_ssm": "mamba_ssm"}  # package that a backend needs
-NEED_GPU: tuple[Backend, ...] = ("cuda", "triton", "mamba_ssm")
-_usable: dict[Backend, bool] = {}
+Backend = Literal["reference", "torch", "graph", "cpu", "cuda", "triton"]
+_PACKAGES = {"cpu": "llvmlite", "triton": "triton"}  # package that a backend needs
+NEED_GPU: tuple[Backend, ...] = ("cuda", "triton")
+_usable: dict[tuple[Backend, int | None], bool] = {}
 
 settle_forks()
 
@@ -103,12 +103,8 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     """
     if is_exporting():
         return "graph"
-    if device.type == "cuda" and dtype != torch.float64:
-        # Their kernels are equally fast, but mamba_ssm needs its operands reordered.
-        backends: tuple[Backend, ...] = ("triton", "mamba_ssm")
-        for backend in backends:
-            if _is_usable(backend):
-                return backend
+    if dtype != torch.float64 and has_triton(device):
+        return "triton"
     is_cpu = device.type == "cpu" and dtype != torch.float64
     return "cpu" if is_cpu and _is_usable("cpu") else "torch"
 
@@ -138,18 +134,26 @@ def has_product_kernel(x: Tensor) -> bool:
 
 def has_nvrtc(device: torch.device) -> bool:
     """Tell whether kernels in CUDA C++ can be compiled for a device at run time, by NVRTC."""
-    return device.type == "cuda" and _is_usable("cuda")
+    return device.type == "cuda" and _is_usable("cuda", device.index)
 
 
-def _is_usable(backend: Backend) -> bool:
-    """Tell whether a backend is installed and works; remembered in a dict, which torch.compile can follow."""
-    if backend not in _usable:
-        _usable[backend] = _works(backend)
-    return _usable[backend]
+def has_triton(device: torch.device) -> bool:
+    """Tell whether Triton's programs can be launched on a device."""
+    return device.type == "cuda" and _is_usable("triton")
 
 
-def _works(backend: Backend) -> bool:
-    """Try a backend: a package built for another PyTorch, for example, is installed but does not work."""
+def _is_usable(backend: Backend, card: int | None = None) -> bool:
+    """Tell whether a backend is installed and found usable; remembered in a dict, for torch.compile.
+
+    Cards are told apart where compilers may know one and not another.
+    """
+    if (backend, card) not in _usable:
+        _usable[backend, card] = _works(backend, card)
+    return _usable[backend, card]
+
+
+def _works(backend: Backend, card: int | None) -> bool:
+    """Try a backend: a package, or a compiler, may be installed and not work."""
     if backend == "cuda" and (torch.version.hip or not torch.cuda.is_available()):
         return False
     package = _PACKAGES.get(backend)
@@ -158,6 +162,8 @@ def _works(backend: Backend) -> bool:
     try:
         module = _import(backend)
         if backend == "cuda":
+            module.check_usable(card)
+        elif backend == "triton":
             module.check_usable()
     except (ImportError, OSError) as error:  # OSError: the system forbids code made at run time
         name = package or "the scan in CUDA C++"
@@ -181,8 +187,6 @@ def _import(backend: Backend) -> ModuleType:
         from mambair_cli.kernels import cuda_scan as module
     elif backend == "triton":
         from mambair_cli.kernels import triton_scan as module
-    elif backend == "mamba_ssm":
-        from mambair_cli.kernels import mamba_ssm as module
     else:
         raise ValueError(f"no backend of the scan: {backend}")
     return module

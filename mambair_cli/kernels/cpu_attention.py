@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_in_threads
+from mambair_cli.kernels.cpu_threads import COUNTER, SHARES_PER_THREAD, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Pointer, Vector, count_lanes
-from mambair_cli.kernels.llvm_math import LOG2_E, exp2
+from mambair_cli.kernels.llvm_math import LOG2_E, exp2, keep_nan
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
@@ -23,7 +23,6 @@ KEYS_AT_ONCE = 4  # keys before the sums go back to memory; more compile longer 
 
 # The kernel's arguments, in this order. Strides and sizes count values of 4 bytes.
 POINTERS = ("qkv", "bias", "y", "scratch")
-COUNTER = "shares_taken"
 NUMBERS = (
     *(COUNTER, "shares", "units", "scratch_share", "heads", "rows", "columns", "height", "width", "shift"),
     *("qkv_image", "qkv_row", "qkv_pixel", "y_image", "y_row", "y_pixel"),
@@ -98,49 +97,47 @@ def _compile_kernel(window: int, e: int) -> CpuFunction:
     key_count, query_count = _fill_up(tokens, KEYS_AT_ONCE), _fill_up(tokens, LANES)
     code = Code("attend", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with code.loop_shared(COUNTER, job.shares) as share:
+    with code.loop_units(COUNTER, job.shares, job.units) as (share, unit):
         keys = job.scratch.at(share * job.scratch_share)  # (keys, e)
         values = keys.at(key_count * e)  # (keys, e)
         queries = values.at(key_count * e)  # (e, queries)
         scores = queries.at(query_count * e)  # (keys, lanes)
         largest = scores.at(key_count * LANES)  # (lanes)
         sums = largest.at(LANES)  # (e + 1, lanes); the last row sums the weights
-        first_unit = share * job.units // job.shares
-        with code.loop(first_unit, (share + 1) * job.units // job.shares) as unit:
-            head, place = _divide(unit, job.units // job.heads)  # a head's bias stays in the cache
-            image, place = _divide(place, job.rows * job.columns)
-            row, column = _divide(place, job.columns)
+        head, place = _divide(unit, job.units // job.heads)  # a head's bias stays in the cache
+        image, place = _divide(place, job.rows * job.columns)
+        row, column = _divide(place, job.columns)
 
-            def find(token: Index, of: Pointer, strides: tuple[Index, Index, Index]) -> Pointer:
-                """Return the address of a token of the window, at the head's first channel."""
-                y, x = _divide(token, code.index(window))
-                _, y = _divide(row * window + y + job.shift, job.height)
-                _, x = _divide(column * window + x + job.shift, job.width)
-                return of.at(image * strides[0] + y * strides[1] + x * strides[2] + head * e)
+        def find(token: Index, of: Pointer, strides: tuple[Index, Index, Index]) -> Pointer:
+            """Return the address of a token of the window, at the head's first channel."""
+            y, x = _divide(token, code.index(window))
+            _, y = _divide(row * window + y + job.shift, job.height)
+            _, x = _divide(column * window + x + job.shift, job.width)
+            return of.at(image * strides[0] + y * strides[1] + x * strides[2] + head * e)
 
-            with code.loop(0, code.index(tokens)) as token:
-                source = find(token, job.qkv, (job.qkv_image, job.qkv_row, job.qkv_pixel))
+        with code.loop(0, code.index(tokens)) as token:
+            source = find(token, job.qkv, (job.qkv_image, job.qkv_row, job.qkv_pixel))
+            for i in range(e):
+                source.at(i).copy_to(queries.at(token + i * query_count))
+            for number, target in ((1, keys), (2, values)):
+                for i in range(0, e, LANES):
+                    lanes = code.first_lanes(code.index(e - i))
+                    vector = source.at(job.heads * (number * e) + i).load(lanes)
+                    target.at(token * e + i).store(vector, lanes)
+
+        bias = job.bias.at(
+            head * job.bias_head
+            + (row + 2 - job.rows).at_least(0) * job.bias_last_row
+            + (column + 2 - job.columns).at_least(0) * job.bias_last_column
+        )
+        with code.loop(0, code.index(tokens), by=LANES) as first:
+            scaled = [queries.at(first + i * query_count).load() * (LOG2_E / e**0.5) for i in range(e)]
+            _write_scores(code, tokens, scaled, keys, bias.at(first), scores, largest)
+            _write_sums(code, tokens, e, values, scores, largest, sums)
+            with code.loop(0, (code.index(tokens) - first).at_most(LANES)) as lane:
+                target = find(first + lane, job.y, (job.y_image, job.y_row, job.y_pixel))
                 for i in range(e):
-                    source.at(i).copy_to(queries.at(token + i * query_count))
-                for number, target in ((1, keys), (2, values)):
-                    for i in range(0, e, LANES):
-                        lanes = code.first_lanes(code.index(e - i))
-                        vector = source.at(job.heads * (number * e) + i).load(lanes)
-                        target.at(token * e + i).store(vector, lanes)
-
-            bias = job.bias.at(
-                head * job.bias_head
-                + (row + 2 - job.rows).at_least(0) * job.bias_last_row
-                + (column + 2 - job.columns).at_least(0) * job.bias_last_column
-            )
-            with code.loop(0, code.index(tokens), by=LANES) as first:
-                scaled = [queries.at(first + i * query_count).load() * (LOG2_E / e**0.5) for i in range(e)]
-                _write_scores(code, tokens, scaled, keys, bias.at(first), scores, largest)
-                _write_sums(code, tokens, e, values, scores, largest, sums)
-                with code.loop(0, (code.index(tokens) - first).at_most(LANES)) as lane:
-                    target = find(first + lane, job.y, (job.y_image, job.y_row, job.y_pixel))
-                    for i in range(e):
-                        sums.at(lane + i * LANES).copy_to(target.at(i))
+                    sums.at(lane + i * LANES).copy_to(target.at(i))
     return code.compile()
 
 
@@ -173,7 +170,8 @@ def _write_sums(
         totals = [sums.at(i * LANES).load() for i in range(e + 1)]
         for j in range(KEYS_AT_ONCE):
             key = first + j
-            weight = exp2(scores.at(key * LANES).load() - most)
+            exponent = scores.at(key * LANES).load() - most
+            weight = keep_nan(exp2(exponent), exponent)
             for i in range(e):
                 totals[i] = weight.times_plus(values.at(key * e + i).load_spread(), totals[i])
             totals[e] = totals[e] + weight

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import SHARES_PER_THREAD, run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, SHARES_PER_THREAD, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
@@ -29,7 +29,6 @@ TILES = 12 if LANES == 16 else 6  # tiles of which a block's sums fill the regis
 GROUP = 12  # tiles at a time
 GAP = 16  # values between the places' planes: else they would fall on the same lines of the cache
 
-COUNTER = "shares_taken"
 POINTERS = ("x", "weight", "bias", "zeros", "scratch", "y")
 NUMBERS = (
     *(COUNTER, "shares", "groups", "tiles", "tile_rows", "tile_columns", "h", "w", "c", "k", "blocks"),
@@ -129,19 +128,17 @@ def _compile_kernel() -> CpuFunction:
     """Compile the convolution; a unit of work is a group of tiles."""
     code = Code("convolve", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with code.loop_shared(COUNTER, job.shares) as share:
+    with code.loop_units(COUNTER, job.shares, job.groups) as (share, group):
         pixels = job.scratch.at(share * job.scratch_share)
         products = pixels.at(job.plane * PLACES)
         waste = products.at(PLACES * GROUP * WIDTH)
         scratch = _Scratch(pixels, products, waste.at(LANES), waste)
-        first = share * job.groups // job.shares
-        with code.loop(first, (share + 1) * job.groups // job.shares) as group:
+        with code.loop(0, code.index(GROUP)) as tile:
+            _write_pixels(code, scratch, group, tile)
+        with code.loop(0, job.blocks) as block:
+            _write_products(code, scratch, block)
             with code.loop(0, code.index(GROUP)) as tile:
-                _write_pixels(code, scratch, group, tile)
-            with code.loop(0, job.blocks) as block:
-                _write_products(code, scratch, block)
-                with code.loop(0, code.index(GROUP)) as tile:
-                    _write_results(code, scratch, block, group, tile)
+                _write_results(code, scratch, block, group, tile)
     return code.compile()
 
 

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import new_on_lines, run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, new_on_lines, run_shares
 from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import sigmoid, silu
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
-COUNTER = "shares_taken"
 POINTERS = ("x", "weight", "bias", "zeros", "y")
 NUMBERS = (COUNTER, "shares", "b", "h", "w", "x_image", "x_row", "x_pixel", "y_row", "y_pixel")
 TAPS = (-1, 0, 1)
@@ -66,7 +65,7 @@ def _compile_kernel(c: int, is_gate: bool) -> CpuFunction:
     code = Code("convolve_and_gate" if is_gate else "convolve_and_activate", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     rows = job.b * job.h
-    with code.loop_units(COUNTER, job.shares, rows) as row:
+    with code.loop_units(COUNTER, job.shares, rows) as (_, row):
         image = row // job.h
         top = row - image * job.h
         # A row beyond the border is one pixel of zeros, again and again.

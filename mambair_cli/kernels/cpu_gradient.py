@@ -24,7 +24,7 @@ from torch import Tensor
 from mambair_cli.kernels import cpu_scan
 from mambair_cli.kernels.cpu_passes import add_in_order
 from mambair_cli.kernels.cpu_scan import OPERANDS, SIZES, STRETCH
-from mambair_cli.kernels.cpu_threads import run_in_threads
+from mambair_cli.kernels.cpu_threads import COUNTER, run_in_threads
 from mambair_cli.kernels.llvm_builder import Code, Condition, CpuFunction, Index, Pointer, Vector
 from mambair_cli.kernels.llvm_math import exp2, softplus_and_slope
 from mambair_cli.kernels.once import Once
@@ -34,7 +34,6 @@ WORTH_SUMMING = 0.8  # share of the time that paths side by side may take, to be
 BLOCK_CHANNELS = 32  # most channels of a unit; 16 and 64 take longer
 LN_2 = 0.6931471805599453
 
-COUNTER = "shares_taken"
 POINTERS = (*OPERANDS, "states", "of_y", "of_u", "of_projected", "of_params", "scratch")
 NUMBERS = (
     *(COUNTER, "shares", "units", "scratch_share"),
@@ -211,16 +210,14 @@ class BackwardKernel:
     def compile(self) -> CpuFunction:
         """Write the whole kernel and compile it."""
         code, job = self.code, self.job
-        with code.loop_shared(COUNTER, job.shares) as share:
+        with code.loop_units(COUNTER, job.shares, job.units) as (share, unit):
             scratch = job.scratch.at(share * job.scratch_share)
-            first, stop = share * job.units // job.shares, (share + 1) * job.units // job.shares
-            with code.loop(first, stop) as unit:
-                group = unit // job.blocks
-                begin = (unit - group * job.blocks) * self.block
-                image = group // job.k if self.is_apart else group
-                first_path = group - image * job.k if self.is_apart else code.index(0)
-                with code.loop(first_path, first_path + 1 if self.is_apart else job.k) as path:
-                    self._write_path(self._walk(image, path, begin, scratch), path < first_path + 1)
+            group = unit // job.blocks
+            begin = (unit - group * job.blocks) * self.block
+            image = group // job.k if self.is_apart else group
+            first_path = group - image * job.k if self.is_apart else code.index(0)
+            with code.loop(first_path, first_path + 1 if self.is_apart else job.k) as path:
+                self._write_path(self._walk(image, path, begin, scratch), path < first_path + 1)
         return code.compile()
 
     def _walk(self, image: Index, path: Index, begin: Index, scratch: Pointer) -> BackwardWalk:

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
 RUN = 64  # pixels whose sum one thread makes: the number of threads changes no sum
-COUNTER = "shares_taken"
 SUM_POINTERS, SUM_NUMBERS = ("parts", "y"), (COUNTER, "shares", "rows", "part", "row")
 GATE_POINTERS, GATE_NUMBERS = ("y", "gate", "x", "scale"), (COUNTER, "shares", "rows", "pixels", "x_row")
 AVERAGE_POINTERS, AVERAGE_NUMBERS = ("x", "y"), (COUNTER, "shares", "runs", "runs_image", "pixels", "x_row")
@@ -85,7 +84,7 @@ def average_pixels(x: Tensor) -> Tensor:
 def _compile_sum(k: int, c: int) -> CpuFunction:
     code = Code("add_in_order", SUM_POINTERS, SUM_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with code.loop_units(COUNTER, job.shares, job.rows) as row:
+    with code.loop_units(COUNTER, job.shares, job.rows) as (_, row):
         for place, lanes in code.lanes_of(c).items():
             total = job.parts.at(row * job.row + place).load(lanes)
             for number in range(1, k):
@@ -98,7 +97,7 @@ def _compile_sum(k: int, c: int) -> CpuFunction:
 def _compile_gate(c: int) -> CpuFunction:
     code = Code("gate_and_add", GATE_POINTERS, GATE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
-    with code.loop_units(COUNTER, job.shares, job.rows) as row:
+    with code.loop_units(COUNTER, job.shares, job.rows) as (_, row):
         gate = job.gate.at(row // job.pixels * c)
         for place, lanes in code.lanes_of(c).items():
             y = job.y.at(row * c + place)
@@ -113,7 +112,7 @@ def _compile_average(c: int) -> CpuFunction:
     code = Code("average_pixels", AVERAGE_POINTERS, AVERAGE_NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     places = code.lanes_of(c)
-    with code.loop_units(COUNTER, job.shares, job.runs) as run:
+    with code.loop_units(COUNTER, job.shares, job.runs) as (_, run):
         image = run // job.runs_image
         first = (run - image * job.runs_image) * RUN
         row = job.x.at((image * job.pixels + first) * job.x_row)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Index, Vector, count_lanes
 from mambair_cli.kernels.once import Once
 
@@ -18,7 +18,6 @@ LANES = count_lanes()
 BLOCK = 2  # vectors of outputs at a time
 ROWS = {16: 12, 8: 6}  # pixels of which a block's sums fill the registers, by floats in a vector
 IS_FASTER = LANES == 16  # with fewer and shorter registers MKL is: benchmarks/README.md
-COUNTER = "shares_taken"
 POINTERS = ("x", "weight", "bias", "y")
 NUMBERS = (COUNTER, "shares", "groups", "pixels", "c", "k", "vectors", "x_pixel", "y_pixel")
 
@@ -68,7 +67,7 @@ def _compile_kernel() -> CpuFunction:
     """Compile the products; a unit of work is a group of pixels."""
     code = Code("multiply", POINTERS, NUMBERS, LANES)
     job, rows = SimpleNamespace(**code.job), ROWS[LANES]
-    with code.loop_units(COUNTER, job.shares, job.groups) as group:
+    with code.loop_units(COUNTER, job.shares, job.groups) as (_, group):
         # Beyond the last pixel it is the last again.
         places = [(group * rows + row).at_most(job.pixels - 1) for row in range(rows)]
         whole = job.vectors // BLOCK

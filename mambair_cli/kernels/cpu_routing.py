@@ -5,14 +5,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
 from mambair_cli.kernels.llvm_bits import Bits
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, count_lanes
 from mambair_cli.kernels.llvm_math import log
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
-COUNTER = "shares_taken"
 NUMBERS = (COUNTER, "shares", "rows")
 NOISE_POINTERS = ("pixels", "counters", "y")
 LABEL_POINTERS = ("logits", "noise", "y")
@@ -67,7 +66,7 @@ def _compile_noise(tokens: int) -> CpuFunction:
     code = Code("draw_gumbel", NOISE_POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)
-    with code.loop_units(COUNTER, job.shares, job.rows) as row:
+    with code.loop_units(COUNTER, job.shares, job.rows) as (_, row):
         pixel = Bits.of(job.pixels.at(row).load_spread())
         for place, mask in lanes.items():
             counter = Bits.of(job.counters.at(place).load(mask))
@@ -83,7 +82,7 @@ def _compile_label(tokens: int, has_noise: bool) -> CpuFunction:
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(tokens)
     one_lane = code.first_lanes(code.index(1))
-    with code.loop_units(COUNTER, job.shares, job.rows) as row:
+    with code.loop_units(COUNTER, job.shares, job.rows) as (_, row):
         best, token = code.constant(LOWEST), code.constant(0.0)
         for place, mask in lanes.items():
             value = job.logits.at(row * tokens + place).load(mask)

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from mambair_cli.kernels.cpu_threads import run_shares
+from mambair_cli.kernels.cpu_threads import COUNTER, run_shares
 from mambair_cli.kernels.llvm_builder import Code, CpuFunction, Vector, count_lanes
 from mambair_cli.kernels.llvm_math import silu
 from mambair_cli.kernels.once import Once
 
 LANES = count_lanes()
-COUNTER = "shares_taken"
 POINTERS = ("x", "gate", "weight", "bias", "y")
 NUMBERS = (COUNTER, "shares", "rows", "x_row", "gate_row", "y_row")
 
@@ -55,7 +54,7 @@ def _compile_kernel(c: int, eps: float, has_gate: bool) -> CpuFunction:
     code = Code("normalize_rows", POINTERS, NUMBERS, LANES)
     job = SimpleNamespace(**code.job)
     lanes = code.lanes_of(c)
-    with code.loop_units(COUNTER, job.shares, job.rows) as row:
+    with code.loop_units(COUNTER, job.shares, job.rows) as (_, row):
         x, gate, y = (
             pointer.at(row * stride)
             for pointer, stride in ((job.x, job.x_row), (job.gate, job.gate_row), (job.y, job.y_row))

@@ -13,6 +13,7 @@ from mambair_cli.kernels.forks import count_losses
 from mambair_cli.kernels.llvm_builder import CpuFunction
 
 SHARES_PER_THREAD = 4
+COUNTER = "shares_taken"  # the number of a job with which threads count the shares they take
 LINE = 16  # floats of a cache line
 
 

@@ -11,7 +11,6 @@ from mambair_cli.kernels import nvrtc
 
 SOURCES = ("elements.cuh", "cuda_depthwise.cu")
 ACTIVATIONS = {"": 0, "silu": 1, "gate": 2, "gelu_add": 3, "times": 4}
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 class DepthwiseShape(NamedTuple):
@@ -62,16 +61,20 @@ def convolve_depthwise(
 
     Returns:
         (b, h, w, channels) in the dtype of x.
+
+    Raises:
+        ValueError: Operands do not lie in memory as described, or have another type.
     """
     b, h, w, _ = x.shape
     channels = weight.shape[-1]
     own = x if other is None else other
+    _check_operands(x, weight, bias, own)
     y = x.new_empty(b, h, w, channels)
     addresses = (x.data_ptr() // x.itemsize, own.data_ptr() // x.itemsize, x.stride(2), channels)
     each = 2 if all(address % 2 == 0 for address in addresses) else 1
     side = int(weight.shape[0] ** 0.5)
     shape = shape or choose_shape(side, activation)
-    form = side, dilation, ACTIVATIONS[activation], TYPES[x.dtype], x.stride(2), each
+    form = side, dilation, ACTIVATIONS[activation], nvrtc.TYPES[x.dtype], x.stride(2), each
     kernel = _load(*form, shape, x.device)
     operands = _DepthwiseOperands(
         *(tensor.data_ptr() for tensor in (x, weight, bias, own, y)), h, w, channels
@@ -79,6 +82,23 @@ def convolve_depthwise(
     items = -(-w // shape.width) * (channels // each)
     kernel.launch((-(-items // shape.threads), -(-h // shape.height), b), operands)
     return y
+
+
+def _check_operands(x: Tensor, weight: Tensor, bias: Tensor, own: Tensor) -> None:
+    _, h, w, _ = x.shape
+    distance = x.stride(2)
+    wanted = (h * w * distance, w * distance, distance, 1)
+    for name, tensor in (("x", x), ("other", own)):
+        lengths = zip(tensor.shape, tensor.stride(), wanted, strict=True)
+        if tensor.dtype != x.dtype or any(size > 1 and stride != right for size, stride, right in lengths):
+            raise ValueError(
+                f"{name} must be {x.dtype} of strides {wanted}, not {tensor.dtype} of {tensor.stride()}"
+            )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} must be contiguous float32, not {tensor.dtype} of strides {tensor.stride()}"
+            )
 
 
 def choose_shape(side: int, activation: str) -> DepthwiseShape:

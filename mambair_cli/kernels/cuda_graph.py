@@ -19,7 +19,8 @@ def _stream_of(device: torch.device) -> torch.cuda.Stream:
 class Replayed:
     """Calls a function; from the second call of the same kind in a row, replays a recording of it.
 
-    Two calls are of the same kind if tensors have equal shapes and other arguments are equal. One graph is
+    Two calls are of the same kind if tensors have equal shapes and dtypes and are on the same device, and
+    other arguments are equal. One graph is
     held at a time, with the memory that it works in; results are copies. The function must do the same for
     every call of a kind, and must not wait for the device.
     """
@@ -32,7 +33,7 @@ class Replayed:
 
     def __call__(self, *arguments: Tensor | int | None) -> Tensor:
         """Call the function, or replay it; the first argument is a tensor on the card."""
-        kind = tuple(x.shape if isinstance(x, Tensor) else x for x in arguments)
+        kind = tuple((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in arguments)
         if kind != self._kind:
             self.release()
             self._kind = kind

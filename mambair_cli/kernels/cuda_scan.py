@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mambair_cli.kernels import nvrtc
 from mambair_cli.kernels.operands import ScanParams
-from mambair_cli.programs.cuda_source import open_compiler
+from mambair_cli.programs.cuda_source import compile_source
 
 SOURCES = ("elements.cuh", "cuda_scan.cu")
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 LOG2_E = math.log2(math.e)
+SMALLEST_SOURCE = 'extern "C" __global__ void nothing() {}'
 
 
 class ScanShape(NamedTuple):
@@ -51,9 +51,9 @@ class _ScanOperands(ctypes.Structure):
     )
 
 
-def check_usable() -> None:
-    """Raise an OSError if CUDA C++ cannot be compiled at run time."""
-    open_compiler()
+def check_usable(card: int | None) -> None:
+    """Raise an OSError if CUDA C++ cannot be compiled at run time for a card; None is the current one."""
+    compile_source(SMALLEST_SOURCE, {}, torch.cuda.get_device_capability(card))
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:
@@ -113,7 +113,7 @@ def scan_paths(
         chunks = best_chunks if chunks is None else chunks
     shape = _fit(shape, d, n, max(u.itemsize, steps.itemsize))
     vector, each = _find_widths(u, steps, projected, shape)
-    types = TYPES[u.dtype], TYPES[steps.dtype]
+    types = nvrtc.TYPES[u.dtype], nvrtc.TYPES[steps.dtype]
     scan, scan_ends = _load(n, vector, *types, int(labels is not None), each, shape, u.device)
 
     blocks = -(-d // (shape.threads // shape.lanes))
@@ -140,7 +140,9 @@ def _find_widths(u: Tensor, steps: Tensor, projected: Tensor, shape: ScanShape) 
     """Return how many elements may be read at once: of a row of projections, and of tokens and steps."""
     addresses = (projected.data_ptr() // u.itemsize, *projected.stride()[:3], projected.shape[-1])
     vector = next(v for v in (4, 2, 1) if all(x % v == 0 for x in addresses))
-    widest = min(16 // max(u.itemsize, steps.itemsize), shape.steps // shape.lanes)  # every lane has work
+    widest = min(
+        16 // max(u.itemsize, steps.itemsize), shape.steps // shape.lanes
+    )  # so that each lane copies
     addresses = (u.shape[-1], *(x.data_ptr() // x.itemsize for x in (u, steps)))
     each = next(e for e in (8, 4, 2, 1) if e <= widest and all(x % e == 0 for x in addresses))
     return vector, each
@@ -179,7 +181,6 @@ COSTS = (
 )
 EXPONENTIAL = 10  # cycles, if nothing else is computed meanwhile
 STAGING = 900  # cycles for a step's projections, shared by a block's threads
-SHARED_BYTES = 48 * 1024  # of shared memory, which every block may use
 TWO_PASSES = 1.85  # times the cost of one pass
 LEAST_CHUNK = 256  # steps
 
@@ -239,7 +240,7 @@ def multiprocessors(device: torch.device) -> int:
 def _fit(shape: ScanShape, d: int, n: int, itemsize: int) -> ScanShape:
     """Reduce a block's threads to those it needs, and its stages to those that fit shared memory."""
     shape = shape._replace(threads=min(shape.threads, -(-d * shape.lanes // 32) * 32))
-    while shared_bytes(shape, n, itemsize) > SHARED_BYTES and shape.stage > 2 * shape.steps:
+    while shared_bytes(shape, n, itemsize) > nvrtc.SHARED_BYTES and shape.stage > 2 * shape.steps:
         shape = shape._replace(stage=shape.stage // 2)
     return shape
 

@@ -16,7 +16,6 @@ from mambair_cli.kernels import nvrtc
 from mambair_cli.kernels.operands import ScanParams
 
 SOURCES = ("elements.cuh", "cuda_training.cu")
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 KERNELS = ("forward_ends", "forward", "backward_ends", "backward")
 POINTERS = (
     *("u", "dt", "B", "C", "paths", "weight", "bias", "A", "D", "grad_y", "y", "kept"),
@@ -28,7 +27,6 @@ ROOM = ((4, 4, 640), (8, 4, 512), (12, 4, 384), (16, 2, 320))
 MOST_THREADS = 128
 BLOCKS = 1536  # that fill a card
 SHORTEST_CHUNK = 128  # tokens
-SHARED_BYTES = 48 * 1024  # of shared memory, which every block may use
 WARP = 32
 STAGE = 32  # tokens whose rows are in shared memory at once
 
@@ -64,7 +62,7 @@ def choose_shape(d: int, n: int, r: int) -> Shape | None:
             threads = min(MOST_THREADS if group == 4 else 64, -(-d // WARP) * WARP)
             for part in (4, 2, 1):
                 shape = Shape(threads, threads_at_once // threads, part, group)
-                if part <= group and shared_bytes(shape, n, r) <= SHARED_BYTES:
+                if part <= group and shared_bytes(shape, n, r) <= nvrtc.SHARED_BYTES:
                     return shape
     return None
 
@@ -194,7 +192,7 @@ class _Work:
         shape = choose_shape(d, n, r)
         if shape is None:
             raise ValueError(f"no block holds {d} channels of {n} states")
-        self.kernels = _load(n, r, TYPES[u.dtype], shape, u.device)
+        self.kernels = _load(n, r, nvrtc.TYPES[u.dtype], shape, u.device)
         dt, B, C = (x.to(u.dtype) if x.stride(-1) == 1 else x.to(u.dtype).contiguous() for x in (dt, B, C))
         params = {"weight": dt_weight, "bias": dt_bias, "A": A, "D": D}
         self._tensors = {"u": u.contiguous(), "dt": dt, "B": B, "C": C, "paths": paths.contiguous()}
@@ -218,8 +216,7 @@ class _Work:
         """Run a kernel with further tensors."""
         given = self._tensors | tensors
         places = (given[each].data_ptr() if each in given else None for each in POINTERS)
-        with torch.cuda.device_of(given["u"]):  # whose stream is taken
-            self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
+        self.kernels[name].launch(self._grid, _Operands(*places, *self._numbers))
 
 
 def _empty_states(u: Tensor, A: Tensor, r: int) -> Tensor:

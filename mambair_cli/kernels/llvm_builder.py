@@ -120,6 +120,10 @@ class Vector(Value):
         """Return the larger of the two; NaN stays NaN."""
         return Vector(self.code, self.code.build.select((self < bound).value, self._lift(bound), self.value))
 
+    def is_number(self) -> Condition:
+        """Tell where there is a number, not a NaN."""
+        return Condition(self.code, self.code.build.fcmp_ordered("ord", self.value, self.value))
+
     def square_root(self) -> "Vector":
         """Return the square roots."""
         return Vector(self.code, self.code.call("sqrt", [self.value], self.value.type))
@@ -305,16 +309,17 @@ class Code:
             yield i
 
     @contextmanager
-    def loop_units(self, counter: str, shares: Index, units: Index) -> Iterator[Index]:
+    def loop_units(self, counter: str, shares: Index, units: Index) -> Iterator[tuple[Index, Index]]:
         """Repeat the code written inside for each unit of the shares that no other thread has taken.
 
-        See ``loop_shared``; share i of n has the units from ``i * units // n`` on.
+        See ``loop_shared``; share i of n has the units from ``i * units // n`` on. Inside are the numbers of
+        the share and of the unit.
         """
         with (
             self.loop_shared(counter, shares) as share,
             self.loop(share * units // shares, (share + 1) * units // shares) as unit,
         ):
-            yield unit
+            yield share, unit
 
     def accumulate(
         self, stop: Index, sums: Sequence[Vector], add: Callable[[Index, list[Vector]], list[Vector]]

@@ -33,19 +33,30 @@ LEAST_LOG = -87.0  # logarithm of the smallest float that is not denormal, round
 
 
 def exp2(x: Vector) -> Vector:
-    """Return 2**x for x < 127, and 0 below -127."""
+    """Return 2**x for x < 127, and 0 below -127; for a NaN anything: see ``keep_nan``."""
     x = x.at_least(LEAST_EXPONENT)
     shifted = x + TO_INTEGER
     return polynomial(x - (shifted - TO_INTEGER), (1.0, *EXP2)).times_power_of_two(shifted)
 
 
 def exp(x: Vector) -> Vector:
-    """Return e**x for x <= 0; not as 2**(x * log2(e)), whose rounding error grows with |x|."""
+    """Return e**x for x <= 0; not as 2**(x * log2(e)), whose rounding error grows with |x|.
+
+    For a NaN it is anything: see ``keep_nan``.
+    """
     bounded = x.at_least(LEAST_LOG)
     shifted = bounded * LOG2_E + TO_INTEGER
     fraction = bounded.times_plus(LOG2_E_HIGH, (shifted - TO_INTEGER) * -1.0)
     fraction = bounded.times_plus(LOG2_E_LOW, fraction)
     return polynomial(fraction, (1.0, *EXP2)).times_power_of_two(shifted).unless(x < LEAST_LOG)
+
+
+def keep_nan(result: Vector, x: Vector) -> Vector:
+    """Return the result, and NaN where x is one: an exponential moves its bits, which may make a number.
+
+    What multiplies or adds x itself needs no such care.
+    """
+    return result.where(x.is_number(), x)
 
 
 def log(x: Vector) -> Vector:
@@ -74,7 +85,7 @@ def softplus_and_slope(x: Vector) -> tuple[Vector, Vector]:
 def sigmoid(x: Vector) -> Vector:
     """Return 1 / (1 + exp(-x))."""
     small = exp(x.magnitude() * -1.0)
-    return small.where(x < 0.0, 1.0) / (small + 1.0)
+    return keep_nan(small.where(x < 0.0, 1.0) / (small + 1.0), x)
 
 
 def silu(x: Vector) -> Vector:

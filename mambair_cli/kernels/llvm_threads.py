@@ -16,9 +16,9 @@ def loop_legs(
 ) -> Iterator[tuple[Index, Index]]:
     """Repeat the code written inside for each leg of each walk, as a pair of their numbers.
 
-    The legs of a walk follow on each other, whichever thread takes them. A thread takes a leg of a walk that
-    no thread is at, of one walk after the other, so that all come forward alike; it leaves when there is
-    none: then there are as many threads as walks that are left.
+    The legs of a walk are done in their order, by any thread. A thread takes the next leg of a walk at which
+    no other thread works; walks take turns, so that all advance alike. If other threads work at all walks
+    that are not done, it leaves the loop.
 
     Args:
         code: The function.

@@ -34,7 +34,7 @@ def path_per_image(paths: Tensor, batch: int) -> Tensor:
 
 
 def check_operands(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> None:
-    """Raise a ValueError that names the first operand whose shape does not fit the others."""
+    """Raise a ValueError that names the first operand whose shape or type is not what backends read."""
     if u.ndim != 3 or params.A.ndim != 3:
         raise ValueError(
             f"u must be (b, l, d) and A (k, d, n): got {tuple(u.shape)}, {tuple(params.A.shape)}"
@@ -55,3 +55,5 @@ def check_operands(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, p
     for name, (tensor, shape) in wanted.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, not {tuple(tensor.shape)}")
+    if paths.dtype != torch.int32:
+        raise ValueError(f"paths must be int32, not {str(paths.dtype).removeprefix('torch.')}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from mambair_cli.kernels import nvrtc
+from mambair_cli.programs.cuda_source import compiler_version
 from mambair_cli.system.disk_cache import is_stored, store
 
 _ROOT = __name__.split(".")[0]
@@ -14,7 +16,7 @@ SUFFIXES = (".py", ".cu", ".cuh")
 
 
 def is_known(what: str, device: torch.device) -> bool:
-    """Tell whether a check has passed before, with the same sources and PyTorch, on the same kind of card."""
+    """Tell whether a check has passed before, with the same sources, software and kind of card."""
     return is_stored(_name_of(what, device))
 
 
@@ -43,8 +45,16 @@ def _name_of(what: str, device: torch.device) -> str:
     card: tuple[object, ...] = (device.type,)
     if device.type == "cuda":
         card = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
-    about = (what, card, torch.__version__, torch.version.cuda, torch.version.hip, _triton(), _sources())
+    software = torch.__version__, torch.version.cuda, torch.version.hip, _triton(), *_libraries(device)
+    about = what, card, software, _sources()
     return f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.right"
+
+
+def _libraries(device: torch.device) -> tuple[object, ...]:
+    """Return the versions of a card's libraries, which are updated without PyTorch: cuDNN, driver, NVRTC."""
+    if device.type != "cuda":
+        return ()
+    return torch.backends.cudnn.version(), nvrtc.driver_version(), compiler_version()
 
 
 def _triton() -> str:

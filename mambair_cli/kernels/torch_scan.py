@@ -44,7 +44,7 @@ def _scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: Sc
     path = torch.arange(k, device=u.device)[None, :, None]
     total = torch.zeros(b, length, d, dtype=dtype, device=u.device)
     h = torch.zeros(b, k, n, d, dtype=dtype, device=u.device)
-    stretch = max(1, STRETCH_BYTES // (h.numel() * h.element_size()))
+    stretch = max(1, STRETCH_BYTES // max(1, h.numel() * h.element_size()))  # there may be no image
     decay = torch.empty(min(stretch, length), b, k, n, d, dtype=dtype, device=u.device)
     states = torch.empty_like(decay)
     for start in range(0, length, stretch):

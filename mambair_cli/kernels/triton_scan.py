@@ -11,6 +11,9 @@ that finds what each stretch leaves to the next.
 There are no atomic additions: the same operands give the same bits.
 """
 
+import os
+import shutil
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +49,16 @@ ENDS_BLOCK = Block(steps=16, channels=8, warps=1)
 PROGRAMS = 2048  # of the backward pass, that fill a GPU
 SHORTEST_STRETCH = 256  # tokens
 FEWEST_STRETCHES = 4  # that are worth the pass before
+
+
+def check_usable() -> None:
+    """Raise an OSError if Triton finds no compiler of C, with which it builds what launches its programs.
+
+    It looks for CC, else for gcc and clang; on Windows it brings its own.
+    """
+    names = (os.environ["CC"],) if "CC" in os.environ else ("gcc", "clang")
+    if sys.platform != "win32" and not any(map(shutil.which, names)):
+        raise OSError(f"no C compiler ({', '.join(names)}) is found; install gcc, or set CC")
 
 
 def selective_scan(u: Tensor, dt: Tensor, B: Tensor, C: Tensor, paths: Tensor, params: ScanParams) -> Tensor:

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import threading
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from mambair_cli.kernels import (
     selective_scan,
 )
 from mambair_cli.networks.config import ATTENTION_DIVISOR, CabForm, default_dt_rank
+from mambair_cli.system.forked_locks import ForkedLock
 
 LEAST_CHANNELS = 16  # with fewer the transforms cost more than the products that they save
 # With more, PyTorch's convolution of single pixels adds up in another order if there is more than one thread.
 MOST_CHANNELS = 192
-_transforming = threading.Lock()
+_transforming = ForkedLock()
 CAB_HIDDEN_DIVISOR: dict[str, int] = {"classic": 3, "light": 2, "light-2024-03": 6}
 
 

@@ -8,7 +8,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from mambair_cli.programs.cuda_source import find_torch
 from mambair_cli.programs.forms import read_launches
 from mambair_cli.system.disk_cache import cache_folder
+from mambair_cli.system.forked_locks import ForkedLock
 from mambair_cli.system.home import home_folder
 from mambair_cli.system.process import count_processors
 
@@ -47,7 +47,7 @@ class _Work(NamedTuple):
 
 
 _begun: list[_Work] = []
-_waiting = threading.Lock()
+_waiting = ForkedLock()
 
 
 def start(model: str, capability: tuple[int, int]) -> None:

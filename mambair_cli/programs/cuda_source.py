@@ -16,6 +16,10 @@ from pathlib import Path
 from mambair_cli.system.disk_cache import find_or_make
 
 LANGUAGE = "--std=c++17"
+FUNCTIONS = (  # of NVRTC
+    *("nvrtcVersion", "nvrtcCreateProgram", "nvrtcCompileProgram", "nvrtcDestroyProgram"),
+    *("nvrtcGetProgramLogSize", "nvrtcGetProgramLog", "nvrtcGetCUBINSize", "nvrtcGetCUBIN"),
+)
 
 
 class CompilerError(OSError):
@@ -36,11 +40,20 @@ def compile_source(source: str, settings: Mapping[str, int], capability: tuple[i
     compiler = open_compiler()
     options = [LANGUAGE, f"--gpu-architecture=sm_{capability[0]}{capability[1]}"]
     options += [f"-D{name}={value}" for name, value in sorted(settings.items())]
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    key = "\0".join([source, *options, f"{major.value}.{minor.value}"])
+    key = "\0".join([source, *options, compiler_version()])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
     return find_or_make(name, lambda: _compile(compiler, source, options))
+
+
+def compiler_version() -> str:
+    """Return the version of NVRTC; "" where there is none."""
+    try:
+        compiler = open_compiler()
+    except CompilerError:
+        return ""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    compiler.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 def _compile(compiler: ctypes.CDLL, source: str, options: list[str]) -> bytes:
@@ -84,7 +97,9 @@ def open_compiler() -> ctypes.CDLL:
     found = [str(path) for folder in folders for pattern in patterns for path in folder.glob(pattern)]
     for name in (*found, *plain):
         with suppress(OSError):
-            return ctypes.CDLL(name)
+            library = ctypes.CDLL(name)
+            if all(hasattr(library, each) for each in FUNCTIONS):
+                return library
     raise CompilerError(f"PyTorch's CUDA {version} came without its run-time compiler (NVRTC)")
 
 

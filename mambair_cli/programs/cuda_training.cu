@@ -55,7 +55,7 @@ struct Operands {
 
 struct alignas(16) Rows {
     float columns[STAGE][WIDTH];  // B, C, ranks
-    int places[STAGE];  // of the pixels' values of channel 0
+    int pixels[STAGE];
 };
 
 // A step and its slope, of softplus.
@@ -100,12 +100,12 @@ struct Walk {
         for (int r = 0; r < R; r++) weight[r] = operands.weight[row * R + r];
     }
 
-    // Fill shared memory with the rows and places of a stage; past the chunk's end with those of its last token.
+    // Fill shared memory with the rows and pixels of a stage; past the chunk's end with those of its last token.
     __device__ __forceinline__ void stage(int start) {
         const int* pixels = operands.paths + image * operands.paths_image + (long long)path * operands.length;
         __syncthreads();  // until the stage before has been read
         for (int i = threadIdx.x; i < STAGE; i += THREADS)
-            rows.places[i] = pixels[min(start + i, stop - 1)] * operands.channels;
+            rows.pixels[i] = pixels[min(start + i, stop - 1)];
         for (int column = threadIdx.x % 32; column < COLUMNS; column += 32) {
             const In::Stored* values = operands.dt + image * operands.dt_image + path * operands.dt_path + column - 2 * N;
             long long stride = operands.dt_token;
@@ -123,6 +123,11 @@ struct Walk {
         __syncthreads();
     }
 
+    // Where the values of a token's pixel begin, from the first pixel's; this may need 64 bits.
+    __device__ __forceinline__ long long place(int token) const {
+        return (long long)rows.pixels[token] * operands.channels;
+    }
+
     // The token of a stage; past the chunk's end its step is 0, so that states stay as they are.
     __device__ __forceinline__ Step step(int start, int token) const {
         float raw = bias;
@@ -132,9 +137,9 @@ struct Walk {
         return start + token < stop ? step : Step{0.0f, 0.0f};
     }
     __device__ __forceinline__ float token(int token) const {
-        return In::load(operands.u[own + rows.places[token]]);
+        return In::load(operands.u[own + place(token)]);
     }
-    __device__ __forceinline__ float grad(int token) const { return operands.grad_y[own + rows.places[token]]; }
+    __device__ __forceinline__ float grad(int token) const { return operands.grad_y[own + place(token)]; }
 
     __device__ __forceinline__ float decay(float step, int s) const { return power_of_2(step * A[s]); }
 
@@ -207,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) forward(const Operands ope
                 float y = walk.D * u;
 #pragma unroll
                 for (int s = 0; s < N; s++) y += h[s] * rows.columns[t][N + s];
-                if (walk.exists && start + t < walk.stop) operands.y[walk.own_of_path + rows.places[t]] = y;
+                if (walk.exists && start + t < walk.stop) operands.y[walk.own_of_path + walk.place(t)] = y;
             }
         }
     }
@@ -257,7 +262,7 @@ __device__ __forceinline__ void write_sums(const Walk& walk, Shared& shared, int
         const int t = token + row / COLUMNS, column = row % COLUMNS;
         const int written = column < 2 * N ? R + column : column - 2 * N;  // ranks come first
         if (half == 0 && i < 2 * PART * COLUMNS && start + t < walk.stop) {
-            const long long pixel = block * operands.length + shared.rows.places[t] / operands.channels;
+            const long long pixel = block * operands.length + shared.rows.pixels[t];
             operands.grad_projected[(pixel * operands.k + walk.path) * COLUMNS + written] = total;
         }
     }
@@ -320,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(const O
                     grad_weight[r] += grad_raw * rows.columns[t][2 * N + r];
                 }
                 if (walk.exists && start + t < walk.stop)
-                    operands.grad_u[walk.own_of_path + rows.places[t]] = step[i].value * entered + walk.D * grad[i];
+                    operands.grad_u[walk.own_of_path + walk.place(t)] = step[i].value * entered + walk.D * grad[i];
                 if (i % PART == 0) write_sums(walk, shared, start, t);
             }
         }

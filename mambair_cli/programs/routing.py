@@ -48,8 +48,9 @@ def label_kernel(
     logits += tl.load(logit_bias_ptr + token, mask=token < TOKENS, other=0.0)[None, :]
     if NOISE:
         logits += _draw_noise(row, token, origin_ptr + image * 2, row_key, column_key, width)
-    logits = tl.where((token < TOKENS)[None, :], logits, float("-inf"))
-    label = tl.argmax(logits, 1)
+    # A NaN is never the largest: pixels of nothing else get a token that exists, too.
+    logits = tl.where((token < TOKENS)[None, :] & (logits == logits), logits, float("-inf"))
+    label = tl.minimum(tl.argmax(logits, 1), TOKENS - 1)
     tl.store(labels_ptr + image * length + row, label, mask=exists)
     is_label = (label[:, None] == token[None, :]) & exists[:, None]
     counts = tl.sum(is_label.to(tl.int32), 0)

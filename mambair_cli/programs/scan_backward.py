@@ -99,14 +99,14 @@ def backward_kernel(
     first_chunk = tl.program_id(2) * (stretch // STEPS)
     chunks = tl.minimum(first_chunk + stretch // STEPS, tl.cdiv(length, STEPS))
     position = (chunks - 1) * STEPS + steps
-    pixel = tl.load(paths_ptr + position, mask=position < length, other=0)
+    pixel = tl.load(paths_ptr + position, mask=position < length, other=0).to(tl.int64)
     tokens = load_tokens(u_ptr, pixel, position < length, channel, channels)
     grads = load_tokens(grad_y_ptr, pixel, position < length, channel, channels)
     ranks = load_rows(dt_ptr, pixel, position < length, dt_token, rank, R)
     enters = load_rows(B_ptr, pixel, position < length, B_token, state, N)
     leaves = load_rows(C_ptr, pixel, position < length, C_token, state, N)
     starts = _load_states(states_ptr, chunks - 1, of_states, has_states, channels * N)
-    next_pixel = tl.load(paths_ptr + position - STEPS, mask=position >= STEPS, other=0)
+    next_pixel = tl.load(paths_ptr + position - STEPS, mask=position >= STEPS, other=0).to(tl.int64)
     for chunk in range(chunks - 1, first_chunk - 1, -1):
         # Load the next chunk, which is the one before on the path, before computing this one.
         here, valid = pixel, chunk * STEPS + steps < length
@@ -121,7 +121,7 @@ def backward_kernel(
         leaves = load_rows(C_ptr, pixel, next_valid, C_token, state, N)
         starts = _load_states(states_ptr, chunk - 1, of_states, has_states, channels * N)
         after = (chunk - 2) * STEPS + steps
-        next_pixel = tl.load(paths_ptr + after, mask=after >= 0, other=0)
+        next_pixel = tl.load(paths_ptr + after, mask=after >= 0, other=0).to(tl.int64)
 
         raw = tl.sum(dt[:, None, :] * weight[None, :, :], 2) + bias[None, :]
         step = tl.where(valid[:, None], softplus(raw), 0.0)
@@ -168,7 +168,7 @@ def backward_kernel(
 @jit
 def _load_states(pointer, chunk, of_states, has_states, size):
     """Load the states from which a chunk starts; zeros beyond the path's ends."""
-    of_chunk = chunk * size + of_states
+    of_chunk = tl.cast(chunk, tl.int64) * size + of_states
     return tl.load(pointer + of_chunk, mask=has_states & (of_chunk >= 0), other=0.0)
 
 

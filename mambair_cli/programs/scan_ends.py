@@ -71,7 +71,7 @@ def ends_kernel(
     leaving = tl.zeros((CHANNELS, STATES), tl.float32)
     for start in range(first, end, STEPS):
         valid = start + steps < end
-        pixel = tl.load(paths_ptr + start + steps, mask=valid, other=0)
+        pixel = tl.load(paths_ptr + start + steps, mask=valid, other=0).to(tl.int64)
         tokens = load_tokens(token_ptr, pixel, valid, channel, channels).to(tl.float32)
         dt = load_rows(dt_ptr, pixel, valid, dt_token, rank, R).to(tl.float32)
         rows = load_rows(row_ptr, pixel, valid, row_token, state, N).to(tl.float32)

@@ -73,20 +73,21 @@ def forward_kernel(
     first = tl.program_id(2) * stretch
     end = tl.minimum(first + stretch, length)
     start_valid = first + steps < end
-    pixel = tl.load(paths_ptr + first + steps, mask=start_valid, other=0)
+    # Pixels are in 64 bits, since their products with strides may need them.
+    pixel = tl.load(paths_ptr + first + steps, mask=start_valid, other=0).to(tl.int64)
     tokens = load_tokens(u_ptr, pixel, start_valid, channel, channels)
     ranks = load_rows(dt_ptr, pixel, start_valid, dt_token, rank, R)
     enters = load_rows(B_ptr, pixel, start_valid, B_token, state, N)
     leaves = load_rows(C_ptr, pixel, start_valid, C_token, state, N)
     after = first + STEPS + steps
-    next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0)
+    next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0).to(tl.int64)
     h_start = tl.zeros((CHANNELS, STATES), tl.float32)
     for earlier in range(0, tl.program_id(2)):
         h_start = pass_stretch(
             h_start, earlier, ends_ptr, sums_ptr, A, channel, of_states, has_states, channels, N
         )
     if KEPT_STEPS:
-        of_start = first // KEPT_STEPS * channels * N + of_states
+        of_start = tl.cast(first // KEPT_STEPS, tl.int64) * channels * N + of_states
         tl.store(states_ptr + of_start, h_start, mask=has_states)
     for start in range(first, end, STEPS):
         # Load the next chunk before computing this one, so that memory and arithmetic overlap.
@@ -99,7 +100,7 @@ def forward_kernel(
         enters = load_rows(B_ptr, pixel, next_valid, B_token, state, N)
         leaves = load_rows(C_ptr, pixel, next_valid, C_token, state, N)
         after = start + 2 * STEPS + steps
-        next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0)
+        next_pixel = tl.load(paths_ptr + after, mask=after < end, other=0).to(tl.int64)
 
         step = softplus(tl.sum(dt[:, None, :] * weight[None, :, :], 2) + bias[None, :])
         step = tl.where(valid[:, None], step, 0.0)  # past the end the states stay as they are
@@ -113,7 +114,8 @@ def forward_kernel(
         if KEPT_STEPS:
             position = start + steps + 1
             kept = (position % KEPT_STEPS == 0) & (position < end)
-            of_kept = (position // KEPT_STEPS * channels * N)[:, None, None] + of_states[None, :, :]
+            number = (position // KEPT_STEPS).to(tl.int64)
+            of_kept = (number * channels * N)[:, None, None] + of_states[None, :, :]
             tl.store(states_ptr + of_kept, h, mask=kept[:, None, None] & has_states[None, :, :])
         h_start = tl.sum(tl.where((steps == STEPS - 1)[:, None, None], h, 0.0), 0)
 
@@ -159,14 +161,14 @@ def load_params(
 
 @jit
 def load_rows(pointer, pixel, valid, stride, column, COLUMNS: tl.constexpr):
-    """Load the rows of a path's pixels; zeros beyond the path's ends."""
+    """Load the rows of a path's pixels, in 64 bits; zeros beyond the path's ends."""
     mask = valid[:, None] & (column < COLUMNS)[None, :]
     return tl.load(pointer + pixel[:, None] * stride + column[None, :], mask=mask, other=0.0)
 
 
 @jit
 def load_tokens(pointer, pixel, valid, channel, channels):
-    """Load the program's channels of a path's pixels; zeros beyond the path's ends."""
+    """Load the program's channels of a path's pixels, in 64 bits; zeros beyond the path's ends."""
     mask = valid[:, None] & (channel < channels)[None, :]
     return tl.load(pointer + pixel[:, None] * channels + channel[None, :], mask=mask, other=0.0)
 

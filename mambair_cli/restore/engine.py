@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mambair_cli.errors import MambairError
-from mambair_cli.kernels import self_check
+from mambair_cli.kernels import has_triton, self_check
 from mambair_cli.kernels.cuda_graph import Replayed
 from mambair_cli.networks import Network, fuse_network
 from mambair_cli.programs import ahead
@@ -24,6 +24,7 @@ from mambair_cli.restore.output_buffers import HostBuffers, OutputBuffers
 from mambair_cli.restore.row_window import Pixels
 from mambair_cli.restore.settings import Precision, uses_half
 from mambair_cli.restore.tiling import Plan, blend_tiles
+from mambair_cli.system.forked_locks import ForkedLock
 from mambair_cli.system.notices import SlowerWarning
 
 OnTiles = Callable[[int, int], None]
@@ -177,7 +178,9 @@ DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", type("NoError
 
 BLENDING_DEVICES = ("cuda",)  # kinds of devices that blend the tiles that they compute
 
-PROBE_SIDE = 64  # pixels
+# Two images, as tiles come in batches, of which the last blocks of kernels are not full; still a multiple of
+# 16 pixels, as most tiles have, so that no more forms of Triton's programs are compiled than those need.
+PROBE_IMAGES, PROBE_HEIGHT, PROBE_WIDTH = 2, 76, 84
 PROBE_TOLERANCE = 4 / 255  # 16-bit products differ by half of 1/255 at most, wrong ones by far more
 
 
@@ -209,7 +212,7 @@ class Engine:
         self._side = torch.cuda.Stream(device) if self._on_gpu else None
         self._blends = device.type in BLENDING_DEVICES
         self.buffers: OutputBuffers = DeviceBuffers(device, self._side) if self._blends else HostBuffers()
-        self._fused = fuse_network(self.net) if self.half and self._on_gpu else None
+        self._fused = fuse_network(self.net) if self.half and has_triton(device) else None
         self._fast = None if self._fused is None else Replayed(self._fused)
         self._is_tried = False
 
@@ -223,6 +226,7 @@ class Engine:
             try:
                 if not self._is_tried:
                     self._try_fast(x.shape[1])
+                    self._is_tried = True  # not where memory ran out meanwhile
                 return self._fast(x, origin, seed)
             except torch.OutOfMemoryError:
                 raise
@@ -242,13 +246,12 @@ class Engine:
         Raises:
             ArithmeticError: They disagree.
         """
-        self._is_tried = True
         ahead.wait()  # before the first launch, which would compile the same again
         what = repr(self.net.config)
         if self_check.is_known(what, self.device):
             return
         generator = torch.Generator("cpu").manual_seed(0)
-        shape = 1, channels, PROBE_SIDE, PROBE_SIDE
+        shape = PROBE_IMAGES, channels, PROBE_HEIGHT, PROBE_WIDTH
         probe = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
         assert self._fused is not None
         with warnings.catch_warnings(record=True) as said:
@@ -369,7 +372,7 @@ def _is_finite(y: Tensor) -> Tensor:
     return y.isfinite().flatten(1).all(1)[:, None, None, None]
 
 
-_turns = threading.RLock()
+_turns = ForkedLock(threading.RLock)
 
 
 @contextmanager

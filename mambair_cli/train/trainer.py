@@ -193,9 +193,10 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         halves = [torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()]
         halves[0].register_generator_state(self._generator)
-        with torch.cuda.graph(halves[0]):
+        stream = torch.cuda.Stream(self.device)  # by default it is one of the current card
+        with torch.cuda.graph(halves[0], stream=stream):
             self._compute_gradients()
-        with torch.cuda.graph(halves[1], pool=halves[0].pool()):
+        with torch.cuda.graph(halves[1], pool=halves[0].pool(), stream=stream):
             self._update()
         return halves
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambair_cli.kernels.triton_rows import Norm
+from mambair_cli.kernels.triton_rows import EPSILON, Norm
 
 MULTIPLES = (64, 8)  # channels; the first is faster, unless the padding is more than an eighth
 
@@ -66,5 +66,6 @@ def pack_depthwise(conv: nn.Conv2d, padded: int | None = None) -> tuple[Tensor, 
 
 
 def pack_norm(norm: nn.LayerNorm) -> Norm:
-    """Take a norm's weight and bias in float32."""
+    """Take a norm's weight and bias in float32; its epsilon must be that of the kernels."""
+    assert norm.eps == EPSILON, f"a norm's epsilon must be {EPSILON}, not {norm.eps}"
     return Norm(norm.weight.detach().float(), cast(Tensor, norm.bias).detach().float())

@@ -60,7 +60,7 @@ class FusedScan:
             dictionary: Rows to add, (t, n) float32.
 
         Returns:
-            (b, p, k, d), or (b, p, 1, d) where the paths are summed already.
+            (b, p, k, d); from Triton, where NVRTC is missing, (b, p, 1, d): the paths are summed already.
         """
         projected = F.linear(u, self.x_proj)
         first, last = math.prod(self.shape), math.prod(self.shape) + math.prod(self.dt_weight.shape[:2])

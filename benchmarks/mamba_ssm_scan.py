@@ -1,4 +1,4 @@
-"""The selective scan by the CUDA kernel of the package mamba-ssm, if it is installed."""
+"""The selective scan by the CUDA kernel of the package mamba-ssm, to be timed."""
 
 import torch
 from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]: optional
