@@ -46,6 +46,7 @@ from mambair_cli.runs.journal_entry import (
 from mambair_cli.runs.noted_inputs import NotedInputs
 from mambair_cli.runs.record import JOURNAL_FILE, PARTS_FOLDER, Record, name_in, read_lines
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize
+from mambair_cli.system.disk_names import fold_name
 from mambair_cli.system.file_errors import explain_closed, is_closed, lacks_space
 from mambair_cli.system.new_folders import make_folders
 
@@ -221,7 +222,7 @@ class Pen:
 
 def _digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
     """Return numbers for the names of results in a folder, from ``claims.digest_names``."""
-    return digest_names(os.path.normcase(name_in(folder, target)) for target in targets)
+    return digest_names(fold_name(name_in(folder, target)) for target in targets)
 
 
 def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:

@@ -28,9 +28,9 @@ def is_pattern(path: Path) -> bool:
     return len(NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
-def has_images(pattern: Path) -> bool:
-    """Tell whether there are images that a pattern, or a folder, stands for."""
-    return bool(_find_files(pattern))
+def find_images(path: Path) -> list[Path]:
+    """Return the images that a pattern, or a folder, stands for, in their order."""
+    return [image for _, image in _find_files(path)]
 
 
 def name_frame(pattern: Path, number: int) -> Path:
