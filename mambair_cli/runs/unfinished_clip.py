@@ -73,10 +73,12 @@ class UnfinishedClip:
             self._remove_half_written()
             if is_over:  # else segments are in it, for the next run
                 self._clear()
+                # Removed while it is held: a run that waits with the file open sees that it is gone. Windows
+                # removes no open file; there the lock does it itself.
+                (self.folder / _LOCK).unlink()
         self._lock.release()
-        with suppress(OSError):  # another run may have taken the lock
+        with suppress(OSError):  # another run may have begun in it
             if is_over:
-                (self.folder / _LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def begin(self, left: "LeftOver") -> None:
