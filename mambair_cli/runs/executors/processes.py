@@ -276,10 +276,8 @@ class WorkerProcesses:
             match worker.receive():
                 case Ready():
                     worker.is_ready = True
-                case Done() as done:
+                case Done() | FrameEncoded() | SegmentFinished() | SegmentFailed() as done:
                     self._losses[worker.number] = 0
-                    yield worker, done
-                case FrameEncoded() | SegmentFinished() | SegmentFailed() as done:
                     yield worker, done
                 case Started(image):
                     self._on_start(worker.number, image)
@@ -294,12 +292,9 @@ class WorkerProcesses:
                     warn(notice)
                 case Crashed(trace):
                     raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
-                case DeviceFailed(reason) | Died(reason):
-                    self._lose(worker, reason)
-                    yield worker, Died(reason)
-                case NotLoaded(error):
-                    self._lose(worker, str(error))
-                    yield worker, Died(str(error))
+                case DeviceFailed(reason) | Died(reason) | NotLoaded(reason):
+                    self._lose(worker, str(reason))
+                    yield worker, Died(str(reason))
                 case message:
                     raise ValueError(f"no message of a worker: {message!r}")
 
