@@ -175,8 +175,8 @@ def test_a_dry_run_downloads_no_model(place: Path, monkeypatch, capsys) -> None:
 
 def test_a_run_without_resume_leaves_what_an_interrupted_one_has_counted(place: Path, capsys) -> None:
     stop("out/%02d.png")
-    assert run("out/%02d.png") == 1
-    assert "01.png: it exists already; --overwrite replaces it" in capsys.readouterr().err
+    assert run("out/%02d.png") == 2
+    assert "--resume goes on with them, --overwrite begins anew" in capsys.readouterr().err
     assert run("out/%02d.png", "--resume") == 0
     assert "going on after " in capsys.readouterr().err
 

@@ -51,9 +51,10 @@ def test_a_gray_picture_has_the_same_noise_however_it_is_stored():
         choose_protocol("denoise", 1, 25),
         choose_protocol("denoise", 1, None, degradation="real"),
     ):
-        noisy = make_input(gray, protocol, "a")
-        assert noisy.std() > 0
-        np.testing.assert_array_equal(make_input(gray.repeat(3, 2), protocol, "a"), noisy.repeat(3, 2))
+        for name in ("a", "bytes\udcff", "half\ud83d"):
+            noisy = make_input(gray, protocol, name)
+            assert noisy.std() > 0
+            np.testing.assert_array_equal(make_input(gray.repeat(3, 2), protocol, name), noisy.repeat(3, 2))
 
 
 def test_a_model_of_the_catalogue_is_told_with_its_published_figure(run):

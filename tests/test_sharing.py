@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_what_a_worker_died_over_is_tried_alone_and_given_up(jobs, monkeypatch):
     assert not shared.is_over
     assert draw_all(shared, InFlight()) == ["2", "3"]
     assert shared.is_over
+
+
+@pytest.mark.parametrize("is_on_trial", [True, False])
+def test_what_is_taken_back_may_have_been_written(jobs, is_on_trial):
+    class Written:
+        def is_written(self):
+            return True
+
+    written = [replace(job, guard=Written()) for job in jobs[:2]]
+    shared, first, second = Scheduler(written, lambda: False), InFlight(), InFlight()
+    draw_all(shared, first)
+    if is_on_trial:
+        assert shared.worker_died(first) is None
+        draw_all(shared, first)
+    shared.take_back(first)
+    draw_all(shared, second)
+    assert second.jobs
+    assert all(job.overwrite for job in second.jobs)
 
 
 def hand_out(scheduler, given):

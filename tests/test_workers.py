@@ -36,6 +36,7 @@ from mambair_cli.restore.settings import ImageSettings, RestoreSettings
 from mambair_cli.runs.executors import process_worker, worker
 from mambair_cli.runs.executors.messages import Advanced, Done, Noticed, TilesFailed
 from mambair_cli.runs.executors.processes import WorkerProcesses
+from mambair_cli.runs.executors.scheduler import MOST_LOSSES
 from mambair_cli.runs.executors.starting import prepare
 from mambair_cli.runs.executors.this_process import ThisProcess
 from mambair_cli.runs.fingerprint import Fingerprint
@@ -109,33 +110,50 @@ def test_a_worker_that_dies_hands_its_image_to_another(weights):
         assert list(errors) == ["photos/3.png"]
         for worker in workers():
             worker.kill()
+        assert list(restore(executor.perform, weights, "all_killed")) == ["photos/3.png"]
+        assert len(workers()) == 2
+
+        def kill_for_good(tasks, is_stopped):
+            weights.unlink()
+            for worker in workers():
+                worker.kill()
+            return executor.perform(tasks, is_stopped)
+
         with pytest.raises(MambairError, match=r"all workers have died.*--resume"):
-            restore(executor.perform, weights, "all_killed")
+            restore(kill_for_good, weights, "none")
+        assert "the worker on cpu died at its start: " in told[-2]
+        assert told[-1] == f"no further worker is started on cpu: {MOST_LOSSES} were lost"
     finally:
         executor.close()
     assert read_files("side_by_side") == read_files("alone")
     assert journal("side_by_side") == journal("alone")
     wanted = {name: data for name, data in read_files("alone").items() if name != "3.png"}
-    assert read_files("one_killed") == wanted
-    assert read_files("all_killed") == {}
+    assert read_files("one_killed") == read_files("all_killed") == wanted
+    assert read_files("none") == {}
 
 
-def test_an_image_that_kills_whoever_takes_it_is_given_up(weights):
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("deadly", [{2}, {2, 3}])
+def test_an_image_that_kills_whoever_takes_it_is_given_up(weights, count, deadly):
     executor = WorkerProcesses(
-        ["cpu", "cpu", "cpu"], Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), threads=1
+        ["cpu"] * count, Restorer(weights=weights), RestoreSettings(Asked(weights=weights)), threads=1
     )
 
     def poison(tasks, is_stopped):
         tasks = list(tasks)
-        tasks[2].guard.begin = Deadly()
+        for number in deadly:
+            tasks[number].guard.begin = Deadly()
         return executor.perform(tasks, is_stopped)
 
     try:
         errors = restore(poison, weights, "out")
     finally:
         executor.close()
-    assert errors == {"photos/2.png": "cannot restore photos/2.png: 2 workers died over it; leave it out"}
-    assert len(read_files("out")) == IMAGES - 1
+    assert errors == {
+        f"photos/{number}.png": f"cannot restore photos/{number}.png: 2 workers died over it; leave it out"
+        for number in deadly
+    }
+    assert len(read_files("out")) == IMAGES - len(deadly)
 
 
 def test_only_a_death_is_taken_for_one(weights, monkeypatch):
@@ -284,16 +302,14 @@ def test_a_worker_that_dies_over_tiles_hands_them_to_another(tiled, survivors):
 
     executor = WorkerProcesses(["cpu", "cpu"], alone, settings, threads=1, notify=told.append, on_tiles=kill)
     try:
-        if survivors:
-            assert restore(executor.perform, tiled.asked.weights, "spread") == {}
-        else:
-            with pytest.raises(MambairError, match="all workers have died"):
-                restore(executor.perform, tiled.asked.weights, "spread")
+        errors = restore(executor.perform, tiled.asked.weights, "spread")
     finally:
         executor.close()
+    assert list(errors) == ([] if survivors else ["photos/large.png"])  # over which both have died
     assert len(told) == 2 - survivors
     assert "the worker on cpu died while it had tiles of an image" in told[0]
-    assert read_files("spread") == (read_files("alone") if survivors else {})
+    wanted = read_files("alone").items()
+    assert read_files("spread") == {name: data for name, data in wanted if survivors or name != "large.png"}
 
 
 @pytest.mark.parametrize(

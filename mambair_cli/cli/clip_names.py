@@ -25,10 +25,12 @@ def leave_out_results(clips: list[str], suffix: str, output: str | None, quiet: 
         output: Folder of the results; None for those of the clips.
         quiet: Whether to say nothing of what is left out.
     """
+    from mambair_cli.system.disk_names import DiskNames
+
     others = clips if output is None else [clip for clip in clips if not _is_written(clip)]
-    targets = name_apart(others, suffix, output)
-    places = {os.path.realpath(target): clip for clip, target in targets.items() if target != "-"}
-    results = [clip for clip in clips if places.get(os.path.realpath(clip), clip) != clip]
+    targets, names = name_apart(others, suffix, output), DiskNames()
+    places = {names.key(target): clip for clip, target in targets.items() if target != "-"}
+    results = [clip for clip in clips if places.get(names.key(clip), clip) != clip]
     if output is not None:
         results = [clip for clip in results if clip not in targets]
     for clip in results if not quiet else ():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Asked, Task
     from mambair_cli.runs.clip_plan import ClipJob
     from mambair_cli.runs.output_size import Size
+    from mambair_cli.system.disk_names import DiskNames
     from mambair_cli.video import RawInput
 
 _OF_IMAGES = (
@@ -305,7 +306,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     """Say where each result goes.
 
     Raises:
-        UsageError: Several results would have one name, or a clip its own.
+        UsageError: Several results would have one name, or one that of an input.
     """
     from mambair_cli.images.source import Source
     from mambair_cli.runs.clip_plan import ClipJob
@@ -313,6 +314,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     from mambair_cli.runs.jobs import Job
     from mambair_cli.runs.naming import suffix_of
     from mambair_cli.runs.policy import RunPolicy
+    from mambair_cli.system.disk_names import DiskNames
 
     suffix, output = suffix_of(task, scale, size), options.output
     is_one = is_one_file(output)
@@ -322,13 +324,16 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
         clips = leave_out_results(clips, suffix, output, options.quiet)
     targets, namesakes = name_apart(clips, suffix, output), find_namesakes(clips, suffix, output)
     jobs: dict[str, ClipJob] = {}
+    names = DiskNames()
+    inputs = {names.key(clip) for clip in clips if clip != "-"}
     for clip in clips:
         target = output if is_one and output is not None else targets[clip]
-        if target in jobs or (target != "-" and os.path.realpath(target) == os.path.realpath(clip)):
+        key = target if target == "-" else names.key(target)
+        if key in jobs or key in inputs or _replaces_images(clip, target, names):
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         source, place = None if clip == "-" else Path(clip), None if target == "-" else Path(target)
         others = tuple(Path(other) for other in namesakes.get(target, ()) if other not in (clip, "-"))
-        jobs[target] = ClipJob(
+        jobs[key] = ClipJob(
             Job(Source(source), place, namesakes=others),
             WriteOptions(quality=options.quality, size=size),
             RunPolicy(
@@ -344,6 +349,16 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             raw=None if options.raw is None else _read_raw(options.raw),
         )
     return list(jobs.values())
+
+
+def _replaces_images(clip: str, target: str, names: "DiskNames") -> bool:
+    """Tell whether numbered images would take the names of those of their clip."""
+    from mambair_cli.video import find_images, is_pattern, name_frame
+
+    if not is_pattern(Path(target)):
+        return False
+    taken = {names.key(image) for image in find_images(Path(clip))}
+    return any(names.key(name_frame(Path(target), number)) in taken for number in range(len(taken)))
 
 
 def _read_raw(text: str) -> "RawInput":

@@ -123,9 +123,9 @@ def _is_there(name: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if "%" not in name:  # most names: nothing is imported for them
             return False
-        from mambair_cli.video import has_images, is_pattern
+        from mambair_cli.video import find_images, is_pattern
 
-        return is_pattern(Path(name)) and has_images(Path(name))
+        return is_pattern(Path(name)) and bool(find_images(Path(name)))
     except OSError:  # it cannot be known; reading it will tell why
         return True
     return True

@@ -86,6 +86,7 @@ def write_picture(
     overwrite: bool = False,
     format: str | None = None,
     quality: int | None = None,
+    temporary: Path | None = None,
 ) -> None:
     """Write a picture to a file, complete or not at all; see :func:`encode_picture` and :func:`open_atomic`.
 
@@ -95,6 +96,7 @@ def write_picture(
         overwrite: Whether to replace an existing file.
         format: Format of a file whose suffix names none.
         quality: See :func:`encode_picture`.
+        temporary: Its name while it is written, on the same disk; None for one next to it.
 
     Raises:
         ImageError: The picture does not fit the format, the format not the suffix, or the file cannot be
@@ -103,7 +105,7 @@ def write_picture(
     format = settle_format(target, format)
     header = fit_header(picture.header, format, show(target))
     with (
-        open_atomic(target, overwrite=overwrite) as file,
+        open_atomic(target, temporary, overwrite=overwrite) as file,
         Writer(file, header, format, quality, show(target)) as writer,
     ):
         writer.write(0, picture.samples)

@@ -177,7 +177,7 @@ def _make_real_input(truth: np.ndarray, protocol: PaperProtocol, name: str) -> n
     from mambair_cli.quality.degradation.apply import degrade_image
 
     truth = modcrop(truth if truth.dtype == np.uint8 else to_float(truth), protocol.scale)
-    return degrade_image(truth, protocol.scale, (0, crc32(name.encode(errors="surrogateescape"))))
+    return degrade_image(truth, protocol.scale, (0, crc32(name.encode(errors="surrogatepass"))))
 
 
 def measure(

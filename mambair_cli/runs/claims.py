@@ -50,7 +50,7 @@ def hold_gate(folder: Path, notify: Callable[[str], None] = lambda sentence: Non
 def digest_names(names: Iterable[str]) -> np.ndarray:
     """Return a number for each name, sorted, (names,) uint64."""
     data = b"".join(
-        hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=_DIGEST_BYTES).digest()
+        hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         for name in names
     )
     return np.unique(np.frombuffer(data, np.uint64))

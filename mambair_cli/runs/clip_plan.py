@@ -22,6 +22,7 @@ from mambair_cli.runs.output_size import keep_scale
 from mambair_cli.runs.policy import Action, RunPolicy, decide
 from mambair_cli.runs.record import Record
 from mambair_cli.runs.stamps import stamp_of
+from mambair_cli.runs.unfinished_clip import check_finished
 from mambair_cli.system.files import is_stream
 from mambair_cli.system.result_folders import check_folder
 from mambair_cli.video import (
@@ -183,6 +184,7 @@ def decide_clip(
     Raises:
         ImageError: It is not to be done: there is a file that is not to be replaced, or the folder cannot be
             written to.
+        UsageError: An earlier run has finished frames of it, and nobody said what becomes of them.
     """
     decision = decide(job.job, record, job.policy, settings)
     if decision.action is Action.REFUSE:
@@ -195,6 +197,8 @@ def decide_clip(
         raise closed
     if job.target is not None:
         check_target(job.job, decision.action is Action.REPLACE)  # a pattern is the name of no file
+        if not (job.policy.resume or job.policy.overwrite):
+            check_finished(job.target)
     return decision.action
 
 

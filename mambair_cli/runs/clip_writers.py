@@ -22,7 +22,8 @@ from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.runs.stamps import stamp_of
-from mambair_cli.runs.unfinished_clip import LeftOver, UnfinishedClip, find_left_over
+from mambair_cli.runs.unfinished_clip import LeftOver, UnfinishedClip, count_finished, find_left_over
+from mambair_cli.system.atomic import new_temporary
 from mambair_cli.system.files import is_stream
 from mambair_cli.system.process import count_processors
 from mambair_cli.system.wording import show, show_count
@@ -173,14 +174,16 @@ def _write_clip(writing: Writing) -> Written:
 
 
 def _begin(unfinished: UnfinishedClip, left: LeftOver, target: Path, writing: Writing) -> None:
-    unfinished.begin(left)
     if left.is_other:
-        writing.notify(begins_anew(target))
+        writing.notify(begins_anew(target))  # before anything is removed
+    unfinished.begin(left)
 
 
 def begins_anew(target: Path) -> str:
     """Say that a run does not go on with what there is of a clip."""
-    return f"{show(target)} was begun with other settings or from another clip; beginning anew"
+    finished = count_finished(target)
+    loss = f", without its {show_count(finished, 'finished frame')}" if finished else ""
+    return f"{show(target)} was begun with other settings or from another clip; beginning anew{loss}"
 
 
 def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
@@ -277,7 +280,15 @@ def _write_images(writing: Writing) -> Written:
         def write(each: RestoredFrame) -> None:
             number, bits = each.frame.number, clip.facts.bits
             replaces = writing.overwrite or number < begun
-            write_frame(target, number, each.pixels, bits=bits, quality=result.quality, overwrite=replaces)
+            write_frame(
+                target,
+                number,
+                each.pixels,
+                bits=bits,
+                quality=result.quality,
+                overwrite=replaces,
+                temporary=new_temporary(unfinished.folder),  # where the next run removes it
+            )
 
         # The last one that is done is read again: there may be none after it.
         with read_ahead(clip.frames(max(0, resumed - 1))) as frames:

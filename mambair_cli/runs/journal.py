@@ -14,14 +14,13 @@ do so side by side; of those that write the same one, the later waits.
 import json
 import os
 import secrets
-import shutil
 import socket
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,9 @@ from mambair_cli.runs.journal_entry import (
     parse_entry,
 )
 from mambair_cli.runs.noted_inputs import NotedInputs
-from mambair_cli.runs.record import JOURNAL_FILE, PARTS_FOLDER, Record, name_in, read_lines
+from mambair_cli.runs.record import JOURNAL_FILE, PARTS_FOLDER, Record, name_in, parse_line, read_lines
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write, synchronize
+from mambair_cli.system.disk_names import fold_name
 from mambair_cli.system.file_errors import explain_closed, is_closed, lacks_space
 from mambair_cli.system.new_folders import make_folders
 
@@ -99,9 +99,10 @@ class Journal:
             with hold_gate(self._folder, notify):
                 if not is_claimed(self._folder / PARTS_FOLDER, names):
                     self._gather()
-                    self._remove_unfinished()
                     self.record = Record(self._folder)
-                    self._rewrite()
+                    if self.record.is_outdated:
+                        self._remove_unfinished(self.record.others)
+                        self._rewrite()
                     self._claim = Claim(self.pen.parts, names)
                     return
             if not is_told:
@@ -115,7 +116,6 @@ class Journal:
             with suppress(OSError), hold_gate(self._folder):
                 self.abandon()
                 self._gather()
-                self._remove_unfinished()
                 if not any("result" in line for line in read_lines(self._path)):
                     self._path.unlink(missing_ok=True)
         finally:
@@ -126,9 +126,10 @@ class Journal:
         if self._claim:
             self._claim.release()
 
-    def _remove_unfinished(self) -> None:
+    def _remove_unfinished(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Remove what is half-written of the results that lines of the journal tell of."""
         left: dict[str, set[str]] = {}  # by folder: looked for one by one, a million would take their time
-        for line in read_lines(self._path):
+        for line in lines:
             match line:
                 case {"begun": str(name), "temporary": str(temporary)} if _is_ours_to_remove(name, temporary):
                     parent = name.rpartition("/")[0]
@@ -139,26 +140,31 @@ class Journal:
                         (self._folder / parent / temporary).unlink(missing_ok=True)
 
     def _gather(self) -> None:
-        """Add the parts of runs that have ended to the journal, and remove them."""
+        """Add to the journal what runs have done that have ended, and remove what they left half-written."""
         folder = self._folder / PARTS_FOLDER
         for run in [path for path in folder.glob("*") if path.is_dir() and has_ended(path)]:
             closed = run.with_suffix(CLOSED)
             run.rename(closed)  # a worker that is still alive cannot note a result, and so publishes none
             for part in sorted(closed.glob("*.jsonl")):
+                begun, is_cut = [], True  # the line before may have been cut off
                 with self._path.open("ab") as file, part.open("rb") as lines:
                     while lines.tell() < os.fstat(lines.fileno()).st_size:  # it may have been at it just now
-                        shutil.copyfileobj(lines, file)
+                        for line in lines:
+                            if "begun" in (content := parse_line(line)):
+                                begun.append(content)
+                            elif is_cut or line != b"\n":
+                                file.write(line)
+                                is_cut = not line.endswith(b"\n")
                         file.flush()
                         os.fsync(file.fileno())
+                self._remove_unfinished(begun)
                 part.unlink()
             clear_away(closed)
         with suppress(OSError):  # other runs go on, or the user keeps a file there
             folder.rmdir()
 
     def _rewrite(self) -> None:
-        """Write the journal again without outdated lines; a run that finishes nothing makes none."""
-        if not self._path.exists():
-            return
+        """Write the journal again without outdated lines."""
         with atomic_write(self._path, self._path.with_suffix(".part")) as file:
             lines = (json.dumps(describe_entry(*item)) + "\n" for item in self.record.entries.items())
             file.writelines(line.encode() for line in lines)
@@ -221,7 +227,7 @@ class Pen:
 
 def _digest_targets(folder: Path, targets: Iterable[Path]) -> np.ndarray:
     """Return numbers for the names of results in a folder, from ``claims.digest_names``."""
-    return digest_names(os.path.normcase(name_in(folder, target)) for target in targets)
+    return digest_names(fold_name(name_in(folder, target)) for target in targets)
 
 
 def is_waiting(folder: Path, targets: Iterable[Path]) -> bool:
@@ -250,8 +256,9 @@ def _explain(folder: Path, error: OSError) -> ImageError:
 
 def _is_ours_to_remove(name: str, temporary: str) -> bool:
     """Tell whether a line names a temporary file of a run: anybody can write lines into a journal."""
-    within = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
-    return within and bool(PurePosixPath(name).name) and TEMPORARY_NAME.fullmatch(temporary) is not None
+    paths = PurePosixPath(name), PurePath(name)  # Windows' own has drives, and further separators
+    is_within = not any(path.anchor or ".." in path.parts or not path.name for path in paths)
+    return is_within and TEMPORARY_NAME.fullmatch(temporary) is not None
 
 
 def _remove_if_empty(path: Path) -> None:

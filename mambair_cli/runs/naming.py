@@ -18,8 +18,9 @@ from mambair_cli.runs.output_size import Size
 from mambair_cli.runs.record import Record
 from mambair_cli.runs.stamps import find_stamp
 from mambair_cli.system.clips import CLIP_SUFFIXES
+from mambair_cli.system.disk_names import DiskNames
+from mambair_cli.system.file_errors import explain_input
 from mambair_cli.system.files import is_stream
-from mambair_cli.system.real_folders import RealFolders
 from mambair_cli.system.wording import enumerate_names
 
 _TELL_APART = "restore them into different folders"
@@ -200,26 +201,21 @@ def _find_own_format(path: Path) -> str | None:
 
 
 class _Places:
-    """Finds real paths, without links."""
+    """Tells files apart, whatever they are named."""
 
     def __init__(self) -> None:
-        self._folders = RealFolders()
-
-    def find(self, path: Path) -> str:
-        """Return the real path of a file, the same for all its names."""
-        place = self._folders.place(path)
-        return os.path.normcase(os.path.realpath(place) if os.path.islink(place) else place)
+        self.names = DiskNames()
 
     def of_target(self, job: Job) -> str | None:
-        """Return the real path of a result."""
-        return self.find(job.target) if job.target else None
+        """Return the key of a result."""
+        return self.names.key(job.target) if job.target else None
 
     def of_source(self, job: Job) -> str | None:
-        """Return the real path of an image."""
-        return self.find(job.source.path) if job.source.path else None
+        """Return the key of an image."""
+        return self.names.key(job.source.path) if job.source.path else None
 
     def group(self, jobs: Sequence[Job]) -> dict[str | None, list[Job]]:
-        """Group jobs by the real paths of their results."""
+        """Group jobs by the keys of their results."""
         groups: dict[str | None, list[Job]] = {}
         for job in jobs:
             groups.setdefault(self.of_target(job), []).append(job)
@@ -244,16 +240,15 @@ def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: L
 
     They are results of other inputs: they have the names that these give now, or were made of them.
     """
-    inside = os.path.join(os.path.normcase(os.path.realpath(root)), "")
+    inside = os.path.join(os.path.realpath(root), "")
     written: dict[str | None, JournalEntry] = {}
     record: Record | None = None
     with suppress(OSError):  # without a journal all are inputs
-        for job in jobs:
-            place = places.of_source(job)
-            if place is not None and place.startswith(inside):
+        for path in (job.source.path for job in jobs):
+            if path is not None and (place := places.names.place(path)).startswith(inside):
                 record = record or Record(root)
                 if (entry := record.entry_of(Path(place))) is not None:
-                    written[place] = entry
+                    written[places.names.key(path)] = entry
     if not written or record is None:
         return jobs
     others = [job for job in jobs if places.of_source(job) not in written]
@@ -263,7 +258,9 @@ def _leave_out_written(jobs: list[Job], root: Path, places: _Places, left_out: L
 
     def is_made_of_them(entry: JournalEntry) -> bool:
         made_of = None if entry.input is None else record.inputs.find(entry.input)
-        return entry.source in stamps if made_of is None else places.find(made_of) in inputs  # else moved
+        return (
+            entry.source in stamps if made_of is None else places.names.key(made_of) in inputs
+        )  # else moved
 
     results = {place for place, entry in written.items() if place in targets or is_made_of_them(entry)}
     left_out.results += [
@@ -306,9 +303,8 @@ def _refuse_collisions(jobs: Sequence[Job], places: _Places, left_out: LeftOut) 
     for job in jobs:
         place = places.of_target(job)
         group = groups.get(place, [job])
-        if place in inputs:
-            refusal = f"cannot write {job.target}: it is an input; choose another output with -o"
-            job = replace(job, refusal=refusal)
+        if job.target and place in inputs:
+            job = replace(job, refusal=str(explain_input(job.target)))
         elif place in repeated and job is not group[0]:  # one image, named several times by links
             left_out.repeated.extend([job.source.path] if job.source.path else [])
             continue

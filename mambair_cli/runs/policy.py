@@ -9,6 +9,8 @@ from pathlib import Path
 from mambair_cli.images import MAX_PIXELS
 from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.record import Record
+from mambair_cli.system.disk_names import is_same_file
+from mambair_cli.system.file_errors import explain_input
 from mambair_cli.system.wording import show
 
 
@@ -73,6 +75,8 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
     if job.refusal is not None:
         return Decision(Action.REFUSE, job.refusal)
     target, source = job.target, job.source.path
+    if target and source and not job.is_stream and is_same_file(target, source):
+        return Decision(Action.REFUSE, str(explain_input(target)))
     if target is None or not (policy.resume or job.replaces_input):
         return Decision(Action.REPLACE if policy.overwrite else Action.DO)
     is_ours = record is not None and record.is_ours(target)
@@ -86,7 +90,7 @@ def decide(job: Job, record: Record | None, policy: RunPolicy, settings: str | N
         return Decision(Action.SKIP)
     if policy.resume and not policy.overwrite and record and source:
         other = record.other_input(source, target)
-        if other is not None and not any(_is_same_file(other, namesake) for namesake in job.namesakes):
+        if other is not None and not any(is_same_file(other, namesake) for namesake in job.namesakes):
             return Decision(Action.REFUSE, explain_other(source, target, other))
     if policy.overwrite or (policy.resume and is_ours):
         return Decision(Action.REPLACE)
@@ -110,12 +114,6 @@ def explain_other(source: Path, target: Path, other: Path) -> str:
         f"cannot restore {show(source)}: {show(other)} is written as {show(target)}, too; restore them into "
         "different folders, or replace that result with --overwrite"
     )
-
-
-def _is_same_file(first: Path, second: Path) -> bool:
-    with suppress(OSError):
-        return first.samefile(second)
-    return False
 
 
 def explain_kept(target: Path, record: Record) -> str | None:

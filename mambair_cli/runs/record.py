@@ -36,6 +36,9 @@ class Record:
     Attributes:
         entries: How results came about, by their names within the folder.
         inputs: Finds inputs by what is noted of them.
+        others: Lines of the journal that tell of no result that is complete; damaged ones tell nothing.
+        is_outdated: Whether the journal has lines that nobody needs any more: those, and of two for a result
+            one.
 
     Raises:
         OSError: The journal cannot be read.
@@ -46,14 +49,28 @@ class Record:
         self.inputs = NotedInputs(folder)
         self.entries: dict[str, JournalEntry] = {}
         self._copies: dict[str, bool] = {}  # whether they are results; each is read once
-        for path in (folder / JOURNAL_FILE, *sorted((folder / PARTS_FOLDER).glob("*/*.jsonl"))):
+        self.others: list[dict[str, Any]] = []
+        entries = 0
+        for line in read_lines(folder / JOURNAL_FILE):
+            if self._add(line):
+                entries += 1
+            else:
+                self.others.append(line)
+        self.is_outdated = bool(self.others) or entries > len(self.entries)
+        for path in sorted((folder / PARTS_FOLDER).glob("*/*.jsonl")):
             for line in read_lines(path):
-                entry = parse_entry(line)
-                if entry is not None:
-                    name = str(line["result"])
-                    before = self.entries.get(name)
-                    if before in (None, entry) or not _is_better(before, entry, folder / name):
-                        self.entries[name] = entry
+                self._add(line)
+
+    def _add(self, line: dict[str, Any]) -> bool:
+        """Take a line of the journal; tell whether it tells of a result."""
+        entry = parse_entry(line)
+        if entry is None:
+            return False
+        name = str(line["result"])
+        before = self.entries.get(name)
+        if before in (None, entry) or not _is_better(before, entry, self._folder / name):
+            self.entries[name] = entry
+        return True
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
         """Tell whether a result need not be made again.
@@ -132,7 +149,7 @@ def read_record(folder: Path) -> Record:
 
 
 def read_lines(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
-    """Yield the complete lines: the last one may have been cut off, and others may be damaged.
+    """Yield the lines; an empty dictionary for one that is damaged, or that was cut off.
 
     Args:
         path: Journal, or a part of one.
@@ -140,11 +157,17 @@ def read_lines(path: Path, wanted: bytes = b"") -> Iterator[dict[str, Any]]:
     """
     with suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
-            if wanted in line:
-                with suppress(ValueError, RecursionError):
-                    content = json.loads(line)
-                    if isinstance(content, dict):
-                        yield content
+            if wanted in line and not line.isspace():
+                yield parse_line(line)
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Return what a line says; an empty dictionary where it is damaged."""
+    with suppress(ValueError, RecursionError):
+        content = json.loads(line)
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def _is_better(before: JournalEntry | None, entry: JournalEntry, target: Path) -> bool:

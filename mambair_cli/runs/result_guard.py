@@ -8,7 +8,8 @@ from mambair_cli.errors import ImageError
 from mambair_cli.runs.journal import Pen
 from mambair_cli.runs.journal_entry import JournalEntry
 from mambair_cli.runs.stamps import Stamp, hash_result, stamp_of
-from mambair_cli.system.file_errors import explain_unreadable
+from mambair_cli.system.disk_names import is_same_file
+from mambair_cli.system.file_errors import explain_input, explain_unreadable
 from mambair_cli.system.files import hash_of
 
 
@@ -83,9 +84,11 @@ class ResultGuard:
             images: Number of images; None for a file.
 
         Raises:
-            ImageError: The input has changed or vanished.
+            ImageError: The input has changed or vanished, or has the name of the result.
         """
         self.check()
+        if self._is_file and self._source and is_same_file(self._target, self._source):
+            raise explain_input(self._target)  # under another name, for the disk
         sha256 = hash_result(temporary, images) if self._takes_digest or self._pen else None
         self.sha256 = sha256 if self._takes_digest else None
         before = self._before

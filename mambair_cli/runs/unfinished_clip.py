@@ -7,6 +7,7 @@ other runs, so the folder counts those that are finished.
 """
 
 import filecmp
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,14 +20,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mambair_cli.errors import ImageError
+from mambair_cli.errors import ImageError, UsageError, VideoError
 from mambair_cli.runs.noted_inputs import NotedInputs, parse_noted
 from mambair_cli.system.atomic import TEMPORARY_NAME, atomic_write
 from mambair_cli.system.file_errors import lacks_space
-from mambair_cli.system.wording import show
+from mambair_cli.system.wording import show, show_count
 from mambair_cli.video import name_frame
 from mambair_cli.video.segments import read_times
 
+_LONGEST = 255  # bytes of a name, on most disks
 _PLAN, _LOCK = "plan.json", "lock"
 _BEGUN, _DONE = "images_begun", "images_done"
 
@@ -73,10 +75,12 @@ class UnfinishedClip:
             self._remove_half_written()
             if is_over:  # else segments are in it, for the next run
                 self._clear()
+                # Removed while it is held: a run that waits with the file open sees that it is gone. Windows
+                # removes no open file; there the lock does it itself.
+                (self.folder / _LOCK).unlink()
         self._lock.release()
-        with suppress(OSError):  # another run may have taken the lock
+        with suppress(OSError):  # another run may have begun in it
             if is_over:
-                (self.folder / _LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def begin(self, left: "LeftOver") -> None:
@@ -206,6 +210,33 @@ def is_begun(target: Path) -> bool:
     return _folder_of(target).exists()
 
 
+def count_finished(target: Path) -> int:
+    """Return how many frames of an unfinished clip are finished, whatever their plan."""
+    folder = _folder_of(target)
+    images = LeftOver(images_done=_count(folder / _DONE)).count_images(target)
+    return images + sum(map(_count_frames, folder.glob("*.mkv")))
+
+
+def check_finished(target: Path) -> None:
+    """Refuse to begin a clip anew of which an earlier run has finished frames.
+
+    Raises:
+        UsageError: There are some.
+    """
+    if finished := count_finished(target):
+        frames = show_count(finished, "finished frame")
+        raise UsageError(
+            f"cannot begin {show(target)} anew: an earlier run has left {frames}; "
+            "--resume goes on with them, --overwrite begins anew"
+        )
+
+
+def _count_frames(segment: Path) -> int:
+    with suppress(VideoError):  # it is damaged
+        return len(read_times(segment).pts)
+    return 0
+
+
 def _segment(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.mkv"
 
@@ -218,4 +249,9 @@ def _count(path: Path) -> int:
 
 
 def _folder_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.mambair")
+    """Return the hidden folder of a clip; where its name would be too long, it is named by a digest."""
+    folder = target.with_name(f".{target.name}.mambair")
+    name = os.fsencode(folder.name)
+    if len(name) <= _LONGEST or os.path.exists(folder):  # some disks count letters, not bytes
+        return folder
+    return target.with_name(f".{hashlib.sha256(name).hexdigest()[:32]}.mambair")

@@ -17,6 +17,11 @@ TEMPORARY_NAME = re.compile(r"\.mambair-[0-9a-f]{16}\.tmp")
 """Name of a file while it is written."""
 
 
+def new_temporary(folder: Path) -> Path:
+    """Return a name in a folder that nobody else uses, for a file while it is written."""
+    return folder / f".mambair-{secrets.token_hex(8)}.tmp"
+
+
 @contextmanager
 def atomic_write(
     target: Path,
@@ -47,7 +52,7 @@ def atomic_write(
         OSError: The system refuses to write.
     """
     # The temporary name must not grow with the target's, which may be as long as names can be.
-    temporary = temporary or target.parent / f".mambair-{secrets.token_hex(8)}.tmp"
+    temporary = temporary or new_temporary(target.parent)
     errors = errors or OwnErrors()
     try:
         with errors.noting():

@@ -62,6 +62,11 @@ def explain_taken(target: Path) -> ImageError:
     return ImageError(f"cannot write {show(target)}: it exists already; --overwrite replaces it")
 
 
+def explain_input(target: Path) -> ImageError:
+    """Say that a result would take the place of an input."""
+    return ImageError(f"cannot write {show(target)}: it is an input; choose another output with -o")
+
+
 def is_closed(error: OSError) -> bool:
     """Tell whether permissions or a disk that can only be read forbade to write."""
     return error.errno in _WHY_CLOSED

@@ -5,7 +5,7 @@ from mambair_cli.video.codecs import CODECS, CONTAINERS, VideoOptions, check_cod
 from mambair_cli.video.facts import ClipFacts, MasteringDisplay, StreamFacts
 from mambair_cli.video.frames import FrameMark, RawInput, VideoFrame
 from mambair_cli.video.join import join_segments
-from mambair_cli.video.numbered import NumberedFrames, has_images, is_pattern, name_frame, write_frame
+from mambair_cli.video.numbered import NumberedFrames, find_images, is_pattern, name_frame, write_frame
 from mambair_cli.video.opening import open_clip, probe_clip
 from mambair_cli.video.segments import SegmentWriter, convert_frame
 from mambair_cli.video.streams import Yuv4MpegWriter, write_raw
@@ -27,7 +27,7 @@ __all__ = [
     "check_codec",
     "choose_options",
     "convert_frame",
-    "has_images",
+    "find_images",
     "is_pattern",
     "join_segments",
     "name_frame",

@@ -28,9 +28,9 @@ def is_pattern(path: Path) -> bool:
     return len(NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
-def has_images(pattern: Path) -> bool:
-    """Tell whether there are images that a pattern, or a folder, stands for."""
-    return bool(_find_files(pattern))
+def find_images(path: Path) -> list[Path]:
+    """Return the images that a pattern, or a folder, stands for, in their order."""
+    return [image for _, image in _find_files(path)]
 
 
 def name_frame(pattern: Path, number: int) -> Path:
@@ -46,6 +46,7 @@ def write_frame(
     bits: int = 8,
     quality: int | None = None,
     overwrite: bool = False,
+    temporary: Path | None = None,
 ) -> Path:
     """Write a frame to an image file, and return its name.
 
@@ -56,6 +57,7 @@ def write_frame(
         bits: Bits of a sample in the clip; more than 8 become 16 where the format has them.
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; None for that of images.
         overwrite: Whether to replace an existing file.
+        temporary: Its name while it is written, on the same disk; None for one next to it.
 
     Raises:
         ImageError: The file cannot be written.
@@ -64,7 +66,7 @@ def write_frame(
     alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
     target = name_frame(pattern, number)
     picture = Picture(np.ascontiguousarray(samples[..., :3]), alpha)
-    write_picture(picture, target, overwrite=overwrite, quality=quality)
+    write_picture(picture, target, overwrite=overwrite, quality=quality, temporary=temporary)
     return target
 
 

@@ -1,10 +1,13 @@
 """Worker processes that restore images side by side, each with the network loaded once on its own device.
 
-The images of a worker that dies go to others. An image that is far larger than the others is computed by all
-workers, tile by tile. Results depend neither on the worker nor on the number of workers.
+The images of a worker that dies go to others, and a new one takes its place. An image that is far larger than
+the others is computed by all workers, tile by tile. Results depend neither on the worker nor on the number of
+workers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
@@ -27,6 +30,8 @@ from mambair_cli.runs.executors.messages import (
     Done,
     FrameEncoded,
     Noticed,
+    NotLoaded,
+    Ready,
     SegmentFailed,
     SegmentFinished,
     Started,
@@ -35,7 +40,7 @@ from mambair_cli.runs.executors.messages import (
     TilesFailed,
 )
 from mambair_cli.runs.executors.protocol import describe_restorer
-from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, Scheduler, cost_of
+from mambair_cli.runs.executors.scheduler import AHEAD, MOST_DEATHS, MOST_LOSSES, Scheduler, cost_of
 from mambair_cli.runs.executors.worker import LaunchedBatch, Worker, start_worker, warn
 from mambair_cli.runs.jobs import StartedImage
 from mambair_cli.runs.outcomes import Outcome
@@ -67,7 +72,7 @@ class WorkerProcesses:
         info: The model, and the devices.
         ahead: Number of batches of tiles that may be under way while another is collected.
         are_gpus: Whether all devices are GPUs.
-        present: The workers that are alive.
+        present: The workers that are alive, also those that load the network in place of others.
 
     Raises:
         UsageError: A worker died at its start.
@@ -92,6 +97,7 @@ class WorkerProcesses:
         self._settings, self._threads = settings, threads
         self.are_gpus = all(torch.device(device).type == "cuda" for device in devices)
         self._missing = list(enumerate(devices))
+        self._losses: Counter[int] = Counter()  # of each worker, by its number, since it has done something
         self._notify, self._on_start, self._on_tiles = notify, on_start, on_tiles
         self.refill()
 
@@ -171,8 +177,9 @@ class WorkerProcesses:
         try:
             while not scheduler.is_over or any(worker.jobs for worker in self.present):
                 self.require_some()
-                for place, job in scheduler.hand_out([worker.jobs for worker in self.present]):
-                    self.present[place].send(DoJob(job))
+                ready = [worker for worker in self.present if worker.is_ready]
+                for place, job in scheduler.hand_out([worker.jobs for worker in ready]):
+                    ready[place].send(DoJob(job))
                 if scheduler.is_stopped:
                     self._stop()
                 for worker, message in self.listen():
@@ -183,7 +190,9 @@ class WorkerProcesses:
                         case Died() if not scheduler.is_stopped:
                             given_up = scheduler.worker_died(worker.jobs)
                             if given_up is not None:
+                                self._losses.clear()  # this was the cause
                                 yield given_up
+                            self._replace(worker)
         except KeyboardInterrupt:
             self._end_writers()
             yield from self._last_outcomes()
@@ -236,6 +245,7 @@ class WorkerProcesses:
             for worker, message in self.listen():
                 match message:
                     case Died():
+                        self._replace(worker)
                         for batch in worker.batches:
                             batch.deaths += 1
                             self._give(batch)
@@ -250,7 +260,7 @@ class WorkerProcesses:
         if batch.deaths == MOST_DEATHS or not self.present:
             batch.error = MambairError("workers died over its tiles; see their messages, or use one device")
             return
-        worker = min(self.present, key=lambda worker: len(worker.batches))
+        worker = min(self.present, key=lambda worker: (not worker.is_ready, len(worker.batches)))
         worker.batches.append(batch)
         batch.worker = worker.number
         worker.send(ComputeTiles(batch.tiles, batch.corners, batch.seed, batch.kind))
@@ -264,13 +274,17 @@ class WorkerProcesses:
         ready = wait([worker.connection for worker in self.present], seconds)
         for worker in [worker for worker in self.present if worker.connection in ready]:
             match worker.receive():
+                case Ready():
+                    worker.is_ready = True
                 case Done() | FrameEncoded() | SegmentFinished() | SegmentFailed() as done:
+                    self._losses[worker.number] = 0
                     yield worker, done
                 case Started(image):
                     self._on_start(worker.number, image)
                 case Advanced(done, total):
                     self._on_tiles(worker.number, done, total)
                 case TilesComputed(values):
+                    self._losses[worker.number] = 0
                     worker.batches.popleft().result = values
                 case TilesFailed(error):
                     worker.batches.popleft().error = error
@@ -278,9 +292,9 @@ class WorkerProcesses:
                     warn(notice)
                 case Crashed(trace):
                     raise RuntimeError(f"in the worker on {worker.device}:\n{trace}")
-                case DeviceFailed(reason) | Died(reason):
-                    self._lose(worker, reason)
-                    yield worker, Died(reason)
+                case DeviceFailed(reason) | Died(reason) | NotLoaded(reason):
+                    self._lose(worker, str(reason))
+                    yield worker, Died(str(reason))
                 case message:
                     raise ValueError(f"no message of a worker: {message!r}")
 
@@ -288,16 +302,29 @@ class WorkerProcesses:
         """Go on without a worker that has died."""
         self.present.remove(worker)
         self._missing.append((worker.number, worker.device))
+        self._losses[worker.number] += 1
         if not worker.is_stopping:
             why = f": {reason}" if reason else ""
-            self._notify(f"the worker on {worker.device} died while it had {worker.describe_work()}{why}")
+            self._notify(f"the worker on {worker.device} died {worker.describe_work()}{why}")
         worker.process.terminate()
         worker.end()
+
+    def _replace(self, lost: Worker) -> None:
+        """Start a worker in place of one that died; others go on while it loads the network."""
+        if lost.is_stopping:
+            return
+        if self._losses[lost.number] >= MOST_LOSSES:
+            self._notify(f"no further worker is started on {lost.device}: {MOST_LOSSES} were lost")
+            return
+        with suppress(OSError):  # the system has no room for it
+            worker = start_worker(lost.number, lost.device, self._settings, self._threads)
+            self._missing.remove((lost.number, lost.device))
+            self.present.append(worker)
 
     def close(self) -> None:
         """End the workers; what they have not finished leaves no result."""
         for worker in self.present:
-            if worker.is_busy:
+            if worker.is_busy or not worker.is_ready:
                 worker.process.terminate()
             worker.connection.close()  # which ends a worker that has nothing to do
         for worker in self.present:

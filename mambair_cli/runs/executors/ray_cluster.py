@@ -23,15 +23,13 @@ from mambair_cli.runs.executors.messages import Died, Done, NetworkLoaded, NotLo
 from mambair_cli.runs.executors.protocol import ExecutorInfo, describe_choice
 from mambair_cli.runs.executors.ray_actor import make_actor_class
 from mambair_cli.runs.executors.ray_connection import join_cluster
-from mambair_cli.runs.executors.scheduler import InFlight, Scheduler
+from mambair_cli.runs.executors.scheduler import MOST_LOSSES, InFlight, Scheduler
 from mambair_cli.runs.outcomes import Outcome
 from mambair_cli.runs.pipeline import MOST_AHEAD
 from mambair_cli.runs.run import IsStopped, PreparedJob
 from mambair_cli.system.file_errors import explain_unreadable
 
 CPUS_EACH = 4  # of a worker without a GPU; more threads hardly make one image faster
-MOST_LOSSES = 3  # of workers on a node, with no image done between, before the node is not used any more
-
 START_SECONDS = 300  # for a first worker to start
 OTHERS_SECONDS = 30  # for others, once one has started
 LOOK_SECONDS = 5  # between two looks at the nodes of the cluster

@@ -14,6 +14,7 @@ from mambair_cli.runs.run import IsStopped, PreparedJob
 AHEAD = 2  # jobs that a worker is given at least: one to do, and the next
 BYTES_AHEAD = 2**18  # of small images, up to which a worker is given more
 NAMES_SHOWN = 3  # images of a worker that a message names
+MOST_LOSSES = 3  # of a worker, or on a node, with nothing done between, before none is started there any more
 MOST_DEATHS = 2  # workers that die while they have an image, before the image is taken for the cause
 
 
@@ -147,9 +148,12 @@ class Scheduler:
 
     def take_back(self, given: InFlight) -> None:
         """Take back the jobs of a worker that is not used any more, for other reasons than its death."""
-        if given.is_on_trial:
-            self._suspects.extend(job for _, job in given.clear())
-        self._waiting.extendleft(reversed(given.clear()))
+        is_on_trial = given.is_on_trial
+        jobs = [(cost, renew(job)) for cost, job in given.clear()]
+        if is_on_trial:
+            self._suspects.extend(job for _, job in jobs)
+        else:
+            self._waiting.extendleft(reversed(jobs))
 
     def retry(self, job: PreparedJob) -> None:
         """Have a job done once more."""

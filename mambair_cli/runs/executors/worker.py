@@ -71,6 +71,7 @@ class Worker:
         batches: Batches of tiles that it was given and has not computed.
         segments: Segments of a clip that it was given and has not finished.
         frames_left: Number of frames of those that are not encoded yet.
+        is_ready: Whether it has loaded its network.
         is_stopping: Whether it begins no further job.
     """
 
@@ -82,6 +83,7 @@ class Worker:
     batches: deque[LaunchedBatch] = field(default_factory=deque)
     segments: list[ClipSegment] = field(default_factory=list)
     frames_left: int = 0
+    is_ready: bool = False
     is_stopping: bool = False
 
     @property
@@ -90,10 +92,12 @@ class Worker:
         return bool(self.jobs or self.batches or self.segments)
 
     def describe_work(self) -> str:
-        """Say in a few words what it was given."""
+        """Say in a few words what it was doing."""
+        if not self.is_ready:
+            return "at its start"
         if self.segments:
-            return " and ".join(segment.frames for segment in self.segments)
-        return str(self.jobs) or "tiles of an image"
+            return f"while it had {' and '.join(segment.frames for segment in self.segments)}"
+        return f"while it had {self.jobs if self.jobs else 'tiles of an image'}"
 
     def send(self, message: Any) -> None:
         """Send a message; if the worker has died, receiving will show it."""
@@ -117,6 +121,7 @@ class Worker:
         while True:
             match self.receive():
                 case Ready():
+                    self.is_ready = True
                     return
                 case Noticed() as notice:
                     warn(notice)
