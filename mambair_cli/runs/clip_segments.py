@@ -70,7 +70,8 @@ class SegmentEncoder:
         finished = self.finish() if frame.number // self._length != self._number else None
         if self._writer is None:
             self._number = frame.number // self._length
-            writer = SegmentWriter(self._place(self._number), self._facts, self._options)
+            path = self._place(self._number)
+            writer = SegmentWriter(path, self._facts, self._options, mark=frame.mark)
             self._writer = self._opened.enter_context(writer)
         self._writer.encode(converted.result(), frame.pts, frame.duration)
         return self.finish() if self._writer.frames == self._length else finished

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, Counter, RestoredFrame, read_ahead, restore_frames
 from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
-from mambair_cli.runs.clip_sharing import ClipForWorkers, SegmentWorkers, share_clip
+from mambair_cli.runs.clip_sharing import ClipForWorkers, DoneFrames, SegmentWorkers, share_clip
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.runs.job_files import check_target
 from mambair_cli.runs.jobs import Job
@@ -147,7 +147,7 @@ def _write_clip(writing: Writing) -> Written:
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, find_left_over(target, result.plan, writing.resume), target, writing)
         done = _count_done(unfinished)
-        resumed = done[0]
+        resumed = done.total
         if resumed:
             writing.notify(f"{show(target)}: going on after {show_count(resumed, 'frame')}")
             writing.counter.skip(resumed)
@@ -183,10 +183,13 @@ def begins_anew(target: Path) -> str:
     return f"{show(target)} was begun with other settings or from another clip; beginning anew"
 
 
-def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
-    """Return how many frames are in the segments that are there, and the time of the last one, in ticks."""
-    times = [read_times(path).pts for path in unfinished.segments]
-    return sum(map(len, times)), max(times[-1]) if times else None
+def _count_done(unfinished: UnfinishedClip) -> DoneFrames:
+    """Return which frames are in the segments that are there."""
+    segments = [read_times(path) for path in unfinished.segments]
+    if not segments:
+        return DoneFrames()
+    total = sum(len(each.pts) for each in segments)
+    return DoneFrames(total, total - len(segments[-1].pts), segments[-1].mark)
 
 
 def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
@@ -216,14 +219,13 @@ def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
     )
 
 
-def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[int, int | None]) -> int:
+def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: DoneFrames) -> int:
     """Restore frames, and encode them in segments.
 
     Args:
         writing: What is written.
         unfinished: The segments.
-        done: Number of frames that are done, and the time of the last one, in ticks. That one is read again,
-            since it tells the time of those that follow.
+        done: Frames that are done.
 
     Returns:
         How long the last frame is shown, in ticks.
@@ -236,9 +238,11 @@ def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[in
         guard.check()
         unfinished.add()
 
-    with read_ahead(clip.frames(max(0, done[0] - 1), done[1])) as frames:
+    with read_ahead(clip.frames(done.start, done.mark)) as frames:
         last = next(frames)
-        waiting = frames if done[0] else chain([last], frames)
+        for frame in islice(frames, max(0, done.read_again - 1)):
+            last = frame
+        waiting = frames if done.total else chain([last], frames)
         encoded = encode_in_segments(
             restore_frames(waiting, writing.restorer, writing.size, length),
             SegmentEncoder(unfinished.path_of, length, clip.facts, options),

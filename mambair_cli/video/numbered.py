@@ -145,12 +145,12 @@ class NumberedFrames:
         """Yield frames to look at."""
         return self.frames()
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
+    def frames(self, start: int = 0, mark: FrameMark | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
 
         Args:
             start: Number of the first frame.
-            start_pts: Ignored; images are found by their numbers.
+            mark: Ignored; images are found by their numbers.
 
         Raises:
             VideoError: There is no such frame, or an image has another size than the first.
@@ -170,13 +170,13 @@ class NumberedFrames:
             yield VideoFrame(number, pts, duration, pixels, concealed)
 
     def survey(
-        self, start: int = 0, start_pts: int | None = None, is_over: Callable[[], bool] | None = None
+        self, start: int = 0, mark: FrameMark | None = None, is_over: Callable[[], bool] | None = None
     ) -> Generator[FrameMark]:
         """Yield a mark of each frame; no image is read, only the size and time of its file.
 
         Args:
             start: Number of the first frame.
-            start_pts: Ignored; images are found by their numbers.
+            mark: Ignored; images are found by their numbers.
             is_over: Asked before each image; ends the survey if true.
         """
         for number, pts, duration in self._timed(start):

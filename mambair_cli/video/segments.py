@@ -25,12 +25,14 @@ from mambair_cli.video.encoders import encoder_options
 from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import mark_fields
+from mambair_cli.video.frames import FrameMark
 from mambair_cli.video.pixels import rgb_to_frame, tags_for_layout
 
 _LONG_BEFORE = 2**40  # ticks
 _TICK = Fraction(1, 1000)  # of Matroska
 _TIME_BASE_TAG = "MAMBAIR_TIME_BASE"
 _FIRST_TAG = "MAMBAIR_FIRST_PTS"
+_MARK_TAG = "MAMBAIR_FIRST_MARK"  # length and checksum of the source's frame
 
 
 class _AbandonedError(Exception):
@@ -46,6 +48,7 @@ class SegmentWriter:
         path: The file.
         facts: The source: its times, colours and the shape of its pixels are those of the result.
         options: How frames are encoded.
+        mark: Mark of the source's frame that comes first; None where it has none.
         overwrite: Whether to replace an existing file.
 
     Attributes:
@@ -53,13 +56,19 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, path: Path, facts: ClipFacts, options: VideoOptions, *, overwrite: bool = True
+        self,
+        path: Path,
+        facts: ClipFacts,
+        options: VideoOptions,
+        *,
+        mark: FrameMark | None = None,
+        overwrite: bool = True,
     ) -> None:
         self.frames = 0
         self._path = path
         self._facts = facts
         self._options = options
-        self._overwrite = overwrite
+        self._mark, self._overwrite = mark, overwrite
         self._files = ExitStack()
         self._container: Any = None
         self._stream: Any = None
@@ -152,6 +161,8 @@ class SegmentWriter:
             stream.set_display_matrix(facts.display_matrix)
         self._container.metadata[_TIME_BASE_TAG] = str(facts.time_base)
         self._container.metadata[_FIRST_TAG] = str(pts)
+        if self._mark is not None:
+            self._container.metadata[_MARK_TAG] = f"{self._mark.duration} {self._mark.checksum}"
         self._stream = stream
         return stream
 
@@ -189,11 +200,13 @@ class SegmentTimes:
         time_base: Length of a tick, in seconds.
         first: Time of the first frame.
         pts: Time of each packet's frame.
+        mark: Mark of the source's frame that comes first; None where the segment does not tell it.
     """
 
     time_base: Fraction
     first: int
     pts: tuple[int, ...]
+    mark: FrameMark | None = None
 
 
 class SegmentReader:
@@ -203,6 +216,7 @@ class SegmentReader:
         stream: Its stream of PyAV.
         time_base: Length of a tick, in seconds.
         first: Time of the first frame, in ticks.
+        mark: Mark of the source's frame that comes first; None where it is not told, as by earlier versions.
 
     Raises:
         VideoError: It is no segment, or damaged.
@@ -216,6 +230,9 @@ class SegmentReader:
                 self.stream = self._container.streams.video[0]
                 self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
                 self.first = int(self._container.metadata[_FIRST_TAG])
+                told = self._container.metadata.get(_MARK_TAG)
+                length, checksum = map(int, told.split()) if told else (0, 0)
+                self.mark = FrameMark(self.first, length, checksum) if told else None
                 opened.pop_all()
         except (import_av().FFmpegError, KeyError, IndexError, ValueError, ZeroDivisionError) as error:
             raise self._explain(error) from error
@@ -252,7 +269,7 @@ def read_times(path: Path) -> SegmentTimes:
     """Read the times of a segment's packets; nothing is decoded."""
     with SegmentReader(path) as segment:
         times = tuple(pts for _, pts in segment.packets())
-        return SegmentTimes(segment.time_base, segment.first, times)
+        return SegmentTimes(segment.time_base, segment.first, times, segment.mark)
 
 
 @contextmanager
