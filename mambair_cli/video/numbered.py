@@ -30,7 +30,7 @@ def is_pattern(path: Path) -> bool:
 
 def has_images(pattern: Path) -> bool:
     """Tell whether there are images that a pattern, or a folder, stands for."""
-    return bool(_find_files(pattern))
+    return bool(find_images(pattern))
 
 
 def name_frame(pattern: Path, number: int) -> Path:
@@ -89,7 +89,7 @@ class NumberedFrames:
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.warnings: list[str] = []
         self._name = show(path)
-        self._files = _find_files(path)
+        self._files = find_images(path)
         if not self._files:
             raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
         numbers = [number for number, _ in self._files]
@@ -248,7 +248,7 @@ class NumberedFrames:
             self.warnings.append(sentence)
 
 
-def _find_files(path: Path) -> list[tuple[int, Path]]:
+def find_images(path: Path) -> list[tuple[int, Path]]:
     """List images with their numbers, in their order; in a folder by name, with numbers as numbers.
 
     Pipes and devices are left out: reading them may wait for ever.
