@@ -18,6 +18,7 @@ from clips import HEIGHT, NTSC, TICKS, WIDTH, Sound, av, make_clip, picture, psn
 
 from mambair_cli.errors import VideoError
 from mambair_cli.video import Clip, FrameMark, RawInput, VideoFrame, open_clip, probe_clip
+from mambair_cli.video.damage import DamageNotes
 
 Frames = list[VideoFrame]
 UNEVEN = [0, 3003, 4000, 9000, 9500, 20000, 23003, 26006, 26010, 30000, 33003, 40000]
@@ -264,6 +265,29 @@ def test_broken_frames_are_told_and_do_not_end_the_clip(number: int, words: str,
         assert [frame.number for frame in frames if frame.concealed] == ([10] if number == 10 else [])
     by_time = {frame.pts // 3003: frame for frame in frames}
     assert all(psnr(by_time[n].pixels, picture(n)) > 32 for n in (*range(10), *range(20, 30)))
+
+
+def test_times_that_begin_anew_are_told_once_for_each_place(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.ts", "mpegts", times=[3003 * n for n in range(40)])
+    data = (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(data * 3)
+    with open_clip(tmp_path / "a.ts") as clip:
+        assert len(list(clip.frames())) == 120
+        told = [sentence for sentence in clip.warnings if "go backwards" in sentence]
+    assert [re.findall(r"at frame (\d+)", sentence) for sentence in told] == [["40"], ["80"]]
+
+
+def test_many_sentences_of_a_kind_hide_no_others() -> None:
+    notes = DamageNotes("a.mkv")
+    for _ in range(2):  # a clip is read twice
+        for number in range(50):
+            notes.add(f"frame {number} is broken", "broken frames")
+            notes.add(f"part {number % 3} is broken", "broken parts")
+        notes.add("a.mkv ends after 1 s; it may be cut off")
+    notes.add("frame 50 is broken", "broken frames")
+    assert len(notes.sentences) == 20 + 3 + 1 + 1
+    assert "31 more lines on broken frames of a.mkv left out" in notes.sentences
+    assert notes.sentences[-1] == "a.mkv ends after 1 s; it may be cut off"
 
 
 @pytest.mark.parametrize("damage", [None, 1, 5, 10, 13])

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mambair_cli.errors import VideoError
+from mambair_cli.video.colour import explain_matrix
 from mambair_cli.video.decoder import Decoder, IsOver, OverError
 from mambair_cli.video.description import (
     count_held,
@@ -62,6 +63,8 @@ class Clip:
                 )
             self._first = first
             self.facts = describe_clip(container, stream, first)
+            if sentence := explain_matrix(first.colorspace, self.facts.colour):
+                self._decoder.warn(f"{self._name}: {sentence}")
             # There a frame of another part may have the same time, so that a jump to it can lead anywhere.
             flag = import_av().format.Flags.ts_discont
             self._may_begin_anew = bool(container.format.flags & flag.value)

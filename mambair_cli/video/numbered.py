@@ -229,6 +229,7 @@ class NumberedFrames:
             return None
         for sentence in picture.warnings:
             self._warn(f"{show(path)}: {sentence}")
+        self._note_losses(picture)
         samples = to_float(picture.samples)
         size = (self.facts.height, self.facts.width)
         if samples.shape[:2] != size:
@@ -242,6 +243,20 @@ class NumberedFrames:
             opaque = np.ones((*size, 1), np.float32)
             parts.append(samples[..., bands:] if picture.alpha is not None else opaque)
         return np.ascontiguousarray(np.concatenate(parts, axis=2))
+
+    def _note_losses(self, picture: Picture) -> None:
+        """Warn where an image holds more than the first one, by which the result is chosen."""
+        if picture.alpha is not None and not self.facts.has_alpha:
+            self._warn(
+                f"images of {self._name} are transparent, and the first is not; transparency is left out, "
+                "unless the first one has it, too"
+            )
+        bits = 8 if picture.pixels.dtype == np.uint8 else 16
+        if bits > self.facts.bits:
+            self._warn(
+                f"images of {self._name} have {bits} bits of a sample, and the first {self.facts.bits}; so "
+                "has the result, unless the first one has as many"
+            )
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:

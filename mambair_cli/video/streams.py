@@ -51,6 +51,8 @@ class Yuv4MpegWriter:
         Raises:
             OSError: The reader has ended, or the disk is full.
         """
+        facts = self._facts
+        is_same = pixels.shape[:2] == (facts.height, facts.width) and self._layout.factors == facts.chroma
         pixels = self._upright.turn(pixels)
         height, width = pixels.shape[:2]
         colour, layout = self._facts.colour, self._layout
@@ -61,7 +63,8 @@ class Yuv4MpegWriter:
         if not self._begun:
             self._stream.write(self._header(width, height, range))
             self._begun = True
-        frame = rgb_to_frame(pixels[..., :3], layout, tags, self._siting)
+        inverts = is_same and not self._upright.is_needed
+        frame = rgb_to_frame(pixels[..., :3], layout, tags, self._siting, inverts=inverts)
         self._stream.write(b"FRAME\n")
         for plane in frame.planes:
             lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
