@@ -1,4 +1,4 @@
-"""Clips that become numbered images or go into a pipe: what is lost is told, and nothing else is touched."""
+"""Results of clips and what is around them: images and pipes, clips that change, disks that are full."""
 
 import io
 import json
@@ -18,6 +18,7 @@ from PIL import Image
 pytest.importorskip("av", reason="needs the extra video")
 
 from clips import facts, make_clip, picture, psnr
+from file_limit import limited_files
 
 from mambair_cli.cli import main
 from mambair_cli.runs import clip_job
@@ -228,3 +229,13 @@ def test_times_that_vary_are_told_where_they_are_lost(place: Path, monkeypatch, 
     if form == "png":
         assert upscale("in.mkv", "-o", "other/%d.png", "--dry-run") == 0
         assert "frames last differently long, which png does not tell" in capsys.readouterr().err
+
+
+def test_a_segment_that_finds_no_room_is_told_as_its_clip(place: Path, capfd) -> None:
+    make_clip(place / "in.mp4", "mp4", times=[3003 * n for n in range(12)], size=(320, 240))
+    with limited_files(300_000):
+        assert upscale("in.mp4", "-o", "out.mkv", "--codec", "ffv1") == 1
+    said = capfd.readouterr().err
+    assert "cannot write out.mkv: File too large; see to the folder, and go on with --resume" in said
+    assert "Traceback" not in said
+    assert ".mkv.mambair" not in said
