@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 from checkpoints import save_nearest
-from clips import Sound, av, make_clip, read_packets
+from clips import Sound, av, make_clip, read_packets, stopping_after
 from file_limit import WITHOUT_BYTECODE
 from PIL import Image
 
@@ -490,6 +490,28 @@ def test_joined_recordings_are_restored_by_workers(place: Path, one, two) -> Non
         compare(one(source, "two.mkv", two), alone)
 
 
+@pytest.mark.parametrize("second", [14, 45])
+@pytest.mark.parametrize("by_two", [False, True])
+def test_no_frame_of_joined_recordings_is_lost_by_a_run_that_goes_on(
+    place: Path, one, two, second: int, by_two: bool
+) -> None:
+    parts = []
+    for length in (14, second):
+        make_clip(place / "in.ts", "mpegts", times=[3003 * n for n in range(length)], size=(48, 32))
+        parts.append((place / "in.ts").read_bytes())
+    source = place / "in.ts"
+    source.write_bytes(b"".join(parts))  # the second part has the times, and frames, of the first one
+    alone = one(source, "one.mkv")
+    assert alone.frames == 14 + second
+    for stop in (7, 22):
+        with stopping_after(stop):
+            one(source, "two.mkv", resume=True)
+        resumed = one(source, "two.mkv", two if by_two else None, resume=True)
+        assert resumed.resumed == stop // 5 * 5
+        compare(replace(resumed, resumed=0), alone)
+        (place / "two.mkv").unlink()
+
+
 def upscale(*arguments: str) -> int:
     return main(["upscale", "in.mp4", "-s", "2", "--offline", *arguments])
 
@@ -574,7 +596,7 @@ def test_a_disk_that_takes_no_more_is_told_in_a_line(long_clip) -> None:
     command = ["bash", "-c", 'ulimit -f 2; exec "$@"', "-", *long_clip]
     done = subprocess.run(command, env={**os.environ, **WITHOUT_BYTECODE}, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("mambair: error: cannot write .two.mp4.mambair/")
-    assert line.endswith("it would be larger than files may be here; write elsewhere")
+    why = "File too large; see to the folder, and go on with --resume"
+    assert done.stderr.splitlines()[-1] == f"mambair: error: cannot write two.mp4: {why}"
+    assert "Traceback" not in done.stderr
     assert not Path("two.mp4").exists()

@@ -17,17 +17,18 @@ import pytest
 from clips import HEIGHT, NTSC, TICKS, WIDTH, Sound, av, make_clip, picture, psnr
 
 from mambair_cli.errors import VideoError
-from mambair_cli.video import Clip, RawInput, VideoFrame, open_clip, probe_clip
+from mambair_cli.video import Clip, FrameMark, RawInput, VideoFrame, open_clip, probe_clip
+from mambair_cli.video.damage import DamageNotes
 
 Frames = list[VideoFrame]
 UNEVEN = [0, 3003, 4000, 9000, 9500, 20000, 23003, 26006, 26010, 30000, 33003, 40000]
 
 
 def read(
-    path: Path, start: int = 0, start_pts: int | None = None, deinterlace: bool = False
+    path: Path, start: int = 0, mark: FrameMark | None = None, deinterlace: bool = False
 ) -> list[VideoFrame]:
     with open_clip(path, deinterlace=deinterlace) as clip:
-        frames = list(clip.frames(start, start_pts))
+        frames = list(clip.frames(start, mark))
         assert clip.warnings == []
         return frames
 
@@ -139,8 +140,8 @@ def test_a_start_gives_the_frames_of_an_undisturbed_read(
     whole = read(tmp_path / "clip", deinterlace=deinterlace)
     assert len(whole) == 30
     for start in (1, 6, 7, 8, 15, 29):
-        for pts in (whole[start].pts, None):
-            part = read(tmp_path / "clip", start, pts, deinterlace=deinterlace)
+        for mark in (whole[start].mark, None):
+            part = read(tmp_path / "clip", start, mark, deinterlace=deinterlace)
             assert [(frame.number, frame.pts) for frame in part] == [
                 (frame.number, frame.pts) for frame in whole[start:]
             ]
@@ -149,7 +150,8 @@ def test_a_start_gives_the_frames_of_an_undisturbed_read(
 
 def test_a_time_that_no_frame_has_is_found_by_its_number(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", "mp4")
-    assert [frame.number for frame in read(tmp_path / "a.mp4", 20, 20 * 3003 + 1)] == list(range(20, 30))
+    mark = FrameMark(20 * 3003 + 1, 3003, 0)
+    assert [frame.number for frame in read(tmp_path / "a.mp4", 20, mark)] == list(range(20, 30))
     with open_clip(tmp_path / "a.mp4") as clip, pytest.raises(VideoError, match="cannot read frame 30 of"):
         next(clip.frames(30))
 
@@ -269,6 +271,29 @@ def test_broken_frames_are_told_and_do_not_end_the_clip(number: int, words: str,
     assert all(psnr(by_time[n].pixels, picture(n)) > 32 for n in (*range(10), *range(20, 30)))
 
 
+def test_times_that_begin_anew_are_told_once_for_each_place(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.ts", "mpegts", times=[3003 * n for n in range(40)])
+    data = (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(data * 3)
+    with open_clip(tmp_path / "a.ts") as clip:
+        assert len(list(clip.frames())) == 120
+        told = [sentence for sentence in clip.warnings if "go backwards" in sentence]
+    assert [re.findall(r"at frame (\d+)", sentence) for sentence in told] == [["40"], ["80"]]
+
+
+def test_many_sentences_of_a_kind_hide_no_others() -> None:
+    notes = DamageNotes("a.mkv")
+    for _ in range(2):  # a clip is read twice
+        for number in range(50):
+            notes.add(f"frame {number} is broken", "broken frames")
+            notes.add(f"part {number % 3} is broken", "broken parts")
+        notes.add("a.mkv ends after 1 s; it may be cut off")
+    notes.add("frame 50 is broken", "broken frames")
+    assert len(notes.sentences) == 20 + 3 + 1 + 1
+    assert "31 more lines on broken frames of a.mkv left out" in notes.sentences
+    assert notes.sentences[-1] == "a.mkv ends after 1 s; it may be cut off"
+
+
 @pytest.mark.parametrize("damage", [None, 1, 5, 10, 13])
 def test_marked_frames_are_those_of_an_undisturbed_read(damage: int | None, tmp_path: Path) -> None:
     options = {"preset": "ultrafast", "g": "10", "bf": "2", "crf": "5"}
@@ -314,7 +339,8 @@ def test_frames_that_a_jump_shows_otherwise_are_decoded_from_the_beginning(
                 yield shown
 
         monkeypatch.setattr(Clip, "_jump", blacken)
-        np.testing.assert_array_equal(next(clip.frames(22, whole[22].pts)).pixels[..., 0], 0)
+        other = marks[22]._replace(checksum=0)  # the jump leads to a frame of that time that is another one
+        assert list(clip.survey(22, other)) == marks[22:]
         for start in (20, 22):
             found = list(clip.marked_frames(start, marks[start : start + 5]))
             assert [each.number for each in found] == list(range(start, start + 5))

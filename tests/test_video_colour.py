@@ -12,8 +12,9 @@ from clips import FAST, av, facts, make_clip, needs_ffmpeg, picture, psnr
 
 from mambair_cli.video import SegmentWriter, choose_options, open_clip
 from mambair_cli.video.chroma import SITINGS, enlarge, reduce
-from mambair_cli.video.colour import matrix_to_rgb, settle_tags
-from mambair_cli.video.pixels import frame_to_rgb, layout_of, rgb_to_frame
+from mambair_cli.video.colour import explain_matrix, matrix_to_rgb, settle_tags
+from mambair_cli.video.pixels import frame_to_rgb, layout_of, reformat, rgb_to_frame
+from mambair_cli.video.siting import _try_frame
 
 
 class Matrix(NamedTuple):
@@ -206,6 +207,60 @@ def test_chroma_lies_where_its_siting_says(siting: str, factors: tuple[int, int]
     small = reduce(slope, factors, siting)
     assert small.shape == (12, 16)
     np.testing.assert_allclose(small[3:-3, 3:-3], sparse[3:-3, 3:-3], atol=1e-4)
+
+
+@pytest.mark.parametrize("siting", SITINGS)
+@pytest.mark.parametrize("factors", [(2, 2), (1, 2), (2, 1), (1, 4), (4, 4)])
+def test_chroma_that_was_enlarged_is_reduced_to_itself(siting: str, factors: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    for size in ((120, 64), (119, 131), (117, 65), (3, 5), (1, 1)):
+        small = [-(-side // factor) for side, factor in zip(size, factors, strict=True)]
+        plane = random.random(small, np.float32) - np.float32(0.5)
+        again = reduce(enlarge(plane, factors, siting, size), factors, siting, inverts=True)
+        np.testing.assert_allclose(again, plane, atol=3e-4)  # a twelfth of a step of 8 bits
+    flat = np.full((30, 40), 0.25, np.float32)
+    np.testing.assert_allclose(reduce(flat, factors, siting, inverts=True), 0.25, atol=1e-6)
+
+
+def test_chroma_stays_as_sharp_as_it_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    soft = [np.kron(random.integers(100, 130, (12, 16)), np.ones((2, 2), np.uint8)) for _ in range(2)]
+    stored = [np.full((48, 64), 110), *soft]
+    write_stored(
+        tmp_path / "0.mkv", [stored[0], *(np.kron(plane, np.ones((2, 2))) for plane in soft)], "yuv420p", 1, 1
+    )
+    for number in range(3):
+        with open_clip(tmp_path / f"{number}.mkv") as clip:
+            (frame,) = clip.frames()
+            target = tmp_path / f"{number + 1}.mkv"
+            options = choose_options(clip.facts, target, size=(64, 48), codec="ffv1")
+            with SegmentWriter(target, clip.facts, options) as writer:
+                writer.write(frame.pixels, 0, 1)
+    for before, after in zip(stored, stored_of(tmp_path / "3.mkv"), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "nv12", "yuyv422", "yuv420p10le"])
+@pytest.mark.parametrize("matrix", [0, *range(3, 16)])
+def test_frames_of_every_matrix_are_read(name: str, matrix: int) -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((50, 64, 3), 90, np.uint8), "rgb24").reformat(format=name)
+    frame.colorspace = matrix
+    tags = settle_tags(matrix, 2, 2, 1, is_rgb=False, size=(64, 50))
+    assert _try_frame(frame) in ("left", "centre", None)
+    assert frame.colorspace == matrix
+    pixels = frame_to_rgb(reformat(frame, width=64, height=48), tags, "left")
+    assert pixels.shape == (48, 64, 3)
+    told = explain_matrix(matrix, tags)
+    assert (told is not None) is (matrix >= 10)
+
+
+def test_a_matrix_that_another_stands_for_is_told(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mkv", "matroska", times=[0, 3003], colorspace=10, color_primaries=9)
+    with open_clip(tmp_path / "a.mkv") as clip:
+        assert len(list(clip.frames())) == 2
+        assert clip.facts.colour.matrix_name == "bt2020nc"
+        (told,) = clip.warnings
+    assert "colours by the matrix bt2020c cannot be computed; bt2020nc is taken for it and written" in told
 
 
 @pytest.mark.parametrize(

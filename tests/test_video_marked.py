@@ -139,7 +139,7 @@ def test_times_alone_count_for_frames_that_were_surveyed_after_a_jump(tmp_path: 
     make_clip(tmp_path / "a.mp4", "mp4", times=times(60), options=GOP)
     with open_clip(tmp_path / "a.mp4") as clip:
         whole = list(clip.survey())
-        marks = list(clip.survey(30, whole[30].pts))
+        marks = list(clip.survey(30, whole[30]))
         assert [mark[:3] for mark in marks] == [mark[:3] for mark in whole[30:]]
         assert list(clip.survey(30)) == whole[30:]
         assert {mark.is_repeatable for mark in whole} == {True}
@@ -324,10 +324,10 @@ def test_a_survey_ends_as_soon_as_nobody_wants_it(tmp_path: Path, decoded: list[
         marks = list(clip.survey())
         decoded.clear()
         asked = count()
-        start_pts = marks[200].pts if jumps else None
-        assert list(clip.survey(200, start_pts, lambda: next(asked) == 50)) == []
+        mark = marks[200] if jumps else None
+        assert list(clip.survey(200, mark, lambda: next(asked) == 50)) == []
         assert len(decoded) <= 50
-        assert len(list(clip.survey(200, marks[200].pts, lambda: False))) == 40
+        assert len(list(clip.survey(200, marks[200], lambda: False))) == 40
         asked = count()
         first = list(clip.survey(0, None, lambda: next(asked) == 50))
         assert first == marks[: len(first)]

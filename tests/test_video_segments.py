@@ -205,7 +205,7 @@ def test_frames_out_of_order_are_a_bug(tmp_path: Path) -> None:
             writer.write(picture(1), 10, 1)
 
 
-def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clip = facts(width=320, height=240)
     options = fast_options(clip, "a.mkv", "ffv1")
     with (
@@ -215,6 +215,7 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
         write(tmp_path / "a", clip, options)
     assert isinstance(caught.value.__cause__, OSError)
     assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""  # PyAV prints what its calls from FFmpeg raise
 
 
 @pytest.mark.parametrize(
@@ -277,9 +278,11 @@ def test_what_is_lost_is_noted() -> None:
     odd = choose_options(facts(), Path("a.mp4"), size=(63, 48))
     assert (odd.pixel_format, len(odd.notes)) == ("yuv444p", 1)
     display = MasteringDisplay(None, None, None, None, luminance=(Fraction(0), Fraction(1000)))
-    graded = facts(**DEEP, mastering=display, dynamic_hdr=("HDR10+", "Dolby Vision"))
+    pq = settle_tags(9, 9, 16, 1, is_rgb=False, size=(64, 48))
+    graded = facts(**DEEP, colour=pq, mastering=display, dynamic_hdr=("HDR10+", "Dolby Vision"))
     kept = choose_options(graded, Path("a.mp4"), size=(64, 48), codec="hevc")
-    assert kept.notes == ("HDR10+ and Dolby Vision metadata is left out; the colours stay",)
+    stay = "HDR10+ and Dolby Vision metadata is left out; the colours stay"
+    assert kept.notes == (stay,)
     lost = choose_options(graded, Path("a.mkv"), size=(64, 48), codec="ffv1")
     assert lost.notes[0] == "ffv1 does not tell the display that an HDR clip was graded on; it is left out"
     deep = choose_options(facts(bits=12), Path("a.mp4"), size=(64, 48), codec="av1")
@@ -379,6 +382,49 @@ def test_no_codec_is_named_that_the_container_does_not_hold() -> None:
     )
     assert by_suffix[".mov"] == (f"{odd}4:2:0 needs even sides, such as upscale --width sets",)
     assert choose_options(facts(), Path("a.mkv"), size=(63, 48), codec="av1").pixel_format == "yuv420p"
+
+
+def test_what_dolby_vision_alone_tells_of_colours_is_lost_with_it() -> None:
+    clip = facts(**DEEP, dynamic_hdr=("Dolby Vision",))  # nothing else tells its colours
+    options = choose_options(clip, Path("a.mp4"), size=(64, 48))
+    assert options.notes[0].startswith("Dolby Vision metadata is left out; the colours may change")
+
+
+@pytest.mark.parametrize(
+    ("codec", "target", "size", "words"),
+    [
+        (
+            "hevc",
+            "a.mkv",
+            (15, 64),
+            "hevc takes no frames of 15×64 pixels; h264, av1, vp9, ffv1, prores work",
+        ),
+        ("hevc", "a.mov", (64, 1), "hevc takes no frames of 64×1 pixels; h264, prores work"),
+        ("av1", "a.webm", (3, 5), "av1 takes no frames of 3×5 pixels; vp9 works"),
+        ("av1", "a.webm", (64, 8706), "av1 takes no frames of 64×8706 pixels; vp9 works"),
+        (None, "a.m4v", (16386, 64), "h264 takes no frames of 16386×64 pixels; hevc works"),
+    ],
+)
+def test_sizes_that_an_encoder_does_not_take_are_refused(
+    codec: str | None, target: str, size: tuple[int, int], words: str
+) -> None:
+    with pytest.raises(VideoError) as caught:
+        choose_options(facts(), Path(target), size=size, codec=codec)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_of_the_least_size_are_encoded(codec: str, tmp_path: Path) -> None:
+    side = CODECS[codec].least
+    for size in ((side, side), (side, 64), (64, side)):
+        for chroma in ((2, 2), (4, 4)):
+            clip = facts(width=size[0], height=size[1], chroma=chroma)
+            options = choose_options(clip, tmp_path / "a.mkv", size=size, codec=codec)
+            options = replace(options, preset=FAST.get(codec, options.preset))
+            with SegmentWriter(tmp_path / "a.mkv", clip, options) as writer:
+                writer.write(picture(0, size), 0, 3003)
+                writer.write(picture(1, size), 3003, 3003)
+            assert len(read_times(tmp_path / "a.mkv").pts) == 2
 
 
 @pytest.mark.parametrize(

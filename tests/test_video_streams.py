@@ -97,6 +97,18 @@ def test_alpha_and_gray_images_are_frames(tmp_path: Path) -> None:
     assert second.pixels[..., 3].min() == 1
 
 
+def test_what_later_images_have_more_than_the_first_is_told(tmp_path: Path) -> None:
+    write_frame(tmp_path / "%d.png", 0, picture(0))
+    write_frame(tmp_path / "%d.png", 1, picture(1, alpha=True))
+    write_frame(tmp_path / "%d.png", 2, picture(2), bits=16)
+    write_frame(tmp_path / "%d.png", 3, picture(3, alpha=True))
+    with open_clip(tmp_path / "%d.png") as clip:
+        assert [frame.pixels.shape[2] for frame in clip.frames()] == [3] * 4
+    alpha, bits = clip.warnings
+    assert "are transparent, and the first is not; transparency is left out" in alpha
+    assert "have 16 bits of a sample, and the first 8; so has the result" in bits
+
+
 def test_an_image_that_cannot_be_read_is_the_one_before_again(tmp_path: Path) -> None:
     write_numbers(tmp_path / "f" / "%d.png", [1, 2, 3])
     (tmp_path / "f" / "2.png").write_bytes(b"no image")

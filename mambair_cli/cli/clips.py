@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mambair_cli.checkpoints.catalog import Asked, Task
     from mambair_cli.runs.clip_plan import ClipJob
     from mambair_cli.runs.output_size import Size
-    from mambair_cli.system.disk_names import DiskNames
     from mambair_cli.video import RawInput
 
 _OF_IMAGES = (
@@ -329,7 +328,7 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
     for clip in clips:
         target = output if is_one and output is not None else targets[clip]
         key = target if target == "-" else names.key(target)
-        if key in jobs or key in inputs or _replaces_images(clip, target, names):
+        if key in jobs or key in inputs:
             raise UsageError(f"the result of {clip} cannot be {target}; name another with -o")
         source, place = None if clip == "-" else Path(clip), None if target == "-" else Path(target)
         others = tuple(Path(other) for other in namesakes.get(target, ()) if other not in (clip, "-"))
@@ -349,16 +348,6 @@ def _name(task: "Task", clips: list[str], scale: int, size: "Size", options: Opt
             raw=None if options.raw is None else _read_raw(options.raw),
         )
     return list(jobs.values())
-
-
-def _replaces_images(clip: str, target: str, names: "DiskNames") -> bool:
-    """Tell whether numbered images would take the names of those of their clip."""
-    from mambair_cli.video import find_images, is_pattern, name_frame
-
-    if not is_pattern(Path(target)):
-        return False
-    taken = {names.key(image) for image in find_images(Path(clip))}
-    return any(names.key(name_frame(Path(target), number)) in taken for number in range(len(taken)))
 
 
 def _read_raw(text: str) -> "RawInput":

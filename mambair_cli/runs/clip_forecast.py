@@ -13,15 +13,32 @@ from mambair_cli.errors import ImageError
 from mambair_cli.images.resize_and_convert import reduce_samples
 from mambair_cli.restore.strength import enlarge
 from mambair_cli.restore.tiling import Plan
+from mambair_cli.runs.clip_images import check_images, refuse_inputs
 from mambair_cli.runs.clip_job import OnClip
-from mambair_cli.runs.clip_plan import ClipJob, ClipWay, choose_form, choose_way, decide_clip
-from mambair_cli.runs.clip_writers import begins_anew, check_images
+from mambair_cli.runs.clip_plan import (
+    ClipJob,
+    ClipWay,
+    choose_form,
+    choose_way,
+    decide_clip,
+    shown_size,
+    tell_losses,
+)
+from mambair_cli.runs.clip_writers import begins_anew
 from mambair_cli.runs.dry_run import RunModel
 from mambair_cli.runs.estimate import Trial, try_network
 from mambair_cli.runs.policy import Action
 from mambair_cli.runs.record import Record, read_record
 from mambair_cli.runs.unfinished_clip import LeftOver, find_left_over
-from mambair_cli.video import ClipFacts, SegmentWriter, VideoOptions, name_frame, open_clip
+from mambair_cli.video import (
+    Clip,
+    ClipFacts,
+    NumberedFrames,
+    SegmentWriter,
+    VideoOptions,
+    name_frame,
+    open_clip,
+)
 
 ENCODED = 12  # frames that are encoded to see how large they become
 
@@ -97,7 +114,7 @@ def foresee_clip(
         action = decide_clip(job, way and way.result.settings, *_read_journal(job))
         if action is Action.SKIP:
             return None
-        left = _find_left_over(job, way, facts, action, notify)
+        left = _find_left_over(job, way, clip, facts, action, notify)
         if way is None:
             scale, plan = model.scale, model.tiles.plan(facts.height, facts.width)
             height, width, options = choose_form(job, facts, scale, scale)
@@ -109,8 +126,9 @@ def foresee_clip(
         if options is not None and facts.frames:
             frames = [_resize(frame.pixels, scale, height, width) for frame in islice(clip.frames(), ENCODED)]
             disk = round(_measure(frames, facts, options) * facts.frames / len(frames))
-        warnings = (*clip.warnings, *(() if options is None else options.notes))
+        warnings = (*clip.warnings, *tell_losses(job, facts, options))
     trial = None if way is None else try_network(way.restorer, facts.height, facts.width)
+    height, width = shown_size(facts, (height, width), options)
     resumed = left.count_images(job.target) if job.target and job.gives_images else left.frames
     return ClipForecast(
         job,
@@ -139,7 +157,12 @@ def _read_journal(job: ClipJob) -> tuple[Record | None, ImageError | None]:
 
 
 def _find_left_over(
-    job: ClipJob, way: ClipWay | None, facts: ClipFacts, action: Action, notify: Callable[[str], None]
+    job: ClipJob,
+    way: ClipWay | None,
+    clip: Clip | NumberedFrames,
+    facts: ClipFacts,
+    action: Action,
+    notify: Callable[[str], None],
 ) -> LeftOver:
     """Return what a run would go on with; only a model that is here can have made anything.
 
@@ -149,6 +172,8 @@ def _find_left_over(
     left = LeftOver()
     if job.target is None:
         return left
+    if job.gives_images:
+        refuse_inputs(job.target, clip)
     if way is not None:
         left = find_left_over(job.target, way.result.plan, job.policy.resume)
     if job.gives_images and action is not Action.REPLACE:

@@ -1,5 +1,6 @@
 """One clip on its way through a run: a model and an encoder are chosen, its frames restored and written."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from mambair_cli.errors import ImageError
 from mambair_cli.inspection.need import Need
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs.clip_frames import Counter, OnFrame
-from mambair_cli.runs.clip_plan import ClipJob, ClipWay, choose_way, decide_clip
+from mambair_cli.runs.clip_plan import ClipJob, ClipWay, choose_way, decide_clip, shown_size, tell_losses
 from mambair_cli.runs.clip_sharing import SegmentWorkers
 from mambair_cli.runs.clip_writers import WorkersForClip, Writing, Written, choose_writer
 from mambair_cli.runs.journal import Journal
@@ -89,15 +90,21 @@ def restore_clip(
     """
     begun = time.perf_counter()
     source = sys.stdin.buffer if job.source is None else job.source
-    with open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace) as clip:
+    with removing_empty([job.target.parent] if job.target else []), ExitStack() as opened:
+        # First, since it may wait for another run, and the clip be replaced meanwhile.
+        with _telling(job):
+            journal, record, closed = _open_journal(job, opened, notify)
+        before = _look(job)
+        clip = opened.enter_context(
+            open_clip(source, rate=job.rate, raw=job.raw, deinterlace=job.deinterlace)
+        )
         way = choose_way(job, clip, restorer)
         counter = Counter(clip.facts.frames, on_frame)
-        with _telling(job), removing_empty([job.target.parent] if job.target else []), ExitStack() as opened:
-            journal, record, closed = _open_journal(job, opened, notify)
+        with _telling(job):
             action = decide_clip(job, way.result.settings, record, closed)
             if action is Action.SKIP:
                 return None
-            guard = _guard(job, journal, way.result.settings)
+            guard = _guard(job, journal, way.result.settings, before)
             on_start(clip.facts, way.restorer, way.need, way.result.options)
             writing = Writing(
                 clip,
@@ -109,10 +116,19 @@ def restore_clip(
                 resume=job.policy.resume,
                 overwrite=action is Action.REPLACE,
                 notify=notify,
+                images_before=_count_images_before(job, record),
                 sharing=_share(job, way, restorer, workers),
             )
             written = choose_writer(job.target)(writing)
     return _describe(job, way, writing, written, time.perf_counter() - begun)
+
+
+def _count_images_before(job: ClipJob, record: Record | None) -> int:
+    """Return how many images the result has that is to be replaced, if the journal knows each of them."""
+    if record is None or job.target is None or not job.gives_images:
+        return 0
+    entry = record.entry_of(job.target)
+    return (entry and entry.images) or 0
 
 
 def _share(
@@ -128,19 +144,20 @@ def _share(
 def _describe(job: ClipJob, way: ClipWay, writing: Writing, written: Written, seconds: float) -> ClipOutcome:
     """Describe what became of a clip."""
     options, counter, guard = way.result.options, writing.counter, writing.guard
-    notes = () if options is None else options.notes
+    facts = writing.clip.facts
+    height, width = shown_size(facts, way.size, options)
     return ClipOutcome(
         job,
         way.restorer.model.name,
         way.need,
-        width=way.size[1],
-        height=way.size[0],
+        width=width,
+        height=height,
         frames=counter.frames,
         repeated=counter.repeated,
         resumed=written.resumed,
         options=options,
         seconds=seconds,
-        warnings=(*writing.clip.warnings, *notes, *written.left_out),
+        warnings=(*writing.clip.warnings, *tell_losses(job, facts, options), *written.left_out),
         sha256=guard and guard.sha256,
     )
 
@@ -166,13 +183,26 @@ def _open_journal(
     return journal, journal.record, None
 
 
-def _guard(job: ClipJob, journal: Journal | None, settings: str) -> ResultGuard | None:
-    """Return the guard of a result, which has looked at the clip; None for standard output."""
+def _look(job: ClipJob) -> os.stat_result | None:
+    """Return what the system tells of a clip that is a file, before it is opened; None for others."""
+    with suppress(OSError):  # an error follows when it is opened
+        return job.source.stat() if job.source is not None and job.source.is_file() else None
+    return None
+
+
+def _guard(
+    job: ClipJob, journal: Journal | None, settings: str, before: os.stat_result | None
+) -> ResultGuard | None:
+    """Return the guard of a result, which has looked at the clip; None for standard output.
+
+    Raises:
+        ImageError: The clip is not the one that was looked at before.
+    """
     if job.target is None:
         return None
-    source = job.source if job.source is not None and job.source.is_file() else None
+    source = None if before is None else job.source
     guard = ResultGuard(source, job.target, journal and journal.pen, settings, job.policy.digest)
-    guard.look()
+    guard.look(before)
     return guard
 
 

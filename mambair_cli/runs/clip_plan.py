@@ -30,9 +30,11 @@ from mambair_cli.video import (
     ClipFacts,
     NumberedFrames,
     RawInput,
+    UprightFrames,
     VideoOptions,
     choose_options,
     is_pattern,
+    name_losses,
 )
 
 
@@ -92,7 +94,7 @@ class ClipWay(NamedTuple):
     Attributes:
         restorer: Restorer with the model.
         need: What was seen of the clip, and what it needs; None where nobody looked.
-        size: Height and width of a frame of the result, in pixels.
+        size: Height and width of a frame of the result, in pixels, before it is turned upright.
         result: The result.
     """
 
@@ -119,6 +121,7 @@ def choose_way(job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer) ->
     height, width, options = choose_form(job, clip.facts, chosen.info.scale, scale)
     output = leave_out_unused(job.output, job.job, scale)
     size = output.size if chosen.info.scale == scale else keep_scale(output.size, scale)
+    upright = UprightFrames(clip.facts) if options is None else None
     quality = None if options or output.quality == DEFAULT_QUALITY else output.quality
     plan = {
         "schema": 1,
@@ -130,6 +133,8 @@ def choose_way(job: ClipJob, clip: Clip | NumberedFrames, restorer: Restorer) ->
         "rate": job.rate and str(job.rate),
         "segment": SEGMENT_FRAMES,
     }
+    if upright is not None and upright.is_needed:  # plans of earlier versions, which turned nothing, lack it
+        plan["upright"] = True
     settings = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     plan["source"] = _stamp(job.source, clip)
     plan["input"] = _note(job, clip)
@@ -149,15 +154,19 @@ def choose_form(
         usual_scale: Scale of the network that is taken where no look chooses another.
 
     Returns:
-        Height and width in pixels, and the options of the encoder; None for images and pipes.
+        Height and width in pixels, before a frame is turned upright, and the options of the encoder, which
+        are None for images and pipes.
 
     Raises:
         VideoError: The container does not hold the result.
     """
     size = job.output.size if scale == usual_scale else keep_scale(job.output.size, usual_scale)
-    width, height = size.target(facts.width, facts.height, scale)
     if job.target is None or job.gives_images:
+        upright = UprightFrames(facts)
+        shown = size.target(*upright.turn_size((facts.width, facts.height)), scale)
+        width, height = upright.turn_size(shown)
         return height, width, None
+    width, height = size.target(facts.width, facts.height, scale)
     options = choose_options(
         facts,
         job.target,
@@ -167,6 +176,18 @@ def choose_form(
         deinterlaced=job.deinterlace,
     )
     return height, width, options
+
+
+def shown_size(facts: ClipFacts, size: tuple[int, int], options: VideoOptions | None) -> tuple[int, int]:
+    """Return the height and width of a result as it is written: images, and frames in pipes, are upright."""
+    return size if options is not None else UprightFrames(facts).turn_size(size)
+
+
+def tell_losses(job: ClipJob, facts: ClipFacts, options: VideoOptions | None) -> tuple[str, ...]:
+    """Return sentences about what a result cannot hold, whether frames are encoded or not."""
+    if options is not None:
+        return options.notes
+    return () if job.raw is not None else name_losses(facts, job.target)
 
 
 def decide_clip(

@@ -1,12 +1,13 @@
 """Segments of a clip, which a thread of its own encodes while further frames are restored."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mambair_cli.errors import ImageError
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, RestoredFrame
 from mambair_cli.runs.in_order import results_in_order
 from mambair_cli.video import ClipFacts, SegmentWriter, VideoFrame, VideoOptions, convert_frame
@@ -61,7 +62,8 @@ class SegmentEncoder:
         if self._is_broken:  # a frame is missing, and those that were begun before come all the same
             return None
         try:
-            return self._add(frame, converted)
+            with _as_of_the_clip():
+                return self._add(frame, converted)
         except BaseException:
             self._is_broken = True
             raise
@@ -70,7 +72,8 @@ class SegmentEncoder:
         finished = self.finish() if frame.number // self._length != self._number else None
         if self._writer is None:
             self._number = frame.number // self._length
-            writer = SegmentWriter(self._place(self._number), self._facts, self._options)
+            path = self._place(self._number)
+            writer = SegmentWriter(path, self._facts, self._options, mark=frame.mark)
             self._writer = self._opened.enter_context(writer)
         self._writer.encode(converted.result(), frame.pts, frame.duration)
         return self.finish() if self._writer.frames == self._length else finished
@@ -79,9 +82,21 @@ class SegmentEncoder:
         """Finish the segment that is begun, and return its number; None if none is."""
         if self._writer is None:
             return None
-        self._opened.close()
+        with _as_of_the_clip():
+            self._opened.close()
         self._writer = None
         return self._number
+
+
+@contextmanager
+def _as_of_the_clip() -> Iterator[None]:
+    """Raise errors of the system as they are: the user knows the clip, not the segment that names them."""
+    try:
+        yield
+    except ImageError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
 
 
 def encode_in_segments(

@@ -74,6 +74,25 @@ class ClipSegment(NamedTuple):
         return f"frames {self.start + 1} to {self.start + len(self.marks)}"
 
 
+class DoneFrames(NamedTuple):
+    """Frames that are in segments already. Those of the last one are read again: they tell times that follow.
+
+    Attributes:
+        total: Number of all.
+        start: Number of the first frame of the last segment.
+        mark: Its mark; None where that is not known.
+    """
+
+    total: int = 0
+    start: int = 0
+    mark: FrameMark | None = None
+
+    @property
+    def read_again(self) -> int:
+        """Number of those that are read again."""
+        return self.total - self.start
+
+
 class SegmentWorkers(Protocol):
     """Workers that restore whole segments."""
 
@@ -107,8 +126,8 @@ class SharedClip:
         clip: The same, open in this process.
         unfinished: Where the segments go.
         counter: Counts frames.
-        marks: Marks of the frames from the last one on that is done, from a thread that reads ahead.
-        done: Number of frames that are done already.
+        marks: Marks of frames, from the first one on that is read again, from a thread that reads ahead.
+        done: Frames that are done already.
 
     Attributes:
         order: The clip.
@@ -124,14 +143,14 @@ class SharedClip:
         unfinished: UnfinishedClip,
         counter: Counter,
         marks: Ahead[FrameMark],
-        done: int,
+        done: DoneFrames,
     ) -> None:
         self.order = order
         self.is_over = False
         self.resumed = self.last_duration = 0
         self._clip, self._unfinished, self._counter, self._marks = clip, unfinished, counter, marks
-        self._is_done = done > 0  # the frame of the first mark
-        self._next = done // order.length  # number of the next segment
+        self._read_again = done.read_again  # frames whose marks are still to come
+        self._next = done.total // order.length  # number of the next segment
         self._collected: list[FrameMark] = []  # marks of its frames so far
         self._encoded: dict[int, list[bool]] = {}  # of each segment that is not finished: repeated or not
         self._finished: dict[int, tuple[str, ...]] = {}  # after a gap, with the warnings of each
@@ -144,9 +163,10 @@ class SharedClip:
                 self.is_over = True
             else:
                 self.last_duration = mark.duration
-                if not self._is_done:
+                if self._read_again:
+                    self._read_again -= 1
+                else:
                     self._collected.append(mark)
-                self._is_done = False
             if len(self._collected) == self.order.length or (self.is_over and self._collected):
                 segment = self._begin_segment()
                 if not self._take_up(segment):
@@ -204,7 +224,7 @@ def share_clip(
     clip: Clip | NumberedFrames,
     unfinished: UnfinishedClip,
     counter: Counter,
-    done: tuple[int, int | None],
+    done: DoneFrames,
 ) -> Iterator[SharedClip]:
     """Survey a clip in a thread, which ends with the block, and hand out its segments.
 
@@ -213,13 +233,12 @@ def share_clip(
         clip: The same, open in this process.
         unfinished: Where the segments go.
         counter: Counts frames.
-        done: Number of frames that are done already, and the time of the last of them, in ticks.
+        done: Frames that are done already.
     """
-    frames, pts = done
     is_over = Event()
-    survey = clip.survey(max(0, frames - 1), pts, is_over.is_set)
+    survey = clip.survey(done.start, done.mark, is_over.is_set)
     with read_ahead(survey, _SEGMENTS_AHEAD * order.length) as marks:
         try:
-            yield SharedClip(order, clip, unfinished, counter, marks, frames)
+            yield SharedClip(order, clip, unfinished, counter, marks, done)
         finally:
             is_over.set()  # else the thread would go on to the next mark, which may be far

@@ -6,20 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from mambair_cli.checkpoints.select import PictureKind
-from mambair_cli.images.source import Source
 from mambair_cli.restore.restorer import Restorer
 from mambair_cli.runs import clip_segments
 from mambair_cli.runs.clip_frames import FRAMES_AHEAD, Counter, RestoredFrame, read_ahead, restore_frames
+from mambair_cli.runs.clip_images import check_image, check_images, refuse_inputs, settle_rest
 from mambair_cli.runs.clip_segments import SegmentEncoder, encode_in_segments
-from mambair_cli.runs.clip_sharing import ClipForWorkers, SegmentWorkers, share_clip
+from mambair_cli.runs.clip_sharing import ClipForWorkers, DoneFrames, SegmentWorkers, share_clip
 from mambair_cli.runs.in_order import results_in_order
-from mambair_cli.runs.job_files import check_target
-from mambair_cli.runs.jobs import Job
 from mambair_cli.runs.result_guard import ResultGuard
 from mambair_cli.runs.stamps import stamp_of
 from mambair_cli.runs.unfinished_clip import LeftOver, UnfinishedClip, count_finished, find_left_over
@@ -32,11 +30,13 @@ from mambair_cli.video import (
     ClipFacts,
     NumberedFrames,
     RawInput,
+    UprightFrames,
+    VideoFrame,
     VideoOptions,
     Yuv4MpegWriter,
+    explain_times,
     is_pattern,
     join_segments,
-    name_frame,
     write_frame,
     write_raw,
 )
@@ -74,7 +74,7 @@ class Written:
 
     Attributes:
         resumed: Number of frames that an earlier run has made.
-        left_out: Sentences about what the container cannot hold.
+        left_out: Sentences about what the result cannot hold, and what is left beside it.
     """
 
     resumed: int = 0
@@ -95,6 +95,7 @@ class Writing:
         resume: Whether to go on with what an earlier run has left.
         overwrite: Whether a file may be replaced.
         notify: Called with a sentence that the user should read.
+        images_before: Number of images that a result has which is replaced, and is known to be ours.
         sharing: Makes what workers need of the clip, where they may restore whole segments.
     """
 
@@ -107,6 +108,7 @@ class Writing:
     resume: bool
     overwrite: bool
     notify: Callable[[str], None]
+    images_before: int = 0
     sharing: "WorkersForClip | None" = None
 
     @property
@@ -148,7 +150,7 @@ def _write_clip(writing: Writing) -> Written:
     with UnfinishedClip(target, result.plan) as unfinished:
         _begin(unfinished, find_left_over(target, result.plan, writing.resume), target, writing)
         done = _count_done(unfinished)
-        resumed = done[0]
+        resumed = done.total
         if resumed:
             writing.notify(f"{show(target)}: going on after {show_count(resumed, 'frame')}")
             writing.counter.skip(resumed)
@@ -186,10 +188,13 @@ def begins_anew(target: Path) -> str:
     return f"{show(target)} was begun with other settings or from another clip; beginning anew{loss}"
 
 
-def _count_done(unfinished: UnfinishedClip) -> tuple[int, int | None]:
-    """Return how many frames are in the segments that are there, and the time of the last one, in ticks."""
-    times = [read_times(path).pts for path in unfinished.segments]
-    return sum(map(len, times)), max(times[-1]) if times else None
+def _count_done(unfinished: UnfinishedClip) -> DoneFrames:
+    """Return which frames are in the segments that are there."""
+    segments = [read_times(path) for path in unfinished.segments]
+    if not segments:
+        return DoneFrames()
+    total = sum(len(each.pts) for each in segments)
+    return DoneFrames(total, total - len(segments[-1].pts), segments[-1].mark)
 
 
 def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
@@ -219,14 +224,13 @@ def _clip_for_workers(writing: Writing, done: int) -> ClipForWorkers | None:
     )
 
 
-def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[int, int | None]) -> int:
+def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: DoneFrames) -> int:
     """Restore frames, and encode them in segments.
 
     Args:
         writing: What is written.
         unfinished: The segments.
-        done: Number of frames that are done, and the time of the last one, in ticks. That one is read again,
-            since it tells the time of those that follow.
+        done: Frames that are done.
 
     Returns:
         How long the last frame is shown, in ticks.
@@ -239,9 +243,11 @@ def _write_segments(writing: Writing, unfinished: UnfinishedClip, done: tuple[in
         guard.check()
         unfinished.add()
 
-    with read_ahead(clip.frames(max(0, done[0] - 1), done[1])) as frames:
+    with read_ahead(clip.frames(done.start, done.mark)) as frames:
         last = next(frames)
-        waiting = frames if done[0] else chain([last], frames)
+        for frame in islice(frames, max(0, done.read_again - 1)):
+            last = frame
+        waiting = frames if done.total else chain([last], frames)
         encoded = encode_in_segments(
             restore_frames(waiting, writing.restorer, writing.size, length),
             SegmentEncoder(unfinished.path_of, length, clip.facts, options),
@@ -258,6 +264,8 @@ def _write_images(writing: Writing) -> Written:
     """Write each frame to a file of its own."""
     clip, result = writing.clip, writing.result
     target, guard = writing.place
+    upright, lengths = UprightFrames(clip.facts), _Lengths()
+    refuse_inputs(target, clip)
     with UnfinishedClip(target, result.plan) as unfinished:
         left = find_left_over(target, result.plan, writing.resume)
         done, begun, resumed = left.images_done, left.images_begun, left.count_images(target)
@@ -273,7 +281,7 @@ def _write_images(writing: Writing) -> Written:
                 number = each.frame.number
                 if number >= begun:
                     if not writing.overwrite:
-                        _check_image(target, number)
+                        check_image(target, number)
                     unfinished.begin_image()
                 yield each
 
@@ -283,7 +291,7 @@ def _write_images(writing: Writing) -> Written:
             write_frame(
                 target,
                 number,
-                each.pixels,
+                upright.turn(each.pixels),
                 bits=bits,
                 quality=result.quality,
                 overwrite=replaces,
@@ -303,36 +311,17 @@ def _write_images(writing: Writing) -> Written:
                     if each.frame.number >= done:
                         unfinished.finish_image()
                     writing.counter.add(each.is_repeated)
-        guard.end(target, writing.counter.frames)
-    return Written(resumed)
-
-
-def check_images(pattern: Path, begun: int, facts: ClipFacts) -> None:
-    """Refuse a result of numbered images where one of them exists, before anything is computed.
-
-    Args:
-        pattern: The result.
-        begun: Number of those that are ours, from the first one on.
-        facts: The clip, which tells how many there will be; only the next one is looked at where it is not
-            sure how many.
-
-    Raises:
-        ImageError: There is such a file.
-    """
-    frames = facts.frames if facts.frames is not None and facts.frames_exact else begun + 1
-    for number in range(begun, frames):
-        _check_image(pattern, number)
-
-
-def _check_image(pattern: Path, number: int) -> None:
-    """Refuse to write a numbered image that exists."""
-    check_target(Job(Source(None), name_frame(pattern, number)), overwrite=False)
+                    lengths.add(each.frame)
+        frames = writing.counter.frames
+        guard.end(target, frames)
+        rest = settle_rest(target, clip, frames, writing.images_before)
+    return Written(resumed, [*lengths.explain(clip.facts, target), *rest])
 
 
 def _write_to_pipe(writing: Writing) -> Written:
     """Write frames to standard output: raw ones where raw ones came, else YUV4MPEG."""
     clip, stream = writing.clip, sys.stdout.buffer
-    writer = Yuv4MpegWriter(stream, clip.facts)
+    writer, lengths = Yuv4MpegWriter(stream, clip.facts), _Lengths()
 
     def write(each: RestoredFrame) -> None:
         if writing.result.raw is None:
@@ -349,4 +338,25 @@ def _write_to_pipe(writing: Writing) -> Written:
     ):
         for each, _ in written:
             writing.counter.add(each.is_repeated)
-    return Written()
+            lengths.add(each.frame)
+    return Written(0, [] if writing.result.raw else lengths.explain(clip.facts, None))
+
+
+class _Lengths:
+    """Whether frames last differently long, where that is not known before all are read."""
+
+    def __init__(self) -> None:
+        self._least: int | None = None
+        self._most = self._last = 0  # the last frame may be shorter
+
+    def add(self, frame: VideoFrame) -> None:
+        """Look at a frame."""
+        if self._last:
+            self._least = min(self._least or self._last, self._last)
+            self._most = max(self._most, self._last)
+        self._last = frame.duration
+
+    def explain(self, facts: ClipFacts, target: Path | None) -> list[str]:
+        """Return a sentence about it, unless facts have told it or all last as long, up to a tick."""
+        varies = facts.variable is None and self._least is not None and self._most - self._least > 1
+        return [explain_times(target)] if varies else []

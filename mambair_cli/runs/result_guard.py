@@ -48,20 +48,25 @@ class ResultGuard:
         self._before: os.stat_result | None = None
         self._content = ""
 
-    def look(self) -> None:
+    def look(self, before: os.stat_result | None = None) -> None:
         """Look at the input, before it is read.
 
+        Args:
+            before: What the system told of it when it was opened; None if it is still to be opened.
+
         Raises:
-            ImageError: The input cannot be read.
+            ImageError: The input cannot be read, or has changed since then.
         """
         if self._source is None:
             return
         try:
-            self._before = self._source.stat()
+            self._before = before or self._source.stat()
             self._is_file = stat.S_ISREG(self._before.st_mode)  # a pipe can be read once
             self._content = hash_of(self._source) if self._pen and self._is_file else ""
         except OSError as error:
             raise explain_unreadable(self._source, error) from error
+        if before is not None:
+            self.check()
 
     def begin(self, temporary: Path) -> None:
         """Note that the result is being written, under a temporary name."""

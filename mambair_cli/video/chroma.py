@@ -4,9 +4,13 @@ The place of a chroma sample (its siting) is counted in luma samples from the fi
 colours: 0 is on that luma sample, and (factor - 1) / 2 in the middle of the block.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 SITINGS = ("left", "centre", "topleft")
+_REACH = 4  # chroma samples on each side that the inverse looks at
+_ENDS = 12  # of them near both ends, more than an end is felt
 
 
 def place(siting: str, factors: tuple[int, int]) -> tuple[float, float]:
@@ -35,11 +39,22 @@ def enlarge(plane: np.ndarray, factors: tuple[int, int], siting: str, size: tupl
     return plane
 
 
-def reduce(plane: np.ndarray, factors: tuple[int, int], siting: str) -> np.ndarray:
-    """Reduce a plane of the size of luma to that of chroma, rounded up; the inverse of :func:`enlarge`."""
+def reduce(plane: np.ndarray, factors: tuple[int, int], siting: str, *, inverts: bool = False) -> np.ndarray:
+    """Reduce a plane of the size of luma to that of chroma, rounded up.
+
+    A cubic filter, which rings little at edges as sharp as those of luma, softens a plane that was enlarged
+    before, a little more each time. For such a plane there is the inverse of :func:`enlarge`.
+
+    Args:
+        plane: Chroma (h, w) of the size of luma, float32.
+        factors: Luma samples for each chroma sample, vertically and horizontally.
+        siting: See :func:`place`.
+        inverts: Whether the plane was enlarged by :func:`enlarge`: then its result is the plane before, to
+            about 1/10000 of the range.
+    """
     for axis, (factor, offset) in enumerate(zip(factors, place(siting, factors), strict=True)):
         if factor > 1:
-            plane = _reduce_axis(plane, axis, factor, offset)
+            plane = (_invert_axis if inverts else _reduce_axis)(plane, axis, factor, offset)
     return plane
 
 
@@ -76,6 +91,45 @@ def _enlarge_axis(plane: np.ndarray, axis: int, factor: int, offset: float, leng
                 total += weight * _take(padded, axis, slice(margin + tap, margin + tap + count))
         _take(result, axis, slice(phase, None, factor))[...] = total
     return _take(result, axis, slice(0, length))
+
+
+@lru_cache(maxsize=32)
+def _inverse(count: int, factor: int, offset: float, length: int) -> np.ndarray:
+    """Return the weights (count, length) that invert the enlargement of a few samples.
+
+    Each row is the smallest one, by the sum of squares, among those of a few samples around its own.
+    """
+    enlarging = _enlarge_axis(np.eye(count, dtype=np.float32), 0, factor, offset, length).astype(np.float64)
+    weights = np.zeros((count, length))
+    for row in range(count):
+        near = slice(max(0, (row - _REACH) * factor), (row + _REACH + 1) * factor)
+        weights[row, near] = np.linalg.pinv(enlarging[near], rcond=0.01)[row]
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _invert_axis(plane: np.ndarray, axis: int, factor: int, offset: float) -> np.ndarray:
+    """Undo :func:`_enlarge_axis`: by a filter, and near both ends by weights of their own."""
+    length = plane.shape[axis]
+    count = -(-length // factor)
+    few = min(count, 2 * _ENDS)
+    part = length - (count - few) * factor  # luma samples of so few, the last ones
+    weights = _inverse(few, factor, offset, part)
+    lines = plane if axis == 0 else plane.T
+    result = np.empty((count, plane.shape[1]) if axis == 0 else (plane.shape[0], count), np.float32)
+    out = result if axis == 0 else result.T
+    if few == count:
+        out[...] = weights @ lines
+        return result
+    out[:_ENDS] = weights[:_ENDS] @ lines[:part]
+    out[-_ENDS:] = weights[-_ENDS:] @ lines[-part:]
+    middle, first = count - 2 * _ENDS, (_ENDS - _REACH) * factor
+    total = _take(result, axis, slice(_ENDS, count - _ENDS))
+    total[...] = 0
+    term = np.empty_like(total)
+    for tap in range(first, (_ENDS + _REACH + 1) * factor):
+        samples = _take(plane, axis, slice(tap, tap + (middle - 1) * factor + 1, factor))
+        total += np.multiply(samples, weights[_ENDS, tap], out=term)
+    return result
 
 
 def _reduce_axis(plane: np.ndarray, axis: int, factor: int, offset: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mambair_cli.errors import VideoError
+from mambair_cli.video.colour import explain_matrix
 from mambair_cli.video.decoder import Decoder, IsOver, OverError
 from mambair_cli.video.description import (
     count_held,
@@ -62,6 +63,11 @@ class Clip:
                 )
             self._first = first
             self.facts = describe_clip(container, stream, first)
+            if sentence := explain_matrix(first.colorspace, self.facts.colour):
+                self._decoder.warn(f"{self._name}: {sentence}")
+            # There a frame of another part may have the same time, so that a jump to it can lead anywhere.
+            flag = import_av().format.Flags.ts_discont
+            self._may_begin_anew = bool(container.format.flags & flag.value)
             self._slack = find_slack(self.facts, stream)
             self._held = count_held(self.facts, container, stream)
             self._numbering = Numbering(self.facts, self._name, deinterlace, self._decoder.warn)
@@ -118,20 +124,20 @@ class Clip:
                         times += [] if time is None else [time]
         return count_packets(self.facts, number, times)
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
+    def frames(self, start: int = 0, mark: FrameMark | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order in which they are shown; the same ones whatever the start.
 
         Broken data does not end the clip: FFmpeg conceals it, and a warning tells the frame.
 
         Args:
             start: Number of the first frame.
-            start_pts: Time of that frame, in ticks, if known: then the frames before it are not decoded
-                one by one.
+            mark: Its mark, if known: then the frames before it are not decoded one by one, where a jump
+                leads to that very frame.
 
         Raises:
             VideoError: The clip is a pipe that was read before, or has no such frame.
         """
-        with closing(self._read(start, start_pts)) as found:
+        with closing(self._read(start, mark)) as found:
             for shown in found:
                 yield self._to_frame(shown)
 
@@ -140,7 +146,7 @@ class Clip:
         return self.frames() if self._piped is None else map(self._to_frame, self._piped.look())
 
     def survey(
-        self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
+        self, start: int = 0, mark: FrameMark | None = None, is_over: IsOver | None = None
     ) -> Generator[FrameMark]:
         """Yield a mark of each frame that :meth:`frames` yields, with the same warnings; none is converted.
 
@@ -148,10 +154,10 @@ class Clip:
 
         Args:
             start: Number of the first frame.
-            start_pts: Time of that frame, in ticks, if known.
+            mark: Its mark, if known.
             is_over: Asked before each packet, also of frames before the first one; ends the survey if true.
         """
-        with closing(self._read(start, start_pts, is_over)) as found, suppress(OverError):
+        with closing(self._read(start, mark, is_over)) as found, suppress(OverError):
             for shown in found:
                 yield mark_frame(shown, not self._decoder.is_doubtful)
 
@@ -169,22 +175,20 @@ class Clip:
             VideoError: The clip is a pipe, or has no such frames any more.
         """
         if self._marked is None:
-            self._marked = MarkedReader(
-                self._name, lambda start, mark: self._jump(start, mark.pts, mark), self._read
-            )
+            self._marked = MarkedReader(self._name, self._jump, self._read)
         with closing(self._marked.frames(start, marks)) as found:
             for shown in found:
                 yield self._to_frame(shown)
 
     def _read(
-        self, start: int = 0, start_pts: int | None = None, is_over: IsOver | None = None
+        self, start: int = 0, mark: FrameMark | None = None, is_over: IsOver | None = None
     ) -> Generator[DecodedFrame]:
         """Yield frames that are not converted; see :meth:`frames`."""
         if self._piped is not None:
             yield from self._some(self._piped.read(start), start)
             return
-        if start and start_pts is not None:
-            found = self._jump(start, start_pts, None, is_over)
+        if start and mark is not None and not self._may_begin_anew:
+            found = self._jump(start, mark, is_over)
             first = next(found, None)
             if first is not None:
                 self._decoder.is_doubtful = True
@@ -256,12 +260,10 @@ class Clip:
         """Return when a frame is shown, in seconds since the first one."""
         return (frame.pts - (self._first.pts or 0)) * self.facts.time_base
 
-    def _jump(
-        self, start: int, start_pts: int, mark: FrameMark | None = None, is_over: IsOver | None = None
-    ) -> Generator[DecodedFrame]:
-        """Yield frames from a time on, by a jump; none if no jump leads before that very frame.
+    def _jump(self, start: int, mark: FrameMark, is_over: IsOver | None = None) -> Generator[DecodedFrame]:
+        """Yield frames from a marked one on, by a jump; none if no jump leads before that very frame.
 
-        With a mark, none either if the jump leads to the beginning: a reader that is open may be ahead.
+        None either if the jump leads to the beginning: a reader that is open may be ahead.
         """
         av = import_av()
         needed = min(start, self._needed_before)
@@ -269,18 +271,18 @@ class Clip:
             with self._decoder.open() as container:
                 stream = self._decoder.find_stream(container)
                 try:
-                    before = start_pts - distance * self.facts.ticks_per_frame
+                    before = mark.pts - distance * self.facts.ticks_per_frame
                     container.seek(before, stream=stream, backward=True)
                 except av.FFmpegError:
                     continue
                 decoded = self._decoder.decode(container, stream, is_over)
                 first = next(decoded, None)
-                if mark is not None and first is not None and first.pts == self._first.pts:
+                if first is not None and first.pts == self._first.pts:
                     return
                 decoded = iter(()) if first is None else chain([first], decoded)
-                found = self._numbering.number(decoded, start, start_pts, needed)
+                found = self._numbering.number(decoded, start, mark.pts, needed)
                 last = next(found, None)
-                if last is None or (mark is not None and not has_mark(last, mark)):
+                if last is None or not has_mark(last, mark):
                     continue
                 yield last
                 for last in found:
@@ -289,7 +291,7 @@ class Clip:
                 return
 
     def _to_frame(self, shown: DecodedFrame) -> VideoFrame:
-        return VideoFrame(*shown[:3], self._to_rgb(shown.frame), shown.is_corrupt)
+        return VideoFrame(*shown[:3], self._to_rgb(shown.frame), shown.is_corrupt, shown)
 
     def _to_rgb(self, frame: Any) -> np.ndarray:
         pixels = frame_to_rgb(frame, self.facts.colour, self.facts.siting)

@@ -26,6 +26,8 @@ class Codec:
         places_chroma: Whether it tells where chroma samples lie.
         tells_hdr: Whether it tells the display that an HDR clip was graded on.
         has_fields: Whether its encoder takes frames of two fields.
+        least: Shortest side that its encoder takes, in pixels.
+        most: Longest width and height that it takes; None where it takes all.
     """
 
     encoder: str
@@ -37,6 +39,8 @@ class Codec:
     places_chroma: bool = False
     tells_hdr: bool = False
     has_fields: bool = False
+    least: int = 1
+    most: tuple[int, int] | None = None
 
 
 _420, _422, _440, _444 = (2, 2), (1, 2), (2, 1), (1, 1)
@@ -52,11 +56,27 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
             places_chroma=True,
             tells_hdr=True,
             has_fields=True,
+            most=(16384, 16384),
         ),
         "hevc": Codec(
-            "libx265", (8, 10, 12), (_420, _422, _444), preset="medium", places_chroma=True, tells_hdr=True
+            "libx265",
+            (8, 10, 12),
+            (_420, _422, _444),
+            preset="medium",
+            places_chroma=True,
+            tells_hdr=True,
+            least=16,
         ),
-        "av1": Codec("libsvtav1", (8, 10), (_420,), preset="6", places_chroma=True, tells_hdr=True),
+        "av1": Codec(
+            "libsvtav1",
+            (8, 10),
+            (_420,),
+            preset="6",
+            places_chroma=True,
+            tells_hdr=True,
+            least=4,
+            most=(16384, 8704),
+        ),
         "vp9": Codec("libvpx-vp9", (8,), (_420, _422, _440, _444), has_alpha=True, preset="2"),
         "ffv1": Codec(
             "ffv1",
@@ -161,7 +181,8 @@ def choose_options(
         deinterlaced: Whether frames are whole ones by then.
 
     Raises:
-        VideoError: The container does not hold the codec, or the quality is wrong.
+        VideoError: The container does not hold the codec, its encoder takes no such size, or the quality is
+            wrong.
     """
     check_codec(target, codec)
     container, fitting = CONTAINERS[target.suffix.lower()]
@@ -173,6 +194,7 @@ def choose_options(
     if not 1 <= quality <= 100:
         raise VideoError(f"cannot write {show(str(target))}: the quality is {quality}; 1 to 100 works")
     kind = CODECS[codec]
+    _check_size(codec, size, target, fitting)
     bits = _choose_bits(facts, codec, fitting, notes)
     has_alpha = facts.has_alpha and kind.has_alpha and container != "mp4"
     if facts.has_alpha and not has_alpha:
@@ -189,7 +211,7 @@ def choose_options(
     if facts.mastering is not None and not kind.tells_hdr:
         notes.append(f"{codec} does not tell the display that an HDR clip was graded on; it is left out")
     if facts.dynamic_hdr:
-        notes.append(f"{' and '.join(facts.dynamic_hdr)} metadata is left out; the colours stay")
+        notes.append(f"{' and '.join(facts.dynamic_hdr)} metadata is left out; {_explain_dynamic(facts)}")
     pixel_format = _name_format(facts, codec, bits, factors, has_alpha)
     # Samples in the middle of the block are right for JPEG only; few players look for them in clips.
     siting = "topleft" if facts.siting == "topleft" and kind.places_chroma and factors == _420 else "left"
@@ -197,6 +219,38 @@ def choose_options(
         raise VideoError(f"cannot use the preset {preset}: {codec} has no presets; leave it out")
     fields = "" if deinterlaced else _find_fields(facts, kind, factors, size)
     return VideoOptions(codec, quality, pixel_format, preset or kind.preset, siting, tuple(notes), fields)
+
+
+def _explain_dynamic(facts: ClipFacts) -> str:
+    """Say what becomes of colours without metadata that differs from frame to frame."""
+    # Dolby Vision of profile 5 has colours of its own, and its stream tells no others; the metadata does.
+    tells_none = facts.hdr is None or "matrix" in facts.colour.assumed
+    if "Dolby Vision" in facts.dynamic_hdr and tells_none:
+        return "the colours may change: of Dolby Vision alone, as in profile 5, nothing else tells them"
+    return "the colours stay"
+
+
+def takes_size(kind: Codec, size: tuple[int, int]) -> bool:
+    """Tell whether an encoder takes frames of a width and height."""
+    return min(size) >= kind.least and (
+        kind.most is None or (size[0] <= kind.most[0] and size[1] <= kind.most[1])
+    )
+
+
+def _check_size(codec: str, size: tuple[int, int], target: PurePath, fitting: Sequence[str]) -> None:
+    """Refuse frames of a size that the encoder does not take.
+
+    Raises:
+        VideoError: It takes none such.
+    """
+    if takes_size(CODECS[codec], size):
+        return
+    others = [key for key in fitting if takes_size(CODECS[key], size)]
+    works = "works" if len(others) == 1 else "work"
+    remedy = f"{', '.join(others)} {works}" if others else "ffv1 in .mkv and numbered images work"
+    raise VideoError(
+        f"cannot write {show(str(target))}: {codec} takes no frames of {size[0]}×{size[1]} pixels; {remedy}"
+    )
 
 
 def _choose_codec(facts: ClipFacts, container: str, fitting: tuple[str, ...]) -> str:

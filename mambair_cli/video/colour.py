@@ -31,6 +31,15 @@ _WEIGHTS = {
     SMPTE240M: (0.212, 0.087),
     BT2020: (0.2627, 0.0593),
 }
+# Matrices that nothing here computes with.
+_OTHER_MATRICES = {
+    10: "bt2020c",
+    11: "smpte2085",
+    12: "chroma-derived-nc",
+    13: "chroma-derived-c",
+    14: "ictcp",
+    15: "ipt-c2",
+}
 _WIDE_PRIMARIES = 9
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
 _STRIP_ROWS = 32  # of R'G'B' that are split at a time, for the processor's cache
@@ -95,6 +104,21 @@ def settle_tags(
         assumed.append("range")
         range = LIMITED
     return ColourTags(matrix, primaries, transfer, range, tuple(assumed))
+
+
+def explain_matrix(told: int, tags: ColourTags) -> str | None:
+    """Say which matrix is taken for one that a clip tells and that nothing here computes with.
+
+    Args:
+        told: Number of H.273 that the clip tells.
+        tags: Its colours, from :func:`settle_tags`.
+    """
+    if told not in _OTHER_MATRICES or tags.matrix == RGB:
+        return None
+    return (
+        f"colours by the matrix {_OTHER_MATRICES[told]} cannot be computed; {tags.matrix_name} is taken for "
+        "it and written, so that they may change"
+    )
 
 
 def matrix_to_rgb(matrix: int) -> np.ndarray:

@@ -8,11 +8,10 @@ from mambair_cli.system.files import is_stream
 from mambair_cli.system.wording import show
 from mambair_cli.video.container import find_pictures, open_container
 from mambair_cli.video.counted import CountedPipe, explain_rest
+from mambair_cli.video.damage import DamageNotes
 from mambair_cli.video.description import tells_alpha
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.frames import RawInput
-
-_MOST_WARNINGS = 20
 
 IsOver = Callable[[], bool]
 """Tells whether nobody wants the frames any more."""
@@ -38,7 +37,8 @@ class Decoder:
 
     def __init__(self, source: Path | BinaryIO, raw: RawInput | None) -> None:
         self.name = show(source) if isinstance(source, Path) else "standard input"
-        self.warnings: list[str] = []
+        self._notes = DamageNotes(self.name)
+        self.warnings = self._notes.sentences
         self.is_doubtful = False
         self._opened: BinaryIO | None = None
         if isinstance(source, Path) and is_stream(source):  # a pipe by name
@@ -103,13 +103,12 @@ class Decoder:
                 return
             except av.FFmpegError as error:
                 self.is_doubtful = True
-                self.warn(f"part of {self.name} is broken: {first_line(error)}")
+                self.warn(f"part of {self.name} is broken: {first_line(error)}", "broken parts")
             if is_last:
                 if rest := explain_rest(self._source, container, end, self._raw):
                     self.warn(f"{self.name} {rest}")
                 return
 
-    def warn(self, sentence: str) -> None:
-        """Note what is damaged, once, and not without end."""
-        if len(self.warnings) < _MOST_WARNINGS and sentence not in self.warnings:
-            self.warnings.append(sentence)
+    def warn(self, sentence: str, kind: str = "") -> None:
+        """Note what is damaged; see :meth:`DamageNotes.add`."""
+        self._notes.add(sentence, kind)

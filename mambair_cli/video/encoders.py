@@ -13,6 +13,7 @@ from mambair_cli.video.facts import MasteringDisplay
 
 _THREADS = 8
 _CRF_OF_WORST = 51  # of H.264 and HEVC
+_TINY = 8  # pixels of a side
 _LONGER = 63 / 51  # scale of AV1 and VP9
 _CHROMA_LOCATIONS = {"left": 0, "centre": 1, "topleft": 2}
 
@@ -39,6 +40,7 @@ def encoder_options(
     tags: ColourTags,
     mastering: MasteringDisplay | None,
     light_level: tuple[int, int] | None,
+    size: tuple[int, int],
 ) -> tuple[dict[str, str], int]:
     """Return the options of FFmpeg's encoder, and its number of threads.
 
@@ -47,7 +49,9 @@ def encoder_options(
         tags: Their colours.
         mastering: Display that an HDR clip was graded on.
         light_level: Highest light of a pixel and of a frame's mean.
+        size: Width and height of a frame.
     """
+    is_tiny = min(size) < _TINY
     codec, quality = options.codec, options.quality
     result = {} if codec in ("ffv1", "prores") else {"crf": str(constant_quality(codec, quality))}
     display = _show_mastering(mastering, codec)
@@ -80,7 +84,8 @@ def encoder_options(
         }
         result |= {"auto-alt-ref": "0"} if options.layout.has_alpha else {}
     elif codec == "ffv1":
-        result |= {"level": "3", "slicecrc": "1", "g": "1"}
+        # Version 3 cuts frames into slices, for which chroma of a few pixels is too small.
+        result |= {"level": "1", "g": "1"} if is_tiny else {"level": "3", "slicecrc": "1", "g": "1"}
     else:
         result |= {"profile": _prores_profile(options), "vendor": "apl0"}
     return result, _THREADS

@@ -11,30 +11,13 @@ import numpy as np
 from mambair_cli.errors import VideoError
 
 
-@dataclass(frozen=True, eq=False)
-class VideoFrame:
-    """One frame of a clip.
+class DecodedFrame(NamedTuple):
+    """A frame that is not converted.
 
     Attributes:
         number: Number of the frame, from 0.
         pts: Time at which it is shown, in ticks of the clip.
         duration: How long it is shown, in ticks.
-        pixels: (h, w, 3) R'G'B', or (h, w, 4) with straight alpha, float32 in [0, 1].
-        concealed: Whether its data was broken, and FFmpeg filled in what is missing.
-    """
-
-    number: int
-    pts: int
-    duration: int
-    pixels: np.ndarray
-    concealed: bool = False
-
-
-class DecodedFrame(NamedTuple):
-    """A frame that is not converted; see :class:`VideoFrame`.
-
-    Attributes:
-        number, pts, duration: The same.
         frame: Frame of PyAV.
         is_corrupt: Whether its data was broken.
     """
@@ -44,6 +27,30 @@ class DecodedFrame(NamedTuple):
     duration: int
     frame: Any
     is_corrupt: bool
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One frame of a clip.
+
+    Attributes:
+        number, pts, duration: Those of :class:`DecodedFrame`.
+        pixels: (h, w, 3) R'G'B', or (h, w, 4) with straight alpha, float32 in [0, 1].
+        concealed: Whether its data was broken, and FFmpeg filled in what is missing.
+        decoded: The frame as it was decoded; None for images.
+    """
+
+    number: int
+    pts: int
+    duration: int
+    pixels: np.ndarray
+    concealed: bool = False
+    decoded: DecodedFrame | None = None
+
+    @property
+    def mark(self) -> "FrameMark | None":
+        """Mark by which it is found again; None for images, which have numbers."""
+        return None if self.decoded is None else mark_frame(self.decoded)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,6 @@ def is_pattern(path: Path) -> bool:
     return len(NUMBER.findall(path.name)) == 1 and path.suffix.lower() not in CONTAINERS
 
 
-def find_images(path: Path) -> list[Path]:
-    """Return the images that a pattern, or a folder, stands for, in their order."""
-    return [image for _, image in _find_files(path)]
-
-
 def name_frame(pattern: Path, number: int) -> Path:
     """Return the name of a frame's file; names begin with 1 as those of FFmpeg, numbers of frames with 0."""
     return pattern.with_name(NUMBER.sub(lambda part: part.group() % (number + 1), pattern.name))
@@ -91,7 +86,7 @@ class NumberedFrames:
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.warnings: list[str] = []
         self._name = show(path)
-        self._files = _find_files(path)
+        self._files = find_images(path)
         if not self._files:
             raise VideoError(f"cannot read {show(path)}: there are no such images; check the name")
         numbers = [number for number, _ in self._files]
@@ -147,12 +142,12 @@ class NumberedFrames:
         """Yield frames to look at."""
         return self.frames()
 
-    def frames(self, start: int = 0, start_pts: int | None = None) -> Generator[VideoFrame]:
+    def frames(self, start: int = 0, mark: FrameMark | None = None) -> Generator[VideoFrame]:
         """Yield frames in the order of their numbers; an image that cannot be read is the one before again.
 
         Args:
             start: Number of the first frame.
-            start_pts: Ignored; images are found by their numbers.
+            mark: Ignored; images are found by their numbers.
 
         Raises:
             VideoError: There is no such frame, or an image has another size than the first.
@@ -172,13 +167,13 @@ class NumberedFrames:
             yield VideoFrame(number, pts, duration, pixels, concealed)
 
     def survey(
-        self, start: int = 0, start_pts: int | None = None, is_over: Callable[[], bool] | None = None
+        self, start: int = 0, mark: FrameMark | None = None, is_over: Callable[[], bool] | None = None
     ) -> Generator[FrameMark]:
         """Yield a mark of each frame; no image is read, only the size and time of its file.
 
         Args:
             start: Number of the first frame.
-            start_pts: Ignored; images are found by their numbers.
+            mark: Ignored; images are found by their numbers.
             is_over: Asked before each image; ends the survey if true.
         """
         for number, pts, duration in self._timed(start):
@@ -235,6 +230,7 @@ class NumberedFrames:
             return None
         for sentence in picture.warnings:
             self._warn(f"{show(path)}: {sentence}")
+        self._note_losses(picture)
         samples = to_float(picture.samples)
         size = (self.facts.height, self.facts.width)
         if samples.shape[:2] != size:
@@ -249,12 +245,26 @@ class NumberedFrames:
             parts.append(samples[..., bands:] if picture.alpha is not None else opaque)
         return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
+    def _note_losses(self, picture: Picture) -> None:
+        """Warn where an image holds more than the first one, by which the result is chosen."""
+        if picture.alpha is not None and not self.facts.has_alpha:
+            self._warn(
+                f"images of {self._name} are transparent, and the first is not; transparency is left out, "
+                "unless the first one has it, too"
+            )
+        bits = 8 if picture.pixels.dtype == np.uint8 else 16
+        if bits > self.facts.bits:
+            self._warn(
+                f"images of {self._name} have {bits} bits of a sample, and the first {self.facts.bits}; so "
+                "has the result, unless the first one has as many"
+            )
+
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
 
-def _find_files(path: Path) -> list[tuple[int, Path]]:
+def find_images(path: Path) -> list[tuple[int, Path]]:
     """List images with their numbers, in their order; in a folder by name, with numbers as numbers.
 
     Pipes and devices are left out: reading them may wait for ever.

@@ -7,6 +7,7 @@ from typing import Any
 from mambair_cli.video.facts import ClipFacts
 from mambair_cli.video.fields import TimedFrame, deinterlace
 from mambair_cli.video.frames import DecodedFrame
+from mambair_cli.video.pixels import reformat
 
 _NEAR = 10  # frames; times that go back by more begin anew
 CONCEALED = "what is missing is concealed"
@@ -19,10 +20,12 @@ class Numbering:
         facts: What the clip is.
         name: Its name in messages.
         deinterlaces: Whether to make whole frames of fields.
-        warn: Called with a sentence about what is damaged.
+        warn: Called with a sentence about what is damaged, and its kind or "".
     """
 
-    def __init__(self, facts: ClipFacts, name: str, deinterlaces: bool, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, facts: ClipFacts, name: str, deinterlaces: bool, warn: Callable[[str, str], None]
+    ) -> None:
         self._facts, self._name, self._warn = facts, name, warn
         self._deinterlaces = deinterlaces
 
@@ -42,15 +45,18 @@ class Numbering:
         is_counted = start_pts is None
         # A frame lasts until the next one; its own length is often that of another, by the order of decoding.
         for frame, pts, duration, is_corrupt in chain(self.settle(frames), [(None, None, 0, False)]):
+            time = pts  # as it is told
             if held is not None:
-                before, shown, own, was_corrupt = held
+                before, shown, told, own, was_corrupt = held
                 if frame is None:
                     lasts = own or usual
                 elif pts is None:
-                    pts = shown + (own or usual)
+                    pts = time = shown + (own or usual)
                     lasts = pts - shown
                 elif pts <= shown:
-                    self._warn(f"times of frames in {self._name} go backwards at frame {number + 1}")
+                    if pts <= told:  # else it only follows a frame whose time was made up
+                        sentence = f"times of frames in {self._name} go backwards at frame {number + 1}"
+                        self._warn(sentence, "times that go backwards")
                     pts = shown + (1 if shown - pts < _NEAR * usual else usual)
                     lasts = pts - shown
                 else:
@@ -61,10 +67,10 @@ class Numbering:
                     number, is_counted = start, True
                 if is_counted and number >= start:
                     if was_corrupt:
-                        self._warn(f"frame {number} of {self._name} is broken; {CONCEALED}")
+                        self._warn(f"frame {number} of {self._name} is broken; {CONCEALED}", "broken frames")
                     yield DecodedFrame(number, shown, lasts, self.fit(before), was_corrupt)
                 number += 1
-            held = (frame, pts or 0, duration, is_corrupt)
+            held = (frame, pts or 0, time or 0, duration, is_corrupt)
 
     def settle(self, frames: Iterator[Any]) -> Iterator[TimedFrame]:
         """Yield frames with their times; deinterlaced if asked for, one for each frame."""
@@ -76,6 +82,6 @@ class Numbering:
         """Return a frame in the size of the first one."""
         facts = self._facts
         if (frame.width, frame.height) != (facts.width, facts.height):
-            self._warn(f"the size of frames changes in {self._name}; all get the size of the first")
-            frame = frame.reformat(width=facts.width, height=facts.height, interpolation="BICUBIC")
+            self._warn(f"the size of frames changes in {self._name}; all get the size of the first", "")
+            frame = reformat(frame, width=facts.width, height=facts.height, interpolation="BICUBIC")
         return frame

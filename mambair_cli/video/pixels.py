@@ -112,7 +112,7 @@ def frame_to_rgb(frame: Any, tags: ColourTags, siting: str) -> np.ndarray:
         return _unpack(frame, layout)
     # The older names with a j have the planes of those without; they only add that the range is full.
     if frame.format.name.replace("yuvj", "yuv") != layout.name:
-        frame = frame.reformat(format=layout.name)
+        frame = reformat(frame, format=layout.name)
     planes = [plane_samples(plane, layout.dtype) for plane in frame.planes]
     size = planes[0].shape
     out = np.empty((*size, 4 if layout.has_alpha else 3), np.float32)
@@ -135,7 +135,26 @@ def frame_to_rgb(frame: Any, tags: ColourTags, siting: str) -> np.ndarray:
     return out
 
 
-def rgb_to_frame(pixels: np.ndarray, layout: PixelLayout, tags: ColourTags, siting: str) -> Any:
+def reformat(frame: Any, **how: Any) -> Any:
+    """Return a frame in another format or size, of the same colours.
+
+    FFmpeg's converter refuses frames of some matrices, also where it needs none; so it sees none.
+
+    Args:
+        frame: Frame of PyAV.
+        how: Arguments of its method of that name.
+    """
+    tags = frame.colorspace, frame.color_primaries, frame.color_trc
+    frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
+    try:
+        return frame.reformat(**how)
+    finally:
+        frame.colorspace, frame.color_primaries, frame.color_trc = tags
+
+
+def rgb_to_frame(
+    pixels: np.ndarray, layout: PixelLayout, tags: ColourTags, siting: str, *, inverts: bool = False
+) -> Any:
     """Convert R'G'B' to a frame; each sample is rounded to the nearest number, without dithering.
 
     Args:
@@ -144,6 +163,8 @@ def rgb_to_frame(pixels: np.ndarray, layout: PixelLayout, tags: ColourTags, siti
         layout: Layout of the frame.
         tags: Colours of the frame.
         siting: Place of chroma samples.
+        inverts: Whether the pixels come from a frame of the same layout and size, whose chroma is to stay as
+            sharp as it was; see :func:`mambair_cli.video.chroma.reduce`.
 
     Returns:
         Frame of PyAV, without times.
@@ -167,7 +188,8 @@ def rgb_to_frame(pixels: np.ndarray, layout: PixelLayout, tags: ColourTags, siti
         _store(y, black, span, white, targets[0])
         if not layout.is_gray:
             for target, chroma in zip(targets[1:3], (u, v), strict=True):
-                _store(reduce(chroma, layout.factors, siting), middle, reach, white, target)
+                small = reduce(chroma, layout.factors, siting, inverts=inverts)
+                _store(small, middle, reach, white, target)
     if layout.has_alpha:
         targets[3][...] = np.rint(pixels[..., 3] * np.float32(white)) if pixels.shape[2] == 4 else white
     return frame

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mambair_cli.errors import VideoError
+from mambair_cli.errors import ImageError, VideoError
 from mambair_cli.system.file_errors import explain_unwritable
 from mambair_cli.system.files import open_atomic
 from mambair_cli.system.priority import kept_priority
@@ -25,16 +25,59 @@ from mambair_cli.video.encoders import encoder_options
 from mambair_cli.video.facts import FIELD_ORDERS, ClipFacts
 from mambair_cli.video.ffmpeg import first_line, import_av
 from mambair_cli.video.fields import mark_fields
+from mambair_cli.video.frames import FrameMark
 from mambair_cli.video.pixels import rgb_to_frame, tags_for_layout
 
 _LONG_BEFORE = 2**40  # ticks
 _TICK = Fraction(1, 1000)  # of Matroska
 _TIME_BASE_TAG = "MAMBAIR_TIME_BASE"
 _FIRST_TAG = "MAMBAIR_FIRST_PTS"
+_MARK_TAG = "MAMBAIR_FIRST_MARK"  # length and checksum of the source's frame
 
 
 class _AbandonedError(Exception):
     """A segment is not finished."""
+
+
+class _Output:
+    """The file of a segment, as PyAV writes it: an error of the system is kept until it can be raised.
+
+    PyAV would print an error that a call from FFmpeg raises, with its traceback, and go on.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write, unless an earlier call has failed."""
+        if self._error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, which may write what is buffered."""
+        if self._error is None:
+            try:
+                return self._file.seek(offset, whence)
+            except OSError as error:
+                self._error = error
+        return offset
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell() if self._error is None else 0
+
+    def settle(self) -> None:
+        """Raise the error that was kept, if there is one."""
+        if self._error is not None:
+            raise self._error
 
 
 class SegmentWriter:
@@ -46,6 +89,7 @@ class SegmentWriter:
         path: The file.
         facts: The source: its times, colours and the shape of its pixels are those of the result.
         options: How frames are encoded.
+        mark: Mark of the source's frame that comes first; None where it has none.
         overwrite: Whether to replace an existing file.
 
     Attributes:
@@ -53,25 +97,33 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, path: Path, facts: ClipFacts, options: VideoOptions, *, overwrite: bool = True
+        self,
+        path: Path,
+        facts: ClipFacts,
+        options: VideoOptions,
+        *,
+        mark: FrameMark | None = None,
+        overwrite: bool = True,
     ) -> None:
         self.frames = 0
         self._path = path
         self._facts = facts
         self._options = options
-        self._overwrite = overwrite
+        self._mark, self._overwrite = mark, overwrite
         self._files = ExitStack()
         self._container: Any = None
+        self._output: Any = None
         self._stream: Any = None
         self._fields: Any = None
         self._last_pts = self._first_pts = self._packets = 0
 
     def __enter__(self) -> "SegmentWriter":
         with ExitStack() as files:
-            file = files.enter_context(open_atomic(self._path, overwrite=self._overwrite))
+            opened = open_atomic(self._path, overwrite=self._overwrite)
+            self._output = _Output(files.enter_context(opened))
             # Times before the first frame's are only those of decoding, which Matroska does not store.
             self._container = import_av().open(
-                file, "w", format="matroska", options={"avoid_negative_ts": "disabled"}
+                self._output, "w", format="matroska", options={"avoid_negative_ts": "disabled"}
             )
             self._files = files.pop_all()
         return self
@@ -80,7 +132,8 @@ class SegmentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            with suppress(_AbandonedError), self._files:
+            # A full disk does not let the file be closed either; the first error tells it.
+            with suppress(_AbandonedError, ImageError), self._files:
                 with suppress(OSError, import_av().FFmpegError):
                     self._container.close()
                 raise _AbandonedError  # the file is given up, whatever the error
@@ -91,6 +144,7 @@ class SegmentWriter:
             with explained(self._path):
                 self._mux(self._stream.encode(None))
                 self._container.close()
+                self._output.settle()
 
     def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
         """Encode a frame.
@@ -118,6 +172,7 @@ class SegmentWriter:
             with nullcontext() if self.frames else kept_priority():  # the first frame opens the encoder
                 packets = stream.encode(frame)
             self._mux(packets)
+            self._output.settle()
         self._last_pts = pts
         self.frames += 1
 
@@ -134,7 +189,7 @@ class SegmentWriter:
         tags = tags_for_layout(facts.colour, options.layout, (width, height))
         # SVT-AV1 prints to the terminal unless its own variable forbids it.
         os.environ.setdefault("SVT_LOG", "1")
-        values, threads = encoder_options(options, tags, facts.mastering, facts.light_level)
+        values, threads = encoder_options(options, tags, facts.mastering, facts.light_level, (width, height))
         stream = self._container.add_stream(
             CODECS[options.codec].encoder, rate=facts.frame_rate, options=values, time_base=facts.time_base
         )
@@ -152,6 +207,8 @@ class SegmentWriter:
             stream.set_display_matrix(facts.display_matrix)
         self._container.metadata[_TIME_BASE_TAG] = str(facts.time_base)
         self._container.metadata[_FIRST_TAG] = str(pts)
+        if self._mark is not None:
+            self._container.metadata[_MARK_TAG] = f"{self._mark.duration} {self._mark.checksum}"
         self._stream = stream
         return stream
 
@@ -178,7 +235,8 @@ def convert_frame(pixels: np.ndarray, facts: ClipFacts, options: VideoOptions) -
         Frame of PyAV, for :meth:`SegmentWriter.encode`.
     """
     tags = tags_for_layout(facts.colour, options.layout, (pixels.shape[1], pixels.shape[0]))
-    return rgb_to_frame(pixels, options.layout, tags, options.siting)
+    is_same = pixels.shape[:2] == (facts.height, facts.width) and options.layout.factors == facts.chroma
+    return rgb_to_frame(pixels, options.layout, tags, options.siting, inverts=is_same)
 
 
 @dataclass(frozen=True)
@@ -189,11 +247,13 @@ class SegmentTimes:
         time_base: Length of a tick, in seconds.
         first: Time of the first frame.
         pts: Time of each packet's frame.
+        mark: Mark of the source's frame that comes first; None where the segment does not tell it.
     """
 
     time_base: Fraction
     first: int
     pts: tuple[int, ...]
+    mark: FrameMark | None = None
 
 
 class SegmentReader:
@@ -203,6 +263,7 @@ class SegmentReader:
         stream: Its stream of PyAV.
         time_base: Length of a tick, in seconds.
         first: Time of the first frame, in ticks.
+        mark: Mark of the source's frame that comes first; None where it is not told, as by earlier versions.
 
     Raises:
         VideoError: It is no segment, or damaged.
@@ -216,6 +277,9 @@ class SegmentReader:
                 self.stream = self._container.streams.video[0]
                 self.time_base = Fraction(self._container.metadata[_TIME_BASE_TAG])
                 self.first = int(self._container.metadata[_FIRST_TAG])
+                told = self._container.metadata.get(_MARK_TAG)
+                length, checksum = map(int, told.split()) if told else (0, 0)
+                self.mark = FrameMark(self.first, length, checksum) if told else None
                 opened.pop_all()
         except (import_av().FFmpegError, KeyError, IndexError, ValueError, ZeroDivisionError) as error:
             raise self._explain(error) from error
@@ -252,7 +316,7 @@ def read_times(path: Path) -> SegmentTimes:
     """Read the times of a segment's packets; nothing is decoded."""
     with SegmentReader(path) as segment:
         times = tuple(pts for _, pts in segment.packets())
-        return SegmentTimes(segment.time_base, segment.first, times)
+        return SegmentTimes(segment.time_base, segment.first, times, segment.mark)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mambair_cli.video.ffmpeg import import_av
-from mambair_cli.video.pixels import layout_of, plane_samples
+from mambair_cli.video.pixels import layout_of, plane_samples, reformat
 
 _STEP = 8  # between neighbouring chroma samples of the slopes
 _CHROMA_SAMPLE = 8  # of those slopes, and so the luma sample 16; frames must be a little larger
@@ -78,7 +78,7 @@ def _try_frame(frame: Any) -> str | None:
     highest = (2 * _CHROMA_SAMPLE) * _STEP
     across, down = (np.minimum(np.arange(length) * _STEP, highest) for length in planes[0].shape[::-1])
     planes[0][...], planes[1][...] = across, down[:, None]
-    large = frame.reformat(format=frame.format.name.replace("420", "444").replace("422", "444"))
+    large = reformat(frame, format=frame.format.name.replace("420", "444").replace("422", "444"))
     at, expected = 2 * _CHROMA_SAMPLE, _CHROMA_SAMPLE * _STEP
     is_left = plane_samples(large.planes[1], layout.dtype)[at, at] == expected
     is_top = layout.factors[0] == 2 and plane_samples(large.planes[2], layout.dtype)[at, at] == expected
