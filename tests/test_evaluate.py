@@ -533,3 +533,30 @@ def test_a_level_that_is_missing_ends_the_command(run, mixed):
     code, out, err = run("evaluate", "gt", "--task", "denoise", "--device", "cpu", "-q")
     assert (code, out, err.count("\n")) == (2, [], 1)
     assert "give --sigma or --inputs" in err
+
+
+@pytest.mark.parametrize("degradation", ["papers", "real"])
+def test_transparent_pictures_are_not_measured_and_opaque_alpha_does_no_harm(run, degradation):
+    photo("gt/a.png")
+    Image.open("gt/a.png").convert("RGBA").save("gt/opaque.png")
+    glass = Image.open("gt/a.png").convert("RGBA")
+    glass.putpixel((3, 4), (255, 0, 0, 0))
+    glass.save("gt/glass.png")
+    options = ("--task", "upscale", "-s", 2, "--degradation", degradation, "--offline", "--json")
+    code, out, err = run("evaluate", "gt", *options)
+    assert code == 1
+    assert {json.loads(line).get("name") for line in out} == {"a", "opaque", "mean", None}
+    assert "gt/glass.png: parts of it are transparent" in err
+
+
+def test_neither_inputs_nor_results_may_be_transparent(run):
+    photo("gt/a.png")
+    for folder, size in (("results", (40, 30)), ("inputs", (20, 15))):
+        photo(f"{folder}/a.png", size)
+        glass = Image.open(f"{folder}/a.png").convert("RGBA")
+        glass.putpixel((3, 4), (255, 0, 0, 0))
+        glass.save(f"{folder}/a.png")
+    for options in (("--restored", "results"), ("--task", "upscale", "-s", 2, "--inputs", "inputs")):
+        code, _, err = run("evaluate", "gt", *options)
+        assert code == 1
+        assert "/a.png: parts of it are transparent" in err

@@ -240,6 +240,23 @@ def test_pages_that_are_not_used_are_told(config, photos, tmp_path):
     ]
 
 
+def test_transparent_pictures_are_told_and_opaque_alpha_is_not(config, photos, tmp_path):
+    Image.open(photos / "a.png").convert("RGBA").save(photos / "opaque.png")
+    told = []
+    config = dataclasses.replace(config, steps=1, validation=photos)
+    train(config, notify=told.append)
+    assert told == []
+    glass = Image.open(photos / "a.png").convert("RGBA")
+    glass.putpixel((3, 4), (255, 0, 0, 254))
+    glass.save(photos / "glass.png")
+    train(dataclasses.replace(config, output=tmp_path / "other"), notify=told.append)
+    assert told == [
+        f"parts of {photos}/glass.png are transparent, and the colours there, which nobody sees, are {used}, "
+        "too; put them on a background, or leave them out"
+        for used in ("learned", "measured")
+    ]
+
+
 def test_a_run_is_neither_overwritten_nor_mistaken_for_another(config):
     train(dataclasses.replace(config, steps=1))
     with pytest.raises(UsageError, match="it holds a run"):
