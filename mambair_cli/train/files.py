@@ -107,7 +107,8 @@ class PageFacts(NamedTuple):
     @classmethod
     def of(cls, page: FirstPage) -> "PageFacts":
         """Return the facts on a file whose first page was read."""
-        return cls(page.header.frames, *page.pixels.shape[:2], page.is_transparent)
+        height, width = page.pixels.shape[:2]
+        return cls(page.header.frames, height, width, page.is_transparent)
 
 
 def explain_files(
