@@ -49,8 +49,9 @@ class Restoration:
 
     Args:
         restorer: The restorer, with the network.
-        read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; called for them in order, and for
-            the first ones again when the image starts again.
+        read: Reads rows of uint8, uint16 or float32 in [0, 1], alpha last; called for them in order (where
+            upper and lower edge meet, for the last ones before all), and for the first ones again when the
+            image starts again.
         shape: Shape of the image, (h, w, c): c as for ``Restorer.restore``, and the masks.
         on_tiles: Called with the progress.
         dtype: Type of the result's samples: uint8, uint16 or float32; values are rounded once. None for
