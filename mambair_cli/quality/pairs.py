@@ -15,7 +15,7 @@ from mambair_cli.images import is_gray
 from mambair_cli.images.discovery import find_images
 from mambair_cli.quality.degrade import modcrop
 
-_MARK = re.compile(r"[_-]|x(?=\d+\Z)")  # where one begins in a name
+_MARK = re.compile(r"[_-](?!\d+(?:[_-]|\Z))|x(?=\d+\Z)")  # where one begins in a name
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _find_partners(truths: Collection[Path], others: Collection[Path]) -> dict[P
 def _list_stems(stem: str) -> list[str]:
     """Return a name, and what it may be without a mark, the longest first.
 
-    A mark is a word after _ or -, or x and a number.
+    A mark is a word after _ or -, or x and a number. It does not begin with a number after _ or -: the next
+    picture of a camera is named so.
     """
     marks = [found.start() for found in _MARK.finditer(stem)]
     return [stem, *(stem[:at] for at in reversed(marks) if at)]
