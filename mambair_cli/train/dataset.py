@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambair_cli.errors import MemoryLimitError
+from mambair_cli.errors import MemoryLimitError, UsageError
 from mambair_cli.images import FirstPage, from_float, is_gray, to_float
 from mambair_cli.quality.degrade import compress_jpeg, imresize, modcrop
 from mambair_cli.system.memory import is_out_of_memory
@@ -155,7 +155,7 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
         device: Device of the run.
 
     Raises:
-        UsageError: There are no images.
+        UsageError: There are no images, or all are too small to shrink.
         ImageError: Images cannot be read, or are too small.
         MemoryLimitError: The device's memory cannot hold them.
     """
@@ -168,6 +168,11 @@ def load_dataset(config: TrainConfig, channels: int, device: torch.device) -> Da
     try:
         prepared = read_all(files, read)
         images = [image for _, images_of_file in prepared for image in images_of_file]
+        if not images:
+            raise UsageError(
+                f"no image is as large as a crop, {config.crop * config.scale} pixels, where it shrinks to "
+                f"{' or '.join(f'{size:g}' for size in config.shrink)} of its size; larger sizes would work"
+            )
         digest = _digest([image.clean for image in images])
         clean = _make_pool((image.clean for image in images), device)
         degraded, original = None, torch.arange(len(images), device=device)
