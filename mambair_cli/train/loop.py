@@ -117,9 +117,9 @@ def _train(
             return is_stop_requested() or caller.error is not None
 
         _run_steps(trainer, log, pages, validation, is_to_stop, on_step)
-        _finite_loss(trainer)
+        finite_loss(trainer)
         if pages:
-            trainer.save()
+            save_state(trainer)
             pages.write()
     trainer.group.close()
     if caller.error is not None:
@@ -197,16 +197,16 @@ def _run_steps(
         if is_main and on_step:
             on_step(trainer.step)
         if trainer.step == config.steps or trainer.step % LOG_EVERY == 0:
-            loss = _finite_loss(trainer)
+            loss = finite_loss(trainer)
             trainer.reset_loss()
             if log:
                 _write(trainer, log, {"step": trainer.step, "loss": loss, "learning_rate": learning_rate})
         if log and _lacks_psnr(trainer, log, validation):
-            _save(trainer)  # a measurement may find no memory
+            save_state(trainer)  # a measurement may find no memory
             saved = time.monotonic()
             _log_psnr(trainer, log, pages, validation, is_stop_requested)
         if is_main and time.monotonic() - saved > config.save_every:
-            _save(trainer)
+            save_state(trainer)
             if pages:
                 pages.write()
             saved = time.monotonic()
@@ -257,13 +257,17 @@ def _write(trainer: Trainer, log: "Log", line: LogLine) -> None:
     A log without a state could neither be continued nor replaced, if the run were killed then.
     """
     if not (trainer.config.output / STATE_FILE).exists():
-        _save(trainer)
+        save_state(trainer)
     log.write(line)
 
 
-def _save(trainer: Trainer) -> None:
-    """Save the state, unless training has diverged."""
-    _finite_loss(trainer)
+def save_state(trainer: Trainer) -> None:
+    """Save the state of a run and its weights, unless training has diverged.
+
+    Raises:
+        MambairError: It has, or they cannot be written.
+    """
+    finite_loss(trainer)
     trainer.save()
 
 
@@ -306,7 +310,12 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _finite_loss(trainer: Trainer) -> float:
+def finite_loss(trainer: Trainer) -> float:
+    """Return the mean loss since the last line of the log.
+
+    Raises:
+        MambairError: It is not finite: training has diverged.
+    """
     loss = trainer.mean_loss()
     if not math.isfinite(loss):
         raise MambairError(
